@@ -18,8 +18,6 @@ from airflow.sdk import dag, get_current_context, task
 
 HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
 STORE = Path(os.environ.get("RETRAIN_STORE") or HOME / "store")
-    os.environ.get("RETRAIN_STORE") or Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "store"
-)
 ROWS = 400
 HELD_OUT = 100  # the last rows are kept away from training and judge the model
 ACCURACY_BAND = 0.5  # a prediction counts as right within this distance
