@@ -1,0 +1,83 @@
+# Everything is done from here; `make` alone says what there is. Needs Python 3.11 or newer, git and make: no root, no Docker.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+WORKERS ?= auto
+ARGS ?=
+
+export GATEWAY_POLICY_FILE ?= examples/policy.yaml
+# With it set, every start of a server compiles everything from source again.
+unexport PYTHONDONTWRITEBYTECODE
+# A uv called from an activated environment would otherwise look there.
+unexport VIRTUAL_ENV
+unexport CONDA_PREFIX
+# uv brings its own list of certificate authorities, which knows nothing of a company's proxy; the system's list does.
+ifndef SSL_CERT_FILE
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),)
+export UV_SYSTEM_CERTS := 1
+endif
+endif
+
+COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-annotate $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test prove check bench dist migrate lock clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed ## Make .venv with exactly the pinned packages
+
+run: setup ## Serve on 127.0.0.1:8090 with embedded PostgreSQL and Valkey
+	$(BIN)/trigger-gateway serve $(ARGS)
+
+demo: setup ## Show it: a real Airflow, a storm of alerts, one DAG run per model (ARGS=--keep leaves it up)
+	$(BIN)/trigger-gateway demo $(ARGS)
+
+test: check ## Check, then run every test (ARGS="-k word" for some)
+	$(BIN)/pytest -n $(WORKERS) --maxprocesses 4 $(ARGS)
+
+prove: check ## The same tests at full size: hours, not minutes
+	PROVE=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 $(ARGS)
+
+check: setup ## Lint, formatting, types, import contracts, Dockerfile, docker-compose.yml
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/pytest -p no:cacheprovider tests/unit/test_compose.py
+
+bench: setup ## Measure durable intake against a plain FastAPI endpoint (needs wrk)
+	$(BIN)/python -m benchmarks.intake $(ARGS)
+
+dist: setup ## Build wheel and source archive into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+migrate: setup ## Bring the database to this version's schema
+	$(BIN)/trigger-gateway migrate $(ARGS)
+
+lock: setup ## Pin requirements again (ARGS=--upgrade for newer versions)
+	$(COMPILE) pyproject.toml -o requirements/base.txt
+	$(COMPILE) pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
+	$(COMPILE) requirements/tools.in -o requirements/tools.txt
+	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt
+
+clean: ## Remove what was built and cached; data directories stay
+	rm -rf dist build $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.*' -prune -exec rm -rf {} +
+
+$(VENV)/.installed: requirements/tools.txt requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or newer is needed; '$(PYTHON)' is not one. Try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; \
+		exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(UV) && $(UV) --version | grep -qF "uv $$(sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements/tools.txt)" || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/tools.txt
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@

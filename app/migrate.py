@@ -1,0 +1,127 @@
+"""Bringing the database to the schema of this version: Alembic called from inside, in a checkout or from the wheel."""
+
+import asyncio
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.clock import monotonic
+from app.errors import GatewayError
+
+#: Any constant will do, as long as every replica of every version uses the same one ("gateway" in ASCII).
+_LOCK = 0x67617465776179
+_LOCK_WAIT = 300.0  # seconds; a replica that waits longer for another one's migration gives up, so that it is seen
+_LOCK_POLL = 0.2  # seconds
+
+
+def migrations_dir() -> Path:
+    """Where env.py and the versions are: inside the installed package, or beside `app/` in a checkout.
+
+    Raises GatewayError when neither is there, which means a broken installation.
+    """
+    here = Path(__file__).resolve().parent
+    for candidate in (here / "_migrations", here.parent / "migrations"):
+        if (candidate / "env.py").is_file():
+            return candidate
+    raise GatewayError("The database migrations are missing from this installation; install trigger-gateway again.")
+
+
+def migration_engine(url: str) -> AsyncEngine:
+    """An engine for schema changes: one connection at a time, and no limit on how long a statement may take.
+
+    `url` is a plain `postgresql://` URL, read by asyncpg itself (several hosts, sslmode and all).
+    """
+
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(url, timeout=10, server_settings={"application_name": "trigger-gateway migrate"})
+
+    return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+
+
+async def upgrade(url: str) -> None:
+    """Bring the database at the plain `postgresql://` URL to the newest schema; nothing to do is fine.
+
+    Any number of replicas may call this at once: one migrates under an advisory lock, the others wait for it and
+    find the work done. Raises what asyncpg or SQLAlchemy raise when the database cannot be reached or refuses.
+    """
+    engine = migration_engine(url)
+    try:
+        async with engine.connect() as connection:
+            await under_lock(connection, _upgrade)
+    finally:
+        await engine.dispose()
+
+
+async def under_lock(connection: AsyncConnection, work: Callable[[Connection], None]) -> None:
+    """Run `work` while no other process migrates this database. GatewayError when the others take over 300 s.
+
+    The lock belongs to the session, so it outlives the commits of single migrations, and a killed process loses it.
+    It is polled for: a session that waits inside Postgres holds a snapshot, for which CREATE INDEX CONCURRENTLY in
+    the migrating session would wait in turn (the documentation of CREATE INDEX says what it waits for).
+    """
+    deadline = monotonic() + _LOCK_WAIT
+    while not await _lock(connection, "SELECT pg_try_advisory_lock(:key)"):
+        if monotonic() > deadline:
+            raise GatewayError(f"Another process has been migrating this database for {_LOCK_WAIT:.0f} s.")
+        await asyncio.sleep(_LOCK_POLL)
+    try:
+        await connection.run_sync(work)
+    finally:
+        await connection.rollback()
+        await _lock(connection, "SELECT pg_advisory_unlock(:key)")
+
+
+async def current_and_head(where: AsyncConnection | str) -> tuple[str | None, str]:
+    """The revision the database is at (None: never migrated) and the one this version of the gateway wants.
+
+    `where` is an open connection, or a plain `postgresql://` URL for which one is opened and closed again.
+    """
+    if isinstance(where, AsyncConnection):
+        return await where.run_sync(_current), head()
+    engine = migration_engine(where)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(_current), head()
+    finally:
+        await engine.dispose()
+
+
+@cache
+def head() -> str:
+    """The newest revision in `migrations_dir()`; read once, because a running process keeps its code."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    if revision is None:
+        raise GatewayError("No database migration was found in this installation; install trigger-gateway again.")
+    return revision
+
+
+async def _lock(connection: AsyncConnection, statement: str) -> bool:
+    granted = bool((await connection.execute(text(statement), {"key": _LOCK})).scalar_one())
+    await connection.commit()
+    return granted
+
+
+def _config() -> Config:
+    config = Config()
+    # Config values go through ConfigParser, for which a percent sign in a path would be an interpolation.
+    config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
+    return config
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()

@@ -1,0 +1,45 @@
+"""How Alembic reaches the database: over the connection that app.migrate hands in, or the `alembic` command's own."""
+
+import asyncio
+import os
+
+from alembic import context
+from sqlalchemy import Connection
+
+from app.errors import UsageError
+from app.migrate import migration_engine, under_lock
+from app.tables import metadata
+
+
+def migrate(connection: Connection) -> None:
+    """Run what was asked for. Each migration is a transaction of its own, so that one may also step out of it."""
+    context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def migrate_over_own_connection() -> None:
+    url = context.config.attributes.get("url") or os.environ.get("GATEWAY_DATABASE_URL")
+    if not url:
+        raise UsageError("Set GATEWAY_DATABASE_URL to the database that alembic shall work on.")
+    engine = migration_engine(url)
+    try:
+        async with engine.connect() as connection:
+            await under_lock(connection, migrate)
+    finally:
+        await engine.dispose()
+
+
+def print_sql() -> None:
+    """`alembic upgrade head --sql`: the statements for a database administrator to read and run."""
+    context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    print_sql()
+elif (given := context.config.attributes.get("connection")) is not None:
+    migrate(given)
+else:
+    asyncio.run(migrate_over_own_connection())
