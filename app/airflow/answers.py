@@ -1,0 +1,217 @@
+"""What Airflow's answers mean. Pure: no call is made here.
+
+Facts were taken from Airflow 3.3.2 (API v2): `detail` of an error is a string, an object (409) or a list (422); an
+unknown route is 404 {"error": "API route not found"} and a wrong base path brings the web page, with 200.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, get_args
+
+from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.http import Answer
+
+RunState = Literal["queued", "running", "success", "failed"]
+MAX_SENTENCE: Final = 500  # characters
+RUN_STATES: Final[tuple[RunState, ...]] = get_args(RunState)
+
+
+@dataclass(frozen=True, slots=True)
+class DagRun:
+    """One DAG run as Airflow shows it. Times are UTC."""
+
+    dag_id: str
+    dag_run_id: str
+    state: RunState
+    conf: Mapping[str, Any] = field(default_factory=dict)
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DagInfo:
+    """A DAG that Airflow has and can run. A run posted to a paused DAG stays queued until it is unpaused."""
+
+    dag_id: str
+    is_paused: bool
+    schedule: str | None = None  # the timetable, in Airflow's words
+    file: str | None = None  # relative to its bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The status of each component, "healthy" or "unhealthy"; None when that component does not run."""
+
+    metadatabase: str | None
+    scheduler: str | None
+    dag_processor: str | None
+    triggerer: str | None
+
+    @property
+    def can_run(self) -> bool:
+        """Whether a run that is posted now would also be started."""
+        return self.metadatabase == "healthy" and self.scheduler == "healthy"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenFile:
+    """A DAG file that does not import."""
+
+    file: str
+    stack_trace: str = field(repr=False)
+
+    @property
+    def summary(self) -> str:
+        """The file with the first and the last line of the trace."""
+        lines = [line.strip() for line in self.stack_trace.splitlines() if line.strip()]
+        ends = lines if len(lines) < 2 else [lines[0], lines[-1]]
+        return one_line(f"{self.file}: {' ... '.join(ends)}")
+
+    def concerns(self, dag_id: str) -> bool:
+        """Whether the DAG's id stands as a word of its own in the file's name or in the trace."""
+        word = re.compile(rf"(?<![\w.-]){re.escape(dag_id)}(?![\w-])")
+        return bool(dag_id) and bool(word.search(self.file) or word.search(self.stack_trace))
+
+
+def run_is_ours(run: DagRun, trigger_id: str) -> bool:
+    """Whether the run carries our trigger's id: the only proof that an id in Airflow stands for what we sent."""
+    gateway = run.conf.get("gateway")
+    return isinstance(gateway, Mapping) and gateway.get("trigger_id") == trigger_id
+
+
+def read_run(body: Any) -> DagRun | None:
+    """A DAG run from its JSON, or None if it is none."""
+    if not isinstance(body, dict):
+        return None
+    dag_id, run_id, state, conf = (body.get(key) for key in ("dag_id", "dag_run_id", "state", "conf"))
+    if not isinstance(dag_id, str) or not isinstance(run_id, str) or state not in RUN_STATES:
+        return None
+    return DagRun(
+        dag_id=dag_id,
+        dag_run_id=run_id,
+        state=state,
+        conf=conf if isinstance(conf, dict) else {},
+        queued_at=_time(body.get("queued_at")),
+        started_at=_time(body.get("start_date")),
+        ended_at=_time(body.get("end_date")),
+    )
+
+
+def read_health(body: Any) -> Health | None:
+    """The health of each component, or None if the body is something else."""
+    if not isinstance(body, dict) or not isinstance(body.get("metadatabase"), dict):
+        return None
+
+    def status(component: str) -> str | None:
+        part = body.get(component)
+        said = part.get("status") if isinstance(part, dict) else None
+        return said if isinstance(said, str) else None
+
+    return Health(status("metadatabase"), status("scheduler"), status("dag_processor"), status("triggerer"))
+
+
+def read_broken_files(body: Any) -> list[BrokenFile] | None:
+    """The files of GET /importErrors, or None if the body is something else."""
+    entries = body.get("import_errors") if isinstance(body, dict) else None
+    if not isinstance(entries, list):
+        return None
+    return [
+        BrokenFile(str(entry.get("filename") or "unknown file"), str(entry.get("stack_trace") or ""))
+        for entry in entries
+        if isinstance(entry, dict)
+    ]
+
+
+def not_found(answer: Answer) -> str | None:
+    """What Airflow says it does not have, or None when the 404 is not about a DAG or a run but about the address."""
+    detail = answer.body.get("detail") if answer.status == 404 and isinstance(answer.body, dict) else None
+    return detail if isinstance(detail, str) and detail != "Not Found" else None
+
+
+def is_about_a_run(detail: str) -> bool:
+    """Whether a 404 says that the DAG run is not there (Airflow 3: "The DagRun with dag_id: .. was not found")."""
+    return bool(re.search(r"dag[ _]?run|run_id", detail, re.IGNORECASE))
+
+
+def token_refused(answer: Answer) -> bool:
+    """Whether the token is the trouble, not its owner's permissions."""
+    return answer.status == 401 or (answer.status == 403 and said(answer.body) == "Invalid JWT token")
+
+
+def failure(answer: Answer, what: str, *, write: bool, now: datetime) -> TargetError:
+    """The error that an answer other than the expected one stands for. `what` names the call, as in "the trigger"."""
+    told = f"Airflow answered {answer.status} to {what}: {said(answer.body) or 'no reason given'}"
+    wait = answer.retry_after(now)
+    if token_refused(answer):
+        return Refused(
+            "token_rejected", f"{told}: Airflow does not take the token, check airflow.auth in the policy file"
+        )
+    if answer.status == 429:
+        return Unreachable("busy", told, retry_after=wait)
+    if answer.status >= 500 or answer.status == 408:
+        return (Ambiguous if write else Unreachable)("server_error", told, retry_after=wait)
+    if not isinstance(answer.body, dict) or answer.status in {404, 405}:
+        return not_airflow(answer, what)
+    if answer.status == 403:
+        return Refused("forbidden", f"{told}: the gateway's user needs a role that may do this")
+    if answer.status == 409:
+        return Ambiguous("conflict", told)
+    if answer.status == 400 and "import error" in told:
+        return Refused("dag_broken", told)
+    if answer.status in {400, 413, 422}:
+        return Rejected("bad_request", told)
+    if write and 200 <= answer.status < 300:
+        return Ambiguous("unreadable", f"Airflow took {what}, but its answer ({answer.status}) is not understood")
+    return not_airflow(answer, what)
+
+
+def not_airflow(answer: Answer, what: str) -> Refused:
+    """Somebody answers, but not Airflow's API v2. The body is not repeated: it may be anything."""
+    kind = answer.headers.get("content-type", "no content type").split(";")[0][:60]
+    how = "a redirect" if 300 <= answer.status < 400 else kind
+    return Refused(
+        "not_airflow",
+        f"{what} was answered with {answer.status} ({how}), which is not Airflow's API v2: check airflow.url in the "
+        "policy file and what stands in between",
+    )
+
+
+def said(body: Any) -> str:
+    """One sentence out of an error body, whatever its shape; "" if there is none. Never the input it complains of."""
+    detail = body.get("detail", body.get("title", body.get("error"))) if isinstance(body, dict) else None
+    return one_line(_flat(detail))
+
+
+def one_line(text: str) -> str:
+    """`text` on one line of printable characters, at most 500 of them."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SENTENCE]).split())
+    return line if len(line) <= MAX_SENTENCE else line[: MAX_SENTENCE - 1] + "…"
+
+
+def _flat(detail: Any) -> str:
+    match detail:
+        case str():
+            return detail
+        case Mapping():
+            told = [str(detail[key]) for key in ("reason", "message", "msg") if isinstance(detail.get(key), str)]
+            where = detail.get("loc")
+            place = (
+                ".".join(map(str, where)) + ": " if isinstance(where, Sequence) and not isinstance(where, str) else ""
+            )
+            return place + "; ".join(told)
+        case list():
+            return "; ".join(filter(None, map(_flat, detail[:10])))
+    return ""
+
+
+def _time(value: Any) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

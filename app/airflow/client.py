@@ -1,0 +1,217 @@
+"""The client of Airflow 3 (API v2). Each method is one call; only a refused token makes it log in and call once more.
+
+What was not answered is classified by `app.errors`, so that the relay can decide: see `app.airflow.answers.failure`.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from app.airflow.answers import (
+    BrokenFile,
+    DagInfo,
+    DagRun,
+    Health,
+    failure,
+    is_about_a_run,
+    not_found,
+    one_line,
+    read_broken_files,
+    read_health,
+    read_run,
+    run_is_ours,
+    token_refused,
+)
+from app.airflow.auth import Auth, PasswordAuth, TokenAuth, TokenFileAuth, open_tokens
+from app.clock import Clock
+from app.errors import Refused, TargetError
+from app.http import Answer, Http
+
+__all__ = [
+    "AirflowClient",
+    "Auth",
+    "BrokenFile",
+    "DagInfo",
+    "DagRun",
+    "Health",
+    "PasswordAuth",
+    "TokenAuth",
+    "TokenFileAuth",
+    "run_is_ours",
+]
+
+MAX_BROKEN_FILES: Final = 100
+
+
+class AirflowClient:
+    """One Airflow. Safe to share between tasks; `http` belongs to the caller, who closes it."""
+
+    def __init__(self, http: Http, url: str, auth: Auth | None, clock: Clock) -> None:
+        self._http = http
+        self._url = url.rstrip("/")
+        self._clock = clock
+        self._tokens = open_tokens(auth, http, self._url, clock)
+        # Seconds that one method takes at the most (login, call, login again, call again, and the naming of a missing
+        # DAG); a lease has to be longer.
+        self.longest = 5 * http.longest
+
+    async def dag(self, dag_id: str) -> DagInfo:
+        """The DAG, if Airflow can run it.
+
+        Raises Refused("dag_missing") or Refused("dag_broken"), with what to do about it; a DAG whose file is gone or no
+        longer imports is still shown by Airflow, as stale, and a run posted to it is answered 404.
+        """
+        answer = await self._call("GET", _dag_path(dag_id))
+        if not_found(answer) is not None:
+            raise await self._why_no_dag(dag_id, None)
+        body = answer.body
+        if answer.status != 200 or not isinstance(body, dict) or not isinstance(body.get("is_paused"), bool):
+            raise self._failure(answer, f"the question for DAG {dag_id!r}", write=False)
+        file = body.get("relative_fileloc")
+        file = file if isinstance(file, str) else None
+        if body.get("has_import_errors") is True or body.get("is_stale") is True:
+            raise await self._why_no_dag(dag_id, file)
+        schedule = body.get("timetable_description")
+        return DagInfo(dag_id, body["is_paused"], schedule if isinstance(schedule, str) else None, file)
+
+    async def trigger(self, dag_id: str, dag_run_id: str, conf: Mapping[str, Any], note: str | None = None) -> DagRun:
+        """Start one DAG run under an id of ours, with a null logical date.
+
+        Raises Ambiguous when the run may be there (no answer, 5xx, and "conflict": the id is taken, perhaps by us), so
+        read it back with `run`; Unreachable when it is not; Refused when Airflow cannot now (dag_missing, dag_broken,
+        token_rejected, forbidden, not_airflow); Rejected when it never will.
+        """
+        body = {"dag_run_id": dag_run_id, "logical_date": None, "conf": dict(conf), "note": note}
+        answer = await self._call("POST", f"{_dag_path(dag_id)}/dagRuns", json=body)
+        run = read_run(answer.body) if answer.status in {200, 201} else None
+        if run is not None and run.dag_run_id == dag_run_id:
+            return run
+        if not_found(answer) is not None:
+            raise await self._explain_404(dag_id)
+        raise self._failure(answer, f"the trigger of DAG {dag_id!r}", write=True)
+
+    async def run(self, dag_id: str, dag_run_id: str) -> DagRun | None:
+        """The DAG run, or None when Airflow itself says that it has no such run (also when it has no such DAG).
+
+        Raises Refused("not_airflow") for a 404 that is not Airflow's: it must never be taken for "no such run".
+        """
+        answer = await self._call("GET", _run_path(dag_id, dag_run_id))
+        run = read_run(answer.body) if answer.status == 200 else None
+        if run is not None and run.dag_run_id == dag_run_id:
+            return run
+        missing = not_found(answer)
+        if missing is None:
+            raise self._failure(answer, f"the question for DAG run {dag_run_id!r}", write=False)
+        if is_about_a_run(missing):
+            return None
+        raise Refused("dag_missing", self._clean(f"Airflow cannot show DAG run {dag_run_id!r}: {missing}"))
+
+    async def fail_run(self, dag_id: str, dag_run_id: str) -> DagRun:
+        """Set the DAG run to failed, whatever its state is: Airflow overwrites a success too, so read it first.
+
+        Raises Refused("run_missing") when Airflow has no such run, and otherwise as `trigger` does.
+        """
+        answer = await self._call(
+            "PATCH", _run_path(dag_id, dag_run_id), json={"state": "failed"}, params={"update_mask": "state"}
+        )
+        run = read_run(answer.body) if answer.status == 200 else None
+        if run is not None and run.dag_run_id == dag_run_id:
+            return run
+        if not_found(answer) is not None:
+            raise Refused("run_missing", f"Airflow has no DAG run {dag_run_id!r} of DAG {dag_id!r}")
+        raise self._failure(answer, f"the failing of DAG run {dag_run_id!r}", write=True)
+
+    async def health(self) -> Health:
+        """What Airflow says of its components; it answers 200 even when its scheduler is dead. Needs no token."""
+        answer = await self._http.request("GET", f"{self._url}/api/v2/monitor/health")
+        health = read_health(answer.body) if answer.status == 200 else None
+        if health is None:
+            raise self._failure(answer, "the question for its health", write=False)
+        return health
+
+    async def import_errors(self) -> list[BrokenFile]:
+        """The DAG files that do not import, the newest first, at most 100."""
+        params: dict[str, str | int] = {"limit": MAX_BROKEN_FILES, "order_by": "-timestamp"}
+        answer = await self._call("GET", "/importErrors", params=params)
+        broken = read_broken_files(answer.body) if answer.status == 200 else None
+        if broken is None:
+            raise self._failure(answer, "the question for import errors", write=False)
+        return broken
+
+    async def _explain_404(self, dag_id: str) -> TargetError:
+        """Why a run could not be posted. The DAG's own page still names the file when the DAG went stale."""
+        try:
+            async with asyncio.timeout(self._http.longest):
+                await self.dag(dag_id)
+        except Refused as refusal:
+            if refusal.code in {"dag_missing", "dag_broken"}:
+                return refusal
+        except (TargetError, TimeoutError):
+            pass  # The 404 stands; only its explanation could not be had.
+        return _missing(dag_id, [])
+
+    async def _why_no_dag(self, dag_id: str, file: str | None) -> Refused:
+        """Named by an import error that is about this DAG: of its file if that is known, else one that mentions it."""
+        try:
+            broken = await self.import_errors()
+        except TargetError:
+            # The user may lack this permission; the DAG is missing all the same.
+            return _missing(dag_id, [])
+        guilty = [b for b in broken if b.file == file] if file else [b for b in broken if b.concerns(dag_id)]
+        if not guilty:
+            return _missing(dag_id, broken)
+        return Refused(
+            "dag_broken",
+            self._clean(one_line(f"Airflow cannot import the file of DAG {dag_id!r}: {guilty[0].summary}")),
+        )
+
+    async def _call(
+        self, method: str, path: str, *, json: Any = None, params: Mapping[str, str | int] | None = None
+    ) -> Answer:
+        token = await self._tokens.current()
+        answer = await self._send(method, path, token, json, params)
+        if token_refused(answer):
+            token = await self._tokens.after_refusal(token)
+            # A refused call changed nothing, so calling again is safe for writes as well.
+            if token is not None:
+                answer = await self._send(method, path, token, json, params)
+        return answer
+
+    async def _send(
+        self, method: str, path: str, token: str | None, json: Any, params: Mapping[str, str | int] | None
+    ) -> Answer:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return await self._http.request(method, f"{self._url}/api/v2{path}", json=json, headers=headers, params=params)
+
+    def _failure(self, answer: Answer, what: str, *, write: bool) -> TargetError:
+        error = failure(answer, what, write=write, now=self._clock.now())
+        return type(error)(error.code, self._clean(error.detail), retry_after=error.retry_after)
+
+    def _clean(self, text: str) -> str:
+        return self._tokens.redact(text)
+
+
+def _missing(dag_id: str, broken: list[BrokenFile]) -> Refused:
+    others = f"; {len(broken)} DAG files there do not import" if broken else ""
+    return Refused(
+        "dag_missing",
+        one_line(
+            f"Airflow has no DAG {dag_id!r}: check dag.id in the policy and that its file is in Airflow's DAG folder"
+            f"{others}"
+        ),
+    )
+
+
+def _dag_path(dag_id: str) -> str:
+    return f"/dags/{_segment(dag_id)}"
+
+
+def _run_path(dag_id: str, dag_run_id: str) -> str:
+    return f"{_dag_path(dag_id)}/dagRuns/{_segment(dag_run_id)}"
+
+
+def _segment(value: str) -> str:
+    """One segment of a path. An id can come out of an alert's label, so dots that would climb are written out too."""
+    quoted = quote(value, safe="", errors="replace")
+    return quoted.replace(".", "%2E") if value in {".", ".."} else quoted
