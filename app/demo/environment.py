@@ -1,0 +1,115 @@
+"""Airflow's own Python environment: made once, reused until its requirements change.
+
+It cannot share ours: Airflow 3.3.2 wants a FastAPI below 0.137 (its package metadata says so).
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, TextIO
+
+from app.demo.processes import Say, clean_environment, run
+from app.errors import UsageError
+
+INSTALL_TIMEOUT: Final = 900.0  # seconds; a slow line needs minutes for 62 MB
+DOWNLOAD_MB: Final = 62  # measured: the wheels of requirements/airflow.txt
+DISK_MB: Final = 290  # measured: installed, byte code included
+
+
+def repository() -> Path:
+    """The checkout that this code runs from: the example DAGs and Airflow's requirements are in no wheel.
+
+    Raises UsageError when it does not run from a checkout.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "examples" / "dags" / "retrain_model.py").is_file():
+        raise UsageError("the demo needs the source: clone the repository and run `make demo` in it")
+    return root
+
+
+def is_installed(folder: Path, requirements: Path) -> bool:
+    """Whether `folder` holds exactly what `requirements` ask for."""
+    stamp = folder / "stamp"
+    return stamp.is_file() and stamp.read_text() == _stamp(folder, requirements)
+
+
+async def install_airflow(folder: Path, requirements: Path, say: Say) -> Path:
+    """Make the environment below `folder` unless it is there already; returns it (its programs are in `bin`).
+
+    Two processes that come at once do it once. Raises ServerError when the installation fails.
+    """
+    environment = folder / "venv"
+    async with _alone(folder):
+        if is_installed(folder, requirements):
+            return environment
+        _clear(folder)
+        uv = _find_uv()
+        say(f"Installing Airflow into {environment} with {'uv' if uv else 'pip'}")
+        for name, argv in _commands(uv, environment, requirements):
+            await run(
+                name,
+                argv,
+                env=clean_environment(UV_SYSTEM_CERTS="true"),
+                log=folder / "install.log",
+                cwd=folder,
+                within=INSTALL_TIMEOUT,
+                say=say,
+            )
+        (folder / "stamp").write_text(_stamp(folder, requirements))
+    return environment
+
+
+def _commands(uv: str | None, environment: Path, requirements: Path) -> list[tuple[str, list[str | Path]]]:
+    python = environment / "bin" / "python"
+    if uv is None:
+        return [
+            ("python -m venv", [sys.executable, "-m", "venv", environment]),
+            ("pip install", [python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", requirements]),
+        ]
+    return [
+        ("uv venv", [uv, "venv", "--no-project", "--python", sys.executable, environment]),
+        (
+            "uv pip install",
+            [uv, "pip", "install", "--python", python, "--require-hashes", "--compile-bytecode", "-r", requirements],
+        ),
+    ]
+
+
+def _clear(folder: Path) -> None:
+    (folder / "stamp").unlink(missing_ok=True)
+    shutil.rmtree(folder / "venv", ignore_errors=True)
+
+
+def _find_uv() -> str | None:
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which("uv")
+
+
+def _stamp(folder: Path, requirements: Path) -> str:
+    # The path counts, since the programs of an environment name it: a moved checkout must install again.
+    facts = f"{folder.resolve()}\n{sys.version}\n".encode()
+    return hashlib.sha256(facts + requirements.read_bytes()).hexdigest()
+
+
+def _lock_file(folder: Path) -> TextIO:
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / "lock").open("w")
+
+
+@asynccontextmanager
+async def _alone(folder: Path) -> AsyncIterator[None]:
+    with _lock_file(folder) as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                await asyncio.sleep(0.2)
+            else:
+                break
+        yield
