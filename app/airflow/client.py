@@ -4,6 +4,7 @@ What was not answered is classified by `app.errors`, so that the relay can decid
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 MAX_BROKEN_FILES: Final = 100
+DAG_ID: Final = re.compile(r"[\w.-]+")  # airflow.utils.helpers.validate_key; anything else cannot be a DAG
 
 
 class AirflowClient:
@@ -62,12 +64,13 @@ class AirflowClient:
         Raises Refused("dag_missing") or Refused("dag_broken"), with what to do about it; a DAG whose file is gone or no
         longer imports is still shown by Airflow, as stale, and a run posted to it is answered 404.
         """
+        _refuse_impossible(dag_id)
         answer = await self._call("GET", _dag_path(dag_id))
         if not_found(answer) is not None:
             raise await self._why_no_dag(dag_id, None)
         body = answer.body
         if answer.status != 200 or not isinstance(body, dict) or not isinstance(body.get("is_paused"), bool):
-            raise self._failure(answer, f"the question for DAG {dag_id!r}", write=False)
+            raise self._failure(answer, f"the request for DAG {dag_id!r}", write=False)
         file = body.get("relative_fileloc")
         file = file if isinstance(file, str) else None
         if body.get("has_import_errors") is True or body.get("is_stale") is True:
@@ -82,6 +85,7 @@ class AirflowClient:
         read it back with `run`; Unreachable when it is not; Refused when Airflow cannot now (dag_missing, dag_broken,
         token_rejected, forbidden, not_airflow); Rejected when it never will.
         """
+        _refuse_impossible(dag_id)
         body = {"dag_run_id": dag_run_id, "logical_date": None, "conf": dict(conf), "note": note}
         answer = await self._call("POST", f"{_dag_path(dag_id)}/dagRuns", json=body)
         run = read_run(answer.body) if answer.status in {200, 201} else None
@@ -96,13 +100,15 @@ class AirflowClient:
 
         Raises Refused("not_airflow") for a 404 that is not Airflow's: it must never be taken for "no such run".
         """
+        if not DAG_ID.fullmatch(dag_id):
+            return None
         answer = await self._call("GET", _run_path(dag_id, dag_run_id))
         run = read_run(answer.body) if answer.status == 200 else None
         if run is not None and run.dag_run_id == dag_run_id:
             return run
         missing = not_found(answer)
         if missing is None:
-            raise self._failure(answer, f"the question for DAG run {dag_run_id!r}", write=False)
+            raise self._failure(answer, f"the request for DAG run {dag_run_id!r}", write=False)
         if is_about_a_run(missing):
             return None
         raise Refused("dag_missing", self._clean(f"Airflow cannot show DAG run {dag_run_id!r}: {missing}"))
@@ -127,7 +133,7 @@ class AirflowClient:
         answer = await self._http.request("GET", f"{self._url}/api/v2/monitor/health")
         health = read_health(answer.body) if answer.status == 200 else None
         if health is None:
-            raise self._failure(answer, "the question for its health", write=False)
+            raise self._failure(answer, "the request for its health", write=False)
         return health
 
     async def import_errors(self) -> list[BrokenFile]:
@@ -136,7 +142,7 @@ class AirflowClient:
         answer = await self._call("GET", "/importErrors", params=params)
         broken = read_broken_files(answer.body) if answer.status == 200 else None
         if broken is None:
-            raise self._failure(answer, "the question for import errors", write=False)
+            raise self._failure(answer, "the request for import errors", write=False)
         return broken
 
     async def _explain_404(self, dag_id: str) -> TargetError:
@@ -201,6 +207,13 @@ def _missing(dag_id: str, broken: list[BrokenFile]) -> Refused:
             f"{others}"
         ),
     )
+
+
+def _refuse_impossible(dag_id: str) -> None:
+    """An id with a slash in it would be another address, and its 404 would be laid at airflow.url's door."""
+    if not DAG_ID.fullmatch(dag_id):
+        detail = "a DAG's id has letters, digits, dashes, dots and underscores only; check dag.id in the policy"
+        raise Refused("dag_missing", one_line(f"Airflow cannot have a DAG {dag_id!r}: {detail}"))
 
 
 def _dag_path(dag_id: str) -> str:
