@@ -1,0 +1,245 @@
+"""One server of one data directory, shared by every process that uses this directory.
+
+However many processes start it at once, one server runs; whatever was killed with -9, the next start goes on from the
+same data. A server that outlived its gateway is known by its pid file and its command line, must answer to the
+remembered password, and is used again. The last process that uses a server stops it.
+"""
+
+import atexit
+import errno
+import os
+import secrets
+import signal
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import ClassVar, Self
+
+from app.clock import monotonic
+from app.embedded.directory import Access, ServerDirectory
+from app.embedded.processes import clean_environment, command_line, free_port, is_free, wait_for
+from app.errors import UsageError
+
+START_SECONDS = 120.0  # Replaying the log of a killed PostgreSQL takes tens of seconds on a slow disk.
+HUNG_SECONDS = 15.0  # A server that lives and does not answer for so long is ended and started again.
+RETRY_SECONDS = 10.0  # for a port that was snatched, and for the last children of a killed server to notice
+TOOL_SECONDS = 120.0
+SHOWN_LOG_LINES = 6
+
+
+class Daemon(ABC):
+    """A server process. `start` before use, `stop` at the end; not for two threads at once."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    setting: ClassVar[str]  # names a server of the operator's own, for who cannot run this one
+    stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]]  # in this order, with the seconds each is given
+
+    def __init__(self, data_dir: Path) -> None:
+        self.directory = ServerDirectory(data_dir, self.name)
+        self._access: Access | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._share: int | None = None
+        self._share_pid = 0
+
+    @abstractmethod
+    def _prepare(self, access: Access) -> None:
+        """Make the files that the server needs to start on this port with this password."""
+
+    @abstractmethod
+    def _command(self) -> list[str]:
+        """The command line for `access`; `_marker` is one of its arguments."""
+
+    @abstractmethod
+    def _marker(self) -> str:
+        """The argument by which the process of this very directory is known."""
+
+    @abstractmethod
+    def _pid_on_file(self) -> int | None:
+        """What the server's own pid file says, true or stale."""
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Whether the server at the remembered port takes the remembered password and is ready for work."""
+
+    @abstractmethod
+    def _may_retry(self, log: str) -> bool:
+        """After a start that failed with this log: whether another try is worth it, after a repair if one is needed."""
+
+    def _environment(self) -> dict[str, str]:
+        return clean_environment()
+
+    @property
+    def access(self) -> Access:
+        """Port and password, from the first `start` on."""
+        if self._access is None:
+            raise UsageError(f"{self.title} in {self.directory.data_dir} has not been started.")
+        return self._access
+
+    def start(self) -> Self:
+        """Start the server, or take part in the one that runs; returns when it answers.
+
+        Raises UsageError, which says what to do, when the server cannot run here.
+        """
+        with self._told():
+            self.directory.open()
+            with self.directory.alone():
+                self._access = self.directory.remembered()
+                if not self._adopt():
+                    self._launch()
+                if self._share is None:
+                    self._share, self._share_pid = self.directory.take_share(), os.getpid()
+                    atexit.register(self.stop)
+        return self
+
+    def ensure_running(self) -> bool:
+        """Start the server again on the same port when it died under us; True when that was needed.
+
+        Raises UsageError as `start` does, and when another program has taken the port meanwhile.
+        """
+        with self._told(), self.directory.alone():
+            if self._adopt():
+                return False
+            self._launch(keep_port=True)
+            return True
+
+    def stop(self) -> None:
+        """Give the server up, and stop it when no other process uses it; waits 16 s at most for its end, then kills."""
+        share, self._share = self._share, None
+        atexit.unregister(self.stop)
+        # A process forked from ours holds the same lock, and would always find itself alone with it.
+        if share is None or self._share_pid != os.getpid():
+            return
+        try:
+            with self.directory.alone():
+                if self.directory.is_last(share):
+                    self._terminate()
+        finally:
+            os.close(share)
+
+    def leave(self) -> None:
+        """Give the server up and let it run on without us; the next start adopts it."""
+        share, self._share = self._share, None
+        atexit.unregister(self.stop)
+        if share is not None:
+            os.close(share)
+
+    def _adopt(self) -> bool:
+        """Whether a server of this directory runs and answers; one that runs and does not answer is ended."""
+        if self._access is not None and wait_for(self._state, HUNG_SECONDS):
+            return True
+        self._terminate()
+        return False
+
+    def _state(self) -> bool | None:
+        """True: it answers. False: there is none. None: it runs and does not answer."""
+        if self._running_pid() is None:
+            return False
+        return True if self._answers() else None
+
+    def _launch(self, *, keep_port: bool = False) -> None:
+        deadline = monotonic() + RETRY_SECONDS
+        known = self._access or Access(free_port(), secrets.token_hex(24))
+        port = known.port if keep_port or is_free(known.port) else free_port()
+        while True:
+            access = Access(port, known.password)
+            self._prepare(access)
+            # Remembered before the start, so that a server whose gateway is killed right now can be found and adopted.
+            self._access = access
+            self.directory.remember(access)
+            log = self._spawn()
+            if log is None:
+                return
+            port_taken = "Address already in use" in log and not keep_port
+            if not (port_taken or self._may_retry(log)) or monotonic() > deadline:
+                raise UsageError(self._explained(log))
+            if port_taken:
+                port = free_port()
+            time.sleep(0.1)
+
+    def _spawn(self) -> str | None:
+        """Start the server and wait until it is ready: None, or what it logged when it came to nothing."""
+        with self.directory.open_log() as log:
+            begin = log.tell()
+            process = self._process = subprocess.Popen(
+                self.directory.as_server_user(self._command()),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=self._environment(),
+                start_new_session=True,  # Ctrl-C is for the gateway, which needs its database until it has drained.
+            )
+        if wait_for(lambda: False if process.poll() is not None else (self._state() or None), START_SECONDS):
+            return None
+        self._terminate()
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+        return self.directory.log_since(begin)
+
+    def _terminate(self) -> None:
+        """End this directory's server if it runs, politely first."""
+        for number, seconds in (*self.stop_signals, (signal.SIGKILL, 3.0)):
+            if (pid := self._running_pid()) is None:
+                break
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+            if wait_for(lambda: True if self._running_pid() is None else None, seconds):
+                break
+
+    def _running_pid(self) -> int | None:
+        """The pid of this directory's server; None when there is none, or its pid is somebody else's by now."""
+        if self._process is not None:
+            self._process.poll()  # A child that has ended keeps its pid until it is asked for.
+        pid = self._pid_on_file()
+        return pid if pid and self._marker() in command_line(pid) else None
+
+    def _run_tool(self, command: list[str], directory: Path, text: str = "") -> None:
+        """Run one of the server's programs to its end as the server's user; UsageError with its words if it fails."""
+        done = subprocess.run(
+            self.directory.as_server_user(command, directory),
+            input=text,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=clean_environment(),
+            start_new_session=True,
+            timeout=TOOL_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise UsageError(self._explained(done.stdout + done.stderr))
+
+    def _explained(self, log: str) -> str:
+        place = self.directory.data_dir
+        if os.strerror(errno.ENOSPC) in log:
+            return _disk_full(place)
+        tail = "\n  ".join(log.strip().splitlines()[-SHOWN_LOG_LINES:]) or "(it said nothing)"
+        return (
+            f"{self.title} cannot run in {place}: see the end of its log below (all of it is in {self.directory.log}), "
+            f"or set {self.setting} to a server of your own.\n  {tail}"
+        )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what the operating system refuses into a sentence that says what to do."""
+        try:
+            yield
+        except subprocess.TimeoutExpired as error:
+            raise UsageError(self._explained(f"{error.cmd[0]} did not end within {TOOL_SECONDS:.0f} s")) from error
+        except OSError as error:
+            place = self.directory.data_dir
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UsageError(_disk_full(place)) from error
+            raise UsageError(
+                f"{self.title} cannot use {place} ({error.strerror}: {error.filename}): make it a directory you may "
+                f"write to, set GATEWAY_DATA_DIR to another, or {self.setting} to a server of your own."
+            ) from error
+
+
+def _disk_full(place: Path) -> str:
+    return f"No space is left on the disk of {place}: free some, or set GATEWAY_DATA_DIR to one on another disk."

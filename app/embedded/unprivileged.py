@@ -1,0 +1,67 @@
+"""Run a program as an unprivileged user: `python -I -S unprivileged.py UID GID DIRECTORY PROGRAM [ARGUMENT...]`.
+
+PostgreSQL refuses to run as root. This small program is started by root in a fresh process, gives up every right of
+root and becomes PROGRAM. It is a file of its own, run by a fresh interpreter, because code between fork and exec in a
+process that has threads can deadlock.
+
+One right may stay: CAP_DAC_OVERRIDE, when PROGRAM or DIRECTORY lie below a directory that only root may enter (/root,
+a mkdtemp). It is kept as an ambient capability (capabilities(7)), which survives exec without setuid files, setpriv or
+a change of the machine's users. Where the kernel does not allow it, PROGRAM runs without it and says what it lacks.
+"""
+
+import ctypes
+import os
+import sys
+
+CAP_DAC_OVERRIDE = 1
+# From linux/prctl.h and linux/capability.h; they are part of the kernel's stable interface.
+PR_SET_KEEPCAPS = 8
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+CAPABILITY_VERSION_3 = 0x20080522
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Sets(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+def _prctl(*arguments: int) -> None:
+    """Call prctl(2); a kernel that does not know the option leaves everything as it was."""
+    padded = (*arguments, 0, 0, 0, 0)[:5]
+    ctypes.CDLL(None).prctl(ctypes.c_int(padded[0]), *(ctypes.c_ulong(value) for value in padded[1:]))
+
+
+def _keep_dac_override() -> None:
+    mask = 1 << CAP_DAC_OVERRIDE
+    sets = (_Sets * 2)(_Sets(mask, mask, mask))
+    ctypes.CDLL(None).capset(ctypes.byref(_Header(CAPABILITY_VERSION_3, 0)), sets)
+    _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE)
+
+
+def become(uid: int, gid: int, directory: str, command: list[str]) -> None:
+    """Turn this process of root into `command`, run by `uid` and `gid`; does not return.
+
+    Raises OSError when the process may not change its user or the program cannot be run.
+    """
+    linux = sys.platform == "linux"
+    if linux:
+        _prctl(PR_SET_KEEPCAPS, 1)
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+    # access(2) judges by the real user without capabilities, so it tells whether the user gets there alone.
+    reachable = os.access(command[0], os.R_OK | os.X_OK) and os.access(directory, os.R_OK | os.W_OK | os.X_OK)
+    if linux and not reachable:
+        _keep_dac_override()
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    try:
+        become(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    except OSError as error:
+        sys.exit(f"cannot run {sys.argv[4]} as user {sys.argv[1]}: {error}")
