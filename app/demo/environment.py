@@ -55,7 +55,7 @@ async def install_airflow(folder: Path, requirements: Path, say: Say) -> Path:
             await run(
                 name,
                 argv,
-                env=clean_environment(UV_SYSTEM_CERTS="true"),
+                env=clean_environment(),
                 log=folder / "install.log",
                 cwd=folder,
                 within=INSTALL_TIMEOUT,
