@@ -1,7 +1,7 @@
 """Every error answer of the API: application/problem+json (RFC 9457), and its entry in the OpenAPI document.
 
-The members are `type` (`urn:trigger-gateway:problem:<code>`), `title` (fixed for a code), `status`, `detail` (a sentence
-about this case), `instance` (the path), `code`, and what the problem adds: `errors`, `limit`, `reason`, `until`.
+The members are `type` (`urn:trigger-gateway:problem:<code>`), `title` (fixed for a code), `status`, `detail` (one
+sentence about this case), `instance` (the path), `code`, and what the problem adds: `errors`, `limit`, `until`.
 """
 
 import json
