@@ -1,0 +1,178 @@
+"""What one entry of a policy file says about another: names, references, placeholders; and what deserves a warning."""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Final
+
+from pydantic import JsonValue
+
+from app.policy.document import Document
+from app.policy.durations import parse_duration
+from app.policy.entries import derived_name
+from app.policy.matchers import MatcherError, read_matchers
+from app.policy.problems import Path, Problem
+from app.policy.schema import Route
+from app.policy.templates import TemplateError, placed
+from app.policy.variables import Unexpanded
+
+# Alertmanager's default group_interval: it tells of an alert's end no sooner than that after its start.
+_GROUP_INTERVAL: Final = timedelta(minutes=5)
+# Airflow gets at most 16 KB of conf, and the gateway's own part of it (the group and the alerts) needs room.
+MAX_CONF_BYTES: Final = 12_000
+RESERVED_CONF_KEY: Final = "gateway"
+
+
+def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterator[Problem]:
+    """Every problem between entries, told from the plain values so that one bad entry hides nothing of the others."""
+    airflow = [name for _, entry in _mappings(document, "airflow") if isinstance(name := entry.get("name"), str)]
+    routes = list(_mappings(document, "routes"))
+    yield from _repeated_names(
+        document, "airflow", [(p, e.get("name"), "name" in e) for p, e in _mappings(document, "airflow")]
+    )
+    yield from _missing_names(document, routes)
+    names = [(path, entry.get("name", derived_name(entry)), "name" in entry) for path, entry in routes]
+    yield from _repeated_names(document, "route", names)
+    for path, entry in routes:
+        dag = entry.get("dag")
+        if isinstance(dag, dict):
+            yield from _reference(document, (*path, "dag"), dag, airflow)
+            yield from _conf(document, (*path, "dag", "conf"), dag.get("conf"))
+            yield from _placeholders(document, (*path, "dag"), dag, entry.get("group_by", defaults.get("group_by", [])))
+
+
+def airflow_for(named: str | None, airflow: Sequence[str]) -> str | None:
+    """The Airflow that a `dag` runs on: the named one, else `default`, else the only one; None if that is open."""
+    if named is not None:
+        return named if named in airflow else None
+    if "default" in airflow:
+        return "default"
+    return airflow[0] if len(airflow) == 1 else None
+
+
+def warnings(document: Document, routes: tuple[Route, ...]) -> Iterator[Problem]:
+    """What is allowed and probably not meant, in a file without errors."""
+    for path in [("defaults",), *(("routes", index) for index in range(len(routes)))]:
+        yield from _short_debounce(document, path)
+    if not routes:
+        yield document.problem(("routes",), "there is no route: nothing will ever start a DAG run")
+    for index, route in enumerate(routes):
+        path = ("routes", index)
+        yield from _grammar_warnings(document, (*path, "match"))
+        if not route.match and index + 1 < len(routes):
+            yield document.problem((*path, "match"), "this takes every alert: no route below it is ever reached")
+        if route.debounce >= route.stale_after:
+            sentence = "not shorter than stale_after: an alert that is not repeated in time never fires"
+            yield document.problem((*path, "debounce"), sentence)
+
+
+def _repeated_names(document: Document, kind: str, names: list[tuple[Path, JsonValue, bool]]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for path, name, is_written in names:
+        if isinstance(name, str) and name in seen:
+            message = f"another {kind} is called {name!r} already"
+            yield document.problem((*path, "name"), message if is_written else f"required: {message}")
+        elif isinstance(name, str):
+            seen.add(name)
+
+
+def _missing_names(document: Document, routes: list[tuple[Path, dict[str, JsonValue]]]) -> Iterator[Problem]:
+    for path, entry in routes:
+        dag = entry.get("dag")
+        dag_id = dag.get("id") if isinstance(dag, dict) else None
+        if "name" not in entry and isinstance(dag_id, str) and dag_id and derived_name(entry) is None:
+            yield document.problem((*path, "name"), "required: no name can be made from this dag.id")
+
+
+def _reference(document: Document, path: Path, dag: dict[str, JsonValue], airflow: list[str]) -> Iterator[Problem]:
+    named = dag.get("airflow")
+    if (named is not None and not isinstance(named, str)) or isinstance(named, Unexpanded) or not airflow:
+        return
+    if any(isinstance(name, Unexpanded) for name in airflow) or airflow_for(named, airflow) is not None:
+        return
+    if named is None:
+        yield document.problem((*path, "airflow"), "required: there are several Airflows and none is called 'default'")
+        return
+    close = difflib.get_close_matches(named, airflow, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there is {', '.join(map(repr, airflow))}"
+    yield document.problem((*path, "airflow"), f"no Airflow is called {named!r}; {hint}")
+
+
+def _conf(document: Document, path: Path, conf: JsonValue) -> Iterator[Problem]:
+    if not isinstance(conf, dict):
+        return
+    if RESERVED_CONF_KEY in conf:
+        yield document.problem((*path, RESERVED_CONF_KEY), "this key is the gateway's own; choose another", key=True)
+    size = len(json.dumps(conf, ensure_ascii=False).encode(errors="replace"))
+    if size > MAX_CONF_BYTES:
+        yield document.problem(path, f"{size} bytes of JSON are too many; at most {MAX_CONF_BYTES} fit into a DAG run")
+
+
+def _placeholders(document: Document, path: Path, dag: dict[str, JsonValue], group_by: JsonValue) -> Iterator[Problem]:
+    for key in ("id", "conf"):
+        for where, text, is_key in _strings(dag.get(key), (*path, key)):
+            try:
+                found = list(placed(text))
+            except TemplateError as error:
+                yield document.problem(where, str(error), key=is_key, offset=error.offset)
+                continue
+            if found and is_key:
+                yield document.problem(where, "placeholders are filled in values, not in keys", key=True)
+                continue
+            for name, offset in found:
+                if isinstance(group_by, list) and name not in group_by:
+                    yield document.problem(where, f"{name!r} is not in the route's group_by", offset=offset)
+
+
+def _strings(value: JsonValue, path: Path) -> Iterator[tuple[Path, str, bool]]:
+    """Every string in a value, and every key, with its path."""
+    if isinstance(value, str):
+        yield path, value, False
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _strings(item, (*path, index))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield (*path, key), key, True
+            yield from _strings(item, (*path, key))
+
+
+def _short_debounce(document: Document, path: Path) -> Iterator[Problem]:
+    text = _at(document, (*path, "debounce"))
+    if isinstance(text, str) and not isinstance(text, Unexpanded):
+        debounce = parse_duration(text)
+        if timedelta(0) < debounce < _GROUP_INTERVAL:
+            sentence = "shorter than Alertmanager's group_interval (5m): an alert's end is not told before it fires"
+            yield document.problem((*path, "debounce"), sentence)
+
+
+def _grammar_warnings(document: Document, path: Path) -> Iterator[Problem]:
+    texts = _at(document, path)
+    for index, text in enumerate(texts if isinstance(texts, list) else []):
+        if isinstance(text, str) and not isinstance(text, Unexpanded):
+            try:
+                _, warning = read_matchers(text)
+            except MatcherError:
+                continue
+            if warning:
+                yield document.problem((*path, index), warning)
+
+
+def _mappings(document: Document, key: str) -> Iterator[tuple[Path, dict[str, JsonValue]]]:
+    entries = _at(document, (key,))
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        if isinstance(entry, dict):
+            yield (key, index), entry
+
+
+def _at(document: Document, path: Path) -> JsonValue:
+    value = document.value
+    for part in path:
+        if isinstance(value, dict) and isinstance(part, str):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+        else:
+            return None
+    return value

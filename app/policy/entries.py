@@ -1,0 +1,155 @@
+"""Each entry of a policy file on its own: from plain values to models, every error at its place."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
+
+from app.policy.document import Document
+from app.policy.keys import is_known_key, is_later_value
+from app.policy.matchers import Matcher, MatcherError, parse_matchers
+from app.policy.problems import Path, Problem
+from app.policy.schema import Airflow, Defaults, Route
+from app.policy.variables import Unexpanded
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_MESSAGES: Final[Mapping[str, str]] = {
+    "missing": "required",
+    "string_type": "must be text; put a number or true in quotes if it is meant as text",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "greater_than_equal": "must be at least 1",
+    "less_than_equal": "must be at most 100000",
+    "model_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+    "tuple_type": "must be a list",
+    "extra_forbidden": "auth is either username and password, or token, or token_file",
+}
+
+
+def read_defaults(document: Document, problems: list[Problem]) -> dict[str, JsonValue]:
+    """The valid keys of `defaults:`, as plain values to lay under each route."""
+    value = _top(document).get("defaults", {})
+    if not isinstance(value, dict):
+        problems.append(document.problem(("defaults",), "must be a mapping"))
+        return {}
+    found: list[Problem] = []
+    known = _without_unknown(value, ("defaults",))
+    _validate(Defaults, known, document, ("defaults",), found)
+    problems += found
+    wrong = {problem.path.split(".")[1] for problem in found if "." in problem.path}
+    return {key: inner for key, inner in known.items() if key not in wrong}
+
+
+def read_airflow(document: Document, problems: list[Problem]) -> tuple[Airflow, ...]:
+    """Every entry of `airflow:` that is valid."""
+    entries = _entries(document, "airflow", problems)
+    if _top(document).get("airflow") == []:
+        problems.append(document.problem(("airflow",), "must name at least one Airflow"))
+    read = (
+        _validate(Airflow, _without_unknown(entry, path), document, path, problems) for path, entry in entries.items()
+    )
+    return tuple(entry for entry in read if entry is not None)
+
+
+def read_routes(document: Document, defaults: dict[str, JsonValue], problems: list[Problem]) -> tuple[Route, ...]:
+    """Every entry of `routes:` that is valid, over `defaults`, with a name made from `dag.id` where it has none."""
+    routes = []
+    for path, entry in _entries(document, "routes", problems).items():
+        known: dict[str, object] = {**defaults, **_without_unknown(entry, path)}
+        if "name" not in known:
+            known["name"] = derived_name(entry) or "unnamed"  # app.policy.checks asks for a name
+        if "match" in known:
+            known["match"] = _read_match(document, (*path, "match"), entry["match"], problems)
+        route = _validate(Route, known, document, path, problems)
+        if route is not None:
+            routes.append(route)
+    return tuple(routes)
+
+
+def derived_name(route: Mapping[str, JsonValue]) -> str | None:
+    """The name of a route that has none: its `dag.id` in the letters of a route name; None when that cannot be."""
+    dag = route.get("dag")
+    dag_id = dag.get("id") if isinstance(dag, dict) else None
+    if not isinstance(dag_id, str) or isinstance(dag_id, Unexpanded) or "{{" in dag_id:
+        return None
+    return re.sub(r"[^a-z0-9_-]+", "-", dag_id.lower()).strip("_-")[:63] or None
+
+
+def _read_match(document: Document, path: Path, value: JsonValue, problems: list[Problem]) -> list[Matcher]:
+    if not isinstance(value, list):
+        problems.append(document.problem(path, """must be a list of matchers, such as ['alertname="Drift"']"""))
+        return []
+    matchers: list[Matcher] = []
+    for index, text in enumerate(value):
+        if not isinstance(text, str):
+            problems.append(document.problem((*path, index), """must be text, such as 'alertname="Drift"'"""))
+        elif not isinstance(text, Unexpanded):
+            try:
+                matchers += parse_matchers(text)
+            except MatcherError as error:
+                problems.append(document.problem((*path, index), error.message, offset=error.offset))
+    return matchers
+
+
+def _top(document: Document) -> dict[str, JsonValue]:
+    return document.value if isinstance(document.value, dict) else {}
+
+
+def _entries(document: Document, key: str, problems: list[Problem]) -> dict[Path, dict[str, JsonValue]]:
+    """The mappings in a top-level list, by path; problems for what is none."""
+    value = _top(document).get(key)
+    if not isinstance(value, list):
+        problems.append(document.problem((key,), "must be a list" if key in _top(document) else "required"))
+        return {}
+    problems += [
+        document.problem((key, index), "must be a mapping") for index, v in enumerate(value) if not isinstance(v, dict)
+    ]
+    return {(key, index): entry for index, entry in enumerate(value) if isinstance(entry, dict)}
+
+
+def _without_unknown(value: dict[str, JsonValue], path: Path) -> dict[str, JsonValue]:
+    """A copy without the keys and values that app.policy.keys has already told about."""
+    kept: dict[str, JsonValue] = {}
+    for key, inner in value.items():
+        below = (*path, key)
+        if is_known_key(below) and not is_later_value(below, inner):
+            deeper = isinstance(inner, dict) and key in ("auth", "dag")
+            kept[key] = _without_unknown(inner, below) if deeper and isinstance(inner, dict) else inner
+    return kept
+
+
+def _validate(
+    model: type[Model], value: Mapping[str, object], document: Document, path: Path, problems: list[Problem]
+) -> Model | None:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems += _told(error.errors(include_url=False), document, path)
+        return None
+
+
+def _told(errors: Iterable[ErrorDetails], document: Document, path: Path) -> list[Problem]:
+    problems = []
+    for error in errors:
+        # Pydantic names the branch of a union in the path; ours are written in angle brackets.
+        where = (*path, *(part for part in error["loc"] if not str(part).startswith("<")))
+        empty = error["input"] is None and error["type"] != "missing"
+        problems.append(
+            document.problem(where, "is empty; give it a value or leave the key out" if empty else _message(error))
+        )
+    return problems
+
+
+def _message(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    if error["type"] == "literal_error":
+        return f"must be {context['expected'].replace(chr(39), '')}"
+    if error["type"] == "value_error":
+        return str(context["error"])
+    return _MESSAGES.get(error["type"], error["msg"])

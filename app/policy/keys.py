@@ -1,0 +1,83 @@
+"""Which keys a policy file may hold, and which ones belong to a version of the gateway that is still to come."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from pydantic import BaseModel, JsonValue
+
+from app.policy.document import Document
+from app.policy.problems import Path, Problem
+from app.policy.schema import Airflow, Dag, Defaults, PasswordAuth, Route, TokenAuth, TokenFileAuth
+
+# Keys and values of the contract that this version refuses. Whoever builds one deletes its name from here.
+LATER_KEYS: Final[Mapping[Path, frozenset[str]]] = {
+    (): frozenset({"time_intervals", "schedules", "deadman", "receivers", "mlflow", "promotions", "notify"}),
+    ("routes",): frozenset({"limit", "mute", "confirm", "notify"}),
+    ("defaults",): frozenset({"limit", "mute", "confirm", "notify"}),
+}
+LATER_VALUES: Final[Mapping[Path, frozenset[str]]] = {
+    ("airflow", "api"): frozenset({"v1"}),
+    ("routes", "mode"): frozenset({"shadow"}),
+    ("defaults", "mode"): frozenset({"shadow"}),
+}
+
+
+def _fields(*models: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(name for model in models for name in model.model_fields)
+
+
+# Paths without their list indexes. What stands below dag.conf is the operator's own.
+_KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
+    (): ("version", "airflow", "routes", "defaults"),
+    ("airflow",): _fields(Airflow),
+    ("airflow", "auth"): _fields(PasswordAuth, TokenAuth, TokenFileAuth),
+    ("defaults",): _fields(Defaults),
+    ("routes",): _fields(Route),
+    ("routes", "dag"): _fields(Dag),
+}
+
+
+def key_problems(document: Document) -> Iterator[Problem]:
+    """Every key that this version does not know, with the one that was probably meant, and every value to come."""
+    yield from _visit(document, document.value, ())
+
+
+def is_later_value(path: Path, value: object) -> bool:
+    """Whether a value belongs to a version to come, and has been told so."""
+    return isinstance(value, str) and value in LATER_VALUES.get(_shape(path), frozenset())
+
+
+def is_known_key(path: Path) -> bool:
+    """Whether the last key of a path is one that its mapping may hold."""
+    return path[-1] in _KNOWN.get(_shape(path[:-1]), ())
+
+
+def _visit(document: Document, value: JsonValue, path: Path) -> Iterator[Problem]:
+    shape = _shape(path)
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _visit(document, item, (*path, index))
+    elif isinstance(value, dict) and shape in _KNOWN:
+        for key, inner in value.items():
+            if key not in _KNOWN[shape]:
+                yield document.problem((*path, key), _unknown(key, shape), key=True)
+            else:
+                yield from _visit(document, inner, (*path, key))
+    elif is_later_value(path, value):
+        yield document.problem(path, f"this version of the gateway does not know {value!r} yet")
+
+
+def _unknown(key: str, shape: Path) -> str:
+    if key in LATER_KEYS.get(shape, ()):
+        return "this version of the gateway does not know this key yet"
+    close = difflib.get_close_matches(key, _KNOWN[shape], n=1)
+    return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; here may stand {_listed(shape)}"
+
+
+def _listed(shape: Path) -> str:
+    return ", ".join(_KNOWN[shape])
+
+
+def _shape(path: Path) -> Path:
+    return tuple(part for part in path if isinstance(part, str))

@@ -1,0 +1,124 @@
+"""Loading the policy file: text in, a Policy out, or every error of the file at once."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Final
+
+from pydantic import JsonValue
+
+from app.policy.checks import airflow_for, cross_problems, warnings
+from app.policy.document import MAX_BYTES, Document, read_document
+from app.policy.entries import read_airflow, read_defaults, read_routes
+from app.policy.keys import key_problems
+from app.policy.problems import PolicyError, Problem, in_file_order
+from app.policy.schema import Airflow, Policy, Route
+
+__all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy"]
+
+VERSION: Final = 1
+
+
+def load_policy(path: FilePath, env: Mapping[str, str] | None = None, *, require_env: bool = True) -> Policy:
+    """Read a policy file, with `env` (the process's environment when None) behind its `${NAME}`.
+
+    Raises PolicyError, with every problem of the file, also when it cannot be read at all.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PolicyError([_whole_file(path, f"cannot be read: {error.strerror or error}")]) from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8-sig", "replace")) + 1
+        raise PolicyError([Problem(str(path), line, column, "policy", "the file is not UTF-8 text")]) from None
+    return parse_policy(text, str(path), os.environ if env is None else env, require_env=require_env)
+
+
+def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_env: bool = True) -> Policy:
+    """Read a policy from its text; `filename` only stands in the problems.
+
+    Without `require_env` an unset `${NAME}` is no error; it then stands in the policy as written (a duration as 1h),
+    so such a policy is for checking only. Raises PolicyError with every problem, in the order of the file.
+    """
+    document = read_document(text, filename, env, require_env=require_env)
+    if not isinstance(document.value, dict):
+        raise PolicyError([document.problem((), "must be a mapping that begins with `version: 1`")])
+    problems = [*document.problems, *key_problems(document), *_version_problems(document)]
+    defaults = read_defaults(document, problems)
+    airflow = read_airflow(document, problems)
+    routes = read_routes(document, defaults, problems)
+    problems += cross_problems(document, defaults)
+    if problems:
+        raise PolicyError(problems)
+    routes = tuple(_with_airflow(route, airflow) for route in routes)
+    return Policy(
+        version=VERSION,
+        airflow=airflow,
+        routes=routes,
+        hash=_hash(document, airflow, routes),
+        warnings=in_file_order(warnings(document, routes)),
+    )
+
+
+def _version_problems(document: Document) -> list[Problem]:
+    value = document.value
+    if not isinstance(value, dict) or "version" not in value:
+        return [document.problem(("version",), f"required; write `version: {VERSION}`")]
+    if value["version"] is True or value["version"] != VERSION:
+        return [document.problem(("version",), f"must be {VERSION}, the version that this gateway reads")]
+    return []
+
+
+def _with_airflow(route: Route, airflow: tuple[Airflow, ...]) -> Route:
+    name = airflow_for(
+        route.dag.airflow if "airflow" in route.dag.model_fields_set else None, [a.name for a in airflow]
+    )
+    return route.model_copy(update={"dag": route.dag.model_copy(update={"airflow": name})})
+
+
+def _hash(document: Document, airflow: tuple[Airflow, ...], routes: tuple[Route, ...]) -> str:
+    """12 hex characters over the meaning of the file: layout, comments and spelled-out defaults change nothing.
+
+    Variables count as written and literal secrets not at all, so nothing secret can be guessed from it.
+    """
+    raw = document.raw if isinstance(document.raw, dict) else {}
+    raw_defaults = _mapping(raw.get("defaults"))
+    raw_routes = [{**raw_defaults, **_mapping(route)} for route in _list(raw.get("routes"))]
+    effective: JsonValue = {
+        "version": VERSION,
+        "airflow": _as_written([entry.model_dump(mode="json") for entry in airflow], _list(raw.get("airflow"))),
+        "routes": _as_written([route.model_dump(mode="json") for route in routes], list(raw_routes)),
+    }
+    text = json.dumps(effective, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _as_written(value: JsonValue, raw: JsonValue) -> JsonValue:
+    """The effective value, but each string that holds a variable as the file has it."""
+    if isinstance(raw, str):
+        return raw if "${" in raw else value
+    if isinstance(value, dict) and isinstance(raw, dict):
+        return {key: _as_written(inner, raw.get(key)) for key, inner in value.items()}
+    if isinstance(value, list) and isinstance(raw, list):
+        if len(value) != len(raw):  # One string of `match` may hold several matchers.
+            return raw if "${" in json.dumps(raw) else value
+        return [_as_written(inner, written) for inner, written in zip(value, raw, strict=True)]
+    return value
+
+
+def _mapping(value: JsonValue) -> dict[str, JsonValue]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: JsonValue) -> list[JsonValue]:
+    return value if isinstance(value, list) else []
+
+
+def _whole_file(path: FilePath, message: str) -> Problem:
+    return Problem(str(path), 1, 1, "policy", message)

@@ -1,0 +1,65 @@
+"""The texts that `trigger-gateway init` hands to a newcomer: a policy to edit and a receiver to paste."""
+
+from typing import Final
+
+STARTER_POLICY: Final = """\
+# The policy of the trigger gateway: which alerts start which DAG, and how often.
+# Check it after every change:   trigger-gateway check policy.yaml
+version: 1
+
+airflow:
+  - name: default
+    url: http://127.0.0.1:8080
+    # ${NAME} is read from the environment when the gateway starts. A token works as well:
+    # auth: {token: "${AIRFLOW_TOKEN}"}   or   auth: {token_file: /run/secrets/airflow}
+    auth: {username: "${AIRFLOW_USERNAME}", password: "${AIRFLOW_PASSWORD}"}
+    # max_parallel: 4             # DAG runs of ours open at once; the rest wait
+
+# What a route may leave out, with the values it then has. Uncomment to change them for all routes.
+# defaults:
+#   debounce: 0s                  # wait so long for calm; cancelled if the alerts resolve meanwhile
+#   cooldown: 24h                 # at most one DAG run per group in this time, rolling
+#   refire: true                  # an alert that still fires after its cooldown may start another run
+#   on_failure: release           # or keep: a failed run leaves the cooldown in force
+#   failure_backoff: 30m          # after a failure wait so long, doubled each time
+#   run_timeout: 24h              # a run still open after this counts as lost
+#   stale_after: 6h               # an alert not heard of for so long no longer fires
+
+routes:                           # the first route that matches takes the alert
+  - name: accuracy
+    match: ['alertname="ModelAccuracyLow"', 'severity=~"critical|warning"']
+    group_by: [model]             # one cooldown, and one DAG run, for each model
+    debounce: 10m
+    cooldown: 24h
+    dag:
+      id: retrain_model
+      conf: {model: "{{group.model}}"}
+"""
+
+_RECEIVER: Final = """\
+# Paste into alertmanager.yml: the route under `route.routes`, the receiver under `receivers`.
+route:
+  routes:
+    - receiver: trigger-gateway
+      matchers: ['alertname="ModelAccuracyLow"']
+      group_by: [alertname, model]
+      continue: true               # people are still told as before
+receivers:
+  - name: trigger-gateway
+    webhook_configs:
+      - url: __URL__
+        send_resolved: true        # the end of an alert cancels a run that is still held
+        max_alerts: 0              # never leave alerts out of a notification
+        http_config:
+          authorization:
+            type: Bearer
+            credentials_file: /etc/alertmanager/trigger-gateway.token
+"""
+
+
+def alertmanager_receiver(gateway_url: str) -> str:
+    """The YAML to paste into alertmanager.yml, for the gateway at `gateway_url` (scheme, host and port).
+
+    The file of `credentials_file` holds the text that `trigger-gateway token create --scope ingest` prints.
+    """
+    return _RECEIVER.replace("__URL__", gateway_url.rstrip("/") + "/api/v1/webhooks/alertmanager")

@@ -1,0 +1,51 @@
+"""Placeholders in a route's DAG: `{{group.model}}`, or `{{group["model-name"]}}` for a label that is no identifier."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from pydantic import JsonValue
+
+_PLACEHOLDER = re.compile(r'\{\{\s*group(?:\.([a-zA-Z_][a-zA-Z0-9_]*)|\[\s*"([^"\\{}]+)"\s*\])\s*\}\}')
+
+
+class TemplateError(ValueError):
+    """A `{{` that begins no placeholder. `offset` is its 0-based character."""
+
+    def __init__(self, offset: int, message: str) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+def placeholders(text: str) -> tuple[str, ...]:
+    """The group keys that a text names, in order, with repeats. Raises TemplateError for any other `{{`."""
+    return tuple(key for key, _ in placed(text))
+
+
+def placed(text: str) -> Iterator[tuple[str, int]]:
+    """Each group key that a text names, with the 0-based offset of its placeholder. Raises TemplateError."""
+    at = text.find("{{")
+    while at >= 0:
+        found = _PLACEHOLDER.match(text, at)
+        if found is None:
+            raise TemplateError(at, 'only {{group.label}} or {{group["label"]}} may stand in double braces')
+        yield found[1] or found[2], at
+        at = text.find("{{", found.end())
+
+
+def render(value: JsonValue, group: Mapping[str, str]) -> JsonValue:
+    """A copy of `value` with every placeholder in its strings filled from `group`, in lists and mappings too.
+
+    Keys of mappings are left alone. Raises KeyError for a key that `group` lacks: loading has excluded it.
+    """
+    if isinstance(value, str):
+        return render_text(value, group)
+    if isinstance(value, list):
+        return [render(item, group) for item in value]
+    if isinstance(value, dict):
+        return {key: render(item, group) for key, item in value.items()}
+    return value
+
+
+def render_text(text: str, group: Mapping[str, str]) -> str:
+    """`render` for one string. What a label holds is never read as a placeholder again."""
+    return _PLACEHOLDER.sub(lambda found: group[found[1] or found[2]], text) if "{{" in text else text

@@ -1,0 +1,46 @@
+"""`${NAME}` in the strings of a policy: values of the environment; `$${` stands for a plain `${`."""
+
+import re
+from collections.abc import Mapping
+
+_REFERENCE = re.compile(r"\$?\$\{(?P<name>[^}]*)\}?")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Unexpanded(str):
+    """A string whose variables are not known, as `check` runs without them. Its form cannot be judged."""
+
+    __slots__ = ()
+
+
+def expand(text: str, env: Mapping[str, str]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Fill the variables of one string: (result, names that `env` lacks, sentences about malformed references).
+
+    The result is `Unexpanded` when anything is lacking or malformed.
+    """
+    missing: list[str] = []
+    malformed: list[str] = []
+
+    def fill(found: re.Match[str]) -> str:
+        written, name = found.group(), found["name"]
+        if written.startswith("$$"):
+            return written[1:]
+        if not written.endswith("}") or not _NAME.fullmatch(name):
+            malformed.append("a variable is written ${NAME}, and a plain ${ is written $${")
+            return written
+        if name not in env:
+            missing.append(name)
+            return written
+        if not _is_text(env[name]):
+            malformed.append(f"the variable {name} holds bytes that are not UTF-8 text")
+            return written
+        return env[name]
+
+    result = _REFERENCE.sub(fill, text)
+    if missing or malformed:
+        return Unexpanded(result), tuple(missing), tuple(malformed)
+    return result, (), ()
+
+
+def _is_text(value: str) -> bool:
+    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
