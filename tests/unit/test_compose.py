@@ -1,0 +1,150 @@
+"""docker-compose.yml holds together: no Docker engine is needed to follow its references."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.policy.load import load_policy
+from app.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+ONE_SHOT = {name for name, service in SERVICES.items() if service["restart"] == "no"}
+EXAMPLE_ENV = dict(
+    line.split("=", 1)
+    for line in (ROOT / "examples/compose/example.env").read_text().splitlines()
+    if line and not line.startswith("#")
+)
+
+#: The part of the Compose specification that this file uses; a misspelt key would be refused only by a real engine.
+SERVICE_KEYS = {
+    "build", "cap_drop", "command", "depends_on", "entrypoint", "environment", "healthcheck", "image", "ports",
+    "read_only", "restart", "security_opt", "shm_size", "tmpfs", "user", "volumes",
+}  # fmt: skip
+HEALTHCHECK_KEYS = {"test", "interval", "timeout", "retries", "start_period"}
+every_service = pytest.mark.parametrize("name", sorted(SERVICES))
+
+
+def mounts(service: dict[str, Any]) -> list[tuple[str, str]]:
+    """(source, target) of every volume; the sources of bind mounts begin with a dot."""
+    return [(entry.split(":")[0], entry.split(":")[1]) for entry in service.get("volumes", [])]
+
+
+def bind_mounts() -> list[str]:
+    return sorted({source for service in SERVICES.values() for source, _ in mounts(service) if source.startswith(".")})
+
+
+def hosts_in(path: str) -> set[str]:
+    """The names of services that a configuration file of the stack speaks to, as host:port."""
+    return set(re.findall(r"\b([a-z][a-z0-9-]*):\d{4}\b", (ROOT / path).read_text()))
+
+
+@pytest.mark.parametrize(
+    "service",
+    ["gateway-1", "gateway-2", "migrate", "postgres", "redis", "airflow-init", "airflow-api-server",
+     "airflow-scheduler", "airflow-dag-processor", "mlflow", "prometheus", "alertmanager"],
+)  # fmt: skip
+def test_the_stack_has(service: str) -> None:
+    assert service in SERVICES
+
+
+def test_the_top_level_is_of_the_specification() -> None:
+    assert {key for key in COMPOSE if not key.startswith("x-")} == {"name", "services", "volumes"}
+
+
+@every_service
+def test_a_service_uses_known_keys_only(name: str) -> None:
+    assert set(SERVICES[name]) <= SERVICE_KEYS
+    assert set(SERVICES[name].get("healthcheck", {})) <= HEALTHCHECK_KEYS
+
+
+@every_service
+def test_an_image_is_pinned_to_a_version(name: str) -> None:
+    assert re.fullmatch(r"[a-z./-]+:v?\d+\.\d+[a-z0-9.-]*", SERVICES[name]["image"])
+
+
+@every_service
+def test_a_service_that_stays_has_a_health_check_and_one_that_ends_has_none(name: str) -> None:
+    assert ("healthcheck" in SERVICES[name]) == (name not in ONE_SHOT)
+
+
+@every_service
+def test_a_dependency_exists_and_is_waited_for_in_the_way_it_can_be(name: str) -> None:
+    for other, how in SERVICES[name].get("depends_on", {}).items():
+        ends = other in ONE_SHOT
+        assert how == {"condition": "service_completed_successfully" if ends else "service_healthy"}
+
+
+def test_dependencies_have_no_circle() -> None:
+    left = {name: set(service.get("depends_on", {})) for name, service in SERVICES.items()}
+    while ready := {name for name, needs in left.items() if not needs & set(left)}:
+        left = {name: needs for name, needs in left.items() if name not in ready}
+    assert not left
+
+
+@every_service
+def test_a_port_is_open_to_this_machine_only(name: str) -> None:
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in SERVICES[name].get("ports", []))
+
+
+def test_no_two_services_want_the_same_port() -> None:
+    published = [port.split(":")[1] for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len(published) == len(set(published))
+
+
+def test_named_volumes_are_declared_and_used() -> None:
+    used = {source for service in SERVICES.values() for source, _ in mounts(service) if not source.startswith(".")}
+    assert used == set(COMPOSE["volumes"])
+
+
+@pytest.mark.parametrize("source", bind_mounts())
+def test_what_is_mounted_from_the_repository_exists(source: str) -> None:
+    assert (ROOT / source).exists()
+
+
+def test_every_variable_stands_in_the_example_and_no_secret_has_a_default() -> None:
+    text = "\n".join(line for line in (ROOT / "docker-compose.yml").read_text().splitlines() if "#" not in line)
+    wanted = re.findall(r"(?<!\$)\$\{([A-Z_]+)([^}]*)\}", text)
+    assert {variable for variable, _ in wanted} == set(EXAMPLE_ENV)
+    assert all(rest.startswith(":?") for _, rest in wanted)
+
+
+@pytest.mark.parametrize("name", ["gateway-1", "gateway-2", "migrate", "token"])
+def test_a_gateway_variable_is_a_setting(name: str) -> None:
+    known = {f"GATEWAY_{field.upper()}" for field in Settings.model_fields}
+    assert {variable for variable in SERVICES[name]["environment"] if variable.startswith("GATEWAY_")} <= known
+
+
+def test_the_two_replicas_are_alike_but_for_their_port() -> None:
+    first, second = ({k: v for k, v in SERVICES[f"gateway-{n}"].items() if k != "ports"} for n in (1, 2))
+    assert first == second
+
+
+def test_alertmanager_tells_both_replicas_with_the_token_that_was_made_for_it() -> None:
+    config = yaml.safe_load((ROOT / "examples/compose/alertmanager.yml").read_text())
+    entries = config["receivers"][0]["webhook_configs"]
+    assert [entry["url"] for entry in entries] == [
+        f"http://gateway-{n}:8090/api/v1/webhooks/alertmanager" for n in (1, 2)
+    ]
+    (token,) = {entry["http_config"]["authorization"]["credentials_file"] for entry in entries}
+    mounted = dict(mounts(SERVICES["alertmanager"]))
+    assert Path(token).parent == Path(mounted["gateway"])
+    assert f"> {Path(token).name}" in SERVICES["token"]["command"][-1]
+
+
+@pytest.mark.parametrize("path", ["alertmanager.yml", "prometheus.yml", "policy.yaml"])
+def test_a_host_in_the_configuration_is_a_service(path: str) -> None:
+    hosts = hosts_in(f"examples/compose/{path}")
+    assert hosts
+    assert hosts <= set(SERVICES)
+
+
+def test_the_policy_of_the_stack_loads_with_the_variables_that_the_stack_gives() -> None:
+    policy = load_policy(ROOT / "examples/compose/policy.yaml", {"AIRFLOW_PASSWORD": "x"})
+    assert "AIRFLOW_PASSWORD" in SERVICES["gateway-1"]["environment"]
+    assert policy.warnings == ()
+    assert [route.dag.id for route in policy.routes] == ["retrain_model"]
