@@ -35,8 +35,9 @@ class RateLimit:
     """`per_minute` write requests a token; 0 limits nobody.
 
     `redis` is a client without retries of its own. `timeout` (seconds) bounds what a call may add to a request. After a
-    call that failed or took too long Redis is left alone for `pause` seconds and then tried by one request at a time, so
-    that a hung one costs the timeout now and then and not for each request. `on_unlimited` is called for each request that passed unlimited because of that.
+    call that failed or took too long Redis is left alone for `pause` seconds, then tried by one request at a time: a
+    hung one costs the timeout now and then, not for each request. `on_unlimited` is called for each request that passed
+    unlimited because of that.
     """
 
     def __init__(
