@@ -143,7 +143,7 @@ def open_http(
     headers = {"User-Agent": "trigger-gateway", "Accept-Encoding": "identity"}
 
     # One context for both, so that SSL_CERT_FILE and SSL_CERT_DIR count for loopback as well.
-    context = httpx.create_ssl_context(verify=verify)
+    context = httpx.create_ssl_context(verify=verify) if transport is None else False
 
     def client(*, trust_env: bool) -> httpx.AsyncClient:
         return httpx.AsyncClient(
