@@ -6,8 +6,8 @@ and shows the end of the log of a server that did not make it.
 
 import asyncio
 import contextlib
-import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,8 +24,15 @@ Say = Callable[[str], None]  # takes one line of progress for a person
 
 POLL: Final = 0.1  # seconds between two looks at a process
 SAY_EVERY: Final = 5.0  # seconds between two lines of progress while waiting
+KILL_SECONDS: Final = 5.0  # until the kernel and init have cleared away what was killed
 LARGEST_TAIL: Final = 64 * 1024  # bytes read from the end of a log
-_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+# prctl(2), PR_SET_PDEATHSIG = 1: the kernel ends the program when whoever started it has ended. It is set by a program
+# in between, since code between fork and exec (preexec_fn) is not safe in a process that has threads.
+_END_WITH_PARENT: Final = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 _NOT_INHERITED: Final = ("AIRFLOW", "GATEWAY_", "PG", "PYTHON", "VIRTUAL_ENV", "COV_")
 
 
@@ -63,30 +70,24 @@ def launch(name: str, argv: Sequence[str | Path], *, env: Mapping[str, str], log
 
     Raises ServerError when there is no such program.
     """
+    program = str(argv[0])
+    if shutil.which(program, path=env.get("PATH")) is None:
+        raise ServerError(f"cannot start {name}: there is no program {program}")
+    command = [str(argument) for argument in argv]
+    if sys.platform == "linux":
+        command = [sys.executable, "-ISc", _END_WITH_PARENT, *command]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        try:
-            process = subprocess.Popen(
-                [str(argument) for argument in argv],
-                env=dict(env),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            )
-        except OSError as error:
-            raise ServerError(f"cannot start {name}: {argv[0]}: {error.strerror}") from error
+        process = subprocess.Popen(
+            command,
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     return Server(name, log, process)
-
-
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-# Loaded before any fork: a child must not search for libraries between fork and exec.
-_LIBC: Final = ctypes.CDLL(None)
 
 
 async def run(
@@ -123,6 +124,7 @@ async def wait_until(
     servers: Sequence[Server] = (),
     say: Say | None = None,
     interval: float = POLL,
+    say_every: float = SAY_EVERY,
 ) -> float:
     """Ask `ready` every `interval` seconds until it says yes; returns the seconds it took.
 
@@ -137,7 +139,7 @@ async def wait_until(
         if now - started > within:
             logs = "\n".join(f"The end of {server.log}:\n{server.tail()}" for server in servers)
             raise ServerError(f"waited {within:.0f} s for {what} in vain.\n{logs}".rstrip())
-        if say and now - spoke > SAY_EVERY:
+        if say and now - spoke > say_every:
             spoke = now
             say(f"  still waiting for {what}: {now - started:.0f} s")
         await asyncio.sleep(interval)
@@ -146,17 +148,13 @@ async def wait_until(
 
 async def stop(servers: Sequence[Server], *, grace: float = 10.0) -> None:
     """End each process group: SIGTERM, `grace` seconds for all of them together, then SIGKILL. Never raises."""
-    for server in servers:
-        _signal(server, signal.SIGTERM)
-    for _ in range(int(grace / POLL)):
-        if not any(_lives(server) for server in servers):
-            break
-        await asyncio.sleep(POLL)
-    for server in servers:
-        if _lives(server):
-            _signal(server, signal.SIGKILL)
-    for server in servers:
-        server.process.wait()
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, KILL_SECONDS)):
+        for server in servers:
+            _signal(server, number)
+        for _ in range(int(seconds / POLL)):
+            if not any(_lives(server) for server in servers):
+                return
+            await asyncio.sleep(POLL)
 
 
 def _signal(server: Server, number: signal.Signals) -> None:
