@@ -80,11 +80,18 @@ def read_document(text: str, file: str, env: Mapping[str, str], *, require_env: 
     if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise PolicyError([Problem(file, 1, 1, "policy", f"the file is larger than {MAX_BYTES >> 20} MiB")])
     try:
-        node = _Loader(text).get_single_node()
+        loader = _Loader(text)
     except ReaderError as error:
         raise PolicyError([_unreadable(text, file, error)]) from None
+    try:
+        node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         raise PolicyError([_syntax(file, error)]) from None
+    except (ValueError, OverflowError):
+        # PyYAML computes some escapes, such as "\UFFFFFFFF", without asking whether that character exists.
+        mark = loader.get_mark()
+        message = "not readable as YAML: there is no such character"
+        raise PolicyError([Problem(file, mark.line + 1, mark.column + 1, "policy", message)]) from None
     if node is None:
         raise PolicyError([Problem(file, 1, 1, "policy", "the file is empty")])
     builder = _Builder(text, file, env, require_env)
@@ -108,7 +115,8 @@ class _Loader(Reader, Scanner, Parser, Composer):
         self._depth += 1
         if self._nodes > MAX_NODES or self._depth > MAX_DEPTH:
             reason = f"more than {MAX_NODES} values" if self._nodes > MAX_NODES else f"more than {MAX_DEPTH} levels"
-            raise yaml.MarkedYAMLError(problem=f"{reason} are too much", problem_mark=self.get_mark())
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=f"{reason} are too much", problem_mark=event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -140,9 +148,8 @@ class _Builder:
         self._count += 1
         if self._count > MAX_NODES or len(path) > MAX_DEPTH:
             place = _place(node)
-            raise PolicyError(
-                [Problem(self._file, place.line, place.column, dotted(path), "aliases repeat too much, or themselves")]
-            )
+            message = "aliases repeat too much, or themselves"
+            raise PolicyError([Problem(self._file, place.line, place.column, dotted(path[:3]), message)])
         self.values[path] = self._exact_place(node) if isinstance(node, ScalarNode) else _place(node)
         if node.tag not in _KNOWN_TAGS:
             self._report(path, f"the tag {node.tag} is not supported")

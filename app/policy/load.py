@@ -48,7 +48,8 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
     """
     document = read_document(text, filename, env, require_env=require_env)
     if not isinstance(document.value, dict):
-        raise PolicyError([document.problem((), "must be a mapping that begins with `version: 1`")])
+        shape = document.problem((), "must be a mapping that begins with `version: 1`")
+        raise PolicyError([*document.problems, shape])
     problems = [*document.problems, *key_problems(document), *_version_problems(document)]
     defaults = read_defaults(document, problems)
     airflow = read_airflow(document, problems)

@@ -4,7 +4,7 @@ Built by `app.policy.load`, which also tells every error at its line.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
@@ -22,6 +22,8 @@ from pydantic import (
     PlainSerializer,
     SecretStr,
     Tag,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 
 from app.policy.durations import format_duration, parse_duration
@@ -52,9 +54,17 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
+def _when_known(check: Callable[[str], str]) -> WrapValidator:
+    """Judge a text only when its variables are known; pydantic itself hands on a plain str."""
+
+    def judge(value: object, handler: ValidatorFunctionWrapHandler) -> str:
+        text: str = handler(value)
+        return text if isinstance(value, Unexpanded) else check(text)
+
+    return WrapValidator(judge)
+
+
 def _read_url(value: str) -> str:
-    if isinstance(value, Unexpanded):
-        return value
     try:
         parts = urlsplit(value)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -70,7 +80,7 @@ def _read_url(value: str) -> str:
 
 
 def _read_name(value: str) -> str:
-    if not isinstance(value, Unexpanded) and not ROUTE_NAME.fullmatch(value):
+    if not ROUTE_NAME.fullmatch(value):
         raise ValueError("must be lower-case letters, digits, _ and -, at most 63, beginning with a letter or digit")
     return value
 
@@ -93,8 +103,8 @@ Duration = Annotated[timedelta, BeforeValidator(_read_duration), _DurationText]
 PositiveDuration = Annotated[timedelta, BeforeValidator(_read_duration), AfterValidator(_positive), _DurationText]
 Text = Annotated[str, Field(min_length=1)]
 Secret = Annotated[SecretStr, Field(min_length=1, strict=False)]
-Name = Annotated[str, AfterValidator(_read_name)]
-Url = Annotated[str, AfterValidator(_read_url)]
+Name = Annotated[str, _when_known(_read_name)]
+Url = Annotated[str, _when_known(_read_url)]
 MatcherValue = Annotated[InstanceOf[Matcher], PlainSerializer(str, return_type=str)]
 
 
