@@ -192,7 +192,7 @@ async def _on_disconnect(request: Request, _: Exception) -> Response:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     error_id = secrets.token_hex(4)
-    told = {"error_id": error_id, "method": request.method, "path": request.url.path}
+    told = {"error_id": error_id, "method": request.method, "path": request.scope["path"]}
     log.error("a request failed by a fault of ours", exc_info=error, extra=told)
     return _answer(request, 500, "internal", KINDS["internal"].detail, {"error_id": error_id})
 
@@ -210,7 +210,7 @@ def _answer(
     members: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    body = _body(status, code, detail, quote(request.url.path, errors="replace"), members or {})
+    body = _body(status, code, detail, quote(request.scope["path"], errors="replace"), members or {})
     # ASCII only: a key with a lone surrogate, echoed in a pointer, has no UTF-8 form.
     content = json.dumps(body, default=_plain)
     return Response(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
