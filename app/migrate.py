@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import asyncpg
@@ -19,7 +19,6 @@ from app.errors import GatewayError
 
 #: Any constant will do, as long as every replica of every version uses the same one ("gateway" in ASCII).
 _LOCK = 0x67617465776179
-_LOCK_WAIT = 300.0  # seconds; a replica that waits longer for another one's migration gives up, so that it is seen
 _LOCK_POLL = 0.2  # seconds
 
 
@@ -47,31 +46,34 @@ def migration_engine(url: str) -> AsyncEngine:
     return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
 
 
-async def upgrade(url: str) -> None:
+async def upgrade(url: str, *, migrations: Path | None = None) -> None:
     """Bring the database at the plain `postgresql://` URL to the newest schema; nothing to do is fine.
 
-    Any number of replicas may call this at once: one migrates under an advisory lock, the others wait for it and
-    find the work done. Raises what asyncpg or SQLAlchemy raise when the database cannot be reached or refuses.
+    `migrations` is the directory to take them from, by default `migrations_dir()`. Any number of replicas may call
+    this at once: one migrates, the others wait for it and find the work done. Raises what asyncpg or SQLAlchemy raise
+    when the database cannot be reached or refuses, and GatewayError when another replica takes more than 300 s.
     """
     engine = migration_engine(url)
     try:
         async with engine.connect() as connection:
-            await under_lock(connection, _upgrade)
+            await under_lock(connection, partial(_upgrade, migrations or migrations_dir()))
     finally:
         await engine.dispose()
 
 
-async def under_lock(connection: AsyncConnection, work: Callable[[Connection], None]) -> None:
-    """Run `work` while no other process migrates this database. GatewayError when the others take over 300 s.
+async def under_lock(
+    connection: AsyncConnection, work: Callable[[Connection], None], *, patience: float = 300.0
+) -> None:
+    """Run `work` while no other process migrates this database. GatewayError after `patience` seconds of waiting.
 
     The lock belongs to the session, so it outlives the commits of single migrations, and a killed process loses it.
     It is polled for: a session that waits inside Postgres holds a snapshot, for which CREATE INDEX CONCURRENTLY in
     the migrating session would wait in turn (the documentation of CREATE INDEX says what it waits for).
     """
-    deadline = monotonic() + _LOCK_WAIT
+    deadline = monotonic() + patience
     while not await _lock(connection, "SELECT pg_try_advisory_lock(:key)"):
         if monotonic() > deadline:
-            raise GatewayError(f"Another process has been migrating this database for {_LOCK_WAIT:.0f} s.")
+            raise GatewayError(f"Another process has been migrating this database for {patience:g} s.")
         await asyncio.sleep(_LOCK_POLL)
     try:
         await connection.run_sync(work)
@@ -98,7 +100,7 @@ async def current_and_head(where: AsyncConnection | str) -> tuple[str | None, st
 @cache
 def head() -> str:
     """The newest revision in `migrations_dir()`; read once, because a running process keeps its code."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    revision = ScriptDirectory.from_config(_config(migrations_dir())).get_current_head()
     if revision is None:
         raise GatewayError("No database migration was found in this installation; install trigger-gateway again.")
     return revision
@@ -110,15 +112,15 @@ async def _lock(connection: AsyncConnection, statement: str) -> bool:
     return granted
 
 
-def _config() -> Config:
+def _config(migrations: Path) -> Config:
     config = Config()
     # Config values go through ConfigParser, for which a percent sign in a path would be an interpolation.
-    config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     return config
 
 
-def _upgrade(connection: Connection) -> None:
-    config = _config()
+def _upgrade(migrations: Path, connection: Connection) -> None:
+    config = _config(migrations)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
