@@ -93,6 +93,7 @@ class FileTokens:
     def __init__(self, auth: TokenFileAuth) -> None:
         self._path = auth.path
         self._token: str | None = None
+        self._refused: str | None = None
         self._seen: tuple[int, int, int] | None = None
 
     async def current(self) -> str | None:
@@ -109,12 +110,12 @@ class FileTokens:
         return self._token
 
     async def after_refusal(self, refused: str | None, /) -> str | None:
-        self._seen = None
+        self._seen, self._refused = None, refused
         token = await self.current()
         return None if token == refused else token
 
     def redact(self, text: str) -> str:
-        return _without(text, self._token)
+        return _without(text, self._token, self._refused)
 
 
 class LoginTokens:
@@ -129,6 +130,7 @@ class LoginTokens:
         self._logins = 0  # finished ones, so that who waited for the lock sees that somebody else has tried
         self._failure: TargetError | None = None
         self._token: str | None = None
+        self._refused: str | None = None  # kept to be redacted: the answer that refused it may repeat it
         self._renew_at: datetime | None = None  # None: nobody knows when it ends, Airflow will tell
 
     async def current(self) -> str:
@@ -146,11 +148,11 @@ class LoginTokens:
 
     async def after_refusal(self, refused: str | None, /) -> str:
         if self._token == refused:
-            self._token = None
+            self._token, self._refused = None, refused
         return await self.current()
 
     def redact(self, text: str) -> str:
-        return _without(_without(text, self._token), self._auth.password)
+        return _without(text, self._token, self._refused, self._auth.password)
 
     def _is_fresh(self) -> bool:
         return self._renew_at is None or self._clock.now() < self._renew_at
@@ -183,7 +185,7 @@ class LoginTokens:
         raise self._refusal(answer)
 
     def _refusal(self, answer: Answer) -> TargetError:
-        """The answer's own text is not repeated: Airflow 3 prints the login's input in its 422."""
+        """The text of a 4xx is not repeated: Airflow 3 prints the login's input in its 422."""
         if answer.status in {400, 401, 422}:
             return Refused(
                 "token_rejected",
@@ -193,7 +195,8 @@ class LoginTokens:
         if answer.status == 403:
             return Refused("forbidden", f"Airflow forbids user {self._auth.username!r} to log in (403)")
         if answer.status == 429 or answer.status >= 500:
-            return failure(answer, "the login", write=False, now=self._clock.now())
+            error = failure(answer, "the login", write=False, now=self._clock.now())
+            return Unreachable(error.code, self.redact(error.detail), retry_after=error.retry_after)
         return not_airflow(answer, "the login (POST /auth/token)")
 
 
@@ -232,5 +235,7 @@ def _unsendable(source: str) -> Refused:
     return Refused("token_rejected", f"{source} holds no token: one word of printable ASCII is expected")
 
 
-def _without(text: str, secret: str | None) -> str:
-    return text.replace(secret, "***") if secret else text
+def _without(text: str, *secrets: str | None) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***") if secret else text
+    return text

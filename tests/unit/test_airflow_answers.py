@@ -1,0 +1,348 @@
+"""What Airflow's answers mean: recorded bodies of Airflow 3.3.2, and the bodies of everybody who is not Airflow."""
+
+import json
+from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.airflow.answers import (
+    BrokenFile,
+    DagRun,
+    Health,
+    failure,
+    is_about_a_run,
+    not_found,
+    one_line,
+    read_broken_files,
+    read_health,
+    read_run,
+    run_is_ours,
+    said,
+    token_refused,
+)
+from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.http import Answer
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+RECORDED = {
+    pair["case"]: pair["response"]
+    for pair in json.loads((Path(__file__).parents[1] / "fixtures" / "airflow_3.3.2_rest.json").read_text())
+}
+JSON = {"content-type": "application/json"}
+HTML = {"content-type": "text/html; charset=utf-8"}
+
+
+def recorded(case: str) -> Answer:
+    response = RECORDED[case]
+    return Answer(response["status"], response["body"], {"content-type": response["content_type"]}, 0.01)
+
+
+def answer(status: int, body: Any = "", **headers: str) -> Answer:
+    kind = JSON if isinstance(body, dict | list) else HTML
+    return Answer(status, body, {**kind, **{name.replace("_", "-"): value for name, value in headers.items()}}, 0.01)
+
+
+RECORDED_FAILURES = [
+    ("trigger_duplicate_run_id", Ambiguous, "conflict", "Unique constraint violation"),
+    ("trigger_missing_logical_date", Rejected, "bad_request", "body.logical_date: Field required"),
+    ("trigger_extra_field", Rejected, "bad_request", "body.bogus: Extra inputs are not permitted"),
+    ("trigger_bad_run_id", Rejected, "bad_request", "does not match regex pattern"),
+    ("trigger_invalid_json", Rejected, "bad_request", "body.1: JSON decode error"),
+    ("no_token", Refused, "token_rejected", "Not authenticated"),
+    ("garbage_token", Refused, "token_rejected", "Invalid JWT token"),
+    ("expired_token", Refused, "token_rejected", "Token Expired"),
+    ("viewer_role", Refused, "forbidden", "Forbidden"),
+]
+
+
+@pytest.mark.parametrize(("case", "kind", "code", "words"), RECORDED_FAILURES, ids=[c[0] for c in RECORDED_FAILURES])
+def test_each_recorded_error_of_airflow_has_one_meaning(
+    case: str, kind: type[TargetError], code: str, words: str
+) -> None:
+    error = failure(recorded(case), "the trigger of DAG 'x'", write=True, now=NOW)
+    assert (type(error), error.code) == (kind, code)
+    assert words in error.detail
+    assert "the trigger of DAG 'x'" in error.detail
+
+
+BROKEN = {"detail": "Dag with dag_id: 'x' has import errors and cannot be triggered"}
+FAILURES = [
+    pytest.param(
+        answer(429, "slow down", retry_after="7"), Unreachable, Unreachable, "busy", 7.0, id="429 with a wait"
+    ),
+    pytest.param(answer(429, {}), Unreachable, Unreachable, "busy", None, id="429"),
+    pytest.param(answer(500, {"detail": "Database error"}), Ambiguous, Unreachable, "server_error", None, id="500"),
+    pytest.param(answer(502, "<html>"), Ambiguous, Unreachable, "server_error", None, id="502 of a proxy"),
+    pytest.param(answer(503, "", retry_after="30"), Ambiguous, Unreachable, "server_error", 30.0, id="503 with a wait"),
+    pytest.param(answer(504, ""), Ambiguous, Unreachable, "server_error", None, id="504"),
+    pytest.param(answer(408, ""), Ambiguous, Unreachable, "server_error", None, id="408"),
+    pytest.param(answer(400, {"detail": "ParamValidation"}), Rejected, Rejected, "bad_request", None, id="400"),
+    pytest.param(answer(400, BROKEN), Refused, Refused, "dag_broken", None, id="400 for an import error"),
+    pytest.param(answer(413, {"detail": "too large"}), Rejected, Rejected, "bad_request", None, id="413"),
+    pytest.param(answer(200, {"ok": 1}), Ambiguous, Refused, None, None, id="200 with other JSON"),
+    pytest.param(answer(202, {"run": 1}), Ambiguous, Refused, None, None, id="202 with other JSON"),
+    pytest.param(answer(200, "<html>"), Refused, Refused, "not_airflow", None, id="200 with a page"),
+    pytest.param(answer(200, []), Refused, Refused, "not_airflow", None, id="200 with a list"),
+    pytest.param(answer(301, ""), Refused, Refused, "not_airflow", None, id="301"),
+    pytest.param(answer(307, ""), Refused, Refused, "not_airflow", None, id="307"),
+    pytest.param(answer(302, {"detail": "x"}), Refused, Refused, "not_airflow", None, id="302 with JSON"),
+    pytest.param(answer(403, "<html>"), Refused, Refused, "not_airflow", None, id="403 with a page"),
+    pytest.param(answer(404, "<html>"), Refused, Refused, "not_airflow", None, id="404 with a page"),
+    pytest.param(
+        answer(404, {"detail": "Not Found"}), Refused, Refused, "not_airflow", None, id="404 of the framework"
+    ),
+    pytest.param(
+        answer(404, {"error": "no route"}), Refused, Refused, "not_airflow", None, id="404 of Airflow's route"
+    ),
+    pytest.param(answer(405, {"detail": "Method"}), Refused, Refused, "not_airflow", None, id="405"),
+    pytest.param(answer(418, {"detail": "tea"}), Refused, Refused, "not_airflow", None, id="418"),
+]
+
+
+@pytest.mark.parametrize(("got", "on_write", "on_read", "code", "wait"), FAILURES)
+def test_an_error_means_one_thing_for_a_write_and_one_for_a_read(
+    got: Answer, on_write: type[TargetError], on_read: type[TargetError], code: str | None, wait: float | None
+) -> None:
+    for write, kind in ((True, on_write), (False, on_read)):
+        error = failure(got, "the call", write=write, now=NOW)
+        assert type(error) is kind
+        assert error.retry_after == wait
+        assert error.code == (code or ("unreadable" if write else "not_airflow"))
+        assert len(error.detail) < 800
+
+
+@pytest.mark.parametrize("body", [{}, {"detail": "x"}, "<html>", None, [], 7], ids=repr)
+def test_no_answer_at_all_is_without_a_meaning(body: Any) -> None:
+    for status in range(100, 600):
+        error = failure(answer(status, body), "the call", write=True, now=NOW)
+        assert error.detail
+        if status >= 500:
+            assert isinstance(error, Ambiguous), "a write that may have happened is read back"
+        if 300 <= status < 400:
+            assert error.code == "not_airflow"
+
+
+def test_a_page_or_a_redirect_is_never_repeated_in_the_error() -> None:
+    for got in (answer(200, "<b>s3cret"), answer(302, "s3cret", location="http://sso/?token=s3cret")):
+        assert "s3cret" not in failure(got, "the call", write=True, now=NOW).detail
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        pytest.param({"detail": "Dag not found"}, "Dag not found", id="a string"),
+        pytest.param({"detail": {"reason": "Unique", "message": "Serious"}}, "Unique; Serious", id="an object"),
+        pytest.param(
+            {"detail": [{"loc": ["body", "x"], "msg": "Bad"}, {"msg": "Worse"}]}, "body.x: Bad; Worse", id="list"
+        ),
+        pytest.param(
+            {"detail": [{"loc": ["body"], "msg": "Bad", "input": {"password": "p"}}]}, "body: Bad", id="input"
+        ),
+        pytest.param({"title": "Conflict"}, "Conflict", id="problem+json"),
+        pytest.param({"error": "API route not found"}, "API route not found", id="route"),
+        pytest.param({"detail": None}, "", id="null"),
+        pytest.param({"detail": 7}, "", id="a number"),
+        pytest.param({"detail": {"other": 1}}, "", id="an object of something else"),
+        pytest.param({"detail": [[["deep"]]]}, "deep", id="nested lists"),
+        pytest.param({}, "", id="nothing"),
+        pytest.param("<html>", "", id="a page"),
+        pytest.param(None, "", id="no JSON"),
+        pytest.param({"detail": "a\n b\t\x00\x1b[31mc"}, "a b [31mc", id="control characters"),
+    ],
+)
+def test_detail_becomes_one_sentence_whatever_its_shape(body: Any, sentence: str) -> None:
+    assert said(body) == sentence
+
+
+@pytest.mark.parametrize("text", ["x" * 501, "x" * 100_000, "é \n" * 5000], ids=["one more", "huge", "many lines"])
+def test_a_sentence_is_at_most_500_characters(text: str) -> None:
+    assert len(one_line(text)) <= 500
+    assert one_line(text).endswith("…")
+    assert one_line("x" * 500) == "x" * 500
+
+
+@pytest.mark.parametrize(
+    ("case", "refused"),
+    [
+        ("no_token", True),
+        ("garbage_token", True),
+        ("expired_token", True),
+        ("viewer_role", False),
+        ("trigger_ok", False),
+    ],
+)
+def test_a_refused_token_is_told_from_a_missing_permission(case: str, refused: bool) -> None:
+    assert token_refused(recorded(case)) is refused
+
+
+@pytest.mark.parametrize(
+    ("got", "missing", "about_a_run"),
+    [
+        pytest.param(recorded("get_unknown_run"), True, True, id="recorded: no such run"),
+        pytest.param(recorded("trigger_unknown_dag"), True, False, id="recorded: no such DAG"),
+        pytest.param(answer(404, {"detail": "The Dag with ID: `x` was not found"}), True, False, id="GET of a DAG"),
+        pytest.param(answer(404, {"detail": "Not Found"}), False, False, id="the framework's 404"),
+        pytest.param(answer(404, {"error": "API route not found"}), False, False, id="an unknown route"),
+        pytest.param(answer(404, {"detail": {"message": "DagRun"}}), False, False, id="an object"),
+        pytest.param(answer(404, "The DagRun was not found"), False, False, id="text"),
+        pytest.param(answer(410, {"detail": "The DagRun is gone"}), False, False, id="another status"),
+    ],
+)
+def test_only_airflows_own_404_says_that_something_is_missing(got: Answer, missing: bool, about_a_run: bool) -> None:
+    detail = not_found(got)
+    assert (detail is not None) is missing
+    assert is_about_a_run(detail or "") is about_a_run
+
+
+def test_a_recorded_run_is_read_with_its_times_in_utc() -> None:
+    run = read_run(RECORDED["get_run"]["body"])
+    assert run == DagRun(
+        dag_id="retrain_pipeline",
+        dag_run_id="gw__fraud__01HX",
+        state="success",
+        conf={"reason": "accuracy", "model_name": "fraud"},
+        queued_at=datetime(2026, 11, 23, 9, 38, 15, 394728, tzinfo=UTC),
+        started_at=datetime(2026, 11, 23, 9, 38, 15, 812027, tzinfo=UTC),
+        ended_at=datetime(2026, 11, 23, 9, 38, 19, 997531, tzinfo=UTC),
+    )
+    with pytest.raises(FrozenInstanceError):
+        run.state = "failed"  # type: ignore[misc]
+
+
+RUN = {"dag_id": "d", "dag_run_id": "r", "state": "queued"}
+
+
+@pytest.mark.parametrize(
+    ("change", "queued_at"),
+    [
+        pytest.param(
+            {"queued_at": "2026-11-23T12:00:00+02:00"}, datetime(2026, 11, 23, 10, 0, tzinfo=UTC), id="offset"
+        ),
+        pytest.param({"queued_at": "2026-11-23T12:00:00"}, NOW, id="without a zone it is UTC"),
+        pytest.param({"queued_at": "yesterday"}, None, id="no time"),
+        pytest.param({"queued_at": 7}, None, id="a number"),
+        pytest.param({"queued_at": "0001-01-01T00:00:00+14:00"}, None, id="before the first year"),
+        pytest.param({"conf": None}, None, id="no conf"),
+        pytest.param({"conf": "x"}, None, id="conf is text"),
+    ],
+)
+def test_an_odd_time_or_conf_does_not_hide_the_state_of_a_run(
+    change: dict[str, Any], queued_at: datetime | None
+) -> None:
+    assert read_run(RUN | change) == DagRun("d", "r", "queued", {}, queued_at)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(RUN | {"state": "restarting"}, id="unknown state"),
+        pytest.param(RUN | {"state": None}, id="no state"),
+        pytest.param(RUN | {"state": ["queued"]}, id="state is a list"),
+        pytest.param(RUN | {"dag_run_id": 1}, id="id is a number"),
+        pytest.param(RUN | {"dag_id": None}, id="no DAG"),
+        pytest.param({}, id="nothing"),
+        pytest.param("queued", id="text"),
+        pytest.param(None, id="null"),
+        pytest.param([RUN], id="a list"),
+    ],
+)
+def test_what_is_no_run_is_not_taken_for_one(body: Any) -> None:
+    assert read_run(body) is None
+
+
+@pytest.mark.parametrize(
+    ("conf", "ours"),
+    [
+        pytest.param({"gateway": {"trigger_id": "t1"}}, True, id="ours"),
+        pytest.param({"gateway": {"trigger_id": "t2"}}, False, id="another trigger's"),
+        pytest.param({"gateway": {"trigger_id": None}}, False, id="null"),
+        pytest.param({"gateway": {}}, False, id="no trigger"),
+        pytest.param({"gateway": "t1"}, False, id="text"),
+        pytest.param({"gateway": ["t1"]}, False, id="a list"),
+        pytest.param({"trigger_id": "t1"}, False, id="somebody else's key"),
+        pytest.param({}, False, id="empty"),
+    ],
+)
+def test_a_run_is_ours_only_if_it_carries_our_triggers_id(conf: dict[str, Any], ours: bool) -> None:
+    assert run_is_ours(DagRun("d", "r", "queued", conf), "t1") is ours
+
+
+def test_recorded_health_is_read_and_null_means_that_a_component_does_not_run() -> None:
+    assert read_health(RECORDED["health"]["body"]) == Health("healthy", "healthy", "healthy", None)
+
+
+@pytest.mark.parametrize(
+    ("health", "can_run"),
+    [
+        (Health("healthy", "healthy", "healthy", None), True),
+        (Health("healthy", "healthy", "unhealthy", "unhealthy"), True),
+        (Health("healthy", "unhealthy", "healthy", "healthy"), False),
+        (Health("healthy", None, "healthy", "healthy"), False),
+        (Health("unhealthy", "healthy", "healthy", "healthy"), False),
+    ],
+)
+def test_a_run_is_started_only_with_a_database_and_a_scheduler(health: Health, can_run: bool) -> None:
+    assert health.can_run is can_run
+
+
+@pytest.mark.parametrize("body", [None, [], "ok", {}, {"status": "healthy"}, {"metadatabase": "healthy"}], ids=repr)
+def test_what_is_no_health_is_not_taken_for_one(body: Any) -> None:
+    assert read_health(body) is None
+    assert read_health({"metadatabase": {"status": 1}, "scheduler": "up"}) == Health(None, None, None, None)
+
+
+TRACE = """Traceback (most recent call last):
+  File "/opt/airflow/dags/pipelines.py", line 2, in <module>
+    churn_retrain = build("churn-retrain")
+ModuleNotFoundError: No module named 'pandas'
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "dag_id", "concerned"),
+    [
+        pytest.param("retrain_model.py", "retrain_model", True, id="the file's name"),
+        pytest.param("teams/ml/retrain_model.py", "retrain_model", True, id="in a folder"),
+        pytest.param("teams/retrain_model/dag.py", "retrain_model", True, id="the folder's name"),
+        pytest.param("retrain_model_v2.py", "retrain_model", False, id="a longer name"),
+        pytest.param("my_retrain_model.py", "retrain_model", False, id="a longer name before"),
+        pytest.param("x.py", "churn-retrain", True, id="in the trace"),
+        pytest.param("x.py", "churn", False, id="half a word of the trace"),
+        pytest.param("x.py", "", False, id="no id"),
+        pytest.param("axb.py", "a.b", False, id="a dot is a dot"),
+    ],
+)
+def test_a_broken_file_concerns_the_dag_whose_id_it_mentions(file: str, dag_id: str, concerned: bool) -> None:
+    assert BrokenFile(file, TRACE).concerns(dag_id) is concerned
+
+
+@pytest.mark.parametrize(
+    ("trace", "summary"),
+    [
+        (TRACE, "x.py: Traceback (most recent call last): ... ModuleNotFoundError: No module named 'pandas'"),
+        ("only line\n", "x.py: only line"),
+        ("", "x.py: "),
+    ],
+    ids=["long", "one line", "none"],
+)
+def test_a_broken_file_is_summed_up_by_the_first_and_last_line(trace: str, summary: str) -> None:
+    assert BrokenFile("x.py", trace).summary == summary.strip()
+
+
+@pytest.mark.parametrize(
+    ("body", "files"),
+    [
+        ({"import_errors": [{"filename": "x.py", "stack_trace": "t"}]}, [BrokenFile("x.py", "t")]),
+        ({"import_errors": [{"filename": None, "stack_trace": None}, 7]}, [BrokenFile("unknown file", "")]),
+        ({"import_errors": []}, []),
+        ({"import_errors": {}}, None),
+        ({}, None),
+        ("<html>", None),
+    ],
+    ids=["one", "nulls", "none", "an object", "nothing", "a page"],
+)
+def test_import_errors_are_read_or_known_to_be_something_else(body: Any, files: list[BrokenFile] | None) -> None:
+    assert read_broken_files(body) == files
