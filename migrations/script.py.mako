@@ -1,8 +1,6 @@
 """${message}
 
-Revision ID: ${up_revision}
-Revises: ${down_revision | comma,n}
-Create Date: ${create_date}
+Made ${create_date.strftime("%Y-%m-%d %H:%M")} UTC.
 """
 
 import sqlalchemy as sa
