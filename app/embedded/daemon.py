@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Self
@@ -24,7 +24,7 @@ from app.embedded.processes import clean_environment, command_line, free_port, i
 from app.errors import UsageError
 
 START_SECONDS = 120.0  # Replaying the log of a killed PostgreSQL takes tens of seconds on a slow disk.
-HUNG_SECONDS = 15.0  # A server that lives and does not answer for so long is ended and started again.
+PORT_SECONDS = 0.3
 RETRY_SECONDS = 10.0  # for a port that was snatched, and for the last children of a killed server to notice
 TOOL_SECONDS = 120.0
 SHOWN_LOG_LINES = 6
@@ -36,7 +36,8 @@ class Daemon(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     setting: ClassVar[str]  # names a server of the operator's own, for who cannot run this one
-    stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]]  # in this order, with the seconds each is given
+    stop_signals: ClassVar[Sequence[tuple[signal.Signals, float]]]  # in this order, with the seconds each is given
+    hung_seconds: ClassVar[float] = 15.0  # A server that lives and does not answer for so long is ended.
 
     def __init__(self, data_dir: Path) -> None:
         self.directory = ServerDirectory(data_dir, self.name)
@@ -129,7 +130,7 @@ class Daemon(ABC):
 
     def _adopt(self) -> bool:
         """Whether a server of this directory runs and answers; one that runs and does not answer is ended."""
-        if self._access is not None and wait_for(self._state, HUNG_SECONDS):
+        if self._access is not None and wait_for(self._state, self.hung_seconds):
             return True
         self._terminate()
         return False
@@ -143,7 +144,9 @@ class Daemon(ABC):
     def _launch(self, *, keep_port: bool = False) -> None:
         deadline = monotonic() + RETRY_SECONDS
         known = self._access or Access(free_port(), secrets.token_hex(24))
-        port = known.port if keep_port or is_free(known.port) else free_port()
+        # A process that was killed a moment ago may still be closing its sockets.
+        is_ours = wait_for(lambda: is_free(known.port) or None, PORT_SECONDS)
+        port = known.port if is_ours or keep_port else free_port()
         while True:
             access = Access(port, known.password)
             self._prepare(access)

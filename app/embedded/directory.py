@@ -12,6 +12,7 @@ Locks are flock(2): the kernel lets go of them when a process dies, so nothing h
 import fcntl
 import json
 import os
+import pwd
 import shutil
 import sys
 from collections.abc import Iterator
@@ -62,11 +63,11 @@ class ServerDirectory:
     # Who runs the server.
 
     def server_user(self) -> tuple[int, int]:
-        """uid and gid the server runs as: ours, and for root those of the directory's owner or else nobody's."""
+        """uid and gid the server runs as: ours, and for root those of the directory's owner, or nobody's."""
         if not self._root:
             return os.geteuid(), os.getegid()
         for path in (self.server, self.data_dir):
-            if path.is_dir() and (facts := path.stat()).st_uid != 0:
+            if path.is_dir() and (facts := path.stat()).st_uid != 0 and _has_name(facts.st_uid):
                 return facts.st_uid, facts.st_gid
         return NOBODY, NOBODY
 
@@ -194,6 +195,15 @@ class ServerDirectory:
             file.flush()
             os.fsync(descriptor)
         self.move(fresh, path)
+
+
+def _has_name(uid: int) -> bool:
+    """Whether the machine knows the user; initdb refuses to run as one without a name."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

@@ -3,8 +3,10 @@
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 from app.embedded.daemon import Daemon
 from app.embedded.directory import Access
@@ -51,7 +53,7 @@ class Postgres(Daemon):
     setting = "GATEWAY_DATABASE_URL"
     # SIGINT is the fast shutdown (running transactions are rolled back), SIGQUIT the immediate one (it recovers at the
     # next start): https://www.postgresql.org/docs/18/server-shutdown.html
-    stop_signals = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 3.0))
+    stop_signals: ClassVar[Sequence[tuple[signal.Signals, float]]] = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 3.0))
 
     def __init__(self, data_dir: Path, *, durable: bool = True) -> None:
         super().__init__(data_dir)

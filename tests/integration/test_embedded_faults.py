@@ -1,0 +1,314 @@
+"""The embedded servers after kill -9, beside other programs, and where they cannot run."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from app.embedded import Postgres, Valkey, start_postgres, start_valkey
+from app.embedded.directory import MAX_LOG_BYTES, NOBODY
+from app.errors import UsageError
+from tests.integration.gateways import ROOT, Gateway, ask, has_ended, kill, ordinary_users, pid_of, read, write
+from tests.servers import TestServers, start_test_servers
+
+SERVERS = ("postgres", "valkey")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def used(data: Path) -> Path:
+    """A data directory in which both servers have kept a word and were stopped."""
+    with start_test_servers(data) as servers:
+        write(servers.postgres.url, servers.valkey.url, "kept")
+    return data
+
+
+@pytest.fixture
+def listener() -> Iterator[Callable[[int], None]]:
+    """Another program that takes a port."""
+    sockets: list[socket.socket] = []
+
+    def take(port: int) -> None:
+        sockets.append(socket.create_server(("127.0.0.1", port)))
+
+    yield take
+    for taken in sockets:
+        taken.close()
+
+
+# After kill -9.
+
+
+@pytest.mark.parametrize("uid", ordinary_users())
+@pytest.mark.parametrize(
+    "killed",
+    [("gateway",), ("postgres",), ("valkey",), SERVERS, ("gateway", *SERVERS), (*SERVERS, "gateway")],
+    ids=" and ".join,
+)
+def test_whatever_was_killed_the_next_start_goes_on_from_the_same_data(
+    data: Path, killed: tuple[str, ...], uid: int
+) -> None:
+    os.chown(data.parent, uid, -1)
+    with Gateway(data, uid) as first:
+        write(first.postgres, first.valkey, "kept")
+        for victim in killed:
+            if victim == "gateway":
+                first.kill()
+            else:
+                kill(pid_of(data, victim))
+        with Gateway(data, uid) as second:
+            assert (second.postgres, second.valkey) == (first.postgres, first.valkey)
+            assert read(second.postgres, second.valkey) == ("kept", "kept")
+
+
+def test_servers_that_outlived_their_gateway_are_adopted_and_stopped_in_the_end(data: Path) -> None:
+    with Gateway(data) as first:
+        pids = [pid_of(data, server) for server in SERVERS]
+        first.kill()
+    with start_test_servers(data) as servers:
+        assert [pid_of(data, server) for server in SERVERS] == pids
+        assert ask(servers.postgres.url, "SELECT 1") == 1
+    assert [has_ended(pid) for pid in pids] == [True, True]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_that_died_under_us_comes_back_on_the_same_port(data: Path, server: str) -> None:
+    with start_test_servers(data) as servers:
+        write(servers.postgres.url, servers.valkey.url, "kept")
+        daemon = servers.postgres if server == "postgres" else servers.valkey
+        before = daemon.access
+        assert not daemon.ensure_running()
+        kill(pid_of(data, server))
+        assert daemon.ensure_running()
+        assert daemon.access == before
+        assert not daemon.ensure_running()
+        assert read(servers.postgres.url, servers.valkey.url) == ("kept", "kept")
+
+
+def test_a_server_that_died_does_not_come_back_on_another_port(data: Path, listener: Callable[[int], None]) -> None:
+    with start_test_servers(data) as servers:
+        kill(pid_of(data, "valkey"))
+        listener(servers.valkey.access.port)
+        with pytest.raises(UsageError, match="Address already in use"):
+            servers.valkey.ensure_running()
+
+
+class ImpatientPostgres(Postgres):
+    hung_seconds: ClassVar[float] = 0.2
+    stop_signals = ((signal.SIGINT, 0.2),)
+
+
+class ImpatientValkey(Valkey):
+    hung_seconds: ClassVar[float] = 0.2
+    stop_signals = ((signal.SIGTERM, 0.2),)
+
+
+@pytest.mark.parametrize("kind", [ImpatientPostgres, ImpatientValkey])
+def test_a_server_that_hangs_is_killed_and_started_again(data: Path, kind: type[Postgres] | type[Valkey]) -> None:
+    first = kind(data).start()
+    hung = pid_of(data, kind.name)
+    os.kill(hung, signal.SIGSTOP)
+    second = kind(data).start()
+    assert has_ended(hung)
+    assert second.access == first.access
+    first.leave()
+    second.stop()
+
+
+@pytest.mark.parametrize("kind", [ImpatientPostgres, ImpatientValkey])
+def test_a_server_that_hangs_is_killed_in_the_end_by_stop(data: Path, kind: type[Postgres] | type[Valkey]) -> None:
+    daemon = kind(data).start()
+    hung = pid_of(data, kind.name)
+    os.kill(hung, signal.SIGSTOP)
+    daemon.stop()
+    assert has_ended(hung)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_pid_file_whose_pid_is_somebody_elses_by_now_is_stale(used: Path, server: str) -> None:
+    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if ROOT else {}
+    with subprocess.Popen(["sleep", "600"], **user) as bystander:  # type: ignore[call-overload]
+        file = used / ("postgres/postmaster.pid" if server == "postgres" else "valkey/valkey.pid")
+        lines = [str(used / "postgres"), "1700000000", "1", "", "127.0.0.1", "  1234567         0", "ready   "]
+        file.write_text("\n".join([str(bystander.pid), *(lines if server == "postgres" else []), ""]))
+        os.chown(file, used.joinpath(server).stat().st_uid, -1)
+        with start_test_servers(used) as servers:
+            assert read(servers.postgres.url, servers.valkey.url) == ("kept", "kept")
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_a_first_start_that_was_killed_half_way_is_begun_again(data: Path) -> None:
+    (data / "postgres.new" / "base").mkdir(parents=True)
+    (data / "postgres.new" / "PG_VERSION").write_text("18\n")
+    with start_test_servers(data) as servers:
+        assert ask(servers.postgres.url, "SELECT 1") == 1
+    assert not (data / "postgres.new").exists()
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"port": 1}', "[]"])
+def test_a_lost_or_broken_password_file_costs_no_data(used: Path, content: str | None) -> None:
+    for server in SERVERS:
+        file = used / f"{server}.json"
+        file.unlink() if content is None else file.write_text(content)
+    with start_test_servers(used) as servers:
+        assert read(servers.postgres.url, servers.valkey.url) == ("kept", "kept")
+
+
+@pytest.mark.parametrize(
+    ("tail", "kept"),
+    [(b"*3\r\n$3\r\nSET\r\n$4\r\nke", "kept"), (b"damaged\r\n*1\r\n$4\r\nPING\r\n", None)],
+    ids=["cut off: mended", "damaged: set aside"],
+)
+def test_a_broken_append_only_file_does_not_keep_valkey_down(used: Path, tail: bytes, kept: str | None) -> None:
+    (file,) = used.glob("valkey/appendonlydir/*.incr.aof")
+    with file.open("ab") as log:
+        log.write(tail)
+    with start_test_servers(used) as servers:
+        assert read(servers.postgres.url, servers.valkey.url) == ("kept", kept)
+    assert (used / "valkey" / "appendonlydir.damaged").exists() == (kept is None)
+
+
+# Beside other programs.
+
+
+def test_a_port_that_was_taken_meanwhile_is_given_up(used: Path, listener: Callable[[int], None]) -> None:
+    before = [daemon.directory.remembered() for daemon in (Postgres(used), Valkey(used))]
+    for access in before:
+        assert access is not None
+        listener(access.port)
+    with start_test_servers(used) as servers:
+        after = [servers.postgres.access, servers.valkey.access]
+        assert read(servers.postgres.url, servers.valkey.url) == ("kept", "kept")
+    for old, new in zip(before, after, strict=True):
+        assert old is not None
+        assert old.port != new.port
+        assert old.password == new.password
+
+
+@pytest.mark.parametrize("kind", [Postgres, Valkey])
+def test_a_port_that_is_snatched_at_the_last_moment_is_given_up(
+    used: Path, listener: Callable[[int], None], kind: type[Postgres] | type[Valkey]
+) -> None:
+    class Slow(kind):  # type: ignore[misc, valid-type]
+        def _prepare(self, access: object) -> None:
+            """Lose the race: the port was free when it was chosen, and is taken when the server comes."""
+            super()._prepare(access)
+            if self._process is None:
+                listener(self.directory.remembered().port)
+
+    daemon = Slow(used).start()
+    assert daemon.access.port != 0
+    assert daemon._answers()
+    daemon.stop()
+
+
+def test_two_directories_do_not_meet(used: Path, tmp_path: Path) -> None:
+    shutil.copy(used / "postgres.json", tmp_path)
+    with start_test_servers(used) as servers:
+        (tmp_path / "other").mkdir()
+        shutil.move(tmp_path / "postgres.json", tmp_path / "other")  # It remembers the very port that is in use.
+        with start_test_servers(tmp_path / "other") as others:
+            assert others.postgres.access.port != servers.postgres.access.port
+            assert ask(others.postgres.url, "SELECT to_regclass('kept')") is None
+
+
+# Where they cannot run.
+
+
+def test_a_cluster_of_another_major_version_is_left_alone(used: Path) -> None:
+    (used / "postgres" / "PG_VERSION").write_text("17\n")
+    with pytest.raises(UsageError, match=r"made by PostgreSQL 17 and this gateway brings 18: .*pg_dump"):
+        start_postgres(used)
+
+
+def test_files_that_are_not_postgres_own_are_left_alone(data: Path) -> None:
+    (data / "postgres").mkdir(parents=True)
+    (data / "postgres" / "letter.txt").write_text("dear")
+    with pytest.raises(UsageError, match="holds files that are not PostgreSQL's"):
+        start_postgres(data)
+    assert (data / "postgres" / "letter.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize("start", [start_postgres, start_valkey])
+@pytest.mark.parametrize("place", ["file", "file/data", "/proc/gateway"])
+def test_a_place_where_no_directory_can_be_is_told(
+    tmp_path: Path, place: str, start: Callable[[Path], Postgres | Valkey]
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="GATEWAY_DATA_DIR"):
+        start(tmp_path / place)
+
+
+def test_a_directory_of_another_user_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "postgres").symlink_to("/usr")  # It is root's, and an ordinary user is not.
+    uid = ordinary_users()[-1]
+    os.chown(tmp_path, uid, -1)
+    os.chown(tmp_path / "data", uid, -1)
+    refusal = Gateway(tmp_path / "data", uid).begin().refusal()
+    assert re.search(r"belongs to the user with id 0: run the gateway as that user, or set GATEWAY_DATA_DIR", refusal)
+
+
+class FailingValkey(Valkey):
+    """A server that says something and ends."""
+
+    words: ClassVar[str] = ""
+
+    def _command(self) -> list[str]:
+        return ["/bin/sh", "-c", f"echo first; echo '{self.words}'; exit 1", self._marker()]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("FATAL: could not write: No space left on device", r"^No space is left on the disk of /\S+: free some"),
+        (
+            "FATAL: out of luck",
+            r"^The embedded Valkey cannot run in .* or set GATEWAY_REDIS_URL .*\n  first\n  FATAL: out",
+        ),
+        ("", r"\n  first"),
+    ],
+    ids=["disk full", "its last words", "few words"],
+)
+def test_a_server_that_ends_at_once_is_told_with_its_last_words(data: Path, words: str, told: str) -> None:
+    kind = type("Failing", (FailingValkey,), {"words": words})
+    with pytest.raises(UsageError, match=told):
+        kind(data).start()
+
+
+def test_what_has_not_been_started_has_no_url(data: Path) -> None:
+    with pytest.raises(UsageError, match="has not been started"):
+        _ = Postgres(data).url
+
+
+def test_a_log_that_has_grown_too_big_is_emptied_at_a_start(used: Path) -> None:
+    for server in SERVERS:
+        (used / f"{server}.log").write_bytes(b"old line\n" * (MAX_LOG_BYTES // 9 + 1))
+    with start_test_servers(used):
+        sizes = [(used / f"{server}.log").stat().st_size for server in SERVERS]
+    assert max(sizes) < 100_000
+
+
+def test_a_log_of_ordinary_size_is_kept(used: Path) -> None:
+    before = (used / "postgres.log").read_text()
+    with start_test_servers(used):
+        assert (used / "postgres.log").read_text().startswith(before)
+
+
+def test_servers_of_tests_are_stopped_at_the_end_of_the_session(data: Path) -> None:
+    servers: TestServers = start_test_servers(data)
+    pids = [pid_of(data, server) for server in SERVERS]
+    servers.stop()
+    assert [has_ended(pid) for pid in pids] == [True, True]
