@@ -111,8 +111,19 @@ class AirflowApi:
         self._user(call)
         dag_id = call.path.split("/")[4]
         runs = [run for run in self._state.runs.values() if dag_id in {"~", run.dag_id}]
+        runs = [run for run in runs if run.dag_run_id.startswith(call.query.get("run_id_prefix_pattern", ""))]
+        runs = [run for run in runs if run.state == call.query.get("state", run.state)]
         limit = int(call.query.get("limit", "50"))
-        return Reply(200, {"dag_runs": [run.json() for run in runs[:limit]], "total_entries": len(runs)})
+        return Reply(
+            200,
+            {
+                "dag_runs": [run.json() for run in runs[:limit]],
+                "total_entries": len(runs),
+                "total_entries_limit": None,
+                "next_cursor": None,
+                "previous_cursor": None,
+            },
+        )
 
     def _known_dag(self, call: Call) -> FakeDag:
         dag_id = call.path.split("/")[4]
@@ -150,13 +161,12 @@ class AirflowApi:
 
     def _health(self, call: Call) -> Reply:
         at = self._state.clock.now().isoformat()
-        return Reply(
-            200,
-            {
-                name: {"status": status, f"latest_{name}_heartbeat": at if status else None}
-                for name, status in self._state.components.items()
-            },
-        )
+        health: dict[str, dict[str, str | None]] = {}
+        for name, status in self._state.components.items():
+            health[name] = {"status": status}
+            if name != "metadatabase":
+                health[name][f"latest_{name}_heartbeat"] = at if status else None
+        return Reply(200, health)
 
     def _version(self, call: Call) -> Reply:
         return Reply(200, {"version": "3.3.2", "git_version": ".release:aa19d2dbb9ed187ec01957a92848d9b005e9ba9d"})

@@ -13,7 +13,7 @@ _FIELDS = {"dag_run_id", "logical_date", "conf", "note", "run_after", "data_inte
 _RUN_ID = re.compile(r"[A-Za-z0-9_.~:+-]+")
 
 
-class Refusal(Exception):  # noqa: N818
+class Refusal(Exception):
     """An error answer with its `detail`."""
 
     def __init__(self, status: int, detail: Any) -> None:

@@ -85,7 +85,7 @@ class AirflowState:
 
     def mint(self, username: str | None = None, life: timedelta | None = None) -> str:
         """A token that Airflow takes, as an operator would put it into a file."""
-        return self.jwt.mint(username or self.username, life or self.token_life)
+        return self.jwt.mint(username or self.username, self.token_life if life is None else life)
 
     def expire_tokens(self) -> None:
         """Every token given out so far is answered 401 "Token Expired"."""

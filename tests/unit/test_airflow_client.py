@@ -1,0 +1,432 @@
+"""Each call to Airflow, and each way in which it can go wrong, has one meaning for the relay."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from app.airflow.client import AirflowClient, DagInfo, PasswordAuth, run_is_ours
+from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.http import Http, open_http
+from tests.fakes.airflow import FakeAirflow
+from tests.fakes.clock import ManualClock
+from tests.fakes.faults import Fault, answer, busy, drop, limbo, meanwhile, page, redirect, refuse, timeout
+
+RUN = "gateway__accuracy__0198"
+CONF = {"gateway": {"trigger_id": "0198", "route": "accuracy"}, "dataset": "s3://x"}
+Call = Callable[[AirflowClient], Awaitable[Any]]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def fake(clock: ManualClock) -> FakeAirflow:
+    fake = FakeAirflow(clock)
+    fake.add_dag("retrain_model")
+    return fake
+
+
+@pytest.fixture
+def client(fake: FakeAirflow, clock: ManualClock) -> AirflowClient:
+    http = open_http(transport=fake.transport())
+    return AirflowClient(http, f"{fake.url}/", PasswordAuth(fake.username, fake.password), clock)
+
+
+def trigger(client: AirflowClient) -> Awaitable[Any]:
+    return client.trigger("retrain_model", RUN, CONF, "why")
+
+
+def read(client: AirflowClient) -> Awaitable[Any]:
+    return client.run("retrain_model", RUN)
+
+
+def end(client: AirflowClient) -> Awaitable[Any]:
+    return client.fail_run("retrain_model", RUN)
+
+
+async def test_a_trigger_is_one_post_with_a_null_logical_date(client: AirflowClient, fake: FakeAirflow) -> None:
+    run = await client.trigger("retrain_model", RUN, CONF, "why")
+    assert fake.posts == [{"dag_run_id": RUN, "logical_date": None, "conf": CONF, "note": "why"}]
+    assert (run.dag_id, run.dag_run_id, run.state, run.conf) == ("retrain_model", RUN, "queued", CONF)
+    assert (run.queued_at, run.started_at, run.ended_at) == (fake.clock.now(), None, None)
+    assert run_is_ours(run, "0198")
+
+
+async def test_a_second_trigger_of_the_same_id_is_a_conflict_to_be_read_back(
+    client: AirflowClient, fake: FakeAirflow
+) -> None:
+    await trigger(client)
+    with pytest.raises(Ambiguous) as raised:
+        await trigger(client)
+    assert raised.value.code == "conflict"
+    assert len(fake.posts) == len(fake.runs) == 1
+    assert (await client.run("retrain_model", RUN)) is not None
+
+
+# What a fault means: for the trigger, for the reading of a run, for the failing of one; and the code of all three.
+FAULTS = [
+    pytest.param(refuse(), Unreachable, Unreachable, Unreachable, "connect", id="refused"),
+    pytest.param(timeout(), Ambiguous, Unreachable, Ambiguous, "timeout", id="timeout before the commit"),
+    pytest.param(timeout(after_commit=True), Ambiguous, Unreachable, Ambiguous, "timeout", id="timeout after it"),
+    pytest.param(limbo(), Ambiguous, Unreachable, Ambiguous, "timeout", id="timeout long before it"),
+    pytest.param(drop(), Ambiguous, Unreachable, Ambiguous, "disconnected", id="dropped before the commit"),
+    pytest.param(drop(after_commit=True), Ambiguous, Unreachable, Ambiguous, "disconnected", id="dropped after it"),
+    pytest.param(answer(500), Ambiguous, Unreachable, Ambiguous, "server_error", id="500"),
+    pytest.param(answer(500, after_commit=True), Ambiguous, Unreachable, Ambiguous, "server_error", id="500 after it"),
+    pytest.param(answer(503, "busy"), Ambiguous, Unreachable, Ambiguous, "server_error", id="503 of a proxy"),
+    pytest.param(busy(), Unreachable, Unreachable, Unreachable, "busy", id="429"),
+    pytest.param(page(), Refused, Refused, Refused, "not_airflow", id="a page"),
+    pytest.param(page(404), Refused, Refused, Refused, "not_airflow", id="a page with 404"),
+    pytest.param(redirect("http://sso.test/"), Refused, Refused, Refused, "not_airflow", id="a redirect"),
+    pytest.param(
+        answer(404, {"detail": "Not Found"}), Refused, Refused, Refused, "not_airflow", id="a framework's 404"
+    ),
+    pytest.param(answer(404, {"error": "no"}), Refused, Refused, Refused, "not_airflow", id="an unknown route"),
+    pytest.param(answer(403, {"detail": "Forbidden"}), Refused, Refused, Refused, "forbidden", id="403"),
+    pytest.param(answer(401, {"detail": "Token Expired"}), None, None, None, "", id="one 401 is got over"),
+    pytest.param(answer(422, {"detail": []}), Rejected, Rejected, Rejected, "bad_request", id="422"),
+]
+
+
+@pytest.mark.parametrize(("fault", "on_trigger", "on_read", "on_end", "code"), FAULTS)
+async def test_what_goes_wrong_has_one_meaning_for_each_call(
+    client: AirflowClient,
+    fake: FakeAirflow,
+    fault: Fault,
+    on_trigger: type[TargetError] | None,
+    on_read: type[TargetError] | None,
+    on_end: type[TargetError] | None,
+    code: str,
+) -> None:
+    calls: list[tuple[str, Call, type[TargetError] | None]] = [
+        ("trigger", trigger, on_trigger),
+        ("run", read, on_read),
+        ("fail_run", end, on_end),
+    ]
+    for op, call, kind in calls:
+        fake.disturb(fault, on=op)
+        if kind is None:
+            assert (await call(client)).dag_run_id == RUN
+            continue
+        with pytest.raises(TargetError) as raised:
+            await call(client)
+        assert (op, type(raised.value), raised.value.code) == (op, kind, code)
+        if ("retrain_model", RUN) not in fake.runs:
+            await trigger(client)
+    assert fake.faults_pending == 0
+    assert len(fake.runs) == len(fake.posts) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "there"),
+    [
+        pytest.param(timeout(), False, id="a timeout before the commit"),
+        pytest.param(timeout(after_commit=True), True, id="a timeout after it"),
+        pytest.param(drop(after_commit=True), True, id="a broken connection after it"),
+        pytest.param(answer(500, after_commit=True), True, id="500 after it"),
+        pytest.param(answer(503), False, id="503 before it"),
+    ],
+)
+async def test_reading_back_settles_an_ambiguous_trigger(
+    client: AirflowClient, fake: FakeAirflow, fault: Fault, there: bool
+) -> None:
+    fake.disturb(fault, on="trigger")
+    with pytest.raises(Ambiguous):
+        await trigger(client)
+    assert (await client.run("retrain_model", RUN) is not None) is there
+
+
+async def test_a_trigger_that_lands_late_is_met_by_the_conflict_of_the_next(
+    client: AirflowClient, fake: FakeAirflow
+) -> None:
+    fake.disturb(limbo(), on="trigger")
+    with pytest.raises(Ambiguous):
+        await trigger(client)
+    assert await client.run("retrain_model", RUN) is None
+    fake.land()
+    with pytest.raises(Ambiguous) as raised:
+        await trigger(client)
+    assert raised.value.code == "conflict"
+    assert len(fake.runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"), [("7", 7.0), ("Mon, 23 Nov 2026 12:00:30 GMT", 30.0), ("soon", None)]
+)
+async def test_the_wait_that_airflow_asks_for_is_handed_on(
+    client: AirflowClient, fake: FakeAirflow, retry_after: str, seconds: float | None
+) -> None:
+    fake.disturb(busy(retry_after), on="trigger")
+    with pytest.raises(Unreachable) as raised:
+        await trigger(client)
+    assert raised.value.retry_after == seconds
+
+
+async def test_an_airflow_that_is_down_got_nothing_and_takes_all_when_it_is_back(
+    client: AirflowClient, fake: FakeAirflow
+) -> None:
+    fake.down = True
+    calls: list[Call] = [trigger, read, end, AirflowClient.health, AirflowClient.import_errors]
+    for call in calls:
+        with pytest.raises(Unreachable):
+            await call(client)
+    assert fake.posts == []
+    fake.down = False
+    assert (await trigger(client)).state == "queued"
+
+
+async def test_a_dag_is_shown_with_what_matters_for_a_trigger(client: AirflowClient, fake: FakeAirflow) -> None:
+    schedule = "Never, external triggers only"
+    assert await client.dag("retrain_model") == DagInfo("retrain_model", False, schedule, "retrain_model.py")
+    fake.pause("retrain_model")
+    assert (await client.dag("retrain_model")).is_paused
+
+
+def missing(_: FakeAirflow) -> None:
+    """The DAG was never there."""
+
+
+def broken_from_the_start(fake: FakeAirflow) -> None:
+    fake.add_broken_file("teams/churn.py", "ModuleNotFoundError: No module named 'pandas'")
+
+
+def broken_later(fake: FakeAirflow) -> None:
+    fake.add_dag("churn", file="pipelines.py")
+    fake.add_broken_file("other.py")
+    fake.break_dag("churn")
+
+
+def removed(fake: FakeAirflow) -> None:
+    fake.add_dag("churn", file="pipelines.py")
+    fake.remove_dag("churn")
+
+
+def missing_among_broken(fake: FakeAirflow) -> None:
+    fake.add_broken_file("other.py")
+    fake.add_broken_file("churn_v2.py")
+
+
+def broken_and_forbidden(fake: FakeAirflow) -> None:
+    broken_from_the_start(fake)
+    fake.disturb(answer(403, {"detail": "Forbidden"}), on="import_errors", times=None)
+
+
+def broken_and_slow(fake: FakeAirflow) -> None:
+    broken_from_the_start(fake)
+    fake.disturb(timeout(), on="import_errors", times=None)
+
+
+GONE = [
+    pytest.param(missing, "dag_missing", ["'churn'", "dag.id"], id="missing"),
+    pytest.param(missing_among_broken, "dag_missing", ["'churn'", "2 DAG files"], id="missing, others are broken"),
+    pytest.param(removed, "dag_missing", ["'churn'", "dag.id"], id="its file was removed"),
+    pytest.param(broken_from_the_start, "dag_broken", ["teams/churn.py", "No module named"], id="broken at once"),
+    pytest.param(broken_later, "dag_broken", ["pipelines.py", "No module named"], id="broken later, in another file"),
+    pytest.param(broken_and_forbidden, "dag_missing", ["'churn'"], id="broken, but we may not see why"),
+    pytest.param(broken_and_slow, "dag_missing", ["'churn'"], id="broken, but the why does not come"),
+]
+
+
+@pytest.mark.parametrize(("prepare", "code", "words"), GONE)
+@pytest.mark.parametrize("how", ["asked for", "triggered"])
+async def test_a_dag_that_cannot_run_is_named_with_its_reason(
+    client: AirflowClient,
+    fake: FakeAirflow,
+    how: str,
+    prepare: Callable[[FakeAirflow], None],
+    code: str,
+    words: list[str],
+) -> None:
+    prepare(fake)
+    with pytest.raises(Refused) as raised:
+        await (client.dag("churn") if how == "asked for" else client.trigger("churn", RUN, CONF, None))
+    assert raised.value.code == code
+    assert not [word for word in words if word not in raised.value.detail]
+    assert fake.posts == []
+    assert await client.run("churn", RUN) is None
+
+
+async def test_a_dag_that_is_back_before_its_404_is_explained_is_still_refused(
+    client: AirflowClient, fake: FakeAirflow
+) -> None:
+    fake.remove_dag("retrain_model")
+    fake.disturb(meanwhile(lambda: fake.repair_dag("retrain_model")), on="dag")
+    with pytest.raises(Refused) as raised:
+        await trigger(client)
+    assert raised.value.code == "dag_missing"
+    assert (await trigger(client)).state == "queued"
+
+
+async def test_a_trigger_that_may_not_read_dags_is_named_for_its_404_and_not_for_that(
+    client: AirflowClient, fake: FakeAirflow
+) -> None:
+    fake.disturb(answer(403, {"detail": "Forbidden"}), on="dag")
+    with pytest.raises(Refused) as raised:
+        await client.trigger("churn", RUN, CONF, None)
+    assert raised.value.code == "dag_missing"
+
+
+@pytest.mark.parametrize("dag_id", ["", "../x", "a/b", "a b", "a?b=c", "a%2Fb", "x\n"], ids=repr)
+async def test_an_id_that_no_dag_can_have_is_not_sent(client: AirflowClient, fake: FakeAirflow, dag_id: str) -> None:
+    for call in (client.dag(dag_id), client.trigger(dag_id, RUN, CONF, None)):
+        with pytest.raises(Refused) as raised:
+            await call
+        assert raised.value.code == "dag_missing"
+    assert await client.run(dag_id, RUN) is None
+    assert fake.seen == []
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "run_id", "path"),
+    [
+        pytest.param("d", "a+b:c~d", "/api/v2/dags/d/dagRuns/a%2Bb%3Ac~d", id="what ids may hold"),
+        pytest.param("d", "a/b?c#d%", "/api/v2/dags/d/dagRuns/a%2Fb%3Fc%23d%25", id="what ends a path"),
+        pytest.param("d", "../../x", "/api/v2/dags/d/dagRuns/..%2F..%2Fx", id="a path of its own"),
+        pytest.param("..", "..", "/api/v2/dags/%2E%2E/dagRuns/%2E%2E", id="dots"),
+        pytest.param(".", ".", "/api/v2/dags/%2E/dagRuns/%2E", id="a dot"),
+        pytest.param("modèle", "é", "/api/v2/dags/mod%C3%A8le/dagRuns/%C3%A9", id="letters beyond ASCII"),
+        pytest.param("d", "\ud800", "/api/v2/dags/d/dagRuns/%3F", id="a lone surrogate"),
+    ],
+)
+async def test_ids_are_one_segment_of_the_path_each(dag_id: str, run_id: str, path: str, clock: ManualClock) -> None:
+    asked: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.raw_path.decode())
+        return httpx.Response(404, json={"detail": "The DagRun was not found"})
+
+    async with open_http(transport=httpx.MockTransport(handle)) as http:
+        await AirflowClient(http, "http://airflow.test", None, clock).run(dag_id, run_id)
+    assert asked == [path]
+
+
+async def test_a_url_with_a_path_of_its_own_is_kept(clock: ManualClock) -> None:
+    asked: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(201, json={"access_token": "t"})
+
+    async with open_http(transport=httpx.MockTransport(handle)) as http:
+        client = AirflowClient(http, "http://proxy.test/airflow/", PasswordAuth("u", "p"), clock)
+        with pytest.raises(Refused):
+            await client.dag("d")
+    assert asked == ["/airflow/auth/token", "/airflow/api/v2/dags/d"]
+
+
+async def test_a_run_is_read_in_each_state(client: AirflowClient, fake: FakeAirflow) -> None:
+    assert await client.run("retrain_model", RUN) is None
+    await trigger(client)
+    fake.start_run(RUN)
+    running = await client.run("retrain_model", RUN)
+    assert running is not None
+    assert (running.state, running.started_at) == ("running", fake.clock.now())
+    for state in ("success", "failed"):
+        fake.finish(RUN, state)
+        ended = await client.run("retrain_model", RUN)
+        assert ended is not None
+        assert (ended.state, ended.ended_at) == (state, fake.clock.now())
+
+
+@pytest.mark.parametrize("detail", ["Dag with dag_id: 'retrain_model' was not found", "Bundle not found"])
+async def test_a_404_about_something_else_is_not_no_such_run(
+    client: AirflowClient, fake: FakeAirflow, detail: str
+) -> None:
+    fake.disturb(answer(404, {"detail": detail}), on="run")
+    with pytest.raises(Refused) as raised:
+        await read(client)
+    assert raised.value.code == "dag_missing"
+    assert detail in raised.value.detail
+
+
+ANOTHER_RUN = {"dag_id": "retrain_model", "dag_run_id": "another", "state": "queued"}
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        pytest.param(trigger, Ambiguous, id="trigger"),
+        pytest.param(read, Refused, id="run"),
+        pytest.param(end, Ambiguous, id="fail_run"),
+    ],
+)
+async def test_an_answer_about_another_run_is_not_taken_for_ours(
+    client: AirflowClient, fake: FakeAirflow, call: Call, kind: type[TargetError]
+) -> None:
+    fake.disturb(answer(200, ANOTHER_RUN), on=lambda seen: seen.op != "login")
+    with pytest.raises(kind):
+        await call(client)
+
+
+async def test_a_queued_run_is_set_to_failed(client: AirflowClient, fake: FakeAirflow) -> None:
+    await trigger(client)
+    run = await client.fail_run("retrain_model", RUN)
+    assert (run.state, run.ended_at) == ("failed", fake.clock.now())
+    (seen,) = fake.calls("fail_run")
+    assert (seen.call.body, seen.call.query) == ({"state": "failed"}, {"update_mask": "state"})
+
+
+async def test_a_run_that_is_not_there_cannot_be_failed(client: AirflowClient) -> None:
+    with pytest.raises(Refused) as raised:
+        await client.fail_run("retrain_model", RUN)
+    assert raised.value.code == "run_missing"
+
+
+@pytest.mark.parametrize("status", ["unhealthy", None])
+@pytest.mark.parametrize("component", ["metadatabase", "scheduler", "dag_processor", "triggerer"])
+async def test_health_is_read_from_the_body_since_airflow_answers_200_with_a_dead_scheduler(
+    client: AirflowClient, fake: FakeAirflow, component: str, status: str | None
+) -> None:
+    fake.components[component] = status
+    health = await client.health()
+    assert getattr(health, component) == status
+    assert health.can_run is (component not in {"metadatabase", "scheduler"})
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [(page(), Refused), (answer(200, {"status": "ok"}), Refused), (answer(503), Unreachable), (timeout(), Unreachable)],
+    ids=["a page", "another JSON", "503", "timeout"],
+)
+@pytest.mark.parametrize("op", ["health", "import_errors", "dag"])
+async def test_a_question_that_is_not_answered_says_so(
+    client: AirflowClient, fake: FakeAirflow, op: str, fault: Fault, kind: type[TargetError]
+) -> None:
+    ask: dict[str, Call] = {
+        "health": AirflowClient.health,
+        "import_errors": AirflowClient.import_errors,
+        "dag": lambda asked: asked.dag("retrain_model"),
+    }
+    fake.disturb(fault, on=op)
+    with pytest.raises(kind):
+        await ask[op](client)
+
+
+async def test_import_errors_are_bounded_and_the_newest_first(client: AirflowClient, fake: FakeAirflow) -> None:
+    for n in range(150):
+        fake.add_broken_file(f"broken_{n}.py")
+    assert len(await client.import_errors()) == 100
+    assert fake.calls("import_errors")[0].call.query == {"limit": "100", "order_by": "-timestamp"}
+
+
+async def test_the_naming_of_a_missing_dag_does_not_wait_for_ever(clock: ManualClock) -> None:
+    class Stuck(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "GET":
+                await asyncio.Event().wait()
+            return httpx.Response(404, json={"detail": "Dag with dag_id: 'x' not found"}, request=request)
+
+    session = httpx.AsyncClient(transport=Stuck())
+    async with Http(session, session, longest=0.02) as http:
+        with pytest.raises(Refused) as raised:
+            await AirflowClient(http, "http://airflow.test", None, clock).trigger("x", RUN, CONF, None)
+    assert raised.value.code == "dag_missing"
+
+
+def test_a_lease_can_be_measured_against_the_longest_call(client: AirflowClient) -> None:
+    assert client.longest == 5 * 14.0

@@ -1,0 +1,44 @@
+"""The fake Airflow keeps the contract that the real one keeps in tests/e2e/test_airflow_contract.py."""
+
+from datetime import timedelta
+
+import pytest
+
+from app.airflow.client import AirflowClient, DagRun
+from app.http import open_http
+from tests.e2e import airflow_contract
+from tests.e2e.airflow_contract import CHECKS, Check, Site
+from tests.fakes.airflow import FakeAirflow
+from tests.fakes.clock import ManualClock
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_the_fake_keeps_the_contract(check: Check) -> None:
+    clock = ManualClock()
+    fake = FakeAirflow(
+        clock,
+        auto_finish=timedelta(seconds=2),
+        outcome=lambda run: "failed" if run.dag_id == "always_fails" else "success",
+    )
+    for dag_id in ("retrain_model", "always_fails"):
+        fake.add_dag(dag_id)
+    fake.add_dag("paused_dag", paused=True)
+    fake.add_broken_file("broken_dag.py")
+
+    async def until_ended(client: AirflowClient, dag_id: str, run_id: str) -> DagRun:
+        clock.pass_by(timedelta(seconds=2))
+        run = await client.run(dag_id, run_id)
+        assert run is not None
+        return run
+
+    async with open_http(transport=fake.transport()) as http:
+        await check(Site(http, fake.url, fake.username, fake.password, clock, until_ended))
+
+
+def test_every_check_of_the_contract_is_in_its_table() -> None:
+    defined = [
+        value
+        for name, value in vars(airflow_contract).items()
+        if callable(value) and getattr(value, "__module__", "") == airflow_contract.__name__ and name.islower()
+    ]
+    assert [check for check in defined if check.__name__ != "new_run"] == CHECKS
