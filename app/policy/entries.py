@@ -78,7 +78,7 @@ def derived_name(route: Mapping[str, JsonValue]) -> str | None:
     dag_id = dag.get("id") if isinstance(dag, dict) else None
     if not isinstance(dag_id, str) or isinstance(dag_id, Unexpanded) or "{{" in dag_id:
         return None
-    return re.sub(r"[^a-z0-9_-]+", "-", dag_id.lower()).strip("_-")[:63] or None
+    return re.sub(r"[^a-z0-9_]+", "-", dag_id.lower()).strip("_-")[:63] or None
 
 
 def _read_match(document: Document, path: Path, value: JsonValue, problems: list[Problem]) -> list[Matcher]:

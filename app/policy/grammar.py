@@ -83,7 +83,7 @@ class Utf8Reader:
         if self._ahead('"'):
             quoted = _QUOTED.match(self._text, start)
             if quoted is None:
-                self._fail("the double quote is never closed")
+                raise MatcherError(start, "this double quote is never closed")
             self._at = quoted.end()
             return unquote(quoted.group(), start)
         literal = _LITERAL.match(self._text, start)

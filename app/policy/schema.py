@@ -98,14 +98,14 @@ def _choice(*choices: str) -> BeforeValidator:
     return BeforeValidator(lambda value: choices[0] if isinstance(value, Unexpanded) else value)
 
 
-_DurationText = PlainSerializer(format_duration, return_type=str)
+_DurationText = PlainSerializer(format_duration, return_type=str, when_used="json")
 Duration = Annotated[timedelta, BeforeValidator(_read_duration), _DurationText]
 PositiveDuration = Annotated[timedelta, BeforeValidator(_read_duration), AfterValidator(_positive), _DurationText]
 Text = Annotated[str, Field(min_length=1)]
 Secret = Annotated[SecretStr, Field(min_length=1, strict=False)]
 Name = Annotated[str, _when_known(_read_name)]
 Url = Annotated[str, _when_known(_read_url)]
-MatcherValue = Annotated[InstanceOf[Matcher], PlainSerializer(str, return_type=str)]
+MatcherValue = Annotated[InstanceOf[Matcher], PlainSerializer(str, return_type=str, when_used="json")]
 
 
 class _Frozen(BaseModel):

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.policy.durations import MAX_DURATION, format_duration, parse_duration
@@ -92,6 +92,7 @@ def test_a_negative_duration_is_not_printed() -> None:
         format_duration(timedelta(milliseconds=-1))
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=MAX_DURATION // timedelta(milliseconds=1)))
 def test_what_is_printed_reads_back_the_same(milliseconds: int) -> None:
     duration = timedelta(milliseconds=milliseconds)
@@ -105,6 +106,7 @@ def outcome(text: str) -> timedelta | str:
         return str(error)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789ywdhms .-", max_size=12))
 def test_any_text_is_a_duration_or_a_sentence_about_why_not(text: str) -> None:
     result = outcome(text)

@@ -1,7 +1,7 @@
 """Placeholders take labels of the group, in values only, once, and nothing else stands in double braces."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
@@ -100,6 +100,7 @@ def outcome(text: str) -> tuple[str, ...] | TemplateError:
         return error
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='{}group. "[]modelx', max_size=40))
 def test_any_text_has_its_keys_or_an_error_within_it(text: str) -> None:
     result = outcome(text)
