@@ -1,0 +1,105 @@
+"""The documentation's routes: guarded, self-contained, and right below a proxy's prefix."""
+
+import re
+from typing import Annotated
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, Header
+
+from app import docs, problems
+from app.errors import Problem
+
+GUARDED = ("/docs", "/openapi.json", "/docs/assets/start.js", "/docs/assets/swagger-ui.css")
+
+
+async def guard(authorization: Annotated[str | None, Header()] = None) -> None:
+    if authorization != "Bearer good":
+        raise Problem(401, "unauthorized", "No token.", headers={"WWW-Authenticate": "Bearer"})
+
+
+def make_app(*, guarded: bool = False, title: str = "Trigger <Gateway>") -> FastAPI:
+    app = FastAPI(title=title, openapi_url=None)
+    problems.install(app)
+    docs.install(app, guard if guarded else None)
+
+    @app.get("/api/v1/alerts", dependencies=[Depends(guard)])
+    async def alerts() -> str:
+        return "alerts"
+
+    return app
+
+
+def client_of(app: FastAPI, root_path: str = "") -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app, root_path=root_path), base_url="http://gateway")
+
+
+@pytest.mark.parametrize("path", GUARDED)
+async def test_a_guard_keeps_all_of_it_and_a_flag_opens_all_of_it(path: str) -> None:
+    async with client_of(make_app(guarded=True)) as client:
+        refused = await client.get(path)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert (await client.get(path, headers={"Authorization": "Bearer good"})).status_code == 200
+    async with client_of(make_app(guarded=False)) as client:
+        assert (await client.get(path)).status_code == 200
+
+
+async def test_the_root_leads_to_the_documentation() -> None:
+    async with client_of(make_app(guarded=True)) as client:
+        answer = await client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "docs")
+
+
+async def test_everything_that_the_page_names_is_served_from_here() -> None:
+    async with client_of(make_app()) as client:
+        page = await client.get("/docs")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        named = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert len(named) == 4
+        for address in named:
+            answer = await client.get(f"/{address}")
+            assert answer.status_code == 200, address
+            assert len(answer.content) > 100, address
+            assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "//" not in page.text
+    assert "<script>" not in page.text
+
+
+async def test_the_policy_of_the_page_allows_this_server_alone() -> None:
+    async with client_of(make_app()) as client:
+        policy = (await client.get("/docs")).headers["content-security-policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'self'"
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+async def test_the_title_is_escaped() -> None:
+    async with client_of(make_app()) as client:
+        assert "<title>Trigger &lt;Gateway&gt;</title>" in (await client.get("/docs")).text
+
+
+async def test_the_document_is_the_apps_and_does_not_tell_of_itself() -> None:
+    app = make_app()
+    async with client_of(app) as client:
+        document = (await client.get("/openapi.json")).json()
+    assert document == app.openapi()
+    assert list(document["paths"]) == ["/api/v1/alerts"]
+
+
+async def test_below_a_prefix_the_document_says_where_the_server_is() -> None:
+    async with client_of(make_app(), root_path="/gateway") as client:
+        assert (await client.get("/gateway/openapi.json")).json()["servers"] == [{"url": "/gateway"}]
+        assert (await client.get("/gateway/docs")).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "redoc.standalone.js", "..%2fcore.py", "%2e%2e/__init__.py", "a/b"])
+async def test_no_other_file_is_served(name: str) -> None:
+    async with client_of(make_app()) as client:
+        answer = await client.get(f"/docs/assets/{name}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_an_app_that_serves_its_own_open_document_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="openapi_url=None"):
+        docs.install(FastAPI(), guard)
