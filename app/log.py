@@ -73,6 +73,7 @@ def configure(level: str = "info", json: bool | None = None, stream: TextIO | No
 
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """A structlog processor: values under a secret's name become `***`, and so do secrets inside any text."""
+    event.pop("color_message", None)  # Uvicorn's event once more, with colours.
     return {name: _clean(name, value, 0) for name, value in event.items()}
 
 

@@ -69,10 +69,10 @@ def test_the_servers_own_loggers_end_in_the_same_place(name: str) -> None:
     logging.getLogger(name).propagate = not name.startswith("uvicorn")
     try:
         configure("info", True, stream)
-        logging.getLogger(name).info("hello")
+        logging.getLogger(name).info("hello", extra={"color_message": "\x1b[1mhello"})
     finally:
         logging.getLogger(name).removeHandler(own)
-    assert [event["logger"] for event in lines(stream)] == [name]
+    assert [(event["logger"], "color_message" in event) for event in lines(stream)] == [(name, False)]
 
 
 @pytest.mark.parametrize(
