@@ -1,0 +1,116 @@
+"""What the end-to-end tests share: one Airflow, one Prometheus, one Alertmanager and one gateway for all of them."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.demo.airflow import Airflow
+from app.demo.environment import install_airflow, repository
+from app.demo.processes import ServerError, free_ports
+from app.embedded import start_postgres
+from tests.e2e.gateway import Gateway
+from tests.e2e.processes import Alertmanager, Model, Prometheus, lacking
+
+DAGS = ("retrain_model", "always_fails", "paused_dag", "slow_dag")
+
+# The debounce is the shipped policy's 10m, a hundred times faster, as everything here (see processes.FASTER).
+POLICY = """\
+version: 1
+airflow:
+  - name: default
+    url: __AIRFLOW__
+    auth: {username: "${AIRFLOW_USERNAME}", password: "${AIRFLOW_PASSWORD}"}
+routes:
+  - name: accuracy
+    match: ['alertname="ModelAccuracyLow"', 'severity=~"critical|warning"']
+    group_by: [model]
+    debounce: 6s
+    cooldown: 24h
+    dag: {id: retrain_model}
+  - name: plain
+    match: ['alertname="plain"']
+    dag: {id: retrain_model}
+  - name: slow
+    match: ['alertname="slow"']
+    dag: {id: slow_dag, conf: {seconds: 8}}
+  - name: crash
+    match: ['alertname="crash"']
+    dag: {id: retrain_model}
+"""
+
+
+@pytest.fixture(scope="session")
+def real_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """Airflow 3 with the example DAG and those of tests/e2e/dags: `.url .username .password .dags_folder`."""
+    root, base = repository(), tmp_path_factory.mktemp("airflow")
+    dags = base / "dags"
+    shutil.copytree(Path(__file__).with_name("dags"), dags)
+    shutil.copytree(root / "examples" / "dags", dags, dirs_exist_ok=True)
+    try:
+        requirements = root / "requirements" / "airflow.txt"
+        environment = asyncio.run(install_airflow(root / ".venv-airflow", requirements, print))
+    except ServerError as error:
+        lacking(f"Airflow cannot be installed: {error}")
+    postgres = start_postgres(base, durable=False)
+    url = postgres.create_database("airflow")
+    airflow = Airflow(environment=environment, home=base / "home", dags_folder=dags, database_url=url)
+    try:
+        asyncio.run(_ready(airflow))
+        yield airflow
+    finally:
+        asyncio.run(airflow.stop())
+        postgres.stop()
+
+
+async def _ready(airflow: Airflow) -> None:
+    await airflow.start(print)
+    for dag_id in DAGS:
+        await airflow.wait_for_dag(dag_id, 60, print)
+
+
+@pytest.fixture(scope="session")
+def gateway(real_airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway that leads to `real_airflow`."""
+    server = Gateway(
+        folder=tmp_path_factory.mktemp("gateway"),
+        port=free_ports(1)[0],
+        policy=POLICY.replace("__AIRFLOW__", real_airflow.url),
+        variables={"AIRFLOW_USERNAME": real_airflow.username, "AIRFLOW_PASSWORD": real_airflow.password},
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[Model]:
+    """The models' accuracies, for tests to set."""
+    page = Model()
+    yield page
+    page.stop()
+
+
+@pytest.fixture(scope="session")
+def alertmanager(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alertmanager]:
+    """An Alertmanager that tells the gateway."""
+    server = Alertmanager(tmp_path_factory.mktemp("alertmanager"), free_ports(1)[0], gateway.webhook)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def prometheus(
+    model: Model, gateway: Gateway, alertmanager: Alertmanager, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """A Prometheus that measures `model` and tells `alertmanager`."""
+    model.set("healthy", 0.95)  # It waits for something to scrape.
+    targets = {"models": model.address, "trigger-gateway": gateway.url.removeprefix("http://")}
+    address = f"127.0.0.1:{alertmanager.port}"
+    server = Prometheus(tmp_path_factory.mktemp("prometheus"), free_ports(1)[0], targets, address)
+    server.start()
+    yield server
+    server.stop()
