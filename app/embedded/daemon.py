@@ -1,17 +1,17 @@
 """One server of one data directory, shared by every process that uses this directory.
 
 However many processes start it at once, one server runs; whatever was killed with -9, the next start goes on from the
-same data. A server that outlived its gateway is known by its pid file and its command line, must answer to the
-remembered password, and is used again. The last process that uses a server stops it.
+same data. A server that outlived its gateway is known by the lock it holds, must answer to the remembered password, and
+is used again. The last process that uses a server stops it.
 """
 
 import atexit
 import errno
 import os
 import secrets
+import shutil
 import signal
 import subprocess
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +25,8 @@ from app.errors import UsageError
 
 START_SECONDS = 120.0  # Replaying the log of a killed PostgreSQL takes tens of seconds on a slow disk.
 PORT_SECONDS = 0.3
-RETRY_SECONDS = 10.0  # for a port that was snatched, and for the last children of a killed server to notice
+PORT_TAKEN = os.strerror(errno.EADDRINUSE)
+RETRY_SECONDS = 10.0
 TOOL_SECONDS = 120.0
 SHOWN_LOG_LINES = 6
 
@@ -38,6 +39,8 @@ class Daemon(ABC):
     setting: ClassVar[str]  # names a server of the operator's own, for who cannot run this one
     stop_signals: ClassVar[Sequence[tuple[signal.Signals, float]]]  # in this order, with the seconds each is given
     hung_seconds: ClassVar[float] = 15.0  # A server that lives and does not answer for so long is ended.
+    # Words of the log by which the server complains of a file it can do without, and that file, to be set aside.
+    expendable: ClassVar[tuple[str, str] | None] = None
 
     def __init__(self, data_dir: Path) -> None:
         self.directory = ServerDirectory(data_dir, self.name)
@@ -56,7 +59,7 @@ class Daemon(ABC):
 
     @abstractmethod
     def _marker(self) -> str:
-        """The argument by which the process of this very directory is known."""
+        """The argument by which the process of this very directory is known before it gets a signal."""
 
     @abstractmethod
     def _pid_on_file(self) -> int | None:
@@ -65,10 +68,6 @@ class Daemon(ABC):
     @abstractmethod
     def _answers(self) -> bool:
         """Whether the server at the remembered port takes the remembered password and is ready for work."""
-
-    @abstractmethod
-    def _may_retry(self, log: str) -> bool:
-        """After a start that failed with this log: whether another try is worth it, after a repair if one is needed."""
 
     def _environment(self) -> dict[str, str]:
         return clean_environment()
@@ -88,12 +87,18 @@ class Daemon(ABC):
         with self._told():
             self.directory.open()
             with self.directory.alone():
-                self._access = self.directory.remembered()
-                if not self._adopt():
-                    self._launch()
-                if self._share is None:
-                    self._share, self._share_pid = self.directory.take_share(), os.getpid()
-                    atexit.register(self.stop)
+                share = self.directory.take_share() if self._share is None else self._share
+                try:
+                    self._access = self.directory.remembered()
+                    if not self._adopt():
+                        self._launch()
+                except BaseException:  # Ctrl-C too: a start that was given up leaves nothing running.
+                    self._let_go(share)
+                    self._share = None
+                    raise
+                self._share, self._share_pid = share, os.getpid()
+                atexit.unregister(self.stop)
+                atexit.register(self.stop)
         return self
 
     def ensure_running(self) -> bool:
@@ -102,6 +107,8 @@ class Daemon(ABC):
         Raises UsageError as `start` does, and when another program has taken the port meanwhile.
         """
         with self._told(), self.directory.alone():
+            if self.directory.remembered() != self.access:
+                raise UsageError(f"{self.title} was started again on another port: start this process again too.")
             if self._adopt():
                 return False
             self._launch(keep_port=True)
@@ -116,10 +123,12 @@ class Daemon(ABC):
             return
         try:
             with self.directory.alone():
-                if self.directory.is_last(share):
-                    self._terminate()
-        finally:
-            os.close(share)
+                self._let_go(share)
+        except FileNotFoundError:
+            # Somebody removed the data directory under the server, which has nothing left to keep.
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
 
     def leave(self) -> None:
         """Give the server up and let it run on without us; the next start adopts it."""
@@ -128,16 +137,29 @@ class Daemon(ABC):
         if share is not None:
             os.close(share)
 
+    def _let_go(self, share: int) -> None:
+        """Give up a share inside `alone`, where nobody can take one that is just being given up."""
+        try:
+            if self.directory.is_last(share):
+                self._terminate()
+        finally:
+            os.close(share)
+
     def _adopt(self) -> bool:
         """Whether a server of this directory runs and answers; one that runs and does not answer is ended."""
         if self._access is not None and wait_for(self._state, self.hung_seconds):
             return True
         self._terminate()
+        if self.directory.is_alive():
+            raise UsageError(
+                f"{self.title} of {self.directory.data_dir} runs where this process cannot reach it, in another container "
+                "for example: end it there, or set GATEWAY_DATA_DIR to another directory."
+            )
         return False
 
     def _state(self) -> bool | None:
         """True: it answers. False: there is none. None: it runs and does not answer."""
-        if self._running_pid() is None:
+        if not self.directory.is_alive():
             return False
         return True if self._answers() else None
 
@@ -156,22 +178,22 @@ class Daemon(ABC):
             log = self._spawn()
             if log is None:
                 return
-            port_taken = "Address already in use" in log and not keep_port
-            if not (port_taken or self._may_retry(log)) or monotonic() > deadline:
+            port_taken = PORT_TAKEN in log and not keep_port
+            if not (port_taken or self._set_aside(log)) or monotonic() > deadline:
                 raise UsageError(self._explained(log))
             if port_taken:
                 port = free_port()
-            time.sleep(0.1)
 
     def _spawn(self) -> str | None:
         """Start the server and wait until it is ready: None, or what it logged when it came to nothing."""
-        with self.directory.open_log() as log:
+        with self.directory.open_log() as log, self.directory.life() as life:
             begin = log.tell()
             process = self._process = subprocess.Popen(
                 self.directory.as_server_user(self._command()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=(life,),
                 cwd="/",
                 env=self._environment(),
                 start_new_session=True,  # Ctrl-C is for the gateway, which needs its database until it has drained.
@@ -179,27 +201,37 @@ class Daemon(ABC):
         if wait_for(lambda: False if process.poll() is not None else (self._state() or None), START_SECONDS):
             return None
         self._terminate()
-        with suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
         return self.directory.log_since(begin)
 
     def _terminate(self) -> None:
         """End this directory's server if it runs, politely first."""
         for number, seconds in (*self.stop_signals, (signal.SIGKILL, 3.0)):
-            if (pid := self._running_pid()) is None:
+            if not self.directory.is_alive() or (pid := self._running_pid()) is None:
                 break
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-            if wait_for(lambda: True if self._running_pid() is None else None, seconds):
+            if wait_for(lambda: None if self.directory.is_alive() else True, seconds):
                 break
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=1)  # so that no zombie stays
 
     def _running_pid(self) -> int | None:
-        """The pid of this directory's server; None when there is none, or its pid is somebody else's by now."""
-        if self._process is not None:
-            self._process.poll()  # A child that has ended keeps its pid until it is asked for.
+        """The pid of this directory's server; None when its file is stale, its pid somebody else's by now."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process.pid
         pid = self._pid_on_file()
         return pid if pid and self._marker() in command_line(pid) else None
+
+    def _set_aside(self, log: str) -> bool:
+        """Whether the start failed because of the expendable file, which is moved out of the way then."""
+        if self.expendable is None or self.expendable[0] not in log.lower():
+            return False
+        file = self.directory.server / self.expendable[1]
+        aside = file.with_name(file.name + ".damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        file.rename(aside)
+        return True
 
     def _run_tool(self, command: list[str], directory: Path, text: str = "") -> None:
         """Run one of the server's programs to its end as the server's user; UsageError with its words if it fails."""

