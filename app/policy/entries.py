@@ -89,6 +89,9 @@ def _read_match(document: Document, path: Path, value: JsonValue, problems: list
     for index, text in enumerate(value):
         if not isinstance(text, str):
             problems.append(document.problem((*path, index), """must be text, such as 'alertname="Drift"'"""))
+        elif not text.strip():
+            # An unset variable must not turn one model's route into everybody's.
+            problems.append(document.problem((*path, index), "is empty; a route for every alert is written match: []"))
         elif not isinstance(text, Unexpanded):
             try:
                 matchers += parse_matchers(text)

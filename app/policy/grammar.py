@@ -25,7 +25,7 @@ _PLAIN_ESCAPES = dict(zip('abfnrtv\\"', '\a\b\f\n\r\t\v\\"', strict=True))
 
 _CLASSIC_SPACES = "\t\n\f\r "
 _CLASSIC_HEAD = re.compile(r"[\t\n\f\r ]*([a-zA-Z_:][a-zA-Z0-9_:]*)[\t\n\f\r ]*(=~|=|!=|!~)[\t\n\f\r ]*")
-_CLASSIC_PIECE = re.compile(r'(?:[^",\\]|\\.|\\\Z|"(?:[^"\\]|\\.)*(?:"|\\?\Z))*', re.DOTALL)
+_CLASSIC_PIECE = re.compile(r'(?:[^",\\]|\\[^,]|\\(?=,)|\\\Z|"(?:[^"\\]|\\.)*(?:"|\\?\Z))*', re.DOTALL)
 
 
 class MatcherError(ValueError):

@@ -11,7 +11,7 @@ HEAD = "version: 1\n" + AIRFLOW  # three lines
 
 def parse(text: str) -> Policy | PolicyError:
     try:
-        return parse_policy(text, "p.yaml", {"WORD": "word", "BRACES": "{{x}}", "LATIN": "\udce9"})
+        return parse_policy(text, "p.yaml", {"WORD": "word", "BRACES": "{{x}}", "LATIN": "\udce9", "EMPTY": ""})
     except PolicyError as error:
         return error
 
@@ -141,6 +141,9 @@ MATCHES = [
     ("match: a=b", ["5:10: routes.0.match: must be a list of matchers, such as ['alertname=\"Drift\"']"]),
     ("match: {a: b}", ["5:10: routes.0.match: must be a list of matchers, such as ['alertname=\"Drift\"']"]),
     ("match: [a: b]", ["5:11: routes.0.match.0: must be text, such as 'alertname=\"Drift\"'"]),
+    ("match: ['', ' ']", ["5:11: routes.0.match.0: is empty; a route for every alert is written match: []",
+                          "5:15: routes.0.match.1: is empty; a route for every alert is written match: []"]),
+    ("match: ['${EMPTY}']", ["5:11: routes.0.match.0: is empty; a route for every alert is written match: []"]),
     ("match: [a=b, c]", ["5:17: routes.0.match.1: expected one of = != =~ !~, found the end"]),
     ("match: ['a=b, c']", ["5:18: routes.0.match.0: expected one of = != =~ !~, found the end"]),
     ("match: ['a=~\"x[\"']", ["5:15: routes.0.match.0: not a regular expression of RE2: missing ]: ["]),

@@ -76,6 +76,7 @@ def test_both_readers_agree_or_only_utf8_can_read_it(text: str, expected: list[t
         pytest.param("foo=bar}", [("foo", "=", "bar")], id="a brace never opened"),
         pytest.param("{foo=bar}}", [("foo", "=", "bar}")], id="a brace too much"),
         pytest.param("{foo=bar}},}", [("foo", "=", "bar}}")], id="braces too much"),
+        pytest.param(r"a=x\,b=y", [("a", "=", "x\\"), ("b", "=", "y")], id="a backslash does not hide a comma"),
         pytest.param("foo={bar}baz", [("foo", "=", "{bar}baz")], id="braces in the value"),
     ],
 )
