@@ -153,6 +153,10 @@ def failure(answer: Answer, what: str, *, write: bool, now: datetime) -> TargetE
         return Unreachable("busy", told, retry_after=wait)
     if answer.status >= 500 or answer.status == 408:
         return (Ambiguous if write else Unreachable)("server_error", told, retry_after=wait)
+    if write and 200 <= answer.status < 300:
+        # Somebody took the write: a page in place of Airflow's answer does not prove that nothing was started behind it.
+        code = "unreadable" if isinstance(answer.body, dict) else "not_airflow"
+        return Ambiguous(code, f"{not_airflow(answer, what)}; whether it acted is not known")
     if not isinstance(answer.body, dict) or answer.status in {404, 405}:
         return not_airflow(answer, what)
     if answer.status == 403:
@@ -163,8 +167,6 @@ def failure(answer: Answer, what: str, *, write: bool, now: datetime) -> TargetE
         return Refused("dag_broken", told)
     if answer.status in {400, 413, 422}:
         return Rejected("bad_request", told)
-    if write and 200 <= answer.status < 300:
-        return Ambiguous("unreadable", f"Airflow took {what}, but its answer ({answer.status}) is not understood")
     return not_airflow(answer, what)
 
 

@@ -172,6 +172,8 @@ class AirflowApi:
         return Reply(200, {"version": "3.3.2", "git_version": ".release:aa19d2dbb9ed187ec01957a92848d9b005e9ba9d"})
 
     def _unknown(self, call: Call) -> Reply:
+        if call.method != "GET":
+            return Reply(405, {"detail": "Method Not Allowed"})
         if call.path.startswith("/api/"):
             return Reply(404, {"error": "API route not found"})
         return Reply(200, "<!doctype html><title>Airflow</title>", {"content-type": "text/html; charset=utf-8"})
