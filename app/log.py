@@ -54,8 +54,8 @@ def configure(level: str = "info", json: bool | None = None, stream: TextIO | No
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    # Their INFO is a line for each request we make.
-    for name in ("httpx", "httpcore"):
+    # Their INFO is a line for each request we make, or for each look at the schema.
+    for name in ("httpx", "httpcore", "alembic.runtime.migration"):
         logging.getLogger(name).setLevel(logging.NOTSET if level.lower() == "debug" else logging.WARNING)
     logging.captureWarnings(True)
     structlog.configure(

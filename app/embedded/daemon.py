@@ -39,8 +39,8 @@ class Daemon(ABC):
     setting: ClassVar[str]  # names a server of the operator's own, for who cannot run this one
     stop_signals: ClassVar[Sequence[tuple[signal.Signals, float]]]  # in this order, with the seconds each is given
     hung_seconds: ClassVar[float] = 15.0  # A server that lives and does not answer for so long is ended.
-    # Words of the log by which the server complains of a file it can do without, and that file, to be set aside.
-    expendable: ClassVar[tuple[str, str] | None] = None
+    expendable: ClassVar[str | None] = None  # a file the server can do without, set aside when it is damaged,
+    damage: ClassVar[Sequence[str]] = ()  # of which one of these words in the log tells (lower case)
 
     def __init__(self, data_dir: Path) -> None:
         self.directory = ServerDirectory(data_dir, self.name)
@@ -225,9 +225,9 @@ class Daemon(ABC):
 
     def _set_aside(self, log: str) -> bool:
         """Whether the start failed because of the expendable file, which is moved out of the way then."""
-        if self.expendable is None or self.expendable[0] not in log.lower():
+        if self.expendable is None or not any(words in log.lower() for words in self.damage):
             return False
-        file = self.directory.server / self.expendable[1]
+        file = self.directory.server / self.expendable
         aside = file.with_name(file.name + ".damaged")
         shutil.rmtree(aside, ignore_errors=True)
         file.rename(aside)

@@ -49,8 +49,9 @@ class Valkey(Daemon):
     title = "The embedded Valkey"
     setting = "GATEWAY_REDIS_URL"
     stop_signals = ((signal.SIGTERM, 10.0),)
-    # A merely cut-off file Valkey mends itself (aof-load-truncated).
-    expendable = ("append only file", "appendonlydir")
+    # A file that is merely cut off Valkey mends itself (aof-load-truncated).
+    expendable = "appendonlydir"
+    damage = ("append only file", "aof manifest")
 
     def __init__(self, data_dir: Path) -> None:
         super().__init__(data_dir)

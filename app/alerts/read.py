@@ -1,0 +1,115 @@
+"""From bytes to alerts: alert by alert, so that one that cannot be read does not cost the others.
+
+The quick way validates the whole body in one call of pydantic's JSON parser. Only when that fails is the body taken
+apart, to find which alerts are at fault.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from app.alerts.model import Alert, Bad, Parsed, Unreadable
+
+ErrorList = list[dict[str, str]]
+Item = TypeVar("Item", bound=BaseModel)
+
+
+def read_items(
+    raw: bytes,
+    whole: Callable[[bytes], list[Item]],
+    take_apart: Callable[[Any], list[Any]],
+    item: TypeAdapter[Item],
+    to_alert: Callable[[Item], Alert],
+    max_alerts: int,
+) -> Parsed:
+    """Every alert of `raw`. Raises Unreadable when none can be read.
+
+    `whole` reads all of a good body at once; `take_apart` finds the raw items in the decoded JSON of a bad one.
+    """
+    try:
+        items = whole(raw)
+    except ValidationError:
+        return _read_apart(raw, take_apart, item, to_alert, max_alerts)
+    _limit(len(items), max_alerts)
+    try:
+        return Parsed([to_alert(i) for i in items], list(range(len(items))), [])
+    except ValueError:
+        return _read_apart(raw, take_apart, item, to_alert, max_alerts)
+
+
+def _read_apart(
+    raw: bytes,
+    take_apart: Callable[[Any], list[Any]],
+    item: TypeAdapter[Item],
+    to_alert: Callable[[Item], Alert],
+    max_alerts: int,
+) -> Parsed:
+    entries = take_apart(decode(raw))
+    _limit(len(entries), max_alerts)
+    parsed = Parsed([], [], [])
+    errors: ErrorList = []
+    for index, entry in enumerate(entries):
+        try:
+            alert = to_alert(item.validate_python(entry))
+        except ValidationError as error:
+            found = pointers(error, f"/{index}")
+            message = "; ".join(f"{e['pointer']}: {e['message']}" for e in found[:3])
+        except ValueError as error:
+            message = storable(str(error))
+            found = [{"pointer": f"/{index}", "message": message}]
+        else:
+            parsed.alerts.append(alert)
+            parsed.order.append(index)
+            continue
+        errors += found[:10]
+        parsed.bad.append(Bad(index, _id_of(entry), message, _bytes_of(entry)))
+    if not parsed.alerts:
+        raise Unreadable(422, "none of the alerts in the body can be read", errors[:100])
+    return parsed
+
+
+def decode(raw: bytes) -> Any:
+    """The JSON value of `raw`. Raises Unreadable(400) naming what is wrong."""
+    try:
+        return from_json(raw)
+    except ValueError as first:
+        # Python's own parser lets lone surrogates pass: they must cost one alert, not the whole body.
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError):
+            raise Unreadable(400, f"the body is not JSON: {first}") from first
+
+
+def pointers(error: ValidationError, prefix: str = "") -> ErrorList:
+    """pydantic's errors as JSON pointers with one sentence each."""
+    return [
+        {"pointer": storable(prefix + "".join(f"/{part}" for part in e["loc"])[:200]), "message": storable(e["msg"])}
+        for e in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def storable(text: str) -> str:
+    """`text` without what neither Postgres nor UTF-8 can hold: NUL and lone surrogates."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "?")
+
+
+def _limit(number: int, most: int) -> None:
+    if number > most:
+        raise Unreadable(413, f"the body holds {number} alerts, more than the {most} of GATEWAY_MAX_ALERTS")
+
+
+def _id_of(entry: Any) -> str | None:
+    if not isinstance(entry, dict):
+        return None
+    labels = entry.get("labels")
+    candidate = entry.get("alert_id") or (labels.get("alertname") if isinstance(labels, dict) else None)
+    if not isinstance(candidate, str):
+        return None
+    return storable(candidate[:200])
+
+
+def _bytes_of(entry: Any) -> bytes:
+    return json.dumps(entry, default=str).encode("utf-8", "replace")

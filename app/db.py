@@ -1,0 +1,85 @@
+"""Connections to Postgres. A plain `postgresql://` URL goes to asyncpg as it is (several hosts, sslmode and all)."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+from sqlalchemy import Table, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.sql.selectable import TextualSelect
+from sqlalchemy.types import TypeEngine
+
+log = logging.getLogger(__name__)
+
+#: Try the batch again: serialization failure, deadlock, a row that appeared in between, a lock that was not had in time.
+TRY_AGAIN = frozenset({"40001", "40P01", "23505", "55P03"})
+#: The classes of SQLSTATE that speak of the data, not of the server's health.
+DATA_ERRORS = ("22", "23", "21", "54")
+
+
+def open_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
+    """An engine whose every connection gives up on a lock after 2 s, on a statement after 5 s, idle in a transaction
+    after 10 s: a stuck peer costs a retry, not the service."""
+
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(
+            url,
+            timeout=5,
+            command_timeout=6,
+            server_settings={
+                "lock_timeout": "2s",
+                "statement_timeout": "5s",
+                "idle_in_transaction_session_timeout": "10s",
+                "application_name": "trigger-gateway",
+                "jit": "off",
+            },
+        )
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_recycle=1800,
+    )
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """One transaction. A connection that turned out to lead to a read-only server (25006: a failover) is thrown away."""
+    async with engine.connect() as conn:
+        try:
+            async with conn.begin():
+                yield conn
+        except DBAPIError as error:
+            if sqlstate(error) == "25006":
+                await conn.invalidate()
+                await engine.dispose(close=False)
+            raise
+
+
+async def database_now(engine: AsyncEngine) -> datetime:
+    async with engine.connect() as conn:
+        now: datetime = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        return now
+
+
+def rows_of(statement: str, table: Table, **more: TypeEngine[Any]) -> TextualSelect:
+    """SQL text that returns columns of a table, matched by name, so that values come back in their types."""
+    return text(statement).columns(**{c.name: c.type for c in table.columns}, **more)
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The five characters by which Postgres names an error, or None when it did not come from Postgres."""
+    seen: Any = error
+    while seen is not None:
+        state = getattr(seen, "sqlstate", None)
+        if isinstance(state, str):
+            return state
+        seen = getattr(seen, "orig", None) or seen.__cause__
+    return None

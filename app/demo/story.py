@@ -1,0 +1,218 @@
+"""`trigger-gateway demo`: one bad night on real servers, told while it happens, and checked at the end.
+
+Everything runs on this machine: the embedded PostgreSQL and Valkey, a real Airflow 3 with its metadata in the same
+PostgreSQL, and the gateway as a process of its own. The alerts are bodies recorded from a real Alertmanager.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from app.clock import SystemClock, monotonic
+from app.demo.airflow import Airflow, SeenRun
+from app.demo.environment import DISK_MB, DOWNLOAD_MB, install_airflow, is_installed, repository
+from app.demo.gateway import Gateway
+from app.demo.processes import wait_until
+from app.demo.report import MODELS, OVER, Row, Screen, row, table
+from app.demo.storm import DROPPING, FLAPPING, Post, first_wave, second_wave
+from app.embedded import Postgres, start_postgres, start_valkey
+from app.errors import UsageError
+from app.http import Http, open_http
+
+FOLDER: Final = Path(".demo")
+DAG: Final = "retrain_model"
+RUNS_TIMEOUT: Final = 180.0  # seconds from the end of the storm to the end of the DAG runs; 12 s measured
+BAD_SINCE: Final = timedelta(minutes=1)
+LOOK_EVERY: Final = 0.4  # seconds between two looks at what the gateway says
+
+
+async def run_demo(*, keep: bool = False) -> int:
+    """Tell the story in the current directory's .demo; returns the exit code: 0 if it went as promised, 1 if not.
+
+    keep: leave everything up at the end, until Ctrl-C. Whatever happens, no process that was started here survives it.
+    Raises UsageError and ServerError when it cannot be told.
+    """
+    console = Console(highlight=False)
+    task = asyncio.current_task()
+    assert task is not None
+    # As for Ctrl-C, which asyncio.run turns into a cancellation: unwind, and stop what was started.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    root, folder = repository(), FOLDER.resolve()
+    with _alone(folder):
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                return await _tell(console, stack, root, folder, keep)
+            finally:
+                console.print("Stopping what was started")
+
+
+async def _tell(console: Console, stack: contextlib.AsyncExitStack, root: Path, folder: Path, keep: bool) -> int:
+    began = monotonic()
+    _announce(console, root)
+    airflow, gateway = await _start(console, stack, root, folder)
+    console.print(f"All up after {monotonic() - began:.0f} s. Now a bad night.\n")
+    async with open_http() as http:
+        story = _Story(console, gateway, airflow, http)
+        good = await story.tell()
+    console.print(f"\nTold in {monotonic() - began:.0f} s.")
+    if keep:
+        console.print(f"\nEverything is still up, until Ctrl-C:\n  gateway  {gateway.url}/docs")
+        console.print(f"  airflow  {airflow.url}  (user admin, password {airflow.admin_password})")
+        console.print(f"  try      GATEWAY_URL={gateway.url} trigger-gateway history")
+        await asyncio.Event().wait()
+    return 0 if good else 1
+
+
+def _announce(console: Console, root: Path) -> None:
+    console.print("[bold]Trigger Gateway demo[/bold]: two models get worse; each is retrained once, and we see why.")
+    console.print("It starts PostgreSQL, Valkey, Airflow 3 and the gateway as processes on this machine, on loopback.")
+    if is_installed(root / ".venv-airflow", root / "requirements" / "airflow.txt"):
+        console.print("Airflow is installed already: nothing to download. It takes about a minute.\n")
+    else:
+        console.print(
+            f"First time: downloads about {DOWNLOAD_MB} MB (Airflow, {DISK_MB} MB on disk, in .venv-airflow) and takes "
+            "about a minute and a half on a fast line; later about a minute. All else is in .demo.\n"
+        )
+
+
+async def _start(
+    console: Console, stack: contextlib.AsyncExitStack, root: Path, folder: Path
+) -> tuple[Airflow, Gateway]:
+    """Start everything; what was started is stopped by `stack`, last first."""
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    environment = await install_airflow(root / ".venv-airflow", root / "requirements" / "airflow.txt", say)
+    say("PostgreSQL: starting, with an empty history")
+    postgres = await asyncio.to_thread(_fresh_postgres, folder / "state")
+    stack.push_async_callback(asyncio.to_thread, postgres.stop)
+    database = await asyncio.to_thread(postgres.create_database, "airflow")
+    airflow = Airflow(
+        environment=environment,
+        home=folder / "airflow",
+        dags_folder=root / "examples" / "dags",
+        database_url=database,
+    )
+    stack.push_async_callback(airflow.stop)
+    await airflow.start(say)
+    gateway = Gateway(folder=folder, data_dir=folder / "state", airflow=airflow)
+    stack.push_async_callback(gateway.stop)
+    await gateway.start(say)
+    await airflow.wait_for_dag(DAG, 60, say)
+    return airflow, gateway
+
+
+def _fresh_postgres(state: Path) -> Postgres:
+    """Each demo begins with an empty history: the cooldowns of the last one would suppress everything."""
+    if state.exists():
+        # A demo that was killed leaves its servers behind; they are found, and stopped, by starting them again.
+        for start in (start_postgres, start_valkey):
+            with contextlib.suppress(UsageError):
+                start(state).stop()
+        shutil.rmtree(state)
+    return start_postgres(state)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another demo runs in {folder}: end it first, or start this one elsewhere") from None
+        yield
+
+
+class _Story:
+    """The night itself: everything is up, and only the gateway's HTTP API and Airflow's are asked."""
+
+    def __init__(self, console: Console, gateway: Gateway, airflow: Airflow, http: Http) -> None:
+        self._console = console
+        self._gateway = gateway
+        self._airflow = airflow
+        self._http = http
+        self._sent = 0  # notifications that were answered with 202
+        self._alerts = 0  # alerts in them
+
+    async def tell(self) -> bool:
+        """Tell it all; whether it went as promised."""
+        now = SystemClock().now()
+        self._say(
+            f"[bold]1.[/bold] {' and '.join(DROPPING)} get worse, {FLAPPING} flaps; two Alertmanagers tell it all"
+        )
+        await self._storm(first_wave(now - BAD_SINCE, now), self._all_over)
+        self._say("[bold]2.[/bold] The same alerts again; then both models recover, and drop a second time")
+        await self._storm(second_wave(now - BAD_SINCE, SystemClock().now()), None)
+        return await self._end()
+
+    async def _storm(self, posts: Sequence[Post], until: Callable[[list[Row]], bool] | None) -> None:
+        """Send the wave and show what comes of it, until `until` says that it is over."""
+        self._say(f"   sending {len(posts)} notifications, which hold {sum(post.alerts for post in posts)} alerts")
+        with Screen(self._console) as screen:
+            rows: list[Row] = []
+
+            async def look() -> bool:
+                nonlocal rows
+                rows = await self._rows()
+                screen.show(f"   {self._sent} notifications sent and acknowledged", rows)
+                return until is None or until(rows)
+
+            telling = asyncio.create_task(self._gateway.tell(posts, self._told))
+            try:
+                while not telling.done():
+                    await look()
+                    await asyncio.wait([telling], timeout=LOOK_EVERY)
+                await telling
+                await wait_until("the DAG runs to end", look, within=RUNS_TIMEOUT, interval=LOOK_EVERY)
+            finally:
+                telling.cancel()
+        for each in rows:
+            outcome = f"{each.trigger['state']}: {each.trigger['detail']}" if each.trigger else "no trigger"
+            self._say(f"   {each.model:<12} {outcome}")
+
+    async def _end(self) -> bool:
+        rows = await self._rows(await self._airflow.runs(DAG))
+        self._console.print()
+        self._console.print(table(rows))
+        counted = sum(each.received for each in rows)
+        self._say(
+            f"{self._sent} notifications were acknowledged; they held {self._alerts} alerts; {counted} are counted."
+        )
+        trigger = next((each.trigger for each in rows if each.model == DROPPING[0]), None)
+        if trigger is not None:
+            alert = trigger["alerts"][0]["id"]
+            self._say(f"\nWhy was {DROPPING[0]} retrained, and why not again?  trigger-gateway explain {alert}")
+            self._console.print(await self._gateway.explain(alert), markup=False, soft_wrap=True)
+        wrong = [each.model for each in rows if not each.as_it_should_be]
+        if wrong:
+            self._say(f"\n[red]Not as promised: {', '.join(wrong)}.[/red] The gateway's log is in .demo/gateway.log")
+        elif counted != self._alerts:
+            self._say("\n[red]The history does not count what was acknowledged.[/red]")
+        else:
+            self._say("\n[green]Exactly one DAG run per model, and every no has a name.[/green]")
+        return not wrong and counted == self._alerts
+
+    def _told(self, post: Post) -> None:
+        self._sent += 1
+        self._alerts += post.alerts
+
+    async def _rows(self, runs: Sequence[SeenRun] = ()) -> list[Row]:
+        alerts = await self._gateway.items(self._http, "alerts")
+        triggers = await self._gateway.items(self._http, "triggers")
+        return [row(model, alerts, triggers, runs) for model in MODELS]
+
+    def _all_over(self, rows: list[Row]) -> bool:
+        return all(each.trigger is not None and each.trigger["state"] in OVER for each in rows)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)

@@ -1,0 +1,65 @@
+"""Is the process alive, is it ready, and what are its numbers. The status code is the answer; Kubernetes reads no body."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+from sqlalchemy import text
+
+from app.bootstrap import Services, schema_is_current
+from app.security import identify
+from app.tokens import Caller
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """`ok`, `degraded` (serving, but something is missing) or `failing`; the checks need the scope `read`."""
+
+    status: str
+    checks: dict[str, str] | None = None
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+_Services = Annotated[Services, Depends(_services)]
+
+
+@router.get("/livez", summary="Is the process alive?", response_model=Health, responses={503: {"model": Health}})
+async def livez(services: _Services, caller: Annotated[Caller | None, Depends(identify)]) -> Response:
+    """503 when a loop is stuck: a restart is what helps."""
+    running: tuple[Any, ...] = services.loops if services.running else ()
+    stuck = [loop.name for loop in running if loop.stuck()]
+    checks = {loop.name: "stuck" if loop.name in stuck else "ok" for loop in running}
+    return _answer("failing" if stuck else "ok", checks, caller)
+
+
+@router.get("/readyz", summary="Can it take alerts?", response_model=Health, responses={503: {"model": Health}})
+async def readyz(services: _Services, caller: Annotated[Caller | None, Depends(identify)]) -> Response:
+    """503 when Postgres cannot be written to or is not migrated. Redis away: 200, degraded."""
+    checks = {"postgres": await _postgres(services), "redis": "ok" if await services.memory.ping() else "away"}
+    checks["policy"] = services.policy.hash
+    if checks["postgres"] != "ok":
+        return _answer("failing", checks, caller)
+    return _answer("ok" if checks["redis"] == "ok" else "degraded", checks, caller)
+
+
+async def _postgres(services: Services) -> str:
+    try:
+        async with services.engine.connect() as conn:
+            if (await conn.execute(text("SELECT pg_is_in_recovery()"))).scalar_one():
+                return "read-only: a standby, or a failover is under way"
+        return "ok" if await schema_is_current(services.engine) else "not migrated: run `trigger-gateway migrate`"
+    except Exception as error:  # Whatever it is: a probe answers, it does not break.
+        return f"unreachable ({type(error).__name__})"
+
+
+def _answer(status: str, checks: dict[str, str], caller: Caller | None) -> Response:
+    body: dict[str, Any] = {"status": status}
+    if caller is not None and caller.can("read"):
+        body["checks"] = checks
+    return Response(to_json(body), 503 if status == "failing" else 200, media_type="application/json")

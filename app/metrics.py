@@ -1,0 +1,80 @@
+"""Every metric, declared once. Labels have few values: routes, targets, reasons; never a fingerprint or an id."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from app import __version__
+
+
+class Metrics:
+    """The gateway's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        build = Gauge("gateway_build_info", "The running version.", ["version"], registry=r)
+        build.labels(__version__).set(1)
+        self.policy_info = Gauge(
+            "gateway_policy_info", "1 for the policy in force; replicas that differ show.", ["hash"], registry=r
+        )
+        self.alerts = Counter("gateway_alerts", "Alerts acknowledged as durable.", ["source"], registry=r)
+        self.alerts_bad = Counter(
+            "gateway_alerts_quarantined", "Alerts that could not be read.", ["source"], registry=r
+        )
+        self.bodies_refused = Counter(
+            "gateway_bodies_refused", "Bodies of which nothing could be read.", ["source", "status"], registry=r
+        )
+        self.not_durable = Counter("gateway_not_durable", "Requests answered 503: not written in time.", registry=r)
+        self.decisions = Counter(
+            "gateway_decisions", "Decisions by action and reason.", ["route", "action", "reason"], registry=r
+        )
+        self.batch_alerts = Histogram(
+            "gateway_batch_alerts", "Alerts in one commit.", registry=r, buckets=(1, 2, 5, 10, 20, 50, 100, 500, 2000)
+        )
+        self.batch_retries = Counter("gateway_batch_retries", "Batches decided again after a conflict.", registry=r)
+        self.memory_stale = Counter(
+            "gateway_memory_stale", "Batches decided again because Redis was behind Postgres.", registry=r
+        )
+        self.redis_failures = Counter(
+            "gateway_redis_failures",
+            "Calls that Redis did not answer, by what went on without it.",
+            ["use"],
+            registry=r,
+        )
+        self.triggers = Gauge("gateway_triggers", "Open triggers by route and state.", ["route", "state"], registry=r)
+        self.triggers_ended = Counter(
+            "gateway_triggers_ended",
+            "Triggers by how they ended: success, failed, lost, gone, dead.",
+            ["route", "outcome"],
+            registry=r,
+        )
+        self.last_success = Gauge(
+            "gateway_last_success_timestamp_seconds",
+            "End of the newest successful DAG run of a route.",
+            ["route"],
+            registry=r,
+        )
+        self.attempts = Counter(
+            "gateway_delivery_attempts",
+            "Delivery attempts by target, result and code.",
+            ["target", "result", "code"],
+            registry=r,
+        )
+        self.outbox_pending = Gauge("gateway_outbox_pending", "Items not yet delivered.", ["target"], registry=r)
+        self.outbox_oldest = Gauge(
+            "gateway_outbox_oldest_seconds", "Age of the oldest item not yet delivered.", ["target"], registry=r
+        )
+        self.outbox_dead = Gauge(
+            "gateway_outbox_dead", "Dead items: redrive them or let them be.", ["target"], registry=r
+        )
+        self.breaker_open = Gauge("gateway_breaker_open", "1 while a target is left alone.", ["target"], registry=r)
+        self.loop_failures = Gauge("gateway_loop_failures", "Failed steps in a row of a loop.", ["loop"], registry=r)
+        self.rate_limited = Counter("gateway_rate_limited", "Requests answered 429.", registry=r)
+
+    def decided(self, outcomes: Iterable[tuple[str | None, str, str]]) -> None:
+        """Count decisions: (route, action, reason) each."""
+        for route, action, reason in outcomes:
+            self.decisions.labels(route or "", action, reason).inc()
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)

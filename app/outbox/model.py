@@ -1,0 +1,108 @@
+"""The words of delivery: an item, what one attempt at it brought, and when to try again. Pure."""
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that must reach somebody else's server."""
+
+    id: UUID
+    kind: str
+    target: str
+    payload: dict[str, Any]
+    created_at: datetime
+    claim: UUID
+    attempts: int  # before this one
+    ambiguous: bool  # an earlier attempt may have arrived: read back before sending again
+    answered_at: datetime | None
+    answered_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """It has arrived. `result` is what the destination's settle function needs."""
+
+    result: Any
+    detail: str = "delivered"
+    code: str = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Not now. `answered`: the target is well and answered, so that this time counts against the deadline.
+
+    `waits`: it stands outside of delivery (a paused DAG), and no deadline runs. `absent`: a read in this attempt showed
+    that nothing has arrived. `ambiguous`: it may have arrived. `after`: seconds to wait instead of the usual backoff.
+    """
+
+    code: str
+    detail: str
+    answered: bool = True
+    waits: bool = False
+    absent: bool = False
+    ambiguous: bool = False
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """It will never arrive as it is: a person must look."""
+
+    code: str
+    detail: str
+
+
+Outcome = Delivered | Retry | Dead
+
+
+def backoff(attempts: int, longest: float, chance: random.Random) -> timedelta:
+    """Full jitter: anywhere between nothing and a bound that doubles with each attempt, at most `longest` seconds."""
+    return timedelta(seconds=chance.uniform(0.1, min(longest, 2.0 ** min(attempts, 20))))
+
+
+def spent(item: Item, outcome: Retry, now: datetime) -> float:
+    """Seconds of its deadline that an item has used: only time between two answers in a row counts."""
+    if not outcome.answered or outcome.waits or item.answered_at is None:
+        return item.answered_seconds
+    return item.answered_seconds + max(0.0, (now - item.answered_at).total_seconds())
+
+
+class Breaker:
+    """Leaves a target alone that does not answer. After a pause it lets one item through, and with each success twice as
+    many, so that a target that has just come back is not run over."""
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest  # seconds between two tries of an open breaker, at most
+        self._failures = 0
+        self._open_until: datetime | None = None
+        self._ramp: int | None = None  # None: closed, no bound
+
+    @property
+    def is_open(self) -> bool:
+        return self._open_until is not None
+
+    def allows(self, now: datetime, most: int) -> int:
+        """How many items may be tried now, at most `most`."""
+        if self._open_until is not None:
+            return 0 if now < self._open_until else 1
+        return most if self._ramp is None else min(self._ramp, most)
+
+    def answered(self, most: int) -> None:
+        """The target answered: close, and let more through than before."""
+        self._failures = 0
+        if self._open_until is not None:
+            self._open_until, self._ramp = None, 1
+        elif self._ramp is not None:
+            self._ramp = None if self._ramp * 2 >= most else self._ramp * 2
+
+    def failed(self, now: datetime, after: float | None = None) -> None:
+        """The target did not answer, or asked to be left alone for `after` seconds."""
+        self._failures += 1
+        self._ramp = None
+        pause = min(self._longest, 2.0 ** min(self._failures, 20))
+        self._open_until = now + timedelta(seconds=max(pause, after or 0.0))

@@ -1,0 +1,151 @@
+"""One relay for every destination: claim, deliver with no transaction open, settle.
+
+A destination is an adapter that makes one attempt and says what came of it, and a settle function that writes the
+consequences in the transaction that settles the item. Retrying, waiting, leaving a target alone and giving up are here,
+and only here.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.clock import Clock
+from app.db import transaction
+from app.metrics import Metrics
+from app.outbox import store
+from app.outbox.model import Breaker, Dead, Delivered, Item, Outcome, Retry, backoff, spent
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """`deliver` makes one attempt and classifies it; it never loops. `settled` writes what follows from it, given the
+    outcome after the relay has judged the deadline. `after` runs when that is committed."""
+
+    deliver: Callable[[Item], Awaitable[Outcome]]
+    settled: Callable[[AsyncConnection, Item, Outcome, datetime], Awaitable[None]]
+    after: Callable[[Item, Outcome], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds; `cap` tells how many items of a target may hold a slot at once (None: any number)."""
+
+    deadline: float
+    attempt: float
+    retry_max: float
+    parallel: int
+    cap: Callable[[str], int | None]
+
+
+class Relay:
+    """`step()` delivers one round of what is ready."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        clock: Clock,
+        destinations: Mapping[str, Destination],
+        limits: Limits,
+        metrics: Metrics,
+        new_id: Callable[[], UUID],
+        chance: random.Random | None = None,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._destinations = destinations
+        self._limits = limits
+        self._metrics = metrics
+        self._new_id = new_id
+        self._chance = chance or random.Random()
+        self._breakers: dict[str, Breaker] = {}
+
+    async def step(self) -> bool:
+        """Claim what is ready, deliver it, settle it. True when there may be more."""
+        now = self._clock.now()
+        async with transaction(self._engine) as conn:
+            targets = await store.ready_targets(conn, now)
+        items: list[Item] = []
+        for target in targets:
+            most = self._breaker(target).allows(now, self._limits.parallel)
+            if most:
+                async with transaction(self._engine) as conn:
+                    items += await store.claim(
+                        conn,
+                        target,
+                        now,
+                        most=most,
+                        lease=2 * self._limits.attempt,
+                        cap=self._limits.cap(target),
+                    )
+        await asyncio.gather(*(self._handle(item) for item in items))
+        return bool(items)
+
+    async def _handle(self, item: Item) -> None:
+        destination = self._destinations[item.kind]
+        try:
+            async with asyncio.timeout(self._limits.attempt):
+                outcome = await destination.deliver(item)
+        except TimeoutError:
+            outcome = Retry("timeout", "the attempt took too long", answered=False, ambiguous=True)
+        except Exception as error:
+            log.exception("a delivery attempt broke", extra={"item": str(item.id)})
+            outcome = Retry("error", f"the attempt broke: {type(error).__name__}", answered=False, ambiguous=True)
+        await self._settle(item, destination, outcome)
+
+    async def _settle(self, item: Item, destination: Destination, outcome: Outcome) -> None:
+        now = self._clock.now()
+        self._count(item, outcome, now)
+        used = spent(item, outcome, now) if isinstance(outcome, Retry) else item.answered_seconds
+        if isinstance(outcome, Retry) and outcome.absent and not outcome.waits and used > self._limits.deadline:
+            outcome = Dead(outcome.code, f"given up after {used:.0f} s of answers: {outcome.detail}")
+        async with transaction(self._engine) as conn:
+            if not await store.settle(conn, item, **self._values(item, outcome, used, now)):
+                log.warning("a lease was lost; the result is dropped", extra={"item": str(item.id)})
+                return
+            result = type(outcome).__name__.lower()
+            new = await store.record_attempt(conn, self._new_id(), item.id, result, outcome.code, outcome.detail, now)
+            await destination.settled(conn, item, outcome, now)
+        if new and not isinstance(outcome, Delivered):
+            level = logging.ERROR if isinstance(outcome, Dead) else logging.WARNING
+            about = {"item": str(item.id), "target": item.target, "code": outcome.code, "detail": outcome.detail}
+            log.log(level, "a delivery is dead" if level == logging.ERROR else "a delivery waits", extra=about)
+        await destination.after(item, outcome)
+
+    def _values(self, item: Item, outcome: Outcome, used: float, now: datetime) -> dict[str, object]:
+        match outcome:
+            case Delivered():
+                return {"state": "delivered", "detail": outcome.detail, "ambiguous": False}
+            case Dead():
+                return {"state": "dead", "detail": outcome.detail, "slot": False}
+        wait = backoff(item.attempts + 1, self._limits.retry_max, self._chance)
+        if outcome.after is not None:
+            wait = timedelta(seconds=outcome.after)
+        maybe_there = outcome.ambiguous or (item.ambiguous and not outcome.absent)
+        return {
+            "detail": outcome.detail,
+            "available_at": now + wait,
+            "ambiguous": maybe_there,
+            "slot": maybe_there,
+            "answered_at": now if outcome.answered and not outcome.waits else None,
+            "answered_seconds": used,
+        }
+
+    def _count(self, item: Item, outcome: Outcome, now: datetime) -> None:
+        breaker = self._breaker(item.target)
+        if isinstance(outcome, Retry) and not outcome.answered:
+            breaker.failed(now, outcome.after)
+        else:
+            breaker.answered(self._limits.parallel)
+        self._metrics.breaker_open.labels(item.target).set(breaker.is_open)
+        self._metrics.attempts.labels(item.target, type(outcome).__name__.lower(), outcome.code).inc()
+
+    def _breaker(self, target: str) -> Breaker:
+        return self._breakers.setdefault(target, Breaker(self._limits.retry_max))

@@ -1,0 +1,135 @@
+"""Processes: one that serves, several that share a port, or one that only runs the loops."""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+
+from app import log as logs
+from app import migrate
+from app.bootstrap import Services, Urls, open_services, read_policy, servers
+from app.errors import UsageError
+from app.main import create_app
+from app.settings import Settings
+from app.worker import running
+
+log = logging.getLogger(__name__)
+
+DRAIN = 20  # seconds that open requests get after SIGTERM
+
+
+def serve_one(settings: Settings, *, worker: bool, sockets: list[socket.socket] | None = None) -> None:
+    """Serve until SIGTERM or Ctrl-C: then open requests are answered, what is queued is written, the loops end."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Services]:
+        policy = read_policy(settings)
+        for warning in policy.warnings:
+            log.warning("policy: %s", warning)
+        async with servers(settings) as urls:
+            await _migrate(urls, settings)
+            async with open_services(settings, policy, urls) as services:
+                _announce(settings, services)
+                yield services
+
+    config = uvicorn.Config(
+        create_app(settings, opened, worker=worker),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN,
+        timeout_keep_alive=75,
+    )
+    server = uvicorn.Server(config)
+    try:
+        server.run(sockets=sockets)
+    except OSError as error:
+        raise UsageError(f"cannot serve on {settings.host}:{settings.port}: {error.strerror or error}") from error
+    if not server.started:
+        raise SystemExit(1)
+
+
+def serve_many(settings: Settings, number: int, *, worker: bool) -> None:
+    """`number` processes behind one port. A process that dies is started again; SIGTERM ends all."""
+    bound = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((settings.host, settings.port))
+    except OSError as error:
+        raise UsageError(f"cannot serve on {settings.host}:{settings.port}: {error.strerror}") from error
+    context = multiprocessing.get_context("spawn")
+
+    def start() -> multiprocessing.process.BaseProcess:
+        process = context.Process(target=_serve_child, args=(settings, bound, worker))
+        process.start()
+        return process
+
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+        for process in processes:
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+
+    processes = [start() for _ in range(number)]
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    while any(process.is_alive() for process in processes):
+        for place, process in enumerate(processes):
+            process.join(0.5)
+            if not process.is_alive() and not stopping:
+                log.error("a serving process ended with %s; starting another", process.exitcode)
+                processes[place] = start()
+
+
+def _serve_child(settings: Settings, bound: socket.socket, worker: bool) -> None:
+    logs.configure(settings.log_level, settings.log_json)
+    serve_one(settings, worker=worker, sockets=[bound])
+
+
+def work(settings: Settings) -> None:
+    """Run the loops until SIGTERM or Ctrl-C."""
+    asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    policy = read_policy(settings)
+    async with servers(settings) as urls:
+        await _migrate(urls, settings)
+        async with open_services(settings, policy, urls) as services, running(services.loops):
+            _announce(settings, services)
+            await stop.wait()
+
+
+async def _migrate(urls: Urls, settings: Settings) -> None:
+    """Embedded servers are ours to migrate. A configured database is the operator's: `trigger-gateway migrate`."""
+    if settings.database_url is None:
+        await migrate.upgrade(urls.database)
+
+
+def _announce(settings: Settings, services: Services) -> None:
+    where = "embedded" if settings.database_url is None else "configured"
+    log.info(
+        "trigger gateway is up",
+        extra={
+            "url": f"http://{settings.host}:{settings.port}/docs",
+            "policy": services.policy.hash,
+            "database": where,
+        },
+    )

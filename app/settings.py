@@ -1,0 +1,101 @@
+"""Settings from the environment: GATEWAY_<NAME>, or GATEWAY_<NAME>_FILE for a file that holds the value."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.errors import UsageError
+
+_PREFIX = "GATEWAY_"
+_Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Everything that is not policy. Durations are seconds, sizes are bytes."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+
+    policy_file: Path = Field(Path("policy.yaml"), description="The policy: routes and the Airflow they lead to.")
+    data_dir: Path = Field(Path(".gateway"), description="Where the embedded servers and the tokens live.")
+    host: str = Field("127.0.0.1", description="Address to serve on. Anything but loopback needs tokens.")
+    port: int = Field(8090, ge=0, le=65535, description="Port to serve on.")
+    database_url: SecretStr | None = Field(None, description="postgresql:// URL. Unset: an embedded PostgreSQL.")
+    redis_url: SecretStr | None = Field(None, description="redis:// URL. Unset: an embedded Valkey.")
+    tokens_file: Path | None = Field(None, description="Hashed API tokens. Default: tokens in the data directory.")
+    max_body: int = Field(4 * 2**20, gt=0, description="Largest request body that is read, in bytes.")
+    max_alerts: int = Field(10_000, gt=0, description="Most alerts read from one body.")
+    reorder_window: _Seconds = Field(120, description="Within this time an older firing may follow a resolved.")
+    intake_timeout: Annotated[float, Field(gt=0, le=8)] = Field(
+        8, description="After this time without a commit a webhook is answered 503."
+    )
+    intake_queue: int = Field(20_000, gt=0, description="Alerts waiting for a commit beyond which the answer is 503.")
+    rate_limit: int = Field(6000, ge=0, description="Write requests a minute and token, webhooks apart. 0: no limit.")
+    memory_ttl: _Seconds = Field(60, description="How long Redis remembers the state of a group or an episode.")
+    redis_timeout: _Seconds = Field(0.2, description="Longest wait for Redis before going on without it.")
+    delivery_deadline: _Seconds = Field(
+        6 * 3600, description="A trigger that an answering Airflow keeps refusing for so long is dead."
+    )
+    delivery_timeout: _Seconds = Field(
+        30, description="Longest time for one delivery attempt. Its lease is twice that."
+    )
+    delivery_parallel: int = Field(8, gt=0, description="Delivery attempts at once.")
+    retry_max: _Seconds = Field(60, description="Longest pause between two attempts.")
+    paused_retry: _Seconds = Field(15, description="How often a paused, missing or broken DAG is looked at again.")
+    follow_interval: _Seconds = Field(10, description="How often the state of an open DAG run is read.")
+    quarantine_rows: int = Field(1000, gt=0, description="Unreadable bodies kept; the oldest go first.")
+    quarantine_body: int = Field(65536, gt=0, description="Bytes kept of an unreadable body.")
+    open_docs: bool = Field(False, description="Serve /docs and /openapi.json without a token.")
+    open_metrics: bool = Field(False, description="Serve /metrics without a token.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
+    log_json: bool | None = Field(None, description="JSON logs. Unset: JSON unless the output is a terminal.")
+
+    @property
+    def tokens_path(self) -> Path:
+        return self.tokens_file or self.data_dir / "tokens"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then the files that it names."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, _FileSource(settings_cls)
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """GATEWAY_<NAME>_FILE: the value stands in that file, as secret mounts of Kubernetes and Docker give it."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 (the interface)
+        path = os.environ.get(f"{_PREFIX}{field_name.upper()}_FILE")
+        # GATEWAY_POLICY_FILE is the setting `policy_file` itself, not a file that holds a setting named `policy`.
+        if path is None or f"{field_name}_file" in self.settings_cls.model_fields:
+            return None, field_name, False
+        try:
+            return Path(path).read_text().strip(), field_name, False
+        except OSError as error:
+            raise UsageError(f"{_PREFIX}{field_name.upper()}_FILE: cannot read {path}: {error.strerror}") from error
+
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for name in self.settings_cls.model_fields:
+            value, key, _ = self.get_field_value(None, name)
+            if value is not None:
+                found[key] = value
+        return found
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The settings in force. Raises UsageError that names every bad variable at once."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [f"{_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        raise UsageError("\n".join(lines)) from error

@@ -1,0 +1,231 @@
+"""The data model on one page. Postgres is the authority: what is not here did not happen.
+
+groups      one row a (route, mode, group): the facts that decisions are made from, with a version
+alerts      one row an episode: a fingerprint that fires until it is resolved, goes stale or begins anew
+decisions   what was concluded of an episode (or of a refused request), one row a change of mind
+triggers    our decision to start one DAG run, followed to its end
+outbox      what must reach somebody else's server, one row an item
+attempts    what happened on the way there; equal results in a row are folded
+quarantine  bytes that could not be read, and why
+audit       what a person or a script asked for: reset, redrive, cancel
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"},
+)
+
+
+def _time(name: str, *, nullable: bool = True) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def _text(name: str, *, nullable: bool = False) -> Column[str]:
+    return Column(name, Text, nullable=nullable)
+
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("key", Text, primary_key=True),  # hash of route, mode and labels: labels may be too long for an index
+    _text("route"),
+    _text("mode"),
+    Column("labels", JSONB, nullable=False),
+    _time("fired_at"),  # of the newest trigger
+    _time("accepted_at"),  # when Airflow took it
+    _time("ended_at"),  # when its DAG run ended, was lost, or the trigger died
+    _text("outcome", nullable=True),  # success, failed, lost, gone, dead
+    Column("failures", Integer, nullable=False),  # in a row
+    _time("reset_at"),
+    Column("open_trigger", Uuid),  # held, pending, submitted or running
+    _time("held_since"),  # set while the open trigger is held: the start of its debounce
+    Column("last_trigger", Uuid),  # the newest that fired
+    _time("wake_at"),
+    Column("version", BigInteger, nullable=False),
+    _text("nonce"),  # a counter alone could repeat after a restore from a backup
+    Index("ix_groups_wake_at", "wake_at", postgresql_where=text("wake_at IS NOT NULL")),
+    Index("ix_groups_route", "route"),
+    postgresql_with={"fillfactor": "70"},
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _text("alert_id"),
+    _text("fingerprint"),
+    _text("source"),
+    _text("status"),  # firing, resolved
+    _text("severity"),
+    _time("starts_at", nullable=False),  # the sender's, recorded, never compared with our clock
+    _time("ends_at"),  # the sender's
+    Column("labels", JSONB, nullable=False),
+    Column("annotations", JSONB, nullable=False),
+    _text("route", nullable=True),
+    _text("group_key", nullable=True),
+    Column("group_labels", JSONB, nullable=False),
+    Column("count", BigInteger, nullable=False),  # notifications committed
+    _time("first_seen_at", nullable=False),
+    _time("last_seen_at", nullable=False),
+    _time("firing_since", nullable=False),  # our clock; anew when it reopens: the start of its debounce
+    _time("closed_at"),  # no longer the open episode of its fingerprint
+    _time("resolved_at"),  # when the newest resolved arrived
+    _time("late_at"),  # a firing that arrived just after the resolved and may reopen it
+    Column("trigger_id", Uuid),  # the newest trigger it is behind
+    Column("spent", Boolean, nullable=False),  # a trigger of it succeeded: matters where refire is false
+    Column(
+        "decision_id", Uuid, nullable=False
+    ),  # the newest decision; its count and time live here while it is the newest
+    Column("decision_count", BigInteger, nullable=False),
+    Index("ix_alerts_open_fingerprint", "fingerprint", unique=True, postgresql_where=text("closed_at IS NULL")),
+    Index("ix_alerts_fingerprint", "fingerprint", "id"),
+    Index("ix_alerts_open_group", "group_key", postgresql_where=text("closed_at IS NULL OR late_at IS NOT NULL")),
+    Index("ix_alerts_trigger_id", "trigger_id", postgresql_where=text("trigger_id IS NOT NULL")),
+    Index("ix_alerts_route", "route", "id"),
+    Index("ix_alerts_alert_id", "alert_id", "id"),
+    Index("ix_alerts_labels", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
+    postgresql_with={"fillfactor": "70"},
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("alert", Uuid),  # null: a request was refused
+    Column("trigger_id", Uuid),
+    _text("route", nullable=True),
+    _text("group_key", nullable=True),
+    _text("action"),
+    _text("reason"),
+    _time("until"),
+    _text("detail"),
+    _text("policy"),  # hash of the policy it was made by
+    Column("count", BigInteger, nullable=False),
+    _time("first_at", nullable=False),
+    _time("last_at", nullable=False),
+    Index("ix_decisions_alert", "alert", "id"),
+    Index("ix_decisions_trigger_id", "trigger_id", postgresql_where=text("trigger_id IS NOT NULL")),
+    Index("ix_decisions_route", "route", "id"),
+)
+
+triggers = Table(
+    "triggers",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _text("route"),
+    _text("mode"),
+    _text("group_key"),
+    Column("group_labels", JSONB, nullable=False),
+    _text("reason"),
+    _text("state"),  # held, pending, submitted, running, succeeded, failed, dead, cancelled
+    _text("outcome", nullable=True),  # success, failed, lost, gone, dead
+    _text("detail"),  # one sentence: where it stands
+    _text(
+        "blocked", nullable=True
+    ),  # while pending, what stands in the way: dag_paused, unreachable, max_parallel, ...
+    _time("created_at", nullable=False),
+    _time("fired_at"),
+    _time("accepted_at"),
+    _time("started_at"),
+    _time("ended_at"),
+    _time("lost_at"),  # told as lost; its group stays in flight until Airflow says that it ended
+    _text("airflow"),
+    _text("dag_id"),
+    _text("dag_run_id"),
+    Column("conf", JSONB),  # what Airflow gets, frozen at the fire
+    Column("run_timeout", Double, nullable=False),  # seconds, frozen at the fire
+    _text("on_failure"),  # release, keep: frozen at the fire
+    _text("dag_run_state", nullable=True),
+    _time("follow_at"),  # when the follower reads its DAG run next
+    _text("requested_by", nullable=True),
+    _text("policy"),
+    Index(
+        "ix_triggers_open_group",
+        "group_key",
+        unique=True,
+        postgresql_where=text("state IN ('held', 'pending', 'submitted', 'running')"),
+    ),
+    Index("ix_triggers_follow_at", "follow_at", postgresql_where=text("follow_at IS NOT NULL")),
+    Index("ix_triggers_route", "route", "id"),
+    Index("ix_triggers_state", "state", "id"),
+    Index("ix_triggers_dag_run_id", "dag_run_id"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _text("kind"),  # which deliverer takes it
+    _text("target"),  # what a breaker and a cap on parallel items are kept for
+    Column("payload", JSONB, nullable=False),
+    _text("state"),  # pending, delivered, dead
+    _text("detail"),
+    _time("created_at", nullable=False),
+    _time("available_at", nullable=False),
+    Column("claim", Uuid),
+    _time("lease_until"),
+    Column("slot", Boolean, nullable=False),  # counts against the target's cap until it is known to be over
+    Column("ambiguous", Boolean, nullable=False),  # an earlier attempt may have arrived: read back first
+    Column("attempts", Integer, nullable=False),
+    _time("answered_at"),  # the newest attempt that the target answered
+    Column("answered_seconds", Double, nullable=False),  # spent of its deadline: time during which the target answered
+    Index("ix_outbox_pending", "target", "created_at", postgresql_where=text("state = 'pending'")),
+    Index("ix_outbox_slot", "target", postgresql_where=text("slot")),
+    postgresql_with={"fillfactor": "80"},
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("item", Uuid, nullable=False),
+    _text("result"),  # delivered, retry, dead
+    _text("code"),
+    _text("detail"),
+    Column("count", Integer, nullable=False),
+    _time("first_at", nullable=False),
+    _time("last_at", nullable=False),
+    Index("ix_attempts_item", "item", "id"),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    _text("source"),
+    _text("error"),
+    Column("body", LargeBinary, nullable=False),  # cut at GATEWAY_QUARANTINE_BODY bytes
+    Column("size", Integer, nullable=False),  # bytes, before the cut
+    Column("count", BigInteger, nullable=False),
+    _time("first_at", nullable=False),
+    _time("last_at", nullable=False),
+    Index("ix_quarantine_last_at", "last_at"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _time("at", nullable=False),
+    _text("caller"),
+    _text("action"),
+    _text("subject"),
+    Column("detail", JSONB, nullable=False),
+    Index("ix_audit_subject", "subject", "id"),
+)

@@ -1,0 +1,62 @@
+"""What Airflow is given: the DAG, the run's name and its `conf`, frozen when the trigger fires. Pure."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from app.policy.schema import Route
+from app.policy.templates import render
+from app.triggers.state import NewTrigger
+
+CONF_BYTES = 16 * 1024
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DagCall:
+    """One DAG run to be: which Airflow (by its name in the policy), which DAG, under which id, with what."""
+
+    airflow: str
+    dag_id: str
+    dag_run_id: str
+    conf: dict[str, Any]
+
+
+def dag_call(trigger: NewTrigger, route: Route) -> DagCall:
+    """Deterministic: the same trigger always asks for the same `dag_run_id`, so that asking twice starts one run."""
+    labels = trigger.group.labels
+    return DagCall(
+        airflow=route.dag.airflow,
+        dag_id=str(render(route.dag.id, labels)),
+        dag_run_id=f"gateway__{route.name}__{trigger.id}",
+        conf=_conf(trigger, route),
+    )
+
+
+def _conf(trigger: NewTrigger, route: Route) -> dict[str, Any]:
+    """The user's conf with `gateway` written last. Alerts that would make it larger than 16 KB are counted in
+    `alerts_omitted`, not carried."""
+    about: dict[str, Any] = {
+        "trigger_id": str(trigger.id),
+        "route": route.name,
+        "reason": str(trigger.reason),
+        "group": dict(trigger.group.labels),
+        "alerts": [],
+        "schema": SCHEMA,
+    }
+    rendered = render(route.dag.conf, trigger.group.labels)
+    conf = {**rendered, "gateway": about} if isinstance(rendered, dict) else {"gateway": about}
+    room = CONF_BYTES - len(json.dumps(conf)) - len('"alerts_omitted": 1000000, ')
+    for place, alert in enumerate(trigger.alerts):
+        entry = {
+            "alert_id": alert.alert_id,
+            "severity": alert.severity,
+            "timestamp": alert.starts_at.isoformat().replace("+00:00", "Z"),
+            "labels": dict(alert.labels),
+        }
+        room -= len(json.dumps(entry)) + 2
+        if room < 0:
+            about["alerts_omitted"] = len(trigger.alerts) - place
+            break
+        about["alerts"].append(entry)
+    return conf

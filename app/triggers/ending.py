@@ -1,0 +1,106 @@
+"""How a trigger ends, in one place: its row, its group's facts, its slot, the episodes behind it, and who is told."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.metrics import Metrics
+from app.outbox.store import release_slot
+from app.policy.schema import Policy
+from app.triggers import rules, store
+from app.triggers.state import DEAD, LOST, OPEN_STATES, SUCCESS, Group, TriggerState
+
+log = logging.getLogger(__name__)
+
+_triggers = tables.triggers
+
+
+class Endings:
+    """Every way out of an open trigger goes through `end` or `lose`."""
+
+    def __init__(self, policy: Callable[[], Policy], metrics: Metrics, ended: Callable[[], None]) -> None:
+        self._policy = policy
+        self._metrics = metrics
+        self._ended = ended
+
+    async def end(
+        self,
+        conn: AsyncConnection,
+        trigger_id: UUID,
+        outcome: str,
+        dag_run_state: str | None,
+        detail: str,
+        now: datetime,
+    ) -> bool:
+        """The trigger is over. Success begins the cooldown's full length, anything else releases it as the policy says.
+        False: it was over already."""
+        group = await self._group_of(conn, trigger_id)
+        state = {SUCCESS: TriggerState.SUCCEEDED, DEAD: TriggerState.DEAD}.get(outcome, TriggerState.FAILED)
+        changed = await conn.execute(
+            update(_triggers)
+            .where(_triggers.c.id == trigger_id, _triggers.c.state.in_(OPEN_STATES))
+            .values(
+                state=state,
+                outcome=outcome,
+                detail=detail,
+                ended_at=now,
+                dag_run_state=dag_run_state,
+                follow_at=None,
+                blocked=None,
+            )
+            .returning(_triggers.c.lost_at)
+        )
+        row = changed.one_or_none()
+        if row is None:
+            return False
+        if outcome == SUCCESS:
+            await conn.execute(update(tables.alerts).where(tables.alerts.c.trigger_id == trigger_id).values(spent=True))
+        await release_slot(conn, trigger_id)
+        if group is not None and group.open_trigger == trigger_id:
+            group.open_trigger = group.held_since = None
+            await self._book(conn, group, outcome, now, counted=row.lost_at is not None)
+        return True
+
+    async def lose(self, conn: AsyncConnection, trigger_id: UUID, detail: str, now: datetime) -> bool:
+        """The run is still open after its run_timeout: it counts as failed, and its group stays in flight until a read
+        shows that it ended or is gone. False: that was known already."""
+        group = await self._group_of(conn, trigger_id)
+        changed = await conn.execute(
+            update(_triggers)
+            .where(_triggers.c.id == trigger_id, _triggers.c.state.in_(OPEN_STATES), _triggers.c.lost_at.is_(None))
+            .values(outcome=LOST, lost_at=now, detail=detail)
+        )
+        if not changed.rowcount:
+            return False
+        if group is not None and group.open_trigger == trigger_id:
+            await self._book(conn, group, LOST, now, counted=False)
+        return True
+
+    async def _book(self, conn: AsyncConnection, group: Group, outcome: str, now: datetime, *, counted: bool) -> None:
+        group.outcome, group.ended_at = outcome, now
+        if outcome == SUCCESS:
+            group.failures = 0
+        elif not counted:
+            group.failures += 1
+        route = self._policy().route(group.route)
+        wake = rules.wake_at(group, route) if route else None
+        # Without a cooldown to wait for, what was suppressed meanwhile is decided at once.
+        group.wake_at = None if group.open_trigger is not None else max(wake or now, now)
+        await store.save_groups(conn, [group])
+
+    async def _group_of(self, conn: AsyncConnection, trigger_id: UUID) -> Group | None:
+        """Lock the group first: groups before triggers, as every flow does."""
+        key = (await conn.execute(select(_triggers.c.group_key).where(_triggers.c.id == trigger_id))).scalar_one()
+        return await store.lock_group(conn, key)
+
+    def tell(self, trigger_id: UUID, outcome: str, detail: str, route: str) -> None:
+        """After the commit: log, count, wake whoever waits for a slot or for the group."""
+        self._metrics.triggers_ended.labels(route, outcome).inc()
+        level = logging.INFO if outcome == SUCCESS else logging.ERROR
+        log.log(level, "trigger ended: %s", outcome, extra={"trigger_id": str(trigger_id), "detail": detail})
+        self._ended()

@@ -1,0 +1,152 @@
+"""Why, and why not: the decisions on an alert or a trigger, and what would be decided at this moment."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.policy.durations import format_duration
+from app.policy.schema import Policy, Route
+from app.triggers import history, rules
+from app.triggers.state import Action, Episode, Group, Reason, Verdict, group_key
+
+Row = dict[str, Any]
+
+
+async def explain(conn: AsyncConnection, subject: str, policy: Policy, now: datetime) -> Row | None:
+    """What is known of an alert (its id, alert_id or fingerprint) or of a trigger (its id). None: nothing is."""
+    ident = _uuid(subject)
+    if ident is not None:
+        trigger = await history.get_trigger(conn, ident)
+        if trigger is not None:
+            return await _of_trigger(conn, trigger, policy, now)
+    else:
+        ident = await history.find_alert(conn, subject)
+    alert = await history.get_alert(conn, ident) if ident else None
+    return await _of_alert(conn, alert, policy, now) if alert else None
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: datetime) -> Row:
+    route = policy.route(alert["route"]) if alert["route"] else None
+    group = await _group(conn, alert["route"], alert["group"])
+    answer = {"subject": "alert", "alert": alert, "decisions": alert["decisions"], "group": None}
+    if route is None or group is None:
+        named = f"its route {alert['route']!r} left the policy" if alert["route"] else "no route matches its labels"
+        hint = "Add a route whose matchers take it; `trigger-gateway check` reads the file first."
+        verdict = Verdict(Action.IGNORE, Reason.NO_ROUTE, detail=named)
+        return answer | {"now": _verdict(verdict), "summary": f"Nothing is started: {named}.", "would_fire": hint}
+    episode = await _episode(conn, alert["id"])
+    verdict = _at_this_moment(group, episode, route, now)
+    answer["group"] = history.group_state(group, route, now)
+    trigger = await history.get_trigger(conn, alert["trigger_id"]) if alert["trigger_id"] else None
+    return answer | {
+        "now": _verdict(verdict),
+        "summary": _summary(alert, trigger),
+        "would_fire": _would_fire(verdict, route, group),
+        "trigger": trigger,
+    }
+
+
+def _at_this_moment(group: Group, episode: Episode, route: Route, now: datetime) -> Verdict:
+    if not episode.firing:
+        return Verdict(Action.IGNORE, Reason.RESOLVED, detail="it is resolved")
+    if rules.is_stale(episode, route, now):
+        detail = f"not heard of for more than {format_duration(route.stale_after)}: it no longer counts as firing"
+        return Verdict(Action.IGNORE, Reason.RESOLVED, detail=detail)
+    return rules.decide(group, episode, route, now)
+
+
+def _summary(alert: Row, trigger: Row | None) -> str:
+    last = alert["decisions"][-1]
+    started = next((d for d in alert["decisions"] if d["action"] == Action.FIRE), None)
+    text = f"Heard {alert['count']} times; {'still firing' if alert['status'] == 'firing' else 'resolved'}."
+    if started is not None and trigger is not None:
+        text += f" It started the DAG run {trigger['dag_run_id']} ({trigger['state']}: {trigger['detail']})."
+    elif trigger is not None:
+        text += f" It is behind the trigger {trigger['id']} ({trigger['state']}: {trigger['detail']})."
+    else:
+        text += " It has started nothing."
+    return f"{text} Newest decision: {last['action']}, {last['reason']}: {last['detail']}."
+
+
+def _would_fire(verdict: Verdict, route: Route, group: Group) -> str:
+    until = f" ({verdict.until:%Y-%m-%dT%H:%M:%SZ})" if verdict.until else ""
+    match verdict.reason:
+        case Reason.RESOLVED:
+            return "A new firing of it."
+        case Reason.DUPLICATE if verdict.until is None and group.open_trigger is None:
+            return "A new episode of it: refire is off, and this one has had its retrain."
+        case Reason.DUPLICATE | Reason.COOLDOWN if verdict.until is not None and not group.held:
+            return f"To fire still when the cooldown ends{until}, or `reset` of the group before."
+        case Reason.DUPLICATE | Reason.JOINED | Reason.DEBOUNCING:
+            return f"To fire still when the debounce of {format_duration(route.debounce)} ends{until}."
+        case Reason.IN_FLIGHT:
+            return "The end of the group's open DAG run, and to fire still when what follows it is over."
+    return "Nothing stands in its way: it fires at the next notification or wake."
+
+
+async def _of_trigger(conn: AsyncConnection, trigger: Row, policy: Policy, now: datetime) -> Row:
+    d = tables.decisions
+    statement = select(d).where(d.c.trigger_id == trigger["id"]).order_by(d.c.id).limit(history.SHOWN)
+    decisions = [dict(row) for row in (await conn.execute(statement)).mappings()]
+    route = policy.route(trigger["route"])
+    group = await _group(conn, trigger["route"], trigger["group"])
+    summary = f"{trigger['state']}: {trigger['detail']}."
+    if trigger["state"] == "pending":
+        summary += await _waiting(conn, trigger, policy)
+    return {
+        "subject": "trigger",
+        "trigger": trigger,
+        "decisions": decisions,
+        "group": history.group_state(group, route, now) if group and route else None,
+        "summary": summary,
+    }
+
+
+async def _waiting(conn: AsyncConnection, trigger: Row, policy: Policy) -> str:
+    """Why a pending trigger is not in Airflow yet, when its own attempts do not say so."""
+    airflow = policy.airflow_named(trigger["airflow"])
+    if airflow is None or airflow.max_parallel is None or trigger["attempts"]:
+        return ""
+    o = tables.outbox
+    taken = select(func.count()).where(o.c.target == f"airflow:{airflow.name}", o.c.slot)
+    slots = (await conn.execute(taken)).scalar_one()
+    if slots < airflow.max_parallel:
+        return ""
+    return f" It waits for one of the {slots} open DAG runs to end (max_parallel: {airflow.max_parallel})."
+
+
+async def _group(conn: AsyncConnection, route: str | None, labels: Mapping[str, str]) -> Group | None:
+    if route is None:
+        return None
+    key = group_key(route, "live", labels)
+    row = (await conn.execute(select(tables.groups).where(tables.groups.c.key == key))).mappings().one_or_none()
+    return Group(**row) if row else None
+
+
+async def _episode(conn: AsyncConnection, alert: UUID) -> Episode:
+    a, d = tables.alerts, tables.decisions
+    columns = (d.c.action, d.c.reason, d.c.trigger_id.label("decided_trigger"))
+    statement = select(a, *columns).join(d, d.c.id == a.c.decision_id).where(a.c.id == alert)
+    return Episode(**(await conn.execute(statement)).mappings().one())
+
+
+def _verdict(verdict: Verdict) -> Row:
+    return {
+        "action": verdict.action,
+        "reason": verdict.reason,
+        "until": verdict.until,
+        "trigger_id": verdict.trigger_id,
+        "detail": verdict.detail,
+    }

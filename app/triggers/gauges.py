@@ -1,0 +1,44 @@
+"""What stands in the books right now, as gauges: open triggers, what waits for delivery, what is dead."""
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.clock import Clock
+from app.metrics import Metrics
+
+_TRIGGERS = text("""
+    SELECT route, state, count(*) AS number FROM triggers
+    WHERE state IN ('held', 'pending', 'submitted', 'running', 'dead') GROUP BY route, state
+""")
+
+_OUTBOX = text("""
+    SELECT target, count(*) FILTER (WHERE state = 'pending') AS pending, count(*) FILTER (WHERE state = 'dead') AS dead,
+        min(created_at) FILTER (WHERE state = 'pending') AS oldest
+    FROM outbox WHERE state IN ('pending', 'dead') GROUP BY target
+""")
+
+
+class Gauges:
+    """`step()` reads them anew."""
+
+    def __init__(self, engine: AsyncEngine, clock: Clock, metrics: Metrics) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._metrics = metrics
+
+    async def step(self) -> bool:
+        now = self._clock.now()
+        async with self._engine.connect() as conn:
+            triggers = (await conn.execute(_TRIGGERS)).all()
+            outbox = (await conn.execute(_OUTBOX)).all()
+        m = self._metrics
+        for gauge in (m.triggers, m.outbox_pending, m.outbox_oldest, m.outbox_dead):
+            gauge.clear()
+        for row in triggers:
+            m.triggers.labels(row.route, row.state).set(row.number)
+        for row in outbox:
+            m.outbox_pending.labels(row.target).set(row.pending)
+            m.outbox_dead.labels(row.target).set(row.dead)
+            age = (now - row.oldest).total_seconds() if row.oldest else 0
+            m.outbox_oldest.labels(row.target).set(age)
+        return False

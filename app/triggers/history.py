@@ -1,0 +1,265 @@
+"""What happened, for people: alerts, triggers, routes and quarantine as the API shows them. Reads only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, Select, Table, Uuid, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.db import rows_of
+from app.policy.schema import Policy, Route
+from app.triggers import rules
+from app.triggers.state import Group
+
+_alerts, _triggers, _decisions = tables.alerts, tables.triggers, tables.decisions
+
+#: Shown of one alert's decisions and of one trigger's alerts: the newest. More are counted.
+SHOWN = 100
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list: `next` is the cursor of the page after it, or None."""
+
+    items: list[Row]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a list is filtered by. `since` and `until` are UTC; `labels` must all be there."""
+
+    limit: int = 100
+    cursor: UUID | None = None
+    route: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def list_alerts(conn: AsyncConnection, query: Query) -> Page:
+    """Alerts, the newest first."""
+    statement = _alert_select()
+    if query.status:
+        statement = statement.where(_alerts.c.status == query.status)
+    if query.labels:
+        statement = statement.where(_alerts.c.labels.contains(dict(query.labels)))
+    if query.since:
+        statement = statement.where(_alerts.c.last_seen_at >= query.since)
+    if query.until:
+        statement = statement.where(_alerts.c.first_seen_at < query.until)
+    if query.reason:
+        statement = statement.where(_decisions.c.reason == query.reason)
+    rows, following = await _page(conn, statement, _alerts, query)
+    return Page(await _with_decisions(conn, rows), following)
+
+
+async def get_alert(conn: AsyncConnection, alert: UUID) -> Row | None:
+    rows = (await conn.execute(_alert_select().where(_alerts.c.id == alert))).mappings().all()
+    return (await _with_decisions(conn, rows))[0] if rows else None
+
+
+async def find_alert(conn: AsyncConnection, name: str) -> UUID | None:
+    """The newest alert of an `alert_id` or a fingerprint: what people have at hand."""
+    for column in (_alerts.c.alert_id, _alerts.c.fingerprint):
+        statement = select(_alerts.c.id).where(column == name).order_by(_alerts.c.id.desc()).limit(1)
+        found: UUID | None = (await conn.execute(statement)).scalar_one_or_none()
+        if found is not None:
+            return found
+    return None
+
+
+def _alert_select() -> Select[Any]:
+    newest = _decisions.c.reason.label("newest_reason")
+    return select(_alerts, newest).join(_decisions, _decisions.c.id == _alerts.c.decision_id)
+
+
+async def _page(
+    conn: AsyncConnection, statement: Select[Any], table: Table, query: Query
+) -> tuple[Sequence[RowMapping], str | None]:
+    if query.route:
+        statement = statement.where(table.c.route == query.route)
+    if query.cursor:
+        statement = statement.where(table.c.id < query.cursor)
+    statement = statement.order_by(table.c.id.desc()).limit(query.limit + 1)
+    rows = (await conn.execute(statement)).mappings().all()
+    more = len(rows) > query.limit
+    rows = rows[: query.limit]
+    return rows, str(rows[-1]["id"]) if more else None
+
+
+_DECISIONS_OF = rows_of(
+    """
+    SELECT d.* FROM unnest(CAST(:ids AS uuid[])) a CROSS JOIN LATERAL (
+        SELECT * FROM decisions WHERE alert = a ORDER BY id DESC LIMIT :shown
+    ) d ORDER BY d.id
+""",
+    _decisions,
+)
+
+
+async def _with_decisions(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
+    found: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
+    newest = {row["decision_id"]: row for row in rows}
+    for d in (await conn.execute(_DECISIONS_OF, {"ids": list(found), "shown": SHOWN})).mappings():
+        shown = _decision(d)
+        alert = newest.get(d["id"])
+        if alert is not None:  # The newest one's count and time live beside the alert while they still move.
+            shown |= {"count": alert["decision_count"], "last_at": max(d["last_at"], alert["last_seen_at"])}
+        found[d["alert"]].append(shown)
+    return [_alert(row) | {"decisions": found[row["id"]]} for row in rows]
+
+
+def _alert(row: RowMapping) -> Row:
+    names = ("id", "alert_id", "fingerprint", "status", "severity", "starts_at", "ends_at", "labels", "annotations")
+    return {name: row[name] for name in names} | {
+        "source": row["source"],
+        "route": row["route"],
+        "group": row["group_labels"],
+        "count": row["count"],
+        "first_seen_at": row["first_seen_at"],
+        "last_seen_at": row["last_seen_at"],
+        "trigger_id": row["trigger_id"],
+    }
+
+
+def _decision(row: RowMapping) -> Row:
+    names = ("action", "reason", "trigger_id", "until", "detail", "count", "first_at", "last_at", "policy")
+    return {name: row[name] for name in names}
+
+
+async def list_triggers(conn: AsyncConnection, query: Query) -> Page:
+    """Triggers, the newest first. `status` is their state here."""
+    statement: Select[Any] = select(_triggers)
+    if query.status:
+        statement = statement.where(_triggers.c.state == query.status)
+    if query.reason:
+        statement = statement.where(_triggers.c.reason == query.reason)
+    if query.labels:
+        statement = statement.where(_triggers.c.group_labels.contains(dict(query.labels)))
+    if query.since:
+        statement = statement.where(_triggers.c.created_at >= query.since)
+    if query.until:
+        statement = statement.where(_triggers.c.created_at < query.until)
+    rows, following = await _page(conn, statement, _triggers, query)
+    return Page(await _with_parts(conn, rows), following)
+
+
+async def get_trigger(conn: AsyncConnection, trigger: UUID) -> Row | None:
+    rows = (await conn.execute(select(_triggers).where(_triggers.c.id == trigger))).mappings().all()
+    return (await _with_parts(conn, rows))[0] if rows else None
+
+
+_SHOWN_BEHIND = ("id", "alert_id", "severity", "status", "starts_at", "labels")
+_ALERTS_OF = rows_of(
+    """
+    SELECT t AS behind, a.*
+    FROM unnest(CAST(:ids AS uuid[])) t CROSS JOIN LATERAL (
+        SELECT DISTINCT alert FROM decisions WHERE trigger_id = t AND action IN ('fire', 'hold', 'cancel') LIMIT :shown
+    ) d JOIN alerts a ON a.id = d.alert ORDER BY a.id
+""",
+    _alerts,
+    behind=Uuid(),
+)
+
+_ATTEMPTS_OF = rows_of(
+    """
+    SELECT a.* FROM unnest(CAST(:ids AS uuid[])) i CROSS JOIN LATERAL (
+        SELECT * FROM attempts WHERE item = i ORDER BY id DESC LIMIT :shown
+    ) a ORDER BY a.id
+""",
+    tables.attempts,
+)
+
+
+async def _with_parts(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
+    parameters = {"ids": [row["id"] for row in rows], "shown": SHOWN}
+    behind: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
+    tried: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
+    for a in (await conn.execute(_ALERTS_OF, parameters)).mappings():
+        behind[a["behind"]].append({name: a[name] for name in _SHOWN_BEHIND})
+    for a in (await conn.execute(_ATTEMPTS_OF, parameters)).mappings():
+        names = ("result", "code", "detail", "count", "first_at", "last_at")
+        tried[a["item"]].append({name: a[name] for name in names})
+    return [_trigger(row) | {"alerts": behind[row["id"]], "attempts": tried[row["id"]]} for row in rows]
+
+
+def _trigger(row: RowMapping) -> Row:
+    names = ("id", "route", "reason", "state", "outcome", "detail", "blocked", "created_at", "fired_at", "accepted_at")
+    more = ("started_at", "ended_at", "lost_at", "airflow", "dag_id", "dag_run_id", "dag_run_state", "requested_by")
+    return {name: row[name] for name in (*names, *more)} | {"group": row["group_labels"]}
+
+
+async def list_routes(
+    conn: AsyncConnection, policy: Policy, now: datetime, *, only: str | None, limit: int, cursor: str | None
+) -> Page:
+    """The routes of the policy in their order, each with the live state of its groups, `limit` at most; the cursor
+    pages through the groups of one route."""
+    items = []
+    following = None
+    for route in policy.routes:
+        if only is not None and route.name != only:
+            continue
+        g = tables.groups
+        statement = select(g).where(g.c.route == route.name).order_by(g.c.key).limit(limit + 1)
+        if cursor:
+            statement = statement.where(g.c.key > cursor)
+        groups = [Group(**row) for row in (await conn.execute(statement)).mappings()]
+        more = len(groups) > limit
+        groups = groups[:limit]
+        if more and only is not None:
+            following = groups[-1].key
+        items.append(_route(route) | {"groups": [group_state(x, route, now) for x in groups], "more_groups": more})
+    return Page(items, following)
+
+
+def _route(route: Route) -> Row:
+    shown: Row = route.model_dump(mode="json")
+    return shown
+
+
+def group_state(group: Group, route: Route, now: datetime) -> Row:
+    """The live state of a group by the policy in force."""
+    clear = rules.clear_at(group, route)
+    cooling = clear if clear is not None and clear > now else None
+    state = "idle"
+    if group.open_trigger is not None:
+        state = "held" if group.held else "in_flight"
+    elif cooling:
+        state = "cooldown"
+    return {
+        "group": group.labels,
+        "state": state,
+        "held_until": rules.held_until(group, route) if group.held else None,
+        "cooldown_until": cooling,
+        "in_flight": group.open_trigger if not group.held else None,
+        "last_trigger": group.last_trigger,
+        "last_outcome": group.outcome,
+        "failures_in_a_row": group.failures,
+        "fired_at": group.fired_at,
+        "wake_at": group.wake_at,
+    }
+
+
+async def list_quarantine(conn: AsyncConnection, limit: int, before: datetime | None) -> Page:
+    """What could not be read, the newest first; the cursor is a time."""
+    q = tables.quarantine
+    statement = select(q).order_by(q.c.last_at.desc()).limit(limit + 1)
+    if before:
+        statement = statement.where(q.c.last_at < before)
+    rows = (await conn.execute(statement)).mappings().all()
+    following = rows[limit - 1]["last_at"].isoformat() if len(rows) > limit else None
+    return Page([_quarantined(row) for row in rows[:limit]], following)
+
+
+def _quarantined(row: RowMapping) -> Row:
+    names = ("sha256", "source", "error", "size", "count", "first_at", "last_at")
+    return {name: row[name] for name in names} | {"body": row["body"].decode("utf-8", "replace")}

@@ -1,0 +1,337 @@
+"""One batch, or one wake, in memory: what was read under lock, changed by the rules, to be written once. Pure.
+
+The store reads rows into a Ledger, the flow lets it `observe` alerts or `wake` a group, and the store writes what the
+Ledger then holds as changed. So every path to a DAG run goes through the same lines, and all of them can be tested
+without a database.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from app.alerts.model import Alert
+from app.policy.schema import Policy, Route
+from app.triggers import episodes, rules
+from app.triggers.episodes import Move
+from app.triggers.state import (
+    Action,
+    DecisionRow,
+    Episode,
+    Group,
+    NewTrigger,
+    Reason,
+    TriggerState,
+    Verdict,
+    group_key,
+)
+
+LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One alert of a batch with the route and group it would go to if its fingerprint had no open episode."""
+
+    alert: Alert
+    route: Route | None
+    labels: dict[str, str]
+    key: str | None  # of the group; None without a route
+
+
+def intend(alert: Alert, policy: Policy) -> Intent:
+    """Route and group of a new alert by the policy in force."""
+    route = policy.route_for(alert.labels)
+    if route is None:
+        return Intent(alert, None, {}, None)
+    labels = route.group(alert.labels)
+    return Intent(alert, route, labels, group_key(route.name, LIVE, labels))
+
+
+@dataclass
+class Ledger:
+    """`groups` by key, `latest` the newest episode by fingerprint, `mates` the episodes of a group that still fire or
+    may reopen. `new_id` makes UUIDv7s, so that rows sort by their making."""
+
+    policy: Policy
+    now: datetime
+    reorder: timedelta
+    new_id: Callable[[], UUID]
+    groups: dict[str, Group] = field(default_factory=dict)
+    latest: dict[str, Episode] = field(default_factory=dict)
+    mates: dict[str, dict[UUID, Episode]] = field(default_factory=dict)
+
+    created: dict[UUID, Episode] = field(default_factory=dict)
+    changed: dict[UUID, Episode] = field(default_factory=dict)
+    changed_groups: set[str] = field(default_factory=set)
+    triggers: dict[UUID, NewTrigger] = field(default_factory=dict)
+    decisions: list[DecisionRow] = field(default_factory=list)
+    ended_decisions: list[tuple[UUID, int, datetime]] = field(default_factory=list)  # id, count, last time
+
+    # -- reading in ---------------------------------------------------------------------------------------------------
+
+    def take_group(self, group: Group) -> None:
+        self.groups[group.key] = group
+
+    def take_episode(self, episode: Episode, *, newest: bool = True) -> Episode:
+        """The Ledger's own copy of an episode: one object an id, however often it was read."""
+        known = self.mates.get(episode.group_key or "", {}).get(episode.id)
+        last = self.latest.get(episode.fingerprint)
+        if last is not None and last.id == episode.id:
+            known = last
+        kept = known or episode
+        if newest:
+            self.latest[kept.fingerprint] = kept
+        self._keep_mate(kept)
+        return kept
+
+    # -- an alert arrives ---------------------------------------------------------------------------------------------
+
+    def observe(self, intent: Intent, times: int = 1) -> tuple[Verdict, Episode]:
+        """Take one notification (or `times` equal ones in a row) into the history and decide it."""
+        alert = intent.alert
+        last = self.latest.get(alert.fingerprint)
+        route = self._route_of(last, intent)
+        window = episodes.Window(self.reorder, route.stale_after if route else None)
+        kind = episodes.place(last, alert, window, self.now)
+        episode = self._place(kind, last, alert)
+        self._assign(episode, intent, route)
+        previously_seen, episode.last_seen_at = episode.last_seen_at, self.now
+        episode.count += times
+        verdict = self._verdict(kind, episode, route)
+        self._record(episode, verdict, times, previously_seen)
+        return verdict, episode
+
+    def _route_of(self, last: Episode | None, intent: Intent) -> Route | None:
+        """An open episode keeps the route that took it, as long as the policy has that route."""
+        if last is not None and last.firing and last.route is not None:
+            return self.policy.route(last.route) or intent.route
+        return intent.route
+
+    def _assign(self, episode: Episode, intent: Intent, route: Route | None) -> None:
+        if route is None:
+            return
+        if episode.group_key is not None and episode.route == route.name:
+            return
+        if route is not intent.route:
+            raise ValueError("an episode without a group cannot keep a route")
+        episode.route, episode.group_labels, episode.group_key = route.name, intent.labels, intent.key
+        self._keep_mate(episode)
+
+    def _place(self, kind: Move, last: Episode | None, alert: Alert) -> Episode:
+        if last is not None and kind is not Move.BEGIN:
+            self._touch(last)
+            episodes.move(kind, last, alert, self.now)
+            self._keep_mate(last)
+            return last
+        if last is not None:
+            self._touch(last)
+            episodes.supersede(last, self.now)
+        episode = episodes.begin(alert, self.new_id(), self.now)
+        self.created[episode.id] = self.latest[alert.fingerprint] = episode
+        return episode
+
+    # -- deciding -----------------------------------------------------------------------------------------------------
+
+    def _verdict(self, kind: Move, episode: Episode, route: Route | None) -> Verdict:
+        if route is None:
+            return Verdict(Action.IGNORE, Reason.NO_ROUTE, detail="no route of the policy matches its labels")
+        group = self.groups[episode.group_key or ""]
+        if kind is Move.LATE:
+            detail = "overtaken by its resolved; decided again when the reorder window ends"
+            self._wake_by(group, (episode.resolved_at or self.now) + self.reorder)
+            return Verdict(Action.IGNORE, Reason.RESOLVED, detail=detail)
+        if not episode.firing or kind in (Move.RESOLVE, Move.AFTER):
+            return self._resolved(group, episode, route)
+        return self._decide(group, episode, route)
+
+    def _resolved(self, group: Group, episode: Episode, route: Route) -> Verdict:
+        held = group.open_trigger if group.held else None
+        was_behind = held is not None and episode.trigger_id == held and not episode.firing
+        if was_behind and not self._firing(group, route):
+            self._cancel(group, "everything behind it resolved while it was held")
+            episode.trigger_id = None
+            detail = "resolved before the debounce was over: nothing is started"
+            return Verdict(Action.CANCEL, Reason.RESOLVED_WHILE_HELD, None, held, detail)
+        return Verdict(Action.IGNORE, Reason.RESOLVED, detail="resolved: nothing to start")
+
+    def _decide(self, group: Group, episode: Episode, route: Route) -> Verdict:
+        verdict = rules.decide(group, episode, route, self.now)
+        trigger = self.triggers.get(group.open_trigger) if group.open_trigger else None
+        just_fired = trigger is not None and trigger.state is TriggerState.PENDING
+        if just_fired and verdict.reason is Reason.IN_FLIGHT and (route.refire or not episode.spent):
+            # The trigger fired a moment ago in this very batch: the alert stands behind it like the first.
+            verdict = Verdict(Action.FIRE, Reason.NEW_ALERT, None, group.open_trigger, "fires together with its group")
+        match verdict.action:
+            case Action.FIRE:
+                return self._fire(group, episode, route, verdict)
+            case Action.HOLD:
+                return self._hold(group, episode, verdict)
+        if verdict.until is not None:
+            self._wake_by(group, verdict.until)
+        return verdict
+
+    def _fire(self, group: Group, episode: Episode, route: Route, verdict: Verdict) -> Verdict:
+        if verdict.trigger_id is not None and verdict.trigger_id == group.last_trigger:
+            self._put_behind(episode, self.triggers[verdict.trigger_id])
+            return verdict
+        is_new = group.open_trigger is None
+        trigger_id = group.open_trigger or self.new_id()
+        trigger = NewTrigger(trigger_id, group, TriggerState.PENDING, verdict.reason, is_new, [], verdict.detail)
+        earlier = self.triggers.get(trigger_id)
+        if earlier is not None:
+            trigger.is_new = earlier.is_new
+        self.triggers[trigger_id] = trigger
+        others = [mate for mate in self._firing(group, route) if mate.id != episode.id]
+        group.fired_at, group.accepted_at, group.ended_at, group.outcome = self.now, None, None, None
+        group.open_trigger = group.last_trigger = trigger_id
+        group.held_since = group.wake_at = None
+        self._mark(group)
+        self._put_behind(episode, trigger)
+        for mate in others:
+            self._join_fire(mate, route, trigger)
+        return Verdict(Action.FIRE, verdict.reason, None, trigger_id, verdict.detail)
+
+    def _join_fire(self, mate: Episode, route: Route, trigger: NewTrigger) -> None:
+        """A group fires as a whole: what else of it fires stands behind the same trigger."""
+        if not route.refire and mate.spent:
+            return
+        fired_before = mate.trigger_id is not None and mate.trigger_id != trigger.id
+        reason = Reason.STILL_FIRING if fired_before else Reason.NEW_ALERT
+        self._put_behind(mate, trigger)
+        verdict = Verdict(Action.FIRE, reason, None, trigger.id, "fires together with its group")
+        self._record(mate, verdict, 1, mate.last_seen_at)
+
+    def _hold(self, group: Group, episode: Episode, verdict: Verdict) -> Verdict:
+        if group.open_trigger is None:
+            trigger_id = self.new_id()
+            trigger = NewTrigger(trigger_id, group, TriggerState.HELD, Reason.NEW_ALERT, True, [], verdict.detail)
+            self.triggers[trigger_id] = trigger
+            group.open_trigger, group.held_since, group.wake_at = trigger_id, episode.firing_since, verdict.until
+            self._mark(group)
+        episode.trigger_id = group.open_trigger
+        self._touch(episode)
+        return Verdict(verdict.action, verdict.reason, verdict.until, group.open_trigger, verdict.detail)
+
+    def _cancel(self, group: Group, detail: str) -> None:
+        trigger_id = group.open_trigger
+        if trigger_id is None:
+            return
+        known = self.triggers.get(trigger_id)
+        is_new = known.is_new if known else False
+        self.triggers[trigger_id] = NewTrigger(
+            trigger_id, group, TriggerState.CANCELLED, Reason.NEW_ALERT, is_new, [], detail
+        )
+        group.open_trigger = group.held_since = group.wake_at = None
+        self._mark(group)
+
+    def _put_behind(self, episode: Episode, trigger: NewTrigger) -> None:
+        episode.trigger_id = trigger.id
+        trigger.alerts.append(episode)
+        self._touch(episode)
+
+    # -- a group is looked at without a notification ------------------------------------------------------------------
+
+    def wake(self, key: str) -> None:
+        """Decide a group again from its alerts that still fire. Held becomes pending, or is cancelled with a reason for
+        each alert behind it. Sets the next wake."""
+        group = self.groups[key]
+        group.wake_at = None
+        self._mark(group)
+        route = self.policy.route(group.route)
+        self._reopen_late(group)
+        if route is None:
+            self.release_held(group, Verdict(Action.IGNORE, Reason.NO_ROUTE, detail="its route left the policy"))
+            return
+        due = rules.held_until(group, route) if group.held else None
+        for episode in self._firing(group, route):
+            self._decide_again(group, episode, route)
+        if due is not None and due <= self.now and group.held:
+            detail = "nothing of it fires any more at the end of the debounce: nothing is started"
+            cancelled = Verdict(Action.CANCEL, Reason.RESOLVED_WHILE_HELD, None, group.open_trigger, detail)
+            self.release_held(group, cancelled)
+        self._wake_by(group, rules.wake_at(group, route))
+
+    def _decide_again(self, group: Group, episode: Episode, route: Route) -> None:
+        if group.open_trigger in self.triggers and episode.trigger_id == group.open_trigger:
+            return  # It fired together with its group a moment ago.
+        verdict = self._decide(group, episode, route)
+        if verdict.reason is Reason.DUPLICATE:
+            return  # Without a notification there is nothing to be a duplicate.
+        if (verdict.action, verdict.reason, verdict.trigger_id) != (
+            episode.action,
+            episode.reason,
+            episode.decided_trigger,
+        ):
+            self._record(episode, verdict, 1, episode.last_seen_at)
+
+    def release_held(self, group: Group, verdict: Verdict) -> None:
+        """Cancel the held trigger; each alert behind it is told why."""
+        held = group.open_trigger if group.held else None
+        if held is None:
+            return
+        for episode in self.mates.get(group.key, {}).values():
+            if episode.trigger_id == held:
+                episode.trigger_id = None
+                self._record(episode, verdict, 1, episode.last_seen_at)
+        self._cancel(group, verdict.detail)
+
+    def _reopen_late(self, group: Group) -> None:
+        for episode in list(self.mates.get(group.key, {}).values()):
+            if episode.firing or episode.late_at is None:
+                continue
+            due = (episode.resolved_at or episode.late_at) + self.reorder
+            if self.now < due:
+                self._wake_by(group, due)
+            elif self.latest.get(episode.fingerprint, episode).id == episode.id:
+                self._touch(episode)
+                episodes.reopen(episode, episode.late_at)
+
+    # -- keeping the books --------------------------------------------------------------------------------------------
+
+    def _firing(self, group: Group, route: Route) -> list[Episode]:
+        mates = self.mates.get(group.key, {}).values()
+        return [m for m in mates if m.firing and not rules.is_stale(m, route, self.now)]
+
+    def _record(self, episode: Episode, verdict: Verdict, times: int, previously_seen: datetime) -> None:
+        """Count an unchanged decision; write a row for a change of mind."""
+        self._touch(episode)
+        content = (str(verdict.action), str(verdict.reason), verdict.trigger_id)
+        if content == (episode.action, episode.reason, episode.decided_trigger) and episode.decision_id is not None:
+            episode.decision_count += times
+            return
+        if episode.decision_id is not None:
+            self.ended_decisions.append((episode.decision_id, episode.decision_count, previously_seen))
+        row = DecisionRow(
+            self.new_id(),
+            episode.id,
+            verdict.trigger_id,
+            episode.route,
+            episode.group_key,
+            *content[:2],
+            verdict.until,
+            verdict.detail,
+            self.now,
+        )
+        self.decisions.append(row)
+        episode.decision_id, episode.decision_count = row.id, times
+        episode.action, episode.reason, episode.decided_trigger = content
+
+    def _wake_by(self, group: Group, at: datetime | None) -> None:
+        """The group is woken at `at` or earlier. What is past already has been decided in this very pass."""
+        if at is None or at <= self.now:
+            return
+        if group.wake_at is None or at < group.wake_at:
+            group.wake_at = at
+            self._mark(group)
+
+    def _keep_mate(self, episode: Episode) -> None:
+        if episode.group_key is not None and (episode.firing or episode.late_at is not None):
+            self.mates.setdefault(episode.group_key, {})[episode.id] = episode
+
+    def _touch(self, episode: Episode) -> None:
+        if episode.id not in self.created:
+            self.changed[episode.id] = episode
+
+    def _mark(self, group: Group) -> None:
+        self.changed_groups.add(group.key)

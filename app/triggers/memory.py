@@ -1,0 +1,172 @@
+"""Redis: the recent state of groups and episodes, so that repeats need no locks. It never has the last word.
+
+What is read here only chooses which work can be skipped; the transaction compares versions before it commits. So Redis
+may be flushed, stale, failed over, slow or away: decisions then come from Postgres.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+from pydantic_core import from_json, to_json
+from redis import asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from app.clock import monotonic
+from app.triggers.state import Episode, Group
+
+log = logging.getLogger(__name__)
+
+# Only a value with an older version is overwritten: the writes of two replicas may overtake each other.
+_WRITE = """
+for i, key in ipairs(KEYS) do
+  local version = tonumber(ARGV[2 * i])
+  local old = redis.call('GET', key)
+  if not old or tonumber(string.match(old, '^%d+')) <= version then
+    redis.call('SET', key, ARGV[2 * i] .. ' ' .. ARGV[2 * i + 1], 'PX', ARGV[1])
+  end
+end
+return #KEYS
+"""
+
+_GROUP_TIMES = ("fired_at", "accepted_at", "ended_at", "reset_at", "held_since", "wake_at")
+_GROUP_IDS = ("open_trigger", "last_trigger")
+_EPISODE_TIMES = ("starts_at", "first_seen_at", "last_seen_at", "firing_since")
+_EPISODE_IDS = ("id", "trigger_id", "decision_id", "decided_trigger")
+_PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds without Redis after failures in a row
+
+
+def open_redis(url: str, timeout: float) -> "redis.Redis":
+    """A client that fails at once or after `timeout` seconds: its own retries would cost seconds a command."""
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=20,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+    return redis.Redis(connection_pool=pool)
+
+
+class Memory:
+    """`read` and `remember` never raise and never take longer than the client's timeout; `failed` counts."""
+
+    def __init__(
+        self, client: "redis.Redis", *, ttl: float, failed: Callable[[], None], prefix: str = "gateway"
+    ) -> None:
+        self._client = client
+        self._ttl = round(ttl * 1000)
+        self._failed = failed
+        self._prefix = prefix
+        self._write = client.register_script(_WRITE)
+        self._failures = 0
+        self._away_until = 0.0
+
+    @property
+    def away(self) -> bool:
+        """True while Redis is left alone after a failure."""
+        return self._failures > 0
+
+    async def ping(self) -> bool:
+        """Ask Redis, whatever happened before."""
+        return await self._ask(lambda: cast(Awaitable[Any], self._client.ping())) is not None
+
+    async def read(
+        self, keys: Sequence[str], fingerprints: Sequence[str]
+    ) -> tuple[dict[str, Group], dict[str, Episode]]:
+        """What is remembered of these groups and fingerprints: one MGET. Nothing when Redis does not answer."""
+        names = [f"{self._prefix}:g:{k}" for k in keys] + [f"{self._prefix}:e:{f}" for f in fingerprints]
+        if not names or monotonic() < self._away_until:
+            return {}, {}
+        values = await self._ask(lambda: self._client.mget(names))
+        if values is None:
+            return {}, {}
+        split = len(keys)
+        try:
+            groups = {k: _group(v) for k, v in zip(keys, values[:split], strict=True) if v}
+            found = ((f, _episode(v)) for f, v in zip(fingerprints, values[split:], strict=True) if v)
+            episodes = {f: e for f, e in found if e is not None}
+        except (ValueError, KeyError, TypeError):
+            # Somebody else's value, or one of another release: as good as none.
+            return {}, {}
+        return groups, episodes
+
+    async def remember(self, groups: Iterable[Group], episodes: Iterable[tuple[Episode, int]]) -> None:
+        """Keep committed state for about a minute; an episode comes with the version of its group."""
+        values = [(f"{self._prefix}:g:{g.key}", g.version, to_json(asdict(g))) for g in groups]
+        values += [
+            (f"{self._prefix}:e:{e.fingerprint}", version, _pack(e) if e.firing else b"null") for e, version in episodes
+        ]
+        if not values or monotonic() < self._away_until:
+            return
+        arguments: list[Any] = [self._ttl]
+        for _, version, value in values:
+            arguments += [version, value]
+        await self._ask(lambda: self._write(keys=[name for name, _, _ in values], args=arguments))
+
+    async def _ask(self, call: Callable[[], Awaitable[Any]]) -> Any | None:
+        try:
+            answer = await call()
+        except (RedisError, OSError, TimeoutError) as error:
+            pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
+            self._failures += 1
+            self._away_until = monotonic() + pause
+            self._failed()
+            log.warning("redis does not answer; decisions come from Postgres", extra={"error": str(error)})
+            return None
+        if self._failures:
+            log.info("redis answers again")
+        self._failures = 0
+        return answer
+
+
+def _group(value: bytes) -> Group:
+    data = from_json(value.split(b" ", 1)[1])
+    for name in _GROUP_TIMES:
+        if data[name] is not None:
+            data[name] = datetime.fromisoformat(data[name])
+    for name in _GROUP_IDS:
+        if data[name] is not None:
+            data[name] = UUID(data[name])
+    return Group(**data)
+
+
+def _pack(episode: Episode) -> bytes:
+    names = (*_EPISODE_TIMES, *_EPISODE_IDS, *_EPISODE_TEXTS)
+    return to_json([getattr(episode, name) for name in names])
+
+
+_EPISODE_TEXTS = (
+    "alert_id",
+    "fingerprint",
+    "source",
+    "status",
+    "severity",
+    "route",
+    "group_key",
+    "group_labels",
+    "spent",
+    "count",
+    "action",
+    "reason",
+)
+
+
+def _episode(value: bytes) -> Episode | None:
+    data = from_json(value.split(b" ", 1)[1])
+    if data is None:  # It has ended: what it was is for Postgres to say.
+        return None
+    times, ids, texts = len(_EPISODE_TIMES), len(_EPISODE_IDS), len(_EPISODE_TEXTS)
+    if len(data) != times + ids + texts:
+        raise ValueError("a value of another release")
+    fields: dict[str, Any] = {n: datetime.fromisoformat(v) for n, v in zip(_EPISODE_TIMES, data, strict=False)}
+    fields |= {n: UUID(v) if v else None for n, v in zip(_EPISODE_IDS, data[times:], strict=False)}
+    fields |= dict(zip(_EPISODE_TEXTS, data[times + ids :], strict=True))
+    return Episode(labels={}, annotations={}, **fields)

@@ -1,0 +1,133 @@
+"""What a person or a script asks for: redrive, cancel, reset. Each in one transaction, each audited."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app import tables
+from app.clock import Clock
+from app.db import transaction
+from app.errors import Problem
+from app.outbox import store as outbox
+from app.policy.schema import Policy
+from app.triggers import store
+from app.triggers.ledger import LIVE, Ledger
+from app.triggers.state import Action, Group, Reason, TriggerState, Verdict, group_key
+
+_triggers = tables.triggers
+
+
+class Requests:
+    """Every method raises Problem: 404 unknown, 409 not in the state that the request needs, 422 wrong group."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        policy: Callable[[], Policy],
+        clock: Clock,
+        *,
+        new_id: Callable[[], UUID],
+        reorder: timedelta,
+        changed: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._clock = clock
+        self._new_id = new_id
+        self._reorder = reorder
+        self._changed = changed
+
+    async def redrive(self, trigger_id: UUID, caller: str) -> None:
+        """dead -> pending again. It passes its group like a fire: not beside another open trigger."""
+        now = self._clock.now()
+        async with transaction(self._engine) as conn:
+            trigger, group = await self._locked(conn, trigger_id)
+            if trigger["state"] != TriggerState.DEAD:
+                raise _conflict(f"only a dead trigger can be redriven; this one is {trigger['state']}", trigger)
+            if group.open_trigger is not None:
+                raise _conflict("its group has another open trigger", trigger, reason=Reason.IN_FLIGHT)
+            await outbox.redrive(conn, trigger_id, now)
+            values = {"state": "pending", "outcome": None, "ended_at": None, "detail": "redriven", "blocked": None}
+            await conn.execute(update(_triggers).where(_triggers.c.id == trigger_id).values(**values))
+            group.open_trigger = group.last_trigger = trigger_id
+            group.fired_at, group.accepted_at, group.ended_at, group.outcome, group.wake_at = (
+                now,
+                None,
+                None,
+                None,
+                None,
+            )
+            group.held_since = None
+            await store.save_groups(conn, [group])
+            await self._audit(conn, now, caller, "redrive", str(trigger_id), {})
+        self._changed()
+
+    async def cancel(self, trigger_id: UUID, caller: str) -> None:
+        """held -> cancelled; each alert behind it is told. What fired already is Airflow's to stop."""
+        ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
+        async with transaction(self._engine) as conn:
+            trigger, group = await self._locked(conn, trigger_id)
+            if trigger["state"] != TriggerState.HELD or group.open_trigger != trigger_id:
+                raise _conflict(f"only a held trigger can be cancelled; this one is {trigger['state']}", trigger)
+            await store.load_groups(conn, ledger, [group.key])
+            verdict = Verdict(Action.CANCEL, Reason.BY_REQUEST, None, trigger_id, f"cancelled by {caller}")
+            ledger.release_held(ledger.groups[group.key], verdict)
+            await store.save(conn, ledger)
+            await self._audit(conn, ledger.now, caller, "cancel", str(trigger_id), {})
+
+    async def reset(self, route_name: str, labels: Mapping[str, str], caller: str) -> Group:
+        """Clear a group's cooldown and backoff: what still fires is decided again at once."""
+        route = self._policy().route(route_name)
+        if route is None:
+            raise Problem(404, "not_found", f"the policy has no route named {route_name!r}")
+        if set(labels) != set(route.group_by):
+            raise Problem(422, "wrong_group", f"the group of this route has exactly the labels {list(route.group_by)}")
+        now = self._clock.now()
+        ordered = {name: labels[name] for name in route.group_by}
+        key = group_key(route.name, LIVE, ordered)
+        async with transaction(self._engine) as conn:
+            group = await store.lock_group(conn, key)
+            if group is None:
+                raise Problem(404, "not_found", "no alert of this group has been seen yet: there is nothing to reset")
+            group.reset_at, group.failures = now, 0
+            if group.open_trigger is None:
+                group.wake_at = now
+            await store.save_groups(conn, [group])
+            await self._audit(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
+        self._changed()
+        return group
+
+    async def _locked(self, conn: AsyncConnection, trigger_id: UUID) -> tuple[RowMapping, Group]:
+        """A trigger and its group, both locked, the group first."""
+        key = (
+            await conn.execute(select(_triggers.c.group_key).where(_triggers.c.id == trigger_id))
+        ).scalar_one_or_none()
+        group = await store.lock_group(conn, key) if key else None
+        if group is None:
+            raise Problem(404, "not_found", f"there is no trigger {trigger_id}")
+        locked = select(_triggers).where(_triggers.c.id == trigger_id).with_for_update()
+        return (await conn.execute(locked)).mappings().one(), group
+
+    async def _audit(
+        self, conn: AsyncConnection, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
+    ) -> None:
+        row = {
+            "id": self._new_id(),
+            "at": now,
+            "caller": caller,
+            "action": action,
+            "subject": subject,
+            "detail": detail,
+        }
+        await conn.execute(tables.audit.insert().values(**row))
+
+
+def _conflict(detail: str, trigger: RowMapping, reason: str | None = None) -> Problem:
+    problem = Problem(409, "wrong_state", detail, state=trigger["state"])
+    if reason is not None:
+        problem.members["reason"] = reason
+    return problem

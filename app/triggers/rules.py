@@ -1,0 +1,110 @@
+"""Does this alert start a DAG run? Pure: facts, policy and one `now` in, an action with its reason out.
+
+The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown (design, 6.3). The
+first two need no group and are found by the ledger.
+"""
+
+from datetime import datetime, timedelta
+
+from app.policy.schema import Route
+from app.triggers.state import DEAD, FAILED, GONE, LOST, Action, Episode, Group, Reason, Verdict
+
+_FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
+
+
+def decide(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict:
+    """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger."""
+    held = group.held
+    if held and now < (due := held_until(group, route)):
+        if alert.trigger_id == group.open_trigger:
+            return Verdict(_SUPPRESS, Reason.DUPLICATE, due, group.open_trigger, f"already held until {_at(due)}")
+        return Verdict(_HOLD, Reason.JOINED, due, group.open_trigger, f"joins the group held until {_at(due)}")
+    if group.open_trigger is not None and not held:
+        if alert.trigger_id == group.open_trigger:
+            return Verdict(_SUPPRESS, Reason.DUPLICATE, None, group.open_trigger, "its trigger is already under way")
+        return Verdict(
+            _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
+        )
+    clear = clear_at(group, route)
+    if clear is not None and now < clear:
+        return _cooling(group, alert, clear)
+    if not route.refire and alert.spent:
+        return Verdict(_SUPPRESS, Reason.DUPLICATE, None, alert.trigger_id, "it has had its retrain, and refire is off")
+    return _clear(group, alert, route, now)
+
+
+def _cooling(group: Group, alert: Episode, clear: datetime) -> Verdict:
+    if backing_off(group):
+        run = "trigger died" if group.outcome == DEAD else f"DAG run ended as {group.outcome}"
+        detail = f"the {run}, failure {group.failures} in a row: next not before {_at(clear)}"
+        return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
+    if alert.trigger_id is not None and alert.trigger_id == group.last_trigger:
+        detail = f"its trigger has fired; the group cools down until {_at(clear)}"
+        return Verdict(_SUPPRESS, Reason.DUPLICATE, clear, group.last_trigger, detail)
+    detail = f"the group has fired and cools down until {_at(clear)}"
+    return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
+
+
+def _clear(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict:
+    """Nothing stands in the way: fire, or wait for calm first."""
+    fired_before = alert.trigger_id is not None and alert.trigger_id != group.open_trigger
+    reason = Reason.STILL_FIRING if fired_before else Reason.NEW_ALERT
+    due = alert.firing_since + route.debounce
+    if not group.held and now < due:
+        return Verdict(_HOLD, Reason.DEBOUNCING, due, None, f"held until {_at(due)} to see whether it lasts")
+    detail = "the alert still fires after its cooldown" if fired_before else "a new alert fires"
+    return Verdict(_FIRE, reason, None, group.open_trigger, detail)
+
+
+def held_until(group: Group, route: Route) -> datetime:
+    """When the debounce of a held group ends: from the group's first alert, with the policy in force."""
+    if group.held_since is None:
+        raise ValueError(f"group {group.key} is not held")
+    return group.held_since + route.debounce
+
+
+def clear_at(group: Group, route: Route) -> datetime | None:
+    """Before this no new trigger of the group, unless one is open; None when nothing cools."""
+    if backing_off(group) and (group.outcome == DEAD or route.on_failure == "release"):
+        return _unless_reset(group, group.ended_at, backoff(group.failures, route))
+    starts = [t for t in (group.fired_at, group.accepted_at) if t is not None]
+    return _unless_reset(group, max(starts), route.cooldown) if starts else None
+
+
+def backing_off(group: Group) -> bool:
+    """True when the newest trigger did not bring a retrain."""
+    return group.outcome in (FAILED, LOST, GONE, DEAD)
+
+
+def backoff(failures: int, route: Route) -> timedelta:
+    """The pause after n failures in a row: doubled each time, at most the cooldown, so that a broken DAG is not
+    retried for ever at the same pace."""
+    if not route.failure_backoff:
+        return timedelta(0)
+    longest = max(route.cooldown, route.failure_backoff)
+    doublings = min(max(failures, 1) - 1, 40)  # beyond every cooldown, and short of what a timedelta can hold
+    return longest if longest / route.failure_backoff <= 2**doublings else route.failure_backoff * 2**doublings
+
+
+def wake_at(group: Group, route: Route) -> datetime | None:
+    """When the group must be looked at without a new notification; None: something else will touch it, or nothing can."""
+    if group.held:
+        return held_until(group, route)
+    if group.open_trigger is not None:
+        return None  # The follower or the relay sets it when the run ends.
+    return clear_at(group, route)
+
+
+def is_stale(alert: Episode, route: Route, now: datetime) -> bool:
+    """True when the alert has not been heard of for so long that it no longer counts as firing."""
+    return now - alert.last_seen_at > route.stale_after
+
+
+def _unless_reset(group: Group, start: datetime | None, pause: timedelta) -> datetime | None:
+    if start is None or (group.reset_at is not None and group.reset_at >= start):
+        return None
+    return start + pause
+
+
+def _at(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,28 @@
+"""What the routes of the trigger side need, in one value that bootstrap makes."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.clock import Clock
+from app.metrics import Metrics
+from app.policy.schema import Policy
+from app.tokens import Caller
+from app.triggers.batcher import Batcher
+from app.triggers.requests import Requests
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerServices:
+    """`timeout` in seconds: the longest a request waits for its commit. `limit` raises the problem 429."""
+
+    engine: AsyncEngine
+    batcher: Batcher
+    requests: Requests
+    policy: Callable[[], Policy]
+    clock: Clock
+    metrics: Metrics
+    limit: Callable[[Caller], Awaitable[None]]
+    max_alerts: int
+    timeout: float

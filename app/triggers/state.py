@@ -1,0 +1,167 @@
+"""The values that decisions are made from and lead to. Plain data: no I/O, no clock."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class Action(StrEnum):
+    FIRE = "fire"
+    HOLD = "hold"
+    SUPPRESS = "suppress"
+    CANCEL = "cancel"
+    IGNORE = "ignore"
+
+
+class Reason(StrEnum):
+    """Why. One enum for the answer, the column and the metric's label."""
+
+    NEW_ALERT = "new_alert"
+    STILL_FIRING = "still_firing"
+    DEBOUNCING = "debouncing"
+    JOINED = "joined"
+    DUPLICATE = "duplicate"
+    COOLDOWN = "cooldown"
+    IN_FLIGHT = "in_flight"
+    RESOLVED_WHILE_HELD = "resolved_while_held"
+    BY_REQUEST = "by_request"
+    NO_ROUTE = "no_route"
+    RESOLVED = "resolved"
+    INVALID = "invalid"
+
+
+class TriggerState(StrEnum):
+    HELD = "held"
+    PENDING = "pending"
+    SUBMITTED = "submitted"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+OPEN_STATES = (TriggerState.HELD, TriggerState.PENDING, TriggerState.SUBMITTED, TriggerState.RUNNING)
+
+#: How a trigger ended: the DAG run's state, or what became of it instead.
+SUCCESS, FAILED, LOST, GONE, DEAD = "success", "failed", "lost", "gone", "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the rules conclude of one alert at one moment."""
+
+    action: Action
+    reason: Reason
+    until: datetime | None = None
+    trigger_id: UUID | None = None
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Group:
+    """The facts of one (route, mode, group), as its row holds them."""
+
+    key: str
+    route: str
+    mode: str
+    labels: dict[str, str]
+    fired_at: datetime | None = None
+    accepted_at: datetime | None = None
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    failures: int = 0
+    reset_at: datetime | None = None
+    open_trigger: UUID | None = None
+    held_since: datetime | None = None
+    last_trigger: UUID | None = None
+    wake_at: datetime | None = None
+    version: int = 0
+    nonce: str = ""
+
+    @property
+    def held(self) -> bool:
+        return self.open_trigger is not None and self.held_since is not None
+
+
+@dataclass(slots=True)
+class Episode:
+    """One alert's row: a fingerprint from its first firing until it is resolved, goes stale or begins anew."""
+
+    id: UUID
+    alert_id: str
+    fingerprint: str
+    source: str
+    status: str
+    severity: str
+    starts_at: datetime
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    first_seen_at: datetime
+    last_seen_at: datetime
+    firing_since: datetime
+    route: str | None = None
+    group_key: str | None = None
+    group_labels: dict[str, str] = field(default_factory=dict)
+    ends_at: datetime | None = None
+    count: int = 0
+    closed_at: datetime | None = None
+    resolved_at: datetime | None = None
+    late_at: datetime | None = None
+    trigger_id: UUID | None = None
+    spent: bool = False
+    decision_id: UUID | None = None
+    decision_count: int = 0
+    # The newest decision's content: read beside the row, so that an unchanged one is counted and not written again.
+    action: str | None = None
+    reason: str | None = None
+    decided_trigger: UUID | None = None
+
+    @property
+    def firing(self) -> bool:
+        return self.closed_at is None
+
+
+@dataclass(slots=True)
+class NewTrigger:
+    """A trigger that a batch or a wake makes, holds or fires; `is_new` says whether its row is there already."""
+
+    id: UUID
+    group: Group
+    state: TriggerState
+    reason: Reason
+    is_new: bool
+    alerts: list[Episode] = field(default_factory=list)
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """One change of mind about one episode."""
+
+    id: UUID
+    alert: UUID | None
+    trigger_id: UUID | None
+    route: str | None
+    group_key: str | None
+    action: str
+    reason: str
+    until: datetime | None
+    detail: str
+    at: datetime
+
+
+def group_key(route: str, mode: str, labels: Mapping[str, str]) -> str:
+    """The key of a group: a hash, since labels may be longer than an index row."""
+    text = json.dumps([route, mode, sorted(labels.items())], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def as_json(value: Any) -> str:
+    """JSON text for a jsonb parameter, from dataclass fields that are datetimes and UUIDs as well."""
+    return json.dumps(value, default=str, ensure_ascii=False)

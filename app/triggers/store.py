@@ -1,0 +1,296 @@
+"""Reading a Ledger from Postgres under lock, and writing back what it changed. Every function takes the transaction.
+
+Locks are taken in one order: groups by key, then alerts by fingerprint. Many rows travel as one JSON parameter, so that
+the number of statements does not depend on the number of alerts.
+"""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Table, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.triggers import rules
+from app.triggers.conf import dag_call
+from app.triggers.ledger import Intent, Ledger
+from app.triggers.state import Episode, Group, NewTrigger, TriggerState, as_json
+
+#: Alerts of a group that are read to decide it as a whole. The rest of a larger group stays behind the same trigger.
+MATES = 200
+
+_GROUP_COLUMNS = [c.name for c in tables.groups.columns]
+_EPISODE_COLUMNS = [c.name for c in tables.alerts.columns]
+
+_LOCK_GROUPS = (
+    select(tables.groups)
+    .where(tables.groups.c.key == text("ANY(CAST(:keys AS text[]))"))
+    .order_by(tables.groups.c.key)
+    .with_for_update()
+)
+
+_WANTED = """
+    SELECT coalesce(
+        (SELECT id FROM alerts WHERE fingerprint = f AND closed_at IS NULL),
+        (SELECT id FROM alerts WHERE fingerprint = f ORDER BY id DESC LIMIT 1)
+    ) AS id FROM unnest(CAST(:fingerprints AS text[])) f
+    UNION
+    SELECT mate.id FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
+        SELECT id FROM alerts WHERE group_key = k AND (closed_at IS NULL OR late_at IS NOT NULL) ORDER BY id LIMIT :most
+    ) mate
+"""
+
+_wanted = text(_WANTED).columns(tables.alerts.c.id).cte("wanted")
+
+_LOCK_EPISODES = (
+    select(
+        tables.alerts,
+        tables.decisions.c.action,
+        tables.decisions.c.reason,
+        tables.decisions.c.trigger_id.label("decided_trigger"),
+    )
+    .join(_wanted, _wanted.c.id == tables.alerts.c.id)
+    .join(tables.decisions, tables.decisions.c.id == tables.alerts.c.decision_id)
+    .order_by(tables.alerts.c.fingerprint, tables.alerts.c.id)
+    .with_for_update(of=tables.alerts, key_share=True)
+)
+
+
+class MovedGroup(Exception):
+    """An open episode belongs to another group than the policy in force gives it: lock that one as well."""
+
+    def __init__(self, groups: dict[str, tuple[str, dict[str, str]]]) -> None:
+        super().__init__("an episode keeps the group that took it")
+        self.groups = groups  # key -> route, labels
+
+
+async def load(conn: AsyncConnection, ledger: Ledger, intents: Sequence[Intent], extra: dict[str, Any]) -> None:
+    """Lock and read what a batch may change. `extra`: groups learned from MovedGroup. Raises MovedGroup."""
+    wanted = {i.key: (i.route.name, i.labels) for i in intents if i.key is not None and i.route is not None} | extra
+    await _lock_groups(conn, ledger, wanted)
+    whole = [g.key for g in ledger.groups.values() if _may_act(g, ledger)]
+    await _lock_episodes(conn, ledger, sorted({i.alert.fingerprint for i in intents}), whole)
+    moved = {
+        e.group_key: (e.route, e.group_labels)
+        for e in ledger.latest.values()
+        if e.group_key is not None and e.group_key not in ledger.groups and e.route is not None
+    }
+    if moved:
+        raise MovedGroup(moved)
+
+
+async def load_groups(conn: AsyncConnection, ledger: Ledger, keys: Iterable[str]) -> None:
+    """Lock and read groups with their alerts, for a wake or the end of a run."""
+    for row in (await conn.execute(_LOCK_GROUPS, {"keys": sorted(keys)})).mappings():
+        ledger.take_group(Group(**row))
+    await _lock_episodes(conn, ledger, [], list(ledger.groups))
+
+
+async def lock_group(conn: AsyncConnection, key: str) -> Group | None:
+    """One group, locked until the transaction ends."""
+    row = (await conn.execute(_LOCK_GROUPS, {"keys": [key]})).mappings().one_or_none()
+    return Group(**row) if row else None
+
+
+async def _lock_groups(conn: AsyncConnection, ledger: Ledger, wanted: dict[str, tuple[str, dict[str, str]]]) -> None:
+    if not wanted:
+        return
+    keys = sorted(wanted)
+    rows = (await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings().all()
+    if len(rows) < len(keys):
+        known = {row["key"] for row in rows}
+        new = [_new_group(key, *wanted[key]) for key in keys if key not in known]
+        await insert(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
+        rows = (await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings().all()
+    for row in rows:
+        ledger.take_group(Group(**row))
+
+
+def _new_group(key: str, route: str, labels: dict[str, str]) -> dict[str, Any]:
+    return {
+        "key": key,
+        "route": route,
+        "mode": "live",
+        "labels": labels,
+        "failures": 0,
+        "version": 0,
+        "nonce": secrets.token_hex(4),
+    }
+
+
+def _may_act(group: Group, ledger: Ledger) -> bool:
+    """Only a held or a clear group may cancel or fire, and needs its other alerts for it."""
+    if group.held:
+        return True
+    route = ledger.policy.route(group.route)
+    clear = rules.clear_at(group, route) if route else None
+    return group.open_trigger is None and (clear is None or clear <= ledger.now)
+
+
+async def _lock_episodes(conn: AsyncConnection, ledger: Ledger, fingerprints: list[str], keys: list[str]) -> None:
+    parameters = {"fingerprints": fingerprints, "keys": keys, "most": MATES}
+    for row in (await conn.execute(_LOCK_EPISODES, parameters)).mappings():
+        ledger.take_episode(Episode(**row))
+
+
+async def save(conn: AsyncConnection, ledger: Ledger) -> None:
+    """Write everything the Ledger changed. Rows that make room (closed episodes, cancelled triggers) go first."""
+    await update(conn, tables.alerts, [_episode_row(e) for e in ledger.changed.values()], _EPISODE_COLUMNS[1:])
+    await insert(conn, tables.alerts, [_episode_row(e) for e in ledger.created.values()])
+    decisions = [
+        {
+            "id": d.id,
+            "alert": d.alert,
+            "trigger_id": d.trigger_id,
+            "route": d.route,
+            "group_key": d.group_key,
+            "action": d.action,
+            "reason": d.reason,
+            "until": d.until,
+            "detail": d.detail,
+            "policy": ledger.policy.hash,
+            "count": 1,
+            "first_at": d.at,
+            "last_at": d.at,
+        }
+        for d in ledger.decisions
+    ]
+    await insert(conn, tables.decisions, decisions)
+    ended = [{"id": i, "count": count, "last_at": at} for i, count, at in ledger.ended_decisions]
+    await update(conn, tables.decisions, ended, ["count", "last_at"])
+    await _save_triggers(conn, ledger)
+    await save_groups(conn, [ledger.groups[key] for key in sorted(ledger.changed_groups)])
+
+
+async def _save_triggers(conn: AsyncConnection, ledger: Ledger) -> None:
+    rows = [(t, _trigger_row(t, ledger)) for t in ledger.triggers.values()]
+    known = [row for t, row in rows if not t.is_new]
+    fired = [r for r in known if r["state"] == TriggerState.PENDING]
+    await update(conn, tables.triggers, [r for r in known if r not in fired], ["state", "detail", "ended_at"])
+    columns = ["state", "reason", "detail", "fired_at", "airflow", "dag_id", "dag_run_id", "conf", "run_timeout"]
+    await update(conn, tables.triggers, fired, [*columns, "on_failure", "policy"])
+    await insert(conn, tables.triggers, [row for t, row in rows if t.is_new])
+    await insert(conn, tables.outbox, [outbox_item(row, ledger.now) for t, row in rows if t.state == "pending"])
+
+
+def outbox_item(trigger: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """The item that carries a fired trigger to its Airflow. It has the trigger's id, so that there can be only one."""
+    return {
+        "id": trigger["id"],
+        "kind": "airflow.dag_run",
+        "target": f"airflow:{trigger['airflow']}",
+        "payload": {"trigger_id": trigger["id"], "route": trigger["route"]},
+        "state": "pending",
+        "detail": "",
+        "created_at": now,
+        "available_at": now,
+        "slot": False,
+        "ambiguous": False,
+        "attempts": 0,
+        "answered_seconds": 0,
+    }
+
+
+def _trigger_row(trigger: NewTrigger, ledger: Ledger) -> dict[str, Any]:
+    group, now = trigger.group, ledger.now
+    row: dict[str, Any] = {
+        "id": trigger.id,
+        "route": group.route,
+        "mode": group.mode,
+        "group_key": group.key,
+        "group_labels": group.labels,
+        "reason": trigger.reason,
+        "state": trigger.state,
+        "detail": trigger.detail,
+        "created_at": now,
+        "policy": ledger.policy.hash,
+        "ended_at": now if trigger.state is TriggerState.CANCELLED else None,
+    }
+    route = ledger.policy.route(group.route)
+    if route is None:  # Only a cancelled trigger can outlive its route, and its row is there already.
+        return row
+    call = dag_call(trigger, route)
+    row |= {"airflow": call.airflow, "dag_id": call.dag_id, "dag_run_id": call.dag_run_id}
+    row |= {"run_timeout": route.run_timeout.total_seconds(), "on_failure": route.on_failure}
+    if trigger.state is TriggerState.PENDING:
+        row |= {"fired_at": now, "conf": call.conf}
+    return row
+
+
+async def save_groups(conn: AsyncConnection, changed: list[Group]) -> None:
+    """Write groups under their next version."""
+    for group in changed:
+        group.version += 1
+        group.nonce = secrets.token_hex(4)
+    rows = [{name: getattr(group, name) for name in _GROUP_COLUMNS} for group in changed]
+    await update(conn, tables.groups, rows, _GROUP_COLUMNS[4:], key="key")
+
+
+def _episode_row(episode: Episode) -> dict[str, Any]:
+    return {name: getattr(episode, name) for name in _EPISODE_COLUMNS}
+
+
+async def insert(conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], conflict: str = "") -> None:
+    """INSERT all rows in one statement. The rows share their columns; what they leave out is NULL."""
+    if not rows:
+        return
+    columns = ", ".join(f'"{name}"' for name in rows[0])
+    values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb))"
+    statement = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {values} {conflict}"
+    await conn.execute(text(statement), {"rows": as_json(rows)})
+
+
+async def update(
+    conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], columns: Sequence[str], key: str = "id"
+) -> None:
+    """UPDATE the columns of all rows, found by their key, in one statement."""
+    if not rows:
+        return
+    sets = ", ".join(f'"{name}" = v."{name}"' for name in columns)
+    values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb)) v"
+    statement = f"UPDATE {table.name} SET {sets} FROM {values} WHERE {table.name}.{key} = v.{key}"
+    await conn.execute(text(statement), {"rows": as_json(rows)})
+
+
+_COUNT_REPEATS = text("""
+    WITH v AS (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:decisions AS uuid[]), CAST(:times AS bigint[]))
+        AS v(id, decision_id, times)
+    ), locked AS (
+        SELECT a.id, v.times FROM alerts a JOIN v ON v.id = a.id AND v.decision_id = a.decision_id
+        WHERE a.closed_at IS NULL ORDER BY a.fingerprint FOR NO KEY UPDATE OF a
+    ), counted AS (
+        UPDATE alerts a SET count = a.count + l.times, decision_count = a.decision_count + l.times, last_seen_at = :now
+        FROM locked l WHERE a.id = l.id RETURNING a.id
+    )
+    SELECT (SELECT count(*) FROM counted), (
+        SELECT count(*) FROM groups g
+        JOIN unnest(CAST(:keys AS text[]), CAST(:versions AS bigint[]), CAST(:nonces AS text[])) AS m(key, version, nonce)
+        ON g.key = m.key AND g.version = m.version AND g.nonce = m.nonce
+    )
+""")
+
+
+async def count_repeats(
+    conn: AsyncConnection, repeats: list[tuple[UUID, UUID, int]], groups: list[Group], now: datetime
+) -> bool:
+    """Count repeats that were decided from memory: (episode, decision, times). False when memory was not up to date
+    (an episode closed or decided otherwise, a group of another version): then the transaction must be rolled back."""
+    counted, fresh = (
+        await conn.execute(
+            _COUNT_REPEATS,
+            {
+                "ids": [r[0] for r in repeats],
+                "decisions": [r[1] for r in repeats],
+                "times": [r[2] for r in repeats],
+                "now": now,
+                "keys": [g.key for g in groups],
+                "versions": [g.version for g in groups],
+                "nonces": [g.nonce for g in groups],
+            },
+        )
+    ).one()
+    return bool(counted == len(repeats) and fresh == len(groups))

@@ -1,0 +1,64 @@
+"""Groups that are due: the end of a debounce, of a cooldown, of a backoff or of a run decides without a notification."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.clock import Clock
+from app.db import transaction
+from app.metrics import Metrics
+from app.policy.schema import Policy
+from app.triggers import store
+from app.triggers.ledger import Ledger
+from app.triggers.memory import Memory
+
+# A group that another replica or a batch has locked is being decided there.
+_DUE = text("SELECT key FROM groups WHERE wake_at <= :now ORDER BY key LIMIT :most FOR UPDATE SKIP LOCKED")
+
+_ROUND = 20
+
+
+class Waker:
+    """`step()` decides the groups that are due."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        memory: Memory,
+        policy: Callable[[], Policy],
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        new_id: Callable[[], UUID],
+        reorder: timedelta,
+        fired: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._memory = memory
+        self._policy = policy
+        self._clock = clock
+        self._metrics = metrics
+        self._new_id = new_id
+        self._reorder = reorder
+        self._fired = fired
+
+    async def step(self) -> bool:
+        """One round in one transaction. True when more may be due."""
+        ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
+        async with transaction(self._engine) as conn:
+            keys = [row.key for row in await conn.execute(_DUE, {"now": ledger.now, "most": _ROUND})]
+            if not keys:
+                return False
+            await store.load_groups(conn, ledger, keys)
+            for key in keys:
+                ledger.wake(key)
+            await store.save(conn, ledger)
+        self._metrics.decided((d.route, d.action, d.reason) for d in ledger.decisions)
+        if any(t.state == "pending" for t in ledger.triggers.values()):
+            self._fired()
+        episodes = [(e, ledger.groups[e.group_key].version) for e in ledger.latest.values() if e.group_key]
+        await self._memory.remember(ledger.groups.values(), episodes)
+        return len(keys) == _ROUND

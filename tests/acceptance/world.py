@@ -1,0 +1,191 @@
+"""The whole gateway in this process: real Postgres and Valkey, a fake Airflow, and a clock that the test moves.
+
+    async with World(servers, database, POLICY) as world:
+        await world.push(alert("ModelAccuracyLow", model="churn"))     # what Alertmanager would post
+        await world.pass_by(minutes=10)                                # time passes, the loops run until nothing is due
+        assert len(world.airflow.posts) == 1
+
+Loops never run by themselves: `settle()` steps them until nothing is due. `replicas` gateways share the servers; `push(...,
+to=1)` posts to the second.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import mkdtemp
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from pydantic import SecretStr
+
+from app.bootstrap import Services, Urls, open_services
+from app.http import open_http
+from app.main import create_app
+from app.policy.load import parse_policy
+from app.settings import read_settings
+from tests.fakes.airflow import FakeAirflow
+from tests.fakes.clock import ManualClock
+from tests.servers import TestServers
+
+ZERO = "0001-01-01T00:00:00Z"
+
+POLICY = """
+version: 1
+airflow:
+  - {name: default, url: "http://airflow.test:8080", auth: {username: gateway, password: gateway}}
+routes:
+  - name: accuracy
+    match: ['alertname="ModelAccuracyLow"']
+    group_by: [model]
+    cooldown: 24h
+    failure_backoff: 30m
+    dag: {id: retrain_model}
+"""
+
+
+@dataclass(frozen=True)
+class FakeAlert:
+    """One alert as an Alertmanager tells it. `resolved(at)` is its end, `moved(by)` another replica's view of it."""
+
+    labels: Mapping[str, str]
+    starts_at: datetime
+    ends_at: datetime | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "status": "resolved" if self.ends_at else "firing",
+            "labels": dict(self.labels),
+            "annotations": dict(self.annotations),
+            "startsAt": self.starts_at.isoformat(),
+            "endsAt": self.ends_at.isoformat() if self.ends_at else ZERO,
+            "generatorURL": "http://prometheus.test/graph",
+            "fingerprint": f"{abs(hash(tuple(sorted(self.labels.items())))):016x}"[:16],
+        }
+
+    def resolved(self, at: datetime) -> "FakeAlert":
+        return FakeAlert(self.labels, self.starts_at, at, self.annotations)
+
+    def moved(self, by: timedelta) -> "FakeAlert":
+        return FakeAlert(self.labels, self.starts_at + by, self.ends_at, self.annotations)
+
+
+class World:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        servers: TestServers,
+        database: str,
+        policy: str = POLICY,
+        *,
+        replicas: int = 1,
+        airflow: FakeAirflow | None = None,
+        clock: ManualClock | None = None,
+        **settings: Any,
+    ) -> None:
+        self.clock = clock or ManualClock()
+        self.airflow = airflow or FakeAirflow(self.clock, auto_finish=timedelta(minutes=20))
+        self.airflow.users["gateway"] = "gateway"
+        self.database = database
+        self._servers = servers
+        self._policy = policy
+        self._replicas = replicas
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._data = Path(mkdtemp())
+        self.services: list[Services] = []
+        self.clients: list[httpx.AsyncClient] = []
+
+    async def __aenter__(self) -> Self:
+        for _ in range(self._replicas):
+            await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def start(self, policy: str | None = None) -> Services:
+        """One more replica; with another policy it is as if the file had been changed and the gateway restarted."""
+        settings = read_settings(
+            data_dir=self._data,
+            database_url=SecretStr(self.database),
+            redis_url=SecretStr(self._servers.valkey.url),
+            **self._settings,
+        )
+        parsed = parse_policy(policy or self._policy, "policy.yaml", {})
+        urls = Urls(self.database, self._servers.valkey.url)
+
+        @asynccontextmanager
+        async def opened() -> Any:
+            http = open_http(transport=self.airflow.transport())
+            async with open_services(settings, parsed, urls, clock=self.clock, http=http) as services:
+                self.services.append(services)
+                yield services
+            await http.aclose()
+
+        app = create_app(settings, opened, worker=False)
+        await self._stack.enter_async_context(app.router.lifespan_context(app))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        client = httpx.AsyncClient(transport=transport, base_url="http://gateway.test")
+        self.clients.append(await self._stack.enter_async_context(client))
+        return self.services[-1]
+
+    # What monitors and people do.
+
+    def alert(self, name: str = "ModelAccuracyLow", *, ago: timedelta = timedelta(0), **labels: str) -> FakeAlert:
+        """An alert that began now, or `ago`."""
+        return FakeAlert({"alertname": name, "severity": "critical", **labels}, self.clock.now() - ago)
+
+    async def post(self, path: str, body: Any, *, to: int = 0) -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.clients[to].post(path, content=content, headers={"Content-Type": "application/json"})
+
+    async def push(self, *alerts: FakeAlert, to: int = 0) -> list[dict[str, Any]]:
+        """One notification of Alertmanager with these alerts; the decisions on them."""
+        body = {"version": "4", "status": "firing", "alerts": [a.body() for a in alerts], "groupKey": secrets.token_hex(4)}
+        answer = await self.post("/api/v1/webhooks/alertmanager", body, to=to)
+        assert answer.status_code == 202, answer.text
+        decisions: list[dict[str, Any]] = answer.json()["decisions"]
+        return decisions
+
+    async def get(self, path: str, *, to: int = 0, **params: Any) -> Any:
+        answer = await self.clients[to].get(path, params=params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def triggers(self, **params: Any) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = (await self.get("/api/v1/triggers", limit=1000, **params))["items"]
+        return items
+
+    # Time.
+
+    async def settle(self) -> None:
+        """Step every loop of every replica until nothing is due at this moment."""
+        for _ in range(1000):
+            steps = [step for s in self.services for step in (s.waker.step, s.relay.step, s.follower.step)]
+            if not any([await step() for step in steps]):
+                return
+        raise AssertionError("the loops never came to rest")
+
+    async def pass_by(self, *, steps: int = 1, **time: float) -> None:
+        """Let time pass, in `steps` equal parts, and the loops run after each."""
+        for _ in range(steps):
+            self.clock.pass_by(timedelta(**time) / steps)
+            await self.settle()
+
+
+def reasons(decisions: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(action, reason) of each."""
+    return [(d["action"], d["reason"]) for d in decisions]
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
