@@ -175,6 +175,16 @@ def test_it_starts_and_starts_again_as_this_user(uid: int, open_path: Path) -> N
         assert read(second.postgres, second.valkey) == ("kept", "kept")
 
 
+@pytest.mark.parametrize("name", ["blank '$HOME; # ümläut", 'back\\slash "quoted"'])
+def test_the_data_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    with start_test_servers(tmp_path / name / "data") as servers:
+        write(servers.postgres.url, servers.valkey.url, "kept")
+        assert read(servers.postgres.url, servers.valkey.url) == ("kept", "kept")
+        (tmp_path / "link").symlink_to(tmp_path / name)
+        with start_test_servers(tmp_path / "link" / "data") as same:
+            assert same.postgres.url == servers.postgres.url
+
+
 @pytest.mark.parametrize("mode", [0o755, 0o700], ids=["below an open directory", "below a closed one"])
 @pytest.mark.parametrize("server", ["postgres", "valkey"])
 def test_a_server_has_no_more_rights_than_it_needs(open_path: Path, server: str, mode: int) -> None:

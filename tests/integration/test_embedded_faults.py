@@ -1,7 +1,6 @@
 """The embedded servers after kill -9, beside other programs, and where they cannot run."""
 
 import os
-import re
 import shutil
 import signal
 import socket
@@ -12,8 +11,9 @@ from typing import ClassVar
 
 import pytest
 
-from app.embedded import Postgres, Valkey, start_postgres, start_valkey
+from app.embedded import Postgres, Valkey, start_valkey
 from app.embedded.directory import MAX_LOG_BYTES, NOBODY
+from app.embedded.processes import wait_for
 from app.errors import UsageError
 from tests.integration.gateways import ROOT, Gateway, ask, has_ended, kill, ordinary_users, pid_of, read, write
 from tests.servers import start_test_servers
@@ -58,11 +58,13 @@ def listener() -> Iterator[Callable[[int], None]]:
 # After kill -9.
 
 
-@pytest.mark.parametrize("uid", ordinary_users())
 @pytest.mark.parametrize(
-    "killed",
-    [("gateway",), ("postgres",), ("valkey",), SERVERS, ("gateway", *SERVERS), (*SERVERS, "gateway")],
-    ids=" and ".join,
+    ("killed", "uid"),
+    [
+        pytest.param(killed, uid, id=f"{' and '.join(killed)} as {uid}")
+        for killed in (("gateway",), ("postgres",), ("valkey",), ("gateway", *SERVERS), (*SERVERS, "gateway"))
+        for uid in (ordinary_users() if len(killed) == 3 else ordinary_users()[-1:])
+    ],
 )
 def test_whatever_was_killed_the_next_start_goes_on_from_the_same_data(
     data: Path, killed: tuple[str, ...], uid: int
@@ -102,6 +104,40 @@ def test_a_server_that_died_under_us_comes_back_on_the_same_port(data: Path, ser
         assert daemon.access == before
         assert not daemon.ensure_running()
         assert read(servers.postgres.url, servers.valkey.url) == ("kept", "kept")
+
+
+def test_the_last_children_of_a_killed_postgres_are_waited_for(data: Path) -> None:
+    with start_test_servers(data) as servers:
+        busy = subprocess.Popen(
+            [
+                servers.postgres._program("psql"),
+                servers.postgres.url,
+                "-c",
+                "SELECT sum(i) FROM generate_series(1, 4e6) i",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        count = "SELECT nullif(count(*), 0) FROM pg_stat_activity WHERE query LIKE 'SELECT sum%'"
+        assert wait_for(lambda: ask(servers.postgres.url, count), 10.0)
+        kill(pid_of(data, "postgres"))
+        assert servers.postgres.ensure_running()
+        assert busy.poll() is not None, "two generations on one directory would destroy it"
+        assert ask(servers.postgres.url, "SELECT 1") == 1
+
+
+def test_a_server_that_another_process_moved_is_not_mistaken_for_a_dead_one(
+    data: Path, listener: Callable[[int], None]
+) -> None:
+    first = start_valkey(data)
+    kill(pid_of(data, "valkey"))
+    listener(first.access.port)
+    second = start_valkey(data)
+    with pytest.raises(UsageError, match="started again on another port: start this process again too"):
+        first.ensure_running()
+    first.stop()
+    assert second._answers()
+    second.stop()
 
 
 def test_a_server_that_died_does_not_come_back_on_another_port(data: Path, listener: Callable[[int], None]) -> None:
@@ -174,6 +210,15 @@ def test_a_lost_or_broken_password_file_costs_no_data(used: Path, content: str |
         assert read(servers.postgres.url, servers.valkey.url) == ("kept", "kept")
 
 
+@pytest.mark.parametrize("file", ["*.manifest", "*.base.rdb"])
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_a_broken_part_of_the_append_only_file_does_not_keep_valkey_down(used: Path, file: str, content: bytes) -> None:
+    (found,) = used.glob(f"valkey/appendonlydir/{file}")
+    found.write_bytes(content)
+    with start_test_servers(used) as servers:
+        assert read(servers.postgres.url, servers.valkey.url)[0] == "kept"
+
+
 @pytest.mark.parametrize(
     ("tail", "kept"),
     [(b"*3\r\n$3\r\nSET\r\n$4\r\nke", "kept"), (b"damaged\r\n*1\r\n$4\r\nPING\r\n", None)],
@@ -230,75 +275,6 @@ def test_two_directories_do_not_meet(used: Path, tmp_path: Path) -> None:
         with start_test_servers(tmp_path / "other") as others:
             assert others.postgres.access.port != servers.postgres.access.port
             assert ask(others.postgres.url, "SELECT to_regclass('kept')") is None
-
-
-# Where they cannot run.
-
-
-def test_a_cluster_of_another_major_version_is_left_alone(used: Path) -> None:
-    (used / "postgres" / "PG_VERSION").write_text("17\n")
-    with pytest.raises(UsageError, match=r"made by PostgreSQL 17 and this gateway brings 18: .*pg_dump"):
-        start_postgres(used)
-
-
-def test_files_that_are_not_postgres_own_are_left_alone(data: Path) -> None:
-    (data / "postgres").mkdir(parents=True)
-    (data / "postgres" / "letter.txt").write_text("dear")
-    with pytest.raises(UsageError, match="holds files that are not PostgreSQL's"):
-        start_postgres(data)
-    assert (data / "postgres" / "letter.txt").read_text() == "dear"
-
-
-@pytest.mark.parametrize("start", [start_postgres, start_valkey])
-@pytest.mark.parametrize("place", ["file", "file/data", "/proc/gateway"])
-def test_a_place_where_no_directory_can_be_is_told(
-    tmp_path: Path, place: str, start: Callable[[Path], Postgres | Valkey]
-) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="GATEWAY_DATA_DIR"):
-        start(tmp_path / place)
-
-
-def test_a_directory_of_another_user_is_told(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "postgres").symlink_to("/usr")  # It is root's, and an ordinary user is not.
-    uid = ordinary_users()[-1]
-    os.chown(tmp_path, uid, -1)
-    os.chown(tmp_path / "data", uid, -1)
-    refusal = Gateway(tmp_path / "data", uid).begin().refusal()
-    assert re.search(r"belongs to the user with id 0: run the gateway as that user, or set GATEWAY_DATA_DIR", refusal)
-
-
-class FailingValkey(Valkey):
-    """A server that says something and ends."""
-
-    words: ClassVar[str] = ""
-
-    def _command(self) -> list[str]:
-        return ["/bin/sh", "-c", f"echo first; echo '{self.words}'; exit 1", self._marker()]
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ("FATAL: could not write: No space left on device", r"^No space is left on the disk of /\S+: free some"),
-        (
-            "FATAL: out of luck",
-            r"^The embedded Valkey cannot run in .* or set GATEWAY_REDIS_URL .*\n  first\n  FATAL: out",
-        ),
-        ("", r"\n  first"),
-    ],
-    ids=["disk full", "its last words", "few words"],
-)
-def test_a_server_that_ends_at_once_is_told_with_its_last_words(data: Path, words: str, told: str) -> None:
-    kind = type("Failing", (FailingValkey,), {"words": words})
-    with pytest.raises(UsageError, match=told):
-        kind(data).start()
-
-
-def test_what_has_not_been_started_has_no_url(data: Path) -> None:
-    with pytest.raises(UsageError, match="has not been started"):
-        _ = Postgres(data).url
 
 
 def test_a_log_that_has_grown_too_big_is_emptied_at_a_start(used: Path) -> None:
