@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -104,6 +104,36 @@ def read_policy(settings: Settings) -> Policy:
     return load_policy(path)
 
 
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What every part is built on."""
+
+    settings: Settings
+    policy: Policy
+    clock: Clock
+    engine: AsyncEngine
+    intake_engine: AsyncEngine
+    memory: Memory
+    tokens: Tokens
+    metrics: Metrics
+    limiter: RateLimit
+    http: Http
+    bells: dict[str, Loop]  # filled when the loops are built: they and what wakes them need each other
+
+    @property
+    def reorder(self) -> timedelta:
+        return timedelta(seconds=self.settings.reorder_window)
+
+    def current(self) -> Policy:
+        return self.policy
+
+    def ring(self, *names: str) -> None:
+        """Wake loops of this process. Others find the work by polling."""
+        for name in names:
+            if name in self.bells:
+                self.bells[name].wake()
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings,
@@ -118,6 +148,9 @@ async def open_services(
     async with AsyncExitStack() as stack:
         engine = open_engine(urls.database)
         stack.push_async_callback(engine.dispose)
+        # Intake has connections of its own: no list and no delivery can keep an alert from being written.
+        intake_engine = open_engine(urls.database, pool_size=2)
+        stack.push_async_callback(intake_engine.dispose)
         if clock is None:
             clock = SystemClock()
             await clock.synchronise(lambda: database_now(engine))
@@ -128,111 +161,53 @@ async def open_services(
             stack.push_async_callback(http.aclose)
         metrics = Metrics()
         metrics.policy_info.labels(policy.hash).set(1)
-        tokens = Tokens(settings.tokens_path, clock, loopback=is_loopback(settings.host))
-        memory = Memory(redis, ttl=settings.memory_ttl, failed=metrics.redis_failures.labels("memory").inc)
-        limiter = RateLimit(
-            redis,
-            settings.rate_limit,
-            on_unlimited=metrics.redis_failures.labels("rate_limit").inc,
-            timeout=settings.redis_timeout,
+        base = _Base(
+            settings=settings,
+            policy=policy,
+            clock=clock,
+            engine=engine,
+            intake_engine=intake_engine,
+            memory=Memory(redis, ttl=settings.memory_ttl, failed=metrics.redis_failures.labels("memory").inc),
+            tokens=Tokens(settings.tokens_path, clock, loopback=is_loopback(settings.host)),
+            metrics=metrics,
+            limiter=RateLimit(
+                redis,
+                settings.rate_limit,
+                on_unlimited=metrics.redis_failures.labels("rate_limit").inc,
+                timeout=settings.redis_timeout,
+            ),
+            http=http,
+            bells={},
         )
-        yield _assemble(settings, policy, clock, engine, memory, tokens, metrics, limiter, http)
+        yield _assemble(base)
 
 
-def _assemble(
-    settings: Settings,
-    policy: Policy,
-    clock: Clock,
-    engine: AsyncEngine,
-    memory: Memory,
-    tokens: Tokens,
-    metrics: Metrics,
-    limiter: RateLimit,
-    http: Http,
-) -> Services:
-    """The trigger side. One straight line on purpose: to split it would hide what depends on what."""
-
-    def current() -> Policy:
-        return policy
-
-    airflows = {a.name: AirflowClient(http, a.url, _auth(a), clock) for a in policy.airflow}
-    caps = {f"airflow:{a.name}": a.max_parallel for a in policy.airflow}
-    reorder = timedelta(seconds=settings.reorder_window)
-    bells: dict[str, Loop] = {}
-
-    def ring(*names: str) -> None:
-        for name in names:
-            if name in bells:
-                bells[name].wake()
-
-    intake = Intake(
-        engine,
-        memory,
-        current,
-        clock,
-        metrics,
+def _assemble(base: _Base) -> Services:
+    intake = _intake(base)
+    batcher = Batcher(intake.commit, max_queue=base.settings.intake_queue)
+    waker = Waker(
+        base.engine,
+        base.memory,
+        base.current,
+        base.clock,
+        base.metrics,
         new_id=uuid7,
-        reorder=reorder,
-        fired=lambda: ring("relay"),
-        limits=quarantine.Limits(settings.quarantine_rows, settings.quarantine_body),
+        reorder=base.reorder,
+        fired=lambda: base.ring("relay"),
     )
-    batcher = Batcher(intake.commit, max_queue=settings.intake_queue)
-    waker = Waker(engine, memory, current, clock, metrics, new_id=uuid7, reorder=reorder, fired=lambda: ring("relay"))
-    endings = Endings(current, metrics, ended=lambda: ring("relay", "waker"))
-    follower = Follower(
-        engine,
-        clock,
-        lambda: airflows,
-        endings,
-        interval=settings.follow_interval,
-        parallel=settings.delivery_parallel,
-        succeeded=lambda route, at: metrics.last_success.labels(route).set(at.timestamp()),
-    )
-    delivery = Delivery(
-        engine,
-        lambda: airflows,
-        endings,
-        paused_retry=settings.paused_retry,
-        follow=lambda: ring("follower"),
-        follow_interval=settings.follow_interval,
-    )
-    relay = Relay(
-        engine,
-        clock,
-        {"airflow.dag_run": Destination(delivery.deliver, delivery.settled, delivery.after)},
-        _limits(settings, caps),
-        metrics,
-        uuid7,
-    )
-    requests = Requests(engine, current, clock, new_id=uuid7, reorder=reorder, changed=lambda: ring("relay", "waker"))
-    gauges = Gauges(engine, clock, metrics)
-    loops = _loops(engine, clock, waker, relay, follower, gauges, settings)
-    bells |= {loop.name: loop for loop in loops}
-
-    async def limit(caller: Caller) -> None:
-        if not tokens.is_open:
-            await limiter.check(caller.name, clock.now())
-
-    services = TriggerServices(
-        engine=engine,
-        batcher=batcher,
-        requests=requests,
-        policy=current,
-        clock=clock,
-        metrics=metrics,
-        limit=limit,
-        max_alerts=settings.max_alerts,
-        timeout=settings.intake_timeout,
-    )
+    relay, follower = _airflow(base)
+    gauges = Gauges(base.engine, base.clock, base.metrics)
+    loops = _loops(base, waker, relay, follower, gauges)
+    base.bells.update({loop.name: loop for loop in loops})
     return Services(
-        settings=settings,
-        policy=policy,
-        clock=clock,
-        engine=engine,
-        memory=memory,
-        tokens=tokens,
-        metrics=metrics,
-        triggers=services,
+        settings=base.settings,
+        policy=base.policy,
+        clock=base.clock,
+        engine=base.engine,
+        memory=base.memory,
+        tokens=base.tokens,
+        metrics=base.metrics,
+        triggers=_requests(base, batcher),
         batcher=batcher,
         intake=intake,
         waker=waker,
@@ -243,28 +218,86 @@ def _assemble(
     )
 
 
-def _limits(settings: Settings, caps: Mapping[str, int | None]) -> Limits:
-    return Limits(
+def _intake(base: _Base) -> Intake:
+    return Intake(
+        base.intake_engine,
+        base.memory,
+        base.current,
+        base.clock,
+        base.metrics,
+        new_id=uuid7,
+        reorder=base.reorder,
+        fired=lambda: base.ring("relay"),
+        limits=quarantine.Limits(base.settings.quarantine_rows, base.settings.quarantine_body),
+    )
+
+
+def _airflow(base: _Base) -> tuple[Relay, Follower]:
+    """The way to Airflow and the eyes on it."""
+    settings, metrics = base.settings, base.metrics
+    airflows = {a.name: AirflowClient(base.http, a.url, _auth(a), base.clock) for a in base.policy.airflow}
+    caps = {f"airflow:{a.name}": a.max_parallel for a in base.policy.airflow}
+    endings = Endings(base.current, metrics, ended=lambda: base.ring("relay", "waker"))
+    delivery = Delivery(
+        base.engine,
+        lambda: airflows,
+        endings,
+        paused_retry=settings.paused_retry,
+        follow=lambda: base.ring("follower"),
+        follow_interval=settings.follow_interval,
+    )
+    limits = Limits(
         deadline=settings.delivery_deadline,
         attempt=settings.delivery_timeout,
         retry_max=settings.retry_max,
         parallel=settings.delivery_parallel,
         cap=caps.get,
     )
+    destinations = {"airflow.dag_run": Destination(delivery.deliver, delivery.settled, delivery.after)}
+    relay = Relay(base.engine, base.clock, destinations, limits, metrics, uuid7)
+    follower = Follower(
+        base.engine,
+        base.clock,
+        lambda: airflows,
+        endings,
+        interval=settings.follow_interval,
+        parallel=settings.delivery_parallel,
+        succeeded=lambda route, at: metrics.last_success.labels(route).set(at.timestamp()),
+    )
+    return relay, follower
 
 
-def _loops(
-    engine: AsyncEngine,
-    clock: Clock,
-    waker: Waker,
-    relay: Relay,
-    follower: Follower,
-    gauges: Gauges,
-    settings: Settings,
-) -> tuple[Loop, ...]:
+def _requests(base: _Base, batcher: Batcher) -> TriggerServices:
+    async def limit(caller: Caller) -> None:
+        if not base.tokens.is_open:
+            await base.limiter.check(caller.name, base.clock.now())
+
+    return TriggerServices(
+        engine=base.engine,
+        batcher=batcher,
+        requests=Requests(
+            base.engine,
+            base.current,
+            base.clock,
+            new_id=uuid7,
+            reorder=base.reorder,
+            changed=lambda: base.ring("relay", "waker"),
+        ),
+        policy=base.current,
+        clock=base.clock,
+        metrics=base.metrics,
+        limit=limit,
+        max_alerts=base.settings.max_alerts,
+        timeout=base.settings.intake_timeout,
+    )
+
+
+def _loops(base: _Base, waker: Waker, relay: Relay, follower: Follower, gauges: Gauges) -> tuple[Loop, ...]:
+    clock, settings = base.clock, base.settings
+
     async def synchronise() -> bool:
         if isinstance(clock, SystemClock):
-            await clock.synchronise(lambda: database_now(engine))
+            await clock.synchronise(lambda: database_now(base.engine))
         return False
 
     # A step of the relay or the follower may wait for Airflow; longer than twice its time limit is stuck.

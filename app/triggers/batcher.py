@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.alerts.model import Alert, Bad
+from app.clock import monotonic
 from app.errors import NotDurable
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,11 @@ class Batcher:
         self._waiting: deque[Job] = deque()
         self._queued = 0
         self._arrived = asyncio.Event()
+        self._turn = monotonic()
+
+    def stuck(self, patience: float = 30.0) -> bool:
+        """True when alerts wait and no batch has come to its end for `patience` seconds."""
+        return bool(self._waiting) and monotonic() - self._turn > patience
 
     async def submit(self, job: Job, within: float) -> list[Any]:
         """Answers of the job's alerts in order, once they are durable.
@@ -57,6 +63,7 @@ class Batcher:
             while True:
                 await self._arrived.wait()
                 self._arrived.clear()
+                self._turn = monotonic()
                 while self._waiting:
                     await self._write(self._next())
         finally:
@@ -78,6 +85,7 @@ class Batcher:
     async def _write(self, jobs: list[Job]) -> None:
         if not jobs:
             return
+        self._turn = monotonic()
         try:
             answers = await self._commit(jobs)
         except Exception as error:

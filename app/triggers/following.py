@@ -5,10 +5,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import RowMapping, update
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
 from app.airflow.client import AirflowClient, DagRun
@@ -35,9 +34,10 @@ _DUE = rows_of(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What one read showed: the run, or that it is gone (None)."""
+    """What one read showed: the run, or that it is gone (None); `paused`: it is queued and its DAG is paused."""
 
     run: DagRun | None
+    paused: bool = False
 
 
 class Follower:
@@ -87,45 +87,53 @@ class Follower:
         await self._write(trigger, seen, self._clock.now())
 
     async def _end_queued(self, client: AirflowClient, trigger: RowMapping, seen: _Seen) -> _Seen:
-        """A run that has not even begun by its run_timeout must not begin later, beside a newer one."""
-        if seen.run is None or seen.run.state != "queued" or not _overdue(trigger, self._clock.now()):
+        """A run that has not even begun by its run_timeout must not begin later, beside a newer one. Before that, one
+        that stays queued may have had its DAG paused behind it: that is found and named."""
+        if seen.run is None or seen.run.state != "queued":
             return seen
+        if not _overdue(trigger, self._clock.now()):
+            return _Seen(seen.run, await self._is_paused(client, trigger))
         log.warning(
             "a DAG run is still queued after its run_timeout: failing it", extra={"trigger_id": str(trigger["id"])}
         )
         return _Seen(await client.fail_run(trigger["dag_id"], trigger["dag_run_id"]))
 
-    async def _write(self, trigger: RowMapping, seen: _Seen, now: datetime) -> None:
-        run, trigger_id = seen.run, trigger["id"]
-        ended: tuple[str, str] | None = None
-        async with transaction(self._engine) as conn:
-            if run is None:
-                detail = "Airflow no longer has the DAG run: somebody deleted it"
-                if await self._endings.end(conn, trigger_id, GONE, None, detail, now):
-                    ended = (GONE, detail)
-            elif run.state == "success":
-                detail = "the DAG run succeeded"
-                if await self._endings.end(conn, trigger_id, SUCCESS, run.state, detail, now):
-                    ended = (SUCCESS, detail)
-            elif run.state == "failed":
-                detail = "the DAG run failed"
-                if _overdue(trigger, now) and trigger["dag_run_state"] == "queued":
-                    detail = "the DAG run was still queued after its run_timeout and was set to failed"
-                if await self._endings.end(conn, trigger_id, FAILED, run.state, detail, now):
-                    ended = (FAILED, detail)
-            else:
-                await self._still_open(conn, trigger, run, now)
-                if _overdue(trigger, now):
-                    detail = f"the DAG run is still {run.state} after its run_timeout: it counts as lost"
-                    if await self._endings.lose(conn, trigger_id, detail, now):
-                        ended = (LOST, detail)
-        if ended is not None:
-            self._tell(trigger, *ended, now)
+    async def _is_paused(self, client: AirflowClient, trigger: RowMapping) -> bool:
+        if trigger["dag_run_state"] != "queued" or trigger["lost_at"] is not None:
+            return False  # Only from the second look on: most runs leave the queue at once.
+        try:
+            return (await client.dag(trigger["dag_id"])).is_paused
+        except TargetError:
+            return False
 
-    async def _still_open(self, conn: Any, trigger: RowMapping, run: DagRun, now: datetime) -> None:
-        if run.state == trigger["dag_run_state"] and trigger["state"] != TriggerState.SUBMITTED:
+    async def _write(self, trigger: RowMapping, seen: _Seen, now: datetime) -> None:
+        found = _outcome(trigger, seen.run, now)
+        told = False
+        async with transaction(self._engine) as conn:
+            if seen.run is not None and seen.run.state in ("queued", "running"):
+                await self._still_open(conn, trigger, seen, now)
+            if found is None:
+                return
+            outcome, detail = found
+            if outcome == LOST:
+                told = await self._endings.lose(conn, trigger["id"], detail, now)
+            else:
+                state = seen.run.state if seen.run else None
+                told = await self._endings.end(conn, trigger["id"], outcome, state, detail, now)
+        if told:
+            self._tell(trigger, outcome, detail, now)
+
+    async def _still_open(self, conn: AsyncConnection, trigger: RowMapping, seen: _Seen, now: datetime) -> None:
+        """Write what is new of an open run: its state, or that its DAG was paused while it was queued."""
+        run = seen.run
+        if run is None:
             return
         running = run.state == "running"
+        detail = "the DAG run is running" if running else "the DAG run is queued in Airflow"
+        if seen.paused:
+            detail = f"the DAG run is queued, and the DAG {trigger['dag_id']} is paused in Airflow: unpause it"
+        if (run.state == trigger["dag_run_state"] and detail == trigger["detail"]) or trigger["lost_at"] is not None:
+            return
         await conn.execute(
             update(_triggers)
             .where(_triggers.c.id == trigger["id"], _triggers.c.state.in_(("submitted", "running")))
@@ -133,7 +141,8 @@ class Follower:
                 state=TriggerState.RUNNING if running else trigger["state"],
                 started_at=(trigger["started_at"] or run.started_at or now) if running else trigger["started_at"],
                 dag_run_state=run.state,
-                detail="the DAG run is running" if running else "the DAG run is queued in Airflow",
+                blocked="dag_paused" if seen.paused else None,
+                detail=detail,
             )
         )
 
@@ -141,6 +150,21 @@ class Follower:
         if outcome == SUCCESS:
             self._succeeded(trigger["route"], now)
         self._endings.tell(trigger["id"], outcome, detail, trigger["route"])
+
+
+def _outcome(trigger: RowMapping, run: DagRun | None, now: datetime) -> tuple[str, str] | None:
+    """What a read means for the trigger: its outcome and one sentence; None while the run is open and in time."""
+    if run is None:
+        return GONE, "Airflow no longer has the DAG run: somebody deleted it"
+    if run.state == "success":
+        return SUCCESS, "the DAG run succeeded"
+    if run.state == "failed":
+        if _overdue(trigger, now) and trigger["dag_run_state"] == "queued":
+            return FAILED, "the DAG run was still queued after its run_timeout and was set to failed"
+        return FAILED, "the DAG run failed"
+    if _overdue(trigger, now):
+        return LOST, f"the DAG run is still {run.state} after its run_timeout: it counts as lost"
+    return None
 
 
 def _overdue(trigger: RowMapping, now: datetime) -> bool:
