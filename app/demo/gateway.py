@@ -112,13 +112,13 @@ class Gateway:
                     raise ServerError(f"the gateway answered {answer.status} to an alert: {answer.body}")
                 told(post)
 
-    async def explain(self, subject: str) -> str:
-        """What `trigger-gateway explain` prints on an alert or a trigger."""
+    async def explain(self, subject: str, width: int) -> str:
+        """What `trigger-gateway explain` prints on an alert or a trigger, `width` columns wide."""
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
             "explain",
             subject,
-            env=clean_environment(GATEWAY_URL=self.url, COLUMNS="120"),
+            env=clean_environment(GATEWAY_URL=self.url, COLUMNS=str(width)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -1,9 +1,10 @@
 """What the demo shows: from the gateway's own lists to a table that a person understands. Pure but for printing."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -33,7 +34,7 @@ class Row:
     runs: Sequence[SeenRun] = ()  # as Airflow tells them
 
     @property
-    def as_it_should_be(self) -> bool:
+    def as_promised(self) -> bool:
         """A model that stays bad is retrained once, with success; one that recovers in time never is."""
         if self.model in DROPPING:
             return self.fired == 1 and [run.state for run in self.runs] == ["success"]
@@ -64,28 +65,35 @@ def row(model: str, alerts: Sequence[Item], triggers: Sequence[Item], runs: Sequ
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """The end of the story."""
-    result = Table(title="What the storm came to", title_justify="left", title_style="bold")
-    result.add_column("model")
-    for heading in ("received", "folded", "held", "called off", "fired"):
-        result.add_column(heading, justify="right")
-    result.add_column("not fired for")
-    result.add_column("DAG runs in Airflow")
+    """The end of the story: a column for each model."""
+    result = Table(title="What the night came to", title_justify="left", title_style="bold")
     result.add_column("")
     for each in rows:
-        numbers = (each.received, each.folded, each.held, each.called_off, each.fired)
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(each.suppressed.items()))
-        runs = f"{len(each.runs)}: {', '.join(run.state for run in each.runs)}" if each.runs else "0"
-        verdict = "[green]as it should be[/green]" if each.as_it_should_be else "[red]WRONG[/red]"
-        result.add_row(each.model, *map(str, numbers), reasons, runs, verdict)
+        result.add_column(each.model, justify="right")
+    lines: list[tuple[str, Callable[[Row], str]]] = [
+        ("alerts received", lambda each: str(each.received)),
+        ("folded: told of before", lambda each: str(each.folded)),
+        ("triggers held, to see whether it lasts", lambda each: str(each.held)),
+        ("triggers called off: it did not last", lambda each: str(each.called_off)),
+        ("triggers fired", lambda each: str(each.fired)),
+        *(
+            (f"started nothing: {reason}", lambda each, reason=reason: str(each.suppressed.get(reason, 0)))
+            for reason in sorted({reason for each in rows for reason in each.suppressed})
+        ),
+        ("DAG runs in Airflow", lambda each: str(len(each.runs))),
+        ("their end", lambda each: ", ".join(run.state for run in each.runs) or "-"),
+        ("", lambda each: "[green]as promised[/green]" if each.as_promised else "[red]NOT AS PROMISED[/red]"),
+    ]
+    for label, value in lines:
+        result.add_row(label, *map(value, rows))
     return result
 
 
 def state_of(each: Row) -> str:
     """Where a model stands, in a few words."""
     if each.trigger is None:
-        return "heard of" if each.received else "not heard of"
-    return f"{each.trigger['state']}: {each.trigger['detail']}"
+        return "heard of" if each.received else "not heard of yet"
+    return f"{each.trigger['state']:<10} {each.trigger['detail']}"
 
 
 class Screen:
@@ -93,33 +101,34 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._live: Live | None = None
         self._said: dict[str, str] = {}
 
-    def __enter__(self) -> Self:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """While this is open, `show` changes what stands there; its last state stays."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, auto_refresh=False) as self._live:
+            yield
 
     def show(self, title: str, rows: Sequence[Row]) -> None:
         if self._live:
-            self._live.update(self._table(title, rows), refresh=True)
+            self._live.update(_progress(title, rows), refresh=True)
             return
         for each in rows:
             state = state_of(each)
             if self._said.get(each.model) != state:
                 self._said[each.model] = state
-                self._console.print(f"  {each.model:<12} {state}", soft_wrap=True)
+                self._console.print(f"   {each.model:<12} {state}", soft_wrap=True)
 
-    def _table(self, title: str, rows: Sequence[Row]) -> Table:
-        result = Table(title=title, title_justify="left", box=None, padding=(0, 2))
-        result.add_column("model")
-        result.add_column("received", justify="right")
-        result.add_column("its newest trigger")
-        for each in rows:
-            result.add_row(each.model, str(each.received), state_of(each))
-        return result
+
+def _progress(title: str, rows: Sequence[Row]) -> Table:
+    result = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 1, 0, 3))
+    result.add_column("model")
+    result.add_column("alerts", justify="right")
+    result.add_column("its newest trigger")
+    for each in rows:
+        result.add_row(each.model, str(each.received), state_of(each))
+    return result

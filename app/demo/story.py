@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 
 from app.clock import SystemClock, monotonic
 from app.demo.airflow import Airflow, SeenRun
 from app.demo.environment import DISK_MB, DOWNLOAD_MB, install_airflow, is_installed, repository
 from app.demo.gateway import Gateway
-from app.demo.processes import wait_until
+from app.demo.processes import ServerError, wait_until
 from app.demo.report import MODELS, OVER, Row, Screen, row, table
 from app.demo.storm import DROPPING, FLAPPING, Post, first_wave, second_wave
 from app.embedded import Postgres, start_postgres, start_valkey
@@ -141,6 +142,7 @@ class _Story:
         self._gateway = gateway
         self._airflow = airflow
         self._http = http
+        self._screen = Screen(console)
         self._sent = 0  # notifications that were answered with 202
         self._alerts = 0  # alerts in them
 
@@ -158,15 +160,13 @@ class _Story:
     async def _storm(self, posts: Sequence[Post], until: Callable[[list[Row]], bool] | None) -> None:
         """Send the wave and show what comes of it, until `until` says that it is over."""
         self._say(f"   sending {len(posts)} notifications, which hold {sum(post.alerts for post in posts)} alerts")
-        with Screen(self._console) as screen:
-            rows: list[Row] = []
 
-            async def look() -> bool:
-                nonlocal rows
-                rows = await self._rows()
-                screen.show(f"   {self._sent} notifications sent and acknowledged", rows)
-                return until is None or until(rows)
+        async def look() -> bool:
+            rows = await self._rows()
+            self._screen.show(f"   {self._sent} notifications acknowledged", rows)
+            return until is None or until(rows)
 
+        with self._screen.live():
             telling = asyncio.create_task(self._gateway.tell(posts, self._told))
             try:
                 while not telling.done():
@@ -174,11 +174,11 @@ class _Story:
                     await asyncio.wait([telling], timeout=LOOK_EVERY)
                 await telling
                 await wait_until("the DAG runs to end", look, within=RUNS_TIMEOUT, interval=LOOK_EVERY)
+            except ServerError as error:
+                # The table that follows shows where each model got to, and the exit code tells.
+                self._say(f"[red]{escape(str(error))}[/red]")
             finally:
                 telling.cancel()
-        for each in rows:
-            outcome = f"{each.trigger['state']}: {each.trigger['detail']}" if each.trigger else "no trigger"
-            self._say(f"   {each.model:<12} {outcome}")
 
     async def _end(self) -> bool:
         rows = await self._rows(await self._airflow.runs(DAG))
@@ -188,12 +188,8 @@ class _Story:
         self._say(
             f"{self._sent} notifications were acknowledged; they held {self._alerts} alerts; {counted} are counted."
         )
-        trigger = next((each.trigger for each in rows if each.model == DROPPING[0]), None)
-        if trigger is not None:
-            alert = trigger["alerts"][0]["id"]
-            self._say(f"\nWhy was {DROPPING[0]} retrained, and why not again?  trigger-gateway explain {alert}")
-            self._console.print(await self._gateway.explain(alert), markup=False, soft_wrap=True)
-        wrong = [each.model for each in rows if not each.as_it_should_be]
+        await self._explain_second_drop(DROPPING[0])
+        wrong = [each.model for each in rows if not each.as_promised]
         if wrong:
             self._say(f"\n[red]Not as promised: {', '.join(wrong)}.[/red] The gateway's log is in .demo/gateway.log")
         elif counted != self._alerts:
@@ -201,6 +197,12 @@ class _Story:
         else:
             self._say("\n[green]Exactly one DAG run per model, and every no has a name.[/green]")
         return not wrong and counted == self._alerts
+
+    async def _explain_second_drop(self, model: str) -> None:
+        alerts = await self._gateway.items(self._http, "alerts")
+        newest = next(alert["id"] for alert in alerts if alert["group"]["model"] == model)
+        self._say(f"\nThe second drop of {model} started nothing. Why?  trigger-gateway explain {newest}\n")
+        self._console.print(await self._gateway.explain(newest, self._console.width), markup=False, soft_wrap=True)
 
     def _told(self, post: Post) -> None:
         self._sent += 1
