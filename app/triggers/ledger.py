@@ -148,9 +148,10 @@ class Ledger:
     def _resolved(self, group: Group, episode: Episode, route: Route) -> Verdict:
         held = group.open_trigger if group.held else None
         was_behind = held is not None and episode.trigger_id == held and not episode.firing
+        if was_behind:
+            episode.trigger_id = None  # Nothing has fired for it: should it reopen, it is new.
         if was_behind and not self._firing(group, route):
             self._cancel(group, "everything behind it resolved while it was held")
-            episode.trigger_id = None
             detail = "resolved before the debounce was over: nothing is started"
             return Verdict(Action.CANCEL, Reason.RESOLVED_WHILE_HELD, None, held, detail)
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail="resolved: nothing to start")
