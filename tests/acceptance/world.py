@@ -9,11 +9,12 @@ Loops never run by themselves: `settle()` steps them until nothing is due. `repl
 to=1)` posts to the second.
 """
 
+import asyncio
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,6 +23,7 @@ from typing import Any, Self
 
 import httpx
 from pydantic import SecretStr
+from redis import asyncio as redis
 
 from app.bootstrap import Services, Urls, open_services
 from app.http import open_http
@@ -30,6 +32,7 @@ from app.policy.load import parse_policy
 from app.settings import read_settings
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
+from tests.fakes.faults import Fault, meanwhile
 from tests.servers import TestServers
 
 ZERO = "0001-01-01T00:00:00Z"
@@ -87,13 +90,14 @@ class World:
         replicas: int = 1,
         airflow: FakeAirflow | None = None,
         clock: ManualClock | None = None,
+        redis_url: str | None = None,
         **settings: Any,
     ) -> None:
         self.clock = clock or ManualClock()
         self.airflow = airflow or FakeAirflow(self.clock, auto_finish=timedelta(minutes=20))
         self.airflow.users["gateway"] = "gateway"
         self.database = database
-        self._servers = servers
+        self._redis_url = redis_url or servers.valkey.url
         self._policy = policy
         self._replicas = replicas
         self._settings = settings
@@ -117,11 +121,11 @@ class World:
         settings = read_settings(
             data_dir=self._data,
             database_url=SecretStr(self.database),
-            redis_url=SecretStr(self._servers.valkey.url),
+            redis_url=SecretStr(self._redis_url),
             **self._settings,
         )
         parsed = parse_policy(policy or self._policy, "policy.yaml", {})
-        urls = Urls(self.database, self._servers.valkey.url)
+        urls = Urls(self.database, self._redis_url)
 
         @asynccontextmanager
         async def opened() -> Any:
@@ -150,7 +154,12 @@ class World:
 
     async def push(self, *alerts: FakeAlert, to: int = 0) -> list[dict[str, Any]]:
         """One notification of Alertmanager with these alerts; the decisions on them."""
-        body = {"version": "4", "status": "firing", "alerts": [a.body() for a in alerts], "groupKey": secrets.token_hex(4)}
+        body = {
+            "version": "4",
+            "status": "firing",
+            "alerts": [a.body() for a in alerts],
+            "groupKey": secrets.token_hex(4),
+        }
         answer = await self.post("/api/v1/webhooks/alertmanager", body, to=to)
         assert answer.status_code == 202, answer.text
         decisions: list[dict[str, Any]] = answer.json()["decisions"]
@@ -161,9 +170,55 @@ class World:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    async def explain(self, subject: str, *, to: int = 0) -> dict[str, Any]:
+        found: dict[str, Any] = await self.get(f"/api/v1/explain/{subject}", to=to)
+        return found
+
+    async def alerts(self, **params: Any) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = (await self.get("/api/v1/alerts", limit=1000, **params))["items"]
+        return items
+
+    async def trigger(self) -> dict[str, Any]:
+        """The only trigger."""
+        [found] = await self.triggers()
+        return found
+
     async def triggers(self, **params: Any) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = (await self.get("/api/v1/triggers", limit=1000, **params))["items"]
         return items
+
+    # Faults of our own.
+
+    async def flush_redis(self) -> None:
+        """Redis forgets everything."""
+        async with redis.Redis.from_url(self._redis_url) as valkey:
+            await valkey.flushall()
+
+    async def redis_content(self) -> dict[bytes, bytes]:
+        """Everything that Redis holds."""
+        async with redis.Redis.from_url(self._redis_url) as valkey:
+            names = [name async for name in valkey.scan_iter("gateway:*")]
+            return dict(zip(names, await valkey.mget(names), strict=True)) if names else {}
+
+    async def restore_redis(self, content: Mapping[bytes, bytes]) -> None:
+        """Redis holds what it held before, as after a failover to a replica that lagged behind."""
+        async with redis.Redis.from_url(self._redis_url) as valkey:
+            await valkey.flushall()
+            for name, value in content.items():
+                await valkey.set(name, value)
+
+    async def die_during(self, op: str, *, replica: int = 0, fault: Fault | None = None) -> None:
+        """This replica's relay dies at its next request `op` to Airflow: what it has claimed is never settled. The
+        request arrives, unless `fault` says otherwise."""
+        step = asyncio.create_task(self.services[replica].relay.step())
+
+        def die() -> None:
+            step.cancel()
+
+        self.airflow.disturb(replace(fault or meanwhile(die), action=die), on=op)
+        with suppress(asyncio.CancelledError):
+            await step
+        assert step.cancelled(), f"the relay never asked for {op}"
 
     # Time.
 
@@ -180,6 +235,16 @@ class World:
         for _ in range(steps):
             self.clock.pass_by(timedelta(**time) / steps)
             await self.settle()
+
+
+def policy(route: str = "", *, airflow: str = "", group_by: str = "[model]", cooldown: str = "24h") -> str:
+    """POLICY with other values, with more lines in its route, and with more keys of its Airflow (`key: value`)."""
+    text = POLICY.replace("group_by: [model]", f"group_by: {group_by}").replace(
+        "cooldown: 24h", f"cooldown: {cooldown}"
+    )
+    if airflow:
+        text = text.replace("password: gateway}}", "password: gateway}, " + airflow + "}")
+    return text + "".join(f"    {line.strip()}\n" for line in route.strip().splitlines())
 
 
 def reasons(decisions: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
