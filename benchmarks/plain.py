@@ -1,0 +1,40 @@
+"""The yardstick: a plain FastAPI endpoint that validates the same body and stores nothing.
+
+    python -m benchmarks.plain PORT
+
+It runs with the gateway's own uvicorn settings (app.serve), so that only the work differs.
+"""
+
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.alerts.alertmanager import Webhook
+
+app = FastAPI()
+
+
+@app.post("/api/v1/webhooks/alertmanager", status_code=202)
+async def take(webhook: Webhook) -> dict[str, int]:
+    """What everybody writes first: FastAPI reads and validates the body, and the answer is small."""
+    return {"alerts": len(webhook.alerts)}
+
+
+def main() -> None:
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+    )
+
+
+if __name__ == "__main__":
+    main()
