@@ -23,11 +23,13 @@ from app.triggers.state import Episode, Group
 log = logging.getLogger(__name__)
 
 # Only a value with an older version is overwritten: the writes of two replicas may overtake each other.
+# What is no value of ours counts as older than everything.
 _WRITE = """
 for i, key in ipairs(KEYS) do
   local version = tonumber(ARGV[2 * i])
-  local old = redis.call('GET', key)
-  if not old or tonumber(string.match(old, '^%d+')) <= version then
+  local old = redis.pcall('GET', key)
+  local digits = type(old) == 'string' and string.match(old, '^(%d+) ')
+  if not digits or tonumber(digits) <= version then
     redis.call('SET', key, ARGV[2 * i] .. ' ' .. ARGV[2 * i + 1], 'PX', ARGV[1])
   end
 end
@@ -93,7 +95,7 @@ class Memory:
             groups = {k: _group(v) for k, v in zip(keys, values[:split], strict=True) if v}
             found = ((f, _episode(v)) for f, v in zip(fingerprints, values[split:], strict=True) if v)
             episodes = {f: e for f, e in found if e is not None}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             # Somebody else's value, or one of another release: as good as none.
             return {}, {}
         return groups, episodes
@@ -123,7 +125,7 @@ class Memory:
             return None
         if self._failures:
             log.info("redis answers again")
-        self._failures = 0
+        self._failures, self._away_until = 0, 0.0
         return answer
 
 
