@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from app.alerts.model import ANNOTATION_LENGTH, Alert, Parsed, Unreadable, fingerprint_of, in_range, no_nul
+from app.alerts.model import (
+    ALERT_ID_LENGTH,
+    ANNOTATION_LENGTH,
+    Alert,
+    Parsed,
+    Unreadable,
+    fingerprint_of,
+    in_range,
+    no_nul,
+)
 from app.alerts.read import read_items
 
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -47,9 +56,11 @@ def read(raw: bytes, max_alerts: int) -> Parsed:
 
 
 def to_alert(alert: WebhookAlert, source: str = "alertmanager") -> Alert:
-    """Raises ValueError for what cannot be stored: NUL, a time out of range."""
+    """Raises ValueError for what cannot be stored: NUL, a time out of range, a name that no index holds."""
     labels = no_nul(alert.labels)
     alert_id = labels.get("alertname", "")
+    if len(alert_id) > ALERT_ID_LENGTH:
+        raise ValueError(f"the label alertname is longer than {ALERT_ID_LENGTH} characters")
     firing = alert.status == "firing"
     return Alert(
         alert_id=alert_id,

@@ -13,6 +13,7 @@ from app.errors import GatewayError
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
+ALERT_ID_LENGTH = 512  # characters: an index of Postgres holds no row over 2,704 bytes
 ANNOTATION_LENGTH = 4096  # characters kept of an annotation; prose must not keep an alert from being decided
 
 

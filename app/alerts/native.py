@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from app.alerts.alertmanager import Annotations, Labels, cut
-from app.alerts.model import Alert, Parsed, Unreadable, fingerprint_of, in_range, no_nul
+from app.alerts.model import ALERT_ID_LENGTH, Alert, Parsed, Unreadable, fingerprint_of, in_range, no_nul
 from app.alerts.read import read_items
 
 
@@ -25,7 +25,7 @@ class NativeAlert(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    alert_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
+    alert_id: Annotated[str, StringConstraints(min_length=1, max_length=ALERT_ID_LENGTH)] = Field(
         description="What is wrong, and with what: repeats of one problem carry one id."
     )
     severity: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(

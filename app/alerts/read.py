@@ -53,7 +53,7 @@ def _read_apart(
     errors: ErrorList = []
     for index, entry in enumerate(entries):
         try:
-            alert = to_alert(item.validate_python(entry))
+            alert = _encodable(to_alert(item.validate_python(entry)))
         except ValidationError as error:
             found = pointers(error, f"/{index}")
             message = "; ".join(f"{e['pointer']}: {e['message']}" for e in found[:3])
@@ -89,6 +89,16 @@ def pointers(error: ValidationError, prefix: str = "") -> ErrorList:
         {"pointer": storable(prefix + "".join(f"/{part}" for part in e["loc"])[:200]), "message": storable(e["msg"])}
         for e in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+
+
+def _encodable(alert: Alert) -> Alert:
+    """`alert` as it is. Raises ValueError for a lone surrogate in an annotation: pydantic looks only at strings with a
+    constraint, and the quick way refuses them in any string."""
+    try:
+        "".join(text for pair in alert.annotations.items() for text in pair).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate cannot be stored") from None
+    return alert
 
 
 def storable(text: str) -> str:
