@@ -82,15 +82,7 @@ class Endings:
         return True
 
     async def _book(self, conn: AsyncConnection, group: Group, outcome: str, now: datetime, *, counted: bool) -> None:
-        group.outcome, group.ended_at = outcome, now
-        if outcome == SUCCESS:
-            group.failures = 0
-        elif not counted:
-            group.failures += 1
-        route = self._policy().route(group.route)
-        wake = rules.wake_at(group, route) if route else None
-        # Without a cooldown to wait for, what was suppressed meanwhile is decided at once.
-        group.wake_at = None if group.open_trigger is not None else max(wake or now, now)
+        rules.book(group, outcome, self._policy().route(group.route), now, counted=counted)
         await store.save_groups(conn, [group])
 
     async def _group_of(self, conn: AsyncConnection, trigger_id: UUID) -> Group | None:

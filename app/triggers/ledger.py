@@ -184,9 +184,7 @@ class Ledger:
             trigger.is_new = earlier.is_new
         self.triggers[trigger_id] = trigger
         others = [mate for mate in self._firing(group, route) if mate.id != episode.id]
-        group.fired_at, group.accepted_at, group.ended_at, group.outcome = self.now, None, None, None
-        group.open_trigger = group.last_trigger = trigger_id
-        group.held_since = group.wake_at = None
+        rules.fire(group, trigger_id, self.now)
         self._mark(group)
         self._put_behind(episode, trigger)
         for mate in others:

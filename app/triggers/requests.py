@@ -14,7 +14,7 @@ from app.db import transaction
 from app.errors import Problem
 from app.outbox import store as outbox
 from app.policy.schema import Policy
-from app.triggers import store
+from app.triggers import rules, store
 from app.triggers.ledger import LIVE, Ledger
 from app.triggers.state import Action, Group, Reason, TriggerState, Verdict, group_key
 
@@ -53,15 +53,7 @@ class Requests:
             await outbox.redrive(conn, trigger_id, now)
             values = {"state": "pending", "outcome": None, "ended_at": None, "detail": "redriven", "blocked": None}
             await conn.execute(update(_triggers).where(_triggers.c.id == trigger_id).values(**values))
-            group.open_trigger = group.last_trigger = trigger_id
-            group.fired_at, group.accepted_at, group.ended_at, group.outcome, group.wake_at = (
-                now,
-                None,
-                None,
-                None,
-                None,
-            )
-            group.held_since = None
+            rules.fire(group, trigger_id, now)
             await store.save_groups(conn, [group])
             await self._audit(conn, now, caller, "redrive", str(trigger_id), {})
         self._changed()
@@ -93,9 +85,7 @@ class Requests:
             group = await store.lock_group(conn, key)
             if group is None:
                 raise Problem(404, "not_found", "no alert of this group has been seen yet: there is nothing to reset")
-            group.reset_at, group.failures = now, 0
-            if group.open_trigger is None:
-                group.wake_at = now
+            rules.reset(group, now)
             await store.save_groups(conn, [group])
             await self._audit(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
         self._changed()

@@ -5,9 +5,10 @@ first two need no group and are found by the ledger.
 """
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from app.policy.schema import Route
-from app.triggers.state import DEAD, FAILED, GONE, LOST, Action, Episode, Group, Reason, Verdict
+from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Episode, Group, Reason, Verdict
 
 _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
 
@@ -93,6 +94,38 @@ def wake_at(group: Group, route: Route) -> datetime | None:
     if group.open_trigger is not None:
         return None  # The follower or the relay sets it when the run ends.
     return clear_at(group, route)
+
+
+def book(group: Group, outcome: str, route: Route | None, now: datetime, *, counted: bool = False) -> None:
+    """Write the end of the newest trigger into its group's facts, and when the group is looked at next.
+
+    A lost trigger ends twice: when it is told as lost, still open, and when its run is known to be over; then `counted`
+    says that the failure stands in `failures` already.
+    """
+    group.outcome, group.ended_at = outcome, now
+    if outcome == SUCCESS:
+        group.failures = 0
+    elif not counted:
+        group.failures += 1
+    wake = wake_at(group, route) if route else None
+    # Without a cooldown to wait for, what was suppressed meanwhile is decided at once.
+    group.wake_at = None if group.open_trigger is not None else max(wake or now, now)
+
+
+def fire(group: Group, trigger_id: UUID, now: datetime) -> None:
+    """The trigger is on its way, fired or redriven: it is the group's open one, and the cooldown counts from here."""
+    group.open_trigger = group.last_trigger = trigger_id
+    group.fired_at = now
+    # A reset frees one fire. Left standing it would free this one's cooldown as well, were both of the same instant.
+    group.accepted_at = group.ended_at = group.outcome = group.reset_at = None
+    group.held_since = group.wake_at = None
+
+
+def reset(group: Group, now: datetime) -> None:
+    """Clear cooldown and backoff. Without an open trigger the group is decided again at once."""
+    group.reset_at, group.failures = now, 0
+    if group.open_trigger is None:
+        group.wake_at = now
 
 
 def is_stale(alert: Episode, route: Route, now: datetime) -> bool:
