@@ -2,7 +2,8 @@
 
 A check gets a Site: a client that is let in, the means to make others, and `until_ended`, which waits (the real Airflow)
 or lets the clock run (the fake). The DAG folder holds `retrain_model` (succeeds in seconds), `always_fails`,
-`paused_dag` and the file broken_dag.py, which does not import.
+`paused_dag` and the file broken_dag.py, which does not import. Airflow's own database has to be PostgreSQL: on SQLite the
+triggers at once can end its scheduler (measured with 3.3.2).
 """
 
 import asyncio

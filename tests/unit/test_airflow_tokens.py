@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.airflow.auth import renew_after, token_life
+from app.airflow.auth import open_tokens, renew_after, token_life
 from app.airflow.client import PasswordAuth
 from app.errors import Refused, TargetError, Unreachable
 from tests.fakes.airflow import FakeAirflow
@@ -143,8 +143,23 @@ async def test_callers_that_wait_for_a_failing_login_share_its_failure() -> None
     assert (await site.client.dag("d")).dag_id == "d", "the next caller logs in again"
 
 
-async def test_a_login_that_is_cancelled_leaves_nothing_behind() -> None:
+async def test_a_refusal_that_comes_late_does_not_throw_away_the_new_token() -> None:
     site = Site()
+    tokens = open_tokens(PasswordAuth(site.fake.username, site.fake.password), site.http, site.fake.url, site.clock)
+    old = await tokens.current()
+    new = await tokens.after_refusal(old)
+    assert new != old
+    assert await tokens.after_refusal(old) == new
+    assert site.logins() == 2
+
+
+@pytest.mark.parametrize("failed_before", [False, True])
+async def test_a_login_that_is_cancelled_leaves_nothing_behind(failed_before: bool) -> None:
+    site = Site()
+    if failed_before:
+        site.fake.disturb(refuse(), on="login")
+        with pytest.raises(Unreachable):
+            await site.client.dag("d")
     task = asyncio.create_task(site.client.dag("d"))
     waiting = asyncio.create_task(site.client.dag("d"))
     await asyncio.sleep(0)  # Lets both come as far as the login, not further.

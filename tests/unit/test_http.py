@@ -91,6 +91,7 @@ async def test_no_failure_repeats_the_query_the_user_or_the_headers(error: Excep
             )
     assert "s3cret" not in f"{raised.value!s}{raised.value!r}"
     assert raised.value.__suppress_context__, "the library's error would carry the request into a printed traceback"
+    assert raised.value.__cause__ is None
 
 
 async def test_a_closed_port_on_a_real_socket_is_unreachable_for_a_write_too() -> None:
