@@ -181,8 +181,8 @@ async def test_the_naming_of_a_missing_dag_does_not_wait_for_ever(clock: ManualC
                 await asyncio.Event().wait()
             return httpx.Response(404, json={"detail": "Dag with dag_id: 'x' not found"}, request=request)
 
-    session = httpx.AsyncClient(transport=Stuck())
-    async with Http(session, session, longest=0.02) as http:
+    stuck = httpx.AsyncClient(transport=Stuck())
+    async with Http(stuck, stuck, longest=0.02) as http:
         with pytest.raises(Refused) as raised:
             await AirflowClient(http, "http://airflow.test", None, clock).trigger("x", RUN, CONF, None)
     assert raised.value.code == "dag_missing"
