@@ -194,13 +194,13 @@ class World:
         async with redis.Redis.from_url(self._redis_url) as valkey:
             await valkey.flushall()
 
-    async def redis_content(self) -> dict[bytes, bytes]:
+    async def redis_content(self) -> dict[Any, Any]:
         """Everything that Redis holds."""
         async with redis.Redis.from_url(self._redis_url) as valkey:
             names = [name async for name in valkey.scan_iter("gateway:*")]
             return dict(zip(names, await valkey.mget(names), strict=True)) if names else {}
 
-    async def restore_redis(self, content: Mapping[bytes, bytes]) -> None:
+    async def restore_redis(self, content: Mapping[Any, Any]) -> None:
         """Redis holds what it held before, as after a failover to a replica that lagged behind."""
         async with redis.Redis.from_url(self._redis_url) as valkey:
             await valkey.flushall()
