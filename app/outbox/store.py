@@ -14,7 +14,8 @@ from app.outbox.model import Item
 _outbox = tables.outbox
 
 # Slots are counted and taken under one lock a target, or two relays could both take the last one. An item that holds a
-# slot already (its earlier attempt may have arrived) needs no new one.
+# slot already (its earlier attempt may have arrived) needs no new one and goes first: older items that wait for its slot
+# would otherwise keep it out of every round, for ever.
 _LOCK_TARGET = text("SELECT pg_advisory_xact_lock(hashtextextended('outbox:' || :target, 0))")
 
 _CLAIM = rows_of(
@@ -26,10 +27,11 @@ _CLAIM = rows_of(
             SELECT id, slot, created_at FROM outbox
             WHERE state = 'pending' AND target = :target AND available_at <= :now
               AND (lease_until IS NULL OR lease_until <= :now)
-            ORDER BY created_at, id LIMIT :most FOR UPDATE SKIP LOCKED
+            ORDER BY slot DESC, created_at, id LIMIT :most FOR UPDATE SKIP LOCKED
         ) locked
     )
-    UPDATE outbox SET claim = :claim, lease_until = :lease_until, slot = true
+    UPDATE outbox SET claim = :claim, lease_until = :lease_until, slot = true,
+        ambiguous = outbox.ambiguous OR outbox.lease_until IS NOT NULL
     FROM ready, free
     WHERE outbox.id = ready.id AND (ready.slot OR free.slots IS NULL OR ready.place <= free.slots)
     RETURNING outbox.*
