@@ -58,15 +58,20 @@ class Batcher:
             raise NotDurable("Postgres did not take the alerts in time") from error
 
     async def run(self) -> None:
-        """Write batches for ever; on cancellation what is queued is written first."""
+        """Write batches for ever; on cancellation the batch under way and what is queued are written first."""
+        writing: asyncio.Task[None] | None = None
         try:
             while True:
                 await self._arrived.wait()
                 self._arrived.clear()
                 self._turn = monotonic()
                 while self._waiting:
-                    await self._write(self._next())
+                    # A task of its own, so that a cancellation does not tear a transaction that requests wait for.
+                    writing = asyncio.create_task(self._write(self._next()))
+                    await asyncio.shield(writing)
         finally:
+            if writing is not None:
+                await writing
             while self._waiting:
                 await self._write(self._next())
 
