@@ -21,6 +21,13 @@ class Health(BaseModel):
     checks: dict[str, str] | None = None
 
 
+def _answers(check: str, good: str, bad: str) -> dict[int | str, dict[str, Any]]:
+    def shown(status: str, told: str) -> dict[str, Any]:
+        return {"content": {"application/json": {"example": {"status": status, "checks": {check: told}}}}}
+
+    return {200: shown("ok", good), 503: {"model": Health, "description": "Not well"} | shown("failing", bad)}
+
+
 def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
@@ -29,7 +36,9 @@ def _services(request: Request) -> Services:
 _Services = Annotated[Services, Depends(_services)]
 
 
-@router.get("/livez", summary="Is the process alive?", response_model=Health, responses={503: {"model": Health}})
+@router.get(
+    "/livez", summary="Is the process alive?", response_model=Health, responses=_answers("waker", "ok", "stuck")
+)
 async def livez(services: _Services, caller: Annotated[Caller | None, Depends(identify)]) -> Response:
     """503 when a loop is stuck: a restart is what helps."""
     running: tuple[Any, ...] = services.loops if services.running else ()
@@ -38,7 +47,12 @@ async def livez(services: _Services, caller: Annotated[Caller | None, Depends(id
     return _answer("failing" if stuck else "ok", checks, caller)
 
 
-@router.get("/readyz", summary="Can it take alerts?", response_model=Health, responses={503: {"model": Health}})
+@router.get(
+    "/readyz",
+    summary="Can it take alerts?",
+    response_model=Health,
+    responses=_answers("postgres", "ok", "unreachable (ConnectionRefusedError)"),
+)
 async def readyz(services: _Services, caller: Annotated[Caller | None, Depends(identify)]) -> Response:
     """503 when Postgres cannot be written to or is not migrated. Redis away: 200, degraded."""
     checks = {"postgres": await _postgres(services), "redis": "ok" if await services.memory.ping() else "away"}

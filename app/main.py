@@ -1,21 +1,38 @@
 """The HTTP application: routers, error handlers, lifespan."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
+import asyncpg
 from fastapi import Depends, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import __version__, docs, health, problems
 from app.bootstrap import Services
+from app.db import DATA_ERRORS, sqlstate
+from app.errors import Problem
+from app.problems import UNAVAILABLE
 from app.security import require
 from app.settings import Settings
 from app.triggers import api
 from app.worker import running
 
+log = logging.getLogger(__name__)
+
 DESCRIPTION = """The decision point of continuous training: alerts come in, exactly one Airflow DAG run goes out, and
 every decision is kept with its reason. Start with `POST /api/v1/alerts`, then ask `GET /api/v1/explain/{subject}`."""
+
+# What reading from Postgres raises when it cannot be reached; a connection that fails is not wrapped by SQLAlchemy.
+_DATABASE_AWAY = (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+METRICS = """# HELP gateway_alerts_total Alerts acknowledged as durable.
+# TYPE gateway_alerts_total counter
+gateway_alerts_total{source="alertmanager"} 12.0
+"""
 
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
@@ -45,14 +62,35 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
         redirect_slashes=False,  # A sender of webhooks must never be answered 3xx.
     )
     problems.install(app, max_body=settings.max_body)
+    for kind in _DATABASE_AWAY:
+        app.add_exception_handler(kind, _on_database_away)
     docs.install(app, None if settings.open_docs else require("read"))
     app.include_router(health.router)
     app.include_router(api.router)
     guard = [] if settings.open_metrics else [Depends(require("read"))]
 
-    @app.get("/metrics", tags=["health"], summary="Metrics for Prometheus", dependencies=guard, response_class=Response)
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        summary="Metrics for Prometheus",
+        dependencies=guard,
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": METRICS}}}},
+    )
     async def metrics(request: Request) -> Response:
+        """In Prometheus' text format; docs/metrics.md tells what each means and when to worry."""
         services: Services = request.app.state.services
         return Response(services.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+async def _on_database_away(request: Request, error: Exception) -> Response:
+    """503 as long as Postgres is at fault; an error that speaks of our statement or its data is a fault of ours."""
+    if (sqlstate(error) or "").startswith((*DATA_ERRORS, "42")):
+        raise error
+    log.warning("postgres does not answer", extra={"path": request.url.path, "error": type(error).__name__})
+    headers = {"Retry-After": str(problems.RETRY_AFTER)}
+    away = Problem(503, UNAVAILABLE.code, UNAVAILABLE.detail, headers=headers)
+    answer: Response = await request.app.exception_handlers[Problem](request, away)
+    return answer

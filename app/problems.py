@@ -62,6 +62,8 @@ _KINDS = (
     Kind("internal", 500, "The gateway failed here. Its log tells more under the error id.", {"error_id": "3f9c2a71"}),
     Kind("not_durable", 503, "Postgres did not take the alerts within 8 seconds. Send them again.", headers=_RETRY),
 )
+#: What every route that asks Postgres may answer.
+UNAVAILABLE = Kind("unavailable", 503, "Postgres does not answer now. Come again.", headers=_RETRY)
 KINDS: Mapping[str, Kind] = {kind.code: kind for kind in _KINDS}
 _CODE_OF_STATUS = {kind.status: kind.code for kind in _KINDS} | {503: "unavailable"}
 
@@ -155,7 +157,8 @@ async def _on_problem(request: Request, error: Exception) -> Response:
 
 
 async def _on_not_durable(request: Request, error: Exception) -> Response:
-    detail = str(error) or "Postgres did not take the alerts in time. Send them again."
+    said = str(error) or "Postgres did not take the alerts in time"
+    detail = f"{said[:1].upper()}{said[1:].rstrip('.')}. Send them again."
     return _answer(request, 503, "not_durable", detail, headers={"Retry-After": str(RETRY_AFTER)})
 
 

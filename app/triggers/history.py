@@ -1,12 +1,13 @@
 """What happened, for people: alerts, triggers, routes and quarantine as the API shows them. Reads only."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, Table, Uuid, select
+from sqlalchemy import RowMapping, Select, Table, Uuid, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
@@ -249,15 +250,25 @@ def group_state(group: Group, route: Route, now: datetime) -> Row:
     }
 
 
-async def list_quarantine(conn: AsyncConnection, limit: int, before: datetime | None) -> Page:
-    """What could not be read, the newest first; the cursor is a time."""
+async def list_quarantine(conn: AsyncConnection, limit: int, before: tuple[datetime, str] | None) -> Page:
+    """What could not be read, the newest first; `before` is the place of a `next`, as `read_quarantine_cursor` has it."""
     q = tables.quarantine
-    statement = select(q).order_by(q.c.last_at.desc()).limit(limit + 1)
+    statement = select(q).order_by(q.c.last_at.desc(), q.c.sha256.desc()).limit(limit + 1)
     if before:
-        statement = statement.where(q.c.last_at < before)
+        # The bad alerts of one body share their time: only with the hash is a place in the list one place.
+        statement = statement.where(tuple_(q.c.last_at, q.c.sha256) < tuple_(*before))
     rows = (await conn.execute(statement)).mappings().all()
-    following = rows[limit - 1]["last_at"].isoformat() if len(rows) > limit else None
+    last = rows[limit - 1] if len(rows) > limit else None
+    following = f"{last['last_at']:%Y%m%dT%H%M%S.%f}_{last['sha256']}" if last else None
     return Page([_quarantined(row) for row in rows[:limit]], following)
+
+
+def read_quarantine_cursor(cursor: str) -> tuple[datetime, str]:
+    """The place that a `next` of the quarantine names. Raises ValueError for anything else."""
+    time, _, digest = cursor.partition("_")
+    if not re.fullmatch(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}", time) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ValueError("not a cursor of the quarantine")
+    return datetime.strptime(time, "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC), digest
 
 
 def _quarantined(row: RowMapping) -> Row:

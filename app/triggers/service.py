@@ -2,7 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Annotated
 
+from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.clock import Clock
@@ -26,3 +28,12 @@ class TriggerServices:
     limit: Callable[[Caller], Awaitable[None]]
     max_alerts: int
     timeout: float
+
+
+def _services(request: Request) -> TriggerServices:
+    services: TriggerServices = request.app.state.services.triggers
+    return services
+
+
+#: How a route asks for them.
+Services = Annotated[TriggerServices, Depends(_services)]

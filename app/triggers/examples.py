@@ -1,0 +1,174 @@
+"""One example of each thing that the API takes or answers: one model, one alert, one night. For the OpenAPI document."""
+
+from typing import Any
+
+_ALERT_ID = "0198c2f0-5b7e-7c31-9a11-3f1f6f2d8a01"
+_TRIGGER_ID = "0198c2f0-5b7f-7d02-8c44-aa0f51c09b7e"
+_RUN = f"gateway__accuracy__{_TRIGGER_ID}"
+_LABELS = {"alertname": "ModelAccuracyLow", "model": "churn", "severity": "critical"}
+
+DECISION: dict[str, Any] = {
+    "alert_id": "ModelAccuracyLow",
+    "fingerprint": "e5883e505f90221a",
+    "status": "firing",
+    "route": "accuracy",
+    "group": {"model": "churn"},
+    "action": "fire",
+    "reason": "new_alert",
+    "trigger_id": _TRIGGER_ID,
+    "until": None,
+    "detail": "a new alert fires",
+}
+_TAKEN = {
+    "action": "fire",
+    "reason": "new_alert",
+    "trigger_id": _TRIGGER_ID,
+    "until": None,
+    "detail": "a new alert fires",
+    "count": 1,
+    "first_at": "2026-11-23T03:00:01.204Z",
+    "last_at": "2026-11-23T03:00:01.204Z",
+    "policy": "3f9c2a71d0be",
+}
+ALERT: dict[str, Any] = {
+    "id": _ALERT_ID,
+    "alert_id": "ModelAccuracyLow",
+    "fingerprint": "e5883e505f90221a",
+    "status": "firing",
+    "severity": "critical",
+    "starts_at": "2026-11-23T02:59:30Z",
+    "ends_at": None,
+    "labels": _LABELS,
+    "annotations": {"summary": "Accuracy of churn is 0.7"},
+    "source": "alertmanager",
+    "route": "accuracy",
+    "group": {"model": "churn"},
+    "count": 12,
+    "first_seen_at": "2026-11-23T03:00:01.204Z",
+    "last_seen_at": "2026-11-23T03:55:01.310Z",
+    "trigger_id": _TRIGGER_ID,
+    "decisions": [_TAKEN],
+}
+TRIGGER: dict[str, Any] = {
+    "id": _TRIGGER_ID,
+    "route": "accuracy",
+    "group": {"model": "churn"},
+    "reason": "new_alert",
+    "state": "succeeded",
+    "outcome": "success",
+    "detail": "the DAG run succeeded",
+    "blocked": None,
+    "created_at": "2026-11-23T03:00:01.204Z",
+    "fired_at": "2026-11-23T03:00:01.204Z",
+    "accepted_at": "2026-11-23T03:00:01.391Z",
+    "started_at": "2026-11-23T03:00:02.010Z",
+    "ended_at": "2026-11-23T03:21:40.551Z",
+    "lost_at": None,
+    "airflow": "default",
+    "dag_id": "retrain_model",
+    "dag_run_id": _RUN,
+    "dag_run_state": "success",
+    "requested_by": None,
+    "alerts": [
+        {
+            "id": _ALERT_ID,
+            "alert_id": "ModelAccuracyLow",
+            "severity": "critical",
+            "status": "firing",
+            "starts_at": "2026-11-23T02:59:30Z",
+            "labels": _LABELS,
+        }
+    ],
+    "attempts": [
+        {
+            "result": "delivered",
+            "code": "ok",
+            "detail": "delivered",
+            "count": 1,
+            "first_at": "2026-11-23T03:00:01.391Z",
+            "last_at": "2026-11-23T03:00:01.391Z",
+        }
+    ],
+}
+GROUP: dict[str, Any] = {
+    "group": {"model": "churn"},
+    "state": "cooldown",
+    "held_until": None,
+    "cooldown_until": "2026-11-24T03:00:01.391Z",
+    "in_flight": None,
+    "last_trigger": _TRIGGER_ID,
+    "last_outcome": "success",
+    "failures_in_a_row": 0,
+    "fired_at": "2026-11-23T03:00:01.204Z",
+    "wake_at": "2026-11-24T03:00:01.391Z",
+}
+ROUTE: dict[str, Any] = {
+    "name": "accuracy",
+    "match": ['alertname="ModelAccuracyLow"'],
+    "group_by": ["model"],
+    "debounce": "10m",
+    "cooldown": "1d",
+    "refire": True,
+    "on_failure": "release",
+    "failure_backoff": "30m",
+    "run_timeout": "1d",
+    "stale_after": "6h",
+    "mode": "live",
+    "dag": {"airflow": "default", "id": "retrain_model", "conf": {}},
+    "groups": [GROUP],
+    "more_groups": False,
+}
+QUARANTINED: dict[str, Any] = {
+    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "source": "alertmanager",
+    "error": "/3/startsAt: Input should be a valid datetime",
+    "size": 412,
+    "count": 2,
+    "first_at": "2026-11-23T03:00:01.204Z",
+    "last_at": "2026-11-23T03:05:01.198Z",
+    "body": '{"status": "firing", "startsAt": "yesterday"}',
+}
+ACCEPTED: dict[str, Any] = {
+    "decisions": [DECISION],
+    "quarantined": [{"index": 1, "id": "ModelAccuracyLow", "error": "/1/startsAt: Input should be a valid datetime"}],
+}
+EXPLANATION: dict[str, Any] = {
+    "subject": "alert",
+    "summary": "Heard 12 times; still firing. It started the DAG run "
+    f"{_RUN} (succeeded: the DAG run succeeded). Newest decision: suppress, duplicate: its trigger has fired.",
+    "would_fire": "To fire still when the cooldown ends (2026-11-24T03:00:01Z), or `reset` of the group before.",
+    "now": {
+        "action": "suppress",
+        "reason": "duplicate",
+        "until": "2026-11-24T03:00:01.391Z",
+        "trigger_id": _TRIGGER_ID,
+        "detail": "its trigger has fired; the group cools down until 2026-11-24T03:00:01Z",
+    },
+    "alert": ALERT,
+    "trigger": TRIGGER,
+    "decisions": [_TAKEN],
+    "group": GROUP,
+}
+ALERTMANAGER: dict[str, Any] = {
+    "version": "4",
+    "groupKey": '{}:{alertname="ModelAccuracyLow", model="churn"}',
+    "truncatedAlerts": 0,
+    "status": "firing",
+    "receiver": "trigger-gateway",
+    "groupLabels": {"alertname": "ModelAccuracyLow", "model": "churn"},
+    "commonLabels": {"alertname": "ModelAccuracyLow", "model": "churn", "severity": "critical"},
+    "commonAnnotations": {"summary": "Accuracy of churn is 0.7"},
+    "externalURL": "http://alertmanager.example:9093",
+    "alerts": [
+        {
+            "status": "firing",
+            "labels": {"alertname": "ModelAccuracyLow", "model": "churn", "severity": "critical"},
+            "annotations": {"summary": "Accuracy of churn is 0.7"},
+            "startsAt": "2026-11-23T02:59:30.892Z",
+            "endsAt": "0001-01-01T00:00:00Z",
+            "generatorURL": "http://prometheus.example:9090/graph",
+            "fingerprint": "e5883e505f90221a",
+        }
+    ],
+}
+NATIVE: dict[str, Any] = {"alert_id": "churn-accuracy", "severity": "critical", "timestamp": "2026-11-23T03:00:00Z"}
