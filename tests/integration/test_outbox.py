@@ -1,0 +1,335 @@
+"""The outbox on a real Postgres: an item is one relay's at a time, the cap holds, nothing is lost or sent twice."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
+
+from app import tables
+from app.db import open_engine, transaction
+from app.outbox import store
+from app.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from tests.fakes.clock import ManualClock
+from tests.integration.outbox_items import NOON, TARGET, Target, missing, put, relay, row, rows, settle_all
+from tests.sizes import seed, size
+
+WAITS = Retry("dag_paused", "the DAG is paused", waits=True, absent=True, after=15)
+NO_ANSWER = Retry("unreachable", "connection refused", answered=False)
+AMBIGUOUS = Retry("timeout", "no answer came", answered=False, ambiguous=True)
+REFUSED = Retry("no_dag", "there is no such DAG", absent=True, after=10)
+
+
+@pytest.fixture
+async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+    made = open_engine(database, pool_size=12)
+    yield made
+    await made.dispose()
+
+
+async def claim(engine: AsyncEngine, *, after: float = 0, most: int = 8, cap: int | None = None) -> list[Item]:
+    now = NOON + timedelta(seconds=3600 + after)
+    async with transaction(engine) as conn:
+        return await store.claim(conn, TARGET, now, most=most, lease=60, cap=cap)
+
+
+async def settle(engine: AsyncEngine, item: Item, **values: object) -> bool:
+    async with transaction(engine) as conn:
+        return await store.settle(conn, item, **values)
+
+
+async def release(engine: AsyncEngine, item: UUID) -> None:
+    async with transaction(engine) as conn:
+        await store.release_slot(conn, item)
+
+
+# Claims and leases.
+
+
+async def test_the_oldest_go_first(engine: AsyncEngine) -> None:
+    younger = await put(engine, 3, at=NOON + timedelta(minutes=5))
+    older = await put(engine, 3)
+    assert [i.id for i in await claim(engine, most=4)] == [*older, younger[0]]
+
+
+async def test_what_is_not_yet_due_is_left_alone(engine: AsyncEngine) -> None:
+    await put(engine, 1, available_at=NOON + timedelta(hours=2))
+    await put(engine, 1, state="dead")
+    await put(engine, 1, state="delivered")
+    [due] = await put(engine, 1)
+    assert [i.id for i in await claim(engine)] == [due]
+
+
+async def test_many_claimers_at_once_never_share_an_item(engine: AsyncEngine) -> None:
+    number = size(60, 2000)
+    wanted = await put(engine, number)
+    taken: list[UUID] = []
+
+    async def take() -> None:
+        while items := await claim(engine, most=3):
+            taken.extend(i.id for i in items)
+
+    await asyncio.gather(*(take() for _ in range(8)))
+    assert len(taken) == len(set(taken)) == number
+    assert not missing(wanted, taken)
+
+
+async def test_a_claimed_item_is_nobodys_until_its_lease_has_expired(engine: AsyncEngine) -> None:
+    await put(engine, 1)
+    [mine] = await claim(engine)
+    assert await claim(engine, after=59.9) == []
+    [theirs] = await claim(engine, after=60)
+    assert theirs.id == mine.id
+    assert theirs.claim != mine.claim
+
+
+async def test_the_result_of_a_lost_lease_is_dropped(engine: AsyncEngine) -> None:
+    await put(engine, 1)
+    [mine] = await claim(engine)
+    [theirs] = await claim(engine, after=61)
+    assert not await settle(engine, mine, state="dead", detail="too late")
+    assert (await row(engine, mine.id))["state"] == "pending"
+    assert await settle(engine, theirs, state="delivered", detail="delivered")
+    assert not await settle(engine, theirs, state="dead"), "a claim settles once"
+    found = await row(engine, mine.id)
+    assert (found["state"], found["attempts"], found["claim"]) == ("delivered", 1, None)
+
+
+async def test_a_relay_that_lost_its_lease_writes_no_consequences(engine: AsyncEngine) -> None:
+    """The slow relay's answer arrives when another one has delivered."""
+    clock = ManualClock(NOON + timedelta(hours=1))
+    await put(engine, 1)
+    fast = Target()
+    quick = relay(engine, clock, fast)
+
+    async def meanwhile() -> None:
+        clock.pass_by(timedelta(seconds=61))
+        await quick.step()
+
+    slow = Target(lambda _item: Dead("rejected", "an old answer"), meanwhile)
+    await relay(engine, clock, slow).step()
+    [item] = await rows(engine)
+    assert item["state"] == "delivered"
+    assert (len(fast.settled), slow.settled, slow.told) == (1, [], [])
+
+
+# The cap.
+
+
+async def test_a_slot_is_held_until_what_it_started_is_over(engine: AsyncEngine) -> None:
+    wanted = await put(engine, 3)
+    [first, second] = await claim(engine, cap=2)
+    assert await claim(engine, cap=2) == []
+    await settle(engine, first, state="delivered")
+    assert await claim(engine, cap=2) == [], "delivered is not over: its DAG run is open"
+    await release(engine, first.id)
+    assert [i.id for i in await claim(engine, cap=2)] == [wanted[2]]
+    await settle(engine, second, state="dead", slot=False)
+    assert [i.id for i in await claim(engine, after=61, cap=2)] == [wanted[2]], "its own slot is still its own"
+
+
+async def test_a_cap_belongs_to_one_target(engine: AsyncEngine) -> None:
+    await put(engine, 2, slot=True, state="delivered", target="airflow:other")
+    await put(engine, 1)
+    assert len(await claim(engine, cap=1)) == 1
+
+
+async def test_a_cap_that_was_lowered_takes_nobody_his_slot_and_gives_none(engine: AsyncEngine) -> None:
+    await put(engine, 4, slot=True, state="delivered")
+    await put(engine, 2)
+    assert await claim(engine, cap=2) == []
+
+
+@pytest.mark.parametrize("waiting", [1, 8, 20])
+async def test_an_item_that_holds_a_slot_is_not_kept_out_by_older_ones_without(
+    engine: AsyncEngine, waiting: int
+) -> None:
+    """With every slot held by items that must be read back, older items cannot go: the read-back must come first."""
+    [holder] = await put(engine, 1, at=NOON + timedelta(minutes=30), slot=True, ambiguous=True)
+    older = await put(engine, waiting)
+    assert [i.id for i in await claim(engine, most=8, cap=1)] == [holder]
+    await release(engine, holder)
+    assert [i.id for i in await claim(engine, most=8, cap=1)] == [older[0]]
+
+
+async def test_many_claimers_at_once_never_exceed_the_cap(database: str) -> None:
+    """Each with connections of its own, as replicas have."""
+    chance = random.Random(seed())
+    number, cap = size(40, 400), 4
+    engines = [open_engine(database, pool_size=2) for _ in range(4)]
+    wanted = await put(engines[0], number)
+    most_open = 0
+    finished: list[UUID] = []
+
+    async def work(engine: AsyncEngine) -> None:
+        nonlocal most_open
+        while len(finished) < number:
+            for item in await claim(engine, most=chance.randrange(1, 9), cap=cap):
+                await settle(engine, item, state="delivered")
+                held = [r for r in await rows(engine) if r["slot"]]
+                most_open = max(most_open, len(held))
+                await release(engine, item.id)
+                finished.append(item.id)
+
+    try:
+        async with asyncio.timeout(size(30, 300)):
+            await asyncio.gather(*(work(engine) for engine in engines))
+    finally:
+        for engine in engines:
+            await engine.dispose()
+    assert most_open <= cap
+    assert sorted(finished) == sorted(wanted)
+
+
+# What an outcome leads to.
+
+
+async def test_equal_attempts_are_folded_into_one_row_and_different_ones_are_not(engine: AsyncEngine) -> None:
+    item, now = uuid7(), NOON
+    told = [("retry", "unreachable"), ("retry", "unreachable"), ("retry", "timeout"), ("retry", "unreachable")]
+    first_of_kind = []
+    for n, (result, code) in enumerate(told):
+        async with transaction(engine) as conn:
+            at = now + timedelta(minutes=n)
+            first_of_kind.append(await store.record_attempt(conn, uuid7(), item, result, code, f"try {n}", at))
+    assert first_of_kind == [True, False, True, True]
+    found = [(r["code"], r["count"], r["detail"], r["last_at"] - now) for r in await rows(engine, tables.attempts)]
+    assert found == [
+        ("unreachable", 2, "try 1", timedelta(minutes=1)),
+        ("timeout", 1, "try 2", timedelta(minutes=2)),
+        ("unreachable", 1, "try 3", timedelta(minutes=3)),
+    ]
+
+
+OUTCOMES = {
+    "delivered": (Delivered(None), {"state": "delivered", "slot": True, "ambiguous": False}),
+    "dead": (Dead("rejected", "no"), {"state": "dead", "slot": False, "detail": "no"}),
+    "unreachable": (NO_ANSWER, {"state": "pending", "slot": False, "ambiguous": False, "answered_at": None}),
+    "ambiguous": (AMBIGUOUS, {"state": "pending", "slot": True, "ambiguous": True}),
+    "paused": (WAITS, {"state": "pending", "slot": False, "ambiguous": False, "answered_at": None}),
+    "refused": (REFUSED, {"state": "pending", "slot": False, "answered_at": NOON + timedelta(hours=1)}),
+}
+
+
+@pytest.mark.parametrize(("outcome", "expected"), [pytest.param(*v, id=k) for k, v in OUTCOMES.items()])
+async def test_each_outcome_is_settled_in_its_way(
+    engine: AsyncEngine, outcome: Outcome, expected: dict[str, object]
+) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    [item] = await put(engine, 1)
+    target = Target(lambda _item: outcome)
+    await relay(engine, clock, target).step()
+    found = await row(engine, item)
+    assert {name: found[name] for name in expected} == expected
+    assert (found["claim"], found["lease_until"], found["attempts"]) == (None, None, 1)
+    assert [i for i, _ in target.settled] == [i for i, _ in target.told] == [item]
+    [attempt] = await rows(engine, tables.attempts)
+    assert (attempt["item"], attempt["code"]) == (item, outcome.code)
+
+
+async def test_a_deliverer_that_breaks_is_an_ambiguous_attempt_not_the_end(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    [item] = await put(engine, 1)
+
+    def broken(_item: Item) -> Outcome:
+        raise KeyError("a bug")
+
+    await relay(engine, clock, Target(broken)).step()
+    found = await row(engine, item)
+    assert (found["state"], found["ambiguous"]) == ("pending", True)
+    assert "KeyError" in found["detail"]
+
+
+async def test_an_outage_kills_nothing_however_long_it_lasts(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    await put(engine, 5)
+    target = Target(lambda _item: NO_ANSWER)
+    runner = relay(engine, clock, target, deadline=3600.0)
+    for _ in range(40):
+        clock.pass_by(timedelta(hours=1))
+        await runner.step()
+    assert {r["state"] for r in await rows(engine)} == {"pending"}
+    assert len(target.asked) == 5 + 39, "after the first round an open breaker lets one item through"
+    target.behave = lambda _item: Delivered(None)
+    for _ in range(10):
+        clock.pass_by(timedelta(minutes=2))
+        await settle_all([runner])
+    assert {r["state"] for r in await rows(engine)} == {"delivered"}
+    assert len(target.delivered()) == 5
+
+
+async def test_after_an_outage_items_go_out_one_two_four_at_a_time(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    await put(engine, 20)
+    target = Target(lambda _item: NO_ANSWER)
+    runner = relay(engine, clock, target)
+    await runner.step()
+    target.behave = lambda _item: Delivered(None)
+    clock.pass_by(timedelta(minutes=5))
+    sizes = []
+    for _ in range(6):
+        before = len(target.asked)
+        await runner.step()
+        sizes.append(len(target.asked) - before)
+    assert sizes[:4] == [1, 2, 4, 8]
+    assert sum(sizes) == 20
+
+
+async def test_only_time_in_which_the_target_answers_counts_against_the_deadline(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    [item] = await put(engine, 1)
+    target = Target()
+    runner = relay(engine, clock, target, deadline=600.0)
+
+    async def hours(number: int, outcome: Outcome, step: timedelta) -> None:
+        target.behave = lambda _item: outcome
+        for _ in range(number):
+            clock.pass_by(step)
+            await runner.step()
+
+    await hours(5, NO_ANSWER, timedelta(hours=1))
+    await hours(5, WAITS, timedelta(hours=1))
+    await hours(5, REFUSED, timedelta(minutes=2))  # four intervals of 120 s between five answers
+    found = await row(engine, item)
+    assert (found["state"], found["answered_seconds"]) == ("pending", 480.0)
+    await hours(2, REFUSED, timedelta(minutes=2))
+    found = await row(engine, item)
+    assert found["state"] == "dead"
+    assert found["detail"].startswith("given up after 720 s of answers: there is no such DAG")
+
+
+async def test_an_ambiguous_item_does_not_die_before_a_read_has_shown_that_nothing_is_there(
+    engine: AsyncEngine,
+) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    [item] = await put(engine, 1, ambiguous=True, slot=True)
+    target = Target(lambda _item: Retry("conflict", "409", answered=True, ambiguous=True))
+    runner = relay(engine, clock, target, deadline=60.0)
+    for _ in range(20):
+        clock.pass_by(timedelta(minutes=10))
+        await runner.step()
+    assert (await row(engine, item))["state"] == "pending"
+    target.behave = lambda _item: REFUSED
+    clock.pass_by(timedelta(minutes=10))
+    await runner.step()
+    assert (await row(engine, item))["state"] == "dead"
+
+
+async def test_a_dead_item_that_is_redriven_is_read_back_and_has_a_new_deadline(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    [item] = await put(engine, 1, answered_seconds=5000.0, answered_at=NOON)
+    target = Target(lambda _item: Dead("rejected", "no"))
+    runner = relay(engine, clock, target)
+    await runner.step()
+    async with transaction(engine) as conn:
+        assert await store.redrive(conn, item, clock.now())
+        assert not await store.redrive(conn, item, clock.now()), "only what is dead is redriven"
+    target.behave = lambda _item: Delivered(None)
+    await runner.step()
+    assert [i.ambiguous for i in target.asked] == [False, True]
+    assert target.asked[1].answered_seconds == 0
+    assert (await row(engine, item))["state"] == "delivered"
