@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,7 +17,7 @@ from app.airflow.client import AirflowClient, Auth, PasswordAuth, TokenAuth, Tok
 from app.clock import Clock, SystemClock
 from app.db import database_now, open_engine
 from app.embedded import start_postgres, start_valkey
-from app.errors import UsageError
+from app.errors import Problem, UsageError
 from app.http import Http, open_http
 from app.loop import Loop
 from app.metrics import Metrics
@@ -199,6 +200,8 @@ def _assemble(base: _Base) -> Services:
     gauges = Gauges(base.engine, base.clock, base.metrics)
     loops = _loops(base, waker, relay, follower, gauges)
     base.bells.update({loop.name: loop for loop in loops})
+    for loop in loops:
+        base.metrics.loop_failures.labels(loop.name).set_function(partial(getattr, loop, "failures"))
     return Services(
         settings=base.settings,
         policy=base.policy,
@@ -269,8 +272,13 @@ def _airflow(base: _Base) -> tuple[Relay, Follower]:
 
 def _requests(base: _Base, batcher: Batcher) -> TriggerServices:
     async def limit(caller: Caller) -> None:
-        if not base.tokens.is_open:
+        if base.tokens.is_open:
+            return
+        try:
             await base.limiter.check(caller.name, base.clock.now())
+        except Problem:
+            base.metrics.rate_limited.inc()
+            raise
 
     return TriggerServices(
         engine=base.engine,

@@ -17,6 +17,12 @@ class Metrics:
         self.policy_info = Gauge(
             "gateway_policy_info", "1 for the policy in force; replicas that differ show.", ["hash"], registry=r
         )
+        self.loop_failures = Gauge("gateway_loop_failures", "Failed steps in a row of a loop.", ["loop"], registry=r)
+        self._of_intake(r)
+        self._of_triggers(r)
+        self._of_delivery(r)
+
+    def _of_intake(self, r: CollectorRegistry) -> None:
         self.alerts = Counter("gateway_alerts", "Alerts acknowledged as durable.", ["source"], registry=r)
         self.alerts_bad = Counter(
             "gateway_alerts_quarantined", "Alerts that could not be read.", ["source"], registry=r
@@ -41,6 +47,9 @@ class Metrics:
             ["use"],
             registry=r,
         )
+        self.rate_limited = Counter("gateway_rate_limited", "Requests answered 429.", registry=r)
+
+    def _of_triggers(self, r: CollectorRegistry) -> None:
         self.triggers = Gauge("gateway_triggers", "Open triggers by route and state.", ["route", "state"], registry=r)
         self.triggers_ended = Counter(
             "gateway_triggers_ended",
@@ -54,6 +63,8 @@ class Metrics:
             ["route"],
             registry=r,
         )
+
+    def _of_delivery(self, r: CollectorRegistry) -> None:
         self.attempts = Counter(
             "gateway_delivery_attempts",
             "Delivery attempts by target, result and code.",
@@ -68,8 +79,6 @@ class Metrics:
             "gateway_outbox_dead", "Dead items: redrive them or let them be.", ["target"], registry=r
         )
         self.breaker_open = Gauge("gateway_breaker_open", "1 while a target is left alone.", ["target"], registry=r)
-        self.loop_failures = Gauge("gateway_loop_failures", "Failed steps in a row of a loop.", ["loop"], registry=r)
-        self.rate_limited = Counter("gateway_rate_limited", "Requests answered 429.", registry=r)
 
     def decided(self, outcomes: Iterable[tuple[str | None, str, str]]) -> None:
         """Count decisions: (route, action, reason) each."""

@@ -153,12 +153,11 @@ class _TooLarge(HTTPException):
 
 async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return _answer(request, error.status, error.code, error.detail, error.members, error.headers)
+    return _answer(request, error.status, error.code, _sentence(error.detail), error.members, error.headers)
 
 
 async def _on_not_durable(request: Request, error: Exception) -> Response:
-    said = str(error) or "Postgres did not take the alerts in time"
-    detail = f"{said[:1].upper()}{said[1:].rstrip('.')}. Send them again."
+    detail = f"{_sentence(str(error) or 'Postgres did not take the alerts in time')} Send them again."
     return _answer(request, 503, "not_durable", detail, headers={"Retry-After": str(RETRY_AFTER)})
 
 
@@ -240,6 +239,11 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
+
+
+def _sentence(clause: str) -> str:
+    """What is raised as a clause ("its group has another open trigger") is told as a sentence."""
+    return f"{clause[:1].upper()}{clause[1:]}" + ("" if clause.endswith((".", "?", "!")) else ".")
 
 
 def _plain(value: Any) -> Any:

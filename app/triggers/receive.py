@@ -96,7 +96,7 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
         services.metrics.bodies_refused.labels(source, error.status).inc()
         await _keep_refused(raw, source, error, services)
         code = {400: "bad_request", 413: "too_large"}.get(error.status, "invalid")
-        raise Problem(error.status, code, _sentence(str(error)), errors=error.errors) from error
+        raise Problem(error.status, code, str(error), errors=error.errors) from error
     try:
         answers: list[Answer] = await services.batcher.submit(Job(parsed.alerts, parsed.bad, source), services.timeout)
     except NotDurable:
@@ -108,10 +108,6 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
         services.metrics.alerts_bad.labels(source).inc(len(parsed.bad))
         body["quarantined"] = [{"index": b.index, "id": b.alert_id, "error": b.error} for b in parsed.bad]
     return Response(to_json(body), 202, media_type="application/json")
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: TriggerServices) -> None:
