@@ -65,16 +65,22 @@ def backoff(attempts: int, longest: float, chance: random.Random) -> timedelta:
     return timedelta(seconds=chance.uniform(0.1, min(longest, 2.0 ** min(attempts, 20))))
 
 
+#: Seconds between two answers to one item that count as time in which the target answered. In a longer silence nobody
+#: asked (this gateway was down, or the breaker let other items try), so that nothing is known of it.
+LONGEST_GAP = 120.0
+
+
 def spent(item: Item, outcome: Retry, now: datetime) -> float:
     """Seconds of its deadline that an item has used: only time between two answers in a row counts."""
     if not outcome.answered or outcome.waits or item.answered_at is None:
         return item.answered_seconds
-    return item.answered_seconds + max(0.0, (now - item.answered_at).total_seconds())
+    gap = max(0.0, (now - item.answered_at).total_seconds())
+    return item.answered_seconds + min(gap, LONGEST_GAP)
 
 
 class Breaker:
-    """Leaves a target alone that does not answer. After a pause it lets one item through, and with each success twice as
-    many, so that a target that has just come back is not run over."""
+    """Leaves a target alone that does not answer. After a pause it lets one item through, then twice as many in each round
+    that is answered, so that a target that has just come back is not run over."""
 
     def __init__(self, longest: float) -> None:
         self._longest = longest  # seconds between two tries of an open breaker, at most
@@ -97,8 +103,8 @@ class Breaker:
         self._failures = 0
         if self._open_until is not None:
             self._open_until, self._ramp = None, 1
-        elif self._ramp is not None:
-            self._ramp = None if self._ramp * 2 >= most else self._ramp * 2
+        if self._ramp is not None:  # One more for each answer: 1, 2, 4, ... a round.
+            self._ramp = None if self._ramp + 1 >= most else self._ramp + 1
 
     def failed(self, now: datetime, after: float | None = None) -> None:
         """The target did not answer, or asked to be left alone for `after` seconds."""

@@ -142,6 +142,10 @@ class World:
         self.clients.append(await self._stack.enter_async_context(client))
         return self.services[-1]
 
+    def airflow_client(self) -> httpx.AsyncClient:
+        """What somebody else sends to the same Airflow."""
+        return httpx.AsyncClient(transport=self.airflow.transport(), base_url=self.airflow.url)
+
     # What monitors and people do.
 
     def alert(self, name: str = "ModelAccuracyLow", *, ago: timedelta = timedelta(0), **labels: str) -> FakeAlert:
