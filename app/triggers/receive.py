@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
@@ -12,16 +12,16 @@ from app.alerts import alertmanager, native
 from app.alerts.model import Bad, Parsed, Unreadable
 from app.errors import NotDurable, Problem
 from app.problems import responses
-from app.security import require
-from app.tokens import Caller
+from app.security import authorize
 from app.triggers import examples, schemas
 from app.triggers.batcher import Job
+from app.triggers.direct import DirectRoute
 from app.triggers.intake import Answer
-from app.triggers.service import Services, TriggerServices
+from app.triggers.service import TriggerServices, services_of
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(tags=["intake"])
+router = APIRouter(tags=["intake"], route_class=DirectRoute)
 
 _TAKEN: dict[int | str, dict[str, Any]] = {
     202: {"model": schemas.Accepted, "content": {"application/json": {"example": examples.ACCEPTED}}}
@@ -29,8 +29,10 @@ _TAKEN: dict[int | str, dict[str, Any]] = {
 
 
 def _accepts(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
-    """The body in the document: it is read from the raw bytes, so that one bad alert does not cost the others."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
+    """Body and scope in the document. The body is read from the raw bytes, so that one bad alert does not cost the
+    others."""
+    body = {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
+    return {"requestBody": body, "security": [{"bearer": ["ingest"]}]}
 
 
 def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -58,12 +60,11 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
     responses=_TAKEN | responses("bad_request", "too_large", "invalid", "not_durable"),
     openapi_extra=_accepts(_schema_of(alertmanager.Webhook), examples.ALERTMANAGER),
 )
-async def take_alertmanager(
-    request: Request, services: Services, _: Annotated[Caller, Depends(require("ingest"))]
-) -> Response:
+async def take_alertmanager(request: Request) -> Response:
     """Answers 202 only after every alert of the body is durable, each with its decision. Alertmanager comes again after
     503, and gives a notification up after any 4xx: so a body is refused only when none of its alerts can be read."""
-    return await _take(await request.body(), alertmanager.read, "alertmanager", services)
+    authorize(request, "ingest")
+    return await _take(await request.body(), alertmanager.read, "alertmanager", services_of(request))
 
 
 @router.post(
@@ -81,11 +82,10 @@ async def take_alertmanager(
         examples.NATIVE,
     ),
 )
-async def take_native(
-    request: Request, services: Services, caller: Annotated[Caller, Depends(require("ingest"))]
-) -> Response:
+async def take_native(request: Request) -> Response:
     """One alert or a list of them. `alert_id`, `severity` and `timestamp` are enough."""
-    await services.limit(caller)
+    services = services_of(request)
+    await services.limit(authorize(request, "ingest"))
     return await _take(await request.body(), native.read, "native", services)
 
 

@@ -30,9 +30,15 @@ class TriggerServices:
     timeout: float
 
 
-def _services(request: Request) -> TriggerServices:
+def services_of(request: Request) -> TriggerServices:
+    """The services of the application that the request came to."""
     services: TriggerServices = request.app.state.services.triggers
     return services
+
+
+async def _services(request: Request) -> TriggerServices:
+    # Not `services_of` itself: FastAPI runs what is not a coroutine in a thread.
+    return services_of(request)
 
 
 #: How a route asks for them.
