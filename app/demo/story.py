@@ -30,6 +30,7 @@ from app.http import Http, open_http
 
 FOLDER: Final = Path(".demo")
 DAG: Final = "retrain_model"
+TERMINATED: Final = 128 + signal.SIGTERM  # exit code, as shells have it
 RUNS_TIMEOUT: Final = 180.0  # seconds from the end of the storm to the end of the DAG runs; 12 s measured
 BAD_SINCE: Final = timedelta(minutes=1)
 LOOK_EVERY: Final = 0.4  # seconds between two looks at what the gateway says
@@ -38,14 +39,22 @@ LOOK_EVERY: Final = 0.4  # seconds between two looks at what the gateway says
 async def run_demo(*, keep: bool = False) -> int:
     """Tell the story in the current directory's .demo; returns the exit code: 0 if it went as promised, 1 if not.
 
-    keep: leave everything up at the end, until Ctrl-C. Whatever happens, no process that was started here survives it.
+    keep: leave everything up at the end, until Ctrl-C. However it ends, every process that was started here is stopped.
     Raises UsageError and ServerError when it cannot be told.
     """
+    demo = asyncio.create_task(_demo(keep))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, demo.cancel)
+    try:
+        return await demo
+    except asyncio.CancelledError:
+        ours = asyncio.current_task()
+        if ours is not None and ours.cancelling():
+            raise  # Ctrl-C: asyncio.run has cancelled us, and turns this into a KeyboardInterrupt.
+        return TERMINATED
+
+
+async def _demo(keep: bool) -> int:
     console = Console(highlight=False)
-    task = asyncio.current_task()
-    assert task is not None
-    # As for Ctrl-C, which asyncio.run turns into a cancellation: unwind, and stop what was started.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     root, folder = repository(), FOLDER.resolve()
     with _alone(folder):
         async with contextlib.AsyncExitStack() as stack:
