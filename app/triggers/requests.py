@@ -50,6 +50,11 @@ class Requests:
                 raise _conflict(f"only a dead trigger can be redriven; this one is {trigger['state']}", trigger)
             if group.open_trigger is not None:
                 raise _conflict("its group has another open trigger", trigger, reason=Reason.IN_FLIGHT)
+            route = self._policy().route(group.route)
+            until = rules.redrive_at(group, trigger_id, route, now) if route else None
+            if until is not None:
+                detail = "a newer trigger of its group cools down or backs off; reset the group to redrive this one"
+                raise _conflict(detail, trigger, reason=Reason.COOLDOWN, until=until)
             await outbox.redrive(conn, trigger_id, now)
             values = {"state": "pending", "outcome": None, "ended_at": None, "detail": "redriven", "blocked": None}
             await conn.execute(update(_triggers).where(_triggers.c.id == trigger_id).values(**values))
@@ -116,8 +121,5 @@ class Requests:
         await conn.execute(tables.audit.insert().values(**row))
 
 
-def _conflict(detail: str, trigger: RowMapping, reason: str | None = None) -> Problem:
-    problem = Problem(409, "wrong_state", detail, state=trigger["state"])
-    if reason is not None:
-        problem.members["reason"] = reason
-    return problem
+def _conflict(detail: str, trigger: RowMapping, **members: Any) -> Problem:
+    return Problem(409, "wrong_state", detail, state=trigger["state"], **members)

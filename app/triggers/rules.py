@@ -121,6 +121,13 @@ def fire(group: Group, trigger_id: UUID, now: datetime) -> None:
     group.held_since = group.wake_at = None
 
 
+def redrive_at(group: Group, trigger_id: UUID, route: Route, now: datetime) -> datetime | None:
+    """When a dead trigger may be redriven, if not now. It passes its group like a fire: a newer trigger's cooldown stands
+    in its way, the backoff of its own death does not."""
+    clear = clear_at(group, route) if group.last_trigger != trigger_id else None
+    return clear if clear is not None and now < clear else None
+
+
 def reset(group: Group, now: datetime) -> None:
     """Clear cooldown and backoff. Without an open trigger the group is decided again at once."""
     group.reset_at, group.failures = now, 0
