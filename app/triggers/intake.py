@@ -119,12 +119,16 @@ class Intake:
             if len(alerts) + len(bad) <= 1:
                 return await self._set_aside(alerts, str(error.orig)[:500])
         # Halve until the culprit stands alone: one alert that Postgres cannot store must not cost the others.
+        if not alerts:
+            half = len(bad) // 2
+            return await self._decide([], bad[:half]) + await self._decide([], bad[half:])
         half = len(alerts) // 2
         first = await self._decide(alerts[:half], bad if not half else [])
         return first + await self._decide(alerts[half:], [] if not half else bad)
 
     async def _set_aside(self, alerts: Sequence[Alert], error: str) -> list[Answer]:
         if not alerts:
+            log.error("what could not be read could not be kept either", extra={"error": error})
             return []
         alert = alerts[0]
         async with transaction(self._engine) as conn:

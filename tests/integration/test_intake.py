@@ -1,0 +1,374 @@
+"""Intake on a real Postgres: exact counts, conflicts tried again, culprits isolated, memory never believed blindly."""
+
+import asyncio
+import random
+import secrets
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from app.alerts.model import Alert
+from app.bootstrap import Services
+from app.db import transaction
+from app.errors import NotDurable
+from app.triggers.batcher import Job
+from app.triggers.intake import Answer
+from tests.acceptance.world import POLICY, World, reasons
+from tests.servers import TestServers
+from tests.sizes import seed, size
+
+WIDE = POLICY.replace("group_by: [model]", "group_by: [model, region]")
+OTHER_ROUTE = POLICY.replace("name: accuracy", "name: renamed")
+
+
+def model() -> str:
+    """A label value of this test alone: the session's Valkey remembers the groups of every test."""
+    return f"m-{secrets.token_hex(4)}"
+
+
+def direct(world: World, name: str, **labels: str) -> Alert:
+    """An alert as a parser would have made it, and as none would when it holds what cannot be stored."""
+    named = {"alertname": "ModelAccuracyLow", "severity": "critical", **labels}
+    return Alert("ModelAccuracyLow", name, True, "critical", world.clock.now(), None, named, {}, "test")
+
+
+async def submit(services: Services, *alerts: Alert) -> list[Answer]:
+    return await services.batcher.submit(Job(list(alerts), [], "test"), 8)
+
+
+async def run(services: Services, *statements: str) -> None:
+    async with transaction(services.engine) as conn:
+        for statement in statements:
+            await conn.execute(text(statement))
+
+
+async def one(services: Services, statement: str) -> Any:
+    async with services.engine.connect() as conn:
+        return (await conn.execute(text(statement))).scalar_one()
+
+
+async def counts(services: Services) -> dict[str, int]:
+    """Committed notifications by fingerprint, over all its episodes."""
+    async with services.engine.connect() as conn:
+        found = await conn.execute(text("SELECT fingerprint, sum(count) FROM alerts GROUP BY fingerprint"))
+        return {row[0]: int(row[1]) for row in found}
+
+
+def metric(services: Services, name: str) -> float:
+    return services.metrics.registry.get_sample_value(name) or 0.0
+
+
+# Counts.
+
+
+async def test_eight_replicas_at_once_count_every_notification_once_and_fire_each_group_once(
+    servers: TestServers, database: str
+) -> None:
+    chance = random.Random(seed())
+    number, mark = size(300, 6000), model()
+    async with World(servers, database, replicas=8) as world:
+        alerts = [direct(world, f"{mark}-{i}", model=f"{mark}-{i % 4}", instance=f"{i}") for i in range(12)]
+        sent: Counter[str] = Counter()
+
+        async def sender(services: Services) -> None:
+            for _ in range(number // 8):
+                some = chance.choices(alerts, k=chance.randrange(1, 6))
+                moved = [_moved(a, chance) for a in some]
+                answers = await submit(services, *moved)
+                assert [a.alert.fingerprint for a in answers] == [a.fingerprint for a in some]
+                sent.update(a.fingerprint for a in some)
+
+        await asyncio.gather(*(sender(s) for s in world.services for _ in range(2)))
+        assert await counts(world.services[0]) == dict(sent)
+        assert await one(world.services[0], "SELECT count(*) FROM triggers") == 4
+        assert await one(world.services[0], "SELECT count(DISTINCT group_key) FROM triggers") == 4
+        assert await one(world.services[0], "SELECT sum(decision_count) FROM alerts") <= sum(sent.values())
+
+
+def _moved(alert: Alert, chance: random.Random) -> Alert:
+    """As another Prometheus replica tells it: seconds apart (inside of the reorder window it is one episode)."""
+    shift = timedelta(seconds=chance.choice((0, 0, 0, -15, 30)))
+    return Alert(
+        alert.alert_id,
+        alert.fingerprint,
+        True,
+        alert.severity,
+        alert.starts_at + shift,
+        None,
+        alert.labels,
+        {},
+        alert.source,
+    )
+
+
+async def test_equal_notifications_in_one_body_are_one_row_with_their_number(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database) as world:
+        alert = direct(world, "f", model=model())
+        answers = await submit(world.services[0], *[alert] * 500)
+        assert Counter((a.verdict.action, a.verdict.reason) for a in answers) == {
+            ("fire", "new_alert"): 1,
+            ("suppress", "duplicate"): 499,
+        }
+        assert await counts(world.services[0]) == {"f": 500}
+        assert await one(world.services[0], "SELECT count(*) FROM decisions") == 2
+
+
+# What Postgres refuses.
+
+
+@pytest.mark.parametrize("culprits", [(0,), (99,), (41, 42), (0, 50, 99)], ids=str)
+async def test_an_alert_that_postgres_cannot_store_is_quarantined_alone(
+    servers: TestServers, database: str, culprits: tuple[int, ...]
+) -> None:
+    mark = model()
+    async with World(servers, database) as world:
+        alerts = [direct(world, f"{mark}-{i}", model=f"{mark}-{i % 3}", place=f"{i}") for i in range(100)]
+        for at in culprits:
+            alerts[at] = direct(world, f"{mark}-{at}", model="nul\x00", place=f"{at}")
+        answers = await submit(world.services[0], *alerts)
+        assert [a.alert.fingerprint for a in answers] == [a.fingerprint for a in alerts]
+        invalid = [i for i, a in enumerate(answers) if (a.verdict.action, a.verdict.reason) == ("ignore", "invalid")]
+        assert tuple(invalid) == culprits
+        assert await counts(world.services[0]) == {f"{mark}-{i}": 1 for i in range(100) if i not in culprits}
+        kept = (await world.get("/api/v1/quarantine"))["items"]
+        assert len(kept) == len(culprits)
+        assert all(item["source"] == "test" for item in kept)
+        assert await one(world.services[0], "SELECT count(*) FROM triggers") == 3
+
+
+HICCUPS = """
+    CREATE FUNCTION hiccup() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF nextval('hiccups') <= {times} THEN RAISE EXCEPTION 'hiccup' USING ERRCODE = '{state}'; END IF;
+        RETURN NEW;
+    END $$
+"""
+
+
+async def hiccups(services: Services, state: str, times: int) -> None:
+    """The first `times` inserts of an alert fail with that SQLSTATE; a sequence counts over rolled back transactions."""
+    await run(
+        services,
+        "CREATE SEQUENCE hiccups",
+        HICCUPS.format(times=times, state=state),
+        "CREATE TRIGGER hiccup BEFORE INSERT ON alerts FOR EACH STATEMENT EXECUTE FUNCTION hiccup()",
+    )
+
+
+CONFLICTS = {"40001": "serialization", "40P01": "deadlock", "23505": "a row appeared", "55P03": "lock timeout"}
+
+
+@pytest.mark.parametrize("state", [pytest.param(k, id=v) for k, v in CONFLICTS.items()])
+async def test_a_conflict_is_tried_again_and_nobody_notices(servers: TestServers, database: str, state: str) -> None:
+    async with World(servers, database) as world:
+        await hiccups(world.services[0], state, 4)
+        assert reasons(await world.push(world.alert(model=model()))) == [("fire", "new_alert")]
+        assert metric(world.services[0], "gateway_batch_retries_total") == 4
+        assert await one(world.services[0], "SELECT sum(count) FROM alerts") == 1
+
+
+HELPLESS = {**CONFLICTS, "53100": "disk full", "53300": "too many connections", "57P03": "starting up", "XX000": "bug"}
+
+
+@pytest.mark.parametrize("state", [pytest.param(k, id=v) for k, v in HELPLESS.items()])
+async def test_what_does_not_go_away_is_503_with_nothing_half_done_and_then_goes_on(
+    servers: TestServers, database: str, state: str
+) -> None:
+    async with World(servers, database) as world:
+        await hiccups(world.services[0], state, 1_000)
+        answer = await world.post("/api/v1/webhooks/alertmanager", {"alerts": [world.alert(model=model()).body()]})
+        assert answer.status_code == 503, answer.text
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        for table in ("groups", "alerts", "decisions", "triggers", "outbox", "quarantine"):
+            assert await one(world.services[0], f"SELECT count(*) FROM {table}") == 0
+        await run(world.services[0], "DROP TRIGGER hiccup ON alerts")
+        assert reasons(await world.push(world.alert(model=model()))) == [("fire", "new_alert")]
+
+
+# Policies and memory that are not of one mind.
+
+
+async def test_an_open_episode_keeps_its_group_when_the_policy_groups_otherwise(
+    servers: TestServers, database: str
+) -> None:
+    mark = model()
+    async with World(servers, database) as world:
+        alert, new = (world.alert(model=mark, region="eu", pod=pod) for pod in ("1", "2"))
+        [first] = await world.push(alert)
+        await world.start(WIDE)
+        again, other = await world.push(alert, new, to=1)
+        assert (again["action"], again["reason"]) == ("suppress", "duplicate")
+        assert again["group"] == first["group"] == {"model": mark}
+        assert again["trigger_id"] == first["trigger_id"]
+        assert other["group"] == {"model": mark, "region": "eu"}
+        repeats = await asyncio.gather(*(world.push(alert, to=i % 2) for i in range(10)))
+        assert {d["group"]["model"] for [d] in repeats} == {mark}
+        assert {d["trigger_id"] for [d] in repeats} == {first["trigger_id"]}
+        [found] = [a for a in (await world.get("/api/v1/alerts"))["items"] if a["labels"]["pod"] == "1"]
+        assert found["count"] == 12
+
+
+async def test_an_open_episode_whose_route_is_gone_goes_to_the_route_that_takes_it_now(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database) as world:
+        alert = world.alert(model=model())
+        await world.push(alert)
+        await world.start(OTHER_ROUTE)
+        [again] = await world.push(alert, to=1)
+        assert again["route"] == "renamed"
+
+
+async def test_memory_behind_postgres_is_noticed_and_the_batch_decided_again(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database) as world:
+        services, alert = world.services[0], world.alert(model=model())
+        await world.push(alert)
+        await world.push(alert)
+        assert metric(services, "gateway_memory_stale_total") == 0
+        await run(services, "UPDATE groups SET version = version + 1")
+        assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
+        assert metric(services, "gateway_memory_stale_total") == 1
+        await world.push(alert)
+        assert metric(services, "gateway_memory_stale_total") == 1, "what was read from Postgres is remembered"
+        assert await one(services, "SELECT sum(count) FROM alerts") == 4
+
+
+async def test_memory_that_says_no_does_not_keep_a_group_that_is_clear_from_firing(
+    servers: TestServers, database: str
+) -> None:
+    """As after a failover to a Redis that missed a reset, or a group that another replica released."""
+    async with World(servers, database) as world:
+        services, alert = world.services[0], world.alert(model=model())
+        await world.push(alert)
+        assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
+        await run(
+            services,
+            "UPDATE triggers SET state = 'cancelled'",
+            "UPDATE groups SET open_trigger = NULL, fired_at = NULL, version = version + 1, nonce = 'other'",
+        )
+        assert reasons(await world.push(alert)) == [("fire", "still_firing")]
+
+
+async def test_memory_of_an_episode_that_is_over_counts_nothing_on_it(servers: TestServers, database: str) -> None:
+    """Redis fails over to a replica that has not heard of the resolved."""
+    async with World(servers, database) as world:
+        services, alert = world.services[0], world.alert(model=model())
+        await world.push(alert)
+        await world.push(alert)
+        fingerprint = await one(services, "SELECT fingerprint FROM alerts")
+        key = f"gateway:e:{fingerprint}"
+        old = await services.memory._client.get(key)
+        assert old is not None
+        world.clock.pass_by(timedelta(minutes=1))
+        await world.push(alert.resolved(world.clock.now()))
+        await services.memory._client.set(key, old)
+        assert reasons(await world.push(alert)) == [("ignore", "resolved")]
+        assert metric(services, "gateway_memory_stale_total") == 1
+
+
+async def test_a_memory_of_another_database_changes_no_decision(
+    servers: TestServers, database: str, new_database: Any
+) -> None:
+    """Two gateways on one Redis by mistake: slower, never wrong."""
+    mark = model()
+    async with World(servers, database) as one_world, World(servers, new_database()) as other:
+        alert = one_world.alert(model=mark)
+        for world in (one_world, other):
+            assert reasons(await world.push(alert)) == [("fire", "new_alert")]
+        for _ in range(5):
+            for world in (one_world, other):
+                assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
+        for world in (one_world, other):
+            assert await one(world.services[0], "SELECT sum(count) FROM alerts") == 6
+            assert await one(world.services[0], "SELECT count(*) FROM triggers") == 1
+
+
+# Quarantine.
+
+
+async def test_the_quarantine_counts_equal_bytes_and_lets_the_oldest_go(servers: TestServers, database: str) -> None:
+    async with World(servers, database, quarantine_rows=5, quarantine_body=64) as world:
+        good = world.alert(model=model()).body()
+        for n in range(8):
+            world.clock.pass_by(timedelta(seconds=1))
+            bad = {"status": "firing", "n": n, "pad": "x" * 100}
+            answer = await world.post("/api/v1/webhooks/alertmanager", {"alerts": [bad, good, bad]})
+            assert answer.status_code == 202
+            assert [q["index"] for q in answer.json()["quarantined"]] == [0, 2]
+        answer = await world.post("/api/v1/webhooks/alertmanager", {"alerts": [bad, good]})
+        assert answer.status_code == 202
+        async with world.services[0].engine.connect() as conn:
+            kept = (await conn.execute(text("SELECT * FROM quarantine ORDER BY last_at"))).mappings().all()
+        assert [f'"n": {n}' in k["body"].decode() for n, k in enumerate(kept, start=3)] == [True] * 5
+        assert [k["count"] for k in kept] == [2, 2, 2, 2, 3]
+        assert all(len(k["body"]) == 64 < k["size"] for k in kept)
+
+
+async def test_more_bad_alerts_in_one_body_than_the_quarantine_holds_cost_the_good_one_nothing(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database, quarantine_rows=5) as world:
+        bad = [{"n": n} for n in range(200)]
+        answer = await world.post(
+            "/api/v1/webhooks/alertmanager", {"alerts": [*bad, world.alert(model=model()).body()]}
+        )
+        assert answer.status_code == 202
+        assert len(answer.json()["quarantined"]) == 200
+        assert reasons(answer.json()["decisions"]) == [("fire", "new_alert")]
+        assert await one(world.services[0], "SELECT count(*) FROM quarantine") == 5
+
+
+# Connections.
+
+
+async def test_connections_killed_under_a_storm_cost_a_503_at_most_and_no_count(
+    servers: TestServers, database: str
+) -> None:
+    chance, number = random.Random(seed()), size(120, 3000)
+    mark = model()
+    acknowledged: Counter[str] = Counter()
+    attempted: Counter[str] = Counter()
+    async with World(servers, database, replicas=2) as world:
+        alerts = [direct(world, f"{mark}-{i}", model=f"{mark}-{i % 3}", n=f"{i}") for i in range(9)]
+
+        async def sender(n: int) -> None:
+            for _ in range(number // 6):
+                alert = chance.choice(alerts)
+                for _ in range(200):
+                    attempted[alert.fingerprint] += 1
+                    try:
+                        await submit(world.services[n % 2], alert)
+                    except NotDurable:
+                        await asyncio.sleep(0)
+                        continue
+                    acknowledged[alert.fingerprint] += 1
+                    break
+                else:
+                    raise AssertionError("200 attempts in a row failed")
+
+        killer = await asyncpg.connect(database)
+        senders = asyncio.gather(*(sender(n) for n in range(6)))
+        killed, next_kill = 0, 3
+        while not senders.done():
+            if acknowledged.total() >= next_kill:  # Paced by progress: on a slow machine as on a fast one.
+                next_kill = acknowledged.total() + chance.randrange(1, 10)
+                killed += await killer.fetchval(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND pid <> pg_backend_pid() AND application_name = 'trigger-gateway'"
+                )
+            await asyncio.wait([senders], timeout=0.005)
+        await senders
+        await killer.close()
+        found = await counts(world.services[0])
+        assert killed > number // 60
+        for fingerprint, count in found.items():
+            assert acknowledged[fingerprint] <= count <= attempted[fingerprint]
+        assert await one(world.services[0], "SELECT count(*) FROM triggers") == 3
