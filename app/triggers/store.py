@@ -20,7 +20,7 @@ from app.triggers.ledger import Intent, Ledger
 from app.triggers.state import Episode, Group, NewTrigger, TriggerState, as_json
 
 #: Alerts of a group that are read to decide it as a whole. The rest of a larger group stays behind the same trigger.
-MATES = 200
+MATES = 1000
 
 _GROUP_COLUMNS = [c.name for c in tables.groups.columns]
 _EPISODE_COLUMNS = [c.name for c in tables.alerts.columns]

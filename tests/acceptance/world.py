@@ -10,6 +10,7 @@ to=1)` posts to the second.
 """
 
 import asyncio
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -68,7 +69,7 @@ class FakeAlert:
             "startsAt": self.starts_at.isoformat(),
             "endsAt": self.ends_at.isoformat() if self.ends_at else ZERO,
             "generatorURL": "http://prometheus.test/graph",
-            "fingerprint": f"{abs(hash(tuple(sorted(self.labels.items())))):016x}"[:16],
+            "fingerprint": hashlib.sha256(repr(sorted(self.labels.items())).encode()).hexdigest()[:16],
         }
 
     def resolved(self, at: datetime) -> "FakeAlert":
@@ -141,6 +142,14 @@ class World:
         client = httpx.AsyncClient(transport=transport, base_url="http://gateway.test")
         self.clients.append(await self._stack.enter_async_context(client))
         return self.services[-1]
+
+    async def restart(self, policy: str) -> Services:
+        """Every replica ends, and one begins with this policy."""
+        await self._stack.aclose()
+        self._stack = AsyncExitStack()
+        self.services.clear()
+        self.clients.clear()
+        return await self.start(policy)
 
     def airflow_client(self) -> httpx.AsyncClient:
         """What somebody else sends to the same Airflow."""
