@@ -14,8 +14,11 @@ import os
 import sys
 
 CAP_DAC_OVERRIDE = 1
-# From linux/prctl.h and linux/capability.h; they are part of the kernel's stable interface.
+CAP_SETPCAP = 8
+# From linux/prctl.h, linux/securebits.h and linux/capability.h; they are part of the kernel's stable interface.
 PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAPABILITY_VERSION_3 = 0x20080522
@@ -35,10 +38,18 @@ def _prctl(*arguments: int) -> None:
     ctypes.CDLL(None).prctl(ctypes.c_int(padded[0]), *(ctypes.c_ulong(value) for value in padded[1:]))
 
 
-def _keep_dac_override() -> None:
-    mask = 1 << CAP_DAC_OVERRIDE
+def _capset(*capabilities: int) -> None:
+    mask = sum(1 << capability for capability in capabilities)
     sets = (_Sets * 2)(_Sets(mask, mask, mask))
     ctypes.CDLL(None).capset(ctypes.byref(_Header(CAPABILITY_VERSION_3, 0)), sets)
+
+
+def _keep_dac_override() -> None:
+    # PostgreSQL's programs ask access(2) for their own file before they do anything. For another user than root it
+    # answers as if there were no capabilities, unless this bit is set (access_override_creds in the kernel's fs/open.c).
+    _capset(CAP_DAC_OVERRIDE, CAP_SETPCAP)
+    _prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
+    _capset(CAP_DAC_OVERRIDE)
     _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE)
 
 

@@ -12,6 +12,7 @@ from app.demo.environment import install_airflow, repository
 from app.demo.processes import ServerError, free_ports
 from app.embedded import start_postgres
 from tests.e2e.gateway import Gateway
+from tests.e2e.installed import Installed, install
 from tests.e2e.processes import Alertmanager, Model, Prometheus, lacking
 
 DAGS = ("retrain_model", "always_fails", "paused_dag", "slow_dag")
@@ -114,3 +115,9 @@ def prometheus(
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel, built and installed as step 1 of the README says."""
+    return install(tmp_path_factory.mktemp("installed"))
