@@ -94,6 +94,8 @@ class Ledger:
         route = self._route_of(last, intent)
         window = episodes.Window(self.reorder, route.stale_after if route else None)
         kind = episodes.place(last, alert, window, self.now)
+        if kind is Move.BEGIN:
+            route = intent.route
         episode = self._place(kind, last, alert)
         self._assign(episode, intent, route)
         previously_seen, episode.last_seen_at = episode.last_seen_at, self.now
@@ -113,8 +115,6 @@ class Ledger:
             return
         if episode.group_key is not None and episode.route == route.name:
             return
-        if route is not intent.route:
-            raise ValueError("an episode without a group cannot keep a route")
         episode.route, episode.group_labels, episode.group_key = route.name, intent.labels, intent.key
         self._keep_mate(episode)
 
@@ -154,20 +154,22 @@ class Ledger:
             self._cancel(group, "everything behind it resolved while it was held")
             detail = "resolved before the debounce was over: nothing is started"
             return Verdict(Action.CANCEL, Reason.RESOLVED_WHILE_HELD, None, held, detail)
+        if was_behind:
+            episode.trigger_id = None  # What is held goes on without it.
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail="resolved: nothing to start")
 
     def _decide(self, group: Group, episode: Episode, route: Route) -> Verdict:
         verdict = rules.decide(group, episode, route, self.now)
         trigger = self.triggers.get(group.open_trigger) if group.open_trigger else None
         just_fired = trigger is not None and trigger.state is TriggerState.PENDING
-        if just_fired and verdict.reason is Reason.IN_FLIGHT and (route.refire or not episode.spent):
+        if just_fired and verdict.reason is Reason.IN_FLIGHT:
             # The trigger fired a moment ago in this very batch: the alert stands behind it like the first.
             verdict = Verdict(Action.FIRE, Reason.NEW_ALERT, None, group.open_trigger, "fires together with its group")
         match verdict.action:
             case Action.FIRE:
                 return self._fire(group, episode, route, verdict)
             case Action.HOLD:
-                return self._hold(group, episode, verdict)
+                return self._hold(group, episode, route, verdict)
         if verdict.until is not None:
             self._wake_by(group, verdict.until)
         return verdict
@@ -188,25 +190,28 @@ class Ledger:
         self._mark(group)
         self._put_behind(episode, trigger)
         for mate in others:
-            self._join_fire(mate, route, trigger)
+            self._join_fire(mate, trigger)
         return Verdict(Action.FIRE, verdict.reason, None, trigger_id, verdict.detail)
 
-    def _join_fire(self, mate: Episode, route: Route, trigger: NewTrigger) -> None:
+    def _join_fire(self, mate: Episode, trigger: NewTrigger) -> None:
         """A group fires as a whole: what else of it fires stands behind the same trigger."""
-        if not route.refire and mate.spent:
-            return
         fired_before = mate.trigger_id is not None and mate.trigger_id != trigger.id
         reason = Reason.STILL_FIRING if fired_before else Reason.NEW_ALERT
         self._put_behind(mate, trigger)
         verdict = Verdict(Action.FIRE, reason, None, trigger.id, "fires together with its group")
         self._record(mate, verdict, 1, mate.last_seen_at)
 
-    def _hold(self, group: Group, episode: Episode, verdict: Verdict) -> Verdict:
+    def _hold(self, group: Group, episode: Episode, route: Route, verdict: Verdict) -> Verdict:
         if group.open_trigger is None:
+            # The debounce counts from the group's first alert, whichever of its alerts is decided first.
+            since = min([episode.firing_since, *(m.firing_since for m in self._firing(group, route))])
+            due = since + route.debounce
+            verdict = rules.debouncing(due)
             trigger_id = self.new_id()
             trigger = NewTrigger(trigger_id, group, TriggerState.HELD, Reason.NEW_ALERT, True, [], verdict.detail)
             self.triggers[trigger_id] = trigger
-            group.open_trigger, group.held_since, group.wake_at = trigger_id, episode.firing_since, verdict.until
+            group.open_trigger, group.held_since = trigger_id, since
+            group.wake_at = min(due, group.wake_at or due)
             self._mark(group)
         episode.trigger_id = group.open_trigger
         self._touch(episode)
@@ -222,6 +227,9 @@ class Ledger:
             trigger_id, group, TriggerState.CANCELLED, Reason.NEW_ALERT, is_new, [], detail
         )
         group.open_trigger = group.held_since = group.wake_at = None
+        late = [m for m in self.mates.get(group.key, {}).values() if m.late_at is not None and not m.firing]
+        if late:  # They may still reopen.
+            group.wake_at = min((m.resolved_at or self.now) + self.reorder for m in late)
         self._mark(group)
 
     def _put_behind(self, episode: Episode, trigger: NewTrigger) -> None:
@@ -289,8 +297,10 @@ class Ledger:
     # -- keeping the books --------------------------------------------------------------------------------------------
 
     def _firing(self, group: Group, route: Route) -> list[Episode]:
-        mates = self.mates.get(group.key, {}).values()
-        return [m for m in mates if m.firing and not rules.is_stale(m, route, self.now)]
+        """What of the group may start a DAG run, the first alert first."""
+        mates = (m for m in self.mates.get(group.key, {}).values() if m.firing)
+        able = (m for m in mates if not rules.is_stale(m, route, self.now) and not rules.is_spent(m, route))
+        return sorted(able, key=lambda m: (m.firing_since, m.id))
 
     def _record(self, episode: Episode, verdict: Verdict, times: int, previously_seen: datetime) -> None:
         """Count an unchanged decision; write a row for a change of mind."""

@@ -15,6 +15,8 @@ _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
 
 def decide(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict:
     """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger."""
+    if is_spent(alert, route):
+        return Verdict(_SUPPRESS, Reason.DUPLICATE, None, alert.trigger_id, "it has had its retrain, and refire is off")
     held = group.held
     if held and now < (due := held_until(group, route)):
         if alert.trigger_id == group.open_trigger:
@@ -29,8 +31,6 @@ def decide(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict
     clear = clear_at(group, route)
     if clear is not None and now < clear:
         return _cooling(group, alert, clear)
-    if not route.refire and alert.spent:
-        return Verdict(_SUPPRESS, Reason.DUPLICATE, None, alert.trigger_id, "it has had its retrain, and refire is off")
     return _clear(group, alert, route, now)
 
 
@@ -52,9 +52,14 @@ def _clear(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict
     reason = Reason.STILL_FIRING if fired_before else Reason.NEW_ALERT
     due = alert.firing_since + route.debounce
     if not group.held and now < due:
-        return Verdict(_HOLD, Reason.DEBOUNCING, due, None, f"held until {_at(due)} to see whether it lasts")
+        return debouncing(due)
     detail = "the alert still fires after its cooldown" if fired_before else "a new alert fires"
     return Verdict(_FIRE, reason, None, group.open_trigger, detail)
+
+
+def debouncing(due: datetime) -> Verdict:
+    """Hold until `due`, in a new trigger."""
+    return Verdict(_HOLD, Reason.DEBOUNCING, due, None, f"held until {_at(due)} to see whether it lasts")
 
 
 def held_until(group: Group, route: Route) -> datetime:
@@ -133,6 +138,11 @@ def reset(group: Group, now: datetime) -> None:
     group.reset_at, group.failures = now, 0
     if group.open_trigger is None:
         group.wake_at = now
+
+
+def is_spent(alert: Episode, route: Route) -> bool:
+    """True when a trigger of the alert has succeeded and the route gives each episode only one."""
+    return alert.spent and not route.refire
 
 
 def is_stale(alert: Episode, route: Route, now: datetime) -> bool:

@@ -1,0 +1,268 @@
+"""A gateway without a database: the ledger over plain dicts, decided as intake, wakes, endings and requests decide.
+
+Every method is one transaction. What replicas add to that, since the rows are locked, is memory that is behind: a batch
+may be handed copies of groups and episodes of any age, which it may use as intake does.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from app.alerts.model import Alert
+from app.policy.schema import Policy
+from app.triggers import intake, rules
+from app.triggers.ledger import Intent, Ledger
+from app.triggers.state import (
+    DEAD,
+    LOST,
+    OPEN_STATES,
+    SUCCESS,
+    Action,
+    DecisionRow,
+    Episode,
+    Group,
+    Reason,
+    TriggerState,
+    Verdict,
+)
+from app.triggers.store import _may_act
+from tests.unit.builders import NOW, REORDER, ids
+
+
+@dataclass
+class SimTrigger:
+    """A row of `triggers`, and what was true of it when it fired."""
+
+    id: UUID
+    key: str
+    state: TriggerState
+    accepted: bool = False
+    lost: bool = False
+    held_since: datetime | None = None
+    behind: list[Episode] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Fired:
+    """One fire or redrive, as it is reported to `Simulation.fires`."""
+
+    trigger: SimTrigger
+    at: datetime
+    redriven: bool
+
+
+@dataclass
+class Rows:
+    """What the database holds."""
+
+    groups: dict[str, Group] = field(default_factory=dict)
+    episodes: dict[UUID, Episode] = field(default_factory=dict)
+    triggers: dict[UUID, SimTrigger] = field(default_factory=dict)
+    decisions: list[DecisionRow] = field(default_factory=list)
+
+
+class _StaleMemory(Exception):
+    pass
+
+
+class Simulation:
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.now = NOW
+        self.rows = Rows()
+        self.fires: list[Fired] = []
+        self.from_memory = 0
+        self._new_id = ids()
+        self._remembered: deque[tuple[dict[str, Group], dict[str, Episode]]] = deque(maxlen=8)
+
+    # -- reading and writing, as store.load and store.save do ----------------------------------------------------------
+
+    def newest(self, fingerprint: str) -> Episode | None:
+        known = [e for e in self.rows.episodes.values() if e.fingerprint == fingerprint]
+        still_open = [e for e in known if e.firing]
+        return max(still_open or known, key=lambda e: e.id, default=None)
+
+    def _load(self, intents: Sequence[Intent]) -> Ledger:
+        ledger = Ledger(self.policy, self.now, REORDER, self._new_id)
+        latest = [e for f in {i.alert.fingerprint for i in intents} if (e := self.newest(f)) is not None]
+        wanted = {i.key: (i.route.name, i.labels) for i in intents if i.key is not None and i.route is not None}
+        wanted |= {e.group_key: (e.route, e.group_labels) for e in latest if e.group_key is not None and e.route}
+        for key, (name, labels) in wanted.items():
+            ledger.take_group(replace(self.rows.groups.get(key) or Group(key, name, "live", dict(labels))))
+        whole = {g.key for g in ledger.groups.values() if _may_act(g, ledger)}
+        self._take_episodes(ledger, {e.id for e in latest}, whole)
+        return ledger
+
+    def _load_groups(self, keys: Sequence[str]) -> Ledger:
+        ledger = Ledger(self.policy, self.now, REORDER, self._new_id)
+        for key in keys:
+            ledger.take_group(replace(self.rows.groups[key]))
+        self._take_episodes(ledger, set(), set(keys))
+        return ledger
+
+    def _take_episodes(self, ledger: Ledger, wanted: set[UUID], whole: set[str]) -> None:
+        rows = sorted(self.rows.episodes.values(), key=lambda e: (e.fingerprint, e.id))
+        for row in rows:
+            if row.id in wanted or (row.group_key in whole and (row.firing or row.late_at is not None)):
+                ledger.take_episode(replace(row))
+
+    def _save(self, ledger: Ledger) -> None:
+        for episode in (*ledger.changed.values(), *ledger.created.values()):
+            self.rows.episodes[episode.id] = replace(episode)
+        self.rows.decisions += ledger.decisions
+        for trigger in sorted(ledger.triggers.values(), key=lambda t: t.is_new):
+            assert trigger.is_new != (trigger.id in self.rows.triggers)
+            row = self.rows.triggers.setdefault(trigger.id, SimTrigger(trigger.id, trigger.group.key, trigger.state))
+            assert row.state in (TriggerState.HELD, trigger.state), "only a held trigger may be changed by a ledger"
+            row.state, row.behind = trigger.state, [replace(e) for e in trigger.alerts]
+            if trigger.state is TriggerState.HELD:
+                row.held_since = trigger.group.held_since
+            if trigger.state is TriggerState.PENDING:
+                self.fires.append(Fired(row, self.now, redriven=False))
+        for key in ledger.groups.keys() - self.rows.groups.keys() - ledger.changed_groups:
+            self.rows.groups[key] = replace(ledger.groups[key])
+        self._save_groups([ledger.groups[key] for key in ledger.changed_groups])
+
+    def _save_groups(self, changed: Sequence[Group]) -> None:
+        for group in changed:
+            group.version += 1
+            self.rows.groups[group.key] = replace(group)
+        self._remember()
+
+    def _remember(self) -> None:
+        open_episodes = {
+            e.fingerprint: replace(e, labels={}, annotations={}) for e in self.rows.episodes.values() if e.firing
+        }
+        self._remembered.append(({k: replace(g) for k, g in self.rows.groups.items()}, open_episodes))
+
+    # -- alerts, as Intake._once ---------------------------------------------------------------------------------------
+
+    def notify(self, alerts: Sequence[Alert], ages: tuple[int, int] | None) -> list[Verdict]:
+        """One batch. `ages`: how many commits ago the copies of groups and of episodes in memory were made."""
+        before, fires = deepcopy(self.rows), len(self.fires)
+        try:
+            return self._once(alerts, ages)
+        except _StaleMemory:
+            self.rows, self.fires = before, self.fires[:fires]
+            return self._once(alerts, None)
+
+    def _once(self, alerts: Sequence[Alert], ages: tuple[int, int] | None) -> list[Verdict]:
+        folds = intake._fold(alerts, self.policy)
+        answers: list[intake.Answer | None] = [None] * len(alerts)
+        rest, repeats, groups = self._from_memory(folds, answers, ages)
+        ledger = self._load([f.intent for f in rest])
+        for fold in rest:
+            intake._observe(ledger, fold, answers)
+        self._save(ledger)
+        for episode, times in repeats:
+            row = self.rows.episodes.get(episode.id)
+            if row is None or not row.firing or row.decision_id != episode.decision_id:
+                raise _StaleMemory
+            row.count, row.decision_count, row.last_seen_at = row.count + times, row.decision_count + times, self.now
+        if any(self.rows.groups[g.key].version != g.version for g in groups):
+            raise _StaleMemory
+        self.from_memory += len(repeats)
+        self._remember()
+        return [a.verdict for a in answers if a is not None]
+
+    def _from_memory(
+        self, folds: list[intake._Fold], answers: list[intake.Answer | None], ages: tuple[int, int] | None
+    ) -> tuple[list[intake._Fold], list[tuple[Episode, int]], list[Group]]:
+        if ages is None or not self._remembered:
+            return folds, [], []
+        groups = self._remembered[-1 - min(ages[0], len(self._remembered) - 1)][0]
+        episodes = self._remembered[-1 - min(ages[1], len(self._remembered) - 1)][1]
+        verdicts = [intake._unchanged(f.intent, episodes, groups, REORDER, self.now) for f in folds]
+        changed = {f.intent.alert.fingerprint for f, v in zip(folds, verdicts, strict=True) if v is None}
+        rest: list[intake._Fold] = []
+        repeats: list[tuple[Episode, int]] = []
+        used: dict[str, Group] = {}
+        for fold, verdict in zip(folds, verdicts, strict=True):
+            print_, key = fold.intent.alert.fingerprint, fold.intent.key
+            if verdict is None or print_ in changed:
+                rest.append(fold)
+                continue
+            repeats.append((episodes[print_], len(fold.places)))
+            if key is not None:
+                used[key] = groups[key]
+            for at in fold.places:
+                answers[at] = intake.Answer(fold.intent.alert, None, {}, verdict)
+        return rest, repeats, list(used.values())
+
+    # -- everything else that changes a group --------------------------------------------------------------------------
+
+    def due(self) -> list[str]:
+        return sorted(k for k, g in self.rows.groups.items() if g.wake_at is not None and g.wake_at <= self.now)
+
+    def wake(self) -> None:
+        """One round of Waker.step."""
+        keys = self.due()
+        ledger = self._load_groups(keys)
+        for key in keys:
+            ledger.wake(key)
+        self._save(ledger)
+
+    def accept(self, trigger: SimTrigger) -> None:
+        """Delivery._accepted."""
+        trigger.state, trigger.accepted = TriggerState.SUBMITTED, True
+        group = replace(self.rows.groups[trigger.key], accepted_at=self.now)
+        self._save_groups([group])
+
+    def end(self, trigger: SimTrigger, outcome: str) -> None:
+        """Endings.end."""
+        trigger.state = {SUCCESS: TriggerState.SUCCEEDED, DEAD: TriggerState.DEAD}.get(outcome, TriggerState.FAILED)
+        if outcome == SUCCESS:
+            for episode in self.rows.episodes.values():
+                episode.spent = episode.spent or episode.trigger_id == trigger.id
+        group = replace(self.rows.groups[trigger.key])
+        assert group.open_trigger == trigger.id
+        group.open_trigger = group.held_since = None
+        rules.book(group, outcome, self.policy.route(group.route), self.now, counted=trigger.lost)
+        self._save_groups([group])
+
+    def lose(self, trigger: SimTrigger) -> None:
+        """Endings.lose."""
+        group = replace(self.rows.groups[trigger.key])
+        rules.book(group, LOST, self.policy.route(group.route), self.now, counted=trigger.lost)
+        trigger.lost = True
+        self._save_groups([group])
+
+    def redrive(self, trigger: SimTrigger) -> bool:
+        """Requests.redrive; False when it is refused."""
+        group = replace(self.rows.groups[trigger.key])
+        route = self.policy.route(group.route)
+        assert route is not None
+        if group.open_trigger is not None or rules.redrive_at(group, trigger.id, route, self.now) is not None:
+            return False
+        trigger.state, trigger.lost = TriggerState.PENDING, False
+        rules.fire(group, trigger.id, self.now)
+        self._save_groups([group])
+        self.fires.append(Fired(trigger, self.now, redriven=True))
+        return True
+
+    def reset(self, key: str) -> None:
+        """Requests.reset."""
+        group = replace(self.rows.groups[key])
+        rules.reset(group, self.now)
+        self._save_groups([group])
+
+    def cancel(self, trigger: SimTrigger) -> None:
+        """Requests.cancel."""
+        ledger = self._load_groups([trigger.key])
+        verdict = Verdict(Action.CANCEL, Reason.BY_REQUEST, None, trigger.id, "cancelled by a test")
+        ledger.release_held(ledger.groups[trigger.key], verdict)
+        self._save(ledger)
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def triggers(self, *states: TriggerState) -> list[SimTrigger]:
+        return [t for t in self.rows.triggers.values() if t.state in states]
+
+    def open_of(self, key: str) -> list[SimTrigger]:
+        return [t for t in self.rows.triggers.values() if t.key == key and t.state in OPEN_STATES]
+
+    def pass_by(self, time: timedelta) -> None:
+        self.now += time
