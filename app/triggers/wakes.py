@@ -18,6 +18,13 @@ from app.triggers.memory import Memory
 # A group that another replica or a batch has locked is being decided there.
 _DUE = text("SELECT key FROM groups WHERE wake_at <= :now ORDER BY key LIMIT :most FOR UPDATE SKIP LOCKED")
 
+# A wake was set by the policy of its day. The keys are locked in the order of every flow.
+_REVIEW = text("""
+    UPDATE groups SET wake_at = :now WHERE key IN (
+        SELECT key FROM groups WHERE wake_at > :now ORDER BY key FOR UPDATE
+    )
+""")
+
 _ROUND = 20
 
 
@@ -44,18 +51,24 @@ class Waker:
         self._new_id = new_id
         self._reorder = reorder
         self._fired = fired
+        self._reviewed: str | None = None  # hash of the policy under which every wake was looked at
 
     async def step(self) -> bool:
-        """One round in one transaction. True when more may be due."""
+        """One round in one transaction. True when more may be due. The first round under a policy brings every wake
+        forward: a cooldown or a debounce that became shorter counts at once."""
         ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
         async with transaction(self._engine) as conn:
+            if self._reviewed != ledger.policy.hash:
+                await conn.execute(_REVIEW, {"now": ledger.now})
             keys = [row.key for row in await conn.execute(_DUE, {"now": ledger.now, "most": _ROUND})]
             if not keys:
+                self._reviewed = ledger.policy.hash
                 return False
             await store.load_groups(conn, ledger, keys)
             for key in keys:
                 ledger.wake(key)
             await store.save(conn, ledger)
+        self._reviewed = ledger.policy.hash
         self._metrics.decided((d.route, d.action, d.reason) for d in ledger.decisions)
         if any(t.state == "pending" for t in ledger.triggers.values()):
             self._fired()
