@@ -73,9 +73,9 @@ def table(rows: Sequence[Row]) -> Table:
     lines: list[tuple[str, Callable[[Row], str]]] = [
         ("alerts received", lambda each: str(each.received)),
         ("folded: told of before", lambda each: str(each.folded)),
-        ("triggers held, to see whether it lasts", lambda each: str(each.held)),
-        ("triggers called off: it did not last", lambda each: str(each.called_off)),
-        ("triggers fired", lambda each: str(each.fired)),
+        ("held, to see whether it lasts", lambda each: str(each.held)),
+        ("called off: it did not last", lambda each: str(each.called_off)),
+        ("fired", lambda each: str(each.fired)),
         *(
             (f"started nothing: {reason}", lambda each, reason=reason: str(each.suppressed.get(reason, 0)))
             for reason in sorted({reason for each in rows for reason in each.suppressed})

@@ -10,6 +10,8 @@ from app.demo.airflow import Airflow, SeenRun
 from tests.e2e.gateway import Gateway
 from tests.e2e.processes import Model, Prometheus, eventually
 
+pytestmark = pytest.mark.slow
+
 GOOD, BAD = 0.95, 0.70  # the shipped rule fires below 0.85
 
 

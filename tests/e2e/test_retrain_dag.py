@@ -10,6 +10,8 @@ import pytest
 from app.demo.airflow import Airflow
 from tests.e2e.processes import eventually
 
+pytestmark = pytest.mark.slow
+
 TASKS = ("data_retrieval", "validation", "training", "evaluation", "registration")
 GATEWAY = {
     "trigger_id": "01a2",

@@ -1,0 +1,83 @@
+"""`trigger-gateway demo` tells its story on a real Airflow of its own, and leaves no process behind."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from app.demo.processes import clean_environment
+from tests.e2e.processes import eventually
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = Path(sys.executable).with_name("trigger-gateway")
+
+
+@contextmanager
+def demo(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The demo, started in `folder`; what it prints goes to `folder`/out."""
+    with (folder / "out").open("w") as output:
+        process = subprocess.Popen(
+            [PROGRAM, "demo"],
+            cwd=folder,
+            env=clean_environment(COLUMNS="100"),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def left_in(folder: Path) -> list[str]:
+    """The processes that work in `folder` or were started for it: their command lines."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(folder) in command or (process / "cwd").readlink().is_relative_to(folder):
+                found.append(command)
+        except OSError:  # It ended meanwhile.
+            continue
+    return found
+
+
+def test_the_demo_retrains_each_model_once_and_says_why_not_twice(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        code = process.wait(timeout=240)
+    said = (tmp_path / "out").read_text()
+    assert code == 0, said
+    assert "Exactly one DAG run per model, and every no has a name." in said
+    assert said.count("as promised") == 3
+    assert "trigger-gateway explain" in said
+    assert "suppress" in said
+    assert "cools down until" in said
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "moment"),
+    [
+        pytest.param(signal.SIGINT, 130, "starting api-server", id="ctrl-c"),
+        pytest.param(signal.SIGTERM, 143, "preparing its database", id="terminated"),
+    ],
+)
+def test_interrupted_in_the_middle_of_its_start_it_stops_what_it_has_started(
+    tmp_path: Path, number: signal.Signals, code: int, moment: str
+) -> None:
+    with demo(tmp_path) as process:
+        eventually(f"it to say: {moment}", lambda: moment in (tmp_path / "out").read_text(), within=60)
+        assert left_in(tmp_path)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == code
+    assert "Stopping what was started" in (tmp_path / "out").read_text()
+    assert "Traceback" not in (tmp_path / "out").read_text()
+    assert left_in(tmp_path) == []
