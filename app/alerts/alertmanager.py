@@ -17,7 +17,7 @@ from app.alerts.model import (
     in_range,
     no_nul,
 )
-from app.alerts.read import read_items
+from app.alerts.read import Repeats, read_items
 
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 LabelValue = Annotated[str, StringConstraints(max_length=4096)]
@@ -52,7 +52,7 @@ _one = TypeAdapter(WebhookAlert)
 
 def read(raw: bytes, max_alerts: int) -> Parsed:
     """The alerts of one notification. Raises Unreadable when none can be read."""
-    return read_items(raw, _whole, _take_apart, _one, to_alert, max_alerts)
+    return read_items(raw, _whole, _take_apart, _one, _repeats.to_alert, max_alerts)
 
 
 def to_alert(alert: WebhookAlert, source: str = "alertmanager") -> Alert:
@@ -73,6 +73,9 @@ def to_alert(alert: WebhookAlert, source: str = "alertmanager") -> Alert:
         annotations=cut(no_nul(alert.annotations)),
         source=source,
     )
+
+
+_repeats = Repeats(to_alert, lambda alert: alert.fingerprint)
 
 
 def cut(annotations: dict[str, str]) -> dict[str, str]:

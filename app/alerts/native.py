@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from app.alerts.alertmanager import Annotations, Labels, cut
 from app.alerts.model import ALERT_ID_LENGTH, Alert, Parsed, Unreadable, fingerprint_of, in_range, no_nul
-from app.alerts.read import read_items
+from app.alerts.read import Repeats, read_items
 
 
 def _text_only(value: Any) -> Any:
@@ -43,7 +43,7 @@ _some: TypeAdapter[list[NativeAlert]] = TypeAdapter(Annotated[list[NativeAlert],
 
 def read(raw: bytes, max_alerts: int) -> Parsed:
     """The alerts of one body. Raises Unreadable when none can be read."""
-    return read_items(raw, _whole, _take_apart, _one, to_alert, max_alerts)
+    return read_items(raw, _whole, _take_apart, _one, _repeats.to_alert, max_alerts)
 
 
 def to_alert(alert: NativeAlert, source: str = "native") -> Alert:
@@ -64,6 +64,9 @@ def to_alert(alert: NativeAlert, source: str = "native") -> Alert:
         source=source,
         timestamped=True,
     )
+
+
+_repeats = Repeats(to_alert, lambda alert: alert.alert_id)
 
 
 def _whole(raw: bytes) -> list[NativeAlert]:
