@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
@@ -40,6 +41,7 @@ _GROUP_TIMES = ("fired_at", "accepted_at", "ended_at", "reset_at", "held_since",
 _GROUP_IDS = ("open_trigger", "last_trigger")
 _EPISODE_TIMES = ("starts_at", "first_seen_at", "last_seen_at", "firing_since")
 _EPISODE_IDS = ("id", "trigger_id", "decision_id", "decided_trigger")
+_REMEMBERED = 4096  # values in this process, by their bytes
 _PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds without Redis after failures in a row
 
 
@@ -58,7 +60,11 @@ def open_redis(url: str, timeout: float) -> "redis.Redis":
 
 
 class Memory:
-    """`read` and `remember` never raise and never take longer than the client's timeout; `failed` counts."""
+    """`read` and `remember` never raise and never take longer than the client's timeout; `failed` counts.
+
+    What `read` returns is shared between calls, since reading the same bytes anew is half the work of a repeat: nobody
+    may change it.
+    """
 
     def __init__(
         self, client: "redis.Redis", *, ttl: float, failed: Callable[[], None], prefix: str = "gateway"
@@ -129,6 +135,7 @@ class Memory:
         return answer
 
 
+@lru_cache(_REMEMBERED)
 def _group(value: bytes) -> Group:
     data = from_json(value.split(b" ", 1)[1])
     for name in _GROUP_TIMES:
@@ -161,6 +168,7 @@ _EPISODE_TEXTS = (
 )
 
 
+@lru_cache(_REMEMBERED)
 def _episode(value: bytes) -> Episode | None:
     data = from_json(value.split(b" ", 1)[1])
     if data is None:  # It has ended: what it was is for Postgres to say.
