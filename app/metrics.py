@@ -1,5 +1,6 @@
 """Every metric, declared once. Labels have few values: routes, targets, reasons; never a fingerprint or an id."""
 
+from collections import Counter as Tally
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -82,8 +83,8 @@ class Metrics:
 
     def decided(self, outcomes: Iterable[tuple[str | None, str, str]]) -> None:
         """Count decisions: (route, action, reason) each."""
-        for route, action, reason in outcomes:
-            self.decisions.labels(route or "", action, reason).inc()
+        for (route, action, reason), times in Tally(outcomes).items():
+            self.decisions.labels(route or "", action, reason).inc(times)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -47,15 +47,19 @@ class Batcher:
 
         Raises NotDurable when the queue is full, when Postgres does not take them, or after `within` seconds.
         """
+        while self._queued >= self._max_queue and self._waiting and self._waiting[0].done.done():
+            self._take()  # Its request has given up: it needs no place.
         if self._queued >= self._max_queue:
             raise NotDurable("too many alerts wait to be written")
         self._waiting.append(job)
         self._queued += len(job.alerts) + 1
         self._arrived.set()
+        # asyncio.wait_for makes a second future and two callbacks; at thousands of webhooks a second that shows.
+        timer = asyncio.get_running_loop().call_later(within, _give_up, job)
         try:
-            return await asyncio.wait_for(job.done, within)
-        except TimeoutError as error:
-            raise NotDurable("Postgres did not take the alerts in time") from error
+            return await job.done
+        finally:
+            timer.cancel()
 
     async def run(self) -> None:
         """Write batches for ever; on cancellation the batch under way and what is queued are written first."""
@@ -79,13 +83,17 @@ class Batcher:
         jobs: list[Job] = []
         alerts = 0
         while self._waiting and alerts < self._max_batch:
-            job = self._waiting.popleft()
-            self._queued -= len(job.alerts) + 1
+            job = self._take()
             if job.done.done():  # Its request has given up: the sender was told to come again.
                 continue
             jobs.append(job)
             alerts += len(job.alerts)
         return jobs
+
+    def _take(self) -> Job:
+        job = self._waiting.popleft()
+        self._queued -= len(job.alerts) + 1
+        return job
 
     async def _write(self, jobs: list[Job]) -> None:
         if not jobs:
@@ -104,3 +112,8 @@ class Batcher:
         for job, answer in zip(jobs, answers, strict=True):
             if not job.done.done():
                 job.done.set_result(answer)
+
+
+def _give_up(job: Job) -> None:
+    if not job.done.done():
+        job.done.set_exception(NotDurable("Postgres did not take the alerts in time"))

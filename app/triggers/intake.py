@@ -9,9 +9,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -38,18 +40,20 @@ class _StaleMemory(Exception):
     """Redis was behind Postgres: the batch is decided again without it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
-    """The decision on one alert, as the 202 tells it."""
+    """The decision on one alert, as the 202 tells it. Equal notifications of a batch share one."""
 
     alert: Alert
     route: str | None
     group: dict[str, str]
     verdict: Verdict
 
-    def as_dict(self) -> dict[str, Any]:
+    @cached_property
+    def json(self) -> bytes:
+        """As a decision of the contract; encoded once for all that share it."""
         v = self.verdict
-        return {
+        told = {
             "alert_id": self.alert.alert_id,
             "fingerprint": self.alert.fingerprint,
             "status": "firing" if self.alert.firing else "resolved",
@@ -61,6 +65,7 @@ class Answer:
             "until": v.until,
             "detail": v.detail,
         }
+        return to_json(told)
 
 
 @dataclass(slots=True)
@@ -213,8 +218,9 @@ class Intake:
             entry[2] += len(fold.places)
             if intent.key is not None:
                 groups[intent.key] = known_groups[intent.key]
+            answer = Answer(intent.alert, episode.route, intent.labels, verdict)
             for at in fold.places:
-                answers[at] = Answer(alert=intent.alert, route=episode.route, group=intent.labels, verdict=verdict)
+                answers[at] = answer
         return rest
 
     async def _after(self, ledger: Ledger, answers: list[Answer | None]) -> None:
@@ -235,7 +241,7 @@ def _fold(alerts: Sequence[Alert], policy: Policy) -> list[_Fold]:
         fold = newest.get(alert.fingerprint)
         if fold is not None:
             first = fold.intent.alert
-            if (
+            if first is alert or (
                 first.firing == alert.firing
                 and first.starts_at == alert.starts_at
                 and first.ends_at == alert.ends_at
@@ -254,8 +260,9 @@ def _observe(ledger: Ledger, fold: _Fold, answers: list[Answer | None]) -> None:
         if not places:
             continue
         verdict, episode = ledger.observe(fold.intent, len(places))
+        answer = Answer(fold.intent.alert, episode.route, episode.group_labels, verdict)
         for at in places:
-            answers[at] = Answer(fold.intent.alert, episode.route, episode.group_labels, verdict)
+            answers[at] = answer
 
 
 def _unchanged(
