@@ -193,7 +193,7 @@ Subject = Annotated[str, Path(description="Id of an alert or trigger, an alert_i
 
 
 @router.get(
-    "/explain/{subject}",
+    "/explain/{subject:path}",  # an alert_id may hold a slash
     tags=["history"],
     summary="Explain why, or why not",
     response_model=schemas.Explanation,

@@ -24,9 +24,10 @@ async def explain(conn: AsyncConnection, subject: str, policy: Policy, now: date
         trigger = await history.get_trigger(conn, ident)
         if trigger is not None:
             return await _of_trigger(conn, trigger, policy, now)
-    else:
-        ident = await history.find_alert(conn, subject)
-    alert = await history.get_alert(conn, ident) if ident else None
+    alert = await history.get_alert(conn, ident) if ident is not None else None
+    if alert is None:  # Senders choose alert_ids and fingerprints, and these may look like one of our ids.
+        found = await history.find_alert(conn, subject)
+        alert = await history.get_alert(conn, found) if found is not None else None
     return await _of_alert(conn, alert, policy, now) if alert else None
 
 
