@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.alerts.alertmanager import Labels
 from app.triggers import examples
 from app.triggers.state import Action, Reason, TriggerState
 
@@ -206,4 +207,4 @@ class ResetBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"group": {"model": "churn"}}})
 
-    group: dict[str, str] = {}
+    group: Labels = {}

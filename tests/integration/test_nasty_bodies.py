@@ -145,7 +145,7 @@ def raw(value: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda _: value
 
 
-WRONG = [None, 7, 1.5, True, [], {"a": 1}, "", "x" * 5000]
+WRONG: list[Any] = [None, 7, 1.5, True, [], {"a": 1}, "", "x" * 5000]
 HARD = {"NUL": "a\x00b", "a lone surrogate": "a\ud800b", "a low surrogate": "\udfff"}
 DATES = {
     "year 0": "0000-01-01T00:00:00Z",
@@ -163,6 +163,8 @@ DATES = {
     "empty": "",
 }
 GO_ZERO = ("year 1", "year 1 and an offset")  # As endsAt it stands for "none".
+ODD_TIMES: list[Any] = [None, True, [], {}, 10**30, -1e300]
+WRONG_PRINTS: list[Any] = [None, 7, [], "x" * 5000]
 MANY_LABELS = {f"label{i}": "x" for i in range(10_000)}
 
 Change = Callable[[dict[str, Any]], Any]
@@ -200,9 +202,9 @@ IN_WEBHOOK: dict[str, Change] = {
     "no startsAt": but(startsAt=...),
     "an alertname of kilobytes": label("alertname", "é" * 3000),
     **{f"startsAt {what}": but(startsAt=value) for what, value in DATES.items()},
-    **{f"startsAt {value!r}": but(startsAt=value) for value in (None, True, [], {}, 10**30, -1e300)},
+    **{f"startsAt {value!r}": but(startsAt=value) for value in ODD_TIMES},
     **{f"endsAt {what}": but(status="resolved", endsAt=value) for what, value in DATES.items() if what not in GO_ZERO},
-    **{f"fingerprint {value!r:.20}": but(fingerprint=value) for value in (None, 7, [], "x" * 5000)},
+    **{f"fingerprint {value!r:.20}": but(fingerprint=value) for value in WRONG_PRINTS},
     **{f"{what} in the fingerprint": but(fingerprint=value) for what, value in HARD.items()},
 }
 IN_NATIVE: dict[str, Change] = {
@@ -323,7 +325,7 @@ async def test_a_fingerprint_of_any_length_is_an_identity(world: World, fingerpr
 
 async def test_random_labels_as_long_as_they_may_be_are_indexed_and_found(world: World) -> None:
     hard = "".join(chr(0x4E00 + (i * 7919) % 20_000) for i in range(4096))  # Three bytes each, and hard to compress.
-    one = webhook_alert("Unmatched", model=hard, **{hard[:512]: hard})
+    one = label(hard[:512], hard)(webhook_alert("Unmatched", model=hard))
     answer = await world.post(ALERTMANAGER, notification(one))
     assert answer.json()["decisions"][0]["reason"] == "no_route", answer.text
     named = webhook_alert(hard[:512], model=hard)

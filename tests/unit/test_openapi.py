@@ -1,0 +1,165 @@
+"""The OpenAPI document: every operation tells what it does, what it takes, and what each answer looks like."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.alerts import alertmanager, native
+from app.main import create_app
+from app.settings import read_settings
+from app.triggers import examples, schemas
+
+DOCUMENT: dict[str, Any] = create_app(read_settings(), None).openapi()  # type: ignore[arg-type]  # Never entered.
+
+#: The part of the contract that is built. POST routes with a body take JSON.
+PATHS = {
+    "/livez": {"get"},
+    "/readyz": {"get"},
+    "/metrics": {"get"},
+    "/api/v1/webhooks/alertmanager": {"post"},
+    "/api/v1/alerts": {"get", "post"},
+    "/api/v1/alerts/{id}": {"get"},
+    "/api/v1/triggers": {"get"},
+    "/api/v1/triggers/{id}": {"get"},
+    "/api/v1/triggers/{id}/redrive": {"post"},
+    "/api/v1/triggers/{id}/cancel": {"post"},
+    "/api/v1/routes": {"get"},
+    "/api/v1/routes/{name}/reset": {"post"},
+    "/api/v1/explain/{subject}": {"get"},
+    "/api/v1/quarantine": {"get"},
+}
+OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in sorted(methods)]
+IDS = [f"{method.upper()} {path}" for method, path in OPERATIONS]
+operations = pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=IDS)
+
+
+def operation(method: str, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = DOCUMENT["paths"][path][method]
+    return found
+
+
+def examples_of(content: dict[str, Any]) -> list[Any]:
+    """Every example of one media type."""
+    many = [example["value"] for example in content.get("examples", {}).values()]
+    return many + ([content["example"]] if "example" in content else [])
+
+
+def test_the_document_has_every_path_of_the_contract_and_no_other() -> None:
+    assert {path: set(item) for path, item in DOCUMENT["paths"].items()} == PATHS
+
+
+@operations
+def test_an_operation_says_what_it_is_for(method: str, path: str) -> None:
+    told = operation(method, path)
+    assert re.match(r"[A-Z].{10,60}[a-z?]$", told["summary"])
+    assert len(told["description"]) > 40
+    assert told["description"].rstrip().endswith((".", "?"))
+    assert len(told["tags"]) == 1
+
+
+@operations
+def test_a_parameter_says_what_it_is(method: str, path: str) -> None:
+    for parameter in operation(method, path).get("parameters", []):
+        assert parameter.get("description"), parameter["name"]
+
+
+@operations
+def test_every_answer_has_an_example(method: str, path: str) -> None:
+    for status, told in operation(method, path)["responses"].items():
+        for media_type, content in told["content"].items():
+            assert media_type == ("application/problem+json" if is_problem(status, path) else expected(path))
+            assert examples_of(content), f"{status} {media_type}"
+
+
+def is_problem(status: str, path: str) -> bool:
+    return status >= "400" and path not in ("/livez", "/readyz")
+
+
+def expected(path: str) -> str:
+    return "text/plain" if path == "/metrics" else "application/json"
+
+
+@operations
+def test_the_example_of_an_error_is_a_problem_of_that_status_with_a_sentence(method: str, path: str) -> None:
+    for status, told in operation(method, path)["responses"].items():
+        for example in examples_of(told["content"].get("application/problem+json", {})):
+            assert example["status"] == int(status)
+            assert example["type"] == f"urn:trigger-gateway:problem:{example['code']}"
+            assert example["detail"].endswith(".")
+            assert example["detail"][0].isupper()
+
+
+@operations
+def test_the_usual_errors_are_told(method: str, path: str) -> None:
+    codes = set(operation(method, path)["responses"])
+    if path in ("/livez", "/readyz"):
+        assert codes == {"200", "503"}
+    elif path == "/metrics":
+        assert codes == {"200", "401", "403"}
+    else:
+        assert codes >= {"401", "403", "503"}
+    if method == "post" and path != "/api/v1/webhooks/alertmanager":
+        assert "429" in codes
+    if path == "/api/v1/webhooks/alertmanager":
+        assert "429" not in codes
+        assert not {code for code in codes if code.startswith("3")}
+
+
+@operations
+def test_a_guarded_operation_names_its_scope(method: str, path: str) -> None:
+    security = operation(method, path).get("security")
+    if path in ("/livez", "/readyz"):
+        assert security is None
+        return
+    scope = "ingest" if method == "post" and path in ("/api/v1/alerts", "/api/v1/webhooks/alertmanager") else "read"
+    assert security == [{"bearer": ["trigger" if method == "post" and scope == "read" else scope]}]
+
+
+def test_every_reference_leads_somewhere() -> None:
+    for reference in references(DOCUMENT):
+        place: Any = DOCUMENT
+        assert reference.startswith("#/components/"), reference
+        for part in reference[2:].split("/"):
+            place = place[part]
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/webhooks/alertmanager", "/api/v1/alerts"])
+def test_the_example_of_a_body_is_one_that_the_gateway_reads(path: str) -> None:
+    [content] = operation("post", path)["requestBody"]["content"].values()
+    read = alertmanager.read if "webhooks" in path else native.read
+    parsed = read(json.dumps(content["example"]).encode(), 10)
+    assert (len(parsed.alerts), parsed.bad) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("shape", "example"),
+    [
+        (schemas.Accepted, examples.ACCEPTED),
+        (schemas.DecisionOut, examples.DECISION),
+        (schemas.AlertOut, examples.ALERT),
+        (schemas.TriggerOut, examples.TRIGGER),
+        (schemas.RouteOut, examples.ROUTE),
+        (schemas.GroupOut, examples.GROUP),
+        (schemas.QuarantineOut, examples.QUARANTINED),
+        (schemas.Explanation, examples.EXPLANATION),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_an_example_has_the_shape_that_it_shows(shape: type[Any], example: dict[str, Any]) -> None:
+    TypeAdapter(shape).validate_python(example)
+    assert set(shape.model_fields) - set(example) <= {"quarantined"}
