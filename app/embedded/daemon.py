@@ -39,6 +39,7 @@ class Daemon(ABC):
     setting: ClassVar[str]  # names a server of the operator's own, for who cannot run this one
     stop_signals: ClassVar[Sequence[tuple[signal.Signals, float]]]  # in this order, with the seconds each is given
     hung_seconds: ClassVar[float] = 15.0  # A server that lives and does not answer for so long is ended.
+    pid_seconds: ClassVar[float] = 5.0  # for one that is just starting to write its pid file, or for a tool to end
     expendable: ClassVar[str | None] = None  # a file the server can do without, set aside when it is damaged,
     damage: ClassVar[Sequence[str]] = ()  # of which one of these words in the log tells (lower case)
 
@@ -206,7 +207,8 @@ class Daemon(ABC):
     def _terminate(self) -> None:
         """End this directory's server if it runs, politely first."""
         for number, seconds in (*self.stop_signals, (signal.SIGKILL, 3.0)):
-            if not self.directory.is_alive() or (pid := self._running_pid()) is None:
+            pid = wait_for(lambda: self._running_pid() if self.directory.is_alive() else 0, self.pid_seconds)
+            if not pid:
                 break
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -235,17 +237,19 @@ class Daemon(ABC):
 
     def _run_tool(self, command: list[str], directory: Path, text: str = "") -> None:
         """Run one of the server's programs to its end as the server's user; UsageError with its words if it fails."""
-        done = subprocess.run(
-            self.directory.as_server_user(command, directory),
-            input=text,
-            capture_output=True,
-            text=True,
-            cwd="/",
-            env=clean_environment(),
-            start_new_session=True,
-            timeout=TOOL_SECONDS,
-            check=False,
-        )
+        with self.directory.life() as life:
+            done = subprocess.run(
+                self.directory.as_server_user(command, directory),
+                input=text,
+                capture_output=True,
+                text=True,
+                pass_fds=(life,),  # One that outlives us works on the same files as a server does.
+                cwd="/",
+                env=clean_environment(),
+                start_new_session=True,
+                timeout=TOOL_SECONDS,
+                check=False,
+            )
         if done.returncode != 0:
             raise UsageError(self._explained(done.stdout + done.stderr))
 

@@ -43,13 +43,14 @@ class Gateway:
     data_dir: Path
     uid: int = os.geteuid()
     environment: Mapping[str, str] | None = None
+    program: str = PROGRAM
     process: subprocess.Popen[str] | None = None
     postgres: str = ""
     valkey: str = ""
 
     def begin(self) -> Self:
         """Start the process without waiting for it."""
-        command = [sys.executable, "-c", PROGRAM, str(self.data_dir)]
+        command = [sys.executable, "-c", self.program, str(self.data_dir)]
         if self.uid != os.geteuid():
             become = [unprivileged.__file__, str(self.uid), str(self.uid), str(self.data_dir.parent)]
             command = [sys.executable, "-I", "-S", *become, *command]

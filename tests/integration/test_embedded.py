@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,6 @@ from app.embedded.directory import NOBODY
 from app.errors import UsageError
 from tests.integration.gateways import (
     PROGRAM,
-    REPOSITORY,
     ROOT,
     Gateway,
     ask,
@@ -183,6 +181,8 @@ def test_the_data_directory_may_have_any_name(tmp_path: Path, name: str) -> None
         (tmp_path / "link").symlink_to(tmp_path / name)
         with start_test_servers(tmp_path / "link" / "data") as same:
             assert same.postgres.url == servers.postgres.url
+            servers.stop()
+        assert not (tmp_path / name / "data" / "postgres" / "postmaster.pid").exists()
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o700], ids=["below an open directory", "below a closed one"])
@@ -221,9 +221,12 @@ def test_root_runs_the_servers_as_the_owner_of_the_directory_if_he_has_a_name(
 def test_a_copy_made_by_root_is_used_like_the_original(tmp_path: Path) -> None:
     with start_test_servers(tmp_path / "data") as servers:
         write(servers.postgres.url, servers.valkey.url, "kept")
-    shutil.copytree(tmp_path / "data", tmp_path / "copy")  # All of it is ours now, which is root's when we are root.
-    with start_test_servers(tmp_path / "copy") as servers:
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "data", copy)  # All of it is ours now, which is root's when we are root.
+    with start_test_servers(copy) as servers:
         assert read(servers.postgres.url, servers.valkey.url) == ("kept", "kept")
+        owners = {path.stat().st_uid for path in (*copy.glob("postgres/*"), *copy.glob("valkey/**/*"))}
+    assert owners == {NOBODY if ROOT else os.geteuid()}
 
 
 def test_the_users_own_settings_of_postgres_do_not_leak_into_the_server(tmp_path: Path) -> None:
@@ -268,17 +271,9 @@ def test_concurrent_first_starts_make_one_server(tmp_path: Path) -> None:
 
 def test_a_forked_child_does_not_stop_what_its_parent_uses(tmp_path: Path) -> None:
     program = PROGRAM.replace("print(", "import os\nif os.fork() == 0: sys.exit()\nos.wait()\nprint(")
-    done = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "data")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
-    assert done.stdout is not None
-    assert b"postgresql://" in done.stdout.readline()
-    pid = pid_of(tmp_path / "data", "postgres")
-    os.kill(pid, 0)
-    done.communicate(timeout=30)
+    with Gateway(tmp_path / "data", program=program) as gateway:
+        pid = pid_of(tmp_path / "data", "postgres")
+        assert ask(gateway.postgres, "SELECT 1") == 1
     assert has_ended(pid)
 
 

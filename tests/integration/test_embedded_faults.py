@@ -1,5 +1,6 @@
 """The embedded servers after kill -9, beside other programs, and where they cannot run."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -40,6 +41,15 @@ def used(original: Path, data: Path) -> Path:
     """A copy of `original`, which is quicker to make than another one of its kind."""
     shutil.copytree(original, data)
     return data
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the user the servers run as, which has nothing to do with them."""
+    process = subprocess.Popen(["sleep", "600"], user=NOBODY if ROOT else None, extra_groups=[] if ROOT else None)
+    yield process
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture
@@ -155,6 +165,7 @@ class ImpatientPostgres(Postgres):
 
 class ImpatientValkey(Valkey):
     hung_seconds: ClassVar[float] = 0.2
+    pid_seconds: ClassVar[float] = 0.2
     stop_signals = ((signal.SIGTERM, 0.2),)
 
 
@@ -180,17 +191,27 @@ def test_a_server_that_hangs_is_killed_in_the_end_by_stop(data: Path, kind: type
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_pid_file_whose_pid_is_somebody_elses_by_now_is_stale(used: Path, server: str) -> None:
-    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if ROOT else {}
-    with subprocess.Popen(["sleep", "600"], **user) as bystander:  # type: ignore[call-overload]
-        file = used / ("postgres/postmaster.pid" if server == "postgres" else "valkey/valkey.pid")
-        lines = [str(used / "postgres"), "1700000000", "1", "", "127.0.0.1", "  1234567         0", "ready   "]
-        file.write_text("\n".join([str(bystander.pid), *(lines if server == "postgres" else []), ""]))
-        os.chown(file, used.joinpath(server).stat().st_uid, -1)
-        with start_test_servers(used) as servers:
-            assert read(servers.postgres.url, servers.valkey.url) == ("kept", "kept")
-        assert bystander.poll() is None
-        bystander.kill()
+def test_a_pid_file_whose_pid_is_somebody_elses_by_now_is_stale(
+    used: Path, server: str, bystander: subprocess.Popen[bytes]
+) -> None:
+    file = used / ("postgres/postmaster.pid" if server == "postgres" else "valkey/valkey.pid")
+    lines = [str(used / "postgres"), "1700000000", "1", "", "127.0.0.1", "  1234567         0", "ready   "]
+    file.write_text("\n".join([str(bystander.pid), *(lines if server == "postgres" else []), ""]))
+    with start_test_servers(used) as servers:
+        assert read(servers.postgres.url, servers.valkey.url) == ("kept", "kept")
+    assert bystander.poll() is None
+
+
+def test_a_server_that_runs_out_of_our_reach_is_told_and_not_doubled(
+    used: Path, bystander: subprocess.Popen[bytes]
+) -> None:
+    (used / "valkey" / "valkey.pid").write_text(f"{bystander.pid}\n")  # The pid it has in its own container.
+    with (used / "valkey.alive").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="runs where this process cannot reach it, in another container"):
+            ImpatientValkey(used).start()
+    assert bystander.poll() is None
+    start_valkey(used).stop()
 
 
 def test_a_first_start_that_was_killed_half_way_is_begun_again(data: Path) -> None:

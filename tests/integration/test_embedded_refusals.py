@@ -1,6 +1,5 @@
 """The embedded servers where they cannot run: one sentence says what to do, and nothing is left running."""
 
-import fcntl
 import os
 import re
 import shutil
@@ -90,19 +89,6 @@ def test_a_server_that_ends_at_once_is_told_with_its_last_words(data: Path, word
 def test_what_has_not_been_started_has_no_url(data: Path) -> None:
     with pytest.raises(UsageError, match="has not been started"):
         _ = Postgres(data).url
-
-
-class ImpatientValkey(Valkey):
-    hung_seconds: ClassVar[float] = 0.1
-
-
-def test_a_server_that_runs_out_of_our_reach_is_told_and_not_doubled(data: Path) -> None:
-    start_valkey(data).stop()
-    with (data / "valkey.alive").open("rb") as held:  # as a server in another container that shares the directory
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UsageError, match="runs where this process cannot reach it, in another container"):
-            ImpatientValkey(data).start()
-    start_valkey(data).stop()
 
 
 def test_a_failed_start_holds_nothing_back(data: Path) -> None:
