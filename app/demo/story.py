@@ -7,8 +7,10 @@ PostgreSQL, and the gateway as a process of its own. The alerts are bodies recor
 import asyncio
 import contextlib
 import fcntl
+import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -76,21 +78,19 @@ async def _tell(console: Console, stack: contextlib.AsyncExitStack, root: Path, 
     if keep:
         console.print(f"\nEverything is still up, until Ctrl-C:\n  gateway  {gateway.url}/docs")
         console.print(f"  airflow  {airflow.url}  (user admin, password {airflow.admin_password})")
-        console.print(f"  try      GATEWAY_URL={gateway.url} trigger-gateway history")
+        console.print(f"  try      GATEWAY_URL={gateway.url} {_program()} history")
         await asyncio.Event().wait()
     return 0 if good else 1
 
 
 def _announce(console: Console, root: Path) -> None:
     console.print("[bold]Trigger Gateway demo[/bold]: two models get worse; each is retrained once, and we see why.")
-    console.print("It starts PostgreSQL, Valkey, Airflow 3 and the gateway as processes on this machine, on loopback.")
+    console.print("It starts PostgreSQL, Valkey, Airflow 3 and the gateway on this machine, on loopback.")
     if is_installed(root / ".venv-airflow", root / "requirements" / "airflow.txt"):
         console.print("Airflow is installed already: nothing to download. It takes about a minute.\n")
-    else:
-        console.print(
-            f"First time: downloads about {DOWNLOAD_MB} MB (Airflow, {DISK_MB} MB on disk, in .venv-airflow) and takes "
-            "about a minute and a half on a fast line; later about a minute. All else is in .demo.\n"
-        )
+        return
+    console.print(f"The first time it downloads Airflow: about {DOWNLOAD_MB} MB, and {DISK_MB} MB in .venv-airflow.")
+    console.print("That takes about a minute and a half in all, and a minute from then on.\n")
 
 
 async def _start(
@@ -119,6 +119,11 @@ async def _start(
     await gateway.start(say)
     await airflow.wait_for_dag(DAG, 60, say)
     return airflow, gateway
+
+
+def _program() -> str:
+    """How to call the command line from here."""
+    return os.path.relpath(Path(sys.executable).with_name("trigger-gateway"))
 
 
 def _fresh_postgres(state: Path) -> Postgres:
