@@ -302,6 +302,7 @@ Gateway.TestCase.settings = settings(
     max_examples=size(150, 3000),
     stateful_step_count=40,
     deadline=None,
+    derandomize=size(True, False),
     suppress_health_check=[HealthCheck.too_slow],
     print_blob=True,
 )
