@@ -1,0 +1,385 @@
+"""The ledger: what a batch or a wake makes of a group as a whole."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.triggers import rules
+from app.triggers.state import FAILED, SUCCESS, Action, Reason, TriggerState, Verdict
+from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, Books, firing, policy, resolved, said
+
+FIRES = (Action.FIRE, Reason.NEW_ALERT)
+AGAIN = (Action.FIRE, Reason.STILL_FIRING)
+HELD = (Action.HOLD, Reason.DEBOUNCING)
+JOINED = (Action.HOLD, Reason.JOINED)
+DUPLICATE = (Action.SUPPRESS, Reason.DUPLICATE)
+COOLING = (Action.SUPPRESS, Reason.COOLDOWN)
+IN_FLIGHT = (Action.SUPPRESS, Reason.IN_FLIGHT)
+CANCELLED = (Action.CANCEL, Reason.RESOLVED_WHILE_HELD)
+RESOLVED = (Action.IGNORE, Reason.RESOLVED)
+NO_ROUTE = (Action.IGNORE, Reason.NO_ROUTE)
+
+
+def books(**options: Any) -> Books:
+    return Books(policy(**options))
+
+
+def slow(**options: Any) -> Books:
+    return books(debounce=10 * MINUTE, **options)
+
+
+def end(kept: Books, outcome: str = SUCCESS) -> None:
+    """The open trigger of the only group ends, as app.triggers.ending books it."""
+    ended = kept.group.open_trigger
+    for one in kept.episodes:
+        one.spent = one.spent or (outcome == SUCCESS and one.trigger_id == ended)
+    kept.group.open_trigger = None
+    rules.book(kept.group, outcome, kept.policy.route("accuracy"), kept.now)
+
+
+def states(kept: Books) -> list[TriggerState]:
+    return [t.state for t in kept.ledger.triggers.values()]
+
+
+def told(kept: Books) -> list[tuple[str, str]]:
+    """Action and reason of every decision row of the newest batch or wake."""
+    return [(d.action, d.reason) for d in kept.ledger.decisions]
+
+
+# -- one batch -------------------------------------------------------------------------------------------------------
+
+
+def test_alerts_of_one_group_in_one_batch_stand_behind_one_trigger() -> None:
+    kept = books()
+    verdicts = kept.send(*[firing(f) for f in "abcde"])
+    assert said(verdicts) == [FIRES] * 5
+    assert {v.trigger_id for v in verdicts} == {kept.group.open_trigger}
+    (trigger,) = kept.ledger.triggers.values()
+    assert [e.fingerprint for e in trigger.alerts] == list("abcde")
+    assert (trigger.state, trigger.is_new) == (TriggerState.PENDING, True)
+
+
+def test_groups_of_one_batch_do_not_touch_each_other() -> None:
+    kept = books()
+    verdicts = kept.send(firing("a", model="churn"), firing("b", model="fraud"), firing("c", model=""))
+    assert said(verdicts) == [FIRES] * 3
+    assert len({v.trigger_id for v in verdicts}) == len(kept.groups) == 3
+
+
+def test_a_group_is_its_routes_labels_and_a_missing_one_is_empty() -> None:
+    kept = Books(policy({"name": "r", "match": [], "group_by": ["team", "model"]}))
+    kept.send(firing("a"))
+    assert kept.group.labels == {"team": "", "model": "churn"}
+
+
+def test_what_no_route_takes_is_in_the_history_and_touches_no_group() -> None:
+    kept = Books(policy({"name": "r", "match": ['alertname="Else"']}))
+    assert said(kept.send(firing("a"), resolved("b"), firing("a"))) == [NO_ROUTE] * 3
+    assert (kept.groups, len(kept.episodes), kept.of("a").count) == ({}, 2, 2)
+
+
+def test_equal_notifications_are_counted_at_once() -> None:
+    kept = books()
+    kept.send(firing("a"))
+    kept.send(firing("a"), times=7)
+    assert (kept.of("a").count, kept.of("a").decision_count) == (8, 7)
+
+
+def test_a_batch_that_fires_resolves_and_fires_again_starts_one_run() -> None:
+    kept = books()
+    later = firing("a", NOW + HOUR)
+    assert said(kept.send(firing("a"), resolved("a", NOW + MINUTE), later)) == [FIRES, RESOLVED, FIRES]
+    assert (len(kept.ledger.triggers), len(kept.episodes)) == (1, 2)
+
+
+def test_a_batch_that_holds_and_resolves_leaves_a_cancelled_trigger() -> None:
+    kept = slow()
+    assert said(kept.send(firing("a"), resolved("a", NOW + MINUTE))) == [HELD, CANCELLED]
+    (trigger,) = kept.ledger.triggers.values()
+    assert (trigger.state, trigger.is_new) == (TriggerState.CANCELLED, True)
+    assert (kept.group.open_trigger, kept.group.held_since) == (None, None)
+
+
+# -- holding ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_held_group_fires_as_a_whole_when_its_debounce_ends() -> None:
+    kept = slow()
+    assert said(kept.send(firing("a"), firing("b"))) == [HELD, JOINED]
+    held = kept.group.open_trigger
+    kept.pass_by(9 * MINUTE)
+    assert said(kept.send(firing("c"), firing("a"))) == [JOINED, DUPLICATE]
+    assert kept.group.wake_at == NOW + 10 * MINUTE
+    kept.pass_by(MINUTE)
+    kept.wake()
+    assert told(kept) == [FIRES] * 3
+    assert (states(kept), kept.group.open_trigger) == ([TriggerState.PENDING], held)
+    assert held is not None
+    assert not kept.ledger.triggers[held].is_new
+    assert not kept.group.held
+
+
+def test_a_hold_ends_only_when_nothing_of_it_fires_any_more() -> None:
+    kept = slow()
+    kept.send(firing("a"), firing("b"))
+    kept.pass_by(MINUTE)
+    assert said(kept.send(resolved("a", NOW + MINUTE))) == [RESOLVED]
+    assert kept.of("a").trigger_id is None
+    verdicts = kept.send(resolved("b", NOW + MINUTE))
+    assert said(verdicts) == [CANCELLED]
+    assert (states(kept), kept.group.open_trigger) == ([TriggerState.CANCELLED], None)
+    assert verdicts[0].trigger_id in kept.ledger.triggers
+
+
+def test_silence_for_stale_after_is_no_reason_to_fire_at_the_end_of_a_hold() -> None:
+    kept = books(debounce=HOUR, stale_after=30 * MINUTE)
+    kept.send(firing("a"))
+    kept.pass_by(HOUR)
+    kept.wake()
+    assert (states(kept), told(kept)) == ([TriggerState.CANCELLED], [CANCELLED])
+    assert "nothing of it fires any more" in kept.ledger.decisions[0].detail
+
+
+def test_the_debounce_counts_from_the_groups_first_alert_whichever_is_decided_first() -> None:
+    kept = slow(cooldown=HOUR)
+    kept.send(firing("z"))
+    kept.pass_by(10 * MINUTE)
+    kept.wake()
+    end(kept)
+    kept.pass_by(59 * MINUTE)
+    assert said(kept.send(firing("a"))) == [COOLING]
+    kept.pass_by(MINUTE)
+    kept.wake()
+    assert (states(kept), sorted(told(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
+
+
+def test_a_young_alert_that_overtakes_the_wake_does_not_hold_an_old_one_back() -> None:
+    kept = slow(cooldown=HOUR)
+    kept.send(firing("z"))
+    kept.pass_by(10 * MINUTE)
+    kept.wake()
+    end(kept)
+    kept.pass_by(HOUR)
+    assert said(kept.send(firing("a"))) == [HELD]
+    assert kept.group.wake_at is not None
+    assert kept.group.wake_at <= kept.now
+    kept.wake()
+    assert states(kept) == [TriggerState.PENDING]
+
+
+def test_a_cancel_by_request_is_told_to_each_alert_behind_the_hold() -> None:
+    kept = slow()
+    kept.send(firing("a"), firing("b"))
+    kept.wake()
+    verdict = Verdict(Action.CANCEL, Reason.BY_REQUEST, None, kept.group.open_trigger, "cancelled by ops")
+    kept.ledger.release_held(kept.group, verdict)
+    assert told(kept) == [(Action.CANCEL, Reason.BY_REQUEST)] * 2
+    assert [e.trigger_id for e in kept.episodes] == [None, None]
+    kept.ledger.release_held(kept.group, verdict)
+    assert len(kept.ledger.decisions) == 2
+
+
+# -- cooldown, failure, refire ---------------------------------------------------------------------------------------
+
+
+def test_what_still_fires_fires_again_when_the_cooldown_ends_with_no_notification() -> None:
+    kept = books(stale_after=2 * DAY)
+    kept.send(firing("a"))
+    end(kept)
+    kept.pass_by(23 * HOUR)
+    assert said(kept.send(firing("a"), firing("b"))) == [DUPLICATE, COOLING]
+    assert kept.group.wake_at == NOW + DAY
+    kept.pass_by(HOUR)
+    kept.wake()
+    assert (states(kept), sorted(told(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
+    assert [e.count for e in kept.episodes] == [2, 1]
+
+
+@pytest.mark.parametrize("meanwhile", ["resolved", "stale"])
+def test_what_no_longer_fires_does_not_fire_when_the_cooldown_ends(meanwhile: str) -> None:
+    kept = books()
+    kept.send(firing("a"))
+    end(kept)
+    if meanwhile == "resolved":
+        kept.send(resolved("a", NOW + MINUTE))
+    kept.pass_by(DAY)
+    kept.wake()
+    assert (states(kept), told(kept), kept.group.wake_at) == ([], [], None)
+
+
+def test_a_failed_run_releases_the_group_after_its_backoff() -> None:
+    kept = books()
+    kept.send(firing("a"))
+    end(kept, FAILED)
+    assert said(kept.send(firing("a"), firing("b"))) == [COOLING, COOLING]
+    kept.pass_by(30 * MINUTE)
+    kept.wake()
+    assert (states(kept), sorted(told(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
+    end(kept, FAILED)
+    assert kept.group.wake_at == kept.now + HOUR
+
+
+def test_without_refire_an_episode_that_had_its_retrain_is_done() -> None:
+    kept = books(refire=False, stale_after=9 * DAY)
+    kept.send(firing("a"))
+    end(kept)
+    kept.pass_by(2 * DAY)
+    kept.wake()
+    assert states(kept) == []
+    assert said(kept.send(firing("a"), firing("b"), firing("a"))) == [DUPLICATE, FIRES, DUPLICATE]
+    assert [e.fingerprint for t in kept.ledger.triggers.values() for e in t.alerts] == ["b"]
+
+
+def test_without_refire_a_spent_alert_keeps_no_hold_alive() -> None:
+    kept = slow(refire=False, cooldown=timedelta(0), stale_after=9 * DAY)
+    kept.send(firing("a"))
+    kept.pass_by(10 * MINUTE)
+    kept.wake()
+    end(kept)
+    first = kept.of("a").trigger_id
+    assert said(kept.send(firing("b"), firing("a"))) == [HELD, DUPLICATE]
+    assert said(kept.send(resolved("b", NOW + HOUR))) == [CANCELLED]
+    assert kept.of("a").trigger_id == first
+
+
+# -- late firings ----------------------------------------------------------------------------------------------------
+
+
+def late(kept: Books) -> None:
+    """`a` has resolved, and a firing from before arrives just after."""
+    kept.send(firing("a"))
+    kept.send(resolved("a", NOW + MINUTE))
+    assert said(kept.send(firing("a"))) == [RESOLVED]
+
+
+def test_a_late_firing_reopens_when_the_window_ends_and_fires() -> None:
+    kept = slow()
+    late(kept)
+    assert kept.group.wake_at == NOW + REORDER
+    kept.pass_by(REORDER)
+    kept.wake()
+    assert kept.of("a").firing
+    assert told(kept) == [HELD]
+    assert kept.group.wake_at == NOW + 10 * MINUTE  # Since it was heard of.
+
+
+def test_another_resolved_within_the_window_was_right() -> None:
+    kept = slow()
+    late(kept)
+    kept.pass_by(MINUTE)
+    kept.send(resolved("a", NOW + MINUTE))
+    kept.pass_by(MINUTE)
+    kept.wake()
+    assert (kept.of("a").firing, told(kept), states(kept)) == (False, [], [])
+
+
+def test_a_late_firing_is_not_forgotten_when_the_hold_of_another_is_cancelled() -> None:
+    kept = slow()
+    late(kept)
+    kept.send(firing("b"))
+    assert kept.group.wake_at == NOW + REORDER
+    assert said(kept.send(resolved("b", NOW + MINUTE))) == [CANCELLED]
+    assert kept.group.wake_at == NOW + REORDER
+    kept.pass_by(REORDER)
+    kept.wake()
+    assert told(kept) == [HELD]
+
+
+def test_a_wake_before_the_windows_end_waits_for_it() -> None:
+    kept = slow()
+    late(kept)
+    kept.pass_by(MINUTE)
+    kept.group.wake_at = kept.now
+    kept.wake()
+    assert (kept.of("a").firing, kept.group.wake_at) == (False, NOW + REORDER)
+
+
+# -- another policy --------------------------------------------------------------------------------------------------
+
+
+def test_a_held_trigger_whose_route_left_the_policy_is_cancelled() -> None:
+    kept = slow()
+    kept.send(firing("a"), firing("b"))
+    kept.policy = policy({"name": "other", "match": ['model="x"']})
+    kept.pass_by(10 * MINUTE)
+    kept.wake()
+    assert (states(kept), told(kept)) == ([TriggerState.CANCELLED], [NO_ROUTE] * 2)
+    assert kept.group.wake_at is None
+
+
+def test_an_open_episode_keeps_its_route_and_the_next_goes_by_the_policy_in_force() -> None:
+    kept = books()
+    kept.send(firing("a"))
+    first = {"name": "first", "match": [], "group_by": []}
+    kept.policy = policy(first, {"name": "accuracy", "match": [], "group_by": ["model"]})
+    assert said(kept.send(firing("a"))) == [DUPLICATE]
+    assert kept.of("a").route == "accuracy"
+    assert said(kept.send(firing("a", NOW + HOUR))) == [FIRES]
+    assert (kept.of("a").route, kept.of("a").group_labels) == ("first", {})
+
+
+def test_an_open_episode_whose_route_is_gone_goes_to_the_route_that_takes_it_now() -> None:
+    kept = books()
+    kept.send(firing("a"))
+    kept.policy = policy({"name": "other", "match": [], "group_by": ["model"]})
+    kept.send(firing("a"))
+    assert (kept.of("a").route, len(kept.episodes), len(kept.groups)) == ("other", 1, 2)
+
+
+def test_a_route_that_comes_back_takes_the_open_episode_that_had_none() -> None:
+    kept = Books(policy({"name": "accuracy", "match": ['model="x"']}))
+    assert said(kept.send(firing("a"))) == [NO_ROUTE]
+    kept.policy = policy()
+    assert said(kept.send(firing("a"))) == [FIRES]
+    assert len(kept.episodes) == 1
+
+
+# -- decision rows ---------------------------------------------------------------------------------------------------
+
+
+def test_a_decision_row_is_written_for_a_change_of_mind_and_counted_otherwise() -> None:
+    kept = books()
+    rows = []
+    for minute, sender in enumerate([firing("a")] * 4):
+        kept.now = NOW + minute * MINUTE
+        kept.send(sender)
+        rows += kept.ledger.decisions
+    assert [(r.action, r.reason) for r in rows] == [FIRES, DUPLICATE]
+    assert (kept.of("a").decision_id, kept.of("a").decision_count) == (rows[1].id, 3)
+    kept.now = NOW + 5 * MINUTE
+    kept.send(resolved("a", NOW + MINUTE))
+    assert kept.ledger.ended_decisions == [(rows[1].id, 3, NOW + 3 * MINUTE)]
+
+
+def test_the_same_reason_for_another_trigger_is_a_change_of_mind() -> None:
+    kept = books(cooldown=HOUR)
+    kept.send(firing("a"))
+    end(kept)
+    kept.pass_by(HOUR)
+    kept.send(firing("a"))
+    end(kept)
+    kept.pass_by(HOUR)
+    kept.send(firing("a"))
+    assert told(kept) == [AGAIN]
+    assert kept.ledger.decisions[0].trigger_id == kept.group.open_trigger
+
+
+def test_a_wake_that_changes_nothing_writes_nothing() -> None:
+    kept = slow()
+    kept.send(firing("a"))
+    kept.group.wake_at = kept.now
+    kept.wake()
+    assert (told(kept), states(kept)) == ([], [])
+    assert kept.group.wake_at == NOW + 10 * MINUTE
+
+
+def test_in_flight_is_told_once_by_the_wake_and_counted_by_the_notifications() -> None:
+    kept = books()
+    kept.send(firing("a"))
+    assert said(kept.send(firing("b"))) == [IN_FLIGHT]
+    kept.group.wake_at = kept.now
+    kept.wake()
+    assert told(kept) == []
+    kept.send(firing("b"))
+    assert (kept.of("b").count, kept.of("b").decision_count) == (2, 2)
