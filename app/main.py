@@ -18,7 +18,7 @@ from app.errors import Problem
 from app.problems import UNAVAILABLE
 from app.security import require
 from app.settings import Settings
-from app.triggers import api
+from app.triggers import api, receive
 from app.worker import running
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,8 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     problems.install(app, max_body=settings.max_body)
     for kind in _DATABASE_AWAY:
         app.add_exception_handler(kind, _on_database_away)
+    # First and in the application's own list: to be found in an included router would cost a webhook half of its way in.
+    app.router.routes.extend(receive.router.routes)
     docs.install(app, None if settings.open_docs else require("read"))
     app.include_router(health.router)
     app.include_router(api.router)

@@ -1,4 +1,4 @@
-"""The API of the trigger side: alerts in (receive.py), history and explanations out, and what a person may ask for."""
+"""The API of the trigger side: history and explanations out, and what a person may ask for. Alerts in: receive.py."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,13 +13,12 @@ from app.errors import Problem
 from app.problems import UNAVAILABLE, Kind, responses
 from app.security import require
 from app.tokens import Caller
-from app.triggers import examples, history, receive, schemas
+from app.triggers import examples, history, schemas
 from app.triggers.explain import explain
 from app.triggers.service import Services
 from app.triggers.state import Reason, TriggerState
 
 router = APIRouter(prefix="/api/v1", responses=responses(UNAVAILABLE))
-router.include_router(receive.router)
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -21,7 +21,7 @@ from app.triggers.service import TriggerServices, services_of
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(tags=["intake"], route_class=DirectRoute)
+router = APIRouter(prefix="/api/v1", tags=["intake"], route_class=DirectRoute)
 
 _TAKEN: dict[int | str, dict[str, Any]] = {
     202: {"model": schemas.Accepted, "content": {"application/json": {"example": examples.ACCEPTED}}}
