@@ -98,7 +98,9 @@ class Ledger:
             route = intent.route
         episode = self._place(kind, last, alert)
         self._assign(episode, intent, route)
-        previously_seen, episode.last_seen_at = episode.last_seen_at, self.now
+        previously_seen = episode.last_seen_at
+        if kind is not Move.AFTER or not episode.firing:
+            episode.last_seen_at = self.now  # The end of an earlier episode does not say that this one still fires.
         episode.count += times
         verdict = self._verdict(kind, episode, route)
         self._record(episode, verdict, times, previously_seen)

@@ -7,7 +7,7 @@ import pytest
 
 from app.triggers import rules
 from app.triggers.state import FAILED, SUCCESS, Action, Reason, TriggerState, Verdict
-from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, Books, firing, policy, resolved, said
+from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Books, firing, policy, resolved, said
 
 FIRES = (Action.FIRE, Reason.NEW_ALERT)
 AGAIN = (Action.FIRE, Reason.STILL_FIRING)
@@ -196,6 +196,18 @@ def test_what_still_fires_fires_again_when_the_cooldown_ends_with_no_notificatio
     assert [e.count for e in kept.episodes] == [2, 1]
 
 
+def test_the_end_of_an_earlier_episode_does_not_bring_a_silent_one_back() -> None:
+    kept = books()
+    kept.send(firing("a"))
+    end(kept)
+    kept.pass_by(DAY)
+    kept.wake()
+    assert said(kept.send(resolved("a", NOW - HOUR))) == [RESOLVED]
+    kept.group.wake_at = kept.now
+    kept.wake()
+    assert (states(kept), kept.of("a").last_seen_at, kept.of("a").count) == ([], NOW, 2)
+
+
 @pytest.mark.parametrize("meanwhile", ["resolved", "stale"])
 def test_what_no_longer_fires_does_not_fire_when_the_cooldown_ends(meanwhile: str) -> None:
     kept = books()
@@ -241,145 +253,3 @@ def test_without_refire_a_spent_alert_keeps_no_hold_alive() -> None:
     assert said(kept.send(firing("b"), firing("a"))) == [HELD, DUPLICATE]
     assert said(kept.send(resolved("b", NOW + HOUR))) == [CANCELLED]
     assert kept.of("a").trigger_id == first
-
-
-# -- late firings ----------------------------------------------------------------------------------------------------
-
-
-def late(kept: Books) -> None:
-    """`a` has resolved, and a firing from before arrives just after."""
-    kept.send(firing("a"))
-    kept.send(resolved("a", NOW + MINUTE))
-    assert said(kept.send(firing("a"))) == [RESOLVED]
-
-
-def test_a_late_firing_reopens_when_the_window_ends_and_fires() -> None:
-    kept = slow()
-    late(kept)
-    assert kept.group.wake_at == NOW + REORDER
-    kept.pass_by(REORDER)
-    kept.wake()
-    assert kept.of("a").firing
-    assert told(kept) == [HELD]
-    assert kept.group.wake_at == NOW + 10 * MINUTE  # Since it was heard of.
-
-
-def test_another_resolved_within_the_window_was_right() -> None:
-    kept = slow()
-    late(kept)
-    kept.pass_by(MINUTE)
-    kept.send(resolved("a", NOW + MINUTE))
-    kept.pass_by(MINUTE)
-    kept.wake()
-    assert (kept.of("a").firing, told(kept), states(kept)) == (False, [], [])
-
-
-def test_a_late_firing_is_not_forgotten_when_the_hold_of_another_is_cancelled() -> None:
-    kept = slow()
-    late(kept)
-    kept.send(firing("b"))
-    assert kept.group.wake_at == NOW + REORDER
-    assert said(kept.send(resolved("b", NOW + MINUTE))) == [CANCELLED]
-    assert kept.group.wake_at == NOW + REORDER
-    kept.pass_by(REORDER)
-    kept.wake()
-    assert told(kept) == [HELD]
-
-
-def test_a_wake_before_the_windows_end_waits_for_it() -> None:
-    kept = slow()
-    late(kept)
-    kept.pass_by(MINUTE)
-    kept.group.wake_at = kept.now
-    kept.wake()
-    assert (kept.of("a").firing, kept.group.wake_at) == (False, NOW + REORDER)
-
-
-# -- another policy --------------------------------------------------------------------------------------------------
-
-
-def test_a_held_trigger_whose_route_left_the_policy_is_cancelled() -> None:
-    kept = slow()
-    kept.send(firing("a"), firing("b"))
-    kept.policy = policy({"name": "other", "match": ['model="x"']})
-    kept.pass_by(10 * MINUTE)
-    kept.wake()
-    assert (states(kept), told(kept)) == ([TriggerState.CANCELLED], [NO_ROUTE] * 2)
-    assert kept.group.wake_at is None
-
-
-def test_an_open_episode_keeps_its_route_and_the_next_goes_by_the_policy_in_force() -> None:
-    kept = books()
-    kept.send(firing("a"))
-    first = {"name": "first", "match": [], "group_by": []}
-    kept.policy = policy(first, {"name": "accuracy", "match": [], "group_by": ["model"]})
-    assert said(kept.send(firing("a"))) == [DUPLICATE]
-    assert kept.of("a").route == "accuracy"
-    assert said(kept.send(firing("a", NOW + HOUR))) == [FIRES]
-    assert (kept.of("a").route, kept.of("a").group_labels) == ("first", {})
-
-
-def test_an_open_episode_whose_route_is_gone_goes_to_the_route_that_takes_it_now() -> None:
-    kept = books()
-    kept.send(firing("a"))
-    kept.policy = policy({"name": "other", "match": [], "group_by": ["model"]})
-    kept.send(firing("a"))
-    assert (kept.of("a").route, len(kept.episodes), len(kept.groups)) == ("other", 1, 2)
-
-
-def test_a_route_that_comes_back_takes_the_open_episode_that_had_none() -> None:
-    kept = Books(policy({"name": "accuracy", "match": ['model="x"']}))
-    assert said(kept.send(firing("a"))) == [NO_ROUTE]
-    kept.policy = policy()
-    assert said(kept.send(firing("a"))) == [FIRES]
-    assert len(kept.episodes) == 1
-
-
-# -- decision rows ---------------------------------------------------------------------------------------------------
-
-
-def test_a_decision_row_is_written_for_a_change_of_mind_and_counted_otherwise() -> None:
-    kept = books()
-    rows = []
-    for minute, sender in enumerate([firing("a")] * 4):
-        kept.now = NOW + minute * MINUTE
-        kept.send(sender)
-        rows += kept.ledger.decisions
-    assert [(r.action, r.reason) for r in rows] == [FIRES, DUPLICATE]
-    assert (kept.of("a").decision_id, kept.of("a").decision_count) == (rows[1].id, 3)
-    kept.now = NOW + 5 * MINUTE
-    kept.send(resolved("a", NOW + MINUTE))
-    assert kept.ledger.ended_decisions == [(rows[1].id, 3, NOW + 3 * MINUTE)]
-
-
-def test_the_same_reason_for_another_trigger_is_a_change_of_mind() -> None:
-    kept = books(cooldown=HOUR)
-    kept.send(firing("a"))
-    end(kept)
-    kept.pass_by(HOUR)
-    kept.send(firing("a"))
-    end(kept)
-    kept.pass_by(HOUR)
-    kept.send(firing("a"))
-    assert told(kept) == [AGAIN]
-    assert kept.ledger.decisions[0].trigger_id == kept.group.open_trigger
-
-
-def test_a_wake_that_changes_nothing_writes_nothing() -> None:
-    kept = slow()
-    kept.send(firing("a"))
-    kept.group.wake_at = kept.now
-    kept.wake()
-    assert (told(kept), states(kept)) == ([], [])
-    assert kept.group.wake_at == NOW + 10 * MINUTE
-
-
-def test_in_flight_is_told_once_by_the_wake_and_counted_by_the_notifications() -> None:
-    kept = books()
-    kept.send(firing("a"))
-    assert said(kept.send(firing("b"))) == [IN_FLIGHT]
-    kept.group.wake_at = kept.now
-    kept.wake()
-    assert told(kept) == []
-    kept.send(firing("b"))
-    assert (kept.of("b").count, kept.of("b").decision_count) == (2, 2)
