@@ -16,6 +16,9 @@ from app.triggers.state import Action, Episode, Group, Reason, Verdict, group_ke
 
 Row = dict[str, Any]
 
+#: Codes of attempts that say nothing of the Airflow as a whole.
+_ITS_OWN = ("dag_paused", "no_airflow")
+
 
 async def explain(conn: AsyncConnection, subject: str, policy: Policy, now: datetime) -> Row | None:
     """What is known of an alert (its id, alert_id or fingerprint) or of a trigger (its id). None: nothing is."""
@@ -118,14 +121,24 @@ async def _of_trigger(conn: AsyncConnection, trigger: Row, policy: Policy, now: 
 async def _waiting(conn: AsyncConnection, trigger: Row, policy: Policy) -> str:
     """Why a pending trigger is not in Airflow yet, when its own attempts do not say so."""
     airflow = policy.airflow_named(trigger["airflow"])
-    if airflow is None or airflow.max_parallel is None or trigger["attempts"]:
+    if airflow is None or trigger["attempts"]:
         return ""
-    o = tables.outbox
-    taken = select(func.count()).where(o.c.target == f"airflow:{airflow.name}", o.c.slot)
+    o, a = tables.outbox, tables.attempts
+    target = f"airflow:{airflow.name}"
+    taken = select(func.count()).where(o.c.target == target, o.c.slot)
     slots = (await conn.execute(taken)).scalar_one()
-    if slots < airflow.max_parallel:
-        return ""
-    return f" It waits for one of the {slots} open DAG runs to end (max_parallel: {airflow.max_parallel})."
+    if airflow.max_parallel is not None and slots >= airflow.max_parallel:
+        return f" It waits for one of the {slots} open DAG runs to end (max_parallel: {airflow.max_parallel})."
+    # While Airflow does not answer one item at a time is tried: what that one met holds the others up as well.
+    unanswered = (
+        select(a.c.detail)
+        .join(o, o.c.id == a.c.item)
+        .where(o.c.target == target, o.c.state == "pending", o.c.answered_at.is_(None), a.c.code.not_in(_ITS_OWN))
+        .order_by(a.c.last_at.desc())
+        .limit(1)
+    )
+    detail = (await conn.execute(unanswered)).scalar_one_or_none()
+    return f" It waits for Airflow, which another trigger did not reach: {detail}." if detail else ""
 
 
 async def _group(conn: AsyncConnection, route: str | None, labels: Mapping[str, str]) -> Group | None:

@@ -51,6 +51,24 @@ async def _rounds(world: World) -> list[int]:
     raise AssertionError(f"Airflow never got them all: {rounds}")
 
 
+async def test_a_trigger_that_was_never_tried_is_explained_by_the_outage_that_another_one_met(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database) as world:
+        world.airflow.add_dag("retrain_model")
+        world.airflow.down = True
+        await world.push(world.alert(model="first"))
+        await world.settle()
+        await world.push(world.alert(model="second"))
+        await world.settle()
+        second, first = await world.triggers()
+        assert (first["blocked"], second["blocked"]) == ("connect", None)
+        assert "waits for Airflow" in (await world.explain(second["id"]))["summary"]
+        world.airflow.calm()
+        await world.pass_by(minutes=5, steps=5)
+        assert "waits" not in (await world.explain(second["id"]))["summary"]
+
+
 async def test_a_token_that_expires_between_two_requests_costs_nothing(servers: TestServers, database: str) -> None:
     async with World(servers, database) as world:
         world.airflow.add_dag("retrain_model")

@@ -171,3 +171,28 @@ async def test_a_flap_across_the_end_of_the_debounce_fires_once(servers: TestSer
         await world.pass_by(hours=2, steps=6)
         assert len(world.airflow.posts) == 1
         assert (await world.explain(alert.body()["fingerprint"]))["now"]["reason"] == "cooldown"
+
+
+async def test_a_firing_that_its_resolved_overtook_is_held_anew_and_fires_when_no_other_resolved_comes(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database, DEBOUNCE) as world:
+        world.airflow.add_dag("retrain_model")
+        alert = world.alert(model="churn")
+        await world.push(alert)
+        await world.pass_by(minutes=5)
+        assert reasons(await world.push(alert.resolved(world.clock.now()))) == [("cancel", "resolved_while_held")]
+        await world.pass_by(seconds=30)
+        assert reasons(await world.push(alert)) == [("ignore", "resolved")]
+        await world.pass_by(minutes=2)
+        [found] = await world.alerts()
+        assert found["status"] == "firing"
+        assert [(d["action"], d["reason"]) for d in found["decisions"]] == [
+            ("hold", "debouncing"),
+            ("cancel", "resolved_while_held"),
+            ("ignore", "resolved"),
+            ("hold", "debouncing"),
+        ]
+        await world.pass_by(minutes=9, steps=3)
+        assert len(world.airflow.posts) == 1
+        assert sorted(t["state"] for t in await world.triggers()) == ["cancelled", "submitted"]

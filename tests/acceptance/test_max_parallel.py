@@ -73,3 +73,22 @@ async def test_triggers_that_wait_for_their_dag_take_no_place_from_others(
         await world.pass_by(minutes=30, steps=10)
         by_model = {t["group"]["model"]: t["state"] for t in await world.triggers()}
         assert by_model == {"a": "pending", "b": "succeeded"}
+
+
+async def test_a_lost_run_keeps_its_place_until_airflow_says_that_it_ended(servers: TestServers, database: str) -> None:
+    text = policy("run_timeout: 1h\nstale_after: 7d\non_failure: keep", airflow="max_parallel: 1")
+    async with World(servers, database, text) as world:
+        world.airflow.auto_finish = None
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="a"))
+        await world.push(world.alert(model="b"))
+        await world.settle()
+        [first] = world.airflow.open_runs()
+        world.airflow.start_run(first.dag_run_id)
+        await world.pass_by(hours=5, steps=5)
+        b, a = await world.triggers()
+        assert (a["outcome"], b["state"], len(world.airflow.posts)) == ("lost", "pending", 1)
+        world.airflow.finish(first.dag_run_id)
+        await world.pass_by(minutes=2, steps=2)
+        assert len(world.airflow.posts) == 2
+        assert world.airflow.most_open == 1

@@ -198,6 +198,44 @@ async def test_a_run_deleted_in_airflow_is_gone_and_releases_its_group(servers: 
         assert len(airflow.posts) == 2
 
 
+async def test_a_replica_killed_while_it_reads_the_end_of_a_run_leaves_it_to_another_one(
+    servers: TestServers, database: str
+) -> None:
+    clock = ManualClock()
+    airflow = FakeAirflow(clock, auto_finish=timedelta(minutes=20))
+    airflow.add_dag("retrain_model")
+    async with World(servers, database, clock=clock, airflow=airflow, replicas=2) as world:
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        clock.pass_by(timedelta(minutes=21))
+        await world.die_during("run", replica=0, loop="follower")
+        assert (await world.trigger())["outcome"] is None
+        await world.pass_by(minutes=1)
+        assert (await world.trigger())["outcome"] == "success"
+        assert len(airflow.posts) == 1
+
+
+async def test_a_replica_killed_after_it_failed_a_queued_run_leaves_no_second_one_beside_it(
+    servers: TestServers, database: str
+) -> None:
+    clock = ManualClock()
+    airflow = FakeAirflow(clock)
+    airflow.add_dag("retrain_model")
+    async with World(servers, database, policy("run_timeout: 2h"), clock=clock, airflow=airflow, replicas=2) as world:
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        clock.pass_by(timedelta(minutes=121))
+        await world.die_during("fail_run", replica=0, loop="follower")
+        [run_id] = await _fired(world)
+        assert airflow.run(run_id).state == "failed"
+        assert (await world.trigger())["state"] == "submitted"
+        await world.pass_by(minutes=1)
+        assert (await world.trigger())["outcome"] == "failed"
+        await world.pass_by(minutes=31)
+        assert len(airflow.posts) == 2
+        assert airflow.most_open == 1
+
+
 async def test_refire_false_gives_an_episode_one_success_and_a_new_episode_another(
     servers: TestServers, database: str
 ) -> None:

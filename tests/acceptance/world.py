@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 from pydantic import SecretStr
@@ -220,10 +220,13 @@ class World:
             for name, value in content.items():
                 await valkey.set(name, value)
 
-    async def die_during(self, op: str, *, replica: int = 0, fault: Fault | None = None) -> None:
-        """This replica's relay dies at its next request `op` to Airflow: what it has claimed is never settled. The
-        request arrives, unless `fault` says otherwise."""
-        step = asyncio.create_task(self.services[replica].relay.step())
+    async def die_during(
+        self, op: str, *, replica: int = 0, loop: Literal["relay", "follower"] = "relay", fault: Fault | None = None
+    ) -> None:
+        """This replica dies at the next request `op` of its loop to Airflow: what it has claimed is never settled, what
+        it has read never written. The request arrives, unless `fault` says otherwise."""
+        services = self.services[replica]
+        step = asyncio.create_task((services.relay if loop == "relay" else services.follower).step())
 
         def die() -> None:
             step.cancel()
@@ -231,7 +234,7 @@ class World:
         self.airflow.disturb(replace(fault or meanwhile(die), action=die), on=op)
         with suppress(asyncio.CancelledError):
             await step
-        assert step.cancelled(), f"the relay never asked for {op}"
+        assert step.cancelled(), f"the {loop} never asked for {op}"
 
     # Time.
 
