@@ -6,10 +6,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, StringConstraints
 from pydantic_core import to_json
 
 from app.errors import Problem
+from app.policy.schema import ROUTE_NAME
 from app.problems import UNAVAILABLE, Kind, responses
 from app.security import require
 from app.tokens import Caller
@@ -37,6 +38,9 @@ def _page_of(example: dict[str, Any]) -> dict[str, Any]:
 # -- history out --------------------------------------------------------------------------------------------------------
 
 Reader = Annotated[Caller, Depends(require("read"))]
+_ROUTE = f"^{ROUTE_NAME.pattern}$"
+_Label = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$")]
+_FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 Ident = Annotated[UUID, Path(description="Its id, a UUID.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Items on a page.")]
 
@@ -44,37 +48,33 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="Items on a page.")]
 def _query(
     limit: Limit = 100,
     cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
-    route: Annotated[str | None, Query(max_length=63, description="Name of a route.")] = None,
+    route: Annotated[str | None, Query(pattern=_ROUTE, description="Name of a route.")] = None,
     reason: Annotated[
         Reason | None, Query(description="Of an alert: the newest decision's. Of a trigger: its own.")
     ] = None,
     label: Annotated[
-        list[str] | None, Query(description="`name=value`, of the alert or of the group; all must hold.")
+        list[_Label] | None, Query(description="`name=value`, of the alert or of the group; all must hold.")
     ] = None,
     since: Annotated[AwareDatetime | None, Query(description="RFC 3339: seen at or after; made at or after.")] = None,
     until: Annotated[AwareDatetime | None, Query(description="RFC 3339: first seen before; made before.")] = None,
 ) -> history.Query:
-    pairs = [text.partition("=") for text in label or ()]
-    if any(not separator or "\x00" in "".join((n, v)) for n, separator, v in pairs):
-        raise Problem(422, "invalid", "A label filter has the form name=value.")
-    if route is not None and "\x00" in route:
-        raise Problem(422, "invalid", "A route's name holds no NUL.")
     return history.Query(
         limit=limit,
         cursor=cursor,
         route=route,
         reason=reason,
-        labels={name: value for name, _, value in pairs},
-        since=_storable(since),
-        until=_storable(until),
+        labels={name: value for name, _, value in (text.partition("=") for text in label or ())},
+        since=_utc(since),
+        until=_utc(until),
     )
 
 
-def _storable(time: datetime | None) -> datetime | None:
+def _utc(time: datetime | None) -> datetime | None:
+    """The time in UTC; one that only its offset carries beyond the years 1 and 9999 is as good as their end."""
     try:
         return time.astimezone(UTC) if time else None
-    except OverflowError as error:
-        raise Problem(422, "invalid", "The time is out of range.") from error
+    except OverflowError:
+        return _FIRST if time is not None and time.year == 1 else _LAST
 
 
 Filters = Annotated[history.Query, Depends(_query)]
@@ -155,7 +155,9 @@ async def list_routes(
     services: Services,
     _: Reader,
     limit: Limit = 100,
-    route: Annotated[str | None, Query(max_length=63, description="Only this route; pages through its groups.")] = None,
+    route: Annotated[
+        str | None, Query(pattern=_ROUTE, description="Only this route; pages through its groups.")
+    ] = None,
     cursor: Annotated[str | None, Query(pattern="^[0-9a-f]{32}$", description="`next` of the page before.")] = None,
 ) -> Response:
     """Each route with its groups: held until when, cooling down until when, or in flight. Name a route to page through
@@ -177,13 +179,12 @@ async def list_quarantine(
     services: Services,
     _: Reader,
     limit: Limit = 100,
-    cursor: Annotated[str | None, Query(max_length=100, description="`next` of the page before.")] = None,
+    cursor: Annotated[
+        str | None, Query(pattern=history.QUARANTINE_CURSOR, description="`next` of the page before.")
+    ] = None,
 ) -> Response:
     """What came newest first. Equal bytes are one item with a count; its place moves to the front when they come again."""
-    try:
-        before = history.read_quarantine_cursor(cursor) if cursor is not None else None
-    except ValueError as error:
-        raise Problem(422, "invalid", "The cursor is none that this list has given.") from error
+    before = history.read_quarantine_cursor(cursor) if cursor is not None else None
     async with services.engine.connect() as conn:
         return _page(await history.list_quarantine(conn, limit, before))
 
@@ -255,7 +256,7 @@ async def cancel(services: Services, caller: Operator, id: Ident) -> Response:
         return _found(await history.get_trigger(conn, id), f"There is no trigger {id}.")
 
 
-RouteName = Annotated[str, Path(max_length=63, description="Name of a route.")]
+RouteName = Annotated[str, Path(pattern=_ROUTE, description="Name of a route.")]
 
 
 @router.post(
