@@ -1,0 +1,90 @@
+"""What Airflow is given: frozen, deterministic, and never over 16 KB on our account."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.triggers.conf import CONF_BYTES, dag_call
+from app.triggers.state import Episode, Group, NewTrigger, Reason, TriggerState
+from tests.unit.builders import NOW, episode, group, route, uid
+
+RUN = uid(7)
+
+
+def trigger(*alerts: Episode) -> NewTrigger:
+    return NewTrigger(RUN, group(), TriggerState.PENDING, Reason.NEW_ALERT, True, list(alerts))
+
+
+def with_dag(**dag: Any) -> Any:
+    return route(dag={"id": "retrain", **dag})
+
+
+def numbered(count: int, **labels: str) -> list[Episode]:
+    return [episode(id=uid(n), alert_id=f"alert-{n}", labels={"model": "churn", **labels}) for n in range(count)]
+
+
+def test_the_conf_says_who_asks_and_why() -> None:
+    alert = episode(starts_at=NOW + timedelta(milliseconds=892), labels={"model": "churn", "team": "risk"})
+    call = dag_call(trigger(alert), with_dag(conf={"dataset": "s3://features/{{group.model}}", "epochs": 3}))
+    assert (call.airflow, call.dag_id, call.dag_run_id) == ("default", "retrain", f"gateway__accuracy__{RUN}")
+    assert call.conf == {
+        "dataset": "s3://features/churn",
+        "epochs": 3,
+        "gateway": {
+            "trigger_id": str(RUN),
+            "route": "accuracy",
+            "reason": "new_alert",
+            "group": {"model": "churn"},
+            "alerts": [
+                {
+                    "alert_id": "ModelAccuracyLow",
+                    "severity": "critical",
+                    "timestamp": "2026-11-23T12:00:00.892000Z",
+                    "labels": {"model": "churn", "team": "risk"},
+                }
+            ],
+            "schema": 1,
+        },
+    }
+    assert list(call.conf)[-1] == "gateway"
+
+
+def test_the_same_trigger_always_asks_for_the_same_run() -> None:
+    alerts = numbered(3)
+    assert dag_call(trigger(*alerts), with_dag()) == dag_call(trigger(*alerts), with_dag())
+
+
+def test_the_dag_may_be_named_by_the_group() -> None:
+    assert dag_call(trigger(), with_dag(id="retrain_{{group.model}}")).dag_id == "retrain_churn"
+
+
+@pytest.mark.parametrize(
+    "label", ["x", "é" * 20, "\U0001f525" * 10, '"\\' * 20], ids=["short", "accents", "emoji", "escapes"]
+)
+@pytest.mark.parametrize("count", [1, 50, 199, 1000])
+def test_alerts_that_would_make_it_too_large_are_counted_not_carried(count: int, label: str) -> None:
+    about = dag_call(trigger(*numbered(count, note=label)), with_dag(conf={"dataset": "x"})).conf["gateway"]
+    conf = {"dataset": "x", "gateway": about}
+    assert len(json.dumps(conf)) <= CONF_BYTES
+    assert len(about["alerts"]) + about.get("alerts_omitted", 0) == count
+    assert [a["alert_id"] for a in about["alerts"]] == [f"alert-{n}" for n in range(len(about["alerts"]))]
+    if "alerts_omitted" in about:
+        one_more = len(json.dumps(about["alerts"][-1]))
+        assert len(json.dumps(conf)) + one_more > CONF_BYTES - 100
+
+
+def test_a_conf_that_the_group_makes_too_large_is_passed_on_without_alerts() -> None:
+    wide = NewTrigger(
+        RUN, Group("k", "accuracy", "live", {"model": "x" * 4096}), TriggerState.PENDING, Reason.NEW_ALERT, True
+    )
+    wide.alerts += numbered(3)
+    call = dag_call(wide, with_dag(conf={"paths": ["{{group.model}}"] * 4}))
+    assert (call.conf["gateway"]["alerts"], call.conf["gateway"]["alerts_omitted"]) == ([], 3)
+    assert call.conf["paths"] == ["x" * 4096] * 4
+
+
+def test_one_alert_too_large_to_carry_still_starts_the_run() -> None:
+    about = dag_call(trigger(*numbered(1, note="x" * 4096 * 4)), with_dag()).conf["gateway"]
+    assert (about["alerts"], about["alerts_omitted"]) == ([], 1)

@@ -1,0 +1,145 @@
+"""A loop never ends by itself, rests when there is nothing to do, and tells when a step does not come back."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+
+from app.loop import Loop
+
+LONG = 3600.0  # seconds; a test that waited for it would never end
+
+
+async def run_until(loop: Loop, done: asyncio.Event) -> None:
+    """Run it until the test has seen what it wanted."""
+    task = asyncio.create_task(loop.run())
+    try:
+        await asyncio.wait_for(done.wait(), 5)
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def steps(*answers: bool | Exception, done: asyncio.Event) -> Callable[[], Awaitable[bool]]:
+    """A step that answers these in turn, and rings at the last."""
+    left = list(answers)
+
+    async def step() -> bool:
+        answer = left.pop(0) if left else False
+        if not left:
+            done.set()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return step
+
+
+async def test_while_there_is_more_it_takes_no_rest() -> None:
+    done = asyncio.Event()
+    await run_until(Loop("busy", steps(True, True, True, False, done=done), idle=LONG), done)
+
+
+async def test_a_busy_loop_lets_others_run() -> None:
+    done, turns = asyncio.Event(), []
+
+    async def other() -> None:
+        for turn in range(5):
+            turns.append(turn)
+            await asyncio.sleep(0)
+        done.set()
+
+    async def always() -> bool:
+        return True
+
+    await asyncio.gather(run_until(Loop("busy", always, idle=LONG), done), other())
+    assert turns == [0, 1, 2, 3, 4]
+
+
+async def test_a_wake_cuts_its_rest_short() -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def step() -> bool:
+        (second if first.is_set() else first).set()
+        return False
+
+    loop = Loop("resting", step, idle=LONG)
+
+    async def wake() -> None:
+        await first.wait()
+        loop.wake()
+
+    await asyncio.gather(run_until(loop, second), wake())
+
+
+async def test_a_wake_during_a_step_is_not_lost() -> None:
+    done = asyncio.Event()
+    taken: list[int] = []
+
+    async def step() -> bool:
+        taken.append(len(taken))
+        if len(taken) == 1:
+            loop.wake()
+        else:
+            done.set()
+        return False
+
+    loop = Loop("ringing", step, idle=LONG)
+    await run_until(loop, done)
+    assert taken[:2] == [0, 1]
+
+
+async def test_an_error_is_logged_and_the_loop_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    done = asyncio.Event()
+    loop = Loop("failing", steps(ValueError("no"), ValueError("no"), False, done=done), idle=0.001)
+    with caplog.at_level(logging.ERROR):
+        await run_until(loop, done)
+    assert [r.getMessage() for r in caplog.records] == ["loop step failed"] * 2
+    assert [vars(r)["loop"] for r in caplog.records] == ["failing"] * 2
+    assert [vars(r)["failures"] for r in caplog.records] == [1, 2]
+    assert loop.failures == 0
+
+
+async def test_it_ends_when_it_is_cancelled() -> None:
+    begun = asyncio.Event()
+
+    async def step() -> bool:
+        begun.set()
+        await asyncio.Event().wait()
+        return False
+
+    loop = Loop("cancelled", step, idle=LONG)
+    assert not loop.started
+    await run_until(loop, begun)
+    assert loop.started
+
+
+async def test_a_step_that_does_not_come_back_is_stuck() -> None:
+    begun = asyncio.Event()
+
+    async def step() -> bool:
+        begun.set()
+        await asyncio.Event().wait()
+        return False
+
+    hanging = Loop("hanging", step, idle=LONG, patience=-1.0)
+    patient = Loop("patient", step, idle=LONG, patience=LONG)
+    for loop, stuck in ((hanging, True), (patient, False)):
+        begun.clear()
+        task = asyncio.create_task(loop.run())
+        await asyncio.wait_for(begun.wait(), 5)
+        assert loop.stuck() is stuck
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.parametrize(("idle", "patience", "stuck"), [(1.0, 60.0, False), (1.0, -2.0, True)])
+def test_a_loop_that_has_ended_is_stuck_after_rest_and_patience(idle: float, patience: float, stuck: bool) -> None:
+    async def step() -> bool:
+        return False
+
+    assert Loop("ended", step, idle=idle, patience=patience).stuck() is stuck
