@@ -52,15 +52,28 @@ def open_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction. A connection that turned out to lead to a read-only server (25006: a failover) is thrown away."""
+    async with engine.connect() as conn, _leaving_a_standby(engine, conn), conn.begin():
+        yield conn
+
+
+@asynccontextmanager
+async def _leaving_a_standby(engine: AsyncEngine, conn: AsyncConnection) -> AsyncIterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if sqlstate(error) == "25006":
+            await conn.invalidate()
+            await engine.dispose(close=False)
+        raise
+
+
+@asynccontextmanager
+async def one_statement(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """For one statement that is a transaction by itself: without BEGIN and COMMIT it costs one way there and back."""
     async with engine.connect() as conn:
-        try:
-            async with conn.begin():
-                yield conn
-        except DBAPIError as error:
-            if sqlstate(error) == "25006":
-                await conn.invalidate()
-                await engine.dispose(close=False)
-            raise
+        await conn.execution_options(isolation_level="AUTOCOMMIT")
+        async with _leaving_a_standby(engine, conn):
+            yield conn
 
 
 async def database_now(engine: AsyncEngine) -> datetime:

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.alerts.model import Alert, Bad
 from app.clock import Clock
-from app.db import DATA_ERRORS, TRY_AGAIN, sqlstate, transaction
+from app.db import DATA_ERRORS, TRY_AGAIN, one_statement, sqlstate, transaction
 from app.errors import NotDurable
 from app.metrics import Metrics
 from app.policy.schema import Policy, Route
@@ -175,7 +175,8 @@ class Intake:
         if use_memory and folds:
             rest = await self._from_memory(folds, now, answers, repeats, groups)
         ledger = Ledger(policy, now, self._reorder, self._new_id)
-        async with transaction(self._engine) as conn:
+        only_repeats = not rest and not bad
+        async with one_statement(self._engine) if only_repeats else transaction(self._engine) as conn:
             if rest:
                 await store.load(conn, ledger, [f.intent for f in rest], moved)
                 for fold in rest:

@@ -262,15 +262,17 @@ _COUNT_REPEATS = text("""
     ), locked AS (
         SELECT a.id, v.times FROM alerts a JOIN v ON v.id = a.id AND v.decision_id = a.decision_id
         WHERE a.closed_at IS NULL ORDER BY a.fingerprint FOR NO KEY UPDATE OF a
+    ), fresh AS (
+        SELECT (SELECT count(*) FROM locked) = (SELECT count(*) FROM v) AND NOT EXISTS (
+            SELECT FROM unnest(CAST(:keys AS text[]), CAST(:versions AS bigint[]), CAST(:nonces AS text[]))
+            AS m(key, version, nonce)
+            LEFT JOIN groups g ON g.key = m.key AND g.version = m.version AND g.nonce = m.nonce WHERE g.key IS NULL
+        ) AS yes
     ), counted AS (
         UPDATE alerts a SET count = a.count + l.times, decision_count = a.decision_count + l.times, last_seen_at = :now
-        FROM locked l WHERE a.id = l.id RETURNING a.id
+        FROM locked l WHERE a.id = l.id AND (SELECT yes FROM fresh)
     )
-    SELECT (SELECT count(*) FROM counted), (
-        SELECT count(*) FROM groups g
-        JOIN unnest(CAST(:keys AS text[]), CAST(:versions AS bigint[]), CAST(:nonces AS text[])) AS m(key, version, nonce)
-        ON g.key = m.key AND g.version = m.version AND g.nonce = m.nonce
-    )
+    SELECT yes FROM fresh
 """)
 
 
@@ -278,8 +280,9 @@ async def count_repeats(
     conn: AsyncConnection, repeats: list[tuple[UUID, UUID, int]], groups: list[Group], now: datetime
 ) -> bool:
     """Count repeats that were decided from memory: (episode, decision, times). False when memory was not up to date
-    (an episode closed or decided otherwise, a group of another version): then the transaction must be rolled back."""
-    counted, fresh = (
+    (an episode closed or decided otherwise, a group of another version): then nothing is counted. One statement, whole or
+    not at all, so that it needs no transaction around it."""
+    fresh = (
         await conn.execute(
             _COUNT_REPEATS,
             {
@@ -292,5 +295,5 @@ async def count_repeats(
                 "nonces": [g.nonce for g in groups],
             },
         )
-    ).one()
-    return bool(counted == len(repeats) and fresh == len(groups))
+    ).scalar_one()
+    return bool(fresh)
