@@ -1,0 +1,107 @@
+"""The OpenAPI document against the gateway: whatever the document allows, and much that it does not, is answered as told."""
+
+import asyncio
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+from pydantic import SecretStr
+from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.core.result import Ok
+
+from app.bootstrap import Urls, open_services
+from app.clock import SystemClock
+from app.http import open_http
+from app.main import create_app
+from app.policy.load import parse_policy
+from app.settings import read_settings
+from tests.fakes.airflow import FakeAirflow
+from tests.integration.api import NATIVE, POLICY, native_alert, word
+from tests.servers import TestServers
+from tests.sizes import seed, size
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # It asks for httpx2, which nothing here speaks.
+    from starlette.testclient import TestClient
+
+load_all_checks()
+#: No token exists in this test; who may call what has a table of its own.
+WITHOUT_TOKENS = ["ignored_auth"]
+#: A readable body with a bad alert is a 202 that lists it, and what Postgres cannot store (NUL, a year out of range) is
+#: refused though no JSON Schema can say so.
+READ_ALERT_BY_ALERT = ["negative_data_rejection", "positive_data_acceptance"]
+INTAKE = ("/api/v1/alerts", "/api/v1/webhooks/alertmanager")
+
+
+@contextmanager
+def serving(servers: TestServers, database: str, folder: Path) -> Iterator[FastAPI]:
+    """The application on real servers, its lifespan run by the client that a portal thread drives."""
+    configured = read_settings(
+        data_dir=folder, database_url=SecretStr(database), redis_url=SecretStr(servers.valkey.url)
+    )
+    policy = parse_policy(POLICY, "policy.yaml", {})
+    http = open_http(transport=FakeAirflow(SystemClock()).transport())
+    app = create_app(
+        configured,
+        lambda: open_services(configured, policy, Urls(database, servers.valkey.url), http=http),
+        worker=False,
+    )
+    yield app
+    asyncio.run(http.aclose())
+
+
+@pytest.fixture
+def app(servers: TestServers, database: str, tmp_path: Path) -> Iterator[FastAPI]:
+    with serving(servers, database, tmp_path) as made:
+        yield made
+
+
+def test_no_request_is_answered_other_than_the_document_says(app: FastAPI) -> None:
+    chosen = seed()
+    with TestClient(app, raise_server_exceptions=False) as client:
+        known = client.post(NATIVE, json=native_alert("ModelAccuracyLow", labels={"model": word()}))
+        assert known.status_code == 202
+        schema = schemathesis.openapi.from_dict(app.openapi())
+        operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
+        assert len(operations) == 15
+        for operation in operations:
+            answered_as_told(operation, client, chosen)
+        assert client.get("/readyz").json()["status"] == "ok"
+        alive = client.post(NATIVE, json=native_alert("ModelAccuracyLow", labels={"model": word()}))
+        assert alive.json()["decisions"][0]["action"] == "fire"
+
+
+def answered_as_told(operation: Any, client: TestClient, chosen: int) -> None:
+    """Good and bad requests for one operation, each answer held against the document."""
+    excluded = WITHOUT_TOKENS + (READ_ALERT_BY_ALERT if operation.path in INTAKE else [])
+    checks: list[Any] = CHECKS.get_by_names([name for name in CHECKS.get_all_names() if name not in excluded])
+
+    @seeded(chosen)
+    @settings(
+        max_examples=size(10, 1000),
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy())
+    def every_one(case: Any) -> None:
+        case.validate_response(send(case, client), checks=checks)
+
+    every_one()
+
+
+def send(case: Any, client: TestClient) -> Any:
+    """The request that schemathesis would send, through the client that keeps the application's loop."""
+    wanted = case.as_transport_kwargs(base_url="http://testserver")
+    known = ("method", "url", "headers", "params", "data", "json", "cookies", "files")
+    raw = requests.Request(**{name: wanted[name] for name in known if name in wanted}).prepare()
+    return client.request(str(raw.method), str(raw.url), content=raw.body, headers=dict(raw.headers))
