@@ -1,5 +1,6 @@
 """The gateway's own alert: `{"alert_id", "severity", "timestamp"}` is enough, as one object or a list of them."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -9,10 +10,12 @@ from app.alerts.alertmanager import Annotations, Labels, cut
 from app.alerts.model import ALERT_ID_LENGTH, Alert, Parsed, Unreadable, fingerprint_of, in_range, no_nul
 from app.alerts.read import Repeats, read_items
 
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+
 
 def _text_only(value: Any) -> Any:
-    # A bare number would be taken for seconds or milliseconds by its size: nobody can tell which was meant.
-    if not isinstance(value, str | datetime):
+    # A number, bare or in quotes, would be taken for seconds or milliseconds by its size: nobody can tell which was meant.
+    if not isinstance(value, datetime) and not (isinstance(value, str) and _DATE.match(value)):
         raise ValueError("a time is a string in the form of RFC 3339, such as 2026-01-31T03:00:00Z")
     return value
 

@@ -1,0 +1,144 @@
+"""Every setting is read from the environment and from the file that the environment names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from app.errors import UsageError
+from app.settings import Settings, read_settings
+
+VALUES: dict[str, tuple[str, Any]] = {
+    "policy_file": ("/etc/gateway/policy.yaml", Path("/etc/gateway/policy.yaml")),
+    "data_dir": ("/var/lib/gateway", Path("/var/lib/gateway")),
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "port": ("9000", 9000),
+    "database_url": ("postgresql://u:p@db/g", SecretStr("postgresql://u:p@db/g")),
+    "redis_url": ("rediss://r:6379/1", SecretStr("rediss://r:6379/1")),
+    "tokens_file": ("/etc/gateway/tokens", Path("/etc/gateway/tokens")),
+    "max_body": ("1024", 1024),
+    "max_alerts": ("7", 7),
+    "reorder_window": ("30", 30.0),
+    "intake_timeout": ("2.5", 2.5),
+    "intake_queue": ("9", 9),
+    "rate_limit": ("0", 0),
+    "memory_ttl": ("5", 5.0),
+    "redis_timeout": ("0.05", 0.05),
+    "delivery_deadline": ("60", 60.0),
+    "delivery_timeout": ("3", 3.0),
+    "delivery_parallel": ("2", 2),
+    "retry_max": ("11", 11.0),
+    "paused_retry": ("12", 12.0),
+    "follow_interval": ("0.5", 0.5),
+    "quarantine_rows": ("13", 13),
+    "quarantine_body": ("14", 14),
+    "open_docs": ("true", True),
+    "open_metrics": ("1", True),
+    "log_level": ("debug", "debug"),
+    "log_json": ("false", False),
+}
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"GATEWAY_{name.upper()}", raising=False)
+        if f"{name}_file" not in Settings.model_fields:
+            monkeypatch.delenv(f"GATEWAY_{name.upper()}_FILE", raising=False)
+
+
+def test_the_table_has_every_setting() -> None:
+    assert set(VALUES) == set(Settings.model_fields)
+
+
+def test_no_setting_equals_its_default_here() -> None:
+    defaults = read_settings()
+    assert [name for name, (_, value) in VALUES.items() if getattr(defaults, name) == value] == []
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_setting_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, value = VALUES[name]
+    monkeypatch.setenv(f"GATEWAY_{name.upper()}", written)
+    assert getattr(read_settings(), name) == value
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_setting_is_read_from_the_file_that_the_environment_names(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written, value = VALUES[name]
+    (tmp_path / "value").write_text(f"{written}\n")
+    monkeypatch.setenv(f"GATEWAY_{name.upper()}_FILE", str(tmp_path / "value"))
+    assert getattr(read_settings(), name) == value
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_setting_says_what_it_is_for(name: str) -> None:
+    assert (Settings.model_fields[name].description or "").endswith(".")
+
+
+def test_the_environment_stands_before_a_file_and_an_argument_before_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "port").write_text("1111")
+    monkeypatch.setenv("GATEWAY_PORT_FILE", str(tmp_path / "port"))
+    assert read_settings().port == 1111
+    monkeypatch.setenv("GATEWAY_PORT", "2222")
+    assert read_settings().port == 2222
+    assert read_settings(port=3333).port == 3333
+
+
+def test_the_policys_path_is_no_file_that_holds_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_POLICY_FILE", "no/such/file.yaml")
+    assert read_settings().policy_file == Path("no/such/file.yaml")
+
+
+BAD = [
+    ("port", "http"),
+    ("port", "70000"),
+    ("max_body", "0"),
+    ("max_alerts", "-1"),
+    ("intake_timeout", "9"),
+    ("reorder_window", "0"),
+    ("redis_timeout", "fast"),
+    ("rate_limit", "-1"),
+    ("delivery_parallel", "0"),
+    ("quarantine_rows", "none"),
+    ("open_docs", "perhaps"),
+    ("log_level", "loud"),
+]
+
+
+@pytest.mark.parametrize(("name", "written"), BAD, ids=lambda value: str(value))
+def test_a_bad_value_is_refused_by_its_name(name: str, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"GATEWAY_{name.upper()}", written)
+    with pytest.raises(UsageError, match=f"^GATEWAY_{name.upper()}: "):
+        read_settings()
+
+
+def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, written in dict(BAD).items():
+        monkeypatch.setenv(f"GATEWAY_{name.upper()}", written)
+    with pytest.raises(UsageError) as refused:
+        read_settings()
+    assert {line.split(":")[0] for line in str(refused.value).splitlines()} == {
+        f"GATEWAY_{name.upper()}" for name, _ in BAD
+    }
+
+
+def test_a_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GATEWAY_PORT_FILE", str(tmp_path / "gone"))
+    with pytest.raises(UsageError, match=r"GATEWAY_PORT_FILE: cannot read .*gone: No such file"):
+        read_settings()
+
+
+def test_a_secret_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", "postgresql://u:hunter2@db/g")
+    assert "hunter2" not in repr(read_settings())
+
+
+def test_tokens_stand_in_the_data_directory_unless_told_otherwise(tmp_path: Path) -> None:
+    assert read_settings(data_dir=tmp_path).tokens_path == tmp_path / "tokens"
+    assert read_settings(data_dir=tmp_path, tokens_file=tmp_path / "mine").tokens_path == tmp_path / "mine"
