@@ -7,14 +7,16 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
+import asyncpg
 import uvicorn
+from sqlalchemy.exc import DBAPIError
 
 from app import log as logs
 from app import migrate
 from app.bootstrap import Services, Urls, open_services, read_policy, servers
-from app.errors import UsageError
+from app.errors import GatewayError, UsageError
 from app.main import create_app
 from app.settings import Settings
 from app.worker import running
@@ -27,16 +29,17 @@ DRAIN = 20  # seconds that open requests get after SIGTERM
 def serve_one(settings: Settings, *, worker: bool, sockets: list[socket.socket] | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C: then open requests are answered, what is queued is written, the loops end."""
 
+    failures: list[GatewayError] = []
+
     @asynccontextmanager
     async def opened() -> AsyncIterator[Services]:
-        policy = read_policy(settings)
-        for warning in policy.warnings:
-            log.warning("policy: %s", warning)
-        async with servers(settings) as urls:
-            await _migrate(urls, settings)
-            async with open_services(settings, policy, urls) as services:
-                _announce(settings, services)
-                yield services
+        async with AsyncExitStack() as stack:
+            try:
+                services = await stack.enter_async_context(_opened(settings))
+            except GatewayError as error:
+                failures.append(error)
+                raise
+            yield services
 
     config = uvicorn.Config(
         create_app(settings, opened, worker=worker),
@@ -51,13 +54,44 @@ def serve_one(settings: Settings, *, worker: bool, sockets: list[socket.socket] 
         timeout_graceful_shutdown=DRAIN,
         timeout_keep_alive=75,
     )
+    # uvicorn would print a traceback where the sentence that follows says it all.
+    logging.getLogger("uvicorn.error").addFilter(lambda r: not (failures and r.getMessage().startswith("Traceback")))
+    # When it has drained, uvicorn raises the signal again: that is a good end, and no death by a signal.
+    signal.signal(signal.SIGTERM, _end)
     server = uvicorn.Server(config)
     try:
         server.run(sockets=sockets)
     except OSError as error:
         raise UsageError(f"cannot serve on {settings.host}:{settings.port}: {error.strerror or error}") from error
+    except SystemExit as ended:
+        if failures:
+            raise failures[0] from ended
+        raise
     if not server.started:
         raise SystemExit(1)
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Services]:
+    """Servers and services, and who they are told to the log. Raises GatewayError with one sentence for a person."""
+    policy = read_policy(settings)
+    for warning in policy.warnings:
+        log.warning("policy: %s", warning)
+    async with AsyncExitStack() as stack:
+        urls = await stack.enter_async_context(servers(settings))
+        try:
+            await _migrate(urls, settings)
+            services = await stack.enter_async_context(open_services(settings, policy, urls))
+        except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # What follows the last @ holds no password.
+            where = urls.database.rpartition("@")[2].partition("?")[0]
+            raise GatewayError(f"Postgres at {where} cannot be used: {error or type(error).__name__}") from error
+        _announce(settings, services)
+        yield services
 
 
 def serve_many(settings: Settings, number: int, *, worker: bool) -> None:
@@ -109,12 +143,8 @@ async def _work(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    policy = read_policy(settings)
-    async with servers(settings) as urls:
-        await _migrate(urls, settings)
-        async with open_services(settings, policy, urls) as services, running(services.loops):
-            _announce(settings, services)
-            await stop.wait()
+    async with _opened(settings) as services, running(services.loops):
+        await stop.wait()
 
 
 async def _migrate(urls: Urls, settings: Settings) -> None:

@@ -59,11 +59,15 @@ class Process:
         assert self.server is not None
         return self.server.process.pid
 
-    def begin(self) -> None:
-        """Start it without waiting. The policy is written unless there is one."""
+    def write_policy(self) -> None:
+        """Unless there is one."""
         policy = self.folder / "policy.yaml"
         if not policy.exists():
             policy.write_text(POLICY.format(airflow=self.airflow))
+
+    def begin(self) -> None:
+        """Start it without waiting."""
+        self.write_policy()
         program: list[str | Path] = [Path(sys.executable).with_name("trigger-gateway"), *self.arguments]
         if self.uid is not None:
             become = [unprivileged.__file__, str(self.uid), str(self.uid), str(self.folder)]

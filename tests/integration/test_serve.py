@@ -1,0 +1,242 @@
+"""`trigger-gateway serve` as people run it: embedded or not, as root or not, one process or several, killed or ended."""
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from app.clock import monotonic
+from app.demo.processes import wait_until
+from app.embedded import start_postgres, start_valkey
+from tests.integration.gateways import ordinary_users, pid_of
+from tests.integration.processes import WEBHOOK, Process, alert, command, running, serve_airflow
+from tests.servers import TestServers
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory whose parents everybody may enter, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def stop_embedded(data_dir: Path) -> None:
+    """End the embedded servers that a killed gateway left behind."""
+    for server in (start_valkey(data_dir), start_postgres(data_dir)):
+        server.stop()
+
+
+@pytest.mark.parametrize("uid", ordinary_users(), ids=lambda uid: "root" if uid == 0 else "ordinary")
+async def test_with_nothing_set_it_brings_its_servers_and_survives_kill_9(uid: int, open_path: Path) -> None:
+    os.chown(open_path, uid, -1)
+    process = Process(open_path, uid=None if uid == os.geteuid() else uid)
+    model = alert("churn")
+    try:
+        async with running(process):
+            assert (open_path / ".gateway" / "postgres" / "PG_VERSION").exists()
+            [first] = process.push(model)
+            assert (first["action"], first["reason"]) == ("fire", "new_alert")
+            assert [d["reason"] for d in process.push(model)] == ["duplicate"]
+            postgres = pid_of(open_path / ".gateway", "postgres")
+            assert os.stat(f"/proc/{postgres}").st_uid != 0
+            process.kill()
+            process.begin()
+            await process.ready()
+            assert [d["trigger_id"] for d in process.push(model)] == [first["trigger_id"]]
+            [found] = process.get("/api/v1/alerts")["items"]
+            assert found["count"] == 3
+            assert len(process.get("/api/v1/triggers")["items"]) == 1
+            assert process.end() == 0
+    finally:
+        stop_embedded(open_path / ".gateway")
+
+
+async def test_an_ended_gateway_takes_its_embedded_servers_with_it(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    async with running(process):
+        servers = [pid_of(tmp_path / ".gateway", name) for name in ("postgres", "valkey")]
+        assert process.end() == 0
+    assert [pid for pid in servers if _lives(pid)] == []
+
+
+async def test_with_urls_set_it_uses_those_and_makes_no_servers(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    process = Process(tmp_path, {"database_url": database, "redis_url": servers.valkey.url})
+    async with running(process):
+        process.push(alert("churn"))
+        connection = await asyncpg.connect(database)
+        assert await connection.fetchval("SELECT count(*) FROM alerts") == 1
+        await connection.close()
+        assert not (tmp_path / ".gateway").exists()
+
+
+async def test_a_database_that_is_away_at_the_start_is_named(tmp_path: Path) -> None:
+    process = Process(
+        tmp_path, {"database_url": "postgresql://u:hunter2@127.0.0.1:1/x", "redis_url": "redis://127.0.0.1:1"}
+    )
+    process.begin()
+    assert process.server is not None
+    assert await asyncio.to_thread(process.server.process.wait, 60) == 1
+    log = process.server.tail(100)
+    assert "Postgres at 127.0.0.1:1/x cannot be used" in log
+    assert "Traceback" not in log
+    assert "hunter2" not in log
+
+
+# What it refuses.
+
+
+def test_without_a_policy_it_exits_2_and_names_init(tmp_path: Path) -> None:
+    done = command(tmp_path, "serve")
+    assert done.returncode == 2
+    assert "trigger-gateway init" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing is started for a refused command"
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("serve", "--workers", "2")], ids=" ".join)
+def test_a_bind_beyond_loopback_without_tokens_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert command(tmp_path, "init").returncode == 0
+    done = command(tmp_path, *arguments, host="0.0.0.0", port="0", airflow_username="u", airflow_password="p")
+    assert done.returncode == 2, done.stderr
+    assert not (tmp_path / ".gateway").exists()
+
+
+def test_a_taken_port_is_named(servers: TestServers, database: str, tmp_path: Path) -> None:
+    Process(tmp_path).write_policy()
+    port = servers.postgres.access.port
+    done = command(tmp_path, "serve", port=f"{port}", database_url=database, redis_url=servers.valkey.url)
+    assert done.returncode != 0
+    assert f"{port}" in done.stderr + done.stdout
+
+
+# Several processes.
+
+
+async def test_two_workers_serve_one_port_and_end_together(servers: TestServers, database: str, tmp_path: Path) -> None:
+    variables = {"database_url": database, "redis_url": servers.valkey.url}
+    process = Process(tmp_path, variables, arguments=("serve", "--workers", "2"))
+    async with running(process):
+
+        async def both() -> bool:
+            return len(_children(process.pid)) >= 2
+
+        await wait_until("two workers", both, within=60)
+        for n in range(20):
+            process.push(alert("churn", instance=f"{n % 2}"))
+        assert sum(a["count"] for a in process.get("/api/v1/alerts")["items"]) == 20
+        children = _children(process.pid)
+        assert process.end() == 0
+        assert [pid for pid in children if _lives(pid)] == []
+
+
+async def test_a_worker_that_dies_is_started_again(servers: TestServers, database: str, tmp_path: Path) -> None:
+    variables = {"database_url": database, "redis_url": servers.valkey.url}
+    process = Process(tmp_path, variables, arguments=("serve", "--workers", "2"))
+    async with running(process):
+        before = _children(process.pid)
+        os.kill(before[0], signal.SIGKILL)
+
+        async def replaced() -> bool:
+            return len([pid for pid in _children(process.pid) if _lives(pid) and pid not in before]) >= 1
+
+        await wait_until("another worker", replaced, within=60)
+        await process.ready()
+        assert [d["action"] for d in process.push(alert("churn"))] == ["fire"]
+
+
+async def test_a_worker_beside_a_gateway_without_one_delivers(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    variables = {"database_url": database, "redis_url": servers.valkey.url}
+    with serve_airflow() as (airflow, url):
+        airflow.add_dag("retrain_model")
+        web = Process(tmp_path, variables, arguments=("serve", "--no-worker"), airflow=url)
+        async with running(web):
+            process_checks = web.get("/livez")["checks"]
+            assert process_checks.keys() & {"waker", "relay", "follower"} == set()
+            web.push(alert("churn"))
+            assert airflow.posts == []
+            worker = Process(tmp_path, variables, arguments=("worker",), airflow=url)
+            async with running(worker):
+
+                async def posted() -> bool:
+                    return len(airflow.posts) == 1
+
+                await wait_until("the DAG run", posted, within=60, servers=[s for s in (worker.server,) if s])
+                assert worker.end() == 0
+            assert len(web.get("/api/v1/triggers")["items"]) == 1
+
+
+# The end.
+
+
+async def test_sigterm_answers_what_was_accepted_before_it_ends(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    """The commit is kept waiting by a lock, the signal arrives, the lock goes: the request is answered 202."""
+    process = Process(tmp_path, {"database_url": database, "redis_url": servers.valkey.url})
+    async with running(process), httpx.AsyncClient(timeout=30) as client:
+        blocker = await asyncpg.connect(database)
+        transaction = blocker.transaction()
+        await transaction.start()
+        await blocker.execute("LOCK TABLE alerts IN EXCLUSIVE MODE")
+        request = asyncio.create_task(client.post(process.url + WEBHOOK, json={"alerts": [alert("churn")]}))
+        watcher = await asyncpg.connect(database)
+
+        async def waits() -> bool:
+            query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            return bool(await watcher.fetchval(query))
+
+        await wait_until("the commit to wait", waits, within=10, interval=0.01)
+        os.kill(process.pid, signal.SIGTERM)
+
+        async def refuses() -> bool:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", process.port)
+            except OSError:
+                return True
+            writer.close()
+            return False
+
+        began = monotonic()
+        await wait_until("the socket to close", refuses, within=10, interval=0.01)
+        await transaction.rollback()
+        answer = await request
+        assert answer.status_code == 202, answer.text
+        assert process.server is not None
+        assert await asyncio.to_thread(process.server.process.wait, 30) == 0
+        assert monotonic() - began < 15
+        assert await watcher.fetchval("SELECT count FROM alerts") == 1
+        await asyncio.gather(blocker.close(), watcher.close())
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(child) for child in task.read_text().split() if _serves(int(child))]
+    return found
+
+
+def _serves(pid: int) -> bool:
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
