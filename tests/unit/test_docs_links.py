@@ -158,6 +158,24 @@ def test_every_path_of_the_api_in_the_readme_is_in_the_openapi_document() -> Non
     assert unknown == []
 
 
+def test_every_code_that_the_readme_says_may_block_a_trigger_is_one() -> None:
+    found = re.search(r"\*\*A trigger is `pending`\.\*\*(.*?)Mend that", README, re.S)
+    assert found
+    sources = [
+        path.read_text() for package in ("airflow", "triggers") for path in (ROOT / "app" / package).glob("*.py")
+    ]
+    sources.append((ROOT / "app/http.py").read_text())
+    codes = [code for code in re.findall(r"`(\w+)`", found[1]) if code != "blocked"]
+    assert len(codes) > 3
+    assert [code for code in codes if not any(f'"{code}"' in source for source in sources)] == []
+
+
+def test_an_example_rule_that_no_route_takes_says_so() -> None:
+    policy = load_policy(ROOT / "examples/policy.yaml", require_env=False)
+    taken = {alert for alert, rule in rules().items() if policy.route_for({"alertname": alert, **rule["labels"]})}
+    assert taken == {"ModelAccuracyLow"}
+
+
 @pytest.mark.parametrize("decision", DECISIONS, ids=name)
 def test_a_decision_is_a_page_with_four_parts(decision: Path) -> None:
     text = decision.read_text()
