@@ -192,14 +192,14 @@ def process(command: list[str], port: int, path: str, environment: Mapping[str, 
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     started = subprocess.Popen([sys.executable, *command], cwd=HERE.parent, env={**inherited, **environment})
     try:
-        for _ in range(200):
+        for _ in range(600):
             if started.poll() is not None:
                 raise SystemExit(f"{' '.join(command)} ended with {started.returncode}")
             if _answers(f"http://127.0.0.1:{port}{path}"):
                 break
             time.sleep(0.1)
         else:
-            raise SystemExit(f"{' '.join(command)} did not answer within 20 s")
+            raise SystemExit(f"{' '.join(command)} did not answer within a minute")
         yield
     finally:
         started.terminate()
