@@ -5,7 +5,16 @@ notification's says "resolved" while an alert that was cut off by max_alerts sti
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from app.alerts.model import (
     ALERT_ID_LENGTH,
@@ -25,6 +34,27 @@ Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=128)]
 Annotations = Annotated[dict[LabelName, str], Field(max_length=128)]
 
 
+_REMEMBERED_TIMES = 8192
+_times: dict[str, datetime] = {}
+
+
+def _same_time(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    """Equal texts become one datetime: an alert repeats its startsAt, and to compare two datetimes costs more than all of
+    the labels."""
+    known = _times.get(value) if isinstance(value, str) else None
+    if known is not None:
+        return known
+    time = read(value)
+    if isinstance(value, str):
+        if len(_times) >= _REMEMBERED_TIMES:
+            _times.clear()
+        _times[value] = time
+    return time
+
+
+Time = Annotated[AwareDatetime, WrapValidator(_same_time)]
+
+
 class WebhookAlert(BaseModel):
     """One alert of a notification."""
 
@@ -33,8 +63,8 @@ class WebhookAlert(BaseModel):
     status: Literal["firing", "resolved"]
     labels: Labels
     annotations: Annotations = {}
-    startsAt: AwareDatetime  # noqa: N815 (Alertmanager's spelling)
-    endsAt: AwareDatetime | None = None  # noqa: N815 (Alertmanager's spelling)
+    startsAt: Time  # noqa: N815 (Alertmanager's spelling)
+    endsAt: Time | None = None  # noqa: N815 (Alertmanager's spelling)
     fingerprint: Annotated[str, StringConstraints(max_length=128)] = ""
 
 
