@@ -69,6 +69,8 @@ def explain(
         _console.print(f"At this moment: {found['now']['action']}, {found['now']['reason']}: {found['now']['detail']}.")
     if found.get("would_fire"):
         _console.print(f"What would start a DAG run: {found['would_fire']}")
+    if found.get("next_step"):
+        _console.print(f"What to do: {found['next_step']}")
 
 
 @client_app.command()

@@ -210,15 +210,8 @@ async def get_explanation(services: Services, _: Reader, subject: Subject) -> Re
 
 # -- what a person may ask for ------------------------------------------------------------------------------------------
 
-_OTHER = "0198c2f9-11d0-7a55-b1c6-5e0f3b6c9d24"
 Operator = Annotated[Caller, Depends(require("trigger"))]
 _NOT_DEAD = Kind("wrong_state", 409, "Only a dead trigger can be redriven; this one is running.", {"state": "running"})
-_IN_FLIGHT = Kind(
-    "in_flight",
-    409,
-    "Its group has another open trigger.",
-    {"state": "dead", "reason": "in_flight", "trigger_id": _OTHER},
-)
 _NOT_HELD = Kind("wrong_state", 409, "Only a held trigger can be cancelled; this one is running.", {"state": "running"})
 _WRONG_GROUP = Kind("wrong_group", 422, "The group of the route accuracy has exactly these labels: model.")
 _PENDING = {"outcome": None, "started_at": None, "accepted_at": None, "ended_at": None, "dag_run_state": None}
@@ -231,7 +224,7 @@ _CANCELLED = examples.TRIGGER | _PENDING | {"state": "cancelled", "detail": "can
     tags=["operate"],
     summary="Deliver a dead trigger again",
     response_model=schemas.TriggerOut,
-    responses=_shows(_REDRIVEN, "not_found", _NOT_DEAD, _IN_FLIGHT, "rate_limited"),
+    responses=_shows(_REDRIVEN, "not_found", _NOT_DEAD, "rate_limited"),
 )
 async def redrive(services: Services, caller: Operator, id: Ident) -> Response:
     """dead -> pending. The run is read back first, so that one that did start is found and not started twice."""

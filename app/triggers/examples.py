@@ -134,9 +134,12 @@ ACCEPTED: dict[str, Any] = {
 }
 EXPLANATION: dict[str, Any] = {
     "subject": "alert",
-    "summary": "Heard 12 times; still firing. It started the DAG run "
-    f"{_RUN} (succeeded: the DAG run succeeded). Newest decision: suppress, duplicate: its trigger has fired.",
-    "would_fire": "To fire still when the cooldown ends (2026-11-24T03:00:01Z), or `reset` of the group before.",
+    "summary": "Heard 12 times, first at 2026-11-23T03:00:01Z, last at 2026-11-23T03:55:01Z; still firing. "
+    f"It fired the trigger {_TRIGGER_ID}, succeeded: the DAG run succeeded (since 2026-11-23T03:21:40Z). "
+    "Newest decision: suppressed (duplicate): its trigger has fired; the group cools down until 2026-11-24T03:00:01Z.",
+    "would_fire": "To fire still at 2026-11-24T03:00:01Z, when the cooldown of 1d ends; nobody has to do anything. "
+    "Sooner: `reset` the group.",
+    "next_step": "Nothing.",
     "now": {
         "action": "suppress",
         "reason": "duplicate",

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import tables
 from app.policy.durations import format_duration
 from app.policy.schema import Policy, Route
-from app.triggers import history, rules
+from app.triggers import history, rules, sentences
 from app.triggers.state import Action, Episode, Group, Reason, Verdict, group_key
 
 Row = dict[str, Any]
@@ -47,17 +47,19 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
     answer = {"subject": "alert", "alert": alert, "decisions": alert["decisions"], "group": None}
     if route is None or group is None:
         named = f"its route {alert['route']!r} left the policy" if alert["route"] else "no route matches its labels"
-        hint = "Add a route whose matchers take it; `trigger-gateway check` reads the file first."
+        hint = "A route whose matchers take it: add one to the policy; `trigger-gateway check` reads the file first."
         verdict = Verdict(Action.IGNORE, Reason.NO_ROUTE, detail=named)
-        return answer | {"now": _verdict(verdict), "summary": f"Nothing is started: {named}.", "would_fire": hint}
+        summary = f"{sentences.of_alert(alert, None)} At this moment {named}."
+        return answer | {"now": _verdict(verdict), "summary": summary, "would_fire": hint}
     episode = await _episode(conn, alert["id"])
     verdict = _at_this_moment(group, episode, route, now)
     answer["group"] = history.group_state(group, route, now)
     trigger = await history.get_trigger(conn, alert["trigger_id"]) if alert["trigger_id"] else None
     return answer | {
         "now": _verdict(verdict),
-        "summary": _summary(alert, trigger),
-        "would_fire": _would_fire(verdict, route, group),
+        "summary": sentences.of_alert(alert, trigger),
+        "would_fire": sentences.would_fire(verdict, group, episode, route),
+        "next_step": sentences.next_step(trigger, answer["group"]) if trigger else None,
         "trigger": trigger,
     }
 
@@ -71,50 +73,23 @@ def _at_this_moment(group: Group, episode: Episode, route: Route, now: datetime)
     return rules.decide(group, episode, route, now)
 
 
-def _summary(alert: Row, trigger: Row | None) -> str:
-    last = alert["decisions"][-1]
-    started = next((d for d in alert["decisions"] if d["action"] == Action.FIRE), None)
-    text = f"Heard {alert['count']} times; {'still firing' if alert['status'] == 'firing' else 'resolved'}."
-    if started is not None and trigger is not None:
-        text += f" It started the DAG run {trigger['dag_run_id']} ({trigger['state']}: {trigger['detail']})."
-    elif trigger is not None:
-        text += f" It is behind the trigger {trigger['id']} ({trigger['state']}: {trigger['detail']})."
-    else:
-        text += " It has started nothing."
-    return f"{text} Newest decision: {last['action']}, {last['reason']}: {last['detail']}."
-
-
-def _would_fire(verdict: Verdict, route: Route, group: Group) -> str:
-    until = f" ({verdict.until:%Y-%m-%dT%H:%M:%SZ})" if verdict.until else ""
-    match verdict.reason:
-        case Reason.RESOLVED:
-            return "A new firing of it."
-        case Reason.DUPLICATE if verdict.until is None and group.open_trigger is None:
-            return "A new episode of it: refire is off, and this one has had its retrain."
-        case Reason.DUPLICATE | Reason.COOLDOWN if verdict.until is not None and not group.held:
-            return f"To fire still when the cooldown ends{until}, or `reset` of the group before."
-        case Reason.DUPLICATE | Reason.JOINED | Reason.DEBOUNCING:
-            return f"To fire still when the debounce of {format_duration(route.debounce)} ends{until}."
-        case Reason.IN_FLIGHT:
-            return "The end of the group's open DAG run, and to fire still when what follows it is over."
-    return "Nothing stands in its way: it fires at the next notification or wake."
-
-
 async def _of_trigger(conn: AsyncConnection, trigger: Row, policy: Policy, now: datetime) -> Row:
     d = tables.decisions
     statement = select(d).where(d.c.trigger_id == trigger["id"]).order_by(d.c.id).limit(history.SHOWN)
     decisions = [dict(row) for row in (await conn.execute(statement)).mappings()]
     route = policy.route(trigger["route"])
     group = await _group(conn, trigger["route"], trigger["group"])
-    summary = f"{trigger['state']}: {trigger['detail']}."
+    shown = history.group_state(group, route, now) if group and route else None
+    summary = sentences.of_trigger(trigger)
     if trigger["state"] == "pending":
         summary += await _waiting(conn, trigger, policy)
     return {
         "subject": "trigger",
         "trigger": trigger,
         "decisions": decisions,
-        "group": history.group_state(group, route, now) if group and route else None,
+        "group": shown,
         "summary": summary,
+        "next_step": sentences.next_step(trigger, shown),
     }
 
 

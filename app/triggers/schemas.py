@@ -199,6 +199,7 @@ class Explanation(BaseModel):
     summary: str
     decisions: list[dict[str, Any]]
     now: NowOut | None = Field(None, description="Of an alert: what the rules say at this moment.")
+    next_step: str | None = Field(None, description="What a person should do about the trigger, if anything.")
     would_fire: str | None = Field(None, description="Of an alert: what would start a DAG run.")
 
 

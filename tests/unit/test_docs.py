@@ -1,14 +1,20 @@
 """The documentation's routes: guarded, self-contained, and right below a proxy's prefix."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Header
+from prometheus_client.metrics import MetricWrapperBase
 
 from app import docs, problems
 from app.errors import Problem
+from app.main import create_app
+from app.metrics import Metrics
+from app.settings import Settings, read_settings
+from app.triggers import sentences
 
 GUARDED = ("/docs", "/openapi.json", "/docs/assets/start.js", "/docs/assets/swagger-ui.css")
 
@@ -103,3 +109,47 @@ async def test_no_other_file_is_served(name: str) -> None:
 def test_an_app_that_serves_its_own_open_document_is_refused() -> None:
     with pytest.raises(RuntimeError, match="openapi_url=None"):
         docs.install(FastAPI(), guard)
+
+
+# -- the pages under docs/ say what the code says -----------------------------------------------------------------------
+
+PAGES = Path(__file__).parents[2] / "docs"
+
+
+def rows_of(page: str) -> list[list[str]]:
+    """The cells of every table row of a page whose first cell is code."""
+    lines = [line for line in (PAGES / page).read_text().splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_the_page_of_settings_names_each_with_its_default_and_meaning() -> None:
+    told = {cells[0].strip("`| "): (cells[1].strip("`"), cells[2].rstrip(" |")) for cells in rows_of("settings.md")}
+    fields = Settings.model_fields
+    assert set(told) == {f"GATEWAY_{name.upper()}" for name in fields}
+    for name, field in fields.items():
+        shown = {None: "unset", True: "true", False: "false"}.get(field.default, str(field.default))
+        assert told[f"GATEWAY_{name.upper()}"] == (shown, field.description), name
+
+
+def test_the_page_of_metrics_names_each_with_its_labels() -> None:
+    told = {cells[0].strip("`| "): set(re.findall(r"`(\w+)`", cells[1])) for cells in rows_of("metrics.md")}
+    declared = {}
+    for collector in Metrics().registry._collector_to_names:
+        assert isinstance(collector, MetricWrapperBase)
+        suffix = "_total" if collector._type == "counter" else ""
+        declared[collector._name + suffix] = set(collector._labelnames)
+    assert told == declared
+
+
+def test_every_code_of_a_problem_stands_in_the_contract() -> None:
+    told = {cells[0].strip("`| "): cells[1] for cells in rows_of("contract.md") if cells[1].isdecimal()}
+    kinds = dict(problems.KINDS) | {"unavailable": problems.UNAVAILABLE}
+    assert {code: str(kind.status) for code, kind in kinds.items()}.items() <= told.items()
+    app = create_app(read_settings(), None)  # type: ignore[arg-type]  # Its lifespan is not entered.
+    shown = set(re.findall(r"urn:trigger-gateway:problem:(\w+)", str(app.openapi()["paths"])))
+    assert shown <= set(told)
+
+
+def test_every_code_that_can_block_a_trigger_has_its_line_in_the_contract() -> None:
+    told = " ".join(cells[0] for cells in rows_of("contract.md"))
+    assert [code for code in sentences.UNBLOCK if f"`{code}`" not in told] == []
