@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from app import migrate
+from tests.distribution import pytest_xdist_make_scheduler
 from tests.servers import TestServers, start_test_servers
+
+__all__ = ["pytest_xdist_make_scheduler"]  # A hook: pytest-xdist finds it here, and only here.
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
-"""How pytest-xdist spreads the tests: each to whoever is free, but all end-to-end tests to one worker.
+"""How pytest-xdist spreads the tests: each to whoever is free, but all that share an Airflow to one worker.
 
-They share one real Airflow, which takes 10 s and 700 MB; a second one would only make both slower. pytest-xdist's own
-way, the mark `xdist_group`, does nothing under pytest 9.2 (pytest-xdist issue 1386).
+It takes 10 s and 700 MB; a second one would only make both slower. pytest-xdist's own way, the mark `xdist_group`, does
+nothing under pytest 9.2 (pytest-xdist issue 1386).
 """
 
 # mypy: disable-error-code="import-untyped, misc"
@@ -11,16 +11,20 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling, Scheduling
 
-TOGETHER = "tests/e2e/"
+END_TO_END = "tests/e2e/"
+APART = ("test_demo.py", "test_docs_offline.py", "test_wheel.py")  # They need no Airflow, or one of their own.
 
 
-class EndToEndTogether(LoadScopeScheduling):
-    """Every test for itself, but for those below TOGETHER."""
+class SharedServersTogether(LoadScopeScheduling):
+    """Every test for itself, but for the end-to-end tests: they stay together, and those APART each with their file."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return TOGETHER if nodeid.startswith(TOGETHER) else nodeid
+        if not nodeid.startswith(END_TO_END):
+            return nodeid
+        file = nodeid.partition("::")[0]
+        return file if file.endswith(APART) else END_TO_END
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
     """pytest-xdist asks once, in the process that started the workers."""
-    return EndToEndTogether(config, log)
+    return SharedServersTogether(config, log)
