@@ -149,7 +149,7 @@ SITUATIONS: list[tuple[Situation, str, str, str, str | None]] = [
     (
         broken,
         SUBJECT,
-        "import error",
+        "cannot import the file",
         "when the open trigger",
         "Repair the import error of the DAG retrain_model",
     ),
