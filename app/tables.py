@@ -56,6 +56,7 @@ groups = Table(
     Column("open_trigger", Uuid),  # held, pending, submitted or running
     _time("held_since"),  # set while the open trigger is held: the start of its debounce
     Column("last_trigger", Uuid),  # the newest that fired
+    _text("on_failure", nullable=True),  # of the newest that fired: release or keep, frozen at the fire
     _time("wake_at"),
     Column("version", BigInteger, nullable=False),
     _text("nonce"),  # a counter alone could repeat after a restore from a backup
@@ -89,6 +90,7 @@ alerts = Table(
     _time("late_at"),  # a firing that arrived just after the resolved and may reopen it
     Column("trigger_id", Uuid),  # the newest trigger it is behind
     Column("spent", Boolean, nullable=False),  # a trigger of it succeeded: matters where refire is false
+    Column("dismissed", Boolean, nullable=False),  # a person cancelled what it was held for
     Column(
         "decision_id", Uuid, nullable=False
     ),  # the newest decision; its count and time live here while it is the newest

@@ -115,5 +115,5 @@ def move(kind: Move, episode: Episode, alert: Alert, now: datetime) -> None:
 
 def reopen(episode: Episode, since: datetime) -> None:
     """It fires again, and its debounce begins again at `since`."""
-    episode.status, episode.firing_since = "firing", since
+    episode.status, episode.firing_since, episode.dismissed = "firing", since, False
     episode.closed_at = episode.resolved_at = episode.ends_at = episode.late_at = None

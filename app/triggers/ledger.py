@@ -156,8 +156,6 @@ class Ledger:
             self._cancel(group, "everything behind it resolved while it was held")
             detail = "resolved before the debounce was over: nothing is started"
             return Verdict(Action.CANCEL, Reason.RESOLVED_WHILE_HELD, None, held, detail)
-        if was_behind:
-            episode.trigger_id = None  # What is held goes on without it.
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail="resolved: nothing to start")
 
     def _decide(self, group: Group, episode: Episode, route: Route) -> Verdict:
@@ -188,7 +186,7 @@ class Ledger:
             trigger.is_new = earlier.is_new
         self.triggers[trigger_id] = trigger
         others = [mate for mate in self._firing(group, route) if mate.id != episode.id]
-        rules.fire(group, trigger_id, self.now)
+        rules.fire(group, trigger_id, route.on_failure, self.now)
         self._mark(group)
         self._put_behind(episode, trigger)
         for mate in others:
@@ -282,6 +280,7 @@ class Ledger:
         for episode in self.mates.get(group.key, {}).values():
             if episode.trigger_id == held:
                 episode.trigger_id = None
+                episode.dismissed = verdict.reason is Reason.BY_REQUEST
                 self._record(episode, verdict, 1, episode.last_seen_at)
         self._cancel(group, verdict.detail)
 
@@ -300,8 +299,8 @@ class Ledger:
 
     def _firing(self, group: Group, route: Route) -> list[Episode]:
         """What of the group may start a DAG run, the first alert first."""
-        mates = (m for m in self.mates.get(group.key, {}).values() if m.firing)
-        able = (m for m in mates if not rules.is_stale(m, route, self.now) and not rules.is_spent(m, route))
+        mates = self.mates.get(group.key, {}).values()
+        able = (m for m in mates if rules.may_fire(m, route, self.now))
         return sorted(able, key=lambda m: (m.firing_since, m.id))
 
     def _record(self, episode: Episode, verdict: Verdict, times: int, previously_seen: datetime) -> None:

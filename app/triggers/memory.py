@@ -162,6 +162,7 @@ _EPISODE_TEXTS = (
     "group_key",
     "group_labels",
     "spent",
+    "dismissed",
     "count",
     "action",
     "reason",

@@ -58,7 +58,7 @@ class Requests:
             await outbox.redrive(conn, trigger_id, now)
             values = {"state": "pending", "outcome": None, "ended_at": None, "detail": "redriven", "blocked": None}
             await conn.execute(update(_triggers).where(_triggers.c.id == trigger_id).values(**values))
-            rules.fire(group, trigger_id, now)
+            rules.fire(group, trigger_id, trigger["on_failure"], now)
             await store.save_groups(conn, [group])
             await self._audit(conn, now, caller, "redrive", str(trigger_id), {})
         self._changed()

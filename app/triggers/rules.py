@@ -15,6 +15,9 @@ _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
 
 def decide(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict:
     """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger."""
+    if alert.dismissed:
+        detail = "a person cancelled what it was held for; it counts again when it fires anew"
+        return Verdict(Action.CANCEL, Reason.BY_REQUEST, None, None, detail)
     if is_spent(alert, route):
         return Verdict(_SUPPRESS, Reason.DUPLICATE, None, alert.trigger_id, "it has had its retrain, and refire is off")
     held = group.held
@@ -71,7 +74,8 @@ def held_until(group: Group, route: Route) -> datetime:
 
 def clear_at(group: Group, route: Route) -> datetime | None:
     """Before this no new trigger of the group, unless one is open; None when nothing cools."""
-    if backing_off(group) and (group.outcome == DEAD or route.on_failure == "release"):
+    releases = (group.on_failure or route.on_failure) == "release"  # as it was when the trigger fired
+    if backing_off(group) and (group.outcome == DEAD or releases):
         return _unless_reset(group, group.ended_at, backoff(group.failures, route))
     starts = [t for t in (group.fired_at, group.accepted_at) if t is not None]
     return _unless_reset(group, max(starts), route.cooldown) if starts else None
@@ -117,10 +121,10 @@ def book(group: Group, outcome: str, route: Route | None, now: datetime, *, coun
     group.wake_at = None if group.open_trigger is not None else max(wake or now, now)
 
 
-def fire(group: Group, trigger_id: UUID, now: datetime) -> None:
+def fire(group: Group, trigger_id: UUID, on_failure: str, now: datetime) -> None:
     """The trigger is on its way, fired or redriven: it is the group's open one, and the cooldown counts from here."""
     group.open_trigger = group.last_trigger = trigger_id
-    group.fired_at = now
+    group.fired_at, group.on_failure = now, on_failure
     # A reset frees one fire. Left standing it would free this one's cooldown as well, were both of the same instant.
     group.accepted_at = group.ended_at = group.outcome = group.reset_at = None
     group.held_since = group.wake_at = None
@@ -143,6 +147,11 @@ def reset(group: Group, now: datetime) -> None:
 def is_spent(alert: Episode, route: Route) -> bool:
     """True when a trigger of the alert has succeeded and the route gives each episode only one."""
     return alert.spent and not route.refire
+
+
+def may_fire(alert: Episode, route: Route, now: datetime) -> bool:
+    """True when the alert still fires, was heard of lately, and nobody and nothing has settled it already."""
+    return alert.firing and not (is_stale(alert, route, now) or is_spent(alert, route) or alert.dismissed)
 
 
 def is_stale(alert: Episode, route: Route, now: datetime) -> bool:

@@ -80,6 +80,7 @@ class Group:
     open_trigger: UUID | None = None
     held_since: datetime | None = None
     last_trigger: UUID | None = None
+    on_failure: str | None = None
     wake_at: datetime | None = None
     version: int = 0
     nonce: str = ""
@@ -115,6 +116,7 @@ class Episode:
     late_at: datetime | None = None
     trigger_id: UUID | None = None
     spent: bool = False
+    dismissed: bool = False
     decision_id: UUID | None = None
     decision_count: int = 0
     # The newest decision's content: read beside the row, so that an unchanged one is counted and not written again.

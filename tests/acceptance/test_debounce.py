@@ -101,6 +101,13 @@ async def test_a_held_trigger_cancelled_by_request_tells_each_alert(servers: Tes
         assert (again.status_code, again.json()["state"]) == (409, "cancelled")
         await world.pass_by(minutes=30, steps=3)
         assert not world.airflow.posts
+        # A repeat must not undo what a person has decided; a new episode is a new question.
+        assert reasons(await world.push(*alerts)) == [("cancel", "by_request")] * 2
+        await world.pass_by(minutes=30, steps=3)
+        assert not world.airflow.posts
+        await world.push(*(a.resolved(world.clock.now()) for a in alerts))
+        await world.pass_by(minutes=5)
+        assert reasons(await world.push(world.alert(model="churn", pod="a"))) == [("hold", "debouncing")]
 
 
 async def test_an_alert_that_goes_silent_while_held_is_stale_and_starts_nothing(

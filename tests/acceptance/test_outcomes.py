@@ -90,6 +90,17 @@ async def test_with_on_failure_keep_a_failed_run_keeps_the_cooldown(servers: Tes
         assert len(airflow.posts) == 2
 
 
+async def test_on_failure_is_the_one_the_trigger_fired_under(servers: TestServers, database: str) -> None:
+    world, airflow = _world(servers, database, policy("on_failure: keep"), lambda _: "failed")
+    async with world:
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        await world.restart(policy("on_failure: release"))
+        await world.pass_by(hours=5, steps=10)
+        assert (await world.trigger())["state"] == "failed"
+        assert len(airflow.posts) == 1
+
+
 @pytest.mark.parametrize("debounce", ["0s", "10m", "3h"], ids="debounce {}".format)
 @pytest.mark.parametrize("resolved", [False, True], ids=["still firing", "resolved meanwhile"])
 async def test_an_alert_told_once_in_the_last_hour_of_a_cooldown_is_decided_when_it_ends(

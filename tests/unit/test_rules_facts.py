@@ -107,15 +107,15 @@ def test_without_anything_to_wait_for_the_group_is_looked_at_at_once(chosen: Rou
 
 def test_a_fire_takes_the_facts_of_the_trigger_before_it_away_but_not_the_failures() -> None:
     known = group(**BROKEN, accepted_at=NOW - HOUR, held_since=NOW, wake_at=NOW, reset_at=NOW)
-    rules.fire(known, T2, NOW)
-    assert known == group(open_trigger=T2, last_trigger=T2, fired_at=NOW, failures=1)
+    rules.fire(known, T2, "release", NOW)
+    assert known == group(open_trigger=T2, last_trigger=T2, fired_at=NOW, failures=1, on_failure="release")
 
 
 def test_a_reset_frees_one_fire_even_when_all_happens_in_one_instant() -> None:
     known = group(**FIRED)
     rules.reset(known, NOW)
     assert (known.wake_at, rules.clear_at(known, DAILY)) == (NOW, None)
-    rules.fire(known, T2, NOW)
+    rules.fire(known, T2, "release", NOW)
     known.open_trigger = None
     assert rules.clear_at(known, DAILY) == NOW + DAY
 

@@ -1,13 +1,13 @@
 """First tables
 
-Made 2026-11-23 16:53 UTC.
+Made 2026-11-23 17:32 UTC.
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "bd88b9668310"
+revision = "b22570fb3e00"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.Column("late_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("trigger_id", sa.Uuid(), nullable=True),
         sa.Column("spent", sa.Boolean(), nullable=False),
+        sa.Column("dismissed", sa.Boolean(), nullable=False),
         sa.Column("decision_id", sa.Uuid(), nullable=False),
         sa.Column("decision_count", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_alerts")),
@@ -143,6 +144,7 @@ def upgrade() -> None:
         sa.Column("open_trigger", sa.Uuid(), nullable=True),
         sa.Column("held_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_trigger", sa.Uuid(), nullable=True),
+        sa.Column("on_failure", sa.Text(), nullable=True),
         sa.Column("wake_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("nonce", sa.Text(), nullable=False),
