@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,9 @@ import asyncpg
 
 from app import migrate
 from app.embedded import start_postgres, start_valkey
+from benchmarks.bodies import bodies
 
 CONNECTIONS = 64
-ALERTS, GROUPS, BODIES = 200, 50, 200
 WEBHOOK = "/api/v1/webhooks/alertmanager"
 HERE = Path(__file__).parent
 
@@ -61,6 +60,7 @@ class Measured:
     p99: float
     refused: int  # answers of 400 and more
     broken: int  # connections refused, reset or timed out
+    cpu: float  # microseconds that the serving process spent on an answer; 0 where there is no /proc
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,67 +73,30 @@ class Compared:
     rate_ratio: float
     rate_ratios: list[float]
     p99_ratio: float
+    cpu_ratio: float
 
 
-def alert(number: int) -> dict[str, Any]:
-    """One of ALERTS different alerts over GROUPS groups, in the shape and size of a recorded one."""
-    labels = {
-        "alertname": "ModelAccuracyLow",
-        "cluster": "lab",
-        "instance": f"127.0.0.1:{19100 + number}",
-        "job": "model",
-        "model": f"model-{number % GROUPS}",
-        "pipeline": "retrain_pipeline",
-        "severity": "critical",
-        "version": "3",
-    }
-    annotations = {
-        "description": "below 0.85",
-        "runbook_url": "http://127.0.0.1/runbook",
-        "summary": f"Accuracy of model-{number % GROUPS} is 0.7",
-    }
-    return {
-        "status": "firing",
-        "labels": labels,
-        "annotations": annotations,
-        "startsAt": "2026-11-23T09:28:32.892Z",
-        "endsAt": "0001-01-01T00:00:00Z",
-        "generatorURL": "http://127.0.0.1:19090/graph?g0.expr=model_accuracy+%3C+0.85&g0.tab=1",
-        "fingerprint": sha256(str(number).encode()).hexdigest()[:16],
-    }
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A process of ours that answers on a port of loopback."""
+
+    port: int
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far, without its children's. Source: proc(5), fields 14 and 15 of /proc/PID/stat."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def body(numbers: list[int]) -> str:
-    """A notification of these alerts, as Alertmanager writes it: one line."""
-    common = {"alertname": "ModelAccuracyLow", "cluster": "lab", "job": "model", "severity": "critical"}
-    whole = {
-        "receiver": "gateway",
-        "status": "firing",
-        "alerts": [alert(number) for number in numbers],
-        "groupLabels": {"alertname": "ModelAccuracyLow"},
-        "commonLabels": common,
-        "commonAnnotations": {"description": "below 0.85"},
-        "externalURL": "http://127.0.0.1:19093",
-        "version": "4",
-        "groupKey": '{}/{severity="critical"}:{alertname="ModelAccuracyLow"}',
-        "truncatedAlerts": 0,
-    }
-    return json.dumps(whole, separators=(",", ":"))
-
-
-def bodies(alerts_per_webhook: int, chance: random.Random) -> str:
-    """BODIES different bodies, one a line; over all of them every alert comes."""
-    if alerts_per_webhook == 1:
-        picked = [[number] for number in chance.sample(range(ALERTS), ALERTS)]
-    else:
-        picked = [chance.sample(range(ALERTS), alerts_per_webhook) for _ in range(BODIES)]
-    return "\n".join(body(numbers) for numbers in picked) + "\n"
-
-
-def wrk(port: int, file: Path, seconds: int) -> Measured:
-    """Load the server on `port` with the bodies of `file`."""
+def wrk(server: Server, file: Path, seconds: int) -> Measured:
+    """Load a server with the bodies of `file`."""
+    before = server.cpu_seconds()
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout=10s", "-s", str(HERE / "webhooks.lua")]
-    command += [f"http://127.0.0.1:{port}{WEBHOOK}", "--", str(file)]
+    command += [f"http://127.0.0.1:{server.port}{WEBHOOK}", "--", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not found:
@@ -146,15 +109,18 @@ def wrk(port: int, file: Path, seconds: int) -> Measured:
         p99=told["p99"] / 1e3,
         refused=told["refused"],
         broken=told["broken"],
+        cpu=(server.cpu_seconds() - before) / max(told["answers"], 1) * 1e6,
     )
 
 
-def compare(ports: tuple[int, int], alerts: int, rounds: int, seconds: int, folder: Path) -> tuple[Compared, int]:
+def compare(
+    servers: tuple[Server, Server], alerts: int, rounds: int, seconds: int, folder: Path
+) -> tuple[Compared, int]:
     """Rounds of one load on gateway and yardstick in turn. Also returns the alerts that the gateway acknowledged."""
     file = folder / f"{alerts}.jsonl"
     file.write_text(bodies(alerts, random.Random(alerts)))
-    warm = [wrk(port, file, 1) for port in ports]
-    runs = [(wrk(ports[0], file, seconds), wrk(ports[1], file, seconds)) for _ in range(rounds)]
+    warm = [wrk(server, file, 1) for server in servers]
+    runs = [(wrk(servers[0], file, seconds), wrk(servers[1], file, seconds)) for _ in range(rounds)]
     gateway, plain = [ours for ours, _ in runs], [theirs for _, theirs in runs]
     ratios = [ours.per_second / theirs.per_second for ours, theirs in runs]
     compared = Compared(
@@ -164,8 +130,13 @@ def compare(ports: tuple[int, int], alerts: int, rounds: int, seconds: int, fold
         rate_ratio=statistics.median(ratios),
         rate_ratios=[round(ratio, 3) for ratio in ratios],
         p99_ratio=statistics.median(ours.p99 / theirs.p99 for ours, theirs in runs),
+        cpu_ratio=_ratio([run.cpu for run in plain], [run.cpu for run in gateway]),
     )
     return compared, alerts * sum(run.answers - run.refused for run in [warm[0], *gateway])
+
+
+def _ratio(above: list[float], below: list[float]) -> float:
+    return sum(above) / sum(below) if sum(below) else 0.0
 
 
 def _median(runs: list[Measured]) -> Measured:
@@ -176,6 +147,7 @@ def _median(runs: list[Measured]) -> Measured:
         p99=statistics.median(run.p99 for run in runs),
         refused=sum(run.refused for run in runs),
         broken=sum(run.broken for run in runs),
+        cpu=statistics.median(run.cpu for run in runs),
     )
 
 
@@ -187,7 +159,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(command: list[str], port: int, path: str, environment: Mapping[str, str]) -> Iterator[None]:
+def process(command: list[str], port: int, path: str, environment: Mapping[str, str]) -> Iterator[Server]:
     """A server of ours, until the block ends; entered when `path` answers."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     started = subprocess.Popen([sys.executable, *command], cwd=HERE.parent, env={**inherited, **environment})
@@ -200,7 +172,7 @@ def process(command: list[str], port: int, path: str, environment: Mapping[str, 
             time.sleep(0.1)
         else:
             raise SystemExit(f"{' '.join(command)} did not answer within a minute")
-        yield
+        yield Server(port, started.pid)
     finally:
         started.terminate()
         try:
@@ -281,10 +253,10 @@ def measure(rounds: int, seconds: int, folder: Path, loads: list[int]) -> dict[s
             }
             gateway = ["-c", "from app.cli import main; main()", "serve"]
             with (
-                process(gateway, ports[0], "/readyz", environment),
-                process(["-m", "benchmarks.plain", str(ports[1])], ports[1], "/openapi.json", {}),
+                process(gateway, ports[0], "/readyz", environment) as ours,
+                process(["-m", "benchmarks.plain", str(ports[1])], ports[1], "/openapi.json", {}) as theirs,
             ):
-                found = [compare(ports, alerts, rounds, seconds, folder) for alerts in loads]
+                found = [compare((ours, theirs), alerts, rounds, seconds, folder) for alerts in loads]
             counted, database = asyncio.run(facts_of(postgres.url))
         finally:
             valkey.stop()
@@ -306,7 +278,9 @@ def measure(rounds: int, seconds: int, folder: Path, loads: list[int]) -> dict[s
 def report(found: dict[str, Any]) -> str:
     """The figures as a person reads them."""
     lines = ["  ".join(f"{name}: {value}" for name, value in found["machine"].items()), ""]
-    head = f"{'':28}{'webhooks/s':>12}{'alerts/s':>12}{'p50 ms':>10}{'p99 ms':>10}{'refused':>9}{'broken':>8}"
+    head = (
+        f"{'':28}{'webhooks/s':>12}{'alerts/s':>12}{'p50 ms':>10}{'p99 ms':>10}{'CPU us':>9}{'refused':>9}{'broken':>8}"
+    )
     for load in found["loads"]:
         alerts = load["alerts_per_webhook"]
         lines += [f"{alerts} alert(s) a webhook, {CONNECTIONS} connections", head]
@@ -314,10 +288,14 @@ def report(found: dict[str, Any]) -> str:
             m = load[name]
             lines.append(
                 f"{title:28}{m['per_second']:>12.0f}{m['per_second'] * alerts:>12.0f}{m['p50']:>10.1f}{m['p99']:>10.1f}"
-                f"{m['refused']:>9}{m['broken']:>8}"
+                f"{m['cpu']:>9.0f}{m['refused']:>9}{m['broken']:>8}"
             )
         rounds = ", ".join(f"{ratio:.2f}" for ratio in load["rate_ratios"])
-        lines += [f"rate ratio {load['rate_ratio']:.2f} (rounds: {rounds})   p99 ratio {load['p99_ratio']:.2f}", ""]
+        lines += [
+            f"rate ratio {load['rate_ratio']:.2f} (rounds: {rounds})   p99 ratio {load['p99_ratio']:.2f}   "
+            f"CPU ratio {load['cpu_ratio']:.2f}",
+            "",
+        ]
     lines.append(
         f"acknowledged {found['acknowledged']} <= counted {found['counted']} <= received {found['received_at_most']}: "
         f"{'yes' if found['exact'] else 'NO: alerts were lost or counted twice'}"
