@@ -104,12 +104,12 @@ class Installed:
 
 
 def install(home: Path) -> Installed:
-    """Do the README's first step in a copy of what git has, with packages from the cache that `make setup` has filled."""
+    """Do the README's first step in a copy of this checkout, with packages from the cache that `make setup` has filled."""
     clone = home / "clone"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.split("\0")):
-        (clone / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, clone / name)
+    for name in sorted(_listed() | _listed("--others", "--exclude-standard", "--", "app", "migrations")):
+        if (ROOT / name).is_file():  # What was deleted and not yet committed is still in git's list.
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, clone / name)
     (clone / ".venv").symlink_to(sys.prefix)
     environment = os.environ | {"HOME": str(home), "UV_CACHE_DIR": _cache()}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -119,6 +119,12 @@ def install(home: Path) -> Installed:
         shell.run(step(1))
     (wheel,) = (clone / "dist").glob("*.whl")
     return Installed(home, wheel)
+
+
+def _listed(*options: str) -> set[str]:
+    """Files as git lists them; with `--others`, those that are new and not yet in it."""
+    command = ["git", "ls-files", "-z", *options]
+    return set(filter(None, subprocess.check_output(command, cwd=ROOT, text=True).split("\0")))
 
 
 def _cache() -> str:

@@ -16,6 +16,7 @@ from app.alerts import alertmanager, native
 from app.bootstrap import open_services
 from app.cli import app as cli
 from app.main import create_app
+from app.metrics import Metrics
 from app.policy.durations import parse_duration
 from app.policy.load import load_policy
 from app.settings import Settings
@@ -147,6 +148,13 @@ def test_every_setting_that_is_named_is_one() -> None:
     for document in DOCUMENTS:
         named = set(re.findall(r"GATEWAY_[A-Z]+(?:_[A-Z]+)*(?![A-Z_<])", document.read_text()))
         assert named - clients - settings - {f"{one}_FILE" for one in settings} == set(), name(document)
+
+
+def test_every_metric_that_is_named_is_one() -> None:
+    exposed = set(re.findall(r"^# TYPE (\w+)", Metrics().render().decode(), re.M))
+    for document in DOCUMENTS:
+        named = set(re.findall(r"`(gateway_[a-z][a-z_]+)[`{]", document.read_text()))
+        assert named <= exposed, name(document)
 
 
 def test_every_path_of_the_api_in_the_readme_is_in_the_openapi_document() -> None:
