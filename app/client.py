@@ -8,13 +8,14 @@ from urllib.parse import quote, urlencode
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.errors import GatewayError, TargetError, UsageError
 from app.http import open_http
 
 client_app = typer.Typer()
-_console = Console(highlight=False)
+#: What senders wrote is text, whatever brackets it has.
+_console = Console(highlight=False, markup=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")]
 
@@ -58,7 +59,8 @@ def explain(
         return
     about = found.get("alert") or found["trigger"]
     _console.print(
-        f"[bold]{found['subject']} {about['id']}[/bold]  route {about['route']}  group {_labels(about['group'])}"
+        f"{found['subject']} {about['id']}  route {about['route'] or '-'}  group {_labels(about['group'])}",
+        style="bold",
     )
     _console.print(found["summary"])
     table = Table("when", "times", "action", "reason", "why", box=None, padding=(0, 2, 0, 0))
@@ -90,19 +92,24 @@ def history(
         return
     rows = page["items"]
     if what == "alerts":
-        table = Table("last seen", "times", "alert", "group", "status", "newest decision", "id", box=None)
+        table = Table("last seen", "times", "alert", "group", "status", "newest decision", _id(), box=None)
         for a in rows:
             newest = a["decisions"][-1]
             decision = f"{newest['action']}, {newest['reason']}"
             seen, count = _time(a["last_seen_at"]), str(a["count"])
             table.add_row(seen, count, a["alert_id"], _labels(a["group"]), a["status"], decision, a["id"])
     else:
-        table = Table("created", "route", "group", "state", "where it stands", "id", box=None)
+        table = Table("created", "route", "group", "state", "where it stands", _id(), box=None)
         for t in rows:
             table.add_row(_time(t["created_at"]), t["route"], _labels(t["group"]), t["state"], t["detail"], t["id"])
     _console.print(table if rows else f"No {what} yet.")
     if page["next"]:
         _console.print(f"There are more: --limit, or GET /api/v1/{what}?cursor={page['next']}")
+
+
+def _id() -> Column:
+    # An id that is cut is of no use: the other columns fold instead.
+    return Column("id", no_wrap=True, min_width=36)
 
 
 def _labels(labels: dict[str, str]) -> str:

@@ -1,0 +1,117 @@
+"""`explain` and `history` against a gateway that answers: readable at 100 columns, with and without data."""
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from typer.testing import CliRunner
+
+from app.cli import app as cli
+from app.errors import GatewayError, UsageError
+from tests.acceptance.world import World
+from tests.integration.api import opened
+from tests.servers import TestServers
+
+
+@contextmanager
+def no_proxy_needed() -> Iterator[int]:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        yield free.getsockname()[1]
+
+
+async def ask(world: World, *arguments: str, columns: int = 100) -> str:
+    """The output of one command that talks to this World over a real socket."""
+    application = world.clients[0]._transport.app  # type: ignore[attr-defined]  # The ASGI app that the client drives.
+    server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_level="critical"))
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(10):
+        while not server.started:  # noqa: ASYNC110 (uvicorn tells it by this flag alone)
+            await asyncio.sleep(0)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    environment = {"GATEWAY_URL": f"http://127.0.0.1:{port}", "COLUMNS": str(columns), "GATEWAY_TOKEN": ""}
+    try:
+        done = await asyncio.to_thread(CliRunner().invoke, cli, list(arguments), env=environment)
+    finally:
+        server.should_exit = True
+        await serving
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+async def test_history_without_data_says_so(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as world:
+        assert await ask(world, "history") == "No triggers yet.\n"
+        assert await ask(world, "history", "alerts") == "No alerts yet.\n"
+        assert json.loads(await ask(world, "history", "--json")) == {"items": [], "next": None}
+
+
+async def test_history_and_explain_are_readable_at_a_hundred_columns(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as world:
+        await world.push(world.alert(model="churn"), world.alert("Drift", model="fraud", region="eu-west-1"))
+        await world.settle()
+        for command in (["history"], ["history", "alerts"], ["history", "--limit", "1"], ["explain", "Drift"]):
+            shown = await ask(world, *command)
+            assert max(len(line.rstrip()) for line in shown.splitlines()) <= 100, shown
+            assert not re.search(r"None|\[bold\]|\{'", shown), shown
+        [held, fired] = await world.triggers()
+        listed = await ask(world, "history")
+        for words in ("accuracy", "model=churn", "held", held["id"], fired["id"]):
+            assert words in listed, listed
+        assert "There are more" in await ask(world, "history", "--limit", "1")
+        told = await ask(world, "explain", fired["id"])
+        for words in (f"trigger {fired['id']}", "route accuracy", "group model=churn", "new_alert", "What to do:"):
+            assert words in told, told
+        told = " ".join((await ask(world, "explain", "Drift")).split())
+        for words in ("At this moment:", "What would start a DAG run:", "What to do:", "2026-11-23T12:10:00Z"):
+            assert words in told, told
+        assert json.loads(await ask(world, "explain", "Drift", "--json"))["subject"] == "alert"
+
+
+@pytest.mark.parametrize("label", ["[bold]x[/bold]", "[/]", "دقة", "🔥" * 40, "x" * 300], ids=lambda text: text[:10])
+async def test_what_a_sender_wrote_is_shown_as_text(servers: TestServers, database: str, label: str) -> None:
+    async with opened(servers, database) as world:
+        await world.push(world.alert(model=label))
+        assert label[:8] in await ask(world, "explain", "ModelAccuracyLow")
+        assert "accuracy" in await ask(world, "history")
+        assert "firing" in await ask(world, "history", "alerts")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["explain", "nobody"], "There is no alert and no trigger nobody."),
+        (["history", "decisions"], "history shows `alerts` or `triggers`"),
+        (["history", "--route", "No Such"], "The request has 1 error."),
+        (["history", "--status", "asleep"], "The request has 1 error."),
+    ],
+    ids=["unknown subject", "unknown list", "bad route", "bad status"],
+)
+async def test_a_wrong_use_is_one_sentence(
+    servers: TestServers, database: str, arguments: list[str], words: str
+) -> None:
+    async with opened(servers, database) as world:
+        with pytest.raises(UsageError) as refused:
+            await ask(world, *arguments)
+    assert str(refused.value) == words
+
+
+def test_a_gateway_that_is_not_there_is_one_sentence_that_names_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del tmp_path
+    with no_proxy_needed() as port:
+        monkeypatch.setenv("GATEWAY_URL", f"http://127.0.0.1:{port}")
+        done = CliRunner().invoke(cli, ["history"])
+    assert isinstance(done.exception, GatewayError)
+    assert re.fullmatch(r"the gateway at \S+ does not answer: .+ Is it running\? \(GATEWAY_URL\)", str(done.exception))
+    assert "\n" not in str(done.exception)
