@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from pydantic import BaseModel
 
-from app import docs, problems
+from app.main import create_app
+from app.settings import read_settings
+from tests.acceptance.world import POLICY
 from tests.e2e.processes import require_binary
 
-REPOSITORY = Path(__file__).parents[2]
 OPTIONS = (
     "--headless",
     "--no-sandbox",
@@ -38,30 +37,6 @@ OPTIONS = (
 )
 
 
-class Alert(BaseModel):
-    """What the example operation takes."""
-
-    alert_id: str
-    severity: str
-
-
-def make_app() -> FastAPI:
-    """An API with the documentation as the gateway installs it."""
-    app = FastAPI(title="Trigger Gateway", openapi_url=None)
-    problems.install(app, max_body=1000)
-    docs.install(app, None)
-
-    @app.post("/api/v1/alerts", status_code=202, responses=problems.responses("not_durable"))
-    async def alerts(alert: Alert) -> Alert:
-        return alert
-
-    @app.get("/api/v1/triggers/{trigger_id}")
-    async def trigger(trigger_id: str) -> str:
-        return trigger_id
-
-    return app
-
-
 @dataclass(frozen=True)
 class Served:
     """A server, the command prefix that leads to where it is, and the operations' paths it should show."""
@@ -79,13 +54,13 @@ def isolated() -> bool:
 
 
 @contextmanager
-def serve(command: list[str], log: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+def serve(command: list[str], environment: dict[str, str], log: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Run a server, in a namespace with nothing but loopback if possible; its URL, and the way in."""
     alone = isolated()
     prefix = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"] if alone else []
     with (
         log.open("w") as log_file,
-        subprocess.Popen([*prefix, *command], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process,
+        subprocess.Popen([*prefix, *command], env=environment, stderr=subprocess.PIPE, text=True) as process,
     ):
         try:
             assert process.stderr is not None
@@ -103,10 +78,19 @@ def serve(command: list[str], log: Path) -> Iterator[tuple[str, tuple[str, ...]]
 
 @pytest.fixture
 def docs_url(tmp_path: Path) -> Iterator[Served]:
-    """A server of the documentation in a process of its own."""
-    command = [sys.executable, "-m", "uvicorn", "--factory", f"{__name__}:make_app", "--port=0", "--no-access-log"]
-    paths = frozenset(make_app().openapi()["paths"])
-    with serve(command, tmp_path / "server.log") as (url, enter):
+    """The gateway itself with its embedded servers, in a process of its own."""
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    environment |= {
+        "GATEWAY_POLICY_FILE": str(tmp_path / "policy.yaml"),
+        "GATEWAY_DATA_DIR": str(tmp_path / "data"),
+        "GATEWAY_PORT": "0",
+        "GATEWAY_LOG_JSON": "false",
+    }
+    command = [str(Path(sys.executable).with_name("trigger-gateway")), "serve"]
+    # Its lifespan is not entered: only the document is asked for.
+    paths = frozenset(create_app(read_settings(), None).openapi()["paths"])  # type: ignore[arg-type]
+    with serve(command, environment, tmp_path / "server.log") as (url, enter):
         yield Served(url, enter, paths)
 
 
