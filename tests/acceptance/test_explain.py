@@ -95,7 +95,7 @@ async def test_explain_says_what_is_in_the_way_at_each_station(servers: TestServ
         await world.pass_by(minutes=10)
         await world.push(b)
         assert await now_of(b) == ("suppress", "in_flight")
-        assert "open DAG run" in (await world.explain(b.body()["fingerprint"]))["would_fire"]
+        assert "has ended" in (await world.explain(b.body()["fingerprint"]))["would_fire"]
         await world.pass_by(minutes=30, steps=2)
         assert await now_of(b) == ("suppress", "cooldown")
         assert await now_of(a) == ("suppress", "duplicate")
