@@ -14,8 +14,6 @@ from app.errors import GatewayError, TargetError, UsageError
 from app.http import open_http
 
 client_app = typer.Typer()
-#: What senders wrote is text, whatever brackets it has.
-_console = Console(highlight=False, markup=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")]
 
@@ -58,21 +56,21 @@ def explain(
         print(json.dumps(found, indent=2))
         return
     about = found.get("alert") or found["trigger"]
-    _console.print(
+    _show(
         f"{found['subject']} {about['id']}  route {about['route'] or '-'}  group {_labels(about['group'])}",
         style="bold",
     )
-    _console.print(found["summary"])
+    _show(found["summary"])
     table = Table("when", "times", "action", "reason", "why", box=None, padding=(0, 2, 0, 0))
     for d in found["decisions"]:
         table.add_row(_time(d["first_at"]), str(d["count"]), d["action"], d["reason"], d["detail"])
-    _console.print(table)
+    _show(table)
     if found.get("now"):
-        _console.print(f"At this moment: {found['now']['action']}, {found['now']['reason']}: {found['now']['detail']}.")
+        _show(f"At this moment: {found['now']['action']}, {found['now']['reason']}: {found['now']['detail']}.")
     if found.get("would_fire"):
-        _console.print(f"What would start a DAG run: {found['would_fire']}")
+        _show(f"What would start a DAG run: {found['would_fire']}")
     if found.get("next_step"):
-        _console.print(f"What to do: {found['next_step']}")
+        _show(f"What to do: {found['next_step']}")
 
 
 @client_app.command()
@@ -102,9 +100,14 @@ def history(
         table = Table("created", "route", "group", "state", "where it stands", _id(), box=None)
         for t in rows:
             table.add_row(_time(t["created_at"]), t["route"], _labels(t["group"]), t["state"], t["detail"], t["id"])
-    _console.print(table if rows else f"No {what} yet.")
+    _show(table if rows else f"No {what} yet.")
     if page["next"]:
-        _console.print(f"There are more: --limit, or GET /api/v1/{what}?cursor={page['next']}")
+        _show(f"There are more: --limit, or GET /api/v1/{what}?cursor={page['next']}")
+
+
+def _show(what: str | Table, style: str | None = None) -> None:
+    """Print; what senders wrote is text, whatever brackets it has."""
+    Console(highlight=False, markup=False).print(what, style=style)
 
 
 def _id() -> Column:

@@ -105,5 +105,6 @@ def would_fire(verdict: Verdict, group: Group, episode: Episode, route: Route) -
         case Reason.DUPLICATE | Reason.JOINED | Reason.DEBOUNCING if until is not None:
             return f"To fire still at {until}, when the debounce of {format_duration(route.debounce)} ends."
         case Reason.DUPLICATE | Reason.IN_FLIGHT:
-            return f"To fire still when the open trigger {group.open_trigger} has ended and the pause after it is over."
+            run = f"the open DAG run of the trigger {group.open_trigger}"
+            return f"To fire still when {run} has ended and the pause after it is over."
     return "Nothing stands in its way: it fires at the next notification or wake."

@@ -1,7 +1,6 @@
 """What a person may ask for: redrive, cancel, reset; each with its refusals, and each in the audit."""
 
 import asyncio
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -195,13 +194,3 @@ async def test_the_audit_names_the_token_that_asked(servers: TestServers, databa
         [(caller, _, _)] = await audit(world)
         assert caller.startswith("admin-")
         assert caller in (await world.triggers())[0]["detail"]
-
-
-async def test_what_is_cancelled_holds_again_at_the_next_notification(servers: TestServers, database: str) -> None:
-    async with opened(servers, database) as world:
-        alert = world.alert("Drift", model="churn")
-        await world.push(alert)
-        [held] = await world.triggers()
-        await ask(world, f"triggers/{held['id']}/cancel")
-        world.clock.pass_by(timedelta(minutes=1))
-        assert reasons(await world.push(alert))[0][0] in ("hold", "fire")
