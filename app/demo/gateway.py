@@ -31,7 +31,7 @@ routes:
   - name: accuracy
     match: ['alertname="ModelAccuracyLow"']
     group_by: [model]
-    debounce: 6s
+    debounce: 8s
     cooldown: 24h
     dag: {id: retrain_model}
 """

@@ -15,7 +15,7 @@ from tests.e2e.gateway import Gateway
 from tests.e2e.installed import Installed, install
 from tests.e2e.processes import Alertmanager, Model, Prometheus, lacking
 
-DAGS = ("retrain_model", "always_fails", "paused_dag", "slow_dag")
+DAGS = ("retrain_model", "always_fails", "paused_dag", "slow_dag", "unpaused_later")
 
 # The debounce is the shipped policy's 10m, a hundred times faster, as everything here (see processes.FASTER).
 POLICY = """\
@@ -37,6 +37,9 @@ routes:
   - name: slow
     match: ['alertname="slow"']
     dag: {id: slow_dag, conf: {seconds: 8}}
+  - name: paused
+    match: ['alertname="paused"']
+    dag: {id: unpaused_later}
   - name: crash
     match: ['alertname="crash"']
     dag: {id: retrain_model}

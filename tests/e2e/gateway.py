@@ -35,6 +35,7 @@ class Gateway(Process):
             GATEWAY_DATA_DIR=str(self.folder / "data"),
             GATEWAY_PORT=str(self.port),
             GATEWAY_FOLLOW_INTERVAL="1",
+            GATEWAY_PAUSED_RETRY="1",
             GATEWAY_DELIVERY_TIMEOUT="6",  # A delivery that was killed is taken up again after twice this time.
             **self.variables,
         )

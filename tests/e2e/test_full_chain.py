@@ -83,6 +83,19 @@ def test_a_native_alert_of_three_fields_and_a_route_of_three_lines_start_one_run
     assert (run.dag_run_id, run.state) == (trigger["dag_run_id"], "success")
 
 
+def test_nothing_is_posted_to_a_paused_dag_and_one_run_follows_when_it_is_unpaused(
+    gateway: Gateway, real_airflow: Airflow
+) -> None:
+    (decision,) = gateway.post("/alerts", alert("paused"))["decisions"]
+    eventually("the trigger to say so", lambda: gateway.triggers("paused")[0]["blocked"] == "dag_paused")
+    assert gateway.triggers("paused")[0]["state"] == "pending"
+    assert runs(real_airflow, "unpaused_later", "paused") == []
+    asyncio.run(real_airflow.unpause("unpaused_later"))
+    trigger = gateway.settled("paused")
+    assert (trigger["id"], trigger["state"]) == (decision["trigger_id"], "succeeded")
+    assert [run.dag_run_id for run in runs(real_airflow, "unpaused_later", "paused")] == [trigger["dag_run_id"]]
+
+
 @pytest.mark.parametrize(
     ("route", "dag_id", "states"),
     [
