@@ -12,7 +12,6 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app import migrate
 from app.airflow.client import AirflowClient, Auth, PasswordAuth, TokenAuth, TokenFileAuth
 from app.clock import Clock, SystemClock
 from app.db import database_now, open_engine
@@ -265,7 +264,6 @@ def _airflow(base: _Base) -> tuple[Relay, Follower]:
         endings,
         interval=settings.follow_interval,
         parallel=settings.delivery_parallel,
-        succeeded=lambda route, at: metrics.last_success.labels(route).set(at.timestamp()),
     )
     return relay, follower
 
@@ -330,11 +328,4 @@ def _auth(airflow: Airflow) -> Auth | None:
     return TokenFileAuth(Path(auth.token_file))
 
 
-async def schema_is_current(engine: AsyncEngine) -> bool:
-    """True when the database has this version's schema."""
-    async with engine.connect() as conn:
-        current, head = await migrate.current_and_head(conn)
-    return current == head
-
-
-__all__ = ["Services", "Urls", "open_services", "read_policy", "schema_is_current", "servers"]
+__all__ = ["Services", "Urls", "open_services", "read_policy", "servers"]

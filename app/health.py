@@ -1,5 +1,6 @@
 """Is the process alive, is it ready, and what are its numbers. The status code is the answer; Kubernetes reads no body."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -7,11 +8,14 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from sqlalchemy import text
 
-from app.bootstrap import Services, schema_is_current
+from app import migrate
+from app.bootstrap import Services
 from app.security import identify
 from app.tokens import Caller
 
 router = APIRouter(tags=["health"])
+
+_PATIENCE = 3.0  # seconds that a probe waits for Postgres
 
 
 class Health(BaseModel):
@@ -41,10 +45,10 @@ _Services = Annotated[Services, Depends(_services)]
 )
 async def livez(services: _Services, caller: Annotated[Caller | None, Depends(identify)]) -> Response:
     """503 when a loop is stuck: a restart is what helps."""
-    running: tuple[Any, ...] = services.loops if services.running else ()
-    stuck = [loop.name for loop in running if loop.stuck()]
-    checks = {loop.name: "stuck" if loop.name in stuck else "ok" for loop in running}
-    return _answer("failing" if stuck else "ok", checks, caller)
+    running = services.loops if services.running else ()
+    checks = {loop.name: "stuck" if loop.stuck() else "ok" for loop in running}
+    checks["intake"] = "stuck" if services.batcher.stuck() else "ok"
+    return _answer("failing" if "stuck" in checks.values() else "ok", checks, caller)
 
 
 @router.get(
@@ -64,10 +68,11 @@ async def readyz(services: _Services, caller: Annotated[Caller | None, Depends(i
 
 async def _postgres(services: Services) -> str:
     try:
-        async with services.engine.connect() as conn:
+        async with asyncio.timeout(_PATIENCE), services.engine.connect() as conn:
             if (await conn.execute(text("SELECT pg_is_in_recovery()"))).scalar_one():
                 return "read-only: a standby, or a failover is under way"
-        return "ok" if await schema_is_current(services.engine) else "not migrated: run `trigger-gateway migrate`"
+            current, head = await migrate.current_and_head(conn)
+        return "ok" if current == head else "not migrated: run `trigger-gateway migrate`"
     except Exception as error:  # Whatever it is: a probe answers, it does not break.
         return f"unreachable ({type(error).__name__})"
 

@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-import multiprocessing
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import asyncpg
 import uvicorn
@@ -20,6 +19,7 @@ from app.errors import GatewayError, UsageError
 from app.main import create_app
 from app.settings import Settings
 from app.worker import running
+from app.workers import bind, run_workers
 
 log = logging.getLogger(__name__)
 
@@ -96,42 +96,17 @@ async def _opened(settings: Settings) -> AsyncIterator[Services]:
 
 def serve_many(settings: Settings, number: int, *, worker: bool) -> None:
     """`number` processes behind one port. A process that dies is started again; SIGTERM ends all."""
-    bound = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((settings.host, settings.port))
-    except OSError as error:
-        raise UsageError(f"cannot serve on {settings.host}:{settings.port}: {error.strerror}") from error
-    context = multiprocessing.get_context("spawn")
-
-    def start() -> multiprocessing.process.BaseProcess:
-        process = context.Process(target=_serve_child, args=(settings, bound, worker))
-        process.start()
-        return process
-
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-        for process in processes:
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signal.SIGTERM)
-
-    processes = [start() for _ in range(number)]
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    while any(process.is_alive() for process in processes):
-        for place, process in enumerate(processes):
-            process.join(0.5)
-            if not process.is_alive() and not stopping:
-                log.error("a serving process ended with %s; starting another", process.exitcode)
-                processes[place] = start()
+    bound = bind(settings.host, settings.port)
+    run_workers(number, partial(_serve_child, settings, bound, worker))
 
 
 def _serve_child(settings: Settings, bound: socket.socket, worker: bool) -> None:
     logs.configure(settings.log_level, settings.log_json)
-    serve_one(settings, worker=worker, sockets=[bound])
+    try:
+        serve_one(settings, worker=worker, sockets=[bound])
+    except GatewayError as error:
+        log.error("cannot serve: %s", error)
+        raise SystemExit(1) from error
 
 
 def work(settings: Settings) -> None:

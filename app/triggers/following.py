@@ -52,13 +52,11 @@ class Follower:
         *,
         interval: float,
         parallel: int,
-        succeeded: Callable[[str, datetime], None],
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._airflows = airflows
         self._endings = endings
-        self._succeeded = succeeded
         self._interval = timedelta(seconds=interval)
         self._parallel = parallel
 
@@ -121,7 +119,7 @@ class Follower:
                 state = seen.run.state if seen.run else None
                 told = await self._endings.end(conn, trigger["id"], outcome, state, detail, now)
         if told:
-            self._tell(trigger, outcome, detail, now)
+            self._endings.tell(trigger["id"], outcome, detail, trigger["route"])
 
     async def _still_open(self, conn: AsyncConnection, trigger: RowMapping, seen: _Seen, now: datetime) -> None:
         """Write what is new of an open run: its state, or that its DAG was paused while it was queued."""
@@ -145,11 +143,6 @@ class Follower:
                 detail=detail,
             )
         )
-
-    def _tell(self, trigger: RowMapping, outcome: str, detail: str, now: datetime) -> None:
-        if outcome == SUCCESS:
-            self._succeeded(trigger["route"], now)
-        self._endings.tell(trigger["id"], outcome, detail, trigger["route"])
 
 
 def _outcome(trigger: RowMapping, run: DagRun | None, now: datetime) -> tuple[str, str] | None:

@@ -17,6 +17,11 @@ _OUTBOX = text("""
     FROM outbox WHERE state IN ('pending', 'dead') GROUP BY target
 """)
 
+# From the books and not from what this process has seen: it must outlive a restart.
+_SUCCESS = text("""
+    SELECT route, max(ended_at) AS at FROM triggers WHERE state = 'succeeded' GROUP BY route
+""")
+
 
 class Gauges:
     """`step()` reads them anew."""
@@ -31,9 +36,12 @@ class Gauges:
         async with self._engine.connect() as conn:
             triggers = (await conn.execute(_TRIGGERS)).all()
             outbox = (await conn.execute(_OUTBOX)).all()
+            successes = (await conn.execute(_SUCCESS)).all()
         m = self._metrics
         for gauge in (m.triggers, m.outbox_pending, m.outbox_oldest, m.outbox_dead):
             gauge.clear()
+        for row in successes:
+            m.last_success.labels(row.route).set(row.at.timestamp())
         for row in triggers:
             m.triggers.labels(row.route, row.state).set(row.number)
         for row in outbox:

@@ -66,6 +66,7 @@ async def succeeded(world: World) -> None:
     await alert(world)
     await world.settle()
     await world.pass_by(minutes=40, steps=4)
+    await world.services[0].gauges.step()
 
 
 async def pending(world: World) -> None:
