@@ -1,4 +1,8 @@
-"""The command line. Errors are one sentence; exit codes are 0, 1 for a failure and 2 for a wrong use."""
+"""The command line. Errors are one sentence; exit codes are 0, 1 for a failure and 2 for a wrong use.
+
+What serves and migrates is imported inside the commands that need it: its frameworks take more than a second to load, and
+`check` or `token create` must not wait for them.
+"""
 
 import asyncio
 import os
@@ -9,18 +13,15 @@ from typing import Annotated
 
 import typer
 
-from app import __version__, log, migrate
-from app.bootstrap import read_policy, servers
+from app import __version__
 from app.client import client_app
 from app.clock import SystemClock
 from app.errors import GatewayError, UsageError
 from app.policy.durations import parse_duration
 from app.policy.load import PolicyError, load_policy
 from app.policy.starter import STARTER_POLICY, alertmanager_receiver
-from app.security import refuse_open_bind
-from app.serve import serve_many, serve_one
 from app.settings import Settings, read_settings
-from app.tokens import SCOPES, create_token, tokens_exist
+from app.tokens import SCOPES, create_token
 
 app = typer.Typer(
     help="The decision point of continuous training: alerts in, exactly one Airflow DAG run out.",
@@ -85,36 +86,25 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
 ) -> None:
     """Serve HTTP and run the loops, with embedded PostgreSQL and Valkey unless their URLs are set."""
-    settings = _settings()
-    read_policy(settings)
-    refuse_open_bind(settings.host, tokens_exist(settings.tokens_path))
-    if workers > 1:
-        serve_many(settings, workers, worker=not no_worker)
-    else:
-        serve_one(settings, worker=not no_worker)
+    from app import serve as processes
+
+    processes.serve(_settings(), workers=workers, loops=not no_worker)
 
 
 @app.command()
 def worker() -> None:
     """Run the loops alone: delivery, following, wakes. For `serve --no-worker` processes beside it."""
-    from app.serve import work
+    from app import serve as processes
 
-    settings = _settings()
-    read_policy(settings)
-    work(settings)
+    processes.work(_settings())
 
 
 @app.command(name="migrate")
 def migrate_command() -> None:
     """Bring the database to this version's schema. Safe to run by any number of replicas at once."""
+    from app import serve as processes
 
-    async def run() -> None:
-        async with servers(settings) as urls:
-            await migrate.upgrade(urls.database)
-
-    settings = _settings()
-    asyncio.run(run())
-    print(f"The database is at revision {migrate.head()}.")
+    print(f"The database is at revision {asyncio.run(processes.migrate_database(_settings()))}.")
 
 
 @token.command()
@@ -143,6 +133,8 @@ def demo(
 
 
 def _settings() -> Settings:
+    from app import log
+
     settings = read_settings()
     log.configure(settings.log_level, settings.log_json)
     return settings

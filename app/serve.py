@@ -17,7 +17,9 @@ from app import migrate
 from app.bootstrap import Services, Urls, open_services, read_policy, servers
 from app.errors import GatewayError, UsageError
 from app.main import create_app
+from app.security import refuse_open_bind
 from app.settings import Settings
+from app.tokens import tokens_exist
 from app.worker import running
 from app.workers import bind, run_workers
 
@@ -26,7 +28,21 @@ log = logging.getLogger(__name__)
 DRAIN = 20  # seconds that open requests get after SIGTERM
 
 
-def serve_one(settings: Settings, *, worker: bool, sockets: list[socket.socket] | None = None) -> None:
+def serve(settings: Settings, *, workers: int, loops: bool) -> None:
+    """Serve in `workers` processes until SIGTERM or Ctrl-C; `loops` says whether they deliver and follow as well.
+
+    Raises UsageError for a missing or bad policy and for a bind that would be open to everybody.
+    """
+    read_policy(settings)
+    refuse_open_bind(settings.host, tokens_exist(settings.tokens_path))
+    if workers > 1:
+        bound = bind(settings.host, settings.port)
+        run_workers(workers, partial(_serve_child, settings, bound, loops))
+    else:
+        _serve_one(settings, loops=loops)
+
+
+def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C: then open requests are answered, what is queued is written, the loops end."""
 
     failures: list[GatewayError] = []
@@ -42,7 +58,7 @@ def serve_one(settings: Settings, *, worker: bool, sockets: list[socket.socket] 
             yield services
 
     config = uvicorn.Config(
-        create_app(settings, opened, worker=worker),
+        create_app(settings, opened, worker=loops),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -94,23 +110,18 @@ async def _opened(settings: Settings) -> AsyncIterator[Services]:
         yield services
 
 
-def serve_many(settings: Settings, number: int, *, worker: bool) -> None:
-    """`number` processes behind one port. A process that dies is started again; SIGTERM ends all."""
-    bound = bind(settings.host, settings.port)
-    run_workers(number, partial(_serve_child, settings, bound, worker))
-
-
-def _serve_child(settings: Settings, bound: socket.socket, worker: bool) -> None:
+def _serve_child(settings: Settings, bound: socket.socket, loops: bool) -> None:
     logs.configure(settings.log_level, settings.log_json)
     try:
-        serve_one(settings, worker=worker, sockets=[bound])
+        _serve_one(settings, loops=loops, sockets=[bound])
     except GatewayError as error:
         log.error("cannot serve: %s", error)
         raise SystemExit(1) from error
 
 
 def work(settings: Settings) -> None:
-    """Run the loops until SIGTERM or Ctrl-C."""
+    """Run the loops until SIGTERM or Ctrl-C. Raises UsageError for a missing or bad policy."""
+    read_policy(settings)
     asyncio.run(_work(settings))
 
 
@@ -120,6 +131,13 @@ async def _work(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with _opened(settings) as services, running(services.loops):
         await stop.wait()
+
+
+async def migrate_database(settings: Settings) -> str:
+    """Bring the database, embedded or configured, to this version's schema; returns its revision."""
+    async with servers(settings) as urls:
+        await migrate.upgrade(urls.database)
+    return migrate.head()
 
 
 async def _migrate(urls: Urls, settings: Settings) -> None:
