@@ -57,6 +57,7 @@ bench: setup ## Measure durable intake against a plain FastAPI endpoint (needs w
 dist: setup ## Build wheel and source archive into dist/
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m build --no-isolation --outdir dist mlflow-spool
 
 migrate: setup ## Bring the database to this version's schema
 	$(BIN)/trigger-gateway migrate $(ARGS)
@@ -66,6 +67,7 @@ lock: setup ## Pin requirements again (ARGS=--upgrade for newer versions)
 	$(COMPILE) pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
 	$(COMPILE) requirements/tools.in -o requirements/tools.txt
 	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt
+	$(COMPILE) requirements/mlflow.in -o requirements/mlflow.txt
 
 clean: ## Remove what was built and cached; data directories stay
 	rm -rf dist build $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

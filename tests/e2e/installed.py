@@ -117,7 +117,7 @@ def install(home: Path) -> Installed:
         # The copy borrows this checkout's .venv, and must not set it up anew for itself.
         shell.run('make() { command make --assume-old=.venv/.installed "$@"; }')
         shell.run(step(1))
-    (wheel,) = (clone / "dist").glob("*.whl")
+    (wheel,) = (clone / "dist").glob("trigger_gateway-*.whl")
     return Installed(home, wheel)
 
 

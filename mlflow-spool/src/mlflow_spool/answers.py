@@ -1,0 +1,173 @@
+"""What a call is answered from the journal alone, in the shapes of MLflow's REST API. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mlflow_spool.records import Call, Kind, Record, local_version
+
+FINISHED = {"FINISHED", "FAILED", "KILLED"}
+
+
+def answer_write(record: Record, history: Iterable[Record] = ()) -> dict[str, Any]:
+    """The answer to a write that is queued. history: the records of its stream, itself included."""
+    body = record.call.body
+    if record.kind is Kind.RUN:
+        return {"run": run_of([record])}
+    if record.kind is Kind.EXPERIMENT:
+        return {"experiment_id": record.token}
+    if record.kind is Kind.LOGGED_MODEL:
+        return {"model": logged_model_of([record])}
+    if record.kind is Kind.REGISTERED_MODEL:
+        return {"registered_model": _registered(record)}
+    if record.kind is Kind.VERSION:
+        return {"model_version": version_of(record)}
+    if record.call.path.endswith("/runs/update"):
+        run = run_of(history)
+        return {"run_info": run["info"]} if run else {"run_info": {"run_id": body.get("run_id")}}
+    if record.call.method == "PATCH" and record.stream.startswith("logged-model:"):
+        return {"model": logged_model_of(history) or {"info": {"model_id": record.stream.partition(":")[2]}}}
+    return {}
+
+
+def run_of(history: Iterable[Record]) -> dict[str, Any] | None:
+    """A run as GET runs/get would show it, out of all that was logged; None when its beginning is not in `history`."""
+    run: dict[str, Any] | None = None
+    for record in history:
+        if record.kind is Kind.RUN:
+            run = _new_run(record)
+        elif run is not None:
+            _apply(run, record.call)
+    if run is None:
+        return None
+    data = run["data"]
+    lists = {name: list(data[name].values()) for name in ("metrics", "params", "tags")}
+    return {**run, "data": lists}
+
+
+def _new_run(record: Record) -> dict[str, Any]:
+    body = record.call.body
+    info = {
+        "run_id": record.token,
+        "run_uuid": record.token,
+        "experiment_id": str(body.get("experiment_id", "0")),
+        "run_name": body.get("run_name", ""),
+        "user_id": body.get("user_id", ""),
+        "status": "RUNNING",
+        "start_time": body.get("start_time", record.made_at),
+        "artifact_uri": f"spool-artifacts:/{record.token}/artifacts",
+        "lifecycle_stage": "active",
+    }
+    tags = {tag["key"]: tag for tag in body.get("tags", [])}
+    return {"info": info, "data": {"metrics": {}, "params": {}, "tags": tags}, "inputs": {}, "outputs": {}}
+
+
+def _apply(run: dict[str, Any], call: Call) -> None:
+    body, data = call.body, run["data"]
+    name = call.path.rpartition("/runs/")[2]
+    if name == "update":
+        kept = ("status", "end_time", "run_name")
+        run["info"].update({field: body[field] for field in kept if body.get(field) is not None})
+    elif name == "log-metric":
+        _measure(data["metrics"], body)
+    elif name == "log-parameter":
+        data["params"].setdefault(body["key"], {"key": body["key"], "value": body["value"]})
+    elif name == "set-tag":
+        data["tags"][body["key"]] = {"key": body["key"], "value": body["value"]}
+    elif name == "delete-tag":
+        data["tags"].pop(body["key"], None)
+    elif name == "log-batch":
+        for metric in body.get("metrics", []):
+            _measure(data["metrics"], metric)
+        data["params"].update({one["key"]: one for one in body.get("params", []) if one["key"] not in data["params"]})
+        data["tags"].update({one["key"]: one for one in body.get("tags", [])})
+    elif name == "log-inputs":
+        for field, plural in (("datasets", "dataset_inputs"), ("models", "model_inputs")):
+            run["inputs"].setdefault(plural, []).extend(body.get(field, []))
+    elif name == "outputs":
+        run["outputs"].setdefault("model_outputs", []).extend(body.get("models", []))
+    elif name in {"delete", "restore"}:
+        run["info"]["lifecycle_stage"] = "deleted" if name == "delete" else "active"
+
+
+def _order(metric: dict[str, Any]) -> tuple[int, int, float]:
+    # The latest of a metric is told as MLflow's own store does it: by step, then timestamp, then value.
+    return int(metric.get("step", 0)), int(metric.get("timestamp", 0)), float(metric.get("value", 0.0))
+
+
+def _measure(latest: dict[str, Any], metric: dict[str, Any]) -> None:
+    shown = {name: metric[name] for name in ("key", "value", "timestamp", "step") if name in metric}
+    if metric["key"] not in latest or _order(metric) >= _order(latest[metric["key"]]):
+        latest[metric["key"]] = shown
+
+
+def measurements(history: Iterable[Record], key: str) -> list[dict[str, Any]]:
+    """Every value of one metric, in the order it was logged."""
+    found = []
+    for record in history:
+        name = record.call.path.rpartition("/runs/")[2]
+        several = record.call.body.get("metrics", []) if name == "log-batch" else []
+        one = [record.call.body] if name == "log-metric" else []
+        found += [metric for metric in (*several, *one) if metric.get("key") == key]
+    return [
+        {name: metric[name] for name in ("key", "value", "timestamp", "step") if name in metric} for metric in found
+    ]
+
+
+def logged_model_of(history: Iterable[Record]) -> dict[str, Any] | None:
+    """A logged model as GET logged-models/{id} would show it; None when its beginning is not in `history`."""
+    model: dict[str, Any] | None = None
+    for record in history:
+        body = record.call.body
+        if record.kind is Kind.LOGGED_MODEL:
+            model = _new_model(record)
+        elif model is None:
+            continue
+        elif record.kind is Kind.MODEL_PARAMS:
+            model["data"]["params"] = [*model["data"]["params"], *body.get("params", [])]
+        elif record.call.path.endswith("/tags"):
+            fresh = {tag["key"] for tag in body.get("tags", [])}
+            kept = [tag for tag in model["info"]["tags"] if tag["key"] not in fresh]
+            model["info"]["tags"] = [*kept, *body.get("tags", [])]
+        elif record.call.method == "PATCH":
+            model["info"]["status"] = body.get("status", model["info"]["status"])
+            model["info"]["last_updated_timestamp_ms"] = record.made_at
+    return model
+
+
+def _new_model(record: Record) -> dict[str, Any]:
+    body = record.call.body
+    info = {
+        "model_id": record.token,
+        "experiment_id": str(body.get("experiment_id", "0")),
+        "name": body.get("name") or record.token,
+        "creation_timestamp_ms": record.made_at,
+        "last_updated_timestamp_ms": record.made_at,
+        "artifact_uri": f"spool-artifacts:/{record.token}/artifacts",
+        "status": "LOGGED_MODEL_PENDING",
+        "model_type": body.get("model_type", ""),
+        "source_run_id": body.get("source_run_id", ""),
+        "tags": body.get("tags", []),
+    }
+    return {"info": info, "data": {"params": body.get("params", [])}}
+
+
+def _registered(record: Record) -> dict[str, Any]:
+    body, at = record.call.body, record.made_at
+    kept = ("name", "tags", "description")
+    shown: dict[str, Any] = {name: body[name] for name in kept if name in body}
+    return {**shown, "creation_timestamp": at, "last_updated_timestamp": at}
+
+
+def version_of(record: Record) -> dict[str, Any]:
+    """A model version that has not been registered yet."""
+    body, at = record.call.body, record.made_at
+    kept = ("name", "source", "run_id", "run_link", "tags", "description", "model_id")
+    shown = {name: body[name] for name in kept if name in body}
+    return {
+        **shown,
+        "version": str(local_version(record.key)),
+        "status": "PENDING_REGISTRATION",
+        "current_stage": "None",
+        "creation_timestamp": at,
+        "last_updated_timestamp": at,
+    }

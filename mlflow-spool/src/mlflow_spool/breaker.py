@@ -1,0 +1,51 @@
+"""Whether it is worth asking the server at all: one breaker a server and process."""
+
+import random
+import threading
+from collections.abc import Callable
+
+FIRST = 2.0  # seconds until the first look whether the server is back
+LONGEST = 60.0  # seconds between two looks, after a long time away
+
+
+class Breaker:
+    """Closed while the server answers; open for a growing, jittered period after it did not.
+
+    monotonic: seconds on a counter that never goes back.
+    """
+
+    def __init__(
+        self, monotonic: Callable[[], float], choose: Callable[[float, float], float] = random.uniform
+    ) -> None:
+        self._monotonic = monotonic
+        self._choose = choose
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._until = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls should not wait for the server. It stays so until a probe or a delivery succeeds."""
+        return self._failures > 0
+
+    def wait(self) -> float:
+        """Seconds until the next look; 0 when it is due, or when the server is well."""
+        with self._lock:
+            return max(0.0, self._until - self._monotonic()) if self._failures else 0.0
+
+    def succeeded(self) -> None:
+        """The server answered."""
+        self._failures = 0
+
+    def failed(self, retry_after: float | None = None) -> None:
+        """The server did not answer, or said that it is not well and (perhaps) when to come again, in seconds.
+
+        A failure within an open period changes nothing: many callers may find out at the same time.
+        """
+        with self._lock:
+            now = self._monotonic()
+            if self._failures and now < self._until:
+                return
+            self._failures += 1
+            period = min(LONGEST, FIRST * 2.0 ** min(self._failures - 1, 10))
+            self._until = now + max(self._choose(period / 2, period), min(retry_after or 0.0, LONGEST))

@@ -1,0 +1,95 @@
+"""`mlflow-spool status | flush | export`: what waits in this machine's journals, and its way out."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from mlflow_spool.journal import Journal
+from mlflow_spool.settings import Settings, read_settings
+from mlflow_spool.spool import Spool, system_clock
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 when something is left or set aside, 2 for wrong usage."""
+    parser = argparse.ArgumentParser(prog="mlflow-spool", description="Metadata on its way to MLflow.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    status = commands.add_parser("status", help="say what waits, and what MLflow refused")
+    status.add_argument("--json", action="store_true", help="as one JSON object a journal")
+    flush = commands.add_parser("flush", help="deliver what waits")
+    flush.add_argument("--timeout", type=float, default=3600.0, help="give up after so many seconds (3600)")
+    export = commands.add_parser("export", help="write what waits or was refused as JSON lines")
+    export.add_argument("--all", action="store_true", help="with what was delivered")
+    args = parser.parse_args(argv)
+    stream = out or sys.stdout
+    try:
+        settings = read_settings()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    if args.command == "status":
+        return _status(settings, stream, as_json=args.json)
+    if args.command == "flush":
+        return _flush(settings, stream, args.timeout)
+    return _export(settings, stream, everything=args.all)
+
+
+def _journals(settings: Settings) -> Iterator[tuple[str, Journal]]:
+    """Every journal in the spool's folder, with the address of its server."""
+    for file in sorted(Path(settings.folder).glob("*/journal.db")):
+        journal = Journal(file.parent, settings.max_bytes)
+        uri = journal.fact("uri")
+        if uri:
+            yield uri, journal
+
+
+def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
+    troubled = False
+    for uri, journal in _journals(settings):
+        counts, aside = journal.counts(), journal.asides()
+        troubled = troubled or bool(aside)
+        said: dict[str, Any] = {
+            "server": uri,
+            "pending": counts.pending,
+            "delivered": counts.done,
+            "refused": [{"kind": one.record.kind.value, "of": one.record.stream, "why": one.problem} for one in aside],
+            "oldest": counts.oldest,
+            "bytes": journal.size(),
+        }
+        if as_json:
+            print(json.dumps(said), file=out)
+            continue
+        print(f"{uri}: {counts.pending} waiting, {counts.done} delivered, {len(aside)} refused", file=out)
+        for refused in said["refused"]:
+            print(f"  refused: {refused['kind']} of {refused['of']}: {refused['why']}", file=out)
+    return FAILED if troubled else OK
+
+
+def _flush(settings: Settings, out: TextIO, timeout: float) -> int:
+    from mlflow_spool.transport import MlflowServer  # Only this command needs an MLflow client.
+
+    left = 0
+    for uri, journal in _journals(settings):
+        before = journal.counts().pending
+        spool = Spool(uri, MlflowServer(uri), settings, system_clock())
+        waiting = spool.finish(timeout, patient=True)
+        left += waiting
+        if before:
+            print(f"{uri}: {before - waiting} of {before} records left the journal", file=out)
+    return FAILED if left else OK
+
+
+def _export(settings: Settings, out: TextIO, *, everything: bool) -> int:
+    states = ("pending", "aside", "done") if everything else ("pending", "aside")
+    for uri, journal in _journals(settings):
+        for state, record in journal.everything(states):
+            print(json.dumps({"server": uri, "state": state, **record.exported()}), file=out)
+    return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

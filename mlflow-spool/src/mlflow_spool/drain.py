@@ -1,0 +1,190 @@
+"""Bring what the journal holds to the server: in order per stream, in the background, at exit, or when asked."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_spool.breaker import Breaker
+from mlflow_spool.errors import Refused, TransportError
+from mlflow_spool.journal import Journal
+from mlflow_spool.locks import locked
+from mlflow_spool.records import ONCE, Answer, Call, Record
+from mlflow_spool.replay import Done, Later, Never, Outcome, Server, Waits, replay
+
+log = logging.getLogger("mlflow_spool")
+IDLE = 30.0  # seconds between two looks for what other processes left behind
+RETRY = 1.0  # seconds until what waits for something else than the server is tried again
+STUBBORN = 12  # attempts answered with 500 by a server that is well otherwise, before a record is set aside
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time as the spool reads it: `now` milliseconds since 1970 (UTC), `monotonic` seconds."""
+
+    now: Callable[[], int]
+    monotonic: Callable[[], float]
+
+
+class Drainer:
+    """Delivers the records of one journal to one server."""
+
+    def __init__(
+        self, journal: Journal, server: Server, breaker: Breaker, lock_file: Path, clock: Clock, *, settle: float
+    ) -> None:
+        self._journal = journal
+        self._server = server
+        self._breaker = breaker
+        self._lock_file = lock_file
+        self._clock = clock
+        self._settle = settle  # seconds after an attempt with unknown end
+
+    def now_or_never(self, record: Record, timeout: float) -> Done | None:
+        """Deliver a record just written down, for a caller who waits; None when it stays for the background.
+
+        timeout: seconds. Raises Refused when the server says no: the caller is told, so the record is forgotten.
+        """
+        with locked(self._lock_file, record.stream, wait=timeout) as ours:
+            if not ours or self._journal.is_behind(record.stream, record.seq):
+                return None
+            fresh = Record(**{**vars(record), "attempted_at": None})
+            outcome = replay(fresh, self._server, self._journal.name_of, timeout, told=False)
+            if isinstance(outcome, Never):
+                self._breaker.succeeded()
+                self._journal.settle([record])
+                raise Refused(outcome.answer.status, outcome.answer.body)
+            self._note(record, outcome)
+            return outcome if isinstance(outcome, Done) else None
+
+    def step(self, timeout: float) -> bool:
+        """One round over all streams, as far as the server goes along. True: something was delivered.
+
+        timeout: seconds a request.
+        """
+        if self._breaker.is_open and not self.probe(min(timeout, 5.0)):
+            return False
+        delivered = False
+        for stream in self._journal.pending_streams():
+            delivered = self._stream(stream, timeout) or delivered
+            if self._breaker.is_open:
+                break
+        return delivered
+
+    def has_pending(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._journal.pending_streams())
+
+    def probe(self, timeout: float) -> bool:
+        """Ask the server whether it is well, and tell the breaker. timeout: seconds."""
+        try:
+            answer = self._server.send(Call("GET", "/health"), timeout)
+        except TransportError:
+            self._breaker.failed()
+            return False
+        if answer.status >= 500:
+            self._breaker.failed(answer.retry_after)
+            return False
+        self._breaker.succeeded()
+        return True
+
+    def _stream(self, stream: str, timeout: float) -> bool:
+        delivered = False
+        with locked(self._lock_file, stream) as ours:
+            while ours:
+                records = self._journal.pending(stream)
+                for record in records:
+                    if not self._deliver(record, timeout):
+                        return delivered
+                    delivered = True
+                ours = bool(records)
+        return delivered
+
+    def _deliver(self, record: Record, timeout: float) -> bool:
+        """Whether the next record of its stream may go."""
+        now = self._clock.now()
+        if record.attempted_at is not None and now - record.attempted_at < self._settle * 1000 and record.kind in ONCE:
+            return False
+        if record.kind in ONCE:
+            self._journal.attempting([record], now)
+        outcome = replay(record, self._server, self._journal.name_of, timeout)
+        if isinstance(outcome, Waits):
+            return self._forsaken(record, outcome)
+        return self._note(record, outcome)
+
+    def _forsaken(self, record: Record, outcome: Waits) -> bool:
+        lost = [token for token in outcome.tokens if self._journal.is_aside(token)]
+        if lost:
+            self._aside(record, f"it needs {', '.join(lost)}, which was set aside")
+        return bool(lost)
+
+    def _note(self, record: Record, outcome: Outcome) -> bool:
+        if isinstance(outcome, Done):
+            self._breaker.succeeded()
+            self._journal.settle([record], outcome.learned)
+            return True
+        if isinstance(outcome, Never):
+            self._breaker.succeeded()
+            self._aside(record, _said(outcome.answer))
+            return True
+        if isinstance(outcome, Later):
+            if outcome.unwell:
+                self._breaker.failed(outcome.retry_after)
+            attempts = self._journal.failed(record, outcome.reason, maybe=outcome.maybe)
+            if not outcome.unwell and attempts >= STUBBORN:
+                self._aside(record, outcome.reason)
+                return True
+        return False
+
+    def _aside(self, record: Record, problem: str) -> None:
+        self._journal.set_aside(record, problem)
+        log.error("MLflow refused a spooled record for good (%s, %s): %s", record.kind.value, record.stream, problem)
+
+
+def _said(answer: Answer) -> str:
+    return f"{answer.status} {answer.body.get('error_code', '')}: {answer.body.get('message', '')}"
+
+
+class Background:
+    """A thread that drains while the process lives. It is started when there is something to do."""
+
+    def __init__(self, drainer: Drainer, breaker: Breaker, timeout: float) -> None:
+        self._drainer = drainer
+        self._breaker = breaker
+        self._timeout = timeout
+        self._work = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._guard = threading.Lock()
+
+    def wake(self) -> None:
+        """There is something to deliver."""
+        with self._guard:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="mlflow-spool", daemon=True)
+                self._thread.start()
+        self._work.set()
+
+    def stop(self) -> None:
+        """No new round begins; a request under way is not waited for."""
+        self._stop.set()
+        self._work.set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait in the calling thread."""
+        threading.Event().wait(seconds)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                busy = self._drainer.step(self._timeout)
+            except Exception:
+                log.exception("mlflow-spool could not look into its journal; it tries again")
+                busy = False
+            if busy:
+                continue
+            if self._breaker.is_open:
+                self._stop.wait(self._breaker.wait() + 0.01)
+            else:
+                self._work.wait(RETRY if self._drainer.has_pending() else IDLE)
+                self._work.clear()

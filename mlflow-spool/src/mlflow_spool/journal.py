@@ -1,0 +1,265 @@
+"""The journal: an SQLite file in which every write is durable before anything else happens to it.
+
+Any number of processes append to one journal (WAL, one writer at a time, fsync before `append` returns); a child of a
+fork opens it anew. A record is `pending`, then `done` or `aside` (the server refused it for good). What is known of
+local ids stands beside the records, so that processes share it.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlflow_spool.errors import SpoolFull
+from mlflow_spool.records import Call, Kind, Record
+
+SCHEMA_SQL = """
+CREATE TABLE IF NOT EXISTS records (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  key TEXT NOT NULL UNIQUE,
+  stream TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  method TEXT NOT NULL,
+  path TEXT NOT NULL,
+  body TEXT NOT NULL,
+  made_at INTEGER NOT NULL,
+  state TEXT NOT NULL DEFAULT 'pending',
+  attempted_at INTEGER,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  problem TEXT
+);
+CREATE INDEX IF NOT EXISTS pending ON records (stream, seq) WHERE state = 'pending';
+CREATE INDEX IF NOT EXISTS streams ON records (stream, seq);
+CREATE TABLE IF NOT EXISTS names (token TEXT PRIMARY KEY, name TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS tokens ON names (name);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+COLUMNS = "key, stream, kind, method, path, body, made_at, seq, attempted_at, attempts"
+BUSY_TIMEOUT = 10.0  # seconds to wait for another process that writes
+#: Connections that a fork left in this process: closing them would disturb the parent's.
+_inherited: list[sqlite3.Connection] = []
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A record that the server refused for good, and what it said."""
+
+    record: Record
+    problem: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many records there are in each state, and since when the oldest waits (milliseconds since 1970, UTC)."""
+
+    pending: int
+    done: int
+    aside: int
+    oldest: int | None
+
+
+class Journal:
+    """The journal of one server in `folder`. Every method is safe to call from any thread.
+
+    max_bytes: how large the file may become; `append` raises SpoolFull beyond, and when the disk is full.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._path = folder / "journal.db"
+        self._max_bytes = max_bytes
+        self._lock = threading.RLock()
+        self._pid = -1
+        self._writer: sqlite3.Connection
+        self._settler: sqlite3.Connection
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._open()
+
+    def append(self, record: Record, *, attempted: bool = False) -> Record:
+        """Write `record` down; on return it is durable. Its `seq` is set in what is returned.
+
+        attempted: it is about to be sent, so whoever finds it pending must look first whether that has happened.
+        Raises SpoolFull.
+        """
+        at = record.made_at if attempted else None
+        body = json.dumps(record.call.body, separators=(",", ":"))
+        if self.size() + len(body) > self._max_bytes:
+            raise SpoolFull(f"the journal {self._path} has reached MLFLOW_SPOOL_MAX_BYTES ({self._max_bytes})")
+        values = (record.key, record.stream, record.kind.value, record.call.method, record.call.path, body)
+        try:
+            with self._transaction() as cursor:
+                cursor.execute(
+                    "INSERT INTO records (key, stream, kind, method, path, body, made_at, attempted_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*values, record.made_at, at),
+                )
+                return replace(record, seq=cursor.lastrowid or 0, attempted_at=at)
+        except sqlite3.OperationalError as error:
+            raise SpoolFull(f"the journal {self._path} could not be written: {error}") from error
+
+    def pending(self, stream: str, limit: int = 200) -> list[Record]:
+        """The oldest records of `stream` that wait, in order."""
+        return self._records("state = 'pending' AND stream = ? ORDER BY seq LIMIT ?", (stream, limit))
+
+    def pending_streams(self) -> list[str]:
+        """The streams in which records wait, the one that has waited longest first."""
+        rows = self._read("SELECT stream FROM records WHERE state = 'pending' GROUP BY stream ORDER BY min(seq)")
+        return [row[0] for row in rows]
+
+    def is_behind(self, stream: str, seq: int) -> bool:
+        """Whether a record of `stream` before `seq` still waits."""
+        sql = "SELECT 1 FROM records WHERE state = 'pending' AND stream = ? AND seq < ? LIMIT 1"
+        return bool(self._read(sql, (stream, seq)))
+
+    def history(self, stream: str) -> list[Record]:
+        """Every record of `stream` that was not set aside, in order: what this machine knows of it."""
+        return self._records("state != 'aside' AND stream = ? ORDER BY seq", (stream,))
+
+    def everything(self, states: Sequence[str] = ("pending", "aside"), page: int = 500) -> Iterator[tuple[str, Record]]:
+        """Records in those states with their state, in order, a page at a time."""
+        marks, seq = ", ".join("?" * len(states)), 0
+        while True:
+            sql = f"SELECT state, {COLUMNS} FROM records WHERE state IN ({marks}) AND seq > ? ORDER BY seq LIMIT ?"
+            rows = self._read(sql, (*states, seq, page))
+            if not rows:
+                return
+            yield from ((row[0], _record(row[1:])) for row in rows)
+            seq = rows[-1][8]
+
+    def attempting(self, records: Iterable[Record], now: int) -> None:
+        """Note, durably, that requests leave whose ends we may never know. now: milliseconds since 1970."""
+        with self._transaction() as cursor:
+            cursor.executemany("UPDATE records SET attempted_at = ? WHERE key = ?", [(now, one.key) for one in records])
+
+    def settle(self, records: Iterable[Record], learned: Iterable[tuple[str, str]] = ()) -> None:
+        """The server has them. Without fsync: if the power fails now they are sent again, which changes nothing."""
+        with self._transaction(durable=False) as cursor:
+            cursor.executemany(
+                "UPDATE records SET state = 'done' WHERE key = ? AND state = 'pending'", [(one.key,) for one in records]
+            )
+            cursor.executemany("INSERT OR IGNORE INTO names (token, name) VALUES (?, ?)", list(learned))
+
+    def failed(self, record: Record, reason: str, *, maybe: bool) -> int:
+        """An attempt came to nothing; returns how many that makes."""
+        forget = "" if maybe else ", attempted_at = NULL"
+        with self._transaction(durable=False) as cursor:
+            sql = f"UPDATE records SET attempts = attempts + 1, problem = ?{forget} WHERE key = ?"
+            cursor.execute(sql, (reason, record.key))
+            row = cursor.execute("SELECT attempts FROM records WHERE key = ?", (record.key,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def set_aside(self, record: Record, problem: str) -> None:
+        """The server will never take it: the records after it go on."""
+        with self._transaction() as cursor:
+            cursor.execute("UPDATE records SET state = 'aside', problem = ? WHERE key = ?", (problem, record.key))
+
+    def asides(self) -> list[Aside]:
+        """What was set aside, oldest first."""
+        rows = self._read(f"SELECT problem, {COLUMNS} FROM records WHERE state = 'aside' ORDER BY seq")
+        return [Aside(_record(row[1:]), row[0] or "") for row in rows]
+
+    def is_aside(self, token: str) -> bool:
+        """Whether the record that would have created `token` was set aside."""
+        key = token.rpartition("spool-")[2]
+        return bool(self._read("SELECT 1 FROM records WHERE key = ? AND state = 'aside'", (key,)))
+
+    def name_of(self, token: str) -> str | None:
+        """The real name of a local id, once it has one."""
+        rows = self._read("SELECT name FROM names WHERE token = ?", (token,))
+        return rows[0][0] if rows else None
+
+    def token_of(self, name: str) -> str | None:
+        """The local id that became `name`."""
+        rows = self._read("SELECT token FROM names WHERE name = ? AND token NOT LIKE '%:%'", (name,))
+        return rows[0][0] if rows else None
+
+    def learn(self, names: Iterable[tuple[str, str]]) -> None:
+        """Remember real names of local ids that were found out in another way than by delivery."""
+        self.settle((), names)
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep a fact that the server told (an experiment's id by its name), for when it is away."""
+        with self._transaction(durable=False) as cursor:
+            cursor.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
+
+    def fact(self, name: str) -> str | None:
+        """What `remember` kept."""
+        rows = self._read("SELECT value FROM facts WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    def counts(self) -> Counts:
+        """How many records there are, by state."""
+        by_state = dict(self._read("SELECT state, count(*) FROM records GROUP BY state"))
+        oldest = self._read("SELECT min(made_at) FROM records WHERE state = 'pending'")[0][0]
+        return Counts(by_state.get("pending", 0), by_state.get("done", 0), by_state.get("aside", 0), oldest)
+
+    def size(self) -> int:
+        """Bytes of the journal on disk, with what is not yet in its main file."""
+        return sum(path.stat().st_size for path in (self._path, Path(f"{self._path}-wal")) if path.exists())
+
+    def close(self) -> None:
+        """End this process' use of the journal; nothing is lost without it."""
+        with self._lock:
+            if self._pid == os.getpid():
+                self._writer.close()
+                self._settler.close()
+                self._pid = -1
+
+    def _open(self) -> None:
+        if self._pid > 0:
+            _inherited.extend((self._writer, self._settler))
+        self._lock = threading.RLock()  # A fork may have copied the old one while another thread held it.
+        self._writer = self._connect("FULL")
+        self._settler = self._connect("NORMAL")
+        self._pid = os.getpid()
+        self._writer.executescript(SCHEMA_SQL)
+
+    def _connect(self, synchronous: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        return connection
+
+    @contextmanager
+    def _transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Cursor]:
+        if self._pid != os.getpid():
+            self._open()
+        with self._lock:
+            cursor = (self._writer if durable else self._settler).cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                if cursor.connection.in_transaction:
+                    cursor.execute("ROLLBACK")
+                raise
+
+    def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple]:  # type: ignore[type-arg]
+        if self._pid != os.getpid():
+            self._open()
+        with self._lock:
+            return self._settler.execute(sql, values).fetchall()
+
+    def _records(self, where: str, values: Sequence[object]) -> list[Record]:
+        return [_record(row) for row in self._read(f"SELECT {COLUMNS} FROM records WHERE {where}", values)]
+
+
+def _record(row: Sequence[object]) -> Record:
+    key, stream, kind, method, path, body, made_at, seq, attempted_at, attempts = row
+    call = Call(str(method), str(path), json.loads(str(body)))
+    return Record(
+        str(key),
+        str(stream),
+        Kind(kind),
+        call,
+        int(str(made_at)),
+        int(str(seq)),
+        None if attempted_at is None else int(str(attempted_at)),
+        int(str(attempts)),
+    )

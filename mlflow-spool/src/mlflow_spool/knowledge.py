@@ -1,0 +1,160 @@
+"""What the journal knows: reads answered from it, in the shapes of MLflow's REST API."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from mlflow_spool.answers import logged_model_of, measurements, run_of, version_of
+from mlflow_spool.errors import Refused
+from mlflow_spool.journal import Journal
+from mlflow_spool.records import API, KEY_TAG, LOCAL_VERSIONS, Call, Kind, Record, references
+
+Ask = Callable[[Call], dict[str, Any]]
+
+
+class Knowledge:
+    """Answers reads from one journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def answer(self, call: Call, *, waiting_only: bool) -> dict[str, Any] | None:
+        """The answer to a read, None when the journal does not have it.
+
+        Raises Refused for an experiment's name that is not known: for training code that is the answer to go on with.
+        waiting_only: answer only what the server cannot know yet, since records of it still wait here.
+        """
+        if call.method != "GET" or not call.path.startswith(API + "/"):
+            return None
+        rest = call.path[len(API) + 1 :].partition("?")[0]
+        if rest in {"runs/get", "metrics/get-history"}:
+            return self._of_run(rest, call.body, waiting_only)
+        if rest.startswith("logged-models/") and rest.count("/") == 1:
+            history = self._history("logged-model", rest.partition("/")[2], waiting_only)
+            model = logged_model_of(history)
+            return {"model": self._named(model)} if model else None
+        if rest == "model-versions/get":
+            return self._version(call.body)
+        if rest == "experiments/get":
+            return self._experiment(str(call.body.get("experiment_id")), waiting_only)
+        if rest == "experiments/get-by-name" and not waiting_only:
+            return self._experiment_by_name(str(call.body.get("experiment_name")))
+        return None
+
+    def notice(self, call: Call, body: dict[str, Any]) -> None:
+        """Keep what the server told, for when it is away."""
+        experiment = body.get("experiment")
+        if experiment and call.path.startswith(f"{API}/experiments/get"):
+            told = json.dumps(experiment)
+            for name in (f"experiment:{experiment.get('experiment_id')}", f"experiment-name:{experiment.get('name')}"):
+                if self._journal.fact(name) != told:
+                    self._journal.remember(name, told)
+
+    def queued(self, record: Record) -> None:
+        """Keep what a creation that waits will make, for other processes that ask for it by name."""
+        if record.kind is Kind.EXPERIMENT:
+            name = record.call.body.get("name", "")
+            self._journal.remember(f"experiment-name:{name}", json.dumps(_experiment_of(record)))
+
+    def find_elsewhere(self, call: Call, ask: Ask) -> str | None:
+        """Look on the server for the runs that other machines' journals made under the local ids in `call`.
+
+        Returns the real id of the last, and remembers all; None when one of them is not there.
+        """
+        found = None
+        for token in references(call):
+            if self._journal.name_of(token) is None:
+                found = self._find_run(token, ask)
+                if found is None:
+                    return None
+        return found
+
+    def _find_run(self, token: str, ask: Ask) -> str | None:
+        everywhere = [
+            one["experiment_id"]
+            for one in ask(Call("POST", f"{API}/experiments/search", {"view_type": "ALL", "max_results": 1000})).get(
+                "experiments", []
+            )
+        ]
+        by_key = f"tags.`{KEY_TAG}` = '{token.rpartition('-')[2]}'"
+        query = {"experiment_ids": everywhere, "filter": by_key, "run_view_type": "ALL", "max_results": 1}
+        runs = ask(Call("POST", f"{API}/runs/search", query)).get("runs", [])
+        if not runs:
+            return None
+        info = runs[0]["info"]
+        self._journal.learn([(token, info["run_id"]), ("root:" + token, info.get("artifact_uri", ""))])
+        return str(info["run_id"])
+
+    def is_waiting_version(self, name: str, version: str) -> bool:
+        """Whether `version` is a local number that has not become a real one."""
+        return self._version({"name": name, "version": version}) is not None
+
+    def _history(self, noun: str, name: str, waiting_only: bool) -> list[Record]:
+        stream = f"{noun}:{self._journal.token_of(name) or name}"
+        if waiting_only and not self._journal.pending(stream, 1):
+            return []
+        return self._journal.history(stream)
+
+    def _of_run(self, rest: str, query: dict[str, Any], waiting_only: bool) -> dict[str, Any] | None:
+        history = self._history("run", str(query.get("run_id")), waiting_only)
+        run = run_of(history)
+        if run is None:
+            return None
+        if rest == "runs/get":
+            return {"run": self._named(run)}
+        return {"metrics": measurements(history, str(query.get("metric_key")))}
+
+    def _named(self, entity: dict[str, Any]) -> dict[str, Any]:
+        """With the real id and artifact root, when they are known already."""
+        info = entity["info"]
+        for field in ("run_id", "run_uuid", "model_id"):
+            if field in info:
+                token = info[field]
+                info[field] = self._journal.name_of(token) or token
+                info["artifact_uri"] = self._journal.name_of("root:" + token) or info["artifact_uri"]
+        return entity
+
+    def _version(self, query: dict[str, Any]) -> dict[str, Any] | None:
+        number = str(query.get("version", ""))
+        if not number.isdigit() or int(number) < LOCAL_VERSIONS or self._journal.name_of(f"version:{number}"):
+            return None
+        for record in self._journal.history(f"model:{query.get('name')}"):
+            if record.kind is Kind.VERSION and version_of(record)["version"] == number:
+                return {"model_version": version_of(record)}
+        return None
+
+    def _experiment(self, experiment_id: str, waiting_only: bool) -> dict[str, Any] | None:
+        for record in self._history("experiment", experiment_id, waiting_only):
+            if record.kind is Kind.EXPERIMENT:
+                return {"experiment": _experiment_of(record)}
+        if waiting_only:
+            return None
+        told = self._journal.fact(f"experiment:{experiment_id}")
+        if told is not None:
+            return {"experiment": json.loads(told)}
+        # An experiment id comes from an operator's setting. It is believed, since training must not stop over it.
+        return {"experiment": {"experiment_id": experiment_id, "name": experiment_id, "lifecycle_stage": "active"}}
+
+    def _experiment_by_name(self, name: str) -> dict[str, Any]:
+        told = self._journal.fact(f"experiment-name:{name}")
+        if told is not None:
+            experiment = json.loads(told)
+            token = experiment["experiment_id"]
+            return {"experiment": {**experiment, "experiment_id": self._journal.name_of(token) or token}}
+        # Training code asks, and creates what is not there: so it goes on, and when the creation is delivered
+        # an experiment that was there all the time is taken.
+        missing = f"no experiment {name!r} is known while MLflow is away"
+        raise Refused(404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": missing})
+
+
+def _experiment_of(record: Record) -> dict[str, Any]:
+    body = record.call.body
+    return {
+        "experiment_id": record.token,
+        "name": body.get("name", ""),
+        "artifact_location": body.get("artifact_location", ""),
+        "lifecycle_stage": "active",
+        "creation_time": record.made_at,
+        "last_update_time": record.made_at,
+        "tags": body.get("tags", []),
+    }

@@ -1,0 +1,71 @@
+"""Who delivers a stream: one thread of one process at a time, whatever dies.
+
+A byte of a file is locked for each stream. The kernel frees such a lock when its process ends, and a child of a fork
+does not inherit it. It knows no threads, so threads of one process agree by a set.
+"""
+
+import fcntl
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class _File:
+    """One lock file of this process. It is never closed: closing any descriptor of it would free all its locks."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.taken: set[int] = set()
+        self.changed = threading.Condition()
+
+
+_files: dict[tuple[int, str], _File] = {}
+_guard = threading.Lock()
+
+
+def _renew_guard() -> None:
+    global _guard
+    _guard = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_guard)
+
+
+def _file(path: Path) -> _File:
+    with _guard:
+        key = (os.getpid(), str(path.resolve()))
+        if key not in _files:
+            _files[key] = _File(path)
+        return _files[key]
+
+
+@contextmanager
+def locked(path: Path, stream: str, wait: float = 0.0) -> Iterator[bool]:
+    """Hold `stream`, if nobody else does: yields whether we do.
+
+    wait: seconds to wait for another thread of this process; for another process there is no waiting.
+    """
+    file, byte = _file(path), zlib.crc32(stream.encode())
+    with file.changed:
+        if not file.changed.wait_for(lambda: byte not in file.taken, wait):
+            yield False
+            return
+        file.taken.add(byte)
+    try:
+        yield _try(file, byte)
+    finally:
+        with file.changed:
+            fcntl.lockf(file.descriptor, fcntl.LOCK_UN, 1, byte)
+            file.taken.discard(byte)
+            file.changed.notify_all()
+
+
+def _try(file: _File, byte: int) -> bool:
+    try:
+        fcntl.lockf(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+    except OSError:
+        return False
+    return True

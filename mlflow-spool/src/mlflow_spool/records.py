@@ -1,0 +1,251 @@
+"""What is written down: one call of MLflow's REST API a record, with what replaying it must know. Pure.
+
+A record is the request itself, so that any program that can send HTTP can deliver it. What it names by a local id
+(`spool-<32 hex>`, made while the server was away) is put right when it is sent: see `replay`.
+"""
+
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+from urllib.parse import unquote
+
+API = "/api/2.0/mlflow"
+#: The tag by which a run, a logged model or a model version that was created twice would be recognised.
+KEY_TAG = "mlflow_spool.run_key"
+SCHEMA = 1
+#: Ids that a spool made up. Those of logged models begin like MLflow's, since `models:/m-...` is told by that.
+TOKEN = re.compile(r"(?:m-)?spool-[0-9a-f]{32}")
+#: Where the artifacts of a run with a local id seem to be.
+ROOT = re.compile(r"spool-artifacts:/((?:m-)?spool-[0-9a-f]{32})")
+#: Versions of registered models above this are local; a real one would need two thousand million registrations.
+LOCAL_VERSIONS = 2_000_000_000
+
+
+class Kind(Enum):
+    """How a call is replayed; the value is what `status` and `export` show."""
+
+    RUN = "create run"
+    EXPERIMENT = "create experiment"
+    LOGGED_MODEL = "create logged model"
+    REGISTERED_MODEL = "create registered model"
+    VERSION = "create model version"
+    OUTPUTS = "log outputs"
+    MODEL_PARAMS = "log model params"
+    DELETE = "delete"  # gone already is as good as done
+    LOG = "log"  # may be joined with its neighbours into one runs/log-batch
+    WRITE = "write"  # sending it twice changes nothing
+    ARTIFACT = "artifact"  # a file, by its path in the spool
+
+
+#: Kinds that would do harm if they were sent again after an attempt whose end is unknown.
+ONCE = frozenset(
+    {Kind.RUN, Kind.EXPERIMENT, Kind.LOGGED_MODEL, Kind.REGISTERED_MODEL, Kind.VERSION, Kind.OUTPUTS, Kind.MODEL_PARAMS}
+    | {Kind.DELETE}
+)
+CREATES = frozenset({Kind.RUN, Kind.EXPERIMENT, Kind.LOGGED_MODEL, Kind.VERSION})
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request: an HTTP method, a path below the server's root, a JSON object (the query of a GET)."""
+
+    method: str
+    path: str
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the HTTP status, the JSON object, seconds that Retry-After asked for."""
+
+    status: int
+    body: dict[str, Any]
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A write on its durable way to MLflow. Records of one `stream` (a run, an experiment, a model) keep their order."""
+
+    key: str  # 32 hex digits, unique
+    stream: str
+    kind: Kind
+    call: Call
+    made_at: int  # milliseconds since 1970, UTC
+    seq: int = 0  # the journal's order; 0 before it is written down
+    attempted_at: int | None = None  # when a request left whose end we do not know, milliseconds since 1970
+    attempts: int = 0
+
+    @property
+    def token(self) -> str:
+        """The local id of what this record creates."""
+        return f"m-spool-{self.key}" if self.kind is Kind.LOGGED_MODEL else f"spool-{self.key}"
+
+    def exported(self) -> dict[str, Any]:
+        """As a JSON object; `imported` reads it back, in any program and on any machine."""
+        return {
+            "schema": SCHEMA,
+            "key": self.key,
+            "seq": self.seq,
+            "stream": self.stream,
+            "kind": self.kind.value,
+            "method": self.call.method,
+            "path": self.call.path,
+            "body": self.call.body,
+            "made_at": self.made_at,
+            "attempted_at": self.attempted_at,
+        }
+
+
+def imported(value: Mapping[str, Any]) -> Record:
+    """What `Record.exported` wrote. Raises ValueError when it is of another schema or lacks something."""
+    if value.get("schema") != SCHEMA:
+        raise ValueError(f"not a record of schema {SCHEMA}: {value.get('schema')!r}")
+    try:
+        call = Call(value["method"], value["path"], dict(value["body"]))
+        kind = Kind(value["kind"])
+        once = value.get("attempted_at")
+        return Record(value["key"], value["stream"], kind, call, int(value["made_at"]), int(value["seq"]), once)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a record: {error}") from None
+
+
+def new_key() -> str:
+    """32 random hex digits."""
+    return uuid.uuid4().hex
+
+
+# Paths below /api/2.0/mlflow, the kind of the call, and the field whose value names the stream.
+_BODY_WRITES: dict[tuple[str, str], tuple[Kind, str, str]] = {
+    ("POST", "experiments/create"): (Kind.EXPERIMENT, "", "experiment"),
+    ("POST", "experiments/update"): (Kind.WRITE, "experiment_id", "experiment"),
+    ("POST", "experiments/delete"): (Kind.DELETE, "experiment_id", "experiment"),
+    ("POST", "experiments/restore"): (Kind.WRITE, "experiment_id", "experiment"),
+    ("POST", "experiments/set-experiment-tag"): (Kind.WRITE, "experiment_id", "experiment"),
+    ("POST", "experiments/delete-experiment-tag"): (Kind.DELETE, "experiment_id", "experiment"),
+    ("POST", "runs/create"): (Kind.RUN, "", "run"),
+    ("POST", "runs/update"): (Kind.WRITE, "run_id", "run"),
+    ("POST", "runs/delete"): (Kind.DELETE, "run_id", "run"),
+    ("POST", "runs/restore"): (Kind.WRITE, "run_id", "run"),
+    ("POST", "runs/log-metric"): (Kind.LOG, "run_id", "run"),
+    ("POST", "runs/log-parameter"): (Kind.LOG, "run_id", "run"),
+    ("POST", "runs/set-tag"): (Kind.LOG, "run_id", "run"),
+    ("POST", "runs/log-batch"): (Kind.LOG, "run_id", "run"),
+    ("POST", "runs/delete-tag"): (Kind.DELETE, "run_id", "run"),
+    ("POST", "runs/log-model"): (Kind.WRITE, "run_id", "run"),
+    ("POST", "runs/log-inputs"): (Kind.WRITE, "run_id", "run"),
+    ("POST", "runs/outputs"): (Kind.OUTPUTS, "run_id", "run"),
+    ("POST", "logged-models"): (Kind.LOGGED_MODEL, "", "logged-model"),
+    ("POST", "registered-models/create"): (Kind.REGISTERED_MODEL, "name", "model"),
+    ("PATCH", "registered-models/update"): (Kind.WRITE, "name", "model"),
+    ("DELETE", "registered-models/delete"): (Kind.DELETE, "name", "model"),
+    ("POST", "registered-models/set-tag"): (Kind.WRITE, "name", "model"),
+    ("DELETE", "registered-models/delete-tag"): (Kind.DELETE, "name", "model"),
+    ("POST", "registered-models/alias"): (Kind.WRITE, "name", "model"),
+    ("DELETE", "registered-models/alias"): (Kind.DELETE, "name", "model"),
+    ("POST", "model-versions/create"): (Kind.VERSION, "name", "model"),
+    ("PATCH", "model-versions/update"): (Kind.WRITE, "name", "model"),
+    ("POST", "model-versions/transition-stage"): (Kind.WRITE, "name", "model"),
+    ("DELETE", "model-versions/delete"): (Kind.DELETE, "name", "model"),
+    ("POST", "model-versions/set-tag"): (Kind.WRITE, "name", "model"),
+    ("DELETE", "model-versions/delete-tag"): (Kind.DELETE, "name", "model"),
+}
+# The same for paths that carry the id of a logged model.
+_MODEL_WRITES: dict[tuple[str, str], Kind] = {
+    ("PATCH", ""): Kind.WRITE,
+    ("DELETE", ""): Kind.DELETE,
+    ("PATCH", "tags"): Kind.WRITE,
+    ("DELETE", "tags"): Kind.DELETE,
+    ("POST", "params"): Kind.MODEL_PARAMS,
+}
+
+
+def draft(call: Call, made_at: int, key: str | None = None) -> Record | None:
+    """The record of `call`, or None when the call is no write that the spool keeps (a read, a trace, an admin's work).
+
+    made_at: milliseconds since 1970, UTC. Creations get the key as a tag.
+    """
+    key = key or new_key()
+    if not call.path.startswith(API + "/"):
+        return None
+    rest = call.path[len(API) + 1 :]
+    known = _BODY_WRITES.get((call.method, rest))
+    if known is not None:
+        kind, name, noun = known
+        subject = str(call.body.get(name, "")) if name else f"spool-{key}"
+        if kind is Kind.LOGGED_MODEL:
+            subject = f"m-{subject}"
+        if noun in {"run", "experiment", "logged-model"} and not subject:
+            return None
+        return Record(key, f"{noun}:{subject}", kind, _tagged(call, kind, key), made_at)
+    parts = rest.split("?")[0].split("/")
+    if parts[0] == "logged-models" and len(parts) in {2, 3, 4}:
+        kind_of = _MODEL_WRITES.get((call.method, parts[2] if len(parts) > 2 else ""))
+        if kind_of is not None:
+            return Record(key, f"logged-model:{unquote(parts[1])}", kind_of, call, made_at)
+    return None
+
+
+def _tagged(call: Call, kind: Kind, key: str) -> Call:
+    if kind not in CREATES:
+        return call
+    tags = [*call.body.get("tags", []), {"key": KEY_TAG, "value": key}]
+    return replace(call, body={**call.body, "tags": tags})
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield name
+            yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+
+
+def references(call: Call) -> set[str]:
+    """The local ids that a call names: it can be sent once each of them is known by its real name."""
+    found = {token for text in strings([call.path, call.body]) for token in TOKEN.findall(text)}
+    version = str(call.body.get("version", ""))
+    if version.isdigit() and int(version) >= LOCAL_VERSIONS:
+        found.add(f"version:{version}")
+    return found
+
+
+def translated(call: Call, resolve: Callable[[str], str | None]) -> Call:
+    """`call` with every local id replaced by what `resolve` knows of it; unknown ones stay.
+
+    resolve takes a token, `root:<token>` (the artifact root of a run or logged model) or `version:<number>`.
+    """
+
+    def text(value: str) -> str:
+        if "spool-" not in value:
+            return value
+        rooted = ROOT.sub(lambda found: resolve("root:" + found[1]) or found[0], value)
+        return TOKEN.sub(lambda found: resolve(found[0]) or found[0], rooted)
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, str):
+            return text(value)
+        if isinstance(value, dict):
+            return {name: walk(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [walk(item) for item in value]
+        return value
+
+    body: dict[str, Any] = walk(call.body)
+    version = str(body.get("version", ""))
+    if version.isdigit() and int(version) >= LOCAL_VERSIONS:
+        body["version"] = resolve(f"version:{version}") or version
+    return Call(call.method, text(call.path), body)
+
+
+def local_version(key: str) -> int:
+    """The number a model version goes by until it has a real one."""
+    return LOCAL_VERSIONS + int(key[:6], 16)

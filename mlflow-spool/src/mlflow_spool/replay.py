@@ -1,0 +1,211 @@
+"""Deliver one record: what to send, and what its answer means. No journal, no clock, no MLflow client.
+
+Creations carry a key as a tag. After an attempt whose end is unknown the server is searched for the key first, so that
+nothing is created twice. (MLflow gives no idempotency keys: it drops a run id that a client chose, and its own client's
+retries create duplicates.)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mlflow_spool.errors import NoAnswer, NotSent
+from mlflow_spool.records import API, KEY_TAG, ONCE, Answer, Call, Kind, Record, local_version, references, translated
+
+#: Answers of a server, or of a proxy before it, that is not well. 500 is not among them: it can be the record's fault.
+UNWELL = frozenset({408, 425, 429, 502, 503, 504})
+#: Answers that a person must mend; nothing is lost meanwhile.
+CREDENTIALS = frozenset({401, 403, 407})
+GONE = "RESOURCE_DOES_NOT_EXIST"
+EXISTS = "RESOURCE_ALREADY_EXISTS"
+
+
+class Server(Protocol):
+    """MLflow, over any HTTP client."""
+
+    def send(self, call: Call, timeout: float) -> Answer:
+        """One request, never repeated. Raises NotSent or NoAnswer; every HTTP answer is returned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Done:
+    """The server has it. `learned` are the real names of local ids."""
+
+    body: dict[str, Any]
+    learned: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Later:
+    """Not now. `unwell`: the server is to blame, so that others need not try. `maybe`: it may have happened."""
+
+    reason: str
+    unwell: bool
+    maybe: bool = False
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Waits:
+    """It names something by a local id that has not been created yet."""
+
+    tokens: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Never:
+    """The server answered no, and would answer so again."""
+
+    answer: Answer
+
+
+Outcome = Done | Later | Waits | Never
+Resolve = Callable[[str], str | None]
+
+
+def replay(record: Record, server: Server, resolve: Resolve, timeout: float, *, told: bool = True) -> Outcome:
+    """Send `record` once. A record that was attempted before is looked for first.
+
+    timeout: seconds a request. told: its caller has gone on, as if it were done; so what exists already, or is gone
+    already, is as good as done. Otherwise the caller hears of it.
+    """
+    missing = {token for token in references(record.call) if resolve(token) is None} - {record.token}
+    if missing:
+        return Waits(frozenset(missing))
+    call = translated(record.call, resolve)
+    maybe = record.attempted_at is not None
+    try:
+        if maybe and record.kind in ONCE:
+            found = _look(record, call, server, timeout)
+            if isinstance(found, Done):
+                return found
+            call = found
+        answer = server.send(call, timeout)
+        return _judge(record, call, answer, server, timeout, told=told or maybe)
+    except NotSent as error:
+        return Later(str(error), unwell=True, maybe=maybe)
+    except NoAnswer as error:
+        return Later(str(error), unwell=True, maybe=True)
+    except _Unreadable as error:
+        return _later(error.answer, maybe=maybe)
+
+
+class _Unreadable(Exception):
+    """The server could not say whether it has something already."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+def _judge(record: Record, call: Call, answer: Answer, server: Server, timeout: float, *, told: bool) -> Outcome:
+    if answer.status < 300:
+        return Done(answer.body, _learned(record, answer.body))
+    if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
+        return _later(answer, maybe=answer.status >= 500)
+    code = answer.body.get("error_code")
+    if code == EXISTS and record.kind is Kind.EXPERIMENT:
+        found = _experiment(call, server, timeout)
+        if found is not None and (told or _has_key(found, record.key)):
+            return Done({"experiment_id": found["experiment_id"]}, ((record.token, str(found["experiment_id"])),))
+    if code == EXISTS and record.kind is Kind.REGISTERED_MODEL and told:
+        return Done({"registered_model": {"name": call.body.get("name")}})
+    if code == GONE and record.kind is Kind.DELETE and told:
+        return Done({})
+    return Never(answer)
+
+
+def _later(answer: Answer, *, maybe: bool) -> Later:
+    said = answer.body.get("message") or answer.body.get("error_code") or ""
+    return Later(f"{answer.status} {said}".strip(), answer.status != 500, maybe, answer.retry_after)
+
+
+def _learned(record: Record, body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The real names in the answer to a creation."""
+    token = record.token
+    if record.kind is Kind.RUN:
+        info = body["run"]["info"]
+        return ((token, info["run_id"]), ("root:" + token, info.get("artifact_uri", "")))
+    if record.kind is Kind.EXPERIMENT:
+        return ((token, str(body["experiment_id"])),)
+    if record.kind is Kind.LOGGED_MODEL:
+        info = body["model"]["info"]
+        return ((token, info["model_id"]), ("root:" + token, info.get("artifact_uri", "")))
+    if record.kind is Kind.VERSION:
+        return ((f"version:{local_version(record.key)}", str(body["model_version"]["version"])),)
+    return ()
+
+
+def _ask(server: Server, call: Call, timeout: float) -> dict[str, Any] | None:
+    """The answer to a read; None when there is no such thing. Raises _Unreadable."""
+    answer = server.send(call, timeout)
+    if answer.status < 300:
+        return answer.body
+    if answer.body.get("error_code") == GONE:
+        return None
+    raise _Unreadable(answer)
+
+
+def _look(record: Record, call: Call, server: Server, timeout: float) -> Done | Call:
+    """What an attempt with unknown end has left: Done, or the call for what is still missing."""
+    if record.kind is Kind.OUTPUTS:
+        return _without_outputs(call, server, timeout)
+    if record.kind is Kind.MODEL_PARAMS:
+        return _without_params(call, server, timeout)
+    search = _search(record, call)
+    if search is None:
+        return call
+    found = (_ask(server, search, timeout) or {}).get(_PLURAL[record.kind], [])
+    if not found:
+        return call
+    body = {_SINGULAR[record.kind]: found[0]}
+    return Done(body, _learned(record, body))
+
+
+_PLURAL = {Kind.RUN: "runs", Kind.LOGGED_MODEL: "models", Kind.VERSION: "model_versions"}
+_SINGULAR = {Kind.RUN: "run", Kind.LOGGED_MODEL: "model", Kind.VERSION: "model_version"}
+
+
+def _search(record: Record, call: Call) -> Call | None:
+    by_key = f"tags.`{KEY_TAG}` = '{record.key}'"
+    where = [str(call.body.get("experiment_id", "0"))]
+    if record.kind is Kind.RUN:
+        order = ["attributes.start_time ASC"]
+        query = {"experiment_ids": where, "filter": by_key, "run_view_type": "ALL", "max_results": 2, "order_by": order}
+        return Call("POST", f"{API}/runs/search", query)
+    if record.kind is Kind.LOGGED_MODEL:
+        return Call(
+            "POST", f"{API}/logged-models/search", {"experiment_ids": where, "filter": by_key, "max_results": 2}
+        )
+    if record.kind is Kind.VERSION:
+        return Call("GET", f"{API}/model-versions/search", {"filter": by_key, "max_results": 2})
+    return None
+
+
+def _experiment(call: Call, server: Server, timeout: float) -> dict[str, Any] | None:
+    read = Call("GET", f"{API}/experiments/get-by-name", {"experiment_name": call.body.get("name")})
+    found: dict[str, Any] | None = (_ask(server, read, timeout) or {}).get("experiment")
+    return found
+
+
+def _has_key(found: dict[str, Any], key: str) -> bool:
+    return any(tag.get("key") == KEY_TAG and tag.get("value") == key for tag in found.get("tags", []))
+
+
+def _without_outputs(call: Call, server: Server, timeout: float) -> Done | Call:
+    """MLflow refuses an output that a run has already, with all the others of that request."""
+    run = _ask(server, Call("GET", f"{API}/runs/get", {"run_id": call.body.get("run_id")}), timeout) or {}
+    there = {model.get("model_id") for model in run.get("run", {}).get("outputs", {}).get("model_outputs", [])}
+    return _missing(call, "models", lambda model: model.get("model_id") in there)
+
+
+def _without_params(call: Call, server: Server, timeout: float) -> Done | Call:
+    model = _ask(server, Call("GET", call.path.removesuffix("/params")), timeout) or {}
+    there = {param.get("key") for param in model.get("model", {}).get("data", {}).get("params", [])}
+    return _missing(call, "params", lambda param: param.get("key") in there)
+
+
+def _missing(call: Call, name: str, has: Callable[[dict[str, Any]], bool]) -> Done | Call:
+    left = [item for item in call.body.get(name, []) if not has(item)]
+    return Call(call.method, call.path, {**call.body, name: left}) if left else Done({})

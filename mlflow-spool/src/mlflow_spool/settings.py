@@ -1,0 +1,65 @@
+"""What the environment says: MLFLOW_SPOOL_* variables, read when a spool is opened."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PREFIX = "spool+"
+#: Default of MLFLOW_SPOOL_MAX_BYTES: days of metadata, and some models.
+MAX_BYTES = 4 * 1024**3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a spool behaves. Durations are seconds, sizes bytes."""
+
+    folder: Path
+    probe_timeout: float = 1.0  # the longest that one call may find out that the server is gone
+    request_timeout: float = 30.0  # of a request that nobody waits for
+    exit_budget: float = 5.0  # delivering what is left when the process ends
+    settle: float = 5.0  # after an attempt to create with unknown end, before we look whether it happened
+    max_bytes: int = MAX_BYTES
+    strict: bool = False  # a record that cannot be kept raises instead of being told in the log
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of `environ` (the process' own by default).
+
+    Raises ValueError, naming the variable, when a number is none.
+    """
+    env = os.environ if environ is None else environ
+    return Settings(
+        folder=_folder(env),
+        probe_timeout=_number(env, "MLFLOW_SPOOL_PROBE_TIMEOUT", Settings.probe_timeout),
+        request_timeout=_number(env, "MLFLOW_SPOOL_REQUEST_TIMEOUT", Settings.request_timeout),
+        exit_budget=_number(env, "MLFLOW_SPOOL_EXIT_BUDGET", Settings.exit_budget),
+        settle=_number(env, "MLFLOW_SPOOL_SETTLE", Settings.settle),
+        max_bytes=int(_number(env, "MLFLOW_SPOOL_MAX_BYTES", Settings.max_bytes)),
+        strict=env.get("MLFLOW_SPOOL_STRICT", "") in {"1", "true", "yes", "on"},
+    )
+
+
+def server_uri(store_uri: str) -> str:
+    """`spool+http://mlflow:5000` -> `http://mlflow:5000`; any other URI is returned as it is."""
+    return store_uri.removeprefix(PREFIX).rstrip("/") if store_uri.startswith(PREFIX) else store_uri
+
+
+def _folder(env: Mapping[str, str]) -> Path:
+    if chosen := env.get("MLFLOW_SPOOL_DIR"):
+        return Path(chosen).expanduser()
+    state = env.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "mlflow-spool"
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number, not {text!r}") from None
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must not be negative or infinite")
+    return value

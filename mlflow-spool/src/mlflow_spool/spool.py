@@ -1,0 +1,197 @@
+"""MLflow's REST API with a journal before it: `Spool.call` is all that the plugin's stores use."""
+
+import hashlib
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlflow_spool.answers import answer_write
+from mlflow_spool.breaker import Breaker
+from mlflow_spool.drain import RETRY, Background, Clock, Drainer
+from mlflow_spool.errors import Offline, Refused, SpoolFull, TransportError
+from mlflow_spool.journal import Journal
+from mlflow_spool.knowledge import Knowledge
+from mlflow_spool.records import Answer, Call, Record, draft, references, translated
+from mlflow_spool.replay import CREDENTIALS, UNWELL, Server
+from mlflow_spool.settings import Settings
+
+log = logging.getLogger("mlflow_spool")
+
+
+def system_clock() -> Clock:
+    """The machine's clocks; the one place where the spool reads them."""
+    return Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
+
+
+def journal_folder(settings: Settings, uri: str) -> Path:
+    """Where the journal of the server at `uri` lives: each server has its own."""
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", uri.partition("://")[2]).strip("-")[:60]
+    return settings.folder / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+
+
+class Spool:
+    """One server's spool in this process. Safe to use from any thread, and after a fork."""
+
+    def __init__(self, uri: str, server: Server, settings: Settings, clock: Clock) -> None:
+        self.uri = uri
+        folder = journal_folder(settings, uri)
+        self.journal = Journal(folder, settings.max_bytes)
+        self.journal.remember("uri", uri)
+        self._server = server
+        self._settings = settings
+        self._clock = clock
+        self._breaker = Breaker(clock.monotonic)
+        self._drainer = Drainer(
+            self.journal, server, self._breaker, folder / "streams.lock", clock, settle=settings.settle
+        )
+        self._background = Background(self._drainer, self._breaker, settings.request_timeout)
+        self._knowledge = Knowledge(self.journal)
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One call of the REST API, in and out as JSON objects.
+
+        A write is durable on return, delivered or not. Raises Refused (the server says no), Offline (a read that the
+        journal cannot answer while the server is away), SpoolFull (only with MLFLOW_SPOOL_STRICT).
+        """
+        call = Call(method, path, body or {})
+        record = draft(call, self._clock.now())
+        return self._read(call) if record is None else self._write(self._homed(record))
+
+    def wake(self) -> None:
+        """Look in the background whether something waits, also of processes that are gone."""
+        self._background.wake()
+
+    def finish(self, budget: float, *, patient: bool = False) -> int:
+        """Deliver what is left within `budget` seconds; returns how many records still wait.
+
+        patient: wait for a server that is away; otherwise it is asked once.
+        """
+        self._background.stop()
+        end = self._clock.monotonic() + budget
+        while (left := end - self._clock.monotonic()) > 0 and self._drainer.has_pending():
+            if self._drainer.step(min(left, self._settings.request_timeout)):
+                continue
+            if self._breaker.is_open and not patient:
+                break
+            self._background.pause(min(left, self._breaker.wait() or RETRY))
+        return self.journal.counts().pending
+
+    def knows_version(self, name: str, version: str) -> bool:
+        """Whether that version of a registered model is one that waits here to be registered."""
+        return self._knowledge.is_waiting_version(name, str(version))
+
+    def _homed(self, record: Record) -> Record:
+        """The same record in the stream of the local id, when its run or model has one."""
+        noun, _, name = record.stream.partition(":")
+        token = self.journal.token_of(name)
+        return replace(record, stream=f"{noun}:{token}") if token else record
+
+    def _write(self, record: Record) -> dict[str, Any]:
+        direct = not self._breaker.is_open
+        try:
+            kept = self.journal.append(record, attempted=direct)
+        except SpoolFull as error:
+            return self._unkept(record, error)
+        if direct:
+            done = self._drainer.now_or_never(kept, self._settings.probe_timeout)
+            if done is not None:
+                return done.body
+        self._knowledge.queued(kept)
+        self._background.wake()
+        return answer_write(kept, self.journal.history(kept.stream))
+
+    def _unkept(self, record: Record, error: SpoolFull) -> dict[str, Any]:
+        """A record for which there is no room: it is sent without one, and training goes on whatever comes of it."""
+        if self._settings.strict:
+            raise error
+        log.error("mlflow-spool keeps no record of this %s: %s", record.kind.value, error)
+        try:
+            answer = self._send(translated(record.call, self.journal.name_of), self._settings.probe_timeout)
+        except (TransportError, Offline):
+            return answer_write(record, [record])
+        if answer.status >= 400:
+            raise Refused(answer.status, answer.body)
+        return answer.body
+
+    def _read(self, call: Call) -> dict[str, Any]:
+        known = self._knowledge.answer(call, waiting_only=not self._breaker.is_open)
+        if known is not None:
+            return known
+        if any(self.journal.name_of(token) is None for token in references(call)):
+            found = self._knowledge.find_elsewhere(call, self._ask)
+            if found is None:
+                raise Offline(f"{call.path} names a run that this machine's journal does not know")
+        try:
+            answer = self._send(translated(call, self.journal.name_of), self._settings.probe_timeout)
+        except (TransportError, Offline) as error:
+            known = self._knowledge.answer(call, waiting_only=False)
+            if known is None:
+                raise Offline(f"MLflow at {self.uri} is away ({error}), and its journal here has no answer") from None
+            return known
+        if answer.status >= 400:
+            raise Refused(answer.status, answer.body)
+        self._knowledge.notice(call, answer.body)
+        return answer.body
+
+    def _ask(self, call: Call) -> dict[str, Any]:
+        answer = self._send(call, self._settings.request_timeout)
+        if answer.status >= 400:
+            raise Refused(answer.status, answer.body)
+        return answer.body
+
+    def _send(self, call: Call, timeout: float) -> Answer:
+        """Raises Offline at once while the breaker is open, and TransportError or Offline when there is no answer."""
+        if self._breaker.is_open:
+            self._background.wake()
+            raise Offline("it did not answer before")
+        try:
+            answer = self._patiently(call, timeout)
+        except TransportError:
+            self._breaker.failed()
+            self._background.wake()
+            raise
+        if answer.status in UNWELL:
+            self._breaker.failed(answer.retry_after)
+            raise Offline(f"it answered {answer.status}")
+        if answer.status not in CREDENTIALS:
+            self._breaker.succeeded()
+        return answer
+
+    def _patiently(self, call: Call, timeout: float) -> Answer:
+        """A slow answer is none that is missing: when the server is well otherwise, it gets the time it needs."""
+        try:
+            return self._server.send(call, timeout / 2)
+        except TransportError:
+            if not self._drainer.probe(timeout / 2):
+                raise
+            return self._server.send(call, self._settings.request_timeout)
+
+
+_spools: dict[tuple[int, str], Spool] = {}
+_guard = threading.Lock()
+
+
+def open_spool(uri: str, connect: Callable[[str], Server], settings: Settings) -> Spool:
+    """This process' spool for the server at `uri`, made on first use. connect: makes the HTTP client for it."""
+    with _guard:
+        key = (os.getpid(), uri)
+        if key not in _spools:
+            _spools[key] = Spool(uri, connect(uri), settings, system_clock())
+            _spools[key].wake()
+        return _spools[key]
+
+
+def finish_all(budget: float) -> None:
+    """At the end of the process: deliver what can be delivered within `budget` seconds, and say what is left."""
+    for (pid, uri), spool in list(_spools.items()):
+        if pid != os.getpid():
+            continue
+        left = spool.finish(budget)
+        if left:
+            log.warning("%d records for MLflow at %s are kept; `mlflow-spool flush` delivers them", left, uri)

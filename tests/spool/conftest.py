@@ -1,0 +1,28 @@
+"""One MLflow a session, for all tests of the spool."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.spool.mlflow import Environment, MlflowServer, install, running
+from tests.spool.proxy import Proxy, proxied
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """MLflow with the spool's plugin beside it."""
+    return install(tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A real MLflow server, which is never restarted: tests use experiments of their own."""
+    with running(environment, tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(mlflow_server: MlflowServer) -> Iterator[Proxy]:
+    """The way to that server, on which things can go wrong."""
+    with proxied(mlflow_server.port) as between:
+        yield between

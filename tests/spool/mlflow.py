@@ -1,0 +1,135 @@
+"""A real MLflow server as a process, in an environment of its own; and what it holds, for comparison."""
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.demo.environment import install_airflow
+from app.embedded.processes import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The Python that MLflow is installed for, and a folder with mlflow-spool as it is built and installed."""
+
+    python: Path
+    plugin: Path
+
+    def variables(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        return {**kept, **QUIET, "PYTHONPATH": str(self.plugin), **(extra or {})}
+
+
+def install(plugin: Path) -> Environment:
+    """MLflow from requirements/mlflow.txt, made once and kept; the plugin's wheel built from the checkout into `plugin`."""
+    folder = asyncio.run(install_airflow(ROOT / ".venv-mlflow", ROOT / "requirements" / "mlflow.txt", print))
+    uv, python = Path(sys.executable).with_name("uv"), folder / "bin" / "python"
+    build: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--wheel",
+        "--outdir",
+        plugin / "dist",
+        "mlflow-spool",
+    ]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = (plugin / "dist").glob("*.whl")
+    argv: list[str | Path] = [
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--offline",
+        "--no-deps",
+        "--python",
+        python,
+        "--target",
+        plugin,
+        wheel,
+    ]
+    subprocess.run(argv, check=True, capture_output=True)
+    return Environment(python, plugin)
+
+
+class MlflowServer:
+    """`mlflow server` on SQLite with proxied artifacts."""
+
+    def __init__(self, environment: Environment, folder: Path) -> None:
+        self.port = free_port()
+        self._environment = environment
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, within: float = 90.0) -> None:
+        """Returns once it answers. within: seconds."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        argv: list[str | Path] = [self._environment.python, "-m", "mlflow", "server", "--workers", "1"]
+        argv += ["--host", "127.0.0.1", "--port", str(self.port)]
+        argv += ["--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}"]
+        argv += ["--artifacts-destination", f"file://{self._folder / 'artifacts'}"]
+        environment = self._environment.variables({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
+        end = time.monotonic() + within
+        tick = threading.Event()
+        while not self._is_up():
+            assert self._process.poll() is None, (self._folder / "server.log").read_text()[-2000:]
+            assert time.monotonic() < end, "MLflow did not come up"
+            tick.wait(0.1)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One request of the REST API, past every proxy. Fails the test when the answer is an error."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        headers = {"Content-Type": "application/json"}
+        connection.request(method, f"/api/2.0/mlflow/{path}", json.dumps(body) if body else None, headers)
+        response = connection.getresponse()
+        answer: dict[str, Any] = json.loads(response.read())
+        connection.close()
+        assert response.status == 200, answer
+        return answer
+
+    def _is_up(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+
+@contextmanager
+def running(environment: Environment, folder: Path) -> Iterator[MlflowServer]:
+    server = MlflowServer(environment, folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
