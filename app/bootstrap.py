@@ -167,7 +167,12 @@ async def open_services(
             clock=clock,
             engine=engine,
             intake_engine=intake_engine,
-            memory=Memory(redis, ttl=settings.memory_ttl, failed=metrics.redis_failures.labels("memory").inc),
+            memory=Memory(
+                redis,
+                ttl=settings.memory_ttl,
+                failed=metrics.redis_failures.labels("memory").inc,
+                prefix=settings.redis_prefix,
+            ),
             tokens=Tokens(settings.tokens_path, clock, loopback=is_loopback(settings.host)),
             metrics=metrics,
             limiter=RateLimit(
@@ -175,6 +180,7 @@ async def open_services(
                 settings.rate_limit,
                 on_unlimited=metrics.redis_failures.labels("rate_limit").inc,
                 timeout=settings.redis_timeout,
+                prefix=f"{settings.redis_prefix}:limit:",
             ),
             http=http,
             bells={},

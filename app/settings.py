@@ -34,6 +34,11 @@ class Settings(BaseSettings):
     intake_queue: int = Field(20_000, gt=0, description="Alerts waiting for a commit beyond which the answer is 503.")
     rate_limit: int = Field(6000, ge=0, description="Write requests a minute and token, webhooks apart. 0: no limit.")
     memory_ttl: _Seconds = Field(60, description="How long Redis remembers the state of a group or an episode.")
+    redis_prefix: str = Field(
+        "gateway",
+        pattern="^[A-Za-z0-9._-]{1,64}$",
+        description="Begins every key in Redis: gateways with different databases that share a Redis need different ones.",
+    )
     redis_timeout: _Seconds = Field(0.2, description="Longest wait for Redis before going on without it.")
     delivery_deadline: _Seconds = Field(
         6 * 3600, description="A trigger that an answering Airflow keeps refusing for so long is dead."

@@ -136,7 +136,7 @@ async def test_a_forbidden_role_is_named_and_kills_only_after_the_deadline_of_an
         await world.pass_by(hours=12, steps=4)
         assert (await world.trigger())["state"] == "pending", "time without an answer is not counted"
         world.airflow.down = False
-        await world.pass_by(seconds=120, steps=4)
+        await world.pass_by(seconds=40, steps=4)
         assert (await world.trigger())["state"] == "pending"
         await world.push(alert)
         await world.pass_by(minutes=3, steps=6)

@@ -101,7 +101,8 @@ class World:
         self._redis_url = redis_url or servers.valkey.url
         self._policy = policy
         self._replicas = replicas
-        self._settings = settings
+        # A database of its own needs keys of its own in the Redis that all tests share.
+        self._settings = {"redis_prefix": database.rpartition("/")[2].partition("?")[0]} | settings
         self._stack = AsyncExitStack()
         self._data = Path(mkdtemp())
         self.services: list[Services] = []
@@ -210,7 +211,7 @@ class World:
     async def redis_content(self) -> dict[Any, Any]:
         """Everything that Redis holds."""
         async with redis.Redis.from_url(self._redis_url) as valkey:
-            names = [name async for name in valkey.scan_iter("gateway:*")]
+            names = [name async for name in valkey.scan_iter(f"{self._settings['redis_prefix']}:*")]
             return dict(zip(names, await valkey.mget(names), strict=True)) if names else {}
 
     async def restore_redis(self, content: Mapping[Any, Any]) -> None:

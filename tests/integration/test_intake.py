@@ -264,7 +264,7 @@ async def test_memory_of_an_episode_that_is_over_counts_nothing_on_it(servers: T
         await world.push(alert)
         await world.push(alert)
         fingerprint = await one(services, "SELECT fingerprint FROM alerts")
-        key = f"gateway:e:{fingerprint}"
+        key = f"{services.settings.redis_prefix}:e:{fingerprint}"
         old = await services.memory._client.get(key)
         assert old is not None
         world.clock.pass_by(timedelta(minutes=1))
