@@ -26,6 +26,7 @@ from app.policy.schema import Airflow, Policy
 from app.policy.schema import PasswordAuth as PasswordPolicy
 from app.policy.schema import TokenAuth as TokenPolicy
 from app.ratelimit import RateLimit
+from app.replica import Reader
 from app.security import is_loopback, refuse_open_bind
 from app.settings import Settings
 from app.tokens import Caller, Tokens, tokens_exist
@@ -113,6 +114,7 @@ class _Base:
     clock: Clock
     engine: AsyncEngine
     intake_engine: AsyncEngine
+    reader: Reader
     memory: Memory
     tokens: Tokens
     metrics: Metrics
@@ -151,6 +153,10 @@ async def open_services(
         # Intake has connections of its own: no list and no delivery can keep an alert from being written.
         intake_engine = open_engine(urls.database, pool_size=2)
         stack.push_async_callback(intake_engine.dispose)
+        read_engine = None
+        if settings.database_read_url is not None:
+            read_engine = open_engine(settings.database_read_url.get_secret_value(), read_only=True)
+            stack.push_async_callback(read_engine.dispose)
         if clock is None:
             clock = SystemClock()
             await clock.synchronise(lambda: database_now(engine))
@@ -167,6 +173,7 @@ async def open_services(
             clock=clock,
             engine=engine,
             intake_engine=intake_engine,
+            reader=Reader(engine, read_engine, metrics.replica_failures.inc),
             memory=Memory(
                 redis,
                 ttl=settings.memory_ttl,
@@ -286,6 +293,7 @@ def _requests(base: _Base, batcher: Batcher) -> TriggerServices:
 
     return TriggerServices(
         engine=base.engine,
+        reader=base.reader,
         batcher=batcher,
         requests=Requests(
             base.engine,

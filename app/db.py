@@ -21,9 +21,9 @@ TRY_AGAIN = frozenset({"40001", "40P01", "23505", "55P03"})
 DATA_ERRORS = ("22", "23", "21", "54")
 
 
-def open_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
+def open_engine(url: str, *, pool_size: int = 10, read_only: bool = False) -> AsyncEngine:
     """An engine whose every connection gives up on a lock after 2 s, on a statement after 5 s, idle in a transaction
-    after 10 s: a stuck peer costs a retry, not the service."""
+    after 10 s: a stuck peer costs a retry, not the service. With `read_only` the server refuses every write."""
 
     async def connect() -> asyncpg.Connection:
         return await asyncpg.connect(
@@ -36,7 +36,8 @@ def open_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
                 "idle_in_transaction_session_timeout": "10s",
                 "application_name": "trigger-gateway",
                 "jit": "off",
-            },
+            }
+            | ({"default_transaction_read_only": "on"} if read_only else {}),
         )
 
     return create_async_engine(

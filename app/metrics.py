@@ -48,6 +48,9 @@ class Metrics:
             ["use"],
             registry=r,
         )
+        self.replica_failures = Counter(
+            "gateway_replica_failures", "Reads that moved to the primary: the read database did not answer.", registry=r
+        )
         self.rate_limited = Counter("gateway_rate_limited", "Requests answered 429.", registry=r)
 
     def _of_triggers(self, r: CollectorRegistry) -> None:

@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to serve on. Anything but loopback needs tokens.")
     port: int = Field(8090, ge=0, le=65535, description="Port to serve on.")
     database_url: SecretStr | None = Field(None, description="postgresql:// URL. Unset: an embedded PostgreSQL.")
+    database_read_url: SecretStr | None = Field(
+        None, description="A copy for lists and explanations, never decisions. Unset: the database itself."
+    )
     redis_url: SecretStr | None = Field(None, description="redis:// URL. Unset: an embedded Valkey.")
     tokens_file: Path | None = Field(None, description="Hashed API tokens. Default: tokens in the data directory.")
     max_body: int = Field(4 * 2**20, gt=0, description="Largest request body that is read, in bytes.")

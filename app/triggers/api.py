@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -94,9 +95,8 @@ async def list_alerts(
     status: Annotated[str | None, Query(pattern="^(firing|resolved)$", description="firing or resolved")] = None,
 ) -> Response:
     """An alert is one episode: from its first firing until it is resolved or begins anew."""
-    async with services.engine.connect() as conn:
-        page = await history.list_alerts(conn, replace(query, status=status))
-    return _page(page)
+    wanted = replace(query, status=status)
+    return _page(await services.reader.read(lambda conn: history.list_alerts(conn, wanted)))
 
 
 @router.get(
@@ -108,8 +108,8 @@ async def list_alerts(
 )
 async def get_alert(services: Services, _: Reader, id: Ident) -> Response:
     """One episode of an alert: how often it was heard, and each change of mind about it, the oldest first."""
-    async with services.engine.connect() as conn:
-        return _found(await history.get_alert(conn, id), f"There is no alert {id}.")
+    found = await services.reader.find(lambda conn: history.get_alert(conn, id))
+    return _found(found, f"There is no alert {id}.")
 
 
 @router.get(
@@ -126,9 +126,8 @@ async def list_triggers(
     status: Annotated[TriggerState | None, Query(description="The trigger's state.")] = None,
 ) -> Response:
     """A trigger is our decision to start one DAG run; it is followed until the run has ended."""
-    async with services.engine.connect() as conn:
-        page = await history.list_triggers(conn, replace(query, status=status))
-    return _page(page)
+    wanted = replace(query, status=status)
+    return _page(await services.reader.read(lambda conn: history.list_triggers(conn, wanted)))
 
 
 @router.get(
@@ -140,8 +139,8 @@ async def list_triggers(
 )
 async def get_trigger(services: Services, _: Reader, id: Ident) -> Response:
     """The alerts behind it, every attempt to deliver it, and the state of its DAG run."""
-    async with services.engine.connect() as conn:
-        return _found(await history.get_trigger(conn, id), f"There is no trigger {id}.")
+    found = await services.reader.find(lambda conn: history.get_trigger(conn, id))
+    return _found(found, f"There is no trigger {id}.")
 
 
 @router.get(
@@ -163,9 +162,8 @@ async def list_routes(
     """Each route with its groups: held until when, cooling down until when, or in flight. Name a route to page through
     more groups than one answer holds."""
     policy, now = services.policy(), services.clock.now()
-    async with services.engine.connect() as conn:
-        page = await history.list_routes(conn, policy, now, only=route, limit=limit, cursor=cursor)
-    return _page(page)
+    wanted = partial(history.list_routes, policy=policy, now=now, only=route, limit=limit, cursor=cursor)
+    return _page(await services.reader.read(wanted))
 
 
 @router.get(
@@ -185,8 +183,7 @@ async def list_quarantine(
 ) -> Response:
     """What came newest first. Equal bytes are one item with a count; its place moves to the front when they come again."""
     before = history.read_quarantine_cursor(cursor) if cursor is not None else None
-    async with services.engine.connect() as conn:
-        return _page(await history.list_quarantine(conn, limit, before))
+    return _page(await services.reader.read(lambda conn: history.list_quarantine(conn, limit, before)))
 
 
 Subject = Annotated[str, Path(description="Id of an alert or trigger, an alert_id, or a fingerprint.")]
@@ -203,8 +200,8 @@ async def get_explanation(services: Services, _: Reader, subject: Subject) -> Re
     """Takes the id of an alert or trigger, an alert_id, or a fingerprint."""
     if "\x00" in subject:
         raise Problem(404, "not_found", "There is no such alert or trigger.")
-    async with services.engine.connect() as conn:
-        found = await explain(conn, subject, services.policy(), services.clock.now())
+    policy, now = services.policy(), services.clock.now()
+    found = await services.reader.find(lambda conn: explain(conn, subject, policy, now))
     return _found(found, f"There is no alert and no trigger {subject}.")
 
 

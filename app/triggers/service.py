@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.clock import Clock
 from app.metrics import Metrics
 from app.policy.schema import Policy
+from app.replica import Reader
 from app.tokens import Caller
 from app.triggers.batcher import Batcher
 from app.triggers.requests import Requests
@@ -17,9 +18,11 @@ from app.triggers.requests import Requests
 
 @dataclass(frozen=True, slots=True)
 class TriggerServices:
-    """`timeout` in seconds: the longest a request waits for its commit. `limit` raises the problem 429."""
+    """`timeout` in seconds: the longest a request waits for its commit. `limit` raises the problem 429.
+    What only shows history reads through `reader`, what decides or shows what it just did through `engine`."""
 
     engine: AsyncEngine
+    reader: Reader
     batcher: Batcher
     requests: Requests
     policy: Callable[[], Policy]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from app.metrics import Metrics
@@ -42,6 +43,7 @@ async def not_written(world: World) -> None:
 
 async def behind(world: World) -> None:
     """Redis holds the state of a minute ago: another replica has decided since, and its writes were lost."""
+    await world.flush_redis()  # Groups of other tests have the same key, and newer versions.
     one = webhook_alert(model="churn")
     await world.post(ALERTMANAGER, notification(one))
     await world.post(ALERTMANAGER, notification(one))
@@ -83,6 +85,10 @@ async def dead(world: World) -> None:
     await world.services[0].gauges.step()
 
 
+async def replica_away(world: World) -> None:
+    await world.get("/api/v1/alerts")
+
+
 async def away(world: World) -> None:
     world.airflow.down = True
     await alert(world)
@@ -108,6 +114,7 @@ MOVED: list[tuple[Callable[[World], Awaitable[None]], str, float]] = [
     (alert, "gateway_batch_alerts_sum", 1),
     (behind, "gateway_memory_stale_total", 1),
     (redis_away, 'gateway_redis_failures_total{use="memory"}', 1),
+    (replica_away, "gateway_replica_failures_total", 1),
     (too_many, "gateway_rate_limited_total", 2),
     (pending, 'gateway_triggers{route="accuracy",state="pending"}', 1),
     (dead, 'gateway_triggers{route="accuracy",state="dead"}', 1),
@@ -141,6 +148,8 @@ async def test_a_metric_is_moved(
     if bring_about is too_many:
         more |= {"rate_limit": 1, "tokens_file": tmp_path / "tokens"}
         token = token_of(tmp_path, "admin")
+    if bring_about is replica_away:
+        more |= {"database_read_url": SecretStr(servers.fresh_database())}  # never migrated
     async with opened(servers, database, **more) as world:
         if bring_about is too_many:
             world.clients[0].headers.update(token)

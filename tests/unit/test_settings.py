@@ -15,6 +15,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("9000", 9000),
     "database_url": ("postgresql://u:p@db/g", SecretStr("postgresql://u:p@db/g")),
+    "database_read_url": ("postgresql://u:p@copy/g", SecretStr("postgresql://u:p@copy/g")),
     "redis_url": ("rediss://r:6379/1", SecretStr("rediss://r:6379/1")),
     "tokens_file": ("/etc/gateway/tokens", Path("/etc/gateway/tokens")),
     "max_body": ("1024", 1024),
