@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from app.airflow.client import AirflowClient, Auth, PasswordAuth, TokenAuth, TokenFileAuth
 from app.clock import Clock, SystemClock
-from app.db import database_now, open_engine
+from app.db import database_now
 from app.embedded import start_postgres, start_valkey
 from app.errors import Problem, UsageError
 from app.http import Http, open_http
@@ -26,7 +26,7 @@ from app.policy.schema import Airflow, Policy
 from app.policy.schema import PasswordAuth as PasswordPolicy
 from app.policy.schema import TokenAuth as TokenPolicy
 from app.ratelimit import RateLimit
-from app.replica import Reader
+from app.replica import Reader, open_engines
 from app.security import is_loopback, refuse_open_bind
 from app.settings import Settings
 from app.tokens import Caller, Tokens, tokens_exist
@@ -148,15 +148,9 @@ async def open_services(
     """Everything, built on migrated servers; closed again in reverse. `clock` and `http` are replaced by tests."""
     refuse_open_bind(settings.host, tokens_exist(settings.tokens_path))
     async with AsyncExitStack() as stack:
-        engine = open_engine(urls.database)
-        stack.push_async_callback(engine.dispose)
-        # Intake has connections of its own: no list and no delivery can keep an alert from being written.
-        intake_engine = open_engine(urls.database, pool_size=2)
-        stack.push_async_callback(intake_engine.dispose)
-        read_engine = None
-        if settings.database_read_url is not None:
-            read_engine = open_engine(settings.database_read_url.get_secret_value(), read_only=True)
-            stack.push_async_callback(read_engine.dispose)
+        metrics = Metrics()
+        engines = await stack.enter_async_context(open_engines(urls.database, settings.database_read_url))
+        engine = engines.everything
         if clock is None:
             clock = SystemClock()
             await clock.synchronise(lambda: database_now(engine))
@@ -165,15 +159,14 @@ async def open_services(
         if http is None:
             http = open_http()
             stack.push_async_callback(http.aclose)
-        metrics = Metrics()
         metrics.policy_info.labels(policy.hash).set(1)
         base = _Base(
             settings=settings,
             policy=policy,
             clock=clock,
             engine=engine,
-            intake_engine=intake_engine,
-            reader=Reader(engine, read_engine, metrics.replica_failures.inc),
+            intake_engine=engines.intake,
+            reader=Reader(engine, engines.copy, metrics.replica_failures.inc),
             memory=Memory(
                 redis,
                 ttl=settings.memory_ttl,

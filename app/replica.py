@@ -5,16 +5,19 @@ would have answered everything were there no copy.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 import asyncpg
+from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.clock import monotonic
-from app.db import DATA_ERRORS, sqlstate
+from app.db import DATA_ERRORS, open_engine, sqlstate
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +27,27 @@ Found = TypeVar("Found")
 _AWAY = (OSError, TimeoutError, PoolTimeout, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _PAUSE = 10.0  # seconds without the copy after it failed: nobody waits for it in vain again and again
 _TOO_SLOW = "57014"  # a statement that took too long there would take too long here, and at the cost of decisions
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Intake has connections of its own: no list and no delivery can keep an alert from being written."""
+
+    everything: AsyncEngine
+    intake: AsyncEngine
+    copy: AsyncEngine | None
+
+
+@asynccontextmanager
+async def open_engines(url: str, read_url: SecretStr | None) -> AsyncIterator[Engines]:
+    """The engines of one process, closed at the end."""
+    everything, intake = open_engine(url), open_engine(url, pool_size=2)
+    copy = open_engine(read_url.get_secret_value(), read_only=True) if read_url is not None else None
+    try:
+        yield Engines(everything, intake, copy)
+    finally:
+        for engine in filter(None, (copy, intake, everything)):
+            await engine.dispose()
 
 
 class Reader:
