@@ -295,6 +295,7 @@ def _requests(base: _Base, batcher: Batcher) -> TriggerServices:
             new_id=uuid7,
             reorder=base.reorder,
             changed=lambda: base.ring("relay", "waker"),
+            decided=lambda route, v: base.metrics.decided([(route, v.action, v.reason)]),
         ),
         policy=base.current,
         clock=base.clock,

@@ -1,6 +1,7 @@
 """The commands that talk to a running gateway over HTTP: GATEWAY_URL and GATEWAY_TOKEN."""
 
 import asyncio
+import getpass
 import json
 import os
 from typing import Annotated, Any
@@ -18,29 +19,33 @@ client_app = typer.Typer()
 AsJson = Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")]
 
 
-def ask(path: str, **parameters: Any) -> Any:
-    """GET a path of the running gateway. Raises UsageError for 4xx, GatewayError when it does not answer well."""
+def ask(path: str, *, body: dict[str, Any] | None = None, **parameters: Any) -> Any:
+    """GET a path of the running gateway, or POST `body` to it.
+
+    Raises UsageError for what the caller must change, GatewayError for a no of the policy and for no good answer.
+    """
     url = os.environ.get("GATEWAY_URL", "http://127.0.0.1:8090").rstrip("/")
     token = os.environ.get("GATEWAY_TOKEN")
     wanted = urlencode({k: v for k, v in parameters.items() if v is not None}, doseq=True)
 
-    async def get() -> Any:
+    async def send() -> Any:
         http = open_http()
         try:
             headers = {"Authorization": f"Bearer {token}"} if token else {}
-            return await http.request("GET", f"{url}{path}?{wanted}", headers=headers)
+            method = "GET" if body is None else "POST"
+            return await http.request(method, f"{url}{path}?{wanted}", headers=headers, json=body)
         finally:
             await http.aclose()
 
     try:
-        answer = asyncio.run(get())
+        answer = asyncio.run(send())
     except TargetError as error:
         raise GatewayError(
             f"the gateway at {url} does not answer: {error.detail}. Is it running? (GATEWAY_URL)"
         ) from error
     if answer.status >= 400:
         detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
-        kind = UsageError if answer.status < 500 else GatewayError
+        kind = UsageError if answer.status < 500 and answer.status != 409 else GatewayError
         raise kind(str(detail or f"the gateway at {url} answered {answer.status}"))
     return answer.body
 
@@ -71,6 +76,31 @@ def explain(
         _show(f"What would start a DAG run: {found['would_fire']}")
     if found.get("next_step"):
         _show(f"What to do: {found['next_step']}")
+
+
+@client_app.command()
+def trigger(
+    route: Annotated[str, typer.Argument(help="Name of the route.")],
+    reason: Annotated[str, typer.Option(help="Why; kept for the people who read it later.")],
+    group: Annotated[list[str] | None, typer.Option(help="LABEL=VALUE for each label of the route's group_by.")] = None,
+    conf: Annotated[str, typer.Option(help="JSON, laid over the route's conf.")] = "{}",
+    force: Annotated[bool, typer.Option("--force", help="Override the cooldown, never a run in flight.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for one DAG run of a group now."""
+    labels = dict(text.partition("=")[::2] for text in group or ())
+    try:
+        laid_over = json.loads(conf)
+    except ValueError as error:
+        raise UsageError(f"--conf is not JSON: {error}") from error
+    body = {"route": route, "group": labels, "reason": reason, "force": force, "conf": laid_over}
+    body["requested_by"] = getpass.getuser()
+    made = ask("/api/v1/triggers", body=body)
+    if as_json:
+        print(json.dumps(made, indent=2))
+        return
+    print(f"Trigger {made['id']} is {made['state']}; its DAG run will be {made['dag_run_id']}.")
+    print(f"Next:  trigger-gateway explain {made['id']}")
 
 
 @client_app.command()

@@ -7,7 +7,8 @@ triggers    our decision to start one DAG run, followed to its end
 outbox      what must reach somebody else's server, one row an item
 attempts    what happened on the way there; equal results in a row are folded
 quarantine  bytes that could not be read, and why
-audit       what a person or a script asked for: reset, redrive, cancel
+idempotency requests that were answered 201, by their Idempotency-Key, for a day
+audit       what a person or a script asked for: trigger, reset, redrive, cancel
 """
 
 from sqlalchemy import (
@@ -218,6 +219,16 @@ quarantine = Table(
     _time("first_at", nullable=False),
     _time("last_at", nullable=False),
     Index("ix_quarantine_last_at", "last_at"),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("key", Text, primary_key=True),  # hash of the caller's name and its Idempotency-Key
+    _text("body"),  # hash of the request
+    Column("answer", JSONB),  # what was answered; null only inside the transaction that makes it
+    _time("created_at", nullable=False),
+    Index("ix_idempotency_created_at", "created_at"),
 )
 
 audit = Table(

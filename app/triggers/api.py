@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from pydantic import AwareDatetime, StringConstraints
 from pydantic_core import to_json
 
@@ -17,6 +17,7 @@ from app.security import require
 from app.tokens import Caller
 from app.triggers import examples, history, schemas
 from app.triggers.explain import explain
+from app.triggers.requests import Wanted
 from app.triggers.service import Services
 from app.triggers.state import Reason, TriggerState
 
@@ -27,9 +28,9 @@ def _json(value: Any, status: int = 200) -> Response:
     return Response(to_json(value), status, media_type="application/json")
 
 
-def _shows(example: dict[str, Any], *problems: str | Kind) -> dict[int | str, dict[str, Any]]:
-    """What a route answers with 200, and which problems of its own it has."""
-    return {200: {"content": {"application/json": {"example": example}}}} | responses(*problems)
+def _shows(example: dict[str, Any], *problems: str | Kind, status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """What a route answers when all is well, and which problems of its own it has."""
+    return {status: {"content": {"application/json": {"example": example}}}} | responses(*problems)
 
 
 def _page_of(example: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +215,49 @@ _WRONG_GROUP = Kind("wrong_group", 422, "The group of the route accuracy has exa
 _PENDING = {"outcome": None, "started_at": None, "accepted_at": None, "ended_at": None, "dag_run_state": None}
 _REDRIVEN = examples.TRIGGER | _PENDING | {"state": "pending", "detail": "redriven by ops"}
 _CANCELLED = examples.TRIGGER | _PENDING | {"state": "cancelled", "detail": "cancelled by ops", "attempts": []}
+
+
+_COOLING = Kind(
+    "cooldown",
+    409,
+    "The group has fired and cools down until 2026-11-24T03:00:01Z.",
+    {"reason": "cooldown", "until": "2026-11-24T03:00:01Z", "trigger_id": examples.TRIGGER["id"]},
+)
+_FLYING = Kind(
+    "in_flight",
+    409,
+    "Another trigger of this group is under way.",
+    {"reason": "in_flight", "until": None, "trigger_id": examples.TRIGGER["id"]},
+)
+_MISMATCH = Kind("idempotency_mismatch", 422, "This Idempotency-Key was used with another request.")
+_REFUSALS = (_COOLING, _FLYING, "invalid", _WRONG_GROUP, _MISMATCH, "rate_limited")
+_ASKED = {"state": "pending", "reason": "manual", "requested_by": "ana", "detail": "asked for by ana: new labels"}
+
+
+@router.post(
+    "/triggers",
+    tags=["operate"],
+    summary="Ask for one DAG run",
+    status_code=201,
+    response_model=schemas.TriggerOut,
+    responses=_shows(examples.TRIGGER | _PENDING | _ASKED, "not_found", *_REFUSALS, status=201),
+)
+async def ask(
+    services: Services,
+    caller: Operator,
+    body: schemas.TriggerBody,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern="^[\\x21-\\x7e]{1,255}$", description="The same key within a day is answered as the first time."
+        ),
+    ] = None,
+) -> Response:
+    """Starts a DAG run of a group now, or fires the held trigger. No debounce; cooldown and a run in flight say no with
+    409, which is a decision like any other. `force` overrides the cooldown."""
+    await services.limit(caller)
+    wanted = Wanted(body.route, body.group, body.reason, body.requested_by or caller.name, body.force, body.conf)
+    return _json(await services.requests.trigger(wanted, caller.name, idempotency_key), 201)
 
 
 @router.post(

@@ -9,6 +9,8 @@ from app.policy.templates import render
 from app.triggers.state import NewTrigger
 
 CONF_BYTES = 16 * 1024
+#: Bytes of JSON that the user part may have, so that the gateway part fits beside it; the policy is held to the same.
+CONF_ROOM = 12_000
 SCHEMA = 1
 
 
@@ -45,7 +47,8 @@ def _conf(trigger: NewTrigger, route: Route) -> dict[str, Any]:
         "schema": SCHEMA,
     }
     rendered = render(route.dag.conf, trigger.group.labels)
-    conf = {**rendered, "gateway": about} if isinstance(rendered, dict) else {"gateway": about}
+    asked = trigger.ask.conf if trigger.ask else {}
+    conf = {**(rendered if isinstance(rendered, dict) else {}), **asked, "gateway": about}
     room = CONF_BYTES - len(json.dumps(conf)) - len('"alerts_omitted": 1000000, ')
     for place, alert in enumerate(trigger.alerts):
         entry = {

@@ -5,18 +5,16 @@ Ledger then holds as changed. So every path to a DAG run goes through the same l
 without a database.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from uuid import UUID
+from dataclasses import dataclass, replace
 
 from app.alerts.model import Alert
 from app.policy.schema import Policy, Route
 from app.triggers import episodes, rules
+from app.triggers.books import Books
 from app.triggers.episodes import Move
 from app.triggers.state import (
     Action,
-    DecisionRow,
+    Ask,
     Episode,
     Group,
     NewTrigger,
@@ -49,41 +47,8 @@ def intend(alert: Alert, policy: Policy) -> Intent:
 
 
 @dataclass
-class Ledger:
-    """`groups` by key, `latest` the newest episode by fingerprint, `mates` the episodes of a group that still fire or
-    may reopen. `new_id` makes UUIDv7s, so that rows sort by their making."""
-
-    policy: Policy
-    now: datetime
-    reorder: timedelta
-    new_id: Callable[[], UUID]
-    groups: dict[str, Group] = field(default_factory=dict)
-    latest: dict[str, Episode] = field(default_factory=dict)
-    mates: dict[str, dict[UUID, Episode]] = field(default_factory=dict)
-
-    created: dict[UUID, Episode] = field(default_factory=dict)
-    changed: dict[UUID, Episode] = field(default_factory=dict)
-    changed_groups: set[str] = field(default_factory=set)
-    triggers: dict[UUID, NewTrigger] = field(default_factory=dict)
-    decisions: list[DecisionRow] = field(default_factory=list)
-    ended_decisions: list[tuple[UUID, int, datetime]] = field(default_factory=list)  # id, count, last time
-
-    # -- reading in ---------------------------------------------------------------------------------------------------
-
-    def take_group(self, group: Group) -> None:
-        self.groups[group.key] = group
-
-    def take_episode(self, episode: Episode, *, newest: bool = True) -> Episode:
-        """The Ledger's own copy of an episode: one object an id, however often it was read."""
-        known = self.mates.get(episode.group_key or "", {}).get(episode.id)
-        last = self.latest.get(episode.fingerprint)
-        if last is not None and last.id == episode.id:
-            known = last
-        kept = known or episode
-        if newest:
-            self.latest[kept.fingerprint] = kept
-        self._keep_mate(kept)
-        return kept
+class Ledger(Books):
+    """The books of one pass, and the decisions that change them."""
 
     # -- an alert arrives ---------------------------------------------------------------------------------------------
 
@@ -178,20 +143,27 @@ class Ledger:
         if verdict.trigger_id is not None and verdict.trigger_id == group.last_trigger:
             self._put_behind(episode, self.triggers[verdict.trigger_id])
             return verdict
-        is_new = group.open_trigger is None
+        trigger = self._start(group, route, verdict, None, episode)
+        return Verdict(Action.FIRE, verdict.reason, None, trigger.id, verdict.detail)
+
+    def _start(
+        self, group: Group, route: Route, verdict: Verdict, ask: Ask | None, first: Episode | None = None
+    ) -> NewTrigger:
+        """Fire: a new trigger, or the held one under its id. Whatever of the group fires stands behind it; `first` is
+        decided by the caller."""
         trigger_id = group.open_trigger or self.new_id()
-        trigger = NewTrigger(trigger_id, group, TriggerState.PENDING, verdict.reason, is_new, [], verdict.detail)
         earlier = self.triggers.get(trigger_id)
-        if earlier is not None:
-            trigger.is_new = earlier.is_new
+        is_new = earlier.is_new if earlier is not None else group.open_trigger is None
+        trigger = NewTrigger(trigger_id, group, TriggerState.PENDING, verdict.reason, is_new, [], verdict.detail, ask)
         self.triggers[trigger_id] = trigger
-        others = [mate for mate in self._firing(group, route) if mate.id != episode.id]
+        others = [mate for mate in self._firing(group, route) if first is None or mate.id != first.id]
         rules.fire(group, trigger_id, route.on_failure, self.now)
         self._mark(group)
-        self._put_behind(episode, trigger)
+        if first is not None:
+            self._put_behind(first, trigger)
         for mate in others:
             self._join_fire(mate, trigger)
-        return Verdict(Action.FIRE, verdict.reason, None, trigger_id, verdict.detail)
+        return trigger
 
     def _join_fire(self, mate: Episode, trigger: NewTrigger) -> None:
         """A group fires as a whole: what else of it fires stands behind the same trigger."""
@@ -236,6 +208,23 @@ class Ledger:
         episode.trigger_id = trigger.id
         trigger.alerts.append(episode)
         self._touch(episode)
+
+    # -- a person or a script asks ------------------------------------------------------------------------------------
+
+    def request(self, key: str, ask: Ask) -> Verdict:
+        """Decide a request for one DAG run of a group; refused or not, it is a decision."""
+        group = self.groups[key]
+        route = self.policy.route(group.route)
+        if route is None:
+            raise ValueError(f"a request for a route that is not in the policy: {group.route}")
+        verdict = rules.decide_request(group, route, ask, self.now)
+        if verdict.action is Action.FIRE:
+            trigger = self._start(group, route, verdict, ask)
+            verdict = replace(verdict, trigger_id=trigger.id)
+        elif verdict.until is not None:
+            self._wake_by(group, verdict.until)
+        self._write(None, group.route, group.key, verdict)
+        return verdict
 
     # -- a group is looked at without a notification ------------------------------------------------------------------
 
@@ -295,53 +284,8 @@ class Ledger:
                 self._touch(episode)
                 episodes.reopen(episode, episode.late_at)
 
-    # -- keeping the books --------------------------------------------------------------------------------------------
-
     def _firing(self, group: Group, route: Route) -> list[Episode]:
         """What of the group may start a DAG run, the first alert first."""
         mates = self.mates.get(group.key, {}).values()
         able = (m for m in mates if rules.may_fire(m, route, self.now))
         return sorted(able, key=lambda m: (m.firing_since, m.id))
-
-    def _record(self, episode: Episode, verdict: Verdict, times: int, previously_seen: datetime) -> None:
-        """Count an unchanged decision; write a row for a change of mind."""
-        self._touch(episode)
-        content = (str(verdict.action), str(verdict.reason), verdict.trigger_id)
-        if content == (episode.action, episode.reason, episode.decided_trigger) and episode.decision_id is not None:
-            episode.decision_count += times
-            return
-        if episode.decision_id is not None:
-            self.ended_decisions.append((episode.decision_id, episode.decision_count, previously_seen))
-        row = DecisionRow(
-            self.new_id(),
-            episode.id,
-            verdict.trigger_id,
-            episode.route,
-            episode.group_key,
-            *content[:2],
-            verdict.until,
-            verdict.detail,
-            self.now,
-        )
-        self.decisions.append(row)
-        episode.decision_id, episode.decision_count = row.id, times
-        episode.action, episode.reason, episode.decided_trigger = content
-
-    def _wake_by(self, group: Group, at: datetime | None) -> None:
-        """The group is woken at `at` or earlier. What is past already has been decided in this very pass."""
-        if at is None or at <= self.now:
-            return
-        if group.wake_at is None or at < group.wake_at:
-            group.wake_at = at
-            self._mark(group)
-
-    def _keep_mate(self, episode: Episode) -> None:
-        if episode.group_key is not None and (episode.firing or episode.late_at is not None):
-            self.mates.setdefault(episode.group_key, {})[episode.id] = episode
-
-    def _touch(self, episode: Episode) -> None:
-        if episode.id not in self.created:
-            self.changed[episode.id] = episode
-
-    def _mark(self, group: Group) -> None:
-        self.changed_groups.add(group.key)

@@ -1,6 +1,7 @@
-"""What a person or a script asks for: redrive, cancel, reset. Each in one transaction, each audited."""
+"""What a person or a script asks for: trigger, redrive, cancel, reset. Each in one transaction, each audited."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,12 +14,26 @@ from app.clock import Clock
 from app.db import transaction
 from app.errors import Problem
 from app.outbox import store as outbox
-from app.policy.schema import Policy
-from app.triggers import rules, store
+from app.policy.schema import Policy, Route
+from app.triggers import history, idempotency, rules, store
+from app.triggers.conf import CONF_ROOM
+from app.triggers.idempotency import Repeatable
 from app.triggers.ledger import LIVE, Ledger
-from app.triggers.state import Action, Group, Reason, TriggerState, Verdict, group_key
+from app.triggers.state import Action, Ask, Group, Reason, TriggerState, Verdict, as_json, group_key
 
 _triggers = tables.triggers
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request for a DAG run, as it came: `by` and `why` are for the people who read it later."""
+
+    route: str
+    group: dict[str, str]
+    why: str
+    by: str
+    force: bool
+    conf: dict[str, Any]
 
 
 class Requests:
@@ -33,6 +48,7 @@ class Requests:
         new_id: Callable[[], UUID],
         reorder: timedelta,
         changed: Callable[[], None],
+        decided: Callable[[str, Verdict], None],
     ) -> None:
         self._engine = engine
         self._policy = policy
@@ -40,6 +56,46 @@ class Requests:
         self._new_id = new_id
         self._reorder = reorder
         self._changed = changed
+        self._decided = decided
+
+    async def trigger(self, wanted: Wanted, caller: str, idempotency_key: str | None) -> dict[str, Any]:
+        """Start one DAG run of a group, or take over the held trigger; the trigger as the API shows it.
+
+        Raises Problem 409 with `reason` and `until` when the policy says no, which is a decision and recorded as one.
+        """
+        route, labels = self._route_and_group(wanted.route, wanted.group)
+        ask = Ask(Reason.FORCED if wanted.force else Reason.MANUAL, wanted.by, wanted.why, wanted.conf, wanted.force)
+        _check_conf(route, ask)
+        again = Repeatable.of(caller, idempotency_key, asdict(wanted)) if idempotency_key else None
+        ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
+        key = group_key(route.name, LIVE, labels)
+        async with transaction(self._engine) as conn:
+            if again is not None and (answer := await idempotency.take(conn, again, ledger.now)) is not None:
+                return answer
+            await store.load_group(conn, ledger, route.name, key, labels)
+            verdict = ledger.request(key, ask)
+            await store.save(conn, ledger)
+            about = {"group": labels, "reason": wanted.why, "requested_by": wanted.by, "decision": str(verdict.reason)}
+            await self._audit(conn, ledger.now, caller, "force" if wanted.force else "trigger", str(route.name), about)
+            shown = await history.get_trigger(conn, verdict.trigger_id) if verdict.trigger_id else None
+            if again is not None and verdict.action is Action.FIRE and shown is not None:
+                await idempotency.keep(conn, again, shown)
+            elif again is not None:
+                await idempotency.forget(conn, again)
+        self._decided(route.name, verdict)
+        if verdict.action is not Action.FIRE or shown is None:
+            raise _refused(verdict)
+        self._changed()
+        return shown
+
+    def _route_and_group(self, name: str, labels: Mapping[str, str]) -> tuple[Route, dict[str, str]]:
+        route = self._policy().route(name)
+        if route is None:
+            raise Problem(404, "not_found", f"The policy has no route named {name!r}.")
+        if set(labels) != set(route.group_by):
+            wanted = list(route.group_by)
+            raise Problem(422, "wrong_group", f"The group of this route has exactly the labels {wanted}.")
+        return route, {label: labels[label] for label in route.group_by}
 
     async def redrive(self, trigger_id: UUID, caller: str) -> None:
         """dead -> pending again. It passes its group like a fire: not beside another open trigger."""
@@ -78,13 +134,8 @@ class Requests:
 
     async def reset(self, route_name: str, labels: Mapping[str, str], caller: str) -> Group:
         """Clear a group's cooldown and backoff: what still fires is decided again at once."""
-        route = self._policy().route(route_name)
-        if route is None:
-            raise Problem(404, "not_found", f"the policy has no route named {route_name!r}")
-        if set(labels) != set(route.group_by):
-            raise Problem(422, "wrong_group", f"the group of this route has exactly the labels {list(route.group_by)}")
+        route, ordered = self._route_and_group(route_name, labels)
         now = self._clock.now()
-        ordered = {name: labels[name] for name in route.group_by}
         key = group_key(route.name, LIVE, ordered)
         async with transaction(self._engine) as conn:
             group = await store.lock_group(conn, key)
@@ -119,6 +170,21 @@ class Requests:
             "detail": detail,
         }
         await conn.execute(tables.audit.insert().values(**row))
+
+
+def _check_conf(route: Route, ask: Ask) -> None:
+    if "gateway" in ask.conf:
+        raise Problem(422, "invalid", "The key gateway of conf is the gateway's own.")
+    size = len(as_json({**route.dag.conf, **ask.conf}))
+    if size > CONF_ROOM:
+        raise Problem(422, "invalid", f"The conf of the DAG run would have {size} bytes; {CONF_ROOM} are the most.")
+
+
+def _refused(verdict: Verdict) -> Problem:
+    """The policy's no, with its reason as the code."""
+    detail = f"{verdict.detail[:1].upper()}{verdict.detail[1:]}."
+    reason = str(verdict.reason)
+    return Problem(409, reason, detail, reason=reason, until=verdict.until, trigger_id=verdict.trigger_id)
 
 
 def _conflict(detail: str, trigger: RowMapping, **members: Any) -> Problem:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.policy.schema import Route
-from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Episode, Group, Reason, Verdict
+from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Ask, Episode, Group, Reason, Verdict
 
 _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
 
@@ -58,6 +58,22 @@ def _clear(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict
         return debouncing(due)
     detail = "the alert still fires after its cooldown" if fired_before else "a new alert fires"
     return Verdict(_FIRE, reason, None, group.open_trigger, detail)
+
+
+def decide_request(group: Group, route: Route, ask: Ask, now: datetime) -> Verdict:
+    """What to do about a request: it needs no calm and no alert, obeys cooldown and a run in flight, and takes a held
+    group over. Forced, it overrides the cooldown, never a run in flight."""
+    if group.open_trigger is not None and not group.held:
+        return Verdict(
+            _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
+        )
+    clear = clear_at(group, route)
+    if clear is not None and now < clear and not ask.force:
+        detail = f"the group has fired and cools down until {_at(clear)}"
+        if backing_off(group):
+            detail = f"failure {group.failures} in a row: next not before {_at(clear)}"
+        return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
+    return Verdict(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")
 
 
 def debouncing(due: datetime) -> Verdict:

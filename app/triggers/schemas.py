@@ -1,12 +1,14 @@
 """The shapes that the API answers with, for the OpenAPI document and for clients made from it."""
 
+import json
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from app.alerts.alertmanager import Labels
+from app.alerts.model import no_nul
 from app.triggers import examples
 from app.triggers.state import Action, Reason, TriggerState
 
@@ -201,6 +203,40 @@ class Explanation(BaseModel):
     now: NowOut | None = Field(None, description="Of an alert: what the rules say at this moment.")
     next_step: str | None = Field(None, description="What a person should do about the trigger, if anything.")
     would_fire: str | None = Field(None, description="Of an alert: what would start a DAG run.")
+
+
+class TriggerBody(BaseModel):
+    """One DAG run of a group, asked for by a person or a script."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {"route": "accuracy", "group": {"model": "churn"}, "reason": "new labels", "requested_by": "ana"}
+        },
+    )
+
+    route: Annotated[str, StringConstraints(min_length=1, max_length=63)]
+    group: Labels = {}
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
+        description="Why, for the people who read it later."
+    )
+    requested_by: Annotated[str, StringConstraints(max_length=200)] = Field(
+        "", description="Who; without it the name of the token."
+    )
+    force: bool = Field(False, description="Overrides the cooldown, never a run in flight. Audited.")
+    conf: dict[str, Any] = Field({}, description="Laid over the route's conf.")
+
+    @field_validator("reason", "requested_by", "group")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        return no_nul(value)
+
+    @field_validator("conf")
+    @classmethod
+    def _storable_conf(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "\\u0000" in json.dumps(value):
+            raise ValueError("the character NUL cannot be stored")
+        return value
 
 
 class ResetBody(BaseModel):

@@ -23,6 +23,8 @@ class Reason(StrEnum):
 
     NEW_ALERT = "new_alert"
     STILL_FIRING = "still_firing"
+    MANUAL = "manual"
+    FORCED = "forced"
     DEBOUNCING = "debouncing"
     JOINED = "joined"
     DUPLICATE = "duplicate"
@@ -129,6 +131,17 @@ class Episode:
         return self.closed_at is None
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a person or a script asks for: one DAG run of a group now. `conf` is laid over the route's."""
+
+    reason: Reason
+    by: str
+    why: str
+    conf: dict[str, Any]
+    force: bool = False
+
+
 @dataclass(slots=True)
 class NewTrigger:
     """A trigger that a batch or a wake makes, holds or fires; `is_new` says whether its row is there already."""
@@ -140,6 +153,7 @@ class NewTrigger:
     is_new: bool
     alerts: list[Episode] = field(default_factory=list)
     detail: str = ""
+    ask: Ask | None = None
 
 
 @dataclass(frozen=True, slots=True)

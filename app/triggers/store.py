@@ -89,6 +89,12 @@ async def load_groups(conn: AsyncConnection, ledger: Ledger, keys: Iterable[str]
     await _lock_episodes(conn, ledger, [], list(ledger.groups))
 
 
+async def load_group(conn: AsyncConnection, ledger: Ledger, route: str, key: str, labels: dict[str, str]) -> None:
+    """Lock and read one group with its alerts, made when it is not there yet, for a request."""
+    await _lock_groups(conn, ledger, {key: (route, labels)})
+    await _lock_episodes(conn, ledger, [], [key])
+
+
 async def lock_group(conn: AsyncConnection, key: str) -> Group | None:
     """One group, locked until the transaction ends."""
     row = (await conn.execute(_LOCK_GROUPS, {"keys": [key]})).mappings().one_or_none()
@@ -171,7 +177,7 @@ async def _save_triggers(conn: AsyncConnection, ledger: Ledger) -> None:
     fired = [r for r in known if r["state"] == TriggerState.PENDING]
     await update(conn, tables.triggers, [r for r in known if r not in fired], ["state", "detail", "ended_at"])
     columns = ["state", "reason", "detail", "fired_at", "airflow", "dag_id", "dag_run_id", "conf", "run_timeout"]
-    await update(conn, tables.triggers, fired, [*columns, "on_failure", "policy"])
+    await update(conn, tables.triggers, fired, [*columns, "on_failure", "requested_by", "policy"])
     await insert(conn, tables.triggers, [row for t, row in rows if t.is_new])
     await insert(conn, tables.outbox, [outbox_item(row, ledger.now) for t, row in rows if t.state == "pending"])
 
@@ -205,6 +211,7 @@ def _trigger_row(trigger: NewTrigger, ledger: Ledger) -> dict[str, Any]:
         "reason": trigger.reason,
         "state": trigger.state,
         "detail": trigger.detail,
+        "requested_by": trigger.ask.by if trigger.ask else None,
         "created_at": now,
         "policy": ledger.policy.hash,
         "ended_at": now if trigger.state is TriggerState.CANCELLED else None,

@@ -39,6 +39,7 @@ ROUTES = [
     ("GET", "/api/v1/routes", "read", 200),
     ("GET", "/api/v1/quarantine", "read", 200),
     ("GET", f"/api/v1/explain/{NOBODY}", "read", 404),
+    ("POST", "/api/v1/triggers", "trigger", 422),
     ("POST", f"/api/v1/triggers/{NOBODY}/redrive", "trigger", 404),
     ("POST", f"/api/v1/triggers/{NOBODY}/cancel", "trigger", 404),
     ("POST", "/api/v1/routes/accuracy/reset", "trigger", 404),

@@ -23,7 +23,7 @@ PATHS = {
     "/api/v1/webhooks/alertmanager": {"post"},
     "/api/v1/alerts": {"get", "post"},
     "/api/v1/alerts/{id}": {"get"},
-    "/api/v1/triggers": {"get"},
+    "/api/v1/triggers": {"get", "post"},
     "/api/v1/triggers/{id}": {"get"},
     "/api/v1/triggers/{id}/redrive": {"post"},
     "/api/v1/triggers/{id}/cancel": {"post"},
