@@ -1,46 +1,105 @@
-"""What an MLflow server holds of one experiment, in a form in which two servers' contents can be compared."""
+"""What an MLflow server holds of one experiment, in a form in which two experiments can be compared record by record."""
 
+import json
+import re
 from typing import Any
 
 from tests.spool.mlflow import MlflowServer
 
 KEY_TAG = "mlflow_spool.run_key"
-#: Tags that MLflow's client makes out of the moment, the machine or an id; their being there is compared.
-OF_THE_MOMENT = {"mlflow.source.name", "mlflow.user", "mlflow.log-model.history"}
+#: What MLflow's client or server makes out of the moment, the machine or an id: compared by its being there.
+OF_THE_MOMENT = re.compile(
+    r"[0-9a-f]{32}|\d{4}-\d\d-\d\d[ T][\d:.]+|\d{13}|(?<=size_bytes\": )\d+|(?<=size_bytes: )\d+"
+)
 
 
-def contents(server: MlflowServer, experiment: str) -> list[dict[str, Any]]:
-    """Every run of `experiment`, sorted by name: status, params, tags, every value of every metric, inputs, parent."""
+def contents(server: MlflowServer, experiment: str) -> dict[str, Any]:
+    """Runs, logged models, model versions, aliases and every artifact of `experiment`; ids and moments made alike."""
     found = server.call("GET", f"experiments/get-by-name?experiment_name={experiment}")["experiment"]
-    query = {"experiment_ids": [found["experiment_id"]], "max_results": 1000, "run_view_type": "ALL"}
-    runs = server.call("POST", "runs/search", query).get("runs", [])
+    query = {"experiment_ids": [found["experiment_id"]], "max_results": 1000}
+    runs = server.call("POST", "runs/search", {**query, "run_view_type": "ALL"}).get("runs", [])
+    models = server.call("POST", "logged-models/search", {**query, "max_results": 50}).get("models", [])
     names = {run["info"]["run_id"]: run["info"]["run_name"] for run in runs}
-    return sorted((_shown(server, run, names) for run in runs), key=lambda shown: str(shown["name"]))
+    names |= {model["info"]["model_id"]: model["info"]["name"] for model in models}
+    whole = {
+        "runs": sorted((_run(server, run) for run in runs), key=lambda shown: str(shown["name"])),
+        "models": sorted((_model(server, model) for model in models), key=lambda shown: str(shown["name"])),
+        "versions": _versions(server, experiment),
+    }
+    plain: dict[str, Any] = _alike(whole, names | {experiment: "EXPERIMENT"}, f":/{found['experiment_id']}/")
+    return plain
 
 
-def _shown(server: MlflowServer, run: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _run(server: MlflowServer, run: dict[str, Any]) -> dict[str, Any]:
     data, run_id = run["data"], run["info"]["run_id"]
-    tags = {tag["key"]: tag["value"] for tag in data.get("tags", []) if tag["key"] != KEY_TAG}
+    inputs = run.get("inputs", {}).get("dataset_inputs", [])
     return {
         "name": run["info"]["run_name"],
         "status": run["info"]["status"],
         "ended": "end_time" in run["info"],
-        "params": {param["key"]: param["value"] for param in data.get("params", [])},
-        "tags": {key: _tag(key, value, names) for key, value in tags.items()},
+        "params": _pairs(data.get("params", [])),
+        "tags": _pairs(data.get("tags", [])),
         "metrics": {metric["key"]: _history(server, run_id, metric["key"]) for metric in data.get("metrics", [])},
-        "inputs": sorted(
-            (one["dataset"]["name"], one["dataset"]["digest"])
-            for one in run.get("inputs", {}).get("dataset_inputs", [])
-        ),
+        "inputs": sorted((one["dataset"]["name"], one["dataset"]["digest"]) for one in inputs),
+        "outputs": [one["model_id"] for one in run.get("outputs", {}).get("model_outputs", [])],
+        "artifacts": _artifacts(server, run["info"]["artifact_uri"]),
     }
 
 
-def _tag(key: str, value: str, names: dict[str, str]) -> str:
-    if key in OF_THE_MOMENT:
-        return "..."
-    return names.get(value, value) if key == "mlflow.parentRunId" else value
+def _model(server: MlflowServer, model: dict[str, Any]) -> dict[str, Any]:
+    info = model["info"]
+    return {
+        **{name: info.get(name) for name in ("name", "status", "model_type", "source_run_id")},
+        "tags": _pairs(info.get("tags", [])),
+        "params": _pairs(model.get("data", {}).get("params", [])),
+        "artifacts": _artifacts(server, info["artifact_uri"]),
+    }
+
+
+def _versions(server: MlflowServer, name: str) -> dict[str, Any]:
+    answer = server.call("GET", f"model-versions/search?filter=name='{name}'")
+    kept = ("version", "source", "run_id", "status", "model_id")
+    versions = answer.get("model_versions", [])
+    if not versions:
+        return {}
+    registered = server.call("GET", f"registered-models/get?name={name}")["registered_model"]
+    return {
+        "versions": [{**{k: one.get(k) for k in kept}, "tags": _pairs(one.get("tags", []))} for one in versions],
+        "aliases": registered.get("aliases", []),
+    }
+
+
+def _pairs(items: list[dict[str, Any]]) -> dict[str, Any]:
+    pairs = {item["key"]: item.get("value") for item in items if item["key"] not in {KEY_TAG, "mlflow.user"}}
+    if versions := pairs.get("mlflow.modelVersions"):
+        # Server and client both add the version to what they find, one as a number, one as a string.
+        pairs["mlflow.modelVersions"] = sorted({f"{one['name']}:{one['version']}" for one in json.loads(versions)})
+    return pairs
 
 
 def _history(server: MlflowServer, run_id: str, key: str) -> list[tuple[int, float]]:
     answer = server.call("GET", f"metrics/get-history?run_id={run_id}&metric_key={key}")
     return [(int(one["step"]), float(one["value"])) for one in answer.get("metrics", [])]
+
+
+def _artifacts(server: MlflowServer, uri: str) -> dict[str, Any]:
+    """Path -> content of text, or length of what is none."""
+    base = server.artifacts / uri.removeprefix("mlflow-artifacts:/")
+    found: dict[str, Any] = {}
+    for file in sorted(path for path in base.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        is_text = file.suffix in {"", ".txt", ".json", ".csv", ".yaml", ".yml"} and b"\0" not in content
+        found[str(file.relative_to(base))] = content.decode() if is_text else len(content)
+    return found
+
+
+def _alike(value: Any, names: dict[str, str], experiment: str) -> Any:
+    if isinstance(value, str):
+        for real, shown in names.items():
+            value = value.replace(real, shown)
+        return OF_THE_MOMENT.sub("...", value.replace(experiment, ":/EXPERIMENT/"))
+    if isinstance(value, dict):
+        return {_alike(key, names, experiment): _alike(item, names, experiment) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_alike(item, names, experiment) for item in value]
+    return value

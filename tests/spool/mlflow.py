@@ -77,6 +77,11 @@ class MlflowServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def artifacts(self) -> Path:
+        """Where the artifacts lie that it stands before."""
+        return self._folder / "artifacts"
+
+    @property
     def uri(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
@@ -86,7 +91,7 @@ class MlflowServer:
         argv: list[str | Path] = [self._environment.python, "-m", "mlflow", "server", "--workers", "1"]
         argv += ["--host", "127.0.0.1", "--port", str(self.port)]
         argv += ["--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}"]
-        argv += ["--artifacts-destination", f"file://{self._folder / 'artifacts'}"]
+        argv += ["--artifacts-destination", f"file://{self.artifacts}"]
         environment = self._environment.variables({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)

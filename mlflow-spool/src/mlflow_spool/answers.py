@@ -151,6 +151,20 @@ def _new_model(record: Record) -> dict[str, Any]:
     return {"info": info, "data": {"params": body.get("params", [])}}
 
 
+def registered_of(history: Iterable[Record]) -> dict[str, Any] | None:
+    """A registered model as far as its records tell; None when there are none."""
+    model: dict[str, Any] | None = None
+    for record in history:
+        if model is None:
+            model = {"name": record.call.body.get("name"), "creation_timestamp": record.made_at}
+        if record.kind is Kind.REGISTERED_MODEL:
+            model = _registered(record)
+        elif record.call.path.endswith("/registered-models/set-tag"):
+            tag = {"key": record.call.body["key"], "value": record.call.body.get("value", "")}
+            model["tags"] = [*(one for one in model.get("tags", []) if one["key"] != tag["key"]), tag]
+    return model
+
+
 def _registered(record: Record) -> dict[str, Any]:
     body, at = record.call.body, record.made_at
     kept = ("name", "tags", "description")

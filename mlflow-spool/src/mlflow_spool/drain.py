@@ -3,15 +3,19 @@
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from mlflow_spool.breaker import Breaker
 from mlflow_spool.errors import Refused, TransportError
+from mlflow_spool.files import Files
+from mlflow_spool.joining import Batch, joined
 from mlflow_spool.journal import Journal
 from mlflow_spool.locks import locked
-from mlflow_spool.records import ONCE, Answer, Call, Record
+from mlflow_spool.records import ONCE, Answer, Call, Kind, Record, references
 from mlflow_spool.replay import Done, Later, Never, Outcome, Server, Waits, replay
+from mlflow_spool.uploads import RATE, Uploader, send_file
 
 log = logging.getLogger("mlflow_spool")
 IDLE = 30.0  # seconds between two looks for what other processes left behind
@@ -27,18 +31,30 @@ class Clock:
     monotonic: Callable[[], float]
 
 
+class Target(Server, Uploader, Protocol):
+    """MLflow, with the artifact store behind it."""
+
+
 class Drainer:
     """Delivers the records of one journal to one server."""
 
     def __init__(
-        self, journal: Journal, server: Server, breaker: Breaker, lock_file: Path, clock: Clock, *, settle: float
+        self,
+        journal: Journal,
+        files: Files,
+        target: Target,
+        breaker: Breaker,
+        lock_file: Path,
+        clock: Clock,
+        settle: float,
     ) -> None:
         self._journal = journal
-        self._server = server
+        self._files = files
+        self._server = target
         self._breaker = breaker
         self._lock_file = lock_file
         self._clock = clock
-        self._settle = settle  # seconds after an attempt with unknown end
+        self._patience = settle  # seconds after an attempt with unknown end
 
     def now_or_never(self, record: Record, timeout: float) -> Done | None:
         """Deliver a record just written down, for a caller who waits; None when it stays for the background.
@@ -48,11 +64,11 @@ class Drainer:
         with locked(self._lock_file, record.stream, wait=timeout) as ours:
             if not ours or self._journal.is_behind(record.stream, record.seq):
                 return None
-            fresh = Record(**{**vars(record), "attempted_at": None})
-            outcome = replay(fresh, self._server, self._journal.name_of, timeout, told=False)
+            fresh = replace(record, attempted_at=None)
+            outcome = self._send(fresh, timeout, told=False)
             if isinstance(outcome, Never):
                 self._breaker.succeeded()
-                self._journal.settle([record])
+                self._settle(record, outcome)
                 raise Refused(outcome.answer.status, outcome.answer.body)
             self._note(record, outcome)
             return outcome if isinstance(outcome, Done) else None
@@ -93,24 +109,80 @@ class Drainer:
         with locked(self._lock_file, stream) as ours:
             while ours:
                 records = self._journal.pending(stream)
-                for record in records:
-                    if not self._deliver(record, timeout):
+                for batch in joined(records):
+                    if not self._together(batch, timeout):
                         return delivered
                     delivered = True
                 ours = bool(records)
         return delivered
 
+    def _together(self, batch: Batch, timeout: float) -> bool:
+        """Whether the stream goes on after these records."""
+        if len(batch.records) == 1:
+            return self._deliver(batch.records[0], timeout)
+        first = batch.records[0]
+        outcome = self._send(replace(first, call=batch.call), timeout)
+        if isinstance(outcome, Done):
+            self._breaker.succeeded()
+            self._journal.settle(batch.records)
+            return True
+        if isinstance(outcome, Later) and outcome.unwell:
+            return self._note(first, outcome)
+        # One of them may be what the server does not take: alone, each shows what it is.
+        return all(self._deliver(record, timeout) for record in batch.records)
+
+    def upload_now(self, record: Record, file: Path, timeout: float) -> bool:
+        """Upload a file for a caller who waits, without keeping it; False when that cannot be done now.
+
+        timeout: seconds, and more for a large file. Raises Refused.
+        """
+        with locked(self._lock_file, record.stream, wait=timeout) as ours:
+            if not ours or self._journal.pending(record.stream, 1):
+                return False
+            if file.stat().st_size > RATE and not self.probe(timeout):
+                return False
+            outcome = send_file(record, file, self._server, self._journal.name_of, timeout)
+        if isinstance(outcome, Never):
+            raise Refused(outcome.answer.status, outcome.answer.body)
+        if isinstance(outcome, Later) and outcome.unwell:
+            self._breaker.failed(outcome.retry_after)
+        return isinstance(outcome, Done)
+
     def _deliver(self, record: Record, timeout: float) -> bool:
         """Whether the next record of its stream may go."""
         now = self._clock.now()
-        if record.attempted_at is not None and now - record.attempted_at < self._settle * 1000 and record.kind in ONCE:
+        if (
+            record.attempted_at is not None
+            and now - record.attempted_at < self._patience * 1000
+            and record.kind in ONCE
+        ):
+            return False
+        if record.kind is Kind.VERSION and self._is_incomplete(record):
             return False
         if record.kind in ONCE:
             self._journal.attempting([record], now)
-        outcome = replay(record, self._server, self._journal.name_of, timeout)
+        outcome = self._send(record, timeout)
         if isinstance(outcome, Waits):
             return self._forsaken(record, outcome)
         return self._note(record, outcome)
+
+    def _send(self, record: Record, timeout: float, *, told: bool = True) -> Outcome:
+        if record.kind is Kind.ARTIFACT:
+            return send_file(record, self._files.find(record.key), self._server, self._journal.name_of, timeout)
+        return replay(record, self._server, self._journal.name_of, timeout, told=told)
+
+    def _settle(self, record: Record, outcome: Done | Never) -> None:
+        self._journal.settle([record], outcome.learned if isinstance(outcome, Done) else ())
+        if record.kind is Kind.ARTIFACT:
+            self._files.drop(record.key)
+
+    def _is_incomplete(self, record: Record) -> bool:
+        """Whether files of the model to be registered still wait."""
+        body = record.call.body
+        named = {str(body.get(name)) for name in ("run_id", "model_id") if body.get(name)} | references(record.call)
+        owners = named | {token for name in named if (token := self._journal.token_of(name))}
+        streams = (f"{noun}:{one}" for one in owners for noun in ("artifacts", "logged-model"))
+        return any(self._journal.is_behind(stream, record.seq) for stream in streams)
 
     def _forsaken(self, record: Record, outcome: Waits) -> bool:
         lost = [token for token in outcome.tokens if self._journal.is_aside(token)]
@@ -121,7 +193,7 @@ class Drainer:
     def _note(self, record: Record, outcome: Outcome) -> bool:
         if isinstance(outcome, Done):
             self._breaker.succeeded()
-            self._journal.settle([record], outcome.learned)
+            self._settle(record, outcome)
             return True
         if isinstance(outcome, Never):
             self._breaker.succeeded()

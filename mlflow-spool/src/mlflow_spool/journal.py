@@ -30,15 +30,18 @@ CREATE TABLE IF NOT EXISTS records (
   state TEXT NOT NULL DEFAULT 'pending',
   attempted_at INTEGER,
   attempts INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL DEFAULT 0, -- of the file that an artifact's record stands for
   problem TEXT
 );
 CREATE INDEX IF NOT EXISTS pending ON records (stream, seq) WHERE state = 'pending';
 CREATE INDEX IF NOT EXISTS streams ON records (stream, seq);
+CREATE INDEX IF NOT EXISTS files ON records (bytes) WHERE state != 'done' AND bytes > 0;
 CREATE TABLE IF NOT EXISTS names (token TEXT PRIMARY KEY, name TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS tokens ON names (name);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 COLUMNS = "key, stream, kind, method, path, body, made_at, seq, attempted_at, attempts"
+FILES_SHARE = 0.9  # of the cap
 BUSY_TIMEOUT = 10.0  # seconds to wait for another process that writes
 #: Connections that a fork left in this process: closing them would disturb the parent's.
 _inherited: list[sqlite3.Connection] = []
@@ -86,19 +89,48 @@ class Journal:
         """
         at = record.made_at if attempted else None
         body = json.dumps(record.call.body, separators=(",", ":"))
-        if self.size() + len(body) > self._max_bytes:
-            raise SpoolFull(f"the journal {self._path} has reached MLFLOW_SPOOL_MAX_BYTES ({self._max_bytes})")
+        size = int(record.call.body["bytes"]) if record.kind is Kind.ARTIFACT else 0
+        self.make_room(len(body), size)
         values = (record.key, record.stream, record.kind.value, record.call.method, record.call.path, body)
         try:
             with self._transaction() as cursor:
                 cursor.execute(
-                    "INSERT INTO records (key, stream, kind, method, path, body, made_at, attempted_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (*values, record.made_at, at),
+                    "INSERT INTO records (key, stream, kind, method, path, body, made_at, attempted_at, bytes)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*values, record.made_at, at, size),
                 )
                 return replace(record, seq=cursor.lastrowid or 0, attempted_at=at)
         except sqlite3.OperationalError as error:
             raise SpoolFull(f"the journal {self._path} could not be written: {error}") from error
+
+    def make_room(self, need: int, file: int = 0) -> None:
+        """Raises SpoolFull unless `need` bytes of metadata and a file of `file` bytes have room under the cap.
+
+        Files may fill nine tenths of it: metadata comes first. What was delivered already gives way.
+        """
+        limit = int(self._max_bytes * FILES_SHARE) if file else self._max_bytes
+        if self.size() + need + file > limit:
+            self.forget_delivered()
+        if self.size() + need + file > limit:
+            what = "files" if file else "records"
+            raise SpoolFull(
+                f"{self._path.parent} has no room for more {what}: MLFLOW_SPOOL_MAX_BYTES is {self._max_bytes}"
+            )
+
+    def forget_delivered(self, before: int | None = None) -> None:
+        """Drop delivered records; reads can then no longer be answered from them while the server is away.
+
+        before: only of streams in which nothing waits and nothing was written since (milliseconds since 1970, UTC).
+        """
+        with self._transaction(durable=False) as cursor:
+            if before is None:
+                cursor.execute("DELETE FROM records WHERE state = 'done'")
+                return
+            cursor.execute(
+                "DELETE FROM records WHERE state = 'done' AND stream IN (SELECT stream FROM records GROUP BY stream"
+                " HAVING max(made_at) < ? AND sum(state = 'pending') = 0)",
+                (before,),
+            )
 
     def pending(self, stream: str, limit: int = 200) -> list[Record]:
         """The oldest records of `stream` that wait, in order."""
@@ -197,8 +229,12 @@ class Journal:
         return Counts(by_state.get("pending", 0), by_state.get("done", 0), by_state.get("aside", 0), oldest)
 
     def size(self) -> int:
-        """Bytes of the journal on disk, with what is not yet in its main file."""
-        return sum(path.stat().st_size for path in (self._path, Path(f"{self._path}-wal")) if path.exists())
+        """Bytes that records and waiting files take on the disk."""
+        pages, free, page = (
+            self._read(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        files = self._read("SELECT coalesce(sum(bytes), 0) FROM records WHERE state != 'done' AND bytes > 0")[0][0]
+        return int((pages - free) * page + files)
 
     def close(self) -> None:
         """End this process' use of the journal; nothing is lost without it."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from mlflow_spool.answers import logged_model_of, measurements, run_of, version_of
+from mlflow_spool.answers import logged_model_of, measurements, registered_of, run_of, version_of
 from mlflow_spool.errors import Refused
 from mlflow_spool.journal import Journal
 from mlflow_spool.records import API, KEY_TAG, LOCAL_VERSIONS, Call, Kind, Record, references
@@ -33,6 +33,8 @@ class Knowledge:
             history = self._history("logged-model", rest.partition("/")[2], waiting_only)
             model = logged_model_of(history)
             return {"model": self._named(model)} if model else None
+        if rest == "registered-models/get" and not waiting_only:
+            return self._registered(str(call.body.get("name")))
         if rest == "model-versions/get":
             return self._version(call.body)
         if rest == "experiments/get":
@@ -43,12 +45,16 @@ class Knowledge:
 
     def notice(self, call: Call, body: dict[str, Any]) -> None:
         """Keep what the server told, for when it is away."""
-        experiment = body.get("experiment")
-        if experiment and call.path.startswith(f"{API}/experiments/get"):
+        facts = []
+        if (experiment := body.get("experiment")) and call.path.startswith(f"{API}/experiments/get"):
             told = json.dumps(experiment)
-            for name in (f"experiment:{experiment.get('experiment_id')}", f"experiment-name:{experiment.get('name')}"):
-                if self._journal.fact(name) != told:
-                    self._journal.remember(name, told)
+            facts = [(f"experiment:{experiment.get('experiment_id')}", told)]
+            facts += [(f"experiment-name:{experiment.get('name')}", told)]
+        elif (model := body.get("registered_model")) and call.path == f"{API}/registered-models/get":
+            facts = [(f"registered-model:{model.get('name')}", json.dumps(model))]
+        for name, told in facts:
+            if self._journal.fact(name) != told:
+                self._journal.remember(name, told)
 
     def queued(self, record: Record) -> None:
         """Keep what a creation that waits will make, for other processes that ask for it by name."""
@@ -113,6 +119,13 @@ class Knowledge:
                 info[field] = self._journal.name_of(token) or token
                 info["artifact_uri"] = self._journal.name_of("root:" + token) or info["artifact_uri"]
         return entity
+
+    def _registered(self, name: str) -> dict[str, Any] | None:
+        model = registered_of(self._journal.history(f"model:{name}"))
+        told = self._journal.fact(f"registered-model:{name}")
+        if told is not None:
+            return {"registered_model": {**json.loads(told), **(model or {})}}
+        return {"registered_model": model} if model else None
 
     def _version(self, query: dict[str, Any]) -> dict[str, Any] | None:
         number = str(query.get("version", ""))

@@ -7,7 +7,7 @@ run before the spool delivers the rest.
 import atexit
 from typing import Any
 
-from mlflow_spool.settings import PREFIX, read_settings, server_uri
+from mlflow_spool.settings import read_settings
 from mlflow_spool.spool import finish_all
 
 
@@ -30,11 +30,8 @@ def registry_store(store_uri: str | None = None, tracking_uri: str | None = None
     return SpoolRegistryStore(store_uri or "")
 
 
-def proxied_artifacts(artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
-    """The repository of an `mlflow-artifacts:` URI; MLflow's own accepts only an http(s) tracking URI."""
-    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
-    from mlflow.tracking import get_tracking_uri
+def artifacts(artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
+    """The repository of an `mlflow-artifacts:` URI (MLflow's own wants an http tracking URI) or `spool-artifacts:` URI."""
+    from mlflow_spool.artifacts import repository
 
-    where = tracking_uri or get_tracking_uri()
-    plain = server_uri(where) if where.startswith(PREFIX) else where
-    return MlflowArtifactsRepository(artifact_uri, tracking_uri=plain, registry_uri=registry_uri)
+    return repository(artifact_uri, tracking_uri, registry_uri)

@@ -19,9 +19,11 @@ SCHEMA = 1
 #: Ids that a spool made up. Those of logged models begin like MLflow's, since `models:/m-...` is told by that.
 TOKEN = re.compile(r"(?:m-)?spool-[0-9a-f]{32}")
 #: Where the artifacts of a run with a local id seem to be.
-ROOT = re.compile(r"spool-artifacts:/((?:m-)?spool-[0-9a-f]{32})")
+ROOT = re.compile(r"spool-artifacts:/((?:m-)?spool-[0-9a-f]{32})/artifacts")
 #: Versions of registered models above this are local; a real one would need two thousand million registrations.
 LOCAL_VERSIONS = 2_000_000_000
+#: Such a version in the JSON of a tag: MLflow's client writes `mlflow.modelVersions` so.
+VERSION_TEXT = re.compile(r'(?<="version": ")20[01]\d{7}(?=")')
 
 
 class Kind(Enum):
@@ -211,7 +213,10 @@ def strings(value: Any) -> Iterator[str]:
 
 def references(call: Call) -> set[str]:
     """The local ids that a call names: it can be sent once each of them is known by its real name."""
-    found = {token for text in strings([call.path, call.body]) for token in TOKEN.findall(text)}
+    found: set[str] = set()
+    for text in strings([call.path, call.body]):
+        found.update(TOKEN.findall(text))
+        found.update(f"version:{number}" for number in VERSION_TEXT.findall(text))
     version = str(call.body.get("version", ""))
     if version.isdigit() and int(version) >= LOCAL_VERSIONS:
         found.add(f"version:{version}")
@@ -225,6 +230,8 @@ def translated(call: Call, resolve: Callable[[str], str | None]) -> Call:
     """
 
     def text(value: str) -> str:
+        if '"version"' in value:
+            value = VERSION_TEXT.sub(lambda found: resolve(f"version:{found[0]}") or found[0], value)
         if "spool-" not in value:
             return value
         rooted = ROOT.sub(lambda found: resolve("root:" + found[1]) or found[0], value)

@@ -13,13 +13,15 @@ from typing import Any
 
 from mlflow_spool.answers import answer_write
 from mlflow_spool.breaker import Breaker
-from mlflow_spool.drain import RETRY, Background, Clock, Drainer
+from mlflow_spool.drain import RETRY, Background, Clock, Drainer, Target
 from mlflow_spool.errors import Offline, Refused, SpoolFull, TransportError
+from mlflow_spool.files import Files, names_local_ids
 from mlflow_spool.journal import Journal
 from mlflow_spool.knowledge import Knowledge
-from mlflow_spool.records import Answer, Call, Record, draft, references, translated
-from mlflow_spool.replay import CREDENTIALS, UNWELL, Server
+from mlflow_spool.records import Answer, Call, Kind, Record, draft, new_key, references, translated
+from mlflow_spool.replay import CREDENTIALS, UNWELL
 from mlflow_spool.settings import Settings
+from mlflow_spool.uploads import artifact
 
 log = logging.getLogger("mlflow_spool")
 
@@ -38,17 +40,18 @@ def journal_folder(settings: Settings, uri: str) -> Path:
 class Spool:
     """One server's spool in this process. Safe to use from any thread, and after a fork."""
 
-    def __init__(self, uri: str, server: Server, settings: Settings, clock: Clock) -> None:
+    def __init__(self, uri: str, target: Target, settings: Settings, clock: Clock) -> None:
         self.uri = uri
         folder = journal_folder(settings, uri)
         self.journal = Journal(folder, settings.max_bytes)
         self.journal.remember("uri", uri)
-        self._server = server
+        self._server = target
         self._settings = settings
         self._clock = clock
         self._breaker = Breaker(clock.monotonic)
+        self._files = Files(folder / "files")
         self._drainer = Drainer(
-            self.journal, server, self._breaker, folder / "streams.lock", clock, settle=settings.settle
+            self.journal, self._files, target, self._breaker, folder / "streams.lock", clock, settings.settle
         )
         self._background = Background(self._drainer, self._breaker, settings.request_timeout)
         self._knowledge = Knowledge(self.journal)
@@ -62,6 +65,56 @@ class Spool:
         call = Call(method, path, body or {})
         record = draft(call, self._clock.now())
         return self._read(call) if record is None else self._write(self._homed(record))
+
+    def put_file(self, root: str, path: str, file: Path) -> None:
+        """Log `file` as the artifact `path` below `root`: uploaded on return, or kept to be.
+
+        Raises Refused, OSError when it cannot be read, SpoolFull (only with MLFLOW_SPOOL_STRICT).
+        """
+        record = self._homed(artifact(new_key(), root, path, file.stat().st_size, self._clock.now()))
+        unready = names_local_ids(file)
+        if not (self._breaker.is_open or unready) and self._drainer.upload_now(
+            record, file, self._settings.probe_timeout
+        ):
+            return
+        try:
+            self.journal.make_room(0, int(record.call.body["bytes"]))
+            self._files.keep(record.key, file)
+            kept = self.journal.append(record)
+        except SpoolFull as error:
+            self._files.drop(record.key)
+            if self._settings.strict:
+                raise
+            log.error("mlflow-spool does not keep the artifact %s: %s", path, error)
+            return
+        if self._breaker.is_open or self._drainer.now_or_never(kept, self._settings.probe_timeout) is None:
+            self._background.wake()
+
+    def waiting_files(self, root: str) -> dict[str, int]:
+        """Paths and sizes in bytes of the files below `root` that have not been uploaded yet."""
+        found = (one.call.body for one in self._waiting(root))
+        return {str(body["path"]): int(body["bytes"]) for body in found}
+
+    def waiting_file(self, root: str, path: str) -> Path | None:
+        """The copy of an artifact that has not been uploaded yet, None when there is none."""
+        keys = [one.key for one in self._waiting(root) if one.call.body["path"] == path]
+        return self._files.find(keys[-1]) if keys else None
+
+    def real_root(self, root: str) -> str | None:
+        """Where the artifacts below `root` are, None while the server has not told."""
+        call = Call("GET", root)
+        known = all(self.journal.name_of(token) for token in references(call))
+        return translated(call, self.journal.name_of).path if known else None
+
+    def _waiting(self, root: str) -> list[Record]:
+        stream = self._homed(artifact("", root, "", 0, 0)).stream
+        records = self.journal.pending(stream, limit=100_000)
+        roots = {root, self.real_root(root)}
+        return [
+            one
+            for one in records
+            if one.kind is Kind.ARTIFACT and roots & {one.call.body["root"], self.real_root(one.call.body["root"])}
+        ]
 
     def wake(self) -> None:
         """Look in the background whether something waits, also of processes that are gone."""
@@ -177,7 +230,7 @@ _spools: dict[tuple[int, str], Spool] = {}
 _guard = threading.Lock()
 
 
-def open_spool(uri: str, connect: Callable[[str], Server], settings: Settings) -> Spool:
+def open_spool(uri: str, connect: Callable[[str], Target], settings: Settings) -> Spool:
     """This process' spool for the server at `uri`, made on first use. connect: makes the HTTP client for it."""
     with _guard:
         key = (os.getpid(), uri)

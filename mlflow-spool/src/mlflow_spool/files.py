@@ -1,0 +1,65 @@
+"""Artifacts that wait: copies of files below the spool's folder, one folder a record. Pure file work."""
+
+import os
+import shutil
+import time
+from pathlib import Path, PurePosixPath
+
+from mlflow_spool.errors import SpoolFull
+from mlflow_spool.records import TOKEN
+
+#: The one file of a model that names runs and models; it is small text.
+NAMES_IDS = "MLmodel"
+ORPHAN_AGE = 3600.0  # seconds; a younger folder without a record may be one that is being filled
+
+
+class Files:
+    """The files of one journal, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, key: str, source: Path) -> Path:
+        """Copy `source` for the record `key`; on return the copy is durable.
+
+        A copy and no link: the script may write to its file again. Raises SpoolFull when the disk is full.
+        """
+        target = self._folder / key / source.name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            shutil.copyfile(source, target)
+            for path, mode in ((target, os.O_RDONLY), (target.parent, os.O_RDONLY), (self._folder, os.O_RDONLY)):
+                descriptor = os.open(path, mode)
+                os.fsync(descriptor)
+                os.close(descriptor)
+        except OSError as error:
+            shutil.rmtree(target.parent, ignore_errors=True)
+            raise SpoolFull(f"{source} could not be copied to {target.parent}: {error}") from error
+        return target
+
+    def find(self, key: str) -> Path | None:
+        """The copy for the record `key`, None when it is gone."""
+        folder = self._folder / key
+        found = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+        return found[0] if found else None
+
+    def drop(self, key: str) -> None:
+        """Its record was delivered."""
+        shutil.rmtree(self._folder / key, ignore_errors=True)
+
+    def orphans(self) -> list[str]:
+        """Keys of folders old enough to be looked at: a process may have died between a copy and its record."""
+        if not self._folder.is_dir():
+            return []
+        limit = time.time() - ORPHAN_AGE
+        return [path.name for path in self._folder.iterdir() if path.stat().st_mtime < limit]
+
+
+def names_local_ids(file: Path) -> bool:
+    """Whether `file` must have its ids put right before it is uploaded."""
+    return file.name == NAMES_IDS and bool(TOKEN.search(file.read_text(errors="replace")))
+
+
+def place(artifact_path: str | None, name: str) -> str:
+    """The path below the artifact root of a file called `name`, logged under `artifact_path`."""
+    return str(PurePosixPath(artifact_path or "") / name)

@@ -1,0 +1,82 @@
+"""Join neighbouring log calls of one run into few runs/log-batch requests, within MLflow's limits. Pure.
+
+A backlog is delivered many times faster so. The limits are those of MLflow's server (mlflow.utils.validation): 1000
+metrics, 100 params, 100 tags, 1000 in all, and a megabyte.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_spool.records import API, Call, Kind, Record
+
+LIMITS = {"metrics": 1000, "params": 100, "tags": 100}
+MOST = 1000
+MOST_BYTES = 900_000  # of the JSON; the server counts a little differently
+Items = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records that go in one request: `call` says what they say, in their order."""
+
+    records: tuple[Record, ...]
+    call: Call
+
+
+def joined(records: Sequence[Record]) -> Iterator[Batch]:
+    """The same records in the same order, neighbours joined where that changes nothing."""
+    waiting: list[Record] = []
+    items: Items = _none()
+    size = 0
+    for record in records:
+        own, length = _items(record), len(json.dumps(record.call.body))
+        if waiting and (own is None or not _fits(waiting[0], record, items, own) or size + length > MOST_BYTES):
+            yield _batch(waiting, items)
+            waiting, items, size = [], _none(), 0
+        if own is None:
+            yield Batch((record,), record.call)
+            continue
+        waiting.append(record)
+        size += length
+        for name, several in own.items():
+            items[name] += several
+    if waiting:
+        yield _batch(waiting, items)
+
+
+def _none() -> Items:
+    return {name: [] for name in LIMITS}
+
+
+def _batch(records: list[Record], items: Items) -> Batch:
+    if len(records) == 1:
+        return Batch((records[0],), records[0].call)
+    body = {"run_id": records[0].call.body["run_id"], **{name: several for name, several in items.items() if several}}
+    return Batch(tuple(records), Call("POST", f"{API}/runs/log-batch", body))
+
+
+def _items(record: Record) -> Items | None:
+    """What a call logs; None when it is another kind of call, or says what a batch cannot say."""
+    if record.kind is not Kind.LOG:
+        return None
+    name, body = record.call.path.rpartition("/")[2], record.call.body
+    if name == "log-batch":
+        known = {"run_id", *LIMITS}
+        return {field: list(body.get(field, [])) for field in LIMITS} if body.keys() <= known else None
+    item = {field: value for field, value in body.items() if field not in {"run_id", "run_uuid"}}
+    field = {"log-metric": "metrics", "log-parameter": "params", "set-tag": "tags"}[name]
+    return {**_none(), field: [item]}
+
+
+def _fits(first: Record, record: Record, items: Items, own: Items) -> bool:
+    if first.call.body.get("run_id") != record.call.body.get("run_id"):
+        return False
+    sizes = {name: len(items[name]) + len(own[name]) for name in LIMITS}
+    if sum(sizes.values()) > MOST or any(sizes[name] > limit for name, limit in LIMITS.items()):
+        return False
+    # A param or a tag twice in one request would leave the choice to the server.
+    return not any(
+        {one["key"] for one in items[name]} & {one["key"] for one in own[name]} for name in ("params", "tags")
+    )

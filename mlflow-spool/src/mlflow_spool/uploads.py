@@ -1,0 +1,79 @@
+"""Deliver one artifact: `replay` for files. The records of artifacts never leave the machine; their bytes are here."""
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from mlflow_spool.errors import NoAnswer, NotSent
+from mlflow_spool.files import names_local_ids
+from mlflow_spool.records import Answer, Call, Kind, Record, references, translated
+from mlflow_spool.replay import CREDENTIALS, UNWELL, Done, Later, Never, Outcome, Waits
+
+RATE = 2_000_000  # bytes a second that an upload must make to be waited for
+_OWNER = re.compile(r"/((?:m-)?(?:spool-)?[0-9a-f]{32})/artifacts(?:/|$)")
+
+
+class Uploader(Protocol):
+    """An artifact store, by MLflow's client or another."""
+
+    def upload(self, root: str, path: str, file: Path, timeout: float) -> Answer:
+        """Put `file` at `path` below the artifact root `root`. Raises NotSent or NoAnswer."""
+        ...
+
+
+def artifact(key: str, root: str, path: str, size: int, made_at: int) -> Record:
+    """The record of a file kept under `key`. root: an artifact URI; size: bytes; made_at: milliseconds since 1970, UTC.
+
+    A logged model's files are among its other records, so that it is not ready before they are there. A run's stand
+    apart: its metadata need not wait for its files.
+    """
+    found = _OWNER.search(root)
+    owner = found[1] if found else root
+    stream = f"logged-model:{owner}" if owner.startswith("m-") else f"artifacts:{owner}"
+    return Record(key, stream, Kind.ARTIFACT, Call("PUT", "", {"root": root, "path": path, "bytes": size}), made_at)
+
+
+def send_file(
+    record: Record, file: Path | None, uploader: Uploader, resolve: Callable[[str], str | None], timeout: float
+) -> Outcome:
+    """Upload the file of `record` once; sending it twice changes nothing. timeout: seconds, and more for a large one."""
+    missing = {token for token in references(record.call) if resolve(token) is None}
+    if missing:
+        return Waits(frozenset(missing))
+    if file is None:
+        return Never(Answer(410, {"error_code": "FILE_IS_GONE", "message": "the spool's copy was removed"}))
+    body = translated(record.call, resolve).body
+    try:
+        with _with_real_ids(file, resolve) as ready:
+            answer = uploader.upload(body["root"], body["path"], ready, timeout + file.stat().st_size / RATE)
+    except NotSent as error:
+        return Later(str(error), unwell=True)
+    except NoAnswer as error:
+        return Later(str(error), unwell=True, maybe=True)
+    if answer.status < 300:
+        return Done({})
+    if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
+        said = str(answer.body.get("message", ""))
+        return Later(f"{answer.status} {said}".strip(), answer.status != 500, retry_after=answer.retry_after)
+    return Never(answer)
+
+
+@contextmanager
+def _with_real_ids(file: Path, resolve: Callable[[str], str | None]) -> Iterator[Path]:
+    if not names_local_ids(file):
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="mlflow-spool-") as folder:
+        ready = Path(folder) / file.name
+        text = translated(Call("PUT", file.read_text()), resolve).path
+        ready.write_text(text)
+        yield ready
+
+
+def folder_of(path: str) -> str | None:
+    """The folder part of an artifact's path, None at the root."""
+    parent = str(PurePosixPath(path).parent)
+    return None if parent == "." else parent
