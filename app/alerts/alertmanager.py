@@ -125,10 +125,16 @@ def _whole(raw: bytes) -> list[WebhookAlert]:
 
 
 def _take_apart(body: Any) -> list[Any]:
-    if not isinstance(body, dict):
-        raise Unreadable(422, "the body is not an object with `alerts`, as Alertmanager's webhook sends it")
+    entries = entries_of(body, "Alertmanager's")
     if str(body.get("version", "4")) != "4":
         raise Unreadable(422, "only version 4 of Alertmanager's webhook is known")
+    return entries
+
+
+def entries_of(body: Any, whose: str) -> list[Any]:
+    """What stands under `alerts` of a decoded body, one entry or more. Raises Unreadable; `whose` is for its sentence."""
+    if not isinstance(body, dict):
+        raise Unreadable(422, f"the body is not an object with `alerts`, as {whose} webhook sends it")
     alerts = body.get("alerts")
     if not isinstance(alerts, list) or not alerts:
         raise Unreadable(422, "`alerts` must be a list with at least one alert", [_missing("/alerts")])

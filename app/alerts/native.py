@@ -21,6 +21,8 @@ def _text_only(value: Any) -> Any:
 
 
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_text_only)]
+AlertId = Annotated[str, StringConstraints(min_length=1, max_length=ALERT_ID_LENGTH)]
+Severity = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
 class NativeAlert(BaseModel):
@@ -28,12 +30,8 @@ class NativeAlert(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    alert_id: Annotated[str, StringConstraints(min_length=1, max_length=ALERT_ID_LENGTH)] = Field(
-        description="What is wrong, and with what: repeats of one problem carry one id."
-    )
-    severity: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(
-        description="Becomes the label `severity`, for the policy to match on."
-    )
+    alert_id: AlertId = Field(description="What is wrong, and with what: repeats of one problem carry one id.")
+    severity: Severity = Field(description="Becomes the label `severity`, for the policy to match on.")
     timestamp: Timestamp = Field(description="When it was noticed, RFC 3339 with an offset.")
     status: Literal["firing", "resolved"] = "firing"
     labels: Labels = {}

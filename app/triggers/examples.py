@@ -174,4 +174,53 @@ ALERTMANAGER: dict[str, Any] = {
         }
     ],
 }
+GRAFANA: dict[str, Any] = {
+    "version": "1",
+    "groupKey": '{}:{alertname="ModelAccuracyLow", grafana_folder="Models"}',
+    "truncatedAlerts": 0,
+    "orgId": 1,
+    "status": "firing",
+    "state": "alerting",
+    "receiver": "trigger-gateway",
+    "title": "[FIRING:1] ModelAccuracyLow Models (critical churn)",
+    "message": "**Firing** ModelAccuracyLow",
+    "groupLabels": {"alertname": "ModelAccuracyLow", "grafana_folder": "Models"},
+    "commonLabels": _LABELS | {"grafana_folder": "Models"},
+    "commonAnnotations": {"summary": "Accuracy of churn is 0.7"},
+    "externalURL": "http://grafana.example:3000/",
+    "alerts": [
+        {
+            "status": "firing",
+            "labels": _LABELS | {"grafana_folder": "Models"},
+            "annotations": {"summary": "Accuracy of churn is 0.7"},
+            "startsAt": "2026-11-23T03:59:30.157076+01:00",
+            "endsAt": "0001-01-01T00:00:00Z",
+            "generatorURL": "http://grafana.example:3000/alerting/grafana/1afz29v7z/view?orgId=1",
+            "fingerprint": "c6eadffa33fcdf37",
+            "silenceURL": "http://grafana.example:3000/alerting/silence/new?alertmanager=grafana",
+            "dashboardURL": "",
+            "panelURL": "",
+            "values": {"A": 0.7, "C": 1},
+        }
+    ],
+}
 NATIVE: dict[str, Any] = {"alert_id": "churn-accuracy", "severity": "critical", "timestamp": "2026-11-23T03:00:00Z"}
+CLOUDEVENT: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": "A234-1234-1234",
+    "source": "https://monitor.example/models",
+    "type": "com.example.model.drift",
+    "subject": "churn",
+    "time": "2026-11-23T03:00:00Z",
+    "datacontenttype": "application/json",
+    "data": {"alert_id": "churn-drift", "severity": "critical", "labels": {"model": "churn"}},
+}
+#: The attributes of an event in binary mode, by the name behind `ce-`, with what each is for.
+CLOUDEVENT_HEADERS = {
+    "specversion": "Binary mode: `1.0`. The body is then `data` alone.",
+    "id": "Binary mode: the event's id; `alert_id` where the data has none.",
+    "source": "Binary mode: who noticed; becomes the label `source`.",
+    "type": "Binary mode: what kind of event it is; becomes the label `type`.",
+    "subject": "Binary mode, optional: what it is about; becomes the label `subject`.",
+    "time": "Binary mode: when it was noticed, RFC 3339; `timestamp` where the data has none.",
+}

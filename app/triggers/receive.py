@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from app.alerts import alertmanager, native
+from app.alerts import alertmanager, cloudevents, grafana, native
 from app.alerts.model import Bad, Parsed, Unreadable
 from app.errors import NotDurable, Problem
 from app.problems import responses
@@ -28,11 +29,15 @@ _TAKEN: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _accepts(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
-    """Body and scope in the document. The body is read from the raw bytes, so that one bad alert does not cost the
-    others."""
-    body = {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
-    return {"requestBody": body, "security": [{"bearer": ["ingest"]}]}
+def _accepts(*bodies: tuple[str, dict[str, Any], Any], **more: Any) -> dict[str, Any]:
+    """Bodies (media type, schema, example) and scope in the document. A body is read from the raw bytes, so that one bad
+    alert does not cost the others."""
+    content = {media_type: {"schema": schema, "example": example} for media_type, schema, example in bodies}
+    return {"requestBody": {"required": True, "content": content}, "security": [{"bearer": ["ingest"]}], **more}
+
+
+def _list_of(schema: dict[str, Any], least: int = 1) -> dict[str, Any]:
+    return {"type": "array", "minItems": least, "items": schema}
 
 
 def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -53,12 +58,16 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return resolved
 
 
+_JSON = "application/json"
+_ALERT, _EVENT = _schema_of(native.NativeAlert), _schema_of(cloudevents.CloudEvent)
+
+
 @router.post(
     "/webhooks/alertmanager",
     status_code=202,
     summary="Take a notification of Alertmanager",
     responses=_TAKEN | responses("bad_request", "too_large", "invalid", "not_durable"),
-    openapi_extra=_accepts(_schema_of(alertmanager.Webhook), examples.ALERTMANAGER),
+    openapi_extra=_accepts((_JSON, _schema_of(alertmanager.Webhook), examples.ALERTMANAGER)),
 )
 async def take_alertmanager(request: Request) -> Response:
     """Answers 202 only after every alert of the body is durable, each with its decision. Alertmanager comes again after
@@ -68,19 +77,48 @@ async def take_alertmanager(request: Request) -> Response:
 
 
 @router.post(
+    "/webhooks/grafana",
+    status_code=202,
+    summary="Take a notification of Grafana",
+    responses=_TAKEN | responses("bad_request", "too_large", "invalid", "not_durable"),
+    openapi_extra=_accepts((_JSON, _schema_of(grafana.GrafanaWebhook), examples.GRAFANA)),
+)
+async def take_grafana(request: Request) -> Response:
+    """The body of a webhook contact point of Grafana. Its alerts are decided as Alertmanager's are, and the answers mean
+    the same."""
+    authorize(request, "ingest")
+    return await _take(await request.body(), grafana.read, "grafana", services_of(request))
+
+
+@router.post(
+    "/webhooks/cloudevents",
+    status_code=202,
+    summary="Take events in the form of CloudEvents",
+    responses=_TAKEN | responses("bad_request", "too_large", "invalid", "not_durable"),
+    openapi_extra=_accepts(
+        ("application/cloudevents+json", _EVENT, examples.CLOUDEVENT),
+        ("application/cloudevents-batch+json", _list_of(_EVENT, 0), [examples.CLOUDEVENT]),
+        (_JSON, _schema_of(cloudevents.EventData), examples.CLOUDEVENT["data"]),
+        parameters=[
+            {"name": f"ce-{name}", "in": "header", "schema": {"type": "string", "minLength": 1}, "description": told}
+            for name, told in examples.CLOUDEVENT_HEADERS.items()
+        ],
+    ),
+)
+async def take_cloudevents(request: Request) -> Response:
+    """One event in binary or structured mode, or a batch. Its `data` is an alert as `POST /api/v1/alerts` takes it;
+    `alert_id`, `timestamp` and the labels `source`, `type`, `subject` default to the event's."""
+    authorize(request, "ingest")
+    read = partial(cloudevents.read, headers=request.headers)
+    return await _take(await request.body(), read, "cloudevents", services_of(request))
+
+
+@router.post(
     "/alerts",
     status_code=202,
     summary="Take alerts from anybody",
     responses=_TAKEN | responses("bad_request", "too_large", "invalid", "rate_limited", "not_durable"),
-    openapi_extra=_accepts(
-        {
-            "oneOf": [
-                _schema_of(native.NativeAlert),
-                {"type": "array", "minItems": 1, "items": _schema_of(native.NativeAlert)},
-            ]
-        },
-        examples.NATIVE,
-    ),
+    openapi_extra=_accepts((_JSON, {"oneOf": [_ALERT, _list_of(_ALERT)]}, examples.NATIVE)),
 )
 async def take_native(request: Request) -> Response:
     """One alert or a list of them. `alert_id`, `severity` and `timestamp` are enough."""
@@ -97,6 +135,8 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
         await _keep_refused(raw, source, error, services)
         code = {400: "bad_request", 413: "too_large"}.get(error.status, "invalid")
         raise Problem(error.status, code, str(error), errors=error.errors) from error
+    if not (parsed.alerts or parsed.bad):  # An empty batch of events.
+        return Response(b'{"decisions":[]}', 202, media_type=_JSON)
     try:
         answers: list[Answer] = await services.batcher.submit(Job(parsed.alerts, parsed.bad, source), services.timeout)
     except NotDurable:
@@ -109,7 +149,7 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
         body += b',"quarantined":' + to_json(
             [{"index": b.index, "id": b.alert_id, "error": b.error} for b in parsed.bad]
         )
-    return Response(body + b"}", 202, media_type="application/json")
+    return Response(body + b"}", 202, media_type=_JSON)
 
 
 async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: TriggerServices) -> None:

@@ -38,6 +38,8 @@ routes:
 """
 
 ALERTMANAGER = "/api/v1/webhooks/alertmanager"
+GRAFANA = "/api/v1/webhooks/grafana"
+CLOUDEVENTS = "/api/v1/webhooks/cloudevents"
 NATIVE = "/api/v1/alerts"
 DECISION_KEYS = [
     "alert_id",
@@ -90,6 +92,12 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert (body["status"], body["code"]) == (status, code), body
     assert body["detail"].endswith((".", "?", "!")), f"not a sentence: {body['detail']}"
     return body
+
+
+def cloud_event(**more: Any) -> dict[str, Any]:
+    """The smallest event that is an alert, in structured mode, and what a test adds to its data."""
+    event = {"specversion": "1.0", "id": word(), "source": "/monitor", "type": "drift", "time": NOON.isoformat()}
+    return event | {"data": {"severity": "critical", **more}}
 
 
 @asynccontextmanager

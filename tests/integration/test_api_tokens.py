@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -15,7 +16,10 @@ from app.tokens import SCOPES
 from tests.acceptance.world import World
 from tests.integration.api import (
     ALERTMANAGER,
+    CLOUDEVENTS,
+    GRAFANA,
     NATIVE,
+    cloud_event,
     native_alert,
     notification,
     opened,
@@ -31,6 +35,8 @@ NOBODY = uuid4()
 #: Every route: method, path, the scope that it needs, and what somebody with that scope is answered.
 ROUTES = [
     ("POST", ALERTMANAGER, "ingest", 202),
+    ("POST", GRAFANA, "ingest", 202),
+    ("POST", CLOUDEVENTS, "ingest", 202),
     ("POST", NATIVE, "ingest", 202),
     ("GET", "/api/v1/alerts", "read", 200),
     ("GET", f"/api/v1/alerts/{NOBODY}", "read", 404),
@@ -60,9 +66,11 @@ class Guarded:
     tokens: dict[str, dict[str, str]]
 
     async def ask(self, method: str, path: str, headers: dict[str, str] | None) -> httpx.Response:
-        body = None
-        if path == ALERTMANAGER:
+        body: dict[str, Any] | None = None
+        if path in (ALERTMANAGER, GRAFANA):
             body = notification(webhook_alert("Nobody"))
+        elif path == CLOUDEVENTS:
+            body = cloud_event()
         elif path == NATIVE:
             body = native_alert("nobody")
         elif path.endswith("/reset"):
@@ -175,8 +183,8 @@ async def test_too_many_write_requests_of_one_token_are_told_when_to_come_again(
         assert "20 seconds" in told["detail"]
         assert (await guarded.ask(method, path, tokens["calm"])).status_code != 429
         assert (await guarded.ask("GET", "/api/v1/alerts", tokens["wild"])).status_code == 200
-        for _ in range(5):  # Alertmanager would drop the notification.
-            assert (await guarded.ask("POST", ALERTMANAGER, tokens["wild"])).status_code == 202
+        for webhook in (ALERTMANAGER, GRAFANA, CLOUDEVENTS) * 2:  # Their senders would drop the notification.
+            assert (await guarded.ask("POST", webhook, tokens["wild"])).status_code == 202
         counted = (await guarded.ask("GET", "/metrics", tokens["wild"])).text
         assert "gateway_rate_limited_total 2.0" in counted
 

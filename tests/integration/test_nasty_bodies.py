@@ -11,7 +11,10 @@ import pytest_asyncio
 from tests.acceptance.world import World
 from tests.integration.api import (
     ALERTMANAGER,
+    CLOUDEVENTS,
+    GRAFANA,
     NATIVE,
+    cloud_event,
     native_alert,
     notification,
     opened,
@@ -46,6 +49,10 @@ async def alive(world: World) -> None:
 def text(value: Any) -> bytes:
     return json.dumps(value).encode()
 
+
+every_source = pytest.mark.parametrize(
+    "path", [ALERTMANAGER, GRAFANA, CLOUDEVENTS, NATIVE], ids=["alertmanager", "grafana", "cloudevents", "native"]
+)
 
 NESTED = b"[" * 50_000 + b"]" * 50_000
 HUGE = b"1" + b"0" * 10_000
@@ -88,7 +95,7 @@ WHOLE_BODIES: dict[str, tuple[bytes, int]] = {
 }
 
 
-@pytest.mark.parametrize("path", [ALERTMANAGER, NATIVE], ids=["alertmanager", "native"])
+@every_source
 @pytest.mark.parametrize(("body", "status"), WHOLE_BODIES.values(), ids=WHOLE_BODIES.keys())
 async def test_a_body_of_which_nothing_can_be_read_is_a_problem(
     world: World, path: str, body: bytes, status: int
@@ -99,7 +106,7 @@ async def test_a_body_of_which_nothing_can_be_read_is_a_problem(
     await alive(world)
 
 
-@pytest.mark.parametrize("path", [ALERTMANAGER, NATIVE], ids=["alertmanager", "native"])
+@every_source
 @pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
 async def test_a_body_over_the_cap_is_refused_however_it_is_sent(world: World, path: str, chunked: bool) -> None:
     async def pieces() -> AsyncIterator[bytes]:
@@ -117,10 +124,12 @@ async def test_a_body_over_the_cap_is_refused_however_it_is_sent(world: World, p
     [
         (ALERTMANAGER, notification(*[webhook_alert("Unmatched")] * (MAX_ALERTS + 1))),
         (ALERTMANAGER, notification(*[{}] * (MAX_ALERTS + 1))),
+        (GRAFANA, notification(*[webhook_alert("Unmatched")] * (MAX_ALERTS + 1))),
+        (CLOUDEVENTS, [cloud_event()] * (MAX_ALERTS + 1)),
         (NATIVE, [native_alert("unmatched")] * (MAX_ALERTS + 1)),
         (NATIVE, [1] * (MAX_ALERTS + 1)),
     ],
-    ids=["alertmanager", "alertmanager, bad ones", "native", "native, bad ones"],
+    ids=["alertmanager", "alertmanager, bad ones", "grafana", "cloudevents", "native", "native, bad ones"],
 )
 async def test_more_alerts_than_the_cap_are_refused(world: World, path: str, body: Any) -> None:
     answer = problem(await world.post(path, body), 413, "too_large")

@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
-from app.alerts import alertmanager, native
+from app.alerts import alertmanager, cloudevents, grafana, native
 from app.main import create_app
 from app.settings import read_settings
 from app.triggers import examples, schemas
@@ -21,6 +22,8 @@ PATHS = {
     "/readyz": {"get"},
     "/metrics": {"get"},
     "/api/v1/webhooks/alertmanager": {"post"},
+    "/api/v1/webhooks/grafana": {"post"},
+    "/api/v1/webhooks/cloudevents": {"post"},
     "/api/v1/alerts": {"get", "post"},
     "/api/v1/alerts/{id}": {"get"},
     "/api/v1/triggers": {"get", "post"},
@@ -102,9 +105,9 @@ def test_the_usual_errors_are_told(method: str, path: str) -> None:
         assert codes == {"200", "401", "403"}
     else:
         assert codes >= {"401", "403", "503"}
-    if method == "post" and path != "/api/v1/webhooks/alertmanager":
+    if method == "post" and "/webhooks/" not in path:
         assert "429" in codes
-    if path == "/api/v1/webhooks/alertmanager":
+    if "/webhooks/" in path:
         assert "429" not in codes
         assert not {code for code in codes if code.startswith("3")}
 
@@ -115,7 +118,7 @@ def test_a_guarded_operation_names_its_scope(method: str, path: str) -> None:
     if path in ("/livez", "/readyz"):
         assert security is None
         return
-    scope = "ingest" if method == "post" and path in ("/api/v1/alerts", "/api/v1/webhooks/alertmanager") else "read"
+    scope = "ingest" if method == "post" and (path == "/api/v1/alerts" or "/webhooks/" in path) else "read"
     assert security == [{"bearer": ["trigger" if method == "post" and scope == "read" else scope]}]
 
 
@@ -138,11 +141,30 @@ def references(node: Any) -> Iterator[str]:
             yield from references(value)
 
 
-@pytest.mark.parametrize("path", ["/api/v1/webhooks/alertmanager", "/api/v1/alerts"])
-def test_the_example_of_a_body_is_one_that_the_gateway_reads(path: str) -> None:
-    [content] = operation("post", path)["requestBody"]["content"].values()
-    read = alertmanager.read if "webhooks" in path else native.read
-    parsed = read(json.dumps(content["example"]).encode(), 10)
+BINARY = {"content-type": "application/json", "ce-id": "1", "ce-source": "/a", "ce-type": "b", "ce-specversion": "1.0"}
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type", "read"),
+    [
+        ("/api/v1/webhooks/alertmanager", "application/json", alertmanager.read),
+        ("/api/v1/webhooks/grafana", "application/json", grafana.read),
+        ("/api/v1/alerts", "application/json", native.read),
+        *(
+            ("/api/v1/webhooks/cloudevents", kind, partial(cloudevents.read, headers={"content-type": kind}))
+            for kind in ("application/cloudevents+json", "application/cloudevents-batch+json")
+        ),
+        (
+            "/api/v1/webhooks/cloudevents",
+            "application/json",
+            partial(cloudevents.read, headers=BINARY | {"ce-time": "2026-11-23T03:00:00Z"}),
+        ),
+    ],
+    ids=["alertmanager", "grafana", "native", "a structured event", "a batch of events", "a binary event"],
+)
+def test_the_example_of_a_body_is_one_that_the_gateway_reads(path: str, media_type: str, read: Any) -> None:
+    content = operation("post", path)["requestBody"]["content"]
+    parsed = read(json.dumps(content[media_type]["example"]).encode(), 10)
     assert (len(parsed.alerts), parsed.bad) == (1, [])
 
 

@@ -1,0 +1,227 @@
+"""Whoever tells of it, the same alert comes to the same decision: Grafana, CloudEvents in each mode, and the native body."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.acceptance.world import ZERO, World
+from tests.integration.api import CLOUDEVENTS, GRAFANA, NATIVE, cloud_event, opened, problem, webhook_alert, word
+from tests.servers import TestServers
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DOCUMENTED = Path(__file__).parents[1] / "fixtures" / "grafana"
+POLICY = """
+version: 1
+airflow:
+  - {name: default, url: "http://airflow.test:8080", auth: {username: gateway, password: gateway}}
+routes:
+  - name: accuracy
+    match: ['alertname="ModelAccuracyLow"', 'severity="critical"']
+    group_by: [model]
+    debounce: 10m
+    cooldown: 24h
+    dag: {id: retrain_model}
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
+    """One gateway for all of them; each test has a model of its own."""
+    async with opened(servers, servers.fresh_database(template), policy=POLICY) as one:
+        yield one
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a monitor has to say of one model."""
+
+    model: str
+    at: datetime
+    began: datetime
+    firing: bool = True
+    name: str = "ModelAccuracyLow"
+    severity: str = "critical"
+
+    @property
+    def status(self) -> str:
+        return "firing" if self.firing else "resolved"
+
+
+Request = tuple[str, dict[str, str], bytes]
+
+
+def native(said: Said) -> Request:
+    return NATIVE, {}, json.dumps(data_of(said) | {"alert_id": said.name, "timestamp": said.at.isoformat()}).encode()
+
+
+def data_of(said: Said) -> dict[str, Any]:
+    return {"severity": said.severity, "status": said.status, "labels": {"model": said.model}}
+
+
+def grafana(said: Said) -> Request:
+    body = json.loads((DOCUMENTED / "firing_single.json").read_bytes())
+    body["alerts"][0] |= {
+        "status": said.status,
+        "labels": {"alertname": said.name, "severity": said.severity, "model": said.model},
+        "startsAt": said.began.isoformat(),
+        "endsAt": ZERO if said.firing else said.at.isoformat(),
+        "fingerprint": f"{said.name}-{said.model}",
+    }
+    return GRAFANA, {"Content-Type": "application/json"}, json.dumps(body).encode()
+
+
+def event_of(said: Said) -> dict[str, str]:
+    return {
+        "specversion": "1.0",
+        "id": word(),
+        "source": "https://monitor.test/models",
+        "type": "test.monitor.accuracy",
+        "time": said.at.isoformat(),
+    }
+
+
+def structured(said: Said) -> Request:
+    event = event_of(said) | {"data": data_of(said) | {"alert_id": said.name}}
+    return CLOUDEVENTS, {"Content-Type": "application/cloudevents+json"}, json.dumps(event).encode()
+
+
+def batch(said: Said) -> Request:
+    event = event_of(said) | {"data": data_of(said) | {"alert_id": said.name}}
+    return CLOUDEVENTS, {"Content-Type": "application/cloudevents-batch+json"}, json.dumps([event]).encode()
+
+
+def binary(said: Said) -> Request:
+    headers = {f"ce-{name}": value for name, value in event_of(said).items()} | {"Content-Type": "application/json"}
+    return CLOUDEVENTS, headers, json.dumps(data_of(said) | {"alert_id": said.name}).encode()
+
+
+SOURCES = [native, grafana, structured, batch, binary]
+
+
+async def send(world: World, request: Request) -> httpx.Response:
+    path, headers, body = request
+    return await world.clients[0].post(path, content=body, headers=headers)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.__name__)
+async def test_the_same_story_comes_to_the_same_decisions_whoever_tells_it(
+    world: World, source: Callable[[Said], Request]
+) -> None:
+    model, began, told = word(), world.clock.now(), []
+    story: list[tuple[int, dict[str, Any]]] = [
+        (0, {"severity": "info"}),  # no route
+        (0, {}),  # held
+        (1, {}),  # told again
+        (4, {"firing": False}),  # over before the debounce is
+        (20, {"began": 20}),  # held again
+        (31, {"began": 20}),  # after the debounce: its run is under way
+        (60, {"began": 20}),  # in the cooldown
+    ]
+    for minute, change in story:
+        await world.pass_by(minutes=(began + timedelta(minutes=minute) - world.clock.now()) / timedelta(minutes=1))
+        change |= {"began": began + timedelta(minutes=change.get("began", 0))}
+        answer = await send(world, source(Said(model, **({"at": world.clock.now()} | change))))
+        assert answer.status_code == 202, answer.text
+        [decision] = answer.json()["decisions"]
+        told.append((decision["route"], decision["group"], decision["action"], decision["reason"]))
+    ours = ("accuracy", {"model": model})
+    assert told == [
+        (None, {}, "ignore", "no_route"),
+        (*ours, "hold", "debouncing"),
+        (*ours, "suppress", "duplicate"),
+        (*ours, "cancel", "resolved_while_held"),
+        (*ours, "hold", "debouncing"),
+        (*ours, "suppress", "duplicate"),
+        (*ours, "suppress", "duplicate"),
+    ]
+    assert [t["state"] for t in await world.triggers(label=f"model={model}")] == ["succeeded", "cancelled"]
+
+
+async def test_two_sources_that_tell_of_one_model_start_one_run(world: World) -> None:
+    model, now = word(), world.clock.now()
+    found = [(await send(world, source(Said(model, now, now)))).json()["decisions"][0] for source in SOURCES]
+    assert found[0]["reason"] == "debouncing"
+    assert {d["trigger_id"] for d in found} == {found[0]["trigger_id"]}
+
+
+@pytest.mark.parametrize("name", ["firing_single", "mixed_firing_and_resolved", "resolved_without_values"])
+async def test_a_documented_body_of_grafana_is_taken_whole(world: World, name: str) -> None:
+    body = (DOCUMENTED / f"{name}.json").read_bytes()
+    answer = await send(world, (GRAFANA, {"Content-Type": "application/json"}, body))
+    assert answer.status_code == 202, answer.text
+    assert len(answer.json()["decisions"]) == len(json.loads(body)["alerts"])
+    assert "quarantined" not in answer.json()
+
+
+async def test_the_history_tells_who_said_it(world: World) -> None:
+    model, now = word(), world.clock.now()
+    for source in SOURCES:
+        await send(world, source(Said(model, now, now, name=f"Nobody-{source.__name__}")))
+    found = await world.alerts(label=f"model={model}")
+    assert {a["source"] for a in found} == {"native", "grafana", "cloudevents"}
+    [event] = [a for a in found if a["alert_id"] == "Nobody-binary"]
+    assert event["labels"]["source"] == "https://monitor.test/models"
+
+
+async def test_an_event_that_is_delivered_twice_is_counted_and_decided_once(world: World) -> None:
+    said = Said(word(), world.clock.now(), world.clock.now())
+    event = event_of(said) | {"data": data_of(said) | {"labels": {"model": said.model, "alertname": said.name}}}
+    request = (CLOUDEVENTS, {"Content-Type": "application/cloudevents+json"}, json.dumps(event).encode())
+    decisions = [(await send(world, request)).json()["decisions"][0]["reason"] for _ in range(3)]
+    assert decisions == ["debouncing", "duplicate", "duplicate"]
+    [alert] = await world.alerts(label=f"model={said.model}")
+    assert (alert["alert_id"], alert["count"]) == (event["id"], 3)
+
+
+async def test_an_empty_batch_of_events_is_taken(world: World) -> None:
+    answer = await send(world, (CLOUDEVENTS, {"Content-Type": "application/cloudevents-batch+json"}, b"[]"))
+    assert (answer.status_code, answer.json()) == (202, {"decisions": []})
+
+
+async def test_one_bad_event_of_a_batch_stands_alone_in_quarantine(world: World) -> None:
+    good = [cloud_event(alert_id=f"n-{word()}") for _ in range(5)]
+    bad = cloud_event(alert_id="bad", status="acknowledged")
+    world.clock.pass_by(timedelta(seconds=1))
+    answer = (await world.post(CLOUDEVENTS, [*good[:2], bad, *good[2:]])).json()
+    assert [d["alert_id"] for d in answer["decisions"]] == [e["data"]["alert_id"] for e in good]
+    assert [(q["index"], q["id"]) for q in answer["quarantined"]] == [(2, "bad")]
+    [newest] = (await world.get("/api/v1/quarantine", limit=1))["items"]
+    assert (newest["source"], json.loads(newest["body"])) == ("cloudevents", bad)
+
+
+async def test_one_bad_alert_of_grafana_stands_alone_in_quarantine(world: World) -> None:
+    answer = await world.post(GRAFANA, {"alerts": [webhook_alert("Nobody"), {"status": "pending"}]})
+    assert (answer.status_code, len(answer.json()["decisions"])) == (202, 1)
+    assert answer.json()["quarantined"][0]["index"] == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "says"),
+    [
+        ({"Content-Type": "application/cloudevents+avro"}, b"\x00\x01", "only JSON"),
+        ({"ce-id": "1", "ce-source": "%FF"}, b"{}", "ce-source"),
+        ({"ce-id": "1" * 10_000}, b'{"severity": "info"}', "none of the alerts"),
+        ({"Content-Type": "application/cloudevents+json"}, b'{"specversion": "0.3"}', "none of the alerts"),
+    ],
+    ids=["another format", "a header that is not UTF-8", "a header too long", "an older version"],
+)
+async def test_a_request_that_is_no_event_is_a_problem_that_says_why(
+    world: World, headers: dict[str, str], body: bytes, says: str
+) -> None:
+    answer = await send(world, (CLOUDEVENTS, headers, body))
+    assert says.lower() in problem(answer, 422, "invalid")["detail"].lower()
+
+
+async def test_each_source_moves_its_own_counter(world: World) -> None:
+    told = (await world.clients[0].get("/metrics")).text
+    for source in ("native", "grafana", "cloudevents"):
+        [line] = [one for one in told.splitlines() if one.startswith(f'gateway_alerts_total{{source="{source}"}}')]
+        assert float(line.split()[-1]) > 0

@@ -1,0 +1,120 @@
+"""Grafana's webhook: bodies in the documented shape are read like Alertmanager's, and nothing in its envelope matters."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.alerts import alertmanager, grafana
+from app.alerts.model import Alert, Parsed, Unreadable
+from tests.unit.test_alerts_alertmanager import BAD_ALERTS, BODIES, note, one
+
+DOCUMENTED = Path(__file__).parents[1] / "fixtures" / "grafana"
+START = datetime(2026, 11, 23, 9, 28, 32, 157076, tzinfo=UTC)
+END = datetime(2026, 11, 23, 9, 48, 30, tzinfo=UTC)
+
+
+def body(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((DOCUMENTED / f"{name}.json").read_bytes())
+    return found
+
+
+def read(sent: Any, most: int = 10_000) -> Parsed:
+    return grafana.read(sent if isinstance(sent, bytes) else json.dumps(sent).encode(), most)
+
+
+@pytest.mark.parametrize(
+    ("name", "alerts"),
+    [
+        ("firing_single", [("churn", True, None)]),
+        ("mixed_firing_and_resolved", [("churn", True, None), ("fraud", False, END)]),
+        ("resolved_without_values", [("churn", False, END)]),
+    ],
+)
+def test_a_documented_body_is_read_whole(name: str, alerts: list[tuple[str, bool, datetime | None]]) -> None:
+    parsed = read((DOCUMENTED / f"{name}.json").read_bytes())
+    assert [(a.labels["model"], a.firing, a.ends_at) for a in parsed.alerts] == alerts
+    assert (parsed.order, parsed.bad) == (list(range(len(alerts))), [])
+    for alert in parsed.alerts:
+        assert (alert.alert_id, alert.severity, alert.source) == ("ModelAccuracyLow", "critical", "grafana")
+        assert alert.starts_at == START
+        assert len(alert.fingerprint) == 16
+        assert not alert.timestamped
+
+
+def test_every_documented_body_stands_in_the_table() -> None:
+    assert len(list(DOCUMENTED.glob("*.json"))) == 3
+
+
+def test_an_alert_is_the_one_that_alertmanager_would_tell_but_for_its_source() -> None:
+    sent = body("mixed_firing_and_resolved")
+    told = alertmanager.read(json.dumps(sent | {"version": "4"}).encode(), 10).alerts
+    assert read(sent).alerts == [replace(alert, source="grafana") for alert in told]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "4"},
+        {"version": 2},
+        {"version": None},
+        {"orgId": "main"},
+        {"title": None, "state": "pending", "message": 5},
+        {"status": "resolved"},
+        {"truncatedAlerts": 9},
+    ],
+    ids=str,
+)
+def test_nothing_in_the_envelope_changes_an_alert(change: dict[str, Any]) -> None:
+    assert read(body("firing_single") | change).alerts == read(body("firing_single")).alerts
+
+
+@pytest.mark.parametrize("extra", [{"values": None}, {"values": {"A": "NaN"}}, {"imageURL": ""}, {"extraData": [1]}])
+def test_what_grafana_adds_to_an_alert_plays_no_part(extra: dict[str, Any]) -> None:
+    sent = body("firing_single")
+    sent["alerts"][0] |= extra
+    assert read(sent).alerts == read(body("firing_single")).alerts
+
+
+def test_a_payload_of_the_operators_own_template_needs_only_its_alerts() -> None:
+    found: list[Alert] = read({"alerts": [one()]}).alerts
+    assert [a.alert_id for a in found] == ["Low"]
+
+
+def test_an_alert_known_from_alertmanager_keeps_the_source_that_told_it() -> None:
+    sent = note(one(fingerprint="f" * 16))
+    raw = json.dumps(sent).encode()
+    sources = [a.source for read in (alertmanager.read, grafana.read) * 2 for a in read(raw, 10).alerts]
+    assert sources == ["alertmanager", "grafana"] * 2
+
+
+@pytest.mark.parametrize("bad", BAD_ALERTS.values(), ids=BAD_ALERTS.keys())
+def test_a_bad_alert_is_set_aside_and_the_others_are_read(bad: Any) -> None:
+    parsed = read({"alerts": [one(), bad, one(labels={"alertname": "Other"})]})
+    assert ([a.alert_id for a in parsed.alerts], parsed.order) == (["Low", "Other"], [0, 2])
+    (found,) = parsed.bad
+    assert (found.index, bool(found.error)) == (1, True)
+
+
+ANY_VERSION = {name: case for name, case in BODIES.items() if name != "another version"}
+
+
+@pytest.mark.parametrize(("sent", "status"), ANY_VERSION.values(), ids=ANY_VERSION.keys())
+def test_a_body_that_cannot_be_read_is_refused_with_a_reason(sent: bytes, status: int) -> None:
+    with pytest.raises(Unreadable) as refused:
+        read(sent)
+    assert (refused.value.status, bool(str(refused.value))) == (status, True)
+
+
+def test_the_refusal_of_another_shape_names_grafana() -> None:
+    with pytest.raises(Unreadable, match="as Grafana's webhook sends it"):
+        read([one()])
+
+
+def test_more_alerts_than_the_cap_are_refused_whole() -> None:
+    with pytest.raises(Unreadable, match="GATEWAY_MAX_ALERTS") as refused:
+        read({"alerts": [one()] * 3}, most=2)
+    assert refused.value.status == 413
