@@ -243,7 +243,7 @@ def _intake(base: _Base) -> Intake:
 def _airflow(base: _Base) -> tuple[Relay, Follower]:
     """The way to Airflow and the eyes on it."""
     settings, metrics = base.settings, base.metrics
-    airflows = {a.name: AirflowClient(base.http, a.url, _auth(a), base.clock) for a in base.policy.airflow}
+    airflows = {a.name: airflow_client(a, base.http, base.clock) for a in base.policy.airflow}
     caps = {f"airflow:{a.name}": a.max_parallel for a in base.policy.airflow}
     endings = Endings(base.current, metrics, ended=lambda: base.ring("relay", "waker"))
     delivery = Delivery(
@@ -325,6 +325,11 @@ def _loops(base: _Base, waker: Waker, relay: Relay, follower: Follower, gauges: 
     )
 
 
+def airflow_client(airflow: Airflow, http: Http, clock: Clock) -> AirflowClient:
+    """The client of an Airflow of the policy; `http` stays the caller's."""
+    return AirflowClient(http, airflow.url, _auth(airflow), clock)
+
+
 def _auth(airflow: Airflow) -> Auth | None:
     auth = airflow.auth
     if auth is None:
@@ -336,4 +341,4 @@ def _auth(airflow: Airflow) -> Auth | None:
     return TokenFileAuth(Path(auth.token_file))
 
 
-__all__ = ["Services", "Urls", "open_services", "read_policy", "servers"]
+__all__ = ["Services", "Urls", "airflow_client", "open_services", "read_policy", "servers"]

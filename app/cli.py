@@ -16,6 +16,7 @@ import typer
 from app import __version__
 from app.client import client_app
 from app.clock import SystemClock
+from app.doctor.finding import Finding
 from app.errors import GatewayError, UsageError
 from app.policy.durations import parse_duration
 from app.policy.load import PolicyError, load_policy
@@ -105,6 +106,35 @@ def migrate_command() -> None:
     from app import serve as processes
 
     print(f"The database is at revision {asyncio.run(processes.migrate_database(_settings()))}.")
+
+
+@app.command()
+def doctor(
+    alertmanager: Annotated[str | None, typer.Option(help="URL of a running Alertmanager.")] = None,
+    alertmanager_config: Annotated[Path | None, typer.Option(help="Its configuration file instead.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One document, for scripts.")] = False,
+) -> None:
+    """Look for everything that a first-day user gets wrong, and say how to mend it. Changes nothing. 1: something fails."""
+    from app.doctor.examine import Asked, examine
+    from app.doctor.finding import worst
+    from app.doctor.house import own_url
+    from app.doctor.report import as_json as document
+    from app.doctor.report import show
+    from app.http import open_http
+
+    settings = _settings()
+
+    async def look() -> tuple[Finding, ...]:
+        async with open_http() as http:
+            url = os.environ.get("GATEWAY_URL") or own_url(settings.host, settings.port)
+            return await examine(settings, Asked(alertmanager, alertmanager_config), url.rstrip("/"), http)
+
+    findings = asyncio.run(look())
+    if as_json:
+        print(document(findings))
+    else:
+        show(findings)
+    raise typer.Exit(1 if worst(findings) == "fail" else 0)
 
 
 @token.command()

@@ -155,6 +155,14 @@ def _encode(value: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
 
+def _is_time(value: Any) -> bool:
+    try:
+        datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def run_problem(body: Any) -> str | list[dict[str, Any]] | None:
     """What Airflow says against the body of a trigger: a list for 422, a string for 400, None if nothing."""
     given = body if isinstance(body, dict) else {}
@@ -164,6 +172,9 @@ def run_problem(body: Any) -> str | list[dict[str, Any]] | None:
     ]
     if "logical_date" not in given:
         problems.append({"type": "missing", "loc": ["body", "logical_date"], "msg": "Field required", "input": body})
+    elif given["logical_date"] is not None and not _is_time(given["logical_date"]):
+        message = "Input should be a valid datetime or date, input is too short"
+        problems.append({"type": "datetime_from_date_parsing", "loc": ["body", "logical_date"], "msg": message})
     for key, kind, article in (("conf", dict, "dictionary"), ("dag_run_id", str, "string"), ("note", str, "string")):
         value = given.get(key)
         if value is not None and not isinstance(value, kind):
