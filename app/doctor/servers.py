@@ -92,13 +92,16 @@ def judge_writes(facts: Mapping[Any, Any]) -> Finding:
 def judge_durability(facts: Mapping[Any, Any], *, embedded: bool) -> list[Finding]:
     """Whether what it acknowledged outlives a crash and a failover."""
     check = "postgres durable"
+    level, standbys = facts["synchronous_commit"], facts["standbys"]
+    found = []
     if facts["fsync"] != "on":
         step = "Set `fsync = on` in postgresql.conf."
-        return [fail(check, "fsync is off: a crash of the machine can lose everything", step)]
-    level, standbys = facts["synchronous_commit"], facts["standbys"]
+        found.append(fail(check, "fsync is off: a crash of the machine can lose everything", step))
     if level == "off":
         cause = "synchronous_commit is off: a crash loses alerts that were acknowledged"
-        return [fail(check, cause, "Set `synchronous_commit = on` for the database and the gateway's role.")]
+        found.append(fail(check, cause, "Set `synchronous_commit = on` for the database and the gateway's role."))
+    if found:
+        return found
     if embedded:
         return [good(check, f"fsync on, synchronous_commit {level}; one server, which nobody fails over")]
     if not standbys or level == "local":
