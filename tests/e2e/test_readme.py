@@ -24,7 +24,7 @@ from tests.e2e.installed import ROOT, Installed, Shell, blocks, section, step
 from tests.e2e.processes import eventually, require_binary
 from tests.fakes.airflow import FakeAirflow
 
-STEPS = [1, 2, 3, 4, 5, 6]
+STEPS = [1, 2, 3, 4, 5, 6, 7]
 RECORDED = ROOT / "tests/fixtures/alertmanager/firing_single.json"
 
 
@@ -101,14 +101,17 @@ def test_its_steps_lead_from_nothing_to_a_dag_run_that_succeeded(way: Way) -> No
     way.follow(3)
     assert way.shell.run("stat -c %s trigger-gateway.token") != "0"
     way.follow(4)
+    said = way.follow(5)
+    assert re.search(r"^ok +airflow default DAG retrain_model", said, re.M), said
+    assert ": 0 failed, " in said
     _rehearse(way)
     _go_live(way, receiver)
     _operate(way)
 
 
 def _rehearse(way: Way) -> None:
-    """Step 5: what is started by hand and ends in time starts nothing."""
-    said = way.follow(5)
+    """Step 6: what is started by hand and ends in time starts nothing."""
+    said = way.follow(6)
     first, second = (json.loads(found)["decisions"][0] for found in re.findall(r'\{"decisions":.*?\}\]\}', said))
     assert (first["action"], first["reason"]) == ("hold", "debouncing")
     assert (second["action"], second["reason"]) == ("cancel", "resolved_while_held")
@@ -118,9 +121,13 @@ def _rehearse(way: Way) -> None:
 
 
 def _go_live(way: Way, receiver: dict[str, Any]) -> None:
-    """Step 6: what Alertmanager sends with the receiver that `init` printed becomes one DAG run."""
+    """Step 7: what Alertmanager sends with the receiver that `init` printed becomes one DAG run."""
     (hook,) = receiver["receivers"][0]["webhook_configs"]
     assert hook["url"] == f"http://127.0.0.1:{way.port}/api/v1/webhooks/alertmanager"
+    config = {"route": {"receiver": "people", **receiver["route"]}, "receivers": receiver["receivers"]}
+    (way.folder / "gateway" / "alertmanager.yml").write_text(yaml.safe_dump(config))
+    doctor = way.here(step(5)).strip() + " --alertmanager-config alertmanager.yml"
+    assert "0 failed, 0 to know of" in way.shell.run(doctor), "what init prints is what the doctor wants"
     way.policy("debounce: 10m\n", "debounce: 0s\n")  # Ten minutes are too long for a test.
     way.shell.run(way.here("kill %1; wait %1 || true\n" + step(4).split("\n", 1)[1]))
     headers = {"Authorization": f"Bearer {(way.folder / 'gateway' / 'trigger-gateway.token').read_text().strip()}"}
@@ -128,7 +135,7 @@ def _go_live(way: Way, receiver: dict[str, Any]) -> None:
         answer = httpx.post(hook["url"], content=RECORDED.read_bytes(), headers=headers)
         assert answer.status_code == 202, answer.text
     eventually("one DAG run that succeeded", way.newest_succeeded)
-    said = way.follow(6)
+    said = way.follow(7)
     assert "ModelAccuracyLow" in said
     assert "succeeded" in said
     (post,) = way.airflow.posts
