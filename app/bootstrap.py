@@ -303,6 +303,8 @@ def _requests(base: _Base, batcher: Batcher) -> TriggerServices:
         limit=limit,
         max_alerts=base.settings.max_alerts,
         timeout=base.settings.intake_timeout,
+        memory=base.memory,
+        signatures=base.settings.signatures,
     )
 
 

@@ -64,6 +64,13 @@ _KINDS = (
 )
 #: What every route that asks Postgres may answer.
 UNAVAILABLE = Kind("unavailable", 503, "Postgres does not answer now. Come again.", headers=_RETRY)
+#: Of a route whose sender signs. Not among KINDS: 401 by itself means the token.
+BAD_SIGNATURE = Kind(
+    "bad_signature",
+    401,
+    "The signature in X-Grafana-Alerting-Signature is not of this body with the secret that is set here.",
+    headers={"WWW-Authenticate": "HMAC-SHA256"},
+)
 KINDS: Mapping[str, Kind] = {kind.code: kind for kind in _KINDS}
 _CODE_OF_STATUS = {kind.status: kind.code for kind in _KINDS} | {503: "unavailable"}
 

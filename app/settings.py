@@ -4,13 +4,19 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import UsageError
+from app.signatures import GrafanaSignature, Signature, StandardSignature, standard_key
 
 _PREFIX = "GATEWAY_"
 _Seconds = Annotated[float, Field(gt=0)]
+
+
+def _standard_secret(secret: SecretStr) -> SecretStr:
+    standard_key(secret.get_secret_value())
+    return secret
 
 
 class Settings(BaseSettings):
@@ -28,6 +34,17 @@ class Settings(BaseSettings):
     )
     redis_url: SecretStr | None = Field(None, description="redis:// URL. Unset: an embedded Valkey.")
     tokens_file: Path | None = Field(None, description="Hashed API tokens. Default: tokens in the data directory.")
+    grafana_secret: SecretStr | None = Field(
+        None, min_length=16, description="Secret of Grafana's HMAC signature. Set: its webhooks must be signed."
+    )
+    grafana_timestamp_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Timestamp header of Grafana's signature. Set: it must be there, at most five minutes old.",
+    )
+    webhook_secret: Annotated[SecretStr, AfterValidator(_standard_secret)] | None = Field(
+        None, description="Secret of Standard Webhooks (whsec_...). Set: `POST /api/v1/alerts` must be signed."
+    )
     max_body: int = Field(4 * 2**20, gt=0, description="Largest request body that is read, in bytes.")
     max_alerts: int = Field(10_000, gt=0, description="Most alerts read from one body.")
     reorder_window: _Seconds = Field(120, description="Within this time an older firing may follow a resolved.")
@@ -63,6 +80,17 @@ class Settings(BaseSettings):
     @property
     def tokens_path(self) -> Path:
         return self.tokens_file or self.data_dir / "tokens"
+
+    @property
+    def signatures(self) -> dict[str, Signature]:
+        """The sources of alerts whose requests must be signed, and how."""
+        found: dict[str, Signature] = {}
+        if self.grafana_secret is not None:
+            secret = self.grafana_secret.get_secret_value().encode()
+            found["grafana"] = GrafanaSignature(secret, self.grafana_timestamp_header)
+        if self.webhook_secret is not None:
+            found["native"] = StandardSignature(standard_key(self.webhook_secret.get_secret_value()))
+        return found
 
     @classmethod
     def settings_customise_sources(

@@ -7,7 +7,7 @@ may be flushed, stale, failed over, slow or away: decisions then come from Postg
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
@@ -60,7 +60,7 @@ def open_redis(url: str, timeout: float) -> "redis.Redis":
 
 
 class Memory:
-    """`read` and `remember` never raise and never take longer than the client's timeout; `failed` counts.
+    """Its methods never raise and never take longer than the client's timeout; `failed` counts.
 
     What `read` returns is shared between calls, since reading the same bytes anew is half the work of a repeat: nobody
     may change it.
@@ -118,6 +118,17 @@ class Memory:
         for _, version, value in values:
             arguments += [version, value]
         await self._ask(lambda: self._write(keys=[name for name, _, _ in values], args=arguments))
+
+    async def is_spent(self, proof: str) -> bool:
+        """Whether `spend` was told of it. False when Redis does not answer."""
+        if monotonic() < self._away_until:
+            return False
+        return bool(await self._ask(lambda: self._client.exists(f"{self._prefix}:s:{proof}")))
+
+    async def spend(self, proof: str, keep: timedelta) -> None:
+        """Keep in mind for so long that this was used."""
+        if monotonic() >= self._away_until:
+            await self._ask(lambda: self._client.set(f"{self._prefix}:s:{proof}", b"1", ex=keep))
 
     async def _ask(self, call: Callable[[], Awaitable[Any]]) -> Any | None:
         try:

@@ -12,9 +12,10 @@ from pydantic_core import to_json
 from app.alerts import alertmanager, cloudevents, grafana, native
 from app.alerts.model import Bad, Parsed, Unreadable
 from app.errors import NotDurable, Problem
-from app.problems import responses
+from app.problems import BAD_SIGNATURE, responses
 from app.security import authorize
 from app.triggers import examples, schemas
+from app.triggers.admission import admit, spend
 from app.triggers.batcher import Job
 from app.triggers.direct import DirectRoute
 from app.triggers.intake import Answer
@@ -59,6 +60,7 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 _JSON = "application/json"
+_UNSIGNED = ("unauthorized", BAD_SIGNATURE)
 _ALERT, _EVENT = _schema_of(native.NativeAlert), _schema_of(cloudevents.CloudEvent)
 
 
@@ -80,14 +82,13 @@ async def take_alertmanager(request: Request) -> Response:
     "/webhooks/grafana",
     status_code=202,
     summary="Take a notification of Grafana",
-    responses=_TAKEN | responses("bad_request", "too_large", "invalid", "not_durable"),
+    responses=_TAKEN | responses("bad_request", *_UNSIGNED, "too_large", "invalid", "not_durable"),
     openapi_extra=_accepts((_JSON, _schema_of(grafana.GrafanaWebhook), examples.GRAFANA)),
 )
 async def take_grafana(request: Request) -> Response:
     """The body of a webhook contact point of Grafana. Its alerts are decided as Alertmanager's are, and the answers mean
-    the same."""
-    authorize(request, "ingest")
-    return await _take(await request.body(), grafana.read, "grafana", services_of(request))
+    the same. With `GATEWAY_GRAFANA_SECRET` set, the contact point's HMAC signature is required."""
+    return await _take_signed(request, grafana.read, "grafana", limited=False)
 
 
 @router.post(
@@ -117,14 +118,26 @@ async def take_cloudevents(request: Request) -> Response:
     "/alerts",
     status_code=202,
     summary="Take alerts from anybody",
-    responses=_TAKEN | responses("bad_request", "too_large", "invalid", "rate_limited", "not_durable"),
+    responses=_TAKEN | responses("bad_request", *_UNSIGNED, "too_large", "invalid", "rate_limited", "not_durable"),
     openapi_extra=_accepts((_JSON, {"oneOf": [_ALERT, _list_of(_ALERT)]}, examples.NATIVE)),
 )
 async def take_native(request: Request) -> Response:
-    """One alert or a list of them. `alert_id`, `severity` and `timestamp` are enough."""
+    """One alert or a list of them. `alert_id`, `severity` and `timestamp` are enough. With `GATEWAY_WEBHOOK_SECRET` set,
+    requests must be signed in the manner of Standard Webhooks."""
+    return await _take_signed(request, native.read, "native", limited=True)
+
+
+async def _take_signed(
+    request: Request, read: Callable[[bytes, int], Parsed], source: str, *, limited: bool
+) -> Response:
+    """Of a source that may have a secret."""
     services = services_of(request)
-    await services.limit(authorize(request, "ingest"))
-    return await _take(await request.body(), native.read, "native", services)
+    admitted = await admit(request, source, services)
+    if limited:
+        await services.limit(admitted.caller)
+    answer = await _take(admitted.body, read, source, services)
+    await spend(admitted, services)
+    return answer
 
 
 async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: TriggerServices) -> Response:

@@ -1,6 +1,6 @@
 """What the routes of the trigger side need, in one value that bootstrap makes."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,14 +11,17 @@ from app.clock import Clock
 from app.metrics import Metrics
 from app.policy.schema import Policy
 from app.replica import Reader
+from app.signatures import Signature
 from app.tokens import Caller
 from app.triggers.batcher import Batcher
+from app.triggers.memory import Memory
 from app.triggers.requests import Requests
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerServices:
     """`timeout` in seconds: the longest a request waits for its commit. `limit` raises the problem 429.
+    `signatures` has the sources whose requests must be signed.
     What only shows history reads through `reader`, what decides or shows what it just did through `engine`."""
 
     engine: AsyncEngine
@@ -31,6 +34,8 @@ class TriggerServices:
     limit: Callable[[Caller], Awaitable[None]]
     max_alerts: int
     timeout: float
+    memory: Memory
+    signatures: Mapping[str, Signature]
 
 
 def services_of(request: Request) -> TriggerServices:

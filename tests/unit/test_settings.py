@@ -18,6 +18,9 @@ VALUES: dict[str, tuple[str, Any]] = {
     "database_read_url": ("postgresql://u:p@copy/g", SecretStr("postgresql://u:p@copy/g")),
     "redis_url": ("rediss://r:6379/1", SecretStr("rediss://r:6379/1")),
     "tokens_file": ("/etc/gateway/tokens", Path("/etc/gateway/tokens")),
+    "grafana_secret": ("a secret of Grafana", SecretStr("a secret of Grafana")),
+    "grafana_timestamp_header": ("X-Grafana-Timestamp", "X-Grafana-Timestamp"),
+    "webhook_secret": (f"whsec_{'MfKQ9r8G' * 4}", SecretStr(f"whsec_{'MfKQ9r8G' * 4}")),
     "max_body": ("1024", 1024),
     "max_alerts": ("7", 7),
     "reorder_window": ("30", 30.0),
@@ -100,6 +103,9 @@ def test_the_policys_path_is_no_file_that_holds_a_setting(monkeypatch: pytest.Mo
 BAD = [
     ("port", "http"),
     ("port", "70000"),
+    ("grafana_secret", "too short"),
+    ("grafana_timestamp_header", "two words"),
+    ("webhook_secret", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
     ("max_body", "0"),
     ("max_alerts", "-1"),
     ("intake_timeout", "9"),
@@ -140,6 +146,32 @@ def test_a_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tm
 def test_a_secret_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_DATABASE_URL", "postgresql://u:hunter2@db/g")
     assert "hunter2" not in repr(read_settings())
+
+
+SECRETS = ["grafana_secret", "webhook_secret"]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_that_is_refused_is_not_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"GATEWAY_{name.upper()}", "hunter2")
+    with pytest.raises(UsageError) as refused:
+        read_settings()
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_an_empty_secret_is_refused_and_not_taken_for_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"GATEWAY_{name.upper()}", "")
+    with pytest.raises(UsageError, match=f"GATEWAY_{name.upper()}"):
+        read_settings()
+
+
+def test_each_secret_signs_its_own_source() -> None:
+    assert read_settings().signatures == {}
+    both = read_settings(**{name: VALUES[name][1] for name in SECRETS}).signatures
+    assert set(both) == {"grafana", "native"}
+    assert "MfKQ" not in repr(both)
+    assert "a secret" not in repr(both)
 
 
 def test_tokens_stand_in_the_data_directory_unless_told_otherwise(tmp_path: Path) -> None:
