@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app.airflow.client import AirflowClient, Auth, PasswordAuth, TokenAuth, TokenFileAuth
+from app.airflow.clients import AirflowClients
 from app.clock import Clock, SystemClock
 from app.db import database_now
 from app.embedded import start_postgres, start_valkey
@@ -21,10 +21,10 @@ from app.http import Http, open_http
 from app.loop import Loop
 from app.metrics import Metrics
 from app.outbox.relay import Destination, Limits, Relay
+from app.policy.holder import Holder
 from app.policy.load import load_policy
-from app.policy.schema import Airflow, Policy
-from app.policy.schema import PasswordAuth as PasswordPolicy
-from app.policy.schema import TokenAuth as TokenPolicy
+from app.policy.reload import LOOK_EVERY, Reloader
+from app.policy.schema import Policy
 from app.ratelimit import RateLimit
 from app.replica import Reader, open_engines
 from app.security import is_loopback, refuse_open_bind
@@ -55,10 +55,11 @@ class Urls:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything that runs. `loops` are the worker's; `batcher.run` is the web process' own."""
+    """Everything that runs. `loops` are the worker's, `constant` every process'; `batcher.run` is the web process' own."""
 
     settings: Settings
-    policy: Policy
+    policies: Holder
+    reloader: Reloader
     clock: Clock
     engine: AsyncEngine
     memory: Memory
@@ -72,11 +73,23 @@ class Services:
     follower: Follower
     gauges: Gauges
     loops: tuple[Loop, ...]
+    constant: tuple[Loop, ...]
 
     @property
-    def running(self) -> bool:
-        """True when the loops run in this process (not with `serve --no-worker`)."""
-        return any(loop.started for loop in self.loops)
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self.policies.current()
+
+    @property
+    def running(self) -> tuple[Loop, ...]:
+        """The loops that run in this process; `serve --no-worker` has only the constant ones."""
+        return tuple(loop for loop in (*self.constant, *self.loops) if loop.started)
+
+    def reload_soon(self) -> None:
+        """Read the policy file again, changed or not. For a signal handler."""
+        self.reloader.ask()
+        for loop in self.constant:
+            loop.wake()
 
 
 @asynccontextmanager
@@ -110,7 +123,7 @@ class _Base:
     """What every part is built on."""
 
     settings: Settings
-    policy: Policy
+    policies: Holder
     clock: Clock
     engine: AsyncEngine
     intake_engine: AsyncEngine
@@ -126,8 +139,9 @@ class _Base:
     def reorder(self) -> timedelta:
         return timedelta(seconds=self.settings.reorder_window)
 
-    def current(self) -> Policy:
-        return self.policy
+    @property
+    def current(self) -> Callable[[], Policy]:
+        return self.policies.current
 
     def ring(self, *names: str) -> None:
         """Wake loops of this process. Others find the work by polling."""
@@ -159,10 +173,9 @@ async def open_services(
         if http is None:
             http = open_http()
             stack.push_async_callback(http.aclose)
-        metrics.policy_info.labels(policy.hash).set(1)
         base = _Base(
             settings=settings,
-            policy=policy,
+            policies=Holder(policy, clock.now()),
             clock=clock,
             engine=engine,
             intake_engine=engines.intake,
@@ -202,14 +215,17 @@ def _assemble(base: _Base) -> Services:
         fired=lambda: base.ring("relay"),
     )
     relay, follower = _airflow(base)
+    reloader = Reloader(base.policies, base.settings.policy_file, base.engine, base.clock, base.metrics)
     gauges = Gauges(base.engine, base.clock, base.metrics)
     loops = _loops(base, waker, relay, follower, gauges)
+    constant = _constant_loops(base, reloader)
     base.bells.update({loop.name: loop for loop in loops})
-    for loop in loops:
+    for loop in (*constant, *loops):
         base.metrics.loop_failures.labels(loop.name).set_function(partial(getattr, loop, "failures"))
     return Services(
         settings=base.settings,
-        policy=base.policy,
+        policies=base.policies,
+        reloader=reloader,
         clock=base.clock,
         engine=base.engine,
         memory=base.memory,
@@ -223,6 +239,7 @@ def _assemble(base: _Base) -> Services:
         follower=follower,
         gauges=gauges,
         loops=loops,
+        constant=constant,
     )
 
 
@@ -243,12 +260,11 @@ def _intake(base: _Base) -> Intake:
 def _airflow(base: _Base) -> tuple[Relay, Follower]:
     """The way to Airflow and the eyes on it."""
     settings, metrics = base.settings, base.metrics
-    airflows = {a.name: airflow_client(a, base.http, base.clock) for a in base.policy.airflow}
-    caps = {f"airflow:{a.name}": a.max_parallel for a in base.policy.airflow}
+    airflows = AirflowClients(base.current, base.http, base.clock)
     endings = Endings(base.current, metrics, ended=lambda: base.ring("relay", "waker"))
     delivery = Delivery(
         base.engine,
-        lambda: airflows,
+        airflows,
         endings,
         paused_retry=settings.paused_retry,
         follow=lambda: base.ring("follower"),
@@ -259,14 +275,14 @@ def _airflow(base: _Base) -> tuple[Relay, Follower]:
         attempt=settings.delivery_timeout,
         retry_max=settings.retry_max,
         parallel=settings.delivery_parallel,
-        cap=caps.get,
+        cap=airflows.cap,
     )
     destinations = {"airflow.dag_run": Destination(delivery.deliver, delivery.settled, delivery.after)}
     relay = Relay(base.engine, base.clock, destinations, limits, metrics, uuid7)
     follower = Follower(
         base.engine,
         base.clock,
-        lambda: airflows,
+        airflows,
         endings,
         interval=settings.follow_interval,
         parallel=settings.delivery_parallel,
@@ -309,13 +325,7 @@ def _requests(base: _Base, batcher: Batcher) -> TriggerServices:
 
 
 def _loops(base: _Base, waker: Waker, relay: Relay, follower: Follower, gauges: Gauges) -> tuple[Loop, ...]:
-    clock, settings = base.clock, base.settings
-
-    async def synchronise() -> bool:
-        if isinstance(clock, SystemClock):
-            await clock.synchronise(lambda: database_now(base.engine))
-        return False
-
+    settings = base.settings
     # A step of the relay or the follower may wait for Airflow; longer than twice its time limit is stuck.
     patient = 2 * settings.delivery_timeout + 30
     return (
@@ -323,24 +333,19 @@ def _loops(base: _Base, waker: Waker, relay: Relay, follower: Follower, gauges: 
         Loop("relay", relay.step, idle=1.0, patience=patient),
         Loop("follower", follower.step, idle=min(1.0, settings.follow_interval), patience=patient),
         Loop("gauges", gauges.step, idle=15.0),
-        Loop("clock", synchronise, idle=60.0),
     )
 
 
-def airflow_client(airflow: Airflow, http: Http, clock: Clock) -> AirflowClient:
-    """The client of an Airflow of the policy; `http` stays the caller's."""
-    return AirflowClient(http, airflow.url, _auth(airflow), clock)
+def _constant_loops(base: _Base, reloader: Reloader) -> tuple[Loop, ...]:
+    """What a process without the worker's loops needs as well: the right time, and the policy of the day."""
+    clock = base.clock
+
+    async def synchronise() -> bool:
+        if isinstance(clock, SystemClock):
+            await clock.synchronise(lambda: database_now(base.engine))
+        return False
+
+    return Loop("clock", synchronise, idle=60.0), Loop("policy", reloader.step, idle=LOOK_EVERY)
 
 
-def _auth(airflow: Airflow) -> Auth | None:
-    auth = airflow.auth
-    if auth is None:
-        return None
-    if isinstance(auth, PasswordPolicy):
-        return PasswordAuth(auth.username, auth.password.get_secret_value())
-    if isinstance(auth, TokenPolicy):
-        return TokenAuth(auth.token.get_secret_value())
-    return TokenFileAuth(Path(auth.token_file))
-
-
-__all__ = ["Services", "Urls", "airflow_client", "open_services", "read_policy", "servers"]
+__all__ = ["Services", "Urls", "open_services", "read_policy", "servers"]

@@ -1,6 +1,8 @@
 """Is the process alive, is it ready, and what are its numbers. The status code is the answer; Kubernetes reads no body."""
 
 import asyncio
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -18,11 +20,27 @@ router = APIRouter(tags=["health"])
 _PATIENCE = 3.0  # seconds that a probe waits for Postgres
 
 
+class Refused(BaseModel):
+    """A newer policy file that was not taken: since when, and every error line of it."""
+
+    at: datetime
+    errors: list[str]
+
+
+class PolicyHealth(BaseModel):
+    """The policy in force, since when, and what is wrong with the newer file; null: nothing is."""
+
+    hash: str
+    loaded_at: datetime
+    refused: Refused | None
+
+
 class Health(BaseModel):
     """`ok`, `degraded` (serving, but something is missing) or `failing`; the checks need the scope `read`."""
 
     status: str
     checks: dict[str, str] | None = None
+    policy: PolicyHealth | None = None
 
 
 def _answers(check: str, good: str, bad: str) -> dict[int | str, dict[str, Any]]:
@@ -45,8 +63,7 @@ _Services = Annotated[Services, Depends(_services)]
 )
 async def livez(services: _Services, caller: Annotated[Caller | None, Depends(identify)]) -> Response:
     """503 when a loop is stuck: a restart is what helps."""
-    running = services.loops if services.running else ()
-    checks = {loop.name: "stuck" if loop.stuck() else "ok" for loop in running}
+    checks = {loop.name: "stuck" if loop.stuck() else "ok" for loop in services.running}
     checks["intake"] = "stuck" if services.batcher.stuck() else "ok"
     return _answer("failing" if "stuck" in checks.values() else "ok", checks, caller)
 
@@ -57,13 +74,24 @@ async def livez(services: _Services, caller: Annotated[Caller | None, Depends(id
     response_model=Health,
     responses=_answers("postgres", "ok", "unreachable (ConnectionRefusedError)"),
 )
-async def readyz(services: _Services, caller: Annotated[Caller | None, Depends(identify)]) -> Response:
-    """503 when Postgres cannot be written to or is not migrated. Redis away: 200, degraded."""
+async def readyz(
+    services: _Services, caller: Annotated[Caller | None, Depends(identify)], request: Request
+) -> Response:
+    """503 when Postgres cannot be written to or is not migrated. Redis away: 200, degraded. With `?verbose` also why a newer
+    policy file was refused."""
     checks = {"postgres": await _postgres(services), "redis": "ok" if await services.memory.ping() else "away"}
     checks["policy"] = services.policy.hash
-    if checks["postgres"] != "ok":
-        return _answer("failing", checks, caller)
-    return _answer("ok" if checks["redis"] == "ok" else "degraded", checks, caller)
+    well = "ok" if checks["redis"] == "ok" else "degraded"
+    status = well if checks["postgres"] == "ok" else "failing"
+    # Not a declared parameter: a probe is never answered 422, whatever it asks.
+    shown = request.query_params.get("verbose", "false").lower() not in ("0", "false")
+    return _answer(status, checks, caller, {"policy": _policy(services)} if shown else {})
+
+
+def _policy(services: Services) -> PolicyHealth:
+    held = services.policies
+    refused = Refused(at=held.refusal.at, errors=list(held.refusal.errors)) if held.refusal else None
+    return PolicyHealth(hash=held.current().hash, loaded_at=held.loaded_at, refused=refused)
 
 
 async def _postgres(services: Services) -> str:
@@ -77,8 +105,8 @@ async def _postgres(services: Services) -> str:
         return f"unreachable ({type(error).__name__})"
 
 
-def _answer(status: str, checks: dict[str, str], caller: Caller | None) -> Response:
+def _answer(status: str, checks: dict[str, str], caller: Caller | None, more: Mapping[str, Any] = {}) -> Response:
     body: dict[str, Any] = {"status": status}
     if caller is not None and caller.can("read"):
-        body["checks"] = checks
+        body |= {"checks": checks, **more}
     return Response(to_json(body), 503 if status == "failing" else 200, media_type="application/json")

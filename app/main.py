@@ -15,6 +15,7 @@ from app import __version__, docs, health, problems
 from app.bootstrap import Services
 from app.db import DATA_ERRORS, sqlstate
 from app.errors import Problem
+from app.policy import api as policy_api
 from app.problems import UNAVAILABLE
 from app.security import require
 from app.settings import Settings
@@ -46,7 +47,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
             app.state.services = services
             writing = asyncio.create_task(services.batcher.run(), name="batcher")
             try:
-                async with running(services.loops if worker else ()):
+                async with running((*services.constant, *(services.loops if worker else ()))):
                     yield
             finally:
                 writing.cancel()
@@ -69,6 +70,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     docs.install(app, None if settings.open_docs else require("read"))
     app.include_router(health.router)
     app.include_router(api.router)
+    app.include_router(policy_api.router)
     guard = [] if settings.open_metrics else [Depends(require("read"))]
 
     @app.get(

@@ -18,6 +18,14 @@ class Metrics:
         self.policy_info = Gauge(
             "gateway_policy_info", "1 for the policy in force; replicas that differ show.", ["hash"], registry=r
         )
+        self.policy_reload_success = Gauge(
+            "gateway_policy_reload_success",
+            "0 while the policy file is refused and an older one is in force.",
+            registry=r,
+        )
+        self.policy_reloaded = Gauge(
+            "gateway_policy_last_reload_timestamp_seconds", "When the policy in force was read.", registry=r
+        )
         self.loop_failures = Gauge("gateway_loop_failures", "Failed steps in a row of a loop.", ["loop"], registry=r)
         self._of_intake(r)
         self._of_triggers(r)

@@ -21,7 +21,7 @@ from app.security import refuse_open_bind
 from app.settings import Settings
 from app.tokens import tokens_exist
 from app.worker import running
-from app.workers import bind, run_workers
+from app.workers import bind, reloading_on_hangup, run_workers
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,8 @@ async def _opened(settings: Settings) -> AsyncIterator[Services]:
             where = urls.database.rpartition("@")[2].partition("?")[0]
             raise GatewayError(f"Postgres at {where} cannot be used: {error or type(error).__name__}") from error
         _announce(settings, services)
-        yield services
+        with reloading_on_hangup(services.reload_soon):
+            yield services
 
 
 def _serve_child(settings: Settings, bound: socket.socket, loops: bool) -> None:
@@ -129,7 +130,7 @@ async def _work(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with _opened(settings) as services, running(services.loops):
+    async with _opened(settings) as services, running((*services.constant, *services.loops)):
         await stop.wait()
 
 

@@ -1,5 +1,6 @@
-"""`serve --workers N`: several processes behind one port, kept alive, ended together."""
+"""`serve --workers N`: several processes behind one port, kept alive, ended together. And what SIGHUP means to each."""
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -7,7 +8,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
 from app.clock import monotonic
@@ -33,8 +35,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def run_workers(number: int, work: Callable[[], None]) -> None:
-    """Run `work` (picklable) in `number` processes until SIGTERM or Ctrl-C, which they get as SIGTERM. One that dies is
-    started again, after a pause that grows while it keeps dying; GatewayError when none of it comes up."""
+    """Run `work` (picklable) in `number` processes until SIGTERM or Ctrl-C, which they get as SIGTERM; SIGHUP they
+    get as it is. One that dies is started again, after a pause that grows while it keeps dying; GatewayError when none
+    of it comes up."""
     stopping = threading.Event()
 
     def stop(*_: object) -> None:
@@ -44,6 +47,13 @@ def run_workers(number: int, work: Callable[[], None]) -> None:
     signal.signal(signal.SIGINT, stop)
     context = multiprocessing.get_context("spawn")
     places: list[_Place] = [_Place(work, context) for _ in range(number)]
+
+    def reload() -> None:
+        for place in places:
+            place.signal(signal.SIGHUP)
+
+    on_hangup = _on_hangup(reload)
+    signal.signal(signal.SIGHUP, lambda *_: on_hangup())
     try:
         while not stopping.wait(0.2):
             for place in places:
@@ -52,7 +62,7 @@ def run_workers(number: int, work: Callable[[], None]) -> None:
                 raise GatewayError("no serving process comes up; the log above says why")
     finally:
         for place in places:
-            place.end()
+            place.signal(signal.SIGTERM)
         for place in places:
             place.wait()
 
@@ -90,9 +100,9 @@ class _Place:
         self._process.start()
         self._began = monotonic()
 
-    def end(self) -> None:
+    def signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.pid is not None and self._process.is_alive():
-            os.kill(self._process.pid, signal.SIGTERM)
+            os.kill(self._process.pid, number)
 
     def wait(self) -> None:
         if self._process is not None:
@@ -109,5 +119,44 @@ def _child(work: Callable[[], None], parent: int) -> None:
 
     # Ctrl-C reaches the whole group; the parent passes it on as SIGTERM, once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload; the end of a terminal is the parent's to notice
     threading.Thread(target=watch, daemon=True).start()
     work()
+
+
+@contextmanager
+def reloading_on_hangup(reload: Callable[[], None]) -> Iterator[None]:
+    """While the block runs in an event loop, SIGHUP calls `reload`. When it came because the terminal was closed, the
+    process ends as by SIGTERM: nobody asked for a daemon."""
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGHUP, _on_hangup(reload))
+    except (RuntimeError, ValueError):  # Not in the main thread, where no signal arrives.
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+def _on_hangup(reload: Callable[[], None]) -> Callable[[], None]:
+    # Under nohup the end of the terminal is to be survived, and SIGHUP comes ignored.
+    had_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+
+    def hangup() -> None:
+        if had_terminal and not _has_terminal():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            reload()
+
+    return hangup
+
+
+def _has_terminal() -> bool:
+    """Whether there is a controlling terminal: the kernel takes it from every process of a session that hung up."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from app.bootstrap import airflow_client, servers
+from app.airflow.clients import airflow_client
+from app.bootstrap import servers
 from app.clock import SystemClock
 from app.doctor.airflow import Patient, examine_airflow
 from app.doctor.alertmanager import judge

@@ -18,10 +18,14 @@ from app.triggers.memory import Memory
 # A group that another replica or a batch has locked is being decided there.
 _DUE = text("SELECT key FROM groups WHERE wake_at <= :now ORDER BY key LIMIT :most FOR UPDATE SKIP LOCKED")
 
-# A wake was set by the policy of its day. The keys are locked in the order of every flow.
+# A wake was set by the policy of its day. A group without one may have alerts that the policy of a while ago did not want.
+# The keys are locked in the order of every flow.
 _REVIEW = text("""
     UPDATE groups SET wake_at = :now WHERE key IN (
-        SELECT key FROM groups WHERE wake_at > :now ORDER BY key FOR UPDATE
+        SELECT key FROM groups g WHERE wake_at > :now OR (
+            wake_at IS NULL AND open_trigger IS NULL
+            AND EXISTS (SELECT FROM alerts WHERE group_key = g.key AND closed_at IS NULL)
+        ) ORDER BY key FOR UPDATE
     )
 """)
 
@@ -55,7 +59,7 @@ class Waker:
 
     async def step(self) -> bool:
         """One round in one transaction. True when more may be due. The first round under a policy brings every wake
-        forward: a cooldown or a debounce that became shorter counts at once."""
+        forward: a cooldown or a debounce that became shorter counts at once, and so does a route that came back."""
         ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
         async with transaction(self._engine) as conn:
             if self._reviewed != ledger.policy.hash:

@@ -124,9 +124,11 @@ class World:
             data_dir=self._data,
             database_url=SecretStr(self.database),
             redis_url=SecretStr(self._redis_url),
+            policy_file=self.policy_file(len(self.services)),
             **self._settings,
         )
         parsed = parse_policy(policy or self._policy, "policy.yaml", {})
+        self.policy_file(len(self.services)).write_text(policy or self._policy)
         urls = Urls(self.database, self._redis_url)
 
         @asynccontextmanager
@@ -134,7 +136,7 @@ class World:
             http = open_http(transport=self.airflow.transport())
             async with open_services(settings, parsed, urls, clock=self.clock, http=http) as services:
                 self.services.append(services)
-                yield services
+                yield replace(services, constant=())  # Nothing looks at the file unless the test does.
             await http.aclose()
 
         app = create_app(settings, opened, worker=False)
@@ -151,6 +153,15 @@ class World:
         self.services.clear()
         self.clients.clear()
         return await self.start(policy)
+
+    def policy_file(self, replica: int = 0) -> Path:
+        """The file of one replica."""
+        return self._data / f"policy-{replica}.yaml"
+
+    async def reload(self, policy: str, *, to: int = 0) -> httpx.Response:
+        """The file of one replica is written anew and read again, as after SIGHUP, on request or by itself."""
+        self.policy_file(to).write_text(policy)
+        return await self.post("/-/reload", b"", to=to)
 
     def airflow_client(self) -> httpx.AsyncClient:
         """What somebody else sends to the same Airflow."""

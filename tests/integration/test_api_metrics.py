@@ -106,6 +106,8 @@ async def failing_loop(world: World) -> None:
 MOVED: list[tuple[Callable[[World], Awaitable[None]], str, float]] = [
     (nothing, 'gateway_build_info{version="VERSION"}', 1),
     (nothing, 'gateway_policy_info{hash="HASH"}', 1),
+    (nothing, "gateway_policy_reload_success", 1),
+    (nothing, "gateway_policy_last_reload_timestamp_seconds", 1795435200),
     (alert, 'gateway_alerts_total{source="alertmanager"}', 1),
     (bad_alert, 'gateway_alerts_quarantined_total{source="alertmanager"}', 1),
     (bad_body, 'gateway_bodies_refused_total{source="native",status="400"}', 1),

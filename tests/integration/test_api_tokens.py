@@ -49,6 +49,7 @@ ROUTES = [
     ("POST", f"/api/v1/triggers/{NOBODY}/redrive", "trigger", 404),
     ("POST", f"/api/v1/triggers/{NOBODY}/cancel", "trigger", 404),
     ("POST", "/api/v1/routes/accuracy/reset", "trigger", 404),
+    ("POST", "/-/reload", "trigger", 200),
     ("GET", "/metrics", "read", 200),
     ("GET", "/docs", "read", 200),
     ("GET", "/docs/assets/start.js", "read", 200),
@@ -166,10 +167,11 @@ LIMITED = [
     ("POST", f"/api/v1/triggers/{NOBODY}/redrive"),
     ("POST", f"/api/v1/triggers/{NOBODY}/cancel"),
     ("POST", "/api/v1/routes/accuracy/reset"),
+    ("POST", "/-/reload"),
 ]
 
 
-@pytest.mark.parametrize(("method", "path"), LIMITED, ids=["alerts", "redrive", "cancel", "reset"])
+@pytest.mark.parametrize(("method", "path"), LIMITED, ids=["alerts", "redrive", "cancel", "reset", "reload"])
 async def test_too_many_write_requests_of_one_token_are_told_when_to_come_again(
     servers: TestServers, database: str, tmp_path: Path, method: str, path: str
 ) -> None:

@@ -44,8 +44,12 @@ INTAKE = (NATIVE, ALERTMANAGER, GRAFANA, CLOUDEVENTS)
 @contextmanager
 def serving(servers: TestServers, database: str, folder: Path) -> Iterator[FastAPI]:
     """The application on real servers, its lifespan run by the client that a portal thread drives."""
+    (folder / "policy.yaml").write_text(POLICY)
     configured = read_settings(
-        data_dir=folder, database_url=SecretStr(database), redis_url=SecretStr(servers.valkey.url)
+        data_dir=folder,
+        policy_file=folder / "policy.yaml",
+        database_url=SecretStr(database),
+        redis_url=SecretStr(servers.valkey.url),
     )
     policy = parse_policy(POLICY, "policy.yaml", {})
     http = open_http(transport=FakeAirflow(SystemClock()).transport())
@@ -71,7 +75,7 @@ def test_no_request_is_answered_other_than_the_document_says(app: FastAPI) -> No
         assert known.status_code == 202
         schema = schemathesis.openapi.from_dict(app.openapi())
         operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
-        assert len(operations) == 18
+        assert len(operations) == 19
         for operation in operations:
             answered_as_told(operation, client, chosen)
         assert client.get("/readyz").json()["status"] == "ok"

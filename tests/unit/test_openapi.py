@@ -34,6 +34,7 @@ PATHS = {
     "/api/v1/routes/{name}/reset": {"post"},
     "/api/v1/explain/{subject}": {"get"},
     "/api/v1/quarantine": {"get"},
+    "/-/reload": {"post"},
 }
 OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in sorted(methods)]
 IDS = [f"{method.upper()} {path}" for method, path in OPERATIONS]

@@ -1,0 +1,53 @@
+"""POST /-/reload: the policy file is read again now."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
+
+from app.errors import Problem
+from app.policy.problems import PolicyError
+from app.policy.reload import Reloader
+from app.problems import UNAVAILABLE, Kind, responses
+from app.security import require
+from app.tokens import Caller
+
+router = APIRouter(tags=["operate"])
+
+_LINE = "policy.yaml:7:5: routes.0.cooldown: must be a duration such as 10m or 1d12h"
+_REFUSED = Kind(
+    "policy_refused", 422, "The policy file has 1 error; the policy of before stays in force.", {"errors": [_LINE]}
+)
+_TAKEN: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": {"policy": "3f9c2a71d0e4", "changed": True, "warnings": []}}}}
+}
+
+
+class Reloaded(BaseModel):
+    """`policy` is the hash of the policy in force, `changed` whether it was another one before."""
+
+    policy: str
+    changed: bool
+    warnings: list[str]
+
+
+@router.post(
+    "/-/reload",
+    summary="Read the policy file again",
+    responses=_TAKEN | responses(_REFUSED, "rate_limited", UNAVAILABLE),
+)
+async def reload(request: Request, caller: Annotated[Caller, Depends(require("trigger"))]) -> Reloaded:
+    """At once, in the process that answers; every other process follows by itself within a few seconds."""
+    services = request.app.state.services
+    await services.triggers.limit(caller)
+    reloader: Reloader = services.reloader
+    before = services.policy.hash
+    try:
+        policy = await reloader.reload()
+    except PolicyError as error:
+        errors = [str(problem) for problem in error.problems]
+        count = f"{len(errors)} errors" if len(errors) != 1 else "1 error"
+        detail = f"The policy file has {count}; the policy of before stays in force."
+        raise Problem(422, "policy_refused", detail, errors=errors) from error
+    warnings = [str(problem) for problem in policy.warnings]
+    return Reloaded(policy=policy.hash, changed=policy.hash != before, warnings=warnings)

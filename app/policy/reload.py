@@ -1,0 +1,135 @@
+"""The policy file is read again when it changes, after SIGHUP, and on request. A bad file changes nothing but the news.
+
+Each process has its own eyes on the file: replicas and `--workers` follow within seconds of each other, and
+`gateway_policy_info` shows those that differ.
+"""
+
+import asyncio
+import hashlib
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import tables
+from app.clock import Clock
+from app.metrics import Metrics
+from app.policy.document import MAX_BYTES
+from app.policy.holder import Holder
+from app.policy.load import load_policy
+from app.policy.problems import PolicyError, Problem
+from app.policy.schema import Policy
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the file. A change is taken at the second look that finds it the same.
+LOOK_EVERY: Final = 2.0
+
+#: Fired and not ended. A held trigger takes its Airflow from the policy when it fires.
+_UNDER_WAY = ("pending", "submitted", "running")
+
+
+class AirflowInUse(PolicyError):
+    """The file is right, but drops an Airflow that has open triggers: it is taken when they have ended."""
+
+
+class Reloader:
+    """`step()` looks at the file, `ask()` makes the next step read it, `reload()` reads it now."""
+
+    def __init__(self, holder: Holder, path: Path, engine: AsyncEngine, clock: Clock, metrics: Metrics) -> None:
+        self._holder = holder
+        self._path = path
+        self._engine = engine
+        self._clock = clock
+        self._metrics = metrics
+        self._one_at_a_time = asyncio.Lock()
+        self._asked = False
+        self._seen: str | None = None  # digest of the file at the last look
+        self._settled: str | None = None  # digest of the file that was taken, or refused for good
+        self._show()
+
+    def ask(self) -> None:
+        """The next step reads the file, changed or not. For a signal handler."""
+        self._asked = True
+
+    async def step(self) -> bool:
+        """Read the file when it has changed and rests: half a file that an editor or a copy is still writing could be a
+        policy without its last routes."""
+        digest = await asyncio.to_thread(_digest, self._path)
+        rests, self._seen = digest == self._seen, digest
+        if not self._asked and (digest == self._settled or not rests):
+            return False
+        self._asked = False
+        with suppress(PolicyError):  # It is in the log, in /readyz?verbose and in a metric.
+            await self.reload()
+        return False
+
+    async def reload(self) -> Policy:
+        """Read the file and put its policy in force. Raises PolicyError, with every problem; the old policy stays."""
+        async with self._one_at_a_time:
+            digest = await asyncio.to_thread(_digest, self._path)
+            try:
+                policy = await asyncio.to_thread(load_policy, self._path)
+                await self._keep_airflows_in_use(policy)
+            except PolicyError as error:
+                if not isinstance(error, AirflowInUse):
+                    self._settled = digest
+                self._refuse(error)
+                raise
+            self._settled = digest
+            self._take(policy)
+            return policy
+
+    async def _keep_airflows_in_use(self, policy: Policy) -> None:
+        kept = {airflow.name for airflow in policy.airflow}
+        dropped = [airflow.name for airflow in self._holder.current().airflow if airflow.name not in kept]
+        if not dropped:
+            return
+        t = tables.triggers
+        statement = select(t.c.airflow, func.count().label("number")).where(
+            t.c.state.in_(_UNDER_WAY), t.c.airflow.in_(dropped)
+        )
+        async with self._engine.connect() as conn:
+            used = (await conn.execute(statement.group_by(t.c.airflow).order_by(t.c.airflow))).all()
+        if used:
+            raise AirflowInUse(self._in_use(row.airflow, row.number) for row in used)
+
+    def _in_use(self, name: str, number: int) -> Problem:
+        message = f"{name!r} is gone, but {number} of its triggers are open: keep it until they have ended"
+        return Problem(str(self._path), 1, 1, "airflow", message)
+
+    def _take(self, policy: Policy) -> None:
+        before, recovered = self._holder.current().hash, self._holder.refusal is not None
+        self._holder.take(policy, self._clock.now())
+        self._show()
+        if policy.hash == before and not recovered:
+            return
+        log.info("the policy was read again", extra={"policy": policy.hash, "before": before})
+        for warning in policy.warnings:
+            log.warning("policy: %s", warning)
+
+    def _refuse(self, error: PolicyError) -> None:
+        errors = tuple(str(problem) for problem in error.problems)
+        if self._holder.refuse(errors, self._clock.now()):
+            kept = self._holder.current().hash
+            log.error("the policy file was refused: the old policy stays", extra={"policy": kept, "errors": errors})
+        self._show()
+
+    def _show(self) -> None:
+        holder, metrics = self._holder, self._metrics
+        metrics.policy_info.clear()
+        metrics.policy_info.labels(holder.current().hash).set(1)
+        metrics.policy_reload_success.set(0 if holder.refusal else 1)
+        metrics.policy_reloaded.set(holder.loaded_at.timestamp())
+
+
+def _digest(path: Path) -> str:
+    """What the file holds at this moment; one that cannot be read is as good as another."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.sha256(file.read(MAX_BYTES + 1)).hexdigest()
+    except OSError as error:
+        return f"unreadable: {error.errno}"

@@ -1,0 +1,185 @@
+"""The policy file changes under a running gateway: no second run, no lost trigger (design, 6.7)."""
+
+from tests.acceptance.world import POLICY, World, policy
+from tests.fakes.faults import timeout
+from tests.integration.api import problem
+from tests.servers import TestServers
+
+ELSEWHERE = policy("debounce: 10m").replace("ModelAccuracyLow", "SomethingElse").replace("accuracy", "another")
+
+
+async def test_a_cooldown_that_became_shorter_counts_at_once(servers: TestServers, database: str) -> None:
+    async with World(servers, database) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn"))
+        await world.pass_by(hours=3, steps=6)
+        assert (await world.reload(policy(cooldown="2h"))).status_code == 200
+        await world.settle()
+        assert len(world.airflow.posts) == 2, "without a notification, and without a pause"
+
+
+async def test_a_route_that_leaves_while_it_holds_cancels_and_a_route_that_comes_back_decides_again(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database, policy("debounce: 10m")) as world:
+        world.airflow.add_dag("retrain_model")
+        alert = world.alert(model="churn")
+        await world.push(alert)
+        await world.settle()
+        await world.reload(ELSEWHERE)
+        await world.settle()
+        assert (await world.trigger())["state"] == "cancelled"
+        assert "left the policy" in (await world.explain(alert.body()["fingerprint"]))["summary"]
+        await world.pass_by(minutes=20)
+        assert not world.airflow.posts
+        await world.reload(policy("debounce: 10m"))
+        await world.settle()
+        assert len(world.airflow.posts) == 1, "it still fires, and nobody had to tell it again"
+
+
+async def test_a_route_that_leaves_while_its_run_is_open_is_followed_to_its_end(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        await world.reload(ELSEWHERE)
+        await world.pass_by(minutes=30, steps=3)
+        assert (await world.trigger())["state"] == "succeeded"
+
+
+async def test_a_dag_that_changes_while_an_attempt_is_unclear_leads_to_one_run_of_the_old_one(
+    servers: TestServers, database: str
+) -> None:
+    """The request left, no answer came, and now the file names another DAG: what has fired is asked for as it fired."""
+    async with World(servers, database) as world:
+        for name in ("retrain_model", "retrain_better"):
+            world.airflow.add_dag(name)
+        world.airflow.disturb(timeout(after_commit=True), on="trigger")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        await world.reload(POLICY.replace("retrain_model", "retrain_better"))
+        await world.pass_by(minutes=30, steps=6)
+        assert [dag for dag, _ in world.airflow.runs] == ["retrain_model"]
+        trigger = await world.trigger()
+        assert (trigger["state"], trigger["dag_id"]) == ("succeeded", "retrain_model")
+        await world.push(world.alert(model="fraud"))
+        await world.settle()
+        assert sorted(dag for dag, _ in world.airflow.runs) == ["retrain_better", "retrain_model"]
+
+
+async def test_a_dag_that_changes_while_a_trigger_is_held_is_the_one_that_runs(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database, policy("debounce: 10m")) as world:
+        for name in ("retrain_model", "retrain_better"):
+            world.airflow.add_dag(name)
+        await world.push(world.alert(model="churn"))
+        await world.reload(policy("debounce: 10m").replace("retrain_model", "retrain_better"))
+        await world.pass_by(minutes=11)
+        assert [dag for dag, _ in world.airflow.runs] == ["retrain_better"]
+
+
+async def test_two_replicas_on_different_files_start_one_run(servers: TestServers, database: str) -> None:
+    async with World(servers, database, policy("debounce: 10m"), replicas=2) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.reload(policy("debounce: 1h", cooldown="2h"), to=1)
+        hashes = [(await world.get("/readyz", to=n))["checks"]["policy"] for n in (0, 1)]
+        assert hashes[0] != hashes[1]
+        alert = world.alert(model="churn")
+        for _ in range(3):
+            for replica in (0, 1):
+                await world.push(alert, to=replica)
+            await world.pass_by(minutes=10)
+        assert len(world.airflow.posts) == 1
+        made_by = {d["policy"] for d in (await world.explain(alert.body()["fingerprint"]))["decisions"]}
+        assert made_by <= set(hashes)
+
+
+# Several Airflows.
+
+TWO = """
+version: 1
+airflow:
+  - {name: default, url: "http://airflow.test:8080", auth: {username: gateway, password: gateway}}
+  - {name: other, url: "http://airflow.test:8080/second", auth: {username: gateway, password: gateway}}
+routes:
+  - {name: drift, match: ['alertname="Drift"'], dag: {airflow: other, id: retrain_model}}
+  - name: accuracy
+    match: ['alertname="ModelAccuracyLow"']
+    group_by: [model]
+    cooldown: 24h
+    failure_backoff: 30m
+    dag: {airflow: default, id: retrain_model}
+"""
+
+
+async def test_an_airflow_with_open_triggers_is_not_dropped_until_they_have_ended(
+    servers: TestServers, database: str
+) -> None:
+    moved = TWO.replace("  - {name: default", "  - {name: main").replace("airflow: default", "airflow: main")
+    async with World(servers, database, TWO) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        [line] = problem(await world.reload(moved), 422, "policy_refused")["errors"]
+        assert "airflow: 'default' is gone, but 1 of its triggers are open" in line
+        assert (await world.get("/readyz", verbose="1"))["policy"]["refused"]["errors"] == [line]
+        await world.pass_by(minutes=30, steps=3)
+        assert (await world.trigger())["state"] == "succeeded", "followed in the Airflow that has it"
+        await world.services[0].reloader.step()
+        await world.services[0].reloader.step()
+        told = (await world.get("/readyz", verbose="1"))["policy"]
+        assert told["refused"] is None, "taken by itself"
+        await world.push(world.alert(model="fraud"))
+        assert (await world.triggers(route="accuracy"))[0]["airflow"] == "main"
+
+
+async def test_an_airflow_that_only_a_held_trigger_would_use_may_go(servers: TestServers, database: str) -> None:
+    held = policy("debounce: 10m")
+    async with World(servers, database, held) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn"))
+        assert (await world.reload(held.replace("name: default", "name: main"))).status_code == 200
+        await world.pass_by(minutes=11)
+        assert (await world.trigger())["airflow"] == "main"
+        assert len(world.airflow.posts) == 1
+
+
+async def test_a_reload_keeps_the_token_of_an_airflow_whose_entry_stays(servers: TestServers, database: str) -> None:
+    async with World(servers, database) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        await world.reload(policy(cooldown="48h", airflow="max_parallel: 3"))
+        await world.push(world.alert(model="fraud"))
+        await world.settle()
+        assert len(world.airflow.posts) == 2
+        assert len(world.airflow.calls("login")) == 1
+
+
+async def test_a_password_that_is_corrected_in_the_file_is_used_at_once(servers: TestServers, database: str) -> None:
+    wrong = POLICY.replace("password: gateway", "password: wrong")
+    async with World(servers, database, wrong) as world:
+        world.airflow.add_dag("retrain_model")
+        [decision] = await world.push(world.alert(model="churn"))
+        await world.settle()
+        assert (await world.trigger())["blocked"] == "token_rejected"
+        answer = await world.reload(POLICY)
+        assert answer.json()["changed"] is False, "no secret is in the hash"
+        await world.pass_by(minutes=2, steps=2)
+        assert (await world.trigger())["id"] == decision["trigger_id"]
+        assert len(world.airflow.posts) == 1
+
+
+async def test_a_raised_cap_on_open_runs_counts_at_once(servers: TestServers, database: str) -> None:
+    async with World(servers, database, policy(airflow="max_parallel: 1")) as world:
+        world.airflow.add_dag("retrain_model")
+        for n in range(4):
+            await world.push(world.alert(model=f"m{n}"))
+        await world.settle()
+        assert len(world.airflow.posts) == 1
+        await world.reload(policy(airflow="max_parallel: 3"))
+        await world.settle()
+        assert len(world.airflow.posts) == 3
