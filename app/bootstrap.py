@@ -1,6 +1,5 @@
 """The only place that builds real clients. Straight down: what each part is made of stands before it."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +14,6 @@ from uuid_utils.compat import uuid7
 from app.airflow.clients import AirflowClients
 from app.clock import Clock, SystemClock
 from app.db import database_now
-from app.embedded import start_postgres, start_valkey
 from app.errors import Problem, UsageError
 from app.http import Http, open_http
 from app.loop import Loop
@@ -28,6 +26,7 @@ from app.policy.schema import Policy
 from app.ratelimit import RateLimit
 from app.replica import Reader, open_engines
 from app.security import is_loopback, refuse_open_bind
+from app.servers import Urls, servers
 from app.settings import Settings
 from app.tokens import Caller, Tokens, tokens_exist
 from app.triggers import quarantine
@@ -43,14 +42,6 @@ from app.triggers.service import TriggerServices
 from app.triggers.wakes import Waker
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Urls:
-    """Where Postgres and Redis are: as configured, or embedded."""
-
-    database: str
-    redis: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,24 +81,6 @@ class Services:
         self.reloader.ask()
         for loop in self.constant:
             loop.wake()
-
-
-@asynccontextmanager
-async def servers(settings: Settings) -> AsyncIterator[Urls]:
-    """The configured servers; PostgreSQL and Valkey from their wheels for what is not configured. Stopped at the end by
-    the last process that uses them."""
-    async with AsyncExitStack() as stack:
-        database = settings.database_url.get_secret_value() if settings.database_url else None
-        redis = settings.redis_url.get_secret_value() if settings.redis_url else None
-        if database is None:
-            postgres = await asyncio.to_thread(start_postgres, settings.data_dir)
-            stack.callback(postgres.stop)
-            database = postgres.url
-        if redis is None:
-            valkey = await asyncio.to_thread(start_valkey, settings.data_dir)
-            stack.callback(valkey.stop)
-            redis = valkey.url
-        yield Urls(database, redis)
 
 
 def read_policy(settings: Settings) -> Policy:
