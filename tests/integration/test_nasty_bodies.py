@@ -1,9 +1,11 @@
 """What nobody should send: the answer is a problem or a quarantine, never a 5xx, and the good alerts are decided."""
 
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
@@ -104,6 +106,24 @@ async def test_a_body_of_which_nothing_can_be_read_is_a_problem(
     assert answer.status_code in ({status} if status == 400 else {400, 422}), answer.text
     problem(answer, answer.status_code, {400: "bad_request", 422: "invalid"}[answer.status_code])
     await alive(world)
+
+
+@every_source
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+async def test_a_compressed_body_is_not_unpacked(world: World, path: str, encoding: str) -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    answer = await world.clients[0].post(path, content=bomb, headers={"Content-Encoding": encoding})
+    problem(answer, 400, "bad_request")
+
+
+async def test_line_breaks_in_an_attribute_stay_text(world: World) -> None:
+    told = "churn\r\nSet-Cookie: a=b\r\n{"
+    attributes = {"id": word(), "source": "/monitor", "type": "drift", "specversion": "1.0", "subject": quote(told)}
+    headers = {f"ce-{name}": value for name, value in attributes.items()} | {"ce-time": "2026-11-23T03:00:00Z"}
+    answer = await world.clients[0].post(CLOUDEVENTS, json={"severity": "info"}, headers=headers)
+    assert (answer.status_code, "set-cookie" in answer.headers) == (202, False)
+    [alert] = (await world.get("/api/v1/alerts", label=f"subject={told}"))["items"]
+    assert alert["alert_id"] == attributes["id"]
 
 
 @every_source

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from app.signatures import GrafanaSignature
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -189,6 +191,20 @@ def test_an_example_alertmanager_hides_nothing_from_the_gateway(path: str) -> No
     for entry in config["receivers"][0]["webhook_configs"]:
         assert entry["url"].endswith("/api/v1/webhooks/alertmanager")
         assert (entry["send_resolved"], entry["max_alerts"]) == (True, 0)
+
+
+def test_the_example_contact_point_of_grafana_is_one_that_the_gateway_takes() -> None:
+    [point] = yaml.safe_load((ROOT / "examples/grafana.yml").read_text())["contactPoints"]
+    [receiver] = point["receivers"]
+    assert (receiver["type"], receiver["disableResolveMessage"]) == ("webhook", False)
+    settings = receiver["settings"]
+    assert settings["url"].endswith("/api/v1/webhooks/grafana")
+    assert (settings["httpMethod"], settings["maxAlerts"]) == ("POST", "0")
+    assert settings["hmacConfig"]["header"] == GrafanaSignature(b"").header
+    assert (
+        f"GATEWAY_GRAFANA_TIMESTAMP_HEADER={settings['hmacConfig']['timestampHeader']}\n"
+        in (ROOT / "examples/grafana.yml").read_text()
+    )
 
 
 def test_an_example_rule_tells_the_model_the_severity_and_the_value() -> None:
