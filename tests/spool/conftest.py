@@ -1,6 +1,8 @@
 """One MLflow a session, for all tests of the spool."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,14 @@ def mlflow_server(environment: Environment, tmp_path_factory: pytest.TempPathFac
     """A real MLflow server, which is never restarted: tests use experiments of their own."""
     with running(environment, tmp_path_factory.mktemp("mlflow")) as server:
         yield server
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory where there is one: hundreds of journals are not about the disk."""
+    base = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="spool-", dir=base if base.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

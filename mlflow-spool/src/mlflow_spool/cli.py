@@ -75,7 +75,7 @@ def _flush(settings: Settings, out: TextIO, timeout: float) -> int:
     left = 0
     for uri, journal in _journals(settings):
         before = journal.counts().pending
-        spool = Spool(uri, MlflowServer(uri), settings, system_clock())
+        spool = Spool(uri, MlflowServer(uri), settings, system_clock(), background=False)
         waiting = spool.finish(timeout, patient=True)
         left += waiting
         if before:

@@ -1,8 +1,10 @@
 """Bring what the journal holds to the server: in order per stream, in the background, at exit, or when asked."""
 
 import logging
+import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -21,14 +23,18 @@ log = logging.getLogger("mlflow_spool")
 IDLE = 30.0  # seconds between two looks for what other processes left behind
 RETRY = 1.0  # seconds until what waits for something else than the server is tried again
 STUBBORN = 12  # attempts answered with 500 by a server that is well otherwise, before a record is set aside
+LONGEST_PAUSE = 300.0  # seconds between two attempts of a record that is answered with 500
+STRANGER_PATIENCE = 86_400.0  # seconds that a record waits for a run that another machine's journal holds
+KEEP_DELIVERED = 86_400.0  # seconds that reads are answered from what was delivered
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Time as the spool reads it: `now` milliseconds since 1970 (UTC), `monotonic` seconds."""
+    """Time as the spool reads it: `now` milliseconds since 1970 (UTC), `monotonic` seconds; `pause` waits seconds."""
 
     now: Callable[[], int]
     monotonic: Callable[[], float]
+    pause: Callable[[float], None]
 
 
 class Target(Server, Uploader, Protocol):
@@ -55,6 +61,7 @@ class Drainer:
         self._lock_file = lock_file
         self._clock = clock
         self._patience = settle  # seconds after an attempt with unknown end
+        self._not_before: dict[str, float] = {}  # stream -> monotonic seconds, after answers of 500
 
     def now_or_never(self, record: Record, timeout: float) -> Done | None:
         """Deliver a record just written down, for a caller who waits; None when it stays for the background.
@@ -82,6 +89,8 @@ class Drainer:
             return False
         delivered = False
         for stream in self._journal.pending_streams():
+            if self._not_before.get(stream, 0.0) > self._clock.monotonic():
+                continue
             delivered = self._stream(stream, timeout) or delivered
             if self._breaker.is_open:
                 break
@@ -188,7 +197,12 @@ class Drainer:
         lost = [token for token in outcome.tokens if self._journal.is_aside(token)]
         if lost:
             self._aside(record, f"it needs {', '.join(lost)}, which was set aside")
-        return bool(lost)
+            return True
+        strange = [token for token in outcome.tokens if not self._journal.holds(token)]
+        if strange and self._clock.now() - record.made_at > STRANGER_PATIENCE * 1000:
+            self._aside(record, f"it needs {', '.join(strange)}, which this machine's journal never held")
+            return True
+        return False
 
     def _note(self, record: Record, outcome: Outcome) -> bool:
         if isinstance(outcome, Done):
@@ -203,10 +217,25 @@ class Drainer:
             if outcome.unwell:
                 self._breaker.failed(outcome.retry_after)
             attempts = self._journal.failed(record, outcome.reason, maybe=outcome.maybe)
-            if not outcome.unwell and attempts >= STUBBORN:
-                self._aside(record, outcome.reason)
-                return True
+            if not outcome.unwell:
+                return self._stubborn(record, attempts, outcome)
         return False
+
+    def _stubborn(self, record: Record, attempts: int, outcome: Later) -> bool:
+        """The server is well otherwise: this stream waits longer and longer. It may pass, or be the record's fault."""
+        if outcome.suspect and attempts >= STUBBORN:
+            self._aside(record, outcome.reason)
+            return True
+        pause = random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, 2.0 ** min(attempts, 10))
+        self._not_before[record.stream] = self._clock.monotonic() + pause
+        return False
+
+    def tidy(self) -> None:
+        """Drop what was delivered long ago, and copies of files whose records are gone."""
+        self._journal.forget_delivered(self._clock.now() - int(KEEP_DELIVERED * 1000))
+        for key in self._files.orphans():
+            if not self._journal.waits(key):
+                self._files.drop(key)
 
     def _aside(self, record: Record, problem: str) -> None:
         self._journal.set_aside(record, problem)
@@ -242,9 +271,9 @@ class Background:
         self._stop.set()
         self._work.set()
 
-    def pause(self, seconds: float) -> None:
-        """Wait in the calling thread."""
-        threading.Event().wait(seconds)
+    def _tidy(self) -> None:
+        with suppress(Exception):  # It is only housekeeping, and the next round does it.
+            self._drainer.tidy()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -255,6 +284,7 @@ class Background:
                 busy = False
             if busy:
                 continue
+            self._tidy()
             if self._breaker.is_open:
                 self._stop.wait(self._breaker.wait() + 0.01)
             else:

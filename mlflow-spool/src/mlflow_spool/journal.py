@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow_spool.errors import SpoolFull
-from mlflow_spool.records import Call, Kind, Record
+from mlflow_spool.records import Call, Kind, Record, local_version
 
 SCHEMA_SQL = """
 CREATE TABLE IF NOT EXISTS records (
@@ -195,8 +195,23 @@ class Journal:
 
     def is_aside(self, token: str) -> bool:
         """Whether the record that would have created `token` was set aside."""
+        if token.startswith("version:"):
+            rows = self._read("SELECT key FROM records WHERE state = 'aside' AND kind = ?", (Kind.VERSION.value,))
+            return any(token == f"version:{local_version(row[0])}" for row in rows)
         key = token.rpartition("spool-")[2]
         return bool(self._read("SELECT 1 FROM records WHERE key = ? AND state = 'aside'", (key,)))
+
+    def holds(self, token: str) -> bool:
+        """Whether this journal has, or had, the record that creates `token`."""
+        kind, _, number = token.partition(":")
+        if kind == "version":
+            rows = self._read("SELECT key FROM records WHERE kind = ?", (Kind.VERSION.value,))
+            return any(str(local_version(row[0])) == number for row in rows)
+        return bool(self._read("SELECT 1 FROM records WHERE key = ?", (token.rpartition("spool-")[2],)))
+
+    def waits(self, key: str) -> bool:
+        """Whether the record `key` is there and not delivered."""
+        return bool(self._read("SELECT 1 FROM records WHERE key = ? AND state != 'done'", (key,)))
 
     def name_of(self, token: str) -> str | None:
         """The real name of a local id, once it has one."""

@@ -38,12 +38,16 @@ class Done:
 
 @dataclass(frozen=True)
 class Later:
-    """Not now. `unwell`: the server is to blame, so that others need not try. `maybe`: it may have happened."""
+    """Not now. `unwell`: the server is to blame, so that others need not try. `maybe`: it may have happened.
+
+    `suspect`: the record may be to blame, since the server fails on it.
+    """
 
     reason: str
     unwell: bool
     maybe: bool = False
     retry_after: float | None = None
+    suspect: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def replay(record: Record, server: Server, resolve: Resolve, timeout: float, *, 
     except NoAnswer as error:
         return Later(str(error), unwell=True, maybe=True)
     except _Unreadable as error:
-        return _later(error.answer, maybe=maybe)
+        return later(error.answer, maybe=maybe)
 
 
 class _Unreadable(Exception):
@@ -103,7 +107,7 @@ def _judge(record: Record, call: Call, answer: Answer, server: Server, timeout: 
     if answer.status < 300:
         return Done(answer.body, _learned(record, answer.body))
     if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
-        return _later(answer, maybe=answer.status >= 500)
+        return later(answer, maybe=answer.status >= 500)
     code = answer.body.get("error_code")
     if code == EXISTS and record.kind is Kind.EXPERIMENT:
         found = _experiment(call, server, timeout)
@@ -116,9 +120,12 @@ def _judge(record: Record, call: Call, answer: Answer, server: Server, timeout: 
     return Never(answer)
 
 
-def _later(answer: Answer, *, maybe: bool) -> Later:
+def later(answer: Answer, *, maybe: bool) -> Later:
+    """What an answer that is neither yes nor no means."""
     said = answer.body.get("message") or answer.body.get("error_code") or ""
-    return Later(f"{answer.status} {said}".strip(), answer.status != 500, maybe, answer.retry_after)
+    # Bad credentials are no reason to leave the server alone: a stream waits, and anything else may be allowed.
+    unwell = answer.status != 500 and answer.status not in CREDENTIALS
+    return Later(f"{answer.status} {said}".strip(), unwell, maybe, answer.retry_after, answer.status == 500)
 
 
 def _learned(record: Record, body: dict[str, Any]) -> tuple[tuple[str, str], ...]:

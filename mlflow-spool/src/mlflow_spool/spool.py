@@ -28,7 +28,7 @@ log = logging.getLogger("mlflow_spool")
 
 def system_clock() -> Clock:
     """The machine's clocks; the one place where the spool reads them."""
-    return Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
+    return Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic, pause=time.sleep)
 
 
 def journal_folder(settings: Settings, uri: str) -> Path:
@@ -40,7 +40,8 @@ def journal_folder(settings: Settings, uri: str) -> Path:
 class Spool:
     """One server's spool in this process. Safe to use from any thread, and after a fork."""
 
-    def __init__(self, uri: str, target: Target, settings: Settings, clock: Clock) -> None:
+    def __init__(self, uri: str, target: Target, settings: Settings, clock: Clock, *, background: bool = True) -> None:
+        """background: deliver in a thread of its own too; otherwise only in calls and in `finish`."""
         self.uri = uri
         folder = journal_folder(settings, uri)
         self.journal = Journal(folder, settings.max_bytes)
@@ -53,7 +54,7 @@ class Spool:
         self._drainer = Drainer(
             self.journal, self._files, target, self._breaker, folder / "streams.lock", clock, settings.settle
         )
-        self._background = Background(self._drainer, self._breaker, settings.request_timeout)
+        self._background = Background(self._drainer, self._breaker, settings.request_timeout) if background else None
         self._knowledge = Knowledge(self.journal)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -88,7 +89,7 @@ class Spool:
             log.error("mlflow-spool does not keep the artifact %s: %s", path, error)
             return
         if self._breaker.is_open or self._drainer.now_or_never(kept, self._settings.probe_timeout) is None:
-            self._background.wake()
+            self.wake()
 
     def waiting_files(self, root: str) -> dict[str, int]:
         """Paths and sizes in bytes of the files below `root` that have not been uploaded yet."""
@@ -118,21 +119,23 @@ class Spool:
 
     def wake(self) -> None:
         """Look in the background whether something waits, also of processes that are gone."""
-        self._background.wake()
+        if self._background is not None:
+            self._background.wake()
 
     def finish(self, budget: float, *, patient: bool = False) -> int:
         """Deliver what is left within `budget` seconds; returns how many records still wait.
 
         patient: wait for a server that is away; otherwise it is asked once.
         """
-        self._background.stop()
+        if self._background is not None:
+            self._background.stop()
         end = self._clock.monotonic() + budget
         while (left := end - self._clock.monotonic()) > 0 and self._drainer.has_pending():
             if self._drainer.step(min(left, self._settings.request_timeout)):
                 continue
             if self._breaker.is_open and not patient:
                 break
-            self._background.pause(min(left, self._breaker.wait() or RETRY))
+            self._clock.pause(min(left, self._breaker.wait() or RETRY))
         return self.journal.counts().pending
 
     def knows_version(self, name: str, version: str) -> bool:
@@ -156,7 +159,7 @@ class Spool:
             if done is not None:
                 return done.body
         self._knowledge.queued(kept)
-        self._background.wake()
+        self.wake()
         return answer_write(kept, self.journal.history(kept.stream))
 
     def _unkept(self, record: Record, error: SpoolFull) -> dict[str, Any]:
@@ -201,13 +204,13 @@ class Spool:
     def _send(self, call: Call, timeout: float) -> Answer:
         """Raises Offline at once while the breaker is open, and TransportError or Offline when there is no answer."""
         if self._breaker.is_open:
-            self._background.wake()
+            self.wake()
             raise Offline("it did not answer before")
         try:
             answer = self._patiently(call, timeout)
         except TransportError:
             self._breaker.failed()
-            self._background.wake()
+            self.wake()
             raise
         if answer.status in UNWELL:
             self._breaker.failed(answer.retry_after)

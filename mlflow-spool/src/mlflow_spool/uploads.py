@@ -10,7 +10,7 @@ from typing import Protocol
 from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.files import names_local_ids
 from mlflow_spool.records import Answer, Call, Kind, Record, references, translated
-from mlflow_spool.replay import CREDENTIALS, UNWELL, Done, Later, Never, Outcome, Waits
+from mlflow_spool.replay import CREDENTIALS, UNWELL, Done, Later, Never, Outcome, Waits, later
 
 RATE = 2_000_000  # bytes a second that an upload must make to be waited for
 _OWNER = re.compile(r"/((?:m-)?(?:spool-)?[0-9a-f]{32})/artifacts(?:/|$)")
@@ -56,8 +56,7 @@ def send_file(
     if answer.status < 300:
         return Done({})
     if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
-        said = str(answer.body.get("message", ""))
-        return Later(f"{answer.status} {said}".strip(), answer.status != 500, retry_after=answer.retry_after)
+        return later(answer, maybe=False)
     return Never(answer)
 
 

@@ -1,0 +1,200 @@
+"""What the spool does at its edges: refused records, a full disk, credentials, errors, other machines, its own memory."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_spool.errors import Offline, Refused, SpoolFull
+from mlflow_spool.records import API, Answer, Call
+from mlflow_spool.spool import Spool
+from tests.spool.fake import FakeMlflow
+from tests.spool.proxy import Fault, always, never
+from tests.spool.workload import ManualClock, spool_on
+
+pytestmark = pytest.mark.xdist_group("mlflow")
+
+
+class Answering(FakeMlflow):
+    """Answers some requests with a status of its own, and counts them."""
+
+    def __init__(self, status: int, path: str) -> None:
+        super().__init__()
+        self.status, self.path, self.asked = status, path, 0
+
+    def _answer(self, call: Call) -> Answer:
+        if self.status and call.path.endswith(self.path):
+            self.asked += 1
+            return Answer(self.status, {"error_code": "SOME_ERROR", "message": "so it is"})
+        return super()._answer(call)
+
+
+def post(spool: Spool, path: str, **body: Any) -> dict[str, Any]:
+    return spool.call("POST", f"{API}/{path}", body)
+
+
+def start(spool: Spool, name: str = "run") -> str:
+    run = post(spool, "runs/create", experiment_id="0", run_name=name, start_time=1)["run"]
+    return str(run["info"]["run_id"])
+
+
+def test_a_record_that_mlflow_refuses_is_set_aside_and_the_rest_goes_on(memory: Path) -> None:
+    server, clock = FakeMlflow(), ManualClock()
+    spool = spool_on(server, memory, clock)
+    server.plan = always(Fault.REFUSE)
+    run = start(spool)
+    for value in ("1", "2"):
+        post(spool, "runs/log-parameter", run_id=run, key="p", value=value)
+    post(spool, "runs/update", run_id=run, status="FINISHED", end_time=2)
+    server.plan = never
+    assert spool.finish(600, patient=True) == 0
+    (aside,) = spool.journal.asides()
+    assert (aside.record.call.body["value"], aside.problem.split(":")[0]) == ("2", "400 INVALID_PARAMETER_VALUE")
+    (there,) = server.runs.values()
+    assert (there["params"], there["info"]["status"]) == ({"p": "1"}, "FINISHED")
+
+
+def test_what_needs_a_creation_that_was_refused_is_set_aside_with_it_and_says_so(memory: Path) -> None:
+    server, clock = FakeMlflow(), ManualClock()
+    spool = spool_on(server, memory, clock)
+    server.plan = always(Fault.REFUSE)
+    lost = str(post(spool, "runs/create", experiment_id="99", run_name="lost", start_time=1)["run"]["info"]["run_id"])
+    post(spool, "runs/set-tag", run_id=lost, key="k", value="v")
+    kept = start(spool, "kept")
+    server.plan = never
+    assert spool.finish(600, patient=True) == 0
+    assert [run["info"]["run_name"] for run in server.runs.values()] == ["kept"]
+    assert [aside.record.kind.value for aside in spool.journal.asides()] == ["create run", "log"]
+    assert lost in spool.journal.asides()[1].problem
+    assert spool.journal.name_of(kept) in server.runs
+
+
+def test_a_caller_who_waits_hears_of_a_refusal_as_without_the_spool(memory: Path) -> None:
+    spool = spool_on(FakeMlflow(), memory, ManualClock())
+    run = start(spool)
+    post(spool, "runs/log-parameter", run_id=run, key="p", value="1")
+    with pytest.raises(Refused, match="INVALID_PARAMETER_VALUE"):
+        post(spool, "runs/log-parameter", run_id=run, key="p", value="2")
+    assert spool.journal.counts().pending == 0
+    assert spool.journal.asides() == []
+
+
+@pytest.mark.parametrize("status", [401, 403], ids=str)
+def test_a_token_that_is_no_good_keeps_everything_until_it_is_mended(memory: Path, status: int) -> None:
+    server, clock = Answering(status, "runs/create"), ManualClock()
+    spool = spool_on(server, memory, clock)
+    run = start(spool)
+    post(spool, "runs/set-tag", run_id=run, key="k", value="v")
+    assert spool.finish(2 * 3600, patient=True) == 2
+    server.status = 0
+    assert spool.finish(600, patient=True) == 0
+    (there,) = server.runs.values()
+    assert there["tags"]["k"] == "v"
+
+
+def test_a_record_on_which_the_server_always_fails_is_set_aside_after_minutes_not_at_once(memory: Path) -> None:
+    server, clock = Answering(500, "runs/set-tag"), ManualClock()
+    spool = spool_on(server, memory, clock)
+    run = start(spool)
+    begun = clock.seconds
+    post(spool, "runs/set-tag", run_id=run, key="k", value="v")
+    post(spool, "runs/update", run_id=run, status="FINISHED", end_time=2)
+    other = start(spool, "other")
+    assert spool.finish(3600, patient=True) == 0
+    assert clock.seconds - begun > 300
+    assert server.asked >= 12
+    assert [aside.problem for aside in spool.journal.asides()] == ["500 so it is"]
+    assert server.runs[run]["info"]["status"] == "FINISHED"
+    assert other in server.runs
+
+
+def test_a_full_journal_is_told_in_the_log_and_does_not_stop_training(
+    memory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = FakeMlflow()
+    spool = spool_on(server, memory, ManualClock(), max_bytes=200_000)
+    server.plan = always(Fault.REFUSE)
+    run = start(spool)
+    for number in range(300):
+        post(spool, "runs/set-tag", run_id=run, key=f"k{number}", value="x" * 1000)
+    assert "MLFLOW_SPOOL_MAX_BYTES is 200000" in caplog.text
+    assert spool.journal.size() <= 200_000 + 50_000
+    kept = spool.journal.counts().pending
+    assert 50 < kept < 200
+    server.plan = never
+    assert spool.finish(600, patient=True) == 0
+    (there,) = server.runs.values()
+    assert len(there["tags"]) == kept
+
+
+def test_files_leave_room_for_metadata(memory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    server = FakeMlflow()
+    spool = spool_on(server, memory, ManualClock(), max_bytes=1_000_000)
+    server.plan = always(Fault.REFUSE)
+    run = start(spool)
+    big = memory / "model.bin"
+    big.write_bytes(b"x" * 300_000)
+    for number in range(5):
+        spool.put_file(f"spool-artifacts:/{run}/artifacts", f"{number}/model.bin", big)
+    assert "does not keep the artifact 2/model.bin" in caplog.text
+    post(spool, "runs/set-tag", run_id=run, key="k", value="v")
+    server.plan = never
+    assert spool.finish(600, patient=True) == 0
+    (there,) = server.runs.values()
+    assert there["tags"]["k"] == "v"
+    assert server.uploads == ["0/model.bin", "1/model.bin"]
+    assert list((next(memory.glob("mlflow-*")) / "files").iterdir()) == []
+
+
+def test_a_strict_spool_raises_when_it_is_full(memory: Path) -> None:
+    server = FakeMlflow()
+    spool = spool_on(server, memory, ManualClock(), max_bytes=1000, strict=True)
+    with pytest.raises(SpoolFull, match="no room"):
+        start(spool)
+
+
+def test_reads_are_answered_from_the_journal_while_the_server_is_away_or_refused_at_once(memory: Path) -> None:
+    server = FakeMlflow()
+    spool = spool_on(server, memory, ManualClock())
+    run = start(spool)
+    post(spool, "runs/log-metric", run_id=run, key="m", value=0.5, timestamp=1, step=0)
+    server.plan = always(Fault.HANG)
+    post(spool, "runs/log-metric", run_id=run, key="m", value=0.7, timestamp=2, step=1)
+    shown = spool.call("GET", f"{API}/runs/get", {"run_id": run})["run"]
+    assert shown["info"]["run_id"] == run
+    assert [(one["key"], one["value"]) for one in shown["data"]["metrics"]] == [("m", 0.7)]
+    history = spool.call("GET", f"{API}/metrics/get-history", {"run_id": run, "metric_key": "m"})["metrics"]
+    assert [one["value"] for one in history] == [0.5, 0.7]
+    with pytest.raises(Offline):
+        spool.call("POST", f"{API}/runs/search", {"experiment_ids": ["0"]})
+    with pytest.raises(Offline):
+        spool.call("GET", f"{API}/runs/get", {"run_id": "0" * 32})
+
+
+def test_a_local_id_resolves_from_any_machine_once_it_was_delivered(memory: Path) -> None:
+    server, clock = FakeMlflow(), ManualClock()
+    here = spool_on(server, memory / "here", clock)
+    server.plan = always(Fault.REFUSE)
+    local = start(here, "made away")
+    server.plan = never
+    assert here.finish(600, patient=True) == 0
+    there = spool_on(server, memory / "there", clock)
+    found = there.call("GET", f"{API}/runs/get", {"run_id": local})["run"]["info"]
+    assert (found["run_name"], found["run_id"]) == ("made away", here.journal.name_of(local))
+    with pytest.raises(Offline):
+        there.call("GET", f"{API}/runs/get", {"run_id": "spool-" + "0" * 32})
+
+
+def test_a_backlog_is_delivered_in_few_requests(memory: Path) -> None:
+    server = FakeMlflow()
+    spool = spool_on(server, memory, ManualClock())
+    server.plan = always(Fault.REFUSE)
+    run = start(spool)
+    for step in range(400):
+        post(spool, "runs/log-metric", run_id=run, key="m", value=float(step), timestamp=step, step=step)
+    server.plan = never
+    server.seen.clear()
+    assert spool.finish(600, patient=True) == 0
+    (there,) = server.runs.values()
+    assert [step for step, _, _ in there["metrics"]["m"]] == list(range(400))
+    assert len(server.seen) <= 6
