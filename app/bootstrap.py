@@ -38,6 +38,7 @@ from app.triggers.gauges import Gauges
 from app.triggers.intake import Intake
 from app.triggers.memory import Memory, open_redis
 from app.triggers.requests import Requests
+from app.triggers.retention import Retention
 from app.triggers.service import TriggerServices
 from app.triggers.wakes import Waker
 
@@ -63,6 +64,7 @@ class Services:
     relay: Relay
     follower: Follower
     gauges: Gauges
+    retention: Retention
     loops: tuple[Loop, ...]
     constant: tuple[Loop, ...]
 
@@ -190,7 +192,9 @@ def _assemble(base: _Base) -> Services:
     relay, follower = _airflow(base)
     reloader = Reloader(base.policies, base.settings.policy_file, base.engine, base.clock, base.metrics)
     gauges = Gauges(base.engine, base.clock, base.metrics)
-    loops = _loops(base, waker, relay, follower, gauges)
+    retention = Retention(base.engine, base.clock, base.current, base.metrics, keep=base.settings.retention)
+    tidy = Loop("retention", retention.step, idle=600.0, pace=0.1)
+    loops = (*_loops(base, waker, relay, follower, gauges), tidy)
     constant = _constant_loops(base, reloader)
     base.bells.update({loop.name: loop for loop in loops})
     for loop in (*constant, *loops):
@@ -211,6 +215,7 @@ def _assemble(base: _Base) -> Services:
         relay=relay,
         follower=follower,
         gauges=gauges,
+        retention=retention,
         loops=loops,
         constant=constant,
     )

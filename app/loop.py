@@ -18,6 +18,7 @@ class Loop:
     name: str
     step: Callable[[], Awaitable[bool]]
     idle: float  # seconds of rest after a step that found nothing to do
+    pace: float = 0.0  # seconds of rest after a step that found something: for what is not urgent
     patience: float = 60.0  # seconds after which a step that has not returned counts as stuck
     failures: int = 0  # in a row
     started: bool = False
@@ -40,7 +41,7 @@ class Loop:
         while True:
             again = await self._guarded_step()
             if again:
-                await asyncio.sleep(0)  # A busy loop must not starve the requests.
+                await asyncio.sleep(self.pace)  # A busy loop must not starve the requests.
                 continue
             pause = self.idle if not self.failures else min(30.0, self.idle * 2 ** min(self.failures, 6))
             with suppress(TimeoutError):

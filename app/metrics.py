@@ -69,6 +69,9 @@ class Metrics:
             ["route", "outcome"],
             registry=r,
         )
+        self.pruned = Counter(
+            "gateway_pruned_rows", "Rows deleted because they were older than the retention.", ["table"], registry=r
+        )
         self.last_success = Gauge(
             "gateway_last_success_timestamp_seconds",
             "End of the newest successful DAG run of a route.",

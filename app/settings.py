@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import UsageError
+from app.policy.durations import parse_duration
 from app.signatures import GrafanaSignature, Signature, StandardSignature, standard_key
 
 _PREFIX = "GATEWAY_"
@@ -17,6 +18,24 @@ _Seconds = Annotated[float, Field(gt=0)]
 def _standard_secret(secret: SecretStr) -> SecretStr:
     standard_key(secret.get_secret_value())
     return secret
+
+
+def _read_retention(value: Any) -> Any:
+    try:
+        return parse_duration(value).total_seconds()
+    except (TypeError, ValueError):
+        return value  # A number of seconds, or something that the type refuses.
+
+
+def _no_slip(seconds: float) -> float:
+    if 0 < seconds < 86400:
+        raise ValueError("at least a day (86400 or 1d), or 0 to keep everything")
+    return seconds
+
+
+_Retention = Annotated[
+    float, BeforeValidator(_read_retention), Field(ge=0, allow_inf_nan=False), AfterValidator(_no_slip)
+]
 
 
 class Settings(BaseSettings):
@@ -72,6 +91,9 @@ class Settings(BaseSettings):
     follow_interval: _Seconds = Field(10, description="How often the state of an open DAG run is read.")
     quarantine_rows: int = Field(1000, gt=0, description="Unreadable bodies kept; the oldest go first.")
     quarantine_body: int = Field(65536, gt=0, description="Bytes kept of an unreadable body.")
+    retention: _Retention = Field(
+        90 * 86400, description="History older than this is deleted: seconds, or 90d. 0: nothing ever is."
+    )
     open_docs: bool = Field(False, description="Serve /docs and /openapi.json without a token.")
     open_metrics: bool = Field(False, description="Serve /metrics without a token.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")

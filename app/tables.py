@@ -41,6 +41,9 @@ def _text(name: str, *, nullable: bool = False) -> Column[str]:
     return Column(name, Text, nullable=nullable)
 
 
+#: Of a closed alert: when it was last heard of, or closed. Indexed, unlike last_seen_at, which moves with every repeat.
+QUIET_SINCE = text("greatest(closed_at, resolved_at, late_at)")
+
 groups = Table(
     "groups",
     metadata,
@@ -96,6 +99,9 @@ alerts = Table(
         "decision_id", Uuid, nullable=False
     ),  # the newest decision; its count and time live here while it is the newest
     Column("decision_count", BigInteger, nullable=False),
+    _text("reason", nullable=True),  # the newest decision's, to be listed by
+    Index("ix_alerts_reason", "reason", "id"),
+    Index("ix_alerts_quiet", QUIET_SINCE, "id", postgresql_where=text("closed_at IS NOT NULL")),
     Index("ix_alerts_open_fingerprint", "fingerprint", unique=True, postgresql_where=text("closed_at IS NULL")),
     Index("ix_alerts_fingerprint", "fingerprint", "id"),
     Index("ix_alerts_open_group", "group_key", postgresql_where=text("closed_at IS NULL OR late_at IS NOT NULL")),
@@ -167,6 +173,16 @@ triggers = Table(
     Index("ix_triggers_follow_at", "follow_at", postgresql_where=text("follow_at IS NOT NULL")),
     Index("ix_triggers_route", "route", "id"),
     Index("ix_triggers_state", "state", "id"),
+    Index("ix_triggers_reason", "reason", "id"),
+    Index("ix_triggers_created_at", "created_at"),
+    Index("ix_triggers_ended_at", "ended_at", "id", postgresql_where=text("ended_at IS NOT NULL")),
+    Index("ix_triggers_success", "route", "ended_at", postgresql_where=text("state = 'succeeded'")),
+    Index(
+        "ix_triggers_group_labels",
+        "group_labels",
+        postgresql_using="gin",
+        postgresql_ops={"group_labels": "jsonb_path_ops"},
+    ),
     Index("ix_triggers_dag_run_id", "dag_run_id"),
 )
 
@@ -189,6 +205,7 @@ outbox = Table(
     _time("answered_at"),  # the newest attempt that the target answered
     Column("answered_seconds", Double, nullable=False),  # spent of its deadline: time during which the target answered
     Index("ix_outbox_pending", "target", "created_at", postgresql_where=text("state = 'pending'")),
+    Index("ix_outbox_dead", "target", postgresql_where=text("state = 'dead'")),
     Index("ix_outbox_slot", "target", postgresql_where=text("slot")),
     postgresql_with={"fillfactor": "80"},
 )

@@ -126,7 +126,7 @@ async def _group(conn: AsyncConnection, route: str | None, labels: Mapping[str, 
 
 async def _episode(conn: AsyncConnection, alert: UUID) -> Episode:
     a, d = tables.alerts, tables.decisions
-    columns = (d.c.action, d.c.reason, d.c.trigger_id.label("decided_trigger"))
+    columns = (d.c.action, d.c.trigger_id.label("decided_trigger"))
     statement = select(a, *columns).join(d, d.c.id == a.c.decision_id).where(a.c.id == alert)
     return Episode(**(await conn.execute(statement)).mappings().one())
 

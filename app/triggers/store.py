@@ -49,7 +49,6 @@ _LOCK_EPISODES = (
     select(
         tables.alerts,
         tables.decisions.c.action,
-        tables.decisions.c.reason,
         tables.decisions.c.trigger_id.label("decided_trigger"),
     )
     .join(_wanted, _wanted.c.id == tables.alerts.c.id)

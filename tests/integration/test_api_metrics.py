@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,13 @@ async def dead(world: World) -> None:
     await world.services[0].gauges.step()
 
 
+async def grown_old(world: World) -> None:
+    await bad_body(world)
+    world.clock.pass_by(timedelta(days=91))
+    while await world.services[0].retention.step():
+        pass
+
+
 async def replica_away(world: World) -> None:
     await world.get("/api/v1/alerts")
 
@@ -116,6 +124,7 @@ MOVED: list[tuple[Callable[[World], Awaitable[None]], str, float]] = [
     (alert, "gateway_batch_alerts_sum", 1),
     (behind, "gateway_memory_stale_total", 1),
     (redis_away, 'gateway_redis_failures_total{use="memory"}', 1),
+    (grown_old, 'gateway_pruned_rows_total{table="quarantine"}', 1),
     (replica_away, "gateway_replica_failures_total", 1),
     (too_many, "gateway_rate_limited_total", 2),
     (pending, 'gateway_triggers{route="accuracy",state="pending"}', 1),

@@ -38,6 +38,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "follow_interval": ("0.5", 0.5),
     "quarantine_rows": ("13", 13),
     "quarantine_body": ("14", 14),
+    "retention": ("30d", 30 * 86400.0),
     "open_docs": ("true", True),
     "open_metrics": ("1", True),
     "log_level": ("debug", "debug"),
@@ -115,6 +116,10 @@ BAD = [
     ("rate_limit", "-1"),
     ("delivery_parallel", "0"),
     ("quarantine_rows", "none"),
+    ("retention", "90"),  # meant as days
+    ("retention", "1h"),
+    ("retention", "-1d"),
+    ("retention", "inf"),
     ("open_docs", "perhaps"),
     ("log_level", "loud"),
 ]
@@ -125,6 +130,14 @@ def test_a_bad_value_is_refused_by_its_name(name: str, written: str, monkeypatch
     monkeypatch.setenv(f"GATEWAY_{name.upper()}", written)
     with pytest.raises(UsageError, match=f"^GATEWAY_{name.upper()}: "):
         read_settings()
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("90d", 7_776_000), ("2592000", 2_592_000), ("1y", 31_536_000), ("0", 0)]
+)
+def test_the_retention_is_seconds_or_a_duration(written: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_RETENTION", written)
+    assert read_settings().retention == seconds
 
 
 def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
