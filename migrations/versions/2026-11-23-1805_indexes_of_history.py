@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "5d0c7a9be114"
-down_revision = "b22570fb3e00"
+down_revision = "f9dde46624db"
 branch_labels = None
 depends_on = None
 
