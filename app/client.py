@@ -84,7 +84,7 @@ def trigger(
     reason: Annotated[str, typer.Option(help="Why; kept for the people who read it later.")],
     group: Annotated[list[str] | None, typer.Option(help="LABEL=VALUE for each label of the route's group_by.")] = None,
     conf: Annotated[str, typer.Option(help="JSON, laid over the route's conf.")] = "{}",
-    force: Annotated[bool, typer.Option("--force", help="Override the cooldown, never a run in flight.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Override cooldown and limit, never a run in flight.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask for one DAG run of a group now."""

@@ -1,5 +1,6 @@
 """The data model on one page. Postgres is the authority: what is not here did not happen.
 
+routes      one row a route that has a limit, to be locked while its fires are counted
 groups      one row a (route, mode, group): the facts that decisions are made from, with a version
 alerts      one row an episode: a fingerprint that fires until it is resolved, goes stale or begins anew
 decisions   what was concluded of an episode (or of a refused request), one row a change of mind
@@ -68,6 +69,8 @@ groups = Table(
     Index("ix_groups_route", "route"),
     postgresql_with={"fillfactor": "70"},
 )
+
+routes = Table("routes", metadata, Column("name", Text, primary_key=True))  # held while fires are counted
 
 alerts = Table(
     "alerts",
@@ -172,6 +175,7 @@ triggers = Table(
     ),
     Index("ix_triggers_follow_at", "follow_at", postgresql_where=text("follow_at IS NOT NULL")),
     Index("ix_triggers_route", "route", "id"),
+    Index("ix_triggers_route_fired_at", "route", "fired_at"),
     Index("ix_triggers_state", "state", "id"),
     Index("ix_triggers_reason", "reason", "id"),
     Index("ix_triggers_created_at", "created_at"),

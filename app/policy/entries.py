@@ -122,7 +122,7 @@ def _without_unknown(value: dict[str, JsonValue], path: Path) -> dict[str, JsonV
     for key, inner in value.items():
         below = (*path, key)
         if is_known_key(below) and not is_later_value(below, inner):
-            deeper = isinstance(inner, dict) and key in ("auth", "dag")
+            deeper = isinstance(inner, dict) and key in ("auth", "dag", "limit")
             kept[key] = _without_unknown(inner, below) if deeper and isinstance(inner, dict) else inner
     return kept
 

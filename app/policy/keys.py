@@ -8,13 +8,13 @@ from pydantic import BaseModel, JsonValue
 
 from app.policy.document import Document
 from app.policy.problems import Path, Problem
-from app.policy.schema import Airflow, Dag, Defaults, PasswordAuth, Route, TokenAuth, TokenFileAuth
+from app.policy.schema import Airflow, Dag, Defaults, Limit, PasswordAuth, Route, TokenAuth, TokenFileAuth
 
 # Keys and values of the contract that this version refuses. Whoever builds one deletes its name from here.
 LATER_KEYS: Final[Mapping[Path, frozenset[str]]] = {
     (): frozenset({"time_intervals", "schedules", "deadman", "receivers", "mlflow", "promotions", "notify"}),
-    ("routes",): frozenset({"limit", "mute", "confirm", "notify"}),
-    ("defaults",): frozenset({"limit", "mute", "confirm", "notify"}),
+    ("routes",): frozenset({"mute", "confirm", "notify"}),
+    ("defaults",): frozenset({"mute", "confirm", "notify"}),
 }
 LATER_VALUES: Final[Mapping[Path, frozenset[str]]] = {
     ("airflow", "api"): frozenset({"v1"}),
@@ -35,6 +35,8 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("defaults",): _fields(Defaults),
     ("routes",): _fields(Route),
     ("routes", "dag"): _fields(Dag),
+    ("routes", "limit"): _fields(Limit),
+    ("defaults", "limit"): _fields(Limit),
 }
 
 

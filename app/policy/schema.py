@@ -164,6 +164,13 @@ class Dag(_Frozen):
     conf: dict[str, JsonValue] = {}
 
 
+class Limit(_Frozen):
+    """At most so many triggers of a route in a sliding time, whatever their groups."""
+
+    triggers: Annotated[int, Field(ge=1, le=100_000)]
+    per: PositiveDuration
+
+
 class Defaults(_Frozen):
     """What a route may leave out; a top-level `defaults:` changes these values. All durations are timedeltas."""
 
@@ -175,6 +182,7 @@ class Defaults(_Frozen):
     failure_backoff: Duration = timedelta(minutes=30)
     run_timeout: PositiveDuration = timedelta(hours=24)
     stale_after: PositiveDuration = timedelta(hours=6)
+    limit: Limit | None = None
     mode: Annotated[Literal["live"], _choice("live")] = "live"
 
 

@@ -229,8 +229,14 @@ _FLYING = Kind(
     "Another trigger of this group is under way.",
     {"reason": "in_flight", "until": None, "trigger_id": examples.TRIGGER["id"]},
 )
+_FULL = Kind(
+    "limit",
+    409,
+    "The route has fired 3 times in 7d, its limit: next not before 2026-11-27T03:00:01Z.",
+    {"reason": "limit", "until": "2026-11-27T03:00:01Z", "trigger_id": None},
+)
 _MISMATCH = Kind("idempotency_mismatch", 422, "This Idempotency-Key was used with another request.")
-_REFUSALS = (_COOLING, _FLYING, "invalid", _WRONG_GROUP, _MISMATCH, "rate_limited")
+_REFUSALS = (_COOLING, _FLYING, _FULL, "invalid", _WRONG_GROUP, _MISMATCH, "rate_limited")
 _ASKED = {"state": "pending", "reason": "manual", "requested_by": "ana", "detail": "asked for by ana: new labels"}
 
 
@@ -253,8 +259,8 @@ async def ask(
         ),
     ] = None,
 ) -> Response:
-    """Starts a DAG run of a group now, or fires the held trigger. No debounce; cooldown and a run in flight say no with
-    409, which is a decision like any other. `force` overrides the cooldown."""
+    """Starts a DAG run of a group now, or fires the held trigger, without debounce. Cooldown, limit and a run in flight
+    say no with 409, which is a decision like any other. `force` overrides cooldown and limit."""
     await services.limit(caller)
     wanted = Wanted(body.route, body.group, body.reason, body.requested_by or caller.name, body.force, body.conf)
     return _json(await services.requests.trigger(wanted, caller.name, idempotency_key), 201)

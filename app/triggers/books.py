@@ -21,6 +21,7 @@ class Books:
     groups: dict[str, Group] = field(default_factory=dict)
     latest: dict[str, Episode] = field(default_factory=dict)
     mates: dict[str, dict[UUID, Episode]] = field(default_factory=dict)
+    fires: dict[str, list[datetime]] = field(default_factory=dict)  # of routes that have a limit, the newest first
 
     created: dict[UUID, Episode] = field(default_factory=dict)
     changed: dict[UUID, Episode] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """Why, and why not: the decisions on an alert or a trigger, and what would be decided at this moment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import tables
 from app.policy.durations import format_duration
 from app.policy.schema import Policy, Route
-from app.triggers import history, rules, sentences
+from app.triggers import history, limits, rules, sentences
 from app.triggers.state import Action, Episode, Group, Reason, Verdict, group_key
 
 Row = dict[str, Any]
@@ -52,7 +52,7 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
         summary = f"{sentences.of_alert(alert, None)} At this moment {named}."
         return answer | {"now": _verdict(verdict), "summary": summary, "would_fire": hint}
     episode = await _episode(conn, alert["id"])
-    verdict = _at_this_moment(group, episode, route, now)
+    verdict = _at_this_moment(group, episode, route, now, await limits.fires(conn, route, now))
     answer["group"] = history.group_state(group, route, now)
     trigger = await history.get_trigger(conn, alert["trigger_id"]) if alert["trigger_id"] else None
     return answer | {
@@ -64,13 +64,13 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
     }
 
 
-def _at_this_moment(group: Group, episode: Episode, route: Route, now: datetime) -> Verdict:
+def _at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, fires: Sequence[datetime]) -> Verdict:
     if not episode.firing:
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail="it is resolved")
     if rules.is_stale(episode, route, now):
         detail = f"not heard of for more than {format_duration(route.stale_after)}: it no longer counts as firing"
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail=detail)
-    return rules.decide(group, episode, route, now)
+    return rules.decide(group, episode, route, now, fires)
 
 
 async def _of_trigger(conn: AsyncConnection, trigger: Row, policy: Policy, now: datetime) -> Row:

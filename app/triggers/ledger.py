@@ -5,7 +5,9 @@ Ledger then holds as changed. So every path to a DAG run goes through the same l
 without a database.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from uuid import UUID
 
 from app.alerts.model import Alert
 from app.policy.schema import Policy, Route
@@ -124,7 +126,7 @@ class Ledger(Books):
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail="resolved: nothing to start")
 
     def _decide(self, group: Group, episode: Episode, route: Route) -> Verdict:
-        verdict = rules.decide(group, episode, route, self.now)
+        verdict = rules.decide(group, episode, route, self.now, self.fires.get(route.name, ()))
         trigger = self.triggers.get(group.open_trigger) if group.open_trigger else None
         just_fired = trigger is not None and trigger.state is TriggerState.PENDING
         if just_fired and verdict.reason is Reason.IN_FLIGHT:
@@ -158,6 +160,8 @@ class Ledger(Books):
         self.triggers[trigger_id] = trigger
         others = [mate for mate in self._firing(group, route) if first is None or mate.id != first.id]
         rules.fire(group, trigger_id, route.on_failure, self.now)
+        if route.name in self.fires:
+            self.fires[route.name].insert(0, self.now)
         self._mark(group)
         if first is not None:
             self._put_behind(first, trigger)
@@ -217,7 +221,7 @@ class Ledger(Books):
         route = self.policy.route(group.route)
         if route is None:
             raise ValueError(f"a request for a route that is not in the policy: {group.route}")
-        verdict = rules.decide_request(group, route, ask, self.now)
+        verdict = rules.decide_request(group, route, ask, self.now, self.fires.get(route.name, ()))
         if verdict.action is Action.FIRE:
             trigger = self._start(group, route, verdict, ask)
             verdict = replace(verdict, trigger_id=trigger.id)
@@ -240,29 +244,37 @@ class Ledger(Books):
             self.release_held(group, Verdict(Action.IGNORE, Reason.NO_ROUTE, detail="its route left the policy"))
             return
         due = rules.held_until(group, route) if group.held else None
+        blocked: dict[UUID, Verdict] = {}
         for episode in self._firing(group, route):
-            self._decide_again(group, episode, route)
+            verdict = self._decide_again(group, episode, route)
+            if verdict is not None and verdict.action is Action.SUPPRESS:
+                blocked[episode.id] = verdict
         if due is not None and due <= self.now and group.held:
             detail = "nothing of it fires any more at the end of the debounce: nothing is started"
+            detail = next((v.detail for v in blocked.values()), detail)
             cancelled = Verdict(Action.CANCEL, Reason.RESOLVED_WHILE_HELD, None, group.open_trigger, detail)
-            self.release_held(group, cancelled)
+            self.release_held(group, cancelled, blocked)
+        for verdict in blocked.values():
+            self._wake_by(group, verdict.until)
         self._wake_by(group, rules.wake_at(group, route))
 
-    def _decide_again(self, group: Group, episode: Episode, route: Route) -> None:
+    def _decide_again(self, group: Group, episode: Episode, route: Route) -> Verdict | None:
+        """The verdict on an alert that was not decided a moment ago; written when it changed."""
         if group.open_trigger in self.triggers and episode.trigger_id == group.open_trigger:
-            return  # It fired together with its group a moment ago.
+            return None  # It fired together with its group.
         verdict = self._decide(group, episode, route)
         if verdict.reason is Reason.DUPLICATE:
-            return  # Without a notification there is nothing to be a duplicate.
+            return None  # Without a notification there is nothing to be a duplicate.
         if (verdict.action, verdict.reason, verdict.trigger_id) != (
             episode.action,
             episode.reason,
             episode.decided_trigger,
         ):
             self._record(episode, verdict, 1, episode.last_seen_at)
+        return verdict
 
-    def release_held(self, group: Group, verdict: Verdict) -> None:
-        """Cancel the held trigger; each alert behind it is told why."""
+    def release_held(self, group: Group, verdict: Verdict, told: Collection[UUID] = ()) -> None:
+        """Cancel the held trigger; each alert behind it is told why, but those `told` already."""
         held = group.open_trigger if group.held else None
         if held is None:
             return
@@ -270,7 +282,9 @@ class Ledger(Books):
             if episode.trigger_id == held:
                 episode.trigger_id = None
                 episode.dismissed = verdict.reason is Reason.BY_REQUEST
-                self._record(episode, verdict, 1, episode.last_seen_at)
+                self._touch(episode)
+                if episode.id not in told:
+                    self._record(episode, verdict, 1, episode.last_seen_at)
         self._cancel(group, verdict.detail)
 
     def _reopen_late(self, group: Group) -> None:

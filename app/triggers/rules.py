@@ -1,20 +1,23 @@
 """Does this alert start a DAG run? Pure: facts, policy and one `now` in, an action with its reason out.
 
-The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown (design, 6.3). The
+The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit (design, 6.3). The
 first two need no group and are found by the ledger.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from app.policy.durations import format_duration
 from app.policy.schema import Route
 from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Ask, Episode, Group, Reason, Verdict
 
 _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
 
 
-def decide(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict:
-    """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger."""
+def decide(group: Group, alert: Episode, route: Route, now: datetime, fires: Sequence[datetime] = ()) -> Verdict:
+    """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger. `fires`: the newest of
+    the route, when it has a limit."""
     if alert.dismissed:
         detail = "a person cancelled what it was held for; it counts again when it fires anew"
         return Verdict(Action.CANCEL, Reason.BY_REQUEST, None, None, detail)
@@ -34,6 +37,9 @@ def decide(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict
     clear = clear_at(group, route)
     if clear is not None and now < clear:
         return _cooling(group, alert, clear)
+    full = full_until(route, fires, now)
+    if full is not None:
+        return Verdict(_SUPPRESS, Reason.LIMIT, full, None, _limited(route, full))
     return _clear(group, alert, route, now)
 
 
@@ -60,9 +66,24 @@ def _clear(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict
     return Verdict(_FIRE, reason, None, group.open_trigger, detail)
 
 
-def decide_request(group: Group, route: Route, ask: Ask, now: datetime) -> Verdict:
-    """What to do about a request: it needs no calm and no alert, obeys cooldown and a run in flight, and takes a held
-    group over. Forced, it overrides the cooldown, never a run in flight."""
+def full_until(route: Route, fires: Sequence[datetime], now: datetime) -> datetime | None:
+    """When the route's limit lets the next trigger through, if not now: as its oldest counted fire leaves the time."""
+    if route.limit is None or len(fires) < route.limit.triggers:
+        return None
+    leaves = fires[route.limit.triggers - 1] + route.limit.per
+    return leaves if now < leaves else None
+
+
+def _limited(route: Route, until: datetime) -> str:
+    if route.limit is None:
+        return ""
+    per = format_duration(route.limit.per)
+    return f"the route has fired {route.limit.triggers} times in {per}, its limit: next not before {_at(until)}"
+
+
+def decide_request(group: Group, route: Route, ask: Ask, now: datetime, fires: Sequence[datetime] = ()) -> Verdict:
+    """What to do about a request: it needs no calm and no alert, obeys cooldown, limit and a run in flight, and takes a
+    held group over. Forced, it overrides cooldown and limit, never a run in flight."""
     if group.open_trigger is not None and not group.held:
         return Verdict(
             _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
@@ -73,6 +94,9 @@ def decide_request(group: Group, route: Route, ask: Ask, now: datetime) -> Verdi
         if backing_off(group):
             detail = f"failure {group.failures} in a row: next not before {_at(clear)}"
         return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
+    full = full_until(route, fires, now)
+    if full is not None and not ask.force:
+        return Verdict(_SUPPRESS, Reason.LIMIT, full, None, _limited(route, full))
     return Verdict(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")
 
 

@@ -223,7 +223,7 @@ class TriggerBody(BaseModel):
     requested_by: Annotated[str, StringConstraints(max_length=200)] = Field(
         "", description="Who; without it the name of the token."
     )
-    force: bool = Field(False, description="Overrides the cooldown, never a run in flight. Audited.")
+    force: bool = Field(False, description="Overrides cooldown and limit, never a run in flight. Audited.")
     conf: dict[str, Any] = Field({}, description="Laid over the route's conf.")
 
     @field_validator("reason", "requested_by", "group")

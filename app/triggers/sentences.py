@@ -104,6 +104,11 @@ def would_fire(verdict: Verdict, group: Group, episode: Episode, route: Route) -
             return f"To fire still at {until}, when {pause} ends; nobody has to do anything. Sooner: `reset` the group."
         case Reason.DUPLICATE | Reason.JOINED | Reason.DEBOUNCING if until is not None:
             return f"To fire still at {until}, when the debounce of {format_duration(route.debounce)} ends."
+        case Reason.LIMIT if until is not None and route.limit is not None:
+            most = f"{route.limit.triggers} in {format_duration(route.limit.per)}"
+            return f"To fire still at {until}, when the route's limit ({most}) lets the next one through."
+        case Reason.BY_REQUEST:
+            return "Only a new episode of it: a person cancelled what this one was held for."
         case Reason.DUPLICATE | Reason.IN_FLIGHT:
             run = f"the open DAG run of the trigger {group.open_trigger}"
             return f"To fire still when {run} has ended and the pause after it is over."

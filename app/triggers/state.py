@@ -29,6 +29,7 @@ class Reason(StrEnum):
     JOINED = "joined"
     DUPLICATE = "duplicate"
     COOLDOWN = "cooldown"
+    LIMIT = "limit"
     IN_FLIGHT = "in_flight"
     RESOLVED_WHILE_HELD = "resolved_while_held"
     BY_REQUEST = "by_request"

@@ -14,7 +14,7 @@ from sqlalchemy import Table, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.triggers import rules
+from app.triggers import limits, rules
 from app.triggers.conf import dag_call
 from app.triggers.ledger import Intent, Ledger
 from app.triggers.state import Episode, Group, NewTrigger, TriggerState, as_json
@@ -69,6 +69,7 @@ class MovedGroup(Exception):
 async def load(conn: AsyncConnection, ledger: Ledger, intents: Sequence[Intent], extra: dict[str, Any]) -> None:
     """Lock and read what a batch may change. `extra`: groups learned from MovedGroup. Raises MovedGroup."""
     wanted = {i.key: (i.route.name, i.labels) for i in intents if i.key is not None and i.route is not None} | extra
+    ledger.fires = await limits.lock(conn, ledger.policy, (route for route, _ in wanted.values()), ledger.now)
     await _lock_groups(conn, ledger, wanted)
     whole = [g.key for g in ledger.groups.values() if _may_act(g, ledger)]
     await _lock_episodes(conn, ledger, sorted({i.alert.fingerprint for i in intents}), whole)
@@ -90,6 +91,7 @@ async def load_groups(conn: AsyncConnection, ledger: Ledger, keys: Iterable[str]
 
 async def load_group(conn: AsyncConnection, ledger: Ledger, route: str, key: str, labels: dict[str, str]) -> None:
     """Lock and read one group with its alerts, made when it is not there yet, for a request."""
+    ledger.fires = await limits.lock(conn, ledger.policy, [route], ledger.now)
     await _lock_groups(conn, ledger, {key: (route, labels)})
     await _lock_episodes(conn, ledger, [], [key])
 

@@ -11,12 +11,16 @@ from app.clock import Clock
 from app.db import transaction
 from app.metrics import Metrics
 from app.policy.schema import Policy
-from app.triggers import store
+from app.triggers import limits, store
 from app.triggers.ledger import Ledger
 from app.triggers.memory import Memory
 
+_DUE = text("SELECT key, route FROM groups WHERE wake_at <= :now ORDER BY wake_at LIMIT :most")
+
 # A group that another replica or a batch has locked is being decided there.
-_DUE = text("SELECT key FROM groups WHERE wake_at <= :now ORDER BY key LIMIT :most FOR UPDATE SKIP LOCKED")
+_TAKE = text("""
+    SELECT key FROM groups WHERE key = ANY(CAST(:keys AS text[])) AND wake_at <= :now ORDER BY key FOR UPDATE SKIP LOCKED
+""")
 
 # A wake was set by the policy of its day. A group without one may have alerts that the policy of a while ago did not want.
 # The keys are locked in the order of every flow.
@@ -64,7 +68,11 @@ class Waker:
         async with transaction(self._engine) as conn:
             if self._reviewed != ledger.policy.hash:
                 await conn.execute(_REVIEW, {"now": ledger.now})
-            keys = [row.key for row in await conn.execute(_DUE, {"now": ledger.now, "most": _ROUND})]
+            due = (await conn.execute(_DUE, {"now": ledger.now, "most": _ROUND})).all()
+            # Routes are locked before groups, as every flow does.
+            ledger.fires = await limits.lock(conn, ledger.policy, (row.route for row in due), ledger.now)
+            taken = await conn.execute(_TAKE, {"keys": [row.key for row in due], "now": ledger.now})
+            keys = [row.key for row in taken]
             if not keys:
                 self._reviewed = ledger.policy.hash
                 return False

@@ -76,6 +76,7 @@ def test_three_lines_of_route_take_every_default() -> None:
         "failure_backoff": timedelta(minutes=30),
         "run_timeout": timedelta(hours=24),
         "stale_after": timedelta(hours=6),
+        "limit": None,
         "mode": "live",
     }
     assert route.dag.model_dump() == {"airflow": "default", "id": "retrain", "conf": {}}
