@@ -1,6 +1,7 @@
 """The shapes that the API answers with, for the OpenAPI document and for clients made from it."""
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
@@ -205,6 +206,19 @@ class Explanation(BaseModel):
     would_fire: str | None = Field(None, description="Of an alert: what would start a DAG run.")
 
 
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
 class TriggerBody(BaseModel):
     """One DAG run of a group, asked for by a person or a script."""
 
@@ -234,8 +248,9 @@ class TriggerBody(BaseModel):
     @field_validator("conf")
     @classmethod
     def _storable_conf(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if "\\u0000" in json.dumps(value):
-            raise ValueError("the character NUL cannot be stored")
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # ValueError for NaN and lone surrogates
+        for text in _texts(value):
+            no_nul(text)
         return value
 
 

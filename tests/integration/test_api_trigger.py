@@ -132,6 +132,7 @@ async def test_a_refusal_is_not_kept_under_its_key(servers: TestServers, databas
         ({"conf": {"gateway": {}}}, 422, "invalid"),
         ({"conf": {"x": "y" * 13_000}}, 422, "invalid"),
         ({"conf": {"x": "\x00"}}, 422, "invalid"),
+        ({"conf": {"x": [{"\x00": 1}]}}, 422, "invalid"),
         ({"reason": ""}, 422, "invalid"),
         ({"reason": "\x00"}, 422, "invalid"),
         ({"group": {"model": "\x00"}}, 422, "invalid"),
@@ -145,3 +146,12 @@ async def test_what_cannot_be_asked_for_is_refused(
     async with World(servers, database) as world:
         problem(await ask(world, **body), status, code)
         assert not await world.triggers()
+
+
+@pytest.mark.parametrize("conf", ['{"x": NaN}', '{"x": "\\ud800"}', '{"x": 1e999}'], ids=str)
+async def test_a_conf_that_is_no_json_of_postgres_is_refused(servers: TestServers, database: str, conf: str) -> None:
+    async with World(servers, database) as world:
+        body = f'{{"route": "accuracy", "group": {{"model": "churn"}}, "reason": "x", "conf": {conf}}}'
+        answer = await world.post("/api/v1/triggers", body.encode())
+        assert answer.status_code in (400, 422), answer.text
+        assert (await ask(world, conf={"x": "\\u0000 as text"})).status_code == 201
