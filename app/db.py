@@ -1,10 +1,12 @@
 """Connections to Postgres. A plain `postgresql://` URL goes to asyncpg as it is (several hosts, sslmode and all)."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import Table, text
@@ -14,6 +16,8 @@ from sqlalchemy.sql.selectable import TextualSelect
 from sqlalchemy.types import TypeEngine
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 #: Try the batch again: serialization failure, deadlock, a row that appeared in between, a lock that was not had in time.
 TRY_AGAIN = frozenset({"40001", "40P01", "23505", "55P03"})
@@ -55,6 +59,22 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction. A connection that turned out to lead to a read-only server (25006: a failover) is thrown away."""
     async with engine.connect() as conn, _leaving_a_standby(engine, conn), conn.begin():
         yield conn
+
+
+async def with_retries(
+    engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Result]], attempts: int = 5
+) -> Result:
+    """`work` in one transaction, again from the start when it lost a race (TRY_AGAIN), `attempts` times at most."""
+    for attempt in range(attempts - 1):
+        try:
+            async with transaction(engine) as conn:
+                return await work(conn)
+        except DBAPIError as error:
+            if sqlstate(error) not in TRY_AGAIN:
+                raise
+            await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
+    async with transaction(engine) as conn:
+        return await work(conn)
 
 
 @asynccontextmanager

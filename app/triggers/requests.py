@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
 from app.clock import Clock
-from app.db import transaction
+from app.db import transaction, with_retries
 from app.errors import Problem
 from app.outbox import store as outbox
 from app.policy.schema import Policy, Route
@@ -67,26 +67,44 @@ class Requests:
         ask = Ask(Reason.FORCED if wanted.force else Reason.MANUAL, wanted.by, wanted.why, wanted.conf, wanted.force)
         _check_conf(route, ask)
         again = Repeatable.of(caller, idempotency_key, asdict(wanted)) if idempotency_key else None
+
+        async def decide(conn: AsyncConnection) -> tuple[Verdict | None, dict[str, Any] | None]:
+            return await self._request(conn, route, labels, ask, caller, again)
+
+        verdict, shown = await with_retries(self._engine, decide)
+        if verdict is not None:
+            self._decided(route.name, verdict)
+            if shown is None:
+                raise _refused(verdict)
+            self._changed()
+        return shown or {}
+
+    async def _request(
+        self,
+        conn: AsyncConnection,
+        route: Route,
+        labels: dict[str, str],
+        ask: Ask,
+        caller: str,
+        again: Repeatable | None,
+    ) -> tuple[Verdict | None, dict[str, Any] | None]:
+        """The verdict on a request and its trigger; no verdict when it was answered before."""
         ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
+        if again is not None and (answer := await idempotency.take(conn, again, ledger.now)) is not None:
+            return None, answer
         key = group_key(route.name, LIVE, labels)
-        async with transaction(self._engine) as conn:
-            if again is not None and (answer := await idempotency.take(conn, again, ledger.now)) is not None:
-                return answer
-            await store.load_group(conn, ledger, route.name, key, labels)
-            verdict = ledger.request(key, ask)
-            await store.save(conn, ledger)
-            about = {"group": labels, "reason": wanted.why, "requested_by": wanted.by, "decision": str(verdict.reason)}
-            await self._audit(conn, ledger.now, caller, "force" if wanted.force else "trigger", str(route.name), about)
-            shown = await history.get_trigger(conn, verdict.trigger_id) if verdict.trigger_id else None
-            if again is not None and verdict.action is Action.FIRE and shown is not None:
-                await idempotency.keep(conn, again, shown)
-            elif again is not None:
-                await idempotency.forget(conn, again)
-        self._decided(route.name, verdict)
-        if verdict.action is not Action.FIRE or shown is None:
-            raise _refused(verdict)
-        self._changed()
-        return shown
+        await store.load_group(conn, ledger, route.name, key, labels)
+        verdict = ledger.request(key, ask)
+        await store.save(conn, ledger)
+        about = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(verdict.reason)}
+        await self._audit(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, about)
+        fired = verdict.action is Action.FIRE and verdict.trigger_id is not None
+        shown = await history.get_trigger(conn, verdict.trigger_id) if fired and verdict.trigger_id else None
+        if again is not None and shown is not None:
+            await idempotency.keep(conn, again, shown)
+        elif again is not None:
+            await idempotency.forget(conn, again)
+        return verdict, shown
 
     def _route_and_group(self, name: str, labels: Mapping[str, str]) -> tuple[Route, dict[str, str]]:
         route = self._policy().route(name)
