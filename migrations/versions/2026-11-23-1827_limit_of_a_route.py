@@ -1,13 +1,13 @@
 """Limit of a route
 
-Made 2026-11-23 18:05 UTC.
+Made 2026-11-23 18:27 UTC.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "5953357f31ec"
-down_revision = "f9dde46624db"
+revision = "e960e4ac323a"
+down_revision = "5d0c7a9be114"
 branch_labels = None
 depends_on = None
 
