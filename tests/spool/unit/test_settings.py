@@ -1,0 +1,53 @@
+"""Settings: each variable changes something, and nonsense is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_spool.settings import MAX_BYTES, Settings, read_settings, server_uri
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("MLFLOW_SPOOL_DIR", "/x/y", "folder", Path("/x/y")),
+        ("XDG_STATE_HOME", "/state", "folder", Path("/state/mlflow-spool")),
+        ("MLFLOW_SPOOL_PROBE_TIMEOUT", "0.25", "probe_timeout", 0.25),
+        ("MLFLOW_SPOOL_REQUEST_TIMEOUT", "7", "request_timeout", 7.0),
+        ("MLFLOW_SPOOL_EXIT_BUDGET", "0", "exit_budget", 0.0),
+        ("MLFLOW_SPOOL_SETTLE", "2", "settle", 2.0),
+        ("MLFLOW_SPOOL_MAX_BYTES", "1000", "max_bytes", 1000),
+        ("MLFLOW_SPOOL_STRICT", "1", "strict", True),
+        ("MLFLOW_SPOOL_STRICT", "0", "strict", False),
+    ],
+)
+def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, field: str, value: Any) -> None:
+    plain, changed = read_settings({}), read_settings({variable: text})
+    assert getattr(changed, field) == value
+    others = vars(plain).keys() - {field}
+    assert {name: getattr(changed, name) for name in others} == {name: getattr(plain, name) for name in others}
+
+
+def test_without_variables_the_documented_defaults_hold() -> None:
+    folder = Path.home() / ".local" / "state" / "mlflow-spool"
+    assert read_settings({}) == Settings(folder, 1.0, 30.0, 5.0, 5.0, MAX_BYTES, False)
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
+def test_a_number_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match="MLFLOW_SPOOL_EXIT_BUDGET must"):
+        read_settings({"MLFLOW_SPOOL_EXIT_BUDGET": text})
+
+
+@pytest.mark.parametrize(
+    ("store_uri", "expected"),
+    [
+        ("spool+http://mlflow:5000", "http://mlflow:5000"),
+        ("spool+https://mlflow.example/base/", "https://mlflow.example/base"),
+        ("http://mlflow:5000", "http://mlflow:5000"),
+        ("sqlite:///x.db", "sqlite:///x.db"),
+    ],
+)
+def test_the_server_is_what_stands_behind_the_prefix(store_uri: str, expected: str) -> None:
+    assert server_uri(store_uri) == expected
