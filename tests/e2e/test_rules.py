@@ -1,0 +1,123 @@
+"""The alert rules that we ship, under Prometheus' own test of rules: each fires when it should, and only then."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.processes import EXAMPLES, require_binary, write_yaml
+
+FILES = sorted((EXAMPLES / "rules").glob("*.yml"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series as promtool writes them, one value a minute; whether the alert fires `at` that time."""
+
+    alert: str
+    series: dict[str, str]
+    at: str
+    fires: bool
+
+
+UP = {"gateway_build_info{}": "1x600"}
+BUCKETS = {
+    f'model_prediction_seconds_bucket{{model="churn", le="{le}"}}': values
+    for le, values in {"0.1": "0+1x60", "1": "0+100x60", "+Inf": "0+100x60"}.items()
+}
+FAST = {f'model_prediction_seconds_bucket{{model="churn", le="{le}"}}': "0+100x60" for le in ("0.1", "1", "+Inf")}
+CASES = [
+    Case("ModelAccuracyLow", {'model_accuracy{model="churn", instance="a"}': "0.8x20"}, "6m", True),
+    Case("ModelAccuracyLow", {'model_accuracy{model="churn"}': "0.8x3 0.9x20"}, "6m", False),
+    Case("ModelInputDrift", {'model_feature_psi{model="churn", feature="age"}': "0.3x60"}, "31m", True),
+    Case("ModelInputDrift", {'model_feature_psi{model="churn", feature="age"}': "0.1x60"}, "31m", False),
+    Case("ModelLatencyHigh", BUCKETS, "30m", True),
+    Case("ModelLatencyHigh", FAST, "30m", False),
+    Case("GatewayAway", {"up{}": "0x20"}, "6m", True),
+    Case("GatewayAway", UP, "6m", False),
+    Case("GatewayNotDurable", {"gateway_not_durable_total{}": "0x5 1x20"}, "8m", True),
+    Case("GatewayNotDurable", {"gateway_not_durable_total{}": "7x20"}, "8m", False),
+    Case("GatewayTriggerDead", {'gateway_triggers{route="accuracy", state="dead"}': "0 1x5"}, "2m", True),
+    Case("GatewayTriggerDead", {'gateway_triggers{route="accuracy", state="pending"}': "3x5"}, "2m", False),
+    Case("GatewayOutboxOld", {'gateway_outbox_oldest_seconds{target="airflow:default"}': "0+60x30"}, "17m", True),
+    Case("GatewayOutboxOld", {'gateway_outbox_oldest_seconds{target="airflow:default"}': "0+60x9 0x20"}, "17m", False),
+    Case("GatewayTargetAway", {'gateway_breaker_open{target="airflow:default"}': "1x10"}, "6m", True),
+    Case("GatewayTargetAway", {'gateway_breaker_open{target="airflow:default"}': "1x3 0x10"}, "6m", False),
+    Case("GatewayLoopFailing", {'gateway_loop_failures{loop="relay", instance="a"}': "0+1x20"}, "8m", True),
+    Case("GatewayLoopFailing", {'gateway_loop_failures{loop="relay", instance="a"}': "0 1 2 0x20"}, "8m", False),
+    Case("GatewayRedisFailing", {'gateway_redis_failures_total{use="memory"}': "0+2x30"}, "15m", True),
+    Case("GatewayRedisFailing", {'gateway_redis_failures_total{use="memory"}': "0 1x30"}, "15m", False),
+    Case(
+        "GatewayPoliciesDiffer",
+        {'gateway_policy_info{hash="a", instance="1"}': "1x30", 'gateway_policy_info{hash="b", instance="2"}': "1x30"},
+        "16m",
+        True,
+    ),
+    Case(
+        "GatewayPoliciesDiffer",
+        {'gateway_policy_info{hash="a", instance="1"}': "1x30", 'gateway_policy_info{hash="a", instance="2"}': "1x30"},
+        "16m",
+        False,
+    ),
+    Case("GatewayAlertsUnreadable", {'gateway_alerts_quarantined_total{source="native"}': "_x4 1x20"}, "6m", True),
+    Case("GatewayAlertsUnreadable", {'gateway_alerts_quarantined_total{source="native"}': "1x5 2x20"}, "20m", True),
+    Case(
+        "GatewayAlertsUnreadable", {'gateway_bodies_refused_total{source="native", status="400"}': "_ 1x9"}, "5m", True
+    ),
+    Case("GatewayAlertsUnreadable", {'gateway_alerts_quarantined_total{source="native"}': "1x60"}, "40m", False),
+    Case(
+        "GatewayRetrainingFailed", {'gateway_triggers_ended_total{route="a", outcome="lost"}': "_x9 1x20"}, "12m", True
+    ),
+    Case(
+        "GatewayRetrainingFailed",
+        {'gateway_triggers_ended_total{route="a", outcome="success"}': "0+1x20"},
+        "12m",
+        False,
+    ),
+    Case("GatewayNoSuccess", {'gateway_last_success_timestamp_seconds{route="a"}': "0x12000"}, "8d1h", True),
+    Case("GatewayNoSuccess", {'gateway_last_success_timestamp_seconds{route="a"}': "0x12000"}, "7d", False),
+]
+
+
+def rules() -> dict[str, Path]:
+    """Every alert that we ship, with its file."""
+    found: dict[str, Path] = {}
+    for file in FILES:
+        content: dict[str, Any] = yaml.safe_load(file.read_text())
+        found |= {rule["alert"]: file for group in content["groups"] for rule in group["rules"]}
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_prometheus_takes_the_file(file: Path) -> None:
+    subprocess.run([require_binary("promtool"), "check", "rules", file], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("alert", rules())
+def test_every_alert_is_shown_to_fire_and_to_stay_quiet(alert: str) -> None:
+    assert {case.fires for case in CASES if case.alert == alert} == {True, False}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}-{'fires' if case.fires else 'quiet'}")
+def test_an_alert_fires_when_it_should_and_only_then(case: Case, tmp_path: Path) -> None:
+    expected = f'count(ALERTS{{alertname="{case.alert}", alertstate="firing"}}) or vector(0)'
+    series = [{"series": name, "values": values} for name, values in case.series.items()]
+    test = {
+        "rule_files": [str(rules()[case.alert])],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": series,
+                "promql_expr_test": [
+                    {"expr": expected, "eval_time": case.at, "exp_samples": [{"value": int(case.fires)}]}
+                ],
+            }
+        ],
+    }
+    file = write_yaml(tmp_path / "test.yml", test)
+    done = subprocess.run([require_binary("promtool"), "test", "rules", file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
