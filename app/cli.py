@@ -28,7 +28,6 @@ app = typer.Typer(
     help="The decision point of continuous training: alerts in, exactly one Airflow DAG run out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 token = typer.Typer(help="API tokens.", no_args_is_help=True)
 app.add_typer(token, name="token")

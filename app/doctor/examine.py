@@ -16,7 +16,7 @@ from app.doctor.airflow import Patient, examine_airflow
 from app.doctor.alertmanager import judge
 from app.doctor.finding import Finding, fail, good, warn
 from app.doctor.house import PolicyRead, examine_gateway, examine_policy, examine_tokens
-from app.doctor.servers import examine_postgres, examine_redis
+from app.doctor.servers import examine_postgres, examine_read_database, examine_redis
 from app.errors import GatewayError, TargetError
 from app.http import Http
 from app.policy.schema import Policy
@@ -60,8 +60,11 @@ async def _stores(
             return [fail("postgres reachable", f"the embedded servers do not start: {error}", step)], {}
         embedded = settings.database_url is None
         database = await examine_postgres(urls.database, clock, routes, embedded=embedded)
+        findings = list(database.findings)
+        if settings.database_read_url is not None:
+            findings.append(await examine_read_database(settings.database_read_url.get_secret_value()))
         redis = await examine_redis(urls.redis, embedded=settings.redis_url is None)
-        return [*database.findings, redis], database.groups
+        return [*findings, redis], database.groups
 
 
 def _patients(

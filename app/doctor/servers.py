@@ -29,6 +29,8 @@ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS
 """
 _GROUPS: Final = "SELECT DISTINCT labels FROM groups WHERE route = :route LIMIT 200"
 
+_AWAY: Final = (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+
 
 @dataclass(frozen=True, slots=True)
 class Database:
@@ -47,7 +49,7 @@ async def examine_postgres(url: str, clock: SystemClock, routes: list[str], *, e
         found, groups = await _look(engine, routes, embedded=embedded)
         findings = [good("postgres reachable", where), *found, judge_offset(clock.offset)]
         return Database(tuple(findings), groups)
-    except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+    except _AWAY as error:
         told = str(getattr(error, "orig", None) or error) or type(error).__name__
         step = "Start Postgres, or correct GATEWAY_DATABASE_URL."
         if sqlstate(error) in {"28P01", "28000", "3D000"}:
@@ -121,6 +123,25 @@ def judge_offset(offset: timedelta) -> Finding:
     way = "ahead of" if offset > timedelta(0) else "behind"
     step = "Run NTP on both machines. The gateway goes by Postgres' time; the times in its log do not."
     return warn("postgres clock", f"{seconds:.0f} s {way} this machine's", step)
+
+
+async def examine_read_database(url: str) -> Finding:
+    """The copy that lists are read from. Without it they are read from the primary."""
+    where = url.rpartition("@")[2].partition("?")[0]
+    engine = open_engine(url, pool_size=1)
+    try:
+        async with engine.connect() as conn:
+            current, head = await migrate.current_and_head(conn)
+    except _AWAY as error:
+        told = str(getattr(error, "orig", None) or error) or type(error).__name__
+        step = "Start it, or correct GATEWAY_DATABASE_READ_URL. Until then lists burden the primary."
+        return warn("postgres read copy", f"{where}: {_without_secret(told, url)}", step)
+    finally:
+        await engine.dispose()
+    if current == head:
+        return good("postgres read copy", where)
+    step = "Look at its replication; once it has caught up it has the tables."
+    return warn("postgres read copy", f"{where} is at revision {current or 'none'}, not {head}", step)
 
 
 async def examine_redis(url: str, *, embedded: bool) -> Finding:

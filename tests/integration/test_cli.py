@@ -3,11 +3,13 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from app import __version__
+from app.demo.processes import clean_environment
 from app.tokens import SCOPES, read_tokens
 from tests.integration.processes import Process, alert, command, running
 from tests.servers import TestServers
@@ -39,6 +41,19 @@ def test_a_wrong_use_is_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = command(tmp_path, *arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("do", {"doctor"}), ("to", {"token"}), ("token cr", {"create"}), ("history --ro", {"--route"})],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_shell_completes_commands_and_options(typed: str, offered: set[str]) -> None:
+    words = f"trigger-gateway {typed}"
+    asked = {"_TRIGGER_GATEWAY_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    program = Path(sys.executable).with_name("trigger-gateway")
+    done = subprocess.run([program], env=clean_environment(**asked), capture_output=True, text=True, check=False)
+    assert set(done.stdout.split()) == offered, done.stderr
 
 
 def test_every_bad_setting_is_named_at_once(tmp_path: Path) -> None:

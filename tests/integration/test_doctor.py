@@ -53,6 +53,7 @@ class Setup:
     policy: dict[str, Any] = field(default_factory=lambda: json.loads(json.dumps(POLICY)))
     alertmanager: dict[str, Any] | None = field(default_factory=lambda: json.loads(json.dumps(ALERTMANAGER)))
     host: str = "127.0.0.1"
+    read: str | None = None
 
     @property
     def tokens(self) -> Path:
@@ -70,6 +71,7 @@ class Setup:
             policy_file=self.folder / "policy.yaml",
             data_dir=self.folder,
             database_url=self.database,
+            database_read_url=self.read,
             redis_url=self.redis,
             host=self.host,
         )
@@ -275,6 +277,20 @@ async def test_a_postgres_that_cannot_be_had_is_told_without_its_password(
     (finding,) = (finding for finding in findings if finding.check.startswith("postgres"))
     assert (finding.check, finding.level) == ("postgres reachable", "fail")
     assert step in finding.next_step
+    assert "hush" not in str(findings)
+
+
+@pytest.mark.parametrize(
+    ("read", "levels"),
+    [(None, []), ("same", ["ok"]), ("empty", ["warn"]), ("postgresql://u:hush@127.0.0.1:1/x", ["warn"])],
+    ids=["none", "one-that-answers", "one-without-tables", "nobody-listens"],
+)
+async def test_the_copy_that_lists_are_read_from(
+    setup: Setup, servers: TestServers, read: str | None, levels: list[str]
+) -> None:
+    setup.read = {"same": setup.database, "empty": servers.fresh_database()}.get(read or "", read)
+    findings = await setup.examined()
+    assert [finding.level for finding in findings if finding.check == "postgres read copy"] == levels
     assert "hush" not in str(findings)
 
 
