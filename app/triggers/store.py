@@ -14,7 +14,8 @@ from sqlalchemy import Table, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.triggers import limits, rules
+from app.db import rows_of
+from app.triggers import limits, regroup, rules
 from app.triggers.conf import dag_call
 from app.triggers.ledger import Intent, Ledger
 from app.triggers.state import Episode, Group, NewTrigger, TriggerState, as_json
@@ -30,6 +31,16 @@ _LOCK_GROUPS = (
     .where(tables.groups.c.key == text("ANY(CAST(:keys AS text[]))"))
     .order_by(tables.groups.c.key)
     .with_for_update()
+)
+
+# In the normal course of things there is none: one look at the route's rows, and no labels are compared one by one.
+_OF_ANOTHER_SHAPE = rows_of(
+    """
+    SELECT * FROM groups WHERE route = :route AND mode = :mode AND last_trigger IS NOT NULL AND NOT (
+        jsonb_exists_all(labels, CAST(:names AS text[])) AND labels - CAST(:names AS text[]) = '{}'
+    )
+""",
+    tables.groups,
 )
 
 _WANTED = """
@@ -86,6 +97,7 @@ async def load_groups(conn: AsyncConnection, ledger: Ledger, keys: Iterable[str]
     """Lock and read groups with their alerts, for a wake or the end of a run."""
     for row in (await conn.execute(_LOCK_GROUPS, {"keys": sorted(keys)})).mappings():
         ledger.take_group(Group(**row))
+    await _inherit(conn, ledger)
     await _lock_episodes(conn, ledger, [], list(ledger.groups))
 
 
@@ -114,6 +126,21 @@ async def _lock_groups(conn: AsyncConnection, ledger: Ledger, wanted: dict[str, 
         rows = (await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings().all()
     for row in rows:
         ledger.take_group(Group(**row))
+    await _inherit(conn, ledger)
+
+
+async def _inherit(conn: AsyncConnection, ledger: Ledger) -> None:
+    """Groups that have not fired yet count what their route fired under another group_by."""
+    by_shape: dict[tuple[str, str, frozenset[str]], list[Group]] = {}
+    for group in ledger.groups.values():
+        if group.last_trigger is None:
+            by_shape.setdefault((group.route, group.mode, frozenset(group.labels)), []).append(group)
+    for (route, mode, names), groups in by_shape.items():
+        parameters = {"route": route, "mode": mode, "names": sorted(names)}
+        others = [Group(**row) for row in (await conn.execute(_OF_ANOTHER_SHAPE, parameters)).mappings()]
+        for group in groups:
+            if regroup.inherit(group, others):
+                ledger.changed_groups.add(group.key)
 
 
 def _new_group(key: str, route: str, labels: dict[str, str]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The policy file changes under a running gateway: no second run, no lost trigger (design, 6.7)."""
 
-from tests.acceptance.world import POLICY, World, policy
+import pytest
+
+from tests.acceptance.world import POLICY, World, policy, reasons
 from tests.fakes.faults import timeout
 from tests.integration.api import problem
 from tests.servers import TestServers
@@ -95,6 +97,102 @@ async def test_two_replicas_on_different_files_start_one_run(servers: TestServer
         assert len(world.airflow.posts) == 1
         made_by = {d["policy"] for d in (await world.explain(alert.body()["fingerprint"]))["decisions"]}
         assert made_by <= set(hashes)
+
+
+# group_by.
+
+FINE = "[model, pod]"
+
+
+async def test_a_new_alert_of_a_cooling_model_waits_after_group_by_was_refined(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database) as world:
+        world.airflow.add_dag("retrain_model")
+        first = world.alert(model="churn", pod="a")
+        [fired] = await world.push(first)
+        await world.settle()
+        await world.pass_by(hours=1)
+        await world.reload(policy(group_by=FINE))
+        await world.settle()
+        late_alert = world.alert(model="churn", pod="b")
+        [kept, late, other] = await world.push(first, late_alert, world.alert(model="fraud", pod="b"))
+        assert (kept["reason"], kept["group"]) == ("duplicate", {"model": "churn"})
+        assert (late["reason"], late["group"]) == ("cooldown", {"model": "churn", "pod": "b"})
+        assert (late["trigger_id"], late["until"]) == (fired["trigger_id"], "2026-11-24T12:00:00Z")
+        assert other["action"] == "fire", "another model does not cool"
+        await world.push(first.resolved(world.clock.now()))
+        for _ in range(6):
+            await world.pass_by(hours=4)
+            await world.push(late_alert)
+        churn = await world.triggers(label="model=churn")
+        assert [t["group"] for t in churn] == [{"model": "churn", "pod": "b"}, {"model": "churn"}], "and then it fires"
+
+
+@pytest.mark.parametrize("told_first", [True, False], ids=["the kept alert is told first", "it is not told"])
+async def test_a_model_that_is_held_while_group_by_is_refined_is_retrained_once(
+    servers: TestServers, database: str, told_first: bool
+) -> None:
+    async with World(servers, database, policy("debounce: 10m")) as world:
+        world.airflow.add_dag("retrain_model")
+        first = world.alert(model="churn", pod="a")
+        await world.push(first)
+        await world.pass_by(minutes=5)
+        await world.reload(policy("debounce: 10m", group_by=FINE))
+        if told_first:  # Which makes the row of its new group, long before anything of that fires.
+            await world.push(first)
+        second = world.alert(model="churn", pod="a", replica="2")
+        assert reasons(await world.push(second)) == [("hold", "debouncing")]
+        await world.pass_by(minutes=6)
+        assert len(world.airflow.posts) == 1
+        await world.pass_by(minutes=20, steps=4)
+        assert len(world.airflow.posts) == 1
+        explained = await world.explain(second.body()["fingerprint"])
+        assert explained["now"]["reason"] == "cooldown"
+        assert explained["decisions"][-1]["reason"] == "cooldown", "and not that it resolved"
+
+
+async def test_a_coarser_group_counts_the_newest_trigger_of_its_parts(servers: TestServers, database: str) -> None:
+    async with World(servers, database, policy(group_by=FINE)) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn", pod="a"))
+        await world.pass_by(hours=2)
+        [newest] = await world.push(world.alert(model="churn", pod="b"))
+        await world.settle()
+        await world.pass_by(hours=1)
+        await world.reload(policy(group_by="[model]"))
+        [late] = await world.push(world.alert(model="churn", pod="c"))
+        assert (late["group"], late["reason"]) == ({"model": "churn"}, "cooldown")
+        assert (late["trigger_id"], late["until"]) == (newest["trigger_id"], "2026-11-24T14:00:00Z")
+        assert len(world.airflow.posts) == 2
+
+
+async def test_two_replicas_that_group_differently_start_one_run_of_a_model(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database, replicas=2) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.reload(policy(group_by=FINE), to=1)
+        await world.push(world.alert(model="churn", pod="a"), to=0)
+        [other] = await world.push(world.alert(model="churn", pod="b"), to=1)
+        assert (other["action"], other["reason"]) == ("suppress", "cooldown")
+        await world.pass_by(hours=3, steps=3)
+        assert len(world.airflow.posts) == 1
+
+
+async def test_a_reset_frees_a_group_that_only_counts_what_another_one_fired(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn", pod="a"))
+        await world.pass_by(hours=1)
+        await world.reload(policy(group_by=FINE))
+        assert reasons(await world.push(world.alert(model="churn", pod="b"))) == [("suppress", "cooldown")]
+        answer = await world.post("/api/v1/routes/accuracy/reset", {"group": {"model": "churn", "pod": "b"}})
+        assert answer.status_code == 200
+        await world.settle()
+        assert len(world.airflow.posts) == 2
 
 
 # Several Airflows.
