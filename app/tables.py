@@ -43,6 +43,7 @@ def _text(name: str, *, nullable: bool = False) -> Column[str]:
 
 
 #: Of a closed alert: when it was last heard of, or closed. Indexed, unlike last_seen_at, which moves with every repeat.
+#: The migrations add statistics of it (st_alerts_quiet).
 QUIET_SINCE = text("greatest(closed_at, resolved_at, late_at)")
 
 groups = Table(
