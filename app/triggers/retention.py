@@ -153,7 +153,11 @@ class Retention:
             return False
         stage = _STAGES[self._stage]
         now = self._clock.now()
-        times = {"now": now, "before": now - self._keep, "stale": now - max(self._keep, self._longest_stale_after())}
+        routes = self._policy().routes
+        # A limit counts triggers, and what still fires by the policy is open however long it has been silent.
+        keep = max([self._keep, *(route.limit.per for route in routes if route.limit)])
+        stale = max([keep, *(route.stale_after for route in routes)])
+        times = {"now": now, "before": now - keep, "stale": now - stale}
         async with transaction(self._engine) as conn:
             following, deleted = await _prune(conn, stage, self._place, times, self._batch)
         for table, rows in deleted.items():
@@ -164,10 +168,6 @@ class Retention:
         self._stage = (self._stage + 1) % len(_STAGES)
         self._place = _STAGES[self._stage].start
         return self._stage != 0
-
-    def _longest_stale_after(self) -> timedelta:
-        """What still fires by the policy is open, however long it has been silent."""
-        return max((route.stale_after for route in self._policy().routes), default=timedelta(0))
 
 
 async def _prune(

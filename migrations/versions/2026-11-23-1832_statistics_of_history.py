@@ -9,7 +9,7 @@ Made 2026-11-23 18:32 UTC.
 from alembic import op
 
 revision = "c41e8d90a7f2"
-down_revision = "5d0c7a9be114"
+down_revision = "e960e4ac323a"
 branch_labels = None
 depends_on = None
 

@@ -250,6 +250,19 @@ async def test_an_alert_that_still_fires_by_its_stale_after_is_not_closed(server
         assert len(await world.alerts(status="resolved")) == 1
 
 
+async def test_a_limit_longer_than_the_retention_still_counts_every_trigger(
+    servers: TestServers, database: str
+) -> None:
+    limited = policy("limit: {triggers: 2, per: 180d}", cooldown="1h")
+    async with opened(servers, database, policy=limited) as world:
+        for _ in range(2):
+            await one_retrain(world)
+            await world.pass_by(days=50)
+        await prune(world)
+        [third] = await world.push(world.alert(model="churn"))
+        assert (third["action"], third["reason"]) == ("suppress", "limit")
+
+
 async def test_a_dead_trigger_that_is_its_groups_newest_can_be_redriven_after_a_year(
     servers: TestServers, database: str
 ) -> None:
