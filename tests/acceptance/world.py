@@ -79,6 +79,17 @@ class FakeAlert:
         return FakeAlert(self.labels, self.starts_at + by, self.ends_at, self.annotations)
 
 
+class _ByHost(httpx.AsyncBaseTransport):
+    """Each request to the Airflow whose host it names; to the usual one otherwise."""
+
+    def __init__(self, usual: FakeAirflow, others: Mapping[str, FakeAirflow]) -> None:
+        self._usual = usual.transport()
+        self._others = {host: fake.transport() for host, fake in others.items()}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._others.get(request.url.host, self._usual).handle_async_request(request)
+
+
 class World:
     """See the module's docstring."""
 
@@ -90,6 +101,7 @@ class World:
         *,
         replicas: int = 1,
         airflow: FakeAirflow | None = None,
+        others: Mapping[str, FakeAirflow] | None = None,
         clock: ManualClock | None = None,
         redis_url: str | None = None,
         **settings: Any,
@@ -97,6 +109,7 @@ class World:
         self.clock = clock or ManualClock()
         self.airflow = airflow or FakeAirflow(self.clock, auto_finish=timedelta(minutes=20))
         self.airflow.users["gateway"] = "gateway"
+        self.others = dict(others or {})  # further Airflows by the host of their address
         self.database = database
         self._redis_url = redis_url or servers.valkey.url
         self._policy = policy
@@ -133,7 +146,7 @@ class World:
 
         @asynccontextmanager
         async def opened() -> Any:
-            http = open_http(transport=self.airflow.transport())
+            http = open_http(transport=_ByHost(self.airflow, self.others))
             async with open_services(settings, parsed, urls, clock=self.clock, http=http) as services:
                 self.services.append(services)
                 yield replace(services, constant=())  # Nothing looks at the file unless the test does.
