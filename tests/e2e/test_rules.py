@@ -62,6 +62,8 @@ CASES = [
         "16m",
         False,
     ),
+    Case("GatewayPolicyRefused", {'gateway_policy_reload_success{instance="a"}': "1 0x9"}, "5m", True),
+    Case("GatewayPolicyRefused", {'gateway_policy_reload_success{instance="a"}': "1 0 1x9"}, "5m", False),
     Case("GatewayAlertsUnreadable", {'gateway_alerts_quarantined_total{source="native"}': "_x4 1x20"}, "6m", True),
     Case("GatewayAlertsUnreadable", {'gateway_alerts_quarantined_total{source="native"}': "1x5 2x20"}, "20m", True),
     Case(
