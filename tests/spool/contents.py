@@ -1,5 +1,6 @@
 """What an MLflow server holds of one experiment, in a form in which two experiments can be compared record by record."""
 
+import difflib
 import json
 import re
 from typing import Any
@@ -28,6 +29,12 @@ def contents(server: MlflowServer, experiment: str) -> dict[str, Any]:
     }
     plain: dict[str, Any] = _alike(whole, names | {experiment: "EXPERIMENT"}, f":/{found['experiment_id']}/")
     return plain
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """The lines in which two contents differ; an empty list when they are equal."""
+    before, after = (json.dumps(one, indent=1, sort_keys=True).splitlines() for one in (expected, found))
+    return [line[:300] for line in difflib.unified_diff(before, after, "expected", "found", lineterm="", n=0)]
 
 
 def _run(server: MlflowServer, run: dict[str, Any]) -> dict[str, Any]:
@@ -71,6 +78,8 @@ def _versions(server: MlflowServer, name: str) -> dict[str, Any]:
 
 def _pairs(items: list[dict[str, Any]]) -> dict[str, Any]:
     pairs = {item["key"]: item.get("value") for item in items if item["key"] not in {KEY_TAG, "mlflow.user"}}
+    # Others may commit to this checkout while the tests run.
+    pairs = {key: "..." if key.startswith("mlflow.source.git.") else value for key, value in pairs.items()}
     if versions := pairs.get("mlflow.modelVersions"):
         # Server and client both add the version to what they find, one as a number, one as a string.
         pairs["mlflow.modelVersions"] = sorted({f"{one['name']}:{one['version']}" for one in json.loads(versions)})

@@ -104,6 +104,11 @@ class FakeMlflow:
             return _no(404, "RESOURCE_DOES_NOT_EXIST")
         return Answer(200, {"run": self._shown(body["run_id"])})
 
+    def _metrics_get_history(self, body: Body) -> Answer:
+        values = self.runs[body["run_id"]]["metrics"].get(body["metric_key"], [])
+        told = [{"key": body["metric_key"], "step": step, "timestamp": at, "value": one} for step, at, one in values]
+        return Answer(200, {"metrics": told})
+
     def _runs_search(self, body: Body) -> Answer:
         key = _quoted(body["filter"])
         ids = [run_id for run_id, run in self.runs.items() if run["tags"].get("mlflow_spool.run_key") == key]

@@ -1,4 +1,4 @@
-"""`mlflow-spool status | flush | export`: what waits in this machine's journals, and its way out."""
+"""`mlflow-spool status | flush | verify | export`: what waits in this machine's journals, and its way out."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from mlflow_spool.errors import SpoolError
 from mlflow_spool.journal import Journal
 from mlflow_spool.settings import Settings, read_settings
 from mlflow_spool.spool import Spool, system_clock
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
     flush.add_argument("--timeout", type=float, default=3600.0, help="give up after so many seconds (3600)")
     export = commands.add_parser("export", help="write what waits or was refused as JSON lines")
     export.add_argument("--all", action="store_true", help="with what was delivered")
+    commands.add_parser("verify", help="compare every run of the journal with what MLflow shows")
     args = parser.parse_args(argv)
     stream = out or sys.stdout
     try:
@@ -33,6 +35,8 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
         return USAGE
     if args.command == "status":
         return _status(settings, stream, as_json=args.json)
+    if args.command == "verify":
+        return _verify(settings, stream)
     if args.command == "flush":
         return _flush(settings, stream, args.timeout)
     return _export(settings, stream, everything=args.all)
@@ -81,6 +85,24 @@ def _flush(settings: Settings, out: TextIO, timeout: float) -> int:
         if before:
             print(f"{uri}: {before - waiting} of {before} records left the journal", file=out)
     return FAILED if left else OK
+
+
+def _verify(settings: Settings, out: TextIO) -> int:
+    from mlflow_spool.transport import MlflowServer
+
+    complete = True
+    for uri, _ in _journals(settings):
+        spool = Spool(uri, MlflowServer(uri), settings, system_clock(), background=False)
+        try:
+            for found in spool.certificates():
+                complete = complete and found.is_complete
+                print(f"{uri} run {found.run}: {found.readable} of {found.spooled} readable", file=out)
+                for name in found.missing:
+                    print(f"  missing: {name}", file=out)
+        except SpoolError as error:
+            print(f"{uri}: {error}", file=sys.stderr)
+            complete = False
+    return OK if complete else FAILED
 
 
 def _export(settings: Settings, out: TextIO, *, everything: bool) -> int:

@@ -141,6 +141,11 @@ class Journal:
         rows = self._read("SELECT stream FROM records WHERE state = 'pending' GROUP BY stream ORDER BY min(seq)")
         return [row[0] for row in rows]
 
+    def runs(self) -> list[str]:
+        """Local ids of the runs whose creation was delivered and is still here, oldest first."""
+        rows = self._read("SELECT key FROM records WHERE kind = ? AND state = 'done' ORDER BY seq", (Kind.RUN.value,))
+        return [f"spool-{row[0]}" for row in rows]
+
     def is_behind(self, stream: str, seq: int) -> bool:
         """Whether a record of `stream` before `seq` still waits."""
         sql = "SELECT 1 FROM records WHERE state = 'pending' AND stream = ? AND seq < ? LIMIT 1"

@@ -6,13 +6,14 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mlflow_spool.answers import answer_write
 from mlflow_spool.breaker import Breaker
+from mlflow_spool.certificate import Certificate, certify
 from mlflow_spool.drain import RETRY, Background, Clock, Drainer, Target
 from mlflow_spool.errors import Offline, Refused, SpoolFull, TransportError
 from mlflow_spool.files import Files, names_local_ids
@@ -116,6 +117,14 @@ class Spool:
             for one in records
             if one.kind is Kind.ARTIFACT and roots & {one.call.body["root"], self.real_root(one.call.body["root"])}
         ]
+
+    def certificates(self) -> Iterator[Certificate]:
+        """Of every run that this journal made and still holds. Raises Refused, Offline and TransportError."""
+        for token in self.journal.runs():
+            run_id = self.journal.name_of(token)
+            found = run_id and certify(run_id, self.journal.history(f"run:{token}"), self.journal.name_of, self._ask)
+            if found:
+                yield found
 
     def wake(self) -> None:
         """Look in the background whether something waits, also of processes that are gone."""

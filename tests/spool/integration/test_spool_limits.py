@@ -198,3 +198,24 @@ def test_a_backlog_is_delivered_in_few_requests(memory: Path) -> None:
     (there,) = server.runs.values()
     assert [step for step, _, _ in there["metrics"]["m"]] == list(range(400))
     assert len(server.seen) <= 6
+
+
+def test_the_certificate_of_a_run_names_what_mlflow_does_not_show(memory: Path) -> None:
+    server = FakeMlflow()
+    spool = spool_on(server, memory, ManualClock())
+    server.plan = always(Fault.REFUSE)
+    run = start(spool)
+    for step in range(3):
+        post(spool, "runs/log-metric", run_id=run, key="m", value=step / 2, timestamp=step, step=step)
+    post(spool, "runs/log-parameter", run_id=run, key="p", value="1")
+    post(spool, "runs/set-tag", run_id=run, key="parent", value=run)
+    server.plan = never
+    assert spool.finish(600, patient=True) == 0
+    (whole,) = spool.certificates()
+    assert (whole.spooled, whole.readable, whole.missing) == (7, 7, ())
+    (there,) = server.runs.values()
+    del there["metrics"]["m"][1]
+    there["params"]["p"] = "2"
+    (partial,) = spool.certificates()
+    assert (partial.spooled, partial.readable) == (7, 5)
+    assert partial.missing == ("param p", "metric m at step 1, time 1: 0.5")

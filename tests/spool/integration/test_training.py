@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.spool.contents import contents
+from tests.spool.contents import contents, differences
 from tests.spool.mlflow import Environment, MlflowServer
 from tests.spool.proxy import Fault, Proxy, always, never
 from tests.spool.training import Site
@@ -53,7 +53,7 @@ def test_a_healthy_server_gets_what_it_gets_without_the_spool(
     site: Site, mlflow_server: MlflowServer, expected: Expected, script: str
 ) -> None:
     site.train(script, EXPERIMENT=f"healthy-{script}")
-    assert contents(mlflow_server, f"healthy-{script}") == expected[script]
+    assert differences(contents(mlflow_server, f"healthy-{script}"), expected[script]) == []
     assert " 0 waiting" in site.spool("status")
 
 
@@ -74,8 +74,9 @@ def test_training_goes_on_while_mlflow_is_away_all_along_and_flush_delivers_it(
     proxy.plan = never
     assert " 0 waiting" not in site.spool("status")
     site.spool("flush", "--timeout", "60")
-    assert contents(mlflow_server, name) == expected[script]
+    assert differences(contents(mlflow_server, name), expected[script]) == []
     assert " 0 waiting" in site.spool("status")
+    assert "missing" not in site.spool("verify")
 
 
 @pytest.mark.parametrize("fault", [Fault.COMMIT_AND_503, Fault.COMMIT_AND_DROP], ids=lambda fault: fault.value)
@@ -97,4 +98,4 @@ def test_a_creation_whose_answer_is_lost_happens_once(
     site.train("models.py", EXPERIMENT=name)
     site.spool("flush", "--timeout", "60")
     assert set(lost) == once
-    assert contents(mlflow_server, name) == expected["models.py"]
+    assert differences(contents(mlflow_server, name), expected["models.py"]) == []
