@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ class Model:
 
 
 @dataclass
-class Process:
+class Process(ABC):
     """A server that answers at `url`, with its files in `folder`. `start` it, and `stop` it at the end."""
 
     folder: Path
@@ -114,8 +115,9 @@ class Process:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @abstractmethod
     def command(self) -> list[str | Path]:
-        raise NotImplementedError
+        """The program and its arguments."""
 
     def environment(self) -> dict[str, str]:
         return clean_environment()
