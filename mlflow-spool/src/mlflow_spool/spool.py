@@ -169,7 +169,9 @@ class Spool:
                 return done.body
         self._knowledge.queued(kept)
         self.wake()
-        return answer_write(kept, self.journal.history(kept.stream))
+        # Only an update shows the whole of what it is about; reading it back for each metric would cost more and more.
+        history = self.journal.history(kept.stream) if kept.kind is Kind.WRITE else ()
+        return answer_write(kept, history)
 
     def _unkept(self, record: Record, error: SpoolFull) -> dict[str, Any]:
         """A record for which there is no room: it is sent without one, and training goes on whatever comes of it."""
