@@ -174,7 +174,10 @@ class Requests:
         if group is None:
             raise Problem(404, "not_found", f"there is no trigger {trigger_id}")
         locked = select(_triggers).where(_triggers.c.id == trigger_id).with_for_update()
-        return (await conn.execute(locked)).mappings().one(), group
+        trigger = (await conn.execute(locked)).mappings().one_or_none()
+        if trigger is None:  # It was older than the retention, and went a moment ago.
+            raise Problem(404, "not_found", f"there is no trigger {trigger_id}")
+        return trigger, group
 
     async def _audit(
         self, conn: AsyncConnection, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
