@@ -135,7 +135,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
 @pytest.mark.slow
 def test_no_sequence_of_claims_and_crashes_shares_or_loses_an_item(database: str) -> None:
-    examples, steps = size(15, 400), size(25, 60)
+    examples, steps = size(15, 60), size(25, 40)
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         run_state_machine_as_test(

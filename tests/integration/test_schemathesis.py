@@ -92,7 +92,7 @@ def answered_as_told(operation: Any, client: TestClient, chosen: int) -> None:
 
     @seeded(chosen)
     @settings(
-        max_examples=size(10, 1000),
+        max_examples=size(10, 100),
         deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate],
