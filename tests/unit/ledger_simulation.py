@@ -238,7 +238,7 @@ class Simulation:
         if group.open_trigger is not None or rules.redrive_at(group, trigger.id, route, self.now) is not None:
             return False
         trigger.state, trigger.lost = TriggerState.PENDING, False
-        rules.fire(group, trigger.id, "release", self.now)
+        rules.fire(group, trigger.id, route.on_failure, self.now)
         self._save_groups([group])
         self.fires.append(Fired(trigger, self.now, redriven=True))
         return True
