@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.client import client_app
 from app.clock import SystemClock
+from app.commands import GROUPS
 from app.doctor.finding import Finding
 from app.errors import GatewayError, UsageError
 from app.policy.durations import parse_duration
@@ -31,8 +31,9 @@ app = typer.Typer(
 )
 token = typer.Typer(help="API tokens.", no_args_is_help=True)
 app.add_typer(token, name="token")
-for command in client_app.registered_commands:
-    app.registered_commands.append(command)
+for group in GROUPS:
+    app.registered_commands.extend(group.registered_commands)
+    app.registered_groups.extend(group.registered_groups)
 
 
 @app.callback()

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.clock import monotonic
 
@@ -16,7 +17,7 @@ class Loop:
     """One named loop. `wake()` cuts its rest short; `stuck()` tells /livez that a step does not come back."""
 
     name: str
-    step: Callable[[], Awaitable[bool]]
+    step: Callable[[], Coroutine[Any, Any, bool]]
     idle: float  # seconds of rest after a step that found nothing to do
     pace: float = 0.0  # seconds of rest after a step that found something: for what is not urgent
     patience: float = 60.0  # seconds after which a step that has not returned counts as stuck

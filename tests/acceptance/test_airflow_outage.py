@@ -41,7 +41,7 @@ async def _rounds(world: World) -> list[int]:
     rounds = []
     for _ in range(200):
         before = len(world.airflow.posts)
-        again = await world.services[0].relay.step()
+        again = await world.services[0].loop("relay").step()
         if len(world.airflow.posts) > before:
             rounds.append(len(world.airflow.posts) - before)
         if not again:

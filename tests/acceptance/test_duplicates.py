@@ -40,7 +40,7 @@ async def test_two_alertmanagers_telling_two_replicas_at_the_same_moment_start_o
         )
         fired = [d["trigger_id"] for decisions in told for d in decisions if d["action"] == "fire"]
         assert len(set(fired)) == len(await world.triggers()) == 6
-        await asyncio.gather(*(s.relay.step() for s in world.services))
+        await asyncio.gather(*(s.loop("relay").step() for s in world.services))
         await world.settle()
         assert sorted(p["conf"]["gateway"]["group"]["model"] for p in world.airflow.posts) == models
         assert [a["count"] for a in await world.alerts()] == [4] * 6

@@ -226,8 +226,8 @@ async def test_an_airflow_with_open_triggers_is_not_dropped_until_they_have_ende
         assert (await world.get("/readyz", verbose="1"))["policy"]["refused"]["errors"] == [line]
         await world.pass_by(minutes=30, steps=3)
         assert (await world.trigger())["state"] == "succeeded", "followed in the Airflow that has it"
-        await world.services[0].reloader.step()
-        await world.services[0].reloader.step()
+        await world.services[0].loop("policy").step()
+        await world.services[0].loop("policy").step()
         told = (await world.get("/readyz", verbose="1"))["policy"]
         assert told["refused"] is None, "taken by itself"
         await world.push(world.alert(model="fraud"))

@@ -69,27 +69,27 @@ async def succeeded(world: World) -> None:
     await alert(world)
     await world.settle()
     await world.pass_by(minutes=40, steps=4)
-    await world.services[0].gauges.step()
+    await world.services[0].loop("gauges").step()
 
 
 async def pending(world: World) -> None:
     world.airflow.pause("retrain_model")
     await alert(world)
     await world.pass_by(seconds=7)
-    await world.services[0].gauges.step()
+    await world.services[0].loop("gauges").step()
 
 
 async def dead(world: World) -> None:
     world.airflow.disturb(airflow_answers(422, {"detail": "no such conf"}), on="trigger")
     await alert(world)
     await world.settle()
-    await world.services[0].gauges.step()
+    await world.services[0].loop("gauges").step()
 
 
 async def grown_old(world: World) -> None:
     await bad_body(world)
     world.clock.pass_by(timedelta(days=91))
-    while await world.services[0].retention.step():
+    while await world.services[0].loop("retention").step():
         pass
 
 

@@ -174,7 +174,7 @@ async def test_an_explanation_is_read_by_index_alone(world: World, subject: str)
 
 async def test_the_gauges_are_read_by_index_alone(world: World) -> None:
     with recorded(world) as statements:
-        await world.services[0].gauges.step()
+        await world.services[0].loop("gauges").step()
     assert await whole_scans(world, statements) == []
     shown = (await world.clients[0].get("/metrics")).text
     assert 'gateway_last_success_timestamp_seconds{route="accuracy"} 1.795' in shown

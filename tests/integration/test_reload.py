@@ -115,7 +115,7 @@ async def test_a_file_that_is_gone_changes_nothing_and_is_told(servers: TestServ
 
 async def look(world: World) -> str:
     """One look at the file, as the loop takes it every two seconds; the hash then in force."""
-    await world.services[0].reloader.step()
+    await world.services[0].loop("policy").step()
     return world.services[0].policy.hash
 
 

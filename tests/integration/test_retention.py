@@ -58,7 +58,7 @@ async def rows(world: World) -> dict[str, int]:
 
 async def prune(world: World, replica: int = 0) -> dict[str, int]:
     """A whole pass; the rows that are left."""
-    while await world.services[replica].retention.step():
+    while await world.services[replica].loop("retention").step():
         pass
     return await rows(world)
 
@@ -112,7 +112,7 @@ async def test_the_newest_trigger_of_a_group_stays_for_the_groups_state_names_it
         [group] = (await world.get("/api/v1/routes", route="accuracy"))["items"][0]["groups"]
         assert group["last_trigger"] == (await world.trigger())["id"]
         await everything_is_explained(world)
-        await world.services[0].gauges.step()
+        await world.services[0].loop("gauges").step()
         assert (await world.clients[0].get("/metrics")).text.count("gateway_last_success_timestamp_seconds{") == 1
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ async def run_until(loop: Loop, done: asyncio.Event) -> None:
             await task
 
 
-def steps(*answers: bool | Exception, done: asyncio.Event) -> Callable[[], Awaitable[bool]]:
+def steps(*answers: bool | Exception, done: asyncio.Event) -> Callable[[], Coroutine[Any, Any, bool]]:
     """A step that answers these in turn, and rings at the last."""
     left = list(answers)
 

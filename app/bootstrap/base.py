@@ -1,0 +1,51 @@
+"""What every part is built on: the servers, the clock, the policy in force."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.clock import Clock
+from app.http import Http
+from app.loop import Loop
+from app.metrics import Metrics
+from app.policy.holder import Holder
+from app.policy.schema import Policy
+from app.ratelimit import RateLimit
+from app.replica import Reader
+from app.settings import Settings
+from app.tokens import Tokens
+from app.triggers.memory import Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What every part is built on."""
+
+    settings: Settings
+    policies: Holder
+    clock: Clock
+    engine: AsyncEngine
+    intake_engine: AsyncEngine
+    reader: Reader
+    memory: Memory
+    tokens: Tokens
+    metrics: Metrics
+    limiter: RateLimit
+    http: Http
+    bells: dict[str, Loop]  # filled when the loops are built: they and what wakes them need each other
+
+    @property
+    def reorder(self) -> timedelta:
+        return timedelta(seconds=self.settings.reorder_window)
+
+    @property
+    def current(self) -> Callable[[], Policy]:
+        return self.policies.current
+
+    def ring(self, *names: str) -> None:
+        """Wake loops of this process. Others find the work by polling."""
+        for name in names:
+            if name in self.bells:
+                self.bells[name].wake()

@@ -1,0 +1,145 @@
+"""The trigger side: alerts in, decisions, wakes, the way to Airflow and the eyes on it, history."""
+
+from dataclasses import dataclass
+
+from uuid_utils.compat import uuid7
+
+from app.airflow.clients import AirflowClients
+from app.bootstrap.base import Base
+from app.errors import Problem
+from app.loop import Loop
+from app.outbox.relay import Destination, Limits, Relay
+from app.tokens import Caller
+from app.triggers import quarantine
+from app.triggers.batcher import Batcher
+from app.triggers.delivery import Delivery
+from app.triggers.ending import Endings
+from app.triggers.following import Follower
+from app.triggers.gauges import Gauges
+from app.triggers.intake import Intake
+from app.triggers.requests import Requests
+from app.triggers.retention import Retention
+from app.triggers.service import TriggerServices
+from app.triggers.wakes import Waker
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerSide:
+    """What is put together here."""
+
+    services: TriggerServices
+    batcher: Batcher
+    loops: tuple[Loop, ...]
+
+
+def triggers(base: Base) -> TriggerSide:
+    """Built straight down: what each part is made of stands before it."""
+    batcher = Batcher(_intake(base).commit, max_queue=base.settings.intake_queue)
+    waker = Waker(
+        base.engine,
+        base.memory,
+        base.current,
+        base.clock,
+        base.metrics,
+        new_id=uuid7,
+        reorder=base.reorder,
+        fired=lambda: base.ring("relay"),
+    )
+    relay, follower = _airflow(base)
+    gauges = Gauges(base.engine, base.clock, base.metrics)
+    retention = Retention(base.engine, base.clock, base.current, base.metrics, keep=base.settings.retention)
+    tidy = Loop("retention", retention.step, idle=600.0, pace=0.1)
+    return TriggerSide(_requests(base, batcher), batcher, (*_loops(base, waker, relay, follower, gauges), tidy))
+
+
+def _intake(base: Base) -> Intake:
+    return Intake(
+        base.intake_engine,
+        base.memory,
+        base.current,
+        base.clock,
+        base.metrics,
+        new_id=uuid7,
+        reorder=base.reorder,
+        fired=lambda: base.ring("relay"),
+        limits=quarantine.Limits(base.settings.quarantine_rows, base.settings.quarantine_body),
+    )
+
+
+def _airflow(base: Base) -> tuple[Relay, Follower]:
+    """The way to Airflow and the eyes on it."""
+    settings, metrics = base.settings, base.metrics
+    airflows = AirflowClients(base.current, base.http, base.clock)
+    endings = Endings(base.current, metrics, ended=lambda: base.ring("relay", "waker"))
+    delivery = Delivery(
+        base.engine,
+        airflows,
+        endings,
+        paused_retry=settings.paused_retry,
+        follow=lambda: base.ring("follower"),
+        follow_interval=settings.follow_interval,
+    )
+    limits = Limits(
+        deadline=settings.delivery_deadline,
+        attempt=settings.delivery_timeout,
+        retry_max=settings.retry_max,
+        parallel=settings.delivery_parallel,
+        cap=airflows.cap,
+    )
+    destinations = {"airflow.dag_run": Destination(delivery.deliver, delivery.settled, delivery.after)}
+    relay = Relay(base.engine, base.clock, destinations, limits, metrics, uuid7)
+    follower = Follower(
+        base.engine,
+        base.clock,
+        airflows,
+        endings,
+        interval=settings.follow_interval,
+        parallel=settings.delivery_parallel,
+    )
+    return relay, follower
+
+
+def _requests(base: Base, batcher: Batcher) -> TriggerServices:
+    async def limit(caller: Caller) -> None:
+        if base.tokens.is_open:
+            return
+        try:
+            await base.limiter.check(caller.name, base.clock.now())
+        except Problem:
+            base.metrics.rate_limited.inc()
+            raise
+
+    return TriggerServices(
+        engine=base.engine,
+        reader=base.reader,
+        batcher=batcher,
+        requests=Requests(
+            base.engine,
+            base.current,
+            base.clock,
+            new_id=uuid7,
+            reorder=base.reorder,
+            changed=lambda: base.ring("relay", "waker"),
+            decided=lambda route, v: base.metrics.decided([(route, v.action, v.reason)]),
+        ),
+        policy=base.current,
+        clock=base.clock,
+        metrics=base.metrics,
+        limit=limit,
+        max_alerts=base.settings.max_alerts,
+        timeout=base.settings.intake_timeout,
+        memory=base.memory,
+        signatures=base.settings.signatures,
+    )
+
+
+def _loops(base: Base, waker: Waker, relay: Relay, follower: Follower, gauges: Gauges) -> tuple[Loop, ...]:
+    settings = base.settings
+    # A step of the relay or the follower may wait for Airflow; longer than twice its time limit is stuck.
+    patient = 2 * settings.delivery_timeout + 30
+    return (
+        Loop("waker", waker.step, idle=1.0),
+        Loop("relay", relay.step, idle=1.0, patience=patient),
+        Loop("follower", follower.step, idle=min(1.0, settings.follow_interval), patience=patient),
+        Loop("gauges", gauges.step, idle=15.0),
+    )

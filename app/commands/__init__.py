@@ -1,0 +1,8 @@
+"""The commands that talk to a running gateway over HTTP, a file a capability."""
+
+import typer
+
+from app.commands import triggers
+
+#: Each has an `app` of its own; `app.cli` takes their commands over.
+GROUPS: tuple[typer.Typer, ...] = (triggers.app,)
