@@ -7,7 +7,7 @@ from app.airflow.auth import Auth, PasswordAuth, TokenAuth, TokenFileAuth
 from app.airflow.client import AirflowClient
 from app.clock import Clock
 from app.http import Http
-from app.policy import schema
+from app.policy import values
 from app.policy.schema import Airflow, Policy
 
 
@@ -55,8 +55,8 @@ def _auth(airflow: Airflow) -> Auth | None:
     auth = airflow.auth
     if auth is None:
         return None
-    if isinstance(auth, schema.PasswordAuth):
+    if isinstance(auth, values.PasswordAuth):
         return PasswordAuth(auth.username, auth.password.get_secret_value())
-    if isinstance(auth, schema.TokenAuth):
+    if isinstance(auth, values.TokenAuth):
         return TokenAuth(auth.token.get_secret_value())
     return TokenFileAuth(Path(auth.token_file))

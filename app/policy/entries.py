@@ -8,7 +8,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from app.policy.document import Document
-from app.policy.keys import is_known_key, is_later_value
+from app.policy.keys import has_known_keys, is_known_key, is_later_value
 from app.policy.matchers import Matcher, MatcherError, parse_matchers
 from app.policy.problems import Path, Problem
 from app.policy.schema import Airflow, Defaults, Route
@@ -48,13 +48,34 @@ def read_defaults(document: Document, problems: list[Problem]) -> dict[str, Json
 
 def read_airflow(document: Document, problems: list[Problem]) -> tuple[Airflow, ...]:
     """Every entry of `airflow:` that is valid."""
-    entries = _entries(document, "airflow", problems)
     if _top(document).get("airflow") == []:
         problems.append(document.problem(("airflow",), "must name at least one Airflow"))
+    return read_list(Airflow, "airflow", document, problems, required=True)
+
+
+def read_list(
+    model: type[Model], key: str, document: Document, problems: list[Problem], *, required: bool = False
+) -> tuple[Model, ...]:
+    """Every valid entry of a top-level list whose entries are mappings; none when the key is left out."""
+    if not required and key not in _top(document):
+        return ()
+    entries = _entries(document, key, problems)
     read = (
-        _validate(Airflow, _without_unknown(entry, path), document, path, problems) for path, entry in entries.items()
+        _validate(model, _without_unknown(entry, path), document, path, problems) for path, entry in entries.items()
     )
     return tuple(entry for entry in read if entry is not None)
+
+
+def read_section(model: type[Model], key: str, document: Document, problems: list[Problem]) -> Model | None:
+    """A top-level mapping, if it is valid; None also when the key is left out."""
+    top = _top(document)
+    if key not in top:
+        return None
+    value = top[key]
+    if not isinstance(value, dict):
+        problems.append(document.problem((key,), "must be a mapping"))
+        return None
+    return _validate(model, _without_unknown(value, (key,)), document, (key,), problems)
 
 
 def read_routes(document: Document, defaults: dict[str, JsonValue], problems: list[Problem]) -> tuple[Route, ...]:
@@ -122,7 +143,7 @@ def _without_unknown(value: dict[str, JsonValue], path: Path) -> dict[str, JsonV
     for key, inner in value.items():
         below = (*path, key)
         if is_known_key(below) and not is_later_value(below, inner):
-            deeper = isinstance(inner, dict) and key in ("auth", "dag", "limit")
+            deeper = isinstance(inner, dict) and has_known_keys(below)
             kept[key] = _without_unknown(inner, below) if deeper and isinstance(inner, dict) else inner
     return kept
 

@@ -7,12 +7,14 @@ from typing import Final
 from pydantic import BaseModel, JsonValue
 
 from app.policy.document import Document
+from app.policy.mlflow import Mlflow
 from app.policy.problems import Path, Problem
-from app.policy.schema import Airflow, Dag, Defaults, Limit, PasswordAuth, Route, TokenAuth, TokenFileAuth
+from app.policy.schema import Airflow, Dag, Defaults, Limit, Route
+from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
 
 # Keys and values of the contract that this version refuses. Whoever builds one deletes its name from here.
 LATER_KEYS: Final[Mapping[Path, frozenset[str]]] = {
-    (): frozenset({"time_intervals", "schedules", "deadman", "receivers", "mlflow", "promotions", "notify"}),
+    (): frozenset({"time_intervals", "schedules", "deadman", "receivers", "promotions", "notify"}),
     ("routes",): frozenset({"mute", "confirm", "notify"}),
     ("defaults",): frozenset({"mute", "confirm", "notify"}),
 }
@@ -27,16 +29,20 @@ def _fields(*models: type[BaseModel]) -> tuple[str, ...]:
     return tuple(name for model in models for name in model.model_fields)
 
 
+_AUTH: Final = _fields(PasswordAuth, TokenAuth, TokenFileAuth)
+
 # Paths without their list indexes. What stands below dag.conf is the operator's own.
 _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
-    (): ("version", "airflow", "routes", "defaults"),
+    (): ("version", "airflow", "routes", "defaults", "mlflow"),
     ("airflow",): _fields(Airflow),
-    ("airflow", "auth"): _fields(PasswordAuth, TokenAuth, TokenFileAuth),
+    ("airflow", "auth"): _AUTH,
     ("defaults",): _fields(Defaults),
     ("routes",): _fields(Route),
     ("routes", "dag"): _fields(Dag),
     ("routes", "limit"): _fields(Limit),
     ("defaults", "limit"): _fields(Limit),
+    ("mlflow",): _fields(Mlflow),
+    ("mlflow", "auth"): _AUTH,
 }
 
 
@@ -53,6 +59,11 @@ def is_later_value(path: Path, value: object) -> bool:
 def is_known_key(path: Path) -> bool:
     """Whether the last key of a path is one that its mapping may hold."""
     return path[-1] in _KNOWN.get(_shape(path[:-1]), ())
+
+
+def has_known_keys(path: Path) -> bool:
+    """Whether here stands a mapping whose keys are ours, not the operator's own."""
+    return _shape(path) in _KNOWN
 
 
 def _visit(document: Document, value: JsonValue, path: Path) -> Iterator[Problem]:

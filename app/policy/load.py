@@ -11,8 +11,9 @@ from pydantic import JsonValue
 
 from app.policy.checks import airflow_for, cross_problems, warnings
 from app.policy.document import MAX_BYTES, Document, read_document
-from app.policy.entries import read_airflow, read_defaults, read_routes
+from app.policy.entries import read_airflow, read_defaults, read_routes, read_section
 from app.policy.keys import key_problems
+from app.policy.mlflow import Mlflow
 from app.policy.problems import PolicyError, Problem, in_file_order
 from app.policy.schema import Airflow, Policy, Route
 
@@ -54,17 +55,20 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
     defaults = read_defaults(document, problems)
     airflow = read_airflow(document, problems)
     routes = read_routes(document, defaults, problems)
+    mlflow = read_section(Mlflow, "mlflow", document, problems)
     problems += cross_problems(document, defaults)
     if problems:
         raise PolicyError(problems)
     routes = tuple(_with_airflow(route, airflow) for route in routes)
-    return Policy(
+    policy = Policy(
         version=VERSION,
         airflow=airflow,
         routes=routes,
-        hash=_hash(document, airflow, routes),
+        mlflow=mlflow,
+        hash="",
         warnings=in_file_order(warnings(document, routes)),
     )
+    return policy.model_copy(update={"hash": _hash(document, policy)})
 
 
 def _version_problems(document: Document) -> list[Problem]:
@@ -83,19 +87,17 @@ def _with_airflow(route: Route, airflow: tuple[Airflow, ...]) -> Route:
     return route.model_copy(update={"dag": route.dag.model_copy(update={"airflow": name})})
 
 
-def _hash(document: Document, airflow: tuple[Airflow, ...], routes: tuple[Route, ...]) -> str:
+def _hash(document: Document, policy: Policy) -> str:
     """12 hex characters over the meaning of the file: layout, comments and spelled-out defaults change nothing.
 
     Variables count as written and literal secrets not at all, so nothing secret can be guessed from it.
     """
     raw = document.raw if isinstance(document.raw, dict) else {}
     raw_defaults = _mapping(raw.get("defaults"))
-    raw_routes = [{**raw_defaults, **_mapping(route)} for route in _list(raw.get("routes"))]
-    effective: JsonValue = {
-        "version": VERSION,
-        "airflow": _as_written([entry.model_dump(mode="json") for entry in airflow], _list(raw.get("airflow"))),
-        "routes": _as_written([route.model_dump(mode="json") for route in routes], list(raw_routes)),
-    }
+    written: JsonValue = {**raw, "routes": [{**raw_defaults, **_mapping(route)} for route in _list(raw.get("routes"))]}
+    meant = policy.model_dump(mode="json", exclude={"hash", "warnings"})
+    # A section that is left out must not count, or a new version would call every old file another policy.
+    effective = _as_written({key: value for key, value in meant.items() if value not in (None, [])}, written)
     text = json.dumps(effective, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

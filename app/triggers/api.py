@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, StringConstraints
 from pydantic_core import to_json
 
 from app.errors import Problem
-from app.policy.schema import ROUTE_NAME
+from app.policy.values import ROUTE_NAME
 from app.problems import UNAVAILABLE, Kind, responses
 from app.security import require
 from app.tokens import Caller

@@ -54,7 +54,7 @@ TOP_LEVEL = [
     (HEAD + "routes: []\nroute: []", ["5:1: route: unknown key; did you mean routes?"]),
     (
         HEAD + "routes: []\nqqq: []",
-        ["5:1: qqq: unknown key; here may stand version, airflow, routes, defaults"],
+        ["5:1: qqq: unknown key; here may stand version, airflow, routes, defaults, mlflow"],
     ),
 ]
 
@@ -190,9 +190,7 @@ def test_mistakes_at_the_top_are_told(text: str, expected: list[str]) -> None:
     assert told(text) == expected
 
 
-@pytest.mark.parametrize(
-    "key", ["time_intervals", "schedules", "deadman", "receivers", "mlflow", "promotions", "notify"]
-)
+@pytest.mark.parametrize("key", ["time_intervals", "schedules", "deadman", "receivers", "promotions", "notify"])
 def test_a_section_of_a_later_version_is_refused_and_not_ignored(key: str) -> None:
     assert told(f"{HEAD}routes: []\n{key}: []") == [f"5:1: {key}: {NOT_YET}"]
 
@@ -200,6 +198,25 @@ def test_a_section_of_a_later_version_is_refused_and_not_ignored(key: str) -> No
 @pytest.mark.parametrize(("entry", "expected"), AIRFLOWS)
 def test_mistakes_in_an_airflow_are_told(entry: str, expected: list[str]) -> None:
     assert told(f"version: 1\nairflow: [{entry}]\nroutes: []") == expected
+
+
+ADDRESS = "must be an address such as http://airflow.example:8080"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("[]", ["5:9: mlflow: must be a mapping"]),
+        ("", ["5:8: mlflow: must be a mapping"]),
+        ("{}", ["5:9: mlflow.tracking_uri: required"]),
+        ("{tracking_uri: 'sqlite:///x.db'}", [f"5:24: mlflow.tracking_uri: {ADDRESS}"]),
+        ("{uri: http://m}", ["5:9: mlflow.tracking_uri: required",
+                             "5:10: mlflow.uri: unknown key; here may stand tracking_uri, auth"]),
+        ("{tracking_uri: http://m, auth: {token: 1}}", [f"5:48: mlflow.auth.token: {TEXT}"]),
+    ],
+)  # fmt: skip
+def test_mistakes_in_mlflow_are_told(value: str, expected: list[str]) -> None:
+    assert told(f"{HEAD}routes: []\nmlflow: {value}") == expected
 
 
 @pytest.mark.parametrize(("line", "expected"), OPTIONS)
@@ -274,7 +291,7 @@ def test_a_dag_must_name_its_airflow_when_there_is_no_default() -> None:
 def test_every_error_of_a_file_is_told_at_once_and_in_its_order() -> None:
     text = """\
 version: 1
-mlflow: {tracking_uri: http://127.0.0.1:5000}
+mlfow: {tracking_uri: http://127.0.0.1:5000}
 airflow:
   - {name: default, url: "${AIRFLOW_URL}", auth: {username: gateway, password: "${AIRFLOW_PASSWORD}"}}
 defaults:
@@ -291,7 +308,7 @@ routes:
     dag: {id: 7}
 """
     assert told(text) == [
-        f"2:1: mlflow: {NOT_YET}",
+        "2:1: mlfow: unknown key; did you mean mlflow?",
         "4:26: airflow.0.url: the environment variable AIRFLOW_URL is not set",
         "4:80: airflow.0.auth.password: the environment variable AIRFLOW_PASSWORD is not set",
         "6:13: defaults.cooldown: 'one day' is no duration: use numbers with y, w, d, h, m, s or ms, largest first,"

@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from app.policy.load import Policy, parse_policy
-from app.policy.schema import PasswordAuth, Route, TokenAuth, TokenFileAuth
+from app.policy.schema import Route
 from app.policy.templates import render
+from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
 
 HEAD = "version: 1\nairflow: [{name: default, url: http://airflow:8080}]\n"
 MINIMAL = HEAD + "routes:\n- match: ['severity=\"critical\"']\n  dag: {id: retrain}\n"

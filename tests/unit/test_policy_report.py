@@ -67,6 +67,7 @@ def test_what_means_the_same_has_the_same_hash(same: str) -> None:
         ("name: accuracy", "name: accuracies"),
         ("[model]", "[model, region]"),
         ("refire: true", "refire: false"),
+        ("version: 1\n", "version: 1\nmlflow: {tracking_uri: http://m}\n"),
     ],
 )
 def test_what_means_something_else_has_another_hash(old: str, new: str) -> None:
@@ -147,14 +148,15 @@ def test_every_default_in_the_starters_comments_is_the_real_one() -> None:
 
 @pytest.mark.parametrize("name", ["policy.yaml", "policy-full.yaml"])
 def test_the_shipped_examples_load_without_a_word(name: str) -> None:
-    env = {} if name == "policy.yaml" else {"AIRFLOW_PASSWORD": "x"}
+    env = {} if name == "policy.yaml" else {"AIRFLOW_PASSWORD": "x", "MLFLOW_PASSWORD": "x"}
     assert load_policy(ROOT / "examples" / name, env).warnings == ()
 
 
 def test_the_full_example_shows_every_key() -> None:
     shown = (ROOT / "examples" / "policy-full.yaml").read_text()
     policy = load(shown, require_env=False)
-    models = [policy.airflow[0], policy.routes[0], policy.routes[0].dag]
+    assert policy.mlflow is not None
+    models = [policy.airflow[0], policy.routes[0], policy.routes[0].dag, policy.mlflow]
     for key in {key for model in models for key in type(model).model_fields} | {"token", "token_file", "password"}:
         assert f"{key}:" in shown, f"{key} is not shown"
     assert [route.name for route in policy.routes] == ["accuracy", "drift", "refresh-features"]

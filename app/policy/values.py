@@ -1,0 +1,131 @@
+"""What the values of a policy file are made of: durations, names, addresses, secrets, logins."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    Tag,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+from app.policy.durations import format_duration, parse_duration
+from app.policy.variables import Unexpanded
+
+ROUTE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+# Stands in for a duration whose ${VARIABLE} is not known, as `check` runs without them.
+_UNKNOWN_DURATION: Final = timedelta(hours=1)
+
+
+def _read_duration(value: object) -> object:
+    if isinstance(value, Unexpanded):
+        return _UNKNOWN_DURATION
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return parse_duration(str(value))
+    if not isinstance(value, str):
+        raise ValueError("must be a duration such as 10m or 1d12h")
+    return parse_duration(value)
+
+
+def _positive(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("must be longer than 0s")
+    return value
+
+
+def when_known(check: Callable[[str], str]) -> WrapValidator:
+    """Judge a text only when its variables are known; pydantic itself hands on a plain str."""
+
+    def judge(value: object, handler: ValidatorFunctionWrapHandler) -> str:
+        text: str = handler(value)
+        return text if isinstance(value, Unexpanded) else check(text)
+
+    return WrapValidator(judge)
+
+
+def _read_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        valid = False
+    if not valid or re.search(r"\s", value):
+        raise ValueError("must be an address such as http://airflow.example:8080")
+    if "@" in parts.netloc:
+        raise ValueError("user and password belong in auth, not in the address")
+    if parts.query or parts.fragment:
+        raise ValueError("must be an address without ? and #")
+    return value.rstrip("/")
+
+
+def _read_name(value: str) -> str:
+    if not ROUTE_NAME.fullmatch(value):
+        raise ValueError("must be lower-case letters, digits, _ and -, at most 63, beginning with a letter or digit")
+    return value
+
+
+def choice(*choices: str) -> BeforeValidator:
+    """Beside a Literal: its first choice stands in for a ${VARIABLE} that `check` does not know."""
+    return BeforeValidator(lambda value: choices[0] if isinstance(value, Unexpanded) else value)
+
+
+_DurationText = PlainSerializer(format_duration, return_type=str, when_used="json")
+Duration = Annotated[timedelta, BeforeValidator(_read_duration), _DurationText]
+PositiveDuration = Annotated[timedelta, BeforeValidator(_read_duration), AfterValidator(_positive), _DurationText]
+Text = Annotated[str, Field(min_length=1)]
+Secret = Annotated[SecretStr, Field(min_length=1, strict=False)]
+Name = Annotated[str, when_known(_read_name)]
+Url = Annotated[str, when_known(_read_url)]
+
+
+class Frozen(BaseModel):
+    """Base of every part of the policy."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class PasswordAuth(Frozen):
+    """A user; for Airflow, its token is fetched and renewed by the client."""
+
+    username: Text
+    password: Secret
+
+
+class TokenAuth(Frozen):
+    """A token as it is sent."""
+
+    token: Secret
+
+
+class TokenFileAuth(Frozen):
+    """A file whose content is the token, read again when it changes."""
+
+    token_file: Text
+
+
+def _auth_kind(value: Any) -> str:
+    keys = value if isinstance(value, dict) else vars(value) if isinstance(value, BaseModel) else {}
+    if "token_file" in keys:
+        return "<token_file>"
+    return "<token>" if "token" in keys else "<password>"
+
+
+Auth = Annotated[
+    Annotated[PasswordAuth, Tag("<password>")]
+    | Annotated[TokenAuth, Tag("<token>")]
+    | Annotated[TokenFileAuth, Tag("<token_file>")],
+    Discriminator(_auth_kind),
+]
