@@ -182,6 +182,8 @@ class Ledger(Books):
             # The debounce counts from the group's first alert, whichever of its alerts is decided first.
             since = min([episode.firing_since, *(m.firing_since for m in self._firing(group, route))])
             due = since + route.debounce
+            if due <= self.now:  # That alert's calm is over: what this pass does to it later does not undo it.
+                return self._fire(group, episode, route, rules.calm(group, episode))
             verdict = rules.debouncing(due)
             trigger_id = self.new_id()
             trigger = NewTrigger(trigger_id, group, TriggerState.HELD, Reason.NEW_ALERT, True, [], verdict.detail)

@@ -57,13 +57,18 @@ def _cooling(group: Group, alert: Episode, clear: datetime) -> Verdict:
 
 def _clear(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict:
     """Nothing stands in the way: fire, or wait for calm first."""
-    fired_before = alert.trigger_id is not None and alert.trigger_id != group.open_trigger
-    reason = Reason.STILL_FIRING if fired_before else Reason.NEW_ALERT
     due = alert.firing_since + route.debounce
     if not group.held and now < due:
         return debouncing(due)
-    detail = "the alert still fires after its cooldown" if fired_before else "a new alert fires"
-    return Verdict(_FIRE, reason, None, group.open_trigger, detail)
+    return calm(group, alert)
+
+
+def calm(group: Group, alert: Episode) -> Verdict:
+    """Fire: the debounce is over, by this alert or by another one of its group."""
+    if alert.trigger_id is not None and alert.trigger_id != group.open_trigger:
+        detail = "the alert still fires after its cooldown"
+        return Verdict(_FIRE, Reason.STILL_FIRING, None, group.open_trigger, detail)
+    return Verdict(_FIRE, Reason.NEW_ALERT, None, group.open_trigger, "a new alert fires")
 
 
 def full_until(route: Route, fires: Sequence[datetime], now: datetime) -> datetime | None:

@@ -161,11 +161,24 @@ def test_a_young_alert_that_overtakes_the_wake_does_not_hold_an_old_one_back() -
     kept.wake()
     end(kept)
     kept.pass_by(HOUR)
-    assert said(kept.send(firing("a"))) == [HELD]
-    assert kept.group.wake_at is not None
-    assert kept.group.wake_at <= kept.now
+    assert said(kept.send(firing("a"))) == [FIRES]
+    assert (states(kept), sorted(told(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
+
+
+def test_an_old_alert_that_begins_anew_behind_a_young_one_has_had_its_calm() -> None:
+    kept = slow(cooldown=HOUR)
+    kept.send(firing("z"))
+    kept.pass_by(10 * MINUTE)
     kept.wake()
-    assert states(kept) == [TriggerState.PENDING]
+    end(kept, FAILED)
+    kept.pass_by(30 * MINUTE)
+    assert said(kept.send(firing("a"), firing("z", NOW + HOUR))) == [FIRES, FIRES]
+    (trigger,) = kept.ledger.triggers.values()
+    assert [(e.fingerprint, e.firing_since) for e in trigger.alerts] == [
+        ("a", kept.now),
+        ("z", NOW),
+        ("z", kept.now),
+    ]
 
 
 def test_a_cancel_by_request_is_told_to_each_alert_behind_the_hold() -> None:
