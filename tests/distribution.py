@@ -1,7 +1,7 @@
-"""How pytest-xdist spreads the tests: each to whoever is free, but all that share an Airflow to one worker.
+"""How pytest-xdist spreads the tests: each to whoever is free, but all that share an Airflow or an MLflow to one worker.
 
-It takes 10 s and 700 MB; a second one would only make both slower. pytest-xdist's own way, the mark `xdist_group`, does
-nothing under pytest 9.2 (pytest-xdist issue 1386).
+An Airflow takes 10 s and 700 MB, an MLflow 10 s; a second one would only make both slower. pytest-xdist's own way, the mark
+`xdist_group`, does nothing under pytest 9.2 (pytest-xdist issue 1386).
 """
 
 # mypy: disable-error-code="import-untyped, misc"
@@ -12,13 +12,17 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling, Scheduling
 
 END_TO_END = "tests/e2e/"
+SPOOL = "tests/spool/integration/"
 APART = ("test_demo.py", "test_docs_offline.py", "test_wheel.py")  # They need no Airflow, or one of their own.
 
 
 class SharedServersTogether(LoadScopeScheduling):
-    """Every test for itself, but for the end-to-end tests: they stay together, and those APART each with their file."""
+    """Every test for itself, but for the end-to-end tests: they stay together, and those APART each with their file. So
+    do those of the spool."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(SPOOL):
+            return SPOOL
         if not nodeid.startswith(END_TO_END):
             return nodeid
         file = nodeid.partition("::")[0]

@@ -1,9 +1,9 @@
-"""The tests that share one Airflow run in one worker."""
+"""The tests that share one Airflow or one MLflow run in one worker."""
 
 import pytest
 
 from tests import conftest, distribution
-from tests.distribution import END_TO_END, SharedServersTogether
+from tests.distribution import END_TO_END, SPOOL, SharedServersTogether
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,8 @@ from tests.distribution import END_TO_END, SharedServersTogether
         pytest.param("tests/e2e/test_airflow_contract.py::test_x[a::b]", END_TO_END, id="together-with-parameters"),
         pytest.param("tests/e2e/test_new.py::test_x", END_TO_END, id="a-new-file-is-together-until-said-otherwise"),
         pytest.param("tests/e2e/test_demo.py::test_x", "tests/e2e/test_demo.py", id="apart-with-its-file"),
+        pytest.param("tests/spool/integration/test_kill.py::test_x[a]", SPOOL, id="the-spool-together"),
+        pytest.param("tests/spool/unit/test_a.py::test_x", "tests/spool/unit/test_a.py::test_x", id="its-units-not"),
     ],
 )
 def test_what_goes_to_one_worker(nodeid: str, scope: str) -> None:
