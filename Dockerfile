@@ -7,7 +7,9 @@ RUN python -m pip install --no-cache-dir --require-hashes -r requirements/tools.
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY migrations migrations
+COPY mlflow-spool mlflow-spool
 RUN python -m hatchling build --target wheel \
+    && env --chdir=mlflow-spool python -m hatchling build --target wheel --directory ../dist \
     && uv pip install --no-cache --python /opt/gateway/bin/python --no-deps --compile-bytecode dist/*.whl
 
 FROM python:3.11.14-slim-bookworm

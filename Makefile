@@ -21,7 +21,7 @@ endif
 endif
 
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-emit-index-url --no-annotate $(ARGS)
+	--generate-hashes --no-emit-index-url --no-annotate --no-emit-package mlflow-spool $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test prove check bench dist migrate lock clean
@@ -54,7 +54,7 @@ check: setup ## Lint, formatting, types, import contracts, Dockerfile, docker-co
 bench: setup ## Measure durable intake against a plain FastAPI endpoint (needs wrk)
 	$(BIN)/python -m benchmarks.intake $(ARGS)
 
-dist: setup ## Build wheel and source archive into dist/
+dist: setup ## Build wheels and source archives of both packages into dist/
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/python -m build --no-isolation --outdir dist mlflow-spool
@@ -73,7 +73,7 @@ clean: ## Remove what was built and cached; data directories stay
 	rm -rf dist build $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -not -path './.*' -prune -exec rm -rf {} +
 
-$(VENV)/.installed: requirements/tools.txt requirements/dev.txt pyproject.toml
+$(VENV)/.installed: requirements/tools.txt requirements/dev.txt pyproject.toml $(wildcard mlflow-spool/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer is needed; '$(PYTHON)' is not one. Try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; \
 		exit 1; }
@@ -81,5 +81,6 @@ $(VENV)/.installed: requirements/tools.txt requirements/dev.txt pyproject.toml
 	test -x $(UV) && $(UV) --version | grep -qF "uv $$(sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements/tools.txt)" || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/tools.txt
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements/dev.txt
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . \
+		--editable mlflow-spool
 	@touch $@

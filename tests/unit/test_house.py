@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+import app
+import mlflow_spool
 from app.signatures import GrafanaSignature
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +119,8 @@ def test_requirements_are_pinned_with_hashes_and_name_no_index(which: str) -> No
 
 
 def test_requirements_hold_what_the_project_file_names() -> None:
-    runtime = {name_of(one) for one in PROJECT["project"]["dependencies"]}
+    # Our own other package comes from this checkout, and from no index.
+    runtime = {name_of(one) for one in PROJECT["project"]["dependencies"]} - {"mlflow-spool"}
     development = {name_of(one) for one in PROJECT["dependency-groups"]["dev"]}
     assert runtime <= pinned("base") <= pinned("dev")
     assert development <= pinned("dev")
@@ -129,6 +132,11 @@ def test_requirements_hold_what_the_project_file_names() -> None:
 def test_requirements_hold_what_their_source_names(which: str) -> None:
     lines = (ROOT / "requirements" / f"{which}.in").read_text().splitlines()
     assert {name_of(line) for line in lines if not line.startswith("#")} <= pinned(which)
+
+
+def test_both_packages_have_one_version_and_the_gateway_requires_it() -> None:
+    assert mlflow_spool.__version__ == app.__version__
+    assert f"mlflow-spool=={app.__version__}" in PROJECT["project"]["dependencies"]
 
 
 def test_the_build_backend_is_pinned_too() -> None:

@@ -1,15 +1,16 @@
-"""Deliver one record: what to send, and what its answer means. No journal, no clock, no MLflow client.
+"""Deliver one record: what to send, and what its answer means. No journal, no clock, no MLflow client, no way of sending:
+`replaying` yields each request and is given its answer, so that a thread and an event loop deliver by the same code.
 
 Creations carry a key as a tag. After an attempt whose end is unknown the server is searched for the key first, so that
 nothing is created twice. (MLflow gives no idempotency keys: it drops a run id that a client chose, and its own client's
 retries create duplicates.)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from mlflow_spool.errors import NoAnswer, NotSent
+from mlflow_spool.errors import NoAnswer, NotSent, TransportError
 from mlflow_spool.records import API, KEY_TAG, ONCE, Answer, Call, Kind, Record, local_version, references, translated
 
 #: Answers of a server, or of a proxy before it, that is not well. 500 is not among them: it can be the record's fault.
@@ -66,13 +67,33 @@ class Never:
 
 Outcome = Done | Later | Waits | Never
 Resolve = Callable[[str], str | None]
+Result = TypeVar("Result")
+#: Yields a request, is sent its answer (or thrown a TransportError), returns what came of it all.
+Steps = Generator[Call, Answer, Result]
 
 
 def replay(record: Record, server: Server, resolve: Resolve, timeout: float, *, told: bool = True) -> Outcome:
-    """Send `record` once. A record that was attempted before is looked for first.
+    """`replaying` over a server that is waited for. timeout: seconds a request."""
+    steps = replaying(record, resolve, told=told)
+    try:
+        call = next(steps)
+        while True:
+            try:
+                answer = server.send(call, timeout)
+            except TransportError as error:
+                call = steps.throw(error)
+            else:
+                call = steps.send(answer)
+    except StopIteration as end:
+        outcome: Outcome = end.value
+        return outcome
 
-    timeout: seconds a request. told: its caller has gone on, as if it were done; so what exists already, or is gone
-    already, is as good as done. Otherwise the caller hears of it.
+
+def replaying(record: Record, resolve: Resolve, *, told: bool = True) -> Steps[Outcome]:
+    """The requests that deliver `record` once. A record that was attempted before is looked for first.
+
+    told: its caller has gone on, as if it were done; so what exists already, or is gone already, is as good as done.
+    Otherwise the caller hears of it.
     """
     missing = {token for token in references(record.call) if resolve(token) is None} - {record.token}
     if missing:
@@ -81,12 +102,12 @@ def replay(record: Record, server: Server, resolve: Resolve, timeout: float, *, 
     maybe = record.attempted_at is not None
     try:
         if maybe and record.kind in ONCE:
-            found = _look(record, call, server, timeout)
+            found = yield from _look(record, call)
             if isinstance(found, Done):
                 return found
             call = found
-        answer = server.send(call, timeout)
-        return _judge(record, call, answer, server, timeout, told=told or maybe)
+        answer = yield call
+        return (yield from _judge(record, call, answer, told=told or maybe))
     except NotSent as error:
         return Later(str(error), unwell=True, maybe=maybe)
     except NoAnswer as error:
@@ -103,14 +124,14 @@ class _Unreadable(Exception):
         self.answer = answer
 
 
-def _judge(record: Record, call: Call, answer: Answer, server: Server, timeout: float, *, told: bool) -> Outcome:
+def _judge(record: Record, call: Call, answer: Answer, *, told: bool) -> Steps[Outcome]:
     if answer.status < 300:
         return Done(answer.body, _learned(record, answer.body))
     if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
         return later(answer, maybe=answer.status >= 500)
     code = answer.body.get("error_code")
     if code == EXISTS and record.kind is Kind.EXPERIMENT:
-        found = _experiment(call, server, timeout)
+        found = yield from _experiment(call)
         if found is not None and (told or _has_key(found, record.key)):
             return Done({"experiment_id": found["experiment_id"]}, ((record.token, str(found["experiment_id"])),))
     if code == EXISTS and record.kind is Kind.REGISTERED_MODEL and told:
@@ -144,9 +165,9 @@ def _learned(record: Record, body: dict[str, Any]) -> tuple[tuple[str, str], ...
     return ()
 
 
-def _ask(server: Server, call: Call, timeout: float) -> dict[str, Any] | None:
+def _ask(call: Call) -> Steps[dict[str, Any] | None]:
     """The answer to a read; None when there is no such thing. Raises _Unreadable."""
-    answer = server.send(call, timeout)
+    answer = yield call
     if answer.status < 300:
         return answer.body
     if answer.body.get("error_code") == GONE:
@@ -154,16 +175,16 @@ def _ask(server: Server, call: Call, timeout: float) -> dict[str, Any] | None:
     raise _Unreadable(answer)
 
 
-def _look(record: Record, call: Call, server: Server, timeout: float) -> Done | Call:
+def _look(record: Record, call: Call) -> Steps[Done | Call]:
     """What an attempt with unknown end has left: Done, or the call for what is still missing."""
     if record.kind is Kind.OUTPUTS:
-        return _without_outputs(call, server, timeout)
+        return (yield from _without_outputs(call))
     if record.kind is Kind.MODEL_PARAMS:
-        return _without_params(call, server, timeout)
+        return (yield from _without_params(call))
     search = _search(record, call)
     if search is None:
         return call
-    found = (_ask(server, search, timeout) or {}).get(_PLURAL[record.kind], [])
+    found = ((yield from _ask(search)) or {}).get(_PLURAL[record.kind], [])
     if not found:
         return call
     body = {_SINGULAR[record.kind]: found[0]}
@@ -190,9 +211,9 @@ def _search(record: Record, call: Call) -> Call | None:
     return None
 
 
-def _experiment(call: Call, server: Server, timeout: float) -> dict[str, Any] | None:
+def _experiment(call: Call) -> Steps[dict[str, Any] | None]:
     read = Call("GET", f"{API}/experiments/get-by-name", {"experiment_name": call.body.get("name")})
-    found: dict[str, Any] | None = (_ask(server, read, timeout) or {}).get("experiment")
+    found: dict[str, Any] | None = ((yield from _ask(read)) or {}).get("experiment")
     return found
 
 
@@ -200,15 +221,15 @@ def _has_key(found: dict[str, Any], key: str) -> bool:
     return any(tag.get("key") == KEY_TAG and tag.get("value") == key for tag in found.get("tags", []))
 
 
-def _without_outputs(call: Call, server: Server, timeout: float) -> Done | Call:
+def _without_outputs(call: Call) -> Steps[Done | Call]:
     """MLflow refuses an output that a run has already, with all the others of that request."""
-    run = _ask(server, Call("GET", f"{API}/runs/get", {"run_id": call.body.get("run_id")}), timeout) or {}
+    run = (yield from _ask(Call("GET", f"{API}/runs/get", {"run_id": call.body.get("run_id")}))) or {}
     there = {model.get("model_id") for model in run.get("run", {}).get("outputs", {}).get("model_outputs", [])}
     return _missing(call, "models", lambda model: model.get("model_id") in there)
 
 
-def _without_params(call: Call, server: Server, timeout: float) -> Done | Call:
-    model = _ask(server, Call("GET", call.path.removesuffix("/params")), timeout) or {}
+def _without_params(call: Call) -> Steps[Done | Call]:
+    model = (yield from _ask(Call("GET", call.path.removesuffix("/params")))) or {}
     there = {param.get("key") for param in model.get("model", {}).get("data", {}).get("params", [])}
     return _missing(call, "params", lambda param: param.get("key") in there)
 
