@@ -7,6 +7,7 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.clock import Clock
+from app.errors import Problem
 from app.http import Http
 from app.loop import Loop
 from app.metrics import Metrics
@@ -15,7 +16,7 @@ from app.policy.schema import Policy
 from app.ratelimit import RateLimit
 from app.replica import Reader
 from app.settings import Settings
-from app.tokens import Tokens
+from app.tokens import Caller, Tokens
 from app.triggers.memory import Memory
 
 
@@ -43,6 +44,16 @@ class Base:
     @property
     def current(self) -> Callable[[], Policy]:
         return self.policies.current
+
+    async def limit(self, caller: Caller) -> None:
+        """Raises the problem 429 when a token writes too often; nobody is limited while everything is open."""
+        if self.tokens.is_open:
+            return
+        try:
+            await self.limiter.check(caller.name, self.clock.now())
+        except Problem:
+            self.metrics.rate_limited.inc()
+            raise
 
     def ring(self, *names: str) -> None:
         """Wake loops of this process. Others find the work by polling."""

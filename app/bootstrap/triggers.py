@@ -6,10 +6,8 @@ from uuid_utils.compat import uuid7
 
 from app.airflow.clients import AirflowClients
 from app.bootstrap.base import Base
-from app.errors import Problem
 from app.loop import Loop
 from app.outbox.relay import Destination, Limits, Relay
-from app.tokens import Caller
 from app.triggers import quarantine
 from app.triggers.batcher import Batcher
 from app.triggers.delivery import Delivery
@@ -100,15 +98,6 @@ def _airflow(base: Base) -> tuple[Relay, Follower]:
 
 
 def _requests(base: Base, batcher: Batcher) -> TriggerServices:
-    async def limit(caller: Caller) -> None:
-        if base.tokens.is_open:
-            return
-        try:
-            await base.limiter.check(caller.name, base.clock.now())
-        except Problem:
-            base.metrics.rate_limited.inc()
-            raise
-
     return TriggerServices(
         engine=base.engine,
         reader=base.reader,
@@ -125,7 +114,7 @@ def _requests(base: Base, batcher: Batcher) -> TriggerServices:
         policy=base.current,
         clock=base.clock,
         metrics=base.metrics,
-        limit=limit,
+        limit=base.limit,
         max_alerts=base.settings.max_alerts,
         timeout=base.settings.intake_timeout,
         memory=base.memory,

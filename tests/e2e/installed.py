@@ -106,7 +106,9 @@ class Installed:
 def install(home: Path) -> Installed:
     """Do the README's first step in a copy of this checkout, with packages from the cache that `make setup` has filled."""
     clone = home / "clone"
-    for name in sorted(_listed() | _listed("--others", "--exclude-standard", "--", "app", "migrations", "mlflow-spool")):
+    for name in sorted(
+        _listed() | _listed("--others", "--exclude-standard", "--", "app", "migrations", "mlflow-spool")
+    ):
         if (ROOT / name).is_file():  # What was deleted and not yet committed is still in git's list.
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, clone / name)
