@@ -7,6 +7,8 @@ decisions   what was concluded of an episode (or of a refused request), one row 
 triggers    our decision to start one DAG run, followed to its end
 outbox      what must reach somebody else's server, one row an item
 attempts    what happened on the way there; equal results in a row are folded
+notices     what a person must know of, one row an incident: it opens, and is resolved by its key
+tellings    one row a receiver of an incident: the outbox items that tell it, and when it is told again
 quarantine  bytes that could not be read, and why
 idempotency requests that were answered 201, by their Idempotency-Key, for a day
 audit       what a person or a script asked for: trigger, reset, redrive, cancel
@@ -18,6 +20,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Double,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -197,6 +200,8 @@ outbox = Table(
     Column("id", Uuid, primary_key=True),
     _text("kind"),  # which deliverer takes it
     _text("target"),  # what a breaker and a cap on parallel items are kept for
+    _text("lane", nullable=True),  # items of one lane go one after the other, by their `place`
+    Column("place", BigInteger, Identity(), nullable=False),
     Column("payload", JSONB, nullable=False),
     _text("state"),  # pending, delivered, dead
     _text("detail"),
@@ -212,6 +217,7 @@ outbox = Table(
     Index("ix_outbox_pending", "target", "created_at", postgresql_where=text("state = 'pending'")),
     Index("ix_outbox_dead", "target", postgresql_where=text("state = 'dead'")),
     Index("ix_outbox_slot", "target", postgresql_where=text("slot")),
+    Index("ix_outbox_lane", "lane", "place", postgresql_where=text("state = 'pending' AND lane IS NOT NULL")),
     postgresql_with={"fillfactor": "80"},
 )
 
@@ -227,6 +233,37 @@ attempts = Table(
     _time("first_at", nullable=False),
     _time("last_at", nullable=False),
     Index("ix_attempts_item", "item", "id"),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _text("key"),  # what is wrong: one open incident a key
+    _text("event"),
+    _text("severity"),  # critical, error, warning, info
+    _text("title"),
+    _text("detail"),
+    Column("labels", JSONB, nullable=False),
+    _text("link", nullable=True),
+    _time("opened_at", nullable=False),
+    _time("resolved_at"),
+    _text("resolution", nullable=True),  # one sentence: how it ended
+    Index("ix_notices_open_key", "key", unique=True, postgresql_where=text("resolved_at IS NULL")),
+    Index("ix_notices_resolved_at", "resolved_at", "id", postgresql_where=text("resolved_at IS NOT NULL")),
+)
+
+tellings = Table(
+    "tellings",
+    metadata,
+    Column("notice", Uuid, primary_key=True),
+    Column("receiver", Text, primary_key=True),
+    Column("open_item", Uuid, nullable=False),  # of the outbox; sent once more when it is told again
+    Column("resolve_item", Uuid),
+    Column("repeat", Double),  # seconds between two tellings of an open incident; null: told once
+    _time("next_at"),
+    Index("ix_tellings_next_at", "next_at", postgresql_where=text("next_at IS NOT NULL")),
+    Index("ix_tellings_open_item", "open_item"),
 )
 
 quarantine = Table(

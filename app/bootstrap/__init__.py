@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
 from app.bootstrap.triggers import triggers
@@ -18,6 +19,7 @@ from app.errors import UsageError
 from app.http import Http, open_http
 from app.loop import Loop
 from app.metrics import Metrics
+from app.notices.telling import Notices
 from app.policy.holder import Holder
 from app.policy.load import load_policy
 from app.policy.reload import LOOK_EVERY, Reloader
@@ -127,6 +129,7 @@ async def open_services(
                 prefix=f"{settings.redis_prefix}:limit:",
             ),
             http=http,
+            notices=Notices(engine, clock, uuid7),
             bells={},
         )
         yield _assemble(base)
@@ -135,7 +138,7 @@ async def open_services(
 def _assemble(base: Base) -> Services:
     trigger_side = triggers(base)
     reloader = Reloader(base.policies, base.settings.policy_file, base.engine, base.clock, base.metrics)
-    loops = trigger_side.loops
+    loops = (*trigger_side.loops, Loop("notices", base.notices.step, idle=5.0))
     constant = _constant_loops(base, reloader)
     base.bells.update({loop.name: loop for loop in loops})
     for loop in (*constant, *loops):

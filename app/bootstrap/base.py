@@ -11,6 +11,7 @@ from app.errors import Problem
 from app.http import Http
 from app.loop import Loop
 from app.metrics import Metrics
+from app.notices.telling import Notices
 from app.policy.holder import Holder
 from app.policy.schema import Policy
 from app.ratelimit import RateLimit
@@ -35,6 +36,7 @@ class Base:
     metrics: Metrics
     limiter: RateLimit
     http: Http
+    notices: Notices
     bells: dict[str, Loop]  # filled when the loops are built: they and what wakes them need each other
 
     @property

@@ -15,7 +15,8 @@ _outbox = tables.outbox
 
 # Slots are counted and taken under one lock a target, or two relays could both take the last one. An item that holds a
 # slot already (its earlier attempt may have arrived) needs no new one and goes first: older items that wait for its slot
-# would otherwise keep it out of every round, for ever.
+# would otherwise keep it out of every round, for ever. An item waits while one before it in its lane is pending, claimed
+# or not: what must arrive in order is sent in order.
 _LOCK_TARGET = text("SELECT pg_advisory_xact_lock(hashtextextended('outbox:' || :target, 0))")
 
 _CLAIM = rows_of(
@@ -24,9 +25,12 @@ _CLAIM = rows_of(
         SELECT CAST(:cap AS bigint) - count(*) AS slots FROM outbox WHERE target = :target AND slot
     ), ready AS (
         SELECT id, slot, row_number() OVER (PARTITION BY slot ORDER BY created_at, id) AS place FROM (
-            SELECT id, slot, created_at FROM outbox
+            SELECT id, slot, created_at FROM outbox o
             WHERE state = 'pending' AND target = :target AND available_at <= :now
               AND (lease_until IS NULL OR lease_until <= :now)
+              AND (lane IS NULL OR NOT EXISTS (
+                SELECT FROM outbox b WHERE b.lane = o.lane AND b.place < o.place AND b.state = 'pending'
+              ))
             ORDER BY slot DESC, created_at, id LIMIT :most FOR UPDATE SKIP LOCKED
         ) locked
     )

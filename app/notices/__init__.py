@@ -1,0 +1,1 @@
+"""What must be told to a person: incidents that open, are repeated, and are resolved."""

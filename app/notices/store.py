@@ -1,0 +1,105 @@
+"""Incidents in SQL. Every statement runs in the caller's transaction."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, bindparam, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.db import rows_of
+from app.notices.model import Notice
+
+_notices, _tellings, _outbox = tables.notices, tables.tellings, tables.outbox
+
+_DUE = rows_of(
+    """
+    SELECT * FROM tellings WHERE next_at <= :now ORDER BY next_at LIMIT :most FOR UPDATE SKIP LOCKED
+""",
+    _tellings,
+)
+
+# What was delivered, or given up, is sent once more. What is still on its way is not sent twice.
+_SEND_AGAIN = text("""
+    UPDATE outbox SET state = 'pending', detail = '', created_at = :now, available_at = :now, ambiguous = false,
+        answered_at = NULL, answered_seconds = 0,
+        payload = jsonb_set(payload, '{times}', to_jsonb((payload->>'times')::int + 1))
+    WHERE id = ANY(CAST(:items AS uuid[])) AND state <> 'pending'
+""")
+
+
+async def insert_notice(conn: AsyncConnection, ident: UUID, notice: Notice, now: datetime) -> bool:
+    """Open an incident. False: one of this key is open. Waits for whoever is just resolving it."""
+    statement = insert(_notices).values(
+        id=ident,
+        key=notice.key,
+        event=notice.event,
+        severity=notice.severity,
+        title=notice.title,
+        detail=notice.detail,
+        labels=dict(notice.labels),
+        link=notice.link,
+        opened_at=now,
+    )
+    statement = statement.on_conflict_do_nothing(index_elements=["key"], index_where=_notices.c.resolved_at.is_(None))
+    return bool((await conn.execute(statement)).rowcount)
+
+
+async def close(conn: AsyncConnection, keys: Sequence[str], detail: str, now: datetime) -> dict[UUID, str]:
+    """Resolve what is open of these keys: id -> key."""
+    statement = (
+        update(_notices)
+        .where(_notices.c.key.in_(keys), _notices.c.resolved_at.is_(None))
+        .values(resolved_at=now, resolution=detail)
+        .returning(_notices.c.id, _notices.c.key)
+    )
+    return {row.id: row.key for row in await conn.execute(statement)}
+
+
+async def insert_tellings(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    """One row a receiver of an incident."""
+    await conn.execute(_tellings.insert(), rows)
+
+
+async def tellings_of(conn: AsyncConnection, notices: Iterable[UUID]) -> Sequence[RowMapping]:
+    """Who was told of these incidents."""
+    return (await conn.execute(select(_tellings).where(_tellings.c.notice.in_(list(notices))))).mappings().all()
+
+
+async def end_tellings(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    """Nothing is told again, and `resolve_item` is what tells the end: {opened, resolved} each."""
+    statement = (
+        update(_tellings)
+        .where(_tellings.c.open_item == bindparam("opened"))
+        .values(next_at=None, resolve_item=bindparam("resolved"))
+    )
+    await conn.execute(statement, rows)
+
+
+async def due(conn: AsyncConnection, now: datetime, most: int) -> Sequence[RowMapping]:
+    """Whom to tell again now, locked."""
+    return (await conn.execute(_DUE, {"now": now, "most": most})).mappings().all()
+
+
+async def notice(conn: AsyncConnection, ident: UUID) -> RowMapping | None:
+    """One incident."""
+    return (await conn.execute(select(_notices).where(_notices.c.id == ident))).mappings().one_or_none()
+
+
+async def book_next(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    """When each is told the next time: {item, next} each."""
+    statement = update(_tellings).where(_tellings.c.open_item == bindparam("item")).values(next_at=bindparam("next"))
+    await conn.execute(statement, rows)
+
+
+async def send(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    """New items of the outbox."""
+    await conn.execute(_outbox.insert(), rows)
+
+
+async def send_again(conn: AsyncConnection, items: Sequence[UUID], now: datetime) -> None:
+    """The same items once more, unless they are still on their way."""
+    await conn.execute(_SEND_AGAIN, {"items": list(items), "now": now})
