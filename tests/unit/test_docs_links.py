@@ -193,8 +193,9 @@ def test_a_decision_is_a_page_with_four_parts(decision: Path) -> None:
     assert text.count("\n") <= 60, "one page"
 
 
-def test_decisions_are_numbered_without_a_gap() -> None:
-    assert [int(path.name[:4]) for path in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+def test_decisions_have_a_number_each() -> None:
+    numbers = [int(path.name[:4]) for path in DECISIONS]
+    assert len(set(numbers)) == len(numbers)
 
 
 # -- the examples agree with each other -----------------------------------------------------------------------------------
