@@ -19,7 +19,7 @@ from app.policy import api as policy_api
 from app.problems import UNAVAILABLE
 from app.security import require
 from app.settings import Settings
-from app.triggers import api, receive
+from app.triggers import api, receive, why_api
 from app.worker import running
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     docs.install(app, None if settings.open_docs else require("read"))
     app.include_router(health.router)
     app.include_router(api.router)
+    app.include_router(why_api.router)
     app.include_router(policy_api.router)
     guard = [] if settings.open_metrics else [Depends(require("read"))]
 

@@ -138,6 +138,7 @@ decisions = Table(
     Index("ix_decisions_alert", "alert", "id"),
     Index("ix_decisions_trigger_id", "trigger_id", postgresql_where=text("trigger_id IS NOT NULL")),
     Index("ix_decisions_route", "route", "id"),
+    Index("ix_decisions_refused", "route", "first_at", postgresql_where=text("alert IS NULL")),
 )
 
 triggers = Table(

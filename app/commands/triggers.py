@@ -2,7 +2,7 @@
 
 import getpass
 import json
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -16,14 +16,25 @@ app = typer.Typer()
 
 @app.command()
 def explain(
-    subject: Annotated[str, typer.Argument(help="Id of an alert or trigger, an alert_id, or a fingerprint.")],
+    subject: Annotated[
+        str | None, typer.Argument(help="Id of an alert or trigger, an alert_id, or a fingerprint.")
+    ] = None,
+    route: Annotated[str | None, typer.Option(help="Instead: why this route started nothing lately.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="LABEL=VALUE, of --route only the groups with it.")] = None,
+    since: Annotated[str, typer.Option(help="Of --route: how long ago, such as 7d, or RFC 3339.")] = "7d",
     as_json: AsJson = False,
 ) -> None:
-    """Why, and why not: every decision on an alert or a trigger, and what would start a DAG run."""
-    found = ask(f"/api/v1/explain/{quote(subject, safe='')}")
-    if as_json:
-        print(json.dumps(found, indent=2))
-        return
+    """Why, and why not: every decision on an alert or a trigger, and what would fire; or why a route started nothing."""
+    if (subject is None) == (route is None):
+        raise UsageError("explain takes an alert or a trigger, or --route NAME")
+    if route is not None:
+        told = ask(f"/api/v1/routes/{quote(route, safe='')}/explain", since=since, label=group)
+        return print(json.dumps(told, indent=2)) if as_json else _explain_route(told)
+    found = ask(f"/api/v1/explain/{quote(str(subject), safe='')}")
+    return print(json.dumps(found, indent=2)) if as_json else _explain_subject(found)
+
+
+def _explain_subject(found: dict[str, Any]) -> None:
     about = found.get("alert") or found["trigger"]
     show(
         f"{found['subject']} {about['id']}  route {about['route'] or '-'}  group {labels(about['group'])}",
@@ -36,10 +47,27 @@ def explain(
     show(table)
     if found.get("now"):
         show(f"At this moment: {found['now']['action']}, {found['now']['reason']}: {found['now']['detail']}.")
-    if found.get("would_fire"):
-        show(f"What would start a DAG run: {found['would_fire']}")
-    if found.get("next_step"):
-        show(f"What to do: {found['next_step']}")
+    _what_next(found)
+
+
+def _explain_route(told: dict[str, Any]) -> None:
+    show(f"route {told['route']}  group {labels(told['group'])}  since {time(told['since'])}", style="bold")
+    show(told["summary"])
+    table = Table("group", "state", "until", "at this moment", box=None, padding=(0, 2, 0, 0))
+    for row in told["groups"]:
+        until = row["held_until"] or row["cooldown_until"]
+        now = f"{row['now']['action']}, {row['now']['reason']}" if row["now"] else "nothing fires"
+        table.add_row(labels(row["group"]), row["state"], time(until) if until else "-", now)
+    if told["groups"]:
+        show(table)
+    _what_next(told)
+
+
+def _what_next(told: dict[str, Any]) -> None:
+    if told.get("would_fire"):
+        show(f"What would start a DAG run: {told['would_fire']}")
+    if told.get("next_step"):
+        show(f"What to do: {told['next_step']}")
 
 
 @app.command()

@@ -50,13 +50,13 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
         hint = "A route whose matchers take it: add one to the policy; `trigger-gateway check` reads the file first."
         verdict = Verdict(Action.IGNORE, Reason.NO_ROUTE, detail=named)
         summary = f"{sentences.of_alert(alert, None)} At this moment {named}."
-        return answer | {"now": _verdict(verdict), "summary": summary, "would_fire": hint}
-    episode = await _episode(conn, alert["id"])
-    verdict = _at_this_moment(group, episode, route, now, await limits.fires(conn, route, now))
+        return answer | {"now": shown_verdict(verdict), "summary": summary, "would_fire": hint}
+    episode = await load_episode(conn, alert["id"])
+    verdict = at_this_moment(group, episode, route, now, await limits.fires(conn, route, now))
     answer["group"] = history.group_state(group, route, now)
     trigger = await history.get_trigger(conn, alert["trigger_id"]) if alert["trigger_id"] else None
     return answer | {
-        "now": _verdict(verdict),
+        "now": shown_verdict(verdict),
         "summary": sentences.of_alert(alert, trigger),
         "would_fire": sentences.would_fire(verdict, group, episode, route),
         "next_step": sentences.next_step(trigger, answer["group"]) if trigger else None,
@@ -64,7 +64,8 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
     }
 
 
-def _at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, fires: Sequence[datetime]) -> Verdict:
+def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, fires: Sequence[datetime]) -> Verdict:
+    """What the rules say of an alert without a new notification of it."""
     if not episode.firing:
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail="it is resolved")
     if rules.is_stale(episode, route, now):
@@ -124,14 +125,16 @@ async def _group(conn: AsyncConnection, route: str | None, labels: Mapping[str, 
     return Group(**row) if row else None
 
 
-async def _episode(conn: AsyncConnection, alert: UUID) -> Episode:
+async def load_episode(conn: AsyncConnection, alert: UUID) -> Episode:
+    """An alert as the rules see it."""
     a, d = tables.alerts, tables.decisions
     columns = (d.c.action, d.c.trigger_id.label("decided_trigger"))
     statement = select(a, *columns).join(d, d.c.id == a.c.decision_id).where(a.c.id == alert)
     return Episode(**(await conn.execute(statement)).mappings().one())
 
 
-def _verdict(verdict: Verdict) -> Row:
+def shown_verdict(verdict: Verdict) -> Row:
+    """A verdict as the API shows it."""
     return {
         "action": verdict.action,
         "reason": verdict.reason,

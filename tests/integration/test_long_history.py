@@ -172,6 +172,19 @@ async def test_an_explanation_is_read_by_index_alone(world: World, subject: str)
     assert await whole_scans(world, statements) == []
 
 
+@pytest.mark.parametrize(
+    "asked", ["accuracy/explain", "accuracy/explain?label=model=m6&since=90d", "once/explain?since=1h"]
+)
+async def test_the_silence_of_a_route_is_explained_by_index_alone(world: World, asked: str) -> None:
+    with recorded(world) as statements:
+        began = monotonic()
+        answer = await world.clients[0].get(f"/api/v1/routes/{asked}")
+        print(f"{asked}: {(monotonic() - began) * 1000:.0f} ms, {answer.json()['alerts']} alerts")
+    assert answer.status_code == 200, answer.text
+    assert len(statements) >= 6
+    assert await whole_scans(world, statements) == []
+
+
 async def test_the_gauges_are_read_by_index_alone(world: World) -> None:
     with recorded(world) as statements:
         await world.services[0].loop("gauges").step()

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from app.alerts import alertmanager, cloudevents, grafana, native
 from app.main import create_app
 from app.settings import read_settings
-from app.triggers import examples, schemas
+from app.triggers import examples, schemas, why_api
 
 DOCUMENT: dict[str, Any] = create_app(read_settings(), None).openapi()  # type: ignore[arg-type]  # Never entered.
 
@@ -32,6 +32,7 @@ PATHS = {
     "/api/v1/triggers/{id}/cancel": {"post"},
     "/api/v1/routes": {"get"},
     "/api/v1/routes/{name}/reset": {"post"},
+    "/api/v1/routes/{name}/explain": {"get"},
     "/api/v1/explain/{subject}": {"get"},
     "/api/v1/quarantine": {"get"},
     "/-/reload": {"post"},
@@ -180,6 +181,7 @@ def test_the_example_of_a_body_is_one_that_the_gateway_reads(path: str, media_ty
         (schemas.GroupOut, examples.GROUP),
         (schemas.QuarantineOut, examples.QUARANTINED),
         (schemas.Explanation, examples.EXPLANATION),
+        (why_api.WhyOut, why_api.WhyOut.model_config["json_schema_extra"]["example"]),  # type: ignore[index]
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

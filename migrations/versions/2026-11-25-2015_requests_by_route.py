@@ -1,0 +1,31 @@
+"""Requests by route
+
+Decisions on requests and schedules, found by their route and time: with an alert behind it a decision is found by the alert.
+
+Made 2026-11-25 20:15 UTC.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "7b3f0c9d2a51"
+down_revision = "c41e8d90a7f2"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # Rather fail and be run again than wait behind a long query with every other query queueing up behind us.
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    op.create_index(
+        "ix_decisions_refused",
+        "decisions",
+        ["route", "first_at"],
+        unique=False,
+        postgresql_where=sa.text("alert IS NULL"),
+    )
+
+
+def downgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    op.drop_index("ix_decisions_refused", table_name="decisions")
