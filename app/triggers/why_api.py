@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from app.errors import Problem
 from app.policy.durations import MAX_DURATION, parse_duration
-from app.policy.schema import ROUTE_NAME
+from app.policy.values import ROUTE_NAME
 from app.problems import UNAVAILABLE, responses
 from app.security import require
 from app.tokens import Caller
