@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "7b3f0c9d2a51"
-down_revision = "c41e8d90a7f2"
+down_revision = "7b1f0d62c9ae"
 branch_labels = None
 depends_on = None
 
