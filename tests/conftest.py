@@ -1,4 +1,4 @@
-"""Real servers for everybody: one PostgreSQL and one Valkey a session, a migrated database a test."""
+"""Real servers for everybody: one PostgreSQL, one Valkey and one MLflow a session, a migrated database a test."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -8,6 +8,7 @@ import pytest
 from app import migrate
 from tests.distribution import pytest_xdist_make_scheduler
 from tests.servers import TestServers, start_test_servers
+from tests.spool.mlflow import Environment, MlflowServer, install_mlflow, running
 
 __all__ = ["pytest_xdist_make_scheduler"]  # A hook: pytest-xdist finds it here, and only here.
 
@@ -37,3 +38,11 @@ def database(servers: TestServers, template: str) -> str:
 def new_database(servers: TestServers, template: str) -> Callable[[], str]:
     """For tests that need several."""
     return lambda: servers.fresh_database(template)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(servers: TestServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A real MLflow server on PostgreSQL, which is never restarted: tests use experiments and models of their own."""
+    environment = Environment(install_mlflow(), tmp_path_factory.mktemp("no-plugin"))
+    with running(environment, tmp_path_factory.mktemp("mlflow"), servers.fresh_database()) as server:
+        yield server

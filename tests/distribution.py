@@ -12,17 +12,17 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling, Scheduling
 
 END_TO_END = "tests/e2e/"
-SPOOL = "tests/spool/integration/"
+WITH_MLFLOW = ("tests/spool/integration/", "tests/mlflow/")
 APART = ("test_demo.py", "test_docs_offline.py", "test_wheel.py")  # They need no Airflow, or one of their own.
 
 
 class SharedServersTogether(LoadScopeScheduling):
     """Every test for itself, but for the end-to-end tests: they stay together, and those APART each with their file. So
-    do those of the spool."""
+    do those WITH_MLFLOW."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(SPOOL):
-            return SPOOL
+        if nodeid.startswith(WITH_MLFLOW):
+            return WITH_MLFLOW[0]
         if not nodeid.startswith(END_TO_END):
             return nodeid
         file = nodeid.partition("::")[0]

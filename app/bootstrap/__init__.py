@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
+from app.bootstrap.mlflow import MlflowOf
 from app.bootstrap.triggers import triggers
 from app.clock import Clock, SystemClock
 from app.db import database_now
@@ -106,9 +107,10 @@ async def open_services(
         if http is None:
             http = open_http()
             stack.push_async_callback(http.aclose)
+        policies = Holder(policy, clock.now())
         base = Base(
             settings=settings,
-            policies=Holder(policy, clock.now()),
+            policies=policies,
             clock=clock,
             engine=engine,
             intake_engine=engines.intake,
@@ -130,6 +132,7 @@ async def open_services(
             ),
             http=http,
             notices=Notices(engine, clock, uuid7),
+            mlflow=MlflowOf(policies.current, http, clock),
             bells={},
         )
         yield _assemble(base)

@@ -18,6 +18,7 @@ from app.ratelimit import RateLimit
 from app.replica import Reader
 from app.settings import Settings
 from app.tokens import Caller, Tokens
+from app.tracking import Mlflow
 from app.triggers.memory import Memory
 
 
@@ -37,6 +38,7 @@ class Base:
     limiter: RateLimit
     http: Http
     notices: Notices
+    mlflow: Callable[[], Mlflow | None]
     bells: dict[str, Loop]  # filled when the loops are built: they and what wakes them need each other
 
     @property

@@ -16,6 +16,7 @@ from app.doctor.airflow import Patient, examine_airflow
 from app.doctor.alertmanager import judge
 from app.doctor.finding import Finding, fail, good, warn
 from app.doctor.house import PolicyRead, examine_gateway, examine_policy, examine_tokens
+from app.doctor.mlflow import examine_mlflow
 from app.doctor.servers import examine_postgres, examine_read_database, examine_redis
 from app.errors import GatewayError, TargetError
 from app.http import Http
@@ -44,6 +45,8 @@ async def examine(settings: Settings, asked: Asked, gateway_url: str, http: Http
     if read.policy is not None:
         for patient in _patients(read, read.policy, groups, http, clock):
             findings += await examine_airflow(patient, http, clock)
+        if read.policy.mlflow is not None:
+            findings += await examine_mlflow(read.policy.mlflow, http, clock, has_login=read.complete)
         findings += await _alertmanager(asked, read.policy, gateway_url, http, tokens=needed)
     return tuple(findings)
 

@@ -1,4 +1,4 @@
-"""One MLflow a session, for all tests of the spool."""
+"""What the tests of the spool share, besides everybody's MLflow."""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.spool.mlflow import Environment, MlflowServer, install, running
+from tests.spool.mlflow import Environment, MlflowServer, install
 from tests.spool.proxy import Proxy, proxied
 
 
@@ -14,13 +14,6 @@ from tests.spool.proxy import Proxy, proxied
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """MLflow with the spool's plugin beside it."""
     return install(tmp_path_factory.mktemp("plugin"))
-
-
-@pytest.fixture(scope="session")
-def mlflow_server(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """A real MLflow server, which is never restarted: tests use experiments of their own."""
-    with running(environment, tmp_path_factory.mktemp("mlflow")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -34,10 +34,15 @@ class Environment:
         return {**kept, **QUIET, "PYTHONPATH": str(self.plugin), **(extra or {})}
 
 
-def install(plugin: Path) -> Environment:
-    """MLflow from requirements/mlflow.txt, made once and kept; the plugin's wheel built from the checkout into `plugin`."""
+def install_mlflow() -> Path:
+    """The Python of MLflow's own environment, from requirements/mlflow.txt, made once and kept."""
     folder = asyncio.run(install_airflow(ROOT / ".venv-mlflow", ROOT / "requirements" / "mlflow.txt", print))
-    uv, python = Path(sys.executable).with_name("uv"), folder / "bin" / "python"
+    return folder / "bin" / "python"
+
+
+def install(plugin: Path) -> Environment:
+    """MLflow, and the plugin's wheel built from the checkout into `plugin`."""
+    uv, python = Path(sys.executable).with_name("uv"), install_mlflow()
     build: list[str | Path] = [
         sys.executable,
         "-m",
@@ -68,10 +73,11 @@ def install(plugin: Path) -> Environment:
 
 
 class MlflowServer:
-    """`mlflow server` on SQLite with proxied artifacts."""
+    """`mlflow server` on the database of a plain `postgresql://` URL, with proxied artifacts. It may send webhooks here."""
 
-    def __init__(self, environment: Environment, folder: Path) -> None:
+    def __init__(self, environment: Environment, folder: Path, database: str) -> None:
         self.port = free_port()
+        self._database = database.replace("postgresql://", "postgresql+psycopg2://", 1)
         self._environment = environment
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,9 +96,10 @@ class MlflowServer:
         self._folder.mkdir(parents=True, exist_ok=True)
         argv: list[str | Path] = [self._environment.python, "-m", "mlflow", "server", "--workers", "1"]
         argv += ["--host", "127.0.0.1", "--port", str(self.port)]
-        argv += ["--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}"]
+        argv += ["--backend-store-uri", self._database]
         argv += ["--artifacts-destination", f"file://{self.artifacts}"]
-        environment = self._environment.variables({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+        webhooks = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
+        environment = self._environment.variables({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | webhooks)
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + within
@@ -131,8 +138,8 @@ class MlflowServer:
 
 
 @contextmanager
-def running(environment: Environment, folder: Path) -> Iterator[MlflowServer]:
-    server = MlflowServer(environment, folder)
+def running(environment: Environment, folder: Path, database: str) -> Iterator[MlflowServer]:
+    server = MlflowServer(environment, folder, database)
     try:
         server.start()
         yield server

@@ -3,7 +3,7 @@
 import pytest
 
 from tests import conftest, distribution
-from tests.distribution import END_TO_END, SPOOL, SharedServersTogether
+from tests.distribution import END_TO_END, WITH_MLFLOW, SharedServersTogether
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,8 @@ from tests.distribution import END_TO_END, SPOOL, SharedServersTogether
         pytest.param("tests/e2e/test_airflow_contract.py::test_x[a::b]", END_TO_END, id="together-with-parameters"),
         pytest.param("tests/e2e/test_new.py::test_x", END_TO_END, id="a-new-file-is-together-until-said-otherwise"),
         pytest.param("tests/e2e/test_demo.py::test_x", "tests/e2e/test_demo.py", id="apart-with-its-file"),
-        pytest.param("tests/spool/integration/test_kill.py::test_x[a]", SPOOL, id="the-spool-together"),
+        pytest.param("tests/spool/integration/test_kill.py::test_x[a]", WITH_MLFLOW[0], id="the-spool-together"),
+        pytest.param("tests/mlflow/test_tracking.py::test_x", WITH_MLFLOW[0], id="and-with-all-others-of-mlflow"),
         pytest.param("tests/spool/unit/test_a.py::test_x", "tests/spool/unit/test_a.py::test_x", id="its-units-not"),
     ],
 )

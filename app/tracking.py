@@ -1,0 +1,316 @@
+"""MLflow's REST API: runs, registered models, their versions and aliases, artifacts. Each method asks, once.
+
+Over `app.http` and not MLflow's own client, which blocks for minutes and repeats creations (docs/decisions/0017).
+Facts were taken from MLflow 3.17.2: errors are `{"error_code", "message"}`; 404 RESOURCE_DOES_NOT_EXIST is its word for
+"there is none", any other 404 is about the address; a message may quote SQL with values, so only its first line is told.
+Times of MLflow are milliseconds. Ids of runs are made by the server; creating has no idempotency key.
+"""
+
+import base64
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from app.clock import Clock
+from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.http import Answer, Http
+
+API: Final = "/api/2.0/mlflow"
+PAGE: Final = 200  # items asked for at once; MLflow itself allows 50000 runs and 200000 versions
+MAX_PAGES: Final = 50
+MAX_SENTENCE: Final = 500  # characters
+_BARE_SQL: Final = re.compile(r"[\n\r]|\[SQL|\(Background on")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How MLflow knows us: user and password, a token, or a file that holds the token. All empty: it does not ask."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    token_file: Path | None = None
+
+    def header(self) -> dict[str, str]:
+        """Raises Refused("token_file") when the file cannot be read."""
+        if self.username:
+            pair = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+            return {"Authorization": f"Basic {pair}"}
+        token = self.token
+        if self.token_file is not None:
+            try:
+                token = self.token_file.read_text(encoding="ascii").strip()
+            except (OSError, ValueError):
+                raise Refused("token_file", f"the token of MLflow cannot be read from {self.token_file}") from None
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+class Mlflow:
+    """One MLflow server. Safe to share between tasks; `http` belongs to the caller, who closes it.
+
+    What exists comes back as MLflow's own JSON object, what does not as None. Every method raises of app.errors:
+    Unreachable (a read without an answer, 429, 5xx on a read, nothing sent), Ambiguous (a write without a clear answer:
+    read back), Refused (the login, or something that is not MLflow), Rejected (MLflow will never take this; its `code`
+    is `missing` for what a write needs and is not there, `exists`, or `bad_request`).
+    """
+
+    def __init__(self, http: Http, url: str, login: Login | None = None, *, clock: Clock) -> None:
+        self._http = http
+        self.url = url.rstrip("/")
+        self._login = login or Login()
+        self._clock = clock
+        self.longest = http.longest  # seconds that one call can take at the most; a walk over pages takes more
+
+    # -- any call ------------------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        read: bool | None = None,
+    ) -> Json:
+        """One request below /api/2.0/mlflow, as `call("POST", "runs/log-batch", {...})`; the object it answers with.
+
+        read: whether nothing can have changed, so that no answer is Unreachable and not Ambiguous; GET by default.
+        Raises Rejected("missing") also when a read finds nothing.
+        """
+        answer = await self._send(method, f"{API}/{path}", body, params, read=read)
+        if answer.status == 200 and isinstance(answer.body, dict):
+            return answer.body
+        raise failure(answer, f"{method} {path}", write=not _reads(method, read), clock=self._clock)
+
+    async def find(self, path: str, key: str, **params: str | int) -> Json | None:
+        """The object under `key` that a GET answers with, or None when MLflow says that it has none."""
+        try:
+            body = await self.call("GET", path, params=params)
+        except Rejected as error:
+            if error.code == "missing":
+                return None
+            raise
+        found = body.get(key)
+        if not isinstance(found, dict):
+            raise Refused("not_mlflow", f"GET {path} was answered without {key!r}, which is not MLflow's API")
+        return found
+
+    async def walk(
+        self, method: str, path: str, key: str, query: Json, *, page: int = PAGE, pages: int = MAX_PAGES
+    ) -> AsyncIterator[Json]:
+        """Every object of a list, page after page, at most `page` times `pages`.
+
+        Raises Refused("too_many") when there are more: what was seen so far must not be taken for all.
+        """
+        asked: Json = {**query, "max_results": page}
+        for _ in range(pages):
+            if method == "GET":
+                body = await self.call("GET", path, params=asked)
+            else:
+                body = await self.call(method, path, asked, read=True)
+            for item in body.get(key) or []:
+                yield item
+            if not body.get("next_page_token"):
+                return
+            asked = {**asked, "page_token": body["next_page_token"]}
+        raise Refused("too_many", f"MLflow has more than {page * pages} {key.replace('_', ' ')} for this question")
+
+    async def healthy(self) -> bool:
+        """Whether it answers. Needs no login. Raises Unreachable when it cannot be reached."""
+        return (await self._send("GET", "/health", None, None, read=True)).status == 200
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    async def run(self, run_id: str) -> Json | None:
+        """`{"info", "data": {"metrics", "params", "tags"}, "inputs", "outputs"}`; a deleted run still comes, with
+        `info.lifecycle_stage` `deleted`."""
+        return await self.find("runs/get", "run", run_id=run_id)
+
+    async def experiments(self, filter: str = "") -> list[Json]:
+        """Every experiment that is not deleted, by MLflow's filter (`name = 'x'`)."""
+        query: Json = {"filter": filter} if filter else {}
+        return [one async for one in self.walk("POST", "experiments/search", "experiments", query)]
+
+    def runs(
+        self, experiment_ids: list[str], filter: str = "", *, order_by: tuple[str, ...] = (), page: int = PAGE
+    ) -> AsyncIterator[Json]:
+        """Runs by MLflow's filter, as in ``tags.`gateway.trigger_id` = '...'`` (see `quoted`)."""
+        query: Json = {"experiment_ids": experiment_ids, "filter": filter, "order_by": list(order_by)}
+        return self.walk("POST", "runs/search", "runs", query, page=page)
+
+    async def tag_run(self, run_id: str, key: str, value: str) -> None:
+        """Set one tag of a run."""
+        await self.call("POST", "runs/set-tag", {"run_id": run_id, "key": key, "value": value})
+
+    async def artifacts(self, run_id: str, path: str = "") -> list[Json]:
+        """`[{"path", "is_dir", "file_size"}]` directly below a folder of the run; empty when there is no such folder."""
+        params = {"run_id": run_id} | ({"path": path} if path else {})
+        body = await self.call("GET", "artifacts/list", params=params)
+        files = body.get("files") or []
+        return [file for file in files if isinstance(file, dict)]
+
+    async def logged_model(self, model_id: str) -> Json | None:
+        """`{"info", "data"}` of a model of MLflow 3 (`models:/m-...`)."""
+        return await self.find(f"logged-models/{_segment(model_id)}", "model")
+
+    async def model_artifacts(self, model_id: str, path: str = "") -> list[Json]:
+        """As `artifacts`, of a logged model."""
+        params = {"artifact_directory_path": path} if path else {}
+        where = f"logged-models/{_segment(model_id)}/artifacts/directories"
+        body = await self.call("GET", where, params=params)
+        files = body.get("files") or []
+        return [file for file in files if isinstance(file, dict)]
+
+    # -- the registry --------------------------------------------------------------------------------------------------
+
+    async def model(self, name: str) -> Json | None:
+        """A registered model: `{"name", "aliases": [{"alias", "version"}], "tags", ...}`."""
+        return await self.find("registered-models/get", "registered_model", name=name)
+
+    async def version(self, name: str, version: str) -> Json | None:
+        """A model version: `{"name", "version", "run_id", "source", "status", "tags", "aliases", ...}`."""
+        return await self.find("model-versions/get", "model_version", name=name, version=version)
+
+    async def holder(self, name: str, alias: str) -> Json | None:
+        """The version that an alias names; None when there is no such model, or nothing holds the alias."""
+        try:
+            return await self.find("registered-models/alias", "model_version", name=name, alias=alias)
+        except Rejected as error:
+            # Of a model that is there MLflow 3.17.2 says so with 400 INVALID_PARAMETER_VALUE.
+            if f"alias {alias} not found" in error.detail:
+                return None
+            raise
+
+    def versions(self, filter: str, *, page: int = PAGE) -> AsyncIterator[Json]:
+        """Versions by MLflow's filter: `name = 'churn'`, `run_id = '...'`, ``tags.`key` = '...'``; newest first."""
+        query: Json = {"filter": filter, "order_by": "version_number DESC"}
+        return self.walk("GET", "model-versions/search", "model_versions", query, page=page)
+
+    async def set_alias(self, name: str, alias: str, version: str) -> None:
+        """The last writer wins: MLflow compares nothing."""
+        await self.call("POST", "registered-models/alias", {"name": name, "alias": alias, "version": version})
+
+    async def delete_alias(self, name: str, alias: str) -> None:
+        """Also when nothing holds it."""
+        await self.call("DELETE", "registered-models/alias", {"name": name, "alias": alias})
+
+    async def tag_version(self, name: str, version: str, key: str, value: str) -> None:
+        """Set one tag of a model version."""
+        body = {"name": name, "version": version, "key": key, "value": value}
+        await self.call("POST", "model-versions/set-tag", body)
+
+    async def untag_version(self, name: str, version: str, key: str) -> None:
+        """Delete one tag of a model version, also when it has none of this key."""
+        body = {"name": name, "version": version, "key": key}
+        try:
+            await self.call("DELETE", "model-versions/delete-tag", body)
+        except Rejected as error:
+            if error.code != "missing":
+                raise
+
+    # -- the wire ------------------------------------------------------------------------------------------------------
+
+    async def _send(
+        self, method: str, path: str, body: Json | None, params: Mapping[str, str | int] | None, *, read: bool | None
+    ) -> Answer:
+        try:
+            return await self._http.request(
+                method, f"{self.url}{path}", json=body, headers=self._login.header(), params=params
+            )
+        except Ambiguous as error:
+            if not _reads(method, read):
+                raise
+            raise Unreachable(error.code, error.detail) from None
+
+
+def tags_of(item: Json) -> dict[str, str]:
+    """The tags of a version or a registered model; of a run, hand in its `data`. A list of pairs in MLflow's JSON."""
+    return _pairs(item.get("tags"))
+
+
+def params_of(run: Json) -> dict[str, str]:
+    """The params of a run, all text."""
+    return _pairs((run.get("data") or {}).get("params"))
+
+
+def metrics_of(run: Json) -> dict[str, float]:
+    """The newest value of each metric of a run. JSON has no NaN: MLflow writes "NaN", "Infinity" and "-Infinity"."""
+    found: dict[str, float] = {}
+    for item in (run.get("data") or {}).get("metrics") or []:
+        try:
+            found[str(item["key"])] = float(item.get("value", 0.0))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return found
+
+
+def quoted(value: str) -> str:
+    """A value inside a filter of MLflow, in quotes. Its grammar has no escape: what holds both quotes cannot be asked for.
+
+    Raises Rejected("bad_request") for that.
+    """
+    if "'" not in value:
+        return f"'{value}'"
+    if '"' not in value:
+        return f'"{value}"'
+    raise Rejected("bad_request", "MLflow cannot be asked for a value that holds both kinds of quotes")
+
+
+def failure(answer: Answer, what: str, *, write: bool, clock: Clock) -> TargetError:
+    """The error that an answer other than the expected one stands for. `what` names the call, as in "GET runs/get"."""
+    body = answer.body if isinstance(answer.body, dict) else {}
+    code = str(body.get("error_code", ""))
+    told = f"MLflow answered {answer.status} to {what}: {_said(body) or 'no reason given'}"
+    wait = answer.retry_after(clock.now())
+    if answer.status == 401:
+        return Refused("token_rejected", f"{told}: check mlflow.auth in the policy file")
+    if answer.status == 403:
+        return Refused("forbidden", f"{told}: MLflow does not let us, or does not know this host (--allowed-hosts)")
+    if answer.status == 429:
+        return Unreachable("busy", told, retry_after=wait)
+    if answer.status >= 500 or answer.status == 408:
+        return (Ambiguous if write else Unreachable)("server_error", told, retry_after=wait)
+    if write and 200 <= answer.status < 300:
+        return Ambiguous(
+            "not_mlflow", f"{what} was answered with something else than JSON; whether it acted is not known"
+        )
+    if code == "RESOURCE_DOES_NOT_EXIST":
+        return Rejected("missing", told)
+    if code == "RESOURCE_ALREADY_EXISTS":
+        return Rejected("exists", told)
+    if code and answer.status in {400, 404, 409, 413, 422}:
+        return Rejected("bad_request", told)
+    kind = answer.headers.get("content-type", "no content type").split(";")[0][:60]
+    return Refused(
+        "not_mlflow",
+        f"{what} was answered with {answer.status} ({kind}), which is not MLflow's API: check mlflow.tracking_uri in the "
+        "policy file and what stands in between",
+    )
+
+
+def _reads(method: str, read: bool | None) -> bool:
+    return method in {"GET", "HEAD"} if read is None else read
+
+
+def _pairs(items: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in items or []:
+        if isinstance(item, dict) and isinstance(item.get("key"), str):
+            found[item["key"]] = str(item.get("value", ""))
+    return found
+
+
+def _said(body: Json) -> str:
+    text = _BARE_SQL.split(str(body.get("message", "")), maxsplit=1)[0]
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SENTENCE]).split())
+    return line if len(line) <= MAX_SENTENCE else line[: MAX_SENTENCE - 1] + "…"
+
+
+def _segment(value: str) -> str:
+    quoted_value = quote(value, safe="", errors="replace")
+    return quoted_value.replace(".", "%2E") if value in {".", ".."} else quoted_value
