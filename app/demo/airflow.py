@@ -41,16 +41,26 @@ class SeenRun:
 class Airflow:
     """One installation: made in the constructor's directories, started and stopped any number of times.
 
-    environment: where `install_airflow` put it; home: AIRFLOW_HOME, kept between starts; dags_folder: where its DAGs
-    are; database_url: an empty or an Airflow database, `postgresql://`.
+    environment: where requirements/airflow.txt is installed; home: AIRFLOW_HOME, kept between starts; dags_folder: where
+    its DAGs are; database_url: an empty or an Airflow database, `postgresql://`; variables: what its tasks find in their
+    environment besides.
     """
 
-    def __init__(self, *, environment: Path, home: Path, dags_folder: Path, database_url: str) -> None:
+    def __init__(
+        self,
+        *,
+        environment: Path,
+        home: Path,
+        dags_folder: Path,
+        database_url: str,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.dags_folder = dags_folder
         self.username = USER
         self._environment = environment
         self._home = home
         self._database_url = database_url
+        self._extra = dict(variables or {})
         self._secrets = _remembered_secrets(home)
         self._ports = free_ports(3)
         self._servers: list[Server] = []
@@ -160,7 +170,7 @@ class Airflow:
     def _variables(self) -> dict[str, str]:
         """The whole configuration: nothing of the user's own Airflow gets in."""
         _, worker_log_port, trigger_log_port = self._ports
-        return clean_environment(
+        return self._extra | clean_environment(
             PATH=f"{self._environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             AIRFLOW_HOME=str(self._home),
             AIRFLOW__CORE__DAGS_FOLDER=str(self.dags_folder),

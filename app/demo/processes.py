@@ -33,7 +33,7 @@ import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
-_NOT_INHERITED: Final = ("AIRFLOW", "GATEWAY_", "PG", "PYTHON", "VIRTUAL_ENV", "COV_")
+_NOT_INHERITED: Final = ("AIRFLOW", "GATEWAY_", "MLFLOW_", "PG", "PYTHON", "RETRAIN_", "VIRTUAL_ENV", "COV_")
 
 
 class ServerError(GatewayError):

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from app.demo.airflow import SeenRun
+from app.demo.mlflow import SeenVersion
 from app.demo.storm import DROPPING, FLAPPING
 
 MODELS = (*DROPPING, FLAPPING)
@@ -32,17 +33,25 @@ class Row:
     suppressed: Mapping[str, int]  # reason to notifications that started nothing for it
     trigger: Item | None  # the newest
     runs: Sequence[SeenRun] = ()  # as Airflow tells them
+    versions: Sequence[SeenVersion] = ()  # as MLflow tells them, made for a trigger of this model
 
     @property
     def as_promised(self) -> bool:
-        """A model that stays bad is retrained once, with success; one that recovers in time never is."""
+        """A model that stays bad is retrained once, with a new version at the end; one that recovers in time never is."""
         if self.model in DROPPING:
-            return self.fired == 1 and [run.state for run in self.runs] == ["success"]
-        return self.fired == 0 and not self.runs
+            ends = [run.state for run in self.runs], [version.run_status for version in self.versions]
+            return self.fired == 1 and ends == (["success"], ["FINISHED"])
+        return self.fired == 0 and not self.runs and not self.versions
 
 
-def row(model: str, alerts: Sequence[Item], triggers: Sequence[Item], runs: Sequence[SeenRun] = ()) -> Row:
-    """One model's part of `GET /api/v1/alerts`, `GET /api/v1/triggers` and Airflow's runs, each newest first."""
+def row(
+    model: str,
+    alerts: Sequence[Item],
+    triggers: Sequence[Item],
+    runs: Sequence[SeenRun] = (),
+    versions: Sequence[SeenVersion] = (),
+) -> Row:
+    """One model's part of `GET /api/v1/alerts`, `GET /api/v1/triggers` (newest first), Airflow's runs, MLflow's versions."""
     mine = [alert for alert in alerts if alert["group"]["model"] == model]
     ours = [trigger for trigger in triggers if trigger["group"]["model"] == model]
     suppressed: Counter[str] = Counter()
@@ -61,6 +70,7 @@ def row(model: str, alerts: Sequence[Item], triggers: Sequence[Item], runs: Sequ
         suppressed=suppressed,
         trigger=ours[0] if ours else None,
         runs=[run for run in runs if run.conf.get("gateway", {}).get("group", {}).get("model") == model],
+        versions=[version for version in versions if version.trigger_id in {trigger["id"] for trigger in ours}],
     )
 
 
@@ -82,6 +92,7 @@ def table(rows: Sequence[Row]) -> Table:
         ),
         ("DAG runs in Airflow", lambda each: str(len(each.runs))),
         ("their end", lambda each: ", ".join(run.state for run in each.runs) or "-"),
+        ("registered in MLflow", lambda each: ", ".join(f"version {seen.version}" for seen in each.versions) or "-"),
         ("", lambda each: "[green]as promised[/green]" if each.as_promised else "[red]NOT AS PROMISED[/red]"),
     ]
     for label, value in lines:

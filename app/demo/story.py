@@ -1,7 +1,7 @@
 """`trigger-gateway demo`: one bad night on real servers, told while it happens, and checked at the end.
 
-Everything runs on this machine: the embedded PostgreSQL and Valkey, a real Airflow 3 with its metadata in the same
-PostgreSQL, and the gateway as a process of its own. The alerts are bodies recorded from a real Alertmanager.
+Everything runs on this machine: the embedded PostgreSQL and Valkey, a real Airflow 3 and a real MLflow with their metadata
+in the same PostgreSQL, and the gateway as a process of its own. The alerts are bodies recorded from a real Alertmanager.
 """
 
 import asyncio
@@ -21,8 +21,9 @@ from rich.markup import escape
 
 from app.clock import SystemClock, monotonic
 from app.demo.airflow import Airflow, SeenRun
-from app.demo.environment import DISK_MB, DOWNLOAD_MB, install_airflow, is_installed, repository
+from app.demo.environment import AIRFLOW, MLFLOW, repository
 from app.demo.gateway import Gateway
+from app.demo.mlflow import Mlflow, SeenVersion
 from app.demo.processes import ServerError, wait_until
 from app.demo.report import MODELS, OVER, Row, Screen, row, table
 from app.demo.storm import DROPPING, FLAPPING, Post, first_wave, second_wave
@@ -33,7 +34,7 @@ from app.http import Http, open_http
 FOLDER: Final = Path(".demo")
 DAG: Final = "retrain_model"
 TERMINATED: Final = 128 + signal.SIGTERM  # exit code, as shells have it
-RUNS_TIMEOUT: Final = 180.0  # seconds from the end of the storm to the end of the DAG runs; 12 s measured
+RUNS_TIMEOUT: Final = 300.0  # seconds from the end of the storm to the end of the DAG runs; 25 s measured
 BAD_SINCE: Final = timedelta(minutes=1)
 LOOK_EVERY: Final = 0.4  # seconds between two looks at what the gateway says
 
@@ -69,15 +70,16 @@ async def _demo(keep: bool) -> int:
 async def _tell(console: Console, stack: contextlib.AsyncExitStack, root: Path, folder: Path, keep: bool) -> int:
     began = monotonic()
     _announce(console, root)
-    airflow, gateway = await _start(console, stack, root, folder)
+    airflow, mlflow, gateway = await _start(console, stack, root, folder)
     console.print(f"All up after {monotonic() - began:.0f} s. Now a bad night.\n")
     async with open_http() as http:
-        story = _Story(console, gateway, airflow, http)
+        story = _Story(console, gateway, airflow, mlflow, http)
         good = await story.tell()
     console.print(f"\nTold in {monotonic() - began:.0f} s.")
     if keep:
         console.print(f"\nEverything is still up, until Ctrl-C:\n  gateway  {gateway.url}/docs")
         console.print(f"  airflow  {airflow.url}  (user admin, password {airflow.admin_password})")
+        console.print(f"  mlflow   {mlflow.url}")
         console.print(f"  try      GATEWAY_URL={gateway.url} {_program()} history")
         await asyncio.Event().wait()
     return 0 if good else 1
@@ -85,32 +87,43 @@ async def _tell(console: Console, stack: contextlib.AsyncExitStack, root: Path, 
 
 def _announce(console: Console, root: Path) -> None:
     console.print("[bold]Trigger Gateway demo[/bold]: two models get worse; each is retrained once, and we see why.")
-    console.print("It starts PostgreSQL, Valkey, Airflow 3 and the gateway on this machine, on loopback.")
-    if is_installed(root / ".venv-airflow", root / "requirements" / "airflow.txt"):
-        console.print("Airflow is installed already: nothing to download. It takes about a minute.\n")
-        return
-    console.print(f"The first time it downloads Airflow: about {DOWNLOAD_MB} MB, and {DISK_MB} MB in .venv-airflow.")
-    console.print("That takes about a minute and a half in all, and a minute from then on.\n")
+    console.print("It starts PostgreSQL, Valkey, Airflow 3, MLflow and the gateway on this machine, on loopback.")
+    missing = [each for each in (AIRFLOW, MLFLOW) if not each.is_installed(root)]
+    for each in missing:
+        console.print(
+            f"The first time it downloads {each.title}: about {each.download_mb} MB, and {each.disk_mb} MB in "
+            f"{each.folder(root).name}."
+        )
+    if missing:
+        console.print("That takes about three minutes in all, and a minute and a half from then on.\n")
+    else:
+        console.print("Airflow and MLflow are installed already: nothing to download. It takes a minute and a half.\n")
 
 
 async def _start(
     console: Console, stack: contextlib.AsyncExitStack, root: Path, folder: Path
-) -> tuple[Airflow, Gateway]:
+) -> tuple[Airflow, Mlflow, Gateway]:
     """Start everything; what was started is stopped by `stack`, last first."""
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
 
-    environment = await install_airflow(root / ".venv-airflow", root / "requirements" / "airflow.txt", say)
+    environments = [await each.install(root, say) for each in (AIRFLOW, MLFLOW)]
     say("PostgreSQL: starting, with an empty history")
     postgres = await asyncio.to_thread(_fresh_postgres, folder / "state")
     stack.push_async_callback(asyncio.to_thread, postgres.stop)
-    database = await asyncio.to_thread(postgres.create_database, "airflow")
+    databases = [await asyncio.to_thread(postgres.create_database, name) for name in ("airflow", "mlflow")]
+    mlflow = Mlflow(environment=environments[1], home=folder / "mlflow", database_url=databases[1])
+    stack.push_async_callback(mlflow.stop)
+    say("MLflow: starting, which goes on while Airflow starts")
+    mlflow.launch()
+    await mlflow.build_spool(root / "mlflow-spool")
     airflow = Airflow(
-        environment=environment,
+        environment=environments[0],
         home=folder / "airflow",
         dags_folder=root / "examples" / "dags",
-        database_url=database,
+        database_url=databases[0],
+        variables=mlflow.training,
     )
     stack.push_async_callback(airflow.stop)
     await airflow.start(say)
@@ -118,7 +131,8 @@ async def _start(
     stack.push_async_callback(gateway.stop)
     await gateway.start(say)
     await airflow.wait_for_dag(DAG, 60, say)
-    return airflow, gateway
+    await mlflow.wait_ready(say)
+    return airflow, mlflow, gateway
 
 
 def _program() -> str:
@@ -151,10 +165,11 @@ def _alone(folder: Path) -> Iterator[None]:
 class _Story:
     """The night itself: everything is up, and only the gateway's HTTP API and Airflow's are asked."""
 
-    def __init__(self, console: Console, gateway: Gateway, airflow: Airflow, http: Http) -> None:
+    def __init__(self, console: Console, gateway: Gateway, airflow: Airflow, mlflow: Mlflow, http: Http) -> None:
         self._console = console
         self._gateway = gateway
         self._airflow = airflow
+        self._mlflow = mlflow
         self._http = http
         self._screen = Screen(console)
         self._sent = 0  # notifications that were answered with 202
@@ -195,7 +210,7 @@ class _Story:
                 telling.cancel()
 
     async def _end(self) -> bool:
-        rows = await self._rows(await self._airflow.runs(DAG))
+        rows = await self._rows(await self._airflow.runs(DAG), await self._mlflow.versions())
         self._console.print()
         self._console.print(table(rows))
         counted = sum(each.received for each in rows)
@@ -222,10 +237,10 @@ class _Story:
         self._sent += 1
         self._alerts += post.alerts
 
-    async def _rows(self, runs: Sequence[SeenRun] = ()) -> list[Row]:
+    async def _rows(self, runs: Sequence[SeenRun] = (), versions: Sequence[SeenVersion] = ()) -> list[Row]:
         alerts = await self._gateway.items(self._http, "alerts")
         triggers = await self._gateway.items(self._http, "triggers")
-        return [row(model, alerts, triggers, runs) for model in MODELS]
+        return [row(model, alerts, triggers, runs, versions) for model in MODELS]
 
     def _all_over(self, rows: list[Row]) -> bool:
         return all(each.trigger is not None and each.trigger["state"] in OVER for each in rows)

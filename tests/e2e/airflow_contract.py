@@ -1,7 +1,7 @@
 """What the gateway relies on in Airflow, as a table of checks that run against the real one and against the fake.
 
 A check gets a Site: a client that is let in, the means to make others, and `until_ended`, which waits (the real Airflow)
-or lets the clock run (the fake). The DAG folder holds `retrain_model` (succeeds in seconds), `always_fails`,
+or lets the clock run (the fake). The DAG folder holds `quick_dag` (succeeds in seconds), `always_fails`,
 `paused_dag` and the file broken_dag.py, which does not import. Airflow's own database has to be PostgreSQL: on SQLite the
 triggers at once can end its scheduler (measured with 3.3.2).
 """
@@ -52,8 +52,8 @@ async def it_is_healthy(site: Site) -> None:
 
 
 async def a_dag_is_shown(site: Site) -> None:
-    dag = await site.client().dag("retrain_model")
-    assert (dag.dag_id, dag.is_paused, dag.file) == ("retrain_model", False, "retrain_model.py")
+    dag = await site.client().dag("quick_dag")
+    assert (dag.dag_id, dag.is_paused, dag.file) == ("quick_dag", False, "quick_dag.py")
 
 
 async def a_paused_dag_says_so(site: Site) -> None:
@@ -86,11 +86,11 @@ async def import_errors_are_listed(site: Site) -> None:
 async def a_trigger_becomes_a_run_that_is_ours_and_succeeds(site: Site) -> None:
     client = site.client()
     run_id, conf = new_run()
-    run = await client.trigger("retrain_model", run_id, conf, "a note")
-    assert (run.dag_id, run.dag_run_id, run.conf) == ("retrain_model", run_id, conf)
+    run = await client.trigger("quick_dag", run_id, conf, "a note")
+    assert (run.dag_id, run.dag_run_id, run.conf) == ("quick_dag", run_id, conf)
     assert run.state == "queued"
     assert run.queued_at is not None
-    ended = await site.until_ended(client, "retrain_model", run_id)
+    ended = await site.until_ended(client, "quick_dag", run_id)
     assert ended.state == "success"
     assert run_is_ours(ended, run_id.rpartition("__")[2])
     assert not run_is_ours(ended, "another")
@@ -109,11 +109,11 @@ async def a_run_that_fails_is_seen_failed(site: Site) -> None:
 async def the_same_id_again_is_a_conflict_and_one_run(site: Site) -> None:
     client = site.client()
     run_id, conf = new_run()
-    await client.trigger("retrain_model", run_id, conf, None)
+    await client.trigger("quick_dag", run_id, conf, None)
     with pytest.raises(Ambiguous) as raised:
-        await client.trigger("retrain_model", run_id, {"gateway": {"trigger_id": "another"}}, None)
+        await client.trigger("quick_dag", run_id, {"gateway": {"trigger_id": "another"}}, None)
     assert raised.value.code == "conflict"
-    run = await client.run("retrain_model", run_id)
+    run = await client.run("quick_dag", run_id)
     assert run is not None
     assert run.conf == conf, "the run is still the first one's"
 
@@ -121,16 +121,16 @@ async def the_same_id_again_is_a_conflict_and_one_run(site: Site) -> None:
 async def of_triggers_at_once_with_one_id_at_most_one_is_told_yes(site: Site) -> None:
     client = site.client()
     run_id, conf = new_run()
-    posts = [client.trigger("retrain_model", run_id, conf, None) for _ in range(3)]
+    posts = [client.trigger("quick_dag", run_id, conf, None) for _ in range(3)]
     results = await asyncio.gather(*posts, return_exceptions=True)
     told_yes = [result for result in results if isinstance(result, DagRun)]
     assert len(told_yes) <= 1
     assert all(isinstance(result, DagRun | Ambiguous) for result in results)
-    assert await client.run("retrain_model", run_id) is not None
+    assert await client.run("quick_dag", run_id) is not None
 
 
 async def an_unknown_run_is_none(site: Site) -> None:
-    assert await site.client().run("retrain_model", "gateway__contract__nobody") is None
+    assert await site.client().run("quick_dag", "gateway__contract__nobody") is None
 
 
 async def a_run_of_a_paused_dag_waits_and_can_be_failed(site: Site) -> None:
@@ -147,25 +147,25 @@ async def a_run_of_a_paused_dag_waits_and_can_be_failed(site: Site) -> None:
 
 async def an_unknown_run_cannot_be_failed(site: Site) -> None:
     with pytest.raises(Refused) as raised:
-        await site.client().fail_run("retrain_model", "gateway__contract__nobody")
+        await site.client().fail_run("quick_dag", "gateway__contract__nobody")
     assert raised.value.code == "run_missing"
 
 
 async def an_id_that_airflow_reserves_or_forbids_is_rejected_for_good(site: Site) -> None:
     for run_id in ("scheduled__2026-01-01T00:00:00+00:00", "a b", "é"):
         with pytest.raises(Rejected):
-            await site.client().trigger("retrain_model", run_id, {}, None)
+            await site.client().trigger("quick_dag", run_id, {}, None)
 
 
 async def a_wrong_password_is_named(site: Site) -> None:
     with pytest.raises(Refused, match=site.username) as raised:
-        await site.client(PasswordAuth(site.username, "wrong")).dag("retrain_model")
+        await site.client(PasswordAuth(site.username, "wrong")).dag("quick_dag")
     assert raised.value.code == "token_rejected"
 
 
 async def a_token_of_somebody_else_is_named(site: Site) -> None:
     with pytest.raises(Refused, match="Invalid JWT token") as raised:
-        await site.client(TokenAuth("abc")).dag("retrain_model")
+        await site.client(TokenAuth("abc")).dag("quick_dag")
     assert raised.value.code == "token_rejected"
 
 
@@ -173,11 +173,11 @@ async def another_address_is_not_taken_for_airflow(site: Site) -> None:
     below = site.client(TokenAuth("abc"), below=NOT_AIRFLOW_BELOW)
     run_id, conf = new_run()
     for call in (
-        below.dag("retrain_model"),
-        below.run("retrain_model", run_id),
-        below.trigger("retrain_model", run_id, conf, None),
+        below.dag("quick_dag"),
+        below.run("quick_dag", run_id),
+        below.trigger("quick_dag", run_id, conf, None),
         below.health(),
-        site.client(below=NOT_AIRFLOW_BELOW).dag("retrain_model"),
+        site.client(below=NOT_AIRFLOW_BELOW).dag("quick_dag"),
     ):
         with pytest.raises(Refused) as raised:
             await call

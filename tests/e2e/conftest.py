@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from app.demo.airflow import Airflow
-from app.demo.environment import install_airflow, repository
+from app.demo.environment import AIRFLOW, MLFLOW, repository
+from app.demo.mlflow import Mlflow
 from app.demo.processes import ServerError, free_ports
-from app.embedded import start_postgres
+from app.embedded import Postgres, start_postgres
 from tests.e2e.gateway import Gateway
 from tests.e2e.installed import Installed, install
 from tests.e2e.processes import Alertmanager, Model, Prometheus, lacking
 
-DAGS = ("retrain_model", "always_fails", "paused_dag", "slow_dag", "unpaused_later")
+GIT_COMMIT = "0123456789abcdef0123456789abcdef01234567"
+DAGS = ("retrain_model", "quick_dag", "always_fails", "paused_dag", "slow_dag", "unpaused_later")
 
 # The debounce is the shipped policy's 10m, a hundred times faster, as everything here (see processes.FASTER).
 POLICY = """\
@@ -30,10 +32,10 @@ routes:
     group_by: [model]
     debounce: 6s
     cooldown: 24h
-    dag: {id: retrain_model}
+    dag: {id: quick_dag}
   - name: plain
     match: ['alertname="plain"']
-    dag: {id: retrain_model}
+    dag: {id: quick_dag}
   - name: slow
     match: ['alertname="slow"']
     dag: {id: slow_dag, conf: {seconds: 8}}
@@ -42,31 +44,70 @@ routes:
     dag: {id: unpaused_later}
   - name: crash
     match: ['alertname="crash"']
-    dag: {id: retrain_model}
+    dag: {id: quick_dag}
 """
 
 
 @pytest.fixture(scope="session")
-def real_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    """Airflow 3 with the example DAG and those of tests/e2e/dags: `.url .username .password .dags_folder`."""
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """What Airflow and MLflow keep their metadata in."""
+    server = start_postgres(tmp_path_factory.mktemp("metadata"), durable=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mlflow_site(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Mlflow:
+    """An MLflow that nobody has started yet: most tests need none, and the pipelines of the others find it by its URL."""
+    try:
+        environment = asyncio.run(MLFLOW.install(repository(), print))
+        home = tmp_path_factory.mktemp("mlflow")
+        site = Mlflow(environment=environment, home=home, database_url=postgres.create_database("mlflow"))
+        asyncio.run(site.build_spool(repository() / "mlflow-spool"))
+    except ServerError as error:
+        lacking(f"MLflow cannot be installed: {error}")
+    return site
+
+
+@pytest.fixture(scope="session")
+def real_mlflow(mlflow_site: Mlflow) -> Iterator[Mlflow]:
+    """That MLflow, started."""
+    mlflow_site.launch()
+    try:
+        asyncio.run(mlflow_site.wait_ready(print))
+        yield mlflow_site
+    finally:
+        asyncio.run(mlflow_site.stop())
+
+
+@pytest.fixture(scope="session")
+def real_airflow(
+    postgres: Postgres, mlflow_site: Mlflow, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Airflow]:
+    """Airflow 3 with the example DAG and those of tests/e2e/dags: `.url .username .password .dags_folder`.
+
+    The example DAG trains for real and needs `real_mlflow` or a minute to give up on it; `quick_dag` does for the rest.
+    """
     root, base = repository(), tmp_path_factory.mktemp("airflow")
     dags = base / "dags"
     shutil.copytree(Path(__file__).with_name("dags"), dags)
     shutil.copytree(root / "examples" / "dags", dags, dirs_exist_ok=True)
     try:
-        requirements = root / "requirements" / "airflow.txt"
-        environment = asyncio.run(install_airflow(root / ".venv-airflow", requirements, print))
+        environment = asyncio.run(AIRFLOW.install(root, print))
     except ServerError as error:
         lacking(f"Airflow cannot be installed: {error}")
-    postgres = start_postgres(base, durable=False)
-    url = postgres.create_database("airflow")
-    airflow = Airflow(environment=environment, home=base / "home", dags_folder=dags, database_url=url)
+    airflow = Airflow(
+        environment=environment,
+        home=base / "home",
+        dags_folder=dags,
+        database_url=postgres.create_database("airflow"),
+        variables=mlflow_site.training | {"RETRAIN_GIT_COMMIT": GIT_COMMIT},  # The copied folder is no checkout.
+    )
     try:
         asyncio.run(_ready(airflow))
         yield airflow
     finally:
         asyncio.run(airflow.stop())
-        postgres.stop()
 
 
 async def _ready(airflow: Airflow) -> None:

@@ -52,11 +52,12 @@ def left_in(folder: Path) -> list[str]:
 
 def test_the_demo_retrains_each_model_once_and_says_why_not_twice(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
-        code = process.wait(timeout=240)
+        code = process.wait(timeout=420)
     said = (tmp_path / "out").read_text()
     assert code == 0, said
     assert "Exactly one DAG run per model, and every no has a name." in said
     assert said.count("as promised") == 3
+    assert said.count("version 1") == 2
     assert "trigger-gateway explain" in said
     assert "suppress" in said
     assert "cools down until" in said

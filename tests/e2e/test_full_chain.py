@@ -35,7 +35,7 @@ def test_a_drop_is_retrained_once_and_a_second_drop_in_the_cooldown_is_not(
     trigger = gateway.settled("accuracy", model="churn")
     assert (trigger["state"], trigger["dag_run_state"]) == ("succeeded", "success")
     assert [behind["labels"]["model"] for behind in trigger["alerts"]] == ["churn"]
-    (run,) = runs(real_airflow, "retrain_model", "accuracy", model="churn")
+    (run,) = runs(real_airflow, "quick_dag", "accuracy", model="churn")
     assert (run.dag_run_id, run.state) == (trigger["dag_run_id"], "success")
     assert run.conf["gateway"]["trigger_id"] == trigger["id"]
 
@@ -48,7 +48,7 @@ def test_a_drop_is_retrained_once_and_a_second_drop_in_the_cooldown_is_not(
     assert (told["now"]["action"], told["now"]["reason"]) == ("suppress", "cooldown")
     assert "cools down until" in told["summary"]
     assert len(gateway.triggers("accuracy", model="churn")) == 1
-    assert len(runs(real_airflow, "retrain_model", "accuracy", model="churn")) == 1
+    assert len(runs(real_airflow, "quick_dag", "accuracy", model="churn")) == 1
     model.set("churn", GOOD)
 
 
@@ -69,7 +69,7 @@ def test_a_flap_through_alertmanager_starts_nothing(
     (episode,) = gateway.alerts(model="flappy")
     assert episode["status"] == "resolved"
     assert ("cancel", "resolved_while_held") in [(d["action"], d["reason"]) for d in episode["decisions"]]
-    assert runs(real_airflow, "retrain_model", "accuracy", model="flappy") == []
+    assert runs(real_airflow, "quick_dag", "accuracy", model="flappy") == []
 
 
 def test_a_native_alert_of_three_fields_and_a_route_of_three_lines_start_one_run(
@@ -79,7 +79,7 @@ def test_a_native_alert_of_three_fields_and_a_route_of_three_lines_start_one_run
     assert (decision["route"], decision["action"], decision["reason"]) == ("plain", "fire", "new_alert")
     trigger = gateway.settled("plain")
     assert (trigger["id"], trigger["state"]) == (decision["trigger_id"], "succeeded")
-    (run,) = runs(real_airflow, "retrain_model", "plain")
+    (run,) = runs(real_airflow, "quick_dag", "plain")
     assert (run.dag_run_id, run.state) == (trigger["dag_run_id"], "success")
 
 
@@ -99,9 +99,7 @@ def test_nothing_is_posted_to_a_paused_dag_and_one_run_follows_when_it_is_unpaus
 @pytest.mark.parametrize(
     ("route", "dag_id", "states"),
     [
-        pytest.param(
-            "crash", "retrain_model", {"pending", "submitted", "running"}, id="when-the-alert-is-acknowledged"
-        ),
+        pytest.param("crash", "quick_dag", {"pending", "submitted", "running"}, id="when-the-alert-is-acknowledged"),
         pytest.param("slow", "slow_dag", {"running"}, id="while-the-dag-runs"),
     ],
 )

@@ -1,18 +1,19 @@
-"""Airflow's environment is installed once. Requirements without a package stand for Airflow's: nothing is fetched."""
+"""An environment is installed once. Requirements without a package stand for Airflow's: nothing is fetched."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 
-from app.demo.environment import install_airflow, is_installed, repository
+from app.demo.environment import AIRFLOW, MLFLOW, Environment, is_installed, repository
+from app.demo.environment import install as install_environment
 from app.demo.processes import Say, ServerError
 
 NOTHING = "# no package\n"
 
 
 def install(folder: Path, requirements: Path, say: Say = print) -> Path:
-    return asyncio.run(install_airflow(folder, requirements, say))
+    return asyncio.run(install_environment("Airflow", folder, requirements, say))
 
 
 @pytest.fixture
@@ -66,11 +67,12 @@ def test_a_failed_installation_is_told_and_not_taken_for_one(folder: Path, requi
 
 async def test_two_that_come_at_once_install_once(folder: Path, requirements: Path) -> None:
     told: list[str] = []
-    both = await asyncio.gather(*(install_airflow(folder, requirements, told.append) for _ in range(2)))
+    both = await asyncio.gather(*(install_environment("Airflow", folder, requirements, told.append) for _ in range(2)))
     assert both[0] == both[1]
     assert len([line for line in told if line.startswith("Installing")]) == 1
 
 
-def test_the_checkout_has_what_the_demo_needs() -> None:
-    assert (repository() / "requirements" / "airflow.txt").is_file()
+@pytest.mark.parametrize("which", [AIRFLOW, MLFLOW], ids=lambda which: which.name)
+def test_the_checkout_has_what_the_demo_needs(which: Environment) -> None:
+    assert which.requirements(repository()).is_file()
     assert (repository() / "examples" / "dags" / "retrain_model.py").is_file()

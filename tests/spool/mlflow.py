@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.demo.environment import install_airflow
+from app.demo.environment import MLFLOW
 from app.embedded.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,8 +36,7 @@ class Environment:
 
 def install_mlflow() -> Path:
     """The Python of MLflow's own environment, from requirements/mlflow.txt, made once and kept."""
-    folder = asyncio.run(install_airflow(ROOT / ".venv-mlflow", ROOT / "requirements" / "mlflow.txt", print))
-    return folder / "bin" / "python"
+    return asyncio.run(MLFLOW.install(ROOT, print)) / "bin" / "python"
 
 
 def install(plugin: Path) -> Environment:

@@ -20,7 +20,7 @@ async def test_the_fake_keeps_the_contract(check: Check) -> None:
         auto_finish=timedelta(seconds=2),
         outcome=lambda run: "failed" if run.dag_id == "always_fails" else "success",
     )
-    for dag_id in ("retrain_model", "always_fails"):
+    for dag_id in ("quick_dag", "always_fails"):
         fake.add_dag(dag_id)
     fake.add_dag("paused_dag", paused=True)
     fake.add_broken_file("broken_dag.py")

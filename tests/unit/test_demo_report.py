@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from app.demo.airflow import SeenRun
+from app.demo.mlflow import SeenVersion
 from app.demo.report import MODELS, Row, Screen, row, state_of, table
 from app.demo.storm import DROPPING, FLAPPING
 
@@ -17,11 +18,22 @@ def alert(model: str, count: int, *decisions: tuple[str, str, int]) -> dict[str,
 
 
 def trigger(model: str, state: str, fired_at: str | None = None) -> dict[str, Any]:
-    return {"group": {"model": model}, "state": state, "fired_at": fired_at, "detail": f"it is {state}"}
+    return {
+        "id": f"{model} {state}",
+        "group": {"model": model},
+        "state": state,
+        "fired_at": fired_at,
+        "detail": f"it is {state}",
+    }
 
 
 def run(model: str, state: str) -> SeenRun:
     return SeenRun(f"gateway__accuracy__{model}", state, {"gateway": {"group": {"model": model}}})
+
+
+def version(model: str, trigger_id: str | None, run_status: str = "FINISHED") -> SeenVersion:
+    tags = {"gateway.trigger_id": trigger_id} if trigger_id else {}
+    return SeenVersion(model, "1", "0a1b", run_status, tags, {"f1": 0.94})
 
 
 ALERTS = [
@@ -31,14 +43,16 @@ ALERTS = [
 ]
 TRIGGERS = [trigger(FLAPPING, "cancelled"), trigger("churn", "succeeded", "2026-11-24T03:00:06Z")]
 RUNS = [run("churn", "success"), SeenRun("by_hand", "failed", {})]
+VERSIONS = [version("churn", "churn succeeded"), version("churn", None), version("fraud", "somebody else's")]
 
 
 def test_a_row_adds_up_what_the_lists_say_of_one_model() -> None:
-    churn = row("churn", ALERTS, TRIGGERS, RUNS)
+    churn = row("churn", ALERTS, TRIGGERS, RUNS, VERSIONS)
     assert (churn.received, churn.folded) == (178, 176)
     assert (churn.held, churn.called_off, churn.fired) == (1, 0, 1)
     assert churn.suppressed == {"cooldown": 40, "duplicate": 95}
     assert [seen.dag_run_id for seen in churn.runs] == ["gateway__accuracy__churn"]
+    assert list(churn.versions) == VERSIONS[:1]
     assert churn.trigger is TRIGGERS[1]
 
 
@@ -48,7 +62,7 @@ def test_a_trigger_that_was_called_off_did_not_fire() -> None:
 
 
 def test_of_a_model_that_nobody_spoke_of_there_is_nothing() -> None:
-    assert row("fraud", ALERTS, TRIGGERS, RUNS) == Row("fraud", 0, 0, 0, 0, 0, {}, None, [])
+    assert row("fraud", ALERTS, TRIGGERS, RUNS) == Row("fraud", 0, 0, 0, 0, 0, {}, None, [], [])
 
 
 @pytest.mark.parametrize(
@@ -67,8 +81,26 @@ def test_of_a_model_that_nobody_spoke_of_there_is_nothing() -> None:
     ],
 )
 def test_the_promise(model: str, fired: int, ends: list[str], promised: bool) -> None:
-    night = Row(model, 10, 9, 1, 0, fired, {}, None, [run(model, end) for end in ends])
+    versions = [version(model, "it") for end in ends if end == "success"]
+    night = Row(model, 10, 9, 1, 0, fired, {}, None, [run(model, end) for end in ends], versions)
     assert night.as_promised is promised
+
+
+@pytest.mark.parametrize(
+    ("model", "ends", "promised"),
+    [
+        pytest.param(DROPPING[0], ["FINISHED"], True, id="registered"),
+        pytest.param(DROPPING[0], [], False, id="nothing-registered"),
+        pytest.param(DROPPING[0], ["RUNNING"], False, id="its-run-never-ended"),
+        pytest.param(DROPPING[0], ["FINISHED", "FINISHED"], False, id="registered-twice"),
+        pytest.param(FLAPPING, ["FINISHED"], False, id="a-flap-that-registered"),
+    ],
+)
+def test_the_promise_holds_for_what_mlflow_has(model: str, ends: list[str], promised: bool) -> None:
+    dropping = model in DROPPING
+    runs = [run(model, "success")] if dropping else []
+    versions = [version(model, "it", end) for end in ends]
+    assert Row(model, 10, 9, 1, 0, int(dropping), {}, None, runs, versions).as_promised is promised
 
 
 def printed(width: int, *, terminal: bool = False) -> tuple[Console, io.StringIO]:
@@ -78,7 +110,7 @@ def printed(width: int, *, terminal: bool = False) -> tuple[Console, io.StringIO
 
 def test_the_table_fits_a_terminal_of_80_columns_and_names_every_reason() -> None:
     console, output = printed(80)
-    console.print(table([row(model, ALERTS, TRIGGERS, RUNS) for model in MODELS]))
+    console.print(table([row(model, ALERTS, TRIGGERS, RUNS, VERSIONS) for model in MODELS]))
     text = output.getvalue()
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "…" not in text
@@ -89,6 +121,7 @@ def test_the_table_fits_a_terminal_of_80_columns_and_names_every_reason() -> Non
         "started nothing: cooldown",
         "started nothing: duplicate",
         "success",
+        "version 1",
     ):
         assert words in text
     assert text.count("NOT AS PROMISED") == 1
