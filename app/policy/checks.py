@@ -34,6 +34,12 @@ def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterat
     yield from _missing_names(document, routes)
     names = [(path, entry.get("name", derived_name(entry)), "name" in entry) for path, entry in routes]
     yield from _repeated_names(document, "route", names)
+    intervals = list(_mappings(document, "time_intervals"))
+    yield from _repeated_names(
+        document, "time interval", [(path, entry.get("name"), "name" in entry) for path, entry in intervals]
+    )
+    for path in [("defaults",), *(path for path, _ in routes)]:
+        yield from _muted_by(document, (*path, "mute"), [entry.get("name") for _, entry in intervals])
     for path, entry in routes:
         dag = entry.get("dag")
         if isinstance(dag, dict):
@@ -97,6 +103,19 @@ def _reference(document: Document, path: Path, dag: dict[str, JsonValue], airflo
     close = difflib.get_close_matches(named, airflow, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there is {', '.join(map(repr, airflow))}"
     yield document.problem((*path, "airflow"), f"no Airflow is called {named!r}; {hint}")
+
+
+def _muted_by(document: Document, path: Path, known: list[JsonValue]) -> Iterator[Problem]:
+    if any(isinstance(name, Unexpanded) for name in known):
+        return
+    names = [name for name in known if isinstance(name, str)]
+    mute = _at(document, path)
+    for index, name in enumerate(mute if isinstance(mute, list) else []):
+        if not isinstance(name, str) or isinstance(name, Unexpanded) or not name or name in names:
+            continue
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there is {', '.join(map(repr, names)) or 'none'}"
+        yield document.problem((*path, index), f"no time interval is called {name!r}; {hint}")
 
 
 def _conf(document: Document, path: Path, conf: JsonValue) -> Iterator[Problem]:

@@ -143,9 +143,16 @@ def _without_unknown(value: dict[str, JsonValue], path: Path) -> dict[str, JsonV
     for key, inner in value.items():
         below = (*path, key)
         if is_known_key(below) and not is_later_value(below, inner):
-            deeper = isinstance(inner, dict) and has_known_keys(below)
-            kept[key] = _without_unknown(inner, below) if deeper and isinstance(inner, dict) else inner
+            kept[key] = _with_known(inner, below)
     return kept
+
+
+def _with_known(value: JsonValue, path: Path) -> JsonValue:
+    if isinstance(value, dict) and has_known_keys(path):
+        return _without_unknown(value, path)
+    if isinstance(value, list) and has_known_keys(path):
+        return [_with_known(item, (*path, index)) for index, item in enumerate(value)]
+    return value
 
 
 def _validate(

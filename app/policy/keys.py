@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import BaseModel, JsonValue
 
 from app.policy.document import Document
+from app.policy.intervals import Interval, TimeInterval, TimeRange
 from app.policy.mlflow import Mlflow
 from app.policy.problems import Path, Problem
 from app.policy.schema import Airflow, Dag, Defaults, Limit, Route
@@ -14,9 +15,9 @@ from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
 
 # Keys and values of the contract that this version refuses. Whoever builds one deletes its name from here.
 LATER_KEYS: Final[Mapping[Path, frozenset[str]]] = {
-    (): frozenset({"time_intervals", "schedules", "deadman", "receivers", "promotions", "notify"}),
-    ("routes",): frozenset({"mute", "confirm", "notify"}),
-    ("defaults",): frozenset({"mute", "confirm", "notify"}),
+    (): frozenset({"schedules", "deadman", "receivers", "promotions", "notify"}),
+    ("routes",): frozenset({"confirm", "notify"}),
+    ("defaults",): frozenset({"confirm", "notify"}),
 }
 LATER_VALUES: Final[Mapping[Path, frozenset[str]]] = {
     ("airflow", "api"): frozenset({"v1"}),
@@ -33,7 +34,7 @@ _AUTH: Final = _fields(PasswordAuth, TokenAuth, TokenFileAuth)
 
 # Paths without their list indexes. What stands below dag.conf is the operator's own.
 _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
-    (): ("version", "airflow", "routes", "defaults", "mlflow"),
+    (): ("version", "airflow", "routes", "defaults", "mlflow", "time_intervals"),
     ("airflow",): _fields(Airflow),
     ("airflow", "auth"): _AUTH,
     ("defaults",): _fields(Defaults),
@@ -43,6 +44,9 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("defaults", "limit"): _fields(Limit),
     ("mlflow",): _fields(Mlflow),
     ("mlflow", "auth"): _AUTH,
+    ("time_intervals",): _fields(TimeInterval),
+    ("time_intervals", "time_intervals"): _fields(Interval),
+    ("time_intervals", "time_intervals", "times"): _fields(TimeRange),
 }
 
 

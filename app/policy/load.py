@@ -11,7 +11,8 @@ from pydantic import JsonValue
 
 from app.policy.checks import airflow_for, cross_problems, warnings
 from app.policy.document import MAX_BYTES, Document, read_document
-from app.policy.entries import read_airflow, read_defaults, read_routes, read_section
+from app.policy.entries import read_airflow, read_defaults, read_list, read_routes, read_section
+from app.policy.intervals import TimeInterval
 from app.policy.keys import key_problems
 from app.policy.mlflow import Mlflow
 from app.policy.problems import PolicyError, Problem, in_file_order
@@ -56,6 +57,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
     airflow = read_airflow(document, problems)
     routes = read_routes(document, defaults, problems)
     mlflow = read_section(Mlflow, "mlflow", document, problems)
+    time_intervals = read_list(TimeInterval, "time_intervals", document, problems)
     problems += cross_problems(document, defaults)
     if problems:
         raise PolicyError(problems)
@@ -65,6 +67,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         airflow=airflow,
         routes=routes,
         mlflow=mlflow,
+        time_intervals=time_intervals,
         hash="",
         warnings=in_file_order(warnings(document, routes)),
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, InstanceOf, JsonValue, PlainSerializer
 
+from app.policy.intervals import Interval, TimeInterval
 from app.policy.matchers import Matcher
 from app.policy.mlflow import Mlflow
 from app.policy.problems import Problem
@@ -63,6 +64,7 @@ class Defaults(Frozen):
     run_timeout: PositiveDuration = timedelta(hours=24)
     stale_after: PositiveDuration = timedelta(hours=6)
     limit: Limit | None = None
+    mute: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     mode: Annotated[Literal["live"], choice("live")] = "live"
 
 
@@ -89,6 +91,7 @@ class Policy(Frozen):
     airflow: tuple[Airflow, ...]
     routes: tuple[Route, ...]
     mlflow: Mlflow | None = None
+    time_intervals: tuple[TimeInterval, ...] = ()
     hash: str
     warnings: tuple[InstanceOf[Problem], ...] = ()
 
@@ -109,6 +112,15 @@ class Policy(Frozen):
     def airflow_named(self, name: str) -> Airflow | None:
         """The Airflow of this name. Every `route.dag.airflow` has one."""
         return self._airflow_by_name.get(name)
+
+    def mutes(self, route: Route) -> tuple[tuple[str, Interval], ...]:
+        """The intervals that mute a route, each with the name that it stands under."""
+        return self._mutes.get(route.name, ())
+
+    @cached_property
+    def _mutes(self) -> dict[str, tuple[tuple[str, Interval], ...]]:
+        named = {entry.name: entry.time_intervals for entry in self.time_intervals}
+        return {r.name: tuple((name, i) for name in r.mute for i in named[name]) for r in self.routes if r.mute}
 
     @cached_property
     def _routes_by_name(self) -> dict[str, Route]:

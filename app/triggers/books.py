@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.policy.schema import Policy
+from app.triggers.muting import Mute, Pause
 from app.triggers.state import DecisionRow, Episode, Group, NewTrigger, Verdict
 
 
@@ -22,6 +23,8 @@ class Books:
     latest: dict[str, Episode] = field(default_factory=dict)
     mates: dict[str, dict[UUID, Episode]] = field(default_factory=dict)
     fires: dict[str, list[datetime]] = field(default_factory=dict)  # of routes that have a limit, the newest first
+    pauses: dict[str, Pause] = field(default_factory=dict)  # by route
+    mutes: dict[str, Mute | None] = field(default_factory=dict)  # by route, as they were asked for
 
     created: dict[UUID, Episode] = field(default_factory=dict)
     changed: dict[UUID, Episode] = field(default_factory=dict)
@@ -46,6 +49,10 @@ class Books:
             self.latest[kept.fingerprint] = kept
         self._keep_mate(kept)
         return kept
+
+    def take_pauses(self, pauses: dict[str, Pause]) -> None:
+        self.pauses = pauses
+        self.mutes.clear()
 
     # -- keeping them --------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Why, and why not: the decisions on an alert or a trigger, and what would be decided at this moment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from app import tables
 from app.policy.durations import format_duration
 from app.policy.schema import Policy, Route
 from app.triggers import history, limits, rules, sentences
+from app.triggers.muting import mute_of
 from app.triggers.state import Action, Episode, Group, Reason, Verdict, group_key
 
 Row = dict[str, Any]
@@ -52,7 +53,7 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
         summary = f"{sentences.of_alert(alert, None)} At this moment {named}."
         return answer | {"now": shown_verdict(verdict), "summary": summary, "would_fire": hint}
     episode = await load_episode(conn, alert["id"])
-    verdict = at_this_moment(group, episode, route, now, await limits.fires(conn, route, now))
+    verdict = at_this_moment(group, episode, route, now, await way_of(conn, policy, route, now))
     answer["group"] = history.group_state(group, route, now)
     trigger = await history.get_trigger(conn, alert["trigger_id"]) if alert["trigger_id"] else None
     return answer | {
@@ -64,14 +65,19 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
     }
 
 
-def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, fires: Sequence[datetime]) -> Verdict:
+async def way_of(conn: AsyncConnection, policy: Policy, route: Route, now: datetime) -> rules.Way:
+    """What stands in the way of a route, for people: nothing is locked."""
+    return rules.Way(await limits.fires(conn, route, now), mute_of(policy, route, {}, now))
+
+
+def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, way: rules.Way) -> Verdict:
     """What the rules say of an alert without a new notification of it."""
     if not episode.firing:
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail="it is resolved")
     if rules.is_stale(episode, route, now):
         detail = f"not heard of for more than {format_duration(route.stale_after)}: it no longer counts as firing"
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail=detail)
-    return rules.decide(group, episode, route, now, fires)
+    return rules.decide(group, episode, route, now, way)
 
 
 async def _of_trigger(conn: AsyncConnection, trigger: Row, policy: Policy, now: datetime) -> Row:

@@ -8,7 +8,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -167,14 +167,13 @@ class Intake:
         self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]], moved: dict[str, Any], *, use_memory: bool
     ) -> list[Answer]:
         now, policy = self._clock.now(), self._policy()
-        folds = _fold(alerts, policy)
+        folds, ledger = _fold(alerts, policy), Ledger(policy, now, self._reorder, self._new_id)
         answers: list[Answer | None] = [None] * len(alerts)
         repeats: dict[UUID, list[Any]] = {}
         groups: dict[str, Group] = {}
         rest = folds
         if use_memory and folds:
-            rest = await self._from_memory(folds, now, answers, repeats, groups)
-        ledger = Ledger(policy, now, self._reorder, self._new_id)
+            rest = await self._from_memory(folds, ledger, answers, repeats, groups)
         only_repeats = not rest and not bad
         async with one_statement(self._engine) if only_repeats else transaction(self._engine) as conn:
             if rest:
@@ -194,7 +193,7 @@ class Intake:
     async def _from_memory(
         self,
         folds: list[_Fold],
-        now: datetime,
+        ledger: Ledger,
         answers: list[Answer | None],
         repeats: dict[UUID, list[Any]],
         groups: dict[str, Group],
@@ -206,7 +205,7 @@ class Intake:
         known_groups, episodes = await self._memory.read(keys, prints)
         if not episodes:
             return folds
-        verdicts = [_unchanged(f.intent, episodes, known_groups, self._reorder, now) for f in folds]
+        verdicts = [_unchanged(f.intent, episodes, known_groups, ledger) for f in folds]
         changed = {f.intent.alert.fingerprint for f, v in zip(folds, verdicts, strict=True) if v is None}
         rest = []
         for fold, verdict in zip(folds, verdicts, strict=True):
@@ -267,14 +266,17 @@ def _observe(ledger: Ledger, fold: _Fold, answers: list[Answer | None]) -> None:
 
 
 def _unchanged(
-    intent: Intent, episodes: dict[str, Episode], groups: dict[str, Group], reorder: timedelta, now: datetime
+    intent: Intent, episodes: dict[str, Episode], groups: dict[str, Group], ledger: Ledger
 ) -> Verdict | None:
-    """The verdict on a repeat if nothing but its count changes, from memory alone; None: ask Postgres."""
+    """The verdict on a repeat if nothing but its count changes, from memory alone; None: ask Postgres.
+
+    What only Postgres knows (the fires of a limit, a pause) can make a verdict differ from the one before, and then Postgres
+    is asked; it cannot make one the same that is not."""
     alert, route = intent.alert, intent.route
     episode = episodes.get(alert.fingerprint)
     if episode is None or episode.group_key != intent.key or alert.severity != episode.severity:
         return None
-    if place(episode, alert, Window(reorder, _stale_after(route)), now) is not Move.REPEAT:
+    if place(episode, alert, Window(ledger.reorder, _stale_after(route)), ledger.now) is not Move.REPEAT:
         return None
     if alert.starts_at < episode.starts_at:
         return None
@@ -284,7 +286,7 @@ def _unchanged(
         group = groups.get(intent.key or "")
         if group is None:
             return None
-        verdict = rules.decide(group, episode, route, now)
+        verdict = rules.decide(group, episode, route, ledger.now, ledger.way(route))
     same = (verdict.action, verdict.reason, verdict.trigger_id) == (
         episode.action,
         episode.reason,

@@ -14,6 +14,7 @@ from app.policy.schema import Policy, Route
 from app.triggers import episodes, rules
 from app.triggers.books import Books
 from app.triggers.episodes import Move
+from app.triggers.muting import mute_of
 from app.triggers.state import (
     Action,
     Ask,
@@ -100,6 +101,12 @@ class Ledger(Books):
         self.created[episode.id] = self.latest[alert.fingerprint] = episode
         return episode
 
+    def way(self, route: Route) -> rules.Way:
+        """What stands in the way of a route in this pass."""
+        if route.name not in self.mutes:
+            self.mutes[route.name] = mute_of(self.policy, route, self.pauses, self.now)
+        return rules.Way(self.fires.get(route.name, ()), self.mutes[route.name])
+
     # -- deciding -----------------------------------------------------------------------------------------------------
 
     def _verdict(self, kind: Move, episode: Episode, route: Route | None) -> Verdict:
@@ -126,7 +133,7 @@ class Ledger(Books):
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail="resolved: nothing to start")
 
     def _decide(self, group: Group, episode: Episode, route: Route) -> Verdict:
-        verdict = rules.decide(group, episode, route, self.now, self.fires.get(route.name, ()))
+        verdict = rules.decide(group, episode, route, self.now, self.way(route))
         trigger = self.triggers.get(group.open_trigger) if group.open_trigger else None
         just_fired = trigger is not None and trigger.state is TriggerState.PENDING
         if just_fired and verdict.reason is Reason.IN_FLIGHT:
@@ -223,7 +230,7 @@ class Ledger(Books):
         route = self.policy.route(group.route)
         if route is None:
             raise ValueError(f"a request for a route that is not in the policy: {group.route}")
-        verdict = rules.decide_request(group, route, ask, self.now, self.fires.get(route.name, ()))
+        verdict = rules.decide_request(group, route, ask, self.now, self.way(route))
         if verdict.action is Action.FIRE:
             trigger = self._start(group, route, verdict, ask)
             verdict = replace(verdict, trigger_id=trigger.id)

@@ -1,23 +1,35 @@
 """Does this alert start a DAG run? Pure: facts, policy and one `now` in, an action with its reason out.
 
-The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit (design, 6.3). The
-first two need no group and are found by the ledger.
+The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit, muted (design,
+6.3). The first two need no group and are found by the ledger.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.policy.durations import format_duration
 from app.policy.schema import Route
+from app.triggers.muting import Mute
 from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Ask, Episode, Group, Reason, Verdict
 
 _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
 
 
-def decide(group: Group, alert: Episode, route: Route, now: datetime, fires: Sequence[datetime] = ()) -> Verdict:
-    """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger. `fires`: the newest of
-    the route, when it has a limit."""
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What may stand in the way of a whole route: its newest fires, when it has a limit, and what mutes it."""
+
+    fires: Sequence[datetime] = ()
+    mute: Mute | None = None
+
+
+FREE = Way()
+
+
+def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way = FREE) -> Verdict:
+    """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger."""
     if alert.dismissed:
         detail = "a person cancelled what it was held for; it counts again when it fires anew"
         return Verdict(Action.CANCEL, Reason.BY_REQUEST, None, None, detail)
@@ -37,9 +49,11 @@ def decide(group: Group, alert: Episode, route: Route, now: datetime, fires: Seq
     clear = clear_at(group, route)
     if clear is not None and now < clear:
         return _cooling(group, alert, clear)
-    full = full_until(route, fires, now)
+    full = full_until(route, way.fires, now)
     if full is not None:
         return Verdict(_SUPPRESS, Reason.LIMIT, full, None, _limited(route, full))
+    if way.mute is not None:
+        return _muted(way.mute)
     return _clear(group, alert, route, now)
 
 
@@ -86,7 +100,12 @@ def _limited(route: Route, until: datetime) -> str:
     return f"the route has fired {route.limit.triggers} times in {per}, its limit: next not before {_at(until)}"
 
 
-def decide_request(group: Group, route: Route, ask: Ask, now: datetime, fires: Sequence[datetime] = ()) -> Verdict:
+def _muted(mute: Mute) -> Verdict:
+    end = f"muted until {_at(mute.until)}" if mute.until else "muted with no end in sight"
+    return Verdict(_SUPPRESS, Reason.MUTED, mute.until, None, f"{end}: {mute.by}")
+
+
+def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way = FREE) -> Verdict:
     """What to do about a request: it needs no calm and no alert, obeys cooldown, limit and a run in flight, and takes a
     held group over. Forced, it overrides cooldown and limit, never a run in flight."""
     if group.open_trigger is not None and not group.held:
@@ -99,7 +118,7 @@ def decide_request(group: Group, route: Route, ask: Ask, now: datetime, fires: S
         if backing_off(group):
             detail = f"failure {group.failures} in a row: next not before {_at(clear)}"
         return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
-    full = full_until(route, fires, now)
+    full = full_until(route, way.fires, now)
     if full is not None and not ask.force:
         return Verdict(_SUPPRESS, Reason.LIMIT, full, None, _limited(route, full))
     return Verdict(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")

@@ -107,6 +107,8 @@ def would_fire(verdict: Verdict, group: Group, episode: Episode, route: Route) -
         case Reason.LIMIT if until is not None and route.limit is not None:
             most = f"{route.limit.triggers} in {format_duration(route.limit.per)}"
             return f"To fire still at {until}, when the route's limit ({most}) lets the next one through."
+        case Reason.MUTED:
+            return f"To fire still at {until}, when nothing mutes its route." if until else "Whatever mutes it to end."
         case Reason.BY_REQUEST:
             return "Only a new episode of it: a person cancelled what this one was held for."
         case Reason.DUPLICATE | Reason.IN_FLIGHT:

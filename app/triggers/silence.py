@@ -21,6 +21,7 @@ _BECAME = {
     "cooldown": "in cooldown",
     "in_flight": "beside a run under way",
     "limit": "over the limit",
+    "muted": "muted",
     "resolved_while_held": "resolved while held",
     "by_request": "cancelled by a person",
     "resolved": "told only of their end",

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     COOLDOWN = "cooldown"
     LIMIT = "limit"
+    MUTED = "muted"
     IN_FLIGHT = "in_flight"
     RESOLVED_WHILE_HELD = "resolved_while_held"
     BY_REQUEST = "by_request"

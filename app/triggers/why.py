@@ -1,6 +1,6 @@
 """Why did nothing happen? What the history says of a route, or of some of its groups, over a time. Reads only, by index.
 
-told = await why(conn, route, {"model": "churn"}, since, now)
+told = await why(conn, policy, route, {"model": "churn"}, since, now)
 told.summary    # "Nothing has fired on the route accuracy for model=churn since ...: 41 alerts were heard of ..."
 """
 
@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.db import rows_of
-from app.policy.schema import Route
-from app.triggers import history, limits, sentences, silence
-from app.triggers.explain import at_this_moment, load_episode, shown_verdict
+from app.policy.schema import Policy, Route
+from app.triggers import history, sentences, silence
+from app.triggers.explain import at_this_moment, load_episode, shown_verdict, way_of
 from app.triggers.silence import Row, Why
 from app.triggers.state import Group, as_json
 
@@ -60,7 +60,9 @@ _GROUPS = rows_of(
 )
 
 
-async def why(conn: AsyncConnection, route: Route, labels: Mapping[str, str], since: datetime, now: datetime) -> Why:
+async def why(
+    conn: AsyncConnection, policy: Policy, route: Route, labels: Mapping[str, str], since: datetime, now: datetime
+) -> Why:
     """What happened on `route` from `since` to `now`, and why no more than that. `labels` narrow it down to the groups
     that have them all; {} is the whole route."""
     about = {"route": route.name, "labels": as_json(dict(labels)), "since": since}
@@ -78,7 +80,7 @@ async def why(conn: AsyncConnection, route: Route, labels: Mapping[str, str], si
         triggers=await _fired(conn, route, labels, since),
         trigger=await _newest(conn, route, labels),
         last_success_at=await _success(conn, route, labels),
-        groups=await _groups(conn, route, about, now),
+        groups=await _groups(conn, policy, route, about, now),
         near=None if alerts else await _near(conn, route),
         match=[str(matcher) for matcher in route.match],
     )
@@ -118,9 +120,9 @@ def _of(statement: Select[Any], route: Route, labels: Mapping[str, str]) -> Sele
     return mine.where(t.c.group_labels.contains(dict(labels))) if labels else mine
 
 
-async def _groups(conn: AsyncConnection, route: Route, about: Row, now: datetime) -> list[Row]:
+async def _groups(conn: AsyncConnection, policy: Policy, route: Route, about: Row, now: datetime) -> list[Row]:
     """Live states, and of those with a firing alert the decision of this moment on the first of these."""
-    fires = await limits.fires(conn, route, now)
+    way = await way_of(conn, policy, route, now)
     rows = await conn.execute(_GROUPS, about | {"mode": route.mode, "most": MOST_GROUPS})
     shown = []
     for row in rows.mappings().all():
@@ -128,7 +130,7 @@ async def _groups(conn: AsyncConnection, route: Route, about: Row, now: datetime
         state = history.group_state(group, route, now) | {"now": None, "would_fire": None}
         if row["firing"] is not None:
             episode = await load_episode(conn, row["firing"])
-            verdict = at_this_moment(group, episode, route, now, fires)
+            verdict = at_this_moment(group, episode, route, now, way)
             state["now"] = shown_verdict(verdict)
             state["would_fire"] = sentences.would_fire(verdict, group, episode, route)
         shown.append(state)

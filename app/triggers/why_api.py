@@ -134,7 +134,7 @@ async def explain_route(
     labels = {key: value for key, _, value in (text.partition("=") for text in label or ())}
     now = services.clock.now()
     start = _start(since, now)
-    told: Why = await services.reader.read(lambda conn: why(conn, route, labels, start, now))
+    told: Why = await services.reader.read(lambda conn: why(conn, services.policy(), route, labels, start, now))
     return Response(to_json(told), media_type="application/json")
 
 

@@ -17,6 +17,10 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 REORDER = 2 * MINUTE
 
 
+#: The time interval `night` of every policy here.
+NIGHT = [{"start_time": "22:00", "end_time": "24:00"}, {"start_time": "00:00", "end_time": "06:00"}]
+
+
 def uid(number: int) -> UUID:
     """An id that reads as its number."""
     return UUID(int=number)
@@ -37,7 +41,12 @@ def policy(*routes: dict[str, Any], **options: Any) -> Policy:
     """A policy of one route with these options, or of the routes given."""
     chosen = routes or ({"name": "accuracy", "match": [], "group_by": ["model"], **options},)
     entries = [{"dag": {"id": "retrain"}, **entry} for entry in chosen]
-    document = {"version": 1, "airflow": [{"name": "default", "url": "http://airflow.test"}], "routes": entries}
+    document = {
+        "version": 1,
+        "airflow": [{"name": "default", "url": "http://airflow.test"}],
+        "routes": entries,
+        "time_intervals": [{"name": "night", "time_intervals": [{"times": NIGHT}]}],
+    }
     return parse_policy(_yaml(document), "policy.yaml", {})
 
 

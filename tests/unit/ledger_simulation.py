@@ -15,6 +15,7 @@ from app.alerts.model import Alert
 from app.policy.schema import Policy
 from app.triggers import intake, rules
 from app.triggers.ledger import Intent, Ledger
+from app.triggers.muting import Pause
 from app.triggers.state import (
     DEAD,
     LOST,
@@ -75,6 +76,7 @@ class Simulation:
         self.rows = Rows()
         self.fires: list[Fired] = []
         self.from_memory = 0
+        self.pauses: dict[str, Pause] = {}
         self._new_id = ids()
         self._remembered: deque[tuple[dict[str, Group], dict[str, Episode]]] = deque(maxlen=8)
 
@@ -85,8 +87,13 @@ class Simulation:
         still_open = [e for e in known if e.firing]
         return max(still_open or known, key=lambda e: e.id, default=None)
 
-    def _load(self, intents: Sequence[Intent]) -> Ledger:
+    def _ledger(self) -> Ledger:
         ledger = Ledger(self.policy, self.now, REORDER, self._new_id)
+        ledger.take_pauses(self.pauses)
+        return ledger
+
+    def _load(self, intents: Sequence[Intent]) -> Ledger:
+        ledger = self._ledger()
         latest = [e for f in {i.alert.fingerprint for i in intents} if (e := self.newest(f)) is not None]
         wanted = {i.key: (i.route.name, i.labels) for i in intents if i.key is not None and i.route is not None}
         wanted |= {e.group_key: (e.route, e.group_labels) for e in latest if e.group_key is not None and e.route}
@@ -97,7 +104,7 @@ class Simulation:
         return ledger
 
     def _load_groups(self, keys: Sequence[str]) -> Ledger:
-        ledger = Ledger(self.policy, self.now, REORDER, self._new_id)
+        ledger = self._ledger()
         for key in keys:
             ledger.take_group(replace(self.rows.groups[key]))
         self._take_episodes(ledger, set(), set(keys))
@@ -175,7 +182,8 @@ class Simulation:
             return folds, [], []
         groups = self._remembered[-1 - min(ages[0], len(self._remembered) - 1)][0]
         episodes = self._remembered[-1 - min(ages[1], len(self._remembered) - 1)][1]
-        verdicts = [intake._unchanged(f.intent, episodes, groups, REORDER, self.now) for f in folds]
+        ledger = Ledger(self.policy, self.now, REORDER, self._new_id)  # Memory knows of no pause.
+        verdicts = [intake._unchanged(f.intent, episodes, groups, ledger) for f in folds]
         changed = {f.intent.alert.fingerprint for f, v in zip(folds, verdicts, strict=True) if v is None}
         rest: list[intake._Fold] = []
         repeats: list[tuple[Episode, int]] = []
@@ -248,6 +256,24 @@ class Simulation:
         group = replace(self.rows.groups[key])
         rules.reset(group, self.now)
         self._save_groups([group])
+
+    def pause(self, until: datetime | None) -> None:
+        """Pauses.pause of the route, and the look at every group that each waker takes then."""
+        self.pauses = {"accuracy": Pause("accuracy", until, "a test", "ana", self.now)}
+        self._review()
+
+    def lift(self) -> None:
+        """Pauses.lift."""
+        self.pauses = {}
+        self._review()
+
+    def _review(self) -> None:
+        for key, group in self.rows.groups.items():
+            waits = group.open_trigger is None and any(
+                e.group_key == key and e.firing for e in self.rows.episodes.values()
+            )
+            if waits or (group.wake_at is not None and group.wake_at > self.now):
+                self.rows.groups[key] = replace(group, wake_at=self.now)
 
     def cancel(self, trigger: SimTrigger) -> None:
         """Requests.cancel."""

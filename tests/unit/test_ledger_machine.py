@@ -21,7 +21,7 @@ from tests.unit.ledger_simulation import Fired, SimTrigger, Simulation
 REASONS = {
     Action.FIRE: {Reason.NEW_ALERT, Reason.STILL_FIRING},
     Action.HOLD: {Reason.DEBOUNCING, Reason.JOINED},
-    Action.SUPPRESS: {Reason.DUPLICATE, Reason.COOLDOWN, Reason.IN_FLIGHT},
+    Action.SUPPRESS: {Reason.DUPLICATE, Reason.COOLDOWN, Reason.IN_FLIGHT, Reason.MUTED},
     Action.CANCEL: {Reason.RESOLVED_WHILE_HELD, Reason.BY_REQUEST},
     Action.IGNORE: {Reason.NO_ROUTE, Reason.RESOLVED},
 }
@@ -44,6 +44,7 @@ OPTIONS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "on_failure": st.sampled_from(["release", "release", "keep"]),
         "failure_backoff": st.sampled_from([timedelta(0), 30 * MINUTE, 2 * HOUR]),
         "stale_after": st.sampled_from([6 * HOUR, 2 * DAY]),
+        "mute": st.sampled_from([[], [], ["night"]]),
     }
 )
 NOTES = st.lists(
@@ -99,6 +100,8 @@ class Gateway(RuleBasedStateMachine):
         self.began: dict[str, datetime] = dict.fromkeys(FINGERPRINTS, NOW)
         self.cancelled: set[str] = set()  # groups whose hold a person cancelled: their next notification decides
         self.checked = 0
+        self.paused = False
+        self.paused_until: datetime | None = None
 
     # -- what senders do -----------------------------------------------------------------------------------------------
 
@@ -194,6 +197,34 @@ class Gateway(RuleBasedStateMachine):
         self.sim.cancel(trigger)
         self.cancelled.add(trigger.key)
 
+    @rule(lasts=st.sampled_from([None, MINUTE, 3 * HOUR, 2 * DAY]))
+    def pause(self, lasts: timedelta | None) -> None:
+        self.paused = True
+        self.paused_until = self.sim.now + lasts if lasts is not None else None
+        self.sim.pause(self.paused_until)
+
+    @precondition(lambda self: self.paused)
+    @rule()
+    def lift(self) -> None:
+        self.paused = False
+        self.sim.lift()
+
+    def is_muted(self, at: datetime) -> bool:
+        """By the words of the policy and of the person, and nothing else."""
+        night = bool(self.route.mute) and (at.hour >= 22 or at.hour < 6)
+        return night or (self.paused and (self.paused_until is None or at < self.paused_until))
+
+    def mute_ends(self, at: datetime) -> datetime | None:
+        """None: when somebody lifts the pause."""
+        while self.is_muted(at):
+            if self.paused and self.paused_until is None:
+                return None
+            if self.paused and self.paused_until is not None and at < self.paused_until:
+                at = self.paused_until
+            else:
+                at = at.replace(minute=0, second=0, microsecond=0) + HOUR
+        return at
+
     def fired(self, *, accepted: bool) -> list[SimTrigger]:
         return [t for t in self.sim.triggers(TriggerState.PENDING, TriggerState.SUBMITTED) if t.accepted == accepted]
 
@@ -232,6 +263,7 @@ class Gateway(RuleBasedStateMachine):
         self.checked = len(self.sim.fires)
 
     def fires_for_a_reason(self, fired: Fired) -> None:
+        assert not self.is_muted(fired.at)
         behind = fired.trigger.behind
         assert behind
         assert len({e.id for e in behind}) == len(behind)
@@ -255,10 +287,13 @@ class Gateway(RuleBasedStateMachine):
                 assert group.held_since is not None
                 assert group.wake_at <= group.held_since + self.route.debounce
             elif waiting and key not in self.cancelled:
+                quiet = self.mute_ends(self.sim.now)
+                if quiet is None:
+                    continue  # Whoever lifts the pause has it looked at.
                 assert group.wake_at is not None, "nothing will ever look at it again"
                 clear = self.accounts.get(key, Account()).clear_at(self.route)
                 late = max((e.resolved_at + REORDER for e in waiting if e.resolved_at is not None), default=None)
-                assert group.wake_at <= max(filter(None, (clear, late, self.sim.now)))
+                assert group.wake_at <= max(filter(None, (clear, late, quiet)))
 
     def waits(self, episode: Episode) -> bool:
         """It fires, or may reopen; it was heard of; and a trigger could still come of it."""

@@ -54,7 +54,7 @@ TOP_LEVEL = [
     (HEAD + "routes: []\nroute: []", ["5:1: route: unknown key; did you mean routes?"]),
     (
         HEAD + "routes: []\nqqq: []",
-        ["5:1: qqq: unknown key; here may stand version, airflow, routes, defaults, mlflow"],
+        ["5:1: qqq: unknown key; here may stand version, airflow, routes, defaults, mlflow, time_intervals"],
     ),
 ]
 
@@ -130,7 +130,9 @@ OPTIONS = [
     ("limit: {trigers: 3, per: 7d}", ["7:10: routes.0.limit.triggers: required",
       "7:11: routes.0.limit.trigers: unknown key; did you mean triggers?"]),
     ("limit: 3", ["7:10: routes.0.limit: must be a mapping"]),
-    ("mute: [freeze]", [f"7:3: routes.0.mute: {NOT_YET}"]),
+    ("mute: freeze", ["7:9: routes.0.mute: must be a list"]),
+    ("mute: [freeze]", ["7:10: routes.0.mute.0: no time interval is called 'freeze'; there is none"]),
+    ("mute: ['', 7]", ["7:10: routes.0.mute.0: must not be empty", f"7:14: routes.0.mute.1: {TEXT}"]),
     ("confirm: {prometheus: x}", [f"7:3: routes.0.confirm: {NOT_YET}"]),
     ("notify: [oncall]", [f"7:3: routes.0.notify: {NOT_YET}"]),
     ("name: ${NOPE}", ["7:9: routes.0.name: the environment variable NOPE is not set"]),
@@ -190,7 +192,7 @@ def test_mistakes_at_the_top_are_told(text: str, expected: list[str]) -> None:
     assert told(text) == expected
 
 
-@pytest.mark.parametrize("key", ["time_intervals", "schedules", "deadman", "receivers", "promotions", "notify"])
+@pytest.mark.parametrize("key", ["schedules", "deadman", "receivers", "promotions", "notify"])
 def test_a_section_of_a_later_version_is_refused_and_not_ignored(key: str) -> None:
     assert told(f"{HEAD}routes: []\n{key}: []") == [f"5:1: {key}: {NOT_YET}"]
 

@@ -78,6 +78,7 @@ def test_three_lines_of_route_take_every_default() -> None:
         "run_timeout": timedelta(hours=24),
         "stale_after": timedelta(hours=6),
         "limit": None,
+        "mute": (),
         "mode": "live",
     }
     assert route.dag.model_dump() == {"airflow": "default", "id": "retrain", "conf": {}}

@@ -68,6 +68,7 @@ def test_what_means_the_same_has_the_same_hash(same: str) -> None:
         ("[model]", "[model, region]"),
         ("refire: true", "refire: false"),
         ("version: 1\n", "version: 1\nmlflow: {tracking_uri: http://m}\n"),
+        ("version: 1\n", "version: 1\ntime_intervals: [{name: freeze, time_intervals: [{years: [2030]}]}]\n"),
     ],
 )
 def test_what_means_something_else_has_another_hash(old: str, new: str) -> None:
@@ -156,7 +157,8 @@ def test_the_full_example_shows_every_key() -> None:
     shown = (ROOT / "examples" / "policy-full.yaml").read_text()
     policy = load(shown, require_env=False)
     assert policy.mlflow is not None
-    models = [policy.airflow[0], policy.routes[0], policy.routes[0].dag, policy.mlflow]
+    named = policy.time_intervals[0]
+    models = [policy.airflow[0], policy.routes[0], policy.routes[0].dag, policy.mlflow, named, named.time_intervals[0]]
     for key in {key for model in models for key in type(model).model_fields} | {"token", "token_file", "password"}:
         assert f"{key}:" in shown, f"{key} is not shown"
     assert [route.name for route in policy.routes] == ["accuracy", "drift", "refresh-features"]

@@ -9,6 +9,8 @@ import pytest
 
 from app.policy.schema import Route
 from app.triggers import rules
+from app.triggers.muting import Mute
+from app.triggers.rules import FREE, Way
 from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Reason
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, episode, group, route, uid
 
@@ -23,6 +25,8 @@ SLOW = route(debounce=10 * MINUTE)
 DAILY = route()
 ONCE = route(refire=False)
 KEEP = route(on_failure="keep")
+WEEKLY = route(limit={"triggers": 1, "per": "7d"})
+MUTED = Way(mute=Mute("the time interval 'freeze' holds", NOW + 5 * HOUR))
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Case:
     route: Route = DAILY
     until: datetime | None = None
     trigger: UUID | None = None
+    way: Way = FREE
 
 
 CASES = [
@@ -209,6 +214,41 @@ CASES = [
         T1,
     ),
     Case("a reset ends the backoff", "fire new_alert", BROKEN | {"reset_at": NOW}, {}),
+    # What stands in the way of a whole route.
+    Case(
+        "a route that has fired enough",
+        "suppress limit",
+        {},
+        {},
+        WEEKLY,
+        NOW + 6 * DAY,
+        way=Way([NOW - DAY]),
+    ),
+    Case("limit stands before mute", "suppress limit", {}, {}, WEEKLY, NOW + 6 * DAY, way=Way([NOW - DAY], MUTED.mute)),
+    Case("a muted route", "suppress muted", {}, {}, DAILY, NOW + 5 * HOUR, way=MUTED),
+    Case("a mute without an end", "suppress muted", {}, {}, way=Way(mute=Mute("ana has paused it: audit", None))),
+    Case("mute stands before debounce", "suppress muted", {}, {}, SLOW, NOW + 5 * HOUR, way=MUTED),
+    Case("the cooldown stands before mute", "suppress cooldown", FIRED, {}, DAILY, NOW + 23 * HOUR, T1, MUTED),
+    Case("in flight stands before mute", "suppress in_flight", OPEN, {}, DAILY, None, T1, MUTED),
+    Case(
+        "what is held stays held in a mute",
+        "suppress duplicate",
+        HELD,
+        {"trigger_id": T1},
+        SLOW,
+        NOW + 6 * MINUTE,
+        T1,
+        MUTED,
+    ),
+    Case(
+        "a hold that ends in a mute does not fire",
+        "suppress muted",
+        HELD | {"held_since": NOW - 10 * MINUTE},
+        {"trigger_id": T1},
+        SLOW,
+        NOW + 5 * HOUR,
+        way=MUTED,
+    ),
     # refire: false.
     Case(
         "a spent alert never fires again",
@@ -265,7 +305,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
 def test_what_is_known_leads_to_one_action_and_one_reason(case: Case) -> None:
-    verdict = rules.decide(group(**case.facts), episode(**case.alert), case.route, NOW)
+    verdict = rules.decide(group(**case.facts), episode(**case.alert), case.route, NOW, case.way)
     assert (f"{verdict.action} {verdict.reason}", verdict.until, verdict.trigger_id) == (
         case.says,
         case.until,
@@ -285,4 +325,6 @@ def test_the_table_has_a_row_for_every_reason_that_the_rules_give() -> None:
         (Action.SUPPRESS, Reason.DUPLICATE),
         (Action.SUPPRESS, Reason.IN_FLIGHT),
         (Action.SUPPRESS, Reason.COOLDOWN),
+        (Action.SUPPRESS, Reason.LIMIT),
+        (Action.SUPPRESS, Reason.MUTED),
     }

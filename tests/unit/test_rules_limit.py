@@ -29,12 +29,12 @@ def test_a_route_is_full_until_the_oldest_counted_fire_leaves(ago: list[timedelt
     fires = [NOW - past for past in ago]
     assert rules.full_until(TWO_A_DAY, fires, NOW) == until
     assert rules.full_until(route(), fires, NOW) is None
-    verdict = rules.decide(group(), episode(), TWO_A_DAY, NOW, fires)
+    verdict = rules.decide(group(), episode(), TWO_A_DAY, NOW, rules.Way(fires))
     assert (verdict.reason, verdict.until) == ((Reason.LIMIT, until) if until else (Reason.NEW_ALERT, None))
 
 
 def test_cooldown_and_a_run_in_flight_are_named_before_the_limit() -> None:
-    full = [NOW - HOUR, NOW - HOUR]
+    full = rules.Way([NOW - HOUR, NOW - HOUR])
     cooling = group(fired_at=NOW - HOUR, accepted_at=NOW - HOUR, ended_at=NOW, outcome="success")
     assert rules.decide(cooling, episode(), TWO_A_DAY, NOW, full).reason is Reason.COOLDOWN
     flying = group(open_trigger=episode().id, fired_at=NOW)
@@ -44,5 +44,5 @@ def test_cooldown_and_a_run_in_flight_are_named_before_the_limit() -> None:
 @pytest.mark.parametrize("force", [False, True])
 def test_a_request_obeys_it_unless_it_is_forced(force: bool) -> None:
     ask = Ask(Reason.FORCED if force else Reason.MANUAL, "ana", "new labels", {}, force)
-    verdict = rules.decide_request(group(), TWO_A_DAY, ask, NOW, [NOW - HOUR, NOW - HOUR])
+    verdict = rules.decide_request(group(), TWO_A_DAY, ask, NOW, rules.Way([NOW - HOUR, NOW - HOUR]))
     assert verdict.reason is (Reason.FORCED if force else Reason.LIMIT)
