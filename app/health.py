@@ -79,7 +79,7 @@ async def readyz(
 ) -> Response:
     """503 when Postgres cannot be written to or is not migrated. Redis away: 200, degraded. With `?verbose` also why a newer
     policy file was refused."""
-    checks = {"postgres": await _postgres(services), "redis": "ok" if await services.memory.ping() else "away"}
+    checks = {"postgres": await _postgres(services), "redis": await _redis(services)}
     checks["policy"] = services.policy.hash
     well = "ok" if checks["redis"] == "ok" else "degraded"
     status = well if checks["postgres"] == "ok" else "failing"
@@ -92,6 +92,11 @@ def _policy(services: Services) -> PolicyHealth:
     held = services.policies
     refused = Refused(at=held.refusal.at, errors=list(held.refusal.errors)) if held.refusal else None
     return PolicyHealth(hash=held.current().hash, loaded_at=held.loaded_at, refused=refused)
+
+
+async def _redis(services: Services) -> str:
+    fault = await services.redis.fault()
+    return "ok" if fault is None else f"away ({services.redis.url.kind}: {fault})"
 
 
 async def _postgres(services: Services) -> str:

@@ -5,23 +5,20 @@ a minute's worth at once, and then gets `per_minute` / 60 requests a second. Wit
 protects us from a script gone wild, and must never be the reason that a trigger is refused.
 """
 
-import asyncio
 import hashlib
 import math
 from collections.abc import Callable
 from datetime import datetime
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
-from app.clock import monotonic
 from app.errors import Problem
+from app.redis.client import Away, Redis
 
 # KEYS[1]: the token's key. ARGV: now, the interval of one request, the tolerated burst; all in whole microseconds.
 # Answers 0 when allowed, else the microseconds to wait. The time is the caller's: Redis' own may be another.
 _GCRA = """
 local now, interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local full = tonumber(redis.call('GET', KEYS[1]) or '0')
+local old = redis.pcall('GET', KEYS[1])
+local full = type(old) == 'string' and tonumber(old) or 0
 -- A replica with a clock far ahead, or a step of the clock, must not lock a token out for longer than a minute.
 if full < now or full > now + 2 * burst then full = now end
 local wait = full + interval - now - burst
@@ -32,56 +29,25 @@ return 0
 
 
 class RateLimit:
-    """`per_minute` write requests a token; 0 limits nobody.
+    """`per_minute` write requests a token; 0 limits nobody. `on_unlimited` is called for each request that passed unlimited
+    because Redis is away."""
 
-    `redis` is a client without retries of its own. `timeout` (seconds) bounds what a call may add to a request. After a
-    call that failed or took too long Redis is left alone for `pause` seconds, then tried by one request at a time: a
-    hung one costs the timeout now and then, not for each request. `on_unlimited` is called for each request that passed
-    unlimited because of that.
-    """
-
-    def __init__(
-        self,
-        redis: Redis,
-        per_minute: int,
-        *,
-        on_unlimited: Callable[[], None],
-        timeout: float = 0.2,
-        pause: float = 5.0,
-        prefix: str = "gateway:limit:",
-        monotonic: Callable[[], float] = monotonic,
-    ) -> None:
-        self._script = redis.register_script(_GCRA)
+    def __init__(self, redis: Redis, per_minute: int, *, on_unlimited: Callable[[], None]) -> None:
+        self._redis = redis
         self._interval = 60_000_000 // per_minute if per_minute else 0
         self._burst = self._interval * per_minute
         self._on_unlimited = on_unlimited
-        self._timeout = timeout
-        self._pause = pause
-        self._prefix = prefix
-        self._monotonic = monotonic
-        self._failing = False
-        self._leave_until = -math.inf
 
     async def allow(self, token_name: str, now: datetime) -> float | None:
         """None when the request may pass; else the seconds to wait. A refused request is not counted."""
         if not self._interval:
             return None
-        if self._failing:
-            if self._monotonic() < self._leave_until:
-                self._on_unlimited()
-                return None
-            self._leave()  # This request tries; those beside it do not wait for how it goes.
         microseconds = int(now.timestamp() * 1_000_000)
         try:
-            async with asyncio.timeout(self._timeout):
-                wait = await self._script(
-                    keys=[self._key(token_name)], args=[microseconds, self._interval, self._burst]
-                )
-        except (RedisError, OSError, TimeoutError):
-            self._leave()
+            wait = await self._redis.run(_GCRA, [microseconds, self._interval, self._burst], [(_key(token_name), ())])
+        except Away:
             self._on_unlimited()
             return None
-        self._failing = False
         return int(wait) / 1_000_000 or None
 
     async def check(self, token_name: str, now: datetime) -> None:
@@ -97,9 +63,6 @@ class RateLimit:
             headers={"Retry-After": str(seconds)},
         )
 
-    def _leave(self) -> None:
-        self._failing = True
-        self._leave_until = self._monotonic() + self._pause
 
-    def _key(self, token_name: str) -> str:
-        return self._prefix + hashlib.sha256(token_name.encode()).hexdigest()[:32]
+def _key(token_name: str) -> str:
+    return "limit:" + hashlib.sha256(token_name.encode()).hexdigest()[:32]

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.errors import UsageError
 from app.policy.durations import parse_duration
+from app.redis.url import parse_redis_url
 from app.signatures import GrafanaSignature, Signature, StandardSignature, standard_key
 
 _PREFIX = "GATEWAY_"
@@ -18,6 +19,11 @@ _Seconds = Annotated[float, Field(gt=0)]
 def _standard_secret(secret: SecretStr) -> SecretStr:
     standard_key(secret.get_secret_value())
     return secret
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    parse_redis_url(url.get_secret_value())
+    return url
 
 
 def _read_retention(value: Any) -> Any:
@@ -51,7 +57,9 @@ class Settings(BaseSettings):
     database_read_url: SecretStr | None = Field(
         None, description="A copy for lists and explanations, never decisions. Unset: the database itself."
     )
-    redis_url: SecretStr | None = Field(None, description="redis:// URL. Unset: an embedded Valkey.")
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
+        None, description="A server, Sentinels or a Cluster, with TLS or without: below. Unset: an embedded Valkey."
+    )
     tokens_file: Path | None = Field(None, description="Hashed API tokens. Default: tokens in the data directory.")
     grafana_secret: SecretStr | None = Field(
         None, min_length=16, description="Secret of Grafana's HMAC signature. Set: its webhooks must be signed."

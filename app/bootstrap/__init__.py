@@ -26,13 +26,14 @@ from app.policy.load import load_policy
 from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
 from app.ratelimit import RateLimit
+from app.redis.client import Redis, open_redis
 from app.replica import Reader, open_engines
 from app.security import is_loopback, refuse_open_bind
 from app.servers import Urls, servers
 from app.settings import Settings
 from app.tokens import Tokens, tokens_exist
 from app.triggers.batcher import Batcher
-from app.triggers.memory import Memory, open_redis
+from app.triggers.memory import Memory
 from app.triggers.service import TriggerServices
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Services:
     reloader: Reloader
     clock: Clock
     engine: AsyncEngine
+    redis: Redis
     memory: Memory
     tokens: Tokens
     metrics: Metrics
@@ -102,7 +104,7 @@ async def open_services(
         if clock is None:
             clock = SystemClock()
             await clock.synchronise(lambda: database_now(engine))
-        redis = open_redis(urls.redis, settings.redis_timeout)
+        redis = open_redis(urls.redis, settings.redis_timeout, prefix=settings.redis_prefix)
         stack.push_async_callback(redis.aclose)
         if http is None:
             http = open_http()
@@ -115,21 +117,11 @@ async def open_services(
             engine=engine,
             intake_engine=engines.intake,
             reader=Reader(engine, engines.copy, metrics.replica_failures.inc),
-            memory=Memory(
-                redis,
-                ttl=settings.memory_ttl,
-                failed=metrics.redis_failures.labels("memory").inc,
-                prefix=settings.redis_prefix,
-            ),
+            redis=redis,
+            memory=Memory(redis, ttl=settings.memory_ttl, failed=metrics.redis_failures.labels("memory").inc),
             tokens=Tokens(settings.tokens_path, clock, loopback=is_loopback(settings.host)),
             metrics=metrics,
-            limiter=RateLimit(
-                redis,
-                settings.rate_limit,
-                on_unlimited=metrics.redis_failures.labels("rate_limit").inc,
-                timeout=settings.redis_timeout,
-                prefix=f"{settings.redis_prefix}:limit:",
-            ),
+            limiter=RateLimit(redis, settings.rate_limit, on_unlimited=metrics.redis_failures.labels("rate_limit").inc),
             http=http,
             notices=Notices(engine, clock, uuid7),
             mlflow=MlflowOf(policies.current, http, clock),
@@ -152,6 +144,7 @@ def _assemble(base: Base) -> Services:
         reloader=reloader,
         clock=base.clock,
         engine=base.engine,
+        redis=base.redis,
         memory=base.memory,
         tokens=base.tokens,
         metrics=base.metrics,

@@ -15,6 +15,7 @@ from app.notices.telling import Notices
 from app.policy.holder import Holder
 from app.policy.schema import Policy
 from app.ratelimit import RateLimit
+from app.redis.client import Redis
 from app.replica import Reader
 from app.settings import Settings
 from app.tokens import Caller, Tokens
@@ -32,6 +33,7 @@ class Base:
     engine: AsyncEngine
     intake_engine: AsyncEngine
     reader: Reader
+    redis: Redis
     memory: Memory
     tokens: Tokens
     metrics: Metrics

@@ -15,7 +15,7 @@ from app.clock import SystemClock
 from app.db import database_now, open_engine, sqlstate
 from app.doctor.finding import Finding, fail, good, warn
 from app.errors import GatewayError
-from app.triggers.memory import Memory, open_redis
+from app.redis.client import open_redis
 
 #: Time is Postgres', so this machine's clock harms nothing but the reading of logs.
 SKEW: Final = timedelta(seconds=5)
@@ -146,17 +146,17 @@ async def examine_read_database(url: str) -> Finding:
 
 async def examine_redis(url: str, *, embedded: bool) -> Finding:
     """Redis is the memory, not the truth: without it everything works, slower and without rate limits."""
-    where = "embedded" if embedded else url.rpartition("@")[2].partition("?")[0]
     step = "Start Redis, or correct GATEWAY_REDIS_URL. Until then the gateway is slower, and right."
     try:
-        client = open_redis(url, PATIENCE)
-        try:
-            answers = await Memory(client, ttl=1.0, failed=lambda: None).ping()
-        finally:
-            await client.aclose()
+        redis = open_redis(url, PATIENCE)
     except (ValueError, GatewayError) as error:
-        return warn("redis reachable", f"{where}: {_without_secret(str(error), url)}", step)
-    return good("redis reachable", where) if answers else warn("redis reachable", f"{where} does not answer", step)
+        return warn("redis reachable", _without_secret(str(error), url), step)
+    try:
+        fault = await redis.fault()
+    finally:
+        await redis.aclose()
+    where = "embedded" if embedded else f"{redis.url.kind} at {redis.url}"
+    return good("redis reachable", where) if fault is None else warn("redis reachable", f"{where}: {fault}", step)
 
 
 def _without_secret(told: str, url: str) -> str:

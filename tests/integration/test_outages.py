@@ -239,7 +239,8 @@ async def test_without_valkey_no_error_answers_no_second_trigger_and_no_added_se
         print({"slowest_with_valkey": round(usual, 3), "slowest_without": round(during, 3), "requests": number})
         assert storm.statuses == {"202": 2 * number}, storm.statuses
         assert during - usual < ADDED_SECONDS, f"the slowest request took {during:.2f} s, {usual:.2f} s with Valkey"
-        assert (degraded["status"], degraded["checks"]["redis"]) == ("degraded", "away")
+        assert degraded["status"] == "degraded"
+        assert degraded["checks"]["redis"].startswith("away (standalone: ")
 
         async def well() -> bool:
             return bool(process.get("/readyz")["status"] == "ok")
