@@ -1,7 +1,7 @@
 """Each entry of a policy file on its own: from plain values to models, every error at its place."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -54,15 +54,23 @@ def read_airflow(document: Document, problems: list[Problem]) -> tuple[Airflow, 
 
 
 def read_list(
-    model: type[Model], key: str, document: Document, problems: list[Problem], *, required: bool = False
+    model: type[Model],
+    key: str,
+    document: Document,
+    problems: list[Problem],
+    *,
+    required: bool = False,
+    prepare: Callable[[Path, Mapping[str, JsonValue]], Mapping[str, object]] = lambda _path, entry: entry,
 ) -> tuple[Model, ...]:
-    """Every valid entry of a top-level list whose entries are mappings; none when the key is left out."""
+    """Every valid entry of a top-level list whose entries are mappings; none when the key is left out.
+
+    prepare: what turns an entry into what the model takes, where that is more than plain values.
+    """
     if not required and key not in _top(document):
         return ()
     entries = _entries(document, key, problems)
-    read = (
-        _validate(model, _without_unknown(entry, path), document, path, problems) for path, entry in entries.items()
-    )
+    known = ((path, prepare(path, _without_unknown(entry, path))) for path, entry in entries.items())
+    read = (_validate(model, entry, document, path, problems) for path, entry in known)
     return tuple(entry for entry in read if entry is not None)
 
 

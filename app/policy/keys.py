@@ -10,12 +10,13 @@ from app.policy.document import Document
 from app.policy.intervals import Interval, TimeInterval, TimeRange
 from app.policy.mlflow import Mlflow
 from app.policy.problems import Path, Problem
+from app.policy.promotions import Promotion, Require
 from app.policy.schema import Airflow, Dag, Defaults, Limit, Route
 from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
 
 # Keys and values of the contract that this version refuses. Whoever builds one deletes its name from here.
 LATER_KEYS: Final[Mapping[Path, frozenset[str]]] = {
-    (): frozenset({"schedules", "deadman", "receivers", "promotions", "notify"}),
+    (): frozenset({"schedules", "deadman", "receivers", "notify"}),
     ("routes",): frozenset({"confirm", "notify"}),
     ("defaults",): frozenset({"confirm", "notify"}),
 }
@@ -34,7 +35,7 @@ _AUTH: Final = _fields(PasswordAuth, TokenAuth, TokenFileAuth)
 
 # Paths without their list indexes. What stands below dag.conf is the operator's own.
 _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
-    (): ("version", "airflow", "routes", "defaults", "mlflow", "time_intervals"),
+    (): ("version", "airflow", "routes", "defaults", "mlflow", "promotions", "time_intervals"),
     ("airflow",): _fields(Airflow),
     ("airflow", "auth"): _AUTH,
     ("defaults",): _fields(Defaults),
@@ -47,6 +48,8 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("time_intervals",): _fields(TimeInterval),
     ("time_intervals", "time_intervals"): _fields(Interval),
     ("time_intervals", "time_intervals", "times"): _fields(TimeRange),
+    ("promotions",): _fields(Promotion),
+    ("promotions", "require"): _fields(Require),
 }
 
 

@@ -16,6 +16,7 @@ from app.policy.intervals import TimeInterval
 from app.policy.keys import key_problems
 from app.policy.mlflow import Mlflow
 from app.policy.problems import PolicyError, Problem, in_file_order
+from app.policy.promotion_checks import promotion_problems, read_promotions
 from app.policy.schema import Airflow, Policy, Route
 
 __all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy"]
@@ -58,7 +59,9 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
     routes = read_routes(document, defaults, problems)
     mlflow = read_section(Mlflow, "mlflow", document, problems)
     time_intervals = read_list(TimeInterval, "time_intervals", document, problems)
+    promotions = read_promotions(document, problems)
     problems += cross_problems(document, defaults)
+    problems += promotion_problems(document)
     if problems:
         raise PolicyError(problems)
     routes = tuple(_with_airflow(route, airflow) for route in routes)
@@ -68,6 +71,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         routes=routes,
         mlflow=mlflow,
         time_intervals=time_intervals,
+        promotions=promotions,
         hash="",
         warnings=in_file_order(warnings(document, routes)),
     )

@@ -14,6 +14,7 @@ from app.policy.intervals import Interval, TimeInterval
 from app.policy.matchers import Matcher
 from app.policy.mlflow import Mlflow
 from app.policy.problems import Problem
+from app.policy.promotions import Promotion
 from app.policy.values import Auth, Duration, Frozen, Name, PositiveDuration, Text, Url, choice
 
 MatcherValue = Annotated[InstanceOf[Matcher], PlainSerializer(str, return_type=str, when_used="json")]
@@ -92,6 +93,7 @@ class Policy(Frozen):
     routes: tuple[Route, ...]
     mlflow: Mlflow | None = None
     time_intervals: tuple[TimeInterval, ...] = ()
+    promotions: tuple[Promotion, ...] = ()
     hash: str
     warnings: tuple[InstanceOf[Problem], ...] = ()
 
@@ -108,6 +110,14 @@ class Policy(Frozen):
     def route(self, name: str) -> Route | None:
         """The route of this name."""
         return self._routes_by_name.get(name)
+
+    def promotion(self, model: str, to: str) -> Promotion | None:
+        """The first entry that leads this model to this mark."""
+        return next((entry for entry in self.promotions if entry.to == to and entry.takes(model)), None)
+
+    def marks(self, model: str) -> tuple[str, ...]:
+        """Every mark that a version of this model may be promoted to, in the order of the file."""
+        return tuple(dict.fromkeys(entry.to for entry in self.promotions if entry.takes(model)))
 
     def airflow_named(self, name: str) -> Airflow | None:
         """The Airflow of this name. Every `route.dag.airflow` has one."""

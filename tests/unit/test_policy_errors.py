@@ -54,7 +54,9 @@ TOP_LEVEL = [
     (HEAD + "routes: []\nroute: []", ["5:1: route: unknown key; did you mean routes?"]),
     (
         HEAD + "routes: []\nqqq: []",
-        ["5:1: qqq: unknown key; here may stand version, airflow, routes, defaults, mlflow, time_intervals"],
+        [
+            "5:1: qqq: unknown key; here may stand version, airflow, routes, defaults, mlflow, promotions, time_intervals"
+        ],
     ),
 ]
 
@@ -192,7 +194,7 @@ def test_mistakes_at_the_top_are_told(text: str, expected: list[str]) -> None:
     assert told(text) == expected
 
 
-@pytest.mark.parametrize("key", ["schedules", "deadman", "receivers", "promotions", "notify"])
+@pytest.mark.parametrize("key", ["schedules", "deadman", "receivers", "notify"])
 def test_a_section_of_a_later_version_is_refused_and_not_ignored(key: str) -> None:
     assert told(f"{HEAD}routes: []\n{key}: []") == [f"5:1: {key}: {NOT_YET}"]
 
@@ -219,6 +221,43 @@ ADDRESS = "must be an address such as http://airflow.example:8080"
 )  # fmt: skip
 def test_mistakes_in_mlflow_are_told(value: str, expected: list[str]) -> None:
     assert told(f"{HEAD}routes: []\nmlflow: {value}") == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("{}", ["6:14: promotions.0.model: required", "6:14: promotions.0.to: required"]),
+        ("{model: '(', to: c}",
+         ["6:22: promotions.0.model: not a regular expression of RE2: missing ): ("]),
+        ("{model: m, to: v3}", ["6:29: promotions.0.to: latest and v followed by a number are reserved by MLflow"]),
+        ("{model: m, to: Latest}", ["6:29: promotions.0.to: latest and v followed by a number are reserved by MLflow"]),
+        ("{model: m, to: 'a b'}", ["6:29: promotions.0.to: must be letters, digits, _ and -, at most 100"]),
+        ("{model: m, to: c, registry: s3}", ["6:42: promotions.0.registry: must be mlflow or sagemaker"]),
+        ("{model: m, to: c, mode: dry}", ["6:38: promotions.0.mode: must be live or shadow"]),
+        ("{model: m, to: c, requires: c}",
+         ["6:42: promotions.0.requires: a version cannot hold the mark before it gets it"]),
+        ("{model: m, to: c, require: {metrics: [f1, f1]}}",
+         ["6:51: promotions.0.require.metrics: a name stands here twice"]),
+        ("{model: m, to: c, require: {metric: [f1]}}",
+         ["6:42: promotions.0.require.metric: unknown key; did you mean metrics?"]),
+        ("{model: m, to: c, rules: f1 > 1}",
+         ["6:39: promotions.0.rules: must be a list of rules, such as ['f1 >= 0.80']"]),
+        ("{model: m, to: c, rules: ['f1 => 1', 5, 'f1 > 10min']}",
+         ["6:44: promotions.0.rules.0: unexpected '='; here may stand == >= <=",
+          "6:51: promotions.0.rules.1: must be text, such as 'f1 >= 0.80'",
+          "6:62: promotions.0.rules.2: 'min' is no unit; there are %, ms, s, m, h, d, KiB, MiB, GiB"]),
+        ("{model: m, to: c}, {model: m, to: c}",
+         ["6:48: promotions.1.to: another entry leads 'm' to 'c' already"]),
+    ],
+)  # fmt: skip
+def test_mistakes_in_promotions_are_told(entry: str, expected: list[str]) -> None:
+    assert told(f"{HEAD}routes: []\nmlflow: {{tracking_uri: http://m}}\npromotions: [{entry}]") == expected
+
+
+def test_a_promotion_in_mlflow_needs_an_mlflow() -> None:
+    entries = "[{model: m, to: c}, {model: m, to: d, registry: sagemaker}]"
+    lacks = "the registry is MLflow's, and `mlflow:` names no server"
+    assert told(f"{HEAD}routes: []\npromotions: {entries}") == [f"5:14: promotions.0.registry: {lacks}"]
 
 
 @pytest.mark.parametrize(("line", "expected"), OPTIONS)

@@ -159,6 +159,7 @@ def test_the_full_example_shows_every_key() -> None:
     assert policy.mlflow is not None
     named = policy.time_intervals[0]
     models = [policy.airflow[0], policy.routes[0], policy.routes[0].dag, policy.mlflow, named, named.time_intervals[0]]
+    models += [policy.promotions[0], policy.promotions[0].require]
     for key in {key for model in models for key in type(model).model_fields} | {"token", "token_file", "password"}:
         assert f"{key}:" in shown, f"{key} is not shown"
     assert [route.name for route in policy.routes] == ["accuracy", "drift", "refresh-features"]

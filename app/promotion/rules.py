@@ -1,0 +1,162 @@
+"""Whether a version may be promoted: a verdict on each thing that the policy asks for. Pure.
+
+Numbers are decimal, as they are written: 0.85 + 0.005 is 0.855. What is missing or not a number never passes, wherever in
+a rule it stands. A comparison with the incumbent holds while there is none, so that the first version can be promoted.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from decimal import Context, Decimal
+from typing import Final
+
+from app.policy.expressions import Arithmetic, Condition, Joined, Metric, Number, Rule, Term, metrics_in
+from app.policy.promotions import Promotion
+from app.promotion.model import Verdict, Version
+
+# Without traps 1/0 is infinite and 0/0 is no number, which is then refused by name.
+_CONTEXT: Final = Context(prec=40, traps=[])
+
+
+class NotANumber(Exception):
+    """A rule cannot be worked out; str() says why."""
+
+
+def judge(entry: Promotion, version: Version | None, incumbent: Version | None, *, name: str) -> tuple[Verdict, ...]:
+    """Every verdict on a version, in the order of the policy. `name`: the version's, for a person."""
+    if version is None:
+        return (Verdict("version", False, f"there is no version {name}", final=True),)
+    return (*_standing(entry, version), *_papers(entry, version), *_rules(entry, version, incumbent))
+
+
+def passed(verdicts: Sequence[Verdict], *, override: bool) -> bool:
+    """Whether the version may be promoted; an override overcomes all but what is final."""
+    return all(one.passed or (override and not one.final) for one in verdicts)
+
+
+def _standing(entry: Promotion, version: Version) -> Iterator[Verdict]:
+    ready = version.status == "READY"
+    yield Verdict("version", ready, f"version {version.version} is {version.status}", final=True)
+    if version.run:
+        there = version.run_missing or f"run {version.run} is there"
+        yield Verdict("run", not version.run_missing, there)
+    if entry.requires is not None:
+        holds = entry.requires in version.marks
+        word = "holds" if holds else "does not hold"
+        yield Verdict(f"requires {entry.requires}", holds, f"version {version.version} {word} {entry.requires}")
+
+
+def _papers(entry: Promotion, version: Version) -> Iterator[Verdict]:
+    asked = entry.require
+    for name in asked.params:
+        value = version.params.get(name, "")
+        yield Verdict(f"param {name}", bool(value), f"{name} is {_short(value)}" if value else f"no param {name}")
+    for name in asked.metrics:
+        number = version.metrics.get(name)
+        good = number is not None and not math.isnan(number)
+        told = f"no metric {name}" if number is None else f"{name} is {_number(number)}"
+        yield Verdict(f"metric {name}", good, told)
+    for name in asked.tags:
+        value = version.tags.get(name, "")
+        yield Verdict(f"tag {name}", bool(value), f"{name} is {_short(value)}" if value else f"no tag {name}")
+    for name in asked.inputs:
+        data = version.inputs.get(name)
+        if data is None:
+            yield Verdict(f"input {name}", False, f"no data set was logged as {name}")
+        else:
+            told = f"{data.name} with digest {data.digest}" if data.digest else f"{data.name} has no digest"
+            yield Verdict(f"input {name}", bool(data.digest), told)
+    for name in asked.artifacts:
+        yield _artifact(name, version)
+
+
+def _artifact(name: str, version: Version) -> Verdict:
+    found = version.artifacts.get(name)
+    if found is None:
+        return Verdict(f"artifact {name}", False, f"no artifact {name}, or it cannot be read")
+    declared = version.tags.get(f"gateway.digest.{name}", found.digest)
+    if declared != found.digest:
+        told = f"{name} has the digest {found.digest or 'of nothing'}, and its tag says {_short(declared)}"
+        return Verdict(f"artifact {name}", False, told)
+    return Verdict(f"artifact {name}", True, f"{found.uri} {found.digest}".strip())
+
+
+def _rules(entry: Promotion, version: Version, incumbent: Version | None) -> Iterator[Verdict]:
+    for rule in entry.rules:
+        try:
+            result, values = evaluate(rule, version, incumbent)
+        except NotANumber as why:
+            yield Verdict(rule.text, False, str(why))
+            continue
+        about = incumbent is None and any(metric.incumbent for metric in metrics_in(rule.condition))
+        told = f"{values}; nobody holds {entry.to} yet" if about else values
+        yield Verdict(rule.text, result, told.lstrip("; ") or "nothing is compared with a metric")
+
+
+def evaluate(rule: Rule, version: Version, incumbent: Version | None) -> tuple[bool, str]:
+    """Whether a rule holds, and the values that it saw, as "f1 is 0.86, champion.f1 is 0.85".
+
+    Raises NotANumber when a metric that it names is missing or NaN, or when its arithmetic has no result.
+    """
+    seen: dict[Metric, Decimal] = {}
+    for metric in metrics_in(rule.condition):
+        if metric.incumbent and incumbent is None:
+            continue
+        of = incumbent if metric.incumbent else version
+        assert of is not None
+        seen[metric] = _value(metric, of)
+    return _holds(rule.condition, seen), ", ".join(f"{metric} is {_number(value)}" for metric, value in seen.items())
+
+
+def _value(metric: Metric, of: Version) -> Decimal:
+    value = of.metrics.get(metric.name)
+    if value is None:
+        who = f"the incumbent, version {of.version}," if metric.incumbent else f"version {of.version}"
+        why = f" ({of.run_missing})" if of.run_missing else ""
+        raise NotANumber(f"{who} has no metric {metric.name}{why}")
+    if math.isnan(value):
+        raise NotANumber(f"{metric} is NaN")
+    return Decimal(repr(value))
+
+
+def _holds(condition: Condition, seen: dict[Metric, Decimal]) -> bool:
+    if isinstance(condition, Joined):
+        # All of them are worked out, so that 0/0 is told wherever it stands.
+        held = [_holds(part, seen) for part in condition.parts]
+        return all(held) if condition.word == "and" else any(held)
+    left, right = _work_out(condition.left, seen), _work_out(condition.right, seen)
+    if left is None or right is None:
+        return True
+    return {
+        "<": left < right,
+        "<=": left <= right,
+        ">": left > right,
+        ">=": left >= right,
+        "==": left == right,
+        "!=": left != right,
+    }[condition.comparator]
+
+
+def _work_out(term: Term, seen: dict[Metric, Decimal]) -> Decimal | None:
+    """The number; None when it rests on an incumbent that is not there."""
+    match term:
+        case Number():
+            return term.value
+        case Metric():
+            return seen.get(term)
+    left, right = _work_out(term.left, seen), _work_out(term.right, seen)
+    if left is None or right is None:
+        return None
+    assert isinstance(term, Arithmetic)
+    work = {"+": _CONTEXT.add, "-": _CONTEXT.subtract, "*": _CONTEXT.multiply, "/": _CONTEXT.divide}
+    result = work[term.operator](left, right)
+    if result.is_nan() or (term.operator == "/" and right == 0):
+        raise NotANumber(f"{_number(left)} {term.operator} {_number(right)} is no number")
+    return result
+
+
+def _number(value: float | Decimal) -> str:
+    return str(value) if isinstance(value, Decimal) else repr(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:99]}…"
