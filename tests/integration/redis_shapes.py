@@ -75,7 +75,7 @@ class Node:
 
 
 @asynccontextmanager
-async def _running(nodes: Sequence[Node]) -> AsyncIterator[None]:
+async def running_nodes(nodes: Sequence[Node]) -> AsyncIterator[None]:
     try:
         for node in nodes:
             node.begin()
@@ -132,7 +132,7 @@ async def watched(folder: Path) -> AsyncIterator[Watched]:
         )
         sentinels.append(Node(folder, own.name, [str(own / "conf"), "--sentinel"], port, SENTINEL_PASSWORD))
     shape = Watched(master, replica, sentinels)
-    async with _running([master, replica, *sentinels]):
+    async with running_nodes([master, replica, *sentinels]):
         await wait_until("the replica", shape.replicating, within=START_SECONDS)
 
         async def known() -> bool:
@@ -170,7 +170,7 @@ async def sharded(folder: Path) -> AsyncIterator[Sharded]:
         more = ["--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "1500"]
         nodes.append(Node(folder, f"node-{n}", [*more, "--repl-diskless-sync-delay", "0"], port))
     *masters, replica = nodes
-    async with _running(nodes):
+    async with running_nodes(nodes):
         for n, master in enumerate(masters):
             await master.ask("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
             await master.ask("CLUSTER", "ADDSLOTSRANGE", SLOTS * n // 3, SLOTS * (n + 1) // 3 - 1)

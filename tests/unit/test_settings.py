@@ -111,6 +111,8 @@ BAD = [
     ("max_alerts", "-1"),
     ("intake_timeout", "9"),
     ("reorder_window", "0"),
+    ("redis_url", "http://r:6379"),
+    ("redis_url", "redis+sentinel://r:26379"),
     ("redis_prefix", "two words"),
     ("redis_timeout", "fast"),
     ("rate_limit", "-1"),
