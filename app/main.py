@@ -15,6 +15,7 @@ from app import __version__, docs, health, problems
 from app.bootstrap import Services
 from app.db import DATA_ERRORS, sqlstate
 from app.errors import Problem
+from app.lineage import report_api
 from app.policy import api as policy_api
 from app.problems import UNAVAILABLE
 from app.security import require
@@ -72,6 +73,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     app.include_router(api.router)
     app.include_router(why_api.router)
     app.include_router(policy_api.router)
+    app.include_router(report_api.router)
     guard = [] if settings.open_metrics else [Depends(require("read"))]
 
     @app.get(

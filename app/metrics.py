@@ -93,6 +93,15 @@ class Metrics:
         self.outbox_dead = Gauge(
             "gateway_outbox_dead", "Dead items: redrive them or let them be.", ["target"], registry=r
         )
+        self.metadata_records = Counter(
+            "gateway_metadata_records",
+            "Writes for MLflow: taken, delivered, or set aside because it refused them for good.",
+            ["result"],
+            registry=r,
+        )
+        self.metadata_waiting = Gauge(
+            "gateway_metadata_waiting", "Writes for MLflow not yet delivered, and set aside.", ["state"], registry=r
+        )
         self.breaker_open = Gauge("gateway_breaker_open", "1 while a target is left alone.", ["target"], registry=r)
 
     def decided(self, outcomes: Iterable[tuple[str | None, str, str]]) -> None:

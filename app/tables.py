@@ -11,6 +11,9 @@ notices     what a person must know of, one row an incident: it opens, and is re
 tellings    one row a receiver of an incident: the outbox items that tell it, and when it is told again
 quarantine  bytes that could not be read, and why
 idempotency requests that were answered 201, by their Idempotency-Key, for a day
+reports     what components told of their work, by POST /api/v1/metadata
+records     metadata on its durable way to MLflow: one write of its REST API a row, in order per stream
+local_ids   what an id that a spool made up was called by MLflow
 audit       what a person or a script asked for: trigger, reset, redrive, cancel
 """
 
@@ -301,4 +304,63 @@ audit = Table(
     _text("subject"),
     Column("detail", JSONB, nullable=False),
     Index("ix_audit_subject", "subject", "id"),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _text("key"),  # hash of the caller's name and its key
+    _text("body"),  # hash of the report: the same key with another body is a mistake
+    _text("run"),  # id of the MLflow run it is about, MLflow's or a local one
+    _text("component"),
+    _text("state"),  # started, succeeded, failed
+    _text("who"),
+    Column("trigger_id", Uuid),
+    Column("told", JSONB, nullable=False),
+    _time("at", nullable=False),
+    Index("ix_reports_key", "key", unique=True),
+    Index("ix_reports_run", "run", "id"),
+    Index("ix_reports_trigger_id", "trigger_id", postgresql_where=text("trigger_id IS NOT NULL")),
+    Index("ix_reports_at", "at"),
+)
+
+records = Table(
+    "records",
+    metadata,
+    Column("seq", BigInteger, Identity(always=True), primary_key=True),  # their order within a stream
+    _text("key"),  # 32 hex digits; a creation carries it to MLflow as a tag
+    _text("stream"),
+    _text("kind"),
+    _text("method"),
+    _text("path"),
+    _text("body"),  # JSON as text: it may hold NUL, which JSONB cannot
+    Column("made_at", BigInteger, nullable=False),  # milliseconds since 1970, of the machine that made it
+    Column("attempted_at", BigInteger),  # a request left whose end is not known
+    Column("attempts", Integer, nullable=False),
+    _text("state"),  # pending, delivered, aside (MLflow refused it for good), elsewhere (a file, on another machine)
+    _text("problem"),
+    Column("report", Uuid),
+    _time("at", nullable=False),  # when it was taken
+    Index("ix_records_key", "key", unique=True),
+    Index(
+        "ix_records_models",
+        "stream",
+        "seq",
+        postgresql_where=text("kind IN ('create logged model', 'create model version')"),
+    ),
+    Index("ix_records_pending", "stream", "seq", postgresql_where=text("state = 'pending'")),
+    Index("ix_records_aside", "seq", postgresql_where=text("state = 'aside'")),
+    Index("ix_records_stream", "stream", "seq"),
+    Index("ix_records_at", "at"),
+    postgresql_with={"fillfactor": "80"},
+)
+
+local_ids = Table(
+    "local_ids",
+    metadata,
+    Column("token", Text, primary_key=True),
+    _text("name"),
+    _time("at", nullable=False),
+    Index("ix_local_ids_name", "name"),
 )

@@ -82,7 +82,7 @@ class Mlflow:
         read: whether nothing can have changed, so that no answer is Unreachable and not Ambiguous; GET by default.
         Raises Rejected("missing") also when a read finds nothing.
         """
-        answer = await self._send(method, f"{API}/{path}", body, params, read=read)
+        answer = await self.send(method, f"{API}/{path}", body, params, read=read)
         if answer.status == 200 and isinstance(answer.body, dict):
             return answer.body
         raise failure(answer, f"{method} {path}", write=not _reads(method, read), clock=self._clock)
@@ -122,7 +122,7 @@ class Mlflow:
 
     async def healthy(self) -> bool:
         """Whether it answers. Needs no login. Raises Unreachable when it cannot be reached."""
-        return (await self._send("GET", "/health", None, None, read=True)).status == 200
+        return (await self.send("GET", "/health", None, None, read=True)).status == 200
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -215,9 +215,18 @@ class Mlflow:
 
     # -- the wire ------------------------------------------------------------------------------------------------------
 
-    async def _send(
-        self, method: str, path: str, body: Json | None, params: Mapping[str, str | int] | None, *, read: bool | None
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        params: Mapping[str, str | int] | None = None,
+        *,
+        read: bool | None = None,
     ) -> Answer:
+        """One request to a path below the server's root, and its answer whatever the status is; `read` as in `call`.
+
+        Raises Unreachable, Ambiguous, Refused, Rejected."""
         try:
             return await self._http.request(
                 method, f"{self.url}{path}", json=body, headers=self._login.header(), params=params

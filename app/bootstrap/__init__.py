@@ -12,12 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
+from app.bootstrap.lineage import lineage
 from app.bootstrap.mlflow import MlflowOf
 from app.bootstrap.triggers import triggers
 from app.clock import Clock, SystemClock
 from app.db import database_now
 from app.errors import UsageError
 from app.http import Http, open_http
+from app.lineage.service import LineageServices
 from app.loop import Loop
 from app.metrics import Metrics
 from app.notices.telling import Notices
@@ -54,6 +56,7 @@ class Services:
     metrics: Metrics
     triggers: TriggerServices
     batcher: Batcher
+    lineage: LineageServices
     loops: tuple[Loop, ...]
     constant: tuple[Loop, ...]
 
@@ -131,9 +134,10 @@ async def open_services(
 
 
 def _assemble(base: Base) -> Services:
-    trigger_side = triggers(base)
+    lineage_side = lineage(base)
+    trigger_side = triggers(base, lineage_side.destinations)
     reloader = Reloader(base.policies, base.settings.policy_file, base.engine, base.clock, base.metrics)
-    loops = (*trigger_side.loops, Loop("notices", base.notices.step, idle=5.0))
+    loops = (*trigger_side.loops, *lineage_side.loops, Loop("notices", base.notices.step, idle=5.0))
     constant = _constant_loops(base, reloader)
     base.bells.update({loop.name: loop for loop in loops})
     for loop in (*constant, *loops):
@@ -150,6 +154,7 @@ def _assemble(base: Base) -> Services:
         metrics=base.metrics,
         triggers=trigger_side.services,
         batcher=trigger_side.batcher,
+        lineage=lineage_side.services,
         loops=loops,
         constant=constant,
     )

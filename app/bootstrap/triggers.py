@@ -1,5 +1,6 @@
 """The trigger side: alerts in, decisions, wakes, the way to Airflow and the eyes on it, history."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from uuid_utils.compat import uuid7
@@ -30,8 +31,8 @@ class TriggerSide:
     loops: tuple[Loop, ...]
 
 
-def triggers(base: Base) -> TriggerSide:
-    """Built straight down: what each part is made of stands before it."""
+def triggers(base: Base, destinations: Mapping[str, Destination]) -> TriggerSide:
+    """Built straight down: what each part is made of stands before it. destinations: others that the relay delivers to."""
     batcher = Batcher(_intake(base).commit, max_queue=base.settings.intake_queue)
     waker = Waker(
         base.engine,
@@ -43,7 +44,7 @@ def triggers(base: Base) -> TriggerSide:
         reorder=base.reorder,
         fired=lambda: base.ring("relay"),
     )
-    relay, follower = _airflow(base)
+    relay, follower = _airflow(base, destinations)
     gauges = Gauges(base.engine, base.clock, base.metrics)
     retention = Retention(base.engine, base.clock, base.current, base.metrics, keep=base.settings.retention)
     tidy = Loop("retention", retention.step, idle=600.0, pace=0.1)
@@ -64,7 +65,7 @@ def _intake(base: Base) -> Intake:
     )
 
 
-def _airflow(base: Base) -> tuple[Relay, Follower]:
+def _airflow(base: Base, others: Mapping[str, Destination]) -> tuple[Relay, Follower]:
     """The way to Airflow and the eyes on it."""
     settings, metrics = base.settings, base.metrics
     airflows = AirflowClients(base.current, base.http, base.clock)
@@ -84,7 +85,7 @@ def _airflow(base: Base) -> tuple[Relay, Follower]:
         parallel=settings.delivery_parallel,
         cap=airflows.cap,
     )
-    destinations = {"airflow.dag_run": Destination(delivery.deliver, delivery.settled, delivery.after)}
+    destinations = {"airflow.dag_run": Destination(delivery.deliver, delivery.settled, delivery.after), **others}
     relay = Relay(base.engine, base.clock, destinations, limits, metrics, uuid7)
     follower = Follower(
         base.engine,

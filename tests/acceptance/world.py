@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import httpx
 from pydantic import SecretStr
@@ -81,10 +81,16 @@ class FakeAlert:
         return FakeAlert(self.labels, self.starts_at + by, self.ends_at, self.annotations)
 
 
-class _ByHost(httpx.AsyncBaseTransport):
-    """Each request to the Airflow whose host it names; to the usual one otherwise."""
+class FakeServer(Protocol):
+    """Somebody else's server, in this process."""
 
-    def __init__(self, usual: FakeAirflow, others: Mapping[str, FakeAirflow]) -> None:
+    def transport(self) -> httpx.AsyncBaseTransport: ...
+
+
+class _ByHost(httpx.AsyncBaseTransport):
+    """Each request to the server whose host it names; to the usual Airflow otherwise."""
+
+    def __init__(self, usual: FakeAirflow, others: Mapping[str, FakeServer]) -> None:
         self._usual = usual.transport()
         self._others = {host: fake.transport() for host, fake in others.items()}
 
@@ -103,7 +109,7 @@ class World:
         *,
         replicas: int = 1,
         airflow: FakeAirflow | None = None,
-        others: Mapping[str, FakeAirflow] | None = None,
+        others: Mapping[str, FakeServer] | None = None,
         clock: ManualClock | None = None,
         redis_url: str | None = None,
         **settings: Any,
@@ -111,7 +117,7 @@ class World:
         self.clock = clock or ManualClock()
         self.airflow = airflow or FakeAirflow(self.clock, auto_finish=timedelta(minutes=20))
         self.airflow.users["gateway"] = "gateway"
-        self.others = dict(others or {})  # further Airflows by the host of their address
+        self.others = dict(others or {})  # further servers by the host of their address
         self.database = database
         self._redis_url = redis_url or servers.valkey.url
         self._policy = policy

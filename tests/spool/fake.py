@@ -56,6 +56,8 @@ class FakeMlflow:
             raise NoAnswer("no answer in time")
         if fault is Fault.UNAVAILABLE:
             return Answer(503, {"message": "no"})
+        if fault is Fault.NOT_FOUND:
+            return Answer(404, {"message": "404 page not found"})
         answer = happen()
         if fault is Fault.COMMIT_AND_503:
             return Answer(503, {"message": "no"})
@@ -147,6 +149,13 @@ class FakeMlflow:
         run: Body = self.runs.get(body["run_id"], {"tags": {}})
         gone = run["tags"].pop(body["key"], None)
         return Answer(200, {}) if gone is not None else _no(404, "RESOURCE_DOES_NOT_EXIST")
+
+    def _runs_log_inputs(self, body: Body) -> Answer:
+        inputs = self.runs[body["run_id"]].setdefault("inputs", [])
+        known = {(one["dataset"]["name"], one["dataset"]["digest"]) for one in inputs}
+        new = [one for one in body["datasets"] if (one["dataset"]["name"], one["dataset"]["digest"]) not in known]
+        inputs.extend(new)
+        return Answer(200, {})
 
     def _runs_outputs(self, body: Body) -> Answer:
         outputs = self.runs[body["run_id"]]["outputs"]

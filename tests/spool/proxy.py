@@ -17,6 +17,7 @@ class Fault(Enum):
     REFUSE = "refuse"  # the connection is closed before anything is read
     HANG = "hang"  # nothing is forwarded, and no answer comes
     UNAVAILABLE = "503"  # nothing is forwarded
+    NOT_FOUND = "404 of a proxy"  # nothing is forwarded: there is no MLflow behind it
     COMMIT_AND_503 = "commit, then 503"
     COMMIT_AND_DROP = "commit, then drop"  # forwarded, and the answer is lost
 
@@ -90,8 +91,8 @@ class Proxy:
             self._released.wait(60)
             _drop(handler)
             return
-        if fault is Fault.UNAVAILABLE:
-            _answer(handler, 503, b"no", [])
+        if fault in (Fault.UNAVAILABLE, Fault.NOT_FOUND):
+            _answer(handler, 503 if fault is Fault.UNAVAILABLE else 404, b"no", [])
             return
         status, headers, answer = self._forward(handler, body)
         if fault is Fault.COMMIT_AND_DROP:

@@ -15,8 +15,8 @@ from mlflow_spool.files import Files
 from mlflow_spool.joining import Batch, joined
 from mlflow_spool.journal import Journal
 from mlflow_spool.locks import locked
-from mlflow_spool.records import ONCE, Answer, Call, Kind, Record, references
-from mlflow_spool.replay import Done, Later, Never, Outcome, Server, Waits, replay
+from mlflow_spool.records import ONCE, Answer, Kind, Record, references
+from mlflow_spool.replay import HEALTH, Done, Later, Never, Outcome, Server, Waits, is_well, replay
 from mlflow_spool.uploads import RATE, Uploader, send_file
 
 log = logging.getLogger("mlflow_spool")
@@ -103,11 +103,11 @@ class Drainer:
     def probe(self, timeout: float) -> bool:
         """Ask the server whether it is well, and tell the breaker. timeout: seconds."""
         try:
-            answer = self._server.send(Call("GET", "/health"), timeout)
+            answer = self._server.send(HEALTH, timeout)
         except TransportError:
             self._breaker.failed()
             return False
-        if answer.status >= 500:
+        if not is_well(answer):
             self._breaker.failed(answer.retry_after)
             return False
         self._breaker.succeeded()
@@ -150,7 +150,7 @@ class Drainer:
                 return False
             if file.stat().st_size > RATE and not self.probe(timeout):
                 return False
-            outcome = send_file(record, file, self._server, self._journal.name_of, timeout)
+            outcome = self._upload(record, file, timeout)
         if isinstance(outcome, Never):
             raise Refused(outcome.answer.status, outcome.answer.body)
         if isinstance(outcome, Later) and outcome.unwell:
@@ -177,8 +177,14 @@ class Drainer:
 
     def _send(self, record: Record, timeout: float, *, told: bool = True) -> Outcome:
         if record.kind is Kind.ARTIFACT:
-            return send_file(record, self._files.find(record.key), self._server, self._journal.name_of, timeout)
+            return self._upload(record, self._files.find(record.key), timeout)
         return replay(record, self._server, self._journal.name_of, timeout, told=told)
+
+    def _upload(self, record: Record, file: Path | None, timeout: float) -> Outcome:
+        outcome = send_file(record, file, self._server, self._journal.name_of, timeout)
+        if isinstance(outcome, Later) and outcome.suspect and not self.probe(timeout):
+            return replace(outcome, unwell=True, suspect=False)
+        return outcome
 
     def _settle(self, record: Record, outcome: Done | Never) -> None:
         self._journal.settle([record], outcome.learned if isinstance(outcome, Done) else ())

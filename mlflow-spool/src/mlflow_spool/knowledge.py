@@ -7,7 +7,8 @@ from typing import Any
 from mlflow_spool.answers import logged_model_of, measurements, registered_of, run_of, version_of
 from mlflow_spool.errors import Refused
 from mlflow_spool.journal import Journal
-from mlflow_spool.records import API, KEY_TAG, LOCAL_VERSIONS, Call, Kind, Record, references
+from mlflow_spool.records import API, LOCAL_VERSIONS, Answer, Call, Kind, Record, references
+from mlflow_spool.replay import drive, finding
 
 Ask = Callable[[Call], dict[str, Any]]
 
@@ -63,33 +64,22 @@ class Knowledge:
             self._journal.remember(f"experiment-name:{name}", json.dumps(_experiment_of(record)))
 
     def find_elsewhere(self, call: Call, ask: Ask) -> str | None:
-        """Look on the server for the runs that other machines' journals made under the local ids in `call`.
+        """Look on the server for what other machines' journals made under the local ids in `call`.
 
         Returns the real id of the last, and remembers all; None when one of them is not there.
         """
         found = None
         for token in references(call):
             if self._journal.name_of(token) is None:
-                found = self._find_run(token, ask)
+                found = self._find(token, ask)
                 if found is None:
                     return None
         return found
 
-    def _find_run(self, token: str, ask: Ask) -> str | None:
-        everywhere = [
-            one["experiment_id"]
-            for one in ask(Call("POST", f"{API}/experiments/search", {"view_type": "ALL", "max_results": 1000})).get(
-                "experiments", []
-            )
-        ]
-        by_key = f"tags.`{KEY_TAG}` = '{token.rpartition('-')[2]}'"
-        query = {"experiment_ids": everywhere, "filter": by_key, "run_view_type": "ALL", "max_results": 1}
-        runs = ask(Call("POST", f"{API}/runs/search", query)).get("runs", [])
-        if not runs:
-            return None
-        info = runs[0]["info"]
-        self._journal.learn([(token, info["run_id"]), ("root:" + token, info.get("artifact_uri", ""))])
-        return str(info["run_id"])
+    def _find(self, token: str, ask: Ask) -> str | None:
+        learned = drive(finding(token), lambda call: Answer(200, ask(call)))
+        self._journal.learn(learned)
+        return learned[0][1] if learned else None
 
     def is_waiting_version(self, name: str, version: str) -> bool:
         """Whether `version` is a local number that has not become a real one."""

@@ -10,13 +10,14 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from mlflow_spool.errors import NoAnswer, NotSent, TransportError
+from mlflow_spool.errors import NoAnswer, NotSent, Refused, TransportError
 from mlflow_spool.records import API, KEY_TAG, ONCE, Answer, Call, Kind, Record, local_version, references, translated
 
 #: Answers of a server, or of a proxy before it, that is not well. 500 is not among them: it can be the record's fault.
 UNWELL = frozenset({408, 425, 429, 502, 503, 504})
 #: Answers that a person must mend; nothing is lost meanwhile.
 CREDENTIALS = frozenset({401, 403, 407})
+HEALTH = Call("GET", "/health")
 GONE = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
 
@@ -74,19 +75,23 @@ Steps = Generator[Call, Answer, Result]
 
 def replay(record: Record, server: Server, resolve: Resolve, timeout: float, *, told: bool = True) -> Outcome:
     """`replaying` over a server that is waited for. timeout: seconds a request."""
-    steps = replaying(record, resolve, told=told)
+    return drive(replaying(record, resolve, told=told), lambda call: server.send(call, timeout))
+
+
+def drive(steps: Steps[Result], send: Callable[[Call], Answer]) -> Result:
+    """What `steps` return, each of their requests sent by `send`."""
     try:
         call = next(steps)
         while True:
             try:
-                answer = server.send(call, timeout)
+                answer = send(call)
             except TransportError as error:
                 call = steps.throw(error)
             else:
                 call = steps.send(answer)
     except StopIteration as end:
-        outcome: Outcome = end.value
-        return outcome
+        result: Result = end.value
+        return result
 
 
 def replaying(record: Record, resolve: Resolve, *, told: bool = True) -> Steps[Outcome]:
@@ -116,6 +121,11 @@ def replaying(record: Record, resolve: Resolve, *, told: bool = True) -> Steps[O
         return later(error.answer, maybe=maybe)
 
 
+def is_well(pulse: Answer) -> bool:
+    """Whether the answer to HEALTH is MLflow's. (A proxy may want credentials for it.)"""
+    return pulse.status < 300 or pulse.status in CREDENTIALS
+
+
 class _Unreadable(Exception):
     """The server could not say whether it has something already."""
 
@@ -125,6 +135,11 @@ class _Unreadable(Exception):
 
 
 def _judge(record: Record, call: Call, answer: Answer, *, told: bool) -> Steps[Outcome]:
+    if is_strange(answer):
+        # A proxy whose server is away answers 404, a login page 200. MLflow's pulse tells whether it is there at all.
+        there = is_well((yield HEALTH))
+        reason = f"{answer.status} from something that does not speak as MLflow"
+        return Later(reason, unwell=not there, maybe=answer.status < 400, suspect=there)
     if answer.status < 300:
         return Done(answer.body, _learned(record, answer.body))
     if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
@@ -139,6 +154,13 @@ def _judge(record: Record, call: Call, answer: Answer, *, told: bool) -> Steps[O
     if code == GONE and record.kind is Kind.DELETE and told:
         return Done({})
     return Never(answer)
+
+
+def is_strange(answer: Answer) -> bool:
+    """Whether it is nothing that MLflow says to a write: neither a JSON object nor an error with its code."""
+    if answer.status < 300:
+        return "message" in answer.body
+    return answer.status < 500 and answer.status not in UNWELL | CREDENTIALS and "error_code" not in answer.body
 
 
 def later(answer: Answer, *, maybe: bool) -> Later:
@@ -193,6 +215,39 @@ def _look(record: Record, call: Call) -> Steps[Done | Call]:
 
 _PLURAL = {Kind.RUN: "runs", Kind.LOGGED_MODEL: "models", Kind.VERSION: "model_versions"}
 _SINGULAR = {Kind.RUN: "run", Kind.LOGGED_MODEL: "model", Kind.VERSION: "model_version"}
+
+
+def finding(token: str) -> Steps[tuple[tuple[str, str], ...]]:
+    """What the server knows of an id that some spool made up, by the key that its creation carried: real names, as in
+    `Done.learned`; none when nothing is there. Raises TransportError, Refused."""
+    key = token.rpartition("spool-")[2]
+    by_key = f"tags.`{KEY_TAG}` = '{key}'"
+    page: dict[str, Any] = {"view_type": "ALL", "max_results": 1000}
+    while True:
+        answer = yield from _page("experiments/search", page)
+        experiments = answer.get("experiments", [])
+        for one in experiments:
+            if _has_key(one, key):
+                return ((token, str(one["experiment_id"])),)
+        query = {"experiment_ids": [one["experiment_id"] for one in experiments], "filter": by_key, "max_results": 1}
+        what = "models" if token.startswith("m-") else "runs"
+        path = "logged-models/search" if what == "models" else "runs/search"
+        kept = {} if what == "models" else {"run_view_type": "ALL"}
+        found = (yield from _page(path, query | kept)).get(what, []) if experiments else []
+        if found:
+            info = found[0]["info"]
+            name = info["model_id"] if what == "models" else info["run_id"]
+            return ((token, str(name)), ("root:" + token, info.get("artifact_uri", "")))
+        if not answer.get("next_page_token"):
+            return ()
+        page = {**page, "page_token": answer["next_page_token"]}
+
+
+def _page(path: str, query: dict[str, Any]) -> Steps[dict[str, Any]]:
+    answer = yield Call("POST", f"{API}/{path}", query)
+    if answer.status >= 300:
+        raise Refused(answer.status, answer.body)
+    return answer.body
 
 
 def _search(record: Record, call: Call) -> Call | None:

@@ -20,7 +20,7 @@ from mlflow_spool.files import Files, names_local_ids
 from mlflow_spool.journal import Journal
 from mlflow_spool.knowledge import Knowledge
 from mlflow_spool.records import Answer, Call, Kind, Record, draft, new_key, references, translated
-from mlflow_spool.replay import CREDENTIALS, UNWELL
+from mlflow_spool.replay import CREDENTIALS, UNWELL, is_strange
 from mlflow_spool.settings import Settings
 from mlflow_spool.uploads import artifact
 
@@ -226,6 +226,8 @@ class Spool:
         if answer.status in UNWELL:
             self._breaker.failed(answer.retry_after)
             raise Offline(f"it answered {answer.status}")
+        if answer.status >= 300 and is_strange(answer) and not self._drainer.probe(timeout):
+            raise Offline(f"something else answered {answer.status} in its place")
         if answer.status not in CREDENTIALS:
             self._breaker.succeeded()
         return answer

@@ -4,6 +4,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -57,6 +58,9 @@ def send_file(
         return Done({})
     if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
         return later(answer, maybe=False)
+    if "error_code" not in answer.body:
+        # Not MLflow's own no: a store's (no such bucket), which a person mends, or a proxy's without MLflow behind it.
+        return replace(later(answer, maybe=False), unwell=False, suspect=True)
     return Never(answer)
 
 

@@ -1,0 +1,199 @@
+"""Records on their way to MLflow: one attempt at a stream, by the code that the spool itself replays with.
+
+An attempt delivers what the stream holds, in order, for as long as half of its time allows. What MLflow refuses for good
+is set aside with its reason and the rest goes on; whatever else is wrong, the stream waits and nothing is given up.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.clock import Clock, monotonic
+from app.db import transaction
+from app.errors import Ambiguous, Refused, Rejected, Unreachable
+from app.lineage import record_store as store
+from app.metrics import Metrics
+from app.outbox.model import Delivered, Item, Outcome, Retry
+from app.outbox.store import release_slot
+from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
+from mlflow_spool.joining import Batch, joined
+from mlflow_spool.records import ONCE, Answer, Call, Record
+from mlflow_spool.replay import Done, Later, Never, Steps, Waits, finding, replaying
+
+log = logging.getLogger(__name__)
+
+PAGE = 1000  # records that one attempt looks at
+SETTLE = 5.0  # seconds after a creation whose end is not known, before it is looked for
+STUBBORN = 12  # answers of 500 by an MLflow that is well otherwise, before a record is set aside
+STRANGER_PATIENCE = 86_400.0  # seconds that a record waits for an id that nothing here will ever create
+
+#: One request to MLflow, and its answer whatever the status; raises TargetError.
+Send = Callable[[Call], Awaitable[Answer]]
+
+
+async def drive(steps: Steps[Any], send: Send) -> Any:
+    """Run `steps` of the spool's code over a server that is awaited; what they return."""
+    try:
+        call = next(steps)
+        while True:
+            try:
+                answer = await _sent(call, send)
+            except TransportError as error:
+                call = steps.throw(error)
+            else:
+                call = steps.send(answer)
+    except StopIteration as end:
+        return end.value
+
+
+async def _sent(call: Call, send: Send) -> Answer:
+    """The spool's words for what went wrong. What is no fault of the server is answered as one of the record."""
+    try:
+        return await send(call)
+    except Unreachable as error:
+        raise NotSent(error.detail) from None
+    except Ambiguous as error:
+        raise NoAnswer(error.detail) from None
+    except Refused as error:
+        return Answer(500, {"error_code": error.code, "message": error.detail})
+    except Rejected as error:
+        return Answer(400, {"error_code": error.code, "message": error.detail})
+
+
+class Delivery:
+    """The destination `mlflow.records` of the outbox. `mlflow` is None while the policy names none."""
+
+    def __init__(
+        self, engine: AsyncEngine, mlflow: Callable[[], Send | None], clock: Clock, metrics: Metrics, *, time: float
+    ) -> None:
+        self._engine = engine
+        self._mlflow = mlflow
+        self._clock = clock
+        self._metrics = metrics
+        self._time = time / 2  # of an attempt; the rest is for the request that begins last
+
+    async def deliver(self, item: Item) -> Outcome:
+        """One attempt at a stream."""
+        send = self._mlflow()
+        if send is None:
+            return Retry("no_mlflow", "the policy has no mlflow", waits=True, after=30)
+        async with self._engine.connect() as conn:
+            records = await store.pending(conn, item.payload["stream"], PAGE)
+            names = await store.names_for(conn, records)
+        end = monotonic() + self._time
+        for batch in joined(records):
+            trouble = await self._together(batch, names, send)
+            if trouble is not None:
+                return trouble
+            if monotonic() > end:
+                break
+        return Delivered(None)
+
+    async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
+        """A stream that still holds something stays pending."""
+        if isinstance(outcome, Delivered):
+            await release_slot(conn, item.id)
+            await store.wake_again(conn, item.id, item.payload["stream"], now)
+
+    async def after(self, item: Item, outcome: Outcome) -> None:
+        """Nobody waits for it."""
+
+    async def _together(self, batch: Batch, names: dict[str, str], send: Send) -> Retry | None:
+        """None: the stream goes on after these records."""
+        if len(batch.records) == 1:
+            return await self._one(batch.records[0], names, send)
+        first = batch.records[0]
+        outcome = await drive(replaying(replace(first, call=batch.call), names.get), send)
+        if isinstance(outcome, Done):
+            await self._done(batch.records, outcome, names)
+            return None
+        if isinstance(outcome, Waits | Later) and not (isinstance(outcome, Later) and not outcome.unwell):
+            return await self._judge(first, outcome, names, send)
+        for record in batch.records:  # One of them may be what MLflow does not take: alone, each shows what it is.
+            trouble = await self._one(record, names, send)
+            if trouble is not None:
+                return trouble
+        return None
+
+    async def _one(self, record: Record, names: dict[str, str], send: Send) -> Retry | None:
+        now = int(self._clock.now().timestamp() * 1000)
+        if record.kind in ONCE:
+            settled_in = (record.attempted_at or 0) / 1000 + SETTLE - now / 1000
+            if record.attempted_at is not None and settled_in > 0:
+                return Retry("settling", "the end of a request is not known yet", waits=True, after=settled_in)
+            async with transaction(self._engine) as conn:
+                await store.attempting(conn, record, now)
+        return await self._judge(record, await drive(replaying(record, names.get), send), names, send)
+
+    async def _judge(
+        self, record: Record, outcome: Done | Later | Waits | Never, names: dict[str, str], send: Send
+    ) -> Retry | None:
+        match outcome:
+            case Done():
+                await self._done((record,), outcome, names)
+                return None
+            case Never():
+                said = outcome.answer.body
+                problem = f"{outcome.answer.status} {said.get('error_code', '')}: {said.get('message', '')}"
+                await self._aside(record, problem)
+                return None
+            case Waits():
+                return await self._wait(record, outcome, names, send)
+        async with transaction(self._engine) as conn:
+            attempts = await store.failed(conn, record, outcome.reason, maybe=outcome.maybe)
+        if outcome.suspect and attempts >= STUBBORN:
+            await self._aside(record, outcome.reason)
+            return None
+        code = "away" if outcome.unwell else "server_error" if outcome.suspect else "login"
+        return Retry(code, outcome.reason, answered=not outcome.unwell, after=outcome.retry_after)
+
+    async def _done(self, records: tuple[Record, ...], outcome: Done, names: dict[str, str]) -> None:
+        names.update(outcome.learned)
+        async with transaction(self._engine) as conn:
+            await store.delivered(conn, records)
+            await store.learn(conn, outcome.learned, self._clock.now())
+        self._metrics.metadata_records.labels("delivered").inc(len(records))
+
+    async def _aside(self, record: Record, problem: str) -> None:
+        async with transaction(self._engine) as conn:
+            await store.set_aside(conn, record, problem)
+        self._metrics.metadata_records.labels("aside").inc()
+        about = {"key": record.key, "stream": record.stream, "kind": record.kind.value, "problem": problem[:500]}
+        log.error("MLflow refused a record for good", extra=about)
+
+    async def _find(self, token: str, send: Send) -> tuple[tuple[str, str], ...]:
+        if token.startswith("version:"):
+            return ()
+        try:
+            found: tuple[tuple[str, str], ...] = await drive(finding(token), send)
+        except SpoolError:
+            return ()
+        return found
+
+    async def _wait(self, record: Record, outcome: Waits, names: dict[str, str], send: Send) -> Retry | None:
+        """It names what has not been created. Whether that will still happen is known from who creates it."""
+        async with self._engine.connect() as conn:
+            makers = await store.makers(conn, outcome.tokens)
+        for token in sorted(outcome.tokens - makers.keys()):
+            # Perhaps the machine that made it has delivered it itself.
+            learned = await self._find(token, send)
+            if learned:
+                names.update(learned)
+                async with transaction(self._engine) as conn:
+                    await store.learn(conn, learned, self._clock.now())
+                return Retry("found", f"{token} was found in MLflow", waits=True, after=0.1)
+        lost = sorted(token for token, state in makers.items() if state == "aside")
+        if lost:
+            await self._aside(record, f"it needs {', '.join(lost)}, which was set aside")
+            return None
+        strange = sorted(outcome.tokens - makers.keys())
+        age = self._clock.now().timestamp() - record.made_at / 1000
+        if strange and age > STRANGER_PATIENCE:
+            await self._aside(record, f"it needs {', '.join(strange)}, which was never handed over")
+            return None
+        waited = ", ".join(sorted(outcome.tokens))
+        return Retry("waits", f"{waited} has not been created yet", waits=True, after=30.0 if strange else 1.0)

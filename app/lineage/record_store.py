@@ -1,0 +1,203 @@
+"""Metadata on its way to MLflow, in SQL: records in order per stream, local ids and what they became, reports.
+
+An item of the outbox stands for a stream that holds something; its row is the lock between those who add to the stream
+and the relay that empties it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from mlflow_spool.records import LOCAL_VERSIONS, Call, Kind, Record, local_version, references
+
+KIND, TARGET = "mlflow.records", "mlflow"
+_STREAMS = UUID("6f1d1f0a-2f1c-5a37-9f0e-0f5f3a0c5d11")
+_records, _names, _outbox = tables.records, tables.local_ids, tables.outbox
+
+
+def item_of(stream: str) -> UUID:
+    """The outbox item of a stream."""
+    return uuid5(_STREAMS, stream)
+
+
+async def add(conn: AsyncConnection, records: Sequence[Record], now: datetime, report: UUID | None = None) -> int:
+    """Keep records in their order, and have their streams delivered; those known by their key are left as they are.
+
+    Files stay where they are: their records only tell of them. Returns how many are new.
+    """
+    if not records:
+        return 0
+    rows = [_row(record, now, report) for record in records]
+    statement = insert(_records).values(rows).on_conflict_do_nothing(index_elements=["key"])
+    new = (await conn.execute(statement.returning(_records.c.stream, _records.c.state))).all()
+    await _wake(conn, sorted({row.stream for row in new if row.state == "pending"}), now)
+    return len(new)
+
+
+def _row(record: Record, now: datetime, report: UUID | None) -> dict[str, Any]:
+    return {
+        "key": record.key,
+        "stream": record.stream,
+        "kind": record.kind.value,
+        "method": record.call.method,
+        "path": record.call.path,
+        "body": json.dumps(record.call.body),
+        "made_at": record.made_at,
+        "attempted_at": record.attempted_at,
+        "attempts": 0,
+        "state": "elsewhere" if record.kind is Kind.ARTIFACT else "pending",
+        "report": report,
+        "at": now,
+    }
+
+
+async def _wake(conn: AsyncConnection, streams: Sequence[str], now: datetime) -> None:
+    """Their items are pending. One that is pending already keeps its place and its pause."""
+    if not streams:
+        return
+    rows = [
+        {
+            "id": item_of(stream),
+            "kind": KIND,
+            "target": TARGET,
+            "payload": {"stream": stream},
+            "state": "pending",
+            "detail": "",
+            "created_at": now,
+            "available_at": now,
+            "slot": False,
+            "ambiguous": False,
+            "attempts": 0,
+            "answered_seconds": 0.0,
+        }
+        for stream in streams
+    ]
+    fresh = insert(_outbox).values(rows)
+    again = {name: fresh.excluded[name] for name in ("state", "detail", "created_at", "available_at", "attempts")}
+    # A row that is pending already is locked all the same (ON CONFLICT DO UPDATE locks before it looks at WHERE): a relay
+    # that settles it at this moment waits for our commit, and then sees the new records.
+    await conn.execute(
+        fresh.on_conflict_do_update(index_elements=["id"], set_=again, where=_outbox.c.state != "pending")
+    )
+
+
+async def wake_again(conn: AsyncConnection, item: UUID, stream: str, now: datetime) -> None:
+    """In the transaction that settles an item as delivered: pending again when its stream still holds something."""
+    more = select(_records.c.seq).where(_records.c.stream == stream, _records.c.state == "pending").exists()
+    await conn.execute(
+        update(_outbox).where(_outbox.c.id == item, more).values(state="pending", available_at=now, created_at=now)
+    )
+
+
+async def pending(conn: AsyncConnection, stream: str, most: int) -> list[Record]:
+    """The oldest records of a stream that wait, in order."""
+    return await _read(conn, _records.c.stream == stream, _records.c.state == "pending", most=most)
+
+
+async def _read(conn: AsyncConnection, *where: Any, most: int | None = None) -> list[Record]:
+    statement = select(_records).where(*where).order_by(_records.c.seq)
+    rows = await conn.execute(statement if most is None else statement.limit(most))
+    return [record_of(row) for row in rows.mappings()]
+
+
+def record_of(row: Mapping[Any, Any]) -> Record:
+    """A row as the spool's code knows it."""
+    call = Call(row["method"], row["path"], json.loads(row["body"]))
+    return Record(
+        row["key"],
+        row["stream"],
+        Kind(row["kind"]),
+        call,
+        row["made_at"],
+        row["seq"],
+        row["attempted_at"],
+        row["attempts"],
+    )
+
+
+async def names_for(conn: AsyncConnection, records: Iterable[Record]) -> dict[str, str]:
+    """What is known of the local ids that records name, with the artifact roots of those."""
+    tokens = {token for record in records for token in references(record.call)}
+    tokens |= {f"root:{token}" for token in tokens}
+    return await names(conn, tokens)
+
+
+async def names(conn: AsyncConnection, tokens: Iterable[str]) -> dict[str, str]:
+    """Local id -> MLflow's, of those that have one."""
+    statement = select(_names.c.token, _names.c.name).where(_names.c.token.in_(list(tokens)))
+    return {row.token: row.name for row in await conn.execute(statement)}
+
+
+async def learn(conn: AsyncConnection, learned: Iterable[tuple[str, str]], now: datetime) -> None:
+    """Remember what local ids became. An id never changes; a local version's number is short, and its newest use counts."""
+    rows = [{"token": token, "name": name, "at": now} for token, name in sorted(dict(learned).items())]
+    if rows:
+        fresh = insert(_names).values(rows)
+        newest = {"name": fresh.excluded.name, "at": fresh.excluded.at}
+        await conn.execute(
+            fresh.on_conflict_do_update(index_elements=["token"], set_=newest, where=_names.c.token.like("version:%"))
+        )
+
+
+async def attempting(conn: AsyncConnection, record: Record, now: int) -> None:
+    """Note, durably, that a request leaves whose end we may never know. now: milliseconds since 1970."""
+    await conn.execute(update(_records).where(_records.c.key == record.key).values(attempted_at=now))
+
+
+async def delivered(conn: AsyncConnection, records: Sequence[Record]) -> None:
+    """MLflow has them."""
+    keys = [record.key for record in records]
+    statement = update(_records).where(_records.c.key.in_(keys), _records.c.state == "pending")
+    await conn.execute(statement.values(state="delivered", problem=None))
+
+
+async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: bool) -> int:
+    """An attempt came to nothing; returns how many that makes. maybe: it may have happened all the same."""
+    values: dict[str, Any] = {"attempts": _records.c.attempts + 1, "problem": problem[:1000]}
+    if not maybe:
+        values["attempted_at"] = None
+    statement = update(_records).where(_records.c.key == record.key).values(values).returning(_records.c.attempts)
+    return int((await conn.execute(statement)).scalar_one())
+
+
+async def set_aside(conn: AsyncConnection, record: Record, problem: str) -> None:
+    """MLflow will never take it: the records after it go on."""
+    statement = update(_records).where(_records.c.key == record.key)
+    await conn.execute(statement.values(state="aside", problem=problem[:1000]))
+
+
+async def makers(conn: AsyncConnection, tokens: Iterable[str]) -> dict[str, str]:
+    """Local id -> state of the record that creates it, of those that are known here."""
+    wanted = set(tokens)
+    keys = {token.rpartition("spool-")[2]: token for token in wanted if "spool-" in token}
+    rows = await conn.execute(select(_records.c.key, _records.c.state).where(_records.c.key.in_(list(keys))))
+    found = {keys[row.key]: str(row.state) for row in rows}
+    numbers = {token for token in wanted if token.startswith("version:")}
+    if numbers:
+        starts = [f"{int(token.partition(':')[2]) - LOCAL_VERSIONS:06x}" for token in numbers]
+        made = select(_records.c.key, _records.c.state).where(
+            _records.c.kind == Kind.VERSION.value, func.left(_records.c.key, 6).in_(starts)
+        )
+        found |= {f"version:{local_version(row.key)}": str(row.state) for row in await conn.execute(made)}
+    return found
+
+
+_KNOWN_REPORT = select(tables.reports).where(tables.reports.c.key == bindparam("key"))
+
+
+async def take_report(conn: AsyncConnection, row: Mapping[str, Any]) -> Mapping[Any, Any] | None:
+    """Keep a report. None: it is new; else the one that came with the same key before."""
+    new = insert(tables.reports).values(dict(row)).on_conflict_do_nothing(index_elements=["key"])
+    if (await conn.execute(new)).rowcount:
+        return None
+    return (await conn.execute(_KNOWN_REPORT, {"key": row["key"]})).mappings().one()
+
+
+COUNTS = text("SELECT state, count(*) AS number FROM records WHERE state IN ('pending', 'aside') GROUP BY state")

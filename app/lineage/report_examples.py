@@ -1,0 +1,43 @@
+"""One example of each body and answer about metadata, for the OpenAPI document."""
+
+from typing import Any
+
+_RUN = "spool-5f0c1b6f0d6b4a6c9a3e2f1d0c9b8a76"
+
+REPORT: dict[str, Any] = {
+    "component": "training",
+    "state": "succeeded",
+    "who": "airflow",
+    "trigger_id": "0198c2f0-5b7f-7d02-8c44-aa0f51c09b7e",
+    "experiment": "churn",
+    "at": "2026-11-23T03:20:00Z",
+    "params": {"max_depth": 6, "learning_rate": 0.1},
+    "metrics": {"f1": 0.83, "auc": 0.91, "rmse": 0.24},
+    "artifacts": {"model": "s3://models/churn/2026-11-23/model.pkl"},
+    "datasets": [{"name": "churn", "uri": "s3://features/churn", "digest": "sha256:9f86d081884c7d659a2feaa0c55ad015"}],
+    "git_commit": "d6cd1e2bd19e03a81132a23b2025920577f84e37",
+}
+
+TAKEN: dict[str, Any] = {"id": "0198c301-77aa-7b10-9e55-1c2d3e4f5a6b", "run": _RUN, "records": 8}
+
+HAND_OVER: dict[str, Any] = {
+    "records": [
+        {
+            "schema": 1,
+            "key": "5f0c1b6f0d6b4a6c9a3e2f1d0c9b8a76",
+            "seq": 1,
+            "stream": f"run:{_RUN}",
+            "kind": "create run",
+            "method": "POST",
+            "path": "/api/2.0/mlflow/runs/create",
+            "body": {
+                "experiment_id": "1",
+                "start_time": 1795000000000,
+                "tags": [{"key": "mlflow_spool.run_key", "value": "5f0c1b6f0d6b4a6c9a3e2f1d0c9b8a76"}],
+            },
+            "made_at": 1795000000000,
+            "attempted_at": None,
+        }
+    ],
+    "names": {},
+}

@@ -1,0 +1,153 @@
+"""The bodies of POST /api/v1/metadata, and what is told of them, for the OpenAPI document and for clients made from it."""
+
+import json
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+
+from app.lineage import report_examples as examples
+
+#: What MLflow takes as the name of a param, a metric or a tag (mlflow.utils.validation, 3.17.2), and how long.
+_NAME = r"^[\w.\-:/ ]+$"
+Name = Annotated[str, StringConstraints(min_length=1, max_length=250, pattern=_NAME)]
+_Short = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_NAME)]  # part of a tag's name
+ParamValue = Annotated[str, StringConstraints(max_length=6000)] | bool | int | float
+Metric = Annotated[float, Field(allow_inf_nan=False)]
+_Uri = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+#: Tags that only the gateway and the spool set: by them a run is found again.
+_RESERVED = ("gateway.", "mlflow_spool.")
+MOST_RECORDS = 1000
+_LOCAL_ID = r"^((m-)?spool-[0-9a-f]{32}|version:20[01][0-9]{7}|root:(m-)?spool-[0-9a-f]{32})$"
+
+
+def _storable(value: Any) -> Any:
+    """Raises ValueError for what Postgres or JSON cannot hold."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate cannot be stored") from None
+    if "\\u0000" in text.replace("\\\\", ""):
+        raise ValueError("the character NUL cannot be stored")
+    return value
+
+
+class Dataset(BaseModel):
+    """A dataset by reference: where it is, and the digest of its bytes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: _Short
+    uri: _Uri
+    digest: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+        description="As in `sha256:9f86d0...`. MLflow keeps its first 36 characters; the whole is a tag."
+    )
+    context: Name = Field("training", description="training, validation, evaluation, ...")
+
+
+class Report(BaseModel):
+    """What one component of a pipeline did. Reports of one trigger (or `run`) and component are one run of MLflow."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.REPORT})
+
+    component: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
+        description="data_retrieval, validation, training, evaluation, ..."
+    )
+    state: Literal["started", "succeeded", "failed"]
+    who: Annotated[str, StringConstraints(max_length=200)] = Field("", description="Who ran it; else the token's name.")
+    trigger_id: UUID | None = Field(None, description="`conf.gateway.trigger_id` of the DAG run.")
+    run: Annotated[str, StringConstraints(max_length=200)] = Field(
+        "", description="Tells runs of one component apart, as a DAG run's id or a try; needed without `trigger_id`."
+    )
+    run_id: Annotated[str, StringConstraints(pattern=r"^(spool-)?[0-9a-f]{32}$")] | None = Field(
+        None, description="A run of MLflow that the component made itself: this is added to it, and none is created."
+    )
+    experiment: Annotated[str, StringConstraints(max_length=250)] = Field(
+        "", description="Name of MLflow's experiment; made when it is not there. Else MLflow's default."
+    )
+    at: AwareDatetime | None = Field(None, description="When it happened; else the time of arrival.")
+    step: Annotated[int, Field(ge=0, le=2**53)] = Field(0, description="The step of every metric in this report.")
+    params: Annotated[dict[Name, ParamValue], Field(max_length=500)] = {}
+    metrics: Annotated[dict[Name, Metric], Field(max_length=1000)] = {}
+    tags: Annotated[dict[Name, Annotated[str, StringConstraints(max_length=8000)]], Field(max_length=100)] = {}
+    artifacts: Annotated[dict[_Short, _Uri], Field(max_length=50)] = Field(
+        {}, description="Name to URI; never content."
+    )
+    datasets: Annotated[list[Dataset], Field(max_length=20)] = []
+    git_commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{7,64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _tells_of_a_run(self) -> "Report":
+        if self.trigger_id is None and not self.run and self.run_id is None:
+            raise ValueError("name a run: trigger_id, run or run_id")
+        taken = [name for name in self.tags if name.startswith(_RESERVED)]
+        if taken:
+            raise ValueError(f"tags that begin with {' or '.join(_RESERVED)} are the gateway's: {taken[0]}")
+        if self.at is not None and not 1970 <= self.at.year <= 2199:
+            raise ValueError("at lies outside of 1970 to 2199")
+        _storable(self.model_dump(mode="json"))
+        return self
+
+
+class HandedOver(BaseModel):
+    """A record as `mlflow-spool export` writes it: one write of MLflow's REST API."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    record_schema: Literal[1] = Field(alias="schema")
+    key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    seq: Annotated[int, Field(ge=0, lt=2**63)]
+    stream: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
+    kind: Annotated[str, StringConstraints(max_length=40)]
+    method: Literal["POST", "PUT", "PATCH", "DELETE"]
+    path: Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")]
+    body: dict[str, Any]
+    made_at: Annotated[int, Field(ge=0, lt=2**62)]
+    attempted_at: Annotated[int, Field(ge=0, lt=2**62)] | None = None
+
+
+class HandOver(BaseModel):
+    """What a spool could not deliver itself, in the order in which it must be delivered."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.HAND_OVER})
+
+    records: Annotated[list[HandedOver], Field(min_length=1, max_length=MOST_RECORDS)]
+    names: Annotated[
+        dict[
+            Annotated[str, StringConstraints(pattern=_LOCAL_ID)],
+            Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^[^\x00]+$")],
+        ],
+        Field(max_length=10 * MOST_RECORDS),
+    ] = Field({}, description="What local ids are called by MLflow, as far as the spool knows.")
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> "HandOver":
+        for record in self.records:
+            (record.stream + record.path).encode()  # A lone surrogate is a ValueError.
+        return self
+
+
+def _which(body: Any) -> str:
+    return "records" if isinstance(body, HandOver) or (isinstance(body, dict) and "records" in body) else "report"
+
+
+#: Told apart by `records`, so that only what is wrong with the one that was meant is told.
+Body = Annotated[Annotated[Report, Tag("report")] | Annotated[HandOver, Tag("records")], Discriminator(_which)]
+
+
+class TakenReport(BaseModel):
+    """The report is durable. `run` is the id of its run: a local one is resolved by mlflow-spool, and here."""
+
+    model_config = ConfigDict(json_schema_extra={"example": examples.TAKEN})
+
+    id: UUID
+    run: str
+    records: int = Field(description="Writes that it became; 0 when it came again.")
+
+
+class TakenRecords(BaseModel):
+    """The records are durable: `taken` now, `known` before."""
+
+    taken: int
+    known: int

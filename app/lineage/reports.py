@@ -1,0 +1,121 @@
+"""What a report says, as records: the writes of MLflow's REST API that tell it. Pure.
+
+Every key is derived, so that a report that comes again makes the same records, and the first of many reports of a run, in
+whatever order they come, is the one that creates it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.lineage.report_schemas import Dataset, Report
+from mlflow_spool.records import API, Call, Record, draft
+
+TRIGGER_TAG, COMPONENT_TAG = "gateway.trigger_id", "gateway.component"
+_DIGEST = 36  # characters of a dataset's digest that MLflow 3.17.2 keeps
+_TAGS = 100  # of one runs/log-batch
+_STATUS = {"succeeded": "FINISHED", "failed": "FAILED"}
+
+
+def run_of(report: Report) -> str:
+    """The id of the run that a report is about: MLflow's, or a local one."""
+    return report.run_id or f"spool-{_run_key(report)}"
+
+
+def records_of(report: Report, key: str, who: str, now: datetime) -> list[Record]:
+    """The records of a report. key: what the report is known by; now: when it came."""
+    at = _milliseconds(report.at or now)
+    records = [*_creations(report, at)] if report.run_id is None else []
+    for number, call in enumerate(_writes(report, run_of(report), who, at)):
+        record = draft(call, at, _digest("write", key, str(number)))
+        assert record is not None, call.path
+        records.append(record)
+    return records
+
+
+def _run_key(report: Report) -> str:
+    return _digest("run", str(report.trigger_id or ""), report.component, report.run)
+
+
+def _creations(report: Report, at: int) -> Iterator[Record]:
+    experiment_id = "0"
+    if report.experiment:
+        key = _digest("experiment", report.experiment)
+        made = draft(Call("POST", f"{API}/experiments/create", {"name": report.experiment}), at, key)
+        assert made is not None
+        yield made
+        experiment_id = made.token
+    body: dict[str, Any] = {
+        "experiment_id": experiment_id,
+        "run_name": " ".join(filter(None, [report.component, report.run])),
+        "start_time": at,
+        "tags": _pairs(_origin(report)),
+    }
+    run = draft(Call("POST", f"{API}/runs/create", body), at, _run_key(report))
+    assert run is not None
+    yield run
+
+
+def _writes(report: Report, run: str, who: str, at: int) -> Iterator[Call]:
+    if report.metrics:
+        metrics = [
+            {"key": k, "value": value, "timestamp": at, "step": report.step} for k, value in report.metrics.items()
+        ]
+        yield Call("POST", f"{API}/runs/log-batch", {"run_id": run, "metrics": metrics})
+    tags = _pairs(_tags(report, who))
+    for first in range(0, len(tags), _TAGS):
+        yield Call("POST", f"{API}/runs/log-batch", {"run_id": run, "tags": tags[first : first + _TAGS]})
+    for name, value in report.params.items():
+        # Each by itself: what MLflow can refuse is a param that has another value already.
+        yield Call("POST", f"{API}/runs/log-parameter", {"run_id": run, "key": name, "value": str(value)})
+    if report.datasets:
+        inputs = [_input(dataset) for dataset in report.datasets]
+        yield Call("POST", f"{API}/runs/log-inputs", {"run_id": run, "datasets": inputs})
+    if report.run_id is None and report.state in _STATUS:
+        ended = {"run_id": run, "status": _STATUS[report.state], "end_time": at}
+        yield Call("POST", f"{API}/runs/update", ended)
+
+
+def _origin(report: Report) -> dict[str, str]:
+    trigger = {TRIGGER_TAG: str(report.trigger_id)} if report.trigger_id else {}
+    return {**trigger, COMPONENT_TAG: report.component}
+
+
+def _tags(report: Report, who: str) -> dict[str, str]:
+    told = _origin(report)
+    if report.run_id is None:
+        told["mlflow.user"] = who
+    else:  # The component's own run has an owner and an end; here the state is only a tag.
+        told[f"gateway.state.{report.component}"] = report.state
+    if report.git_commit:
+        told["mlflow.source.git.commit"] = report.git_commit
+    told |= {f"gateway.artifact.{name}": uri for name, uri in report.artifacts.items()}
+    told |= {f"gateway.dataset.{one.name}": one.digest for one in report.datasets}
+    return {**told, **report.tags}
+
+
+def _input(dataset: Dataset) -> dict[str, Any]:
+    scheme = urlsplit(dataset.uri).scheme or "local"
+    digest = dataset.digest.rpartition(":")[2][:_DIGEST]
+    about = {
+        "name": dataset.name,
+        "digest": digest,
+        "source_type": scheme[:36],
+        "source": json.dumps({"uri": dataset.uri}),
+    }
+    return {"dataset": about, "tags": _pairs({"mlflow.data.context": dataset.context})}
+
+
+def _pairs(values: dict[str, str]) -> list[dict[str, str]]:
+    return [{"key": name, "value": value} for name, value in values.items()]
+
+
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,27 @@
+"""What the routes of lineage need, in one value that bootstrap makes."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.lineage.taking import Taking
+from app.tokens import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class LineageServices:
+    """`limit` raises the problem 429."""
+
+    taking: Taking
+    limit: Callable[[Caller], Awaitable[None]]
+
+
+async def _services(request: Request) -> LineageServices:
+    services: LineageServices = request.app.state.services.lineage
+    return services
+
+
+#: How a route asks for them.
+Services = Annotated[LineageServices, Depends(_services)]

@@ -1,0 +1,113 @@
+"""Metadata in: a report of a component, or records that a spool hands over. Durable when it returns."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.clock import Clock
+from app.db import with_retries
+from app.errors import Problem
+from app.lineage import record_store as store
+from app.lineage.report_schemas import HandedOver, HandOver, Report
+from app.lineage.reports import records_of, run_of
+from app.metrics import Metrics
+from mlflow_spool.records import CREATES, KEY_TAG, Call, Kind, Record, draft, imported
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """`taken` is called when there is something new to deliver."""
+
+    engine: AsyncEngine
+    clock: Clock
+    metrics: Metrics
+    new_id: Callable[[], UUID]
+    taken: Callable[[], None]
+
+    async def report(self, report: Report, caller: str, key: str | None) -> dict[str, Any]:
+        """Keep a report and what it becomes. key: its Idempotency-Key; without one the report itself is the key.
+
+        Raises Problem 422 when the key came with another report.
+        """
+        told = report.model_dump(mode="json")
+        body = _hash(json.dumps(told, sort_keys=True))
+        known_by = _hash(json.dumps([caller, key or body]))
+        now, report_id, run = self.clock.now(), self.new_id(), run_of(report)
+        row = {
+            "id": report_id,
+            "key": known_by,
+            "body": body,
+            "run": run,
+            "component": report.component,
+            "state": report.state,
+            "who": report.who or caller,
+            "trigger_id": report.trigger_id,
+            "told": told,
+            "at": now,
+        }
+        records = records_of(report, known_by, report.who or caller, now)
+
+        async def keep(conn: AsyncConnection) -> dict[str, Any]:
+            known = await store.take_report(conn, row)
+            if known is None:
+                new = await store.add(conn, records, now, report_id)
+                return {"id": report_id, "run": run, "records": new}
+            if known["body"] != body:
+                raise Problem(422, "idempotency_mismatch", "This Idempotency-Key was used with another report.")
+            return {"id": known["id"], "run": known["run"], "records": 0}
+
+        answer = await with_retries(self.engine, keep)
+        self._count(answer["records"])
+        return answer
+
+    async def hand_over(self, body: HandOver) -> dict[str, int]:
+        """Keep records that a spool could not deliver. Raises Problem 422 for one that no spool writes."""
+        records = [_record(index, handed) for index, handed in enumerate(body.records)]
+        now = self.clock.now()
+
+        async def keep(conn: AsyncConnection) -> int:
+            await store.learn(conn, body.names.items(), now)
+            return await store.add(conn, records, now)
+
+        new = await with_retries(self.engine, keep)
+        self._count(new)
+        return {"taken": new, "known": len(records) - new}
+
+    def _count(self, new: int) -> None:
+        if new:
+            self.metrics.metadata_records.labels("taken").inc(new)
+            self.taken()
+
+
+def _record(index: int, handed: HandedOver) -> Record:
+    """The record, if it is one that a spool writes: who may report metadata may not ask MLflow for anything else."""
+    try:
+        record = imported(handed.model_dump(by_alias=True))
+    except ValueError as error:
+        raise _invalid(index, str(error)) from None
+    if record.kind is Kind.ARTIFACT:
+        return record
+    if any(part in {".", ".."} for part in unquote(record.call.path).split("/")) or "?" in record.call.path:
+        raise _invalid(index, "its path is none of the spool's")
+    again = draft(Call(record.call.method, record.call.path, record.call.body), record.made_at, record.key)
+    noun = record.stream.partition(":")[0]
+    if again is None or again.kind is not record.kind or again.stream.partition(":")[0] != noun:
+        raise _invalid(index, "it is no write that a spool keeps")
+    if record.kind in CREATES and {"key": KEY_TAG, "value": record.key} not in record.call.body.get("tags", []):
+        raise _invalid(index, f"it creates something that does not carry its key as the tag {KEY_TAG}")
+    return record
+
+
+def _invalid(index: int, message: str) -> Problem:
+    error = {"in": "body", "pointer": f"#/records/{index}", "message": message}
+    return Problem(422, "invalid", "The request has 1 error.", errors=[error])
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
