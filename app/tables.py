@@ -339,7 +339,7 @@ records = Table(
     Column("attempted_at", BigInteger),  # a request left whose end is not known
     Column("attempts", Integer, nullable=False),
     _text("state"),  # pending, delivered, aside (MLflow refused it for good), elsewhere (a file, on another machine)
-    _text("problem"),
+    _text("problem", nullable=True),
     Column("report", Uuid),
     _time("at", nullable=False),  # when it was taken
     Index("ix_records_key", "key", unique=True),

@@ -15,6 +15,7 @@ import yaml
 from app.alerts import alertmanager, native
 from app.bootstrap import open_services
 from app.cli import app as cli
+from app.lineage.report_schemas import Report
 from app.main import create_app
 from app.metrics import Metrics
 from app.policy.durations import parse_duration
@@ -88,7 +89,7 @@ def test_every_transition_names_its_tests_or_says_that_it_comes_later(part: int)
 
 
 def test_the_events_of_the_transitions_are_read_as_they_stand() -> None:
-    least, full, _ = blocks(TRANSITIONS, "json")
+    least, full, *_ = blocks(TRANSITIONS, "json")
     (by_hand,) = native.read(least.encode(), 10).alerts
     (by_alertmanager,) = alertmanager.read(full.encode(), 10).alerts
     assert set(json.loads(least)) == {"alert_id", "severity", "timestamp"}
@@ -97,8 +98,13 @@ def test_the_events_of_the_transitions_are_read_as_they_stand() -> None:
     assert by_alertmanager.firing
 
 
+def test_the_report_of_the_transitions_is_read_as_it_stands() -> None:
+    report = Report.model_validate_json(blocks(TRANSITIONS, "json")[-1])
+    assert (report.component, report.state) == ("training", "succeeded")
+
+
 def test_the_conf_of_the_transitions_is_the_one_that_airflow_gets(tmp_path: Path) -> None:
-    _, full, conf = blocks(TRANSITIONS, "json")
+    _, full, conf, *_ = blocks(TRANSITIONS, "json")
     shown = json.loads(conf)
     (alert,) = alertmanager.read(full.encode(), 10).alerts
     (route,) = twelve_lines(tmp_path).routes

@@ -35,6 +35,7 @@ PATHS = {
     "/api/v1/routes/{name}/explain": {"get"},
     "/api/v1/explain/{subject}": {"get"},
     "/api/v1/quarantine": {"get"},
+    "/api/v1/metadata": {"post"},
     "/-/reload": {"post"},
 }
 OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in sorted(methods)]
@@ -120,7 +121,8 @@ def test_a_guarded_operation_names_its_scope(method: str, path: str) -> None:
     if path in ("/livez", "/readyz"):
         assert security is None
         return
-    scope = "ingest" if method == "post" and (path == "/api/v1/alerts" or "/webhooks/" in path) else "read"
+    told = path in ("/api/v1/alerts", "/api/v1/metadata") or "/webhooks/" in path
+    scope = "ingest" if method == "post" and told else "read"
     assert security == [{"bearer": ["trigger" if method == "post" and scope == "read" else scope]}]
 
 
