@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
-from app.lineage.delivery import Delivery, Send
+from app.lineage.delivery import Delivery
 from app.lineage.housekeeping import Housekeeping
 from app.lineage.record_store import KIND
 from app.lineage.service import LineageServices
 from app.lineage.taking import Taking
 from app.loop import Loop
 from app.outbox.relay import Destination
-from mlflow_spool.records import Answer, Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +27,10 @@ class LineageSide:
 def lineage(base: Base) -> LineageSide:
     """Built straight down: what each part is made of stands before it."""
     taking = Taking(base.engine, base.clock, base.metrics, uuid7, taken=lambda: base.ring("relay"))
-    delivery = Delivery(
-        base.engine, lambda: _sender(base), base.clock, base.metrics, time=base.settings.delivery_timeout
-    )
+    delivery = Delivery(base.engine, base.mlflow, base.clock, base.metrics, time=base.settings.delivery_timeout)
     tidy = Housekeeping(base.engine, base.clock, base.metrics, keep=base.settings.retention)
     return LineageSide(
         LineageServices(taking, base.limit),
         {KIND: Destination(delivery.deliver, delivery.settled, delivery.after)},
         (Loop("metadata", tidy.step, idle=15.0, pace=0.1),),
     )
-
-
-def _sender(base: Base) -> Send | None:
-    """Requests of the spool's code to the policy's MLflow."""
-    mlflow = base.mlflow()
-    if mlflow is None:
-        return None
-
-    async def send(call: Call) -> Answer:
-        is_read = call.method == "GET"
-        body, params = (None, call.body) if is_read else (call.body or None, None)
-        raw = await mlflow.send(call.method, call.path, body, params)
-        told = raw.body if isinstance(raw.body, dict) else {"message": str(raw.body)[:500]}
-        return Answer(raw.status, told, raw.retry_after(base.clock.now()))
-
-    return send

@@ -19,6 +19,7 @@ from app.lineage import record_store as store
 from app.metrics import Metrics
 from app.outbox.model import Delivered, Item, Outcome, Retry
 from app.outbox.store import release_slot
+from app.tracking import Mlflow
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
 from mlflow_spool.records import ONCE, Answer, Call, Record
@@ -33,6 +34,18 @@ STRANGER_PATIENCE = 86_400.0  # seconds that a record waits for an id that nothi
 
 #: One request to MLflow, and its answer whatever the status; raises TargetError.
 Send = Callable[[Call], Awaitable[Answer]]
+
+
+def sending(mlflow: Mlflow, clock: Clock) -> Send:
+    """Requests of the spool's code to an MLflow."""
+
+    async def send(call: Call) -> Answer:
+        body, params = (None, call.body) if call.method == "GET" else (call.body or None, None)
+        raw = await mlflow.send(call.method, call.path, body, params)
+        told = raw.body if isinstance(raw.body, dict) else {"message": str(raw.body)[:500]}
+        return Answer(raw.status, told, raw.retry_after(clock.now()))
+
+    return send
 
 
 async def drive(steps: Steps[Any], send: Send) -> Any:
@@ -68,7 +81,7 @@ class Delivery:
     """The destination `mlflow.records` of the outbox. `mlflow` is None while the policy names none."""
 
     def __init__(
-        self, engine: AsyncEngine, mlflow: Callable[[], Send | None], clock: Clock, metrics: Metrics, *, time: float
+        self, engine: AsyncEngine, mlflow: Callable[[], Mlflow | None], clock: Clock, metrics: Metrics, *, time: float
     ) -> None:
         self._engine = engine
         self._mlflow = mlflow
@@ -78,9 +91,10 @@ class Delivery:
 
     async def deliver(self, item: Item) -> Outcome:
         """One attempt at a stream."""
-        send = self._mlflow()
-        if send is None:
+        mlflow = self._mlflow()
+        if mlflow is None:
             return Retry("no_mlflow", "the policy has no mlflow", waits=True, after=30)
+        send = sending(mlflow, self._clock)
         async with self._engine.connect() as conn:
             records = await store.pending(conn, item.payload["stream"], PAGE)
             names = await store.names_for(conn, records)
