@@ -67,15 +67,17 @@ class Http:
         url: str,
         *,
         json: Any = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str | int] | None = None,
     ) -> Answer:
-        """Send one request, once, and return its answer whatever the status is; redirects are answers too.
+        """Send one request, once, and return its answer whatever the status is; redirects are answers too. The body is
+        `json`, or exactly the bytes of `content`.
 
         Raises Unreachable when nothing was sent or when a read did not complete, Ambiguous when a write left and no
         complete answer came, Refused when the answer to a read is over 1 MiB, Rejected when `json` cannot be written.
         """
-        request = self._build(method, url, json, headers, params)
+        request = self._build(method, url, content, json, headers, params)
         client = self._direct if _is_loopback(request.url.host) else self._client
         started = monotonic()
         try:
@@ -97,14 +99,15 @@ class Http:
         self,
         method: str,
         url: str,
+        content: bytes | None,
         json: Any,
         headers: Mapping[str, str] | None,
         params: Mapping[str, str | int] | None,
     ) -> httpx.Request:
         sent = {"Accept": "application/json", **(headers or {})}
         try:
-            content = None if json is None else jsonlib.dumps(json, allow_nan=False, separators=(",", ":")).encode()
-            if content is not None:
+            if json is not None:
+                content = jsonlib.dumps(json, allow_nan=False, separators=(",", ":")).encode()
                 sent["Content-Type"] = "application/json"
             return self._client.build_request(method, url, content=content, headers=sent, params=params)
         except httpx.InvalidURL:

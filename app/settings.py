@@ -53,6 +53,16 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".gateway"), description="Where the embedded servers and the tokens live.")
     host: str = Field("127.0.0.1", description="Address to serve on. Anything but loopback needs tokens.")
     port: int = Field(8090, ge=0, le=65535, description="Port to serve on.")
+    name: str = Field(
+        "trigger-gateway",
+        pattern="^[A-Za-z0-9._-]{1,60}$",
+        description="What receivers know it by: gateways that share a receiver need different ones.",
+    )
+    external_url: str | None = Field(
+        None,
+        pattern="^https?://[^\\s?#]+$",
+        description="Where people reach the gateway, for links in notices. Unset: none.",
+    )
     database_url: SecretStr | None = Field(None, description="postgresql:// URL. Unset: an embedded PostgreSQL.")
     database_read_url: SecretStr | None = Field(
         None, description="A copy for lists and explanations, never decisions. Unset: the database itself."
@@ -97,6 +107,12 @@ class Settings(BaseSettings):
     retry_max: _Seconds = Field(60, description="Longest pause between two attempts.")
     paused_retry: _Seconds = Field(15, description="How often a paused, missing or broken DAG is looked at again.")
     follow_interval: _Seconds = Field(10, description="How often the state of an open DAG run is read.")
+    waiting_notice: _Seconds = Field(
+        1800, description="A fired trigger that Airflow has not taken after so long is told (`trigger_waiting`)."
+    )
+    notice_repeat: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        86400, description="How often an open incident of `notify` is told again. 0: once."
+    )
     quarantine_rows: int = Field(1000, gt=0, description="Unreadable bodies kept; the oldest go first.")
     quarantine_body: int = Field(65536, gt=0, description="Bytes kept of an unreadable body.")
     retention: _Retention = Field(

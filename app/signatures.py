@@ -58,17 +58,33 @@ class StandardSignature:
 
     key: bytes = field(repr=False)
 
+    def sign(self, ident: str, body: bytes, now: datetime) -> dict[str, str]:
+        """The three headers of a body that is sent now."""
+        timestamp = str(int(now.timestamp()))
+        return {
+            "webhook-id": ident,
+            "webhook-timestamp": timestamp,
+            "webhook-signature": _v1(self._digest(ident, timestamp, body)),
+        }
+
     def check(self, headers: Mapping[str, str], body: bytes, now: datetime) -> str | None:
         ident, timestamp, signatures = (
             _header(headers, f"webhook-{name}") for name in ("id", "timestamp", "signature")
         )
-        expected = hmac.new(self.key, f"{ident}.{timestamp}.".encode() + body, hashlib.sha256).digest()
-        mine = "v1," + b64encode(expected).decode()
+        expected = self._digest(ident, timestamp, body)
+        mine = _v1(expected)
         # A sender that changes its secret signs with both; what is not v1 is another kind of key.
         if not any(_equal(each, mine) for each in signatures.split(" ")):
             raise _forged("webhook-signature")
         _in_time(timestamp, "webhook-timestamp", now)
         return _proof(expected)
+
+    def _digest(self, ident: str, timestamp: str, body: bytes) -> bytes:
+        return hmac.new(self.key, f"{ident}.{timestamp}.".encode() + body, hashlib.sha256).digest()
+
+
+def _v1(digest: bytes) -> str:
+    return "v1," + b64encode(digest).decode()
 
 
 def standard_key(secret: str) -> bytes:

@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from app.bootstrap.base import Base
 from app.bootstrap.lineage import lineage
 from app.bootstrap.mlflow import MlflowOf
+from app.bootstrap.notices import notices
 from app.bootstrap.triggers import triggers
 from app.clock import Clock, SystemClock
 from app.db import database_now
@@ -28,6 +29,7 @@ from app.policy.load import load_policy
 from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
 from app.ratelimit import RateLimit
+from app.receivers.send import refresh_of
 from app.redis.client import Redis, open_redis
 from app.replica import Reader, open_engines
 from app.security import is_loopback, refuse_open_bind
@@ -126,7 +128,7 @@ async def open_services(
             metrics=metrics,
             limiter=RateLimit(redis, settings.rate_limit, on_unlimited=metrics.redis_failures.labels("rate_limit").inc),
             http=http,
-            notices=Notices(engine, clock, uuid7),
+            notices=Notices(engine, clock, uuid7, lambda name: refresh_of(policies.current().receiver(name))),
             mlflow=MlflowOf(policies.current, http, clock),
             bells={},
         )
@@ -134,10 +136,11 @@ async def open_services(
 
 
 def _assemble(base: Base) -> Services:
+    telling = notices(base)
     lineage_side = lineage(base)
-    trigger_side = triggers(base, lineage_side.destinations)
+    trigger_side = triggers(base, {**telling.destinations, **lineage_side.destinations})
     reloader = Reloader(base.policies, base.settings.policy_file, base.engine, base.clock, base.metrics)
-    loops = (*trigger_side.loops, *lineage_side.loops, Loop("notices", base.notices.step, idle=5.0))
+    loops = (*telling.loops, *trigger_side.loops, *lineage_side.loops)
     constant = _constant_loops(base, reloader)
     base.bells.update({loop.name: loop for loop in loops})
     for loop in (*constant, *loops):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from uuid_utils.compat import uuid7
 
@@ -16,6 +17,7 @@ from app.triggers.ending import Endings
 from app.triggers.following import Follower
 from app.triggers.gauges import Gauges
 from app.triggers.intake import Intake
+from app.triggers.notify import Tell
 from app.triggers.requests import Requests
 from app.triggers.retention import Retention
 from app.triggers.service import TriggerServices
@@ -69,7 +71,9 @@ def _airflow(base: Base, others: Mapping[str, Destination]) -> tuple[Relay, Foll
     """The way to Airflow and the eyes on it."""
     settings, metrics = base.settings, base.metrics
     airflows = AirflowClients(base.current, base.http, base.clock)
-    endings = Endings(base.current, metrics, ended=lambda: base.ring("relay", "waker"))
+    repeat = timedelta(seconds=settings.notice_repeat) if settings.notice_repeat else None
+    notify = Tell(base.notices, base.current, repeat)
+    endings = Endings(base.current, metrics, notify, ended=lambda: base.ring("relay", "waker"))
     delivery = Delivery(
         base.engine,
         airflows,
@@ -77,6 +81,7 @@ def _airflow(base: Base, others: Mapping[str, Destination]) -> tuple[Relay, Foll
         paused_retry=settings.paused_retry,
         follow=lambda: base.ring("follower"),
         follow_interval=settings.follow_interval,
+        tell_after=settings.waiting_notice,
     )
     limits = Limits(
         deadline=settings.delivery_deadline,
@@ -129,7 +134,7 @@ def _loops(base: Base, waker: Waker, relay: Relay, follower: Follower, gauges: G
     patient = 2 * settings.delivery_timeout + 30
     return (
         Loop("waker", waker.step, idle=1.0),
-        Loop("relay", relay.step, idle=1.0, patience=patient),
         Loop("follower", follower.step, idle=min(1.0, settings.follow_interval), patience=patient),
+        Loop("relay", relay.step, idle=1.0, patience=patient),
         Loop("gauges", gauges.step, idle=15.0),
     )

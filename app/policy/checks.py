@@ -32,6 +32,12 @@ def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterat
         document, "airflow", [(p, e.get("name"), "name" in e) for p, e in _mappings(document, "airflow")]
     )
     yield from _missing_names(document, routes)
+    receivers = [(path, entry.get("name"), "name" in entry) for path, entry in _mappings(document, "receivers")]
+    yield from _repeated_names(document, "receiver", receivers)
+    for path in [("notify",), ("defaults", "notify"), *((*path, "notify") for path, _ in routes)]:
+        notify = _at(document, path)
+        for event in notify if isinstance(notify, dict) else {}:
+            yield from unknown_receivers(document, (*path, event))
     names = [(path, entry.get("name", derived_name(entry)), "name" in entry) for path, entry in routes]
     yield from _repeated_names(document, "route", names)
     intervals = list(_mappings(document, "time_intervals"))
@@ -46,6 +52,19 @@ def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterat
             yield from _reference(document, (*path, "dag"), dag, airflow)
             yield from _conf(document, (*path, "dag", "conf"), dag.get("conf"))
             yield from _placeholders(document, (*path, "dag"), dag, entry.get("group_by", defaults.get("group_by", [])))
+
+
+def unknown_receivers(document: Document, path: Path) -> Iterator[Problem]:
+    """What a list of receivers' names at `path` names that `receivers:` lacks."""
+    there = [name for _, entry in _mappings(document, "receivers") if isinstance(name := entry.get("name"), str)]
+    named = _at(document, path)
+    for index, name in enumerate(named if isinstance(named, list) else []):
+        if isinstance(name, str) and not isinstance(name, Unexpanded) and name not in there:
+            if any(isinstance(each, Unexpanded) for each in there):
+                continue
+            close = difflib.get_close_matches(name, there, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there is {', '.join(map(repr, there)) or 'none'}"
+            yield document.problem((*path, index), f"no receiver is called {name!r}; {hint}")
 
 
 def airflow_for(named: str | None, airflow: Sequence[str]) -> str | None:

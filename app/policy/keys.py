@@ -11,14 +11,16 @@ from app.policy.intervals import Interval, TimeInterval, TimeRange
 from app.policy.mlflow import Mlflow
 from app.policy.problems import Path, Problem
 from app.policy.promotions import Promotion, Require
+from app.policy.receivers import KINDS as RECEIVER_KINDS
+from app.policy.receivers import Notify, Receiver, RouteNotify
 from app.policy.schema import Airflow, Dag, Defaults, Limit, Route
 from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
 
 # Keys and values of the contract that this version refuses. Whoever builds one deletes its name from here.
 LATER_KEYS: Final[Mapping[Path, frozenset[str]]] = {
-    (): frozenset({"schedules", "deadman", "receivers", "notify"}),
-    ("routes",): frozenset({"confirm", "notify"}),
-    ("defaults",): frozenset({"confirm", "notify"}),
+    (): frozenset({"schedules", "deadman"}),
+    ("routes",): frozenset({"confirm"}),
+    ("defaults",): frozenset({"confirm"}),
 }
 LATER_VALUES: Final[Mapping[Path, frozenset[str]]] = {
     ("airflow", "api"): frozenset({"v1"}),
@@ -35,7 +37,7 @@ _AUTH: Final = _fields(PasswordAuth, TokenAuth, TokenFileAuth)
 
 # Paths without their list indexes. What stands below dag.conf is the operator's own.
 _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
-    (): ("version", "airflow", "routes", "defaults", "mlflow", "promotions", "time_intervals"),
+    (): ("version", "airflow", "routes", "defaults", "mlflow", "promotions", "time_intervals", "receivers", "notify"),
     ("airflow",): _fields(Airflow),
     ("airflow", "auth"): _AUTH,
     ("defaults",): _fields(Defaults),
@@ -50,6 +52,11 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("time_intervals", "time_intervals", "times"): _fields(TimeRange),
     ("promotions",): _fields(Promotion),
     ("promotions", "require"): _fields(Require),
+    ("receivers",): _fields(Receiver),
+    **{("receivers", kind): _fields(model) for kind, model in RECEIVER_KINDS.items()},
+    ("notify",): _fields(Notify),
+    ("routes", "notify"): _fields(RouteNotify),
+    ("defaults", "notify"): _fields(RouteNotify),
 }
 
 

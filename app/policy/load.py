@@ -17,6 +17,7 @@ from app.policy.keys import key_problems
 from app.policy.mlflow import Mlflow
 from app.policy.problems import PolicyError, Problem, in_file_order
 from app.policy.promotion_checks import promotion_problems, read_promotions
+from app.policy.receivers import Notify, Receiver
 from app.policy.schema import Airflow, Policy, Route
 
 __all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy"]
@@ -60,6 +61,8 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
     mlflow = read_section(Mlflow, "mlflow", document, problems)
     time_intervals = read_list(TimeInterval, "time_intervals", document, problems)
     promotions = read_promotions(document, problems)
+    receivers = read_list(Receiver, "receivers", document, problems)
+    notify = read_section(Notify, "notify", document, problems)
     problems += cross_problems(document, defaults)
     problems += promotion_problems(document)
     if problems:
@@ -72,6 +75,8 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         mlflow=mlflow,
         time_intervals=time_intervals,
         promotions=promotions,
+        receivers=receivers,
+        notify=notify,
         hash="",
         warnings=in_file_order(warnings(document, routes)),
     )

@@ -15,6 +15,7 @@ from app.policy.matchers import Matcher
 from app.policy.mlflow import Mlflow
 from app.policy.problems import Problem
 from app.policy.promotions import Promotion
+from app.policy.receivers import Notify, Receiver, RouteNotify
 from app.policy.values import Auth, Duration, Frozen, Name, PositiveDuration, Text, Url, choice
 
 MatcherValue = Annotated[InstanceOf[Matcher], PlainSerializer(str, return_type=str, when_used="json")]
@@ -67,6 +68,7 @@ class Defaults(Frozen):
     limit: Limit | None = None
     mute: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     mode: Annotated[Literal["live"], choice("live")] = "live"
+    notify: RouteNotify | None = None
 
 
 class Route(Defaults):
@@ -94,6 +96,8 @@ class Policy(Frozen):
     mlflow: Mlflow | None = None
     time_intervals: tuple[TimeInterval, ...] = ()
     promotions: tuple[Promotion, ...] = ()
+    receivers: tuple[Receiver, ...] = ()
+    notify: Notify | None = None
     hash: str
     warnings: tuple[InstanceOf[Problem], ...] = ()
 
@@ -118,6 +122,19 @@ class Policy(Frozen):
     def marks(self, model: str) -> tuple[str, ...]:
         """Every mark that a version of this model may be promoted to, in the order of the file."""
         return tuple(dict.fromkeys(entry.to for entry in self.promotions if entry.takes(model)))
+
+    def receiver(self, name: str) -> Receiver | None:
+        """The receiver of this name."""
+        return next((receiver for receiver in self.receivers if receiver.name == name), None)
+
+    def told(self, event: str, route: str | None = None) -> tuple[str, ...]:
+        """Who is told of an event: as the route says, else as the policy does, else every receiver."""
+        of_route = self.route(route) if route else None
+        for notify in (of_route.notify if of_route else None, self.notify):
+            names: tuple[str, ...] | None = getattr(notify, event, None)
+            if names is not None:
+                return names
+        return tuple(receiver.name for receiver in self.receivers)
 
     def airflow_named(self, name: str) -> Airflow | None:
         """The Airflow of this name. Every `route.dag.airflow` has one."""

@@ -56,7 +56,8 @@ def when_known(check: Callable[[str], str]) -> WrapValidator:
     return WrapValidator(judge)
 
 
-def _read_url(value: str) -> str:
+def read_address(value: str, *, query: bool = False) -> str:
+    """An address of HTTP without a user; with `query` it may have one. Raises ValueError, which does not repeat it."""
     try:
         parts = urlsplit(value)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -66,8 +67,8 @@ def _read_url(value: str) -> str:
         raise ValueError("must be an address such as http://airflow.example:8080")
     if "@" in parts.netloc:
         raise ValueError("user and password belong in auth, not in the address")
-    if parts.query or parts.fragment:
-        raise ValueError("must be an address without ? and #")
+    if parts.fragment or (parts.query and not query):
+        raise ValueError("must be an address without ? and #" if not query else "must be an address without #")
     return value.rstrip("/")
 
 
@@ -88,7 +89,7 @@ PositiveDuration = Annotated[timedelta, BeforeValidator(_read_duration), AfterVa
 Text = Annotated[str, Field(min_length=1)]
 Secret = Annotated[SecretStr, Field(min_length=1, strict=False)]
 Name = Annotated[str, when_known(_read_name)]
-Url = Annotated[str, when_known(_read_url)]
+Url = Annotated[str, when_known(read_address)]
 
 
 class Frozen(BaseModel):

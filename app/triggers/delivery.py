@@ -37,6 +37,7 @@ class Delivery:
         paused_retry: float,
         follow: Callable[[], None],
         follow_interval: float,
+        tell_after: float,
     ) -> None:
         self._engine = engine
         self._airflows = airflows
@@ -44,6 +45,7 @@ class Delivery:
         self._paused_retry = paused_retry
         self._follow = follow
         self._follow_interval = follow_interval
+        self._tell_after = timedelta(seconds=tell_after)
 
     async def deliver(self, item: Item) -> Outcome:
         """One attempt: read back if an earlier one may have arrived, look at the DAG, post."""
@@ -102,14 +104,23 @@ class Delivery:
             case Dead():
                 await self._endings.end(conn, item.id, DEAD, None, outcome.detail, now)
             case Retry():
-                values = {"blocked": outcome.code, "detail": outcome.detail}
-                await conn.execute(
-                    update(_triggers).where(_triggers.c.id == item.id, _triggers.c.state == "pending").values(values)
-                )
+                await self._waits(conn, item, outcome, now)
+
+    async def _waits(self, conn: AsyncConnection, item: Item, outcome: Retry, now: datetime) -> None:
+        values = {"blocked": outcome.code, "detail": outcome.detail}
+        changed = await conn.execute(
+            update(_triggers)
+            .where(_triggers.c.id == item.id, _triggers.c.state == "pending")
+            .values(values)
+            .returning(_triggers)
+        )
+        trigger = changed.mappings().one_or_none()
+        if trigger is not None and now - item.created_at >= self._tell_after:
+            await self._endings.waits(conn, trigger, outcome.detail, now)
 
     async def _accepted(self, conn: AsyncConnection, trigger_id: UUID, run: DagRun, now: datetime) -> None:
-        row = (await conn.execute(select(_triggers.c.group_key).where(_triggers.c.id == trigger_id))).one()
-        group = await store.lock_group(conn, row.group_key)
+        row = (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one()
+        group = await store.lock_group(conn, row["group_key"])
         changed = await conn.execute(
             update(_triggers)
             .where(_triggers.c.id == trigger_id, _triggers.c.state == TriggerState.PENDING)
@@ -126,6 +137,7 @@ class Delivery:
             # The cooldown counts again from here: time spent waiting for Airflow must not use it up.
             group.accepted_at = now
             await store.save_groups(conn, [group])
+        await self._endings.taken(conn, row, now)
 
     async def after(self, item: Item, outcome: Outcome) -> None:
         """After the commit: follow the run, and let memory know."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import RowMapping, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
@@ -13,19 +13,22 @@ from app.metrics import Metrics
 from app.outbox.store import release_slot
 from app.policy.schema import Policy
 from app.triggers import rules, store
+from app.triggers.notify import EVENTS, RUN_FAILED, TRIGGER_DEAD, TRIGGER_LOST, TRIGGER_WAITING, Tell
 from app.triggers.state import DEAD, LOST, OPEN_STATES, SUCCESS, Group, TriggerState
 
 log = logging.getLogger(__name__)
 
 _triggers = tables.triggers
+_TOLD = (_triggers.c.id, _triggers.c.route, _triggers.c.group_key, _triggers.c.group_labels)
 
 
 class Endings:
     """Every way out of an open trigger goes through `end` or `lose`."""
 
-    def __init__(self, policy: Callable[[], Policy], metrics: Metrics, ended: Callable[[], None]) -> None:
+    def __init__(self, policy: Callable[[], Policy], metrics: Metrics, notify: Tell, ended: Callable[[], None]) -> None:
         self._policy = policy
         self._metrics = metrics
+        self._notify = notify
         self._ended = ended
 
     async def end(
@@ -53,9 +56,9 @@ class Endings:
                 follow_at=None,
                 blocked=None,
             )
-            .returning(_triggers.c.lost_at)
+            .returning(*_TOLD, _triggers.c.lost_at)
         )
-        row = changed.one_or_none()
+        row = changed.mappings().one_or_none()
         if row is None:
             return False
         if outcome == SUCCESS:
@@ -63,7 +66,8 @@ class Endings:
         await release_slot(conn, trigger_id)
         if group is not None and group.open_trigger == trigger_id:
             group.open_trigger = group.held_since = None
-            await self._book(conn, group, outcome, now, counted=row.lost_at is not None)
+            await self._book(conn, group, outcome, now, counted=row["lost_at"] is not None)
+        await self._tell_of_end(conn, row, outcome, detail, now)
         return True
 
     async def lose(self, conn: AsyncConnection, trigger_id: UUID, detail: str, now: datetime) -> bool:
@@ -74,12 +78,32 @@ class Endings:
             update(_triggers)
             .where(_triggers.c.id == trigger_id, _triggers.c.state.in_(OPEN_STATES), _triggers.c.lost_at.is_(None))
             .values(outcome=LOST, lost_at=now, detail=detail)
+            .returning(*_TOLD)
         )
-        if not changed.rowcount:
+        row = changed.mappings().one_or_none()
+        if row is None:
             return False
         if group is not None and group.open_trigger == trigger_id:
             await self._book(conn, group, LOST, now, counted=False)
+        await self._notify.wrong(conn, TRIGGER_LOST, row, detail, now)
         return True
+
+    async def _tell_of_end(
+        self, conn: AsyncConnection, trigger: RowMapping, outcome: str, detail: str, now: datetime
+    ) -> None:
+        if outcome == SUCCESS:
+            await self._notify.over(conn, EVENTS, trigger, detail, now)
+        else:
+            await self._notify.over(conn, (TRIGGER_WAITING, TRIGGER_LOST), trigger, detail, now)
+            await self._notify.wrong(conn, TRIGGER_DEAD if outcome == DEAD else RUN_FAILED, trigger, detail, now)
+
+    async def taken(self, conn: AsyncConnection, trigger: RowMapping, now: datetime) -> None:
+        """Airflow has a run of the group: whatever kept it from starting is over."""
+        await self._notify.over(conn, (TRIGGER_DEAD, TRIGGER_WAITING), trigger, "Airflow has the DAG run", now)
+
+    async def waits(self, conn: AsyncConnection, trigger: RowMapping, detail: str, now: datetime) -> None:
+        """The trigger has been waiting for Airflow for so long that a person must know."""
+        await self._notify.wrong(conn, TRIGGER_WAITING, trigger, detail, now)
 
     async def _book(self, conn: AsyncConnection, group: Group, outcome: str, now: datetime, *, counted: bool) -> None:
         rules.book(group, outcome, self._policy().route(group.route), now, counted=counted)

@@ -31,6 +31,7 @@ from app.http import open_http
 from app.main import create_app
 from app.policy.load import parse_policy
 from app.settings import read_settings
+from tests.fakes import server
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
 from tests.fakes.faults import Fault, meanwhile
@@ -254,17 +255,23 @@ class World:
                 await valkey.set(name, value)
 
     async def die_during(
-        self, op: str, *, replica: int = 0, loop: Literal["relay", "follower"] = "relay", fault: Fault | None = None
+        self,
+        op: str,
+        *,
+        replica: int = 0,
+        loop: Literal["relay", "follower"] = "relay",
+        fault: Fault | None = None,
+        at: server.FakeServer | None = None,
     ) -> None:
-        """This replica dies at the next request `op` of its loop to Airflow: what it has claimed is never settled, what
-        it has read never written. The request arrives, unless `fault` says otherwise."""
+        """This replica dies at the next request `op` of its loop to Airflow (or the server `at`): what it has claimed
+        is never settled, what it has read never written. The request arrives, unless `fault` says otherwise."""
         services = self.services[replica]
         step = asyncio.create_task(services.loop(loop).step())
 
         def die() -> None:
             step.cancel()
 
-        self.airflow.disturb(replace(fault or meanwhile(die), action=die), on=op)
+        (at or self.airflow).disturb(replace(fault or meanwhile(die), action=die), on=op)
         with suppress(asyncio.CancelledError):
             await step
         assert step.cancelled(), f"the {loop} never asked for {op}"

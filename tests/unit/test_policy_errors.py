@@ -55,7 +55,8 @@ TOP_LEVEL = [
     (
         HEAD + "routes: []\nqqq: []",
         [
-            "5:1: qqq: unknown key; here may stand version, airflow, routes, defaults, mlflow, promotions, time_intervals"
+            "5:1: qqq: unknown key; here may stand version, airflow, routes, defaults, mlflow, promotions, time_intervals, "
+            "receivers, notify"
         ],
     ),
 ]
@@ -136,7 +137,13 @@ OPTIONS = [
     ("mute: [freeze]", ["7:10: routes.0.mute.0: no time interval is called 'freeze'; there is none"]),
     ("mute: ['', 7]", ["7:10: routes.0.mute.0: must not be empty", f"7:14: routes.0.mute.1: {TEXT}"]),
     ("confirm: {prometheus: x}", [f"7:3: routes.0.confirm: {NOT_YET}"]),
-    ("notify: [oncall]", [f"7:3: routes.0.notify: {NOT_YET}"]),
+    ("notify: [oncall]", ["7:11: routes.0.notify: must be a mapping"]),
+    ("notify: {run_faild: []}", ["7:12: routes.0.notify.run_faild: unknown key; did you mean run_failed?"]),
+    ("notify: {promotion_blocked: []}", ["7:12: routes.0.notify.promotion_blocked: unknown key; "
+                                         "here may stand trigger_dead, trigger_waiting, trigger_lost, run_failed"]),
+    ("notify: {run_failed: oncall}", ["7:24: routes.0.notify.run_failed: must be a list"]),
+    ("notify: {run_failed: [oncall]}",
+     ["7:25: routes.0.notify.run_failed.0: no receiver is called 'oncall'; there is none"]),
     ("name: ${NOPE}", ["7:9: routes.0.name: the environment variable NOPE is not set"]),
     ("name: ${ABSENT}${NOPE}", ["7:9: routes.0.name: the environment variable ABSENT is not set",
                                 "7:9: routes.0.name: the environment variable NOPE is not set"]),
@@ -194,7 +201,7 @@ def test_mistakes_at_the_top_are_told(text: str, expected: list[str]) -> None:
     assert told(text) == expected
 
 
-@pytest.mark.parametrize("key", ["schedules", "deadman", "receivers", "notify"])
+@pytest.mark.parametrize("key", ["schedules", "deadman"])
 def test_a_section_of_a_later_version_is_refused_and_not_ignored(key: str) -> None:
     assert told(f"{HEAD}routes: []\n{key}: []") == [f"5:1: {key}: {NOT_YET}"]
 

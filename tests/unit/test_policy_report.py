@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from app.policy.intervals import Interval, TimeInterval
 from app.policy.load import Policy, load_policy, parse_policy
+from app.policy.mlflow import Mlflow
+from app.policy.promotions import Promotion, Require
+from app.policy.receivers import KINDS as RECEIVER_KINDS
+from app.policy.receivers import Notify, Receiver
+from app.policy.schema import Airflow, Dag, Route
 from app.policy.starter import STARTER_POLICY, alertmanager_receiver
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +75,8 @@ def test_what_means_the_same_has_the_same_hash(same: str) -> None:
         ("[model]", "[model, region]"),
         ("refire: true", "refire: false"),
         ("version: 1\n", "version: 1\nmlflow: {tracking_uri: http://m}\n"),
+        ("version: 1\n", "version: 1\nreceivers: [{name: a, alertmanager: {url: http://am}}]\n"),
+        ("version: 1\n", "version: 1\nnotify: {run_failed: []}\n"),
         ("version: 1\n", "version: 1\ntime_intervals: [{name: freeze, time_intervals: [{years: [2030]}]}]\n"),
     ],
 )
@@ -149,18 +158,17 @@ def test_every_default_in_the_starters_comments_is_the_real_one() -> None:
 
 @pytest.mark.parametrize("name", ["policy.yaml", "policy-full.yaml"])
 def test_the_shipped_examples_load_without_a_word(name: str) -> None:
-    env = {} if name == "policy.yaml" else {"AIRFLOW_PASSWORD": "x", "MLFLOW_PASSWORD": "x"}
+    secrets = ["AIRFLOW_PASSWORD", "MLFLOW_PASSWORD", "PAGERDUTY_ROUTING_KEY", "OPSGENIE_API_KEY"]
+    env = dict.fromkeys(secrets, "x") | {"SLACK_WEBHOOK_URL": "https://s", "HOOK_SECRET": f"whsec_{'MfKQ9r8G' * 4}"}
     assert load_policy(ROOT / "examples" / name, env).warnings == ()
 
 
 def test_the_full_example_shows_every_key() -> None:
     shown = (ROOT / "examples" / "policy-full.yaml").read_text()
     policy = load(shown, require_env=False)
-    assert policy.mlflow is not None
-    named = policy.time_intervals[0]
-    models = [policy.airflow[0], policy.routes[0], policy.routes[0].dag, policy.mlflow, named, named.time_intervals[0]]
-    models += [policy.promotions[0], policy.promotions[0].require]
-    for key in {key for model in models for key in type(model).model_fields} | {"token", "token_file", "password"}:
+    models: list[type[BaseModel]] = [Airflow, Route, Dag, Mlflow, TimeInterval, Interval, Promotion, Require]
+    models += [Receiver, *RECEIVER_KINDS.values(), Notify]
+    for key in {key for model in models for key in model.model_fields} | {"token", "token_file", "password"}:
         assert f"{key}:" in shown, f"{key} is not shown"
     assert [route.name for route in policy.routes] == ["accuracy", "drift", "refresh-features"]
 

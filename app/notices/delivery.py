@@ -1,0 +1,92 @@
+"""A notice on its way to one receiver: one attempt, and what its answer means for the outbox."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.errors import Ambiguous, Refused, Rejected, Unreachable
+from app.notices import store
+from app.notices.model import Action
+from app.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.policy.schema import Policy
+from app.receivers.message import Message
+from app.receivers.send import Sender
+
+log = logging.getLogger(__name__)
+
+
+class Delivery:
+    """The destination `notice` of the outbox. Nothing is read back: a receiver that deduplicates by key takes a message
+    twice without harm, and the others are told at least once."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        policy: Callable[[], Policy],
+        sender: Sender,
+        *,
+        gateway: str,
+        external_url: str | None,
+    ) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._sender = sender
+        self._gateway = gateway
+        self._external_url = external_url
+
+    async def deliver(self, item: Item) -> Outcome:
+        """Tell the receiver as the policy in force describes it."""
+        name = item.payload["receiver"]
+        receiver = self._policy().receiver(name)
+        if receiver is None:
+            return Dead("no_receiver", f"the policy has no receiver named {name!r}")
+        async with self._engine.connect() as conn:
+            notice = await store.notice(conn, UUID(item.payload["notice"]))
+        if notice is None:
+            return Dead("no_notice", "the incident is no longer kept")
+        try:
+            return Delivered(None, detail=await self._sender.send(receiver, self._message(item, notice)))
+        except Unreachable as error:
+            return Retry(error.code, error.detail, answered=False, after=error.retry_after)
+        except Ambiguous as error:
+            return Retry(error.code, error.detail, answered=False, ambiguous=True, after=error.retry_after)
+        except Refused as error:
+            return Retry(error.code, error.detail, absent=True)
+        except Rejected as error:
+            return Dead(error.code, error.detail)
+
+    def _message(self, item: Item, notice: RowMapping) -> Message:
+        resolved = item.payload["action"] == Action.RESOLVE
+        return Message(
+            id=f"{item.id}-{item.payload['times']}",
+            key=f"{self._gateway}/{notice['key']}",
+            event=notice["event"],
+            resolved=resolved,
+            severity=notice["severity"],
+            title=notice["title"],
+            detail=notice["resolution"] if resolved else notice["detail"],
+            labels=notice["labels"],
+            link=self._link(notice["link"]),
+            opened_at=notice["opened_at"],
+            resolved_at=notice["resolved_at"] if resolved else None,
+            times=item.payload["times"],
+            gateway=self._gateway,
+        )
+
+    def _link(self, link: str | None) -> str | None:
+        """A path is below GATEWAY_EXTERNAL_URL; without that it leads nowhere."""
+        if link is None or not link.startswith("/"):
+            return link
+        return f"{self._external_url.rstrip('/')}{link}" if self._external_url else None
+
+    async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
+        """Nothing follows: the item itself says what became of it."""
+
+    async def after(self, item: Item, outcome: Outcome) -> None:
+        """For the log."""
+        if isinstance(outcome, Delivered):
+            log.info("a receiver was told", extra={"target": item.target, **item.payload})
