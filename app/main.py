@@ -15,6 +15,7 @@ from app import __version__, docs, health, problems
 from app.bootstrap import Services
 from app.db import DATA_ERRORS, sqlstate
 from app.errors import Problem
+from app.lineage import api as lineage_api
 from app.lineage import report_api
 from app.policy import api as policy_api
 from app.problems import UNAVAILABLE
@@ -69,11 +70,8 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     # First and in the application's own list: to be found in an included router would cost a webhook half of its way in.
     app.router.routes.extend(receive.router.routes)
     docs.install(app, None if settings.open_docs else require("read"))
-    app.include_router(health.router)
-    app.include_router(api.router)
-    app.include_router(why_api.router)
-    app.include_router(policy_api.router)
-    app.include_router(report_api.router)
+    for part in (health, api, why_api, lineage_api, policy_api, report_api):
+        app.include_router(part.router)
     guard = [] if settings.open_metrics else [Depends(require("read"))]
 
     @app.get(

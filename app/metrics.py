@@ -102,6 +102,14 @@ class Metrics:
         self.metadata_waiting = Gauge(
             "gateway_metadata_waiting", "Writes for MLflow not yet delivered, and set aside.", ["state"], registry=r
         )
+        self.orphans = Gauge(
+            "gateway_orphans", "What lacks a link of its lineage, by kind (books).", ["kind"], registry=r
+        )
+        self.survey_ended = Gauge(
+            "gateway_survey_last_end_timestamp_seconds",
+            "When the newest whole walk over MLflow came to its end (books).",
+            registry=r,
+        )
         self.breaker_open = Gauge("gateway_breaker_open", "1 while a target is left alone.", ["target"], registry=r)
 
     def decided(self, outcomes: Iterable[tuple[str | None, str, str]]) -> None:

@@ -15,6 +15,8 @@ reports     what components told of their work, by POST /api/v1/metadata
 records     metadata on its durable way to MLflow: one write of its REST API a row, in order per stream
 local_ids   what an id that a spool made up was called by MLflow
 audit       what a person or a script asked for: trigger, reset, redrive, cancel
+
+MLflow as it was last seen, and what lacks its lineage, stands in app/lineage/tables.py.
 """
 
 from sqlalchemy import (

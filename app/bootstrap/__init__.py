@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
+from app.bootstrap.chains import chains
 from app.bootstrap.lineage import lineage
 from app.bootstrap.mlflow import MlflowOf
 from app.bootstrap.notices import notices
@@ -20,6 +21,7 @@ from app.clock import Clock, SystemClock
 from app.db import database_now
 from app.errors import UsageError
 from app.http import Http, open_http
+from app.lineage.api import ChainServices
 from app.lineage.service import LineageServices
 from app.loop import Loop
 from app.metrics import Metrics
@@ -57,6 +59,7 @@ class Services:
     tokens: Tokens
     metrics: Metrics
     triggers: TriggerServices
+    chains: ChainServices
     batcher: Batcher
     lineage: LineageServices
     loops: tuple[Loop, ...]
@@ -138,9 +141,10 @@ async def open_services(
 def _assemble(base: Base) -> Services:
     telling = notices(base)
     lineage_side = lineage(base)
+    chain_side = chains(base)
     trigger_side = triggers(base, {**telling.destinations, **lineage_side.destinations})
     reloader = Reloader(base.policies, base.settings.policy_file, base.engine, base.clock, base.metrics)
-    loops = (*telling.loops, *trigger_side.loops, *lineage_side.loops)
+    loops = (*telling.loops, *trigger_side.loops, *lineage_side.loops, *chain_side.loops)
     constant = _constant_loops(base, reloader)
     base.bells.update({loop.name: loop for loop in loops})
     for loop in (*constant, *loops):
@@ -156,6 +160,7 @@ def _assemble(base: Base) -> Services:
         tokens=base.tokens,
         metrics=base.metrics,
         triggers=trigger_side.services,
+        chains=chain_side.services,
         batcher=trigger_side.batcher,
         lineage=lineage_side.services,
         loops=loops,

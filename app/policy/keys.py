@@ -8,6 +8,7 @@ from pydantic import BaseModel, JsonValue
 
 from app.policy.document import Document
 from app.policy.intervals import Interval, TimeInterval, TimeRange
+from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
 from app.policy.problems import Path, Problem
 from app.policy.promotions import Promotion, Require
@@ -37,7 +38,18 @@ _AUTH: Final = _fields(PasswordAuth, TokenAuth, TokenFileAuth)
 
 # Paths without their list indexes. What stands below dag.conf is the operator's own.
 _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
-    (): ("version", "airflow", "routes", "defaults", "mlflow", "promotions", "time_intervals", "receivers", "notify"),
+    (): (
+        "version",
+        "airflow",
+        "routes",
+        "defaults",
+        "mlflow",
+        "promotions",
+        "time_intervals",
+        "receivers",
+        "notify",
+        "lineage",
+    ),
     ("airflow",): _fields(Airflow),
     ("airflow", "auth"): _AUTH,
     ("defaults",): _fields(Defaults),
@@ -57,6 +69,7 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("notify",): _fields(Notify),
     ("routes", "notify"): _fields(RouteNotify),
     ("defaults", "notify"): _fields(RouteNotify),
+    ("lineage",): _fields(Lineage),
 }
 
 

@@ -14,6 +14,7 @@ from app.policy.document import MAX_BYTES, Document, read_document
 from app.policy.entries import read_airflow, read_defaults, read_list, read_routes, read_section
 from app.policy.intervals import TimeInterval
 from app.policy.keys import key_problems
+from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
 from app.policy.problems import PolicyError, Problem, in_file_order
 from app.policy.promotion_checks import promotion_problems, read_promotions
@@ -63,6 +64,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
     promotions = read_promotions(document, problems)
     receivers = read_list(Receiver, "receivers", document, problems)
     notify = read_section(Notify, "notify", document, problems)
+    lineage = read_section(Lineage, "lineage", document, problems) or Lineage()
     problems += cross_problems(document, defaults)
     problems += promotion_problems(document)
     if problems:
@@ -77,6 +79,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         promotions=promotions,
         receivers=receivers,
         notify=notify,
+        lineage=lineage,
         hash="",
         warnings=in_file_order(warnings(document, routes)),
     )

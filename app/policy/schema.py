@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, InstanceOf, JsonValue, PlainSerializer
 
 from app.policy.intervals import Interval, TimeInterval
+from app.policy.lineage import Lineage
 from app.policy.matchers import Matcher
 from app.policy.mlflow import Mlflow
 from app.policy.problems import Problem
@@ -98,6 +99,7 @@ class Policy(Frozen):
     promotions: tuple[Promotion, ...] = ()
     receivers: tuple[Receiver, ...] = ()
     notify: Notify | None = None
+    lineage: Lineage = Lineage()
     hash: str
     warnings: tuple[InstanceOf[Problem], ...] = ()
 

@@ -89,6 +89,15 @@ TRIGGER: dict[str, Any] = {
             "last_at": "2026-11-23T03:00:01.391Z",
         }
     ],
+    "runs": [
+        {
+            "run_id": "67ddebb1627d49f4a435b8fadd899fc7",
+            "name": _RUN,
+            "status": "FINISHED",
+            "versions": [{"model": "churn", "version": "12"}],
+            "seen_at": "2026-11-23T03:25:00.310Z",
+        }
+    ],
 }
 GROUP: dict[str, Any] = {
     "group": {"model": "churn"},

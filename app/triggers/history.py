@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, Table, Uuid, and_, func, or_, select, tuple_
+from sqlalchemy import RowMapping, Select, Table, Uuid, and_, func, or_, select, text, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
@@ -183,6 +184,20 @@ _ATTEMPTS_OF = rows_of(
 )
 
 
+# As MLflow was last seen: app.lineage keeps these tables.
+_RUNS_OF = text(
+    """
+    SELECT r.trigger_id, r.run_id, r.status, r.name, r.seen_at, coalesce((
+        SELECT jsonb_agg(jsonb_build_object('model', v.model, 'version', v.version) ORDER BY v.created_at)
+        FROM versions v WHERE v.run_id = r.run_id
+    ), '[]') AS versions
+    FROM unnest(CAST(:ids AS uuid[])) t CROSS JOIN LATERAL (
+        SELECT * FROM runs WHERE trigger_id = t AND NOT deleted ORDER BY started_at DESC LIMIT :shown
+    ) r ORDER BY r.started_at, r.run_id
+"""
+).columns(trigger_id=Uuid(), versions=JSONB())
+
+
 async def _with_parts(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
     parameters = {"ids": [row["id"] for row in rows], "shown": SHOWN}
     behind: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
@@ -192,7 +207,11 @@ async def _with_parts(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list
     for a in (await conn.execute(_ATTEMPTS_OF, parameters)).mappings():
         names = ("result", "code", "detail", "count", "first_at", "last_at")
         tried[a["item"]].append({name: a[name] for name in names})
-    return [_trigger(row) | {"alerts": behind[row["id"]], "attempts": tried[row["id"]]} for row in rows]
+    made: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
+    for r in (await conn.execute(_RUNS_OF, parameters)).mappings():
+        made[r["trigger_id"]].append({name: r[name] for name in ("run_id", "name", "status", "versions", "seen_at")})
+    parts = {"alerts": behind, "attempts": tried, "runs": made}
+    return [_trigger(row) | {name: part[row["id"]] for name, part in parts.items()} for row in rows]
 
 
 def _trigger(row: RowMapping) -> Row:

@@ -108,6 +108,21 @@ class AlertBehind(BaseModel):
     labels: dict[str, str]
 
 
+class VersionMade(BaseModel):
+    model: str
+    version: str
+
+
+class RunMade(BaseModel):
+    """One run in MLflow that names the trigger, and what was registered from it, as last seen."""
+
+    run_id: str
+    name: str
+    status: str
+    versions: list[VersionMade]
+    seen_at: datetime
+
+
 class TriggerOut(BaseModel):
     """Our decision to start one DAG run, and what became of it."""
 
@@ -134,6 +149,7 @@ class TriggerOut(BaseModel):
     requested_by: str | None
     alerts: list[AlertBehind]
     attempts: list[AttemptOut]
+    runs: list[RunMade] = Field(description="As MLflow was last seen; `GET /lineage` asks it.")
 
 
 class GroupOut(BaseModel):

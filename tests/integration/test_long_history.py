@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 #: Three alerts, six decisions and one trigger of ten rows. The trigger's item and attempt come on top.
 ROWS = size(20_000, 2_000_000)
-LARGE = {"alerts", "decisions", "triggers", "outbox", "attempts"}
+LARGE = {"alerts", "decisions", "triggers", "outbox", "attempts", "runs", "versions"}
 
 # An alert every few seconds of the 90 days before noon: ended but for the newest hundred, each with two decisions, each
 # third behind a trigger. One in ten thousand was dismissed by a person, and one model in a thousand is rare.
@@ -73,6 +73,17 @@ _ATTEMPTS = """
     INSERT INTO attempts (id, item, result, code, detail, count, first_at, last_at)
     SELECT uuidv7(created_at - clock_timestamp()), id, 'delivered', 'ok', '', 1, created_at, created_at FROM triggers
 """
+_RUNS = """
+    INSERT INTO runs (run_id, experiment_id, name, status, deleted, trigger_id, dag_run_id, git_commit, metrics, started_at,
+        ended_at, seen_at)
+    SELECT md5(id::text), '1', 'n', 'FINISHED', false, id, dag_run_id, md5(id::text), 3, created_at, ended_at, ended_at
+    FROM triggers
+"""
+_VERSIONS = """
+    INSERT INTO versions (model, version, run_id, status, created_at, seen_at)
+    SELECT group_labels->>'model', row_number() OVER (PARTITION BY group_labels ORDER BY id), md5(id::text), 'READY',
+        ended_at, ended_at FROM triggers
+"""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -81,7 +92,7 @@ async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
     database = servers.fresh_database(template)
     connection = await asyncpg.connect(database)
     await connection.execute(_ALERTS.replace("$1", str(ROWS * 3 // 10)))
-    for statement in (_DECISIONS, _TRIGGERS, _OUTBOX, _ATTEMPTS, "VACUUM ANALYZE"):
+    for statement in (_DECISIONS, _TRIGGERS, _OUTBOX, _ATTEMPTS, _RUNS, _VERSIONS, "VACUUM ANALYZE"):
         await connection.execute(statement)
     await connection.close()
     async with opened(servers, database) as one:
@@ -169,6 +180,26 @@ async def test_an_explanation_is_read_by_index_alone(world: World, subject: str)
         answer = await world.clients[0].get(f"/api/v1/explain/{asked.get(subject, subject)}")
     assert answer.status_code == (404 if subject == "nobody" else 200), answer.text
     assert len(statements) >= 2
+    assert await whole_scans(world, statements) == []
+
+
+@pytest.mark.parametrize("end", ["trigger", "alert", "dag_run", "run", "version"])
+async def test_lineage_is_told_by_index_alone_from_each_of_its_ends(world: World, end: str) -> None:
+    trigger = (await world.get("/api/v1/triggers", route="accuracy", limit=5))["items"][-1]
+    (run,) = trigger["runs"]
+    ends = {
+        "trigger": {"trigger": trigger["id"]},
+        "alert": {"alert": (await world.get("/api/v1/alerts", route="accuracy", limit=5))["items"][-1]["id"]},
+        "dag_run": {"dag_run": trigger["dag_run_id"]},
+        "run": {"run": run["run_id"]},
+        "version": run["versions"][0],
+    }
+    with recorded(world) as statements:
+        began = monotonic()
+        found = await world.get("/api/v1/lineage", **ends[end])
+        print(f"{end}: {(monotonic() - began) * 1000:.0f} ms, {len(statements)} statements")
+    assert len(found["chains"][0]["runs"][0]["versions"]) == 1
+    assert found["mlflow"]["state"] == "not_configured"
     assert await whole_scans(world, statements) == []
 
 

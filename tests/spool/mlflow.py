@@ -76,7 +76,7 @@ class MlflowServer:
 
     def __init__(self, environment: Environment, folder: Path, database: str) -> None:
         self.port = free_port()
-        self._database = database.replace("postgresql://", "postgresql+psycopg2://", 1)
+        self.database = database
         self._environment = environment
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -95,7 +95,7 @@ class MlflowServer:
         self._folder.mkdir(parents=True, exist_ok=True)
         argv: list[str | Path] = [self._environment.python, "-m", "mlflow", "server", "--workers", "1"]
         argv += ["--host", "127.0.0.1", "--port", str(self.port)]
-        argv += ["--backend-store-uri", self._database]
+        argv += ["--backend-store-uri", self.database.replace("postgresql://", "postgresql+psycopg2://", 1)]
         argv += ["--artifacts-destination", f"file://{self.artifacts}"]
         webhooks = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
         environment = self._environment.variables({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | webhooks)

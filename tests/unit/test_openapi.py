@@ -36,6 +36,8 @@ PATHS = {
     "/api/v1/explain/{subject}": {"get"},
     "/api/v1/quarantine": {"get"},
     "/api/v1/metadata": {"post"},
+    "/api/v1/lineage": {"get"},
+    "/api/v1/lineage/orphans": {"get"},
     "/-/reload": {"post"},
 }
 OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in sorted(methods)]

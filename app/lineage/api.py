@@ -1,0 +1,99 @@
+"""GET /api/v1/lineage and /lineage/orphans."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import StringConstraints
+from pydantic_core import to_json
+
+from app.errors import Problem
+from app.lineage import schemas, store
+from app.lineage.chain import Lineage, Subject
+from app.lineage.rules import Kind
+from app.problems import UNAVAILABLE, responses
+from app.problems import Kind as ProblemKind
+from app.replica import Reader
+from app.security import require
+from app.tokens import Caller
+from app.triggers.schemas import ListOf
+
+router = APIRouter(prefix="/api/v1/lineage", tags=["lineage"])
+
+_MANY = "Ask about one of: trigger, alert, dag_run, run, or model with version."
+_INVALID = ProblemKind(
+    "invalid", 422, _MANY, {"errors": [{"in": "query", "pointer": "#/version", "message": "goes with model"}]}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainServices:
+    """What the routes need."""
+
+    lineage: Lineage
+    reader: Reader
+
+
+async def _services(request: Request) -> ChainServices:
+    services: ChainServices = request.app.state.services.chains
+    return services
+
+
+Services = Annotated[ChainServices, Depends(_services)]
+Caller_ = Annotated[Caller, Depends(require("read"))]
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
+
+
+def _shows(example: dict[str, Any], *problems: str | ProblemKind) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"application/json": {"example": example}}}} | responses(*problems, UNAVAILABLE)
+
+
+@router.get(
+    "",
+    summary="Show where a model comes from, or what an alert led to",
+    response_model=schemas.LineageOut,
+    responses=_shows(schemas.LINEAGE, "not_found", _INVALID),
+)
+async def get_lineage(
+    services: Services,
+    _: Caller_,
+    trigger: Annotated[UUID | None, Query(description="Id of a trigger.")] = None,
+    alert: Annotated[UUID | None, Query(description="Id of an alert.")] = None,
+    dag_run: Annotated[_Name | None, Query(description="Airflow's dag_run_id.")] = None,
+    run: Annotated[_Name | None, Query(description="MLflow's run id.")] = None,
+    model: Annotated[_Name | None, Query(description="A registered model; with `version`.")] = None,
+    version: Annotated[_Name | None, Query(description="Its version.")] = None,
+) -> Response:
+    """alert -> decision -> trigger -> DAG run -> MLflow runs -> model versions, from whichever end is known. MLflow is asked
+    first; while it is away its side is told as it was last seen, and `missing` and `mlflow` say so."""
+    subject = Subject(trigger, alert, dag_run, run, model, version)
+    if (model is None) != (version is None) or len(subject.shown().keys() - {"version"}) != 1:
+        errors = [{"in": "query", "pointer": "#", "message": _MANY}]
+        raise Problem(422, "invalid", _MANY, errors=errors)
+    found = await services.lineage.tell(subject)
+    if found is None:
+        named = ", ".join(f"{name} {value}" for name, value in subject.shown().items())
+        raise Problem(404, "not_found", f"Neither the gateway nor MLflow knows {named}.")
+    return Response(to_json(found), media_type="application/json")
+
+
+@router.get(
+    "/orphans",
+    summary="List what lacks its lineage",
+    response_model=ListOf[schemas.OrphanOut],
+    responses=_shows({"items": [schemas.ORPHAN], "next": None}, "invalid"),
+)
+async def list_orphans(
+    services: Services,
+    _: Caller_,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Items on a page.")] = 100,
+    kind: Annotated[Kind | None, Query(description="Only of this kind.")] = None,
+    cursor: Annotated[_Name | None, Query(description="`next` of the page before.")] = None,
+) -> Response:
+    """As the newest walk over MLflow found it, which begins anew every `lineage.every` of the policy. What is younger than
+    `lineage.grace` is not judged yet: training code that spools delivers late."""
+    rows = await services.reader.read(lambda conn: store.list_orphans(conn, kind, cursor, limit + 1))
+    more, rows = len(rows) > limit, rows[:limit]
+    page = {"items": rows, "next": rows[-1]["key"] if more else None}
+    return Response(to_json(page), media_type="application/json")

@@ -1,0 +1,251 @@
+"""The chain itself: alert -> decision -> trigger -> DAG run -> MLflow's runs -> model versions, from whichever end one asks.
+
+Answered from Postgres, by index. Before that MLflow is asked about what the question is about, so that a run of a minute ago
+is there; when it does not answer, what was seen before is told, and the answer says so.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app import tables
+from app.clock import Clock
+from app.db import transaction
+from app.errors import Rejected, TargetError
+from app.lineage import missing, store
+from app.lineage import tables as seen_tables
+from app.lineage.model import TRIGGER_TAG, SeenAlias, SeenRun, SeenVersion, read_aliases, read_run, read_version
+from app.tracking import Mlflow, quoted, tags_of
+from app.triggers import history
+
+log = logging.getLogger(__name__)
+
+MOST_CHAINS: Final = 20  # triggers of one answer, the newest: an alert can be behind several
+MOST_RUNS: Final = 200  # and versions, of one answer
+PATIENCE: Final = 5.0  # seconds for MLflow; what it has not told by then is told as it was last seen
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is asked about; exactly one is set, `model` and `version` together."""
+
+    trigger: UUID | None = None
+    alert: UUID | None = None
+    dag_run: str | None = None
+    run: str | None = None
+    model: str | None = None
+    version: str | None = None
+
+    def shown(self) -> dict[str, str]:
+        """As it was asked for."""
+        names = ("trigger", "alert", "dag_run", "run", "model", "version")
+        return {name: str(value) for name in names if (value := getattr(self, name)) is not None}
+
+
+class Lineage:
+    """`tell` answers one question. It writes what MLflow told, so it needs the primary."""
+
+    def __init__(self, engine: AsyncEngine, mlflow: Callable[[], Mlflow | None], clock: Clock) -> None:
+        self._engine = engine
+        self._mlflow = mlflow
+        self._clock = clock
+
+    async def tell(self, subject: Subject) -> Row | None:
+        """The chains that the subject is part of. None: neither we nor MLflow know it."""
+        mlflow = self._mlflow()
+        state, detail = "not_configured", "the policy names no MLflow"
+        if mlflow is not None:
+            state, detail = await self._refresh(mlflow, subject)
+        async with self._engine.connect() as conn:
+            triggers = await _triggers_of(conn, subject)
+            chains = [await _chain_of(conn, trigger) for trigger in triggers]
+            chains += await _without_trigger(conn, subject)
+        if not chains and state == "asked":
+            return None
+        links = [link for chain in chains for link in missing.of_chain(chain)]
+        if state != "asked":
+            links.append({"link": "mlflow", "of": "", "detail": f"{detail}: its side is as it was last seen"})
+        return {
+            "subject": subject.shown(),
+            "chains": chains,
+            "missing": links,
+            "mlflow": {"state": state, "detail": detail},
+        }
+
+    # -- asking MLflow --------------------------------------------------------------------------------------------------
+
+    async def _refresh(self, mlflow: Mlflow, subject: Subject) -> tuple[str, str]:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._ask(mlflow, subject)
+        except TimeoutError:
+            return "away", f"MLflow did not answer within {PATIENCE:.0f} s"
+        except TargetError as error:
+            return "away", error.detail
+        return "asked", ""
+
+    async def _ask(self, mlflow: Mlflow, subject: Subject) -> None:
+        """From MLflow's ends first to the trigger, and from the trigger to all that was made of it."""
+        if subject.model is not None and subject.version is not None:
+            version = await mlflow.version(subject.model, subject.version)
+            if version is None:
+                async with transaction(self._engine) as conn:
+                    await store.forget_version(conn, subject.model, subject.version)
+            elif run_id := read_version(version).run_id:
+                await self._ask_run(mlflow, run_id)
+            if version is not None:
+                await self._keep([], [read_version(version)], await _aliases(mlflow, {subject.model}), {subject.model})
+        if subject.run is not None:
+            await self._ask_run(mlflow, subject.run)
+        async with self._engine.connect() as conn:
+            triggers = [row["id"] for row in await _triggers_of(conn, subject)]
+        if triggers:
+            experiments = [str(one["experiment_id"]) for one in await mlflow.experiments()]
+            for trigger in triggers:
+                where = f"tags.`{TRIGGER_TAG}` = {quoted(str(trigger))}"
+                found = [_read(one) async for one in mlflow.runs(experiments, where)] if experiments else []
+                await self._ask_versions(mlflow, found)
+
+    async def _ask_run(self, mlflow: Mlflow, run_id: str) -> None:
+        try:
+            item = await mlflow.run(run_id)
+        except Rejected:  # An id that MLflow does not even take for one.
+            item = None
+        if item is None:
+            async with transaction(self._engine) as conn:
+                await store.forget_run(conn, run_id, self._clock.now())
+        else:
+            await self._ask_versions(mlflow, [_read(item)])
+
+    async def _ask_versions(self, mlflow: Mlflow, runs: list[SeenRun]) -> None:
+        versions = [
+            read_version(one) for run in runs async for one in mlflow.versions(f"run_id = {quoted(run.run_id)}")
+        ]
+        models = {one.model for one in versions}
+        await self._keep(runs, versions, await _aliases(mlflow, models), models)
+
+    async def _keep(
+        self, runs: list[SeenRun], versions: list[SeenVersion], aliases: list[SeenAlias], models: set[str]
+    ) -> None:
+        now = self._clock.now()
+        async with transaction(self._engine) as conn:
+            await store.keep_runs(conn, runs, now)
+            await store.keep_versions(conn, versions, now)
+            await store.keep_aliases(conn, models, aliases, now)
+
+
+async def _aliases(mlflow: Mlflow, models: set[str]) -> list[SeenAlias]:
+    found = [await mlflow.model(name) for name in sorted(models)]
+    return [alias for model in found if model for alias in read_aliases(model)]
+
+
+def _read(item: Row) -> SeenRun:
+    return read_run(item, tags_of(item.get("data") or {}))
+
+
+# -- answering from Postgres ------------------------------------------------------------------------------------------------
+
+
+async def _triggers_of(conn: AsyncConnection, subject: Subject) -> list[Row]:
+    """The triggers of the subject's chains, the newest first."""
+    t, d, r, v = tables.triggers, tables.decisions, seen_tables.runs, seen_tables.versions
+    if subject.trigger is not None:
+        wanted = t.c.id == subject.trigger
+    elif subject.alert is not None:
+        behind = select(d.c.trigger_id).where(d.c.alert == subject.alert, d.c.action.in_(("fire", "hold")))
+        wanted = t.c.id.in_(behind)
+    elif subject.dag_run is not None:
+        wanted = t.c.dag_run_id == subject.dag_run
+    elif subject.run is not None:
+        wanted = t.c.id.in_(select(r.c.trigger_id).where(r.c.run_id == subject.run))
+    else:
+        made = select(r.c.trigger_id).join(v, v.c.run_id == r.c.run_id)
+        wanted = t.c.id.in_(made.where(v.c.model == subject.model, v.c.version == subject.version))
+    statement = select(t.c.id).where(wanted).order_by(t.c.id.desc()).limit(MOST_CHAINS)
+    found = (await conn.execute(statement)).scalars().all()
+    shown = [await history.get_trigger(conn, ident) for ident in found]
+    return [row for row in shown if row is not None]
+
+
+async def _chain_of(conn: AsyncConnection, trigger: Row) -> Row:
+    d = tables.decisions
+    statement = select(d).where(d.c.trigger_id == trigger["id"]).order_by(d.c.id).limit(history.SHOWN)
+    names = ("alert", "action", "reason", "until", "detail", "count", "first_at", "last_at", "policy")
+    decisions = [{name: row[name] for name in names} for row in (await conn.execute(statement)).mappings()]
+    runs = await store.runs_of(conn, [trigger["id"]], MOST_RUNS)
+    started = trigger["accepted_at"] is not None
+    return {
+        "alerts": trigger["alerts"],
+        "decisions": decisions,
+        "trigger": {name: value for name, value in trigger.items() if name not in ("alerts", "runs")},
+        "dag_run": _dag_run(trigger) if started else None,
+        "runs": await _with_versions(conn, runs),
+        "versions": [],
+    }
+
+
+def _dag_run(trigger: Row) -> Row:
+    names = {"airflow": "airflow", "dag_id": "dag_id", "dag_run_id": "dag_run_id", "state": "dag_run_state"}
+    return {shown: trigger[name] for shown, name in names.items()}
+
+
+async def _without_trigger(conn: AsyncConnection, subject: Subject) -> list[Row]:
+    """A run that no trigger of ours asked for, or a version whose run is gone: the chain as far as it goes."""
+    runs: dict[str, SeenRun] = {}
+    bare: list[SeenVersion] = []
+    if subject.dag_run is not None:
+        runs = {one.run_id: one for one in await store.runs_of_dag_run(conn, subject.dag_run, MOST_RUNS)}
+    elif subject.run is not None:
+        runs = await store.runs_named(conn, [subject.run])
+    elif subject.model is not None and subject.version is not None:
+        key = (subject.model, subject.version)
+        bare = list((await store.versions_named(conn, [key])).values())
+        runs = await store.runs_named(conn, [one.run_id for one in bare if one.run_id])
+    ours = await store.trigger_facts(conn, {run.trigger_id for run in runs.values() if run.trigger_id})
+    left = [run for run in runs.values() if run.trigger_id not in ours]
+    bare = [one for one in bare if one.run_id not in runs]
+    if not left and not bare:
+        return []
+    named = [run.dag_run_id for run in left if run.dag_run_id]
+    dag_run = {"airflow": None, "dag_id": None, "dag_run_id": named[0], "state": None} if named else None
+    return [
+        {
+            "alerts": [],
+            "decisions": [],
+            "trigger": None,
+            "dag_run": dag_run,
+            "runs": await _with_versions(conn, left),
+            "versions": await _shown_versions(conn, bare),
+        }
+    ]
+
+
+async def _with_versions(conn: AsyncConnection, runs: list[SeenRun]) -> list[Row]:
+    versions = await store.versions_of(conn, [run.run_id for run in runs], MOST_RUNS)
+    shown = await _shown_versions(conn, versions)
+    names = ("run_id", "experiment_id", "name", "status", "deleted", "git_commit", "metrics", "started_at", "ended_at")
+    return [
+        {name: getattr(run, name) for name in names}
+        | {"trigger_id": run.trigger_id, "versions": [one for one in shown if one["run_id"] == run.run_id]}
+        for run in runs
+    ]
+
+
+async def _shown_versions(conn: AsyncConnection, versions: list[SeenVersion]) -> list[Row]:
+    aliases = await store.aliases_of(conn, {one.model for one in versions})
+    marks: dict[tuple[str, str], list[str]] = {}
+    for alias in aliases:
+        marks.setdefault((alias.model, alias.version), []).append(alias.alias)
+    names = ("model", "version", "run_id", "status", "created_at")
+    return [
+        {name: getattr(one, name) for name in names} | {"aliases": marks.get((one.model, one.version), [])}
+        for one in versions
+    ]

@@ -1,0 +1,111 @@
+"""What MLflow shows of a run, a model version and an alias, as far as lineage needs it. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+Json = Mapping[str, Any]
+
+TRIGGER_TAG = "gateway.trigger_id"
+DAG_RUN_TAG = "airflow.dag_run_id"
+COMMIT_TAG = "mlflow.source.git.commit"
+PARENT_TAG = "mlflow.parentRunId"
+
+_LONGEST = 500  # characters of any text that is kept
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRun:
+    """One run. `trigger_id` is None when the tag is missing or names no trigger of any gateway."""
+
+    run_id: str
+    experiment_id: str
+    name: str
+    status: str  # RUNNING, SCHEDULED, FINISHED, FAILED, KILLED
+    deleted: bool
+    trigger_id: UUID | None
+    dag_run_id: str | None  # of the tag that the pipeline sets beside the trigger's, or without any
+    git_commit: str | None
+    parent: str | None  # the run that it is nested in, which answers for it
+    metrics: int  # how many it has
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenVersion:
+    """One version of a registered model, and the run that it names as its source."""
+
+    model: str
+    version: str
+    run_id: str | None
+    status: str
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenAlias:
+    """A mark of a registered model, and the version that it names, which may be gone."""
+
+    model: str
+    alias: str
+    version: str
+
+
+def read_run(item: Json, tags: Mapping[str, str]) -> SeenRun:
+    """A run of MLflow's API with its tags."""
+    info, data = item.get("info") or {}, item.get("data") or {}
+    return SeenRun(
+        run_id=_text(info.get("run_id")),
+        experiment_id=_text(info.get("experiment_id")),
+        name=_text(info.get("run_name") or tags.get("mlflow.runName")),
+        status=_text(info.get("status")),
+        deleted=info.get("lifecycle_stage") == "deleted",
+        trigger_id=_ident(tags.get(TRIGGER_TAG)),
+        dag_run_id=_text(tags.get(DAG_RUN_TAG)) or None,
+        git_commit=_text(tags.get(COMMIT_TAG)) or None,
+        parent=_text(tags.get(PARENT_TAG)) or None,
+        metrics=len(data.get("metrics") or []),
+        started_at=_time(info.get("start_time")),
+        ended_at=_time(info.get("end_time")),
+    )
+
+
+def read_version(item: Json) -> SeenVersion:
+    """A model version of MLflow's API."""
+    return SeenVersion(
+        model=_text(item.get("name")),
+        version=_text(item.get("version")),
+        run_id=_text(item.get("run_id")) or None,
+        status=_text(item.get("status")),
+        created_at=_time(item.get("creation_timestamp")),
+    )
+
+
+def read_aliases(item: Json) -> list[SeenAlias]:
+    """The aliases of a registered model of MLflow's API."""
+    found = [one for one in item.get("aliases") or [] if isinstance(one, dict)]
+    return [SeenAlias(_text(item.get("name")), _text(one.get("alias")), _text(one.get("version"))) for one in found]
+
+
+def _text(value: object) -> str:
+    # Postgres keeps no NUL, and nobody reads a name of kilobytes.
+    return str(value if value is not None else "").replace("\x00", "")[:_LONGEST]
+
+
+def _ident(value: str | None) -> UUID | None:
+    try:
+        return UUID(value) if value else None
+    except ValueError:
+        return None
+
+
+def _time(value: object) -> datetime | None:
+    """Milliseconds since 1970, as a number or, in some answers, as text."""
+    try:
+        return _EPOCH + timedelta(milliseconds=int(str(value))) if value else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,180 @@
+"""The shapes of lineage's answers, and their examples."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.lineage.rules import Kind, Link
+from app.triggers import examples
+from app.triggers.schemas import AlertBehind
+from app.triggers.state import Action, Reason
+
+_RUN = examples.TRIGGER["runs"][0]
+VERSION: dict[str, Any] = {
+    "model": "churn",
+    "version": "12",
+    "run_id": _RUN["run_id"],
+    "status": "READY",
+    "created_at": "2026-11-23T03:21:38.102Z",
+    "aliases": ["champion"],
+}
+LINEAGE: dict[str, Any] = {
+    "subject": {"model": "churn", "version": "12"},
+    "chains": [
+        {
+            "alerts": examples.TRIGGER["alerts"],
+            "decisions": [
+                {
+                    "alert": examples.TRIGGER["alerts"][0]["id"],
+                    "action": "fire",
+                    "reason": "new_alert",
+                    "until": None,
+                    "detail": "a new alert fires",
+                    "count": 1,
+                    "first_at": "2026-11-23T03:00:01.204Z",
+                    "last_at": "2026-11-23T03:00:01.204Z",
+                    "policy": "5f0c2ab91d3e",
+                }
+            ],
+            "trigger": {
+                name: value for name, value in examples.TRIGGER.items() if name not in ("alerts", "runs", "attempts")
+            },
+            "dag_run": {
+                "airflow": "default",
+                "dag_id": "retrain_model",
+                "dag_run_id": examples.TRIGGER["dag_run_id"],
+                "state": "success",
+            },
+            "runs": [
+                {
+                    "run_id": _RUN["run_id"],
+                    "experiment_id": "1",
+                    "name": _RUN["name"],
+                    "status": "FINISHED",
+                    "deleted": False,
+                    "git_commit": "3fe19b6312176b561a2a916a44d595233dd41141",
+                    "metrics": 5,
+                    "started_at": "2026-11-23T03:00:04.711Z",
+                    "ended_at": "2026-11-23T03:21:39.204Z",
+                    "trigger_id": examples.TRIGGER["id"],
+                    "versions": [VERSION],
+                }
+            ],
+            "versions": [],
+        }
+    ],
+    "missing": [],
+    "mlflow": {"state": "asked", "detail": ""},
+}
+ORPHAN: dict[str, Any] = {
+    "key": f"run_without_git_commit:{_RUN['run_id']}",
+    "kind": "run_without_git_commit",
+    "missing": "git_commit",
+    "detail": f"run {_RUN['run_id']} does not say from which git commit its code came",
+    "about": {"run_id": _RUN["run_id"]},
+    "first_at": "2026-11-23T04:30:00.120Z",
+    "last_at": "2026-11-23T04:45:00.118Z",
+}
+
+
+class DecisionOfChain(BaseModel):
+    """One conclusion that led to the trigger; `alert` is null when a person or a schedule asked."""
+
+    alert: UUID | None
+    action: Action
+    reason: Reason
+    until: datetime | None
+    detail: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+    policy: str
+
+
+class DagRunOfChain(BaseModel):
+    """Airflow's run. Of one that we did not start only its id is known."""
+
+    airflow: str | None
+    dag_id: str | None
+    dag_run_id: str
+    state: str | None
+
+
+class VersionOfChain(BaseModel):
+    """One version of a registered model."""
+
+    model: str
+    version: str
+    run_id: str | None
+    status: str
+    created_at: datetime | None
+    aliases: list[str]
+
+
+class RunOfChain(BaseModel):
+    """One run in MLflow, and the versions that come from it."""
+
+    run_id: str
+    experiment_id: str
+    name: str
+    status: str
+    deleted: bool
+    git_commit: str | None
+    metrics: int = Field(description="How many it has.")
+    started_at: datetime | None
+    ended_at: datetime | None
+    trigger_id: UUID | None
+    versions: list[VersionOfChain]
+
+
+class Chain(BaseModel):
+    """One trigger with all that led to it and all that came of it. `trigger` is null when none of ours asked for the run."""
+
+    alerts: list[AlertBehind]
+    decisions: list[DecisionOfChain]
+    trigger: dict[str, Any] | None = Field(description="As in `GET /triggers/{id}`.")
+    dag_run: DagRunOfChain | None
+    runs: list[RunOfChain]
+    versions: list[VersionOfChain] = Field(description="Versions whose run MLflow does not have.")
+
+
+class Gap(BaseModel):
+    """A link that is missing: which, of what, and a sentence."""
+
+    link: str = Field(description="dag_run, run, trigger, git_commit, metrics; mlflow: its side was not asked.")
+    of: str
+    detail: str
+
+
+class MlflowAsked(BaseModel):
+    """Whether MLflow's side is of this moment: `asked`, `away` (as last seen) or `not_configured`."""
+
+    state: str
+    detail: str
+
+
+class LineageOut(BaseModel):
+    """The chains that the subject is part of, the newest trigger first."""
+
+    model_config = ConfigDict(json_schema_extra={"example": LINEAGE})
+
+    subject: dict[str, str]
+    chains: list[Chain]
+    missing: list[Gap]
+    mlflow: MlflowAsked
+
+
+class OrphanOut(BaseModel):
+    """What lacks its lineage, and which link is missing."""
+
+    model_config = ConfigDict(json_schema_extra={"example": ORPHAN})
+
+    key: str
+    kind: Kind
+    missing: Link
+    detail: str
+    about: dict[str, str] = Field(description="The ids by which it is found: run_id, model, version, alias, ...")
+    first_at: datetime
+    last_at: datetime

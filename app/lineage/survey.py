@@ -1,0 +1,233 @@
+"""The survey: a walk over the whole of MLflow, a page a step, that keeps what it sees and judges what lacks its lineage.
+
+A round goes through runs (experiment by experiment), versions, aliases and, in our own books, the triggers that ended. Where
+it stands is in Postgres: after a crash, or while MLflow is away, it goes on from there, in whichever replica comes first.
+Nothing is asked of MLflow while a transaction is open.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.clock import Clock
+from app.db import transaction
+from app.errors import Rejected, TargetError
+from app.lineage import rules, store
+from app.lineage.model import SeenAlias, SeenRun, SeenVersion, read_aliases, read_run, read_version
+from app.lineage.rules import Orphan, Patience
+from app.metrics import Metrics
+from app.policy.schema import Policy
+from app.tracking import Mlflow, tags_of
+
+log = logging.getLogger(__name__)
+
+PAGE: Final = 200  # items of MLflow, or triggers, in one step
+LEASE: Final = timedelta(minutes=10)  # longer than a step can take: 200 runs that each have to be asked for
+_BEGINNING: Final = {"phase": "runs"}
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+Place = dict[str, Any]
+
+
+@dataclass
+class _Page:
+    """What one step saw, and where the next goes on; None: the round is over."""
+
+    following: Place | None
+    runs: list[SeenRun] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)  # runs that a version names and MLflow does not have
+    versions: list[SeenVersion] = field(default_factory=list)
+    sources: dict[str, SeenRun] = field(default_factory=dict)  # the runs that the versions name, by id
+    models: list[str] = field(default_factory=list)
+    aliases: list[tuple[SeenAlias, bool]] = field(default_factory=list)  # and whether its version is there
+    triggers: list[rules.TriggerFacts] = field(default_factory=list)
+
+
+class Survey:
+    """`step()` does one page; True while a round is under way. retention: GATEWAY_RETENTION in seconds."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        mlflow: Callable[[], Mlflow | None],
+        policy: Callable[[], Policy],
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        new_id: Callable[[], UUID],
+        retention: float,
+        page: int = PAGE,
+    ) -> None:
+        self._engine = engine
+        self._mlflow = mlflow
+        self._policy = policy
+        self._clock = clock
+        self._metrics = metrics
+        self._new_id = new_id
+        self._retention = timedelta(seconds=retention)
+        self._size = page
+
+    async def step(self) -> bool:
+        """One page, when a round is under way or due. MLflow away: False, and the next step tries the same page again."""
+        mlflow, now, token = self._mlflow(), self._clock.now(), self._new_id()
+        if mlflow is None:
+            return False
+        async with transaction(self._engine) as conn:
+            row = await store.claim(conn, token, now, now + LEASE, now - self._policy().lineage.every)
+        if row is None:
+            await self._count()
+            return False
+        began = row["began_at"] if row["place"] else now
+        try:
+            page = await self._look(mlflow, row["place"] or _BEGINNING, began)
+        except TargetError as error:
+            log.warning("the walk over MLflow waits", extra={"code": error.code, "detail": error.detail})
+            # A place that MLflow refuses is of no use: the next round begins anew.
+            place = None if isinstance(error, Rejected) else row["place"] or _BEGINNING
+            async with transaction(self._engine) as conn:
+                await store.settle(conn, token, place=place, began_at=began)
+            return False
+        async with transaction(self._engine) as conn:
+            # First the claim, whose row is locked by it: whoever has lost it writes nothing.
+            ended = {} if page.following else {"ended_at": now}
+            if not await store.settle(conn, token, place=page.following, began_at=began, **ended):
+                return False
+            await self._keep(conn, page, began, now)
+        if page.following is None:
+            await self._count()
+        return page.following is not None
+
+    async def _count(self) -> None:
+        async with self._engine.connect() as conn:
+            counts, row = await store.count_orphans(conn), await store.survey(conn)
+        for kind, count in counts.items():
+            self._metrics.orphans.labels(kind).set(count)
+        if row is not None and row["ended_at"] is not None:
+            self._metrics.survey_ended.set(row["ended_at"].timestamp())
+
+    # -- looking --------------------------------------------------------------------------------------------------------
+
+    async def _look(self, mlflow: Mlflow, place: Place, began: datetime) -> _Page:
+        match place["phase"]:
+            case "runs":
+                return await self._look_at_runs(mlflow, place)
+            case "versions":
+                return await self._look_at_versions(mlflow, place, began)
+            case "aliases":
+                return await self._look_at_aliases(mlflow, place, began)
+        return await self._look_at_triggers(place)
+
+    async def _look_at_runs(self, mlflow: Mlflow, place: Place) -> _Page:
+        """A page of the runs of a page of experiments: MLflow lists runs only of experiments that are named."""
+        experiments, more = place.get("experiments"), place.get("more")
+        if experiments is None:
+            query = {"max_results": self._size} | ({"page_token": more} if more else {})
+            body = await mlflow.call("POST", "experiments/search", query, read=True)
+            experiments = [str(one["experiment_id"]) for one in body.get("experiments") or []]
+            more = body.get("next_page_token") or None
+        body = {}
+        if experiments:
+            query = {
+                "experiment_ids": experiments,
+                "max_results": self._size,
+                "order_by": ["attributes.start_time ASC"],
+            }
+            query |= {"page_token": place["token"]} if place.get("token") else {}
+            body = await mlflow.call("POST", "runs/search", query, read=True)
+        runs = [read_run(one, tags_of(one.get("data") or {})) for one in body.get("runs") or []]
+        following: Place = {"phase": "versions"}
+        if token := body.get("next_page_token"):
+            following = {"phase": "runs", "experiments": experiments, "more": more, "token": token}
+        elif more:
+            following = {"phase": "runs", "more": more}
+        return _Page(following, runs=runs)
+
+    async def _look_at_versions(self, mlflow: Mlflow, place: Place, began: datetime) -> _Page:
+        body = await self._list(mlflow, "model-versions/search", place, order_by="creation_timestamp ASC")
+        versions = [read_version(one) for one in body.get("model_versions") or []]
+        wanted = {one.run_id for one in versions if one.run_id}
+        async with self._engine.connect() as conn:
+            sources = await store.runs_named(conn, wanted, since=began)
+        lost, asked = [], []
+        for run_id in sorted(wanted - sources.keys()):
+            run = await _find_run(mlflow, run_id)
+            if run is None:
+                lost.append(run_id)
+            else:
+                asked.append(run)
+        sources |= {run.run_id: run for run in asked}
+        following = _next(body, "versions", "aliases")
+        return _Page(following, runs=asked, lost=lost, versions=versions, sources=sources)
+
+    async def _look_at_aliases(self, mlflow: Mlflow, place: Place, began: datetime) -> _Page:
+        body = await self._list(mlflow, "registered-models/search", place)
+        models = body.get("registered_models") or []
+        aliases = [alias for one in models for alias in read_aliases(one)]
+        async with self._engine.connect() as conn:
+            known = await store.versions_named(conn, {(one.model, one.version) for one in aliases}, since=began)
+        judged = [
+            (one, (one.model, one.version) in known or await mlflow.version(one.model, one.version) is not None)
+            for one in aliases
+        ]
+        following = _next(body, "aliases", "triggers")
+        return _Page(following, models=[str(one["name"]) for one in models], aliases=judged)
+
+    async def _look_at_triggers(self, place: Place) -> _Page:
+        since = (datetime.fromisoformat(place["at"]), UUID(place["id"])) if "at" in place else (_EARLIEST, UUID(int=0))
+        async with self._engine.connect() as conn:
+            found = await store.triggers_after(conn, since, self._size)
+        following: Place | None = None
+        if len(found) == self._size:
+            last = found[-1]
+            following = {"phase": "triggers", "at": str(last.ended_at), "id": str(last.id)}
+        return _Page(following, triggers=found)
+
+    async def _list(self, mlflow: Mlflow, path: str, place: Place, **query: str) -> dict[str, Any]:
+        params: dict[str, str | int] = {"max_results": self._size, **query}
+        params |= {"page_token": place["token"]} if place.get("token") else {}
+        return await mlflow.call("GET", path, params=params)
+
+    # -- keeping and judging --------------------------------------------------------------------------------------------
+
+    async def _keep(self, conn: AsyncConnection, page: _Page, began: datetime, now: datetime) -> None:
+        await store.keep_runs(conn, page.runs, now)
+        for run_id in page.lost:
+            await store.forget_run(conn, run_id, now)
+        await store.keep_versions(conn, page.versions, now)
+        await store.keep_aliases(conn, page.models, [alias for alias, _ in page.aliases], now)
+        await store.keep_orphans(conn, await self._judge(conn, page, now), now)
+        if page.following is None:
+            await store.end_round(conn, began)
+
+    async def _judge(self, conn: AsyncConnection, page: _Page, now: datetime) -> list[Orphan]:
+        patience = Patience.at(now, self._policy().lineage.grace, self._retention)
+        triggers = await store.trigger_facts(conn, {run.trigger_id for run in page.runs if run.trigger_id})
+        counts = await store.count_runs(conn, [trigger.id for trigger in page.triggers])
+        found: list[Orphan] = []
+        for run in page.runs:
+            found += rules.judge_run(run, triggers.get(run.trigger_id) if run.trigger_id else None, patience)
+        for version in page.versions:
+            found += rules.judge_version(version, page.sources.get(version.run_id or ""))
+        for alias, exists in page.aliases:
+            found += rules.judge_alias(alias, exists=exists)
+        for trigger in page.triggers:
+            found += rules.judge_trigger(trigger, counts.get(trigger.id, 0), patience)
+        return found
+
+
+async def _find_run(mlflow: Mlflow, run_id: str) -> SeenRun | None:
+    try:
+        item = await mlflow.run(run_id)
+    except Rejected:  # An id that MLflow does not even take for one.
+        return None
+    return read_run(item, tags_of(item.get("data") or {})) if item else None
+
+
+def _next(body: dict[str, Any], phase: str, after: str) -> Place:
+    token = body.get("next_page_token")
+    return {"phase": phase, "token": token} if token else {"phase": after}
