@@ -11,7 +11,7 @@ import json as jsonlib
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -39,6 +39,7 @@ class Answer:
     body: Any
     headers: Mapping[str, str]  # names in lower case
     seconds: float
+    raw: bytes = field(default=b"", repr=False)  # the body as it came
 
     def retry_after(self, now: datetime) -> float | None:
         """Seconds that the target asks us to stay away (RFC 9110, 10.2.3: a number or a date), at most an hour."""
@@ -93,7 +94,8 @@ class Http:
         if raw is None:
             raise _too_large(request)
         headers_received = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status_code, _parse(raw, headers_received), headers_received, monotonic() - started)
+        parsed = _parse(raw, headers_received)
+        return Answer(response.status_code, parsed, headers_received, monotonic() - started, raw)
 
     def _build(
         self,

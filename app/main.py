@@ -19,6 +19,7 @@ from app.lineage import api as lineage_api
 from app.lineage import report_api
 from app.policy import api as policy_api
 from app.problems import UNAVAILABLE
+from app.promotion import api as promotion_api
 from app.security import require
 from app.settings import Settings
 from app.triggers import api, receive, why_api
@@ -72,6 +73,12 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     docs.install(app, None if settings.open_docs else require("read"))
     for part in (health, api, why_api, lineage_api, policy_api, report_api):
         app.include_router(part.router)
+    app.include_router(health.router)
+    app.include_router(api.router)
+    app.include_router(why_api.router)
+    app.include_router(policy_api.router)
+    app.include_router(report_api.router)
+    app.include_router(promotion_api.router)
     guard = [] if settings.open_metrics else [Depends(require("read"))]
 
     @app.get(

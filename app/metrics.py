@@ -30,6 +30,13 @@ class Metrics:
         self._of_intake(r)
         self._of_triggers(r)
         self._of_delivery(r)
+        self._of_promotions(r)
+
+    def _of_promotions(self, r: CollectorRegistry) -> None:
+        self.promotions = Counter(
+            "gateway_promotions", "Requests to promote or to roll back, by what they came to.", ["state"], registry=r
+        )
+        self.promotions_open = Gauge("gateway_promotions_open", "Promotions whose change is not settled.", registry=r)
 
     def _of_intake(self, r: CollectorRegistry) -> None:
         self.alerts = Counter("gateway_alerts", "Alerts acknowledged as durable.", ["source"], registry=r)

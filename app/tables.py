@@ -9,6 +9,7 @@ outbox      what must reach somebody else's server, one row an item
 attempts    what happened on the way there; equal results in a row are folded
 notices     what a person must know of, one row an incident: it opens, and is resolved by its key
 tellings    one row a receiver of an incident: the outbox items that tell it, and when it is told again
+promotions  one row a request to promote a model version or to roll back: verdicts, and the journal of the change
 quarantine  bytes that could not be read, and why
 idempotency requests that were answered 201, by their Idempotency-Key, for a day
 reports     what components told of their work, by POST /api/v1/metadata
@@ -270,6 +271,42 @@ tellings = Table(
     _time("next_at"),
     Index("ix_tellings_next_at", "next_at", postgresql_where=text("next_at IS NOT NULL")),
     Index("ix_tellings_open_item", "open_item"),
+)
+
+#: A promotion whose change is not settled. `moving`: the mark may have been moved, so it is completed and not undone.
+OPEN_PROMOTION = text("state IN ('open', 'moving')")
+
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _text("kind"),  # promote, rollback
+    _text("registry"),
+    _text("model"),
+    _text("mark"),  # `to`
+    _text("version"),  # that wants the mark, or that loses it by a rollback
+    _text("state"),  # open, moving | promoted, rolled_back, unchanged, passed, blocked, lost, undone, unreadable
+    Column("dry_run", Boolean, nullable=False),
+    _text("mode"),
+    Column("override", Boolean, nullable=False),
+    _text("requested_by"),
+    _text("reason", nullable=True),
+    _text("expected", nullable=True),
+    _text("previous", nullable=True),  # who held the mark; null: nobody
+    _text("target", nullable=True),  # who shall hold it; null: nobody
+    Column("rollback_of", Uuid),
+    Column("verdicts", JSONB, nullable=False),
+    Column("tags", JSONB, nullable=False),  # of `version`: those to set
+    Column("tags_before", JSONB, nullable=False),  # what these were; null: none
+    _text("detail"),
+    _text("policy"),  # hash of the policy that judged
+    Column("fence", BigInteger, nullable=False),  # counts who worked on the change: an older one must stop
+    _time("lease_until"),
+    _time("created_at", nullable=False),
+    _time("ended_at"),
+    Index("ix_promotions_open", "registry", "model", "mark", unique=True, postgresql_where=OPEN_PROMOTION),
+    Index("ix_promotions_lease_until", "lease_until", postgresql_where=OPEN_PROMOTION),
+    Index("ix_promotions_model", "model", "id"),
 )
 
 quarantine = Table(

@@ -166,6 +166,15 @@ class Mlflow:
         files = body.get("files") or []
         return [file for file in files if isinstance(file, dict)]
 
+    async def file(self, run_id: str, path: str) -> bytes | None:
+        """A small file of a run, by way of MLflow; None when there is none. Over 1 MiB: Refused("answer_too_large")."""
+        return await self._file("/get-artifact", {"run_uuid": run_id, "path": path})
+
+    async def model_file(self, model_id: str, path: str) -> bytes | None:
+        """As `file`, of a logged model."""
+        where = f"/ajax-api/2.0/mlflow/logged-models/{_segment(model_id)}/artifacts/files"
+        return await self._file(where, {"artifact_file_path": path})
+
     # -- the registry --------------------------------------------------------------------------------------------------
 
     async def model(self, name: str) -> Json | None:
@@ -212,6 +221,15 @@ class Mlflow:
         except Rejected as error:
             if error.code != "missing":
                 raise
+
+    async def _file(self, path: str, params: Mapping[str, str | int]) -> bytes | None:
+        answer = await self._send("GET", path, None, params, read=True)
+        if answer.status == 200:
+            return answer.raw
+        error = failure(answer, f"GET {path}", write=False, clock=self._clock)
+        if error.code == "missing":
+            return None
+        raise error
 
     # -- the wire ------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from app.bootstrap.chains import chains
 from app.bootstrap.lineage import lineage
 from app.bootstrap.mlflow import MlflowOf
 from app.bootstrap.notices import notices
+from app.bootstrap.promotion import promotion
 from app.bootstrap.triggers import triggers
 from app.clock import Clock, SystemClock
 from app.db import database_now
@@ -30,6 +31,7 @@ from app.policy.holder import Holder
 from app.policy.load import load_policy
 from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
+from app.promotion.service import PromotionServices
 from app.ratelimit import RateLimit
 from app.receivers.send import refresh_of
 from app.redis.client import Redis, open_redis
@@ -60,6 +62,7 @@ class Services:
     metrics: Metrics
     triggers: TriggerServices
     chains: ChainServices
+    promotion: PromotionServices
     batcher: Batcher
     lineage: LineageServices
     loops: tuple[Loop, ...]
@@ -142,9 +145,10 @@ def _assemble(base: Base) -> Services:
     telling = notices(base)
     lineage_side = lineage(base)
     chain_side = chains(base)
+    promotion_side = promotion(base)
     trigger_side = triggers(base, {**telling.destinations, **lineage_side.destinations})
     reloader = Reloader(base.policies, base.settings.policy_file, base.engine, base.clock, base.metrics)
-    loops = (*telling.loops, *trigger_side.loops, *lineage_side.loops, *chain_side.loops)
+    loops = (*telling.loops, *trigger_side.loops, *lineage_side.loops, *chain_side.loops, *promotion_side.loops)
     constant = _constant_loops(base, reloader)
     base.bells.update({loop.name: loop for loop in loops})
     for loop in (*constant, *loops):
@@ -161,6 +165,7 @@ def _assemble(base: Base) -> Services:
         metrics=base.metrics,
         triggers=trigger_side.services,
         chains=chain_side.services,
+        promotion=promotion_side.services,
         batcher=trigger_side.batcher,
         lineage=lineage_side.services,
         loops=loops,

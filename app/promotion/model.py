@@ -63,6 +63,10 @@ class Registry(Protocol):
     """A model registry. Every method raises of app.errors' TargetError: a read that fails is never an empty answer, and a
     write without a clear answer is Ambiguous. Writes are such that doing one twice is doing it once."""
 
+    def fit(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """The tags as this registry can keep them; what is read back later is compared with these."""
+        ...
+
     async def version(self, model: str, version: str, artifacts: tuple[str, ...] = ()) -> Version | None:
         """The version with its run's papers, `artifacts` looked for; None when the registry says that there is none."""
         ...

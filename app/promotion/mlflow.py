@@ -1,0 +1,166 @@
+"""MLflow's Model Registry: a mark is an alias, papers are the run's, artifacts are asked for by way of MLflow."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from app.errors import Refused
+from app.promotion.model import Artifact, Input, Version
+from app.tracking import Json, Mlflow, metrics_of, params_of, tags_of
+
+CONTEXT_TAG: Final = "mlflow.data.context"
+SMALL: Final = 1 << 20  # bytes of a file that is read for its digest
+MANIFEST: Final = "MLmodel"  # names the model, and stands for the whole folder
+
+
+class MlflowRegistry:
+    """See app.promotion.model.Registry. `mlflow` gives the client of the policy in force."""
+
+    def __init__(self, mlflow: Callable[[], Mlflow | None]) -> None:
+        self._mlflow = mlflow
+
+    def fit(self, tags: Mapping[str, str]) -> dict[str, str]:
+        return {key: value[:5000] for key, value in tags.items()}
+
+    async def version(self, model: str, version: str, artifacts: tuple[str, ...] = ()) -> Version | None:
+        client = self._client()
+        found = await client.version(model, version)
+        if found is None:
+            return None
+        run_id = str(found.get("run_id") or "")
+        run = await client.run(run_id) if run_id else None
+        own, of_run = tags_of(found), tags_of((run or {}).get("data") or {})
+        missing = _missing(run_id, run)
+        store = _Artifacts(client, found, None if missing else run)
+        kept = {name: artifact for name in artifacts if (artifact := await store.find(name)) is not None}
+        return Version(
+            model,
+            str(found.get("version")),
+            status=str(found.get("status", "READY")),
+            run=run_id,
+            run_missing=missing,
+            params=params_of(run or {}),
+            metrics=metrics_of(run or {}),
+            tags={**of_run, **own},
+            own_tags=own,
+            inputs=_inputs(run or {}),
+            artifacts=kept,
+            marks=tuple(str(alias) for alias in found.get("aliases") or ()),
+            source=str(found.get("source") or ""),
+        )
+
+    async def holder(self, model: str, mark: str) -> str | None:
+        found = await self._client().holder(model, mark)
+        return str(found["version"]) if found else None
+
+    async def own_tags(self, model: str, version: str) -> Mapping[str, str] | None:
+        found = await self._client().version(model, version)
+        return tags_of(found) if found else None
+
+    async def tag(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:
+        client = self._client()
+        for key, value in tags.items():
+            if value is None:
+                await client.untag_version(model, version, key)
+            else:
+                await client.tag_version(model, version, key, value)
+
+    async def move(self, model: str, mark: str, to: str | None, of: str | None) -> None:  # noqa: ARG002
+        if to is None:
+            await self._client().delete_alias(model, mark)
+        else:
+            await self._client().set_alias(model, mark, to)
+
+    def _client(self) -> Mlflow:
+        client = self._mlflow()
+        if client is None:
+            raise Refused("no_mlflow", "the policy in force names no MLflow")
+        return client
+
+
+class _Artifacts:
+    """What is stored for one version: below its run, or as a logged model of it (MLflow 3)."""
+
+    def __init__(self, client: Mlflow, version: Json, run: Json | None) -> None:
+        self._client = client
+        self._run = run
+        self._models = _model_ids(version, run)
+
+    async def find(self, path: str) -> Artifact | None:
+        """It is there, and can be read through MLflow."""
+        return await self._of_run(path) or await self._of_model(path)
+
+    async def _of_run(self, path: str) -> Artifact | None:
+        if self._run is None:
+            return None
+        info = self._run.get("info") or {}
+        run_id = str(info.get("run_id"))
+        folder, _, _ = path.rpartition("/")
+        for file in await self._client.artifacts(run_id, folder):
+            if file.get("path") != path:
+                continue
+            uri = f"{info.get('artifact_uri', '')}/{path}"
+            if not file.get("is_dir"):
+                small = int(file.get("file_size") or 0) <= SMALL
+                content = await self._client.file(run_id, path) if small else b""
+                return None if content is None else Artifact(uri, _digest(content))
+            content = await self._client.file(run_id, f"{path}/{MANIFEST}")
+            return Artifact(uri, _digest(content or b""))
+        return None
+
+    async def _of_model(self, path: str) -> Artifact | None:
+        for model_id in self._models:
+            model = await self._client.logged_model(model_id)
+            info: Mapping[str, Any] = (model or {}).get("info") or {}
+            if info.get("name") != path or not await self._client.model_artifacts(model_id):
+                continue
+            content = await self._client.model_file(model_id, MANIFEST)
+            return Artifact(str(info.get("artifact_uri", "")), _digest(content or b""))
+        return None
+
+
+def _model_ids(version: Json, run: Json | None) -> list[str]:
+    ids = []
+    source = str(version.get("source") or "")
+    if source.startswith("models:/m-"):
+        ids.append(source.removeprefix("models:/"))
+    outputs = ((run or {}).get("outputs") or {}).get("model_outputs") or []
+    ids += [str(one["model_id"]) for one in outputs if isinstance(one, dict) and one.get("model_id")]
+    return list(dict.fromkeys(ids))
+
+
+def _missing(run_id: str, run: Json | None) -> str:
+    if not run_id:
+        return ""
+    if run is None:
+        return f"run {run_id} is not there"
+    deleted = (run.get("info") or {}).get("lifecycle_stage") == "deleted"
+    return f"run {run_id} was deleted" if deleted else ""
+
+
+def _inputs(run: Json) -> dict[str, Input]:
+    """The data sets by their context; of several in one, the first."""
+    found: dict[str, Input] = {}
+    for item in (run.get("inputs") or {}).get("dataset_inputs") or []:
+        context = tags_of(item).get(CONTEXT_TAG, "")
+        data = item.get("dataset") or {}
+        if context:
+            one = Input(str(data.get("name", "")), str(data.get("digest", "")), _address(str(data.get("source", ""))))
+            found.setdefault(context, one)
+    return found
+
+
+def _address(source: str) -> str:
+    """Where a data set came from: MLflow keeps JSON with one of these keys."""
+    try:
+        told = json.loads(source)
+    except ValueError:
+        return source
+    if not isinstance(told, dict):
+        return source
+    return next((str(told[key]) for key in ("uri", "url", "path", "delta_table_name") if told.get(key)), "")
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}" if content else ""

@@ -1,0 +1,248 @@
+"""A request to give a mark to a model version: read, judge, keep the verdict, and only then change anything."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.clock import Clock
+from app.db import transaction
+from app.errors import Problem, TargetError
+from app.policy.expressions import metrics_in
+from app.policy.promotions import Promotion as Entry
+from app.policy.schema import Policy
+from app.promotion import store
+from app.promotion.change import LEASE, Change
+from app.promotion.model import PREFIX, STATUS_TAG, Registry, Verdict, Version
+from app.promotion.rules import judge, passed
+from app.promotion.store import Promotion
+from app.promotion.telling import Telling
+
+READ_WITHIN: Final = 30.0  # seconds for everything that is read before the verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request as it came. `to` None: the only mark that the policy leads this model to. `expected` None: whoever holds
+    the mark now; "": nobody may hold it."""
+
+    model: str
+    version: str
+    to: str | None = None
+    expected: str | None = None
+    dry_run: bool = False
+    override: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    version: Version | None
+    holder: str | None
+    incumbent: Version | None
+
+
+class Gate:
+    """Every method raises Problem 404 and 422 for what the policy or the journal does not know; everything else is a
+    row, whatever it came to."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        policy: Callable[[], Policy],
+        clock: Clock,
+        registry: Callable[[str], Registry],
+        change: Change,
+        telling: Telling,
+        new_id: Callable[[], UUID],
+    ) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._clock = clock
+        self._registry = registry
+        self._change = change
+        self._telling = telling
+        self._new_id = new_id
+
+    async def promote(self, wanted: Wanted, caller: str) -> Promotion:
+        """Judge the version, and move the mark when it passes; the row that this came to."""
+        policy = self._policy()
+        entry = _entry(policy, wanted)
+        row = self._row(entry, policy, wanted, caller)
+        registry = self._registry(entry.registry)
+        try:
+            facts = await _read(registry, entry, wanted)
+        except TargetError as error:
+            return await self._end(row, "unreadable", f"nothing was changed: {error.detail}")
+        row = replace(row, previous=facts.holder)
+        if facts.holder == wanted.version:
+            return await self._end(row, "unchanged", f"version {wanted.version} holds {entry.to} already")
+        verdicts = judge(entry, facts.version, facts.incumbent, name=f"{wanted.model} {wanted.version}")
+        verdicts += _expected(entry, wanted, facts.holder)
+        row = replace(row, verdicts=[asdict(one) for one in verdicts])
+        if facts.version is None or not passed(verdicts, override=wanted.override):
+            failed = ", ".join(one.rule for one in verdicts if not one.passed)
+            return await self._end(row, "blocked", f"not passed: {failed}")
+        if wanted.dry_run or entry.mode == "shadow":
+            return await self._end(row, "passed", "everything is passed; nothing was changed")
+        tags = registry.fit(_tags(policy, entry, row, facts.version, verdicts))
+        return await self._open(replace(row, tags=tags, tags_before=_before(facts.version.own_tags, tags)))
+
+    async def roll_back(self, ident: UUID, reason: str | None, caller: str) -> Promotion:
+        """Give the mark back to who held it before a promotion. Refused when it is not with the version promoted then."""
+        async with self._engine.connect() as conn:
+            done = await store.get(conn, ident)
+        if done is None:
+            raise Problem(404, "not_found", f"There is no promotion {ident}.")
+        if done.state != "promoted":
+            raise Problem(
+                409, "wrong_state", f"Only a promotion can be rolled back; this one is {done.state}.", state=done.state
+            )
+        row = replace(
+            self._blank(done.registry, done.model, done.mark, done.version, caller, reason),
+            kind="rollback",
+            rollback_of=done.id,
+            target=done.previous,
+        )
+        registry = self._registry(done.registry)
+        try:
+            async with asyncio.timeout(READ_WITHIN):
+                verdicts = await _may_go_back(registry, done)
+                own = await registry.own_tags(done.model, done.version) or {}
+                holder = await registry.holder(done.model, done.mark)
+        except TargetError as error:
+            return await self._end(row, "unreadable", f"nothing was changed: {error.detail}")
+        except TimeoutError:
+            return await self._end(row, "unreadable", "nothing was changed: the registry was too slow")
+        row = replace(row, previous=holder, verdicts=[asdict(one) for one in verdicts])
+        if not all(one.passed for one in verdicts):
+            return await self._end(row, "blocked", next(one.detail for one in verdicts if not one.passed))
+        tags = registry.fit({STATUS_TAG: "rolled_back", f"{PREFIX}promotion": str(row.id)})
+        return await self._open(replace(row, tags=tags, tags_before=_before(own, tags)))
+
+    async def _open(self, row: Promotion) -> Promotion:
+        """The journal's row before the first change; one a model and mark, so the second of two is told that it lost."""
+        now = self._clock.now()
+        opened = replace(row, state="open", lease_until=now + LEASE, detail="under way")
+        async with transaction(self._engine) as conn:
+            took = await store.add(conn, opened)
+        if not took:
+            return await self._end(row, "lost", f"another promotion of {row.model} to {row.mark} is under way")
+        return await self._change.carry_out(opened)
+
+    async def _end(self, row: Promotion, state: str, detail: str) -> Promotion:
+        now = self._clock.now()
+        row = replace(row, state=state, detail=detail[:1000], ended_at=now)
+        async with transaction(self._engine) as conn:
+            await store.add(conn, row)
+            await self._telling.ended(conn, row, now)
+        return row
+
+    def _row(self, entry: Entry, policy: Policy, wanted: Wanted, caller: str) -> Promotion:
+        row = self._blank(entry.registry, wanted.model, entry.to, wanted.version, caller, wanted.reason)
+        return replace(
+            row,
+            mode=entry.mode,
+            dry_run=wanted.dry_run,
+            override=wanted.override,
+            expected=wanted.expected,
+            target=wanted.version,
+            policy=policy.hash,
+        )
+
+    def _blank(self, registry: str, model: str, mark: str, version: str, caller: str, reason: str | None) -> Promotion:
+        return Promotion(
+            id=self._new_id(),
+            kind="promote",
+            registry=registry,
+            model=model,
+            mark=mark,
+            version=version,
+            state="open",
+            mode="live",
+            requested_by=caller,
+            reason=reason,
+            created_at=self._clock.now(),
+            policy=self._policy().hash,
+        )
+
+
+def _entry(policy: Policy, wanted: Wanted) -> Entry:
+    marks = policy.marks(wanted.model)
+    if not marks:
+        raise Problem(404, "not_found", f"The policy has no promotion for a model named {wanted.model!r}.")
+    if wanted.to is None and len(marks) > 1:
+        raise Problem(422, "wrong_mark", f"Say to what: the policy leads this model to {', '.join(marks)}.")
+    entry = policy.promotion(wanted.model, wanted.to or marks[0])
+    if entry is None:
+        raise Problem(422, "wrong_mark", f"The policy leads this model only to {', '.join(marks)}.")
+    return entry
+
+
+async def _read(registry: Registry, entry: Entry, wanted: Wanted) -> _Facts:
+    """Everything that the verdict rests on. Raises TargetError when any of it cannot be read."""
+    try:
+        async with asyncio.timeout(READ_WITHIN):
+            holder = await registry.holder(wanted.model, entry.to)
+            version = await registry.version(wanted.model, wanted.version, entry.require.artifacts)
+            needed = holder is not None and any(m.incumbent for rule in entry.rules for m in metrics_in(rule.condition))
+            incumbent = await registry.version(wanted.model, holder) if needed and holder is not None else None
+    except TimeoutError:
+        raise TargetError("timeout", "the registry was too slow") from None
+    if needed and incumbent is None:
+        raise TargetError("gone", f"version {holder} holds {entry.to}, and the registry does not show it")
+    return _Facts(version, holder, incumbent)
+
+
+def _expected(entry: Entry, wanted: Wanted, holder: str | None) -> tuple[Verdict, ...]:
+    if wanted.expected is None:
+        return ()
+    told = f"{entry.to} is with {f'version {holder}' if holder else 'nobody'}"
+    return (Verdict("expected", wanted.expected == (holder or ""), told, final=True),)
+
+
+async def _may_go_back(registry: Registry, done: Promotion) -> tuple[Verdict, ...]:
+    holder = await registry.holder(done.model, done.mark)
+    told = f"{done.mark} is with {f'version {holder}' if holder else 'nobody'}"
+    verdicts = (Verdict(f"holds {done.mark}", holder == done.version, told, final=True),)
+    if done.previous is None:
+        return verdicts
+    before = await registry.version(done.model, done.previous)
+    status = before.status if before else "gone"
+    ready = Verdict("version", status == "READY", f"version {done.previous} is {status}", final=True)
+    return (*verdicts, ready)
+
+
+def _tags(
+    policy: Policy, entry: Entry, row: Promotion, version: Version, verdicts: Sequence[Verdict]
+) -> dict[str, str]:
+    """What travels with the version from now on: what it is, from what it was made, and who let it pass."""
+    waits = any(other.requires == entry.to for other in policy.promotions if other.takes(row.model))
+    tags = {
+        STATUS_TAG: "staging_ready" if waits or entry.to == "staging" else "promoted",
+        f"{PREFIX}promotion": str(row.id),
+        f"{PREFIX}promoted_by": row.requested_by,
+        f"{PREFIX}source": version.source,
+        f"{PREFIX}run": version.run,
+    }
+    for name, data in version.inputs.items():
+        tags[f"{PREFIX}input.{name}"] = f"{data.name} {data.digest} {data.source}".strip()
+    for name, artifact in version.artifacts.items():
+        tags[f"{PREFIX}artifact.{name}"] = f"{artifact.uri} {artifact.digest}".strip()
+    if row.override and not all(one.passed for one in verdicts):
+        tags[f"{PREFIX}override"] = row.reason or ""
+    return {key: value for key, value in tags.items() if value}
+
+
+def _before(own: Mapping[str, str], tags: Mapping[str, Any]) -> dict[str, str | None]:
+    return {key: own.get(key) for key in tags}
+
+
+def shown(row: Promotion) -> dict[str, Any]:
+    """A promotion as the API shows it."""
+    fields: dict[str, Any] = asdict(row)
+    hidden = ("tags_before", "fence", "lease_until", "mark")
+    return {"to": row.mark} | {name: value for name, value in fields.items() if name not in hidden}

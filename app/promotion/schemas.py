@@ -1,0 +1,145 @@
+"""The shapes of the promotion routes, with the examples that the OpenAPI document shows."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+VERSION = r"^[0-9]{1,9}$"
+Kind = Literal["promote", "rollback"]
+State = Literal[
+    "open", "moving", "promoted", "rolled_back", "unchanged", "passed", "blocked", "lost", "undone", "unreadable"
+]
+
+_ID = "01936f8e-52a1-7c3e-9d5a-1f0e6c2b7a44"
+VERDICTS = [
+    {"rule": "version", "passed": True, "detail": "version 4 is READY", "final": True},
+    {"rule": "metric f1", "passed": True, "detail": "f1 is 0.87", "final": False},
+    {"rule": "f1 >= champion.f1 + 0.005", "passed": True, "detail": "f1 is 0.87, champion.f1 is 0.85", "final": False},
+]
+FAILED = [
+    VERDICTS[0],
+    {"rule": "f1 >= champion.f1 + 0.005", "passed": False, "detail": "f1 is 0.84, champion.f1 is 0.87", "final": False},
+]
+PROMOTION: dict[str, Any] = {
+    "id": _ID,
+    "kind": "promote",
+    "registry": "mlflow",
+    "model": "churn",
+    "version": "4",
+    "to": "champion",
+    "state": "promoted",
+    "mode": "live",
+    "dry_run": False,
+    "override": False,
+    "requested_by": "ci",
+    "reason": None,
+    "expected": None,
+    "previous": "3",
+    "target": "4",
+    "rollback_of": None,
+    "verdicts": VERDICTS,
+    "tags": {"validation_status": "promoted", "gateway.promotion": _ID},
+    "detail": "champion is with version 4",
+    "policy": "3f9c2a71b0de",
+    "created_at": "2026-11-24T03:00:00Z",
+    "ended_at": "2026-11-24T03:00:01Z",
+}
+ROLLED_BACK = PROMOTION | {
+    "kind": "rollback",
+    "state": "rolled_back",
+    "rollback_of": _ID,
+    "previous": "4",
+    "target": "3",
+    "reason": "customers complain",
+    "verdicts": [{"rule": "holds champion", "passed": True, "detail": "champion is with version 4", "final": True}],
+    "tags": {"validation_status": "rolled_back"},
+    "detail": "champion is with version 3",
+}
+
+
+class VerdictOut(BaseModel):
+    """What one requirement came to."""
+
+    rule: str
+    passed: bool
+    detail: str
+    final: bool = Field(description="A no that no override overcomes.")
+
+
+class PromotionOut(BaseModel):
+    """One request to promote a version or to roll back, and what it came to."""
+
+    model_config = ConfigDict(json_schema_extra={"example": PROMOTION})
+
+    id: UUID
+    kind: Kind
+    registry: Literal["mlflow", "sagemaker"]
+    model: str
+    version: str
+    to: str
+    state: State
+    mode: Literal["live", "shadow"]
+    dry_run: bool
+    override: bool
+    requested_by: str
+    reason: str | None
+    expected: str | None
+    previous: str | None = Field(description="Who held the mark when it was judged; null: nobody.")
+    target: str | None = Field(description="Who shall hold it afterwards; null: nobody.")
+    rollback_of: UUID | None
+    verdicts: list[VerdictOut]
+    tags: dict[str, str] = Field(description="What was written on the version.")
+    detail: str
+    policy: str
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class PromotionPage(BaseModel):
+    """Promotions, the newest first."""
+
+    items: list[PromotionOut]
+    next: UUID | None
+
+
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$")]
+_Version = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) and not isinstance(value, bool) else value),
+    StringConstraints(pattern=VERSION),
+]
+
+
+class PromotionBody(BaseModel):
+    """Who is to be promoted, and to what."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"model": "churn", "version": "4", "to": "champion", "expected": "3"}},
+    )
+
+    model: _Text = Field(description="The registered model, or the model package group.")
+    version: _Version = Field(description="A number.")
+    to: _Text | None = Field(None, description="The mark; may be left out when the policy leads the model to one only.")
+    expected: Annotated[str, StringConstraints(pattern=r"^[0-9]{0,9}$")] | None = Field(
+        None, description="Who must hold the mark now; an empty text: nobody. Left out: whoever does."
+    )
+    dry_run: bool = Field(False, description="Judge and record, change nothing.")
+    override: bool = Field(False, description="Promote in spite of rules and papers. Scope `override`, and a reason.")
+    reason: _Text | None = Field(None, description="Why; kept, and with an override written on the version.")
+
+    @model_validator(mode="after")
+    def _explained(self) -> "PromotionBody":
+        if self.override and self.reason is None:
+            raise ValueError("an override needs a reason")
+        return self
+
+
+class RollbackBody(BaseModel):
+    """Why."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"reason": "customers complain"}})
+
+    reason: _Text | None = Field(None, description="Why; kept.")

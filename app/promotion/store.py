@@ -1,0 +1,124 @@
+"""The journal of promotions in SQL: one open change a model and mark, fenced, and every verdict that was ever given."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import and_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.db import rows_of
+
+_promotions = tables.promotions
+
+OPEN: Final = ("open", "moving")
+#: What a request comes to that changed nothing and never will.
+REFUSED: Final = ("blocked", "lost", "undone", "unreadable")
+
+_TAKE = rows_of(
+    """
+    UPDATE promotions SET fence = fence + 1, lease_until = :lease_until WHERE id = (
+        SELECT id FROM promotions WHERE state IN ('open', 'moving') AND lease_until <= :now
+        ORDER BY lease_until LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) RETURNING *
+""",
+    _promotions,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """One row: a request to give `mark` to `version`, or to take it from it (`kind` rollback). See app.tables."""
+
+    id: UUID
+    kind: str
+    registry: str
+    model: str
+    mark: str
+    version: str
+    state: str
+    mode: str
+    requested_by: str
+    created_at: datetime
+    policy: str
+    dry_run: bool = False
+    override: bool = False
+    reason: str | None = None
+    expected: str | None = None
+    previous: str | None = None
+    target: str | None = None
+    rollback_of: UUID | None = None
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    tags_before: Mapping[str, str | None] = field(default_factory=dict)
+    detail: str = ""
+    fence: int = 0
+    lease_until: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its change is not settled yet."""
+        return self.state in OPEN
+
+
+async def add(conn: AsyncConnection, row: Promotion) -> bool:
+    """Keep a request. False: it would be open, and another one of its model and mark is; nothing was written."""
+    statement = insert(_promotions).values(asdict(row))
+    if row.is_open:
+        index = ["registry", "model", "mark"]
+        statement = statement.on_conflict_do_nothing(index_elements=index, index_where=tables.OPEN_PROMOTION)
+    return bool((await conn.execute(statement)).rowcount)
+
+
+async def advance(conn: AsyncConnection, row: Promotion, **values: Any) -> bool:
+    """Write how far an open change came. False: somebody newer works on it, and the caller must stop."""
+    mine = and_(_promotions.c.id == row.id, _promotions.c.fence == row.fence, _promotions.c.state.in_(OPEN))
+    return bool((await conn.execute(update(_promotions).where(mine).values(**values))).rowcount)
+
+
+async def take(conn: AsyncConnection, now: datetime, lease_until: datetime) -> Promotion | None:
+    """An open change whose worker has let its lease run out; it is fenced off from now on."""
+    found = (await conn.execute(_TAKE, {"now": now, "lease_until": lease_until})).mappings().one_or_none()
+    return Promotion(**found) if found else None
+
+
+async def get(conn: AsyncConnection, ident: UUID) -> Promotion | None:
+    """One promotion."""
+    found = (await conn.execute(select(_promotions).where(_promotions.c.id == ident))).mappings().one_or_none()
+    return Promotion(**found) if found else None
+
+
+async def count_open(conn: AsyncConnection) -> int:
+    """How many changes are not settled."""
+    found = await conn.execute(text("SELECT count(*) FROM promotions WHERE state IN ('open', 'moving')"))
+    return int(found.scalar_one())
+
+
+async def page(
+    conn: AsyncConnection, limit: int, cursor: UUID | None, equal: Mapping[str, str | None]
+) -> tuple[list[Promotion], UUID | None]:
+    """Promotions, the newest first, whose columns equal what is given; and where the next page begins."""
+    wanted = select(_promotions).order_by(_promotions.c.id.desc()).limit(limit + 1)
+    for name, value in equal.items():
+        if value is not None:
+            wanted = wanted.where(_promotions.c[name] == value)
+    if cursor is not None:
+        wanted = wanted.where(_promotions.c.id < cursor)
+    found = [Promotion(**row) for row in (await conn.execute(wanted)).mappings().all()]
+    return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+
+async def refused_versions(conn: AsyncConnection, row: Promotion) -> list[str]:
+    """Versions of the same model that were refused the same mark."""
+    wanted = (
+        select(_promotions.c.version)
+        .where(_promotions.c.model == row.model, _promotions.c.mark == row.mark, _promotions.c.state.in_(REFUSED))
+        .distinct()
+        .limit(1000)
+    )
+    return list((await conn.execute(wanted)).scalars())
