@@ -15,8 +15,16 @@ from app.http import open_http
 AsJson = Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")]
 
 
-def ask(path: str, *, body: dict[str, Any] | None = None, **parameters: Any) -> Any:
-    """GET a path of the running gateway, or POST `body` to it.
+def ask(
+    path: str,
+    *,
+    body: dict[str, Any] | None = None,
+    also: tuple[int, ...] = (),
+    within: float = 10.0,
+    **parameters: Any,
+) -> Any:
+    """GET a path of the running gateway, or POST `body` to it. `also`: errors whose body is an answer to the caller;
+    `within`: seconds.
 
     Raises UsageError for what the caller must change, GatewayError for a no of the policy and for no good answer.
     """
@@ -25,7 +33,7 @@ def ask(path: str, *, body: dict[str, Any] | None = None, **parameters: Any) -> 
     wanted = urlencode({k: v for k, v in parameters.items() if v is not None}, doseq=True)
 
     async def send() -> Any:
-        http = open_http()
+        http = open_http(read=within)
         try:
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             method = "GET" if body is None else "POST"
@@ -39,7 +47,7 @@ def ask(path: str, *, body: dict[str, Any] | None = None, **parameters: Any) -> 
         raise GatewayError(
             f"the gateway at {url} does not answer: {error.detail}. Is it running? (GATEWAY_URL)"
         ) from error
-    if answer.status >= 400:
+    if answer.status >= 400 and answer.status not in also:
         detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
         kind = UsageError if answer.status < 500 and answer.status != 409 else GatewayError
         raise kind(str(detail or f"the gateway at {url} answered {answer.status}"))

@@ -71,14 +71,8 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     # First and in the application's own list: to be found in an included router would cost a webhook half of its way in.
     app.router.routes.extend(receive.router.routes)
     docs.install(app, None if settings.open_docs else require("read"))
-    for part in (health, api, why_api, lineage_api, policy_api, report_api):
+    for part in (health, api, why_api, lineage_api, policy_api, report_api, promotion_api):
         app.include_router(part.router)
-    app.include_router(health.router)
-    app.include_router(api.router)
-    app.include_router(why_api.router)
-    app.include_router(policy_api.router)
-    app.include_router(report_api.router)
-    app.include_router(promotion_api.router)
     guard = [] if settings.open_metrics else [Depends(require("read"))]
 
     @app.get(

@@ -223,7 +223,7 @@ class Mlflow:
                 raise
 
     async def _file(self, path: str, params: Mapping[str, str | int]) -> bytes | None:
-        answer = await self._send("GET", path, None, params, read=True)
+        answer = await self.send("GET", path, None, params, read=True)
         if answer.status == 200:
             return answer.raw
         error = failure(answer, f"GET {path}", write=False, clock=self._clock)

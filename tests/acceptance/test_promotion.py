@@ -218,8 +218,8 @@ async def test_promotions_are_listed_by_model_mark_and_state(servers: TestServer
         await gates.ask("2", model="churn-eu")
         assert [row["model"] for row in await gates.rows(state="promoted")] == ["churn", "churn-eu"]
         assert [row["version"] for row in await gates.rows(model="churn-eu")] == ["1", "2"]
-        found = await gates.world.get("/api/v1/promotions?to=champion&version=1")
-        assert [row["model"] for row in found["items"]] == ["churn-eu", "churn"]
+        found = await gates.world.clients[0].get("/api/v1/promotions", params={"to": "champion", "version": "1"})
+        assert [row["model"] for row in found.json()["items"]] == ["churn-eu", "churn"]
         page = await gates.world.get("/api/v1/promotions", limit=2)
         rest = await gates.world.get("/api/v1/promotions", limit=2, cursor=page["next"])
         assert [len(page["items"]), len(rest["items"]), rest["next"]] == [2, 1, None]

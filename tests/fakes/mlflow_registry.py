@@ -1,4 +1,4 @@
-"""A fake MLflow with a model registry, as far as the promotion gate asks it, faithful to what MLflow 3.17.2 was measured to answer.
+"""A fake MLflow with a model registry, as far as the promotion gate asks it, which does what MLflow 3.17.2 was seen to do.
 
     fake = FakeMlflowRegistry(clock)
     fake.add("churn", {"f1": 0.85})              # a run with a version, papers and all; returns the version's number

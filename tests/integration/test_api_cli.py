@@ -27,7 +27,7 @@ def no_proxy_needed() -> Iterator[int]:
         yield free.getsockname()[1]
 
 
-async def ask(world: World, *arguments: str, columns: int = 100) -> str:
+async def ask(world: World, *arguments: str, columns: int = 100, exit_code: int = 0) -> str:
     """The output of one command that talks to this World over a real socket."""
     application = world.clients[0]._transport.app  # type: ignore[attr-defined]  # The ASGI app that the client drives.
     server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_level="critical"))
@@ -44,7 +44,7 @@ async def ask(world: World, *arguments: str, columns: int = 100) -> str:
         await serving
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == exit_code, done.output
     return done.output
 
 

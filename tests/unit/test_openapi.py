@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from app.alerts import alertmanager, cloudevents, grafana, native
 from app.main import create_app
+from app.promotion.schemas import PROMOTION, ROLLED_BACK, PromotionOut
 from app.settings import read_settings
 from app.triggers import examples, schemas, why_api
 
@@ -38,6 +39,9 @@ PATHS = {
     "/api/v1/metadata": {"post"},
     "/api/v1/lineage": {"get"},
     "/api/v1/lineage/orphans": {"get"},
+    "/api/v1/promotions": {"get", "post"},
+    "/api/v1/promotions/{id}": {"get"},
+    "/api/v1/promotions/{id}/rollback": {"post"},
     "/-/reload": {"post"},
 }
 OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in sorted(methods)]
@@ -125,7 +129,8 @@ def test_a_guarded_operation_names_its_scope(method: str, path: str) -> None:
         return
     told = path in ("/api/v1/alerts", "/api/v1/metadata") or "/webhooks/" in path
     scope = "ingest" if method == "post" and told else "read"
-    assert security == [{"bearer": ["trigger" if method == "post" and scope == "read" else scope]}]
+    asks = "promote" if "/promotions" in path else "trigger"
+    assert security == [{"bearer": [asks if method == "post" and scope == "read" else scope]}]
 
 
 def test_every_reference_leads_somewhere() -> None:
@@ -185,6 +190,8 @@ def test_the_example_of_a_body_is_one_that_the_gateway_reads(path: str, media_ty
         (schemas.GroupOut, examples.GROUP),
         (schemas.QuarantineOut, examples.QUARANTINED),
         (schemas.Explanation, examples.EXPLANATION),
+        (PromotionOut, PROMOTION),
+        (PromotionOut, ROLLED_BACK),
         (why_api.WhyOut, why_api.WhyOut.model_config["json_schema_extra"]["example"]),  # type: ignore[index]
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
