@@ -22,7 +22,7 @@ from app.problems import UNAVAILABLE
 from app.promotion import api as promotion_api
 from app.security import require
 from app.settings import Settings
-from app.triggers import api, receive, why_api
+from app.triggers import api, receive, schedules_api, why_api
 from app.worker import running
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     # First and in the application's own list: to be found in an included router would cost a webhook half of its way in.
     app.router.routes.extend(receive.router.routes)
     docs.install(app, None if settings.open_docs else require("read"))
-    for part in (health, api, why_api, lineage_api, policy_api, report_api, promotion_api):
+    for part in (health, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api):
         app.include_router(part.router)
     guard = [] if settings.open_metrics else [Depends(require("read"))]
 

@@ -11,6 +11,7 @@ notices     what a person must know of, one row an incident: it opens, and is re
 tellings    one row a receiver of an incident: the outbox items that tell it, and when it is told again
 promotions  one row a request to promote a model version or to roll back: verdicts, and the journal of the change
 quarantine  bytes that could not be read, and why
+schedules   one row a schedule of the policy: its newest occurrence, and what was decided of it
 idempotency requests that were answered 201, by their Idempotency-Key, for a day
 reports     what components told of their work, by POST /api/v1/metadata
 records     metadata on its durable way to MLflow: one write of its REST API a row, in order per stream
@@ -321,6 +322,21 @@ quarantine = Table(
     _time("first_at", nullable=False),
     _time("last_at", nullable=False),
     Index("ix_quarantine_last_at", "last_at"),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _text("definition"),  # hash of what it says: a schedule that changed counts from then on
+    _time(
+        "last_at", nullable=False
+    ),  # the newest occurrence that was taken, or since when it counts; it only moves forward
+    _time("decided_at"),  # when it was taken; null: none has been
+    _text("action", nullable=True),  # null: passed over
+    _text("reason", nullable=True),
+    Column("trigger_id", Uuid),
+    _text("detail", nullable=True),
 )
 
 idempotency = Table(

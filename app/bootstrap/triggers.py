@@ -20,6 +20,7 @@ from app.triggers.intake import Intake
 from app.triggers.notify import Tell
 from app.triggers.requests import Requests
 from app.triggers.retention import Retention
+from app.triggers.schedules import Schedules
 from app.triggers.service import TriggerServices
 from app.triggers.wakes import Waker
 
@@ -47,10 +48,13 @@ def triggers(base: Base, destinations: Mapping[str, Destination]) -> TriggerSide
         fired=lambda: base.ring("relay"),
     )
     relay, follower = _airflow(base, destinations)
+    schedules = _schedules(base)
     gauges = Gauges(base.engine, base.clock, base.metrics)
     retention = Retention(base.engine, base.clock, base.current, base.metrics, keep=base.settings.retention)
     tidy = Loop("retention", retention.step, idle=600.0, pace=0.1)
-    return TriggerSide(_requests(base, batcher), batcher, (*_loops(base, waker, relay, follower, gauges), tidy))
+    return TriggerSide(
+        _requests(base, batcher), batcher, (*_loops(base, waker, schedules, relay, follower, gauges), tidy)
+    )
 
 
 def _intake(base: Base) -> Intake:
@@ -64,6 +68,18 @@ def _intake(base: Base) -> Intake:
         reorder=base.reorder,
         fired=lambda: base.ring("relay"),
         limits=quarantine.Limits(base.settings.quarantine_rows, base.settings.quarantine_body),
+    )
+
+
+def _schedules(base: Base) -> Schedules:
+    return Schedules(
+        base.engine,
+        base.current,
+        base.clock,
+        new_id=uuid7,
+        reorder=base.reorder,
+        fired=lambda: base.ring("relay"),
+        decided=lambda route, v: base.metrics.decided([(route, v.action, v.reason)]),
     )
 
 
@@ -128,12 +144,15 @@ def _requests(base: Base, batcher: Batcher) -> TriggerServices:
     )
 
 
-def _loops(base: Base, waker: Waker, relay: Relay, follower: Follower, gauges: Gauges) -> tuple[Loop, ...]:
+def _loops(
+    base: Base, waker: Waker, schedules: Schedules, relay: Relay, follower: Follower, gauges: Gauges
+) -> tuple[Loop, ...]:
     settings = base.settings
     # A step of the relay or the follower may wait for Airflow; longer than twice its time limit is stuck.
     patient = 2 * settings.delivery_timeout + 30
     return (
         Loop("waker", waker.step, idle=1.0),
+        Loop("schedules", schedules.step, idle=1.0),
         Loop("follower", follower.step, idle=min(1.0, settings.follow_interval), patience=patient),
         Loop("relay", relay.step, idle=1.0, patience=patient),
         Loop("gauges", gauges.step, idle=15.0),

@@ -97,15 +97,18 @@ def trigger(
 
 @app.command()
 def history(
-    what: Annotated[str, typer.Argument(help="alerts or triggers")] = "triggers",
+    what: Annotated[str, typer.Argument(help="alerts, triggers or schedules")] = "triggers",
     route: Annotated[str | None, typer.Option(help="Only this route.")] = None,
     status: Annotated[str | None, typer.Option(help="Only this status or state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The newest triggers, or alerts."""
-    if what not in ("alerts", "triggers"):
-        raise UsageError("history shows `alerts` or `triggers`")
+    """The newest triggers, or alerts; or the schedules, with what was decided of the newest occurrence of each."""
+    if what not in ("alerts", "triggers", "schedules"):
+        raise UsageError("history shows `alerts`, `triggers` or `schedules`")
+    if what == "schedules":
+        _schedules(ask("/api/v1/schedules"), as_json)
+        return
     page = ask(f"/api/v1/{what}", route=route, status=status, limit=limit)
     if as_json:
         print(json.dumps(page, indent=2))
@@ -125,3 +128,15 @@ def history(
     show(table if rows else f"No {what} yet.")
     if page["next"]:
         show(f"There are more: --limit, or GET /api/v1/{what}?cursor={page['next']}")
+
+
+def _schedules(page: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(page, indent=2))
+        return
+    table = Table("schedule", "route", "group", "next (UTC)", "last (UTC)", "what became of it", box=None)
+    for s in page["items"]:
+        last = s["last"] or {"at": None, "detail": "nothing yet"}
+        at = time(last["at"]) if last["at"] else "-"
+        table.add_row(s["name"], s["route"], labels(s["group"]), time(s["next_at"]), at, last["detail"])
+    show(table if page["items"] else "The policy has no schedules.")

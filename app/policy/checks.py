@@ -52,6 +52,7 @@ def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterat
             yield from _reference(document, (*path, "dag"), dag, airflow)
             yield from _conf(document, (*path, "dag", "conf"), dag.get("conf"))
             yield from _placeholders(document, (*path, "dag"), dag, entry.get("group_by", defaults.get("group_by", [])))
+    yield from _schedules(document, defaults, [entry for _, entry in routes])
 
 
 def unknown_receivers(document: Document, path: Path) -> Iterator[Problem]:
@@ -135,6 +136,28 @@ def _muted_by(document: Document, path: Path, known: list[JsonValue]) -> Iterato
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there is {', '.join(map(repr, names)) or 'none'}"
         yield document.problem((*path, index), f"no time interval is called {name!r}; {hint}")
+
+
+def _schedules(
+    document: Document, defaults: dict[str, JsonValue], routes: list[dict[str, JsonValue]]
+) -> Iterator[Problem]:
+    """Each names a route that is there, and exactly the labels of its group_by."""
+    schedules = list(_mappings(document, "schedules"))
+    yield from _repeated_names(document, "schedule", [(p, e.get("name"), "name" in e) for p, e in schedules])
+    known = {name: e for e in routes if isinstance(name := e.get("name", derived_name(e)), str)}
+    for path, entry in schedules:
+        named, group = entry.get("route"), entry.get("group", {})
+        if not isinstance(named, str) or isinstance(named, Unexpanded) or any(isinstance(n, Unexpanded) for n in known):
+            continue
+        if named not in known:
+            close = difflib.get_close_matches(named, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there is {', '.join(map(repr, known)) or 'none'}"
+            yield document.problem((*path, "route"), f"no route is called {named!r}; {hint}")
+            continue
+        group_by = known[named].get("group_by", defaults.get("group_by", []))
+        if isinstance(group, dict) and isinstance(group_by, list) and set(group) != set(map(str, group_by)):
+            wanted = ", ".join(map(str, group_by)) or "none: leave it out"
+            yield document.problem((*path, "group"), f"must have exactly the labels of the route's group_by: {wanted}")
 
 
 def _conf(document: Document, path: Path, conf: JsonValue) -> Iterator[Problem]:

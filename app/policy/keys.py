@@ -14,12 +14,13 @@ from app.policy.problems import Path, Problem
 from app.policy.promotions import Promotion, Require
 from app.policy.receivers import KINDS as RECEIVER_KINDS
 from app.policy.receivers import Notify, Receiver, RouteNotify
+from app.policy.schedules import Schedule
 from app.policy.schema import Airflow, Dag, Defaults, Limit, Route
 from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
 
 # Keys and values of the contract that this version refuses. Whoever builds one deletes its name from here.
 LATER_KEYS: Final[Mapping[Path, frozenset[str]]] = {
-    (): frozenset({"schedules", "deadman"}),
+    (): frozenset({"deadman"}),
     ("routes",): frozenset({"confirm"}),
     ("defaults",): frozenset({"confirm"}),
 }
@@ -49,6 +50,7 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
         "receivers",
         "notify",
         "lineage",
+        "schedules",
     ),
     ("airflow",): _fields(Airflow),
     ("airflow", "auth"): _AUTH,
@@ -57,6 +59,7 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("routes", "dag"): _fields(Dag),
     ("routes", "limit"): _fields(Limit),
     ("defaults", "limit"): _fields(Limit),
+    ("schedules",): _fields(Schedule),
     ("mlflow",): _fields(Mlflow),
     ("mlflow", "auth"): _AUTH,
     ("time_intervals",): _fields(TimeInterval),

@@ -19,6 +19,7 @@ from app.policy.mlflow import Mlflow
 from app.policy.problems import PolicyError, Problem, in_file_order
 from app.policy.promotion_checks import promotion_problems, read_promotions
 from app.policy.receivers import Notify, Receiver
+from app.policy.schedules import Schedule
 from app.policy.schema import Airflow, Policy, Route
 
 __all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy"]
@@ -65,6 +66,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
     receivers = read_list(Receiver, "receivers", document, problems)
     notify = read_section(Notify, "notify", document, problems)
     lineage = read_section(Lineage, "lineage", document, problems) or Lineage()
+    schedules = read_list(Schedule, "schedules", document, problems)
     problems += cross_problems(document, defaults)
     problems += promotion_problems(document)
     if problems:
@@ -80,6 +82,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         receivers=receivers,
         notify=notify,
         lineage=lineage,
+        schedules=schedules,
         hash="",
         warnings=in_file_order(warnings(document, routes)),
     )

@@ -17,6 +17,7 @@ from app.policy.mlflow import Mlflow
 from app.policy.problems import Problem
 from app.policy.promotions import Promotion
 from app.policy.receivers import Notify, Receiver, RouteNotify
+from app.policy.schedules import Schedule
 from app.policy.values import Auth, Duration, Frozen, Name, PositiveDuration, Text, Url, choice
 
 MatcherValue = Annotated[InstanceOf[Matcher], PlainSerializer(str, return_type=str, when_used="json")]
@@ -100,6 +101,7 @@ class Policy(Frozen):
     receivers: tuple[Receiver, ...] = ()
     notify: Notify | None = None
     lineage: Lineage = Lineage()
+    schedules: tuple[Schedule, ...] = ()
     hash: str
     warnings: tuple[InstanceOf[Problem], ...] = ()
 

@@ -107,7 +107,8 @@ def _muted(mute: Mute) -> Verdict:
 
 def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way = FREE) -> Verdict:
     """What to do about a request: it needs no calm and no alert, obeys cooldown, limit and a run in flight, and takes a
-    held group over. Forced, it overrides cooldown and limit, never a run in flight."""
+    held group over. Forced, it overrides cooldown and limit, never a run in flight. A person may ask while the route is
+    muted; a schedule may not."""
     if group.open_trigger is not None and not group.held:
         return Verdict(
             _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
@@ -121,6 +122,8 @@ def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way
     full = full_until(route, way.fires, now)
     if full is not None and not ask.force:
         return Verdict(_SUPPRESS, Reason.LIMIT, full, None, _limited(route, full))
+    if way.mute is not None and ask.reason is Reason.SCHEDULED:
+        return _muted(way.mute)
     return Verdict(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")
 
 

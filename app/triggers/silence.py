@@ -28,7 +28,12 @@ _BECAME = {
     "no_route": "of a route that left the policy",
 }
 #: The same of a request and of a schedule.
-_REFUSED = {"cooldown": "for the cooldown", "in_flight": "for a run under way", "limit": "for the limit"}
+_REFUSED = {
+    "cooldown": "for the cooldown",
+    "in_flight": "for a run under way",
+    "limit": "for the limit",
+    "muted": "while muted",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,8 @@ class Why:
     `alerts` were heard of in that time, each once, however often it was told; `decisions` say what became of them,
     `refused` which requests and schedules the policy said no to, `triggers` how many fired, by state. `trigger` is the
     newest that ever fired. `groups` are live states, those with a firing alert first, each with the decision of this
-    moment (`now`) and what `would_fire`. `near` is told only when no alert was heard of: the newest that came nearest,
+    moment (`now`) and what `would_fire`. `schedules` are those of the route or its groups, with `next_at`, the next one
+    first. `near` is told only when no alert was heard of: the newest that came nearest,
     of this route before that time, of another route, or of none.
     """
 
@@ -53,6 +59,7 @@ class Why:
     trigger: Row | None
     last_success_at: datetime | None
     groups: list[Row]
+    schedules: list[Row]
     near: Row | None
     match: list[str]
     summary: str = ""
@@ -129,7 +136,8 @@ def would_fire(why: Why) -> str:
     firing = [row for row in why.groups if row["now"] is not None]
     if not firing:
         matchers = f"labels satisfy {' and '.join(why.match)}" if why.match else "status is firing"
-        return f"An alert whose {matchers}, or a request: `trigger-gateway trigger {why.route}`."
+        scheduled = "".join(f", the schedule {s['name']} at {at(s['next_at'])}" for s in why.schedules[:1])
+        return f"An alert whose {matchers}{scheduled}, or a request: `trigger-gateway trigger {why.route}`."
     first = min(firing, key=lambda row: (row["now"]["until"] is None, row["now"]["until"] or why.until))
     text: str = first["would_fire"]
     labels = ", ".join(f"{name}={value}" for name, value in first["group"].items())

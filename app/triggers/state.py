@@ -24,6 +24,7 @@ class Reason(StrEnum):
     NEW_ALERT = "new_alert"
     STILL_FIRING = "still_firing"
     MANUAL = "manual"
+    SCHEDULED = "scheduled"
     FORCED = "forced"
     DEBOUNCING = "debouncing"
     JOINED = "joined"

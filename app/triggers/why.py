@@ -17,6 +17,7 @@ from app.db import rows_of
 from app.policy.schema import Policy, Route
 from app.triggers import history, sentences, silence
 from app.triggers.explain import at_this_moment, load_episode, shown_verdict, way_of
+from app.triggers.schedules import list_schedules
 from app.triggers.silence import Row, Why
 from app.triggers.state import Group, as_json
 
@@ -81,6 +82,7 @@ async def why(
         trigger=await _newest(conn, route, labels),
         last_success_at=await _success(conn, route, labels),
         groups=await _groups(conn, policy, route, about, now),
+        schedules=await _schedules(conn, policy, route, labels, now),
         near=None if alerts else await _near(conn, route),
         match=[str(matcher) for matcher in route.match],
     )
@@ -135,6 +137,16 @@ async def _groups(conn: AsyncConnection, policy: Policy, route: Route, about: Ro
             state["would_fire"] = sentences.would_fire(verdict, group, episode, route)
         shown.append(state)
     return shown
+
+
+async def _schedules(
+    conn: AsyncConnection, policy: Policy, route: Route, labels: Mapping[str, str], now: datetime
+) -> list[Row]:
+    """What is scheduled for these groups, the next one first."""
+    mine = [s for s in policy.schedules if s.route == route.name and labels.items() <= s.group.items()]
+    shown = await list_schedules(conn, mine, now) if mine else []
+    told = [{name: one[name] for name in ("name", "group", "next_at")} for one in shown]
+    return sorted(told, key=lambda row: row["next_at"])
 
 
 async def _near(conn: AsyncConnection, route: Route) -> Row | None:

@@ -37,6 +37,7 @@ _WHY: dict[str, Any] = {
     "trigger": examples.TRIGGER,
     "last_success_at": examples.TRIGGER["ended_at"],
     "groups": [examples.GROUP | {"now": examples.EXPLANATION["now"], "would_fire": examples.EXPLANATION["would_fire"]}],
+    "schedules": [{"name": "weekly", "group": {"model": "churn"}, "next_at": "2026-11-30T02:00:00Z"}],
     "near": None,
     "match": examples.ROUTE["match"],
     "summary": f"One trigger has fired on the route accuracy for model=churn since {_SINCE}; the newest is "
@@ -73,6 +74,14 @@ class GroupNow(schemas.GroupOut):
     would_fire: str | None
 
 
+class Scheduled(BaseModel):
+    """A schedule of the route."""
+
+    name: str
+    group: dict[str, str]
+    next_at: datetime
+
+
 class Near(BaseModel):
     """The newest alert that came nearest to this route: an earlier one of its own, another route's, or nobody's."""
 
@@ -100,6 +109,7 @@ class WhyOut(BaseModel):
     trigger: schemas.TriggerOut | None = Field(description="The newest that ever fired.")
     last_success_at: datetime | None
     groups: list[GroupNow] = Field(description="At most 100, those with a firing alert first.")
+    schedules: list[Scheduled] = Field(description="Of the route or its groups, the next one first.")
     near: Near | None = Field(description="Told when no alert of the route was heard of.")
     match: list[str]
     summary: str

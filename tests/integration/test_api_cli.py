@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from app.cli import app as cli
 from app.errors import GatewayError, UsageError
 from tests.acceptance.world import World
-from tests.integration.api import opened
+from tests.integration.api import POLICY, opened
 from tests.servers import TestServers
 
 
@@ -77,6 +77,17 @@ async def test_history_and_explain_are_readable_at_a_hundred_columns(servers: Te
         assert json.loads(await ask(world, "explain", "Drift", "--json"))["subject"] == "alert"
 
 
+async def test_history_shows_what_is_scheduled(servers: TestServers, database: str) -> None:
+    schedule = "schedules: [{name: weekly, cron: '0 3 * * 1', route: accuracy, group: {model: churn}}]"
+    async with opened(servers, database, policy=f"{POLICY}{schedule}") as world:
+        shown = await ask(world, "history", "schedules")
+        for words in ("weekly", "model=churn", "2026-11-30 03:00:00", "nothing yet"):
+            assert words in shown, shown
+        assert json.loads(await ask(world, "history", "schedules", "--json"))["items"][0]["last"] is None
+    async with opened(servers, database) as world:
+        assert await ask(world, "history", "schedules") == "The policy has no schedules.\n"
+
+
 @pytest.mark.parametrize("label", ["[bold]x[/bold]", "[/]", "دقة", "🔥" * 40, "x" * 300], ids=lambda text: text[:10])
 async def test_what_a_sender_wrote_is_shown_as_text(servers: TestServers, database: str, label: str) -> None:
     async with opened(servers, database) as world:
@@ -90,7 +101,7 @@ async def test_what_a_sender_wrote_is_shown_as_text(servers: TestServers, databa
     ("arguments", "words"),
     [
         (["explain", "nobody"], "There is no alert and no trigger nobody."),
-        (["history", "decisions"], "history shows `alerts` or `triggers`"),
+        (["history", "decisions"], "history shows `alerts`, `triggers` or `schedules`"),
         (["history", "--route", "No Such"], "The request has 1 error."),
         (["history", "--status", "asleep"], "The request has 1 error."),
     ],

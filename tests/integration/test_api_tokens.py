@@ -44,6 +44,7 @@ ROUTES = [
     ("GET", f"/api/v1/triggers/{NOBODY}", "read", 404),
     ("GET", "/api/v1/routes", "read", 200),
     ("GET", "/api/v1/routes/accuracy/explain", "read", 200),
+    ("GET", "/api/v1/schedules", "read", 200),
     ("GET", "/api/v1/quarantine", "read", 200),
     ("GET", f"/api/v1/explain/{NOBODY}", "read", 404),
     ("POST", "/api/v1/triggers", "trigger", 422),

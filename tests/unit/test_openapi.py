@@ -13,7 +13,7 @@ from app.alerts import alertmanager, cloudevents, grafana, native
 from app.main import create_app
 from app.promotion.schemas import PROMOTION, ROLLED_BACK, PromotionOut
 from app.settings import read_settings
-from app.triggers import examples, schemas, why_api
+from app.triggers import examples, schedules_api, schemas, why_api
 
 DOCUMENT: dict[str, Any] = create_app(read_settings(), None).openapi()  # type: ignore[arg-type]  # Never entered.
 
@@ -34,6 +34,7 @@ PATHS = {
     "/api/v1/routes": {"get"},
     "/api/v1/routes/{name}/reset": {"post"},
     "/api/v1/routes/{name}/explain": {"get"},
+    "/api/v1/schedules": {"get"},
     "/api/v1/explain/{subject}": {"get"},
     "/api/v1/quarantine": {"get"},
     "/api/v1/metadata": {"post"},
@@ -192,6 +193,7 @@ def test_the_example_of_a_body_is_one_that_the_gateway_reads(path: str, media_ty
         (schemas.Explanation, examples.EXPLANATION),
         (PromotionOut, PROMOTION),
         (PromotionOut, ROLLED_BACK),
+        (schedules_api.ScheduleOut, schedules_api.ScheduleOut.model_config["json_schema_extra"]["example"]),  # type: ignore[index]
         (why_api.WhyOut, why_api.WhyOut.model_config["json_schema_extra"]["example"]),  # type: ignore[index]
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",

@@ -1,0 +1,42 @@
+"""`schedules:`, DAG runs by the clock."""
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from app.policy.cron import Cron, read_zone
+from app.policy.values import Frozen, Name, Text, choice, when_known
+
+
+def _read_zone(value: str) -> str:
+    return read_zone(value).key
+
+
+def _read_cron(value: str) -> str:
+    return Cron(value).expression
+
+
+class Schedule(Frozen):
+    """One DAG run of one group of a route whenever `cron` comes due in `timezone`. What came due while no gateway ran
+    is made up for by the newest of it (`one`) or not at all (`none`)."""
+
+    name: Name
+    cron: Annotated[Text, when_known(_read_cron)]
+    timezone: Annotated[Text, when_known(_read_zone)] = "UTC"
+    route: Text
+    group: dict[str, Text] = Field(default_factory=dict)
+    catch_up: Annotated[Literal["one", "none"], choice("one", "none")] = "one"
+
+    @cached_property
+    def times(self) -> Cron:
+        """When it is due."""
+        return Cron(self.cron, self.timezone)
+
+    @cached_property
+    def definition(self) -> str:
+        """A hash of what makes it another schedule: one that changed counts from then on."""
+        meaning = [self.cron.split(), self.timezone, self.route, sorted(self.group.items())]
+        return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]

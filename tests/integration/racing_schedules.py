@@ -1,0 +1,42 @@
+"""One replica's schedules as a process of its own, through `hours` hours as fast as it can:
+
+    python -m tests.integration.racing_schedules DATABASE_URL POLICY HOURS
+
+It prints a line when it begins and one every ten hours; tests/integration/test_schedule_races.py lets several race.
+"""
+
+import asyncio
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from uuid_utils.compat import uuid7
+
+from app.db import open_engine
+from app.policy.load import Policy, load_policy
+from app.triggers.schedules import Schedules
+from tests.fakes.clock import ManualClock
+
+
+async def race(database: str, parsed: Policy, hours: int) -> None:
+    engine, clock = open_engine(database, pool_size=1), ManualClock()
+    schedules = Schedules(
+        engine,
+        lambda: parsed,
+        clock,
+        new_id=uuid7,
+        reorder=timedelta(minutes=2),
+        fired=lambda: None,
+        decided=lambda route, verdict: None,
+    )
+    await schedules.step()
+    for hour in range(hours):
+        if hour % 10 == 0:
+            print(hour, flush=True)
+        clock.pass_by(timedelta(hours=1))
+        await schedules.step()
+    await engine.dispose()
+
+
+if __name__ == "__main__":
+    asyncio.run(race(sys.argv[1], load_policy(Path(sys.argv[2])), int(sys.argv[3])))
