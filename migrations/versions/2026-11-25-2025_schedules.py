@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "9d41f7c6b803"
-down_revision = "5d2a9be01c47"
+down_revision = "a4d2c7e1f905"
 branch_labels = None
 depends_on = None
 
