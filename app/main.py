@@ -11,9 +11,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app import __version__, docs, health, problems
+from app import __version__, docs, health, probes, problems
 from app.bootstrap import Services
 from app.db import DATA_ERRORS, sqlstate
+from app.deadman import api as deadman_api
+from app.deadman import ping_api
 from app.errors import Problem
 from app.lineage import api as lineage_api
 from app.lineage import report_api
@@ -71,7 +73,8 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     # First and in the application's own list: to be found in an included router would cost a webhook half of its way in.
     app.router.routes.extend(receive.router.routes)
     docs.install(app, None if settings.open_docs else require("read"))
-    for part in (health, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api):
+    parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
+    for part in (*parts, deadman_api, ping_api):
         app.include_router(part.router)
     guard = [] if settings.open_metrics else [Depends(require("read"))]
 

@@ -31,6 +31,7 @@ class Metrics:
         self._of_triggers(r)
         self._of_delivery(r)
         self._of_promotions(r)
+        self._of_switches(r)
 
     def _of_promotions(self, r: CollectorRegistry) -> None:
         self.promotions = Counter(
@@ -118,6 +119,26 @@ class Metrics:
             registry=r,
         )
         self.breaker_open = Gauge("gateway_breaker_open", "1 while a target is left alone.", ["target"], registry=r)
+
+    def _of_switches(self, r: CollectorRegistry) -> None:
+        self.deadman_down = Gauge("gateway_deadman_down", "1 while a switch is down.", ["switch"], registry=r)
+        self.deadman_switches = Gauge("gateway_deadman_switches", "Switches by state.", ["state"], registry=r)
+        self.deadman_flips = Counter(
+            "gateway_deadman_flips", "Changes of a switch's state, by what it became.", ["state"], registry=r
+        )
+        self.deadman_reads_failed = Counter(
+            "gateway_deadman_read_failures",
+            "Reads of a DAG's ended runs that Airflow did not answer.",
+            ["code"],
+            registry=r,
+        )
+        self.pings = Counter("gateway_pings", "Requests to a switch.", ["kind"], registry=r)
+        self.watch_gaps = Counter(
+            "gateway_watch_gap_seconds", "Time in which nobody watched, given back to what was awaited.", registry=r
+        )
+        self.watched_until = Gauge(
+            "gateway_watched_until_timestamp_seconds", "Until when the switches were watched.", registry=r
+        )
 
     def decided(self, outcomes: Iterable[tuple[str | None, str, str]]) -> None:
         """Count decisions: (route, action, reason) each."""

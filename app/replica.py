@@ -79,6 +79,11 @@ class Reader:
         async with self._primary.connect() as conn:
             return await work(conn)
 
+    async def fresh(self, work: Callable[[AsyncConnection], Awaitable[Found]]) -> Found:
+        """What `work` returns on the primary: for what was just written."""
+        async with self._primary.connect() as conn:
+            return await work(conn)
+
     async def find(self, work: Callable[[AsyncConnection], Awaitable[Found | None]]) -> Found | None:
         """Like `read`, for one thing by its name: what has not reached the copy yet is looked for in the primary."""
         found = await self.read(work)

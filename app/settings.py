@@ -113,6 +113,8 @@ class Settings(BaseSettings):
     notice_repeat: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         86400, description="How often an open incident of `notify` is told again. 0: once."
     )
+    ping_body: int = Field(10000, ge=0, description="Bytes kept of the body of a ping.")
+    probe_cache: float = Field(5, ge=0, description="How long the answer of a probe below /health is kept.")
     quarantine_rows: int = Field(1000, gt=0, description="Unreadable bodies kept; the oldest go first.")
     quarantine_body: int = Field(65536, gt=0, description="Bytes kept of an unreadable body.")
     retention: _Retention = Field(

@@ -16,7 +16,12 @@ idempotency requests that were answered 201, by their Idempotency-Key, for a day
 reports     what components told of their work, by POST /api/v1/metadata
 records     metadata on its durable way to MLflow: one write of its REST API a row, in order per stream
 local_ids   what an id that a spool made up was called by MLflow
-audit       what a person or a script asked for: trigger, reset, redrive, cancel
+switches    one row a dead man's switch: the facts that its state is judged from
+flips       every change of a switch's state
+pings       what was said by request to a switch, the newest
+dag_reads   up to where the ended runs of a DAG were read, for the switches that expect a retrain
+watch       one row: until when somebody watched
+audit       what a person or a script asked for: trigger, reset, redrive, cancel; pause and forget of a switch
 
 MLflow as it was last seen, and what lacks its lineage, stands in app/lineage/tables.py.
 """
@@ -418,4 +423,66 @@ local_ids = Table(
     _text("name"),
     _time("at", nullable=False),
     Index("ix_local_ids_name", "name"),
+)
+
+switches = Table(
+    "switches",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _text("entry"),  # the name in the policy, its placeholders unfilled
+    Column("labels", JSONB, nullable=False),  # the group that it is about
+    _text("state"),  # new, up, grace, down, paused; forgotten: hidden until something of it is seen again
+    _time("since", nullable=False),  # of the state
+    _time("counts_from", nullable=False),
+    _time("last_at"),  # the newest good sign
+    _text("last_event"),  # what that was, in a few words
+    _time("failed_at"),
+    Column("starts", JSONB, nullable=False),  # run id to the time at which it began
+    Column("allowance", Double, nullable=False),  # seconds that we were away since the last good sign
+    _time("paused_until"),
+    _text("note"),  # who paused it, and why
+)
+
+flips = Table(
+    "flips",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _text("switch"),
+    _time("at", nullable=False),
+    _text("before"),
+    _text("after"),
+    _text("detail"),  # one sentence
+    Index("ix_flips_switch", "switch", "id"),
+)
+
+pings = Table(
+    "pings",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _text("switch"),
+    _time("at", nullable=False),
+    _text("kind"),  # success, start, fail
+    _text("run", nullable=True),
+    Column("code", Integer),  # exit code
+    Column("body", LargeBinary, nullable=False),  # cut at GATEWAY_PING_BODY bytes
+    Index("ix_pings_switch", "switch", "id"),
+)
+
+dag_reads = Table(
+    "dag_reads",
+    metadata,
+    Column("airflow", Text, primary_key=True),
+    Column("dag_id", Text, primary_key=True),
+    _time("newest", nullable=False),  # Airflow's time: the end of the newest run that was read
+    _time("read_at"),  # our time, before the newest read that was answered
+    _time("next_at", nullable=False),
+    _text("error"),  # why the newest read brought nothing; ""
+)
+
+watch = Table(
+    "watch",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _time("watched_until", nullable=False),
+    _time("gap_until"),  # the end of our newest outage
 )

@@ -100,6 +100,12 @@ def read_run(body: Any) -> DagRun | None:
     )
 
 
+def read_runs(body: Any) -> list[DagRun | None] | None:
+    """The rows of a list of DAG runs, None for each that cannot be read; None if the body is something else."""
+    entries = body.get("dag_runs") if isinstance(body, dict) else None
+    return [read_run(entry) for entry in entries] if isinstance(entries, list) else None
+
+
 def read_health(body: Any) -> Health | None:
     """The health of each component, or None if the body is something else."""
     if not isinstance(body, dict) or not isinstance(body.get("metadatabase"), dict):

@@ -6,6 +6,7 @@ What was not answered is classified by `app.errors`, so that the relay can decid
 import asyncio
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from app.airflow.answers import (
     read_broken_files,
     read_health,
     read_run,
+    read_runs,
     run_is_ours,
     token_refused,
 )
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 MAX_BROKEN_FILES: Final = 100
+PAGE: Final = 20  # DAG runs a request: each may carry 16 KB of conf, and no more than 1 MiB is read of an answer
 DAG_ID: Final = re.compile(r"[\w.-]+")  # airflow.utils.helpers.validate_key; anything else cannot be a DAG
 
 
@@ -142,6 +145,40 @@ class AirflowClient:
         if not_found(answer) is not None:
             raise Refused("run_missing", f"Airflow has no DAG run {dag_run_id!r} of DAG {dag_id!r}")
         raise self._failure(answer, f"the failing of DAG run {dag_run_id!r}", write=True)
+
+    async def ended_runs(self, dag_id: str, since: datetime, most: int) -> list[DagRun]:
+        """The runs that ended at `since` or later, however, the newest end first, `most` of them. One call a page.
+
+        Raises Refused("dag_missing") when Airflow has no such DAG. A run whose conf is over 1 MiB is left out.
+        """
+        _refuse_impossible(dag_id)
+        runs: list[DagRun] = []
+        offset, page = 0, PAGE
+        while offset < most:
+            try:
+                found, count = await self._ended_page(dag_id, since, offset, page)
+            except Refused as refusal:
+                if refusal.code != "answer_too_large":
+                    raise
+                offset, page = (offset + 1 if page == 1 else offset), 1
+                continue
+            runs += found
+            offset += count
+            if count < page:
+                break
+        return runs
+
+    async def _ended_page(self, dag_id: str, since: datetime, offset: int, limit: int) -> tuple[list[DagRun], int]:
+        """Some runs, and how many of Airflow's rows they are: one in a state that we do not know is none of ours."""
+        params: dict[str, str | int] = {"end_date_gte": since.isoformat(), "order_by": "-end_date"}
+        params |= {"limit": limit, "offset": offset}
+        answer = await self._call("GET", f"{_dag_path(dag_id)}/dagRuns", params=params)
+        if not_found(answer) is not None:
+            raise await self._why_no_dag(dag_id, None)
+        rows = read_runs(answer.body) if answer.status == 200 else None
+        if rows is None:
+            raise self._failure(answer, f"the request for the runs of DAG {dag_id!r}", write=False)
+        return [run for run in rows if run is not None], len(rows)
 
     async def health(self) -> Health:
         """What Airflow says of its components; it answers 200 even when its scheduler is dead. Needs no token."""

@@ -11,15 +11,19 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
+from app.airflow.clients import AirflowClients
 from app.bootstrap.base import Base
 from app.bootstrap.chains import chains
+from app.bootstrap.deadman import deadman
 from app.bootstrap.lineage import lineage
 from app.bootstrap.mlflow import MlflowOf
 from app.bootstrap.notices import notices
+from app.bootstrap.probes import Probes, probes
 from app.bootstrap.promotion import promotion
 from app.bootstrap.triggers import triggers
 from app.clock import Clock, SystemClock
 from app.db import database_now
+from app.deadman.service import DeadmanServices
 from app.errors import UsageError
 from app.http import Http, open_http
 from app.lineage.api import ChainServices
@@ -63,6 +67,8 @@ class Services:
     triggers: TriggerServices
     chains: ChainServices
     promotion: PromotionServices
+    deadman: DeadmanServices
+    probes: Probes
     batcher: Batcher
     lineage: LineageServices
     loops: tuple[Loop, ...]
@@ -112,14 +118,13 @@ async def open_services(
         metrics = Metrics()
         engines = await stack.enter_async_context(open_engines(urls.database, settings.database_read_url))
         engine = engines.everything
-        if clock is None:
-            clock = SystemClock()
-            await clock.synchronise(lambda: database_now(engine))
+        clock = clock or await _the_databases_clock(engine)
         redis = open_redis(urls.redis, settings.redis_timeout, prefix=settings.redis_prefix)
         stack.push_async_callback(redis.aclose)
         if http is None:
             http = open_http()
             stack.push_async_callback(http.aclose)
+        policies = Holder(policy, clock.now())
         policies = Holder(policy, clock.now())
         base = Base(
             settings=settings,
@@ -135,10 +140,17 @@ async def open_services(
             limiter=RateLimit(redis, settings.rate_limit, on_unlimited=metrics.redis_failures.labels("rate_limit").inc),
             http=http,
             notices=Notices(engine, clock, uuid7, lambda name: refresh_of(policies.current().receiver(name))),
+            airflows=AirflowClients(policies.current, http, clock),
             mlflow=MlflowOf(policies.current, http, clock),
             bells={},
         )
         yield _assemble(base)
+
+
+async def _the_databases_clock(engine: AsyncEngine) -> Clock:
+    clock = SystemClock()
+    await clock.synchronise(lambda: database_now(engine))
+    return clock
 
 
 def _assemble(base: Base) -> Services:
@@ -148,7 +160,15 @@ def _assemble(base: Base) -> Services:
     promotion_side = promotion(base)
     trigger_side = triggers(base, {**telling.destinations, **lineage_side.destinations})
     reloader = Reloader(base.policies, base.settings.policy_file, base.engine, base.clock, base.metrics)
-    loops = (*telling.loops, *trigger_side.loops, *lineage_side.loops, *chain_side.loops, *promotion_side.loops)
+    switches = deadman(base)
+    loops = (
+        *telling.loops,
+        *trigger_side.loops,
+        *lineage_side.loops,
+        *chain_side.loops,
+        *promotion_side.loops,
+        *switches.loops,
+    )
     constant = _constant_loops(base, reloader)
     base.bells.update({loop.name: loop for loop in loops})
     for loop in (*constant, *loops):
@@ -166,6 +186,8 @@ def _assemble(base: Base) -> Services:
         triggers=trigger_side.services,
         chains=chain_side.services,
         promotion=promotion_side.services,
+        deadman=switches.services,
+        probes=probes(base),
         batcher=trigger_side.batcher,
         lineage=lineage_side.services,
         loops=loops,

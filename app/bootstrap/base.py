@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.airflow.clients import AirflowClients
 from app.clock import Clock
 from app.errors import Problem
 from app.http import Http
@@ -40,6 +41,7 @@ class Base:
     limiter: RateLimit
     http: Http
     notices: Notices
+    airflows: AirflowClients
     mlflow: Callable[[], Mlflow | None]
     bells: dict[str, Loop]  # filled when the loops are built: they and what wakes them need each other
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from uuid_utils.compat import uuid7
 
-from app.airflow.clients import AirflowClients
 from app.bootstrap.base import Base
+from app.deadman.store import heard
 from app.loop import Loop
 from app.outbox.relay import Destination, Limits, Relay
 from app.triggers import quarantine
@@ -68,6 +68,7 @@ def _intake(base: Base) -> Intake:
         reorder=base.reorder,
         fired=lambda: base.ring("relay"),
         limits=quarantine.Limits(base.settings.quarantine_rows, base.settings.quarantine_body),
+        heard=heard,
     )
 
 
@@ -86,7 +87,7 @@ def _schedules(base: Base) -> Schedules:
 def _airflow(base: Base, others: Mapping[str, Destination]) -> tuple[Relay, Follower]:
     """The way to Airflow and the eyes on it."""
     settings, metrics = base.settings, base.metrics
-    airflows = AirflowClients(base.current, base.http, base.clock)
+    airflows = base.airflows
     repeat = timedelta(seconds=settings.notice_repeat) if settings.notice_repeat else None
     notify = Tell(base.notices, base.current, repeat)
     endings = Endings(base.current, metrics, notify, ended=lambda: base.ring("relay", "waker"))

@@ -68,6 +68,12 @@ def unknown_receivers(document: Document, path: Path) -> Iterator[Problem]:
             yield document.problem((*path, index), f"no receiver is called {name!r}; {hint}")
 
 
+def route_names(document: Document) -> frozenset[str]:
+    """The names of the routes, of those with an error too."""
+    names = (entry.get("name", derived_name(entry)) for _, entry in _mappings(document, "routes"))
+    return frozenset(name for name in names if isinstance(name, str))
+
+
 def airflow_for(named: str | None, airflow: Sequence[str]) -> str | None:
     """The Airflow that a `dag` runs on: the named one, else `default`, else the only one; None if that is open."""
     if named is not None:

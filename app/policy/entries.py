@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
+from app.policy.deadman import Switch
 from app.policy.document import Document
 from app.policy.keys import has_known_keys, is_known_key, is_later_value
 from app.policy.matchers import Matcher, MatcherError, parse_matchers
@@ -99,6 +100,23 @@ def read_routes(document: Document, defaults: dict[str, JsonValue], problems: li
         if route is not None:
             routes.append(route)
     return tuple(routes)
+
+
+def read_deadman(document: Document, problems: list[Problem]) -> dict[Path, Switch]:
+    """Every entry of `deadman:` that is valid, by its path."""
+    if "deadman" not in _top(document):
+        return {}
+    switches = {}
+    for path, entry in _entries(document, "deadman", problems).items():
+        known: dict[str, object] = dict(_without_unknown(entry, path))
+        if "match" in known:
+            known["match"] = _read_match(document, (*path, "match"), entry["match"], problems)
+            if entry["match"] == []:
+                problems.append(document.problem((*path, "match"), "is empty; leave it out for a heartbeat by ping"))
+        switch = _validate(Switch, known, document, path, problems)
+        if switch is not None:
+            switches[path] = switch
+    return switches
 
 
 def derived_name(route: Mapping[str, JsonValue]) -> str | None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, JsonValue
 
+from app.policy.deadman import Retrain, Switch
 from app.policy.document import Document
 from app.policy.intervals import Interval, TimeInterval, TimeRange
 from app.policy.lineage import Lineage
@@ -20,7 +21,6 @@ from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
 
 # Keys and values of the contract that this version refuses. Whoever builds one deletes its name from here.
 LATER_KEYS: Final[Mapping[Path, frozenset[str]]] = {
-    (): frozenset({"deadman"}),
     ("routes",): frozenset({"confirm"}),
     ("defaults",): frozenset({"confirm"}),
 }
@@ -51,6 +51,7 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
         "notify",
         "lineage",
         "schedules",
+        "deadman",
     ),
     ("airflow",): _fields(Airflow),
     ("airflow", "auth"): _AUTH,
@@ -60,6 +61,8 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("routes", "limit"): _fields(Limit),
     ("defaults", "limit"): _fields(Limit),
     ("schedules",): _fields(Schedule),
+    ("deadman",): _fields(Switch),
+    ("deadman", "expect"): _fields(Retrain),
     ("mlflow",): _fields(Mlflow),
     ("mlflow", "auth"): _AUTH,
     ("time_intervals",): _fields(TimeInterval),

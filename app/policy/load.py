@@ -9,9 +9,10 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from app.policy.checks import airflow_for, cross_problems, warnings
+from app.policy.checks import airflow_for, cross_problems, route_names, warnings
+from app.policy.deadman_checks import deadman_problems
 from app.policy.document import MAX_BYTES, Document, read_document
-from app.policy.entries import read_airflow, read_defaults, read_list, read_routes, read_section
+from app.policy.entries import read_airflow, read_deadman, read_defaults, read_list, read_routes, read_section
 from app.policy.intervals import TimeInterval
 from app.policy.keys import key_problems
 from app.policy.lineage import Lineage
@@ -67,8 +68,10 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
     notify = read_section(Notify, "notify", document, problems)
     lineage = read_section(Lineage, "lineage", document, problems) or Lineage()
     schedules = read_list(Schedule, "schedules", document, problems)
+    deadman = read_deadman(document, problems)
     problems += cross_problems(document, defaults)
     problems += promotion_problems(document)
+    problems += deadman_problems(document, deadman, routes, route_names(document))
     if problems:
         raise PolicyError(problems)
     routes = tuple(_with_airflow(route, airflow) for route in routes)
@@ -83,6 +86,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         notify=notify,
         lineage=lineage,
         schedules=schedules,
+        deadman=tuple(deadman.values()),
         hash="",
         warnings=in_file_order(warnings(document, routes)),
     )

@@ -8,19 +8,17 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, InstanceOf, JsonValue, PlainSerializer
+from pydantic import AfterValidator, Field, InstanceOf, JsonValue
 
+from app.policy.deadman import Switch
 from app.policy.intervals import Interval, TimeInterval
 from app.policy.lineage import Lineage
-from app.policy.matchers import Matcher
 from app.policy.mlflow import Mlflow
 from app.policy.problems import Problem
 from app.policy.promotions import Promotion
 from app.policy.receivers import Notify, Receiver, RouteNotify
 from app.policy.schedules import Schedule
-from app.policy.values import Auth, Duration, Frozen, Name, PositiveDuration, Text, Url, choice
-
-MatcherValue = Annotated[InstanceOf[Matcher], PlainSerializer(str, return_type=str, when_used="json")]
+from app.policy.values import Auth, Duration, Frozen, MatcherValue, Name, PositiveDuration, Text, Url, choice
 
 
 def _read_group_by(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -102,6 +100,7 @@ class Policy(Frozen):
     notify: Notify | None = None
     lineage: Lineage = Lineage()
     schedules: tuple[Schedule, ...] = ()
+    deadman: tuple[Switch, ...] = ()
     hash: str
     warnings: tuple[InstanceOf[Problem], ...] = ()
 
@@ -152,6 +151,11 @@ class Policy(Frozen):
     def _mutes(self) -> dict[str, tuple[tuple[str, Interval], ...]]:
         named = {entry.name: entry.time_intervals for entry in self.time_intervals}
         return {r.name: tuple((name, i) for name in r.mute for i in named[name]) for r in self.routes if r.mute}
+
+    @cached_property
+    def heartbeats(self) -> tuple[Switch, ...]:
+        """The switches that an alert is a heartbeat of."""
+        return tuple(switch for switch in self.deadman if switch.kind == "alert")
 
     @cached_property
     def _routes_by_name(self) -> dict[str, Route]:

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    InstanceOf,
     PlainSerializer,
     SecretStr,
     Tag,
@@ -21,16 +22,17 @@ from pydantic import (
 )
 
 from app.policy.durations import format_duration, parse_duration
+from app.policy.matchers import Matcher
 from app.policy.variables import Unexpanded
 
 ROUTE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-# Stands in for a duration whose ${VARIABLE} is not known, as `check` runs without them.
-_UNKNOWN_DURATION: Final = timedelta(hours=1)
+#: Stands in for a duration whose ${VARIABLE} is not known, as `check` runs without them.
+UNKNOWN_DURATION: Final = timedelta(hours=1)
 
 
 def _read_duration(value: object) -> object:
     if isinstance(value, Unexpanded):
-        return _UNKNOWN_DURATION
+        return UNKNOWN_DURATION
     if isinstance(value, timedelta):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -87,6 +89,7 @@ _DurationText = PlainSerializer(format_duration, return_type=str, when_used="jso
 Duration = Annotated[timedelta, BeforeValidator(_read_duration), _DurationText]
 PositiveDuration = Annotated[timedelta, BeforeValidator(_read_duration), AfterValidator(_positive), _DurationText]
 Text = Annotated[str, Field(min_length=1)]
+MatcherValue = Annotated[InstanceOf[Matcher], PlainSerializer(str, return_type=str, when_used="json")]
 Secret = Annotated[SecretStr, Field(min_length=1, strict=False)]
 Name = Annotated[str, when_known(_read_name)]
 Url = Annotated[str, when_known(read_address)]

@@ -6,9 +6,9 @@ The flow of one batch, and the only place where an alert's transaction is opened
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -16,13 +16,14 @@ from uuid import UUID
 from pydantic_core import to_json
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.alerts.model import Alert, Bad
 from app.clock import Clock
 from app.db import DATA_ERRORS, TRY_AGAIN, one_statement, sqlstate, transaction
 from app.errors import NotDurable
 from app.metrics import Metrics
+from app.policy.deadman import Instance, heard
 from app.policy.schema import Policy, Route
 from app.triggers import quarantine, rules, store
 from app.triggers.batcher import Job
@@ -34,6 +35,10 @@ from app.triggers.state import Action, Episode, Group, Reason, Verdict
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
+
+
+#: Whoever waits for heartbeats takes them in the batch's own transaction: (connection, what was heard of, now).
+Heard = Callable[[AsyncConnection, Sequence[Instance], datetime], Awaitable[None]]
 
 
 class _StaleMemory(Exception):
@@ -91,6 +96,7 @@ class Intake:
         reorder: timedelta,
         fired: Callable[[], None],
         limits: quarantine.Limits,
+        heard: Heard,
     ) -> None:
         self._engine = engine
         self._memory = memory
@@ -101,6 +107,7 @@ class Intake:
         self._reorder = reorder
         self._fired = fired
         self._limits = limits
+        self._heard = heard
 
     async def commit(self, jobs: list[Job]) -> list[list[Answer]]:
         """One list of answers a job, in body order, after everything in them is durable. Raises NotDurable."""
@@ -174,7 +181,8 @@ class Intake:
         rest = folds
         if use_memory and folds:
             rest = await self._from_memory(folds, ledger, answers, repeats, groups)
-        only_repeats = not rest and not bad
+        beats = _heartbeats(folds, policy)
+        only_repeats = not (rest or bad or beats)
         async with one_statement(self._engine) if only_repeats else transaction(self._engine) as conn:
             if rest:
                 await store.load(conn, ledger, [f.intent for f in rest], moved)
@@ -187,6 +195,8 @@ class Intake:
                     raise _StaleMemory
             if bad:
                 await quarantine.keep(conn, bad, now, self._limits)
+            if beats:
+                await self._heard(conn, beats, now)
         await self._after(ledger, answers)
         return [a for a in answers if a is not None]
 
@@ -252,6 +262,14 @@ def _fold(alerts: Sequence[Alert], policy: Policy) -> list[_Fold]:
         fold = newest[alert.fingerprint] = _Fold(intend(alert, policy), [at])
         folds.append(fold)
     return folds
+
+
+def _heartbeats(folds: Sequence[_Fold], policy: Policy) -> list[Instance]:
+    """The switches that firing alerts of the batch are heartbeats of, each once."""
+    if not policy.heartbeats:
+        return []
+    firing = (fold.intent.alert for fold in folds if fold.intent.alert.firing)
+    return list({beat.name: beat for alert in firing for beat in heard(policy.heartbeats, alert.labels)}.values())
 
 
 def _observe(ledger: Ledger, fold: _Fold, answers: list[Answer | None]) -> None:

@@ -11,11 +11,16 @@ from app.clock import Clock
 from app.db import transaction
 from app.metrics import Metrics
 from app.policy.schema import Policy
-from app.triggers import limits, store
+from app.triggers import holds, limits, store
 from app.triggers.ledger import Ledger
 from app.triggers.memory import Memory
 
-_DUE = text("SELECT key, route FROM groups WHERE wake_at <= :now ORDER BY wake_at LIMIT :most")
+# After an outage of ours a hold waits until the watch has given the time back (app.triggers.holds).
+_DUE = text("""
+    SELECT key, route FROM groups WHERE wake_at <= :now
+      AND (held_since IS NULL OR NOT EXISTS (SELECT FROM watch WHERE watched_until < :watched))
+    ORDER BY wake_at LIMIT :most
+""")
 
 # A group that another replica or a batch has locked is being decided there.
 _TAKE = text("""
@@ -68,7 +73,8 @@ class Waker:
         async with transaction(self._engine) as conn:
             if self._reviewed != ledger.policy.hash:
                 await conn.execute(_REVIEW, {"now": ledger.now})
-            due = (await conn.execute(_DUE, {"now": ledger.now, "most": _ROUND})).all()
+            parameters = {"now": ledger.now, "watched": ledger.now - holds.GAP, "most": _ROUND}
+            due = (await conn.execute(_DUE, parameters)).all()
             # Routes are locked before groups, as every flow does.
             ledger.fires = await limits.lock(conn, ledger.policy, (row.route for row in due), ledger.now)
             taken = await conn.execute(_TAKE, {"keys": [row.key for row in due], "now": ledger.now})

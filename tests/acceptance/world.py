@@ -25,6 +25,7 @@ from typing import Any, Literal, Protocol, Self
 import httpx
 from pydantic import SecretStr
 from redis import asyncio as redis
+from sqlalchemy import text
 
 from app.bootstrap import Services, Urls, open_services
 from app.http import open_http
@@ -38,7 +39,7 @@ from tests.fakes.faults import Fault, meanwhile
 from tests.servers import TestServers
 
 #: Loops that only measure and tidy up: a test that means them steps them itself.
-RESTLESS = ("gauges", "retention")
+RESTLESS = ("gauges", "switch-gauges", "retention")
 ZERO = "0001-01-01T00:00:00Z"
 
 POLICY = """
@@ -287,10 +288,23 @@ class World:
         raise AssertionError("the loops never came to rest")
 
     async def pass_by(self, *, steps: int = 1, **time: float) -> None:
-        """Let time pass, in `steps` equal parts, and the loops run after each."""
+        """Let time pass, in `steps` equal parts, and the loops run after each. However long a part is, the switches are
+        watched meanwhile; `outage` is what lets nobody watch."""
         for _ in range(steps):
             self.clock.pass_by(timedelta(**time) / steps)
+            await self.watched()
             await self.settle()
+
+    async def watched(self) -> None:
+        """Somebody watched until now, and read every DAG."""
+        now = {"now": self.clock.now()}
+        async with self.services[0].engine.begin() as conn:
+            await conn.execute(text("UPDATE watch SET watched_until = :now"), now)
+            await conn.execute(text("UPDATE dag_reads SET next_at = :now"), now)
+
+    def outage(self, **time: float) -> None:
+        """Time passes, and no gateway runs."""
+        self.clock.pass_by(timedelta(**time))
 
 
 def policy(route: str = "", *, airflow: str = "", group_by: str = "[model]", cooldown: str = "24h") -> str:

@@ -9,6 +9,7 @@ triggers at once can end its scheduler (measured with 3.3.2).
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -106,6 +107,25 @@ async def a_run_that_fails_is_seen_failed(site: Site) -> None:
     assert (await site.until_ended(client, "always_fails", run_id)).state == "failed"
 
 
+async def runs_that_ended_are_listed_the_newest_first(site: Site) -> None:
+    """Whoever started them: here nobody's conf is ours."""
+    client, since = site.client(), site.clock.now()
+    ends = []
+    for run_id in (f"by-hand-{uuid4()}", f"by-hand-{uuid4()}"):
+        await client.trigger("quick_dag", run_id, {"model": "churn"}, None)
+        ends.append(await site.until_ended(client, "quick_dag", run_id))
+    listed = await client.ended_runs("quick_dag", since - timedelta(minutes=1), 1000)
+    ids = [run.dag_run_id for run in listed]
+    assert ids.index(ends[1].dag_run_id) < ids.index(ends[0].dag_run_id)
+    assert next(run for run in listed if run.dag_run_id == ends[0].dag_run_id) == ends[0]
+    assert ends[0].ended_at is not None
+    after = await client.ended_runs("quick_dag", ends[0].ended_at + timedelta(microseconds=1), 1000)
+    assert ends[0].dag_run_id not in [run.dag_run_id for run in after]
+    with pytest.raises(Refused) as raised:
+        await client.ended_runs("no_such_dag", since, 1000)
+    assert raised.value.code == "dag_missing"
+
+
 async def the_same_id_again_is_a_conflict_and_one_run(site: Site) -> None:
     client = site.client()
     run_id, conf = new_run()
@@ -193,6 +213,7 @@ CHECKS: list[Check] = [
     import_errors_are_listed,
     a_trigger_becomes_a_run_that_is_ours_and_succeeds,
     a_run_that_fails_is_seen_failed,
+    runs_that_ended_are_listed_the_newest_first,
     the_same_id_again_is_a_conflict_and_one_run,
     of_triggers_at_once_with_one_id_at_most_one_is_told_yes,
     an_unknown_run_is_none,

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from datetime import datetime
 
 from tests.fakes.airflow_nouns import FakeDag, FakeRun, Refusal, run_problem
 from tests.fakes.airflow_state import AirflowState
@@ -113,11 +114,18 @@ class AirflowApi:
         runs = [run for run in self._state.runs.values() if dag_id in {"~", run.dag_id}]
         runs = [run for run in runs if run.dag_run_id.startswith(call.query.get("run_id_prefix_pattern", ""))]
         runs = [run for run in runs if run.state == call.query.get("state", run.state)]
-        limit = int(call.query.get("limit", "50"))
+        if dag_id != "~" and dag_id not in self._state.dags:
+            raise Refusal(404, f"The Dag with ID: `{dag_id}` was not found")
+        if (since := call.query.get("end_date_gte")) is not None:
+            earliest = datetime.fromisoformat(since)
+            runs = [run for run in runs if run.ended_at is not None and run.ended_at >= earliest]
+        if call.query.get("order_by") == "-end_date":
+            runs.sort(key=lambda run: run.ended_at or run.queued_at, reverse=True)
+        limit, offset = int(call.query.get("limit", "50")), int(call.query.get("offset", "0"))
         return Reply(
             200,
             {
-                "dag_runs": [run.json() for run in runs[:limit]],
+                "dag_runs": [run.json() for run in runs[offset : offset + limit]],
                 "total_entries": len(runs),
                 "total_entries_limit": None,
                 "next_cursor": None,

@@ -51,13 +51,20 @@ ROUTES = [
     ("POST", f"/api/v1/triggers/{NOBODY}/redrive", "trigger", 404),
     ("POST", f"/api/v1/triggers/{NOBODY}/cancel", "trigger", 404),
     ("POST", "/api/v1/routes/accuracy/reset", "trigger", 404),
+    ("GET", "/api/v1/deadman", "read", 200),
+    ("GET", "/api/v1/deadman/nobody", "read", 404),
+    ("POST", "/api/v1/deadman/nobody/pause", "trigger", 404),
+    ("POST", "/api/v1/deadman/nobody/resume", "trigger", 404),
+    ("POST", "/api/v1/deadman/nobody/forget", "trigger", 404),
+    ("GET", "/ping/nobody", "ping", 404),
+    ("POST", "/ping/nobody/fail", "ping", 404),
     ("POST", "/-/reload", "trigger", 200),
     ("GET", "/metrics", "read", 200),
     ("GET", "/docs", "read", 200),
     ("GET", "/docs/assets/start.js", "read", 200),
     ("GET", "/openapi.json", "read", 200),
 ]
-OPEN = ["/livez", "/readyz", "/"]
+OPEN = ["/livez", "/readyz", "/health/deadman", "/"]
 IDS = [f"{method} {path.replace(str(NOBODY), 'ID')}" for method, path, _, _ in ROUTES]
 
 
@@ -76,6 +83,8 @@ class Guarded:
             body = cloud_event()
         elif path == NATIVE:
             body = native_alert("nobody")
+        elif path.endswith("/pause"):
+            body = {"reason": "a test"}
         elif path.endswith("/reset"):
             body = {"group": {"model": "nobody"}}
         return await self.world.clients[0].request(method, path, json=body, headers=headers)

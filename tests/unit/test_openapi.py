@@ -10,6 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.alerts import alertmanager, cloudevents, grafana, native
+from app.deadman import schemas as switches
 from app.main import create_app
 from app.promotion.schemas import PROMOTION, ROLLED_BACK, PromotionOut
 from app.settings import read_settings
@@ -22,6 +23,14 @@ PATHS = {
     "/livez": {"get"},
     "/readyz": {"get"},
     "/metrics": {"get"},
+    "/health/deadman": {"get"},
+    "/ping/{switch}": {"get", "post"},
+    "/ping/{switch}/{said}": {"get", "post"},
+    "/api/v1/deadman": {"get"},
+    "/api/v1/deadman/{name}": {"get"},
+    "/api/v1/deadman/{name}/pause": {"post"},
+    "/api/v1/deadman/{name}/resume": {"post"},
+    "/api/v1/deadman/{name}/forget": {"post"},
     "/api/v1/webhooks/alertmanager": {"post"},
     "/api/v1/webhooks/grafana": {"post"},
     "/api/v1/webhooks/cloudevents": {"post"},
@@ -88,12 +97,17 @@ def test_every_answer_has_an_example(method: str, path: str) -> None:
             assert examples_of(content), f"{status} {media_type}"
 
 
+def is_open(path: str) -> bool:
+    """A probe: open to anybody, and the status is the answer."""
+    return path in ("/livez", "/readyz") or path.startswith("/health/")
+
+
 def is_problem(status: str, path: str) -> bool:
-    return status >= "400" and path not in ("/livez", "/readyz")
+    return status >= "400" and not is_open(path)
 
 
 def expected(path: str) -> str:
-    return "text/plain" if path == "/metrics" else "application/json"
+    return "text/plain" if path == "/metrics" or path.startswith("/ping/") else "application/json"
 
 
 @operations
@@ -109,7 +123,7 @@ def test_the_example_of_an_error_is_a_problem_of_that_status_with_a_sentence(met
 @operations
 def test_the_usual_errors_are_told(method: str, path: str) -> None:
     codes = set(operation(method, path)["responses"])
-    if path in ("/livez", "/readyz"):
+    if is_open(path):
         assert codes == {"200", "503"}
     elif path == "/metrics":
         assert codes == {"200", "401", "403"}
@@ -125,8 +139,11 @@ def test_the_usual_errors_are_told(method: str, path: str) -> None:
 @operations
 def test_a_guarded_operation_names_its_scope(method: str, path: str) -> None:
     security = operation(method, path).get("security")
-    if path in ("/livez", "/readyz"):
+    if is_open(path):
         assert security is None
+        return
+    if path.startswith("/ping/"):
+        assert security == [{"bearer": ["ping"]}]
         return
     told = path in ("/api/v1/alerts", "/api/v1/metadata") or "/webhooks/" in path
     scope = "ingest" if method == "post" and told else "read"
@@ -194,6 +211,10 @@ def test_the_example_of_a_body_is_one_that_the_gateway_reads(path: str, media_ty
         (PromotionOut, PROMOTION),
         (PromotionOut, ROLLED_BACK),
         (schedules_api.ScheduleOut, schedules_api.ScheduleOut.model_config["json_schema_extra"]["example"]),  # type: ignore[index]
+        (switches.SwitchOut, switches.SWITCH),
+        (switches.SwitchDetail, switches.DETAIL),
+        (switches.FlipOut, switches.FLIP),
+        (switches.Forgotten, switches.FORGOTTEN),
         (why_api.WhyOut, why_api.WhyOut.model_config["json_schema_extra"]["example"]),  # type: ignore[index]
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",

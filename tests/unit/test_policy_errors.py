@@ -56,7 +56,7 @@ TOP_LEVEL = [
         HEAD + "routes: []\nqqq: []",
         [
             "5:1: qqq: unknown key; here may stand version, airflow, routes, defaults, mlflow, promotions, time_intervals, "
-            "receivers, notify, lineage, schedules"
+            "receivers, notify, lineage, schedules, deadman"
         ],
     ),
 ]
@@ -199,11 +199,6 @@ DAGS = [
 @pytest.mark.parametrize(("text", "expected"), TOP_LEVEL)
 def test_mistakes_at_the_top_are_told(text: str, expected: list[str]) -> None:
     assert told(text) == expected
-
-
-@pytest.mark.parametrize("key", ["deadman"])
-def test_a_section_of_a_later_version_is_refused_and_not_ignored(key: str) -> None:
-    assert told(f"{HEAD}routes: []\n{key}: []") == [f"5:1: {key}: {NOT_YET}"]
 
 
 @pytest.mark.parametrize(("entry", "expected"), AIRFLOWS)

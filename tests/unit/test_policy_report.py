@@ -6,6 +6,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from app.policy.deadman import Retrain, Switch
 from app.policy.intervals import Interval, TimeInterval
 from app.policy.load import Policy, load_policy, parse_policy
 from app.policy.mlflow import Mlflow
@@ -167,7 +168,7 @@ def test_the_full_example_shows_every_key() -> None:
     shown = (ROOT / "examples" / "policy-full.yaml").read_text()
     policy = load(shown, require_env=False)
     models: list[type[BaseModel]] = [Airflow, Route, Dag, Mlflow, TimeInterval, Interval, Promotion, Require]
-    models += [Receiver, *RECEIVER_KINDS.values(), Notify]
+    models += [Receiver, *RECEIVER_KINDS.values(), Notify, Switch, Retrain]
     for key in {key for model in models for key in model.model_fields} | {"token", "token_file", "password"}:
         assert f"{key}:" in shown, f"{key} is not shown"
     assert [route.name for route in policy.routes] == ["accuracy", "drift", "refresh-features"]

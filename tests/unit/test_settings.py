@@ -40,6 +40,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "follow_interval": ("0.5", 0.5),
     "waiting_notice": ("15", 15.0),
     "notice_repeat": ("0", 0.0),
+    "ping_body": ("15", 15),
+    "probe_cache": ("0", 0.0),
     "quarantine_rows": ("13", 13),
     "quarantine_body": ("14", 14),
     "retention": ("30d", 30 * 86400.0),

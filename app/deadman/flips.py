@@ -1,0 +1,100 @@
+"""The one place where the state of a switch changes: its row, the flip and the incident, in one transaction."""
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.deadman import rules, sentences, store
+from app.deadman.rules import Expectation, State
+from app.deadman.store import Record
+from app.metrics import Metrics
+from app.notices.model import Notice, Severity
+from app.notices.telling import Notices
+from app.policy.deadman import Instance
+
+EVENT = "switch_down"
+
+
+def expectation(instance: Instance) -> Expectation:
+    """What the policy in force expects of a switch."""
+    return Expectation(instance.switch.every, instance.switch.grace)
+
+
+def incident(name: str) -> str:
+    """The key of the incident that a switch opens."""
+    return f"deadman:{name}"
+
+
+class Flips:
+    """Every method works on a switch that the caller has locked, in the caller's transaction."""
+
+    def __init__(self, notices: Notices, new_id: Callable[[], UUID], metrics: Metrics) -> None:
+        self._notices = notices
+        self._new_id = new_id
+        self._metrics = metrics
+
+    async def settle(
+        self, conn: AsyncConnection, record: Record, instance: Instance, now: datetime, *, judge: bool = True
+    ) -> None:
+        """Write the switch, and bring its state up to its facts. Without `judge` one that is overdue is in grace still."""
+        after = rules.state_at(record.facts, expectation(instance), now)
+        if after is State.DOWN and not judge:
+            after = State.GRACE
+        if after != record.state:
+            detail = sentences.flip(record, instance, after, now)
+            await self._flip(conn, record, after, detail, now)
+            if after is State.DOWN:
+                await self._open(conn, record, instance, detail, now)
+        await store.save(conn, record)
+
+    async def pause(
+        self, conn: AsyncConnection, record: Record, until: datetime | None, note: str, now: datetime
+    ) -> None:
+        """It is awaited no more, until then or until it is resumed. An open incident is over."""
+        record.paused_until, record.note, record.facts.paused = until, note, True
+        if record.state != State.PAUSED:
+            await self._flip(conn, record, State.PAUSED, note, now)
+        await store.save(conn, record)
+
+    async def resume(self, conn: AsyncConnection, record: Record, note: str, now: datetime) -> None:
+        """It counts anew."""
+        record.paused_until, record.note = None, ""
+        rules.resume(record.facts, now)
+        await self._flip(conn, record, State.NEW, note, now)
+        await store.save(conn, record)
+
+    async def forget(
+        self, conn: AsyncConnection, record: Record, note: str, now: datetime, *, begin_anew: bool
+    ) -> None:
+        """What was heard of it is gone. One that the policy names begins anew; another is hidden until it is seen again."""
+        record.paused_until, record.note, record.last_event, record.facts.last_at = None, "", "", None
+        rules.resume(record.facts, now)
+        await self._flip(conn, record, State.NEW if begin_anew else store.FORGOTTEN, note, now)
+        await store.save(conn, record)
+
+    async def drop(self, conn: AsyncConnection, record: Record, now: datetime) -> None:
+        """It left the policy."""
+        await self._flip(conn, record, store.FORGOTTEN, "it is no longer in the policy", now)
+        await store.remove(conn, record.name)
+
+    async def _flip(self, conn: AsyncConnection, record: Record, after: str, detail: str, now: datetime) -> None:
+        await store.add_flip(conn, self._new_id(), record, str(after), detail, now)
+        if record.state == State.DOWN:
+            await self._notices.resolve(conn, incident(record.name), now, detail)
+        record.state, record.since = str(after), now
+        self._metrics.deadman_flips.labels(str(after)).inc()
+
+    async def _open(
+        self, conn: AsyncConnection, record: Record, instance: Instance, detail: str, now: datetime
+    ) -> None:
+        notice = Notice(
+            key=incident(record.name),
+            event=EVENT,
+            severity=Severity.CRITICAL,
+            title=f"{record.name} is down",
+            detail=detail,
+            labels={"switch": record.name, **record.labels},
+        )
+        await self._notices.open(conn, instance.switch.receivers, notice, now, instance.switch.repeat)

@@ -1,0 +1,86 @@
+"""Heartbeats by request, in Healthchecks' shape: success, start, fail, exit code, run id. Durable before it is answered."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.clock import Clock
+from app.db import with_retries
+from app.deadman import rules, store
+from app.deadman.flips import Flips
+from app.deadman.watch import Roster
+from app.errors import Problem
+from app.metrics import Metrics
+from app.policy.schema import Policy
+
+RUN_ID: Final = re.compile(r"[A-Za-z0-9._:~+-]{1,100}")
+
+Kind = Literal["success", "start", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """What was said: `code` is an exit code, 0 a success; `run` tells runs under way at the same time apart."""
+
+    switch: str
+    kind: Kind
+    run: str | None
+    code: int | None
+    body: bytes
+
+
+class Pings:
+    """`take` writes one. `max_body`: bytes kept of a body."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        policy: Callable[[], Policy],
+        clock: Clock,
+        flips: Flips,
+        metrics: Metrics,
+        *,
+        new_id: Callable[[], UUID],
+        max_body: int,
+    ) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._clock = clock
+        self._flips = flips
+        self._metrics = metrics
+        self._new_id = new_id
+        self._max_body = max_body
+
+    async def take(self, ping: Ping) -> None:
+        """Apply it to its switch and keep it, in one transaction. Raises Problem 404 for a switch that takes no pings."""
+
+        async def write(conn: AsyncConnection) -> None:
+            await self._write(conn, ping)
+
+        await with_retries(self._engine, write)
+        self._metrics.pings.labels(ping.kind).inc()
+
+    async def _write(self, conn: AsyncConnection, ping: Ping) -> None:
+        roster, now = Roster(self._policy()), self._clock.now()
+        named = roster.named().get(ping.switch)
+        if named is not None and named.switch.kind == "ping":
+            await store.create(conn, [named], now)  # Its row may be there already.
+        record = await store.lock_one(conn, ping.switch)
+        instance = roster.instance(record) if record is not None else None
+        if record is None or instance is None or instance.switch.kind != "ping" or record.state == store.FORGOTTEN:
+            raise Problem(404, "not_found", f"The policy has no switch {ping.switch[:200]!r} that expects a ping.")
+        match ping.kind:
+            case "start":
+                rules.start(record.facts, now, ping.run)
+            case "success":
+                rules.succeed(record.facts, now, ping.run)
+                record.last_event = "a ping"
+            case "fail":
+                rules.fail(record.facts, now, ping.run)
+        await self._flips.settle(conn, record, instance, now)
+        row = {"id": self._new_id(), "switch": ping.switch, "at": now, "kind": ping.kind, "run": ping.run}
+        await store.add_ping(conn, row | {"code": ping.code, "body": ping.body[: self._max_body]})

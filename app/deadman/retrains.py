@@ -1,0 +1,133 @@
+"""Retrains are read from Airflow: every run of a switch's DAG that ends, whoever started it.
+
+A run of ours names its route and group in `conf.gateway`. Any other belongs to a group when its conf says so, a key for
+each label with the label's value, beside what the DAG's own id says. A switch without a group counts every run of the DAG.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.airflow.client import AirflowClient, DagRun
+from app.clock import Clock
+from app.db import transaction
+from app.deadman import rules, store
+from app.deadman.flips import Flips
+from app.deadman.store import FORGOTTEN, Record
+from app.deadman.watch import Roster
+from app.errors import TargetError
+from app.metrics import Metrics
+from app.policy.deadman import Instance, Retrain
+from app.policy.schema import Policy
+from app.policy.templates import placeholders
+
+#: Airflow's end of a run may be written late, and by several clocks: so far back it is read again each time.
+OVERLAP: Final = timedelta(minutes=10)
+#: Runs of one DAG read in one step, the newest first. After an outage of ours older ones of a very busy DAG are let be.
+MOST_RUNS: Final = 1000
+
+Dag = tuple[str, str]  # Airflow's name and the DAG's id
+
+
+class Retrains:
+    """`step()` reads the DAGs that are due, and tells the switches. `interval` is seconds between two reads of a DAG."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        policy: Callable[[], Policy],
+        clock: Clock,
+        airflows: Callable[[], Mapping[str, AirflowClient]],
+        flips: Flips,
+        metrics: Metrics,
+        *,
+        interval: float,
+        parallel: int,
+    ) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._clock = clock
+        self._airflows = airflows
+        self._flips = flips
+        self._metrics = metrics
+        self._interval = timedelta(seconds=interval)
+        self._parallel = asyncio.Semaphore(parallel)
+
+    async def step(self) -> bool:
+        """One round."""
+        roster, now = Roster(self._policy()), self._clock.now()
+        if not any(switch.kind == "retrain" for switch in roster.policy.deadman):
+            return False
+        async with transaction(self._engine) as conn:
+            switches = _by_dag(roster, await store.read(conn))
+            due = await store.claim_dags(conn, sorted(switches), now, now + self._interval) if switches else {}
+        await asyncio.gather(*(self._look(roster, dag, newest, switches[dag]) for dag, newest in due.items()))
+        return False
+
+    async def _look(self, roster: Roster, dag: Dag, newest: datetime, switches: Sequence[str]) -> None:
+        client = self._airflows().get(dag[0])
+        if client is None:
+            return
+        async with self._parallel:
+            read_at = self._clock.now()
+            try:
+                runs = await client.ended_runs(dag[1], newest - OVERLAP, MOST_RUNS)
+            except TargetError as error:
+                self._metrics.deadman_reads_failed.labels(error.code).inc()
+                async with transaction(self._engine) as conn:
+                    await store.book_read(conn, dag, newest=None, read_at=None, error=error.detail)
+                return
+        async with transaction(self._engine) as conn:
+            for record in await store.lock(conn, switches):
+                await self._tell(roster, conn, record, runs)
+            ends = [run.ended_at for run in runs if run.ended_at is not None]
+            await store.book_read(conn, dag, newest=max([newest, *ends]), read_at=read_at, error="")
+
+    async def _tell(self, roster: Roster, conn: AsyncConnection, record: Record, runs: Sequence[DagRun]) -> None:
+        """The newest run that the switch counts is a good sign."""
+        instance, now = roster.instance(record), self._clock.now()
+        if instance is None or record.state == FORGOTTEN:
+            return
+        good = [run for run in runs if counts(run, roster.policy, instance) and run.ended_at is not None]
+        newest = max(good, key=lambda run: run.ended_at or now, default=None)
+        if newest is None or newest.ended_at is None:
+            return
+        at = min(newest.ended_at, now)  # Airflow's clock may be ahead of ours.
+        if record.facts.last_at is not None and at <= record.facts.last_at:
+            return
+        rules.succeed(record.facts, at)
+        record.last_event = f"DAG run {newest.dag_run_id[:150]} ended with {newest.state}"
+        # Whether it is still overdue is the watch's to say.
+        await self._flips.settle(conn, record, instance, now, judge=False)
+
+
+def counts(run: DagRun, policy: Policy, instance: Instance) -> bool:
+    """Whether an ended run is what a switch expects."""
+    expect = instance.switch.expect
+    if not isinstance(expect, Retrain) or run.state not in ("success", "failed"):
+        return False
+    if expect.outcome == "success" and run.state != "success":
+        return False
+    ours = run.conf.get("gateway")
+    ours = ours if isinstance(ours, Mapping) else None
+    if expect.started_by == "gateway" and (ours is None or ours.get("route") != expect.retrain):
+        return False
+    group = ours.get("group") if ours is not None else run.conf
+    group = group if isinstance(group, Mapping) else {}
+    route = policy.route(expect.retrain)
+    in_dag = set(placeholders(route.dag.id)) if route else set[str]()
+    return all(name in in_dag or str(group.get(name)) == value for name, value in instance.labels.items())
+
+
+def _by_dag(roster: Roster, records: Sequence[Record]) -> dict[Dag, list[str]]:
+    """The switches to tell of each DAG."""
+    found: dict[Dag, list[str]] = {}
+    for record in records:
+        instance = roster.instance(record) if record.state != FORGOTTEN else None
+        dag = roster.dag(instance) if instance is not None else None
+        if dag is not None:
+            found.setdefault(dag, []).append(record.name)
+    return found

@@ -1,0 +1,116 @@
+"""A switch as the API shows it, and what it says for itself."""
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.deadman import rules, sentences, store
+from app.deadman.flips import expectation
+from app.deadman.rules import State
+from app.deadman.store import FORGOTTEN, Record
+from app.deadman.watch import Roster
+from app.policy.cron import Cron
+from app.policy.deadman import Instance, Retrain
+from app.policy.durations import format_duration
+from app.policy.schema import Policy
+from app.triggers.why import why
+
+MOST_FLIPS: Final = 100
+#: How far back an explanation looks when the switch was never heard of, or longer ago than that.
+_FARTHEST: Final = timedelta(days=90)
+
+
+async def page(
+    conn: AsyncConnection, policy: Policy, *, state: str | None, limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Switches by name, and where the next page begins."""
+    records = await store.page(conn, after=cursor or "", state=state, most=limit + 1)
+    roster = Roster(policy)
+    shown = [_shown(record, roster.instance(record)) for record in records[:limit]]
+    return shown, records[limit - 1].name if len(records) > limit else None
+
+
+async def one(conn: AsyncConnection, name: str, policy: Policy, now: datetime) -> dict[str, Any] | None:
+    """One switch with its flips, its pings and its explanation."""
+    record = await store.find(conn, name)
+    if record is None or record.state == FORGOTTEN:
+        return None
+    roster = Roster(policy)
+    instance = roster.instance(record)
+    shown = _shown(record, instance)
+    shown["flips"] = [_flip(row) for row in await store.flips(conn, name, MOST_FLIPS)]
+    shown["pings"] = [_ping(row) for row in await store.pings(conn, name, store.MOST_PINGS)]
+    dag = roster.dag(instance) if instance else None
+    read = (await store.dag_reads(conn)).get(dag) if dag else None
+    if dag is not None:
+        shown["dag"] = {"airflow": dag[0], "id": dag[1], "read_at": None, "error": ""}
+        shown["dag"] |= {"read_at": read["read_at"], "error": read["error"]} if read else {}
+    shown["explanation"] = await explain(conn, record, instance, read, policy, now)
+    return shown
+
+
+async def explain(
+    conn: AsyncConnection,
+    record: Record,
+    instance: Instance | None,
+    read: RowMapping | None,
+    policy: Policy,
+    now: datetime,
+) -> str:
+    """Why it is as it is; of a retrain that is overdue also what the history says of its route since the newest one."""
+    if instance is None:
+        return "It is no longer in the policy and goes with the next look of the watch."
+    sentence = sentences.standing(record, instance, expectation(instance), now)
+    expect = instance.switch.expect
+    route = policy.route(expect.retrain) if isinstance(expect, Retrain) else None
+    if route is None or record.state not in (State.GRACE, State.DOWN):
+        return sentence
+    since = max(record.facts.last_at or record.facts.counts_from, now - _FARTHEST)
+    told = await why(conn, policy, route, instance.labels, since, now)
+    parts = [sentence, told.summary]
+    if read is not None and read["error"]:
+        parts.append(f"Runs started in Airflow itself cannot be seen: {read['error']}.")
+    return " ".join(parts)
+
+
+def _shown(record: Record, instance: Instance | None) -> dict[str, Any]:
+    facts = record.facts
+    shown: dict[str, Any] = {
+        "name": record.name,
+        "kind": instance.switch.kind if instance else "gone",
+        "group": record.labels,
+        "state": record.state,
+        "since": record.since,
+        "counts_from": facts.counts_from,
+        "last_at": facts.last_at,
+        "last_event": record.last_event,
+        "due_at": None,
+        "down_at": None,
+        "paused_until": record.paused_until,
+        "note": record.note,
+    }
+    if instance is None:
+        return shown | {"expects": "", "every": "", "timezone": "UTC", "grace": "", "receivers": []}
+    switch = instance.switch
+    if record.state != State.PAUSED:
+        shown["due_at"] = rules.due_at(facts, expectation(instance))
+        shown["down_at"] = rules.down_at(facts, expectation(instance))
+    every = switch.every.expression if isinstance(switch.every, Cron) else format_duration(switch.every)
+    return shown | {
+        "expects": sentences.awaited(instance),
+        "every": every,
+        "timezone": switch.timezone,
+        "grace": format_duration(switch.grace),
+        "receivers": list(switch.receivers),
+    }
+
+
+def _flip(row: RowMapping) -> dict[str, Any]:
+    return {key: row[key] for key in ("at", "before", "after", "detail")}
+
+
+def _ping(row: RowMapping) -> dict[str, Any]:
+    shown = {key: row[key] for key in ("at", "kind", "run", "code")}
+    return shown | {"body": bytes(row["body"]).decode("utf-8", "replace")}

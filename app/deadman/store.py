@@ -1,0 +1,275 @@
+"""Switches in SQL: their facts, their flips, what was read of DAGs, and until when somebody watched."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import RowMapping, delete, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.deadman.rules import Facts, State
+from app.policy.deadman import Instance
+
+_switches, _flips, _pings = tables.switches, tables.flips, tables.pings
+
+#: The state of a switch that a person wants to see no more, until something of it is seen again.
+FORGOTTEN: Final = "forgotten"
+#: Requests kept of a switch.
+MOST_PINGS: Final = 100
+
+
+@dataclass(slots=True)
+class Record:
+    """A switch as its row holds it. `state` is the one of the newest flip; the facts may be ahead of it."""
+
+    name: str
+    entry: str
+    labels: dict[str, str]
+    state: str
+    since: datetime
+    facts: Facts
+    last_event: str = ""
+    paused_until: datetime | None = None
+    note: str = ""
+
+
+def record_of(row: RowMapping) -> Record:
+    """A row's switch."""
+    facts = Facts(
+        counts_from=row["counts_from"],
+        last_at=row["last_at"],
+        failed_at=row["failed_at"],
+        starts={run: datetime.fromisoformat(at) for run, at in row["starts"].items()},
+        allowance=timedelta(seconds=row["allowance"]),
+        paused=row["state"] == State.PAUSED,
+    )
+    own = ("name", "entry", "labels", "state", "since", "last_event", "paused_until", "note")
+    return Record(**{key: row[key] for key in own}, facts=facts)
+
+
+def _row_of(record: Record) -> dict[str, Any]:
+    facts = record.facts
+    return {
+        "name": record.name,
+        "entry": record.entry,
+        "labels": record.labels,
+        "state": str(record.state),
+        "since": record.since,
+        "counts_from": facts.counts_from,
+        "last_at": facts.last_at,
+        "last_event": record.last_event,
+        "failed_at": facts.failed_at,
+        "starts": {run: at.isoformat() for run, at in facts.starts.items()},
+        "allowance": facts.allowance.total_seconds(),
+        "paused_until": record.paused_until,
+        "note": record.note,
+    }
+
+
+# -- switches -----------------------------------------------------------------------------------------------------------
+
+
+def new_record(instance: Instance, now: datetime) -> Record:
+    """A switch that was just loaded, or just seen."""
+    return Record(instance.name, instance.switch.name, instance.labels, State.NEW, now, Facts(now))
+
+
+async def create(conn: AsyncConnection, instances: Iterable[Instance], now: datetime) -> list[Record]:
+    """Rows for those that have none; which these are."""
+    rows = [_row_of(new_record(instance, now)) for instance in sorted(instances, key=lambda i: i.name)]
+    if not rows:
+        return []
+    made = insert(_switches).values(rows).on_conflict_do_nothing(index_elements=["name"]).returning(_switches)
+    return [record_of(row) for row in (await conn.execute(made)).mappings()]
+
+
+async def read(conn: AsyncConnection) -> list[Record]:
+    """Every switch, by name; those forgotten too."""
+    return [record_of(row) for row in (await conn.execute(select(_switches).order_by(_switches.c.name))).mappings()]
+
+
+async def lock(conn: AsyncConnection, names: Iterable[str]) -> list[Record]:
+    """These switches, by name, locked in that order."""
+    statement = select(_switches).where(_switches.c.name.in_(list(names))).order_by(_switches.c.name)
+    return [record_of(row) for row in (await conn.execute(statement.with_for_update())).mappings()]
+
+
+async def lock_one(conn: AsyncConnection, name: str) -> Record | None:
+    """One switch, locked."""
+    found = await lock(conn, [name])
+    return found[0] if found else None
+
+
+async def page(conn: AsyncConnection, *, after: str, state: str | None, most: int) -> list[Record]:
+    """Switches by name, those that nobody forgot."""
+    statement = select(_switches).where(_switches.c.name > after, _switches.c.state != FORGOTTEN)
+    if state is not None:
+        statement = statement.where(_switches.c.state == state)
+    rows = (await conn.execute(statement.order_by(_switches.c.name).limit(most))).mappings()
+    return [record_of(row) for row in rows]
+
+
+async def down(conn: AsyncConnection) -> list[Record]:
+    """Those that are down."""
+    rows = (await conn.execute(select(_switches).where(_switches.c.state == State.DOWN))).mappings()
+    return [record_of(row) for row in rows]
+
+
+async def find(conn: AsyncConnection, name: str) -> Record | None:
+    """One switch."""
+    row = (await conn.execute(select(_switches).where(_switches.c.name == name))).mappings().one_or_none()
+    return record_of(row) if row else None
+
+
+async def save(conn: AsyncConnection, record: Record) -> None:
+    """Write a locked switch."""
+    values = {key: value for key, value in _row_of(record).items() if key not in ("name", "entry")}
+    await conn.execute(update(_switches).where(_switches.c.name == record.name).values(**values))
+
+
+async def remove(conn: AsyncConnection, name: str) -> None:
+    """It is no longer in the policy. Its flips stay."""
+    await conn.execute(delete(_switches).where(_switches.c.name == name))
+    await conn.execute(delete(_pings).where(_pings.c.switch == name))
+
+
+# One statement, after everything else that a batch of alerts locks; rows in the order of their names.
+_HEARD = text("""
+    INSERT INTO switches (name, entry, labels, state, since, counts_from, last_at, last_event, starts, allowance, note)
+    SELECT v.name, v.entry, v.labels, 'new', :now, :now, :now, 'alert', '{}', 0, ''
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS v(name text, entry text, labels jsonb) ORDER BY v.name
+    ON CONFLICT (name) DO UPDATE SET last_at = greatest(switches.last_at, excluded.last_at), last_event = 'alert',
+        failed_at = NULL, allowance = 0,
+        counts_from = CASE WHEN switches.state = 'forgotten' THEN excluded.counts_from ELSE switches.counts_from END,
+        since = CASE WHEN switches.state = 'forgotten' THEN excluded.since ELSE switches.since END,
+        state = CASE WHEN switches.state = 'forgotten' THEN 'new' ELSE switches.state END
+    WHERE switches.entry = excluded.entry
+""")
+
+
+async def heard(conn: AsyncConnection, beats: Iterable[Instance], now: datetime) -> None:
+    """An alert that is a heartbeat of these switches has come. New values make new switches."""
+    rows = [{"name": b.name, "entry": b.switch.name, "labels": b.labels} for b in beats]
+    await conn.execute(_HEARD, {"rows": json.dumps(rows), "now": now})
+
+
+# -- what happened ------------------------------------------------------------------------------------------------------
+
+
+async def add_flip(conn: AsyncConnection, ident: UUID, record: Record, after: str, detail: str, now: datetime) -> None:
+    """Keep a change of state."""
+    row = {"id": ident, "switch": record.name, "at": now, "before": str(record.state), "after": after, "detail": detail}
+    await conn.execute(_flips.insert(), row)
+
+
+async def flips(conn: AsyncConnection, name: str, most: int) -> Sequence[RowMapping]:
+    """The newest changes of state, the newest first."""
+    statement = select(_flips).where(_flips.c.switch == name).order_by(_flips.c.id.desc()).limit(most)
+    return (await conn.execute(statement)).mappings().all()
+
+
+_PRUNE_PINGS = text("""
+    DELETE FROM pings WHERE switch = :switch AND id <= (
+        SELECT id FROM pings WHERE switch = :switch ORDER BY id DESC OFFSET :most LIMIT 1
+    )
+""")
+
+
+async def add_ping(conn: AsyncConnection, row: dict[str, Any]) -> None:
+    """Keep a request; of each switch the newest hundred."""
+    await conn.execute(_pings.insert(), row)
+    await conn.execute(_PRUNE_PINGS, {"switch": row["switch"], "most": MOST_PINGS})
+
+
+async def pings(conn: AsyncConnection, name: str, most: int) -> Sequence[RowMapping]:
+    """The newest requests, the newest first."""
+    statement = select(_pings).where(_pings.c.switch == name).order_by(_pings.c.id.desc()).limit(most)
+    return (await conn.execute(statement)).mappings().all()
+
+
+_SEEN = text("""
+    SELECT labels, greatest(fired_at, held_since) AS at FROM groups
+    WHERE route = :route AND mode = 'live' LIMIT :most
+""")
+
+
+async def groups_seen(conn: AsyncConnection, route: str, most: int) -> Sequence[RowMapping]:
+    """The groups of a route, each with when something happened to it."""
+    return (await conn.execute(_SEEN, {"route": route, "most": most})).mappings().all()
+
+
+# -- reading DAGs -------------------------------------------------------------------------------------------------------
+
+# The next look is booked before the read: when this process dies, another one looks later.
+_CLAIM = text("""
+    INSERT INTO dag_reads (airflow, dag_id, newest, next_at, error)
+    SELECT v.airflow, v.dag_id, :now, :next, '' FROM unnest(CAST(:airflows AS text[]), CAST(:dags AS text[]))
+    AS v(airflow, dag_id) ORDER BY 1, 2
+    ON CONFLICT (airflow, dag_id) DO UPDATE SET next_at = excluded.next_at WHERE dag_reads.next_at <= :now
+    RETURNING airflow, dag_id, newest
+""")
+
+
+async def claim_dags(
+    conn: AsyncConnection, dags: Sequence[tuple[str, str]], now: datetime, next_at: datetime
+) -> dict[tuple[str, str], datetime]:
+    """Of these (Airflow, DAG) those that are to be read now, with the end of the newest run known."""
+    parameters = {"airflows": [a for a, _ in dags], "dags": [d for _, d in dags], "now": now, "next": next_at}
+    return {(row.airflow, row.dag_id): row.newest for row in await conn.execute(_CLAIM, parameters)}
+
+
+async def book_read(
+    conn: AsyncConnection, dag: tuple[str, str], *, newest: datetime | None, read_at: datetime | None, error: str
+) -> None:
+    """What a read brought; without `read_at` it was not answered."""
+    d = tables.dag_reads
+    values: dict[str, Any] = {"error": error[:1000]}
+    if read_at is not None:
+        values |= {"read_at": read_at, "newest": newest}
+    await conn.execute(update(d).where(d.c.airflow == dag[0], d.c.dag_id == dag[1]).values(**values))
+
+
+async def dag_reads(conn: AsyncConnection) -> dict[tuple[str, str], RowMapping]:
+    """What was read of each DAG, and when."""
+    rows = (await conn.execute(select(tables.dag_reads))).mappings()
+    return {(row["airflow"], row["dag_id"]): row for row in rows}
+
+
+# -- the watch ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Until when somebody watched, and when our newest outage ended."""
+
+    until: datetime
+    gap_until: datetime | None
+
+
+_TAKE = text("SELECT watched_until, gap_until FROM watch WHERE id = 1 FOR UPDATE SKIP LOCKED")
+_BEGIN = text("INSERT INTO watch (id, watched_until) VALUES (1, :now) ON CONFLICT (id) DO NOTHING RETURNING id")
+
+
+async def take_watch(conn: AsyncConnection, now: datetime) -> Watched | None:
+    """The watch, for this transaction; None: another replica has it."""
+    row = (await conn.execute(_TAKE)).one_or_none()
+    if row is not None:
+        return Watched(row.watched_until, row.gap_until)
+    begun = (await conn.execute(_BEGIN, {"now": now})).one_or_none()
+    return Watched(now, None) if begun else None
+
+
+async def read_watch(conn: AsyncConnection) -> Watched | None:
+    """Until when somebody watched; None: nobody ever did."""
+    row = (await conn.execute(select(tables.watch))).one_or_none()
+    return Watched(row.watched_until, row.gap_until) if row else None
+
+
+async def keep_watch(conn: AsyncConnection, watched: Watched) -> None:
+    """Hand the watch back."""
+    await conn.execute(update(tables.watch).values(watched_until=watched.until, gap_until=watched.gap_until))

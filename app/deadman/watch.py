@@ -1,0 +1,179 @@
+"""The watch: every few seconds each switch is judged, and every outage of our own is given back to what was awaited then.
+
+Any number of replicas may watch: one at a time does, by the lock of the one row of `watch`, and a flip is written in the
+transaction that opens its incident. So a crash between them loses neither, and N replicas tell once.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.clock import Clock
+from app.db import transaction
+from app.deadman import rules, store
+from app.deadman.flips import Flips, expectation
+from app.deadman.rules import State
+from app.deadman.store import FORGOTTEN, Record, Watched
+from app.metrics import Metrics
+from app.policy.deadman import Instance, Retrain, Switch
+from app.policy.schema import Policy
+from app.policy.templates import render_text
+from app.triggers import holds
+
+log = logging.getLogger(__name__)
+
+_SEEN_EVERY: Final = timedelta(seconds=60)  # between two looks for new values of for_each
+_MOST_SEEN: Final = 5000  # groups of a route looked at
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The switches of the policy in force: those that it names, and those that were seen."""
+
+    policy: Policy
+
+    def named(self) -> dict[str, Instance]:
+        """By name."""
+        return {instance.name: instance for switch in self.policy.deadman for instance in switch.instances()}
+
+    def instance(self, record: Record) -> Instance | None:
+        """What the policy says of a switch; None: nothing any more."""
+        switch = next((s for s in self.policy.deadman if s.name == record.entry), None)
+        found = switch.seen(record.labels) if switch else None
+        return found if found is not None and found.name == record.name else None
+
+    def dag(self, instance: Instance) -> tuple[str, str] | None:
+        """(Airflow, DAG) whose runs a switch counts; None: it expects no retrain, or its route is gone."""
+        expect = instance.switch.expect
+        route = self.policy.route(expect.retrain) if isinstance(expect, Retrain) else None
+        return (route.dag.airflow, render_text(route.dag.id, instance.labels)) if route else None
+
+
+class Watch:
+    """`step()` judges every switch."""
+
+    def __init__(
+        self, engine: AsyncEngine, policy: Callable[[], Policy], clock: Clock, flips: Flips, metrics: Metrics
+    ) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._clock = clock
+        self._flips = flips
+        self._metrics = metrics
+        self._seen_at: datetime | None = None
+
+    async def step(self) -> bool:
+        """One look, in one transaction."""
+        now, roster = self._clock.now(), Roster(self._policy())
+        async with transaction(self._engine) as conn:
+            watched = await store.take_watch(conn, now)
+            if watched is None:
+                return False
+            gap = await self._give_back(conn, watched, now)
+            records = await self._enrolled(conn, roster, now)
+            reads = await store.dag_reads(conn) if any(s.kind == "retrain" for s in roster.policy.deadman) else {}
+            gap_until = now if gap else watched.gap_until
+            look = _Look(roster, reads, gap_until, watched.until if gap else None, gap, now)
+            for record in await store.lock(conn, [r.name for r in records if look.changes(r)]):
+                await self._judge(conn, record, look)
+            await store.keep_watch(conn, Watched(max(now, watched.until), gap_until))
+        return False
+
+    async def _give_back(self, conn: AsyncConnection, watched: Watched, now: datetime) -> timedelta:
+        """Our own outage, if there was one: every hold goes on from where it was. Groups are locked before switches."""
+        gap = now - watched.until
+        if gap <= holds.GAP:
+            return timedelta(0)
+        moved = await holds.move(conn, watched.until, now)
+        self._metrics.watch_gaps.inc(gap.total_seconds())
+        log.warning("nobody watched for a while", extra={"seconds": gap.total_seconds(), "holds_moved": moved})
+        return gap
+
+    async def _enrolled(self, conn: AsyncConnection, roster: Roster, now: datetime) -> list[Record]:
+        """Every switch, those first seen now too."""
+        records = await store.read(conn)
+        known = {record.name for record in records}
+        wanted = [instance for name, instance in roster.named().items() if name not in known]
+        if self._seen_at is None or now - self._seen_at >= _SEEN_EVERY:
+            wanted += await self._seen(conn, roster, {record.name: record for record in records})
+            self._seen_at = now
+        return records + await store.create(conn, {i.name: i for i in wanted}.values(), now)
+
+    async def _seen(self, conn: AsyncConnection, roster: Roster, known: dict[str, Record]) -> list[Instance]:
+        """Groups of a route that make a switch of their own, by the values of for_each that alerts have brought."""
+        found: list[Instance] = []
+        for switch in roster.policy.deadman:
+            if not isinstance(switch.expect, Retrain) or not switch.for_each:
+                continue
+            for group in await store.groups_seen(conn, switch.expect.retrain, _MOST_SEEN):
+                instance = _instance_of(switch, switch.expect, group["labels"])
+                if instance is None:
+                    continue
+                record = known.get(instance.name)
+                if record is None:
+                    found.append(instance)
+                elif record.state == FORGOTTEN and group["at"] is not None and group["at"] > record.since:
+                    await store.remove(conn, record.name)
+                    found.append(instance)
+        return found
+
+    async def _judge(self, conn: AsyncConnection, record: Record, look: "_Look") -> None:
+        instance = look.roster.instance(record)
+        if instance is None:
+            await self._flips.drop(conn, record, look.now)
+            return
+        if look.resumes(record):
+            await self._flips.resume(conn, record, "its pause is over", look.now)
+        if look.gap and look.gap_since is not None and instance.switch.kind != "retrain":
+            rules.allow(record.facts, State(record.state), look.gap_since, look.gap)
+        await self._flips.settle(conn, record, instance, look.now, judge=look.may_judge(record, instance))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one step goes by. `gap`: our outage that ends with this step, from `gap_since`."""
+
+    roster: Roster
+    reads: dict[tuple[str, str], RowMapping]
+    gap_until: datetime | None
+    gap_since: datetime | None
+    gap: timedelta
+    now: datetime
+
+    def changes(self, record: Record) -> bool:
+        """Whether a switch has to be locked and judged again."""
+        if record.state == FORGOTTEN:
+            return False
+        instance = self.roster.instance(record)
+        if instance is None or self.gap or self.resumes(record):
+            return True
+        state = rules.state_at(record.facts, expectation(instance), self.now)
+        if state is State.DOWN and not self.may_judge(record, instance):
+            state = State.GRACE
+        return state != record.state
+
+    def resumes(self, record: Record) -> bool:
+        """Whether its pause ends now."""
+        return record.state == State.PAUSED and record.paused_until is not None and record.paused_until <= self.now
+
+    def may_judge(self, record: Record, instance: Instance) -> bool:
+        """Whether enough is known to say that it is down."""
+        dag = self.roster.dag(instance)
+        if dag is None:
+            return True
+        read = self.reads.get(dag)
+        deadline = rules.down_at(record.facts, expectation(instance))
+        return rules.may_judge(deadline, read["read_at"] if read else None, self.gap_until, self.now)
+
+
+def _instance_of(switch: Switch, expect: Retrain, labels: dict[str, str]) -> Instance | None:
+    """The switch of a group, if the group is one that the entry speaks of."""
+    if any(labels.get(name) != value for name, value in expect.group.items()):
+        return None
+    instance = switch.seen(labels)
+    return instance if instance is not None and instance.usable else None

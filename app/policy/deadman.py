@@ -1,0 +1,159 @@
+"""`deadman:`, the switches: what is expected to happen, how often, and who is told when it does not."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
+
+from app.policy.cron import Cron, read_zone
+from app.policy.durations import format_duration, parse_duration
+from app.policy.templates import render_text
+from app.policy.values import (
+    UNKNOWN_DURATION,
+    Duration,
+    Frozen,
+    MatcherValue,
+    Name,
+    PositiveDuration,
+    Text,
+    choice,
+    when_known,
+)
+from app.policy.variables import Unexpanded
+
+#: Characters of a switch's name, once filled: it stands in addresses and in the keys of incidents.
+LONGEST_NAME: Final = 150
+#: Switches of one policy. Each is judged every few seconds.
+MOST_SWITCHES: Final = 1000
+
+Kind = Literal["retrain", "alert", "ping"]
+
+
+class Retrain(Frozen):
+    """A DAG run of the route's DAG that ends: with success, or `any` how; by anybody, or by the `gateway` alone."""
+
+    retrain: Name
+    group: dict[Text, str] = Field(default_factory=dict)
+    outcome: Annotated[Literal["success", "any"], choice("success", "any")] = "success"
+    started_by: Annotated[Literal["any", "gateway"], choice("any", "gateway")] = "any"
+
+
+def _read_expect(value: Any) -> Any:
+    if isinstance(value, Unexpanded):
+        return "heartbeat"
+    if value != "heartbeat" and not isinstance(value, dict | Retrain):
+        raise ValueError("must be heartbeat, or name a route: {retrain: accuracy}")
+    return value
+
+
+Expect = Annotated[
+    Annotated[Literal["heartbeat"], Tag("<heartbeat>")] | Annotated[Retrain, Tag("<retrain>")],
+    Discriminator(lambda value: "<heartbeat>" if isinstance(value, str) else "<retrain>"),
+    BeforeValidator(_read_expect),
+]
+
+
+def _read_zone(value: str) -> str:
+    read_zone(value)
+    return value
+
+
+Zone = Annotated[str, when_known(_read_zone)]
+
+
+def _show_every(value: timedelta | Cron) -> str:
+    return value.expression if isinstance(value, Cron) else format_duration(value)
+
+
+Every = Annotated[
+    InstanceOf[timedelta] | InstanceOf[Cron], PlainSerializer(_show_every, return_type=str, when_used="json")
+]
+
+
+class Switch(Frozen):
+    """One entry: one switch, or with `for_each` one for each combination of its values, those seen later too."""
+
+    name: Text
+    expect: Expect
+    for_each: dict[Text, Annotated[tuple[Text, ...], Field(strict=False)]] = Field(default_factory=dict)
+    match: Annotated[tuple[MatcherValue, ...], Field(strict=False)] = ()
+    timezone: Zone = "UTC"
+    every: Every
+    grace: Duration = timedelta(0)
+    receivers: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    repeat: PositiveDuration | None = None
+
+    @field_validator("every", mode="before")
+    @classmethod
+    def _every(cls, value: Any, info: ValidationInfo) -> timedelta | Cron:
+        if isinstance(value, timedelta | Cron):
+            return value
+        if isinstance(value, Unexpanded):
+            return UNKNOWN_DURATION
+        if not isinstance(value, str):
+            raise ValueError("must be a duration such as 7d, or a cron expression such as 0 3 * * 1")
+        if len(value.split()) > 1:
+            zone: str = info.data.get("timezone", "UTC")
+            return Cron(value, "UTC" if "${" in zone else zone)
+        every = parse_duration(value)
+        if not every:
+            raise ValueError("must be longer than 0s")
+        return every
+
+    @property
+    def kind(self) -> Kind:
+        """`retrain`: a DAG run. `alert`: an alert that always fires, matched by its labels. `ping`: a request."""
+        if isinstance(self.expect, Retrain):
+            return "retrain"
+        return "alert" if self.match else "ping"
+
+    def instance(self, values: Mapping[str, str]) -> "Instance":
+        """The switch for these values of `for_each`."""
+        group = dict(self.expect.group) if isinstance(self.expect, Retrain) else {}
+        return Instance(render_text(self.name, values), self, group | dict(values))
+
+    def instances(self) -> Iterator["Instance"]:
+        """Those that the policy names."""
+        for combination in itertools.product(*self.for_each.values()):
+            yield self.instance(dict(zip(self.for_each, combination, strict=True)))
+
+    def seen(self, labels: Mapping[str, str]) -> "Instance | None":
+        """The switch that these labels speak of; None when they lack a label of `for_each`."""
+        values = {name: labels.get(name, "") for name in self.for_each}
+        return self.instance(values) if all(values.values()) else None
+
+    def hears(self, labels: Mapping[str, str]) -> bool:
+        """Whether an alert with these labels is its heartbeat."""
+        return self.kind == "alert" and all(matcher.matches(labels) for matcher in self.match)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One switch with its name filled. `labels`: the group that it is about."""
+
+    name: str
+    switch: Switch
+    labels: dict[str, str]
+
+    @property
+    def usable(self) -> bool:
+        """Whether a name made from what was seen can be one."""
+        return 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
+
+
+def heard(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:
+    """The switches that an alert with these labels is a heartbeat of."""
+    found = (switch.seen(labels) for switch in switches if switch.hears(labels))
+    return [instance for instance in found if instance is not None and instance.usable]

@@ -1,0 +1,28 @@
+"""Held groups over an outage of our own: nobody could tell us that an alert ended, so the calm is waited for again."""
+
+import secrets
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+#: A longer silence of the watch is an outage of ours.
+GAP: Final = timedelta(seconds=60)
+
+# The start of the hold moves, so that every place that computes its end from it agrees; the version does too, so that
+# what memory holds of the group is not believed. Rows are locked in the order of every flow.
+_MOVE = text("""
+    UPDATE groups SET held_since = held_since + :gap, wake_at = :now, version = version + 1, nonce = :nonce
+    WHERE key IN (
+        SELECT key FROM groups WHERE key IN (SELECT group_key FROM triggers WHERE state = 'held')
+          AND held_since <= :since ORDER BY key FOR UPDATE
+    )
+""")
+
+
+async def move(conn: AsyncConnection, since: datetime, now: datetime) -> int:
+    """Every hold that began by `since`, when we stopped watching, ends later by the time until `now`. It is looked at once
+    now, which finds out when that is. How many there were."""
+    parameters = {"gap": now - since, "since": since, "now": now, "nonce": secrets.token_hex(4)}
+    return (await conn.execute(_MOVE, parameters)).rowcount
