@@ -21,6 +21,7 @@ class Loop:
     idle: float  # seconds of rest after a step that found nothing to do
     pace: float = 0.0  # seconds of rest after a step that found something: for what is not urgent
     patience: float = 60.0  # seconds after which a step that has not returned counts as stuck
+    stop: Callable[[], None] = lambda: None  # what to give up when the loop ends between two steps
     failures: int = 0  # in a row
     started: bool = False
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -39,15 +40,20 @@ class Loop:
     async def run(self) -> None:
         """Step for ever. An error is logged and waited out with a growing pause: a loop never ends by itself."""
         self.started = True
-        while True:
-            again = await self._guarded_step()
-            if again:
-                await asyncio.sleep(self.pace)  # A busy loop must not starve the requests.
-                continue
-            pause = self.idle if not self.failures else min(30.0, self.idle * 2 ** min(self.failures, 6))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause)
-            self._woken.clear()
+        try:
+            while True:
+                await self._rest(await self._guarded_step())
+        finally:
+            self.stop()
+
+    async def _rest(self, again: bool) -> None:
+        if again:
+            await asyncio.sleep(self.pace)  # A busy loop must not starve the requests.
+            return
+        pause = self.idle if not self.failures else min(30.0, self.idle * 2 ** min(self.failures, 6))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), pause)
+        self._woken.clear()
 
     async def _guarded_step(self) -> bool:
         self._step_began = monotonic()

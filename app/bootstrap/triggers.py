@@ -155,6 +155,6 @@ def _loops(
         Loop("waker", waker.step, idle=1.0),
         Loop("schedules", schedules.step, idle=1.0),
         Loop("follower", follower.step, idle=min(1.0, settings.follow_interval), patience=patient),
-        Loop("relay", relay.step, idle=1.0, patience=patient),
+        Loop("relay", relay.step, idle=1.0, patience=patient, stop=relay.stop),
         Loop("gauges", gauges.step, idle=15.0),
     )

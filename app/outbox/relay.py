@@ -36,17 +36,27 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds; `cap` tells how many items of a target may hold a slot at once (None: any number)."""
+    """Seconds; `cap` tells how many items of a target may hold a slot at once (None: any number). A step leaves a target
+    that takes longer than `turn` to itself and goes on with the others."""
 
     deadline: float
     attempt: float
     retry_max: float
     parallel: int
     cap: Callable[[str], int | None]
+    turn: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One target's round under way, and since when."""
+
+    task: asyncio.Task[bool]
+    since: datetime
 
 
 class Relay:
-    """`step()` delivers one round of what is ready."""
+    """`step()` delivers one round of what is ready, each target's in a task of its own."""
 
     def __init__(
         self,
@@ -66,25 +76,56 @@ class Relay:
         self._new_id = new_id
         self._chance = chance or random.Random()
         self._breakers: dict[str, Breaker] = {}
+        self._rounds: dict[str, _Round] = {}
 
     async def step(self) -> bool:
-        """Claim what is ready, deliver it, settle it. True when there may be more."""
+        """Claim what is ready, deliver it, settle it. True when there may be more. A target whose round of an earlier step
+        is still under way is left out: a slow one holds up nobody but itself."""
         now = self._clock.now()
         async with transaction(self._engine) as conn:
             targets = await store.ready_targets(conn, now)
-        items: list[Item] = []
-        for target in targets:
-            most = self._breaker(target).allows(now, self._limits.parallel)
-            if most:
-                async with transaction(self._engine) as conn:
-                    items += await store.claim(
-                        conn,
-                        target,
-                        now,
-                        most=most,
-                        lease=2 * self._limits.attempt,
-                        cap=self._limits.cap(target),
-                    )
+        begun = [target for target in targets if target not in self._rounds]
+        for target in begun:
+            task = asyncio.create_task(self._round(target, now), name=f"relay {target}")
+            self._rounds[target] = _Round(task, now)
+        try:
+            await self._wait(begun, now)
+        except asyncio.CancelledError:
+            self.stop()
+            raise
+        ended = [self._rounds.pop(target).task for target in list(self._rounds) if self._rounds[target].task.done()]
+        for error in [task.exception() for task in ended]:
+            if error is not None:
+                raise error
+        return any(task.result() for task in ended) or bool(self._rounds)
+
+    def stop(self) -> None:
+        """This process ends: give up what is under way. Its leases run out, and another relay goes on."""
+        for round_ in self._rounds.values():
+            round_.task.cancel()
+        self._rounds.clear()
+
+    async def _wait(self, begun: list[str], now: datetime) -> None:
+        """Until what this step began has ended, or, when it began nothing, any round; for one turn at most. A round that
+        should have ended long ago is waited for without end, so that /livez sees a loop that is stuck."""
+        turn, overdue = timedelta(seconds=self._limits.turn), timedelta(seconds=3 * self._limits.attempt)
+        waited = {self._rounds[target].task for target in begun or self._rounds}
+        while waited:
+            done, waited = await asyncio.wait(waited, timeout=0.05)
+            is_stuck = any(now - round_.since > overdue for round_ in self._rounds.values())
+            is_over = self._clock.now() - now >= turn and not is_stuck
+            if is_over or (done and not begun):
+                return
+
+    async def _round(self, target: str, now: datetime) -> bool:
+        """One round of a target. False: nothing could be claimed."""
+        most = self._breaker(target).allows(now, self._limits.parallel)
+        if not most:
+            return False
+        async with transaction(self._engine) as conn:
+            items = await store.claim(
+                conn, target, now, most=most, lease=2 * self._limits.attempt, cap=self._limits.cap(target)
+            )
         await asyncio.gather(*(self._handle(item) for item in items))
         return bool(items)
 

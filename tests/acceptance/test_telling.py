@@ -13,6 +13,7 @@ from tests.fakes.airflow import FakeAirflow, FakeRun
 from tests.fakes.clock import ManualClock
 from tests.fakes.faults import Fault, answer, busy, limbo, page, refuse, timeout
 from tests.fakes.pagerduty import KEY, FakePagerDuty
+from tests.fakes.server import Hang
 from tests.servers import TestServers
 
 RECEIVERS = f"""
@@ -232,6 +233,29 @@ async def test_a_replica_killed_while_it_tells_is_followed_by_another_one(
         await world.pass_by(hours=2, steps=12)
         [incident] = case.pagerduty.opened
         assert incident.resolved_at is not None
+
+
+async def test_a_receiver_that_hangs_holds_up_no_dag_run(told: Make) -> None:
+    """PagerDuty's round is still under way when the next trigger fires."""
+    case = told("failed")
+    async with case.world as world, asyncio.timeout(60):
+        relay, follower = (world.services[0].loop(name) for name in ("relay", "follower"))
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        world.clock.pass_by(timedelta(minutes=21))
+        await follower.step()
+        hang = case.pagerduty.hang = Hang()
+        stepping = asyncio.create_task(relay.step())
+        await hang.begun.wait()
+        world.clock.pass_by(timedelta(seconds=1))
+        assert await stepping, "PagerDuty's round is under way"
+        await world.push(world.alert(model="fraud"))
+        await relay.step()
+        assert len(case.airflow.posts) == 2
+        assert case.pagerduty.opened == []
+        hang.over.set()
+        await world.settle()
+        assert len(case.pagerduty.open()) == 1
 
 
 async def test_three_replicas_tell_an_outage_once(told: Make) -> None:

@@ -9,6 +9,7 @@ Requests that `limbo()` keeps back take effect with `land()`.
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -20,6 +21,14 @@ from tests.fakes.faults import Call, Fault, Faults, LostError, On, Reply, Seen, 
 ASGIMessage = MutableMapping[str, Any]
 
 
+@dataclass
+class Hang:
+    """Requests in memory wait: `begun` when one does, until `over` is set."""
+
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class FakeServer:
     """See the module's docstring. `seen`: every request with the status the server gave it."""
 
@@ -29,6 +38,7 @@ class FakeServer:
         self.clock = clock
         self.seen: list[Seen] = []
         self.down = False
+        self.hang: Hang | None = None
         self._faults = Faults()
         self._late: list[Call] = []
 
@@ -140,6 +150,9 @@ class _Transport(httpx.AsyncBaseTransport):
         raw = await request.aread()
         # Other tasks get their turn here, as they would while a real answer is on its way.
         await asyncio.sleep(0)
+        if self._fake.hang is not None:
+            self._fake.hang.begun.set()
+            await self._fake.hang.over.wait()
         path, _, query = request.url.raw_path.decode("ascii").partition("?")
         headers = {name.lower(): value for name, value in request.headers.items()}
         try:

@@ -93,7 +93,13 @@ class Target:
 def relay(engine: AsyncEngine, clock: ManualClock, target: Target, **limits: Any) -> Relay:
     """A relay with one destination. Limits: seconds; `cap` for every target."""
     cap: int | None = limits.pop("cap", None)
-    chosen: dict[str, Any] = {"deadline": 3600.0, "attempt": 30.0, "retry_max": 60.0, "parallel": 8} | limits
+    chosen: dict[str, Any] = {
+        "deadline": 3600.0,
+        "attempt": 30.0,
+        "retry_max": 60.0,
+        "parallel": 8,
+        "turn": 1e6,
+    } | limits
     made = Limits(**chosen, cap=lambda _target: cap)
     return Relay(engine, clock, {"test": target.destination()}, made, Metrics(), uuid7)
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
@@ -333,3 +334,91 @@ async def test_a_dead_item_that_is_redriven_is_read_back_and_has_a_new_deadline(
     assert [i.ambiguous for i in target.asked] == [False, True]
     assert target.asked[1].answered_seconds == 0
     assert (await row(engine, item))["state"] == "delivered"
+
+
+# Several targets.
+
+
+class _Gate(Target):
+    """A destination that does not answer for one target until `opened` is set."""
+
+    def __init__(self, slow: str) -> None:
+        super().__init__()
+        self.opened = asyncio.Event()
+        self._slow = slow
+
+    async def _deliver(self, item: Item) -> Outcome:
+        if item.target == self._slow:
+            await self.opened.wait()
+        return await super()._deliver(item)
+
+
+async def test_a_target_that_does_not_answer_holds_up_no_other(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    slow = await put(engine, 2, target="receiver:slow")
+    gate = _Gate("receiver:slow")
+    runner = relay(engine, clock, gate, turn=0.5)
+
+    async def step() -> bool:
+        """As long as a step waits for others, time passes."""
+        stepping = asyncio.create_task(runner.step())
+        while not stepping.done():
+            await asyncio.wait([stepping], timeout=0.1)
+            if not stepping.done():
+                clock.pass_by(timedelta(seconds=0.2))
+        return stepping.result()
+
+    assert await step(), "something is under way"
+    for _ in range(3):
+        fast = await put(engine, 3, at=clock.now() - timedelta(minutes=1))
+        assert await step()
+        assert {(await row(engine, item))["state"] for item in fast} == {"delivered"}
+    assert [(await row(engine, item))["attempts"] for item in slow] == [0, 0], "and it was not asked twice"
+    gate.opened.set()
+    while await step():
+        pass
+    assert len(gate.delivered()) == 2 + 9
+
+
+async def test_a_relay_that_ends_gives_up_what_is_under_way_and_another_goes_on(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    [item] = await put(engine, 1, target="receiver:slow")
+    gate = _Gate("receiver:slow")
+    runner = relay(engine, clock, gate, turn=0.0)
+    assert await runner.step()
+    runner.stop()
+    gate.opened.set()
+    assert (await row(engine, item))["state"] == "pending"
+    clock.pass_by(timedelta(seconds=61))
+    other = Target()
+    await relay(engine, clock, other).step()
+    assert other.delivered() == [item]
+
+
+async def test_a_round_that_never_ends_makes_the_step_stuck_so_that_livez_fails(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    await put(engine, 1, target="receiver:slow")
+    gate = _Gate("receiver:slow")
+    runner = relay(engine, clock, gate, turn=0.0, attempt=3600.0)
+    assert await runner.step()
+    clock.pass_by(timedelta(hours=4))
+    stepping = asyncio.create_task(runner.step())
+    await asyncio.wait([stepping], timeout=0.5)
+    assert not stepping.done()
+    gate.opened.set()
+    assert await stepping
+
+
+async def test_a_relay_that_is_cancelled_while_it_waits_leaves_nothing_running(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    await put(engine, 1, target="receiver:slow")
+    gate = _Gate("receiver:slow")
+    stepping = asyncio.create_task(relay(engine, clock, gate).step())
+    await asyncio.wait([stepping], timeout=0.3)
+    stepping.cancel()
+    with suppress(asyncio.CancelledError):
+        await stepping
+    assert stepping.cancelled()
+    gate.opened.set()
+    await asyncio.sleep(0)
+    assert gate.settled == []
