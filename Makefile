@@ -67,6 +67,7 @@ lock: setup ## Pin requirements again (ARGS=--upgrade for newer versions)
 	$(COMPILE) pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
 	$(COMPILE) requirements/tools.in -o requirements/tools.txt
 	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt
+	$(COMPILE) requirements/airflow2.in -o requirements/airflow2.txt
 	$(COMPILE) requirements/mlflow.in -o requirements/mlflow.txt
 
 clean: ## Remove what was built and cached; data directories stay

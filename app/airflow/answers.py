@@ -1,14 +1,14 @@
-"""What Airflow's answers mean. Pure: no call is made here.
+"""What Airflow's answers mean, whichever API they come from (app.airflow.apis). Pure: no call is made here.
 
 Facts were taken from Airflow 3.3.2 (API v2): `detail` of an error is a string, an object (409) or a list (422); an
 unknown route is 404 {"error": "API route not found"} and a wrong base path brings the web page, with 200.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, get_args
+from typing import Any, ClassVar, Final, Literal, Protocol, get_args
 
 from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.http import Answer
@@ -100,10 +100,10 @@ def read_run(body: Any) -> DagRun | None:
     )
 
 
-def read_runs(body: Any) -> list[DagRun | None] | None:
+def read_runs(body: Any, read: Callable[[Any], DagRun | None]) -> list[DagRun | None] | None:
     """The rows of a list of DAG runs, None for each that cannot be read; None if the body is something else."""
     entries = body.get("dag_runs") if isinstance(body, dict) else None
-    return [read_run(entry) for entry in entries] if isinstance(entries, list) else None
+    return [read(entry) for entry in entries] if isinstance(entries, list) else None
 
 
 def read_health(body: Any) -> Health | None:
@@ -131,30 +131,26 @@ def read_broken_files(body: Any) -> list[BrokenFile] | None:
     ]
 
 
-def not_found(answer: Answer) -> str | None:
-    """What Airflow says it does not have, or None when the 404 is not about a DAG or a run but about the address."""
-    detail = answer.body.get("detail") if answer.status == 404 and isinstance(answer.body, dict) else None
-    return detail if isinstance(detail, str) and detail != "Not Found" else None
-
-
 def is_about_a_run(detail: str) -> bool:
     """Whether a 404 says that the DAG run is not there (Airflow 3: "The DagRun with dag_id: .. was not found")."""
     return bool(re.search(r"dag[ _]?run|run_id", detail, re.IGNORECASE))
 
 
-def token_refused(answer: Answer) -> bool:
-    """Whether the token is the trouble, not its owner's permissions."""
-    return answer.status == 401 or (answer.status == 403 and said(answer.body) == "Invalid JWT token")
+class Dialect(Protocol):
+    """What of an API (app.airflow.apis) the meaning of its answers depends on."""
+
+    version: ClassVar[str]
+
+    def refusal(self, answer: Answer, *, write: bool) -> str | None: ...
 
 
-def failure(answer: Answer, what: str, *, write: bool, now: datetime) -> TargetError:
+def failure(answer: Answer, what: str, dialect: Dialect, *, write: bool, now: datetime) -> TargetError:
     """The error that an answer other than the expected one stands for. `what` names the call, as in "the trigger"."""
     told = f"Airflow answered {answer.status} to {what}: {said(answer.body) or 'no reason given'}"
     wait = answer.retry_after(now)
-    if token_refused(answer):
-        return Refused(
-            "token_rejected", f"{told}: Airflow does not take the token, check airflow.auth in the policy file"
-        )
+    refusal = dialect.refusal(answer, write=write)
+    if refusal is not None:
+        return Refused("token_rejected", f"{told}: {refusal}")
     if answer.status == 429:
         return Unreachable("busy", told, retry_after=wait)
     if answer.status >= 500 or answer.status == 408:
@@ -162,9 +158,9 @@ def failure(answer: Answer, what: str, *, write: bool, now: datetime) -> TargetE
     if write and 200 <= answer.status < 300:
         # Somebody took the write: a page in place of Airflow's answer does not prove that nothing was started behind it.
         code = "unreadable" if isinstance(answer.body, dict) else "not_airflow"
-        return Ambiguous(code, f"{not_airflow(answer, what)}; whether it acted is not known")
+        return Ambiguous(code, f"{not_airflow(answer, what, dialect)}; whether it acted is not known")
     if not isinstance(answer.body, dict) or answer.status in {404, 405}:
-        return not_airflow(answer, what)
+        return not_airflow(answer, what, dialect)
     if answer.status == 403:
         return Refused("forbidden", f"{told}: the gateway's user needs a role that may do this")
     if answer.status == 409:
@@ -173,17 +169,17 @@ def failure(answer: Answer, what: str, *, write: bool, now: datetime) -> TargetE
         return Refused("dag_broken", told)
     if answer.status in {400, 413, 422}:
         return Rejected("bad_request", told)
-    return not_airflow(answer, what)
+    return not_airflow(answer, what, dialect)
 
 
-def not_airflow(answer: Answer, what: str) -> Refused:
-    """Somebody answers, but not Airflow's API v2. The body is not repeated: it may be anything."""
+def not_airflow(answer: Answer, what: str, dialect: Dialect) -> Refused:
+    """Somebody answers, but not this API of Airflow. The body is not repeated: it may be anything."""
     kind = answer.headers.get("content-type", "no content type").split(";")[0][:60]
     how = "a redirect" if 300 <= answer.status < 400 else kind
     return Refused(
         "not_airflow",
-        f"{what} was answered with {answer.status} ({how}), which is not Airflow's API v2: check airflow.url in the "
-        "policy file and what stands in between",
+        f"{what} was answered with {answer.status} ({how}), which is not Airflow's API {dialect.version}: check "
+        "airflow.url and airflow.api in the policy file and what stands in between",
     )
 
 

@@ -12,9 +12,10 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from app.airflow.answers import failure, not_airflow
+from app.airflow.apis import APIS
 from app.clock import Clock
 from app.errors import Ambiguous, Refused, TargetError, Unreachable
 from app.http import Answer, Http
@@ -46,6 +47,8 @@ Auth = PasswordAuth | TokenAuth | TokenFileAuth
 
 
 class Tokens(Protocol):
+    scheme: ClassVar[str]  # of the Authorization header
+
     async def current(self) -> str | None:
         """The token to send now, or None to send none. Raises Refused or Unreachable when there is none to be had."""
         ...
@@ -59,9 +62,11 @@ class Tokens(Protocol):
         ...
 
 
-def open_tokens(auth: Auth | None, http: Http, url: str, clock: Clock) -> Tokens:
-    """The source of tokens for the Airflow at `url` (without a slash at its end)."""
+def open_tokens(auth: Auth | None, http: Http, url: str, clock: Clock, *, basic: bool) -> Tokens:
+    """The source of tokens for the Airflow at `url` (no slash at its end). `basic`: a password goes with every call."""
     match auth:
+        case PasswordAuth() if basic:
+            return BasicLogin(auth)
         case PasswordAuth():
             return LoginTokens(auth, http, url, clock)
         case TokenFileAuth():
@@ -73,6 +78,8 @@ def open_tokens(auth: Auth | None, http: Http, url: str, clock: Clock) -> Tokens
 
 class FixedTokens:
     """A token that never changes, or none at all (Airflow with SIMPLE_AUTH_MANAGER_ALL_ADMINS)."""
+
+    scheme: ClassVar[str] = "Bearer"
 
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -87,8 +94,23 @@ class FixedTokens:
         return _without(text, self._token)
 
 
+class BasicLogin(FixedTokens):
+    """User and password with every call (RFC 7617, UTF-8): Airflow 2 gives no token for them."""
+
+    scheme = "Basic"
+
+    def __init__(self, auth: PasswordAuth) -> None:
+        super().__init__(base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode())
+        self._password = auth.password
+
+    def redact(self, text: str) -> str:
+        return _without(super().redact(text), self._password)
+
+
 class FileTokens:
     """Read again when the file changed (Kubernetes swaps a link: the inode counts too) or Airflow refused the token."""
+
+    scheme: ClassVar[str] = "Bearer"
 
     def __init__(self, auth: TokenFileAuth) -> None:
         self._path = auth.path
@@ -120,6 +142,8 @@ class FileTokens:
 
 class LoginTokens:
     """Fetched with user name and password. Callers that come together share one login, and its failure too."""
+
+    scheme: ClassVar[str] = "Bearer"
 
     def __init__(self, auth: PasswordAuth, http: Http, url: str, clock: Clock) -> None:
         self._auth = auth
@@ -195,9 +219,9 @@ class LoginTokens:
         if answer.status == 403:
             return Refused("forbidden", f"Airflow forbids user {self._auth.username!r} to log in (403)")
         if answer.status == 429 or answer.status >= 500:
-            error = failure(answer, "the login", write=False, now=self._clock.now())
+            error = failure(answer, "the login", APIS["v2"], write=False, now=self._clock.now())
             return Unreachable(error.code, self.redact(error.detail), retry_after=error.retry_after)
-        return not_airflow(answer, "the login (POST /auth/token)")
+        return not_airflow(answer, "the login (POST /auth/token)", APIS["v2"])
 
 
 def token_life(token: str, now: datetime) -> timedelta | None:

@@ -1,4 +1,4 @@
-"""The client of Airflow 3 (API v2). Each method is one call; only a refused token makes it log in and call once more.
+"""The client of Airflow 3 (API v2) and 2 (v1). A method is one call; only a refused token makes it log in and call again.
 
 What was not answered is classified by `app.errors`, so that the relay can decide: see `app.airflow.answers.failure`.
 """
@@ -7,7 +7,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from app.airflow.answers import (
@@ -17,15 +17,12 @@ from app.airflow.answers import (
     Health,
     failure,
     is_about_a_run,
-    not_found,
     one_line,
     read_broken_files,
-    read_health,
-    read_run,
     read_runs,
     run_is_ours,
-    token_refused,
 )
+from app.airflow.apis import APIS, ApiV2
 from app.airflow.auth import Auth, PasswordAuth, TokenAuth, TokenFileAuth, open_tokens
 from app.clock import Clock
 from app.errors import Refused, TargetError
@@ -52,11 +49,14 @@ DAG_ID: Final = re.compile(r"[\w.-]+")  # airflow.utils.helpers.validate_key; an
 class AirflowClient:
     """One Airflow. Safe to share between tasks; `http` belongs to the caller, who closes it."""
 
-    def __init__(self, http: Http, url: str, auth: Auth | None, clock: Clock) -> None:
+    def __init__(
+        self, http: Http, url: str, auth: Auth | None, clock: Clock, *, api: Literal["v1", "v2"] = "v2"
+    ) -> None:
         self._http = http
         self._url = url.rstrip("/")
         self._clock = clock
-        self._tokens = open_tokens(auth, http, self._url, clock)
+        self._api: ApiV2 = APIS[api]
+        self._tokens = open_tokens(auth, http, self._url, clock, basic=self._api.basic_auth)
         # Seconds that one method takes at the most (login, call, login again, call again, and the naming of a missing
         # DAG); a lease has to be longer.
         self.longest = 5 * http.longest
@@ -69,46 +69,46 @@ class AirflowClient:
         """
         _refuse_impossible(dag_id)
         answer = await self._call("GET", _dag_path(dag_id))
-        if not_found(answer) is not None:
+        if self._api.not_found(answer) is not None:
             raise await self._why_no_dag(dag_id, None)
         body = answer.body
         if answer.status != 200 or not isinstance(body, dict) or not isinstance(body.get("is_paused"), bool):
             raise self._failure(answer, f"the request for DAG {dag_id!r}", write=False)
-        file = body.get("relative_fileloc")
+        file = self._api.file_of(body)
         file = file if isinstance(file, str) else None
-        if body.get("has_import_errors") is True or body.get("is_stale") is True:
+        if self._api.is_gone(body):
             raise await self._why_no_dag(dag_id, file)
         schedule = body.get("timetable_description")
         return DagInfo(dag_id, body["is_paused"], schedule if isinstance(schedule, str) else None, file)
 
     async def trigger(self, dag_id: str, dag_run_id: str, conf: Mapping[str, Any], note: str | None = None) -> DagRun:
-        """Start one DAG run under an id of ours, with a null logical date.
+        """Start one DAG run under an id of ours, which stands for no date of a schedule.
 
         Raises Ambiguous when the run may be there (no answer, 5xx, and "conflict": the id is taken, perhaps by us), so
         read it back with `run`; Unreachable when it is not; Refused when Airflow cannot now (dag_missing, dag_broken,
         token_rejected, forbidden, not_airflow); Rejected when it never will.
         """
         _refuse_impossible(dag_id)
-        body = {"dag_run_id": dag_run_id, "logical_date": None, "conf": dict(conf), "note": note}
+        body = self._api.run_body(dag_run_id, conf, note)
         answer = await self._call("POST", f"{_dag_path(dag_id)}/dagRuns", json=body)
-        run = read_run(answer.body) if answer.status in {200, 201} else None
+        run = self._api.read_run(answer.body) if answer.status in {200, 201} else None
         if run is not None and run.dag_run_id == dag_run_id:
             return run
-        if not_found(answer) is not None:
+        if self._api.not_found(answer) is not None:
             raise await self._explain_404(dag_id)
         raise self._failure(answer, f"the trigger of DAG {dag_id!r}", write=True)
 
     async def may_trigger(self, dag_id: str) -> bool | None:
         """Whether our user may start runs of this DAG; None when that cannot be told. Starts nothing.
 
-        Asked with a body that no Airflow can take. Airflow 3.3.2 judges permissions first (measured): 403 is no, 422
-        yes. Raises as `dag` does when it does not answer, or refuses the token.
+        Asked with a body that no Airflow can take, of which the permission is judged first (measured with 3.3.2 and
+        2.11.2): 403 is no, the error of the body yes. Raises as `dag` does when it does not answer, or refuses the token.
         """
         _refuse_impossible(dag_id)
-        body = {"dag_run_id": None, "logical_date": "never", "conf": None}
+        body, allowed = self._api.impossible
         answer = await self._call("POST", f"{_dag_path(dag_id)}/dagRuns", json=body)
-        if answer.status in {403, 422} and not token_refused(answer):
-            return answer.status == 422
+        if answer.status in {403, allowed} and self._api.refusal(answer, write=True) is None:
+            return answer.status == allowed
         if answer.status in {401, 403}:
             raise self._failure(answer, f"the question whether DAG {dag_id!r} may be triggered", write=False)
         return None
@@ -121,10 +121,10 @@ class AirflowClient:
         if not DAG_ID.fullmatch(dag_id):
             return None
         answer = await self._call("GET", _run_path(dag_id, dag_run_id))
-        run = read_run(answer.body) if answer.status == 200 else None
+        run = self._api.read_run(answer.body) if answer.status == 200 else None
         if run is not None and run.dag_run_id == dag_run_id:
             return run
-        missing = not_found(answer)
+        missing = self._api.not_found(answer)
         if missing is None:
             raise self._failure(answer, f"the request for DAG run {dag_run_id!r}", write=False)
         if is_about_a_run(missing):
@@ -137,12 +137,12 @@ class AirflowClient:
         Raises Refused("run_missing") when Airflow has no such run, and otherwise as `trigger` does.
         """
         answer = await self._call(
-            "PATCH", _run_path(dag_id, dag_run_id), json={"state": "failed"}, params={"update_mask": "state"}
+            "PATCH", _run_path(dag_id, dag_run_id), json={"state": "failed"}, params=self._api.update_mask
         )
-        run = read_run(answer.body) if answer.status == 200 else None
+        run = self._api.read_run(answer.body) if answer.status == 200 else None
         if run is not None and run.dag_run_id == dag_run_id:
             return run
-        if not_found(answer) is not None:
+        if self._api.not_found(answer) is not None:
             raise Refused("run_missing", f"Airflow has no DAG run {dag_run_id!r} of DAG {dag_id!r}")
         raise self._failure(answer, f"the failing of DAG run {dag_run_id!r}", write=True)
 
@@ -173,17 +173,20 @@ class AirflowClient:
         params: dict[str, str | int] = {"end_date_gte": since.isoformat(), "order_by": "-end_date"}
         params |= {"limit": limit, "offset": offset}
         answer = await self._call("GET", f"{_dag_path(dag_id)}/dagRuns", params=params)
-        if not_found(answer) is not None:
+        rows = read_runs(answer.body, self._api.read_run) if answer.status == 200 else None
+        if rows == [] and self._api.lists_unknown_dags:
+            answer = await self._call("GET", _dag_path(dag_id))
+            rows = rows if answer.status == 200 else None
+        if self._api.not_found(answer) is not None:
             raise await self._why_no_dag(dag_id, None)
-        rows = read_runs(answer.body) if answer.status == 200 else None
         if rows is None:
             raise self._failure(answer, f"the request for the runs of DAG {dag_id!r}", write=False)
         return [run for run in rows if run is not None], len(rows)
 
     async def health(self) -> Health:
         """What Airflow says of its components; it answers 200 even when its scheduler is dead. Needs no token."""
-        answer = await self._http.request("GET", f"{self._url}/api/v2/monitor/health")
-        health = read_health(answer.body) if answer.status == 200 else None
+        answer = await self._http.request("GET", f"{self._url}{self._api.root}{self._api.health_path}")
+        health = self._api.read_health(answer.body) if answer.status == 200 else None
         if health is None:
             raise self._failure(answer, "the request for its health", write=False)
         return health
@@ -229,7 +232,7 @@ class AirflowClient:
     ) -> Answer:
         token = await self._tokens.current()
         answer = await self._send(method, path, token, json, params)
-        if token_refused(answer):
+        if self._api.refusal(answer, write=False) is not None:
             token = await self._tokens.after_refusal(token)
             # A refused call changed nothing, so calling again is safe for writes as well.
             if token is not None:
@@ -239,11 +242,13 @@ class AirflowClient:
     async def _send(
         self, method: str, path: str, token: str | None, json: Any, params: Mapping[str, str | int] | None
     ) -> Answer:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return await self._http.request(method, f"{self._url}/api/v2{path}", json=json, headers=headers, params=params)
+        headers = {} if token is None else {"Authorization": f"{self._tokens.scheme} {token}"}
+        return await self._http.request(
+            method, f"{self._url}{self._api.root}{path}", json=json, headers=headers, params=params
+        )
 
     def _failure(self, answer: Answer, what: str, *, write: bool) -> TargetError:
-        error = failure(answer, what, write=write, now=self._clock.now())
+        error = failure(answer, what, self._api, write=write, now=self._clock.now())
         return type(error)(error.code, self._clean(error.detail), retry_after=error.retry_after)
 
     def _clean(self, text: str) -> str:

@@ -44,7 +44,7 @@ class AirflowClients:
 
 def airflow_client(entry: Airflow, http: Http, clock: Clock) -> AirflowClient:
     """The client of an Airflow of the policy; `http` stays the caller's."""
-    return AirflowClient(http, entry.url, _auth(entry), clock)
+    return AirflowClient(http, entry.url, _auth(entry), clock, api=entry.api)
 
 
 def _way_in(entry: Airflow) -> tuple[object, ...]:

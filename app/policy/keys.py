@@ -25,7 +25,6 @@ LATER_KEYS: Final[Mapping[Path, frozenset[str]]] = {
     ("defaults",): frozenset({"confirm"}),
 }
 LATER_VALUES: Final[Mapping[Path, frozenset[str]]] = {
-    ("airflow", "api"): frozenset({"v1"}),
     ("routes", "mode"): frozenset({"shadow"}),
     ("defaults", "mode"): frozenset({"shadow"}),
 }

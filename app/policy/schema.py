@@ -34,7 +34,7 @@ class Airflow(Frozen):
 
     name: Text
     url: Url
-    api: Annotated[Literal["v2"], choice("v2")] = "v2"
+    api: Annotated[Literal["v2", "v1"], choice("v2", "v1")] = "v2"
     auth: Auth | None = None
     max_parallel: Annotated[int, Field(ge=1, le=100_000)] | None = None
 

@@ -1,4 +1,4 @@
-"""A fake Airflow 3, faithful to what Airflow 3.3.2 was measured to answer, and to nothing else.
+"""A fake Airflow, faithful to what Airflow 3.3.2 (with `api="v1"` Airflow 2.11.2) was measured to answer, and to no more.
 
     fake = FakeAirflow(clock)                      # clock: anything with now() -> aware datetime; no real time is used
     fake.add_dag("retrain_model")
@@ -26,8 +26,10 @@ What tests assert on
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Literal
 
 from tests.fakes.airflow_api import AirflowApi, operation
+from tests.fakes.airflow_api_v1 import AirflowApiV1
 from tests.fakes.airflow_nouns import FakeDag, FakeRun, HasNow
 from tests.fakes.airflow_state import AirflowState
 from tests.fakes.faults import Call, Reply
@@ -49,13 +51,14 @@ class FakeAirflow(AirflowState, FakeServer):
         outcome: Callable[[FakeRun], str] = lambda _run: "success",
         all_admins: bool = False,
         token_life: timedelta = timedelta(hours=24),
+        api: Literal["v1", "v2"] = "v2",
     ) -> None:
         AirflowState.__init__(
             self, clock, auto_finish=auto_finish, outcome=outcome, all_admins=all_admins, token_life=token_life
         )
         FakeServer.__init__(self, clock)
         self.most_open = 0
-        self._api = AirflowApi(self)
+        self._api = AirflowApi(self) if api == "v2" else AirflowApiV1(self)
 
     def operation(self, method: str, path: str) -> str:
         return operation(method, path)

@@ -3,12 +3,13 @@
 import hashlib
 import re
 from datetime import datetime
+from typing import Any
 
 from tests.fakes.airflow_nouns import FakeDag, FakeRun, Refusal, run_problem
 from tests.fakes.airflow_state import AirflowState
 from tests.fakes.faults import Call, Reply
 
-_API = "/api/v2"
+_API = "/api/v[12]"
 _ROUTES = [
     ("POST", r"/auth/token", "login"),
     ("GET", rf"{_API}/dags/[^/]+", "dag"),
@@ -18,7 +19,8 @@ _ROUTES = [
     ("GET", rf"{_API}/dags/[^/]+/dagRuns/[^/]+", "run"),
     ("PATCH", rf"{_API}/dags/[^/]+/dagRuns/[^/]+", "fail_run"),
     ("GET", rf"{_API}/importErrors", "import_errors"),
-    ("GET", rf"{_API}/monitor/health", "health"),
+    ("GET", r"/api/v2/monitor/health", "health"),
+    ("GET", r"/api/v1/health", "health"),
     ("GET", rf"{_API}/version", "version"),
 ]
 CONFLICT = {"reason": "Unique constraint violation", "statement": "hidden", "orig_error": "hidden"}
@@ -42,6 +44,8 @@ class AirflowApi:
     def answer(self, call: Call) -> Reply:
         """What Airflow answers, errors included."""
         try:
+            if call.path.startswith("/api/v1"):
+                return self._unknown(call)
             reply: Reply = getattr(self, f"_{call.op}")(call)
         except Refusal as refusal:
             return Reply(refusal.status, {"detail": refusal.detail})
@@ -114,8 +118,8 @@ class AirflowApi:
         runs = [run for run in self._state.runs.values() if dag_id in {"~", run.dag_id}]
         runs = [run for run in runs if run.dag_run_id.startswith(call.query.get("run_id_prefix_pattern", ""))]
         runs = [run for run in runs if run.state == call.query.get("state", run.state)]
-        if dag_id != "~" and dag_id not in self._state.dags:
-            raise Refusal(404, f"The Dag with ID: `{dag_id}` was not found")
+        if dag_id != "~":
+            self._known_dag(call)
         if (since := call.query.get("end_date_gte")) is not None:
             earliest = datetime.fromisoformat(since)
             runs = [run for run in runs if run.ended_at is not None and run.ended_at >= earliest]
@@ -125,13 +129,16 @@ class AirflowApi:
         return Reply(
             200,
             {
-                "dag_runs": [run.json() for run in runs[offset : offset + limit]],
+                "dag_runs": [self._shown(run) for run in runs[offset : offset + limit]],
                 "total_entries": len(runs),
                 "total_entries_limit": None,
                 "next_cursor": None,
                 "previous_cursor": None,
             },
         )
+
+    def _shown(self, run: FakeRun) -> dict[str, Any]:
+        return run.json()
 
     def _known_dag(self, call: Call) -> FakeDag:
         dag_id = call.path.split("/")[4]

@@ -10,14 +10,14 @@ import pytest
 from app.airflow.answers import (
     failure,
     is_about_a_run,
-    not_found,
     one_line,
     said,
-    token_refused,
 )
+from app.airflow.apis import APIS
 from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.http import Answer
 
+V2 = APIS["v2"]
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 RECORDED = {
     pair["case"]: pair["response"]
@@ -54,7 +54,7 @@ RECORDED_FAILURES = [
 def test_each_recorded_error_of_airflow_has_one_meaning(
     case: str, kind: type[TargetError], code: str, words: str
 ) -> None:
-    error = failure(recorded(case), "the trigger of DAG 'x'", write=True, now=NOW)
+    error = failure(recorded(case), "the trigger of DAG 'x'", V2, write=True, now=NOW)
     assert (type(error), error.code) == (kind, code)
     assert words in error.detail
     assert "the trigger of DAG 'x'" in error.detail
@@ -99,7 +99,7 @@ def test_an_error_means_one_thing_for_a_write_and_one_for_a_read(
     got: Answer, on_write: type[TargetError], on_read: type[TargetError], code: str | None, wait: float | None
 ) -> None:
     for write, kind in ((True, on_write), (False, on_read)):
-        error = failure(got, "the call", write=write, now=NOW)
+        error = failure(got, "the call", V2, write=write, now=NOW)
         assert type(error) is kind
         assert error.retry_after == wait
         assert error.code == (code or ("unreadable" if write else "not_airflow"))
@@ -109,7 +109,7 @@ def test_an_error_means_one_thing_for_a_write_and_one_for_a_read(
 @pytest.mark.parametrize("body", [{}, {"detail": "x"}, "<html>", None, [], 7], ids=repr)
 def test_no_answer_at_all_is_without_a_meaning(body: Any) -> None:
     for status in range(100, 600):
-        error = failure(answer(status, body), "the call", write=True, now=NOW)
+        error = failure(answer(status, body), "the call", V2, write=True, now=NOW)
         assert error.detail
         if status >= 500:
             assert isinstance(error, Ambiguous), "a write that may have happened is read back"
@@ -119,7 +119,7 @@ def test_no_answer_at_all_is_without_a_meaning(body: Any) -> None:
 
 def test_a_page_or_a_redirect_is_never_repeated_in_the_error() -> None:
     for got in (answer(200, "<b>s3cret"), answer(302, "s3cret", location="http://sso/?token=s3cret")):
-        assert "s3cret" not in failure(got, "the call", write=True, now=NOW).detail
+        assert "s3cret" not in failure(got, "the call", V2, write=True, now=NOW).detail
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_sentence_is_at_most_500_characters(text: str) -> None:
     ],
 )
 def test_a_refused_token_is_told_from_a_missing_permission(case: str, refused: bool) -> None:
-    assert token_refused(recorded(case)) is refused
+    assert (V2.refusal(recorded(case), write=True) is not None) is refused
 
 
 @pytest.mark.parametrize(
@@ -184,6 +184,6 @@ def test_a_refused_token_is_told_from_a_missing_permission(case: str, refused: b
     ],
 )
 def test_only_airflows_own_404_says_that_something_is_missing(got: Answer, missing: bool, about_a_run: bool) -> None:
-    detail = not_found(got)
+    detail = V2.not_found(got)
     assert (detail is not None) is missing
     assert is_about_a_run(detail or "") is about_a_run

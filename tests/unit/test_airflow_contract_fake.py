@@ -1,22 +1,33 @@
 """The fake Airflow keeps the contract that the real one keeps in tests/e2e/test_airflow_contract.py."""
 
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 
 from app.airflow.client import AirflowClient, DagRun
 from app.http import open_http
 from tests.e2e import airflow_contract
-from tests.e2e.airflow_contract import CHECKS, Check, Site
+from tests.e2e.airflow_contract import CHECKS, CHECKS_V1, Check, Site
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_the_fake_keeps_the_contract(check: Check) -> None:
+    await keep(check, "v2")
+
+
+@pytest.mark.parametrize("check", CHECKS_V1, ids=lambda check: check.__name__)
+async def test_the_fake_keeps_the_contract_as_an_airflow_2(check: Check) -> None:
+    await keep(check, "v1")
+
+
+async def keep(check: Check, api: Literal["v1", "v2"]) -> None:
     clock = ManualClock()
     fake = FakeAirflow(
         clock,
+        api=api,
         auto_finish=timedelta(seconds=2),
         outcome=lambda run: "failed" if run.dag_id == "always_fails" else "success",
     )
@@ -32,7 +43,7 @@ async def test_the_fake_keeps_the_contract(check: Check) -> None:
         return run
 
     async with open_http(transport=fake.transport()) as http:
-        await check(Site(http, fake.url, fake.username, fake.password, clock, until_ended))
+        await check(Site(http, fake.url, fake.username, fake.password, clock, until_ended, api))
 
 
 def test_every_check_of_the_contract_is_in_its_table() -> None:

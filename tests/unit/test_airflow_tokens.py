@@ -145,7 +145,9 @@ async def test_callers_that_wait_for_a_failing_login_share_its_failure() -> None
 
 async def test_a_refusal_that_comes_late_does_not_throw_away_the_new_token() -> None:
     site = Site()
-    tokens = open_tokens(PasswordAuth(site.fake.username, site.fake.password), site.http, site.fake.url, site.clock)
+    tokens = open_tokens(
+        PasswordAuth(site.fake.username, site.fake.password), site.http, site.fake.url, site.clock, basic=False
+    )
     old = await tokens.current()
     new = await tokens.after_refusal(old)
     assert new != old

@@ -27,7 +27,7 @@ async def examined(
     login = PasswordAuth(fake.username, options.pop("password", fake.password))
     patient = Patient(
         airflow=given.airflow[0],
-        client=AirflowClient(http, fake.url, login, clock),
+        client=AirflowClient(http, fake.url, login, clock, api=options.pop("api", "v2")),
         routes=given.routes,
         groups=options.pop("groups", {}),
         has_login=options.pop("has_login", True),
@@ -59,6 +59,23 @@ async def test_a_healthy_airflow_is_told_line_by_line(fake: FakeAirflow, clock: 
     found = levels(await examined(fake, clock))
     assert list(found) == ["reachable", "scheduler", "clock", "login", DAG]
     assert set(found.values()) == {"ok"}
+
+
+async def test_an_airflow_2_is_examined_by_its_own_api(clock: ManualClock) -> None:
+    fake = FakeAirflow(clock, api="v1")
+    fake.add_dag("retrain")
+    date = clock.now().strftime("%a, %d %b %Y %H:%M:%S GMT")
+    fake.disturb(answer(200, "<title>Airflow", headers={"date": date}), on="unknown", times=None)
+    found = levels(await examined(fake, clock, api="v1"))
+    assert list(found) == ["reachable", "scheduler", "clock", "login", DAG], "its DAG processor is in the scheduler"
+    assert set(found.values()) == {"ok"}
+    fake.viewers.add(fake.username)
+    [told] = [f for check, f in await examined(fake, clock, api="v1") if check == DAG]
+    assert (told.level, told.detail) == ("fail", "the gateway's user may not start runs of it")
+    for api, other in (("v1", FakeAirflow(clock)), ("v2", fake)):
+        [told] = [finding for _, finding in await examined(other, clock, api=api)]
+        assert told.level == "fail"
+        assert f"which is not Airflow's API {api}: check airflow.url and airflow.api" in told.detail
 
 
 def down(fake: FakeAirflow) -> None:

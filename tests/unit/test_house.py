@@ -19,7 +19,7 @@ from app.signatures import GrafanaSignature
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text()
-COMPILED = ["base", "dev", "tools", "airflow"]
+COMPILED = ["base", "dev", "tools", "airflow", "airflow2"]
 #: Spelt in pieces, so that this file does not name what it forbids.
 REGISTRY_HOSTS = ["pypi." + "org", "python" + "hosted.org", "registry." + "npmjs", "deb." + "debian.org"]
 MACHINE_PATHS = re.compile(r"(?<![\w.}])/(?:work|root|home|Users)/(?!x\b)[a-z]")
