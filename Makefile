@@ -24,10 +24,10 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --uni
 	--generate-hashes --no-emit-index-url --no-annotate --no-emit-package mlflow-spool $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test prove check bench dist migrate lock clean
+.PHONY: help setup run demo test prove check bench ha-drill dist migrate lock clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## Make .venv with exactly the pinned packages
 
@@ -53,6 +53,9 @@ check: setup ## Lint, formatting, types, import contracts, Dockerfile, docker-co
 
 bench: setup ## Measure durable intake against a plain FastAPI endpoint (needs wrk)
 	$(BIN)/python -m benchmarks.intake $(ARGS)
+
+ha-drill: setup ## Kill the primary under load, promote the standby, undo a DELETE: seven minutes (docs/high-availability.md)
+	PROVE=1 $(BIN)/pytest -n 0 -s tests/ha $(ARGS)
 
 dist: setup ## Build wheels and source archives of both packages into dist/
 	rm -rf dist

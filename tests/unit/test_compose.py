@@ -23,6 +23,7 @@ EXAMPLE_ENV = dict(
 #: The part of the Compose specification that this file uses; a misspelt key would be refused only by a real engine.
 SERVICE_KEYS = {
     "build", "cap_drop", "command", "depends_on", "entrypoint", "environment", "healthcheck", "image", "ports",
+    "profiles",
     "read_only", "restart", "security_opt", "shm_size", "tmpfs", "user", "volumes",
 }  # fmt: skip
 HEALTHCHECK_KEYS = {"test", "interval", "timeout", "retries", "start_period"}

@@ -1,0 +1,97 @@
+"""The manifests of examples/kubernetes hold together: no cluster is needed to follow their references."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.settings import Settings
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples/kubernetes"
+#: kind -> the API that has it.
+KINDS = {
+    "Cluster": "postgresql.cnpg.io/v1",
+    "Database": "postgresql.cnpg.io/v1",
+    "ScheduledBackup": "postgresql.cnpg.io/v1",
+    "ObjectStore": "barmancloud.cnpg.io/v1",
+    "Deployment": "apps/v1",
+    "Service": "v1",
+    "PodDisruptionBudget": "policy/v1",
+}
+DOCUMENTS: dict[tuple[str, str], dict[str, Any]] = {
+    (one["kind"], one["metadata"]["name"]): one
+    for file in sorted(FOLDER.glob("*.yaml"))
+    for one in yaml.safe_load_all(file.read_text())
+}
+DEPLOYMENTS = [one for (kind, _), one in DOCUMENTS.items() if kind == "Deployment"]
+by_name = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda one: one["metadata"]["name"])
+
+
+def containers(deployment: dict[str, Any]) -> list[dict[str, Any]]:
+    pod = deployment["spec"]["template"]["spec"]
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def test_every_kind_is_of_the_api_that_has_it() -> None:
+    assert {kind: one["apiVersion"] for (kind, _), one in DOCUMENTS.items()} == KINDS
+
+
+def test_no_two_documents_have_a_name() -> None:
+    count = sum(1 for file in FOLDER.glob("*.yaml") for _ in yaml.safe_load_all(file.read_text()))
+    assert count == len(DOCUMENTS)
+
+
+def test_a_commit_waits_for_a_standby_and_the_archive_has_its_store() -> None:
+    cluster = DOCUMENTS["Cluster", "postgres"]["spec"]
+    assert cluster["instances"] >= 3
+    assert cluster["postgresql"]["synchronous"] == {"method": "any", "number": 1, "dataDurability": "required"}
+    (plugin,) = cluster["plugins"]
+    assert plugin["isWALArchiver"]
+    assert ("ObjectStore", plugin["parameters"]["barmanObjectName"]) in DOCUMENTS
+    for kind, name in (("Database", "mlflow"), ("ScheduledBackup", "postgres-nightly")):
+        assert DOCUMENTS[kind, name]["spec"]["cluster"]["name"] == "postgres"
+    assert len(DOCUMENTS["ScheduledBackup", "postgres-nightly"]["spec"]["schedule"].split()) == 6
+
+
+def test_a_restore_reads_the_archive_that_is_written() -> None:
+    spec = DOCUMENTS["Cluster", "postgres-restored"]["spec"]
+    (external,) = spec["externalClusters"]
+    assert spec["bootstrap"]["recovery"]["source"] == external["name"]
+    written = DOCUMENTS["Cluster", "postgres"]["spec"]["plugins"][0]["parameters"]["barmanObjectName"]
+    assert external["plugin"]["parameters"] == {"barmanObjectName": written, "serverName": "postgres"}
+
+
+@by_name
+def test_a_deployment_selects_its_own_pods_and_can_lose_one(deployment: dict[str, Any]) -> None:
+    spec = deployment["spec"]
+    assert spec["replicas"] >= 2
+    assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+    service = DOCUMENTS["Service", deployment["metadata"]["name"]]["spec"]
+    assert service["selector"] == spec["selector"]["matchLabels"]
+    ports = {port["containerPort"] for one in containers(deployment) for port in one.get("ports", [])}
+    assert ports == {port["port"] for port in service["ports"]}
+    assert all("readinessProbe" in one for one in spec["template"]["spec"]["containers"])
+
+
+@by_name
+def test_a_volume_that_is_mounted_is_there(deployment: dict[str, Any]) -> None:
+    volumes = {volume["name"] for volume in deployment["spec"]["template"]["spec"].get("volumes", [])}
+    mounted = {mount["name"] for one in containers(deployment) for mount in one.get("volumeMounts", [])}
+    assert mounted == volumes
+
+
+def test_a_gateway_variable_is_a_setting() -> None:
+    known = {f"GATEWAY_{field.upper()}" for field in Settings.model_fields}
+    named = {entry["name"] for one in containers(DOCUMENTS["Deployment", "gateway"]) for entry in one["env"]}
+    assert {name for name in named if name.startswith("GATEWAY_")} <= known
+
+
+def test_mlflow_writes_through_the_primary_and_reads_from_the_standbys() -> None:
+    uris = {
+        name: entry["value"]
+        for name in ("mlflow", "mlflow-read")
+        for entry in containers(DOCUMENTS["Deployment", name])[0]["env"]
+        if entry["name"] == "MLFLOW_BACKEND_STORE_URI"
+    }
+    assert [uri.partition("@")[2] for uri in uris.values()] == ["postgres-rw:5432/mlflow", "postgres-ro:5432/mlflow"]
