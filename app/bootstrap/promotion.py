@@ -11,6 +11,7 @@ from app.promotion.change import Change, Sweeper
 from app.promotion.mlflow import MlflowRegistry
 from app.promotion.model import Registry
 from app.promotion.promote import Gate
+from app.promotion.sagemaker import SagemakerRegistry
 from app.promotion.service import PromotionServices
 from app.promotion.telling import Telling
 
@@ -25,7 +26,7 @@ class PromotionSide:
 
 def promotion(base: Base) -> PromotionSide:
     """Built straight down."""
-    registries: Mapping[str, Registry] = {"mlflow": MlflowRegistry(base.mlflow)}
+    registries: Mapping[str, Registry] = {"mlflow": MlflowRegistry(base.mlflow), "sagemaker": SagemakerRegistry()}
     telling = Telling(base.notices, lambda: base.current().told("promotion_blocked"), base.metrics)
     change = Change(base.engine, base.clock, registries.__getitem__, telling)
     gate = Gate(base.engine, base.current, base.clock, registries.__getitem__, change, telling, uuid7)

@@ -1,0 +1,250 @@
+"""SageMaker's Model Registry, by boto3 (the extra `sagemaker`), which is synchronous: each call runs in a thread, bounded.
+
+A model is a model package group, a version a package of it. Who holds a mark: the newest Approved package whose customer
+metadata `gateway.alias` has it among its words. A promotion approves the new package and gives it the mark, then takes the
+mark from the old one, which stays Approved; between the two there is always somebody who holds it.
+
+Customer metadata is one namespace: a value that reads as a number is a metric, every value is a param and a tag as well.
+`input.<context>` is "name digest source" of a data set, `artifact.<path>` the s3 address of what is stored; the artifact
+`model` is ModelDataUrl when nothing else is said. Every field is sent with every update, since an update overwrites
+(measured with moto 5.2). Credentials, region and endpoints are boto3's own: AWS_REGION, AWS_PROFILE, roles.
+"""
+
+import asyncio
+import base64
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.promotion.model import Artifact, Input, Version
+
+ALIAS: Final = "gateway.alias"
+PAGE: Final = 100
+MAX_PAGES: Final = 50
+CONNECT: Final = 2.0  # seconds
+READ: Final = 8.0  # seconds; a call takes at most the sum, since nothing is tried twice
+_UNFIT: Final = re.compile(r"[^\w\s.:/=+\-@]")
+_BUSY: Final = ("ThrottlingException", "Throttling", "TooManyRequestsException", "SlowDown")
+_LOGIN: Final = ("AccessDenied", "UnrecognizedClient", "ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch")
+
+Json = dict[str, Any]
+
+
+class SagemakerRegistry:
+    """See app.promotion.model.Registry."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, Any] = {}
+
+    def fit(self, tags: Mapping[str, str]) -> dict[str, str]:
+        # What AWS allows in customer metadata (API reference, CreateModelPackage).
+        return {_UNFIT.sub("_", key)[:128]: _UNFIT.sub("_", value)[:256] for key, value in tags.items()}
+
+    async def version(self, model: str, version: str, artifacts: tuple[str, ...] = ()) -> Version | None:
+        package = await self._package(model, version)
+        if package is None:
+            return None
+        metadata = _metadata(package)
+        commit = (package.get("MetadataProperties") or {}).get("CommitId")
+        own = {key: value for key, value in metadata.items() if key != ALIAS}
+        kept = {name: found for name in artifacts if (found := await self._artifact(package, name)) is not None}
+        status = str(package.get("ModelPackageStatus"))
+        return Version(
+            model,
+            version,
+            status="READY" if status == "Completed" else status,
+            params=own,
+            metrics=dict(_numbers(own)),
+            tags=({"mlflow.source.git.commit": str(commit)} if commit else {}) | own,
+            own_tags=own,
+            inputs={
+                key.removeprefix("input."): _input(value) for key, value in own.items() if key.startswith("input.")
+            },
+            artifacts=kept,
+            marks=tuple(_marks(package)) if package.get("ModelApprovalStatus") == "Approved" else (),
+            source=_model_url(package),
+        )
+
+    async def holder(self, model: str, mark: str) -> str | None:
+        packages = await self._list(model, ModelApprovalStatus="Approved")
+        for summary in sorted(packages, key=lambda one: int(one["ModelPackageVersion"]), reverse=True):
+            package = await self._describe(summary["ModelPackageArn"])
+            if package.get("ModelApprovalStatus") == "Approved" and mark in _marks(package):
+                return str(package["ModelPackageVersion"])
+        return None
+
+    async def own_tags(self, model: str, version: str) -> Mapping[str, str] | None:
+        package = await self._package(model, version)
+        return None if package is None else {k: v for k, v in _metadata(package).items() if k != ALIAS}
+
+    async def tag(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:
+        package = await self._known(model, version)
+        await self._update(package, {**_metadata(package), **tags})
+
+    async def move(self, model: str, mark: str, to: str | None, of: str | None) -> None:
+        if to is not None:
+            package = await self._known(model, to)
+            marks = [*_marks(package), *([] if mark in _marks(package) else [mark])]
+            await self._update(package, {**_metadata(package), ALIAS: " ".join(marks)}, approved=mark)
+        if of is not None and of != to and (package := await self._package(model, of) or {}):
+            marks = [one for one in _marks(package) if one != mark]
+            await self._update(package, {**_metadata(package), ALIAS: " ".join(marks) or None})
+
+    async def _update(self, package: Json, metadata: Mapping[str, str | None], approved: str | None = None) -> None:
+        status = "Approved" if approved else package.get("ModelApprovalStatus")
+        about = f"{approved}, by the promotion gate" if approved else package.get("ApprovalDescription")
+        gone = [key for key, value in metadata.items() if value is None and key in _metadata(package)]
+        fields: Json = {
+            "ModelPackageArn": package["ModelPackageArn"],
+            "ModelApprovalStatus": status,
+            "ApprovalDescription": about,
+            "CustomerMetadataProperties": {key: value for key, value in metadata.items() if value is not None},
+        } | ({"CustomerMetadataPropertiesToRemove": gone} if gone else {})
+        sent = {key: value for key, value in fields.items() if value is not None}
+        await self._call("sagemaker", "update_model_package", write=True, **sent)
+
+    async def _known(self, model: str, version: str) -> Json:
+        package = await self._package(model, version)
+        if package is None:
+            raise Rejected("missing", f"SageMaker has no version {version} of {model}")
+        return package
+
+    async def _package(self, model: str, version: str) -> Json | None:
+        for summary in await self._list(model):
+            if str(summary.get("ModelPackageVersion")) == version:
+                return await self._describe(summary["ModelPackageArn"])
+        return None
+
+    async def _describe(self, arn: str) -> Json:
+        found: Json = await self._call("sagemaker", "describe_model_package", ModelPackageName=arn)
+        return found
+
+    async def _list(self, model: str, **more: str) -> list[Json]:
+        """Summaries, the newest first; none when there is no such group."""
+        asked: Json = {"ModelPackageGroupName": model, "SortOrder": "Descending", "MaxResults": PAGE, **more}
+        found: list[Json] = []
+        for _ in range(MAX_PAGES):
+            try:
+                page = await self._call("sagemaker", "list_model_packages", **asked)
+            except Rejected as error:
+                if error.code == "missing":
+                    return []
+                raise
+            found += page.get("ModelPackageSummaryList", [])
+            if not page.get("NextToken"):
+                return found
+            asked["NextToken"] = page["NextToken"]
+        raise Refused("too_many", f"SageMaker has more than {PAGE * MAX_PAGES} packages of {model}")
+
+    async def _artifact(self, package: Json, name: str) -> Artifact | None:
+        url = _metadata(package).get(f"artifact.{name}", _model_url(package) if name == "model" else "")
+        parts = urlsplit(url)
+        if parts.scheme != "s3" or not parts.path.strip("/"):
+            return None
+        bucket, key = parts.netloc, parts.path.lstrip("/")
+        try:
+            if key.endswith("/"):
+                listed = await self._call("s3", "list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
+                return Artifact(url) if listed.get("KeyCount") else None
+            head = await self._call("s3", "head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+        except Rejected as error:
+            if error.code == "missing":
+                return None
+            raise
+        return Artifact(url, _digest(head))
+
+    async def _call(self, service: str, method: str, *, write: bool = False, **parameters: Any) -> Any:
+        def call() -> Any:
+            return getattr(self._client(service), method)(**parameters)
+
+        return await asyncio.to_thread(_classified, call, f"{service} {method}", write=write)
+
+    def _client(self, service: str) -> Any:
+        if service not in self._clients:
+            import boto3
+            from botocore.config import Config
+
+            config = Config(connect_timeout=CONNECT, read_timeout=READ, retries={"total_max_attempts": 1})
+            self._clients[service] = boto3.session.Session().client(service, config=config)
+        return self._clients[service]
+
+
+def _classified(call: Callable[[], Any], what: str, *, write: bool) -> Any:
+    try:
+        from botocore import exceptions
+    except ImportError:
+        raise Refused("no_boto3", "install trigger-gateway[sagemaker]: its library boto3 is not there") from None
+    try:
+        return call()
+    except exceptions.ClientError as error:
+        raise _refusal(error.response, what, write=write) from None
+    except (
+        exceptions.EndpointConnectionError,
+        exceptions.ConnectTimeoutError,
+        exceptions.ProxyConnectionError,
+    ) as error:
+        raise Unreachable("connect", f"{what}: {str(error)[:200]}") from None
+    except exceptions.HTTPClientError as error:
+        code = "timeout" if isinstance(error, exceptions.ReadTimeoutError) else "disconnected"
+        kind = Ambiguous if write else Unreachable
+        raise kind(
+            code, f"{what} was not answered; whether it acted is not known" if write else f"{what}: no answer"
+        ) from None
+    except exceptions.ParamValidationError as error:
+        raise Rejected("bad_request", f"{what}: {' '.join(str(error).split())[:300]}") from None
+    except exceptions.BotoCoreError as error:
+        # No region, no credentials, an unknown profile: nothing was sent.
+        raise Refused("aws_setup", f"{what}: {str(error)[:300]}") from None
+
+
+def _refusal(response: Json, what: str, *, write: bool) -> TargetError:
+    error = response.get("Error") or {}
+    status = int((response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0)
+    code, told = str(error.get("Code", "")), f"{what}: {str(error.get('Message', 'refused'))[:300]}"
+    if code in _BUSY or status == 429:
+        return Unreachable("busy", told)
+    if status >= 500:
+        return (Ambiguous if write else Unreachable)("server_error", told)
+    if code.startswith(_LOGIN) or status in (401, 403):
+        return Refused("forbidden", f"{told} ({code})")
+    if status == 404 or "does not exist" in told or "not found" in told:
+        return Rejected("missing", told)
+    return Rejected("bad_request", f"{told} ({code})")
+
+
+def _metadata(package: Json) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (package.get("CustomerMetadataProperties") or {}).items()}
+
+
+def _marks(package: Json) -> list[str]:
+    return _metadata(package).get(ALIAS, "").split()
+
+
+def _numbers(metadata: Mapping[str, str]) -> Iterator[tuple[str, float]]:
+    for key, value in metadata.items():
+        try:
+            yield key, float(value)
+        except ValueError:
+            continue
+
+
+def _input(value: str) -> Input:
+    """`name digest source`; one word is the digest."""
+    words = value.split(" ", 2)
+    if len(words) == 1:
+        return Input("", words[0])
+    return Input(words[0], words[1], words[2] if len(words) > 2 else "")
+
+
+def _model_url(package: Json) -> str:
+    containers = (package.get("InferenceSpecification") or {}).get("Containers") or [{}]
+    return str(containers[0].get("ModelDataUrl") or "")
+
+
+def _digest(head: Json) -> str:
+    checksum = head.get("ChecksumSHA256")
+    if checksum and "-" not in checksum:  # Of an upload in parts it is a checksum of checksums.
+        return f"sha256:{base64.b64decode(checksum).hex()}"
+    return f"etag:{head['ETag'].strip(chr(34))}" if head.get("ETag") else ""
