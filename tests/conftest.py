@@ -1,7 +1,9 @@
 """Real servers for everybody: one PostgreSQL, one Valkey and one MLflow a session, a migrated database a test."""
 
 import asyncio
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +48,11 @@ def mlflow_server(servers: TestServers, tmp_path_factory: pytest.TempPathFactory
     environment = Environment(install_mlflow(), tmp_path_factory.mktemp("no-plugin"))
     with running(environment, tmp_path_factory.mktemp("mlflow"), servers.fresh_database()) as server:
         yield server
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory where there is one: hundreds of journals are not about the disk."""
+    base = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="spool-", dir=base if base.is_dir() else None) as folder:
+        yield Path(folder)

@@ -1,6 +1,7 @@
 """POST /api/v1/metadata: what components report becomes runs of MLflow, once, whenever MLflow is there."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -170,23 +171,23 @@ async def test_mlflow_away_for_days_loses_and_doubles_nothing(
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE], ids=lambda fault: fault.value)
 async def test_a_fault_at_each_request_changes_nothing(
-    servers: TestServers, database: str, expected: dict[str, Any], fault: Fault
+    servers: TestServers, new_database: Callable[[], str], expected: dict[str, Any], fault: Fault
 ) -> None:
-    for number in range(seed() % size(7, 1), 20, size(7, 1)):
+    for number in range(seed() % size(20, 1), 20, size(20, 1)):
         site = MlflowSite()
         site.fake.plan = at(number, fault)
-        async with world(servers, servers.fresh_database(database.rpartition("/")[2]), site) as gateway:
+        async with world(servers, new_database(), site) as gateway:
             await train(gateway)
             await gateway.pass_by(minutes=10, steps=20)
             assert held(site) == expected, f"request {number}"
 
 
 async def test_a_gateway_that_dies_at_any_request_doubles_and_loses_nothing(
-    servers: TestServers, database: str, expected: dict[str, Any]
+    servers: TestServers, new_database: Callable[[], str], expected: dict[str, Any]
 ) -> None:
-    for number in range(seed() % size(7, 1), 20, size(7, 1)):
+    for number in range(seed() % size(20, 1), 20, size(20, 1)):
         site = MlflowSite()
-        async with world(servers, servers.fresh_database(database.rpartition("/")[2]), site, replicas=2) as gateway:
+        async with world(servers, new_database(), site, replicas=2) as gateway:
             await train(gateway)
             await _die_at(gateway, site, number)
             await gateway.pass_by(minutes=10, steps=20)

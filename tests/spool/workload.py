@@ -32,7 +32,8 @@ class ManualClock:
 
 def spool_on(server: FakeMlflow, folder: Path, clock: ManualClock, **settings: Any) -> Spool:
     """A spool without a thread of its own: everything happens when the test says so."""
-    return Spool("http://mlflow", server, Settings(folder, **settings), clock.as_clock(), background=False)
+    taker = settings.pop("taker", None)
+    return Spool("http://mlflow", server, Settings(folder, **settings), clock.as_clock(), background=False, taker=taker)
 
 
 Step = Callable[[], object]

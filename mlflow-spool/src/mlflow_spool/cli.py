@@ -1,4 +1,4 @@
-"""`mlflow-spool status | flush | verify | export`: what waits in this machine's journals, and its way out."""
+"""`mlflow-spool status | flush | hand-over | verify | export`: what waits in this machine's journals, and its way out."""
 
 import argparse
 import json
@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
     status.add_argument("--json", action="store_true", help="as one JSON object a journal")
     flush = commands.add_parser("flush", help="deliver what waits")
     flush.add_argument("--timeout", type=float, default=3600.0, help="give up after so many seconds (3600)")
+    give = commands.add_parser("hand-over", help="hand what waits to the gateway, as at the end of a process")
+    give.add_argument("--timeout", type=float, default=60.0, help="give up after so many seconds (60)")
     export = commands.add_parser("export", help="write what waits or was refused as JSON lines")
     export.add_argument("--all", action="store_true", help="with what was delivered")
     commands.add_parser("verify", help="compare every run of the journal with what MLflow shows")
@@ -37,6 +39,8 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
         return _status(settings, stream, as_json=args.json)
     if args.command == "verify":
         return _verify(settings, stream)
+    if args.command == "hand-over":
+        return _hand_over(settings, stream, args.timeout)
     if args.command == "flush":
         return _flush(settings, stream, args.timeout)
     return _export(settings, stream, everything=args.all)
@@ -60,6 +64,8 @@ def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
             "server": uri,
             "pending": counts.pending,
             "delivered": counts.done,
+            "handed_over": counts.handed,
+            "gateway_may_have": counts.handing,
             "refused": [{"kind": one.record.kind.value, "of": one.record.stream, "why": one.problem} for one in aside],
             "oldest": counts.oldest,
             "bytes": journal.size(),
@@ -68,6 +74,8 @@ def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
             print(json.dumps(said), file=out)
             continue
         print(f"{uri}: {counts.pending} waiting, {counts.done} delivered, {len(aside)} refused", file=out)
+        if counts.handed or counts.handing:
+            print(f"  handed over to the gateway: {counts.handed}, perhaps: {counts.handing}", file=out)
         for refused in said["refused"]:
             print(f"  refused: {refused['kind']} of {refused['of']}: {refused['why']}", file=out)
     return FAILED if troubled else OK
@@ -84,6 +92,22 @@ def _flush(settings: Settings, out: TextIO, timeout: float) -> int:
         left += waiting
         if before:
             print(f"{uri}: {before - waiting} of {before} records left the journal", file=out)
+    return FAILED if left else OK
+
+
+def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
+    from mlflow_spool.transport import MlflowServer
+
+    if not settings.gateway_url:
+        print("MLFLOW_SPOOL_GATEWAY_URL names no gateway", file=sys.stderr)
+        return USAGE
+    left = 0
+    for uri, journal in _journals(settings):
+        spool = Spool(uri, MlflowServer(uri), settings, system_clock(), background=False)
+        spool.hand_over(timeout)
+        counts = journal.counts()
+        left += counts.pending + counts.handing
+        print(f"{uri}: {counts.handed} records are the gateway's, {counts.pending} stay here", file=out)
     return FAILED if left else OK
 
 

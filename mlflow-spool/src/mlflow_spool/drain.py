@@ -16,7 +16,7 @@ from mlflow_spool.joining import Batch, joined
 from mlflow_spool.journal import Journal
 from mlflow_spool.locks import locked
 from mlflow_spool.records import ONCE, Answer, Kind, Record, references
-from mlflow_spool.replay import HEALTH, Done, Later, Never, Outcome, Server, Waits, is_well, replay
+from mlflow_spool.replay import HEALTH, Done, Later, Never, Outcome, Server, Waits, drive, finding, is_well, replay
 from mlflow_spool.uploads import RATE, Uploader, send_file
 
 log = logging.getLogger("mlflow_spool")
@@ -25,6 +25,7 @@ RETRY = 1.0  # seconds until what waits for something else than the server is tr
 STUBBORN = 12  # attempts answered with 500 by a server that is well otherwise, before a record is set aside
 LONGEST_PAUSE = 300.0  # seconds between two attempts of a record that is answered with 500
 STRANGER_PATIENCE = 86_400.0  # seconds that a record waits for a run that another machine's journal holds
+LOOK = 10.0  # seconds between two looks for what the gateway or another machine creates
 KEEP_DELIVERED = 86_400.0  # seconds that reads are answered from what was delivered
 
 
@@ -61,6 +62,7 @@ class Drainer:
         self._lock_file = lock_file
         self._clock = clock
         self._patience = settle  # seconds after an attempt with unknown end
+        self._look_after: dict[str, float] = {}  # local id -> monotonic seconds, of those that others create
         self._not_before: dict[str, float] = {}  # stream -> monotonic seconds, after answers of 500
 
     def now_or_never(self, record: Record, timeout: float) -> Done | None:
@@ -171,6 +173,8 @@ class Drainer:
         if record.kind in ONCE:
             self._journal.attempting([record], now)
         outcome = self._send(record, timeout)
+        if isinstance(outcome, Waits) and self._found(outcome.tokens, timeout):
+            outcome = self._send(record, timeout)
         if isinstance(outcome, Waits):
             return self._forsaken(record, outcome)
         return self._note(record, outcome)
@@ -198,6 +202,26 @@ class Drainer:
         owners = named | {token for name in named if (token := self._journal.token_of(name))}
         streams = (f"{noun}:{one}" for one in owners for noun in ("artifacts", "logged-model"))
         return any(self._journal.is_behind(stream, record.seq) for stream in streams)
+
+    def _found(self, tokens: frozenset[str], timeout: float) -> bool:
+        """Whether the server has some of what somebody else was to create: the gateway, or another machine."""
+        learned: list[tuple[str, str]] = []
+        now = self._clock.monotonic()
+        for token in sorted(tokens):
+            if token.startswith("version:") or self._look_after.get(token, 0.0) > now:
+                continue
+            if self._journal.holds(token) and not self._journal.is_handed(token):
+                continue
+            self._look_after[token] = now + LOOK
+            try:
+                learned += drive(finding(token), lambda call: self._server.send(call, timeout))
+            except TransportError:
+                self._breaker.failed()
+                break
+            except Refused:
+                continue
+        self._journal.learn(learned)
+        return bool(learned)
 
     def _forsaken(self, record: Record, outcome: Waits) -> bool:
         lost = [token for token in outcome.tokens if self._journal.is_aside(token)]

@@ -1,8 +1,9 @@
 """The journal: an SQLite file in which every write is durable before anything else happens to it.
 
 Any number of processes append to one journal (WAL, one writer at a time, fsync before `append` returns); a child of a
-fork opens it anew. A record is `pending`, then `done` or `aside` (the server refused it for good). What is known of
-local ids stands beside the records, so that processes share it.
+fork opens it anew. A record is `pending`, then `done` or `aside` (the server refused it for good), or `handed` to the
+gateway, and `handing` until it is known whether the gateway has it. What is known of local ids stands beside the
+records, so that processes share it.
 """
 
 import json
@@ -36,11 +37,15 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE INDEX IF NOT EXISTS pending ON records (stream, seq) WHERE state = 'pending';
 CREATE INDEX IF NOT EXISTS streams ON records (stream, seq);
 CREATE INDEX IF NOT EXISTS files ON records (bytes) WHERE state != 'done' AND bytes > 0;
+CREATE INDEX IF NOT EXISTS gateways ON records (stream, seq) WHERE state IN ('handing', 'handed');
 CREATE TABLE IF NOT EXISTS names (token TEXT PRIMARY KEY, name TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS tokens ON names (name);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+#: What belongs to a stream that the gateway has goes by the gateway too, or order would be lost. Files go by themselves.
+_OURS = "(kind = 'artifact' OR stream NOT IN (SELECT stream FROM records WHERE state IN ('handing', 'handed')))"
 COLUMNS = "key, stream, kind, method, path, body, made_at, seq, attempted_at, attempts"
+HANDED_KEPT = 30 * 86_400_000  # milliseconds; MLflow may be away for long, and until then the run is the gateway's
 FILES_SHARE = 0.9  # of the cap
 BUSY_TIMEOUT = 10.0  # seconds to wait for another process that writes
 #: Connections that a fork left in this process: closing them would disturb the parent's.
@@ -63,6 +68,8 @@ class Counts:
     done: int
     aside: int
     oldest: int | None
+    handed: int = 0  # the gateway has them
+    handing: int = 0  # the gateway may have them
 
 
 class Journal:
@@ -126,19 +133,58 @@ class Journal:
             if before is None:
                 cursor.execute("DELETE FROM records WHERE state = 'done'")
                 return
-            cursor.execute(
-                "DELETE FROM records WHERE state = 'done' AND stream IN (SELECT stream FROM records GROUP BY stream"
-                " HAVING max(made_at) < ? AND sum(state = 'pending') = 0)",
-                (before,),
+            over = (
+                "DELETE FROM records WHERE state = ? AND stream IN (SELECT stream FROM records GROUP BY stream"
+                " HAVING max(made_at) < ? AND sum(state IN ('pending', 'handing')) = 0)"
             )
+            cursor.execute(over, ("done", before))
+            cursor.execute(over, ("handed", before - HANDED_KEPT))
 
     def pending(self, stream: str, limit: int = 200) -> list[Record]:
-        """The oldest records of `stream` that wait, in order."""
-        return self._records("state = 'pending' AND stream = ? ORDER BY seq LIMIT ?", (stream, limit))
+        """The oldest records of `stream` that wait for this machine to deliver them, in order."""
+        return self._records(f"state = 'pending' AND stream = ? AND {_OURS} ORDER BY seq LIMIT ?", (stream, limit))
+
+    def is_waiting(self, stream: str) -> bool:
+        """Whether the server may not know all of `stream` yet."""
+        states = "('pending', 'handing', 'handed')"
+        return bool(self._read(f"SELECT 1 FROM records WHERE state IN {states} AND stream = ? LIMIT 1", (stream,)))
+
+    def to_hand_over(self, after: int, limit: int, *, everything: bool) -> list[Record]:
+        """What waits beyond the number `after`, in order; without `everything` only of streams that the gateway has."""
+        where = "" if everything else f" AND NOT {_OURS}"
+        return self._records(f"state = 'pending' AND seq > ?{where} ORDER BY seq LIMIT ?", (after, limit))
+
+    def hand(self, records: Iterable[Record]) -> list[Record]:
+        """Note, durably, that they are being handed over: those that still wait. Files are among them, and stay."""
+        ours = []
+        with self._transaction() as cursor:
+            for record in records:
+                sql = "UPDATE records SET state = 'handing' WHERE key = ? AND state = 'pending' AND kind != 'artifact'"
+                if cursor.execute(sql, (record.key,)).rowcount or record.kind is Kind.ARTIFACT:
+                    ours.append(record)
+        return ours
+
+    def handing(self, limit: int) -> list[Record]:
+        """Records of which it is not known whether the gateway has them."""
+        return self._records("state = 'handing' ORDER BY seq LIMIT ?", (limit,))
+
+    def handed(self, records: Iterable[Record]) -> None:
+        """The gateway has them."""
+        self._change(records, "handing", "handed")
+
+    def keep(self, records: Iterable[Record]) -> None:
+        """The gateway does not have them: they are this machine's again."""
+        self._change(records, "handing", "pending")
+
+    def _change(self, records: Iterable[Record], before: str, after: str) -> None:
+        with self._transaction() as cursor:
+            sql = "UPDATE records SET state = ? WHERE key = ? AND state = ?"
+            cursor.executemany(sql, [(after, one.key, before) for one in records])
 
     def pending_streams(self) -> list[str]:
         """The streams in which records wait, the one that has waited longest first."""
-        rows = self._read("SELECT stream FROM records WHERE state = 'pending' GROUP BY stream ORDER BY min(seq)")
+        sql = f"SELECT stream FROM records WHERE state = 'pending' AND {_OURS} GROUP BY stream ORDER BY min(seq)"
+        rows = self._read(sql)
         return [row[0] for row in rows]
 
     def runs(self) -> list[str]:
@@ -147,8 +193,9 @@ class Journal:
         return [f"spool-{row[0]}" for row in rows]
 
     def is_behind(self, stream: str, seq: int) -> bool:
-        """Whether a record of `stream` before `seq` still waits."""
-        sql = "SELECT 1 FROM records WHERE state = 'pending' AND stream = ? AND seq < ? LIMIT 1"
+        """Whether a record of `stream` before `seq` still waits, here or at the gateway."""
+        states = "('pending', 'handing', 'handed')"
+        sql = f"SELECT 1 FROM records WHERE state IN {states} AND stream = ? AND seq < ? LIMIT 1"
         return bool(self._read(sql, (stream, seq)))
 
     def history(self, stream: str) -> list[Record]:
@@ -214,6 +261,15 @@ class Journal:
             return any(str(local_version(row[0])) == number for row in rows)
         return bool(self._read("SELECT 1 FROM records WHERE key = ?", (token.rpartition("spool-")[2],)))
 
+    def is_handed(self, token: str) -> bool:
+        """Whether the record that creates `token` is the gateway's, or may be."""
+        states = "('handing', 'handed')"
+        if token.startswith("version:"):
+            rows = self._read(f"SELECT key FROM records WHERE state IN {states} AND kind = ?", (Kind.VERSION.value,))
+            return any(token == f"version:{local_version(row[0])}" for row in rows)
+        key = token.rpartition("spool-")[2]
+        return bool(self._read(f"SELECT 1 FROM records WHERE key = ? AND state IN {states}", (key,)))
+
     def waits(self, key: str) -> bool:
         """Whether the record `key` is there and not delivered."""
         return bool(self._read("SELECT 1 FROM records WHERE key = ? AND state != 'done'", (key,)))
@@ -246,7 +302,9 @@ class Journal:
         """How many records there are, by state."""
         by_state = dict(self._read("SELECT state, count(*) FROM records GROUP BY state"))
         oldest = self._read("SELECT min(made_at) FROM records WHERE state = 'pending'")[0][0]
-        return Counts(by_state.get("pending", 0), by_state.get("done", 0), by_state.get("aside", 0), oldest)
+        states = ("handed", "handing")
+        told = {name: by_state.get(name, 0) for name in states}
+        return Counts(by_state.get("pending", 0), by_state.get("done", 0), by_state.get("aside", 0), oldest, **told)
 
     def size(self) -> int:
         """Bytes that records and waiting files take on the disk."""

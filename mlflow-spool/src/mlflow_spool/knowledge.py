@@ -87,7 +87,7 @@ class Knowledge:
 
     def _history(self, noun: str, name: str, waiting_only: bool) -> list[Record]:
         stream = f"{noun}:{self._journal.token_of(name) or name}"
-        if waiting_only and not self._journal.pending(stream, 1):
+        if waiting_only and not self._journal.is_waiting(stream):
             return []
         return self._journal.history(stream)
 

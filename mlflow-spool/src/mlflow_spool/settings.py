@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PREFIX = "spool+"
@@ -20,6 +20,8 @@ class Settings:
     exit_budget: float = 5.0  # delivering what is left when the process ends
     settle: float = 5.0  # after an attempt to create with unknown end, before we look whether it happened
     max_bytes: int = MAX_BYTES
+    gateway_url: str = ""  # who takes over what is left at exit while MLflow is away; empty: nobody
+    gateway_token: str = field(default="", repr=False)
     strict: bool = False  # a record that cannot be kept raises instead of being told in the log
 
 
@@ -36,6 +38,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         exit_budget=_number(env, "MLFLOW_SPOOL_EXIT_BUDGET", Settings.exit_budget),
         settle=_number(env, "MLFLOW_SPOOL_SETTLE", Settings.settle),
         max_bytes=int(_number(env, "MLFLOW_SPOOL_MAX_BYTES", Settings.max_bytes)),
+        gateway_url=env.get("MLFLOW_SPOOL_GATEWAY_URL", "").strip(),
+        gateway_token=env.get("MLFLOW_SPOOL_GATEWAY_TOKEN", "").strip(),
         strict=env.get("MLFLOW_SPOOL_STRICT", "") in {"1", "true", "yes", "on"},
     )
 

@@ -17,6 +17,7 @@ from mlflow_spool.certificate import Certificate, certify
 from mlflow_spool.drain import RETRY, Background, Clock, Drainer, Target
 from mlflow_spool.errors import Offline, Refused, SpoolFull, TransportError
 from mlflow_spool.files import Files, names_local_ids
+from mlflow_spool.handover import Gateway, HandOver, Taker
 from mlflow_spool.journal import Journal
 from mlflow_spool.knowledge import Knowledge
 from mlflow_spool.records import Answer, Call, Kind, Record, draft, new_key, references, translated
@@ -25,6 +26,7 @@ from mlflow_spool.settings import Settings
 from mlflow_spool.uploads import artifact
 
 log = logging.getLogger("mlflow_spool")
+MOMENT = 0.1  # seconds: the least that a request gets
 
 
 def system_clock() -> Clock:
@@ -41,8 +43,18 @@ def journal_folder(settings: Settings, uri: str) -> Path:
 class Spool:
     """One server's spool in this process. Safe to use from any thread, and after a fork."""
 
-    def __init__(self, uri: str, target: Target, settings: Settings, clock: Clock, *, background: bool = True) -> None:
-        """background: deliver in a thread of its own too; otherwise only in calls and in `finish`."""
+    def __init__(
+        self,
+        uri: str,
+        target: Target,
+        settings: Settings,
+        clock: Clock,
+        *,
+        background: bool = True,
+        taker: Taker | None = None,
+    ) -> None:
+        """background: deliver in a thread of its own too; otherwise only in calls and in `finish`. taker: the gateway, by
+        another way than its address in the settings."""
         self.uri = uri
         folder = journal_folder(settings, uri)
         self.journal = Journal(folder, settings.max_bytes)
@@ -55,6 +67,8 @@ class Spool:
         self._drainer = Drainer(
             self.journal, self._files, target, self._breaker, folder / "streams.lock", clock, settings.settle
         )
+        gateway = taker or (Gateway(settings.gateway_url, settings.gateway_token) if settings.gateway_url else None)
+        self._handover = HandOver(self.journal, gateway, folder / "streams.lock") if gateway else None
         self._background = Background(self._drainer, self._breaker, settings.request_timeout) if background else None
         self._knowledge = Knowledge(self.journal)
 
@@ -145,7 +159,23 @@ class Spool:
             if self._breaker.is_open and not patient:
                 break
             self._clock.pause(min(left, self._breaker.wait() or RETRY))
+        if self._handover is not None:
+            self.hand_over(budget, everything=self._breaker.is_open and not patient)
         return self.journal.counts().pending
+
+    def hand_over(self, budget: float, *, everything: bool = True) -> None:
+        """Hand what waits to the gateway within `budget` seconds; without `everything` only what belongs to runs that the
+        gateway has already. Raises ValueError when there is no gateway."""
+        if self._handover is None:
+            raise ValueError("MLFLOW_SPOOL_GATEWAY_URL names no gateway")
+        end, after = self._clock.monotonic() + budget, 0
+        if not self._handover.settle(max(budget, MOMENT)):
+            return
+        while (left := end - self._clock.monotonic()) > 0:
+            found = self._handover.step(after, max(left, MOMENT), everything=everything)
+            if found is None:
+                return
+            after = found
 
     def knows_version(self, name: str, version: str) -> bool:
         """Whether that version of a registered model is one that waits here to be registered."""
@@ -264,3 +294,5 @@ def finish_all(budget: float) -> None:
         left = spool.finish(budget)
         if left:
             log.warning("%d records for MLflow at %s are kept; `mlflow-spool flush` delivers them", left, uri)
+        if handed := spool.journal.counts().handed:
+            log.warning("%d records for MLflow at %s were handed over to the gateway", handed, uri)

@@ -18,6 +18,8 @@ from mlflow_spool.settings import MAX_BYTES, Settings, read_settings, server_uri
         ("MLFLOW_SPOOL_EXIT_BUDGET", "0", "exit_budget", 0.0),
         ("MLFLOW_SPOOL_SETTLE", "2", "settle", 2.0),
         ("MLFLOW_SPOOL_MAX_BYTES", "1000", "max_bytes", 1000),
+        ("MLFLOW_SPOOL_GATEWAY_URL", "http://gateway:8090", "gateway_url", "http://gateway:8090"),
+        ("MLFLOW_SPOOL_GATEWAY_TOKEN", "tg_x", "gateway_token", "tg_x"),
         ("MLFLOW_SPOOL_STRICT", "1", "strict", True),
         ("MLFLOW_SPOOL_STRICT", "0", "strict", False),
     ],
@@ -31,7 +33,7 @@ def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, fie
 
 def test_without_variables_the_documented_defaults_hold() -> None:
     folder = Path.home() / ".local" / "state" / "mlflow-spool"
-    assert read_settings({}) == Settings(folder, 1.0, 30.0, 5.0, 5.0, MAX_BYTES, False)
+    assert read_settings({}) == Settings(folder, 1.0, 30.0, 5.0, 5.0, MAX_BYTES, "", "", False)
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
