@@ -80,7 +80,7 @@ surveys = Table(
     "surveys",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("place", JSONB),  # where the round under way goes on; null: none is
+    Column("place", JSONB(none_as_null=True)),  # where the round under way goes on; null: none is
     _time("began_at"),  # of the newest round
     _time("ended_at"),  # of the newest round that came to its end
     Column("claim", Uuid),

@@ -112,8 +112,9 @@ class FakeMlflow:
         return Answer(200, {"metrics": told})
 
     def _runs_search(self, body: Body) -> Answer:
-        key = _quoted(body["filter"])
-        ids = [run_id for run_id, run in self.runs.items() if run["tags"].get("mlflow_spool.run_key") == key]
+        key = _quoted(body["filter"]) if body.get("filter") else None
+        keys = {run_id: run["tags"].get("mlflow_spool.run_key") for run_id, run in self.runs.items()}
+        ids = [run_id for run_id, known_by in keys.items() if key is None or key == known_by]
         return Answer(200, {"runs": [self._shown(run_id) for run_id in ids]})
 
     def _runs_update(self, body: Body) -> Answer:
@@ -195,6 +196,19 @@ class FakeMlflow:
         self.registered[body["name"]] = {"name": body["name"], "aliases": {}}
         return Answer(200, {"registered_model": {"name": body["name"]}})
 
+    def _registered_models_search(self, body: Body) -> Answer:
+        shown = [
+            {"name": one["name"], "aliases": [{"alias": a, "version": v} for a, v in one["aliases"].items()]}
+            for one in self.registered.values()
+        ]
+        return Answer(200, {"registered_models": shown})
+
+    def _model_versions_get(self, body: Body) -> Answer:
+        for one in self.versions:
+            if (one["name"], one["version"]) == (body["name"], body["version"]):
+                return Answer(200, {"model_version": one})
+        return _no(404, "RESOURCE_DOES_NOT_EXIST")
+
     def _registered_models_alias(self, body: Body) -> Answer:
         self.registered[body["name"]]["aliases"][body["alias"]] = body["version"]
         return Answer(200, {})
@@ -206,6 +220,8 @@ class FakeMlflow:
         return Answer(200, {"model_version": version})
 
     def _model_versions_search(self, body: Body) -> Answer:
+        if not body.get("filter"):
+            return Answer(200, {"model_versions": self.versions})
         wanted = {"key": "mlflow_spool.run_key", "value": _quoted(body["filter"])}
         return Answer(200, {"model_versions": [one for one in self.versions if wanted in one["tags"]]})
 
