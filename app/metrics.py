@@ -136,6 +136,12 @@ class Metrics:
         self.watch_gaps = Counter(
             "gateway_watch_gap_seconds", "Time in which nobody watched, given back to what was awaited.", registry=r
         )
+        self.watchman = Counter(
+            "gateway_watchdog_pings", "Pings to GATEWAY_WATCHDOG_URL by how they went.", ["result"], registry=r
+        )
+        self.probe_ok = Gauge(
+            "gateway_probe_ok", "1 while the newest answer of a probe below /health was 200.", ["probe"], registry=r
+        )
         self.watched_until = Gauge(
             "gateway_watched_until_timestamp_seconds", "Until when the switches were watched.", registry=r
         )

@@ -37,6 +37,31 @@ _Caller = Annotated[Caller | None, Depends(identify)]
 
 
 @router.get(
+    "/orchestrator",
+    summary="Would Airflow run what it is sent?",
+    response_model=Probe,
+    responses=_answers({"default scheduler": "ok"}, {"default dag retrain_model": "paused: unpause it in Airflow"}),
+)
+async def orchestrator(services: _Services, caller: _Caller) -> Response:
+    """503 when an Airflow of the policy does not answer or is not healthy (its own status code is always 200), when it does
+    not take the login, when a DAG of the policy is missing, broken or paused, and when a run of one is queued for longer
+    than `GATEWAY_QUEUED_LIMIT`. The details name each."""
+    return _answer(await services.probes.orchestrator(), caller)
+
+
+@router.get(
+    "/metadata",
+    summary="Does MLflow take what it is sent?",
+    response_model=Probe,
+    responses=_answers({"mlflow": "ok", "backlog": "ok"}, {"mlflow": "cannot connect to mlflow.example:5000"}),
+)
+async def metadata(services: _Services, caller: _Caller) -> Response:
+    """503 when the MLflow of the policy does not answer or does not take the login, and when metadata waits for it for
+    longer than `GATEWAY_BACKLOG_LIMIT`."""
+    return _answer(await services.probes.metadata(), caller)
+
+
+@router.get(
     "/deadman",
     summary="Is every dead man's switch well?",
     response_model=Probe,

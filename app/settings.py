@@ -114,6 +114,17 @@ class Settings(BaseSettings):
         86400, description="How often an open incident of `notify` is told again. 0: once."
     )
     ping_body: int = Field(10000, ge=0, description="Bytes kept of the body of a ping.")
+    queued_limit: _Seconds = Field(900, description="A DAG run queued for longer fails `/health/orchestrator`.")
+    backlog_limit: _Seconds = Field(
+        900, description="Metadata that MLflow has not taken for longer fails `/health/metadata`."
+    )
+    watchdog_url: SecretStr | None = Field(
+        None, description="Address outside that is pinged while everything here is well. Unset: none."
+    )
+    watchdog_authorization: SecretStr | None = Field(
+        None, description="Authorization header of that ping, such as `GenieKey ...` for Opsgenie."
+    )
+    watchdog_interval: _Seconds = Field(60, description="Time between two pings to the outside.")
     probe_cache: float = Field(5, ge=0, description="How long the answer of a probe below /health is kept.")
     quarantine_rows: int = Field(1000, gt=0, description="Unreadable bodies kept; the oldest go first.")
     quarantine_body: int = Field(65536, gt=0, description="Bytes kept of an unreadable body.")

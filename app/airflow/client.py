@@ -168,6 +168,15 @@ class AirflowClient:
                 break
         return runs
 
+    async def queued_runs(self, most: int) -> list[DagRun]:
+        """Runs that wait to be started, of every DAG, the first made first."""
+        params: dict[str, str | int] = {"state": "queued", "order_by": "id", "limit": most}
+        answer = await self._call("GET", "/dags/~/dagRuns", params=params)
+        rows = read_runs(answer.body, self._api.read_run) if answer.status == 200 else None
+        if rows is None:
+            raise self._failure(answer, "the request for queued runs", write=False)
+        return [run for run in rows if run is not None]
+
     async def _ended_page(self, dag_id: str, since: datetime, offset: int, limit: int) -> tuple[list[DagRun], int]:
         """Some runs, and how many of Airflow's rows they are: one in a state that we do not know is none of ours."""
         params: dict[str, str | int] = {"end_date_gte": since.isoformat(), "order_by": "-end_date"}

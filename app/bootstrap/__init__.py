@@ -21,6 +21,7 @@ from app.bootstrap.notices import notices
 from app.bootstrap.probes import Probes, probes
 from app.bootstrap.promotion import promotion
 from app.bootstrap.triggers import triggers
+from app.bootstrap.watchman import watchman
 from app.clock import Clock, SystemClock
 from app.db import database_now
 from app.deadman.service import DeadmanServices
@@ -170,6 +171,9 @@ def _assemble(base: Base) -> Services:
         *switches.loops,
     )
     constant = _constant_loops(base, reloader)
+    watched = (*constant, *loops)
+    batcher = trigger_side.batcher
+    loops += watchman(base, lambda: [loop for loop in watched if loop.started], batcher.stuck)
     base.bells.update({loop.name: loop for loop in loops})
     for loop in (*constant, *loops):
         base.metrics.loop_failures.labels(loop.name).set_function(partial(getattr, loop, "failures"))
@@ -188,7 +192,7 @@ def _assemble(base: Base) -> Services:
         promotion=promotion_side.services,
         deadman=switches.services,
         probes=probes(base),
-        batcher=trigger_side.batcher,
+        batcher=batcher,
         lineage=lineage_side.services,
         loops=loops,
         constant=constant,

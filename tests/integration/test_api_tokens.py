@@ -64,7 +64,7 @@ ROUTES = [
     ("GET", "/docs/assets/start.js", "read", 200),
     ("GET", "/openapi.json", "read", 200),
 ]
-OPEN = ["/livez", "/readyz", "/health/deadman", "/"]
+OPEN = ["/livez", "/readyz", "/health/deadman", "/health/metadata", "/"]
 IDS = [f"{method} {path.replace(str(NOBODY), 'ID')}" for method, path, _, _ in ROUTES]
 
 

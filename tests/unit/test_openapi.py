@@ -24,6 +24,8 @@ PATHS = {
     "/readyz": {"get"},
     "/metrics": {"get"},
     "/health/deadman": {"get"},
+    "/health/orchestrator": {"get"},
+    "/health/metadata": {"get"},
     "/ping/{switch}": {"get", "post"},
     "/ping/{switch}/{said}": {"get", "post"},
     "/api/v1/deadman": {"get"},
