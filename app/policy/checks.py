@@ -32,6 +32,8 @@ def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterat
         document, "airflow", [(p, e.get("name"), "name" in e) for p, e in _mappings(document, "airflow")]
     )
     yield from _missing_names(document, routes)
+    sources = [(path, entry.get("name"), "name" in entry) for path, entry in _mappings(document, "sources")]
+    yield from _repeated_names(document, "source", sources)
     receivers = [(path, entry.get("name"), "name" in entry) for path, entry in _mappings(document, "receivers")]
     yield from _repeated_names(document, "receiver", receivers)
     for path in [("notify",), ("defaults", "notify"), *((*path, "notify") for path, _ in routes)]:

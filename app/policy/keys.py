@@ -17,6 +17,7 @@ from app.policy.receivers import KINDS as RECEIVER_KINDS
 from app.policy.receivers import Notify, Receiver, RouteNotify
 from app.policy.schedules import Schedule
 from app.policy.schema import Airflow, Dag, Defaults, Limit, Route
+from app.policy.sources import Source
 from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
 
 # Keys and values of the contract that this version refuses. Whoever builds one deletes its name from here.
@@ -50,9 +51,11 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
         "notify",
         "lineage",
         "schedules",
+        "sources",
         "deadman",
     ),
     ("airflow",): _fields(Airflow),
+    ("sources",): _fields(Source),
     ("airflow", "auth"): _AUTH,
     ("defaults",): _fields(Defaults),
     ("routes",): _fields(Route),

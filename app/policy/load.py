@@ -22,6 +22,7 @@ from app.policy.promotion_checks import promotion_problems, read_promotions
 from app.policy.receivers import Notify, Receiver
 from app.policy.schedules import Schedule
 from app.policy.schema import Airflow, Policy, Route
+from app.policy.sources import Source
 
 __all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy"]
 
@@ -69,6 +70,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
     lineage = read_section(Lineage, "lineage", document, problems) or Lineage()
     schedules = read_list(Schedule, "schedules", document, problems)
     deadman = read_deadman(document, problems)
+    sources = read_list(Source, "sources", document, problems)
     problems += cross_problems(document, defaults)
     problems += promotion_problems(document)
     problems += deadman_problems(document, deadman, routes, route_names(document))
@@ -86,6 +88,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         notify=notify,
         lineage=lineage,
         schedules=schedules,
+        sources=sources,
         deadman=tuple(deadman.values()),
         hash="",
         warnings=in_file_order(warnings(document, routes)),

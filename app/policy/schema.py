@@ -18,6 +18,7 @@ from app.policy.problems import Problem
 from app.policy.promotions import Promotion
 from app.policy.receivers import Notify, Receiver, RouteNotify
 from app.policy.schedules import Schedule
+from app.policy.sources import Source
 from app.policy.values import Auth, Duration, Frozen, MatcherValue, Name, PositiveDuration, Text, Url, choice
 
 
@@ -100,6 +101,7 @@ class Policy(Frozen):
     notify: Notify | None = None
     lineage: Lineage = Lineage()
     schedules: tuple[Schedule, ...] = ()
+    sources: tuple[Source, ...] = ()
     deadman: tuple[Switch, ...] = ()
     hash: str
     warnings: tuple[InstanceOf[Problem], ...] = ()
@@ -125,6 +127,10 @@ class Policy(Frozen):
     def marks(self, model: str) -> tuple[str, ...]:
         """Every mark that a version of this model may be promoted to, in the order of the file."""
         return tuple(dict.fromkeys(entry.to for entry in self.promotions if entry.takes(model)))
+
+    def source(self, name: str) -> Source | None:
+        """The monitor of this name, whose body the policy maps."""
+        return next((source for source in self.sources if source.name == name), None)
 
     def receiver(self, name: str) -> Receiver | None:
         """The receiver of this name."""

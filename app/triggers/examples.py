@@ -224,6 +224,21 @@ CLOUDEVENT: dict[str, Any] = {
     "datacontenttype": "application/json",
     "data": {"alert_id": "churn-drift", "severity": "critical", "labels": {"model": "churn"}},
 }
+#: What the source `cloudwatch` of examples/policy-full.yaml sends, by way of EventBridge.
+CLOUDWATCH: dict[str, Any] = {
+    "events": [
+        {
+            "detail-type": "CloudWatch Alarm State Change",
+            "time": "2026-11-23T03:00:00Z",
+            "region": "eu-west-1",
+            "detail": {
+                "alarmName": "ModelAccuracyLow",
+                "dimensions": {"EndpointName": "churn"},
+                "state": {"value": "ALARM", "reason": "Threshold crossed: accuracy is below 0.85."},
+            },
+        }
+    ]
+}
 #: The attributes of an event in binary mode, by the name behind `ce-`, with what each is for.
 CLOUDEVENT_HEADERS = {
     "specversion": "Binary mode: `1.0`. The body is then `data` alone.",

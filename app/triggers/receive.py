@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from app.alerts import alertmanager, cloudevents, grafana, native
+from app.alerts import alertmanager, cloudevents, grafana, mapped, native
 from app.alerts.model import Bad, Parsed, Unreadable
 from app.errors import NotDurable, Problem
 from app.problems import BAD_SIGNATURE, responses
@@ -125,6 +125,35 @@ async def take_native(request: Request) -> Response:
     """One alert or a list of them. `alert_id`, `severity` and `timestamp` are enough. With `GATEWAY_WEBHOOK_SECRET` set,
     requests must be signed in the manner of Standard Webhooks."""
     return await _take_signed(request, native.read, "native", limited=True)
+
+
+@router.post(
+    "/webhooks/{source}",  # noqa: FAST003 (a DirectRoute gets the request alone)
+    status_code=202,
+    summary="Take a body that the policy maps",
+    responses=_TAKEN | responses("bad_request", "not_found", "too_large", "invalid", "not_durable"),
+    openapi_extra=_accepts(
+        (_JSON, {"oneOf": [{"type": "object"}, {"type": "array", "minItems": 1}]}, examples.CLOUDWATCH),
+        parameters=[
+            {
+                "name": "source",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string"},
+                "description": "A name in `sources:` of the policy.",
+            }
+        ],
+    ),
+)
+async def take_mapped(request: Request) -> Response:
+    """Any JSON, in which `sources:` of the policy says where an alert's parts stand. What they are mapped to is decided as
+    an alert of `POST /api/v1/alerts` is; one that lacks a part is quarantined alone."""
+    authorize(request, "ingest")
+    services = services_of(request)
+    source = services.policy().source(request.path_params["source"])
+    if source is None:
+        raise Problem(404, "not_found", "The policy has no source of this name.")
+    return await _take(await request.body(), partial(mapped.read, shape=source), source.name, services)
 
 
 async def _take_signed(

@@ -1,4 +1,5 @@
-"""Whoever tells of it, the same alert comes to the same decision: Grafana, CloudEvents in each mode, and the native body."""
+"""Whoever tells of it, the same alert comes to the same decision: Grafana, CloudEvents in each mode, a body that the policy
+maps, and the native body."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,7 @@ from tests.servers import TestServers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+MAPPED = "/api/v1/webhooks/aws"
 DOCUMENTED = Path(__file__).parents[1] / "fixtures" / "grafana"
 POLICY = """
 version: 1
@@ -29,6 +31,15 @@ routes:
     debounce: 10m
     cooldown: 24h
     dag: {id: retrain_model}
+sources:
+  - name: aws
+    alerts: /Records
+    alert_id: /detail/alarmName
+    severity: /detail/level
+    timestamp: /time
+    status: /detail/state/value
+    states: {ALARM: firing, OK: resolved}
+    labels: {model: /detail/dimensions/EndpointName}
 """
 
 
@@ -103,7 +114,18 @@ def binary(said: Said) -> Request:
     return CLOUDEVENTS, headers, json.dumps(data_of(said) | {"alert_id": said.name}).encode()
 
 
-SOURCES = [native, grafana, structured, batch, binary]
+def mapped(said: Said) -> Request:
+    detail = {
+        "alarmName": said.name,
+        "level": said.severity,
+        "state": {"value": "ALARM" if said.firing else "OK"},
+        "dimensions": {"EndpointName": said.model},
+    }
+    body = {"Records": [{"time": said.at.isoformat(), "region": "eu-west-1", "detail": detail}]}
+    return MAPPED, {"Content-Type": "application/json"}, json.dumps(body).encode()
+
+
+SOURCES = [native, grafana, structured, batch, binary, mapped]
 
 
 async def send(world: World, request: Request) -> httpx.Response:
@@ -166,7 +188,7 @@ async def test_the_history_tells_who_said_it(world: World) -> None:
     for source in SOURCES:
         await send(world, source(Said(model, now, now, name=f"Nobody-{source.__name__}")))
     found = await world.alerts(label=f"model={model}")
-    assert {a["source"] for a in found} == {"native", "grafana", "cloudevents"}
+    assert {a["source"] for a in found} == {"native", "grafana", "cloudevents", "aws"}
     [event] = [a for a in found if a["alert_id"] == "Nobody-binary"]
     assert event["labels"]["source"] == "https://monitor.test/models"
 
@@ -225,3 +247,23 @@ async def test_each_source_moves_its_own_counter(world: World) -> None:
     for source in ("native", "grafana", "cloudevents"):
         [line] = [one for one in told.splitlines() if one.startswith(f'gateway_alerts_total{{source="{source}"}}')]
         assert float(line.split()[-1]) > 0
+
+
+async def test_an_alert_of_a_mapped_body_that_lacks_a_part_is_quarantined_alone(world: World) -> None:
+    model = word()
+    _, headers, body = mapped(Said(model, world.clock.now(), world.clock.now()))
+    [good] = json.loads(body)["Records"]
+    answer = await send(world, (MAPPED, headers, json.dumps({"Records": [{"time": "now"}, good]}).encode()))
+    assert answer.status_code == 202
+    [decision] = answer.json()["decisions"]
+    assert decision["group"] == {"model": model}
+    [bad] = answer.json()["quarantined"]
+    assert (bad["index"], bad["error"]) == (0, "alert_id: there is nothing at /detail/alarmName")
+    kept = (await world.get("/api/v1/quarantine"))["items"]
+    assert bad["error"] in [item["error"] for item in kept if item["source"] == "aws"]
+    [alert] = await world.alerts(label=f"model={model}")
+    assert alert["source"] == "aws"
+
+
+async def test_a_source_that_the_policy_does_not_name_is_not_found(world: World) -> None:
+    problem(await send(world, ("/api/v1/webhooks/gcp", {}, b"{}")), 404, "not_found")

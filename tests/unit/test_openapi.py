@@ -4,14 +4,16 @@ import json
 import re
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
-from app.alerts import alertmanager, cloudevents, grafana, native
+from app.alerts import alertmanager, cloudevents, grafana, mapped, native
 from app.deadman import schemas as switches
 from app.main import create_app
+from app.policy.load import load_policy
 from app.promotion.schemas import PROMOTION, ROLLED_BACK, PromotionOut
 from app.settings import read_settings
 from app.triggers import examples, schedules_api, schemas, why_api
@@ -36,6 +38,7 @@ PATHS = {
     "/api/v1/webhooks/alertmanager": {"post"},
     "/api/v1/webhooks/grafana": {"post"},
     "/api/v1/webhooks/cloudevents": {"post"},
+    "/api/v1/webhooks/{source}": {"post"},
     "/api/v1/alerts": {"get", "post"},
     "/api/v1/alerts/{id}": {"get"},
     "/api/v1/triggers": {"get", "post"},
@@ -172,6 +175,7 @@ def references(node: Any) -> Iterator[str]:
             yield from references(value)
 
 
+FULL = load_policy(Path(__file__).parents[2] / "examples" / "policy-full.yaml", {}, require_env=False)
 BINARY = {"content-type": "application/json", "ce-id": "1", "ce-source": "/a", "ce-type": "b", "ce-specversion": "1.0"}
 
 
@@ -186,12 +190,25 @@ BINARY = {"content-type": "application/json", "ce-id": "1", "ce-source": "/a", "
             for kind in ("application/cloudevents+json", "application/cloudevents-batch+json")
         ),
         (
+            "/api/v1/webhooks/{source}",
+            "application/json",
+            partial(mapped.read, shape=FULL.sources[0]),
+        ),
+        (
             "/api/v1/webhooks/cloudevents",
             "application/json",
             partial(cloudevents.read, headers=BINARY | {"ce-time": "2026-11-23T03:00:00Z"}),
         ),
     ],
-    ids=["alertmanager", "grafana", "native", "a structured event", "a batch of events", "a binary event"],
+    ids=[
+        "alertmanager",
+        "grafana",
+        "native",
+        "a structured event",
+        "a batch of events",
+        "a mapped body",
+        "a binary event",
+    ],
 )
 def test_the_example_of_a_body_is_one_that_the_gateway_reads(path: str, media_type: str, read: Any) -> None:
     content = operation("post", path)["requestBody"]["content"]

@@ -56,7 +56,7 @@ TOP_LEVEL = [
         HEAD + "routes: []\nqqq: []",
         [
             "5:1: qqq: unknown key; here may stand version, airflow, routes, defaults, mlflow, promotions, time_intervals, "
-            "receivers, notify, lineage, schedules, deadman"
+            "receivers, notify, lineage, schedules, sources, deadman"
         ],
     ),
 ]

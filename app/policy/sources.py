@@ -1,0 +1,63 @@
+"""`sources:`, monitors with a body of their own shape, and where in it the parts of an alert stand (app.alerts.mapped)."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from app.alerts.mapped import Unit, pointer_problem
+from app.policy.values import Frozen, Name, Text, choice
+from app.policy.variables import Unexpanded
+
+#: Names that routes and records of the gateway's own already have.
+TAKEN: Final = frozenset({"alertmanager", "grafana", "cloudevents", "native"})
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _choices(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("must not be empty")
+    for text in value[:-1]:
+        if not text.startswith("/"):
+            raise ValueError(f"{text!r} stands for itself, so what follows is never looked at")
+    for text in value:
+        problem = pointer_problem(text) if text.startswith("/") else None
+        if problem:
+            raise ValueError(problem)
+    return value
+
+
+def _pointer(value: str) -> str:
+    problem = None if isinstance(value, Unexpanded) else pointer_problem(value)
+    if problem:
+        raise ValueError(problem)
+    return value
+
+
+def _name(value: str) -> str:
+    if value in TAKEN:
+        raise ValueError(f"{value!r} has a body that the gateway knows; choose another name")
+    return value
+
+
+Choices = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_as_list), AfterValidator(_choices)]
+
+
+class Source(Frozen):
+    """One of them, posted to /api/v1/webhooks/<name>. `alerts` points to the list of alerts in the body; None: the body is
+    one, or a list of them. The rest is looked up in each."""
+
+    name: Annotated[Name, AfterValidator(_name)]
+    alerts: Annotated[Text, AfterValidator(_pointer)] | None = None
+    alert_id: Choices
+    severity: Choices
+    timestamp: Choices
+    timestamp_unit: Annotated[Unit, choice("s", "ms")] | None = None
+    status: Choices = ("firing",)
+    states: dict[Text, Annotated[Literal["firing", "resolved"], choice("firing", "resolved")]] = Field(
+        default={"firing": "firing", "resolved": "resolved"}, min_length=1
+    )
+    labels: dict[Text, Choices] = Field(default_factory=dict)
+    annotations: dict[Text, Choices] = Field(default_factory=dict)
