@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 
 import asyncpg
 from fastapi import Depends, FastAPI, Request, Response
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -40,6 +41,15 @@ METRICS = """# HELP gateway_alerts_total Alerts acknowledged as durable.
 gateway_alerts_total{source="alertmanager"} 12.0
 """
 
+# Spans of requests, where a tracer is set (app.telemetry). Numbers are Prometheus', errors are the log's.
+TRACED: TelemetryConfig = {
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+    "exclude": lambda scope: scope["path"] in {"/livez", "/readyz", "/metrics"},
+}
+
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
 
@@ -65,6 +75,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
         description=DESCRIPTION,
         lifespan=lifespan,
         openapi_url=None,
+        telemetry=TRACED,
         redirect_slashes=False,  # A sender of webhooks must never be answered 3xx.
     )
     problems.install(app, max_body=settings.max_body)

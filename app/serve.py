@@ -19,6 +19,7 @@ from app.errors import GatewayError, UsageError
 from app.main import create_app
 from app.security import refuse_open_bind
 from app.settings import Settings
+from app.telemetry import telemetry
 from app.tokens import tokens_exist
 from app.worker import running
 from app.workers import bind, reloading_on_hangup, run_workers
@@ -98,6 +99,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Services]:
     for warning in policy.warnings:
         log.warning("policy: %s", warning)
     async with AsyncExitStack() as stack:
+        stack.enter_context(telemetry())
         urls = await stack.enter_async_context(servers(settings))
         try:
             await _migrate(urls, settings)

@@ -24,18 +24,21 @@ class DagCall:
     conf: dict[str, Any]
 
 
-def dag_call(trigger: NewTrigger, route: Route) -> DagCall:
-    """Deterministic: the same trigger always asks for the same `dag_run_id`, so that asking twice starts one run."""
+def dag_call(trigger: NewTrigger, route: Route, *, traceparent: str | None = None) -> DagCall:
+    """Deterministic: the same trigger always asks for the same `dag_run_id`, so that asking twice starts one run.
+
+    traceparent: of the trigger's trace, where there is one (app.telemetry).
+    """
     labels = trigger.group.labels
     return DagCall(
         airflow=route.dag.airflow,
         dag_id=str(render(route.dag.id, labels)),
         dag_run_id=f"gateway__{route.name}__{trigger.id}",
-        conf=_conf(trigger, route),
+        conf=_conf(trigger, route, traceparent),
     )
 
 
-def _conf(trigger: NewTrigger, route: Route) -> dict[str, Any]:
+def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[str, Any]:
     """The user's conf with `gateway` written last. Alerts that would make it larger than 16 KB are counted in
     `alerts_omitted`, not carried."""
     about: dict[str, Any] = {
@@ -46,6 +49,8 @@ def _conf(trigger: NewTrigger, route: Route) -> dict[str, Any]:
         "alerts": [],
         "schema": SCHEMA,
     }
+    if traceparent is not None:
+        about["traceparent"] = traceparent
     rendered = render(route.dag.conf, trigger.group.labels)
     asked = trigger.ask.conf if trigger.ask else {}
     conf = {**(rendered if isinstance(rendered, dict) else {}), **asked, "gateway": about}

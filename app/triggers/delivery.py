@@ -16,6 +16,7 @@ from app import tables
 from app.airflow.client import AirflowClient, DagRun, run_is_ours
 from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.telemetry import root_span, span
 from app.triggers import store
 from app.triggers.ending import Endings
 from app.triggers.state import DEAD, TriggerState
@@ -50,6 +51,13 @@ class Delivery:
     async def deliver(self, item: Item) -> Outcome:
         """One attempt: read back if an earlier one may have arrived, look at the DAG, post."""
         trigger = await self._trigger(item.id)
+        named = {"gateway.route": trigger["route"], "gateway.dag_id": trigger["dag_id"], "gateway.target": item.target}
+        with span("deliver", item.id, named) as made:
+            outcome = await self._attempt(item, trigger)
+            made.set_attribute("gateway.outcome", outcome.code)
+        return outcome
+
+    async def _attempt(self, item: Item, trigger: RowMapping) -> Outcome:
         client = self._airflows().get(trigger["airflow"])
         if client is None:
             return Retry("no_airflow", f"the policy has no airflow named {trigger['airflow']!r}", waits=True, after=30)
@@ -143,6 +151,7 @@ class Delivery:
         """After the commit: follow the run, and let memory know."""
         if isinstance(outcome, Delivered):
             log.info("the DAG run is in Airflow", extra={"trigger_id": str(item.id)})
+            root_span("trigger", item.id, item.created_at, {"gateway.target": item.target})
             self._follow()
         if isinstance(outcome, Dead):
             self._endings.tell(item.id, DEAD, outcome.detail, item.payload["route"])

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.db import rows_of
+from app.telemetry import traceparent
 from app.triggers import limits, regroup, rules
 from app.triggers.conf import dag_call
 from app.triggers.ledger import Intent, Ledger
@@ -247,7 +248,7 @@ def _trigger_row(trigger: NewTrigger, ledger: Ledger) -> dict[str, Any]:
     route = ledger.policy.route(group.route)
     if route is None:  # Only a cancelled trigger can outlive its route, and its row is there already.
         return row
-    call = dag_call(trigger, route)
+    call = dag_call(trigger, route, traceparent=traceparent(trigger.id))
     row |= {"airflow": call.airflow, "dag_id": call.dag_id, "dag_run_id": call.dag_run_id}
     row |= {"run_timeout": route.run_timeout.total_seconds(), "on_failure": route.on_failure}
     if trigger.state is TriggerState.PENDING:

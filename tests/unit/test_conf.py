@@ -88,3 +88,9 @@ def test_a_conf_that_the_group_makes_too_large_is_passed_on_without_alerts() -> 
 def test_one_alert_too_large_to_carry_still_starts_the_run() -> None:
     about = dag_call(trigger(*numbered(1, note="x" * 4096 * 4)), with_dag()).conf["gateway"]
     assert (about["alerts"], about["alerts_omitted"]) == ([], 1)
+
+
+def test_the_context_of_a_trace_is_there_when_there_is_a_trace() -> None:
+    told = "00-019ab0c46f1e7d359c1a3f0e4a5b6c7d-b7ad6b7169203331-01"
+    assert dag_call(trigger(), with_dag(), traceparent=told).conf["gateway"]["traceparent"] == told
+    assert "traceparent" not in dag_call(trigger(), with_dag()).conf["gateway"]

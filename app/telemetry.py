@@ -1,0 +1,110 @@
+"""Traces by OpenTelemetry, with the extra `otel` and an endpoint in the standard OTEL_* variables. Else nothing happens.
+
+A trigger is a trace of its own, and its id is the trace's: the UUID in hexadecimal, without dashes. So every replica, and an
+attempt after a crash, adds to the same trace without being told of it, and a DAG run can go on with it. FastAPI makes
+the spans of HTTP requests by itself where a tracer is set.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, format_span_id, format_trace_id
+
+log = logging.getLogger(__name__)
+
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_SCOPE: Final = "trigger-gateway"
+#: The ids of the span that is being made, where they are not to be random.
+_own_ids: ContextVar[tuple[int, int] | None] = ContextVar("own_ids", default=None)
+
+
+@contextmanager
+def telemetry() -> Iterator[None]:
+    """Send traces while this is open, if the environment says where to; what is left is sent at its end."""
+    endpoint = next((name for name in _ENDPOINTS if os.environ.get(name)), None)
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    if endpoint is None or off:
+        yield
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        log.warning("%s is set, but there are no traces: install trigger-gateway[otel]", endpoint)
+        yield
+        return
+    provider = tracer_provider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    try:
+        yield
+    finally:
+        provider.shutdown()
+
+
+def tracer_provider() -> Any:
+    """The SDK's provider: its resource and sampler come from OTEL_* variables, some of its ids from us."""
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+    class Ids(RandomIdGenerator):
+        def generate_trace_id(self) -> int:
+            own = _own_ids.get()
+            return own[0] if own else super().generate_trace_id()
+
+        def generate_span_id(self) -> int:
+            own = _own_ids.get()
+            return own[1] if own else super().generate_span_id()
+
+    named = Resource.create()
+    if str(named.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
+        named = named.merge(Resource({SERVICE_NAME: _SCOPE}))
+    return TracerProvider(id_generator=Ids(), resource=named, shutdown_on_exit=False)
+
+
+def traceparent(trigger_id: UUID) -> str | None:
+    """The context that whoever goes on with a trigger's trace needs (W3C Trace Context); None when nothing is traced."""
+    provider = trace.get_tracer_provider()
+    sampler = getattr(provider, "sampler", None)  # The API's own provider, which does nothing, has none.
+    if sampler is None:
+        return None
+    sampled = sampler.should_sample(None, trigger_id.int, "trigger").decision.is_sampled()
+    return f"00-{format_trace_id(trigger_id.int)}-{format_span_id(_root(trigger_id))}-{int(sampled):02x}"
+
+
+@contextmanager
+def span(name: str, trigger_id: UUID, attributes: Mapping[str, str]) -> Iterator[trace.Span]:
+    """A step on the way of a trigger, in its trace."""
+    told = traceparent(trigger_id)
+    flags = TraceFlags(int(told[-2:], 16) if told else 0)
+    parent = SpanContext(trigger_id.int, _root(trigger_id), is_remote=True, trace_flags=flags)
+    context = trace.set_span_in_context(NonRecordingSpan(parent))
+    with trace.get_tracer(_SCOPE).start_as_current_span(name, context, attributes=dict(attributes)) as made:
+        yield made
+
+
+def root_span(name: str, trigger_id: UUID, began: datetime, attributes: Mapping[str, str]) -> None:
+    """What a trigger's steps and its DAG run hang from: from the fire until now, when Airflow has it."""
+    token = _own_ids.set((trigger_id.int, _root(trigger_id)))
+    try:
+        made = trace.get_tracer(_SCOPE).start_span(
+            name, Context(), attributes=dict(attributes), start_time=round(began.timestamp() * 1_000_000) * 1000
+        )
+    finally:
+        _own_ids.reset(token)
+    made.end()
+
+
+def _root(trigger_id: UUID) -> int:
+    """The id of a trigger's root span: 8 bytes, never 0."""
+    return int.from_bytes(hashlib.sha256(trigger_id.bytes).digest()[:8]) or 1
