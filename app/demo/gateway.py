@@ -34,16 +34,22 @@ routes:
     debounce: 8s
     cooldown: 24h
     dag: {id: retrain_model}
+mlflow: {tracking_uri: __MLFLOW__}
+promotions:
+  - model: .*
+    to: champion
+    require: {params: [C], metrics: [f1, auc], inputs: [training], artifacts: [model]}
+    rules: ['f1 >= 0.80', 'f1 >= champion.f1']
 """
 
 
 class Gateway:
-    """One gateway on `data_dir`, leading to `airflow`. `start` it, and `stop` it at the end."""
+    """One gateway on `data_dir`, leading to an Airflow and an MLflow. `start` it, and `stop` it at the end."""
 
-    def __init__(self, *, folder: Path, data_dir: Path, airflow: Airflow) -> None:
+    def __init__(self, *, folder: Path, data_dir: Path, mlflow_url: str) -> None:
         self._folder = folder
         self._data_dir = data_dir
-        self._airflow = airflow
+        self._mlflow_url = mlflow_url
         self._port = PORT if is_free(PORT) else free_ports(1)[0]
         self._server: Server | None = None
 
@@ -51,17 +57,17 @@ class Gateway:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
-    async def start(self, say: Say) -> None:
+    async def start(self, airflow: Airflow, say: Say) -> None:
         """Start it and wait until it can take alerts. Raises ServerError, with nothing left running."""
         say("Gateway: starting")
-        policy = _write_policy(self._folder, self._airflow.url)
+        policy = _write_policy(self._folder, airflow.url, self._mlflow_url)
         environment = clean_environment(
             GATEWAY_POLICY_FILE=str(policy),
             GATEWAY_DATA_DIR=str(self._data_dir),
             GATEWAY_PORT=str(self._port),
             GATEWAY_FOLLOW_INTERVAL="1",
-            AIRFLOW_USERNAME=self._airflow.username,
-            AIRFLOW_PASSWORD=self._airflow.password,
+            AIRFLOW_USERNAME=airflow.username,
+            AIRFLOW_PASSWORD=airflow.password,
         )
         log = self._folder / "gateway.log"
         self._server = launch("trigger-gateway", [*COMMAND, "serve"], env=environment, log=log, cwd=self._folder)
@@ -88,8 +94,10 @@ class Gateway:
             await stop([server], grace=STOP_GRACE)
 
     async def items(self, http: Http, kind: str) -> list[dict[str, Any]]:
-        """`alerts` or `triggers` of the demo's route, newest first. Raises ServerError when it does not tell."""
-        answer = await http.request("GET", f"{self.url}/api/v1/{kind}?route={ROUTE}&limit=1000")
+        """`alerts` or `triggers` of the demo's route, or `promotions`, newest first. Raises ServerError when it does not
+        tell."""
+        which = "" if kind == "promotions" else f"route={ROUTE}&"
+        answer = await http.request("GET", f"{self.url}/api/v1/{kind}?{which}limit=1000")
         if answer.status != 200:
             raise ServerError(f"the gateway did not list its {kind}: {answer.status} {answer.body}")
         items: list[dict[str, Any]] = answer.body["items"]
@@ -112,24 +120,24 @@ class Gateway:
                     raise ServerError(f"the gateway answered {answer.status} to an alert: {answer.body}")
                 told(post)
 
-    async def explain(self, subject: str, width: int) -> str:
-        """What `trigger-gateway explain` prints on an alert or a trigger, `width` columns wide."""
+    async def run(self, *arguments: str, width: int, code: int = 0) -> str:
+        """What `trigger-gateway` with these arguments prints, `width` columns wide. Raises ServerError when it does not end
+        with this code."""
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
-            "explain",
-            subject,
+            *arguments,
             env=clean_environment(GATEWAY_URL=self.url, COLUMNS=str(width)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
         output, _ = await process.communicate()
-        if process.returncode != 0:
-            raise ServerError(f"trigger-gateway explain {subject} failed: {output.decode(errors='replace')}")
+        if process.returncode != code:
+            raise ServerError(f"trigger-gateway {' '.join(arguments)} failed: {output.decode(errors='replace')}")
         return output.decode().rstrip()
 
 
-def _write_policy(folder: Path, airflow_url: str) -> Path:
+def _write_policy(folder: Path, airflow_url: str, mlflow_url: str) -> Path:
     file = folder / "policy.yaml"
-    file.write_text(POLICY.replace("__AIRFLOW__", airflow_url))
+    file.write_text(POLICY.replace("__AIRFLOW__", airflow_url).replace("__MLFLOW__", mlflow_url))
     return file

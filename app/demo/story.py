@@ -118,18 +118,18 @@ async def _start(
     say("MLflow: starting, which goes on while Airflow starts")
     mlflow.launch()
     await mlflow.build_spool(root / "mlflow-spool")
+    gateway = Gateway(folder=folder, data_dir=folder / "state", mlflow_url=mlflow.url)
     airflow = Airflow(
         environment=environments[0],
         home=folder / "airflow",
         dags_folder=root / "examples" / "dags",
         database_url=databases[0],
-        variables=mlflow.training,
+        variables=mlflow.training | {"GATEWAY_URL": gateway.url},
     )
     stack.push_async_callback(airflow.stop)
     await airflow.start(say)
-    gateway = Gateway(folder=folder, data_dir=folder / "state", airflow=airflow)
     stack.push_async_callback(gateway.stop)
-    await gateway.start(say)
+    await gateway.start(airflow, say)
     await airflow.wait_for_dag(DAG, 60, say)
     await mlflow.wait_ready(say)
     return airflow, mlflow, gateway
@@ -184,7 +184,8 @@ class _Story:
         await self._storm(first_wave(now - BAD_SINCE, now), self._all_over)
         self._say("[bold]2.[/bold] The same alerts again; then both models recover, and drop a second time")
         await self._storm(second_wave(now - BAD_SINCE, SystemClock().now()), None)
-        return await self._end()
+        good = await self._end()
+        return await self._gate(DROPPING[0]) and good
 
     async def _storm(self, posts: Sequence[Post], until: Callable[[list[Row]], bool] | None) -> None:
         """Send the wave and show what comes of it, until `until` says that it is over."""
@@ -231,7 +232,27 @@ class _Story:
         alerts = await self._gateway.items(self._http, "alerts")
         newest = next(alert["id"] for alert in alerts if alert["group"]["model"] == model)
         self._say(f"\nThe second drop of {model} started nothing. Why?  trigger-gateway explain {newest}\n")
-        self._console.print(await self._gateway.explain(newest, self._console.width), markup=False, soft_wrap=True)
+        explained = await self._gateway.run("explain", newest, width=self._console.width)
+        self._console.print(explained, markup=False, soft_wrap=True)
+
+    async def _gate(self, model: str) -> bool:
+        """What the pipeline's last task asked for, and what becomes of a worse version without papers."""
+        self._say(
+            "\n[bold]3.[/bold] Each pipeline asked the gate to make its version champion; then a notebook has a go"
+        )
+        versions = {seen.model: seen.metrics["f1"] for seen in await self._mlflow.versions() if "f1" in seen.metrics}
+        worse = await self._mlflow.register_by_hand(model, round(versions.get(model, 0.9) - 0.02, 4))
+        self._say(f"   trigger-gateway promote {model} {worse}\n")
+        told = await self._gateway.run("promote", model, worse, width=self._console.width, code=1)
+        self._console.print(told, markup=False, soft_wrap=True)
+        rows = await self._gateway.items(self._http, "promotions")
+        states = {(row["model"], row["version"]): row["state"] for row in rows}
+        good = states == {**{(each, "1"): "promoted" for each in DROPPING}, (model, worse): "blocked"}
+        if good:
+            self._say("\n[green]One champion per model, and no model without its papers.[/green]")
+        else:
+            self._say(f"\n[red]Not as promised:[/red] {escape(str(states))}")
+        return good
 
     def _told(self, post: Post) -> None:
         self._sent += 1

@@ -1,4 +1,4 @@
-"""Retrain one model: data retrieval -> validation -> training -> evaluation -> registration.
+"""Retrain one model: data retrieval -> validation -> training -> evaluation -> registration -> promotion.
 
 The gateway starts this DAG with `conf["gateway"]`: the trigger, its group (which model) and the alerts behind it. Started by
 hand, without a conf, it retrains the model named `default`.
@@ -8,13 +8,15 @@ scikit-learn: these and Airflow hold each other's dependencies back, and trainin
 It is a plain process and not `@task.external_python`, which copies each function without the module around it: so a step
 can be run by hand, a test can import it, and MLflow sees from which git commit it comes. `MLFLOW_TRACKING_URI` and
 `MLFLOW_SPOOL_DIR` say where it reports, `RETRAIN_STORE` where the data is kept, `RETRAIN_GIT_COMMIT` the commit of a
-DAGs folder that is no git checkout.
+DAGs folder that is no git checkout. `GATEWAY_URL` and `GATEWAY_TOKEN` (scope `promote`) lead to the gateway whose gate
+decides whether the new version is promoted; without them nobody is asked.
 """
 
 import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,12 @@ def retrain_model() -> None:
     def registration(work: dict[str, Any]) -> dict[str, Any]:
         return run_step("registration", work)
 
-    registration(evaluation(training(validation(data_retrieval()))))
+    # The gate answers 503 while it cannot read MLflow; then it is asked again.
+    @task(retries=3, retry_delay=timedelta(seconds=30))
+    def promotion(work: dict[str, Any]) -> dict[str, Any]:
+        return run_step("promotion", work)
+
+    promotion(registration(evaluation(training(validation(data_retrieval())))))
 
 
 retrain_model()

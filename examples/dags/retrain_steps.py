@@ -3,8 +3,8 @@
     python retrain_steps.py training < work.json
 
 A step reads from its input what the step before handed on, and prints what it hands on: references and digests,
-kilobytes. The data stays in the store. All five report into one MLflow run, which carries the trigger of the gateway; with
-MLFLOW_TRACKING_URI=spool+http://... (mlflow-spool) none of them waits for MLflow or fails because it is away.
+kilobytes. The data stays in the store. All but the last report into one MLflow run, which carries the trigger of the
+gateway; with MLFLOW_TRACKING_URI=spool+http://... (mlflow-spool) none of them waits for MLflow or fails because it is away.
 """
 
 import hashlib
@@ -12,6 +12,8 @@ import json
 import os
 import re
 import sys
+import urllib.error
+import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -29,6 +31,7 @@ ROWS = 2000
 HELD_OUT = 500  # the last rows are kept away from training and judge the model
 LABEL = "churned"
 WEIGHTS = (1.5, -1.0, 0.5, 0.0)  # what the made-up truth gives each feature
+LOCAL_VERSIONS = 2_000_000_000  # from here on mlflow-spool numbers versions that MLflow does not have yet
 PARAMS = {"C": 1.0, "max_iter": 200}
 
 
@@ -155,8 +158,32 @@ def registration(work: Work) -> Work:
     return {**work, "version": str(version.version)}
 
 
+def promotion(work: Work) -> Work:
+    """Ask the gateway's gate for the new version. Its no is an answer and no failure of the pipeline, which has done its
+    work; no answer is one, so that the task is tried again."""
+    gateway, token = os.environ.get("GATEWAY_URL"), os.environ.get("GATEWAY_TOKEN")
+    if not gateway:
+        return {**work, "promotion": "nobody was asked: GATEWAY_URL is not set"}
+    if int(work["version"]) >= LOCAL_VERSIONS:
+        return {**work, "promotion": "nobody was asked: the version still waits in the spool for MLflow"}
+    body = {"model": work["model"], "version": work["version"], "reason": f"trained by {work['dag_run_id']}"}
+    request = urllib.request.Request(f"{gateway}/api/v1/promotions", json.dumps(body).encode())
+    request.add_header("Content-Type", "application/json")
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=90) as answer:
+            told = json.load(answer)
+    except urllib.error.HTTPError as error:
+        if error.code not in (404, 409):  # 404: the policy leads this model nowhere
+            raise
+        told = json.load(error)
+    print(json.dumps(told, indent=2), file=sys.stderr)
+    return {**work, "promotion": told["detail"]}
+
+
 STEPS: dict[str, Callable[[Work], Work]] = {
-    step.__name__: step for step in (data_retrieval, validation, training, evaluation, registration)
+    step.__name__: step for step in (data_retrieval, validation, training, evaluation, registration, promotion)
 }
 
 

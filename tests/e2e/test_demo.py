@@ -61,6 +61,9 @@ def test_the_demo_retrains_each_model_once_and_says_why_not_twice(tmp_path: Path
     assert "trigger-gateway explain" in said
     assert "suppress" in said
     assert "cools down until" in said
+    assert "One champion per model, and no model without its papers." in said
+    for reason in ("param C", "input training", "artifact model", "f1 >= champion.f1"):
+        assert reason in said.rpartition("trigger-gateway promote")[2], reason
     assert left_in(tmp_path) == []
 
 

@@ -14,7 +14,7 @@ from tests.e2e.processes import eventually
 
 pytestmark = pytest.mark.slow
 
-TASKS = ("data_retrieval", "validation", "training", "evaluation", "registration")
+TASKS = ("data_retrieval", "validation", "training", "evaluation", "registration", "promotion")
 GATEWAY = {
     "trigger_id": "01a2",
     "route": "accuracy",
