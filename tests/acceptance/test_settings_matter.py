@@ -171,6 +171,19 @@ async def test_name_is_what_receivers_know_the_gateway_by(servers: TestServers, 
         assert incident.key.startswith("staging/run_failed:accuracy:")
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(0.0, 503), (60.0, 200)])
+async def test_probe_cache_is_how_long_the_answer_of_a_probe_is_kept(
+    servers: TestServers, database: str, seconds: float, status: int
+) -> None:
+    switch = "deadman: [{name: alive, expect: heartbeat, every: 10s, grace: 5s}]\n"
+    async with World(servers, database, policy() + switch, probe_cache=seconds) as world:
+        await world.settle()
+        await world.pass_by(seconds=14)
+        assert (await world.clients[0].get("/health/deadman")).status_code == 200
+        await world.pass_by(seconds=30)  # It is down now.
+        assert (await world.clients[0].get("/health/deadman")).status_code == status
+
+
 @pytest.fixture
 def logging_as_before() -> Any:
     """What a command makes of the process' logging is put back."""
