@@ -1,0 +1,107 @@
+"""Every route that the application has, found from itself: closed without a token, with an expired one, and to wrong scopes.
+
+Nothing here lists the routes, so a new one cannot be forgotten: what is not in OPEN must be closed.
+"""
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from starlette.routing import BaseRoute
+
+from app.main import create_app
+from app.settings import read_settings
+from app.tokens import SCOPES, create_token
+from tests.acceptance.world import World
+from tests.fakes.clock import NOON
+from tests.integration.api import opened, problem, token_of
+from tests.servers import TestServers
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+#: Open to anybody: the code and the state, never the details.
+OPEN = re.compile(r"/|/livez|/readyz|/health/\w+")
+APP: FastAPI = create_app(read_settings(), None)  # type: ignore[arg-type]  # Its lifespan is not entered.
+
+
+def routes_of(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
+    """(method, path) of everything that can be asked for, also what the document does not show."""
+    for route in routes:
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            yield from routes_of(inner.routes)
+        else:
+            methods, path = getattr(route, "methods", None), getattr(route, "path", None)
+            assert None not in (methods, path), (
+                f"{route!r} is neither a route nor a router: teach this test to look into it"
+            )
+            yield from ((method, path) for method in methods)
+
+
+ROUTES = sorted(set(routes_of(APP.routes)))
+CLOSED = [(method, path) for method, path in ROUTES if not OPEN.fullmatch(path)]
+IDS = [f"{method} {path}" for method, path in CLOSED]
+
+
+def scope_of(method: str, path: str) -> str:
+    """The scope that the document tells; what it does not show is the documentation, for readers."""
+    item: dict[str, Any] = APP.openapi()["paths"].get(re.sub(r":\w+}", "}", path), {})
+    told = item.get(method.lower()) or (item.get("get") if method == "HEAD" else None)
+    return str(told["security"][0]["bearer"][0]) if told else "read"
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A gateway with tokens: one of each scope, and one that was for everything and is over."""
+
+    world: World
+    tokens: dict[str, dict[str, str]]
+    expired: dict[str, str]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def guarded(
+    servers: TestServers, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Guarded]:
+    folder = tmp_path_factory.mktemp("tokens")
+    tokens = {scope: token_of(folder, scope) for scope in SCOPES}
+    over = create_token(folder / "tokens", ["admin"], "over", NOON - timedelta(days=2), NOON - timedelta(days=1))
+    more: dict[str, Any] = {"tokens_file": folder / "tokens", "rate_limit": 0}
+    async with opened(servers, servers.fresh_database(template), **more) as world:
+        yield Guarded(world, tokens, {"Authorization": f"Bearer {over}"})
+
+
+async def ask(guarded: Guarded, method: str, path: str, headers: dict[str, str]) -> Any:
+    filled = re.sub(r"{\w+(:\w+)?}", "01a20967-2119-717a-bc81-761cac4c96d5", path)
+    return await guarded.world.clients[0].request(method, filled, headers=headers)
+
+
+async def test_the_application_has_the_routes_of_its_document_and_more() -> None:
+    told = {(m.upper(), path) for path, item in APP.openapi()["paths"].items() for m in item}
+    plain = {(method, re.sub(r":\w+}", "}", path)) for method, path in ROUTES}
+    assert told <= plain
+    assert {path for _, path in plain - told} >= {"/docs", "/openapi.json"}
+
+
+@pytest.mark.parametrize(("method", "path"), CLOSED, ids=IDS)
+async def test_a_route_opens_to_a_living_token_of_its_scope_alone(guarded: Guarded, method: str, path: str) -> None:
+    unknown = {"Authorization": "Bearer tg_" + "x" * 43}
+    for headers in ({}, unknown, guarded.expired):
+        answer = await ask(guarded, method, path, headers)
+        assert answer.status_code == 401, (method, path)
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        if method != "HEAD":
+            told = problem(answer, 401, "unauthorized")["detail"]
+            assert ("expired" in told) == (headers is guarded.expired), told
+    opens = []
+    for scope, token in guarded.tokens.items():
+        answer = await ask(guarded, method, path, token)
+        assert answer.status_code != 401, scope
+        if answer.status_code != 403:
+            opens.append(scope)
+    assert sorted(opens) == sorted({scope_of(method, path), "admin"})
