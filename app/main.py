@@ -20,6 +20,7 @@ from app.deadman import ping_api
 from app.errors import Problem
 from app.lineage import api as lineage_api
 from app.lineage import report_api
+from app.notices import api as notices_api
 from app.policy import api as policy_api
 from app.problems import UNAVAILABLE
 from app.promotion import api as promotion_api
@@ -85,7 +86,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     app.router.routes.extend(receive.router.routes)
     docs.install(app, None if settings.open_docs else require("read"))
     parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
-    for part in (*parts, deadman_api, ping_api):
+    for part in (*parts, deadman_api, ping_api, notices_api):
         app.include_router(part.router)
     guard = [] if settings.open_metrics else [Depends(require("read"))]
 

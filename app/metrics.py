@@ -118,6 +118,9 @@ class Metrics:
             "When the newest whole walk over MLflow came to its end (books).",
             registry=r,
         )
+        self.notices_open = Gauge(
+            "gateway_notices_open", "Incidents that are open, by event (books).", ["event"], registry=r
+        )
         self.breaker_open = Gauge("gateway_breaker_open", "1 while a target is left alone.", ["target"], registry=r)
 
     def _of_switches(self, r: CollectorRegistry) -> None:

@@ -21,7 +21,7 @@ flips       every change of a switch's state
 pings       what was said by request to a switch, the newest
 dag_reads   up to where the ended runs of a DAG were read, for the switches that expect a retrain
 watch       one row: until when somebody watched
-audit       what a person or a script asked for: trigger, reset, redrive, cancel; pause and forget of a switch
+audit       what a person or a script asked for: trigger, reset, redrive, cancel, resolve, test; pause and forget of a switch
 
 MLflow as it was last seen, and what lacks its lineage, stands in app/lineage/tables.py.
 """

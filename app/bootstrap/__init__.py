@@ -31,6 +31,7 @@ from app.lineage.api import ChainServices
 from app.lineage.service import LineageServices
 from app.loop import Loop
 from app.metrics import Metrics
+from app.notices.service import NoticeServices
 from app.notices.telling import Notices
 from app.policy.holder import Holder
 from app.policy.load import load_policy
@@ -66,6 +67,7 @@ class Services:
     tokens: Tokens
     metrics: Metrics
     triggers: TriggerServices
+    notices: NoticeServices
     chains: ChainServices
     promotion: PromotionServices
     deadman: DeadmanServices
@@ -188,6 +190,7 @@ def _assemble(base: Base) -> Services:
         tokens=base.tokens,
         metrics=base.metrics,
         triggers=trigger_side.services,
+        notices=telling.services,
         chains=chain_side.services,
         promotion=promotion_side.services,
         deadman=switches.services,

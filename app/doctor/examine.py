@@ -17,6 +17,7 @@ from app.doctor.alertmanager import judge
 from app.doctor.finding import Finding, fail, good, warn
 from app.doctor.house import PolicyRead, examine_gateway, examine_policy, examine_tokens
 from app.doctor.mlflow import examine_mlflow
+from app.doctor.receivers import examine_receivers
 from app.doctor.servers import examine_postgres, examine_read_database, examine_redis
 from app.errors import GatewayError, TargetError
 from app.http import Http
@@ -47,6 +48,7 @@ async def examine(settings: Settings, asked: Asked, gateway_url: str, http: Http
             findings += await examine_airflow(patient, http, clock)
         if read.policy.mlflow is not None:
             findings += await examine_mlflow(read.policy.mlflow, http, clock, has_login=read.complete)
+        findings += await examine_receivers(read.policy, http, has_secrets=read.complete)
         findings += await _alertmanager(asked, read.policy, gateway_url, http, tokens=needed)
     return tuple(findings)
 

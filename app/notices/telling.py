@@ -58,11 +58,15 @@ class Notices:
             await store.insert_tellings(conn, [self._telling(ident, item, repeat, now) for item in items])
         return True
 
-    async def resolve(self, conn: AsyncConnection, key: str, now: datetime, detail: str) -> bool:
-        """It is over: whoever was told is told. False: nothing of this key is open."""
-        return bool(await self.resolve_all(conn, [key], now, detail))
+    async def resolve(
+        self, conn: AsyncConnection, key: str, now: datetime, detail: str, after: timedelta = timedelta(0)
+    ) -> bool:
+        """It is over: whoever was told is told, `after` that time. False: nothing of this key is open."""
+        return bool(await self.resolve_all(conn, [key], now, detail, after))
 
-    async def resolve_all(self, conn: AsyncConnection, keys: Sequence[str], now: datetime, detail: str) -> int:
+    async def resolve_all(
+        self, conn: AsyncConnection, keys: Sequence[str], now: datetime, detail: str, after: timedelta = timedelta(0)
+    ) -> int:
         """As `resolve`, of several keys; how many were open."""
         closed = await store.close(conn, keys, detail, now)
         if not closed:
@@ -70,6 +74,7 @@ class Notices:
         items, ends = [], []
         for row in await store.tellings_of(conn, closed):
             item = self._item(row["notice"], row["receiver"], closed[row["notice"]], Action.RESOLVE, now)
+            item["available_at"] = now + after
             items.append(item)
             ends.append({"opened": row["open_item"], "resolved": item["id"]})
         if items:

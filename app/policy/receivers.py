@@ -91,6 +91,12 @@ class Receiver(Frozen):
         """The key that is given."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
+    @property
+    def address(self) -> str:
+        """Its `url`; may hold a secret."""
+        url: str | SecretStr = getattr(self, self.kind).url
+        return url if isinstance(url, str) else url.get_secret_value()
+
     def secrets(self) -> tuple[str, ...]:
         """What must not be repeated to anybody."""
         values = getattr(self, self.kind).__dict__.values()

@@ -19,6 +19,8 @@ _OUTBOX = text("""
     SELECT target, 0, count(*), NULL FROM outbox WHERE state = 'dead' GROUP BY target
 """)
 
+_NOTICES = text("SELECT event, count(*) AS number FROM notices WHERE resolved_at IS NULL GROUP BY event")
+
 # From the books and not from what this process has seen: it must outlive a restart. One look into the index a route:
 # with years of history, grouping it would be the most expensive thing that the gateway does.
 _SUCCESS = text("""
@@ -49,13 +51,16 @@ class Gauges:
             triggers = (await conn.execute(_TRIGGERS)).all()
             outbox = (await conn.execute(_OUTBOX)).all()
             successes = (await conn.execute(_SUCCESS)).all()
+            incidents = (await conn.execute(_NOTICES)).all()
         m = self._metrics
-        for gauge in (m.triggers, m.outbox_pending, m.outbox_oldest, m.outbox_dead):
+        for gauge in (m.triggers, m.outbox_pending, m.outbox_oldest, m.outbox_dead, m.notices_open):
             gauge.clear()
         for row in successes:
             m.last_success.labels(row.route).set(row.at.timestamp())
         for row in triggers:
             m.triggers.labels(row.route, row.state).set(row.number)
+        for row in incidents:
+            m.notices_open.labels(row.event).set(row.number)
         for row in outbox:
             m.outbox_pending.labels(row.target).inc(row.pending)
             m.outbox_dead.labels(row.target).inc(row.dead)

@@ -92,6 +92,24 @@ _QUARANTINE_LOCK = text("""
 """)
 
 
+# An incident whose end was not told yet stays, however long its receiver is away.
+_NOTICES_PAGE = text("""
+    SELECT id, resolved_at AS at FROM notices
+    WHERE resolved_at IS NOT NULL AND resolved_at < :before AND (resolved_at, id) > (:at, :id)
+    ORDER BY resolved_at, id LIMIT :most
+""")
+_NOTICES_LOCK = text("""
+    SELECT id FROM notices n WHERE id = ANY(CAST(:ids AS uuid[])) AND resolved_at < :before
+      AND NOT EXISTS (
+        SELECT FROM tellings t JOIN outbox o ON o.id IN (t.open_item, t.resolve_item)
+        WHERE t.notice = n.id AND o.state = 'pending'
+      ) FOR UPDATE SKIP LOCKED
+""")
+_ITEMS_OF_NOTICES = """(
+    SELECT unnest(ARRAY[open_item, resolve_item]) FROM tellings WHERE notice = ANY(CAST(:ids AS uuid[]))
+)"""
+
+
 def _delete(table: str, column: str = "id", kind: str = "uuid") -> tuple[str, TextClause]:
     return table, text(f"DELETE FROM {table} WHERE {column} = ANY(CAST(:ids AS {kind}[]))")
 
@@ -117,6 +135,17 @@ _STAGES = (
         _TRIGGERS_PAGE,
         _TRIGGERS_LOCK,
         (_delete("attempts", "item"), _delete("outbox"), _delete("triggers")),
+    ),
+    _Stage(
+        _BEGINNING,
+        _NOTICES_PAGE,
+        _NOTICES_LOCK,
+        (
+            ("attempts", text(f"DELETE FROM attempts WHERE item IN {_ITEMS_OF_NOTICES}")),
+            ("outbox", text(f"DELETE FROM outbox WHERE id IN {_ITEMS_OF_NOTICES}")),
+            _delete("tellings", "notice"),
+            _delete("notices"),
+        ),
     ),
     _Stage(_BEGINNING, _AUDIT_PAGE, _AUDIT_LOCK, (_delete("audit"),)),
     _Stage(

@@ -29,6 +29,7 @@ BUCKETS = {
     for le, values in {"0.1": "0+1x60", "1": "0+100x60", "+Inf": "0+100x60"}.items()
 }
 FAST = {f'model_prediction_seconds_bucket{{model="churn", le="{le}"}}': "0+100x60" for le in ("0.1", "1", "+Inf")}
+ATTEMPTS = 'gateway_delivery_attempts_total{{target="{target}", result="{result}", code="x"}}'
 CASES = [
     Case("ModelAccuracyLow", {'model_accuracy{model="churn", instance="a"}': "0.8x20"}, "6m", True),
     Case("ModelAccuracyLow", {'model_accuracy{model="churn"}': "0.8x3 0.9x20"}, "6m", False),
@@ -44,6 +45,25 @@ CASES = [
     Case("GatewayTriggerDead", {'gateway_triggers{route="accuracy", state="pending"}': "3x5"}, "2m", False),
     Case("GatewayOutboxOld", {'gateway_outbox_oldest_seconds{target="airflow:default"}': "0+60x30"}, "17m", True),
     Case("GatewayOutboxOld", {'gateway_outbox_oldest_seconds{target="airflow:default"}': "0+60x9 0x20"}, "17m", False),
+    Case("GatewayOutboxOld", {'gateway_outbox_oldest_seconds{target="receiver:oncall"}': "0+60x30"}, "17m", False),
+    Case(
+        "GatewayNoticeNotDelivered", {'gateway_outbox_oldest_seconds{target="receiver:oncall"}': "0+60x20"}, "9m", True
+    ),
+    Case(
+        "GatewayNoticeNotDelivered",
+        {'gateway_outbox_oldest_seconds{target="receiver:oncall"}': "0+60x5 0x9"},
+        "9m",
+        False,
+    ),
+    Case("GatewayNoticeRefused", {ATTEMPTS.format(target="receiver:oncall", result="dead"): "_x5 1x9"}, "7m", True),
+    Case("GatewayNoticeRefused", {ATTEMPTS.format(target="receiver:oncall", result="dead"): "1x90"}, "80m", False),
+    Case("GatewayNoticeRefused", {ATTEMPTS.format(target="receiver:oncall", result="retry"): "0+1x9"}, "7m", False),
+    Case("GatewayIncidentOpen", {'gateway_notices_open{event="trigger_waiting"}': "1x70"}, "62m", True),
+    Case("GatewayIncidentOpen", {'gateway_notices_open{event="trigger_waiting"}': "1x30 0x40"}, "62m", False),
+    Case("GatewaySwitchDown", {'gateway_deadman_down{switch="churn"}': "0 1x9"}, "3m", True),
+    Case("GatewaySwitchDown", {'gateway_deadman_down{switch="churn"}': "0x9"}, "3m", False),
+    Case("GatewayWatchStuck", {"gateway_watched_until_timestamp_seconds{}": "0x9"}, "5m", True),
+    Case("GatewayWatchStuck", {"gateway_watched_until_timestamp_seconds{}": "0+60x9"}, "5m", False),
     Case("GatewayTargetAway", {'gateway_breaker_open{target="airflow:default"}': "1x10"}, "6m", True),
     Case("GatewayTargetAway", {'gateway_breaker_open{target="airflow:default"}': "1x3 0x10"}, "6m", False),
     Case("GatewayLoopFailing", {'gateway_loop_failures{loop="relay", instance="a"}': "0+1x20"}, "8m", True),

@@ -54,6 +54,7 @@ class Setup:
     alertmanager: dict[str, Any] | None = field(default_factory=lambda: json.loads(json.dumps(ALERTMANAGER)))
     host: str = "127.0.0.1"
     read: str | None = None
+    hosts: dict[str, httpx.AsyncBaseTransport] = field(default_factory=lambda: {"gateway.test": GatewayUp()})
 
     @property
     def tokens(self) -> Path:
@@ -75,7 +76,7 @@ class Setup:
             redis_url=self.redis,
             host=self.host,
         )
-        transport = Network({"airflow.test": self.airflow.transport(), "gateway.test": GatewayUp(), "am.test": self.am})
+        transport = Network({"airflow.test": self.airflow.transport(), "am.test": self.am, **self.hosts})
         async with open_http(transport=transport) as http:
             findings = await examine(settings, Asked("http://am.test:9093/"), GATEWAY, http)
         assert self.airflow.posts == [], "the doctor starts nothing"
@@ -292,6 +293,26 @@ async def test_the_copy_that_lists_are_read_from(
     findings = await setup.examined()
     assert [finding.level for finding in findings if finding.check == "postgres read copy"] == levels
     assert "hush" not in str(findings)
+
+
+async def test_receivers_are_looked_at_and_told_nothing(setup: Setup) -> None:
+    secret = f"whsec_{'MfKQ9r8G' * 4}"
+    setup.policy["receivers"] = [
+        {"name": "people", "alertmanager": {"url": "http://am.test:9093"}},
+        {"name": "hook", "webhook": {"url": "http://gateway.test:8090/secret?key=hunter2", "secret": secret}},
+    ]
+    assert bad(await setup.examined()) == {}
+    setup.alertmanager = None
+    setup.policy["receivers"].append({"name": "other", "alertmanager": {"url": "http://gateway.test:8090"}})
+    setup.hosts["gateway.test"] = httpx.MockTransport(lambda _request: httpx.Response(404))
+    findings = await setup.examined()
+    assert bad(findings) == {
+        "gateway": "fail",
+        "receiver people": "fail",
+        "receiver other": "fail",
+        "alertmanager": "fail",
+    }
+    assert not [finding for finding in findings if "hunter2" in finding.detail + finding.next_step]
 
 
 async def test_a_dag_with_placeholders_is_looked_at_for_the_groups_of_the_database(setup: Setup) -> None:

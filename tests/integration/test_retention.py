@@ -11,10 +11,14 @@ from typing import Any
 import asyncpg
 import pytest
 
+from app.db import transaction
+from app.notices.model import Notice, Severity
 from app.triggers.retention import Retention
 from tests.acceptance.world import World, policy
+from tests.fakes.clock import ManualClock
 from tests.fakes.faults import answer as airflow_answers
-from tests.integration.api import opened
+from tests.fakes.pagerduty import FakePagerDuty
+from tests.integration.api import POLICY, opened
 from tests.servers import TestServers
 from tests.sizes import seed, size
 
@@ -34,7 +38,8 @@ DANGLING = {
     "a group without its trigger": """
         groups g WHERE EXISTS (SELECT FROM unnest(ARRAY[g.last_trigger, g.open_trigger]) i
             WHERE i IS NOT NULL AND NOT EXISTS (SELECT FROM triggers t WHERE t.id = i))""",
-    "an item without its trigger": "outbox o WHERE NOT EXISTS (SELECT FROM triggers t WHERE t.id = o.id)",
+    "an item without its trigger": """
+        outbox o WHERE kind <> 'notice' AND NOT EXISTS (SELECT FROM triggers t WHERE t.id = o.id)""",
     "an attempt without its item": "attempts x WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.id = x.item)",
 }
 
@@ -310,6 +315,34 @@ def retention(world: World, batch: int) -> Retention:
     services = world.services[0]
     keep = 90 * 86400
     return Retention(services.engine, services.clock, lambda: services.policy, services.metrics, keep=keep, batch=batch)
+
+
+async def test_an_incident_goes_with_what_was_told_when_it_is_over_and_told(
+    servers: TestServers, database: str
+) -> None:
+    policy = POLICY + 'receivers: [{name: gone, alertmanager: {url: "http://gone.test"}}]\n'
+    gone = FakePagerDuty(ManualClock())  # Whoever answers: it is not there.
+    gone.down = True
+    async with opened(servers, database, policy=policy, others={"gone.test": gone}) as world:
+        services = world.services[0]
+        for key in ("over", "open", "not told"):
+            told = ["gone"] if key == "not told" else []
+            async with transaction(services.engine) as conn:
+                notice = Notice(key, "test", Severity.INFO, "t", "d")
+                await services.notices.requests._notices.open(conn, told, notice, world.clock.now())
+                if key != "open":
+                    await services.notices.requests._notices.resolve(conn, key, world.clock.now(), "over")
+        world.clock.pass_by(timedelta(days=91))
+        await prune(world)
+        async with sql(database) as connection:
+            left = await connection.fetch("SELECT key FROM notices ORDER BY key")
+            assert [row["key"] for row in left] == ["not told", "open"]
+            await connection.execute("UPDATE outbox SET state = 'delivered'")
+            await prune(world)
+            counts = [
+                await connection.fetchval(f"SELECT count(*) FROM {name}") for name in ("notices", "tellings", "outbox")
+            ]
+            assert counts == [1, 0, 0]
 
 
 async def test_a_step_deletes_a_batch_and_no_more(servers: TestServers, database: str) -> None:

@@ -1,0 +1,88 @@
+"""The API of notices: what people were told, that it is over, and whether a receiver hears."""
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic_core import to_json
+
+from app.errors import Problem
+from app.notices import schemas, show
+from app.notices.service import Services
+from app.policy.values import ROUTE_NAME
+from app.problems import UNAVAILABLE, Kind, responses
+from app.security import require
+from app.tokens import Caller
+
+router = APIRouter(prefix="/api/v1", responses=responses(UNAVAILABLE))
+
+Reader = Annotated[Caller, Depends(require("read"))]
+Operator = Annotated[Caller, Depends(require("trigger"))]
+Ident = Annotated[UUID, Path(description="Its id, a UUID.")]
+Name = Annotated[str, Path(pattern=f"^{ROUTE_NAME.pattern}$", description="Name of a receiver.")]
+
+_NO_NOTICE = Kind("not_found", 404, "There is no notice 019ab0c4-6f1e-7d35-9c1a-3f0e4a5b6c7d.")
+_NO_RECEIVER = Kind("not_found", 404, "The policy has no receiver named 'oncall'.")
+_OVER = Kind("wrong_state", 409, "Only an open notice can be resolved.", {"state": "resolved"})
+_RESOLVED = schemas.NOTICE | {"resolved_at": "2026-11-23T04:00:00Z", "resolution": "resolved by ana: retrained by hand"}
+
+
+def _shows(example: dict[str, Any], *problems: str | Kind) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"application/json": {"example": example}}}} | responses(*problems)
+
+
+@router.get(
+    "/notices",
+    tags=["history"],
+    summary="List what people were told, the newest first",
+    response_model=schemas.NoticePage,
+    responses=_shows({"items": [schemas.NOTICE], "next": None}, "invalid"),
+)
+async def list_notices(
+    services: Services,
+    _: Reader,
+    state: Annotated[Literal["open", "resolved"] | None, Query(description="open or resolved")] = None,
+    event: Annotated[str | None, Query(pattern="^[a-z_]{1,64}$", description="Only this event.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Items on a page.")] = 100,
+    cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
+) -> Response:
+    """An incident opens once and is resolved by the same key; each receiver of it with what it answered."""
+    query = show.Query(limit=limit, cursor=cursor, open=None if state is None else state == "open", event=event)
+    items, following = await services.reader.read(lambda conn: show.page(conn, query))
+    return _json({"items": items, "next": following})
+
+
+@router.post(
+    "/notices/{id}/resolve",
+    tags=["operate"],
+    summary="Say that an incident is over",
+    response_model=schemas.NoticeOut,
+    responses=_shows(_RESOLVED, _NO_NOTICE, "invalid", _OVER, "rate_limited"),
+)
+async def resolve(services: Services, caller: Operator, id: Ident, body: schemas.ResolveBody) -> Response:
+    """For an incident whose cause is never judged again, such as of a route that is gone. Its receivers are told."""
+    await services.limit(caller)
+    await services.requests.resolve(id, body.reason, caller.name)
+    found = await services.reader.fresh(lambda conn: show.one(conn, id))
+    if found is None:
+        raise Problem(404, "not_found", f"There is no notice {id}.")
+    return _json(found)
+
+
+@router.post(
+    "/receivers/{name}/test",
+    tags=["operate"],
+    summary="Tell a receiver something, to see whether it hears",
+    response_model=schemas.TestedOut,
+    responses=_shows(schemas.TESTED, _NO_RECEIVER, "invalid", "rate_limited"),
+)
+async def test(services: Services, caller: Operator, name: Name) -> Response:
+    """Sends a notice that is marked as a test through the whole way, and answers with what the receiver said. It is
+    resolved there two minutes later."""
+    await services.limit(caller)
+    return _json(asdict(await services.requests.test(name, caller.name)))
+
+
+def _json(value: Any) -> Response:
+    return Response(to_json(value), media_type="application/json")

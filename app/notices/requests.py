@@ -1,0 +1,117 @@
+"""What a person asks: that an incident is over, or that a receiver is told something to see whether it hears."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app import tables
+from app.clock import Clock, monotonic
+from app.db import transaction
+from app.errors import Problem
+from app.notices import store
+from app.notices.model import Notice, Severity
+from app.notices.telling import Notices
+from app.policy.schema import Policy
+
+#: So long a test stays open at a receiver: an Alertmanager that is told of the end within its group_wait tells nobody.
+TEST_LASTS: Final = timedelta(minutes=2)
+_LOOK_EVERY: Final = 0.1  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What became of a test: `state` as in the outbox, `detail` what the receiver answered."""
+
+    receiver: str
+    kind: str
+    state: str
+    detail: str
+    notice: UUID
+
+
+class NoticeRequests:
+    """Every method raises Problem: 404 unknown, 409 when it is over already. `patience` in seconds."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        policy: Callable[[], Policy],
+        clock: Clock,
+        notices: Notices,
+        *,
+        new_id: Callable[[], UUID],
+        changed: Callable[[], None],
+        patience: float,
+    ) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._clock = clock
+        self._notices = notices
+        self._new_id = new_id
+        self._changed = changed
+        self._patience = patience
+
+    async def resolve(self, ident: UUID, reason: str, caller: str) -> None:
+        """Receivers are told that it is over. If it is not, the next sign of it is a new incident."""
+        now = self._clock.now()
+        async with transaction(self._engine) as conn:
+            found = await store.notice(conn, ident)
+            if found is None:
+                raise Problem(404, "not_found", f"There is no notice {ident}.")
+            detail = f"resolved by {caller}" + (f": {reason}" if reason else "")
+            if found["resolved_at"] is not None or not await self._notices.resolve(conn, found["key"], now, detail):
+                raise Problem(409, "wrong_state", "Only an open notice can be resolved.", state="resolved")
+            await self._audit(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})
+        self._changed()
+
+    async def test(self, name: str, caller: str) -> Tested:
+        """Tell one receiver something that is marked as a test, through the outbox, and wait for its first answer. A test
+        that nobody delivers in time is `pending`: no worker runs, or the receiver is away."""
+        receiver = self._policy().receiver(name)
+        if receiver is None:
+            raise Problem(404, "not_found", f"The policy has no receiver named {name!r}.")
+        now, mark = self._clock.now(), self._new_id()
+        notice = Notice(
+            key=f"test:{mark}",
+            event="test",
+            severity=Severity.INFO,
+            title=f"Test of the receiver {name}: nothing is wrong",
+            detail=f"{caller} asked whether notices of Trigger Gateway arrive here. They do.",
+            labels={"receiver": name},
+        )
+        async with transaction(self._engine) as conn:
+            await self._notices.open(conn, [name], notice, now)
+            await self._notices.resolve(conn, notice.key, now, "the test is over", after=TEST_LASTS)
+            await self._audit(conn, now, caller, "test", f"receiver {name}", {"notice": notice.key})
+        self._changed()
+        ident, state, detail = await self._answer(notice.key)
+        return Tested(name, receiver.kind, state, detail, ident)
+
+    async def _answer(self, key: str) -> tuple[UUID, str, str]:
+        o, n, t = tables.outbox, tables.notices, tables.tellings
+        wanted = (
+            select(n.c.id, o.c.state, o.c.detail, o.c.attempts)
+            .join(t, t.c.notice == n.c.id)
+            .join(o, o.c.id == t.c.open_item)
+            .where(n.c.key == key)
+        )
+        until = monotonic() + self._patience
+        while True:
+            async with self._engine.connect() as conn:
+                row = (await conn.execute(wanted)).one()
+            if row.attempts or monotonic() > until:
+                waits = "nothing delivered it yet: does a worker run?" if not row.attempts else row.detail
+                return row.id, row.state, waits
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _audit(
+        self, conn: AsyncConnection, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
+    ) -> None:
+        row = {"id": self._new_id(), "at": now, "caller": caller, "action": action, "subject": subject}
+        await conn.execute(tables.audit.insert().values(**row, detail=detail))
