@@ -11,6 +11,7 @@ import pytest
 
 from app.clock import monotonic
 from app.demo.processes import wait_until
+from app.doctor.servers import examine_redis
 from app.redis.client import Away, Redis
 from app.redis.servers import connect
 from app.redis.url import parse_redis_url
@@ -176,3 +177,21 @@ async def test_a_hung_redis_that_is_asked_for_its_fault_costs_no_more_than_a_cal
         for _ in range(3):
             assert await one.redis.fault() is not None
         assert monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://:hunter2@127.0.0.1:1/2", "standalone at redis://127.0.0.1:1/2: Error 111"),
+        (
+            "redis+sentinel://:hunter2@127.0.0.1:1/m",
+            "sentinel at redis+sentinel://127.0.0.1:1/m/0: no Sentinel answers",
+        ),
+        ("redis+cluster://:hunter2@127.0.0.1:1", "cluster at redis+cluster://127.0.0.1:1: Redis Cluster cannot"),
+    ],
+)
+async def test_the_doctor_names_the_kind_the_place_and_the_fault(url: str, told: str) -> None:
+    finding = await examine_redis(url, embedded=False)
+    assert (finding.check, finding.level) == ("redis reachable", "warn")
+    assert finding.detail.startswith(told)
+    assert "hunter2" not in finding.detail

@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.alerts import native
 from app.alerts.mapped import read
 from app.alerts.model import Unreadable
 from app.policy.sources import Source
+from tests.sizes import size
 
 # The event of docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch-and-eventbridge.html, shortened.
 CLOUDWATCH: dict[str, Any] = {
@@ -170,3 +174,23 @@ def test_too_many_are_refused() -> None:
     with pytest.raises(Unreadable) as caught:
         read(json.dumps([CLOUDWATCH] * 3).encode(), 2, source())
     assert caught.value.status == 413
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "t", "s", "m"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=size(50, 20_000), deadline=None)
+@given(JSON, st.sampled_from([None, "/a"]))
+def test_no_body_breaks_it(content: Any, alerts: str | None) -> None:
+    wanted = {"timestamp": ["/t", "2026-01-01T00:00:00Z"], "timestamp_unit": "ms", "status": ["/s", "firing"]}
+    parts = {"alert_id": "/a", "severity": "s", "labels": {"model": "/m"}, "annotations": {"all": "/m/a"}}
+    shape = Source.model_validate({"name": "x", "alerts": alerts, **wanted, **parts})
+    with suppress(Unreadable):
+        found = read(json.dumps(content).encode(), 10, shape)
+        assert all(isinstance(value, str) for alert in found.alerts for value in alert.labels.values())
