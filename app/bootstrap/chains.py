@@ -8,6 +8,7 @@ from app.bootstrap.base import Base
 from app.lineage.api import ChainServices
 from app.lineage.chain import Lineage
 from app.lineage.survey import LEASE, Survey
+from app.lineage.telling import EVENT, Telling
 from app.loop import Loop
 
 
@@ -27,6 +28,7 @@ def chains(base: Base) -> ChainSide:
         base.current,
         base.clock,
         base.metrics,
+        Telling(base.notices, lambda: base.current().told(EVENT)),
         new_id=uuid7,
         retention=base.settings.retention,
     )

@@ -87,8 +87,13 @@ def _lines(chain: dict[str, Any]) -> list[tuple[str, str]]:
     for run in chain["runs"]:
         commit = f"git {run['git_commit'][:12]}" if run["git_commit"] else "no git commit"
         lines.append(("MLflow run", f"{run['run_id']}  {run['status']}  {run['metrics']} metrics, {commit}"))
-        lines += [("version", _version(version)) for version in run["versions"]]
-    return lines + [("version", _version(version)) for version in chain["versions"]]
+    for version in [*(one for run in chain["runs"] for one in run["versions"]), *chain["versions"]]:
+        lines.append(("version", _version(version)))
+        lines += [
+            ("promotion", f"{p['kind']} to {p['to']}: {p['state']}, {p['detail']}  {time(p['created_at'])}")
+            for p in version["promotions"]
+        ]
+    return lines
 
 
 def _version(version: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The chain itself: alert -> decision -> trigger -> DAG run -> MLflow's runs -> model versions, from whichever end one asks.
+"""The chain itself: alert -> decision -> trigger -> DAG run -> MLflow's runs -> versions -> promotions, from any end.
 
 Answered from Postgres, by index. Before that MLflow is asked about what the question is about, so that a run of a minute ago
 is there; when it does not answer, what was seen before is told, and the answer says so.
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 MOST_CHAINS: Final = 20  # triggers of one answer, the newest: an alert can be behind several
 MOST_RUNS: Final = 200  # and versions, of one answer
+MOST_PROMOTIONS: Final = 20  # of one version, the newest
 PATIENCE: Final = 5.0  # seconds for MLflow; what it has not told by then is told as it was last seen
 
 Row = dict[str, Any]
@@ -246,6 +247,19 @@ async def _shown_versions(conn: AsyncConnection, versions: list[SeenVersion]) ->
         marks.setdefault((alias.model, alias.version), []).append(alias.alias)
     names = ("model", "version", "run_id", "status", "created_at")
     return [
-        {name: getattr(one, name) for name in names} | {"aliases": marks.get((one.model, one.version), [])}
+        {name: getattr(one, name) for name in names}
+        | {
+            "aliases": marks.get((one.model, one.version), []),
+            "promotions": await _promotions_of(conn, one.model, one.version),
+        }
         for one in versions
     ]
+
+
+async def _promotions_of(conn: AsyncConnection, model: str, version: str) -> list[Row]:
+    """Whether it was promoted, to what, and what came of it; the oldest first."""
+    p = tables.promotions
+    statement = select(p).where(p.c.registry == "mlflow", p.c.model == model, p.c.version == version, ~p.c.dry_run)
+    rows = (await conn.execute(statement.order_by(p.c.id.desc()).limit(MOST_PROMOTIONS))).mappings().all()
+    names = ("id", "kind", "state", "previous", "requested_by", "detail", "created_at", "ended_at")
+    return [{"to": row["mark"]} | {name: row[name] for name in names} for row in reversed(rows)]

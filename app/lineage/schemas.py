@@ -19,6 +19,19 @@ VERSION: dict[str, Any] = {
     "status": "READY",
     "created_at": "2026-11-23T03:21:38.102Z",
     "aliases": ["champion"],
+    "promotions": [
+        {
+            "to": "champion",
+            "id": "019ab2c4-8d1e-7c3a-9f00-3c5b7d9e1f22",
+            "kind": "promote",
+            "state": "promoted",
+            "previous": "11",
+            "requested_by": "ci",
+            "detail": "version 12 is champion, in the place of version 11",
+            "created_at": "2026-11-23T03:25:11.204Z",
+            "ended_at": "2026-11-23T03:25:11.390Z",
+        }
+    ],
 }
 LINEAGE: dict[str, Any] = {
     "subject": {"model": "churn", "version": "12"},
@@ -102,6 +115,20 @@ class DagRunOfChain(BaseModel):
     state: str | None
 
 
+class PromotionOfChain(BaseModel):
+    """One attempt to give the version a mark, or to take it back."""
+
+    to: str
+    id: UUID
+    kind: str
+    state: str
+    previous: str | None
+    requested_by: str
+    detail: str
+    created_at: datetime
+    ended_at: datetime | None
+
+
 class VersionOfChain(BaseModel):
     """One version of a registered model."""
 
@@ -111,6 +138,7 @@ class VersionOfChain(BaseModel):
     status: str
     created_at: datetime | None
     aliases: list[str]
+    promotions: list[PromotionOfChain]
 
 
 class RunOfChain(BaseModel):

@@ -20,6 +20,7 @@ from app.errors import Rejected, TargetError
 from app.lineage import rules, store
 from app.lineage.model import SeenAlias, SeenRun, SeenVersion, read_aliases, read_run, read_version
 from app.lineage.rules import Orphan, Patience
+from app.lineage.telling import Telling
 from app.metrics import Metrics
 from app.policy.schema import Policy
 from app.tracking import Mlflow, tags_of
@@ -58,6 +59,7 @@ class Survey:
         policy: Callable[[], Policy],
         clock: Clock,
         metrics: Metrics,
+        telling: Telling,
         *,
         new_id: Callable[[], UUID],
         retention: float,
@@ -68,6 +70,7 @@ class Survey:
         self._policy = policy
         self._clock = clock
         self._metrics = metrics
+        self._telling = telling
         self._new_id = new_id
         self._retention = timedelta(seconds=retention)
         self._size = page
@@ -203,6 +206,7 @@ class Survey:
         await store.keep_orphans(conn, await self._judge(conn, page, now), now)
         if page.following is None:
             await store.end_round(conn, began)
+            await self._telling.round_ended(conn, now)
 
     async def _judge(self, conn: AsyncConnection, page: _Page, now: datetime) -> list[Orphan]:
         patience = Patience.at(now, self._policy().lineage.grace, self._retention)

@@ -119,6 +119,7 @@ class Notify(RouteNotify):
     """Receivers by event, of everything."""
 
     promotion_blocked: Told | None = None
+    orphan: Told | None = None
 
 
 EVENTS: Final = tuple(Notify.model_fields)

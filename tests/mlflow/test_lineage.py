@@ -46,7 +46,7 @@ class Site:
     def __init__(self, world: World, mlflow: MlflowServer, wire: Wire) -> None:
         self.world = world
         self.mlflow = mlflow
-        self.policy = f"{POLICY}mlflow: {{tracking_uri: {mlflow.uri}}}\n"
+        self.policy = policy_for(mlflow)
         self.wire = wire
         self.experiment = mlflow.call("POST", "experiments/create", {"name": secrets.token_hex(6)})["experiment_id"]
 
@@ -117,6 +117,14 @@ class Site:
                 return found
 
 
+def policy_for(mlflow: MlflowServer) -> str:
+    return f"""{POLICY}
+mlflow: {{tracking_uri: {mlflow.uri}}}
+promotions: [{{model: ".*", to: champion, require: {{metrics: [m0]}}}}]
+receivers: [{{name: ops, slack: {{url: "http://slack.test/hook"}}}}]
+"""
+
+
 def milliseconds(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
@@ -124,9 +132,8 @@ def milliseconds(at: datetime) -> int:
 @pytest.fixture
 async def site(servers: TestServers, database: str, mlflow_server: MlflowServer) -> AsyncIterator[Site]:
     wire = Wire()
-    policy = f"{POLICY}mlflow: {{tracking_uri: {mlflow_server.uri}}}\n"
     others = {"127.0.0.1": cast(FakeAirflow, wire)}
-    async with World(servers, database, policy, others=others) as world:
+    async with World(servers, database, policy_for(mlflow_server), others=others) as world:
         world.airflow.add_dag("retrain_model")
         yield Site(world, mlflow_server, wire)
 
@@ -135,7 +142,8 @@ async def test_the_chain_is_the_same_from_each_of_its_five_ends(site: Site) -> N
     trigger = await site.retrained()
     run = site.run(trigger=trigger["id"])
     model, version = site.version(run)
-    site.mlflow.call("POST", "registered-models/alias", {"name": model, "alias": "champion", "version": version})
+    promoted = await site.world.post("/api/v1/promotions", {"model": model, "version": version, "to": "champion"})
+    assert promoted.status_code == 200, promoted.text
     alert = trigger["alerts"][0]["id"]
     ends: list[dict[str, str]] = [
         {"model": model, "version": version},
@@ -156,6 +164,7 @@ async def test_the_chain_is_the_same_from_each_of_its_five_ends(site: Site) -> N
         assert (shown["run_id"], shown["git_commit"], shown["metrics"]) == (run, COMMIT, 2)
         (made,) = shown["versions"]
         assert (made["model"], made["version"], made["aliases"]) == (model, version, ["champion"])
+        assert [(one["to"], one["state"]) for one in made["promotions"]] == [("champion", "promoted")]
     again = await site.world.get(f"/api/v1/triggers/{trigger['id']}")
     assert [(one["run_id"], one["versions"]) for one in again["runs"]] == [
         (run, [{"model": model, "version": version}])
@@ -248,6 +257,27 @@ async def test_each_planted_kind_of_orphan_is_found_and_is_gone_when_it_is_mende
     text = (await site.world.clients[0].get("/metrics")).text
     assert 'gateway_orphans{kind="run_without_metrics"}' in text
     assert "gateway_survey_last_end_timestamp_seconds 1.79" in text
+
+
+async def test_receivers_are_told_of_a_kind_once_until_there_is_none_of_it(site: Site) -> None:
+    async def incidents() -> list[tuple[str, bool]]:
+        connection = await asyncpg.connect(site.world.database)
+        rows = await connection.fetch("SELECT * FROM notices WHERE event = 'orphan' ORDER BY opened_at")
+        tellings = await connection.fetch("SELECT * FROM tellings WHERE receiver = 'ops'")
+        await connection.close()
+        assert {row["notice"] for row in tellings} == {row["id"] for row in rows}
+        mine = [row for row in rows if row["labels"] == '{"kind": "trigger_without_run"}']  # The server is shared.
+        return [(row["key"], row["resolved_at"] is None) for row in mine]
+
+    trigger = await site.retrained()
+    await site.surveyed()
+    await site.retrained()
+    await site.surveyed()
+    assert await incidents() == [("orphan:trigger_without_run", True)]
+    for trigger in await site.world.triggers():
+        site.run(trigger=trigger["id"])
+    await site.surveyed()
+    assert await incidents() == [("orphan:trigger_without_run", False)]
 
 
 async def test_a_round_goes_page_by_page_stops_where_mlflow_goes_away_and_goes_on_there(site: Site) -> None:
