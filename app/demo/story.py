@@ -252,6 +252,9 @@ class _Story:
             self._say("\n[green]One champion per model, and no model without its papers.[/green]")
         else:
             self._say(f"\n[red]Not as promised:[/red] {escape(str(states))}")
+        self._say(f"\nWhy does {model} 1 exist?  trigger-gateway lineage {model}/1\n")
+        told = await self._gateway.run("lineage", f"{model}/1", width=self._console.width)
+        self._console.print(told, markup=False, soft_wrap=True)
         return good
 
     def _told(self, post: Post) -> None:

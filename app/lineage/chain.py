@@ -178,7 +178,8 @@ async def _triggers_of(conn: AsyncConnection, subject: Subject) -> list[Row]:
 
 async def _chain_of(conn: AsyncConnection, trigger: Row) -> Row:
     d = tables.decisions
-    statement = select(d).where(d.c.trigger_id == trigger["id"]).order_by(d.c.id).limit(history.SHOWN)
+    led = d.c.action.in_(("hold", "fire", "cancel"))  # What it suppressed since is no part of why it is there.
+    statement = select(d).where(d.c.trigger_id == trigger["id"], led).order_by(d.c.id).limit(history.SHOWN)
     names = ("alert", "action", "reason", "until", "detail", "count", "first_at", "last_at", "policy")
     decisions = [{name: row[name] for name in names} for row in (await conn.execute(statement)).mappings()]
     runs = await store.runs_of(conn, [trigger["id"]], MOST_RUNS)
