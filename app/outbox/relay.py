@@ -11,6 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -137,7 +138,7 @@ class Relay:
         except TimeoutError:
             outcome = Retry("timeout", "the attempt took too long", answered=False, ambiguous=True)
         except Exception as error:
-            log.exception("a delivery attempt broke", extra={"item": str(item.id)})
+            log.exception("a delivery attempt broke", extra=_about(item))
             outcome = Retry("error", f"the attempt broke: {type(error).__name__}", answered=False, ambiguous=True)
         await self._settle(item, destination, outcome)
 
@@ -149,14 +150,14 @@ class Relay:
             outcome = Dead(outcome.code, f"given up after {used:.0f} s of answers: {outcome.detail}")
         async with transaction(self._engine) as conn:
             if not await store.settle(conn, item, **self._values(item, outcome, used, now)):
-                log.warning("a lease was lost; the result is dropped", extra={"item": str(item.id)})
+                log.warning("a lease was lost; the result is dropped", extra=_about(item))
                 return
             result = type(outcome).__name__.lower()
             new = await store.record_attempt(conn, self._new_id(), item.id, result, outcome.code, outcome.detail, now)
             await destination.settled(conn, item, outcome, now)
         if new and not isinstance(outcome, Delivered):
             level = logging.ERROR if isinstance(outcome, Dead) else logging.WARNING
-            about = {"item": str(item.id), "target": item.target, "code": outcome.code, "detail": outcome.detail}
+            about = _about(item) | {"code": outcome.code, "detail": outcome.detail}
             log.log(level, "a delivery is dead" if level == logging.ERROR else "a delivery waits", extra=about)
         await destination.after(item, outcome)
 
@@ -190,3 +191,9 @@ class Relay:
 
     def _breaker(self, target: str) -> Breaker:
         return self._breakers.setdefault(target, Breaker(self._limits.retry_max))
+
+
+def _about(item: Item) -> dict[str, Any]:
+    """What a line of the log says of an item: of a trigger's also which one, so that a search for its id finds it."""
+    ids = {name: str(item.payload[name]) for name in ("trigger_id", "route") if name in item.payload}
+    return {"item": str(item.id), "target": item.target} | ids

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import tables
@@ -84,21 +84,32 @@ class Reloader:
             return policy
 
     async def _keep_airflows_in_use(self, policy: Policy) -> None:
-        kept = {airflow.name for airflow in policy.airflow}
-        dropped = [airflow.name for airflow in self._holder.current().airflow if airflow.name not in kept]
-        if not dropped:
+        """An Airflow may not go while triggers of it are open, nor its address change while runs of ours may be there:
+        they would be looked for where they are not, and started a second time."""
+        kept = {airflow.name: airflow for airflow in policy.airflow}
+        before = self._holder.current().airflow
+        dropped = [airflow.name for airflow in before if airflow.name not in kept]
+        moved = [a.name for a in before if a.name in kept and (a.url, a.api) != (kept[a.name].url, kept[a.name].api)]
+        if not dropped and not moved:
             return
-        t = tables.triggers
-        statement = select(t.c.airflow, func.count().label("number")).where(
-            t.c.state.in_(_UNDER_WAY), t.c.airflow.in_(dropped)
+        t, o = tables.triggers, tables.outbox
+        arrived = t.c.state.in_(("submitted", "running")) | exists().where(
+            o.c.id == t.c.id, o.c.state == "pending", o.c.ambiguous
         )
+        in_the_way = t.c.airflow.in_(dropped) | (t.c.airflow.in_(moved) & arrived)
+        statement = select(t.c.airflow, func.count().label("number")).where(t.c.state.in_(_UNDER_WAY), in_the_way)
         async with self._engine.connect() as conn:
             used = (await conn.execute(statement.group_by(t.c.airflow).order_by(t.c.airflow))).all()
         if used:
-            raise AirflowInUse(self._in_use(row.airflow, row.number) for row in used)
+            raise AirflowInUse(self._in_use(row.airflow, row.number, gone=row.airflow in dropped) for row in used)
 
-    def _in_use(self, name: str, number: int) -> Problem:
+    def _in_use(self, name: str, number: int, *, gone: bool) -> Problem:
         message = f"{name!r} is gone, but {number} of its triggers are open: keep it until they have ended"
+        if not gone:
+            message = (
+                f"{name!r} has another address, but {number} of its triggers may have a run at the old one: keep it until "
+                "they have ended; if it is the same Airflow, restart the gateway"
+            )
         return Problem(str(self._path), 1, 1, "airflow", message)
 
     def _take(self, policy: Policy) -> None:

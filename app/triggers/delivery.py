@@ -154,6 +154,7 @@ class Delivery:
             root_span("trigger", item.id, item.created_at, {"gateway.target": item.target})
             self._follow()
         if isinstance(outcome, Dead):
+            await self._endings.let_in(self._engine, item.id, item.payload["route"])
             self._endings.tell(item.id, DEAD, outcome.detail, item.payload["route"])
 
     async def _trigger(self, trigger_id: UUID) -> RowMapping:

@@ -6,13 +6,14 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import RowMapping, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
+from app.db import with_retries
 from app.metrics import Metrics
 from app.outbox.store import release_slot
 from app.policy.schema import Policy
-from app.triggers import rules, store
+from app.triggers import limits, rules, store
 from app.triggers.notify import EVENTS, RUN_FAILED, TRIGGER_DEAD, TRIGGER_LOST, TRIGGER_WAITING, Tell
 from app.triggers.state import DEAD, LOST, OPEN_STATES, SUCCESS, Group, TriggerState
 
@@ -113,6 +114,13 @@ class Endings:
         """Lock the group first: groups before triggers, as every flow does."""
         key = (await conn.execute(select(_triggers.c.group_key).where(_triggers.c.id == trigger_id))).scalar_one()
         return await store.lock_group(conn, key)
+
+    async def let_in(self, engine: AsyncEngine, trigger_id: UUID, route_name: str) -> None:
+        """A dead trigger leaves its place in the limit of its route: what waits for one is decided at once, and not when
+        it was told to be. After the commit, in a transaction of its own, since it locks other groups than the trigger's."""
+        route = self._policy().route(route_name)
+        if route is not None and route.limit is not None:
+            await with_retries(engine, lambda conn: limits.let_in(conn, route_name, trigger_id))
 
     def tell(self, trigger_id: UUID, outcome: str, detail: str, route: str) -> None:
         """After the commit: log, count, wake whoever waits for a slot or for the group."""

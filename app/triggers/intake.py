@@ -25,7 +25,7 @@ from app.errors import NotDurable
 from app.metrics import Metrics
 from app.policy.deadman import Instance, heard
 from app.policy.schema import Policy, Route
-from app.triggers import quarantine, rules, store
+from app.triggers import logs, quarantine, rules, store
 from app.triggers.batcher import Job
 from app.triggers.episodes import Move, Window, place
 from app.triggers.ledger import Intent, Ledger, intend
@@ -235,6 +235,7 @@ class Intake:
 
     async def _after(self, ledger: Ledger, answers: list[Answer | None]) -> None:
         self._metrics.decided((a.route, a.verdict.action, a.verdict.reason) for a in answers if a is not None)
+        logs.decided(ledger)
         if any(t.state == "pending" for t in ledger.triggers.values()):
             self._fired()
         if ledger.groups or ledger.latest:

@@ -5,6 +5,7 @@ The lock is taken before any lock of a group, and only for routes that have a li
 
 from collections.abc import Iterable
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +15,13 @@ from app.policy.schema import Policy, Route
 
 _MAKE = text("INSERT INTO routes (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING")
 _LOCK = text("SELECT name FROM routes WHERE name = ANY(CAST(:names AS text[])) ORDER BY name FOR UPDATE")
+
+# The keys are locked in the order of every flow.
+_LET_IN = text("""
+    UPDATE groups SET wake_at = t.ended_at FROM triggers t WHERE t.id = :trigger AND key IN (
+        SELECT key FROM groups WHERE route = :route AND wake_at IS NOT NULL AND open_trigger IS NULL ORDER BY key FOR UPDATE
+    ) AND groups.wake_at > t.ended_at
+""")
 
 
 async def lock(conn: AsyncConnection, policy: Policy, names: Iterable[str], now: datetime) -> dict[str, list[datetime]]:
@@ -42,3 +50,8 @@ async def fires(conn: AsyncConnection, route: Route, now: datetime) -> list[date
         .limit(route.limit.triggers)
     )
     return list((await conn.execute(statement)).scalars())
+
+
+async def let_in(conn: AsyncConnection, route: str, trigger: UUID) -> None:
+    """A trigger of the route died and counts no more: every group that waits is looked at again, and one takes the place."""
+    await conn.execute(_LET_IN, {"route": route, "trigger": trigger})

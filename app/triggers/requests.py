@@ -1,5 +1,6 @@
 """What a person or a script asks for: trigger, redrive, cancel, reset. Each in one transaction, each audited."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -15,11 +16,13 @@ from app.db import transaction, with_retries
 from app.errors import Problem
 from app.outbox import store as outbox
 from app.policy.schema import Policy, Route
-from app.triggers import history, idempotency, rules, store
+from app.triggers import history, idempotency, logs, rules, store
 from app.triggers.conf import CONF_ROOM
 from app.triggers.idempotency import Repeatable
 from app.triggers.ledger import LIVE, Ledger
 from app.triggers.state import Action, Ask, Group, Reason, TriggerState, Verdict, as_json, group_key
+
+log = logging.getLogger(__name__)
 
 _triggers = tables.triggers
 
@@ -74,6 +77,9 @@ class Requests:
         verdict, shown = await with_retries(self._engine, decide)
         if verdict is not None:
             self._decided(route.name, verdict)
+            about = {"route": route.name, "group": labels, "caller": caller, "requested_by": ask.by}
+            trigger_id = str(verdict.trigger_id) if verdict.trigger_id else None
+            log.info("a request was decided: %s", verdict.reason, extra=about | {"trigger_id": trigger_id})
             if shown is None:
                 raise _refused(verdict)
             self._changed()
@@ -135,6 +141,7 @@ class Requests:
             rules.fire(group, trigger_id, trigger["on_failure"], now)
             await store.save_groups(conn, [group])
             await self._audit(conn, now, caller, "redrive", str(trigger_id), {})
+        log.info("trigger redriven", extra={"trigger_id": str(trigger_id), "caller": caller})
         self._changed()
 
     async def cancel(self, trigger_id: UUID, caller: str) -> None:
@@ -149,6 +156,7 @@ class Requests:
             ledger.release_held(ledger.groups[group.key], verdict)
             await store.save(conn, ledger)
             await self._audit(conn, ledger.now, caller, "cancel", str(trigger_id), {})
+        logs.decided(ledger)
 
     async def reset(self, route_name: str, labels: Mapping[str, str], caller: str) -> Group:
         """Clear a group's cooldown and backoff: what still fires is decided again at once."""

@@ -11,7 +11,7 @@ from app.clock import Clock
 from app.db import transaction
 from app.metrics import Metrics
 from app.policy.schema import Policy
-from app.triggers import holds, limits, store
+from app.triggers import holds, limits, logs, store
 from app.triggers.ledger import Ledger
 from app.triggers.memory import Memory
 
@@ -88,6 +88,7 @@ class Waker:
             await store.save(conn, ledger)
         self._reviewed = ledger.policy.hash
         self._metrics.decided((d.route, d.action, d.reason) for d in ledger.decisions)
+        logs.decided(ledger)
         if any(t.state == "pending" for t in ledger.triggers.values()):
             self._fired()
         episodes = [(e, ledger.groups[e.group_key].version) for e in ledger.latest.values() if e.group_key]

@@ -88,6 +88,22 @@ async def test_a_failed_run_counts_and_a_dead_trigger_does_not(servers: TestServ
         assert reasons(await world.push(world.alert(model="c"))) == [("suppress", "limit")]
 
 
+async def test_a_place_that_a_dead_trigger_leaves_is_taken_without_another_notification(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database, policy("limit: {triggers: 1, per: 2d}")) as world:
+        world.airflow.add_dag("retrain_model", paused=True)
+        await world.push(world.alert(model="a"))
+        await world.settle()
+        assert reasons(await world.push(world.alert(model="b"), world.alert(model="c"))) == [("suppress", "limit")] * 2
+        world.airflow.unpause("retrain_model")
+        world.airflow.disturb(airflow_answers(422, {"detail": "no such conf"}), on="trigger")
+        await world.pass_by(minutes=1)
+        states = {t["group"]["model"]: t["state"] for t in await world.triggers()}
+        assert states.pop("a") == "dead"
+        assert list(states.values()) == ["submitted"], "one of the two took it; the other waits for the next"
+
+
 async def test_a_request_obeys_the_limit_unless_it_is_forced_and_forced_ones_count(
     servers: TestServers, database: str
 ) -> None:

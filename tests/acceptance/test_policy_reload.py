@@ -3,7 +3,9 @@
 import pytest
 
 from tests.acceptance.world import POLICY, World, policy, reasons
-from tests.fakes.faults import timeout
+from tests.fakes.airflow import FakeAirflow
+from tests.fakes.clock import ManualClock
+from tests.fakes.faults import limbo, timeout
 from tests.integration.api import problem
 from tests.servers import TestServers
 
@@ -232,6 +234,45 @@ async def test_an_airflow_with_open_triggers_is_not_dropped_until_they_have_ende
         assert told["refused"] is None, "taken by itself"
         await world.push(world.alert(model="fraud"))
         assert (await world.triggers(route="accuracy"))[0]["airflow"] == "main"
+
+
+async def test_an_address_does_not_change_while_a_run_may_be_at_the_old_one(
+    servers: TestServers, database: str
+) -> None:
+    other = FakeAirflow(ManualClock())
+    other.users["gateway"] = "gateway"
+    other.add_dag("retrain_model")
+    moved = policy().replace("http://airflow.test:8080", "http://moved.test:8080")
+    async with World(servers, database, others={"moved.test": other}) as world:
+        world.airflow.add_dag("retrain_model")
+        world.airflow.disturb(limbo(), on="trigger")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        [line] = problem(await world.reload(moved), 422, "policy_refused")["errors"]
+        assert "airflow: 'default' has another address, but 1 of its triggers may have a run at the old one" in line
+        world.airflow.land()
+        await world.pass_by(minutes=5, steps=10)
+        assert len(world.airflow.runs) == 1
+        problem(await world.reload(moved), 422, "policy_refused")
+        await world.pass_by(minutes=30, steps=3)
+        assert (await world.trigger())["state"] == "succeeded", "followed where it is"
+        for _ in range(2):
+            await world.services[0].loop("policy").step()
+        assert (await world.get("/readyz", verbose="1"))["policy"]["refused"] is None, "taken by itself"
+        assert len(other.posts) == 0
+
+
+async def test_a_wrong_address_is_mended_while_a_trigger_waits_for_it(servers: TestServers, database: str) -> None:
+    other = FakeAirflow(ManualClock())
+    other.down = True
+    wrong = policy().replace("http://airflow.test:8080", "http://wrong.test:8080")
+    async with World(servers, database, wrong, others={"wrong.test": other}) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        assert (await world.reload(policy())).status_code == 200, "nothing has left for the old one"
+        await world.pass_by(minutes=2, steps=4)
+        assert len(world.airflow.posts) == 1
 
 
 async def test_an_airflow_that_only_a_held_trigger_would_use_may_go(servers: TestServers, database: str) -> None:
