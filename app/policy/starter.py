@@ -15,6 +15,10 @@ airflow:
     auth: {username: "${AIRFLOW_USERNAME}", password: "${AIRFLOW_PASSWORD}"}
     # max_parallel: 4             # DAG runs of ours open at once; the rest wait
 
+# Who is told when a retraining cannot start, does not end or fails. Try it:   trigger-gateway receivers test oncall
+# receivers:
+#   - {name: oncall, pagerduty: {routing_key: "${PAGERDUTY_ROUTING_KEY}"}}   # or opsgenie, slack, webhook, alertmanager
+
 # What a route may leave out, with the values it then has. Uncomment to change them for all routes.
 # defaults:
 #   debounce: 0s                  # wait so long for calm; cancelled if the alerts resolve meanwhile

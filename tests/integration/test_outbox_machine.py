@@ -26,7 +26,8 @@ CAP = 3
 
 
 class OutboxMachine(RuleBasedStateMachine):
-    """`holders`: item -> the claim that the model says is in force, and until when. `states`, `slots` by item."""
+    """`holders`: item -> the claim that the model says is in force, and until when. `states`, `slots` by item; `lanes`: the
+    items of each in their order."""
 
     claims = Bundle("claims")
 
@@ -38,6 +39,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.holders: dict[UUID, tuple[UUID, Any]] = {}
         self.states: dict[UUID, str] = {}
         self.slots: set[UUID] = set()
+        self.lanes: dict[str | None, list[UUID]] = {}
         self.arrivals: set[UUID] = set()
 
     def run(self, work: Coroutine[Any, Any, Value]) -> Value:
@@ -51,10 +53,11 @@ class OutboxMachine(RuleBasedStateMachine):
 
         self.run(clear())
 
-    @rule(number=st.integers(1, 4))
-    def put(self, number: int) -> None:
-        for item in self.run(put(self.engine, number, at=self.clock.now())):
+    @rule(number=st.integers(1, 4), lane=st.sampled_from([None, "a", "b"]))
+    def put(self, number: int, lane: str | None) -> None:
+        for item in self.run(put(self.engine, number, at=self.clock.now(), lane=lane)):
             self.states[item] = "pending"
+            self.lanes.setdefault(lane, []).append(item)
 
     @rule(seconds=st.sampled_from([1, 10, LEASE - 1, LEASE, 500]))
     def time_passes(self, seconds: float) -> None:
@@ -70,6 +73,9 @@ class OutboxMachine(RuleBasedStateMachine):
         assert len(items) <= most
         for item in items:
             assert self.states[item.id] == "pending"
+            lane = next((name for name, members in self.lanes.items() if item.id in members), None)
+            before = self.lanes[lane][: self.lanes[lane].index(item.id)] if lane else []
+            assert "pending" not in [self.states[each] for each in before], "it overtook one of its lane"
             held = self.holders.get(item.id)
             assert held is None or held[1] <= self.clock.now(), "the lease of another claim was still good"
             self.holders[item.id] = (item.claim, self.clock.now() + timedelta(seconds=LEASE))
