@@ -164,6 +164,7 @@ async def a_run_of_a_paused_dag_waits_and_can_be_failed(site: Site) -> None:
     waiting = await client.run("paused_dag", run_id)
     assert waiting is not None
     assert waiting.state == "queued"
+    assert waiting in await client.queued_runs(100)
     failed = await client.fail_run("paused_dag", run_id)
     assert failed.state == "failed"
     assert failed.ended_at is not None

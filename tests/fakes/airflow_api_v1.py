@@ -81,7 +81,7 @@ class AirflowApiV1(AirflowApi):
 
     def _list_runs(self, call: Call) -> Reply:
         """No 404: a DAG that is not there has no runs."""
-        known = call.path.split("/")[4] in self._state.dags
+        known = call.path.split("/")[4] in {"~", *self._state.dags}
         return super()._list_runs(call) if known else Reply(200, {"dag_runs": [], "total_entries": 0})
 
     def _shown(self, run: FakeRun) -> dict[str, Any]:
