@@ -30,7 +30,7 @@ def lineage(base: Base) -> LineageSide:
     delivery = Delivery(base.engine, base.mlflow, base.clock, base.metrics, time=base.settings.delivery_timeout)
     tidy = Housekeeping(base.engine, base.clock, base.metrics, keep=base.settings.retention)
     return LineageSide(
-        LineageServices(taking, base.limit),
+        LineageServices(taking, base.limit, base.reader, base.mlflow, base.clock),
         {KIND: Destination(delivery.deliver, delivery.settled, delivery.after)},
         (Loop("metadata", tidy.step, idle=15.0, pace=0.1),),
     )

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy import bindparam, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -201,3 +201,56 @@ async def take_report(conn: AsyncConnection, row: Mapping[str, Any]) -> Mapping[
 
 
 COUNTS = text("SELECT state, count(*) AS number FROM records WHERE state IN ('pending', 'aside') GROUP BY state")
+
+
+# -- what is shown of them ----------------------------------------------------------------------------------------------
+
+
+async def ids_of(conn: AsyncConnection, run: str) -> tuple[str | None, str | None]:
+    """The local and the real id of a run known by either."""
+    if run.startswith("spool-"):
+        return run, (await names(conn, [run])).get(run)
+    known = select(_names.c.token).where(_names.c.name == run, _names.c.token.like("spool-%")).limit(1)
+    return (await conn.execute(known)).scalar_one_or_none(), run
+
+
+async def counts_of(conn: AsyncConnection, streams: Sequence[str]) -> dict[str, int]:
+    """How many records of streams are in each state."""
+    counted = (
+        select(_records.c.state, func.count().label("number"))
+        .where(_records.c.stream.in_(streams))
+        .group_by(_records.c.state)
+    )
+    return {row.state: int(row.number) for row in await conn.execute(counted)}
+
+
+async def of_streams(conn: AsyncConnection, streams: Sequence[str]) -> list[Record]:
+    """Every record of streams that was not set aside, in order."""
+    return await _read(conn, _records.c.stream.in_(streams), _records.c.state != "aside")
+
+
+async def asides_of(conn: AsyncConnection, streams: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Stream, kind and problem of what MLflow refused of streams."""
+    columns = (_records.c.stream, _records.c.kind, _records.c.problem)
+    rows = await conn.execute(select(*columns).where(_records.c.stream.in_(streams), _records.c.state == "aside"))
+    return [(row.stream, row.kind, row.problem or "") for row in rows]
+
+
+async def made_by(conn: AsyncConnection, ids: Sequence[str]) -> list[Record]:
+    """The creations of logged models and of model versions that name one of `ids`."""
+    named = or_(*(_records.c.body.contains(one, autoescape=True) for one in ids))
+    kinds = (Kind.LOGGED_MODEL.value, Kind.VERSION.value)
+    return await _read(conn, _records.c.kind.in_(kinds), named, _records.c.state != "aside")
+
+
+def versions_of(records: Iterable[Record]) -> list[str]:
+    """The local numbers of the model versions among records, as names are asked for."""
+    return [f"version:{local_version(one.key)}" for one in records if one.kind is Kind.VERSION]
+
+
+async def list_records(conn: AsyncConnection, state: str, after: int, most: int) -> list[Mapping[str, Any]]:
+    """Records in a state beyond the number `after`, the oldest first."""
+    columns = [_records.c[name] for name in ("seq", "key", "stream", "kind", "attempts", "problem", "report", "at")]
+    where = (_records.c.state == state, _records.c.seq > after)
+    rows = await conn.execute(select(*columns).where(*where).order_by(_records.c.seq).limit(most))
+    return [dict(row) for row in rows.mappings()]

@@ -1,15 +1,18 @@
 """POST /api/v1/metadata: what components of a pipeline did, in any language, on its durable way to MLflow."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic_core import to_json
 
+from app.errors import Problem
+from app.lineage import record_store as store
 from app.lineage import report_examples as examples
-from app.lineage.report_schemas import Body, HandOver, TakenRecords, TakenReport
+from app.lineage.certify import certificate
+from app.lineage.report_schemas import Body, CertificateOut, HandOver, RecordsOut, TakenRecords, TakenReport
 from app.lineage.service import Services
 from app.problems import UNAVAILABLE, Kind, responses
 from app.security import require
@@ -65,6 +68,53 @@ async def report(
     if isinstance(body, HandOver):
         return _taken(await services.taking.hand_over(body))
     return _taken(await services.taking.report(body, caller.name, idempotency_key))
+
+
+Watcher = Annotated[Caller, Depends(require("read"))]
+RunName = Annotated[str, Path(pattern="^(spool-)?[0-9a-f]{32}$", description="A run's id, local or MLflow's.")]
+
+
+def _shows(example: dict[str, Any], *problems: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"application/json": {"example": example}}}} | responses(*problems)
+
+
+@router.get(
+    "/metadata",
+    summary="List what waits for MLflow, or was refused",
+    response_model=RecordsOut,
+    responses=_shows({"items": [examples.ASIDE], "next": None}, "invalid"),
+)
+async def list_records(
+    services: Services,
+    _: Watcher,
+    state: Annotated[Literal["pending", "aside"], Query(description="pending waits, aside was refused.")] = "aside",
+    limit: Annotated[int, Query(ge=1, le=1000, description="Items on a page.")] = 100,
+    cursor: Annotated[str | None, Query(pattern="^[0-9]{1,18}$", description="`next` of the page before.")] = None,
+) -> Response:
+    """Each is one write of MLflow's REST API. Set aside is what MLflow refused for good; the rest of its run went on."""
+    after = int(cursor or 0)
+    rows = await services.reader.read(lambda conn: store.list_records(conn, state, after, limit + 1))
+    items = [{name: value for name, value in row.items() if name != "seq"} | {"state": state} for row in rows[:limit]]
+    following = str(rows[limit - 1]["seq"]) if len(rows) > limit else None
+    return _json({"items": items, "next": following})
+
+
+@router.get(
+    "/metadata/{run}",
+    summary="Certify that a run is complete",
+    response_model=CertificateOut,
+    responses=_shows(examples.CERTIFICATE, "not_found"),
+)
+async def certify(services: Services, _: Watcher, run: RunName) -> Response:
+    """Compares what was told of a run, or handed over, with what MLflow shows at this moment: each missing thing by name."""
+    found = await certificate(services.reader, services.mlflow(), services.clock, run)
+    if found is None:
+        raise Problem(404, "not_found", f"Nothing of a run {run} came through here.")
+    return _json(found)
+
+
+def _json(value: dict[str, Any]) -> Response:
+    return Response(to_json(value), media_type="application/json")
 
 
 def _taken(value: dict[str, Any]) -> Response:

@@ -41,3 +41,25 @@ HAND_OVER: dict[str, Any] = {
     ],
     "names": {},
 }
+
+ASIDE: dict[str, Any] = {
+    "key": "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
+    "stream": f"run:{_RUN}",
+    "kind": "log",
+    "state": "aside",
+    "attempts": 0,
+    "problem": "400 INVALID_PARAMETER_VALUE: Changing param values is not allowed.",
+    "report": TAKEN["id"],
+    "at": "2026-11-23T03:20:01Z",
+}
+
+CERTIFICATE: dict[str, Any] = {
+    "run": _RUN,
+    "run_id": "9d1f7c3a5b2e4f60a1c8d7e6f5b4a392",
+    "records": {"pending": 0, "delivered": 8, "aside": 0},
+    "complete": False,
+    "spooled": 14,
+    "readable": 13,
+    "missing": ["artifact model/model.pkl of model m-spool-77c0c0d1e2f3445566778899aabbccdd"],
+    "detail": "MLflow shows 13 of 14 things that were told.",
+}

@@ -1,6 +1,7 @@
 """The bodies of POST /api/v1/metadata, and what is told of them, for the OpenAPI document and for clients made from it."""
 
 import json
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -144,6 +145,43 @@ class TakenReport(BaseModel):
     id: UUID
     run: str
     records: int = Field(description="Writes that it became; 0 when it came again.")
+
+
+class RecordOut(BaseModel):
+    """A write for MLflow that waits, or that MLflow refused for good: `problem` says why."""
+
+    model_config = ConfigDict(json_schema_extra={"example": examples.ASIDE})
+
+    key: str
+    stream: str = Field(description="The run, experiment or model it is about.")
+    kind: str
+    state: str
+    attempts: int
+    problem: str | None
+    report: UUID | None = Field(description="The report it came from; null: it was handed over.")
+    at: datetime
+
+
+class RecordsOut(BaseModel):
+    """A page, the oldest first."""
+
+    items: list[RecordOut]
+    next: str | None
+
+
+class CertificateOut(BaseModel):
+    """Completeness of a run. `complete` is null while MLflow cannot be read."""
+
+    model_config = ConfigDict(json_schema_extra={"example": examples.CERTIFICATE})
+
+    run: str
+    run_id: str | None = Field(description="MLflow's id, once the run is there.")
+    records: dict[str, int]
+    complete: bool | None
+    spooled: int | None = Field(description="Things that were told: params, tags, metrics, files, models, versions.")
+    readable: int | None = Field(description="Those that MLflow shows as they were told.")
+    missing: list[str]
+    detail: str
 
 
 class TakenRecords(BaseModel):

@@ -6,16 +6,22 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.clock import Clock
 from app.lineage.taking import Taking
+from app.replica import Reader
 from app.tokens import Caller
+from app.tracking import Mlflow
 
 
 @dataclass(frozen=True, slots=True)
 class LineageServices:
-    """`limit` raises the problem 429."""
+    """`limit` raises the problem 429. `mlflow` is None while the policy names none."""
 
     taking: Taking
     limit: Callable[[Caller], Awaitable[None]]
+    reader: Reader
+    mlflow: Callable[[], Mlflow | None]
+    clock: Clock
 
 
 async def _services(request: Request) -> LineageServices:

@@ -118,6 +118,12 @@ async def test_a_pod_that_is_gone_has_everything_in_mlflow_but_its_files(
         found = held(site.fake)
         assert found["files"] == {}
         assert found == without_files(healthy)
+        parent = next(run for run in site.fake.runs.values() if run["info"]["run_name"] == "parent")
+        told = await world.get(f"{PATH}/{parent['info']['run_id']}")
+        assert (told["complete"], told["spooled"] - told["readable"]) == (False, 2)
+        (model,) = site.fake.models
+        assert sorted(told["missing"]) == [f"artifact MLmodel of model {model}", "artifact notes/why.txt"]
+        assert told == await world.get(f"{PATH}/{told['run']}")
 
 
 async def test_the_local_id_of_a_run_that_was_handed_over_resolves_from_another_machine(

@@ -164,9 +164,20 @@ async def test_mlflow_away_for_days_loses_and_doubles_nothing(
         site.down = True
         await gateway.pass_by(days=5, steps=20)
         assert site.fake.runs == {}
+        first = await gateway.get("/api/v1/metadata", state="pending", limit=2)
+        rest = await gateway.get("/api/v1/metadata", state="pending", limit=1000, cursor=first["next"])
+        assert len(first["items"]) == 2
+        keys = [one["key"] for one in first["items"] + rest["items"]]
+        assert (len(set(keys)), rest["next"]) == (len(keys), None)
+        run = (await tell(gateway, **TOLD, state="succeeded"))["run"]
+        away = await gateway.get(f"/api/v1/metadata/{run}")
+        assert (away["complete"], away["readable"], away["run_id"]) == (False, 0, None)
         site.down, site.fake.plan = False, never
         await gateway.pass_by(minutes=10, steps=20)
         assert held(site) == expected
+        told = await gateway.get(f"/api/v1/metadata/{run}", to=1)
+        assert (told["complete"], told["missing"]) == (True, [])
+        assert told["spooled"] == told["readable"] > 15
 
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE], ids=lambda fault: fault.value)
@@ -220,7 +231,9 @@ async def test_what_mlflow_refuses_is_set_aside_and_shown_and_the_rest_goes_on(
     site = MlflowSite()
     async with world(servers, database, site) as gateway:
         await tell(gateway, component="training", run="r", state="started", params={"depth": 1, "kept": 2})
-        await tell(gateway, component="training", run="r", state="succeeded", params={"depth": 9}, metrics={"f1": 0.5})
+        taken = await tell(
+            gateway, component="training", run="r", state="succeeded", params={"depth": 9}, metrics={"f1": 0.5}
+        )
         await gateway.pass_by(minutes=1, steps=6)
         (run,) = held(site)["runs"].values()
         assert (run["status"], run["params"], run["metrics"]) == (
@@ -230,6 +243,11 @@ async def test_what_mlflow_refuses_is_set_aside_and_shown_and_the_rest_goes_on(
         )
         metrics = (await gateway.clients[0].get("/metrics")).text
         assert 'gateway_metadata_records_total{result="aside"} 1.0' in metrics
+        (aside,) = (await gateway.get("/api/v1/metadata"))["items"]
+        assert aside["problem"].startswith("400 INVALID_PARAMETER_VALUE")
+        told = await gateway.get(f"/api/v1/metadata/{taken['run']}")
+        assert (told["complete"], told["records"]["aside"]) == (False, 1)
+        assert told["missing"] == [f"log, refused: {aside['problem']}"]
 
 
 async def test_without_an_mlflow_in_the_policy_it_waits_until_there_is_one(

@@ -151,6 +151,15 @@ class FakeMlflow:
         gone = run["tags"].pop(body["key"], None)
         return Answer(200, {}) if gone is not None else _no(404, "RESOURCE_DOES_NOT_EXIST")
 
+    def _artifacts_list(self, body: Body) -> Answer:
+        return self._below(self.runs[body["run_id"]]["info"]["artifact_uri"], body.get("path", ""))
+
+    def _below(self, root: str, folder: str) -> Answer:
+        start = f"{root}/{folder}".rstrip("/") + "/"
+        files = [(path, content) for path, content in self.files.items() if path.startswith(start)]
+        found = [{"path": path.removeprefix(root + "/"), "is_dir": False, "file_size": len(one)} for path, one in files]
+        return Answer(200, {"files": found})
+
     def _runs_log_inputs(self, body: Body) -> Answer:
         inputs = self.runs[body["run_id"]].setdefault("inputs", [])
         known = {(one["dataset"]["name"], one["dataset"]["digest"]) for one in inputs}
@@ -181,6 +190,8 @@ class FakeMlflow:
         model = self.models.get(unquote(parts[1]))
         if model is None:
             return _no(404, "RESOURCE_DOES_NOT_EXIST")
+        if parts[-1] == "directories":
+            return self._below(model["info"]["artifact_uri"], call.body.get("artifact_directory_path", ""))
         if call.method == "POST":
             there = {one["key"] for one in model["data"]["params"]}
             if any(one["key"] in there for one in call.body["params"]):
@@ -241,6 +252,7 @@ class FakeMlflow:
                 "metrics": [{"key": key, "value": values[-1][2]} for key, values in run["metrics"].items()],
             },
             "outputs": {"model_outputs": list(run["outputs"])},
+            "inputs": {"dataset_inputs": list(run.get("inputs", []))},
         }
 
 

@@ -188,8 +188,8 @@ class Journal:
         return [row[0] for row in rows]
 
     def runs(self) -> list[str]:
-        """Local ids of the runs whose creation was delivered and is still here, oldest first."""
-        rows = self._read("SELECT key FROM records WHERE kind = ? AND state = 'done' ORDER BY seq", (Kind.RUN.value,))
+        """Local ids of the runs whose creation is still here, oldest first."""
+        rows = self._read("SELECT key FROM records WHERE kind = ? ORDER BY seq", (Kind.RUN.value,))
         return [f"spool-{row[0]}" for row in rows]
 
     def is_behind(self, stream: str, seq: int) -> bool:
@@ -201,6 +201,20 @@ class Journal:
     def history(self, stream: str) -> list[Record]:
         """Every record of `stream` that was not set aside, in order: what this machine knows of it."""
         return self._records("state != 'aside' AND stream = ? ORDER BY seq", (stream,))
+
+    def streams(self, streams: Sequence[str]) -> list[Record]:
+        """Every record of `streams` that was not set aside, in order."""
+        marks = ", ".join("?" * len(streams))
+        return self._records(f"state != 'aside' AND stream IN ({marks}) ORDER BY seq", streams)
+
+    def of_kind(self, kind: Kind) -> Iterator[Record]:
+        """Every record of a kind that was not set aside, in order."""
+        yield from self._records("state != 'aside' AND kind = ? ORDER BY seq", (kind.value,))
+
+    def refused(self, streams: Sequence[str]) -> list[str]:
+        """What the server refused of `streams`, in words."""
+        asides = (one for one in self.asides() if one.record.stream in streams)
+        return [f"{one.record.kind.value}, refused: {one.problem}" for one in asides]
 
     def everything(self, states: Sequence[str] = ("pending", "aside"), page: int = 500) -> Iterator[tuple[str, Record]]:
         """Records in those states with their state, in order, a page at a time."""

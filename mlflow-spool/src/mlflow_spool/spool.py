@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow_spool.answers import answer_write
 from mlflow_spool.breaker import Breaker
-from mlflow_spool.certificate import Certificate, certify
+from mlflow_spool.certificate import Certificate, certifying, gather
 from mlflow_spool.drain import RETRY, Background, Clock, Drainer, Target
 from mlflow_spool.errors import Offline, Refused, SpoolFull, TransportError
 from mlflow_spool.files import Files, names_local_ids
@@ -21,7 +21,7 @@ from mlflow_spool.handover import Gateway, HandOver, Taker
 from mlflow_spool.journal import Journal
 from mlflow_spool.knowledge import Knowledge
 from mlflow_spool.records import Answer, Call, Kind, Record, draft, new_key, references, translated
-from mlflow_spool.replay import CREDENTIALS, UNWELL, is_strange
+from mlflow_spool.replay import CREDENTIALS, UNWELL, drive, is_strange
 from mlflow_spool.settings import Settings
 from mlflow_spool.uploads import artifact
 
@@ -135,10 +135,12 @@ class Spool:
     def certificates(self) -> Iterator[Certificate]:
         """Of every run that this journal made and still holds. Raises Refused, Offline and TransportError."""
         for token in self.journal.runs():
-            run_id = self.journal.name_of(token)
-            found = run_id and certify(run_id, self.journal.history(f"run:{token}"), self.journal.name_of, self._ask)
-            if found:
-                yield found
+            if self.journal.name_of(token) is None and self.journal.is_handed(token):
+                self._knowledge.find_elsewhere(Call("GET", token), self._ask)
+            ids = [token, *filter(None, [self.journal.name_of(token)])]
+            told = gather(ids, self.journal.streams, self.journal.of_kind, self.journal.refused)
+            steps = certifying(token, told, self.journal.name_of)
+            yield drive(steps, lambda call: self._send(call, self._settings.request_timeout))
 
     def wake(self) -> None:
         """Look in the background whether something waits, also of processes that are gone."""

@@ -10,7 +10,7 @@ from mlflow_spool.records import API, Answer, Call
 from mlflow_spool.spool import Spool
 from tests.spool.fake import FakeMlflow
 from tests.spool.proxy import Fault, always, never
-from tests.spool.workload import ManualClock, spool_on
+from tests.spool.workload import ManualClock, spool_on, steps
 
 pytestmark = pytest.mark.xdist_group("mlflow")
 
@@ -219,3 +219,27 @@ def test_the_certificate_of_a_run_names_what_mlflow_does_not_show(memory: Path) 
     (partial,) = spool.certificates()
     assert (partial.spooled, partial.readable) == (7, 5)
     assert partial.missing == ("param p", "metric m at step 1, time 1: 0.5")
+
+
+def test_the_certificate_names_missing_files_models_versions_and_what_was_refused(memory: Path) -> None:
+    server, clock = FakeMlflow(), ManualClock()
+    spool = spool_on(server, memory, clock)
+    server.plan = always(Fault.REFUSE)
+    for step in steps(spool, memory):
+        step()
+    (token, _) = spool.journal.runs()
+    for value in ("7", "8"):
+        post(spool, "runs/log-parameter", run_id=token, key="p", value=value)
+    server.plan = never
+    assert spool.finish(3600, patient=True) == 0
+    parent, child = spool.certificates()
+    assert child.is_complete
+    assert parent.missing == ("log, refused: 400 INVALID_PARAMETER_VALUE: invalid_parameter_value",)
+    (model,) = server.models
+    server.files = {path: content for path, content in server.files.items() if "notes" not in path}
+    server.models[model]["info"]["status"] = "LOGGED_MODEL_PENDING"
+    server.versions.clear()
+    parent, _ = spool.certificates()
+    named = {"version 1 of churn", f"model {model} status", "artifact notes/why.txt"}
+    assert set(parent.missing[:-1]) == named
+    assert (parent.spooled - parent.readable, parent.is_complete) == (4, False)
