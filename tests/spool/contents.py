@@ -3,6 +3,8 @@
 import difflib
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tests.spool.mlflow import MlflowServer
@@ -14,17 +16,22 @@ OF_THE_MOMENT = re.compile(
 )
 
 
-def contents(server: MlflowServer, experiment: str) -> dict[str, Any]:
+#: What lies below an artifact root.
+Artifacts = Callable[[str], dict[str, Any]]
+
+
+def contents(server: MlflowServer, experiment: str, artifacts: Artifacts | None = None) -> dict[str, Any]:
     """Runs, logged models, model versions, aliases and every artifact of `experiment`; ids and moments made alike."""
     found = server.call("GET", f"experiments/get-by-name?experiment_name={experiment}")["experiment"]
+    below = artifacts or (lambda uri: _artifacts(server, uri))
     query = {"experiment_ids": [found["experiment_id"]], "max_results": 1000}
     runs = server.call("POST", "runs/search", {**query, "run_view_type": "ALL"}).get("runs", [])
     models = server.call("POST", "logged-models/search", {**query, "max_results": 50}).get("models", [])
     names = {run["info"]["run_id"]: run["info"]["run_name"] for run in runs}
     names |= {model["info"]["model_id"]: model["info"]["name"] for model in models}
     whole = {
-        "runs": sorted((_run(server, run) for run in runs), key=lambda shown: str(shown["name"])),
-        "models": sorted((_model(server, model) for model in models), key=lambda shown: str(shown["name"])),
+        "runs": sorted((_run(server, run, below) for run in runs), key=lambda shown: str(shown["name"])),
+        "models": sorted((_model(model, below) for model in models), key=lambda shown: str(shown["name"])),
         "versions": _versions(server, experiment),
     }
     plain: dict[str, Any] = _alike(whole, names | {experiment: "EXPERIMENT"}, f":/{found['experiment_id']}/")
@@ -37,7 +44,7 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     return [line[:300] for line in difflib.unified_diff(before, after, "expected", "found", lineterm="", n=0)]
 
 
-def _run(server: MlflowServer, run: dict[str, Any]) -> dict[str, Any]:
+def _run(server: MlflowServer, run: dict[str, Any], below: Artifacts) -> dict[str, Any]:
     data, run_id = run["data"], run["info"]["run_id"]
     inputs = run.get("inputs", {}).get("dataset_inputs", [])
     return {
@@ -49,17 +56,17 @@ def _run(server: MlflowServer, run: dict[str, Any]) -> dict[str, Any]:
         "metrics": {metric["key"]: _history(server, run_id, metric["key"]) for metric in data.get("metrics", [])},
         "inputs": sorted((one["dataset"]["name"], one["dataset"]["digest"]) for one in inputs),
         "outputs": [one["model_id"] for one in run.get("outputs", {}).get("model_outputs", [])],
-        "artifacts": _artifacts(server, run["info"]["artifact_uri"]),
+        "artifacts": below(run["info"]["artifact_uri"]),
     }
 
 
-def _model(server: MlflowServer, model: dict[str, Any]) -> dict[str, Any]:
+def _model(model: dict[str, Any], below: Artifacts) -> dict[str, Any]:
     info = model["info"]
     return {
         **{name: info.get(name) for name in ("name", "status", "model_type", "source_run_id")},
         "tags": _pairs(info.get("tags", [])),
         "params": _pairs(model.get("data", {}).get("params", [])),
-        "artifacts": _artifacts(server, info["artifact_uri"]),
+        "artifacts": below(info["artifact_uri"]),
     }
 
 
@@ -96,10 +103,14 @@ def _artifacts(server: MlflowServer, uri: str) -> dict[str, Any]:
     base = server.artifacts / uri.removeprefix("mlflow-artifacts:/")
     found: dict[str, Any] = {}
     for file in sorted(path for path in base.rglob("*") if path.is_file()):
-        content = file.read_bytes()
-        is_text = file.suffix in {"", ".txt", ".json", ".csv", ".yaml", ".yml"} and b"\0" not in content
-        found[str(file.relative_to(base))] = content.decode() if is_text else len(content)
+        found[str(file.relative_to(base))] = readable(file, file.read_bytes())
     return found
+
+
+def readable(file: Path, content: bytes) -> str | int:
+    """The content of text, the length of what is none."""
+    is_text = file.suffix in {"", ".txt", ".json", ".csv", ".yaml", ".yml"} and b"\0" not in content
+    return content.decode() if is_text else len(content)
 
 
 def _alike(value: Any, names: dict[str, str], experiment: str) -> Any:

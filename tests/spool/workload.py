@@ -33,6 +33,7 @@ class ManualClock:
 def spool_on(server: FakeMlflow, folder: Path, clock: ManualClock, **settings: Any) -> Spool:
     """A spool without a thread of its own: everything happens when the test says so."""
     taker = settings.pop("taker", None)
+    settings.setdefault("spare", 0)  # Hundreds of journals are not about room.
     return Spool("http://mlflow", server, Settings(folder, **settings), clock.as_clock(), background=False, taker=taker)
 
 

@@ -7,16 +7,23 @@ records, so that processes share it.
 """
 
 import json
+import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from mlflow_spool.errors import SpoolFull
 from mlflow_spool.records import Call, Kind, Record, local_version
+from mlflow_spool.spare import Spare
+
+log = logging.getLogger("mlflow_spool")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 SCHEMA_SQL = """
 CREATE TABLE IF NOT EXISTS records (
@@ -72,14 +79,32 @@ class Counts:
     handing: int = 0  # the gateway may have them
 
 
+def _with_spare(method: Method) -> Method:
+    """The same, and on a full disk again in the room that was kept for it."""
+
+    @wraps(method)
+    def again(self: "Journal", *args: Any, **named: Any) -> Any:
+        try:
+            return method(self, *args, **named)
+        except sqlite3.OperationalError:
+            if not self._spare.release():
+                raise
+            log.warning("the disk of %s is full; what is delivered frees room", self._path.parent)
+            return method(self, *args, **named)
+
+    return cast(Method, again)
+
+
 class Journal:
     """The journal of one server in `folder`. Every method is safe to call from any thread.
 
-    max_bytes: how large the file may become; `append` raises SpoolFull beyond, and when the disk is full.
+    max_bytes: how large the file may become; `append` raises SpoolFull beyond, and when the disk is full. spare: bytes of
+    the disk kept for delivery, so that what is kept can leave a full disk.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, spare: int = 0) -> None:
         self._path = folder / "journal.db"
+        self._spare = Spare(folder / "spare", spare)
         self._max_bytes = max_bytes
         self._lock = threading.RLock()
         self._pid = -1
@@ -98,6 +123,8 @@ class Journal:
         body = json.dumps(record.call.body, separators=(",", ":"))
         size = int(record.call.body["bytes"]) if record.kind is Kind.ARTIFACT else 0
         self.make_room(len(body), size)
+        if not self._spare.take() and not self._regain():
+            raise SpoolFull(f"the journal {self._path} could not be written: the disk is full")
         values = (record.key, record.stream, record.kind.value, record.call.method, record.call.path, body)
         try:
             with self._transaction() as cursor:
@@ -109,6 +136,12 @@ class Journal:
                 return replace(record, seq=cursor.lastrowid or 0, attempted_at=at)
         except sqlite3.OperationalError as error:
             raise SpoolFull(f"the journal {self._path} could not be written: {error}") from error
+
+    def _regain(self) -> bool:
+        """Take the room for delivery again, out of what was delivered meanwhile."""
+        with self._lock, suppress(sqlite3.OperationalError):
+            self._settler.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return self._spare.take()
 
     def make_room(self, need: int, file: int = 0) -> None:
         """Raises SpoolFull unless `need` bytes of metadata and a file of `file` bytes have room under the cap.
@@ -140,7 +173,7 @@ class Journal:
             cursor.execute(over, ("done", before))
             cursor.execute(over, ("handed", before - HANDED_KEPT))
 
-    def pending(self, stream: str, limit: int = 200) -> list[Record]:
+    def pending(self, stream: str, limit: int = 1000) -> list[Record]:
         """The oldest records of `stream` that wait for this machine to deliver them, in order."""
         return self._records(f"state = 'pending' AND stream = ? AND {_OURS} ORDER BY seq LIMIT ?", (stream, limit))
 
@@ -176,6 +209,7 @@ class Journal:
         """The gateway does not have them: they are this machine's again."""
         self._change(records, "handing", "pending")
 
+    @_with_spare
     def _change(self, records: Iterable[Record], before: str, after: str) -> None:
         with self._transaction() as cursor:
             sql = "UPDATE records SET state = ? WHERE key = ? AND state = ?"
@@ -227,19 +261,23 @@ class Journal:
             yield from ((row[0], _record(row[1:])) for row in rows)
             seq = rows[-1][8]
 
+    @_with_spare
     def attempting(self, records: Iterable[Record], now: int) -> None:
         """Note, durably, that requests leave whose ends we may never know. now: milliseconds since 1970."""
         with self._transaction() as cursor:
             cursor.executemany("UPDATE records SET attempted_at = ? WHERE key = ?", [(now, one.key) for one in records])
 
+    @_with_spare
     def settle(self, records: Iterable[Record], learned: Iterable[tuple[str, str]] = ()) -> None:
         """The server has them. Without fsync: if the power fails now they are sent again, which changes nothing."""
+        records, learned = tuple(records), tuple(learned)
         with self._transaction(durable=False) as cursor:
             cursor.executemany(
                 "UPDATE records SET state = 'done' WHERE key = ? AND state = 'pending'", [(one.key,) for one in records]
             )
             cursor.executemany("INSERT OR IGNORE INTO names (token, name) VALUES (?, ?)", list(learned))
 
+    @_with_spare
     def failed(self, record: Record, reason: str, *, maybe: bool) -> int:
         """An attempt came to nothing; returns how many that makes."""
         forget = "" if maybe else ", attempted_at = NULL"
@@ -249,6 +287,7 @@ class Journal:
             row = cursor.execute("SELECT attempts FROM records WHERE key = ?", (record.key,)).fetchone()
         return int(row[0]) if row else 0
 
+    @_with_spare
     def set_aside(self, record: Record, problem: str) -> None:
         """The server will never take it: the records after it go on."""
         with self._transaction() as cursor:

@@ -8,6 +8,7 @@ from pathlib import Path
 PREFIX = "spool+"
 #: Default of MLFLOW_SPOOL_MAX_BYTES: days of metadata, and some models.
 MAX_BYTES = 4 * 1024**3
+SPARE = 8 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Settings:
     exit_budget: float = 5.0  # delivering what is left when the process ends
     settle: float = 5.0  # after an attempt to create with unknown end, before we look whether it happened
     max_bytes: int = MAX_BYTES
+    spare: int = SPARE  # of the disk, kept for delivery
     gateway_url: str = ""  # who takes over what is left at exit while MLflow is away; empty: nobody
     gateway_token: str = field(default="", repr=False)
     strict: bool = False  # a record that cannot be kept raises instead of being told in the log

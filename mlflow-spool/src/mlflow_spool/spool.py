@@ -57,7 +57,7 @@ class Spool:
         another way than its address in the settings."""
         self.uri = uri
         folder = journal_folder(settings, uri)
-        self.journal = Journal(folder, settings.max_bytes)
+        self.journal = Journal(folder, settings.max_bytes, settings.spare)
         self.journal.remember("uri", uri)
         self._server = target
         self._settings = settings

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_spool.settings import MAX_BYTES, Settings, read_settings, server_uri
+from mlflow_spool.settings import MAX_BYTES, SPARE, Settings, read_settings, server_uri
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, fie
 
 def test_without_variables_the_documented_defaults_hold() -> None:
     folder = Path.home() / ".local" / "state" / "mlflow-spool"
-    assert read_settings({}) == Settings(folder, 1.0, 30.0, 5.0, 5.0, MAX_BYTES, "", "", False)
+    assert read_settings({}) == Settings(folder, 1.0, 30.0, 5.0, 5.0, MAX_BYTES, SPARE, "", "", False)
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])

@@ -1,0 +1,119 @@
+"""What the spool costs, against the plain client in the same run: `python -m benchmarks.spool --help`.
+
+One MLflow server on an embedded PostgreSQL. Each round lets the plain client and the spool do the same, one after the
+other, so that what else the machine does hits both alike; ratios are taken within a round, and their median is told.
+
+calls     what one `log_metric` takes: the plain client, the spool with MLflow there, the spool with MLflow away
+training  a whole training script (tests/spool/scripts/train.py) with MLflow there
+drain     a backlog delivered, in records a second, against the plain client's; the peak of memory
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.embedded import start_postgres
+from app.embedded.processes import free_port
+from tests.spool.mlflow import Environment, MlflowServer, install, running
+
+HERE = Path(__file__).parent
+SCRIPT = HERE.parent / "tests" / "spool" / "scripts" / "train.py"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where things are; each measurement gets a fresh spool."""
+
+    environment: Environment
+    server: MlflowServer
+    folder: Path
+    away: str
+
+    def run(self, argv: list[str | Path], uri: str, **variables: str) -> str:
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            own = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_SPOOL_DIR": folder, "MLFLOW_SPOOL_EXIT_BUDGET": "60"}
+            env = self.environment.variables(own | variables)
+            done = subprocess.run([self.environment.python, *argv], env=env, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr[-2000:])
+        return done.stdout
+
+
+def calls(bench: Bench, rounds: int, number: int) -> None:
+    """Distributions of what a call takes, in milliseconds."""
+    cases = {"plain client": bench.server.uri, "spool": f"spool+{bench.server.uri}", "spool, MLflow away": bench.away}
+    found: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, uri in cases.items():
+            budget = "0" if uri == bench.away else "60"
+            told = bench.run([HERE / "spool_worker.py", str(number)], uri, MLFLOW_SPOOL_EXIT_BUDGET=budget)
+            found[name] += json.loads(told.splitlines()[-1])
+    print(
+        f"{'a call of log_metric':24} {'p50':>8} {'p90':>8} {'p99':>8} {'longest':>8}   ms, {rounds * number} calls each"
+    )
+    for name, times in found.items():
+        cuts = statistics.quantiles(times, n=100)
+        print(f"{name:24} {cuts[49]:8.2f} {cuts[89]:8.2f} {cuts[98]:8.2f} {max(times):8.2f}")
+
+
+def training(bench: Bench, rounds: int) -> None:
+    """Wall time of a whole script, start-up included, with MLflow there."""
+    times: dict[str, list[float]] = {"plain": [], "spool": []}
+    for number in range(rounds + 1):
+        for name, uri in (("plain", bench.server.uri), ("spool", f"spool+{bench.server.uri}")):
+            began = time.perf_counter()
+            bench.run([SCRIPT], uri, EXPERIMENT=f"bench-{name}")
+            if number:  # The first of each only warms up.
+                times[name].append(time.perf_counter() - began)
+    ratios = sorted(spool / plain for plain, spool in zip(times["plain"], times["spool"], strict=True))
+    middle = {name: statistics.median(several) for name, several in times.items()}
+    print(f"a training script: plain {middle['plain']:.2f} s, spool {middle['spool']:.2f} s (medians of {rounds})")
+    print(f"ratio in a round: median {statistics.median(ratios):.2f}, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
+
+
+def drain(bench: Bench, number: int, plain: int) -> None:
+    """A backlog of metrics of one run: records a second out of the journal, against the plain client's calls."""
+    told = bench.run([HERE / "spool_worker.py", str(plain)], bench.server.uri)
+    rate = 1000 * plain / sum(json.loads(told.splitlines()[-1]))
+    out = json.loads(bench.run([HERE / "spool_worker.py", "--backlog", str(number)], f"spool+{bench.server.uri}"))
+    print(f"the plain client logs {rate:.0f} records a second ({plain} calls)")
+    drained = number / out["seconds"]
+    print(f"a backlog of {number} leaves at {drained:.0f} a second: {drained / rate:.1f} of that")
+    print(f"peak of memory {out['peak']:.0f} MB, {out['before']:.0f} MB before the drain; left {out['left']}")
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.spool", description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="*", default=["calls", "training", "drain"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--calls", type=int, default=300, help="calls a round")
+    parser.add_argument("--backlog", type=int, default=1_000_000, help="records")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-spool-") as base:
+        (folder := Path(base)).chmod(0o755)
+        postgres = start_postgres(folder)
+        try:
+            environment = install(folder / "plugin")
+            with running(environment, folder / "mlflow", postgres.create_database("mlflow")) as server:
+                bench = Bench(environment, server, folder, f"spool+http://127.0.0.1:{free_port()}")
+                measures: dict[str, Callable[[], None]] = {
+                    "calls": lambda: calls(bench, args.rounds, args.calls),
+                    "training": lambda: training(bench, args.rounds),
+                    "drain": lambda: drain(bench, args.backlog, max(args.calls, 200)),
+                }
+                for name in args.what:
+                    measures[name]()
+        finally:
+            postgres.stop()
+
+
+if __name__ == "__main__":
+    main()
