@@ -255,14 +255,13 @@ class Spool:
             self._breaker.failed()
             self.wake()
             raise
+        if answer.status >= 300 and is_strange(answer) and self._drainer.probe(timeout) and draft(call, 0) is None:
+            answer = self._server.send(call, timeout)  # MLflow is there, and asking again changes nothing.
+        if answer.status >= 300 and is_strange(answer):
+            raise Offline(f"something else answered {answer.status} in its place")
         if answer.status in UNWELL:
             self._breaker.failed(answer.retry_after)
             raise Offline(f"it answered {answer.status}")
-        if answer.status >= 300 and is_strange(answer):
-            if not self._drainer.probe(timeout):
-                raise Offline(f"something else answered {answer.status} in its place")
-            if draft(call, 0) is None:  # MLflow is there, and asking again changes nothing.
-                answer = self._server.send(call, timeout)
         if answer.status not in CREDENTIALS:
             self._breaker.succeeded()
         return answer
