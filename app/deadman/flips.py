@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from urllib.parse import quote
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -96,5 +97,6 @@ class Flips:
             title=f"{record.name} is down",
             detail=detail,
             labels={"switch": record.name, **record.labels},
+            link=f"/api/v1/deadman/{quote(record.name, safe='')}",
         )
         await self._notices.open(conn, instance.switch.receivers, notice, now, instance.switch.repeat)

@@ -173,6 +173,17 @@ async def flips(conn: AsyncConnection, name: str, most: int) -> Sequence[RowMapp
     return (await conn.execute(statement)).mappings().all()
 
 
+# Ids sort by their making: the oldest come first, and with nothing to delete only these are looked at.
+_PRUNE_FLIPS = text("""
+    DELETE FROM flips WHERE id IN (SELECT id FROM flips ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED) AND at < :before
+""")
+
+
+async def prune_flips(conn: AsyncConnection, before: datetime, most: int) -> int:
+    """Delete the oldest flips, if they are older than that. How many there were."""
+    return (await conn.execute(_PRUNE_FLIPS, {"before": before, "most": most})).rowcount
+
+
 _PRUNE_PINGS = text("""
     DELETE FROM pings WHERE switch = :switch AND id <= (
         SELECT id FROM pings WHERE switch = :switch ORDER BY id DESC OFFSET :most LIMIT 1

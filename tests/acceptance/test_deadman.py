@@ -287,3 +287,40 @@ async def test_a_retrain_that_ended_while_we_were_away_is_found_before_it_is_mis
         await world.settle()
         assert await state(world, "churn-retrained") == "up"
         assert await incidents(world, "churn-retrained") == []
+
+
+async def test_a_retrain_that_is_missed_explains_itself_from_the_history(servers: TestServers, database: str) -> None:
+    async with World(servers, database, SWITCHES.replace("cooldown: 24h", "cooldown: 9d")) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.settle()
+        await world.push(world.alert(model="churn", instance="0"))
+        await world.pass_by(minutes=30, steps=3)
+        for number in range(1, 4):
+            await world.push(world.alert(model="churn", instance=str(number)))
+        world.airflow.pause("retrain_model")
+        await world.pass_by(days=9, hours=1)
+        await world.push(world.alert(model="churn", instance="4"))
+        await world.pass_by(minutes=5)
+        found = await switch(world, "churn-retrained")
+        assert found["state"] == "down"
+        told = found["explanation"]
+        assert told.startswith("No successful run of route accuracy for model=churn for 9d1h: due at ")
+        assert "4 alerts were heard of since" in told
+        assert "1 fired" in told
+        assert "3 in cooldown" in told
+        assert "the DAG retrain_model is paused in Airflow" in told
+
+
+async def test_flips_are_kept_for_the_retention(servers: TestServers, database: str) -> None:
+    async with World(servers, database, SWITCHES, retention=30 * 86400.0) as world:
+        await world.settle()
+        await world.pass_by(hours=26)
+        await world.post("/ping/export", b"")
+        await world.pass_by(days=20)
+        await world.services[0].loop("switches").step()
+        assert await flips(world, "export") == ["down", "up", "down"]
+        await world.pass_by(days=11)
+        await world.services[0].loop("switches").step()
+        assert await flips(world, "export") == ["down"]
+        told = (await world.clients[0].get("/metrics")).text
+        assert 'gateway_deadman_down{switch="export"} 1.0' in told

@@ -99,6 +99,12 @@ CASES = [
         "12m",
         False,
     ),
+    Case("GatewaySwitchDown", {'gateway_deadman_down{switch="a"}': "0x3 1x9"}, "5m", True),
+    Case("GatewaySwitchDown", {'gateway_deadman_down{switch="a"}': "1x3 0x9"}, "5m", False),
+    Case("GatewayNobodyWatches", {"gateway_watched_until_timestamp_seconds{}": "60x20"}, "10m", True),
+    Case("GatewayNobodyWatches", {"gateway_watched_until_timestamp_seconds{}": "60+60x20"}, "10m", False),
+    Case("GatewayProbeFailing", {'gateway_probe_ok{probe="orchestrator"}': "1 0x20"}, "15m", True),
+    Case("GatewayProbeFailing", {'gateway_probe_ok{probe="orchestrator"}': "0x5 1x20"}, "15m", False),
     Case("GatewayNoSuccess", {'gateway_last_success_timestamp_seconds{route="a"}': "0x12000"}, "8d1h", True),
     Case("GatewayNoSuccess", {'gateway_last_success_timestamp_seconds{route="a"}': "0x12000"}, "7d", False),
 ]

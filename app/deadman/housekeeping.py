@@ -1,23 +1,40 @@
-"""How the switches stand, as gauges."""
+"""How the switches stand, as gauges, and the end of flips that are older than GATEWAY_RETENTION."""
 
 from collections import Counter
+from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.clock import Clock
+from app.db import transaction
 from app.deadman import store
 from app.deadman.rules import State
 from app.deadman.store import FORGOTTEN
 from app.metrics import Metrics
 
+_BATCH = 500
 
-class SwitchGauges:
-    """`step()` reads them anew."""
 
-    def __init__(self, engine: AsyncEngine, metrics: Metrics) -> None:
+class Housekeeping:
+    """`step()` reads the gauges anew, and deletes one batch. `keep` in seconds; zero keeps everything for ever."""
+
+    def __init__(self, engine: AsyncEngine, clock: Clock, metrics: Metrics, *, keep: float) -> None:
         self._engine = engine
+        self._clock = clock
         self._metrics = metrics
+        self._keep = timedelta(seconds=keep)
 
     async def step(self) -> bool:
+        """True: there may be more to delete."""
+        await self._show()
+        if not self._keep:
+            return False
+        async with transaction(self._engine) as conn:
+            deleted = await store.prune_flips(conn, self._clock.now() - self._keep, _BATCH)
+        self._metrics.pruned.labels("flips").inc(deleted)
+        return deleted == _BATCH
+
+    async def _show(self) -> None:
         async with self._engine.connect() as conn:
             records = [record for record in await store.read(conn) if record.state != FORGOTTEN]
             watched = await store.read_watch(conn)
@@ -30,4 +47,3 @@ class SwitchGauges:
             m.deadman_switches.labels(state).set(number)
         if watched is not None:
             m.watched_until.set(watched.until.timestamp())
-        return False
