@@ -184,7 +184,7 @@ SETTINGS: dict[str, str] = {
     + "a_trigger_that_waits_too_long_is_told_with_what_blocks_it_and_resolved_when_it_starts",
     "NOTICE_REPEAT": _TELLING + "an_open_incident_is_repeated_and_two_groups_are_two_incidents",
     "PING_BODY": "tests/integration/test_api_deadman.py::test_a_ping_is_kept_with_what_it_said",
-    "QUEUED_LIMIT": _SETTINGS + "queued_limit_is_how_long_a_run_may_wait_before_a_probe_fails",
+    "QUEUED_LIMIT": "tests/integration/test_probes.py::test_a_run_that_is_queued_for_long_is_named_and_one_of_others_is_not",
     "BACKLOG_LIMIT": "tests/integration/test_probes.py::test_metadata_is_well_without_mlflow_and_ill_when_it_does_not_answer",
     "WATCHDOG_URL": "tests/integration/test_probes.py::test_the_outside_is_pinged_only_while_all_is_well",
     "WATCHDOG_AUTHORIZATION": "tests/integration/test_probes.py::test_the_outside_is_pinged_only_while_all_is_well",

@@ -18,6 +18,7 @@ from app.doctor.finding import Finding, fail, good, warn
 from app.doctor.house import PolicyRead, examine_gateway, examine_policy, examine_tokens
 from app.doctor.mlflow import examine_mlflow
 from app.doctor.receivers import examine_receivers
+from app.doctor.schedules import examine_schedules
 from app.doctor.servers import examine_postgres, examine_read_database, examine_redis
 from app.errors import GatewayError, TargetError
 from app.http import Http
@@ -44,6 +45,7 @@ async def examine(settings: Settings, asked: Asked, gateway_url: str, http: Http
     stores, groups = await _stores(settings, clock, read.policy)
     findings = [*read.findings, *tokens, *stores, await examine_gateway(gateway_url, http)]
     if read.policy is not None:
+        findings += examine_schedules(read.policy, clock.now())
         for patient in _patients(read, read.policy, groups, http, clock):
             findings += await examine_airflow(patient, http, clock)
         if read.policy.mlflow is not None:

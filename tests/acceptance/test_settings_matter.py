@@ -184,20 +184,6 @@ async def test_probe_cache_is_how_long_the_answer_of_a_probe_is_kept(
         assert (await world.clients[0].get("/health/deadman")).status_code == status
 
 
-@pytest.mark.parametrize(("seconds", "status"), [(60.0, 503), (900.0, 200)])
-async def test_queued_limit_is_how_long_a_run_may_wait_before_a_probe_fails(
-    servers: TestServers, database: str, seconds: float, status: int
-) -> None:
-    async with World(servers, database, queued_limit=seconds) as world:
-        world.airflow.add_dag("retrain_model")
-        world.airflow.auto_finish = None
-        await world.push(world.alert(model="churn"))
-        await world.settle()
-        await world.pass_by(minutes=5, steps=5)
-        answer = await world.clients[0].get("/health/orchestrator")
-        assert answer.status_code == status, answer.text
-
-
 async def test_watchdog_interval_is_the_time_between_two_pings(servers: TestServers, database: str) -> None:
     async with World(servers, database, watchdog_url="http://outside.test/", watchdog_interval=7.0) as world:
         assert world.services[0].loop("watchman").idle == 7.0

@@ -1,0 +1,37 @@
+"""Schedules that would seldom start anything: what their own route says no to."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice, pairwise
+
+from app.doctor.finding import Finding, good, warn
+from app.policy.durations import format_duration
+from app.policy.schedules import Schedule
+from app.policy.schema import Policy, Route
+from app.triggers.muting import mute_of
+
+_LOOKED_AT = 8  # occurrences to come
+
+
+def examine_schedules(policy: Policy, now: datetime) -> Iterator[Finding]:
+    """A line for each schedule: when it is due, or what will refuse it."""
+    for schedule in policy.schedules:
+        route = policy.route(schedule.route)
+        if route is not None:
+            yield _examine(policy, schedule, route, now)
+
+
+def _examine(policy: Policy, schedule: Schedule, route: Route, now: datetime) -> Finding:
+    check = f"schedule {schedule.name}"
+    due = list(islice(schedule.times.occurrences(now), _LOOKED_AT))
+    if all(mute_of(policy, route, {}, at) is not None for at in due):
+        cause = f"its next {len(due)} occurrences are all muted on the route {route.name}"
+        return warn(
+            check, cause, f"Schedule it outside of {', '.join(route.mute)}, or take the interval off the route."
+        )
+    gap = min(later - earlier for earlier, later in pairwise(due))
+    if gap <= route.cooldown:  # It counts from Airflow's acceptance, which is a little later than the occurrence.
+        often, cooling = format_duration(gap), format_duration(route.cooldown)
+        cause = f"it is due {often} after the one before, within the cooldown of {cooling}: that one is refused"
+        return warn(check, cause, f"Let it come less often, or shorten the cooldown of the route {route.name}.")
+    return good(check, f"due next at {due[0]:%Y-%m-%dT%H:%M:%SZ}")
