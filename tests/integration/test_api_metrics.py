@@ -15,7 +15,16 @@ from app.metrics import Metrics
 from app.redis.client import Away
 from tests.acceptance.world import World
 from tests.fakes.faults import answer as airflow_answers
-from tests.integration.api import ALERTMANAGER, NATIVE, native_alert, notification, opened, token_of, webhook_alert
+from tests.integration.api import (
+    ALERTMANAGER,
+    NATIVE,
+    POLICY,
+    native_alert,
+    notification,
+    opened,
+    token_of,
+    webhook_alert,
+)
 from tests.servers import TestServers
 
 TARGET = 'target="airflow:default"'
@@ -109,6 +118,30 @@ async def failing_loop(world: World) -> None:
     await waker._guarded_step()
 
 
+async def switch_down(world: World) -> None:
+    await world.reload(POLICY + "deadman: [{name: export, expect: heartbeat, every: 1d}]\n")
+    assert (await world.clients[0].get("/ping/export/fail")).text == "OK"
+    await world.services[0].loop("switches").step()
+
+
+async def unwatched(world: World) -> None:
+    await world.settle()
+    world.outage(minutes=2)
+    await world.settle()
+    await world.services[0].loop("switches").step()
+
+
+async def unread(world: World) -> None:
+    await world.reload(POLICY + "deadman: [{name: weekly, expect: {retrain: accuracy}, every: 7d}]\n")
+    world.airflow.down = True
+    await world.settle()
+    await world.services[0].loop("retrains").step()
+
+
+async def probed(world: World) -> None:
+    await world.get("/health/metadata")
+
+
 MOVED: list[tuple[Callable[[World], Awaitable[None]], str, float]] = [
     (nothing, 'gateway_build_info{version="VERSION"}', 1),
     (nothing, 'gateway_policy_info{hash="HASH"}', 1),
@@ -136,10 +169,18 @@ MOVED: list[tuple[Callable[[World], Awaitable[None]], str, float]] = [
     (pending, f"gateway_outbox_oldest_seconds{{{TARGET}}}", 7),
     (dead, f"gateway_outbox_dead{{{TARGET}}}", 1),
     (away, f"gateway_breaker_open{{{TARGET}}}", 1),
+    (switch_down, 'gateway_deadman_down{switch="export"}', 1),
+    (switch_down, 'gateway_deadman_switches{state="down"}', 1),
+    (switch_down, 'gateway_deadman_flips_total{state="down"}', 1),
+    (switch_down, 'gateway_pings_total{kind="fail"}', 1),
+    (unwatched, "gateway_watch_gap_seconds_total", 120),
+    (unwatched, "gateway_watched_until_timestamp_seconds", 1795435320),
+    (unread, 'gateway_deadman_read_failures_total{code="connect"}', 1),
+    (probed, 'gateway_probe_ok{probe="metadata"}', 1),
     (failing_loop, 'gateway_loop_failures{loop="waker"}', 1),
 ]
-#: A conflict in Postgres needs two replicas at once: the tests of storms move it.
-ELSEWHERE = {"gateway_batch_retries"}
+#: A conflict in Postgres needs two replicas at once: the tests of storms move it. The outside is pinged in test_probes.py.
+ELSEWHERE = {"gateway_batch_retries", "gateway_watchdog_pings"}
 
 
 @pytest.mark.parametrize(
