@@ -45,6 +45,12 @@ routes:
   - name: crash
     match: ['alertname="crash"']
     dag: {id: quick_dag}
+  - name: trained
+    match: ['alertname="trained"']
+    group_by: [model]
+    dag: {id: retrain_model}
+mlflow: {tracking_uri: __MLFLOW__}
+lineage: {every: 1s, grace: 1s}
 """
 
 
@@ -117,12 +123,12 @@ async def _ready(airflow: Airflow) -> None:
 
 
 @pytest.fixture(scope="session")
-def gateway(real_airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway that leads to `real_airflow`."""
+def gateway(real_airflow: Airflow, mlflow_site: Mlflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway that leads to `real_airflow`, and to `real_mlflow` while a test has it started."""
     server = Gateway(
         folder=tmp_path_factory.mktemp("gateway"),
         port=free_ports(1)[0],
-        policy=POLICY.replace("__AIRFLOW__", real_airflow.url),
+        policy=POLICY.replace("__AIRFLOW__", real_airflow.url).replace("__MLFLOW__", mlflow_site.url),
         variables={"AIRFLOW_USERNAME": real_airflow.username, "AIRFLOW_PASSWORD": real_airflow.password},
     )
     server.start()

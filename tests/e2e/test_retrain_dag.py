@@ -1,7 +1,9 @@
-"""The example DAG in a real Airflow and a real MLflow: from the gateway's conf to a version that says who asked for it."""
+"""The example DAG in a real Airflow and a real MLflow: from an alert to a version that says who asked for it."""
 
 import asyncio
 import json
+import re
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -10,18 +12,18 @@ import pytest
 from app.demo.airflow import Airflow
 from app.demo.mlflow import Mlflow, SeenVersion
 from tests.e2e.conftest import GIT_COMMIT
+from tests.e2e.gateway import Gateway
 from tests.e2e.processes import eventually
+from tests.e2e.test_full_chain import runs
 
 pytestmark = pytest.mark.slow
 
 TASKS = ("data_retrieval", "validation", "training", "evaluation", "registration", "promotion")
-GATEWAY = {
-    "trigger_id": "01a2",
-    "route": "accuracy",
-    "reason": "new_alert",
-    "group": {"model": "churn"},
-    "alerts": [{"alert_id": "ModelAccuracyLow", "severity": "critical", "timestamp": "2026-11-24T03:00:00Z"}],
-    "schema": 1,
+ALERT = {
+    "alert_id": "trained",
+    "severity": "critical",
+    "timestamp": "2026-11-24T03:00:00Z",
+    "labels": {"model": "churn"},
 }
 
 
@@ -84,31 +86,59 @@ def version_of(mlflow: Mlflow, dag_run_id: str) -> SeenVersion:
     return version
 
 
-def test_a_run_of_the_gateway_registers_a_version_that_says_who_asked_for_it(
+def test_a_run_by_hand_registers_a_version_of_the_model_named_default(
     real_airflow: Airflow, real_mlflow: Mlflow
 ) -> None:
     with Api(real_airflow) as api:
-        assert api.run("by_gateway", {"gateway": GATEWAY})["state"] == "success"
-        assert api.tasks("by_gateway") == dict.fromkeys(TASKS, "success")
-        carried = [len(json.dumps(api.result("by_gateway", task))) for task in TASKS]
-        dataset = api.result("by_gateway", "data_retrieval")["dataset"]
-    version = version_of(real_mlflow, "by_gateway")
-    assert (version.model, version.trigger_id) == ("churn", "01a2")
+        assert api.run("by_hand", {})["state"] == "success"
+        assert api.tasks("by_hand") == dict.fromkeys(TASKS, "success")
+        carried = [len(json.dumps(api.result("by_hand", task))) for task in TASKS]
+        dataset = api.result("by_hand", "data_retrieval")["dataset"]
+    version = version_of(real_mlflow, "by_hand")
+    assert (version.model, version.trigger_id) == ("default", None)
     assert version.tags["dataset.sha256"] == dataset["sha256"]
     assert max(carried) < 2048  # References and digests travel between tasks, never the data.
 
 
-def test_mlflow_goes_away_during_a_run_by_hand_and_nothing_is_missing_afterwards(
-    real_airflow: Airflow, real_mlflow: Mlflow
+def test_mlflow_is_away_during_a_retraining_and_its_lineage_is_whole_afterwards(
+    real_airflow: Airflow, real_mlflow: Mlflow, gateway: Gateway
 ) -> None:
+    (decision,) = gateway.post("/alerts", ALERT)["decisions"]
+    trigger = gateway.get(f"/triggers/{decision['trigger_id']}")
+    dag_run_id = trigger["dag_run_id"]
     with Api(real_airflow) as api:
-        api.start("by_hand", {})
-        eventually("the data", lambda: api.tasks("by_hand")["data_retrieval"] == "success", within=120)
+        eventually("the data", lambda: api.tasks(dag_run_id).get("data_retrieval") == "success", within=120)
         asyncio.run(real_mlflow.stop())
-        assert api.ended("by_hand")["state"] == "success"
-        result = api.result("by_hand", "registration")
+        away = gateway.get("/lineage", trigger=trigger["id"])
+        assert (away["mlflow"]["state"], away["chains"][0]["dag_run"]["dag_run_id"]) == ("away", dag_run_id)
+        assert gateway.settled("trained", within=240, model="churn")["state"] == "succeeded"
+        run_id = api.result(dag_run_id, "registration")["run_id"]
     real_mlflow.launch()
     asyncio.run(real_mlflow.wait_ready(print))
     asyncio.run(real_mlflow.deliver())
-    version = version_of(real_mlflow, "by_hand")
-    assert (version.model, version.trigger_id, version.run_id) == ("default", None, result["run_id"])
+
+    found = gateway.get("/lineage", trigger=trigger["id"])
+    assert (found["missing"], found["mlflow"]["state"]) == ([], "asked")
+    (chain,) = found["chains"]
+    (run,) = chain["runs"]
+    (version,) = run["versions"]
+    assert [alert["alert_id"] for alert in chain["alerts"]] == ["trained"]
+    assert (run["run_id"], run["git_commit"]) == (run_id, GIT_COMMIT)
+    assert gateway.get("/lineage", model="churn", version=version["version"])["chains"] == found["chains"]
+    assert version_of(real_mlflow, dag_run_id).trigger_id == trigger["id"]
+    assert [seen.dag_run_id for seen in runs(real_airflow, "retrain_model", "trained")] == [dag_run_id]
+    eventually("a walk over MLflow", lambda: surveyed(gateway) > seconds(chain["trigger"]["ended_at"]) + 2, within=120)
+    assert [
+        one for one in gateway.get("/lineage/orphans")["items"] if trigger["id"] in str(one) or run_id in str(one)
+    ] == []
+
+
+def surveyed(gateway: Gateway) -> float:
+    """When the newest walk over MLflow ended, in seconds since 1970."""
+    text = httpx.get(f"{gateway.url}/metrics").text
+    found = re.search(r"^gateway_survey_last_end_timestamp_seconds (\S+)$", text, re.M)
+    return float(found[1]) if found else 0.0
+
+
+def seconds(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
