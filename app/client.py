@@ -18,12 +18,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="The API's answer, for scri
 def ask(
     path: str,
     *,
+    method: str | None = None,
     body: dict[str, Any] | None = None,
     also: tuple[int, ...] = (),
     within: float = 10.0,
     **parameters: Any,
 ) -> Any:
-    """GET a path of the running gateway, or POST `body` to it. `also`: errors whose body is an answer to the caller;
+    """GET a path of the running gateway, or POST `body` to it, or `method` as it is named. `also`: errors whose body is an answer to the caller;
     `within`: seconds.
 
     Raises UsageError for what the caller must change, GatewayError for a no of the policy and for no good answer.
@@ -36,8 +37,8 @@ def ask(
         http = open_http(read=within)
         try:
             headers = {"Authorization": f"Bearer {token}"} if token else {}
-            method = "GET" if body is None else "POST"
-            return await http.request(method, f"{url}{path}?{wanted}", headers=headers, json=body)
+            verb = method or ("GET" if body is None else "POST")
+            return await http.request(verb, f"{url}{path}?{wanted}", headers=headers, json=body)
         finally:
             await http.aclose()
 

@@ -1,6 +1,7 @@
 """The data model on one page. Postgres is the authority: what is not here did not happen.
 
 routes      one row a route that has a limit, to be locked while its fires are counted
+pauses      one row a route that a person has muted
 groups      one row a (route, mode, group): the facts that decisions are made from, with a version
 alerts      one row an episode: a fingerprint that fires until it is resolved, goes stale or begins anew
 decisions   what was concluded of an episode (or of a refused request), one row a change of mind
@@ -21,7 +22,7 @@ flips       every change of a switch's state
 pings       what was said by request to a switch, the newest
 dag_reads   up to where the ended runs of a DAG were read, for the switches that expect a retrain
 watch       one row: until when somebody watched
-audit       what a person or a script asked for: trigger, reset, redrive, cancel, resolve, test; pause and forget of a switch
+audit       what a person or a script asked for: trigger, reset, redrive, cancel, pause, resume, resolve, test, forget
 
 MLflow as it was last seen, and what lacks its lineage, stands in app/lineage/tables.py.
 """
@@ -84,6 +85,16 @@ groups = Table(
     Index("ix_groups_wake_at", "wake_at", postgresql_where=text("wake_at IS NOT NULL")),
     Index("ix_groups_route", "route"),
     postgresql_with={"fillfactor": "70"},
+)
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("route", Text, primary_key=True),  # - is every route
+    _time("until"),  # null: until somebody lifts it
+    _text("reason"),
+    _text("by"),
+    _time("at", nullable=False),
 )
 
 routes = Table("routes", metadata, Column("name", Text, primary_key=True))  # held while fires are counted

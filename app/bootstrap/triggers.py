@@ -18,6 +18,7 @@ from app.triggers.following import Follower
 from app.triggers.gauges import Gauges
 from app.triggers.intake import Intake
 from app.triggers.notify import Tell
+from app.triggers.pauses import Pauses
 from app.triggers.requests import Requests
 from app.triggers.retention import Retention
 from app.triggers.schedules import Schedules
@@ -134,6 +135,7 @@ def _requests(base: Base, batcher: Batcher) -> TriggerServices:
             changed=lambda: base.ring("relay", "waker"),
             decided=lambda route, v: base.metrics.decided([(route, v.action, v.reason)]),
         ),
+        pauses=Pauses(base.engine, base.current, base.clock, new_id=uuid7, changed=lambda: base.ring("waker")),
         policy=base.current,
         clock=base.clock,
         metrics=base.metrics,

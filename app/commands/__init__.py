@@ -2,7 +2,7 @@
 
 import typer
 
-from app.commands import deadman, lineage, notices, promotion, triggers
+from app.commands import deadman, lineage, notices, pauses, promotion, triggers
 
 #: Each has an `app` of its own; `app.cli` takes their commands over.
-GROUPS: tuple[typer.Typer, ...] = (triggers.app, lineage.app, promotion.app, deadman.app, notices.app)
+GROUPS: tuple[typer.Typer, ...] = (triggers.app, lineage.app, promotion.app, deadman.app, notices.app, pauses.app)

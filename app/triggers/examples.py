@@ -111,6 +111,13 @@ GROUP: dict[str, Any] = {
     "fired_at": "2026-11-23T03:00:01.204Z",
     "wake_at": "2026-11-24T03:00:01.391Z",
 }
+PAUSE: dict[str, Any] = {
+    "route": "accuracy",
+    "until": "2026-11-23T18:00:00Z",
+    "reason": "the feature store is rebuilt",
+    "by": "ops",
+    "at": "2026-11-23T12:00:00Z",
+}
 ROUTE: dict[str, Any] = {
     "name": "accuracy",
     "match": ['alertname="ModelAccuracyLow"'],
@@ -122,8 +129,11 @@ ROUTE: dict[str, Any] = {
     "failure_backoff": "30m",
     "run_timeout": "1d",
     "stale_after": "6h",
+    "mute": [],
     "mode": "live",
     "dag": {"airflow": "default", "id": "retrain_model", "conf": {}},
+    "pause": PAUSE,
+    "muted": {"by": "ops has paused it: the feature store is rebuilt", "until": "2026-11-23T18:00:00Z"},
     "groups": [GROUP],
     "more_groups": False,
 }

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import tables
 from app.policy.durations import format_duration
 from app.policy.schema import Policy, Route
-from app.triggers import history, limits, rules, sentences
+from app.triggers import history, limits, pauses, rules, sentences
 from app.triggers.muting import mute_of
 from app.triggers.state import Action, Episode, Group, Reason, Verdict, group_key
 
@@ -67,7 +67,7 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
 
 async def way_of(conn: AsyncConnection, policy: Policy, route: Route, now: datetime) -> rules.Way:
     """What stands in the way of a route, for people: nothing is locked."""
-    return rules.Way(await limits.fires(conn, route, now), mute_of(policy, route, {}, now))
+    return rules.Way(await limits.fires(conn, route, now), mute_of(policy, route, await pauses.read(conn), now))
 
 
 def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, way: rules.Way) -> Verdict:

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import tables
 from app.db import rows_of
 from app.policy.schema import Policy, Route
-from app.triggers import rules
+from app.triggers import pauses, rules
+from app.triggers.muting import EVERY_ROUTE, Pause, mute_of
 from app.triggers.state import Group
 
 _alerts, _triggers, _decisions = tables.alerts, tables.triggers, tables.decisions
@@ -227,6 +228,7 @@ async def list_routes(
     pages through the groups of one route."""
     items = []
     following = None
+    paused = await pauses.read(conn)
     for route in policy.routes:
         if only is not None and route.name != only:
             continue
@@ -239,13 +241,17 @@ async def list_routes(
         groups = groups[:limit]
         if more and only is not None:
             following = groups[-1].key
-        items.append(_route(route) | {"groups": [group_state(x, route, now) for x in groups], "more_groups": more})
+        items.append(
+            _route(policy, route, paused, now)
+            | {"groups": [group_state(x, route, now) for x in groups], "more_groups": more}
+        )
     return Page(items, following)
 
 
-def _route(route: Route) -> Row:
+def _route(policy: Policy, route: Route, paused: Mapping[str, Pause], now: datetime) -> Row:
     shown: Row = route.model_dump(mode="json")
-    return shown
+    own = [p for name in (route.name, EVERY_ROUTE) if (p := paused.get(name)) is not None and p.holds(now)]
+    return shown | {"pause": own[0] if own else None, "muted": mute_of(policy, route, paused, now)}
 
 
 def group_state(group: Group, route: Route, now: datetime) -> Row:

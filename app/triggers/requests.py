@@ -16,7 +16,7 @@ from app.db import transaction, with_retries
 from app.errors import Problem
 from app.outbox import store as outbox
 from app.policy.schema import Policy, Route
-from app.triggers import history, idempotency, logs, rules, store
+from app.triggers import audit, history, idempotency, logs, rules, store
 from app.triggers.conf import CONF_ROOM
 from app.triggers.idempotency import Repeatable
 from app.triggers.ledger import LIVE, Ledger
@@ -190,15 +190,7 @@ class Requests:
     async def _audit(
         self, conn: AsyncConnection, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
     ) -> None:
-        row = {
-            "id": self._new_id(),
-            "at": now,
-            "caller": caller,
-            "action": action,
-            "subject": subject,
-            "detail": detail,
-        }
-        await conn.execute(tables.audit.insert().values(**row))
+        await audit.write(conn, self._new_id(), now, caller, action, subject, detail)
 
 
 def _check_conf(route: Route, ask: Ask) -> None:

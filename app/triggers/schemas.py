@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from app.alerts.alertmanager import Labels
 from app.alerts.model import no_nul
@@ -167,6 +167,44 @@ class GroupOut(BaseModel):
     wake_at: datetime | None
 
 
+class PauseOut(BaseModel):
+    """A pause of a route, or of every route (`-`). `by` is the name of the token that asked for it."""
+
+    model_config = ConfigDict(json_schema_extra={"example": examples.PAUSE})
+
+    route: str
+    until: datetime | None = Field(description="null: until somebody lifts it.")
+    reason: str
+    by: str
+    at: datetime
+
+
+class MutedOut(BaseModel):
+    """What mutes a route at this moment, and when nothing does any more; null: nothing that is known ends it."""
+
+    by: str
+    until: datetime | None
+
+
+class PauseBody(BaseModel):
+    """Until when, and why."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"until": examples.PAUSE["until"], "reason": examples.PAUSE["reason"]}},
+    )
+
+    until: AwareDatetime | None = Field(None, description="RFC 3339; without it until somebody lifts the pause.")
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
+        description="Why, for the people who read it later."
+    )
+
+    @field_validator("reason")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        return no_nul(value)
+
+
 class RouteOut(BaseModel):
     """One route of the policy in force with the live state of its groups."""
 
@@ -175,6 +213,8 @@ class RouteOut(BaseModel):
     name: str
     match: list[str]
     group_by: list[str]
+    pause: PauseOut | None
+    muted: MutedOut | None
     groups: list[GroupOut]
     more_groups: bool
 

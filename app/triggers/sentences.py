@@ -108,7 +108,8 @@ def would_fire(verdict: Verdict, group: Group, episode: Episode, route: Route) -
             most = f"{route.limit.triggers} in {format_duration(route.limit.per)}"
             return f"To fire still at {until}, when the route's limit ({most}) lets the next one through."
         case Reason.MUTED:
-            return f"To fire still at {until}, when nothing mutes its route." if until else "Whatever mutes it to end."
+            end = f"To fire still at {until}, when nothing mutes its route."
+            return end if until else "What mutes its route to end: that is not known, or for a person to say."
         case Reason.BY_REQUEST:
             return "Only a new episode of it: a person cancelled what this one was held for."
         case Reason.DUPLICATE | Reason.IN_FLIGHT:

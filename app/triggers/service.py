@@ -15,6 +15,7 @@ from app.signatures import Signature
 from app.tokens import Caller
 from app.triggers.batcher import Batcher
 from app.triggers.memory import Memory
+from app.triggers.pauses import Pauses
 from app.triggers.requests import Requests
 
 
@@ -28,6 +29,7 @@ class TriggerServices:
     reader: Reader
     batcher: Batcher
     requests: Requests
+    pauses: Pauses
     policy: Callable[[], Policy]
     clock: Clock
     metrics: Metrics

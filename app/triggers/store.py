@@ -1,7 +1,7 @@
 """Reading a Ledger from Postgres under lock, and writing back what it changed. Every function takes the transaction.
 
-Locks are taken in one order: groups by key, then alerts by fingerprint. Many rows travel as one JSON parameter, so that
-the number of statements does not depend on the number of alerts.
+Locks are taken in one order: the pauses', routes by name, groups by key, then alerts by fingerprint. Many rows travel as
+one JSON parameter, so that the number of statements does not depend on the number of alerts.
 """
 
 import secrets
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import tables
 from app.db import rows_of
 from app.telemetry import traceparent
-from app.triggers import limits, regroup, rules
+from app.triggers import limits, pauses, regroup, rules
 from app.triggers.conf import dag_call
 from app.triggers.ledger import Intent, Ledger
 from app.triggers.state import Episode, Group, NewTrigger, TriggerState, as_json
@@ -81,6 +81,7 @@ class MovedGroup(Exception):
 async def load(conn: AsyncConnection, ledger: Ledger, intents: Sequence[Intent], extra: dict[str, Any]) -> None:
     """Lock and read what a batch may change. `extra`: groups learned from MovedGroup. Raises MovedGroup."""
     wanted = {i.key: (i.route.name, i.labels) for i in intents if i.key is not None and i.route is not None} | extra
+    ledger.take_pauses(await pauses.in_force(conn))
     ledger.fires = await limits.lock(conn, ledger.policy, (route for route, _ in wanted.values()), ledger.now)
     await _lock_groups(conn, ledger, wanted)
     whole = [g.key for g in ledger.groups.values() if _may_act(g, ledger)]
@@ -104,6 +105,7 @@ async def load_groups(conn: AsyncConnection, ledger: Ledger, keys: Iterable[str]
 
 async def load_group(conn: AsyncConnection, ledger: Ledger, route: str, key: str, labels: dict[str, str]) -> None:
     """Lock and read one group with its alerts, made when it is not there yet, for a request."""
+    ledger.take_pauses(await pauses.in_force(conn))
     ledger.fires = await limits.lock(conn, ledger.policy, [route], ledger.now)
     await _lock_groups(conn, ledger, {key: (route, labels)})
     await _lock_episodes(conn, ledger, [], [key])

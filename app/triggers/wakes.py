@@ -11,7 +11,7 @@ from app.clock import Clock
 from app.db import transaction
 from app.metrics import Metrics
 from app.policy.schema import Policy
-from app.triggers import holds, limits, logs, store
+from app.triggers import holds, limits, logs, pauses, store
 from app.triggers.ledger import Ledger
 from app.triggers.memory import Memory
 
@@ -64,14 +64,16 @@ class Waker:
         self._new_id = new_id
         self._reorder = reorder
         self._fired = fired
-        self._reviewed: str | None = None  # hash of the policy under which every wake was looked at
+        self._reviewed: object = None  # the policy and the pauses under which every wake was looked at
 
     async def step(self) -> bool:
-        """One round in one transaction. True when more may be due. The first round under a policy brings every wake
-        forward: a cooldown or a debounce that became shorter counts at once, and so does a route that came back."""
+        """One round in one transaction. True when more may be due. The first round under a policy, or under other pauses,
+        brings every wake forward: a cooldown or a pause that became shorter counts at once, a route that came back too."""
         ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
         async with transaction(self._engine) as conn:
-            if self._reviewed != ledger.policy.hash:
+            ledger.take_pauses(await pauses.in_force(conn))
+            reviewed = ledger.policy.hash, frozenset(ledger.pauses.values())
+            if self._reviewed != reviewed:
                 await conn.execute(_REVIEW, {"now": ledger.now})
             parameters = {"now": ledger.now, "watched": ledger.now - holds.GAP, "most": _ROUND}
             due = (await conn.execute(_DUE, parameters)).all()
@@ -80,13 +82,13 @@ class Waker:
             taken = await conn.execute(_TAKE, {"keys": [row.key for row in due], "now": ledger.now})
             keys = [row.key for row in taken]
             if not keys:
-                self._reviewed = ledger.policy.hash
+                self._reviewed = reviewed
                 return False
             await store.load_groups(conn, ledger, keys)
             for key in keys:
                 ledger.wake(key)
             await store.save(conn, ledger)
-        self._reviewed = ledger.policy.hash
+        self._reviewed = reviewed
         self._metrics.decided((d.route, d.action, d.reason) for d in ledger.decisions)
         logs.decided(ledger)
         if any(t.state == "pending" for t in ledger.triggers.values()):

@@ -126,3 +126,22 @@ def test_a_gateway_that_is_not_there_is_one_sentence_that_names_the_setting(
     assert isinstance(done.exception, GatewayError)
     assert re.fullmatch(r"the gateway at \S+ does not answer: .+ Is it running\? \(GATEWAY_URL\)", str(done.exception))
     assert "\n" not in str(done.exception)
+
+
+async def test_a_route_is_paused_and_goes_on(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as world:
+        said = await ask(world, "pause", "accuracy", "--reason", "audit", "--until", "2030-01-01")
+        assert said.startswith("The route accuracy is paused until 2030-01-01 00:00:00 UTC. ")
+        told = json.loads(await ask(world, "pause", "-", "--reason", "audit", "--json"))
+        assert (told["route"], told["until"], told["by"]) == ("-", None, "anonymous")
+        assert await ask(world, "pause", "-", "--lift") == "Every route goes on; it was paused by anonymous: audit.\n"
+        await ask(world, "pause", "accuracy", "--lift")
+        for wrong, message in [
+            (["accuracy", "--lift"], "Nobody has paused the route accuracy."),
+            (["accuracy"], "say why with --reason"),
+            (["accuracy", "--reason", "x", "--until", "soon"], "--until soon is no time"),
+            (["accuracy", "--reason", "x", "--lift"], "it takes no --reason"),
+            (["accuracy", "--reason", "x", "--until", "2001-01-01"], "`until` is past"),
+        ]:
+            with pytest.raises(UsageError, match=re.escape(message)):
+                await ask(world, "pause", *wrong)

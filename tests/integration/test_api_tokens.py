@@ -58,6 +58,8 @@ ROUTES = [
     ("POST", "/api/v1/deadman/nobody/forget", "trigger", 404),
     ("GET", "/ping/nobody", "ping", 404),
     ("POST", "/ping/nobody/fail", "ping", 404),
+    ("POST", "/api/v1/routes/accuracy/pause", "trigger", 422),
+    ("DELETE", "/api/v1/routes/accuracy/pause", "trigger", 404),
     ("POST", "/-/reload", "trigger", 200),
     ("GET", "/metrics", "read", 200),
     ("GET", "/docs", "read", 200),
@@ -171,11 +173,12 @@ LIMITED = [
     ("POST", f"/api/v1/triggers/{NOBODY}/redrive"),
     ("POST", f"/api/v1/triggers/{NOBODY}/cancel"),
     ("POST", "/api/v1/routes/accuracy/reset"),
+    ("DELETE", "/api/v1/routes/accuracy/pause"),
     ("POST", "/-/reload"),
 ]
 
 
-@pytest.mark.parametrize(("method", "path"), LIMITED, ids=["alerts", "redrive", "cancel", "reset", "reload"])
+@pytest.mark.parametrize(("method", "path"), LIMITED, ids=["alerts", "redrive", "cancel", "reset", "lift", "reload"])
 async def test_too_many_write_requests_of_one_token_are_told_when_to_come_again(
     servers: TestServers, database: str, tmp_path: Path, method: str, path: str
 ) -> None:

@@ -46,6 +46,7 @@ PATHS = {
     "/api/v1/triggers/{id}/redrive": {"post"},
     "/api/v1/triggers/{id}/cancel": {"post"},
     "/api/v1/routes": {"get"},
+    "/api/v1/routes/{name}/pause": {"post", "delete"},
     "/api/v1/routes/{name}/reset": {"post"},
     "/api/v1/routes/{name}/explain": {"get"},
     "/api/v1/schedules": {"get"},
@@ -157,7 +158,7 @@ def test_a_guarded_operation_names_its_scope(method: str, path: str) -> None:
     told = path in ("/api/v1/alerts", "/api/v1/metadata") or "/webhooks/" in path
     scope = "ingest" if method == "post" and told else "read"
     asks = "promote" if "/promotions" in path else "trigger"
-    assert security == [{"bearer": [asks if method == "post" and scope == "read" else scope]}]
+    assert security == [{"bearer": [asks if method in ("post", "delete") and scope == "read" else scope]}]
 
 
 def test_every_reference_leads_somewhere() -> None:
