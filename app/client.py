@@ -24,8 +24,8 @@ def ask(
     within: float = 10.0,
     **parameters: Any,
 ) -> Any:
-    """GET a path of the running gateway, or POST `body` to it, or `method` as it is named. `also`: errors whose body is an answer to the caller;
-    `within`: seconds.
+    """GET a path of the running gateway, or POST `body` to it; or `method`, as named. `also`: errors whose body is an
+    answer to the caller; `within`: seconds.
 
     Raises UsageError for what the caller must change, GatewayError for a no of the policy and for no good answer.
     """

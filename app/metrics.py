@@ -71,6 +71,12 @@ class Metrics:
 
     def _of_triggers(self, r: CollectorRegistry) -> None:
         self.triggers = Gauge("gateway_triggers", "Open triggers by route and state.", ["route", "state"], registry=r)
+        self.shadow_triggers = Counter(
+            "gateway_shadow_triggers",
+            "Triggers that would have fired, of routes in shadow mode.",
+            ["route"],
+            registry=r,
+        )
         self.triggers_ended = Counter(
             "gateway_triggers_ended",
             "Triggers by how they ended: success, failed, lost, gone, dead.",
@@ -153,6 +159,11 @@ class Metrics:
         """Count decisions: (route, action, reason) each."""
         for (route, action, reason), times in Tally(outcomes).items():
             self.decisions.labels(route or "", action, reason).inc(times)
+
+    def rehearsed(self, routes: Iterable[str]) -> None:
+        """Count triggers that would have fired, by their routes."""
+        for route in routes:
+            self.shadow_triggers.labels(route).inc()
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

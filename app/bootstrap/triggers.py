@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from uuid_utils.compat import uuid7
 
@@ -23,6 +24,7 @@ from app.triggers.requests import Requests
 from app.triggers.retention import Retention
 from app.triggers.schedules import Schedules
 from app.triggers.service import TriggerServices
+from app.triggers.state import Reason, Verdict
 from app.triggers.wakes import Waker
 
 
@@ -133,7 +135,7 @@ def _requests(base: Base, batcher: Batcher) -> TriggerServices:
             new_id=uuid7,
             reorder=base.reorder,
             changed=lambda: base.ring("relay", "waker"),
-            decided=lambda route, v: base.metrics.decided([(route, v.action, v.reason)]),
+            decided=partial(_count, base),
         ),
         pauses=Pauses(base.engine, base.current, base.clock, new_id=uuid7, changed=lambda: base.ring("waker")),
         policy=base.current,
@@ -145,6 +147,13 @@ def _requests(base: Base, batcher: Batcher) -> TriggerServices:
         memory=base.memory,
         signatures=base.settings.signatures,
     )
+
+
+def _count(base: Base, route: str, verdict: Verdict) -> None:
+    """A request was decided."""
+    base.metrics.decided([(route, verdict.action, verdict.reason)])
+    if verdict.reason is Reason.SHADOW:
+        base.metrics.rehearsed([route])
 
 
 def _loops(

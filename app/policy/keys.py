@@ -25,10 +25,7 @@ LATER_KEYS: Final[Mapping[Path, frozenset[str]]] = {
     ("routes",): frozenset({"confirm"}),
     ("defaults",): frozenset({"confirm"}),
 }
-LATER_VALUES: Final[Mapping[Path, frozenset[str]]] = {
-    ("routes", "mode"): frozenset({"shadow"}),
-    ("defaults", "mode"): frozenset({"shadow"}),
-}
+LATER_VALUES: Final[Mapping[Path, frozenset[str]]] = {}
 
 
 def _fields(*models: type[BaseModel]) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ class Defaults(Frozen):
     stale_after: PositiveDuration = timedelta(hours=6)
     limit: Limit | None = None
     mute: Annotated[tuple[Text, ...], Field(strict=False)] = ()
-    mode: Annotated[Literal["live"], choice("live")] = "live"
+    mode: Annotated[Literal["live", "shadow"], choice("live", "shadow")] = "live"
     notify: RouteNotify | None = None
 
 

@@ -53,6 +53,7 @@ TRIGGER: dict[str, Any] = {
     "id": _TRIGGER_ID,
     "route": "accuracy",
     "group": {"model": "churn"},
+    "mode": "live",
     "reason": "new_alert",
     "state": "succeeded",
     "outcome": "success",

@@ -13,7 +13,7 @@ from app.policy.durations import format_duration
 from app.policy.schema import Policy, Route
 from app.triggers import history, limits, pauses, rules, sentences
 from app.triggers.muting import mute_of
-from app.triggers.state import Action, Episode, Group, Reason, Verdict, group_key
+from app.triggers.state import SHADOW, Action, Episode, Group, Reason, Verdict, group_key
 
 Row = dict[str, Any]
 
@@ -44,7 +44,7 @@ def _uuid(text: str) -> UUID | None:
 
 async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: datetime) -> Row:
     route = policy.route(alert["route"]) if alert["route"] else None
-    group = await _group(conn, alert["route"], alert["group"])
+    group = await _group(conn, route, alert["group"]) if route else None
     answer = {"subject": "alert", "alert": alert, "decisions": alert["decisions"], "group": None}
     if route is None or group is None:
         named = f"its route {alert['route']!r} left the policy" if alert["route"] else "no route matches its labels"
@@ -77,7 +77,9 @@ def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, 
     if rules.is_stale(episode, route, now):
         detail = f"not heard of for more than {format_duration(route.stale_after)}: it no longer counts as firing"
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail=detail)
-    return rules.decide(group, episode, route, now, way)
+    verdict = rules.decide(group, episode, route, now, way)
+    would_fire = verdict.action is Action.FIRE and route.mode == SHADOW
+    return rules.shadowed(verdict) if would_fire else verdict
 
 
 async def _of_trigger(conn: AsyncConnection, trigger: Row, policy: Policy, now: datetime) -> Row:
@@ -85,7 +87,7 @@ async def _of_trigger(conn: AsyncConnection, trigger: Row, policy: Policy, now: 
     statement = select(d).where(d.c.trigger_id == trigger["id"]).order_by(d.c.id).limit(history.SHOWN)
     decisions = [dict(row) for row in (await conn.execute(statement)).mappings()]
     route = policy.route(trigger["route"])
-    group = await _group(conn, trigger["route"], trigger["group"])
+    group = await _group(conn, route, trigger["group"]) if route and route.mode == trigger["mode"] else None
     shown = history.group_state(group, route, now) if group and route else None
     summary = sentences.of_trigger(trigger)
     if trigger["state"] == "pending":
@@ -123,12 +125,11 @@ async def _waiting(conn: AsyncConnection, trigger: Row, policy: Policy) -> str:
     return f" It waits for Airflow, which another trigger did not reach: {detail}." if detail else ""
 
 
-async def _group(conn: AsyncConnection, route: str | None, labels: Mapping[str, str]) -> Group | None:
-    if route is None:
-        return None
-    key = group_key(route, "live", labels)
+async def _group(conn: AsyncConnection, route: Route, labels: Mapping[str, str]) -> Group:
+    """The group in the mode that its route has now; nothing is known of one without a row."""
+    key = group_key(route.name, route.mode, labels)
     row = (await conn.execute(select(tables.groups).where(tables.groups.c.key == key))).mappings().one_or_none()
-    return Group(**row) if row else None
+    return Group(**row) if row else Group(key, route.name, route.mode, dict(labels))
 
 
 async def load_episode(conn: AsyncConnection, alert: UUID) -> Episode:

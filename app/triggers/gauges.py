@@ -8,7 +8,7 @@ from app.metrics import Metrics
 
 _TRIGGERS = text("""
     SELECT route, state, count(*) AS number FROM triggers
-    WHERE state IN ('held', 'pending', 'submitted', 'running', 'dead') GROUP BY route, state
+    WHERE state IN ('held', 'pending', 'submitted', 'running', 'dead') AND mode = 'live' GROUP BY route, state
 """)
 
 # Two looks, because each has an index of its own: what is delivered stands in neither.

@@ -168,7 +168,8 @@ _ALERTS_OF = rows_of(
     """
     SELECT t AS behind, a.*
     FROM unnest(CAST(:ids AS uuid[])) t CROSS JOIN LATERAL (
-        SELECT DISTINCT alert FROM decisions WHERE trigger_id = t AND action IN ('fire', 'hold', 'cancel') LIMIT :shown
+        SELECT DISTINCT alert FROM decisions
+        WHERE trigger_id = t AND (action IN ('fire', 'hold', 'cancel') OR reason = 'shadow') LIMIT :shown
     ) d JOIN alerts a ON a.id = d.alert ORDER BY a.id
 """,
     _alerts,
@@ -216,9 +217,9 @@ async def _with_parts(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list
 
 
 def _trigger(row: RowMapping) -> Row:
-    names = ("id", "route", "reason", "state", "outcome", "detail", "blocked", "created_at", "fired_at", "accepted_at")
-    more = ("started_at", "ended_at", "lost_at", "airflow", "dag_id", "dag_run_id", "dag_run_state", "requested_by")
-    return {name: row[name] for name in (*names, *more)} | {"group": row["group_labels"]}
+    names = ("id", "route", "mode", "reason", "state", "outcome", "detail", "blocked", "created_at", "fired_at")
+    more = ("accepted_at", "started_at", "ended_at", "lost_at", "airflow", "dag_id", "dag_run_id", "dag_run_state")
+    return {name: row[name] for name in (*names, *more, "requested_by")} | {"group": row["group_labels"]}
 
 
 async def list_routes(
@@ -233,7 +234,7 @@ async def list_routes(
         if only is not None and route.name != only:
             continue
         g = tables.groups
-        statement = select(g).where(g.c.route == route.name).order_by(g.c.key).limit(limit + 1)
+        statement = select(g).where(g.c.route == route.name, g.c.mode == route.mode).order_by(g.c.key).limit(limit + 1)
         if cursor:
             statement = statement.where(g.c.key > cursor)
         groups = [Group(**row) for row in (await conn.execute(statement)).mappings()]

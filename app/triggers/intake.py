@@ -28,8 +28,10 @@ from app.policy.schema import Policy, Route
 from app.triggers import logs, quarantine, rules, store
 from app.triggers.batcher import Job
 from app.triggers.episodes import Move, Window, place
-from app.triggers.ledger import Intent, Ledger, intend
+from app.triggers.ledger import Ledger
 from app.triggers.memory import Memory
+from app.triggers.placing import Intent, intend
+from app.triggers.repeats import count_repeats
 from app.triggers.state import Action, Episode, Group, Reason, Verdict
 
 log = logging.getLogger(__name__)
@@ -191,7 +193,7 @@ class Intake:
                 await store.save(conn, ledger)
             if repeats:
                 counted = [(r[0], r[1], r[2]) for r in repeats.values()]
-                if not await store.count_repeats(conn, counted, list(groups.values()), now):
+                if not await count_repeats(conn, counted, list(groups.values()), now):
                     raise _StaleMemory
             if bad:
                 await quarantine.keep(conn, bad, now, self._limits)
@@ -236,6 +238,7 @@ class Intake:
     async def _after(self, ledger: Ledger, answers: list[Answer | None]) -> None:
         self._metrics.decided((a.route, a.verdict.action, a.verdict.reason) for a in answers if a is not None)
         logs.decided(ledger)
+        self._metrics.rehearsed(t.group.route for t in ledger.triggers.values() if t.rehearsed)
         if any(t.state == "pending" for t in ledger.triggers.values()):
             self._fired()
         if ledger.groups or ledger.latest:

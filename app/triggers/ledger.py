@@ -9,13 +9,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from app.alerts.model import Alert
-from app.policy.schema import Policy, Route
+from app.policy.schema import Route
 from app.triggers import episodes, rules
-from app.triggers.books import Books
 from app.triggers.episodes import Move
 from app.triggers.muting import mute_of
+from app.triggers.placing import Intent, Placing
 from app.triggers.state import (
+    SHADOW,
     Action,
     Ask,
     Episode,
@@ -27,30 +27,9 @@ from app.triggers.state import (
     group_key,
 )
 
-LIVE = "live"
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """One alert of a batch with the route and group it would go to if its fingerprint had no open episode."""
-
-    alert: Alert
-    route: Route | None
-    labels: dict[str, str]
-    key: str | None  # of the group; None without a route
-
-
-def intend(alert: Alert, policy: Policy) -> Intent:
-    """Route and group of a new alert by the policy in force."""
-    route = policy.route_for(alert.labels)
-    if route is None:
-        return Intent(alert, None, {}, None)
-    labels = route.group(alert.labels)
-    return Intent(alert, route, labels, group_key(route.name, LIVE, labels))
-
 
 @dataclass
-class Ledger(Books):
+class Ledger(Placing):
     """The books of one pass, and the decisions that change them."""
 
     # -- an alert arrives ---------------------------------------------------------------------------------------------
@@ -73,33 +52,6 @@ class Ledger(Books):
         verdict = self._verdict(kind, episode, route)
         self._record(episode, verdict, times, previously_seen)
         return verdict, episode
-
-    def _route_of(self, last: Episode | None, intent: Intent) -> Route | None:
-        """An open episode keeps the route that took it, as long as the policy has that route."""
-        if last is not None and last.firing and last.route is not None:
-            return self.policy.route(last.route) or intent.route
-        return intent.route
-
-    def _assign(self, episode: Episode, intent: Intent, route: Route | None) -> None:
-        if route is None:
-            return
-        if episode.group_key is not None and episode.route == route.name:
-            return
-        episode.route, episode.group_labels, episode.group_key = route.name, intent.labels, intent.key
-        self._keep_mate(episode)
-
-    def _place(self, kind: Move, last: Episode | None, alert: Alert) -> Episode:
-        if last is not None and kind is not Move.BEGIN:
-            self._touch(last)
-            episodes.move(kind, last, alert, self.now)
-            self._keep_mate(last)
-            return last
-        if last is not None:
-            self._touch(last)
-            episodes.supersede(last, self.now)
-        episode = episodes.begin(alert, self.new_id(), self.now)
-        self.created[episode.id] = self.latest[alert.fingerprint] = episode
-        return episode
 
     def way(self, route: Route) -> rules.Way:
         """What stands in the way of a route in this pass."""
@@ -136,6 +88,9 @@ class Ledger(Books):
         verdict = rules.decide(group, episode, route, self.now, self.way(route))
         trigger = self.triggers.get(group.open_trigger) if group.open_trigger else None
         just_fired = trigger is not None and trigger.state is TriggerState.PENDING
+        earlier = self.triggers.get(group.last_trigger) if group.last_trigger else None
+        if earlier is not None and earlier.rehearsed:
+            return self._beside_rehearsed(episode, earlier, verdict)
         if just_fired and verdict.reason is Reason.IN_FLIGHT:
             # The trigger fired a moment ago in this very batch: the alert stands behind it like the first.
             verdict = Verdict(Action.FIRE, Reason.NEW_ALERT, None, group.open_trigger, "fires together with its group")
@@ -148,11 +103,22 @@ class Ledger(Books):
             self._wake_by(group, verdict.until)
         return verdict
 
+    def _beside_rehearsed(self, episode: Episode, trigger: NewTrigger, verdict: Verdict) -> Verdict:
+        """The group would have fired a moment ago in this very pass: what else of it fires stands behind that trigger."""
+        if verdict.action is Action.CANCEL or episode.spent:
+            return verdict
+        if episode.trigger_id == trigger.id:
+            return Verdict(Action.SUPPRESS, Reason.DUPLICATE, verdict.until, trigger.id, "its trigger would have fired")
+        self._put_behind(episode, trigger)
+        return rules.shadowed(Verdict(Action.FIRE, Reason.NEW_ALERT, detail="together with its group"), trigger.id)
+
     def _fire(self, group: Group, episode: Episode, route: Route, verdict: Verdict) -> Verdict:
         if verdict.trigger_id is not None and verdict.trigger_id == group.last_trigger:
             self._put_behind(episode, self.triggers[verdict.trigger_id])
             return verdict
         trigger = self._start(group, route, verdict, None, episode)
+        if trigger.rehearsed:
+            return rules.shadowed(verdict, trigger.id)
         return Verdict(Action.FIRE, verdict.reason, None, trigger.id, verdict.detail)
 
     def _start(
@@ -166,7 +132,12 @@ class Ledger(Books):
         trigger = NewTrigger(trigger_id, group, TriggerState.PENDING, verdict.reason, is_new, [], verdict.detail, ask)
         self.triggers[trigger_id] = trigger
         others = [mate for mate in self._firing(group, route) if first is None or mate.id != first.id]
-        rules.fire(group, trigger_id, route.on_failure, self.now)
+        if group.mode == SHADOW:
+            trigger.state = TriggerState.CANCELLED
+            trigger.detail = f"shadow mode: live it would have started the DAG {route.dag.id}; nothing was started"
+            rules.rehearse(group, trigger_id, route, self.now)
+        else:
+            rules.fire(group, trigger_id, route.on_failure, self.now)
         if route.name in self.fires:
             self.fires[route.name].insert(0, self.now)
         self._mark(group)
@@ -182,6 +153,8 @@ class Ledger(Books):
         reason = Reason.STILL_FIRING if fired_before else Reason.NEW_ALERT
         self._put_behind(mate, trigger)
         verdict = Verdict(Action.FIRE, reason, None, trigger.id, "fires together with its group")
+        if trigger.rehearsed:
+            verdict = rules.shadowed(replace(verdict, detail="together with its group"), trigger.id)
         self._record(mate, verdict, 1, mate.last_seen_at)
 
     def _hold(self, group: Group, episode: Episode, route: Route, verdict: Verdict) -> Verdict:
@@ -219,6 +192,7 @@ class Ledger(Books):
 
     def _put_behind(self, episode: Episode, trigger: NewTrigger) -> None:
         episode.trigger_id = trigger.id
+        episode.spent = episode.spent or trigger.rehearsed
         trigger.alerts.append(episode)
         self._touch(episode)
 
@@ -233,7 +207,8 @@ class Ledger(Books):
         verdict = rules.decide_request(group, route, ask, self.now, self.way(route))
         if verdict.action is Action.FIRE:
             trigger = self._start(group, route, verdict, ask)
-            verdict = replace(verdict, trigger_id=trigger.id)
+            rehearsed = trigger.rehearsed
+            verdict = rules.shadowed(verdict, trigger.id) if rehearsed else replace(verdict, trigger_id=trigger.id)
         elif verdict.until is not None:
             self._wake_by(group, verdict.until)
         self._write(None, group.route, group.key, verdict)
@@ -252,6 +227,9 @@ class Ledger(Books):
         if route is None:
             self.release_held(group, Verdict(Action.IGNORE, Reason.NO_ROUTE, detail="its route left the policy"))
             return
+        if group.mode != route.mode:
+            self._leave_mode(group, route)
+            return
         due = rules.held_until(group, route) if group.held else None
         blocked: dict[UUID, Verdict] = {}
         for episode in self._firing(group, route):
@@ -267,9 +245,20 @@ class Ledger(Books):
             self._wake_by(group, verdict.until)
         self._wake_by(group, rules.wake_at(group, route))
 
+    def _leave_mode(self, group: Group, route: Route) -> None:
+        """Its route has changed its mode: what fires goes to the group of the other one, and is decided there."""
+        detail = f"its route is in {route.mode} mode now: what was held is let go, and decided anew"
+        self.release_held(group, Verdict(Action.CANCEL, Reason.BY_REQUEST, None, group.open_trigger, detail))
+        key = group_key(route.name, route.mode, group.labels)
+        mates = list(self.mates.get(group.key, {}).values())
+        for episode in mates:
+            self._start_clean(episode, key)
+        if mates:
+            self.wake(key)
+
     def _decide_again(self, group: Group, episode: Episode, route: Route) -> Verdict | None:
         """The verdict on an alert that was not decided a moment ago; written when it changed."""
-        if group.open_trigger in self.triggers and episode.trigger_id == group.open_trigger:
+        if episode.trigger_id in self.triggers and self.triggers[episode.trigger_id].fired:
             return None  # It fired together with its group.
         verdict = self._decide(group, episode, route)
         if verdict.reason is Reason.DUPLICATE:

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.policy.schema import Policy, Route
+from app.triggers.state import SHADOW
 
 _MAKE = text("INSERT INTO routes (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING")
 _LOCK = text("SELECT name FROM routes WHERE name = ANY(CAST(:names AS text[])) ORDER BY name FOR UPDATE")
@@ -38,14 +39,14 @@ async def lock(conn: AsyncConnection, policy: Policy, names: Iterable[str], now:
 
 async def fires(conn: AsyncConnection, route: Route, now: datetime) -> list[datetime]:
     """The newest fires of a route that count against its limit: from the fire on, failed and forced ones too; dead and
-    cancelled ones do not."""
+    cancelled ones do not. In shadow mode what would have fired counts, and never counts for the live route."""
     if route.limit is None:
         return []
     t = tables.triggers
     statement = (
         select(t.c.fired_at)
         .where(t.c.route == route.name, t.c.mode == route.mode, t.c.fired_at > now - route.limit.per)
-        .where(t.c.state.not_in(("dead", "cancelled")))
+        .where(or_(t.c.mode == SHADOW, t.c.state.not_in(("dead", "cancelled"))))
         .order_by(t.c.fired_at.desc())
         .limit(route.limit.triggers)
     )

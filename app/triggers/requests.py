@@ -19,7 +19,7 @@ from app.policy.schema import Policy, Route
 from app.triggers import audit, history, idempotency, logs, rules, store
 from app.triggers.conf import CONF_ROOM
 from app.triggers.idempotency import Repeatable
-from app.triggers.ledger import LIVE, Ledger
+from app.triggers.ledger import Ledger
 from app.triggers.state import Action, Ask, Group, Reason, TriggerState, Verdict, as_json, group_key
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ class Requests:
         ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
         if again is not None and (answer := await idempotency.take(conn, again, ledger.now)) is not None:
             return None, answer
-        key = group_key(route.name, LIVE, labels)
-        await store.load_group(conn, ledger, route.name, key, labels)
+        key = group_key(route.name, route.mode, labels)
+        await store.load_group(conn, ledger, route, key, labels)
         verdict = ledger.request(key, ask)
         await store.save(conn, ledger)
         about = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(verdict.reason)}
@@ -162,7 +162,7 @@ class Requests:
         """Clear a group's cooldown and backoff: what still fires is decided again at once."""
         route, ordered = self._route_and_group(route_name, labels)
         now = self._clock.now()
-        key = group_key(route.name, LIVE, ordered)
+        key = group_key(route.name, route.mode, ordered)
         async with transaction(self._engine) as conn:
             group = await store.lock_group(conn, key)
             if group is None:

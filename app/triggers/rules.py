@@ -1,7 +1,7 @@
 """Does this alert start a DAG run? Pure: facts, policy and one `now` in, an action with its reason out.
 
-The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit, muted (design,
-6.3). The first two need no group and are found by the ledger.
+The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit, muted, shadow
+(design, 6.3). The first two need no group and are found by the ledger.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from uuid import UUID
 from app.policy.durations import format_duration
 from app.policy.schema import Route
 from app.triggers.muting import Mute
-from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Ask, Episode, Group, Reason, Verdict
+from app.triggers.state import DEAD, FAILED, GONE, LOST, SHADOW, SUCCESS, Action, Ask, Episode, Group, Reason, Verdict
 
 _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
 
@@ -63,10 +63,14 @@ def _cooling(group: Group, alert: Episode, clear: datetime) -> Verdict:
         detail = f"the {run}, failure {group.failures} in a row: next not before {_at(clear)}"
         return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
     if alert.trigger_id is not None and alert.trigger_id == group.last_trigger:
-        detail = f"its trigger has fired; the group cools down until {_at(clear)}"
+        detail = f"its trigger {_has(group)} fired; the group cools down until {_at(clear)}"
         return Verdict(_SUPPRESS, Reason.DUPLICATE, clear, group.last_trigger, detail)
-    detail = f"the group has fired and cools down until {_at(clear)}"
+    detail = f"the group {_has(group)} fired and cools down until {_at(clear)}"
     return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
+
+
+def _has(group: Group) -> str:
+    return "would have" if group.mode == SHADOW else "has"
 
 
 def _clear(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict:
@@ -115,7 +119,7 @@ def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way
         )
     clear = clear_at(group, route)
     if clear is not None and now < clear and not ask.force:
-        detail = f"the group has fired and cools down until {_at(clear)}"
+        detail = f"the group {_has(group)} fired and cools down until {_at(clear)}"
         if backing_off(group):
             detail = f"failure {group.failures} in a row: next not before {_at(clear)}"
         return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
@@ -195,6 +199,20 @@ def fire(group: Group, trigger_id: UUID, on_failure: str, now: datetime) -> None
     # A reset frees one fire. Left standing it would free this one's cooldown as well, were both of the same instant.
     group.accepted_at = group.ended_at = group.outcome = group.reset_at = None
     group.held_since = group.wake_at = None
+
+
+def rehearse(group: Group, trigger_id: UUID, route: Route, now: datetime) -> None:
+    """As `fire` in shadow mode: nothing is under way, and it counts as a run that succeeded at once. Without a cooldown
+    only the next notification looks at the group again: it would fire for ever."""
+    fire(group, trigger_id, route.on_failure, now)
+    group.open_trigger, group.failures = None, 0
+    clear = clear_at(group, route)
+    group.wake_at = clear if clear is not None and clear > now else None
+
+
+def shadowed(verdict: Verdict, trigger_id: UUID | None = None) -> Verdict:
+    """What is said of a fire in shadow mode."""
+    return Verdict(_SUPPRESS, Reason.SHADOW, None, trigger_id, f"in shadow mode; live it would fire: {verdict.detail}")
 
 
 def redrive_at(group: Group, trigger_id: UUID, route: Route, now: datetime) -> datetime | None:

@@ -20,7 +20,7 @@ from app.policy.durations import format_duration
 from app.policy.schedules import Schedule
 from app.policy.schema import Policy
 from app.triggers import store
-from app.triggers.ledger import LIVE, Ledger
+from app.triggers.ledger import Ledger
 from app.triggers.sentences import at
 from app.triggers.state import Action, Ask, Reason, Verdict, group_key
 
@@ -153,8 +153,8 @@ async def _request(conn: AsyncConnection, ledger: Ledger, schedule: Schedule, oc
     if route is None:
         raise ValueError(f"the schedule {schedule.name} names a route that the policy does not have")
     labels = {label: schedule.group[label] for label in route.group_by}
-    key = group_key(route.name, LIVE, labels)
-    await store.load_group(conn, ledger, route.name, key, labels)
+    key = group_key(route.name, route.mode, labels)
+    await store.load_group(conn, ledger, route, key, labels)
     ask = Ask(Reason.SCHEDULED, f"the schedule {schedule.name}", f"due at {at(occurrence)}", {})
     verdict = ledger.request(key, ask)
     await store.save(conn, ledger)

@@ -131,6 +131,9 @@ class TriggerOut(BaseModel):
     id: UUID
     route: str
     group: dict[str, str]
+    mode: str = Field(
+        description="`live`; or `shadow`: nothing is started, and a cancelled one with fired_at would have."
+    )
     reason: Reason
     state: TriggerState
     outcome: str | None

@@ -7,7 +7,7 @@ from typing import Any
 from app.policy.durations import format_duration
 from app.policy.schema import Route
 from app.triggers import rules
-from app.triggers.state import Action, Episode, Group, Reason, Verdict
+from app.triggers.state import SHADOW, Action, Episode, Group, Reason, Verdict
 
 Row = Mapping[str, Any]
 
@@ -88,6 +88,13 @@ def next_step(trigger: Row, group: Row | None) -> str:
 
 def would_fire(verdict: Verdict, group: Group, episode: Episode, route: Route) -> str:
     """What must happen for this alert to start a DAG run."""
+    text = _would_fire(verdict, group, episode, route)
+    return (
+        text if route.mode != SHADOW else f"`mode: live` in the route {route.name}, which starts nothing. Then: {text}"
+    )
+
+
+def _would_fire(verdict: Verdict, group: Group, episode: Episode, route: Route) -> str:
     until = at(verdict.until) if verdict.until is not None else None
     held = group.held
     match verdict.reason:

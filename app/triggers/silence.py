@@ -8,6 +8,7 @@ from typing import Any
 
 from app.triggers import sentences
 from app.triggers.sentences import at
+from app.triggers.state import SHADOW
 
 Row = dict[str, Any]
 
@@ -22,6 +23,7 @@ _BECAME = {
     "in_flight": "beside a run under way",
     "limit": "over the limit",
     "muted": "muted",
+    "shadow": "would have fired",
     "resolved_while_held": "resolved while held",
     "by_request": "cancelled by a person",
     "resolved": "told only of their end",
@@ -77,13 +79,15 @@ def _fired(why: Why) -> str:
     labels = ", ".join(f"{name}={value}" for name, value in why.group.items())
     who = f"the route {why.route}{f' for {labels}' if labels else ''}"
     number = sum(why.triggers.values())
+    have = "would have" if why.trigger is not None and why.trigger["mode"] == SHADOW else "have"
+    has = have if have == "would have" else "has"
     if why.trigger is None:
         return f"Nothing has fired on {who}."
     stands = f"{why.trigger['id']}, {sentences.of_trigger(why.trigger)}"
     if not number:
         text = f"Nothing has fired on {who} since {at(why.since)}. The newest trigger is {stands}"
     else:
-        count = f"{number} triggers have" if number > 1 else "One trigger has"
+        count = f"{number} triggers {have}" if number > 1 else f"One trigger {has}"
         text = f"{count} fired on {who} since {at(why.since)}; the newest is {stands}"
     if why.trigger["state"] == "succeeded":
         return text

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     COOLDOWN = "cooldown"
     LIMIT = "limit"
     MUTED = "muted"
+    SHADOW = "shadow"
     IN_FLIGHT = "in_flight"
     RESOLVED_WHILE_HELD = "resolved_while_held"
     BY_REQUEST = "by_request"
@@ -52,6 +53,9 @@ class TriggerState(StrEnum):
 
 
 OPEN_STATES = (TriggerState.HELD, TriggerState.PENDING, TriggerState.SUBMITTED, TriggerState.RUNNING)
+
+#: Modes of a route, and of the groups and triggers that it has in each.
+LIVE, SHADOW = "live", "shadow"
 
 #: How a trigger ended: the DAG run's state, or what became of it instead.
 SUCCESS, FAILED, LOST, GONE, DEAD = "success", "failed", "lost", "gone", "dead"
@@ -157,6 +161,16 @@ class NewTrigger:
     alerts: list[Episode] = field(default_factory=list)
     detail: str = ""
     ask: Ask | None = None
+
+    @property
+    def fired(self) -> bool:
+        """It fires in this pass."""
+        return self.state is TriggerState.PENDING or self.rehearsed
+
+    @property
+    def rehearsed(self) -> bool:
+        """It would fire in this pass, were its route live."""
+        return self.group.mode == SHADOW and self.group.last_trigger == self.id
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,18 @@ import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Table, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.db import rows_of
+from app.policy.schema import Route
 from app.telemetry import traceparent
 from app.triggers import limits, pauses, regroup, rules
 from app.triggers.conf import dag_call
-from app.triggers.ledger import Intent, Ledger
+from app.triggers.ledger import Ledger
+from app.triggers.placing import GroupName, Intent
 from app.triggers.state import Episode, Group, NewTrigger, TriggerState, as_json
 
 #: Alerts of a group that are read to decide it as a whole. The rest of a larger group stays behind the same trigger.
@@ -73,24 +74,21 @@ _LOCK_EPISODES = (
 class MovedGroup(Exception):
     """An open episode belongs to another group than the policy in force gives it: lock that one as well."""
 
-    def __init__(self, groups: dict[str, tuple[str, dict[str, str]]]) -> None:
+    def __init__(self, groups: dict[str, GroupName]) -> None:
         super().__init__("an episode keeps the group that took it")
-        self.groups = groups  # key -> route, labels
+        self.groups = groups
 
 
 async def load(conn: AsyncConnection, ledger: Ledger, intents: Sequence[Intent], extra: dict[str, Any]) -> None:
     """Lock and read what a batch may change. `extra`: groups learned from MovedGroup. Raises MovedGroup."""
-    wanted = {i.key: (i.route.name, i.labels) for i in intents if i.key is not None and i.route is not None} | extra
+    known = ((i.key, i.route, i.labels) for i in intents)
+    wanted = {key: (r.name, r.mode, labels) for key, r, labels in known if key is not None and r is not None} | extra
     ledger.take_pauses(await pauses.in_force(conn))
-    ledger.fires = await limits.lock(conn, ledger.policy, (route for route, _ in wanted.values()), ledger.now)
+    ledger.fires = await limits.lock(conn, ledger.policy, (route for route, _, _ in wanted.values()), ledger.now)
     await _lock_groups(conn, ledger, wanted)
     whole = [g.key for g in ledger.groups.values() if _may_act(g, ledger)]
     await _lock_episodes(conn, ledger, sorted({i.alert.fingerprint for i in intents}), whole)
-    moved = {
-        e.group_key: (e.route, e.group_labels)
-        for e in ledger.latest.values()
-        if e.group_key is not None and e.group_key not in ledger.groups and e.route is not None
-    }
+    moved = {k: group for e in ledger.latest.values() for k, group in ledger.homes(e) if k not in ledger.groups}
     if moved:
         raise MovedGroup(moved)
 
@@ -103,11 +101,11 @@ async def load_groups(conn: AsyncConnection, ledger: Ledger, keys: Iterable[str]
     await _lock_episodes(conn, ledger, [], list(ledger.groups))
 
 
-async def load_group(conn: AsyncConnection, ledger: Ledger, route: str, key: str, labels: dict[str, str]) -> None:
+async def load_group(conn: AsyncConnection, ledger: Ledger, route: Route, key: str, labels: dict[str, str]) -> None:
     """Lock and read one group with its alerts, made when it is not there yet, for a request."""
     ledger.take_pauses(await pauses.in_force(conn))
-    ledger.fires = await limits.lock(conn, ledger.policy, [route], ledger.now)
-    await _lock_groups(conn, ledger, {key: (route, labels)})
+    ledger.fires = await limits.lock(conn, ledger.policy, [route.name], ledger.now)
+    await _lock_groups(conn, ledger, {key: (route.name, route.mode, labels)})
     await _lock_episodes(conn, ledger, [], [key])
 
 
@@ -117,7 +115,7 @@ async def lock_group(conn: AsyncConnection, key: str) -> Group | None:
     return Group(**row) if row else None
 
 
-async def _lock_groups(conn: AsyncConnection, ledger: Ledger, wanted: dict[str, tuple[str, dict[str, str]]]) -> None:
+async def _lock_groups(conn: AsyncConnection, ledger: Ledger, wanted: dict[str, GroupName]) -> None:
     if not wanted:
         return
     keys = sorted(wanted)
@@ -146,11 +144,17 @@ async def _inherit(conn: AsyncConnection, ledger: Ledger) -> None:
                 ledger.changed_groups.add(group.key)
 
 
-def _new_group(key: str, route: str, labels: dict[str, str]) -> dict[str, Any]:
+async def make_groups(conn: AsyncConnection, wanted: dict[str, GroupName]) -> None:
+    """Rows for groups that may not have one yet."""
+    new = [_new_group(key, *wanted[key]) for key in sorted(wanted)]
+    await insert(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
+
+
+def _new_group(key: str, route: str, mode: str, labels: dict[str, str]) -> dict[str, Any]:
     return {
         "key": key,
         "route": route,
-        "mode": "live",
+        "mode": mode,
         "labels": labels,
         "failures": 0,
         "version": 0,
@@ -204,10 +208,21 @@ async def save(conn: AsyncConnection, ledger: Ledger) -> None:
 
 async def _save_triggers(conn: AsyncConnection, ledger: Ledger) -> None:
     rows = [(t, _trigger_row(t, ledger)) for t in ledger.triggers.values()]
-    known = [row for t, row in rows if not t.is_new]
-    fired = [r for r in known if r["state"] == TriggerState.PENDING]
-    await update(conn, tables.triggers, [r for r in known if r not in fired], ["state", "detail", "ended_at"])
-    columns = ["state", "reason", "detail", "fired_at", "airflow", "dag_id", "dag_run_id", "conf", "run_timeout"]
+    fired = [row for t, row in rows if t.fired and not t.is_new]
+    others = [row for t, row in rows if not t.fired and not t.is_new]
+    await update(conn, tables.triggers, others, ["state", "detail", "ended_at"])
+    columns = [
+        "state",
+        "reason",
+        "detail",
+        "fired_at",
+        "airflow",
+        "dag_id",
+        "dag_run_id",
+        "conf",
+        "run_timeout",
+        "ended_at",
+    ]
     await update(conn, tables.triggers, fired, [*columns, "on_failure", "requested_by", "policy"])
     await insert(conn, tables.triggers, [row for t, row in rows if t.is_new])
     await insert(conn, tables.outbox, [outbox_item(row, ledger.now) for t, row in rows if t.state == "pending"])
@@ -253,7 +268,7 @@ def _trigger_row(trigger: NewTrigger, ledger: Ledger) -> dict[str, Any]:
     call = dag_call(trigger, route, traceparent=traceparent(trigger.id))
     row |= {"airflow": call.airflow, "dag_id": call.dag_id, "dag_run_id": call.dag_run_id}
     row |= {"run_timeout": route.run_timeout.total_seconds(), "on_failure": route.on_failure}
-    if trigger.state is TriggerState.PENDING:
+    if trigger.fired:
         row |= {"fired_at": now, "conf": call.conf}
     return row
 
@@ -291,47 +306,3 @@ async def update(
     values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb)) v"
     statement = f"UPDATE {table.name} SET {sets} FROM {values} WHERE {table.name}.{key} = v.{key}"
     await conn.execute(text(statement), {"rows": as_json(rows)})
-
-
-_COUNT_REPEATS = text("""
-    WITH v AS (
-        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:decisions AS uuid[]), CAST(:times AS bigint[]))
-        AS v(id, decision_id, times)
-    ), locked AS (
-        SELECT a.id, v.times FROM alerts a JOIN v ON v.id = a.id AND v.decision_id = a.decision_id
-        WHERE a.closed_at IS NULL ORDER BY a.fingerprint FOR NO KEY UPDATE OF a
-    ), fresh AS (
-        SELECT (SELECT count(*) FROM locked) = (SELECT count(*) FROM v) AND NOT EXISTS (
-            SELECT FROM unnest(CAST(:keys AS text[]), CAST(:versions AS bigint[]), CAST(:nonces AS text[]))
-            AS m(key, version, nonce)
-            LEFT JOIN groups g ON g.key = m.key AND g.version = m.version AND g.nonce = m.nonce WHERE g.key IS NULL
-        ) AS yes
-    ), counted AS (
-        UPDATE alerts a SET count = a.count + l.times, decision_count = a.decision_count + l.times, last_seen_at = :now
-        FROM locked l WHERE a.id = l.id AND (SELECT yes FROM fresh)
-    )
-    SELECT yes FROM fresh
-""")
-
-
-async def count_repeats(
-    conn: AsyncConnection, repeats: list[tuple[UUID, UUID, int]], groups: list[Group], now: datetime
-) -> bool:
-    """Count repeats that were decided from memory: (episode, decision, times). False when memory was not up to date
-    (an episode closed or decided otherwise, a group of another version): then nothing is counted. One statement, whole or
-    not at all, so that it needs no transaction around it."""
-    fresh = (
-        await conn.execute(
-            _COUNT_REPEATS,
-            {
-                "ids": [r[0] for r in repeats],
-                "decisions": [r[1] for r in repeats],
-                "times": [r[2] for r in repeats],
-                "now": now,
-                "keys": [g.key for g in groups],
-                "versions": [g.version for g in groups],
-                "nonces": [g.nonce for g in groups],
-            },
-        )
-    ).scalar_one()
-    return bool(fresh)

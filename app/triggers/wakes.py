@@ -1,11 +1,12 @@
 """Groups that are due: the end of a debounce, of a cooldown, of a backoff or of a run decides without a notification."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.clock import Clock
 from app.db import transaction
@@ -14,17 +15,20 @@ from app.policy.schema import Policy
 from app.triggers import holds, limits, logs, pauses, store
 from app.triggers.ledger import Ledger
 from app.triggers.memory import Memory
+from app.triggers.placing import GroupName
+from app.triggers.state import group_key
 
 # After an outage of ours a hold waits until the watch has given the time back (app.triggers.holds).
 _DUE = text("""
-    SELECT key, route FROM groups WHERE wake_at <= :now
+    SELECT key, route, mode, labels FROM groups WHERE wake_at <= :now
       AND (held_since IS NULL OR NOT EXISTS (SELECT FROM watch WHERE watched_until < :watched))
     ORDER BY wake_at LIMIT :most
 """)
 
 # A group that another replica or a batch has locked is being decided there.
 _TAKE = text("""
-    SELECT key FROM groups WHERE key = ANY(CAST(:keys AS text[])) AND wake_at <= :now ORDER BY key FOR UPDATE SKIP LOCKED
+    SELECT key FROM groups WHERE key = ANY(CAST(:keys AS text[])) AND (wake_at <= :now OR key = ANY(CAST(:others AS text[])))
+    ORDER BY key FOR UPDATE SKIP LOCKED
 """)
 
 # A wake was set by the policy of its day. A group without one may have alerts that the policy of a while ago did not want.
@@ -39,6 +43,23 @@ _REVIEW = text("""
 """)
 
 _ROUND = 20
+
+
+async def _take(conn: AsyncConnection, ledger: Ledger, due: Sequence[Row[Any]]) -> list[str]:
+    """Lock and read what can be woken of the groups that are due; their keys. One whose route has changed its mode comes
+    with the group that takes its alerts over."""
+    homes: dict[str, tuple[str, GroupName]] = {}
+    for row in due:
+        route = ledger.policy.route(row.route)
+        if route is not None and route.mode != row.mode:
+            homes[row.key] = group_key(row.route, route.mode, row.labels), (row.route, route.mode, row.labels)
+    others = dict(homes.values())
+    await store.make_groups(conn, others)
+    wanted = {"keys": [*(row.key for row in due), *others], "others": list(others), "now": ledger.now}
+    taken = {row.key for row in await conn.execute(_TAKE, wanted)}
+    keys = [row.key for row in due if row.key in taken and (row.key not in homes or homes[row.key][0] in taken)]
+    await store.load_groups(conn, ledger, [*keys, *(homes[key][0] for key in keys if key in homes)])
+    return sorted(keys)
 
 
 class Waker:
@@ -79,18 +100,17 @@ class Waker:
             due = (await conn.execute(_DUE, parameters)).all()
             # Routes are locked before groups, as every flow does.
             ledger.fires = await limits.lock(conn, ledger.policy, (row.route for row in due), ledger.now)
-            taken = await conn.execute(_TAKE, {"keys": [row.key for row in due], "now": ledger.now})
-            keys = [row.key for row in taken]
+            keys = await _take(conn, ledger, due)
             if not keys:
                 self._reviewed = reviewed
                 return False
-            await store.load_groups(conn, ledger, keys)
             for key in keys:
                 ledger.wake(key)
             await store.save(conn, ledger)
         self._reviewed = reviewed
         self._metrics.decided((d.route, d.action, d.reason) for d in ledger.decisions)
         logs.decided(ledger)
+        self._metrics.rehearsed(t.group.route for t in ledger.triggers.values() if t.rehearsed)
         if any(t.state == "pending" for t in ledger.triggers.values()):
             self._fired()
         episodes = [(e, ledger.groups[e.group_key].version) for e in ledger.latest.values() if e.group_key]

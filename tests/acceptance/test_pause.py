@@ -43,17 +43,18 @@ async def test_nothing_fires_after_the_answer_whatever_two_replicas_are_deciding
             before = await fired(world)
             held = [world.alert(model=f"held{turn}-{n}") for n in range(6)]
             await world.push(*held)
-            world.clock.pass_by(timedelta(minutes=10))
-            at_once = [world.alert(model=f"old{turn}-{n}") for n in range(6)]
-            await world.push(*at_once)
-            world.clock.pass_by(timedelta(minutes=10))  # Every repeat, and every wake, fires from now on.
+            await world.pass_by(seconds=1)
+            others = [world.alert(model=f"other{turn}-{n}") for n in range(6)]
+            await world.push(*others)
+            await world.pass_by(minutes=9, seconds=57, steps=10)
+            world.clock.pass_by(timedelta(seconds=3))  # Every repeat, and every wake, fires from now on.
 
             async def repeat(n: int, alert: Any) -> None:
                 for _ in range(chance.randrange(2000)):
                     await asyncio.sleep(0)
                 await world.push(alert, to=n % 2)
 
-            storm = [asyncio.create_task(repeat(n, alert)) for n, alert in enumerate([*held, *at_once])]
+            storm = [asyncio.create_task(repeat(n, alert)) for n, alert in enumerate([*held, *others])]
             wakes = [asyncio.create_task(s.loop("waker").step()) for s in world.services if turn % 2]
             for _ in range(chance.randrange(1000)):
                 await asyncio.sleep(0)

@@ -24,7 +24,7 @@ from tests.e2e.installed import ROOT, Installed, Shell, blocks, section, step
 from tests.e2e.processes import eventually, require_binary
 from tests.fakes.airflow import FakeAirflow
 
-STEPS = [1, 2, 3, 4, 5, 6, 7]
+STEPS = [1, 2, 3, 4, 5, 6, 7, 8]
 RECORDED = ROOT / "tests/fixtures/alertmanager/firing_single.json"
 
 
@@ -105,7 +105,8 @@ def test_its_steps_lead_from_nothing_to_a_dag_run_that_succeeded(way: Way) -> No
     assert re.search(r"^ok +airflow default DAG retrain_model", said, re.M), said
     assert ": 0 failed, " in said
     _rehearse(way)
-    _go_live(way, receiver)
+    _listen(way, receiver)
+    _go_live(way)
     _operate(way)
 
 
@@ -120,8 +121,8 @@ def _rehearse(way: Way) -> None:
     assert way.airflow.posts == []
 
 
-def _go_live(way: Way, receiver: dict[str, Any]) -> None:
-    """Step 7: what Alertmanager sends with the receiver that `init` printed becomes one DAG run."""
+def _listen(way: Way, receiver: dict[str, Any]) -> None:
+    """Step 7: what Alertmanager sends with the receiver that `init` printed is recorded, and starts nothing in shadow."""
     (hook,) = receiver["receivers"][0]["webhook_configs"]
     assert hook["url"] == f"http://127.0.0.1:{way.port}/api/v1/webhooks/alertmanager"
     config = {"route": {"receiver": "people", **receiver["route"]}, "receivers": receiver["receivers"]}
@@ -129,15 +130,23 @@ def _go_live(way: Way, receiver: dict[str, Any]) -> None:
     doctor = way.here(step(5)).strip() + " --alertmanager-config alertmanager.yml"
     assert "0 failed, 0 to know of" in way.shell.run(doctor), "what init prints is what the doctor wants"
     way.policy("debounce: 10m\n", "debounce: 0s\n")  # Ten minutes are too long for a test.
-    way.shell.run(way.here("kill %1; wait %1 || true\n" + step(4).split("\n", 1)[1]))
+    way.shell.run(way.here(step(6).splitlines()[1]))
     headers = {"Authorization": f"Bearer {(way.folder / 'gateway' / 'trigger-gateway.token').read_text().strip()}"}
     for _ in range(2):  # An HA pair tells everything twice.
         answer = httpx.post(hook["url"], content=RECORDED.read_bytes(), headers=headers)
         assert answer.status_code == 202, answer.text
-    eventually("one DAG run that succeeded", way.newest_succeeded)
+    assert (way.newest()["mode"], way.newest()["state"]) == ("shadow", "cancelled")
     said = way.follow(7)
     assert "ModelAccuracyLow" in said
-    assert "succeeded" in said
+    assert "live it would have started the DAG retrain_model" in said
+    assert way.airflow.posts == []
+
+
+def _go_live(way: Way) -> None:
+    """Step 8: what still fires becomes one DAG run."""
+    way.follow(8)
+    eventually("one DAG run that succeeded", way.newest_succeeded)
+    assert "succeeded" in way.shell.run("trigger-gateway history triggers")
     (post,) = way.airflow.posts
     assert post["conf"]["model"] == post["conf"]["gateway"]["group"]["model"]
 

@@ -9,7 +9,8 @@ from uuid import UUID
 from app.alerts.model import Alert
 from app.policy.load import parse_policy
 from app.policy.schema import Policy, Route
-from app.triggers.ledger import Ledger, intend
+from app.triggers.ledger import Ledger
+from app.triggers.placing import GroupName, intend
 from app.triggers.state import Action, Episode, Group, Reason, Verdict, group_key
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -63,10 +64,10 @@ def _yaml(value: Any) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
-def group(**facts: Any) -> Group:
+def group(mode: str = "live", **facts: Any) -> Group:
     """A group about which nothing is known but these facts."""
     labels = {"model": "churn"}
-    return Group(group_key("accuracy", "live", labels), "accuracy", "live", labels, **facts)
+    return Group(group_key("accuracy", mode, labels), "accuracy", mode, labels, **facts)
 
 
 def episode(**fields: Any) -> Episode:
@@ -135,10 +136,10 @@ class Books:
         self.episodes: list[Episode] = []
         self.ledger = self._open([])
 
-    def _open(self, wanted: Iterable[tuple[str, str, dict[str, str]]]) -> Ledger:
+    def _open(self, wanted: Iterable[tuple[str, GroupName]]) -> Ledger:
         ledger = Ledger(self.policy, self.now, REORDER, self.new_id)
-        for key, name, labels in wanted:
-            self.groups.setdefault(key, Group(key, name, "live", labels))
+        for key, name in wanted:
+            self.groups.setdefault(key, Group(key, *name))
         for known in self.groups.values():
             ledger.take_group(known)
         for one in self.episodes:
@@ -149,7 +150,9 @@ class Books:
         """One batch now; the verdicts in its order."""
         intents = [intend(alert, self.policy) for alert in alerts]
         self.ledger = self._open(
-            (i.key, i.route.name, i.labels) for i in intents if i.key is not None and i.route is not None
+            (i.key, (i.route.name, i.route.mode, i.labels))
+            for i in intents
+            if i.key is not None and i.route is not None
         )
         verdicts = [self.ledger.observe(intent, times)[0] for intent in intents]
         self.episodes += self.ledger.created.values()

@@ -5,7 +5,7 @@ may be handed copies of groups and episodes of any age, which it may use as inta
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -14,8 +14,9 @@ from uuid import UUID
 from app.alerts.model import Alert
 from app.policy.schema import Policy
 from app.triggers import intake, rules
-from app.triggers.ledger import Intent, Ledger
+from app.triggers.ledger import Ledger
 from app.triggers.muting import Pause
+from app.triggers.placing import Intent
 from app.triggers.state import (
     DEAD,
     LOST,
@@ -28,6 +29,7 @@ from app.triggers.state import (
     Reason,
     TriggerState,
     Verdict,
+    group_key,
 )
 from app.triggers.store import _may_act
 from tests.unit.builders import NOW, REORDER, ids
@@ -65,6 +67,10 @@ class Rows:
     decisions: list[DecisionRow] = field(default_factory=list)
 
 
+def _was_spent(episode: Episode, before: Mapping[UUID, Episode]) -> bool:
+    return episode.id in before and before[episode.id].spent
+
+
 class _StaleMemory(Exception):
     pass
 
@@ -95,10 +101,11 @@ class Simulation:
     def _load(self, intents: Sequence[Intent]) -> Ledger:
         ledger = self._ledger()
         latest = [e for f in {i.alert.fingerprint for i in intents} if (e := self.newest(f)) is not None]
-        wanted = {i.key: (i.route.name, i.labels) for i in intents if i.key is not None and i.route is not None}
-        wanted |= {e.group_key: (e.route, e.group_labels) for e in latest if e.group_key is not None and e.route}
-        for key, (name, labels) in wanted.items():
-            ledger.take_group(replace(self.rows.groups.get(key) or Group(key, name, "live", dict(labels))))
+        known = ((i.key, i.route, i.labels) for i in intents)
+        wanted = {key: (r.name, str(r.mode), labels) for key, r, labels in known if key is not None and r is not None}
+        wanted |= {key: name for e in latest for key, name in ledger.homes(e)}
+        for key, name in wanted.items():
+            ledger.take_group(replace(self.rows.groups.get(key) or Group(key, *name)))
         whole = {g.key for g in ledger.groups.values() if _may_act(g, ledger)}
         self._take_episodes(ledger, {e.id for e in latest}, whole)
         return ledger
@@ -106,8 +113,14 @@ class Simulation:
     def _load_groups(self, keys: Sequence[str]) -> Ledger:
         ledger = self._ledger()
         for key in keys:
-            ledger.take_group(replace(self.rows.groups[key]))
-        self._take_episodes(ledger, set(), set(keys))
+            group = self.rows.groups[key]
+            ledger.take_group(replace(group))
+            route = self.policy.route(group.route)
+            if route is not None and route.mode != group.mode:
+                name = (group.route, route.mode, group.labels)
+                home = group_key(*name)
+                ledger.take_group(replace(self.rows.groups.get(home) or Group(home, *name)))
+        self._take_episodes(ledger, set(), set(ledger.groups))
         return ledger
 
     def _take_episodes(self, ledger: Ledger, wanted: set[UUID], whole: set[str]) -> None:
@@ -117,6 +130,7 @@ class Simulation:
                 ledger.take_episode(replace(row))
 
     def _save(self, ledger: Ledger) -> None:
+        episodes = dict(self.rows.episodes)
         for episode in (*ledger.changed.values(), *ledger.created.values()):
             self.rows.episodes[episode.id] = replace(episode)
         self.rows.decisions += ledger.decisions
@@ -124,10 +138,11 @@ class Simulation:
             assert trigger.is_new != (trigger.id in self.rows.triggers)
             row = self.rows.triggers.setdefault(trigger.id, SimTrigger(trigger.id, trigger.group.key, trigger.state))
             assert row.state in (TriggerState.HELD, trigger.state), "only a held trigger may be changed by a ledger"
-            row.state, row.behind = trigger.state, [replace(e) for e in trigger.alerts]
+            before = self.rows.episodes if not trigger.rehearsed else episodes  # A rehearsal spends them at once.
+            row.state, row.behind = trigger.state, [replace(e, spent=_was_spent(e, before)) for e in trigger.alerts]
             if trigger.state is TriggerState.HELD:
                 row.held_since = trigger.group.held_since
-            if trigger.state is TriggerState.PENDING:
+            if trigger.fired:
                 self.fires.append(Fired(row, self.now, redriven=False))
         for key in ledger.groups.keys() - self.rows.groups.keys() - ledger.changed_groups:
             self.rows.groups[key] = replace(ledger.groups[key])
@@ -256,6 +271,11 @@ class Simulation:
         group = replace(self.rows.groups[key])
         rules.reset(group, self.now)
         self._save_groups([group])
+
+    def reload(self, policy: Policy) -> None:
+        """Another file is in force, and every waker has looked at every group."""
+        self.policy = policy
+        self._review()
 
     def pause(self, until: datetime | None) -> None:
         """Pauses.pause of the route, and the look at every group that each waker takes then."""

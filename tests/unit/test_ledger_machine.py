@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -21,7 +21,7 @@ from tests.unit.ledger_simulation import Fired, SimTrigger, Simulation
 REASONS = {
     Action.FIRE: {Reason.NEW_ALERT, Reason.STILL_FIRING},
     Action.HOLD: {Reason.DEBOUNCING, Reason.JOINED},
-    Action.SUPPRESS: {Reason.DUPLICATE, Reason.COOLDOWN, Reason.IN_FLIGHT, Reason.MUTED},
+    Action.SUPPRESS: {Reason.DUPLICATE, Reason.COOLDOWN, Reason.IN_FLIGHT, Reason.MUTED, Reason.SHADOW},
     Action.CANCEL: {Reason.RESOLVED_WHILE_HELD, Reason.BY_REQUEST},
     Action.IGNORE: {Reason.NO_ROUTE, Reason.RESOLVED},
 }
@@ -45,6 +45,7 @@ OPTIONS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "failure_backoff": st.sampled_from([timedelta(0), 30 * MINUTE, 2 * HOUR]),
         "stale_after": st.sampled_from([6 * HOUR, 2 * DAY]),
         "mute": st.sampled_from([[], [], ["night"]]),
+        "mode": st.sampled_from(["live", "live", "shadow"]),
     }
 )
 NOTES = st.lists(
@@ -92,9 +93,9 @@ class Gateway(RuleBasedStateMachine):
     @initialize(options=OPTIONS)
     def start(self, options: dict[str, Any]) -> None:
         matched = {"name": "accuracy", "match": ['alertname="ModelAccuracyLow"'], "group_by": ["model"]}
-        self.policy = policy({**matched, **options})
-        self.route = self.policy.routes[0]
-        self.sim = Simulation(self.policy)
+        self.options = {**matched, **options}
+        self.route = policy(self.options).routes[0]
+        self.sim = Simulation(policy(self.options))
         self.accounts: dict[str, Account] = {}
         self.sent: dict[str, int] = dict.fromkeys(FINGERPRINTS, 0)
         self.began: dict[str, datetime] = dict.fromkeys(FINGERPRINTS, NOW)
@@ -197,6 +198,13 @@ class Gateway(RuleBasedStateMachine):
         self.sim.cancel(trigger)
         self.cancelled.add(trigger.key)
 
+    @rule()
+    def change_mode(self) -> None:
+        self.options["mode"] = {"live": "shadow", "shadow": "live"}[self.options["mode"]]
+        changed = policy(self.options)
+        self.route = changed.routes[0]
+        self.sim.reload(changed)
+
     @rule(lasts=st.sampled_from([None, MINUTE, 3 * HOUR, 2 * DAY]))
     def pause(self, lasts: timedelta | None) -> None:
         self.paused = True
@@ -257,7 +265,10 @@ class Gateway(RuleBasedStateMachine):
             if clear is not None and not account.was_reset and not own_death:
                 assert account.ended_at is not None, "it fired beside another"
                 assert fired.at >= clear
-            self.accounts[fired.trigger.key] = Account(newest=fired, failures=account.failures)
+            self.accounts[fired.trigger.key] = account = Account(newest=fired, failures=account.failures)
+            if self.sim.rows.groups[fired.trigger.key].mode == "shadow":
+                assert fired.trigger.state is TriggerState.CANCELLED, "a rehearsal starts nothing"
+                account.ended_at, account.outcome, account.failures = fired.at, SUCCESS, 0
             if not fired.redriven:
                 self.fires_for_a_reason(fired)
         self.checked = len(self.sim.fires)
@@ -290,6 +301,8 @@ class Gateway(RuleBasedStateMachine):
                 quiet = self.mute_ends(self.sim.now)
                 if quiet is None:
                     continue  # Whoever lifts the pause has it looked at.
+                if group.mode == "shadow" and group.fired_at is not None and not self.route.cooldown:
+                    continue  # A rehearsed run takes no time: without a cooldown the next notification decides.
                 assert group.wake_at is not None, "nothing will ever look at it again"
                 clear = self.accounts.get(key, Account()).clear_at(self.route)
                 late = max((e.resolved_at + REORDER for e in waiting if e.resolved_at is not None), default=None)
@@ -340,5 +353,6 @@ Gateway.TestCase.settings = settings(
     derandomize=size(True, False),
     suppress_health_check=[HealthCheck.too_slow],
     print_blob=True,
+    phases=[Phase.generate],
 )
 TestGateway = Gateway.TestCase

@@ -108,7 +108,7 @@ def test_an_alert_of_an_id_a_severity_and_a_time_finds_a_three_line_route() -> N
         ("failure_backoff", "90s", timedelta(seconds=90)),
         ("run_timeout", "2d", timedelta(days=2)),
         ("stale_after", "4h30m", timedelta(hours=4, minutes=30)),
-        ("mode", "live", "live"),
+        ("mode", "shadow", "shadow"),
     ],
 )
 def test_a_value_comes_from_the_route_or_else_from_defaults(key: str, value: str, expected: object) -> None:
