@@ -71,6 +71,12 @@ class Metrics:
 
     def _of_triggers(self, r: CollectorRegistry) -> None:
         self.triggers = Gauge("gateway_triggers", "Open triggers by route and state.", ["route", "state"], registry=r)
+        self.confirms = Counter(
+            "gateway_confirms",
+            "Questions to Prometheus before a fire: confirmed, unconfirmed, error.",
+            ["route", "result"],
+            registry=r,
+        )
         self.shadow_triggers = Counter(
             "gateway_shadow_triggers",
             "Triggers that would have fired, of routes in shadow mode.",

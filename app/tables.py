@@ -75,6 +75,7 @@ groups = Table(
     _text("outcome", nullable=True),  # success, failed, lost, gone, dead
     Column("failures", Integer, nullable=False),  # in a row
     _time("reset_at"),
+    _time("unconfirmed_at"),  # when Prometheus last did not confirm it; it is asked again a while later
     Column("open_trigger", Uuid),  # held, pending, submitted or running
     _time("held_since"),  # set while the open trigger is held: the start of its debounce
     Column("last_trigger", Uuid),  # the newest that fired

@@ -21,6 +21,7 @@ _MUTE = "tests/acceptance/test_mute.py::test_an_alert_in_a_mute_fires_when_it_en
 _LIMIT = "tests/unit/test_rules_limit.py::test_a_route_is_full_until_the_oldest_counted_fire_leaves"
 _RELOAD = "tests/acceptance/test_policy_reload.py::"
 _RULES = "tests/unit/test_promotion_rules.py::test_what_a_paper_comes_to"
+_CONFIRM = "tests/acceptance/test_confirm.py::test"
 _INTERVALS = "tests/unit/test_intervals.py::test_an_interval_holds_when_alertmanagers_does"
 _KINDS = "tests/unit/test_receivers.py::test_"
 _TOLD = "tests/unit/test_policy_receivers.py::test_an_event_without_a_line_is_told_to_everybody_and_one_with_an_empty_list_to_nobody"
@@ -62,7 +63,11 @@ POLICY: dict[str, str] = {
     "routes.limit.triggers": _LIMIT,
     "routes.limit.per": _LIMIT,
     "routes.mute": _MUTE,
-    "routes.mode": "tests/unit/test_policy_errors.py::test_mistakes_in_the_options_of_a_route_are_told",
+    "routes.mode": "tests/acceptance/test_shadow.py::test_what_would_fire_is_told_and_nothing_is_started",
+    "routes.confirm": f"{_CONFIRM}_a_confirmed_alert_fires_at_once_and_is_asked_for_by_its_group",
+    "routes.confirm.prometheus": f"{_CONFIRM}_a_confirmed_alert_fires_at_once_and_is_asked_for_by_its_group",
+    "routes.confirm.query": f"{_CONFIRM}_a_confirmed_alert_fires_at_once_and_is_asked_for_by_its_group",
+    "routes.confirm.on_error": f"{_CONFIRM}_when_there_is_no_answer_on_error_says_what_counts",
     "routes.notify": _ROUTE_TOLD,
     "routes.notify.trigger_dead": _ROUTE_TOLD,
     "routes.notify.trigger_waiting": _TOLD,
@@ -131,12 +136,12 @@ POLICY: dict[str, str] = {
     "receivers.alertmanager": _KINDS + "alertmanager",
     "receivers.alertmanager.url": _KINDS + "alertmanager",
     "notify": _TOLD,
+    "notify.orphan": "tests/mlflow/test_lineage.py::test_receivers_are_told_of_a_kind_once_until_there_is_none_of_it",
     "notify.trigger_dead": _TOLD,
     "notify.trigger_waiting": _TOLD,
     "notify.trigger_lost": _TOLD,
     "notify.run_failed": _TOLD,
     "notify.promotion_blocked": _TOLD,
-    "notify.orphan": _TOLD,
     "mlflow": _MLFLOW_LOGIN,
     "mlflow.tracking_uri": _MLFLOW_LOGIN,
     "mlflow.auth": _MLFLOW_LOGIN,

@@ -20,6 +20,7 @@ from app.triggers.gauges import Gauges
 from app.triggers.intake import Intake
 from app.triggers.notify import Tell
 from app.triggers.pauses import Pauses
+from app.triggers.prometheus import Prometheus
 from app.triggers.requests import Requests
 from app.triggers.retention import Retention
 from app.triggers.schedules import Schedules
@@ -40,15 +41,19 @@ class TriggerSide:
 def triggers(base: Base, destinations: Mapping[str, Destination]) -> TriggerSide:
     """Built straight down: what each part is made of stands before it. destinations: others that the relay delivers to."""
     batcher = Batcher(_intake(base).commit, max_queue=base.settings.intake_queue)
-    waker = Waker(
-        base.engine,
-        base.memory,
-        base.current,
-        base.clock,
-        base.metrics,
-        new_id=uuid7,
-        reorder=base.reorder,
-        fired=lambda: base.ring("relay"),
+    waker, confirmer = (
+        Waker(
+            base.engine,
+            base.memory,
+            base.current,
+            base.clock,
+            base.metrics,
+            new_id=uuid7,
+            reorder=base.reorder,
+            fired=lambda: base.ring("relay"),
+            prometheus=prometheus,
+        )
+        for prometheus in (None, Prometheus(base.http, base.clock))
     )
     relay, follower = _airflow(base, destinations)
     schedules = _schedules(base)
@@ -56,7 +61,7 @@ def triggers(base: Base, destinations: Mapping[str, Destination]) -> TriggerSide
     retention = Retention(base.engine, base.clock, base.current, base.metrics, keep=base.settings.retention)
     tidy = Loop("retention", retention.step, idle=600.0, pace=0.1)
     return TriggerSide(
-        _requests(base, batcher), batcher, (*_loops(base, waker, schedules, relay, follower, gauges), tidy)
+        _requests(base, batcher), batcher, (*_loops(base, waker, confirmer, schedules, relay, follower, gauges), tidy)
     )
 
 
@@ -69,7 +74,7 @@ def _intake(base: Base) -> Intake:
         base.metrics,
         new_id=uuid7,
         reorder=base.reorder,
-        fired=lambda: base.ring("relay"),
+        fired=lambda: base.ring("relay", "confirmer"),
         limits=quarantine.Limits(base.settings.quarantine_rows, base.settings.quarantine_body),
         heard=heard,
     )
@@ -93,7 +98,7 @@ def _airflow(base: Base, others: Mapping[str, Destination]) -> tuple[Relay, Foll
     airflows = base.airflows
     repeat = timedelta(seconds=settings.notice_repeat) if settings.notice_repeat else None
     notify = Tell(base.notices, base.current, repeat)
-    endings = Endings(base.current, metrics, notify, ended=lambda: base.ring("relay", "waker"))
+    endings = Endings(base.current, metrics, notify, ended=lambda: base.ring("relay", "waker", "confirmer"))
     delivery = Delivery(
         base.engine,
         airflows,
@@ -134,10 +139,12 @@ def _requests(base: Base, batcher: Batcher) -> TriggerServices:
             base.clock,
             new_id=uuid7,
             reorder=base.reorder,
-            changed=lambda: base.ring("relay", "waker"),
+            changed=lambda: base.ring("relay", "waker", "confirmer"),
             decided=partial(_count, base),
         ),
-        pauses=Pauses(base.engine, base.current, base.clock, new_id=uuid7, changed=lambda: base.ring("waker")),
+        pauses=Pauses(
+            base.engine, base.current, base.clock, new_id=uuid7, changed=lambda: base.ring("waker", "confirmer")
+        ),
         policy=base.current,
         clock=base.clock,
         metrics=base.metrics,
@@ -157,13 +164,14 @@ def _count(base: Base, route: str, verdict: Verdict) -> None:
 
 
 def _loops(
-    base: Base, waker: Waker, schedules: Schedules, relay: Relay, follower: Follower, gauges: Gauges
+    base: Base, waker: Waker, confirmer: Waker, schedules: Schedules, relay: Relay, follower: Follower, gauges: Gauges
 ) -> tuple[Loop, ...]:
     settings = base.settings
     # A step of the relay or the follower may wait for Airflow; longer than twice its time limit is stuck.
     patient = 2 * settings.delivery_timeout + 30
     return (
         Loop("waker", waker.step, idle=1.0),
+        Loop("confirmer", confirmer.step, idle=1.0, patience=patient),
         Loop("schedules", schedules.step, idle=1.0),
         Loop("follower", follower.step, idle=min(1.0, settings.follow_interval), patience=patient),
         Loop("relay", relay.step, idle=1.0, patience=patient, stop=relay.stop),

@@ -13,6 +13,7 @@ from app.policy.durations import parse_duration
 from app.policy.entries import derived_name
 from app.policy.matchers import MatcherError, read_matchers
 from app.policy.problems import Path, Problem
+from app.policy.promql import misplaced
 from app.policy.schema import Route
 from app.policy.templates import TemplateError, placed
 from app.policy.variables import Unexpanded
@@ -49,6 +50,7 @@ def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterat
     for path in [("defaults",), *(path for path, _ in routes)]:
         yield from _muted_by(document, (*path, "mute"), [entry.get("name") for _, entry in intervals])
     for path, entry in routes:
+        yield from _confirm(document, path, entry, defaults)
         dag = entry.get("dag")
         if isinstance(dag, dict):
             yield from _reference(document, (*path, "dag"), dag, airflow)
@@ -166,6 +168,24 @@ def _schedules(
         if isinstance(group, dict) and isinstance(group_by, list) and set(group) != set(map(str, group_by)):
             wanted = ", ".join(map(str, group_by)) or "none: leave it out"
             yield document.problem((*path, "group"), f"must have exactly the labels of the route's group_by: {wanted}")
+
+
+def _confirm(
+    document: Document, route: Path, entry: dict[str, JsonValue], defaults: dict[str, JsonValue]
+) -> Iterator[Problem]:
+    path = (*route, "confirm", "query") if "confirm" in entry else ("defaults", "confirm", "query")
+    query, group_by = _at(document, path), entry.get("group_by", defaults.get("group_by", []))
+    if not isinstance(query, str):
+        return
+    try:
+        for offset in misplaced(query):
+            message = 'a placeholder must stand in quotes: it is filled with text, such as {model="{{group.model}}"}'
+            yield document.problem(path, message, offset=offset)
+        for name, offset in placed(query):
+            if isinstance(group_by, list) and name not in group_by:
+                yield document.problem(path, f"{name!r} is not in the route's group_by", offset=offset)
+    except TemplateError as error:
+        yield document.problem(path, str(error), offset=error.offset)
 
 
 def _conf(document: Document, path: Path, conf: JsonValue) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from app.policy.deadman import Switch
 from app.policy.document import Document
-from app.policy.keys import has_known_keys, is_known_key, is_later_value
+from app.policy.keys import has_known_keys, is_known_key
 from app.policy.matchers import Matcher, MatcherError, parse_matchers
 from app.policy.problems import Path, Problem
 from app.policy.schema import Airflow, Defaults, Route
@@ -164,11 +164,11 @@ def _entries(document: Document, key: str, problems: list[Problem]) -> dict[Path
 
 
 def _without_unknown(value: dict[str, JsonValue], path: Path) -> dict[str, JsonValue]:
-    """A copy without the keys and values that app.policy.keys has already told about."""
+    """A copy without the keys that app.policy.keys has already told about."""
     kept: dict[str, JsonValue] = {}
     for key, inner in value.items():
         below = (*path, key)
-        if is_known_key(below) and not is_later_value(below, inner):
+        if is_known_key(below):
             kept[key] = _with_known(inner, below)
     return kept
 

@@ -1,4 +1,4 @@
-"""Which keys a policy file may hold, and which ones belong to a version of the gateway that is still to come."""
+"""Which keys a policy file may hold."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -6,6 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, JsonValue
 
+from app.policy.confirm import Confirm
 from app.policy.deadman import Retrain, Switch
 from app.policy.document import Document
 from app.policy.intervals import Interval, TimeInterval, TimeRange
@@ -19,13 +20,6 @@ from app.policy.schedules import Schedule
 from app.policy.schema import Airflow, Dag, Defaults, Limit, Route
 from app.policy.sources import Source
 from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
-
-# Keys and values of the contract that this version refuses. Whoever builds one deletes its name from here.
-LATER_KEYS: Final[Mapping[Path, frozenset[str]]] = {
-    ("routes",): frozenset({"confirm"}),
-    ("defaults",): frozenset({"confirm"}),
-}
-LATER_VALUES: Final[Mapping[Path, frozenset[str]]] = {}
 
 
 def _fields(*models: type[BaseModel]) -> tuple[str, ...]:
@@ -59,6 +53,8 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("routes", "dag"): _fields(Dag),
     ("routes", "limit"): _fields(Limit),
     ("defaults", "limit"): _fields(Limit),
+    ("routes", "confirm"): _fields(Confirm),
+    ("defaults", "confirm"): _fields(Confirm),
     ("schedules",): _fields(Schedule),
     ("deadman",): _fields(Switch),
     ("deadman", "expect"): _fields(Retrain),
@@ -79,13 +75,8 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
 
 
 def key_problems(document: Document) -> Iterator[Problem]:
-    """Every key that this version does not know, with the one that was probably meant, and every value to come."""
+    """Every key that this version does not know, with the one that was probably meant."""
     yield from _visit(document, document.value, ())
-
-
-def is_later_value(path: Path, value: object) -> bool:
-    """Whether a value belongs to a version to come, and has been told so."""
-    return isinstance(value, str) and value in LATER_VALUES.get(_shape(path), frozenset())
 
 
 def is_known_key(path: Path) -> bool:
@@ -109,13 +100,9 @@ def _visit(document: Document, value: JsonValue, path: Path) -> Iterator[Problem
                 yield document.problem((*path, key), _unknown(key, shape), key=True)
             else:
                 yield from _visit(document, inner, (*path, key))
-    elif is_later_value(path, value):
-        yield document.problem(path, f"this version of the gateway does not know {value!r} yet")
 
 
 def _unknown(key: str, shape: Path) -> str:
-    if key in LATER_KEYS.get(shape, ()):
-        return "this version of the gateway does not know this key yet"
     close = difflib.get_close_matches(key, _KNOWN[shape], n=1)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; here may stand {_listed(shape)}"
 

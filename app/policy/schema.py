@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, InstanceOf, JsonValue
 
+from app.policy.confirm import Confirm
 from app.policy.deadman import Switch
 from app.policy.intervals import Interval, TimeInterval
 from app.policy.lineage import Lineage
@@ -68,6 +69,7 @@ class Defaults(Frozen):
     stale_after: PositiveDuration = timedelta(hours=6)
     limit: Limit | None = None
     mute: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    confirm: Confirm | None = None
     mode: Annotated[Literal["live", "shadow"], choice("live", "shadow")] = "live"
     notify: RouteNotify | None = None
 

@@ -1,7 +1,7 @@
 """Placeholders in a route's DAG: `{{group.model}}`, or `{{group["model-name"]}}` for a label that is no identifier."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from pydantic import JsonValue
 
@@ -48,4 +48,9 @@ def render(value: JsonValue, group: Mapping[str, str]) -> JsonValue:
 
 def render_text(text: str, group: Mapping[str, str]) -> str:
     """`render` for one string. What a label holds is never read as a placeholder again."""
-    return _PLACEHOLDER.sub(lambda found: group[found[1] or found[2]], text) if "{{" in text else text
+    return fill(text, lambda name, _: group[name])
+
+
+def fill(text: str, value: Callable[[str, int], str]) -> str:
+    """The text with `value(key, offset)` in place of each placeholder."""
+    return _PLACEHOLDER.sub(lambda found: value(found[1] or found[2], found.start()), text) if "{{" in text else text

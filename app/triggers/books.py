@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app.policy.schema import Policy
 from app.triggers.muting import Mute, Pause
-from app.triggers.state import DecisionRow, Episode, Group, NewTrigger, Verdict
+from app.triggers.state import Answer, DecisionRow, Episode, Group, NewTrigger, Verdict
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Books:
     mates: dict[str, dict[UUID, Episode]] = field(default_factory=dict)
     fires: dict[str, list[datetime]] = field(default_factory=dict)  # of routes that have a limit, the newest first
     pauses: dict[str, Pause] = field(default_factory=dict)  # by route
+    answers: dict[str, Answer] = field(default_factory=dict)  # of Prometheus, by group
     mutes: dict[str, Mute | None] = field(default_factory=dict)  # by route, as they were asked for
 
     created: dict[UUID, Episode] = field(default_factory=dict)

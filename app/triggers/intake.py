@@ -84,7 +84,7 @@ class _Fold:
 
 
 class Intake:
-    """`commit(jobs)` for the batcher. `fired()` is called after a commit that started a trigger."""
+    """`commit(jobs)` for the batcher. `fired()` is called after a commit that started a trigger, or left one that is due."""
 
     def __init__(
         self,
@@ -239,7 +239,8 @@ class Intake:
         self._metrics.decided((a.route, a.verdict.action, a.verdict.reason) for a in answers if a is not None)
         logs.decided(ledger)
         self._metrics.rehearsed(t.group.route for t in ledger.triggers.values() if t.rehearsed)
-        if any(t.state == "pending" for t in ledger.triggers.values()):
+        due = any(g.wake_at is not None and g.wake_at <= ledger.now for g in ledger.groups.values())
+        if due or any(t.state == "pending" for t in ledger.triggers.values()):
             self._fired()
         if ledger.groups or ledger.latest:
             versions = {key: group.version for key, group in ledger.groups.items()}

@@ -53,11 +53,12 @@ class Ledger(Placing):
         self._record(episode, verdict, times, previously_seen)
         return verdict, episode
 
-    def way(self, route: Route) -> rules.Way:
-        """What stands in the way of a route in this pass."""
+    def way(self, route: Route, group: Group | None = None) -> rules.Way:
+        """What stands in the way of a route in this pass, and what Prometheus said of the group."""
         if route.name not in self.mutes:
             self.mutes[route.name] = mute_of(self.policy, route, self.pauses, self.now)
-        return rules.Way(self.fires.get(route.name, ()), self.mutes[route.name])
+        answer = self.answers.get(group.key) if group is not None else None
+        return rules.Way(self.fires.get(route.name, ()), self.mutes[route.name], answer)
 
     # -- deciding -----------------------------------------------------------------------------------------------------
 
@@ -85,7 +86,7 @@ class Ledger(Placing):
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail="resolved: nothing to start")
 
     def _decide(self, group: Group, episode: Episode, route: Route) -> Verdict:
-        verdict = rules.decide(group, episode, route, self.now, self.way(route))
+        verdict = rules.decide(group, episode, route, self.now, self.way(route, group))
         trigger = self.triggers.get(group.open_trigger) if group.open_trigger else None
         just_fired = trigger is not None and trigger.state is TriggerState.PENDING
         earlier = self.triggers.get(group.last_trigger) if group.last_trigger else None
@@ -162,9 +163,12 @@ class Ledger(Placing):
             # The debounce counts from the group's first alert, whichever of its alerts is decided first.
             since = min([episode.firing_since, *(m.firing_since for m in self._firing(group, route))])
             due = since + route.debounce
-            if due <= self.now:  # That alert's calm is over: what this pass does to it later does not undo it.
+            asked = route.confirm is None or group.key in self.answers
+            if (
+                due <= self.now and asked
+            ):  # That alert's calm is over: what this pass does to it later does not undo it.
                 return self._fire(group, episode, route, rules.calm(group, episode))
-            verdict = rules.debouncing(due)
+            verdict = rules.debouncing(due) if due > self.now else verdict
             trigger_id = self.new_id()
             trigger = NewTrigger(trigger_id, group, TriggerState.HELD, Reason.NEW_ALERT, True, [], verdict.detail)
             self.triggers[trigger_id] = trigger
@@ -231,11 +235,20 @@ class Ledger(Placing):
             self._leave_mode(group, route)
             return
         due = rules.held_until(group, route) if group.held else None
+        if (answer := self.answers.get(key)) is not None:
+            group.unconfirmed_at = None if answer.confirmed else self.now
         blocked: dict[UUID, Verdict] = {}
+        asking = False
         for episode in self._firing(group, route):
             verdict = self._decide_again(group, episode, route)
-            if verdict is not None and verdict.action is Action.SUPPRESS:
+            if verdict is None:
+                continue
+            asking = asking or (group.held and verdict.trigger_id == group.open_trigger)
+            if verdict.action is Action.SUPPRESS and verdict.reason is not Reason.DUPLICATE:
                 blocked[episode.id] = verdict
+        if group.held and asking and rules.held_until(group, route) <= self.now:
+            group.wake_at = self.now
+            return
         if due is not None and due <= self.now and group.held:
             detail = "nothing of it fires any more at the end of the debounce: nothing is started"
             detail = next((v.detail for v in blocked.values()), detail)
@@ -262,7 +275,7 @@ class Ledger(Placing):
             return None  # It fired together with its group.
         verdict = self._decide(group, episode, route)
         if verdict.reason is Reason.DUPLICATE:
-            return None  # Without a notification there is nothing to be a duplicate.
+            return verdict  # Without a notification there is nothing to be a duplicate: it is not written.
         if (verdict.action, verdict.reason, verdict.trigger_id) != (
             episode.action,
             episode.reason,

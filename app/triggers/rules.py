@@ -1,7 +1,7 @@
 """Does this alert start a DAG run? Pure: facts, policy and one `now` in, an action with its reason out.
 
-The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit, muted, shadow
-(design, 6.3). The first two need no group and are found by the ledger.
+The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit, muted,
+unconfirmed, shadow (design, 6.3). The first two need no group and are found by the ledger.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,36 @@ from uuid import UUID
 from app.policy.durations import format_duration
 from app.policy.schema import Route
 from app.triggers.muting import Mute
-from app.triggers.state import DEAD, FAILED, GONE, LOST, SHADOW, SUCCESS, Action, Ask, Episode, Group, Reason, Verdict
+from app.triggers.state import (
+    DEAD,
+    FAILED,
+    GONE,
+    LOST,
+    SHADOW,
+    SUCCESS,
+    Action,
+    Answer,
+    Ask,
+    Episode,
+    Group,
+    Reason,
+    Verdict,
+)
+
+#: What Prometheus did not confirm is asked again after this, while the alert fires.
+ASK_AGAIN = timedelta(minutes=5)
 
 _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What may stand in the way of a whole route: its newest fires, when it has a limit, and what mutes it."""
+    """What may stand in the way of a whole route: its newest fires, when it has a limit, what mutes it, and what Prometheus
+    has answered, where it must be asked; None: it was not asked."""
 
     fires: Sequence[datetime] = ()
     mute: Mute | None = None
+    answer: Answer | None = None
 
 
 FREE = Way()
@@ -54,7 +73,9 @@ def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way =
         return Verdict(_SUPPRESS, Reason.LIMIT, full, None, _limited(route, full))
     if way.mute is not None:
         return _muted(way.mute)
-    return _clear(group, alert, route, now)
+    if route.confirm is not None and (unconfirmed := _unconfirmed(group, way.answer, now)) is not None:
+        return unconfirmed
+    return _clear(group, alert, route, now, way.answer)
 
 
 def _cooling(group: Group, alert: Episode, clear: datetime) -> Verdict:
@@ -73,11 +94,39 @@ def _has(group: Group) -> str:
     return "would have" if group.mode == SHADOW else "has"
 
 
-def _clear(group: Group, alert: Episode, route: Route, now: datetime) -> Verdict:
+def _unconfirmed(group: Group, answer: Answer | None, now: datetime) -> Verdict | None:
+    if answer is not None:
+        return (
+            None if answer.confirmed else Verdict(_SUPPRESS, Reason.UNCONFIRMED, now + ASK_AGAIN, None, answer.detail)
+        )
+    again = group.unconfirmed_at + ASK_AGAIN if group.unconfirmed_at is not None else None
+    if again is None or now >= again:
+        return None
+    return Verdict(
+        _SUPPRESS, Reason.UNCONFIRMED, again, None, f"not confirmed by Prometheus; asked again at {_at(again)}"
+    )
+
+
+def _asking(group: Group, alert: Episode, now: datetime) -> Verdict:
+    """Nothing but Prometheus' word is missing: held, and due, until it has been asked in the wake."""
+    if not group.held:
+        return Verdict(_HOLD, Reason.DEBOUNCING, now, None, "held until Prometheus has been asked")
+    if alert.trigger_id == group.open_trigger:
+        return Verdict(
+            _SUPPRESS, Reason.DUPLICATE, now, group.open_trigger, "already held until Prometheus has been asked"
+        )
+    return Verdict(
+        _HOLD, Reason.JOINED, now, group.open_trigger, "joins the group held until Prometheus has been asked"
+    )
+
+
+def _clear(group: Group, alert: Episode, route: Route, now: datetime, answer: Answer | None) -> Verdict:
     """Nothing stands in the way: fire, or wait for calm first."""
     due = alert.firing_since + route.debounce
     if not group.held and now < due:
         return debouncing(due)
+    if route.confirm is not None and answer is None:
+        return _asking(group, alert, now)
     return calm(group, alert)
 
 
@@ -198,7 +247,7 @@ def fire(group: Group, trigger_id: UUID, on_failure: str, now: datetime) -> None
     group.fired_at, group.on_failure = now, on_failure
     # A reset frees one fire. Left standing it would free this one's cooldown as well, were both of the same instant.
     group.accepted_at = group.ended_at = group.outcome = group.reset_at = None
-    group.held_since = group.wake_at = None
+    group.held_since = group.wake_at = group.unconfirmed_at = None
 
 
 def rehearse(group: Group, trigger_id: UUID, route: Route, now: datetime) -> None:

@@ -110,10 +110,13 @@ def _would_fire(verdict: Verdict, group: Group, episode: Episode, route: Route) 
             pause = "the pause after the failure" if rules.backing_off(group) else cooling
             return f"To fire still at {until}, when {pause} ends; nobody has to do anything. Sooner: `reset` the group."
         case Reason.DUPLICATE | Reason.JOINED | Reason.DEBOUNCING if until is not None:
-            return f"To fire still at {until}, when the debounce of {format_duration(route.debounce)} ends."
+            end = f"To fire still at {until}, when the debounce of {format_duration(route.debounce)} ends"
+            return f"{end}, and Prometheus to confirm it then." if route.confirm else f"{end}."
         case Reason.LIMIT if until is not None and route.limit is not None:
             most = f"{route.limit.triggers} in {format_duration(route.limit.per)}"
             return f"To fire still at {until}, when the route's limit ({most}) lets the next one through."
+        case Reason.UNCONFIRMED:
+            return f"Prometheus to confirm it: it is asked at {until}, and every 5m after that while the alert fires."
         case Reason.MUTED:
             end = f"To fire still at {until}, when nothing mutes its route."
             return end if until else "What mutes its route to end: that is not known, or for a person to say."

@@ -23,6 +23,7 @@ _BECAME = {
     "in_flight": "beside a run under way",
     "limit": "over the limit",
     "muted": "muted",
+    "unconfirmed": "not confirmed by Prometheus",
     "shadow": "would have fired",
     "resolved_while_held": "resolved while held",
     "by_request": "cancelled by a person",

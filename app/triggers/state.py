@@ -32,6 +32,7 @@ class Reason(StrEnum):
     COOLDOWN = "cooldown"
     LIMIT = "limit"
     MUTED = "muted"
+    UNCONFIRMED = "unconfirmed"
     SHADOW = "shadow"
     IN_FLIGHT = "in_flight"
     RESOLVED_WHILE_HELD = "resolved_while_held"
@@ -86,6 +87,7 @@ class Group:
     outcome: str | None = None
     failures: int = 0
     reset_at: datetime | None = None
+    unconfirmed_at: datetime | None = None
     open_trigger: UUID | None = None
     held_since: datetime | None = None
     last_trigger: UUID | None = None
@@ -136,6 +138,14 @@ class Episode:
     @property
     def firing(self) -> bool:
         return self.closed_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Prometheus says to a question before a fire, in one sentence too."""
+
+    confirmed: bool
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """Groups that are due: the end of a debounce, of a cooldown, of a backoff or of a run decides without a notification."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,16 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.clock import Clock
 from app.db import transaction
 from app.metrics import Metrics
+from app.policy.promql import render_query
 from app.policy.schema import Policy
 from app.triggers import holds, limits, logs, pauses, store
 from app.triggers.ledger import Ledger
 from app.triggers.memory import Memory
 from app.triggers.placing import GroupName
-from app.triggers.state import group_key
+from app.triggers.prometheus import Prometheus
+from app.triggers.state import Answer, Group, group_key
 
 # After an outage of ours a hold waits until the watch has given the time back (app.triggers.holds).
 _DUE = text("""
-    SELECT key, route, mode, labels FROM groups WHERE wake_at <= :now
+    SELECT key, route, mode, labels FROM groups WHERE wake_at <= :now AND (route = ANY(CAST(:asking AS text[]))) = :ask
       AND (held_since IS NULL OR NOT EXISTS (SELECT FROM watch WHERE watched_until < :watched))
     ORDER BY wake_at LIMIT :most
 """)
@@ -62,8 +66,17 @@ async def _take(conn: AsyncConnection, ledger: Ledger, due: Sequence[Row[Any]]) 
     return sorted(keys)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question about a group of this version."""
+
+    version: tuple[int, str]
+    answer: Answer
+
+
 class Waker:
-    """`step()` decides the groups that are due."""
+    """`step()` decides the groups that are due: with `prometheus` those whose route asks it, without it all others, so that
+    a Prometheus that hangs holds up nobody else."""
 
     def __init__(
         self,
@@ -76,6 +89,7 @@ class Waker:
         new_id: Callable[[], UUID],
         reorder: timedelta,
         fired: Callable[[], None],
+        prometheus: Prometheus | None = None,
     ) -> None:
         self._engine = engine
         self._memory = memory
@@ -85,29 +99,76 @@ class Waker:
         self._new_id = new_id
         self._reorder = reorder
         self._fired = fired
+        self._prometheus = prometheus
         self._reviewed: object = None  # the policy and the pauses under which every wake was looked at
 
     async def step(self) -> bool:
-        """One round in one transaction. True when more may be due. The first round under a policy, or under other pauses,
-        brings every wake forward: a cooldown or a pause that became shorter counts at once, a route that came back too."""
-        ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
+        """One round. True when more may be due."""
+        policy = self._policy()
+        asked = await self._ask(policy) if self._prometheus is not None else {}
+        if self._policy().hash != policy.hash:
+            return True  # What was asked is of a file that is no longer in force.
+        return await self._decide(policy, asked)
+
+    async def _ask(self, policy: Policy) -> dict[str, _Asked]:
+        """Ask Prometheus about the groups that would fire if it said yes, with no transaction open."""
+        ledger = Ledger(policy, self._clock.now(), self._reorder, self._new_id)
+        async with transaction(self._engine) as conn:  # Nothing of it is written.
+            ledger.take_pauses(await pauses.in_force(conn))
+            keys = await self._due(conn, ledger)
+            versions = {key: (ledger.groups[key].version, ledger.groups[key].nonce) for key in keys}
+            ledger.answers = dict.fromkeys(keys, Answer(True, "if Prometheus says yes"))
+            for key in keys:
+                ledger.wake(key)
+        fires = [t.group for t in ledger.triggers.values() if t.fired and t.group.key in versions]
+        answers = await asyncio.gather(*(self._answer(policy, group) for group in fires))
+        return {g.key: _Asked(versions[g.key], answer) for g, answer in zip(fires, answers, strict=True)}
+
+    async def _answer(self, policy: Policy, group: Group) -> Answer:
+        route = policy.route(group.route)
+        if route is None or route.confirm is None or self._prometheus is None:
+            raise ValueError(f"the route {group.route} asks nobody")
+        said, answer = await self._prometheus.ask(route.confirm, render_query(route.confirm.query, group.labels))
+        self._metrics.confirms.labels(route.name, said).inc()
+        return answer
+
+    async def _due(self, conn: AsyncConnection, ledger: Ledger) -> list[str]:
+        """Lock and read the groups that are due here; their keys."""
+        asking = [route.name for route in ledger.policy.routes if route.confirm is not None]
+        about = {"now": ledger.now, "watched": ledger.now - holds.GAP, "most": _ROUND}
+        due = (await conn.execute(_DUE, about | {"asking": asking, "ask": self._prometheus is not None})).all()
+        # Routes are locked before groups, as every flow does.
+        ledger.fires = await limits.lock(conn, ledger.policy, (row.route for row in due), ledger.now)
+        return await _take(conn, ledger, due)
+
+    async def _decide(self, policy: Policy, asked: Mapping[str, _Asked]) -> bool:
+        """Decide in one transaction. The first round under a policy, or under other pauses, brings every wake forward: a
+        cooldown or a pause that became shorter counts at once, and so does a route that came back."""
+        ledger = Ledger(policy, self._clock.now(), self._reorder, self._new_id)
         async with transaction(self._engine) as conn:
             ledger.take_pauses(await pauses.in_force(conn))
-            reviewed = ledger.policy.hash, frozenset(ledger.pauses.values())
+            reviewed = policy.hash, frozenset(ledger.pauses.values())
             if self._reviewed != reviewed:
                 await conn.execute(_REVIEW, {"now": ledger.now})
-            parameters = {"now": ledger.now, "watched": ledger.now - holds.GAP, "most": _ROUND}
-            due = (await conn.execute(_DUE, parameters)).all()
-            # Routes are locked before groups, as every flow does.
-            ledger.fires = await limits.lock(conn, ledger.policy, (row.route for row in due), ledger.now)
-            keys = await _take(conn, ledger, due)
+            keys = await self._due(conn, ledger)
             if not keys:
                 self._reviewed = reviewed
                 return False
             for key in keys:
+                group = ledger.groups[key]
+                if key in asked and asked[key].version == (group.version, group.nonce):
+                    ledger.answers[key] = asked[
+                        key
+                    ].answer  # An answer older than the facts is none: it is asked again.
+            for key in keys:
                 ledger.wake(key)
             await store.save(conn, ledger)
         self._reviewed = reviewed
+        await self._after(ledger)
+        still_due = any((at := ledger.groups[key].wake_at) is not None and at <= ledger.now for key in keys)
+        return len(keys) == _ROUND or still_due
+
+    async def _after(self, ledger: Ledger) -> None:
         self._metrics.decided((d.route, d.action, d.reason) for d in ledger.decisions)
         logs.decided(ledger)
         self._metrics.rehearsed(t.group.route for t in ledger.triggers.values() if t.rehearsed)
@@ -115,4 +176,3 @@ class Waker:
             self._fired()
         episodes = [(e, ledger.groups[e.group_key].version) for e in ledger.latest.values() if e.group_key]
         await self._memory.remember(ledger.groups.values(), episodes)
-        return len(keys) == _ROUND

@@ -30,7 +30,6 @@ def route(*lines: str, head: str = HEAD) -> str:
     )
 
 
-NOT_YET = "this version of the gateway does not know this key yet"
 NAME_RULE = "must be lower-case letters, digits, _ and -, at most 63, beginning with a letter or digit"
 PLACEHOLDER = 'only {{group.label}} or {{group["label"]}} may stand in double braces'
 AUTH = "auth is either username and password, or token, or token_file"
@@ -134,7 +133,6 @@ OPTIONS = [
     ("mute: freeze", ["7:9: routes.0.mute: must be a list"]),
     ("mute: [freeze]", ["7:10: routes.0.mute.0: no time interval is called 'freeze'; there is none"]),
     ("mute: ['', 7]", ["7:10: routes.0.mute.0: must not be empty", f"7:14: routes.0.mute.1: {TEXT}"]),
-    ("confirm: {prometheus: x}", [f"7:3: routes.0.confirm: {NOT_YET}"]),
     ("notify: [oncall]", ["7:11: routes.0.notify: must be a mapping"]),
     ("notify: {run_faild: []}", ["7:12: routes.0.notify.run_faild: unknown key; did you mean run_failed?"]),
     ("notify: {promotion_blocked: []}", ["7:12: routes.0.notify.promotion_blocked: unknown key; "

@@ -79,6 +79,7 @@ def test_three_lines_of_route_take_every_default() -> None:
         "stale_after": timedelta(hours=6),
         "limit": None,
         "mute": (),
+        "confirm": None,
         "mode": "live",
         "notify": None,
     }

@@ -11,7 +11,7 @@ from app.policy.schema import Route
 from app.triggers import rules
 from app.triggers.muting import Mute
 from app.triggers.rules import FREE, Way
-from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Reason
+from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Answer, Reason
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, episode, group, route, uid
 
 T1, T2 = uid(71), uid(72)
@@ -26,6 +26,11 @@ DAILY = route()
 ONCE = route(refire=False)
 KEEP = route(on_failure="keep")
 WEEKLY = route(limit={"triggers": 1, "per": "7d"})
+CONFIRM = {"prometheus": "http://p", "query": "up"}
+ASKS, ASKS_LATE = route(confirm=CONFIRM), route(confirm=CONFIRM, debounce=10 * MINUTE)
+YES, NO = Way(answer=Answer(True, "yes")), Way(answer=Answer(False, "no series satisfies the query"))
+DUE: dict[str, Any] = {"open_trigger": T1, "held_since": NOW - MINUTE}
+NOT_CONFIRMED: dict[str, Any] = {"unconfirmed_at": NOW - MINUTE}
 MUTED = Way(mute=Mute("the time interval 'freeze' holds", NOW + 5 * HOUR))
 
 
@@ -249,6 +254,25 @@ CASES = [
         NOW + 5 * HOUR,
         way=MUTED,
     ),
+    # Prometheus has its say.
+    Case("nothing fires unasked", "hold debouncing", {}, {}, ASKS, NOW),
+    Case("a hold that is due waits for the answer", "suppress duplicate", DUE, {"trigger_id": T1}, ASKS, NOW, T1),
+    Case("another alert joins it meanwhile", "hold joined", DUE, {}, ASKS, NOW, T1),
+    Case("calm comes before the question", "hold debouncing", {}, {}, ASKS_LATE, NOW + 10 * MINUTE),
+    Case("a yes fires", "fire new_alert", {}, {}, ASKS, way=YES),
+    Case("a yes fires what is held", "fire new_alert", DUE, {"trigger_id": T1}, ASKS, None, T1, YES),
+    Case("a no is asked again", "suppress unconfirmed", {}, {}, ASKS, NOW + 5 * MINUTE, way=NO),
+    Case("until then it stands", "suppress unconfirmed", NOT_CONFIRMED, {}, ASKS, NOW + 4 * MINUTE),
+    Case("mute stands before a no", "suppress muted", NOT_CONFIRMED, {}, ASKS, NOW + 5 * HOUR, way=MUTED),
+    Case(
+        "after five minutes it is asked again",
+        "hold debouncing",
+        {"unconfirmed_at": NOW - 5 * MINUTE},
+        {},
+        ASKS,
+        NOW,
+    ),
+    Case("who asks nobody any more fires", "fire new_alert", NOT_CONFIRMED, {}),
     # refire: false.
     Case(
         "a spent alert never fires again",
@@ -327,4 +351,5 @@ def test_the_table_has_a_row_for_every_reason_that_the_rules_give() -> None:
         (Action.SUPPRESS, Reason.COOLDOWN),
         (Action.SUPPRESS, Reason.LIMIT),
         (Action.SUPPRESS, Reason.MUTED),
+        (Action.SUPPRESS, Reason.UNCONFIRMED),
     }
