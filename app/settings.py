@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.errors import UsageError
 from app.policy.durations import parse_duration
 from app.redis.url import parse_redis_url
-from app.signatures import GrafanaSignature, Signature, StandardSignature, standard_key
+from app.signatures import MLFLOW_HEADERS, GrafanaSignature, Signature, StandardSignature, standard_key
 
 _PREFIX = "GATEWAY_"
 _Seconds = Annotated[float, Field(gt=0)]
@@ -78,6 +78,9 @@ class Settings(BaseSettings):
         None,
         pattern=r"^[A-Za-z0-9-]+$",
         description="Timestamp header of Grafana's signature. Set: it must be there, at most five minutes old.",
+    )
+    mlflow_secret: SecretStr | None = Field(
+        None, min_length=1, description="Secret of MLflow's registry webhooks. Set: they must be signed with it."
     )
     webhook_secret: Annotated[SecretStr, AfterValidator(_standard_secret)] | None = Field(
         None, description="Secret of Standard Webhooks (whsec_...). Set: `POST /api/v1/alerts` must be signed."
@@ -149,6 +152,8 @@ class Settings(BaseSettings):
             found["grafana"] = GrafanaSignature(secret, self.grafana_timestamp_header)
         if self.webhook_secret is not None:
             found["native"] = StandardSignature(standard_key(self.webhook_secret.get_secret_value()))
+        if self.mlflow_secret is not None:
+            found["mlflow"] = StandardSignature(self.mlflow_secret.get_secret_value().encode(), MLFLOW_HEADERS)
         return found
 
     @classmethod

@@ -20,6 +20,8 @@ TOLERANCE = timedelta(minutes=5)
 REPLAYABLE = 2 * TOLERANCE + timedelta(minutes=1)
 
 _PREFIX = "whsec_"
+#: Of MLflow's webhooks (captured from 3.17.2).
+MLFLOW_HEADERS = ("X-MLflow-Delivery-Id", "X-MLflow-Timestamp", "X-MLflow-Signature")
 
 
 class Signature(Protocol):
@@ -54,29 +56,31 @@ class GrafanaSignature:
 
 @dataclass(frozen=True, slots=True)
 class StandardSignature:
-    """Standard Webhooks, symmetric: `v1,` and the base64 of HMAC-SHA256 over `<id>.<unix time>.<body>`."""
+    """Standard Webhooks, symmetric: `v1,` and the base64 of HMAC-SHA256 over `<id>.<unix time>.<body>`.
+
+    `headers` are the names of the id, the time and the signature; MLflow signs in the same way under names of its own.
+    """
 
     key: bytes = field(repr=False)
+    headers: tuple[str, str, str] = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
     def sign(self, ident: str, body: bytes, now: datetime) -> dict[str, str]:
         """The three headers of a body that is sent now."""
         timestamp = str(int(now.timestamp()))
         return {
-            "webhook-id": ident,
-            "webhook-timestamp": timestamp,
-            "webhook-signature": _v1(self._digest(ident, timestamp, body)),
+            self.headers[0]: ident,
+            self.headers[1]: timestamp,
+            self.headers[2]: _v1(self._digest(ident, timestamp, body)),
         }
 
     def check(self, headers: Mapping[str, str], body: bytes, now: datetime) -> str | None:
-        ident, timestamp, signatures = (
-            _header(headers, f"webhook-{name}") for name in ("id", "timestamp", "signature")
-        )
+        ident, timestamp, signatures = (_header(headers, name) for name in self.headers)
         expected = self._digest(ident, timestamp, body)
         mine = _v1(expected)
         # A sender that changes its secret signs with both; what is not v1 is another kind of key.
         if not any(_equal(each, mine) for each in signatures.split(" ")):
-            raise _forged("webhook-signature")
-        _in_time(timestamp, "webhook-timestamp", now)
+            raise _forged(self.headers[2])
+        _in_time(timestamp, self.headers[1], now)
         return _proof(expected)
 
     def _digest(self, ident: str, timestamp: str, body: bytes) -> bytes:

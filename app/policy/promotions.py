@@ -50,7 +50,10 @@ class Require(Frozen):
 
 
 class Promotion(Frozen):
-    """The way to one mark. `model` is an anchored RE2; the first entry that takes the model and the mark decides."""
+    """The way to one mark. `model` is an anchored RE2; the first entry that takes the model and the mark decides.
+
+    `on_new_version`: a version that MLflow's webhook tells of is asked for by itself.
+    """
 
     model: Annotated[str, when_known(_read_model)]
     registry: Annotated[Literal["mlflow", "sagemaker"], choice("mlflow")] = "mlflow"
@@ -59,6 +62,7 @@ class Promotion(Frozen):
     require: Require = Require()
     rules: Annotated[tuple[RuleValue, ...], Field(strict=False, max_length=100)] = ()
     mode: Annotated[Literal["live", "shadow"], choice("live")] = "live"
+    on_new_version: bool = False
 
     def takes(self, model: str) -> bool:
         """Whether this entry is about a model of that name."""

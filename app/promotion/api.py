@@ -3,17 +3,21 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from app.errors import Problem
-from app.problems import UNAVAILABLE, Kind, responses
+from app.problems import BAD_SIGNATURE, UNAVAILABLE, Kind, responses
 from app.promotion import schemas, store
 from app.promotion.promote import Wanted, shown
 from app.promotion.service import Services
 from app.promotion.store import Promotion
 from app.security import require
 from app.tokens import Caller
+from app.triggers.admission import admit, spend
+from app.triggers.service import services_of
 
 router = APIRouter(prefix="/api/v1", tags=["promotion"], responses=responses(UNAVAILABLE))
 
@@ -41,11 +45,12 @@ _NO_MARK = Kind("wrong_mark", 422, "Say to what: the policy leads this model to 
 _NOT_PROMOTED = Kind(
     "wrong_state", 409, "Only a promotion can be rolled back; this one is blocked.", {"state": "blocked"}
 )
+_WEBHOOK = ("unauthorized", BAD_SIGNATURE, "bad_request", "too_large", "invalid", UNCLEAR)
 RETRY_AFTER = 30
 
 
-def _shows(example: dict[str, Any], *problems: str | Kind) -> dict[int | str, dict[str, Any]]:
-    good: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": example}}}}
+def _shows(example: dict[str, Any], *problems: str | Kind, status: int = 200) -> dict[int | str, dict[str, Any]]:
+    good: dict[int | str, dict[str, Any]] = {status: {"content": {"application/json": {"example": example}}}}
     return good | responses(*problems)
 
 
@@ -63,6 +68,49 @@ async def promote(services: Services, caller: Promoter, body: schemas.PromotionB
         raise Problem(403, "forbidden", f"The token {caller.name} lacks the scope override.", scope="override")
     wanted = Wanted(body.model, body.version, body.to, body.expected, body.dry_run, body.override, body.reason)
     return _answer(await services.gate.promote(wanted, caller.name))
+
+
+@router.post(
+    "/webhooks/mlflow",
+    status_code=202,
+    summary="Take what MLflow tells of its registry",
+    response_model=schemas.Gated,
+    responses=_shows({"promotions": [schemas.PROMOTION]}, *_WEBHOOK, status=202),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": schemas.RegistryEvent.model_json_schema(), "example": schemas.EVENT}
+            },
+        },
+        "security": [{"bearer": ["promote"]}],
+    },
+)
+async def take_mlflow(services: Services, request: Request) -> Response:
+    """A new version is asked for by itself to each mark whose entry has `on_new_version`, in the order of the policy. With
+    `GATEWAY_MLFLOW_SECRET` set, MLflow's signature is required and stands for a token with the scope `promote`. 503 when a
+    verdict could not be had: MLflow comes again."""
+    admitted = await admit(request, "mlflow", services_of(request), "promote")
+    new = _new_version(admitted.body)
+    marks = services.gate.automatic(new.name) if new else ()
+    rows: list[Promotion] = []
+    for wanted in [Wanted(new.name, new.version, mark, reason="registered in MLflow") for mark in marks] if new else []:
+        rows.append(await services.gate.promote(wanted, admitted.caller.name))
+        if rows[-1].state in ("unreadable", "undone", "open", "moving"):
+            return _answer(rows[-1])
+    await spend(admitted, services_of(request))
+    return Response(to_json({"promotions": [shown(row) for row in rows]}), 202, media_type="application/json")
+
+
+def _new_version(body: bytes) -> schemas.NewVersion | None:
+    """The version that an event tells of; None for every other event. Raises Problem 422."""
+    try:
+        event = schemas.RegistryEvent.model_validate_json(body)
+        if (event.entity, event.action) != ("model_version", "created"):
+            return None
+        return schemas.NewVersion.model_validate(event.data)
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from error
 
 
 @router.get(

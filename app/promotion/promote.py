@@ -91,6 +91,12 @@ class Gate:
         tags = registry.fit(_tags(policy, entry, row, facts.version, verdicts))
         return await self._open(replace(row, tags=tags, tags_before=_before(facts.version.own_tags, tags)))
 
+    def automatic(self, model: str) -> tuple[str, ...]:
+        """The marks that a new version of a model in MLflow is asked for by itself, in the order of the policy."""
+        policy = self._policy()
+        entries = (policy.promotion(model, mark) for mark in policy.marks(model))
+        return tuple(e.to for e in entries if e is not None and e.on_new_version and e.registry == "mlflow")
+
     async def roll_back(self, ident: UUID, reason: str | None, caller: str) -> Promotion:
         """Give the mark back to who held it before a promotion. Refused when it is not with the version promoted then."""
         async with self._engine.connect() as conn:

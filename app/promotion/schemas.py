@@ -137,6 +137,35 @@ class PromotionBody(BaseModel):
         return self
 
 
+class NewVersion(BaseModel):
+    """The part of `data` that is read of a new version; a version is a number in quotes."""
+
+    name: _Text
+    version: _Version
+
+
+class RegistryEvent(BaseModel):
+    """What MLflow tells of its registry. Only `model_version`, `created` leads to anything."""
+
+    entity: str
+    action: str
+    data: dict[str, Any]
+
+
+class Gated(BaseModel):
+    """What became of a new version, a promotion a mark; none when the policy does not ask for it by itself."""
+
+    promotions: list[PromotionOut]
+
+
+EVENT: dict[str, Any] = {
+    "entity": "model_version",
+    "action": "created",
+    "timestamp": "2026-11-23T09:14:32.631106+00:00",
+    "data": {"name": "churn", "version": "4", "source": "models:/m-1", "run_id": "r1", "tags": {}, "description": None},
+}
+
+
 class RollbackBody(BaseModel):
     """Why."""
 

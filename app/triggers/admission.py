@@ -7,7 +7,7 @@ from fastapi import Request
 from app.errors import Problem
 from app.security import authorize
 from app.signatures import REPLAYABLE, replayed
-from app.tokens import Caller
+from app.tokens import Caller, Scope
 from app.triggers.service import TriggerServices
 
 
@@ -20,17 +20,17 @@ class Admitted:
     proof: str | None = None
 
 
-async def admit(request: Request, source: str, services: TriggerServices) -> Admitted:
+async def admit(request: Request, source: str, services: TriggerServices, scope: Scope = "ingest") -> Admitted:
     """The caller with its body. Raises Problem 401 or 403.
 
     Where a secret is set for `source`, every request must be signed. The signature then stands for a token: those who
-    sign webhooks often cannot send one. A token that is sent all the same must be good for `ingest`.
+    sign webhooks often cannot send one. A token that is sent all the same must be good for `scope`.
     """
     signature = services.signatures.get(source)
     if signature is None:
-        return Admitted(authorize(request, "ingest"), await request.body())
-    signer = Caller(f"signed-{source}", frozenset({"ingest"}))
-    caller = authorize(request, "ingest") if "authorization" in request.headers else signer
+        return Admitted(authorize(request, scope), await request.body())
+    signer = Caller(f"signed-{source}", frozenset({scope}))
+    caller = authorize(request, scope) if "authorization" in request.headers else signer
     body = await request.body()
     try:
         proof = signature.check(request.headers, body, services.clock.now())

@@ -7,7 +7,9 @@ from typing import Any
 import httpx
 
 from tests.acceptance.world import World
+from tests.fakes.clock import ManualClock
 from tests.fakes.mlflow_registry import FakeMlflowRegistry
+from tests.fakes.pagerduty import KEY, FakePagerDuty
 from tests.servers import TestServers
 
 ENTRY = """
@@ -17,20 +19,23 @@ promotions:
     require: {metrics: [f1], inputs: [training], artifacts: [model]}
     rules: ['f1 >= 0.80', 'f1 >= champion.f1 + 0.005']
 """
-POLICY = """
+POLICY = f"""
 version: 1
-airflow: [{name: default, url: "http://airflow.test:8080", auth: {username: gateway, password: gateway}}]
+airflow: [{{name: default, url: "http://airflow.test:8080", auth: {{username: gateway, password: gateway}}}}]
 routes: []
-mlflow: {tracking_uri: "http://mlflow.test:5000"}
+mlflow: {{tracking_uri: "http://mlflow.test:5000"}}
+receivers:
+  - {{name: oncall, pagerduty: {{routing_key: {KEY}, url: "{FakePagerDuty.url}"}}}}
 """
 
 
 class Gates:
-    """`world` with `mlflow` behind it."""
+    """`world` with `mlflow` behind it, and `pagerduty` to be told."""
 
-    def __init__(self, world: World, mlflow: FakeMlflowRegistry) -> None:
+    def __init__(self, world: World, mlflow: FakeMlflowRegistry, pagerduty: FakePagerDuty) -> None:
         self.world = world
         self.mlflow = mlflow
+        self.pagerduty = pagerduty
 
     async def ask(self, version: str, *, to: int = 0, model: str = "churn", **more: Any) -> httpx.Response:
         """POST /promotions of a version, at replica `to`."""
@@ -59,7 +64,9 @@ class Gates:
 async def opened(
     servers: TestServers, database: str, promotions: str = ENTRY, *, replicas: int = 1, **more: Any
 ) -> AsyncIterator[Gates]:
-    mlflow = FakeMlflowRegistry()
-    others: Any = {"mlflow.test": mlflow}
+    clock = ManualClock()
+    mlflow, pagerduty = FakeMlflowRegistry(clock), FakePagerDuty(clock)
+    others: Any = {"mlflow.test": mlflow, FakePagerDuty.host: pagerduty}
+    more |= {"clock": clock}
     async with World(servers, database, POLICY + promotions, replicas=replicas, others=others, **more) as world:
-        yield Gates(world, mlflow)
+        yield Gates(world, mlflow, pagerduty)

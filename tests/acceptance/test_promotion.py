@@ -56,7 +56,7 @@ async def test_tags_are_written_before_the_mark_and_it_is_read_before_and_after(
 ) -> None:
     async with opened(servers, database) as gates:
         await gates.promote(gates.mlflow.add("churn", {"f1": 0.85}))
-        asked = [op for op in gates.mlflow.seen if "artifact" not in op]
+        asked = [op for op in gates.mlflow.asked if "artifact" not in op]
         judged = asked.index("GET runs/get") + 1
         writes = ["POST model-versions/set-tag"] * 7
         look = "GET registered-models/alias"
@@ -172,6 +172,37 @@ async def test_a_version_goes_from_mark_to_mark(servers: TestServers, database: 
 
 def body(version: str, mark: str) -> dict[str, Any]:
     return {"model": "churn", "version": version, "to": mark}
+
+
+async def test_who_is_blocked_is_told_once_and_the_next_promotion_resolves_it(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database) as gates:
+        worse, good = gates.mlflow.add("churn", {"f1": 0.5}), gates.mlflow.add("churn", {"f1": 0.9})
+        await gates.ask(worse, dry_run=True)
+        await gates.world.settle()
+        assert gates.pagerduty.opened == []
+        for _ in range(2):
+            await gates.ask(worse)
+        await gates.world.settle()
+        [incident] = gates.pagerduty.open()
+        assert incident.summary == "The promotion of churn 1 to champion was blocked"
+        assert incident.details["detail"] == "f1 >= 0.80: f1 is 0.5"
+        assert (incident.severity, incident.triggers) == ("warning", 1)
+        await gates.promote(good)
+        await gates.world.settle()
+        assert (gates.pagerduty.open(), gates.pagerduty.opened) == ([], [incident])
+
+
+async def test_an_unreadable_registry_is_told_as_well(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as gates:
+        version = gates.mlflow.add("churn", {"f1": 0.9})
+        gates.mlflow.down = True
+        problem(await gates.ask(version), 503, "registry_unavailable")
+        await gates.world.settle()
+        assert [one.summary for one in gates.pagerduty.open()] == [
+            "The promotion of churn 1 to champion was not judged"
+        ]
 
 
 async def test_a_rollback_gives_the_mark_back_step_by_step(servers: TestServers, database: str) -> None:

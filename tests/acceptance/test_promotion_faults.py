@@ -15,6 +15,7 @@ import pytest
 
 from tests.acceptance.promotions import Gates, opened
 from tests.fakes.faults import Call, Fault, answer, drop, limbo, meanwhile, refuse, timeout
+from tests.fakes.server import Hang
 from tests.integration.api import problem
 from tests.servers import TestServers
 from tests.sizes import seed, size
@@ -74,9 +75,9 @@ PAPERS |= {"validation_status"}
 
 async def requests_of(gates: Gates) -> int:
     """How many requests one promotion makes."""
-    before = len(gates.mlflow.seen)
+    before = len(gates.mlflow.asked)
     await Story(gates, "churn-plain").ask()
-    return len(gates.mlflow.seen) - before
+    return len(gates.mlflow.asked) - before
 
 
 def at(number: int) -> Callable[[Call], bool]:
@@ -175,21 +176,20 @@ async def test_a_mark_that_moves_behind_our_back_stops_the_promotion_and_is_told
 async def test_who_was_thought_dead_and_comes_back_changes_nothing(servers: TestServers, database: str) -> None:
     async with opened(servers, database) as gates:
         story = Story(gates, "churn")
-        back, asked = asyncio.Event(), iter(range(100))
-        looking = asyncio.Event()
+        hang, asked = Hang(), iter(range(100))
 
-        async def frozen(call: Call) -> None:
-            if call.op == "GET registered-models/alias" and next(asked) == 2:
-                looking.set()
-                await back.wait()
+        def freeze() -> None:
+            gates.mlflow.hang = hang
 
-        gates.mlflow.hold = frozen
+        # The request after the tags waits, which asks who holds the mark still.
+        last = "POST model-versions/set-tag"
+        gates.mlflow.disturb(meanwhile(freeze), on=lambda call: call.op == last and next(asked) == len(PAPERS) - 1)
         asking = asyncio.create_task(story.ask())
-        await looking.wait()
-        gates.mlflow.hold = None
+        await hang.begun.wait()
+        gates.mlflow.hang = None
         await a_minute(gates)
         assert await story.state() == "undone"
-        back.set()
+        hang.over.set()
         told = problem(await asking, 503, "registry_unavailable")
         assert told["state"] == "undone"
         story.check("undone")

@@ -6,39 +6,31 @@
     http = open_http(transport=fake.transport())
     fake.disturb(timeout(after_commit=True), on="POST registered-models/alias")
 
-`on` is the method and the path below /api/2.0/mlflow, or a predicate on the Call. `seen` are those of every request.
-What goes wrong is scripted as in tests.fakes.faults; `land()` lets what was kept in limbo take effect.
+An operation is the method and the path below /api/2.0/mlflow. Faults are scripted as in tests.fakes.server.
 """
 
-import asyncio
-import json
-from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import parse_qsl
 
-import httpx
-
-from tests.fakes.faults import Call, Fault, Faults, LostError, On, Reply
+from tests.fakes.airflow_nouns import HasNow
+from tests.fakes.faults import Call, Reply
+from tests.fakes.server import FakeServer
 
 API = "/api/2.0/mlflow/"
 Json = dict[str, Any]
 
 
-class FakeMlflowRegistry:
+class FakeMlflowRegistry(FakeServer):
     """See the module's docstring."""
 
     url = "http://mlflow.test:5000"
 
-    def __init__(self) -> None:
+    def __init__(self, clock: HasNow) -> None:
+        super().__init__(clock)
         self.runs: dict[str, Json] = {}
         self.versions: dict[tuple[str, str], Json] = {}
         self.aliases: dict[tuple[str, str], str] = {}
         self.files: dict[str, dict[str, bytes]] = {}
-        self.seen: list[str] = []
         self.writes: list[Json] = []
-        self.hold: Callable[[Call], Awaitable[None]] | None = None  # waited for before a request arrives
-        self._faults = Faults()
-        self._late: list[Call] = []
 
     # What there is.
 
@@ -80,45 +72,17 @@ class FakeMlflowRegistry:
         tags: dict[str, str] = self.versions[(model, version)]["tags"]
         return tags
 
-    # What goes wrong.
+    # What was asked.
 
-    def disturb(self, fault: Fault, *, on: On = None, times: int | None = 1) -> None:
-        self._faults.add(fault, on, times)
+    @property
+    def asked(self) -> list[str]:
+        """The operation of every request, those that never arrived included."""
+        return [seen.call.op for seen in self.seen]
 
-    def calm(self) -> None:
-        self._faults.clear()
+    def operation(self, method: str, path: str) -> str:
+        return f"{method} {path.removeprefix(API)}"
 
-    def land(self) -> None:
-        """What was kept in limbo takes effect."""
-        late, self._late = self._late, []
-        for call in late:
-            self._handle(call)
-
-    # The way in.
-
-    def transport(self) -> httpx.AsyncBaseTransport:
-        return _Transport(self)
-
-    def exchange(self, call: Call) -> Reply:
-        """One request, with whatever goes wrong with it. Raises LostError when the sender gets no answer."""
-        fault = self._faults.take(call)
-        if fault is None:
-            return self._handle(call)
-        if fault.action is not None:
-            fault.action()
-        reply = self._handle(call) if fault.reaches == "now" else None
-        if reply is None:
-            self.seen.append(call.op)
-        if fault.reaches == "late":
-            self._late.append(call)
-        if fault.lost is not None:
-            raise LostError(fault.lost)
-        final = fault.reply or reply
-        assert final is not None
-        return final
-
-    def _handle(self, call: Call) -> Reply:
-        self.seen.append(call.op)
+    def answer(self, call: Call) -> Reply:
         if call.method != "GET":
             self.writes.append({"op": call.op, **call.body})
         asked = call.body if isinstance(call.body, dict) else dict(call.query)
@@ -181,26 +145,6 @@ class FakeMlflowRegistry:
             is_dir = path != inside + name
             listed.append({"path": inside + name, "is_dir": is_dir} | ({} if is_dir else {"file_size": 10}))
         return listed
-
-
-class _Transport(httpx.AsyncBaseTransport):
-    def __init__(self, fake: FakeMlflowRegistry) -> None:
-        self._fake = fake
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        raw = await request.aread()
-        await asyncio.sleep(0)  # Other tasks get their turn, as while a real answer is on its way.
-        path, _, query = request.url.raw_path.decode("ascii").partition("?")
-        op = f"{request.method} {path.removeprefix(API)}"
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        call = Call(op, request.method, path, dict(parse_qsl(query)), headers, json.loads(raw) if raw else None)
-        if self._fake.hold is not None:
-            await self._fake.hold(call)
-        try:
-            status, sent, body = self._fake.exchange(call).raw()
-        except LostError as lost:
-            raise lost.as_httpx(request) from None
-        return httpx.Response(status, headers=sent, content=body, request=request)
 
 
 def _listed(pairs: Json) -> list[Json]:

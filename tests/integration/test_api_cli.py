@@ -4,8 +4,8 @@ import asyncio
 import json
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,21 +27,27 @@ def no_proxy_needed() -> Iterator[int]:
         yield free.getsockname()[1]
 
 
-async def ask(world: World, *arguments: str, columns: int = 100, exit_code: int = 0) -> str:
-    """The output of one command that talks to this World over a real socket."""
+@asynccontextmanager
+async def served(world: World) -> AsyncIterator[str]:
+    """The address of this World's first gateway on a real socket."""
     application = world.clients[0]._transport.app  # type: ignore[attr-defined]  # The ASGI app that the client drives.
     server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_level="critical"))
     serving = asyncio.create_task(server.serve())
     async with asyncio.timeout(10):
         while not server.started:  # noqa: ASYNC110 (uvicorn tells it by this flag alone)
             await asyncio.sleep(0)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    environment = {"GATEWAY_URL": f"http://127.0.0.1:{port}", "COLUMNS": str(columns), "GATEWAY_TOKEN": ""}
     try:
-        done = await asyncio.to_thread(CliRunner().invoke, cli, list(arguments), env=environment)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         await serving
+
+
+async def ask(world: World, *arguments: str, columns: int = 100, exit_code: int = 0) -> str:
+    """The output of one command that talks to this World over a real socket."""
+    async with served(world) as url:
+        environment = {"GATEWAY_URL": url, "COLUMNS": str(columns), "GATEWAY_TOKEN": ""}
+        done = await asyncio.to_thread(CliRunner().invoke, cli, list(arguments), env=environment)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == exit_code, done.output

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from app.clock import SystemClock
 from tests.acceptance.world import World
 from tests.integration.api import problem
+from tests.integration.test_api_cli import served
 from tests.mlflow.sites import MlflowSite, SagemakerSite, Site, Through
 from tests.servers import TestServers
 from tests.sizes import seed, size
@@ -226,6 +228,40 @@ async def test_a_deleted_run_is_told_by_a_real_mlflow(
         mlflow_server.call("POST", "runs/delete", {"run_id": shown["run_id"]})
         blocked = problem(await ask(world, model, version), 409, "blocked")
         assert "run" in {one["rule"] for one in blocked["verdicts"] if not one["passed"]}
+
+
+async def test_a_real_mlflow_tells_of_a_new_version_and_it_is_promoted_by_itself(
+    servers: TestServers, database: str, mlflow_server: MlflowServer
+) -> None:
+    site, secret, model = MlflowSite(mlflow_server), secrets.token_hex(16), f"told-{secrets.token_hex(4)}"
+    entry = f"  - {{model: {model}, to: champion, rules: ['f1 > 0.5'], on_new_version: true}}"
+    policy = POLICY.format(uri=mlflow_server.uri, registry="mlflow").replace("promotions:", f"promotions:\n{entry}")
+    others: Any = {"127.0.0.1": Through()}
+    clock: Any = SystemClock()  # MLflow signs the time of day.
+    async with (
+        World(servers, database, policy, others=others, clock=clock, mlflow_secret=secret) as world,
+        served(world) as url,
+    ):
+        hook: dict[str, Any] = {
+            "name": model,
+            "url": f"{url}/api/v1/webhooks/mlflow",
+            "secret": secret,
+            "status": "ACTIVE",
+        }
+        hook |= {"events": [{"entity": "MODEL_VERSION", "action": "CREATED"}]}
+        made = await asyncio.to_thread(mlflow_server.call, "POST", "webhooks", hook)
+        try:
+            await asyncio.to_thread(asyncio.run, site.publish(model, {"f1": 0.9}))
+            rows: list[dict[str, Any]] = []
+            for _ in range(600):  # A minute, to be told: MLflow delivers in a thread of its own.
+                rows = (await world.get("/api/v1/promotions", model=model))["items"]
+                if rows and rows[0]["ended_at"]:
+                    break
+                await asyncio.sleep(0.1)
+        finally:
+            await asyncio.to_thread(mlflow_server.call, "DELETE", f"webhooks/{made['webhook']['webhook_id']}")
+        assert [(row["state"], row["requested_by"]) for row in rows] == [("promoted", "signed-mlflow")]
+        assert await site.holder(model) == "1"
 
 
 async def test_sagemaker_keeps_what_it_knew_and_the_old_one_stays_approved(

@@ -59,6 +59,7 @@ PATHS = {
     "/api/v1/metadata/{run}": {"get"},
     "/api/v1/lineage": {"get"},
     "/api/v1/lineage/orphans": {"get"},
+    "/api/v1/webhooks/mlflow": {"post"},
     "/api/v1/promotions": {"get", "post"},
     "/api/v1/promotions/{id}": {"get"},
     "/api/v1/promotions/{id}/rollback": {"post"},
@@ -155,9 +156,10 @@ def test_a_guarded_operation_names_its_scope(method: str, path: str) -> None:
     if path.startswith("/ping/"):
         assert security == [{"bearer": ["ping"]}]
         return
-    told = path in ("/api/v1/alerts", "/api/v1/metadata") or "/webhooks/" in path
+    registry = path == "/api/v1/webhooks/mlflow"
+    told = path in ("/api/v1/alerts", "/api/v1/metadata") or ("/webhooks/" in path and not registry)
     scope = "ingest" if method == "post" and told else "read"
-    asks = "promote" if "/promotions" in path else "trigger"
+    asks = "promote" if "/promotions" in path or registry else "trigger"
     assert security == [{"bearer": [asks if method in ("post", "delete") and scope == "read" else scope]}]
 
 
