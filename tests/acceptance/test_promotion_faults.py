@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -173,25 +174,48 @@ async def test_a_mark_that_moves_behind_our_back_stops_the_promotion_and_is_told
         assert gates.mlflow.tags("churn", "2") == {}
 
 
+async def frozen(gates: Gates, story: Story) -> tuple[asyncio.Task[Any], Hang]:
+    """A gate that stands still after its tags, before it asks who holds the mark still."""
+    hang, asked = Hang(), iter(range(100))
+
+    def freeze() -> None:
+        gates.mlflow.hang = hang
+
+    last = "POST model-versions/set-tag"
+    gates.mlflow.disturb(meanwhile(freeze), on=lambda call: call.op == last and next(asked) == len(PAPERS) - 1)
+    asking = asyncio.create_task(story.ask())
+    await hang.begun.wait()
+    gates.mlflow.hang = None
+    return asking, hang
+
+
 async def test_who_was_thought_dead_and_comes_back_changes_nothing(servers: TestServers, database: str) -> None:
     async with opened(servers, database) as gates:
         story = Story(gates, "churn")
-        hang, asked = Hang(), iter(range(100))
-
-        def freeze() -> None:
-            gates.mlflow.hang = hang
-
-        # The request after the tags waits, which asks who holds the mark still.
-        last = "POST model-versions/set-tag"
-        gates.mlflow.disturb(meanwhile(freeze), on=lambda call: call.op == last and next(asked) == len(PAPERS) - 1)
-        asking = asyncio.create_task(story.ask())
-        await hang.begun.wait()
-        gates.mlflow.hang = None
+        asking, hang = await frozen(gates, story)
         await a_minute(gates)
         assert await story.state() == "undone"
         hang.over.set()
         told = problem(await asking, 503, "registry_unavailable")
         assert told["state"] == "undone"
+        story.check("undone")
+
+
+async def test_who_comes_back_while_another_repairs_is_fenced_off(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as gates:
+        story = Story(gates, "churn")
+        asking, hang = await frozen(gates, story)
+        gates.world.clock.pass_by(timedelta(seconds=40))
+        gates.mlflow.hang = repair = Hang()
+        repairing = asyncio.create_task(gates.world.services[0].loop("sweeper").step())
+        await repair.begun.wait()
+        gates.mlflow.hang = None
+        hang.over.set()
+        problem(await asking, 503, "registry_unavailable")
+        assert gates.champion() == "1", "the repair has begun to undo"
+        repair.over.set()
+        await repairing
+        assert await story.state() == "undone"
         story.check("undone")
 
 
