@@ -68,6 +68,8 @@ CASES = [
     Case("GatewayTargetAway", {'gateway_breaker_open{target="airflow:default"}': "1x3 0x10"}, "6m", False),
     Case("GatewayLoopFailing", {'gateway_loop_failures{loop="relay", instance="a"}': "0+1x20"}, "8m", True),
     Case("GatewayLoopFailing", {'gateway_loop_failures{loop="relay", instance="a"}': "0 1 2 0x20"}, "8m", False),
+    Case("GatewayPromotionUnsettled", {"gateway_promotions_open{}": "1x10"}, "6m", True),
+    Case("GatewayPromotionUnsettled", {"gateway_promotions_open{}": "1x3 0x10"}, "6m", False),
     Case("GatewayRedisFailing", {'gateway_redis_failures_total{use="memory"}': "0+2x30"}, "15m", True),
     Case("GatewayRedisFailing", {'gateway_redis_failures_total{use="memory"}': "0 1x30"}, "15m", False),
     Case(
