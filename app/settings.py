@@ -80,7 +80,7 @@ class Settings(BaseSettings):
         description="Timestamp header of Grafana's signature. Set: it must be there, at most five minutes old.",
     )
     mlflow_secret: SecretStr | None = Field(
-        None, min_length=1, description="Secret of MLflow's registry webhooks. Set: they must be signed with it."
+        None, min_length=16, description="Secret of MLflow's registry webhooks. Set: they must be signed with it."
     )
     webhook_secret: Annotated[SecretStr, AfterValidator(_standard_secret)] | None = Field(
         None, description="Secret of Standard Webhooks (whsec_...). Set: `POST /api/v1/alerts` must be signed."

@@ -20,6 +20,7 @@ _TOKENS = "tests/integration/test_api_tokens.py::"
 _MUTE = "tests/acceptance/test_mute.py::test_an_alert_in_a_mute_fires_when_it_ends_without_another_notification"
 _LIMIT = "tests/unit/test_rules_limit.py::test_a_route_is_full_until_the_oldest_counted_fire_leaves"
 _RELOAD = "tests/acceptance/test_policy_reload.py::"
+_HOOK = "tests/integration/test_api_mlflow_webhooks.py::"
 _RULES = "tests/unit/test_promotion_rules.py::test_what_a_paper_comes_to"
 _CONFIRM = "tests/acceptance/test_confirm.py::test"
 _INTERVALS = "tests/unit/test_intervals.py::test_an_interval_holds_when_alertmanagers_does"
@@ -164,6 +165,7 @@ POLICY: dict[str, str] = {
     "promotions.require.inputs": _RULES,
     "promotions.require.artifacts": _RULES,
     "promotions.rules": "tests/acceptance/test_promotion.py::test_the_first_version_is_promoted_and_a_worse_one_is_not",
+    "promotions.on_new_version": _HOOK + "test_every_other_event_is_taken_and_leads_to_nothing",
     "promotions.mode": "tests/acceptance/test_promotion.py::test_shadow_records_every_verdict_and_stands_in_nobodys_way",
 }
 
@@ -181,6 +183,7 @@ SETTINGS: dict[str, str] = {
     "TOKENS_FILE": _TOKENS + "test_a_route_is_closed_without_a_token",
     "GRAFANA_SECRET": _SIGNED + "test_what_is_not_signed_or_not_well_is_refused_counted_and_no_alert",
     "GRAFANA_TIMESTAMP_HEADER": _SIGNED + "test_a_signed_request_is_taken_once",
+    "MLFLOW_SECRET": _HOOK + "test_who_does_not_sign_well_is_refused",
     "WEBHOOK_SECRET": _SIGNED + "test_what_is_not_signed_or_not_well_is_refused_counted_and_no_alert",
     "MAX_BODY": "tests/integration/test_nasty_bodies.py::test_a_body_over_the_cap_is_refused_however_it_is_sent",
     "MAX_ALERTS": "tests/integration/test_nasty_bodies.py::test_more_alerts_than_the_cap_are_refused",

@@ -11,7 +11,7 @@ from tests.acceptance.promotions import Gates, opened
 from tests.integration.api import problem, word
 from tests.servers import TestServers
 
-SECRET = "mlflow's secret"
+SECRET = "the secret of mlflow"
 ENTRIES = """
 promotions:
   - {model: churn, to: staging, on_new_version: true}

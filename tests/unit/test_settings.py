@@ -22,6 +22,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "tokens_file": ("/etc/gateway/tokens", Path("/etc/gateway/tokens")),
     "grafana_secret": ("a secret of Grafana", SecretStr("a secret of Grafana")),
     "grafana_timestamp_header": ("X-Grafana-Timestamp", "X-Grafana-Timestamp"),
+    "mlflow_secret": ("a secret of MLflow", SecretStr("a secret of MLflow")),
     "webhook_secret": (f"whsec_{'MfKQ9r8G' * 4}", SecretStr(f"whsec_{'MfKQ9r8G' * 4}")),
     "max_body": ("1024", 1024),
     "max_alerts": ("7", 7),
@@ -174,7 +175,7 @@ def test_a_secret_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in repr(read_settings())
 
 
-SECRETS = ["grafana_secret", "webhook_secret"]
+SECRETS = ["grafana_secret", "mlflow_secret", "webhook_secret"]
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -195,7 +196,7 @@ def test_an_empty_secret_is_refused_and_not_taken_for_none(name: str, monkeypatc
 def test_each_secret_signs_its_own_source() -> None:
     assert read_settings().signatures == {}
     both = read_settings(**{name: VALUES[name][1] for name in SECRETS}).signatures
-    assert set(both) == {"grafana", "native"}
+    assert set(both) == {"grafana", "mlflow", "native"}
     assert "MfKQ" not in repr(both)
     assert "a secret" not in repr(both)
 
