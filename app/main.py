@@ -83,7 +83,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     for kind in _DATABASE_AWAY:
         app.add_exception_handler(kind, _on_database_away)
     # First and in the application's own list: to be found in an included router would cost a webhook half of its way in.
-    app.router.routes.extend(receive.router.routes)
+    app.router.routes.extend([*promotion_api.webhook.routes, *receive.router.routes])
     docs.install(app, None if settings.open_docs else require("read"))
     parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
     for part in (*parts, deadman_api, ping_api, notices_api):

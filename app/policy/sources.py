@@ -9,7 +9,7 @@ from app.policy.values import Frozen, Name, Text, choice
 from app.policy.variables import Unexpanded
 
 #: Names that routes and records of the gateway's own already have.
-TAKEN: Final = frozenset({"alertmanager", "grafana", "cloudevents", "native"})
+TAKEN: Final = frozenset({"alertmanager", "grafana", "cloudevents", "native", "mlflow"})
 
 
 def _as_list(value: Any) -> Any:
