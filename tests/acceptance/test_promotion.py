@@ -32,6 +32,10 @@ async def test_the_first_version_is_promoted_and_a_worse_one_is_not(servers: Tes
         assert gates.champion() == "1"
         assert gates.mlflow.tags("churn", "2") == {}
         assert await gates.states() == ["promoted", "blocked"]
+        counted = (await gates.world.clients[0].get("/metrics")).text
+        assert 'gateway_promotions_total{state="promoted"} 1.0' in counted
+        assert 'gateway_promotions_total{state="blocked"} 1.0' in counted
+        assert "gateway_promotions_open 0.0" in counted
 
 
 async def test_what_it_was_made_of_travels_with_the_version(servers: TestServers, database: str) -> None:
