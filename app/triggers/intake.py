@@ -310,6 +310,10 @@ def _unchanged(
         if group is None:
             return None
         verdict = rules.decide(group, episode, route, ledger.now, ledger.way(route))
+        if verdict.until is not None and (group.wake_at is None or group.wake_at > verdict.until):
+            return (
+                None  # The same word as before, and nobody would look at it when it ends: in the next night of a mute.
+            )
     same = (verdict.action, verdict.reason, verdict.trigger_id) == (
         episode.action,
         episode.reason,

@@ -79,3 +79,25 @@ async def test_a_mute_that_leaves_the_policy_ends_at_once(servers: TestServers, 
         assert (await world.reload(policy())).status_code == 200
         await world.settle()
         assert len(world.airflow.posts) == 1
+
+
+async def test_an_alert_that_is_heard_again_in_the_next_night_is_decided_at_its_end(
+    servers: TestServers, database: str
+) -> None:
+    night = (
+        policy("mute: [night]")
+        + """
+time_intervals:
+  - {name: night, time_intervals: [{times: [{start_time: '00:00', end_time: '06:00'}]}]}
+"""
+    )
+    async with World(servers, database, night, clock=ManualClock(at("2026-11-24T00:00"))) as world:
+        world.airflow.add_dag("retrain_model")
+        alert = world.alert(model="churn")
+        assert reasons(await world.push(alert)) == [("suppress", "muted")]
+        await world.pass_by(hours=6, minutes=1)
+        assert world.airflow.posts == [], "it was not heard of for longer than stale_after"
+        await world.pass_by(hours=18)
+        assert reasons(await world.push(alert)) == [("suppress", "muted")]
+        await world.pass_by(hours=5, minutes=59)
+        assert len(world.airflow.posts) == 1

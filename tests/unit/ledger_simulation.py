@@ -68,7 +68,9 @@ class Rows:
 
 
 def _was_spent(episode: Episode, before: Mapping[UUID, Episode]) -> bool:
-    return episode.id in before and before[episode.id].spent
+    """Before this pass, in the group that it has now: a change of mode starts clean."""
+    known = before.get(episode.id)
+    return known is not None and known.spent and known.group_key == episode.group_key
 
 
 class _StaleMemory(Exception):
