@@ -97,7 +97,9 @@ class MlflowServer:
         argv += ["--host", "127.0.0.1", "--port", str(self.port)]
         argv += ["--backend-store-uri", self.database.replace("postgresql://", "postgresql+psycopg2://", 1)]
         argv += ["--artifacts-destination", f"file://{self.artifacts}"]
-        webhooks = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
+        # A webhook that a test has just made would otherwise be told of nothing for a minute.
+        webhooks = {"MLFLOW_WEBHOOK_CACHE_TTL": "0", "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https"}
+        webhooks |= {"MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
         environment = self._environment.variables({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | webhooks)
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
