@@ -15,14 +15,13 @@ from app.policy.values import ROUTE_NAME
 from app.problems import UNAVAILABLE, Kind, responses
 from app.security import require
 from app.tokens import Caller
-from app.triggers import examples, history, pause_api, schemas
+from app.triggers import examples, history, schemas
 from app.triggers.explain import explain
 from app.triggers.requests import Wanted
 from app.triggers.service import Services
 from app.triggers.state import Reason, TriggerState
 
 router = APIRouter(prefix="/api/v1", responses=responses(UNAVAILABLE))
-router.include_router(pause_api.router)
 
 
 def _json(value: Any, status: int = 200) -> Response:

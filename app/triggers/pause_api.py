@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path
 
 from app.policy.values import ROUTE_NAME
-from app.problems import responses
+from app.problems import UNAVAILABLE, responses
 from app.security import require
 from app.tokens import Caller
 from app.triggers import examples
@@ -13,7 +13,7 @@ from app.triggers.muting import Pause
 from app.triggers.schemas import PauseBody, PauseOut
 from app.triggers.service import Services
 
-router = APIRouter(tags=["operate"])
+router = APIRouter(prefix="/api/v1", tags=["operate"], responses=responses(UNAVAILABLE))
 
 _SHOWN: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": examples.PAUSE}}}}
 Operator = Annotated[Caller, Depends(require("trigger"))]

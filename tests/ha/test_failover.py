@@ -277,23 +277,24 @@ def test_the_primary_is_killed_under_load_and_every_acknowledged_record_is_there
     asyncio.run(tell())
 
 
-@pytest.mark.skipif(not PROVE, reason="make ha-drill runs it: two MLflow servers, three failovers")
-def test_mlflow_goes_on_as_well(nodes: list[Node], gateway: Gateway, base: Path) -> None:
-    load = alerts(gateway)
+if PROVE:  # Two MLflow servers and three failovers: `make ha-drill` has the time.
 
-    async def tell() -> None:
-        async with mlflows(nodes, base) as (*urls, reading), open_http() as http:
-            logged = runs(urls)
-            file = "/api/2.0/mlflow-artifacts/artifacts/0/drill.json"
-            assert (await http.request("PUT", urls[0] + file, json={"kept": "in the bucket"})).status == 200
-            run_id = await logged.write(http, 0)
-            assert await answers("GET", f"{reading}/api/2.0/mlflow/runs/get?run_id={run_id}")
-            say("MLflow on the standby shows a run that was logged through the primary")
-            await drill(nodes, [load, logged], [RUNS, RUNS])
-            await check_gateway(gateway, load)
-            await check_mlflow(urls, logged)
-            told = await http.request("GET", urls[1] + file)
-            assert (told.status, told.body) == (200, '{"kept":"in the bucket"}')
-            say("an artifact that came through one MLflow is read through the other")
+    def test_mlflow_goes_on_as_well(nodes: list[Node], gateway: Gateway, base: Path) -> None:
+        load = alerts(gateway)
 
-    asyncio.run(tell())
+        async def tell() -> None:
+            async with mlflows(nodes, base) as (*urls, reading), open_http() as http:
+                logged = runs(urls)
+                file = "/api/2.0/mlflow-artifacts/artifacts/0/drill.json"
+                assert (await http.request("PUT", urls[0] + file, json={"kept": "in the bucket"})).status == 200
+                run_id = await logged.write(http, 0)
+                assert await answers("GET", f"{reading}/api/2.0/mlflow/runs/get?run_id={run_id}")
+                say("MLflow on the standby shows a run that was logged through the primary")
+                await drill(nodes, [load, logged], [RUNS, RUNS])
+                await check_gateway(gateway, load)
+                await check_mlflow(urls, logged)
+                told = await http.request("GET", urls[1] + file)
+                assert (told.status, told.body) == (200, '{"kept":"in the bucket"}')
+                say("an artifact that came through one MLflow is read through the other")
+
+        asyncio.run(tell())
