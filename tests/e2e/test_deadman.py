@@ -78,8 +78,8 @@ class Receiver:
         return f"http://127.0.0.1:{self._server.server_port}/hook"
 
     def of(self, switch: str) -> list[str]:
-        """What was told of a switch, in order."""
-        return [json.dumps(body) for body in self.told if f"deadman:{switch}" in json.dumps(body)]
+        """What was told of a switch, in order: `open` or `resolved`."""
+        return [body["data"]["status"] for body in self.told if body["data"]["key"].endswith(f"deadman:{switch}")]
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -198,15 +198,16 @@ def test_prometheus_stops_and_somebody_is_told_until_it_is_back(
         prometheus.start()
         eventually("the Watchdog to be heard", lambda: state(watching, "prometheus-alive") == "up")
         assert eventually("the probe to be well", lambda: health(watching, "deadman")[0] == 200)
-        before = len(receiver.of("prometheus-alive"))
+        # It may have been down already while Prometheus started.
+        eventually("the end of that to be told", lambda: receiver.of("prometheus-alive")[-1:] != ["open"])
         prometheus.stop()
         eventually("its silence to be noticed", lambda: state(watching, "prometheus-alive") == "down", within=60)
         status, found = health(watching, "deadman")
         assert (status, list(found)) == (503, ["prometheus-alive"])
-        eventually("the receiver to be told", lambda: len(receiver.of("prometheus-alive")) == before + 1)
+        eventually("the receiver to be told", lambda: receiver.of("prometheus-alive")[-1:] == ["open"])
         prometheus.start()
         eventually("the Watchdog to be heard again", lambda: state(watching, "prometheus-alive") == "up")
-        eventually("its end to be told", lambda: len(receiver.of("prometheus-alive")) == before + 2)
+        eventually("its end to be told", lambda: receiver.of("prometheus-alive")[-1:] == ["resolved"])
         assert health(watching, "deadman")[0] == 200
     finally:
         prometheus.stop()

@@ -15,12 +15,13 @@ FILES = sorted((EXAMPLES / "rules").glob("*.yml"))
 
 @dataclass(frozen=True)
 class Case:
-    """Series as promtool writes them, one value a minute; whether the alert fires `at` that time."""
+    """Series as promtool writes them, one value `every` time; whether the alert fires `at` that time."""
 
     alert: str
     series: dict[str, str]
     at: str
     fires: bool
+    every: str = "1m"
 
 
 UP = {"gateway_build_info{}": "1x600"}
@@ -107,8 +108,8 @@ CASES = [
     Case("GatewayNobodyWatches", {"gateway_watched_until_timestamp_seconds{}": "60+60x20"}, "10m", False),
     Case("GatewayProbeFailing", {'gateway_probe_ok{probe="orchestrator"}': "1 0x20"}, "15m", True),
     Case("GatewayProbeFailing", {'gateway_probe_ok{probe="orchestrator"}': "0x5 1x20"}, "15m", False),
-    Case("GatewayNoSuccess", {'gateway_last_success_timestamp_seconds{route="a"}': "0x12000"}, "8d1h", True),
-    Case("GatewayNoSuccess", {'gateway_last_success_timestamp_seconds{route="a"}': "0x12000"}, "7d", False),
+    Case("GatewayNoSuccess", {'gateway_last_success_timestamp_seconds{route="a"}': "0x2400"}, "8d1h", True, "5m"),
+    Case("GatewayNoSuccess", {'gateway_last_success_timestamp_seconds{route="a"}': "0x2400"}, "7d", False, "5m"),
 ]
 
 
@@ -137,10 +138,10 @@ def test_an_alert_fires_when_it_should_and_only_then(case: Case, tmp_path: Path)
     series = [{"series": name, "values": values} for name, values in case.series.items()]
     test = {
         "rule_files": [str(rules()[case.alert])],
-        "evaluation_interval": "1m",
+        "evaluation_interval": case.every,
         "tests": [
             {
-                "interval": "1m",
+                "interval": case.every,
                 "input_series": series,
                 "promql_expr_test": [
                     {"expr": expected, "eval_time": case.at, "exp_samples": [{"value": int(case.fires)}]}
