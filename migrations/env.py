@@ -6,7 +6,6 @@ import os
 from alembic import context
 from sqlalchemy import Connection
 
-import app.lineage.tables  # noqa: F401 (It adds its tables to the metadata.)
 from app.errors import UsageError
 from app.migrate import migration_engine, under_lock
 from app.tables import metadata

@@ -19,7 +19,6 @@ from app.clock import Clock
 from app.db import transaction
 from app.errors import Rejected, TargetError
 from app.lineage import missing, store
-from app.lineage import tables as seen_tables
 from app.lineage.model import TRIGGER_TAG, SeenAlias, SeenRun, SeenVersion, read_aliases, read_run, read_version
 from app.tracking import Mlflow, quoted, tags_of
 from app.triggers import history
@@ -157,7 +156,7 @@ def _read(item: Row) -> SeenRun:
 
 async def _triggers_of(conn: AsyncConnection, subject: Subject) -> list[Row]:
     """The triggers of the subject's chains, the newest first."""
-    t, d, r, v = tables.triggers, tables.decisions, seen_tables.runs, seen_tables.versions
+    t, d, r, v = tables.triggers, tables.decisions, tables.runs, tables.versions
     if subject.trigger is not None:
         wanted = t.c.id == subject.trigger
     elif subject.alert is not None:

@@ -11,12 +11,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.lineage import tables as seen_tables
 from app.lineage.model import SeenAlias, SeenRun, SeenVersion
 from app.lineage.rules import Kind, Orphan, TriggerFacts
 
-_runs, _versions, _aliases = seen_tables.runs, seen_tables.versions, seen_tables.aliases
-_orphans, _surveys, _triggers = seen_tables.orphans, seen_tables.surveys, tables.triggers
+_runs, _versions, _aliases = tables.runs, tables.versions, tables.aliases
+_orphans, _surveys, _triggers = tables.orphans, tables.surveys, tables.triggers
 
 SURVEY = "mlflow"
 

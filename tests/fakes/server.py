@@ -8,6 +8,7 @@ Requests that `limbo()` keeps back take effect with `land()`.
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,7 @@ class Hang:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class FakeServer:
+class FakeServer(ABC):
     """See the module's docstring. `seen`: every request with the status the server gave it."""
 
     clock: HasNow
@@ -46,9 +47,9 @@ class FakeServer:
         """The name of what a request asks for."""
         return f"{method} {path}"
 
+    @abstractmethod
     def answer(self, call: Call) -> Reply:
         """What the server does and answers."""
-        raise NotImplementedError
 
     # What goes wrong.
 

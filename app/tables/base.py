@@ -1,0 +1,17 @@
+"""What every table is made of."""
+
+from sqlalchemy import Column, DateTime, MetaData, Text
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"},
+)
+
+
+def time(name: str, *, nullable: bool = True) -> Column[object]:
+    """An instant; every one is kept with its zone."""
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def words(name: str, *, nullable: bool = False) -> Column[str]:
+    """A text of any length."""
+    return Column(name, Text, nullable=nullable)

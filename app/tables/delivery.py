@@ -1,0 +1,78 @@
+"""What must reach somebody else's server: a DAG run to start, a person to tell."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Double, Identity, Index, Integer, Table, Text, Uuid, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.tables.base import metadata, time, words
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    words("kind"),  # which deliverer takes it
+    words("target"),  # what a breaker and a cap on parallel items are kept for
+    words("lane", nullable=True),  # items of one lane go one after the other, by their `place`
+    Column("place", BigInteger, Identity(), nullable=False),
+    Column("payload", JSONB, nullable=False),
+    words("state"),  # pending, delivered, dead
+    words("detail"),
+    time("created_at", nullable=False),
+    time("available_at", nullable=False),
+    Column("claim", Uuid),
+    time("lease_until"),
+    Column("slot", Boolean, nullable=False),  # counts against the target's cap until it is known to be over
+    Column("ambiguous", Boolean, nullable=False),  # an earlier attempt may have arrived: read back first
+    Column("attempts", Integer, nullable=False),
+    time("answered_at"),  # the newest attempt that the target answered
+    Column("answered_seconds", Double, nullable=False),  # spent of its deadline: time during which the target answered
+    Index("ix_outbox_pending", "target", "created_at", postgresql_where=text("state = 'pending'")),
+    Index("ix_outbox_dead", "target", postgresql_where=text("state = 'dead'")),
+    Index("ix_outbox_slot", "target", postgresql_where=text("slot")),
+    Index("ix_outbox_lane", "lane", "place", postgresql_where=text("state = 'pending' AND lane IS NOT NULL")),
+    postgresql_with={"fillfactor": "80"},
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("item", Uuid, nullable=False),
+    words("result"),  # delivered, retry, dead
+    words("code"),
+    words("detail"),
+    Column("count", Integer, nullable=False),
+    time("first_at", nullable=False),
+    time("last_at", nullable=False),
+    Index("ix_attempts_item", "item", "id"),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    words("key"),  # what is wrong: one open incident a key
+    words("event"),
+    words("severity"),  # critical, error, warning, info
+    words("title"),
+    words("detail"),
+    Column("labels", JSONB, nullable=False),
+    words("link", nullable=True),
+    time("opened_at", nullable=False),
+    time("resolved_at"),
+    words("resolution", nullable=True),  # one sentence: how it ended
+    Index("ix_notices_open_key", "key", unique=True, postgresql_where=text("resolved_at IS NULL")),
+    Index("ix_notices_resolved_at", "resolved_at", "id", postgresql_where=text("resolved_at IS NOT NULL")),
+)
+
+tellings = Table(
+    "tellings",
+    metadata,
+    Column("notice", Uuid, primary_key=True),
+    Column("receiver", Text, primary_key=True),
+    Column("open_item", Uuid, nullable=False),  # of the outbox; sent once more when it is told again
+    Column("resolve_item", Uuid),
+    Column("repeat", Double),  # seconds between two tellings of an open incident; null: told once
+    time("next_at"),
+    Index("ix_tellings_next_at", "next_at", postgresql_where=text("next_at IS NOT NULL")),
+    Index("ix_tellings_open_item", "open_item"),
+)

@@ -1,0 +1,167 @@
+"""What is known of runs and model versions: reports on their way, promotions, and MLflow as it was last seen."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Integer, Table, Text, Uuid, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.tables.base import metadata, time, words
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    words("key"),  # hash of the caller's name and its key
+    words("body"),  # hash of the report: the same key with another body is a mistake
+    words("run"),  # id of the MLflow run it is about, MLflow's or a local one
+    words("component"),
+    words("state"),  # started, succeeded, failed
+    words("who"),
+    Column("trigger_id", Uuid),
+    Column("told", JSONB, nullable=False),
+    time("at", nullable=False),
+    Index("ix_reports_key", "key", unique=True),
+    Index("ix_reports_run", "run", "id"),
+    Index("ix_reports_trigger_id", "trigger_id", postgresql_where=text("trigger_id IS NOT NULL")),
+    Index("ix_reports_at", "at"),
+)
+
+records = Table(
+    "records",
+    metadata,
+    Column("seq", BigInteger, Identity(always=True), primary_key=True),  # their order within a stream
+    words("key"),  # 32 hex digits; a creation carries it to MLflow as a tag
+    words("stream"),
+    words("kind"),
+    words("method"),
+    words("path"),
+    words("body"),  # JSON as text: it may hold NUL, which JSONB cannot
+    Column("made_at", BigInteger, nullable=False),  # milliseconds since 1970, of the machine that made it
+    Column("attempted_at", BigInteger),  # a request left whose end is not known
+    Column("attempts", Integer, nullable=False),
+    words("state"),  # pending, delivered, aside (MLflow refused it for good), elsewhere (a file, on another machine)
+    words("problem", nullable=True),
+    Column("report", Uuid),
+    time("at", nullable=False),  # when it was taken
+    Index("ix_records_key", "key", unique=True),
+    Index(
+        "ix_records_models",
+        "stream",
+        "seq",
+        postgresql_where=text("kind IN ('create logged model', 'create model version')"),
+    ),
+    Index("ix_records_pending", "stream", "seq", postgresql_where=text("state = 'pending'")),
+    Index("ix_records_aside", "seq", postgresql_where=text("state = 'aside'")),
+    Index("ix_records_stream", "stream", "seq"),
+    Index("ix_records_at", "at"),
+    postgresql_with={"fillfactor": "80"},
+)
+
+local_ids = Table(
+    "local_ids",
+    metadata,
+    Column("token", Text, primary_key=True),
+    words("name"),
+    time("at", nullable=False),
+    Index("ix_local_ids_name", "name"),
+)
+
+#: A promotion whose change is not settled. `moving`: the mark may have been moved, so it is completed and not undone.
+OPEN_PROMOTION = text("state IN ('open', 'moving')")
+
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    words("kind"),  # promote, rollback
+    words("registry"),
+    words("model"),
+    words("mark"),  # `to`
+    words("version"),  # that wants the mark, or that loses it by a rollback
+    words("state"),  # open, moving | promoted, rolled_back, unchanged, passed, blocked, lost, undone, unreadable
+    Column("dry_run", Boolean, nullable=False),
+    words("mode"),
+    Column("override", Boolean, nullable=False),
+    words("requested_by"),
+    words("reason", nullable=True),
+    words("expected", nullable=True),
+    words("previous", nullable=True),  # who held the mark; null: nobody
+    words("target", nullable=True),  # who shall hold it; null: nobody
+    Column("rollback_of", Uuid),
+    Column("verdicts", JSONB, nullable=False),
+    Column("tags", JSONB, nullable=False),  # of `version`: those to set
+    Column("tags_before", JSONB, nullable=False),  # what these were; null: none
+    words("detail"),
+    words("policy"),  # hash of the policy that judged
+    Column("fence", BigInteger, nullable=False),  # counts who worked on the change: an older one must stop
+    time("lease_until"),
+    time("created_at", nullable=False),
+    time("ended_at"),
+    Index("ix_promotions_open", "registry", "model", "mark", unique=True, postgresql_where=OPEN_PROMOTION),
+    Index("ix_promotions_lease_until", "lease_until", postgresql_where=OPEN_PROMOTION),
+    Index("ix_promotions_model", "model", "id"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    words("experiment_id"),
+    words("name"),
+    words("status"),  # MLflow's
+    Column("deleted", Boolean, nullable=False),
+    Column("trigger_id", Uuid),  # of the tag gateway.trigger_id, whether we have such a trigger or not
+    words("dag_run_id", nullable=True),  # of the tag airflow.dag_run_id
+    words("git_commit", nullable=True),
+    words("parent", nullable=True),
+    Column("metrics", Integer, nullable=False),  # how many
+    time("started_at"),  # MLflow's clock, as ended_at
+    time("ended_at"),
+    time("seen_at", nullable=False),
+    Index("ix_runs_trigger_id", "trigger_id", postgresql_where=text("trigger_id IS NOT NULL")),
+    Index("ix_runs_dag_run_id", "dag_run_id", postgresql_where=text("dag_run_id IS NOT NULL")),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    words("run_id", nullable=True),
+    words("status"),
+    time("created_at"),  # MLflow's clock
+    time("seen_at", nullable=False),
+    Index("ix_versions_run_id", "run_id", postgresql_where=text("run_id IS NOT NULL")),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("alias", Text, primary_key=True),
+    words("version"),
+    time("seen_at", nullable=False),
+)
+
+orphans = Table(
+    "orphans",
+    metadata,
+    Column("key", Text, primary_key=True),
+    words("kind"),
+    words("missing"),
+    words("detail"),
+    Column("about", JSONB, nullable=False),
+    time("first_at", nullable=False),
+    time("last_at", nullable=False),
+    Index("ix_orphans_kind", "kind", "key"),
+    Index("ix_orphans_last_at", "last_at"),
+)
+
+surveys = Table(
+    "surveys",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("place", JSONB(none_as_null=True)),  # where the round under way goes on; null: none is
+    time("began_at"),  # of the newest round
+    time("ended_at"),  # of the newest round that came to its end
+    Column("claim", Uuid),
+    time("lease_until"),
+)

@@ -1,0 +1,68 @@
+"""Dead man's switches, and until when somebody watched them."""
+
+from sqlalchemy import Column, Double, Index, Integer, LargeBinary, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.tables.base import metadata, time, words
+
+switches = Table(
+    "switches",
+    metadata,
+    Column("name", Text, primary_key=True),
+    words("entry"),  # the name in the policy, its placeholders unfilled
+    Column("labels", JSONB, nullable=False),  # the group that it is about
+    words("state"),  # new, up, grace, down, paused; forgotten: hidden until something of it is seen again
+    time("since", nullable=False),  # of the state
+    time("counts_from", nullable=False),
+    time("last_at"),  # the newest good sign
+    words("last_event"),  # what that was, in a few words
+    time("failed_at"),
+    Column("starts", JSONB, nullable=False),  # run id to the time at which it began
+    Column("allowance", Double, nullable=False),  # seconds that we were away since the last good sign
+    time("paused_until"),
+    words("note"),  # who paused it, and why
+)
+
+flips = Table(
+    "flips",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    words("switch"),
+    time("at", nullable=False),
+    words("before"),
+    words("after"),
+    words("detail"),  # one sentence
+    Index("ix_flips_switch", "switch", "id"),
+)
+
+pings = Table(
+    "pings",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    words("switch"),
+    time("at", nullable=False),
+    words("kind"),  # success, start, fail
+    words("run", nullable=True),
+    Column("code", Integer),  # exit code
+    Column("body", LargeBinary, nullable=False),  # cut at GATEWAY_PING_BODY bytes
+    Index("ix_pings_switch", "switch", "id"),
+)
+
+dag_reads = Table(
+    "dag_reads",
+    metadata,
+    Column("airflow", Text, primary_key=True),
+    Column("dag_id", Text, primary_key=True),
+    time("newest", nullable=False),  # Airflow's time: the end of the newest run that was read
+    time("read_at"),  # our time, before the newest read that was answered
+    time("next_at", nullable=False),
+    words("error"),  # why the newest read brought nothing; ""
+)
+
+watch = Table(
+    "watch",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    time("watched_until", nullable=False),
+    time("gap_until"),  # the end of our newest outage
+)
