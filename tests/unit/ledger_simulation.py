@@ -5,7 +5,7 @@ may be handed copies of groups and episodes of any age, which it may use as inta
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -23,6 +23,7 @@ from app.triggers.state import (
     OPEN_STATES,
     SUCCESS,
     Action,
+    Answer,
     DecisionRow,
     Episode,
     Group,
@@ -33,6 +34,9 @@ from app.triggers.state import (
 )
 from app.triggers.store import _may_act
 from tests.unit.builders import NOW, REORDER, ids
+
+#: A question to Prometheus that is on its way for longer has no answer.
+LONGEST_QUESTION = timedelta(seconds=30)
 
 
 @dataclass
@@ -85,6 +89,7 @@ class Simulation:
         self.fires: list[Fired] = []
         self.from_memory = 0
         self.pauses: dict[str, Pause] = {}
+        self._asked: dict[str, tuple[int, Answer]] = {}  # with the version of the group that was asked about
         self._new_id = ids()
         self._remembered: deque[tuple[dict[str, Group], dict[str, Episode]]] = deque(maxlen=8)
 
@@ -222,10 +227,26 @@ class Simulation:
     def due(self) -> list[str]:
         return sorted(k for k, g in self.rows.groups.items() if g.wake_at is not None and g.wake_at <= self.now)
 
+    def ask(self, confirmed: Collection[str]) -> dict[str, bool]:
+        """Waker._ask: what Prometheus says of the groups that would fire if it said yes, which it does of these models.
+        It counts in the next wake."""
+        keys = self.due()
+        ledger = self._load_groups(keys)
+        ledger.answers = dict.fromkeys(keys, Answer(True, "if Prometheus says yes"))
+        for key in keys:
+            ledger.wake(key)
+        groups = [t.group for t in ledger.triggers.values() if t.fired and t.group.key in keys]
+        said = {g.key: g.labels["model"] in confirmed for g in groups}
+        self._asked = {k: (self.rows.groups[k].version, Answer(yes, "by a test")) for k, yes in said.items()}
+        return said
+
     def wake(self) -> None:
         """One round of Waker.step."""
         keys = self.due()
         ledger = self._load_groups(keys)
+        asked = ((key, self._asked[key]) for key in keys if key in self._asked)
+        ledger.answers = {k: answer for k, (version, answer) in asked if version == ledger.groups[k].version}
+        self._asked = {}
         for key in keys:
             ledger.wake(key)
         self._save(ledger)
@@ -277,6 +298,7 @@ class Simulation:
     def reload(self, policy: Policy) -> None:
         """Another file is in force, and every waker has looked at every group."""
         self.policy = policy
+        self._asked = {}
         self._review()
 
     def pause(self, until: datetime | None) -> None:
@@ -314,3 +336,5 @@ class Simulation:
 
     def pass_by(self, time: timedelta) -> None:
         self.now += time
+        if time > LONGEST_QUESTION:
+            self._asked = {}

@@ -3,7 +3,6 @@
 The machine keeps its own account of what may fire, from the words of the design and not from app.triggers.rules.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,16 +11,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.alerts.model import Alert
-from app.policy.schema import Route
-from app.triggers.state import DEAD, FAILED, GONE, LOST, OPEN_STATES, SUCCESS, Action, Episode, Reason, TriggerState
+from app.triggers.state import DEAD, FAILED, GONE, OPEN_STATES, SUCCESS, Action, Episode, Reason, TriggerState
 from tests.sizes import size
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, firing, policy, resolved
-from tests.unit.ledger_simulation import Fired, SimTrigger, Simulation
+from tests.unit.ledger_account import Account
+from tests.unit.ledger_simulation import LONGEST_QUESTION, Fired, SimTrigger, Simulation
 
 REASONS = {
     Action.FIRE: {Reason.NEW_ALERT, Reason.STILL_FIRING},
     Action.HOLD: {Reason.DEBOUNCING, Reason.JOINED},
-    Action.SUPPRESS: {Reason.DUPLICATE, Reason.COOLDOWN, Reason.IN_FLIGHT, Reason.MUTED, Reason.SHADOW},
+    Action.SUPPRESS: {
+        Reason.DUPLICATE,
+        Reason.COOLDOWN,
+        Reason.IN_FLIGHT,
+        Reason.MUTED,
+        Reason.UNCONFIRMED,
+        Reason.SHADOW,
+    },
     Action.CANCEL: {Reason.RESOLVED_WHILE_HELD, Reason.BY_REQUEST},
     Action.IGNORE: {Reason.NO_ROUTE, Reason.RESOLVED},
 }
@@ -35,6 +41,7 @@ FINGERPRINTS = {
 }
 NATIVE = {"c", "e"}
 SECOND = timedelta(seconds=1)
+CONFIRM = {"prometheus": "http://prometheus.test", "query": "drift > 1"}
 
 OPTIONS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
@@ -46,8 +53,10 @@ OPTIONS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "stale_after": st.sampled_from([6 * HOUR, 2 * DAY]),
         "mute": st.sampled_from([[], [], ["night"]]),
         "mode": st.sampled_from(["live", "live", "shadow"]),
-    }
+    },
+    optional={"confirm": st.just(CONFIRM)},
 )
+CONFIRMED = st.sets(st.sampled_from(["churn", "fraud"]))  # the models of which Prometheus says yes
 NOTES = st.lists(
     st.tuples(
         st.sampled_from(sorted(FINGERPRINTS)),
@@ -65,30 +74,6 @@ PASSING = st.one_of(
 )
 
 
-@dataclass
-class Account:
-    """What the design says of one group: its newest trigger, the failures in a row, whether a person reset it."""
-
-    newest: Fired | None = None
-    accepted_at: datetime | None = None
-    ended_at: datetime | None = None
-    outcome: str | None = None
-    failures: int = 0
-    was_reset: bool = False
-
-    def clear_at(self, route: Route) -> datetime | None:
-        """When the next trigger may fire at the earliest, resets apart; None: at any time."""
-        if self.newest is None:
-            return None
-        if self.outcome == DEAD or (self.outcome in (FAILED, LOST, GONE) and route.on_failure == "release"):
-            assert self.ended_at is not None
-            pause = route.failure_backoff
-            for _ in range(self.failures - 1):
-                pause = min(pause * 2, DAY * 100)
-            return self.ended_at + min(pause, max(route.cooldown, route.failure_backoff))
-        return max(self.newest.at, self.accepted_at or self.newest.at) + route.cooldown
-
-
 class Gateway(RuleBasedStateMachine):
     @initialize(options=OPTIONS)
     def start(self, options: dict[str, Any]) -> None:
@@ -103,6 +88,7 @@ class Gateway(RuleBasedStateMachine):
         self.checked = 0
         self.paused = False
         self.paused_until: datetime | None = None
+        self.said: dict[str, tuple[datetime, bool]] = {}  # what Prometheus said last of a group, until that has fired
 
     # -- what senders do -----------------------------------------------------------------------------------------------
 
@@ -148,9 +134,18 @@ class Gateway(RuleBasedStateMachine):
         self.sim.pass_by(max(soonest + off - self.sim.now, timedelta(0)))
 
     @precondition(lambda self: self.sim.due())
-    @rule()
-    def wake(self) -> None:
+    @rule(confirmed=st.one_of(CONFIRMED, CONFIRMED, st.none()))
+    def wake(self, confirmed: set[str] | None) -> None:
+        """With the answers of now, or with what was asked before, if that still counts."""
+        if confirmed is not None and self.route.confirm is not None:
+            self.ask(confirmed)
         self.sim.wake()
+
+    @precondition(lambda self: self.route.confirm is not None and self.sim.due())
+    @rule(confirmed=CONFIRMED)
+    def ask(self, confirmed: set[str]) -> None:
+        for key, yes in self.sim.ask(confirmed).items():
+            self.said[key] = self.sim.now, yes
 
     @precondition(lambda self: self.fired(accepted=False))
     @rule(pick=st.integers(0, 9))
@@ -286,6 +281,10 @@ class Gateway(RuleBasedStateMachine):
         assert min(calm_since) + self.route.debounce <= fired.at
         if not self.route.refire:
             assert not any(e.spent for e in behind)
+        if self.route.confirm is not None:
+            at, yes = self.said.pop(fired.trigger.key)
+            assert yes, "Prometheus said no"
+            assert fired.at - at <= LONGEST_QUESTION
 
     @invariant()
     def nothing_suppressed_is_forgotten(self) -> None:
@@ -296,7 +295,8 @@ class Gateway(RuleBasedStateMachine):
             if group.held:
                 assert group.wake_at is not None
                 assert group.held_since is not None
-                assert group.wake_at <= group.held_since + self.route.debounce
+                asking = self.route.confirm is not None and group.wake_at <= self.sim.now
+                assert asking or group.wake_at <= group.held_since + self.route.debounce
             elif waiting and key not in self.cancelled:
                 quiet = self.mute_ends(self.sim.now)
                 if quiet is None:
@@ -306,7 +306,12 @@ class Gateway(RuleBasedStateMachine):
                 assert group.wake_at is not None, "nothing will ever look at it again"
                 clear = self.accounts.get(key, Account()).clear_at(self.route)
                 late = max((e.resolved_at + REORDER for e in waiting if e.resolved_at is not None), default=None)
-                assert group.wake_at <= max(filter(None, (clear, late, quiet)))
+                assert group.wake_at <= max(filter(None, (clear, late, quiet, self.asked_again(key))))
+
+    def asked_again(self, key: str) -> datetime | None:
+        """When Prometheus, that has said no, is asked at the latest; its answer may have been on its way for a while."""
+        at, yes = self.said.get(key, (self.sim.now, True))
+        return None if yes else at + LONGEST_QUESTION + 5 * MINUTE
 
     def waits(self, episode: Episode) -> bool:
         """It fires, or may reopen; it was heard of; and a trigger could still come of it."""
@@ -339,7 +344,7 @@ class Gateway(RuleBasedStateMachine):
             return  # It never began, or a step has broken an invariant: that is what is told.
         for _ in range(20):
             if self.sim.due():
-                self.sim.wake()
+                self.wake({"churn"})
         self.no_fire_within_a_cooldown_or_a_backoff()
         assert not self.sim.due()
         assert all(t.state in OPEN_STATES for k in self.sim.rows.groups for t in self.sim.open_of(k))
