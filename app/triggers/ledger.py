@@ -132,7 +132,8 @@ class Ledger(Placing):
         is_new = earlier.is_new if earlier is not None else group.open_trigger is None
         trigger = NewTrigger(trigger_id, group, TriggerState.PENDING, verdict.reason, is_new, [], verdict.detail, ask)
         self.triggers[trigger_id] = trigger
-        others = [mate for mate in self._firing(group, route) if first is None or mate.id != first.id]
+        mates = (mate for mate in self._firing(group, route) if first is None or mate.id != first.id)
+        others = [(mate, rules.calm(group, mate).reason) for mate in mates]
         if group.mode == SHADOW:
             trigger.state = TriggerState.CANCELLED
             trigger.detail = f"shadow mode: live it would have started the DAG {route.dag.id}; nothing was started"
@@ -144,14 +145,12 @@ class Ledger(Placing):
         self._mark(group)
         if first is not None:
             self._put_behind(first, trigger)
-        for mate in others:
-            self._join_fire(mate, trigger)
+        for mate, reason in others:
+            self._join_fire(mate, reason, trigger)
         return trigger
 
-    def _join_fire(self, mate: Episode, trigger: NewTrigger) -> None:
+    def _join_fire(self, mate: Episode, reason: Reason, trigger: NewTrigger) -> None:
         """A group fires as a whole: what else of it fires stands behind the same trigger."""
-        fired_before = mate.trigger_id is not None and mate.trigger_id != trigger.id
-        reason = Reason.STILL_FIRING if fired_before else Reason.NEW_ALERT
         self._put_behind(mate, trigger)
         verdict = Verdict(Action.FIRE, reason, None, trigger.id, "fires together with its group")
         if trigger.rehearsed:

@@ -132,7 +132,10 @@ def _clear(group: Group, alert: Episode, route: Route, now: datetime, answer: An
 
 def calm(group: Group, alert: Episode) -> Verdict:
     """Fire: the debounce is over, by this alert or by another one of its group."""
-    if alert.trigger_id is not None and alert.trigger_id != group.open_trigger:
+    fired_before = (
+        group.fired_at is not None and alert.firing_since <= group.fired_at
+    )  # and held since, to be confirmed
+    if alert.trigger_id is not None and (alert.trigger_id != group.open_trigger or fired_before):
         detail = "the alert still fires after its cooldown"
         return Verdict(_FIRE, Reason.STILL_FIRING, None, group.open_trigger, detail)
     return Verdict(_FIRE, Reason.NEW_ALERT, None, group.open_trigger, "a new alert fires")

@@ -11,7 +11,7 @@ from app.policy.load import parse_policy
 from app.policy.schema import Policy, Route
 from app.triggers.ledger import Ledger
 from app.triggers.placing import GroupName, intend
-from app.triggers.state import Action, Episode, Group, Reason, Verdict, group_key
+from app.triggers.state import Action, Answer, Episode, Group, Reason, Verdict, group_key
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -158,9 +158,11 @@ class Books:
         self.episodes += self.ledger.created.values()
         return verdicts
 
-    def wake(self) -> Ledger:
-        """Every group that is due is looked at, once."""
+    def wake(self, *, confirmed: bool | None = None) -> Ledger:
+        """Every group that is due is looked at, once, with this word of Prometheus; None: it was not asked."""
         self.ledger = self._open([])
+        if confirmed is not None:
+            self.ledger.answers = dict.fromkeys(self.groups, Answer(confirmed, f"Prometheus said {confirmed}"))
         for key, known in self.groups.items():
             if known.wake_at is not None and known.wake_at <= self.now:
                 self.ledger.wake(key)

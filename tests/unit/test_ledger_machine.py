@@ -285,6 +285,7 @@ class Gateway(RuleBasedStateMachine):
             at, yes = self.said.pop(fired.trigger.key)
             assert yes, "Prometheus said no"
             assert fired.at - at <= LONGEST_QUESTION
+            assert min(e.firing_since for e in behind) <= at, "Prometheus was asked about what is over"
 
     @invariant()
     def nothing_suppressed_is_forgotten(self) -> None:
