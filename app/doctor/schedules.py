@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from itertools import islice, pairwise
+from itertools import islice
 
 from app.doctor.finding import Finding, good, warn
-from app.policy.durations import format_duration
 from app.policy.schedules import Schedule
 from app.policy.schema import Policy, Route
 from app.triggers.muting import mute_of
@@ -29,9 +28,7 @@ def _examine(policy: Policy, schedule: Schedule, route: Route, now: datetime) ->
         return warn(
             check, cause, f"Schedule it outside of {', '.join(route.mute)}, or take the interval off the route."
         )
-    gap = min(later - earlier for earlier, later in pairwise(due))
-    if gap <= route.cooldown:  # It counts from Airflow's acceptance, which is a little later than the occurrence.
-        often, cooling = format_duration(gap), format_duration(route.cooldown)
-        cause = f"it is due {often} after the one before, within the cooldown of {cooling}: that one is refused"
+    cause = schedule.refused_by(route.cooldown, now)
+    if cause is not None:
         return warn(check, cause, f"Let it come less often, or shorten the cooldown of the route {route.name}.")
     return good(check, f"due next at {due[0]:%Y-%m-%dT%H:%M:%SZ}")

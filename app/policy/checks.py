@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pydantic import JsonValue
@@ -14,12 +14,15 @@ from app.policy.entries import derived_name
 from app.policy.matchers import MatcherError, read_matchers
 from app.policy.problems import Path, Problem
 from app.policy.promql import misplaced
+from app.policy.schedules import Schedule
 from app.policy.schema import Route
 from app.policy.templates import TemplateError, placed
 from app.policy.variables import Unexpanded
 
 # Alertmanager's default group_interval: it tells of an alert's end no sooner than that after its start.
 _GROUP_INTERVAL: Final = timedelta(minutes=5)
+# A file says the same whenever it is read: what its schedules come to is looked at from here.
+_ANY_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 # Airflow gets at most 16 KB of conf, and the gateway's own part of it (the group and the alerts) needs room.
 MAX_CONF_BYTES: Final = 12_000
 RESERVED_CONF_KEY: Final = "gateway"
@@ -87,7 +90,7 @@ def airflow_for(named: str | None, airflow: Sequence[str]) -> str | None:
     return airflow[0] if len(airflow) == 1 else None
 
 
-def warnings(document: Document, routes: tuple[Route, ...]) -> Iterator[Problem]:
+def warnings(document: Document, routes: tuple[Route, ...], schedules: tuple[Schedule, ...]) -> Iterator[Problem]:
     """What is allowed and probably not meant, in a file without errors."""
     for path in [("defaults",), *(("routes", index) for index in range(len(routes)))]:
         yield from _short_debounce(document, path)
@@ -101,6 +104,8 @@ def warnings(document: Document, routes: tuple[Route, ...]) -> Iterator[Problem]
         if route.debounce >= route.stale_after:
             sentence = "not shorter than stale_after: an alert that is not repeated in time never fires"
             yield document.problem((*path, "debounce"), sentence)
+    for index, schedule in enumerate(schedules):
+        yield from _refused_schedule(document, ("schedules", index), schedule, routes)
 
 
 def _repeated_names(document: Document, kind: str, names: list[tuple[Path, JsonValue, bool]]) -> Iterator[Problem]:
@@ -234,6 +239,21 @@ def _short_debounce(document: Document, path: Path) -> Iterator[Problem]:
         if timedelta(0) < debounce < _GROUP_INTERVAL:
             sentence = "shorter than Alertmanager's group_interval (5m): an alert's end is not told before it fires"
             yield document.problem((*path, "debounce"), sentence)
+
+
+def _refused_schedule(
+    document: Document, path: Path, schedule: Schedule, routes: tuple[Route, ...]
+) -> Iterator[Problem]:
+    index = next((i for i, route in enumerate(routes) if route.name == schedule.route), None)
+    if index is None:
+        return
+    written = (_at(document, (*path, "cron")), _at(document, (*path, "timezone")))
+    cooling = (_at(document, ("routes", index, "cooldown")), _at(document, ("defaults", "cooldown")))
+    if any(isinstance(text, Unexpanded) for text in (*written, cooling[0] or cooling[1])):
+        return
+    cause = schedule.refused_by(routes[index].cooldown, _ANY_TIME)
+    if cause is not None:
+        yield document.problem((*path, "cron"), cause)
 
 
 def _grammar_warnings(document: Document, path: Path) -> Iterator[Problem]:

@@ -91,7 +91,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         sources=sources,
         deadman=tuple(deadman.values()),
         hash="",
-        warnings=in_file_order(warnings(document, routes)),
+        warnings=in_file_order(warnings(document, routes, schedules)),
     )
     return policy.model_copy(update={"hash": _hash(document, policy)})
 

@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Annotated, Literal
+from itertools import islice, pairwise
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from app.policy.cron import Cron, read_zone
+from app.policy.durations import format_duration
 from app.policy.values import Frozen, Name, Text, choice, when_known
+
+_LOOKED_AT: Final = 8  # occurrences
 
 
 def _read_zone(value: str) -> str:
@@ -40,3 +45,13 @@ class Schedule(Frozen):
         """A hash of what makes it another schedule: one that changed counts from then on."""
         meaning = [self.cron.split(), self.timezone, self.route, sorted(self.group.items())]
         return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
+
+    def refused_by(self, cooldown: timedelta, after: datetime) -> str | None:
+        """A sentence when an occurrence soon `after` comes within the cooldown that the one before it starts; else None.
+        A cooldown counts from Airflow's acceptance, which is a little later than the occurrence."""
+        due = islice(self.times.occurrences(after), _LOOKED_AT)
+        gap = min(later - earlier for earlier, later in pairwise(due))
+        if gap > cooldown:
+            return None
+        often, cooling = format_duration(gap), format_duration(cooldown)
+        return f"it is due {often} after the one before, within the route's cooldown of {cooling}: that one is refused"

@@ -20,12 +20,18 @@ schedules: [{name: s, cron: "CRON", route: accuracy}]
     [
         ("0 3 * * 1", "cooldown: 24h", "ok", "due next at 2026-11-30T03:00:00Z", ""),
         ("0 3 * * *", "cooldown: 23h", "ok", "due next at 2026-11-24T03:00:00Z", ""),
-        ("0 3 * * *", "cooldown: 24h", "warn", "due 1d after the one before, within the cooldown of 1d", "less often"),
+        (
+            "0 3 * * *",
+            "cooldown: 24h",
+            "warn",
+            "due 1d after the one before, within the route's",
+            "less often",
+        ),
         (
             "0 */6 * * *",
             "cooldown: 24h",
             "warn",
-            "due 6h after the one before, within the cooldown of 1d",
+            "due 6h after the one before, within the route's cooldown of 1d",
             "less often",
         ),
         ("0 3 * * 1,2", "cooldown: 36h", "warn", "due 1d after the one before", "shorten the cooldown"),

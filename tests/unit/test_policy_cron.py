@@ -1,5 +1,8 @@
 """Cron expressions in a time zone: what is due when, over both changes of the clocks of 2026 in Madrid (29 Mar, 25 Oct)."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -66,3 +69,10 @@ def test_every_minute_of_a_change_of_the_clocks_has_one_next_occurrence(expressi
 def test_what_cannot_be_read_is_told_in_a_sentence(expression: str, timezone: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Cron(expression, timezone)
+
+
+def test_a_zone_is_known_where_the_system_knows_none() -> None:
+    script = "from app.policy.cron import read_zone; print(read_zone('Europe/Madrid'))"
+    hidden = os.environ | {"PYTHONTZPATH": ""}
+    shown = subprocess.run([sys.executable, "-c", script], env=hidden, capture_output=True, text=True)
+    assert (shown.stdout, shown.stderr) == ("Europe/Madrid\n", "")

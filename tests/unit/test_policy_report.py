@@ -113,6 +113,29 @@ def test_a_debounce_that_probably_is_not_meant_is_a_warning(lines: list[str], ex
     assert [str(warning).removeprefix("p.yaml:") for warning in policy.warnings] == expected
 
 
+REFUSED = "is due {} after the one before, within the route's cooldown of {}: that one is refused"
+
+
+@pytest.mark.parametrize(
+    ("cron", "more", "refused"),
+    [
+        pytest.param("0 3 * * *", "", ("1d", "1d"), id="the default cooldown is a day"),
+        pytest.param("0 3 * * *", "defaults: {cooldown: 23h}", None, id="of the defaults"),
+        pytest.param("0 3 * * 1", "", None, id="weekly"),
+        pytest.param("0 3 * * 1,2", "defaults: {cooldown: 2d}", ("1d", "2d"), id="once a week"),
+        pytest.param("0 3 * * *", "defaults: {cooldown: '${V}'}", None, id="a cooldown that is not known"),
+        pytest.param("${V}", "", None, id="a cron that is not known"),
+    ],
+)
+def test_a_schedule_that_its_own_cooldown_refuses_is_a_warning(
+    cron: str, more: str, refused: tuple[str, str] | None
+) -> None:
+    schedules = f"schedules: [{{name: s, cron: '{cron}', route: retrain}}]"
+    policy = load("\n".join([MINIMAL, schedules, more]), require_env=False)
+    expected = [f"7:29: schedules.0.cron: it {REFUSED.format(*refused)}"] if refused else []
+    assert [str(warning).removeprefix("p.yaml:") for warning in policy.warnings] == expected
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
