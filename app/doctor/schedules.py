@@ -28,7 +28,7 @@ def _examine(policy: Policy, schedule: Schedule, route: Route, now: datetime) ->
         return warn(
             check, cause, f"Schedule it outside of {', '.join(route.mute)}, or take the interval off the route."
         )
-    cause = schedule.refused_by(route.cooldown, now)
-    if cause is not None:
-        return warn(check, cause, f"Let it come less often, or shorten the cooldown of the route {route.name}.")
+    refused = schedule.refused_by(route.cooldown, now)
+    if refused is not None:
+        return warn(check, refused, f"Let it come less often, or shorten the cooldown of the route {route.name}.")
     return good(check, f"due next at {due[0]:%Y-%m-%dT%H:%M:%SZ}")
