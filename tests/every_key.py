@@ -80,6 +80,7 @@ POLICY: dict[str, str] = {
     "routes.dag.conf": "tests/unit/test_conf.py::test_the_conf_says_who_asks_and_why",
     "sources": "tests/integration/test_api_sources.py::test_the_same_story_comes_to_the_same_decisions_whoever_tells_it",
     "sources.name": "tests/integration/test_api_sources.py::test_a_source_that_the_policy_does_not_name_is_not_found",
+    "sources.secret": _SIGNED + "test_what_is_not_signed_or_not_well_is_refused_counted_and_no_alert",
     "sources.alerts": "tests/unit/test_alerts_mapped.py::test_a_body_may_hold_several",
     "sources.alert_id": "tests/unit/test_alerts_mapped.py::test_the_documented_event_is_the_alert_that_the_native_body_would_be",
     "sources.severity": "tests/unit/test_alerts_mapped.py::test_the_documented_event_is_the_alert_that_the_native_body_would_be",

@@ -1,30 +1,14 @@
 """`receivers:`, who is told, and `notify:`, of what."""
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Self
+from collections.abc import Mapping
+from typing import Annotated, Final, Self
 
-from pydantic import Field, SecretStr, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import Field, SecretStr, model_validator
 
-from app.policy.values import Frozen, Name, Secret, Text, Url, read_address
-from app.policy.variables import Unexpanded
-from app.signatures import standard_key
-
-
-def _known_secret(check: Callable[[str], object]) -> WrapValidator:
-    """Judge a secret only when its variables are known. What `check` says must not repeat it."""
-
-    def judge(value: Any, handler: ValidatorFunctionWrapHandler) -> SecretStr:
-        secret: SecretStr = handler(value)
-        if not isinstance(value, Unexpanded):
-            check(secret.get_secret_value())
-        return secret
-
-    return WrapValidator(judge)
-
+from app.policy.values import Frozen, Name, Secret, SigningSecret, Text, Url, known_secret, read_address
 
 # Who knows the address of a webhook may post to it; often it is the only secret there is.
-SecretUrl = Annotated[Secret, _known_secret(lambda value: read_address(value, query=True))]
-SigningSecret = Annotated[Secret, _known_secret(standard_key)]
+SecretUrl = Annotated[Secret, known_secret(lambda value: read_address(value, query=True))]
 
 
 class Pagerduty(Frozen):

@@ -1,12 +1,14 @@
 """`sources:`, monitors with a body of their own shape, and where in it the parts of an alert stand (app.alerts.mapped)."""
 
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from app.alerts.mapped import Unit, pointer_problem
-from app.policy.values import Frozen, Name, Text, choice
+from app.policy.values import Frozen, Name, SigningSecret, Text, choice
 from app.policy.variables import Unexpanded
+from app.signatures import Signature, StandardSignature, standard_key
 
 #: Names that routes and records of the gateway's own already have.
 TAKEN: Final = frozenset({"alertmanager", "grafana", "cloudevents", "native", "mlflow"})
@@ -46,10 +48,11 @@ Choices = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_as_l
 
 
 class Source(Frozen):
-    """One of them, posted to /api/v1/webhooks/<name>. `alerts` points to the list of alerts in the body; None: the body is
-    one, or a list of them. The rest is looked up in each."""
+    """One of them, posted to /api/v1/webhooks/<name>, signed as Standard Webhooks says where there is a `secret`. `alerts`
+    points to the list of alerts in the body; None: the body is one, or a list of them. The rest is looked up in each."""
 
     name: Annotated[Name, AfterValidator(_name)]
+    secret: SigningSecret | None = None
     alerts: Annotated[Text, AfterValidator(_pointer)] | None = None
     alert_id: Choices
     severity: Choices
@@ -61,3 +64,8 @@ class Source(Frozen):
     )
     labels: dict[Text, Choices] = Field(default_factory=dict)
     annotations: dict[Text, Choices] = Field(default_factory=dict)
+
+    @cached_property
+    def signature(self) -> Signature | None:
+        """How its requests must be signed; None: they need a token instead."""
+        return StandardSignature(standard_key(self.secret.get_secret_value())) if self.secret else None

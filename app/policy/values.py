@@ -24,6 +24,7 @@ from pydantic import (
 from app.policy.durations import format_duration, parse_duration
 from app.policy.matchers import Matcher
 from app.policy.variables import Unexpanded
+from app.signatures import standard_key
 
 ROUTE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 #: Stands in for a duration whose ${VARIABLE} is not known, as `check` runs without them.
@@ -54,6 +55,18 @@ def when_known(check: Callable[[str], str]) -> WrapValidator:
     def judge(value: object, handler: ValidatorFunctionWrapHandler) -> str:
         text: str = handler(value)
         return text if isinstance(value, Unexpanded) else check(text)
+
+    return WrapValidator(judge)
+
+
+def known_secret(check: Callable[[str], object]) -> WrapValidator:
+    """Judge a secret only when its variables are known. What `check` says must not repeat it."""
+
+    def judge(value: Any, handler: ValidatorFunctionWrapHandler) -> SecretStr:
+        secret: SecretStr = handler(value)
+        if not isinstance(value, Unexpanded):
+            check(secret.get_secret_value())
+        return secret
 
     return WrapValidator(judge)
 
@@ -91,6 +104,8 @@ PositiveDuration = Annotated[timedelta, BeforeValidator(_read_duration), AfterVa
 Text = Annotated[str, Field(min_length=1)]
 MatcherValue = Annotated[InstanceOf[Matcher], PlainSerializer(str, return_type=str, when_used="json")]
 Secret = Annotated[SecretStr, Field(min_length=1, strict=False)]
+#: Of Standard Webhooks: whsec_...
+SigningSecret = Annotated[Secret, known_secret(standard_key)]
 Name = Annotated[str, when_known(_read_name)]
 Url = Annotated[str, when_known(read_address)]
 

@@ -26,7 +26,7 @@ async def admit(request: Request, source: str, services: TriggerServices, scope:
     Where a secret is set for `source`, every request must be signed. The signature then stands for a token: those who
     sign webhooks often cannot send one. A token that is sent all the same must be good for `scope`.
     """
-    signature = services.signatures.get(source)
+    signature = services.signature_of(source)
     if signature is None:
         return Admitted(authorize(request, scope), await request.body())
     signer = Caller(f"signed-{source}", frozenset({scope}))

@@ -131,7 +131,7 @@ async def take_native(request: Request) -> Response:
     "/webhooks/{source}",  # noqa: FAST003 (a DirectRoute gets the request alone)
     status_code=202,
     summary="Take a body that the policy maps",
-    responses=_TAKEN | responses("bad_request", "not_found", "too_large", "invalid", "not_durable"),
+    responses=_TAKEN | responses("bad_request", *_UNSIGNED, "not_found", "too_large", "invalid", "not_durable"),
     openapi_extra=_accepts(
         (_JSON, {"oneOf": [{"type": "object"}, {"type": "array", "minItems": 1}]}, examples.CLOUDWATCH),
         parameters=[
@@ -147,13 +147,13 @@ async def take_native(request: Request) -> Response:
 )
 async def take_mapped(request: Request) -> Response:
     """Any JSON, in which `sources:` of the policy says where an alert's parts stand. What they are mapped to is decided as
-    an alert of `POST /api/v1/alerts` is; one that lacks a part is quarantined alone."""
-    authorize(request, "ingest")
-    services = services_of(request)
-    source = services.policy().source(request.path_params["source"])
+    an alert of `POST /api/v1/alerts` is; one that lacks a part is quarantined alone. A source with a `secret` must be signed
+    in the manner of Standard Webhooks."""
+    source = services_of(request).policy().source(request.path_params["source"])
     if source is None:
+        authorize(request, "ingest")
         raise Problem(404, "not_found", "The policy has no source of this name.")
-    return await _take(await request.body(), partial(mapped.read, shape=source), source.name, services)
+    return await _take_signed(request, partial(mapped.read, shape=source), source.name, limited=False)
 
 
 async def _take_signed(

@@ -22,7 +22,7 @@ from app.triggers.requests import Requests
 @dataclass(frozen=True, slots=True)
 class TriggerServices:
     """`timeout` in seconds: the longest a request waits for its commit. `limit` raises the problem 429.
-    `signatures` has the sources whose requests must be signed.
+    `signatures` has the sources whose requests must be signed by a setting.
     What only shows history reads through `reader`, what decides or shows what it just did through `engine`."""
 
     engine: AsyncEngine
@@ -38,6 +38,11 @@ class TriggerServices:
     timeout: float
     memory: Memory
     signatures: Mapping[str, Signature]
+
+    def signature_of(self, source: str) -> Signature | None:
+        """How the requests of a source must be signed, by a setting or by the policy that maps its body."""
+        mapped = self.policy().source(source)
+        return mapped.signature if mapped else self.signatures.get(source)
 
 
 def services_of(request: Request) -> TriggerServices:

@@ -20,6 +20,7 @@ from tests.integration.api import (
     CLOUDEVENTS,
     GRAFANA,
     NATIVE,
+    POLICY,
     cloud_event,
     native_alert,
     notification,
@@ -34,18 +35,30 @@ from tests.servers import TestServers
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KEY = b"0123456789abcdef01234567"
+MAPPED = "/api/v1/webhooks/aws"
+SOURCES = {GRAFANA: "grafana", NATIVE: "native", MAPPED: "aws"}
 HEADER = "X-Grafana-Timestamp"
 SECRETS: dict[str, Any] = {
     "grafana_secret": SecretStr("a secret of Grafana"),
     "grafana_timestamp_header": HEADER,
     "webhook_secret": SecretStr("whsec_" + base64.b64encode(KEY).decode()),
 }
+#: With a source that has a secret of its own, and one that has none.
+MAPPING = (
+    POLICY
+    + f"""
+sources:
+  - {{name: aws, secret: whsec_{base64.b64encode(KEY[::-1]).decode()}, alert_id: /what, severity: critical, timestamp: /at,
+     labels: {{model: /model}}}}
+  - {{name: open, alert_id: /what, severity: critical, timestamp: /at}}
+"""
+)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
-    """One gateway with both secrets, without tokens."""
-    async with opened(servers, servers.fresh_database(template), **SECRETS, redis_timeout=5.0) as one:
+    """One gateway with every secret, without tokens."""
+    async with opened(servers, servers.fresh_database(template), policy=MAPPING, **SECRETS, redis_timeout=5.0) as one:
         yield one
 
 
@@ -53,6 +66,8 @@ def body_of(path: str, model: str) -> bytes:
     body: Any = native_alert(labels={"model": model})
     if path == GRAFANA:
         body = notification(webhook_alert(model=model))
+    elif path == MAPPED:
+        body = {"what": "ModelAccuracyLow", "at": "2026-11-23T12:00:00Z", "model": model}
     return json.dumps(body).encode()
 
 
@@ -63,7 +78,7 @@ def signed(world: World, path: str, body: bytes, *, ago: timedelta = timedelta(0
         made = hmac.new(b"a secret of Grafana", f"{time}:".encode() + body, hashlib.sha256).hexdigest()
         return {"X-Grafana-Alerting-Signature": made, HEADER: time}
     ident = f"msg_{word()}"
-    digest = hmac.new(KEY, f"{ident}.{time}.".encode() + body, hashlib.sha256).digest()
+    digest = hmac.new(KEY[::-1] if path == MAPPED else KEY, f"{ident}.{time}.".encode() + body, hashlib.sha256).digest()
     value = "v1," + base64.b64encode(digest).decode()
     return {"webhook-id": ident, "webhook-timestamp": time, "webhook-signature": value}
 
@@ -72,23 +87,23 @@ async def send(world: World, path: str, body: bytes, headers: dict[str, str], *,
     return await world.clients[to].post(path, content=body, headers=headers)
 
 
-both = pytest.mark.parametrize("path", [GRAFANA, NATIVE], ids=["grafana", "native"])
+each = pytest.mark.parametrize("path", SOURCES, ids=SOURCES.values())
 
 
-@both
+@each
 async def test_a_signed_request_is_taken_without_a_token(world: World, path: str) -> None:
     body = body_of(path, word())
     answer = await send(world, path, body, signed(world, path, body))
     assert (answer.status_code, answer.json()["decisions"][0]["action"]) == (202, "fire")
 
 
-@both
+@each
 async def test_what_is_not_signed_or_not_well_is_refused_counted_and_no_alert(world: World, path: str) -> None:
     model = word()
     body = body_of(path, model)
     other = signed(world, path, body + b" ")
     late, early = (signed(world, path, body, ago=timedelta(minutes=m)) for m in (6, -6))
-    source = "grafana" if path == GRAFANA else "native"
+    source = SOURCES[path]
     before = await refused(world, source)
     for headers, says in [
         ({}, "is missing"),
@@ -111,7 +126,7 @@ async def refused(world: World, source: str) -> float:
     return sum(float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted))
 
 
-@both
+@each
 async def test_a_signed_request_is_taken_once(world: World, path: str) -> None:
     model = word()
     body = body_of(path, model)
@@ -132,7 +147,7 @@ async def test_a_replay_is_refused_by_every_replica(servers: TestServers, databa
         problem(await send(two, NATIVE, body, headers, to=1), 401, "bad_signature")
 
 
-@both
+@each
 async def test_a_body_that_could_not_be_read_does_not_spend_its_signature(world: World, path: str) -> None:
     headers = signed(world, path, b"{}")
     for _ in range(2):
@@ -151,20 +166,22 @@ async def test_without_a_timestamp_header_grafana_may_repeat_a_body(servers: Tes
 async def test_sources_without_a_secret_are_as_before(world: World) -> None:
     assert (await world.post(ALERTMANAGER, notification(webhook_alert("Nobody")))).status_code == 202
     assert (await world.post(CLOUDEVENTS, cloud_event())).status_code == 202
+    assert (await send(world, MAPPED.replace("aws", "open"), body_of(MAPPED, word()), {})).status_code == 202
 
 
-@both
+@each
 async def test_a_signature_stands_for_a_token_but_a_token_that_is_sent_must_be_good(
     servers: TestServers, database: str, tmp_path: Path, path: str
 ) -> None:
     good, wrong = token_of(tmp_path, "ingest"), token_of(tmp_path, "read")
-    async with opened(servers, database, tokens_file=tmp_path / "tokens", **SECRETS) as world:
+    async with opened(servers, database, policy=MAPPING, tokens_file=tmp_path / "tokens", **SECRETS) as world:
         for token, status in [({}, 202), (good, 202), (wrong, 403), ({"Authorization": "Bearer tg_x"}, 401)]:
             body = body_of(path, word())
             answer = await send(world, path, body, signed(world, path, body) | token)
             assert answer.status_code == status, answer.text
             problem(await send(world, path, body, token), 403 if status == 403 else 401, code_of(status, answer))
-        problem(await world.clients[0].post(ALERTMANAGER, content=body), 401, "unauthorized")
+        for unsigned in (ALERTMANAGER, MAPPED.replace("aws", "open"), MAPPED.replace("aws", "none")):
+            problem(await world.clients[0].post(unsigned, content=body), 401, "unauthorized")
         problem(await world.clients[0].get("/api/v1/alerts", headers=signed(world, path, body)), 401, "unauthorized")
 
 

@@ -38,6 +38,10 @@ SOURCES = [
     (f"[{{{WELL}, states: {{}}}}]", ["7:73: sources.0.states: must not be empty"]),
     (f"[{{{WELL}, timestamp_unit: us}}]", ["7:81: sources.0.timestamp_unit: must be s or ms"]),
     (
+        f"[{{{WELL}, secret: hunter2}}]",
+        ["7:73: sources.0.secret: must be whsec_ and the base64 of 24 to 64 bytes"],
+    ),
+    (
         f"[{{{WELL}}}, {{{WELL}}}]",
         ["7:73: sources.1.name: another source is called 'aws' already"],
     ),
