@@ -16,9 +16,9 @@ from app.problems import BAD_SIGNATURE, responses
 from app.security import authorize
 from app.triggers import examples, schemas
 from app.triggers.admission import admit, spend
+from app.triggers.batch import Answer
 from app.triggers.batcher import Job
 from app.triggers.direct import DirectRoute
-from app.triggers.intake import Answer
 from app.triggers.service import TriggerServices, services_of
 
 log = logging.getLogger(__name__)

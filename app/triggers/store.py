@@ -79,7 +79,7 @@ class MovedGroup(Exception):
         self.groups = groups
 
 
-async def load(conn: AsyncConnection, ledger: Ledger, intents: Sequence[Intent], extra: dict[str, Any]) -> None:
+async def load(conn: AsyncConnection, ledger: Ledger, intents: Sequence[Intent], extra: dict[str, GroupName]) -> None:
     """Lock and read what a batch may change. `extra`: groups learned from MovedGroup. Raises MovedGroup."""
     known = ((i.key, i.route, i.labels) for i in intents)
     wanted = {key: (r.name, r.mode, labels) for key, r, labels in known if key is not None and r is not None} | extra
@@ -180,7 +180,9 @@ async def _lock_episodes(conn: AsyncConnection, ledger: Ledger, fingerprints: li
 async def save(conn: AsyncConnection, ledger: Ledger) -> None:
     """Write everything the Ledger changed. Rows that make room (closed episodes, cancelled triggers) go first."""
     await update(conn, tables.alerts, [_episode_row(e) for e in ledger.changed.values()], _EPISODE_COLUMNS[1:])
-    await insert(conn, tables.alerts, [_episode_row(e) for e in ledger.created.values()])
+    # In one order, for alerts of no route are under no group's lock: two batches that make the same must not cross.
+    created = sorted(ledger.created.values(), key=lambda e: e.fingerprint)
+    await insert(conn, tables.alerts, [_episode_row(e) for e in created])
     decisions = [
         {
             "id": d.id,

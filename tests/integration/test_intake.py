@@ -4,6 +4,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +17,8 @@ from app.alerts.model import Alert
 from app.bootstrap import Services
 from app.db import transaction
 from app.errors import NotDurable
+from app.triggers.batch import Answer
 from app.triggers.batcher import Job
-from app.triggers.intake import Answer
 from tests.acceptance.world import POLICY, World, reasons
 from tests.servers import TestServers
 from tests.sizes import seed, size
@@ -88,6 +89,31 @@ async def test_eight_replicas_at_once_count_every_notification_once_and_fire_eac
         assert await one(world.services[0], "SELECT count(*) FROM triggers") == 4
         assert await one(world.services[0], "SELECT count(DISTINCT group_key) FROM triggers") == 4
         assert await one(world.services[0], "SELECT sum(decision_count) FROM alerts") <= sum(sent.values())
+
+
+async def test_a_batch_that_waits_to_count_a_repeat_keeps_nobody_else_waiting(
+    servers: TestServers, database: str
+) -> None:
+    """It has locked nothing else yet. Two that had, each what the other wants, would wait until Postgres ends one."""
+    mark = model()
+    async with World(servers, database) as world:
+        services = world.services[0]
+        repeated, changed = (direct(world, f"{mark}-{n}", model=f"{mark}-{n}") for n in "ab")
+        await submit(services, repeated, changed)
+        await submit(services, repeated)  # Now memory knows it.
+        holder, other = await asyncpg.connect(database), await asyncpg.connect(database)
+        async with holder.transaction():
+            await holder.execute("SELECT FROM alerts WHERE fingerprint = $1 FOR UPDATE", repeated.fingerprint)
+            both = asyncio.create_task(submit(services, repeated, replace(changed, severity="warning")))
+            while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 (Postgres tells nobody.)
+                await asyncio.sleep(0.01)
+            await other.execute("SELECT FROM groups FOR UPDATE NOWAIT")
+            await other.execute("SELECT FROM alerts WHERE fingerprint = $1 FOR UPDATE NOWAIT", changed.fingerprint)
+        assert [a.verdict.reason for a in await both] == ["duplicate", "duplicate"]
+        assert await counts(services) == {repeated.fingerprint: 3, changed.fingerprint: 2}
+        assert metric(services, "gateway_batch_retries_total") == 0
+        await holder.close()
+        await other.close()
 
 
 def _moved(alert: Alert, chance: random.Random) -> Alert:

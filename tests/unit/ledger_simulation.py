@@ -6,17 +6,19 @@ may be handed copies of groups and episodes of any age, which it may use as inta
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.alerts.model import Alert
 from app.policy.schema import Policy
-from app.triggers import intake, rules
+from app.triggers import rules
+from app.triggers.batch import Answer, Fold, fold
+from app.triggers.intake import observe
 from app.triggers.ledger import Ledger
 from app.triggers.muting import Pause
 from app.triggers.placing import Intent
+from app.triggers.repeats import known_of
 from app.triggers.state import (
     DEAD,
     LOST,
@@ -75,10 +77,6 @@ def _was_spent(episode: Episode, before: Mapping[UUID, Episode]) -> bool:
     """Before this pass, in the group that it has now: a change of mode starts clean."""
     known = before.get(episode.id)
     return known is not None and known.spent and known.group_key == episode.group_key
-
-
-class _StaleMemory(Exception):
-    pass
 
 
 class Simulation:
@@ -171,56 +169,34 @@ class Simulation:
 
     def notify(self, alerts: Sequence[Alert], ages: tuple[int, int] | None) -> list[Verdict]:
         """One batch. `ages`: how many commits ago the copies of groups and of episodes in memory were made."""
-        before, fires = deepcopy(self.rows), len(self.fires)
-        try:
-            return self._once(alerts, ages)
-        except _StaleMemory:
-            self.rows, self.fires = before, self.fires[:fires]
-            return self._once(alerts, None)
-
-    def _once(self, alerts: Sequence[Alert], ages: tuple[int, int] | None) -> list[Verdict]:
-        folds = intake._fold(alerts, self.policy)
-        answers: list[intake.Answer | None] = [None] * len(alerts)
-        rest, repeats, groups = self._from_memory(folds, answers, ages)
-        ledger = self._load([f.intent for f in rest])
-        for fold in rest:
-            intake._observe(ledger, fold, answers)
+        answers = self._from_memory(fold(alerts, self.policy), ages) if ages is not None and self._remembered else {}
+        left = [at for at in range(len(alerts)) if at not in answers]
+        folds = fold([alerts[at] for at in left], self.policy)
+        ledger = self._load([f.intent for f in folds])
+        for each in folds:
+            answers |= {left[at]: answer for at, answer in observe(ledger, each).items()}
         self._save(ledger)
-        for episode, times in repeats:
-            row = self.rows.episodes.get(episode.id)
-            if row is None or not row.firing or row.decision_id != episode.decision_id:
-                raise _StaleMemory
-            row.count, row.decision_count, row.last_seen_at = row.count + times, row.decision_count + times, self.now
-        if any(self.rows.groups[g.key].version != g.version for g in groups):
-            raise _StaleMemory
-        self.from_memory += len(repeats)
         self._remember()
-        return [a.verdict for a in answers if a is not None]
+        return [answers[at].verdict for at in range(len(alerts))]
 
-    def _from_memory(
-        self, folds: list[intake._Fold], answers: list[intake.Answer | None], ages: tuple[int, int] | None
-    ) -> tuple[list[intake._Fold], list[tuple[Episode, int]], list[Group]]:
-        if ages is None or not self._remembered:
-            return folds, [], []
+    def _from_memory(self, folds: list[Fold], ages: tuple[int, int]) -> dict[int, Answer]:
         groups = self._remembered[-1 - min(ages[0], len(self._remembered) - 1)][0]
         episodes = self._remembered[-1 - min(ages[1], len(self._remembered) - 1)][1]
         ledger = Ledger(self.policy, self.now, REORDER, self._new_id)  # Memory knows of no pause.
-        verdicts = [intake._unchanged(f.intent, episodes, groups, ledger) for f in folds]
-        changed = {f.intent.alert.fingerprint for f, v in zip(folds, verdicts, strict=True) if v is None}
-        rest: list[intake._Fold] = []
-        repeats: list[tuple[Episode, int]] = []
-        used: dict[str, Group] = {}
-        for fold, verdict in zip(folds, verdicts, strict=True):
-            print_, key = fold.intent.alert.fingerprint, fold.intent.key
-            if verdict is None or print_ in changed:
-                rest.append(fold)
-                continue
-            repeats.append((episodes[print_], len(fold.places)))
-            if key is not None:
-                used[key] = groups[key]
-            for at in fold.places:
-                answers[at] = intake.Answer(fold.intent.alert, None, {}, verdict)
-        return rest, repeats, list(used.values())
+        known = known_of(folds, groups, episodes, ledger)
+        counted = []
+        for each, _ in known:
+            key, remembered = each.intent.key, episodes[each.intent.alert.fingerprint]
+            row = self.rows.episodes.get(remembered.id)
+            if row is None or not row.firing or row.decision_id != remembered.decision_id:
+                return {}
+            if key is not None and self.rows.groups[key].version != groups[key].version:
+                return {}
+            counted.append((row, len(each.places)))
+        for row, times in counted:
+            row.count, row.decision_count, row.last_seen_at = row.count + times, row.decision_count + times, self.now
+        self.from_memory += len(counted)
+        return {at: answer for each, answer in known for at in each.places}
 
     # -- everything else that changes a group --------------------------------------------------------------------------
 
