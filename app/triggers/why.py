@@ -28,17 +28,20 @@ MOST_GROUPS = 100
 _NEWEST = 200  # alerts that are looked at for one that came near
 
 # Each alert once, by the decision that tells the most: a fire of this time, else the newest that is not the echo of an
-# earlier one. The first condition on the time holds wherever the third does, and it is indexed.
-_BECAME = text("""
+# earlier one. The first condition on the time holds wherever the third does, and it is indexed; so are an alert's labels,
+# which have those of its group, but for the empty ones that it lacks.
+_BECAME = """
     SELECT told.action, told.reason, count(*) AS alerts, max(heard.last_seen_at) AS newest FROM (
-        SELECT id, last_seen_at FROM alerts WHERE route = :route AND group_labels @> CAST(:labels AS jsonb) AND (
+        SELECT id, last_seen_at FROM alerts WHERE route = :route AND group_labels @> CAST(:labels AS jsonb) {having} AND (
             closed_at IS NULL OR (closed_at IS NOT NULL AND greatest(closed_at, resolved_at, late_at) >= :since)
         ) AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
     ) heard CROSS JOIN LATERAL (
         SELECT action, reason FROM decisions WHERE alert = heard.id
         ORDER BY action = 'fire' AND first_at >= :since DESC, reason IN ('duplicate', 'resolved'), id DESC LIMIT 1
     ) told GROUP BY 1, 2 ORDER BY 3 DESC, 2
-""")
+"""
+_BECAME_OF_ROUTE = text(_BECAME.format(having=""))
+_BECAME_OF_GROUPS = text(_BECAME.format(having="AND labels @> CAST(:having AS jsonb)"))
 
 _REFUSED = text("""
     SELECT reason, sum(count)::bigint AS count, max(last_at) AS newest FROM decisions
@@ -67,8 +70,7 @@ async def why(
     """What happened on `route` from `since` to `now`, and why no more than that. `labels` narrow it down to the groups
     that have them all; {} is the whole route."""
     about = {"route": route.name, "labels": as_json(dict(labels)), "since": since}
-    became = await conn.execute(_BECAME, about | {"most": MOST_ALERTS})
-    decisions = [dict(row) for row in became.mappings()]
+    decisions = await _became(conn, about, {name: value for name, value in labels.items() if value})
     alerts = sum(row["alerts"] for row in decisions)
     told = Why(
         route=route.name,
@@ -88,6 +90,16 @@ async def why(
     )
     told = replace(told, summary=silence.summary(told), would_fire=silence.would_fire(told))
     return replace(told, next_step=silence.next_step(told))
+
+
+async def _became(conn: AsyncConnection, about: Row, having: dict[str, str]) -> list[Row]:
+    """How many alerts were heard of, by the decision that tells the most of each."""
+    parameters = about | {"most": MOST_ALERTS}
+    if having:
+        became = await conn.execute(_BECAME_OF_GROUPS, parameters | {"having": as_json(having)})
+    else:
+        became = await conn.execute(_BECAME_OF_ROUTE, parameters)
+    return [dict(row) for row in became.mappings()]
 
 
 async def _refused(conn: AsyncConnection, about: Row) -> list[Row]:
