@@ -12,8 +12,8 @@ from uuid import UUID
 
 from app.alerts.model import Alert
 from app.policy.schema import Policy
-from app.triggers import rules
-from app.triggers.batch import Answer, Fold, fold
+from app.triggers import batch, rules
+from app.triggers.batch import Fold, fold
 from app.triggers.intake import observe
 from app.triggers.ledger import Ledger
 from app.triggers.muting import Pause
@@ -179,7 +179,7 @@ class Simulation:
         self._remember()
         return [answers[at].verdict for at in range(len(alerts))]
 
-    def _from_memory(self, folds: list[Fold], ages: tuple[int, int]) -> dict[int, Answer]:
+    def _from_memory(self, folds: list[Fold], ages: tuple[int, int]) -> dict[int, batch.Answer]:
         groups = self._remembered[-1 - min(ages[0], len(self._remembered) - 1)][0]
         episodes = self._remembered[-1 - min(ages[1], len(self._remembered) - 1)][1]
         ledger = Ledger(self.policy, self.now, REORDER, self._new_id)  # Memory knows of no pause.
