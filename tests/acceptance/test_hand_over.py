@@ -107,7 +107,7 @@ async def test_a_pod_that_is_gone_has_everything_in_mlflow_but_its_files(
         (memory / "pod").mkdir(exist_ok=True)
         await in_pod(lambda: train(spool, memory / "pod"))
         await in_pod(lambda: spool.finish(5))
-        counts = spool.journal.counts()
+        counts = spool.journal.inventory.counts()
         assert (counts.handed, counts.pending) == (19, 2)  # The files stay.
         spool.journal.close()
         shutil.rmtree(memory / "pod")
@@ -144,7 +144,7 @@ async def test_the_local_id_of_a_run_that_was_handed_over_resolves_from_another_
         metric = {"run_id": local, "key": "f1", "value": 0.5, "timestamp": 5, "step": 0}
         later.call("POST", f"{API}/runs/log-metric", metric)
         await in_pod(lambda: later.finish(5))
-        assert later.journal.counts().handed == 1
+        assert later.journal.inventory.counts().handed == 1
         site.fake.plan = never
         await world.pass_by(minutes=5, steps=10)
         (there,) = site.fake.runs.values()
@@ -176,15 +176,15 @@ async def test_a_pod_that_survives_its_hand_over_and_the_gateway_deliver_everyth
         except Killed:
             assert fault is Killed
         doubtful = fault in (Fault.HANG, Fault.UNAVAILABLE, Fault.COMMIT_AND_503, Fault.COMMIT_AND_DROP, Killed)
-        assert bool(spool.journal.counts().handing) is doubtful
-        assert spool.journal.counts().handed == 0
+        assert bool(spool.journal.inventory.counts().handing) is doubtful
+        assert spool.journal.inventory.counts().handed == 0
         spool.journal.close()
         site.fake.plan = never
         heir = pod(site, memory, world, taker)
         for _ in range(10):
             await world.pass_by(minutes=2, steps=4)
             left = await in_pod(lambda: heir.finish(120, patient=True))
-        assert (left, heir.journal.counts().handing, heir.journal.asides()) == (0, 0, [])
+        assert (left, heir.journal.inventory.counts().handing, heir.journal.inventory.asides()) == (0, 0, [])
         assert held(site.fake) == healthy
 
 
@@ -209,7 +209,7 @@ async def test_while_it_is_not_known_whose_a_record_is_nobody_delivers_it_but_th
         await in_pod(lambda: spool.finish(60, patient=True))
         await world.pass_by(minutes=5, steps=5)
         assert [run["info"]["status"] for run in site.fake.runs.values()] == ["FINISHED"]
-        assert spool.journal.counts().handed == 2
+        assert spool.journal.inventory.counts().handed == 2
 
 
 async def test_a_gateway_that_dies_while_it_delivers_what_was_handed_over_doubles_nothing(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mlflow_spool.drain import Clock
+from mlflow_spool.delivery import Clock
 from mlflow_spool.records import API
 from mlflow_spool.settings import Settings
 from mlflow_spool.spool import Spool

@@ -50,7 +50,7 @@ def _journals(settings: Settings) -> Iterator[tuple[str, Journal]]:
     """Every journal in the spool's folder, with the address of its server."""
     for file in sorted(Path(settings.folder).glob("*/journal.db")):
         journal = Journal(file.parent, settings.max_bytes)
-        uri = journal.fact("uri")
+        uri = journal.names.fact("uri")
         if uri:
             yield uri, journal
 
@@ -58,7 +58,7 @@ def _journals(settings: Settings) -> Iterator[tuple[str, Journal]]:
 def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
     troubled = False
     for uri, journal in _journals(settings):
-        counts, aside = journal.counts(), journal.asides()
+        counts, aside = journal.inventory.counts(), journal.inventory.asides()
         troubled = troubled or bool(aside)
         said: dict[str, Any] = {
             "server": uri,
@@ -86,7 +86,7 @@ def _flush(settings: Settings, out: TextIO, timeout: float) -> int:
 
     left = 0
     for uri, journal in _journals(settings):
-        before = journal.counts().pending
+        before = journal.inventory.counts().pending
         spool = Spool(uri, MlflowServer(uri), settings, system_clock(), background=False)
         waiting = spool.finish(timeout, patient=True)
         left += waiting
@@ -105,7 +105,7 @@ def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
     for uri, journal in _journals(settings):
         spool = Spool(uri, MlflowServer(uri), settings, system_clock(), background=False)
         spool.hand_over(timeout)
-        counts = journal.counts()
+        counts = journal.inventory.counts()
         left += counts.pending + counts.handing
         print(f"{uri}: {counts.handed} records are the gateway's, {counts.pending} stay here", file=out)
     return FAILED if left else OK
@@ -132,7 +132,7 @@ def _verify(settings: Settings, out: TextIO) -> int:
 def _export(settings: Settings, out: TextIO, *, everything: bool) -> int:
     states = ("pending", "aside", "done") if everything else ("pending", "aside")
     for uri, journal in _journals(settings):
-        for state, record in journal.everything(states):
+        for state, record in journal.inventory.everything(states):
             print(json.dumps({"server": uri, "state": state, **record.exported()}), file=out)
     return OK
 

@@ -68,7 +68,7 @@ class HandOver:
     def settle(self, timeout: float) -> bool:
         """Ask again about records of which it is not known whose they are; False while that stays so. timeout: seconds a
         request."""
-        while records := self._journal.handing(MOST):
+        while records := self._journal.custody.handing(MOST):
             if not self._post(_page(records), timeout):
                 return False
         return True
@@ -79,14 +79,14 @@ class HandOver:
 
         everything: not only what belongs to streams that the gateway has already.
         """
-        found = self._journal.to_hand_over(after, MOST, everything=everything)
+        found = self._journal.custody.to_hand_over(after, MOST, everything=everything)
         if not found:
             return None
         page = _page(found)
         with ExitStack() as locks:
             streams = {record.stream for record in page}
             free = {one for one in sorted(streams) if locks.enter_context(locked(self._lock_file, one))}
-            ours = self._journal.hand([record for record in page if record.stream in free])
+            ours = self._journal.custody.hand([record for record in page if record.stream in free])
             if ours and not self._give(ours, timeout):
                 return None
         return page[-1].seq
@@ -97,17 +97,17 @@ class HandOver:
             answer = self._gateway.take(self._body(records), timeout)
         except NotSent as error:
             log.warning("the gateway cannot be reached, so nothing is handed over: %s", error)
-            self._journal.keep(records)
+            self._journal.custody.keep(records)
             return False
         except NoAnswer as error:
             log.warning("whether the gateway took %d records is not known: %s", len(records), error)
             return False
         if answer.status == TAKEN:
-            self._journal.handed(records)
+            self._journal.custody.handed(records)
             return True
         log.warning("the gateway did not take %d records: %s %s", len(records), answer.status, _said(answer))
         if 400 <= answer.status < 500:
-            self._journal.keep(records)
+            self._journal.custody.keep(records)
         return False
 
     def _post(self, records: list[Record], timeout: float) -> bool:
@@ -120,13 +120,13 @@ class HandOver:
         if answer.status != TAKEN:
             log.warning("the gateway did not say whose %d records are: %s", len(records), answer.status)
             return False
-        self._journal.handed(records)
+        self._journal.custody.handed(records)
         return True
 
     def _body(self, records: list[Record]) -> dict[str, Any]:
         tokens = {token for record in records for token in references(record.call)}
         wanted = tokens | {f"root:{token}" for token in tokens if not token.startswith("version:")}
-        names = {token: name for token in sorted(wanted) if (name := self._journal.name_of(token))}
+        names = {token: name for token in sorted(wanted) if (name := self._journal.names.name_of(token))}
         return {"records": [record.exported() for record in records], "names": names}
 
 

@@ -54,14 +54,14 @@ class Knowledge:
         elif (model := body.get("registered_model")) and call.path == f"{API}/registered-models/get":
             facts = [(f"registered-model:{model.get('name')}", json.dumps(model))]
         for name, told in facts:
-            if self._journal.fact(name) != told:
-                self._journal.remember(name, told)
+            if self._journal.names.fact(name) != told:
+                self._journal.names.remember(name, told)
 
     def queued(self, record: Record) -> None:
         """Keep what a creation that waits will make, for other processes that ask for it by name."""
         if record.kind is Kind.EXPERIMENT:
             name = record.call.body.get("name", "")
-            self._journal.remember(f"experiment-name:{name}", json.dumps(_experiment_of(record)))
+            self._journal.names.remember(f"experiment-name:{name}", json.dumps(_experiment_of(record)))
 
     def find_elsewhere(self, call: Call, ask: Ask) -> str | None:
         """Look on the server for what other machines' journals made under the local ids in `call`.
@@ -70,7 +70,7 @@ class Knowledge:
         """
         found = None
         for token in references(call):
-            if self._journal.name_of(token) is None:
+            if self._journal.names.name_of(token) is None:
                 found = self._find(token, ask)
                 if found is None:
                     return None
@@ -78,7 +78,7 @@ class Knowledge:
 
     def _find(self, token: str, ask: Ask) -> str | None:
         learned = drive(finding(token), lambda call: Answer(200, ask(call)))
-        self._journal.learn(learned)
+        self._journal.names.learn(learned)
         return learned[0][1] if learned else None
 
     def is_waiting_version(self, name: str, version: str) -> bool:
@@ -86,7 +86,7 @@ class Knowledge:
         return self._version({"name": name, "version": version}) is not None
 
     def _history(self, noun: str, name: str, waiting_only: bool) -> list[Record]:
-        stream = f"{noun}:{self._journal.token_of(name) or name}"
+        stream = f"{noun}:{self._journal.names.token_of(name) or name}"
         if waiting_only and not self._journal.is_waiting(stream):
             return []
         return self._journal.history(stream)
@@ -106,20 +106,20 @@ class Knowledge:
         for field in ("run_id", "run_uuid", "model_id"):
             if field in info:
                 token = info[field]
-                info[field] = self._journal.name_of(token) or token
-                info["artifact_uri"] = self._journal.name_of("root:" + token) or info["artifact_uri"]
+                info[field] = self._journal.names.name_of(token) or token
+                info["artifact_uri"] = self._journal.names.name_of("root:" + token) or info["artifact_uri"]
         return entity
 
     def _registered(self, name: str) -> dict[str, Any] | None:
         model = registered_of(self._journal.history(f"model:{name}"))
-        told = self._journal.fact(f"registered-model:{name}")
+        told = self._journal.names.fact(f"registered-model:{name}")
         if told is not None:
             return {"registered_model": {**json.loads(told), **(model or {})}}
         return {"registered_model": model} if model else None
 
     def _version(self, query: dict[str, Any]) -> dict[str, Any] | None:
         number = str(query.get("version", ""))
-        if not number.isdigit() or int(number) < LOCAL_VERSIONS or self._journal.name_of(f"version:{number}"):
+        if not number.isdigit() or int(number) < LOCAL_VERSIONS or self._journal.names.name_of(f"version:{number}"):
             return None
         for record in self._journal.history(f"model:{query.get('name')}"):
             if record.kind is Kind.VERSION and version_of(record)["version"] == number:
@@ -132,18 +132,18 @@ class Knowledge:
                 return {"experiment": _experiment_of(record)}
         if waiting_only:
             return None
-        told = self._journal.fact(f"experiment:{experiment_id}")
+        told = self._journal.names.fact(f"experiment:{experiment_id}")
         if told is not None:
             return {"experiment": json.loads(told)}
         # An experiment id comes from an operator's setting. It is believed, since training must not stop over it.
         return {"experiment": {"experiment_id": experiment_id, "name": experiment_id, "lifecycle_stage": "active"}}
 
     def _experiment_by_name(self, name: str) -> dict[str, Any]:
-        told = self._journal.fact(f"experiment-name:{name}")
+        told = self._journal.names.fact(f"experiment-name:{name}")
         if told is not None:
             experiment = json.loads(told)
             token = experiment["experiment_id"]
-            return {"experiment": {**experiment, "experiment_id": self._journal.name_of(token) or token}}
+            return {"experiment": {**experiment, "experiment_id": self._journal.names.name_of(token) or token}}
         # Training code asks, and creates what is not there: so it goes on, and when the creation is delivered
         # an experiment that was there all the time is taken.
         missing = f"no experiment {name!r} is known while MLflow is away"

@@ -5,6 +5,7 @@ does not inherit it. It knows no threads, so threads of one process agree by a s
 """
 
 import fcntl
+import functools
 import os
 import threading
 import zlib
@@ -34,9 +35,15 @@ def _renew_guard() -> None:
 os.register_at_fork(after_in_child=_renew_guard)
 
 
+@functools.cache
+def _real(path: Path) -> str:
+    """Each call locks, and finding out where links lead costs a look at each folder on the way."""
+    return str(path.resolve())
+
+
 def _file(path: Path) -> _File:
     with _guard:
-        key = (os.getpid(), str(path.resolve()))
+        key = (os.getpid(), _real(path))
         if key not in _files:
             _files[key] = _File(path)
         return _files[key]

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_spool.answers import answer_write
+from mlflow_spool.background import RETRY, Background
 from mlflow_spool.breaker import Breaker
 from mlflow_spool.certificate import Certificate, certifying, gather
-from mlflow_spool.drain import RETRY, Background, Clock, Drainer, Target
+from mlflow_spool.custody import AT_GATEWAY
+from mlflow_spool.delivery import Clock, Target
+from mlflow_spool.drain import Drainer
 from mlflow_spool.errors import Offline, Refused, SpoolFull, TransportError
 from mlflow_spool.files import Files, names_local_ids
 from mlflow_spool.handover import Gateway, HandOver, Taker
@@ -58,7 +61,7 @@ class Spool:
         self.uri = uri
         folder = journal_folder(settings, uri)
         self.journal = Journal(folder, settings.max_bytes, settings.spare)
-        self.journal.remember("uri", uri)
+        self.journal.names.remember("uri", uri)
         self._server = target
         self._settings = settings
         self._clock = clock
@@ -69,7 +72,9 @@ class Spool:
         )
         gateway = taker or (Gateway(settings.gateway_url, settings.gateway_token) if settings.gateway_url else None)
         self._handover = HandOver(self.journal, gateway, folder / "streams.lock") if gateway else None
-        self._background = Background(self._drainer, self._breaker, settings.request_timeout) if background else None
+        self._background = (
+            Background(self._drainer, self._breaker, clock, settings.request_timeout) if background else None
+        )
         self._knowledge = Knowledge(self.journal)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -119,8 +124,8 @@ class Spool:
     def real_root(self, root: str) -> str | None:
         """Where the artifacts below `root` are, None while the server has not told."""
         call = Call("GET", root)
-        known = all(self.journal.name_of(token) for token in references(call))
-        return translated(call, self.journal.name_of).path if known else None
+        known = all(self.journal.names.name_of(token) for token in references(call))
+        return translated(call, self.journal.names.name_of).path if known else None
 
     def _waiting(self, root: str) -> list[Record]:
         stream = self._homed(artifact("", root, "", 0, 0)).stream
@@ -134,12 +139,14 @@ class Spool:
 
     def certificates(self) -> Iterator[Certificate]:
         """Of every run that this journal made and still holds. Raises Refused, Offline and TransportError."""
-        for token in self.journal.runs():
-            if self.journal.name_of(token) is None and self.journal.is_handed(token):
+        for token in self.journal.inventory.runs():
+            if self.journal.names.name_of(token) is None and self.journal.state_of(token) in AT_GATEWAY:
                 self._knowledge.find_elsewhere(Call("GET", token), self._ask)
-            ids = [token, *filter(None, [self.journal.name_of(token)])]
-            told = gather(ids, self.journal.streams, self.journal.of_kind, self.journal.refused)
-            steps = certifying(token, told, self.journal.name_of)
+            ids = [token, *filter(None, [self.journal.names.name_of(token)])]
+            told = gather(
+                ids, self.journal.inventory.streams, self.journal.inventory.of_kind, self.journal.inventory.refused
+            )
+            steps = certifying(token, told, self.journal.names.name_of)
             yield drive(steps, lambda call: self._send(call, self._settings.request_timeout))
 
     def wake(self) -> None:
@@ -163,7 +170,7 @@ class Spool:
             self._clock.pause(min(left, self._breaker.wait() or RETRY))
         if self._handover is not None:
             self.hand_over(budget, everything=self._breaker.is_open and not patient)
-        return self.journal.counts().pending
+        return self.journal.inventory.counts().pending
 
     def hand_over(self, budget: float, *, everything: bool = True) -> None:
         """Hand what waits to the gateway within `budget` seconds; without `everything` only what belongs to runs that the
@@ -186,7 +193,7 @@ class Spool:
     def _homed(self, record: Record) -> Record:
         """The same record in the stream of the local id, when its run or model has one."""
         noun, _, name = record.stream.partition(":")
-        token = self.journal.token_of(name)
+        token = self.journal.names.token_of(name)
         return replace(record, stream=f"{noun}:{token}") if token else record
 
     def _write(self, record: Record) -> dict[str, Any]:
@@ -199,11 +206,21 @@ class Spool:
             done = self._drainer.now_or_never(kept, self._settings.probe_timeout)
             if done is not None:
                 return done.body
+            self._secure(kept)
         self._knowledge.queued(kept)
         self.wake()
         # Only an update shows the whole of what it is about; reading it back for each metric would cost more and more.
         history = self.journal.history(kept.stream) if kept.kind is Kind.WRITE else ()
         return answer_write(kept, history)
+
+    def _secure(self, record: Record) -> None:
+        """The server did not say that it has it: only this journal may know of it now, so it must not get lost."""
+        try:
+            self.journal.secure(record)
+        except SpoolFull as error:
+            if self._settings.strict:
+                raise
+            log.error("mlflow-spool may lose a %s if the power fails: %s", record.kind.value, error)
 
     def _unkept(self, record: Record, error: SpoolFull) -> dict[str, Any]:
         """A record for which there is no room: it is sent without one, and training goes on whatever comes of it."""
@@ -211,7 +228,7 @@ class Spool:
             raise error
         log.error("mlflow-spool keeps no record of this %s: %s", record.kind.value, error)
         try:
-            answer = self._send(translated(record.call, self.journal.name_of), self._settings.probe_timeout)
+            answer = self._send(translated(record.call, self.journal.names.name_of), self._settings.probe_timeout)
         except (TransportError, Offline):
             return answer_write(record, [record])
         if answer.status >= 400:
@@ -222,12 +239,12 @@ class Spool:
         known = self._knowledge.answer(call, waiting_only=not self._breaker.is_open)
         if known is not None:
             return known
-        if any(self.journal.name_of(token) is None for token in references(call)):
+        if any(self.journal.names.name_of(token) is None for token in references(call)):
             found = self._knowledge.find_elsewhere(call, self._ask)
             if found is None:
                 raise Offline(f"{call.path} names a run that this machine's journal does not know")
         try:
-            answer = self._send(translated(call, self.journal.name_of), self._settings.probe_timeout)
+            answer = self._send(translated(call, self.journal.names.name_of), self._settings.probe_timeout)
         except (TransportError, Offline) as error:
             known = self._knowledge.answer(call, waiting_only=False)
             if known is None:
@@ -298,5 +315,5 @@ def finish_all(budget: float) -> None:
         left = spool.finish(budget)
         if left:
             log.warning("%d records for MLflow at %s are kept; `mlflow-spool flush` delivers them", left, uri)
-        if handed := spool.journal.counts().handed:
+        if handed := spool.journal.inventory.counts().handed:
             log.warning("%d records for MLflow at %s were handed over to the gateway", handed, uri)

@@ -66,7 +66,7 @@ def test_a_full_disk_is_told_training_goes_on_and_what_was_kept_arrives_once(
         tag(spool, run, number)
     told = [record.getMessage() for record in caplog.records if "keeps no record" in record.getMessage()]
     assert "could not be written" in told[0]
-    kept = spool.journal.counts().pending
+    kept = spool.journal.inventory.counts().pending
     assert 100 < kept < ROOM
     assert len(told) == ROOM + 1 - kept
     server.plan = never

@@ -48,7 +48,7 @@ def train(server: FakeMlflow, folder: Path, plan: Plan = never, plan_after: Plan
     _run(steps(spool, folder))
     server.plan = plan_after
     left = spool.finish(3600, patient=True)
-    assert (left, spool.journal.asides()) == (0, [])
+    assert (left, spool.journal.inventory.asides()) == (0, [])
     spool.journal.close()
     return held(server)
 
@@ -142,7 +142,7 @@ def test_a_death_at_each_request_loses_nothing_that_returned_and_doubles_nothing
             _run(steps(spool, folder))
         spool.journal.close()
         heir = spool_on(server, folder, clock)
-        assert (heir.finish(3600, patient=True), heir.journal.asides()) == (0, []), f"request {number}"
+        assert (heir.finish(3600, patient=True), heir.journal.inventory.asides()) == (0, []), f"request {number}"
         found = held(server)
         assert _is_part(found, expected), f"request {number}: {found}"
         heir.journal.close()

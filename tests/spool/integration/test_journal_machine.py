@@ -92,7 +92,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.server.plan = never
         for spool in self.processes:
             assert spool.finish(3600, patient=True) == 0
-            assert spool.journal.asides() == []
+            assert spool.journal.inventory.asides() == []
         held = {
             run["info"]["run_name"]: [step for step, _, _ in run["metrics"].get("m", [])]
             for run in self.server.runs.values()

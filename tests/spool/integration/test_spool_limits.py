@@ -48,7 +48,7 @@ def test_a_record_that_mlflow_refuses_is_set_aside_and_the_rest_goes_on(memory: 
     post(spool, "runs/update", run_id=run, status="FINISHED", end_time=2)
     server.plan = never
     assert spool.finish(600, patient=True) == 0
-    (aside,) = spool.journal.asides()
+    (aside,) = spool.journal.inventory.asides()
     assert (aside.record.call.body["value"], aside.problem.split(":")[0]) == ("2", "400 INVALID_PARAMETER_VALUE")
     (there,) = server.runs.values()
     assert (there["params"], there["info"]["status"]) == ({"p": "1"}, "FINISHED")
@@ -64,9 +64,9 @@ def test_what_needs_a_creation_that_was_refused_is_set_aside_with_it_and_says_so
     server.plan = never
     assert spool.finish(600, patient=True) == 0
     assert [run["info"]["run_name"] for run in server.runs.values()] == ["kept"]
-    assert [aside.record.kind.value for aside in spool.journal.asides()] == ["create run", "log"]
-    assert lost in spool.journal.asides()[1].problem
-    assert spool.journal.name_of(kept) in server.runs
+    assert [aside.record.kind.value for aside in spool.journal.inventory.asides()] == ["create run", "log"]
+    assert lost in spool.journal.inventory.asides()[1].problem
+    assert spool.journal.names.name_of(kept) in server.runs
 
 
 def test_a_caller_who_waits_hears_of_a_refusal_as_without_the_spool(memory: Path) -> None:
@@ -75,8 +75,8 @@ def test_a_caller_who_waits_hears_of_a_refusal_as_without_the_spool(memory: Path
     post(spool, "runs/log-parameter", run_id=run, key="p", value="1")
     with pytest.raises(Refused, match="INVALID_PARAMETER_VALUE"):
         post(spool, "runs/log-parameter", run_id=run, key="p", value="2")
-    assert spool.journal.counts().pending == 0
-    assert spool.journal.asides() == []
+    assert spool.journal.inventory.counts().pending == 0
+    assert spool.journal.inventory.asides() == []
 
 
 @pytest.mark.parametrize("status", [401, 403], ids=str)
@@ -103,7 +103,7 @@ def test_a_record_on_which_the_server_always_fails_is_set_aside_after_minutes_no
     assert spool.finish(3600, patient=True) == 0
     assert clock.seconds - begun > 300
     assert server.asked >= 12
-    assert [aside.problem for aside in spool.journal.asides()] == ["500 so it is"]
+    assert [aside.problem for aside in spool.journal.inventory.asides()] == ["500 so it is"]
     assert server.runs[run]["info"]["status"] == "FINISHED"
     assert other in server.runs
 
@@ -119,7 +119,7 @@ def test_a_full_journal_is_told_in_the_log_and_does_not_stop_training(
         post(spool, "runs/set-tag", run_id=run, key=f"k{number}", value="x" * 1000)
     assert "MLFLOW_SPOOL_MAX_BYTES is 200000" in caplog.text
     assert spool.journal.size() <= 200_000 + 50_000
-    kept = spool.journal.counts().pending
+    kept = spool.journal.inventory.counts().pending
     assert 50 < kept < 200
     server.plan = never
     assert spool.finish(600, patient=True) == 0
@@ -180,7 +180,7 @@ def test_a_local_id_resolves_from_any_machine_once_it_was_delivered(memory: Path
     assert here.finish(600, patient=True) == 0
     there = spool_on(server, memory / "there", clock)
     found = there.call("GET", f"{API}/runs/get", {"run_id": local})["run"]["info"]
-    assert (found["run_name"], found["run_id"]) == ("made away", here.journal.name_of(local))
+    assert (found["run_name"], found["run_id"]) == ("made away", here.journal.names.name_of(local))
     with pytest.raises(Offline):
         there.call("GET", f"{API}/runs/get", {"run_id": "spool-" + "0" * 32})
 
@@ -227,7 +227,7 @@ def test_the_certificate_names_missing_files_models_versions_and_what_was_refuse
     server.plan = always(Fault.REFUSE)
     for step in steps(spool, memory):
         step()
-    (token, _) = spool.journal.runs()
+    (token, _) = spool.journal.inventory.runs()
     for value in ("7", "8"):
         post(spool, "runs/log-parameter", run_id=token, key="p", value=value)
     server.plan = never

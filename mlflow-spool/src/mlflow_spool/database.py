@@ -1,0 +1,163 @@
+"""The journal's file: SQLite in WAL, its schema, and how a row is a record.
+
+Any number of threads and processes use it at the same time, one writer at a time; a child of a fork opens it anew. What
+is committed survives the death of the process at once; it survives a power failure once a durable commit came after it.
+"""
+
+import json
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlflow_spool.records import Call, Kind, Record
+from mlflow_spool.spare import Spare
+
+log = logging.getLogger("mlflow_spool")
+Result = TypeVar("Result")
+Row = tuple[Any, ...]
+
+SCHEMA_SQL = """
+CREATE TABLE IF NOT EXISTS records (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  key TEXT NOT NULL UNIQUE,
+  stream TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  method TEXT NOT NULL,
+  path TEXT NOT NULL,
+  body TEXT NOT NULL,
+  made_at INTEGER NOT NULL,
+  state TEXT NOT NULL DEFAULT 'pending',
+  attempted_at INTEGER,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL DEFAULT 0, -- of the file that an artifact's record stands for
+  problem TEXT
+);
+CREATE INDEX IF NOT EXISTS pending ON records (stream, seq) WHERE state = 'pending';
+CREATE INDEX IF NOT EXISTS streams ON records (stream, seq);
+CREATE INDEX IF NOT EXISTS files ON records (bytes) WHERE state != 'done' AND bytes > 0;
+CREATE INDEX IF NOT EXISTS gateways ON records (stream, seq) WHERE state IN ('handing', 'handed');
+CREATE TABLE IF NOT EXISTS names (token TEXT PRIMARY KEY, name TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS tokens ON names (name);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+COLUMNS = "key, stream, kind, method, path, body, made_at, seq, attempted_at, attempts"
+BUSY_TIMEOUT = 10.0  # seconds to wait for another process that writes
+#: Connections that a fork left in this process: closing them would disturb the parent's.
+_inherited: list[sqlite3.Connection] = []
+
+
+class Database:
+    """The file at `path`. Every method is safe to call from any thread.
+
+    spare: bytes of the disk kept for delivery, so that what is kept can leave a full disk.
+    """
+
+    def __init__(self, path: Path, spare: int = 0) -> None:
+        self.path = path
+        self.syncs = 0  # durable commits of this process so far, each of which waited for the disk
+        self._spare = Spare(path.with_name("spare"), spare)
+        self._pid = -1
+        self._durable: bool | None = None
+        self._connection: sqlite3.Connection
+        self._scanner: sqlite3.Connection | None = None
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._open()
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Cursor]:
+        """All of what is done with the cursor, or none. durable: it and all before it survive a power failure."""
+        self._mine()
+        with self._lock:
+            if durable is not self._durable:
+                self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            cursor = self._connection.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    cursor.execute("ROLLBACK")
+                raise
+            self.syncs += durable
+
+    def surely(self, work: Callable[[sqlite3.Cursor], Result], *, durable: bool = True) -> Result:
+        """What `work` returns, in a transaction; on a full disk again in the room that is kept for delivery."""
+        try:
+            with self.transaction(durable=durable) as cursor:
+                return work(cursor)
+        except sqlite3.OperationalError:
+            if not self._spare.release():
+                raise
+        log.warning("the disk of %s is full; what is delivered frees room", self.path.parent)
+        with self.transaction(durable=durable) as cursor:
+            return work(cursor)
+
+    def has_spare(self) -> bool:
+        """Whether the room for delivery is kept; if need be it is taken out of what was delivered meanwhile."""
+        if self._spare.take():
+            return True
+        self._mine()
+        with self._lock, suppress(sqlite3.OperationalError):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return self._spare.take()
+
+    def read(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """The rows of a short query."""
+        self._mine()
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    def scan(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """The rows of a query that may take long: no call that trains waits for it."""
+        self._mine()
+        with self._scanning:
+            if self._scanner is None:
+                self._scanner = self._connect()
+            return self._scanner.execute(sql, values).fetchall()
+
+    def records(self, where: str, values: Sequence[object] = (), index: str = "") -> list[Record]:
+        """Records by a condition (and an order), over `scan`; with `index`, by that one."""
+        source = f"records INDEXED BY {index}" if index else "records"
+        return [record_of(row) for row in self.scan(f"SELECT {COLUMNS} FROM {source} WHERE {where}", values)]
+
+    def close(self) -> None:
+        """End this process' use of the file; nothing is lost without it."""
+        with self._lock, self._scanning:
+            if self._pid == os.getpid():
+                self._connection.close()
+                if self._scanner is not None:
+                    self._scanner.close()
+                self._scanner, self._pid = None, -1
+
+    def _mine(self) -> None:
+        if self._pid != os.getpid():
+            self._open()
+
+    def _open(self) -> None:
+        if self._pid > 0:
+            _inherited.extend(one for one in (self._connection, self._scanner) if one is not None)
+        # A fork may have copied the old ones while another thread held them.
+        self._lock, self._scanning = threading.RLock(), threading.Lock()
+        self._connection, self._scanner, self._durable = self._connect(), None, None
+        self._pid = os.getpid()
+        self._connection.executescript(SCHEMA_SQL)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        return connection
+
+
+def record_of(row: Sequence[Any]) -> Record:
+    """The record in a row of COLUMNS."""
+    key, stream, kind, method, path, body, made_at, seq, attempted_at, attempts = row
+    return Record(key, stream, Kind(kind), Call(method, path, json.loads(body)), made_at, seq, attempted_at, attempts)

@@ -1,0 +1,182 @@
+"""Deliver one record of the journal, and note in it what came of that. Who calls holds the record's stream."""
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from mlflow_spool.breaker import Breaker
+from mlflow_spool.custody import AT_GATEWAY
+from mlflow_spool.errors import Refused, TransportError
+from mlflow_spool.files import Files
+from mlflow_spool.journal import Journal
+from mlflow_spool.records import ONCE, Answer, Kind, Record, references
+from mlflow_spool.replay import HEALTH, Done, Later, Never, Outcome, Server, Waits, drive, finding, is_well, replay
+from mlflow_spool.uploads import Uploader, send_file
+
+log = logging.getLogger("mlflow_spool")
+STUBBORN = 12  # attempts answered with 500 by a server that is well otherwise, before a record is set aside
+LONGEST_PAUSE = 300.0  # seconds between two attempts of a record that is answered with 500
+STRANGER_PATIENCE = 86_400.0  # seconds that a record waits for a run that another machine's journal holds
+LOOK = 10.0  # seconds between two looks for what the gateway or another machine creates
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time as the spool reads it: `now` milliseconds since 1970 (UTC), `monotonic` seconds; `pause` waits seconds."""
+
+    now: Callable[[], int]
+    monotonic: Callable[[], float]
+    pause: Callable[[float], None]
+
+
+class Target(Server, Uploader, Protocol):
+    """MLflow, with the artifact store behind it."""
+
+
+class Delivery:
+    """Delivers records of one journal to one server. settle: seconds after an attempt to create with unknown end."""
+
+    def __init__(
+        self, journal: Journal, files: Files, target: Target, breaker: Breaker, clock: Clock, settle: float
+    ) -> None:
+        self._journal = journal
+        self._files = files
+        self._server = target
+        self._breaker = breaker
+        self._clock = clock
+        self._patience = settle
+        self._look_after: dict[str, float] = {}  # local id -> monotonic seconds, of those that others create
+        self._not_before: dict[str, float] = {}  # stream -> monotonic seconds, after answers of 500
+
+    def is_paused(self, stream: str) -> bool:
+        """Whether the server failed on a record of `stream` lately, though it is well."""
+        return self._not_before.get(stream, 0.0) > self._clock.monotonic()
+
+    def probe(self, timeout: float) -> bool:
+        """Ask the server whether it is well, and tell the breaker. timeout: seconds."""
+        try:
+            answer = self._server.send(HEALTH, timeout)
+        except TransportError:
+            self._breaker.failed()
+            return False
+        if not is_well(answer):
+            self._breaker.failed(answer.retry_after)
+            return False
+        self._breaker.succeeded()
+        return True
+
+    def deliver(self, record: Record, timeout: float) -> bool:
+        """Deliver one record; whether the next record of its stream may go. timeout: seconds a request."""
+        now = self._clock.now()
+        if (
+            record.attempted_at is not None
+            and now - record.attempted_at < self._patience * 1000
+            and record.kind in ONCE
+        ):
+            return False
+        if record.kind is Kind.VERSION and self._is_incomplete(record):
+            return False
+        if record.kind in ONCE:
+            self._journal.attempting([record], now)
+        outcome = self.send(record, timeout)
+        if isinstance(outcome, Waits) and self._found(outcome.tokens, timeout):
+            outcome = self.send(record, timeout)
+        if isinstance(outcome, Waits):
+            return self._forsaken(record, outcome)
+        return self.note(record, outcome)
+
+    def send(self, record: Record, timeout: float, *, told: bool = True) -> Outcome:
+        """One attempt of which nothing is noted yet. timeout: seconds a request; told: see `replaying`."""
+        if record.kind is Kind.ARTIFACT:
+            return self.upload(record, self._files.find(record.key), timeout)
+        return replay(record, self._server, self._journal.names.name_of, timeout, told=told)
+
+    def upload(self, record: Record, file: Path | None, timeout: float) -> Outcome:
+        """One attempt to upload a file of which nothing is noted yet."""
+        outcome = send_file(record, file, self._server, self._journal.names.name_of, timeout)
+        if isinstance(outcome, Later) and outcome.suspect and not self.probe(timeout):
+            return replace(outcome, unwell=True, suspect=False)
+        return outcome
+
+    def settle(self, record: Record, outcome: Done | Never) -> None:
+        """Nobody has to deliver it any more."""
+        self._journal.settle([record], outcome.learned if isinstance(outcome, Done) else ())
+        if record.kind is Kind.ARTIFACT:
+            self._files.drop(record.key)
+
+    def note(self, record: Record, outcome: Outcome) -> bool:
+        """Note what came of an attempt; whether the next record of the stream may go."""
+        if isinstance(outcome, Done):
+            self._breaker.succeeded()
+            self.settle(record, outcome)
+            return True
+        if isinstance(outcome, Never):
+            self._breaker.succeeded()
+            self._aside(record, _said(outcome.answer))
+            return True
+        if isinstance(outcome, Later):
+            if outcome.unwell:
+                self._breaker.failed(outcome.retry_after)
+            attempts = self._journal.failed(record, outcome.reason, maybe=outcome.maybe)
+            if not outcome.unwell:
+                return self._stubborn(record, attempts, outcome)
+        return False
+
+    def _stubborn(self, record: Record, attempts: int, outcome: Later) -> bool:
+        """The server is well otherwise: this stream waits longer and longer. It may pass, or be the record's fault."""
+        if outcome.suspect and attempts >= STUBBORN:
+            self._aside(record, outcome.reason)
+            return True
+        pause = random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, 2.0 ** min(attempts, 10))
+        self._not_before[record.stream] = self._clock.monotonic() + pause
+        return False
+
+    def _is_incomplete(self, record: Record) -> bool:
+        """Whether files of the model to be registered still wait."""
+        body = record.call.body
+        named = {str(body.get(name)) for name in ("run_id", "model_id") if body.get(name)} | references(record.call)
+        owners = named | {token for name in named if (token := self._journal.names.token_of(name))}
+        streams = (f"{noun}:{one}" for one in owners for noun in ("artifacts", "logged-model"))
+        return any(self._journal.is_behind(stream, record.seq) for stream in streams)
+
+    def _found(self, tokens: frozenset[str], timeout: float) -> bool:
+        """Whether the server has some of what somebody else was to create: the gateway, or another machine."""
+        learned: list[tuple[str, str]] = []
+        now = self._clock.monotonic()
+        for token in sorted(tokens):
+            if token.startswith("version:") or self._look_after.get(token, 0.0) > now:
+                continue
+            if self._journal.state_of(token) not in {None, *AT_GATEWAY}:
+                continue
+            self._look_after[token] = now + LOOK
+            try:
+                learned += drive(finding(token), lambda call: self._server.send(call, timeout))
+            except TransportError:
+                self._breaker.failed()
+                break
+            except Refused:
+                continue
+        self._journal.names.learn(learned)
+        return bool(learned)
+
+    def _forsaken(self, record: Record, outcome: Waits) -> bool:
+        lost = [token for token in outcome.tokens if self._journal.state_of(token) == "aside"]
+        if lost:
+            self._aside(record, f"it needs {', '.join(lost)}, which was set aside")
+            return True
+        strange = [token for token in outcome.tokens if self._journal.state_of(token) is None]
+        if strange and self._clock.now() - record.made_at > STRANGER_PATIENCE * 1000:
+            self._aside(record, f"it needs {', '.join(strange)}, which this machine's journal never held")
+            return True
+        return False
+
+    def _aside(self, record: Record, problem: str) -> None:
+        self._journal.set_aside(record, problem)
+        log.error("MLflow refused a spooled record for good (%s, %s): %s", record.kind.value, record.stream, problem)
+
+
+def _said(answer: Answer) -> str:
+    return f"{answer.status} {answer.body.get('error_code', '')}: {answer.body.get('message', '')}"
