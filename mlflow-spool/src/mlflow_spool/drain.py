@@ -38,12 +38,13 @@ class Drainer:
         self._delivery = Delivery(journal, files, target, breaker, clock, settle)
 
     def now_or_never(self, record: Record, timeout: float) -> Done | None:
-        """Deliver a record just written down, for a caller who waits; None when it stays for the background.
+        """Deliver a record just written down, for a caller who waits; None when it stays for the background, or somebody
+        has delivered it already. timeout: seconds.
 
-        timeout: seconds. Raises Refused when the server says no: the caller is told, so the record is forgotten.
+        Raises Refused when the server says no: the caller is told, so the record is forgotten.
         """
         with locked(self._lock_file, record.stream, wait=timeout) as ours:
-            if not ours or self._journal.is_behind(record.stream, record.seq):
+            if not ours or not self._journal.is_next(record):
                 return None
             fresh = replace(record, attempted_at=None)
             outcome = self._delivery.send(fresh, timeout, told=False)

@@ -19,8 +19,11 @@ from mlflow_spool.names import Names
 from mlflow_spool.records import ONCE, Kind, Record, local_version
 
 HANDED_KEPT = 30 * 86_400_000  # milliseconds; MLflow may be away for long, and until then the run is the gateway's
-#: Conditions of the partial indexes, word by word.
-WAITING = ("state = 'pending'", "state IN ('handing', 'handed')")
+#: What the server may not have, here and at the gateway. Left alone SQLite takes the index of all that a stream ever held.
+WAITING = (
+    "records INDEXED BY pending WHERE state = 'pending'",
+    "records INDEXED BY gateways WHERE state IN ('handing', 'handed')",
+)
 FILES_SHARE = 0.9  # of the cap
 OVERHEAD = 1000  # bytes of a record besides its body, with its part of the indexes
 LOOK = 1_000_000  # bytes that are written at most between two looks at how much room is left
@@ -119,7 +122,6 @@ class Journal:
     def pending(self, stream: str, limit: int = 1000) -> list[Record]:
         """The oldest records of `stream` that wait for this machine to deliver them, in order."""
         where = f"state = 'pending' AND stream = ? AND {OURS_SQL} ORDER BY seq LIMIT ?"
-        # SQLite would rather take the index of all that the stream ever held, and look at it anew for each page.
         return self._database.records(where, (stream, limit), index="pending")
 
     def pending_streams(self) -> list[str]:
@@ -137,9 +139,14 @@ class Journal:
 
     def is_behind(self, stream: str, seq: int) -> bool:
         """Whether a record of `stream` before `seq` still waits, here or at the gateway."""
-        # Two questions, each with an index of its own: one would look at all that was delivered of a long run.
-        waiting = (f"SELECT 1 FROM records WHERE {state} AND stream = ? AND seq < ?" for state in WAITING)
+        waiting = (f"SELECT 1 FROM {those} AND stream = ? AND seq < ?" for those in WAITING)
         return bool(self._database.read(" UNION ALL ".join(waiting) + " LIMIT 1", (stream, seq) * len(WAITING)))
+
+    def is_next(self, record: Record) -> bool:
+        """Whether of all that waits of its stream, here or at the gateway, `record` is the first."""
+        first = (f"SELECT min(seq) AS seq FROM {those} AND stream = ?" for those in WAITING)
+        sql = f"SELECT min(seq) FROM ({' UNION ALL '.join(first)})"
+        return bool(self._database.read(sql, (record.stream,) * len(WAITING))[0][0] == record.seq)
 
     def history(self, stream: str) -> list[Record]:
         """Every record of `stream` that was not set aside, in order: what this machine knows of it."""

@@ -5,7 +5,11 @@ from typing import Any
 
 import pytest
 
-from mlflow_spool.records import API, Answer, Call
+from mlflow_spool.breaker import Breaker
+from mlflow_spool.drain import Drainer
+from mlflow_spool.files import Files
+from mlflow_spool.journal import Journal
+from mlflow_spool.records import API, Answer, Call, draft
 from mlflow_spool.spool import Spool
 from tests.spool.fake import FakeMlflow
 from tests.spool.proxy import Fault, always, never
@@ -17,14 +21,14 @@ FAULTS = [fault for fault in Fault if fault is not Fault.NONE]
 class Watched(FakeMlflow):
     """Notes, at each request, how many records the journal holds that are not settled."""
 
-    spool: Spool
+    spool: Spool | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.pending: list[int] = []
 
     def send(self, call: Call, timeout: float) -> Answer:
-        if call.path != "/health":
+        if self.spool is not None and call.path != "/health":
             self.pending.append(self.spool.journal.inventory.counts().pending)
         return super().send(call, timeout)
 
@@ -84,6 +88,25 @@ def test_a_call_that_returns_without_the_servers_word_is_on_the_disk(
     assert spool.finish(600, patient=True) == 0
     (there,) = server.runs.values()
     assert [step for step, _, _ in there["metrics"]["m"]] == list(range(5))
+
+
+def test_what_the_background_delivered_first_is_not_sent_again(server: Watched, memory: Path) -> None:
+    clock, journal = ManualClock(), Journal(memory, 10**9)
+    drainer = Drainer(
+        journal,
+        Files(memory / "files"),
+        server,
+        Breaker(clock.as_clock().monotonic),
+        memory / "lock",
+        clock.as_clock(),
+        1,
+    )
+    record = draft(Call("POST", f"{API}/registered-models/create", {"name": "churn"}), 1)
+    assert record is not None
+    kept = journal.append(record)
+    assert drainer.step(1.0)
+    assert drainer.now_or_never(kept, 1.0) is None
+    assert (len(server.seen), list(server.registered)) == (1, ["churn"])
 
 
 def test_a_call_behind_others_that_wait_is_on_the_disk(spool: Spool, server: Watched, memory: Path) -> None:
