@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
+from app.outbox.model import new_item
 from mlflow_spool.records import LOCAL_VERSIONS, Call, Kind, Record, local_version, references
 
 KIND, TARGET = "mlflow.records", "mlflow"
@@ -62,23 +63,7 @@ async def _wake(conn: AsyncConnection, streams: Sequence[str], now: datetime) ->
     """Their items are pending. One that is pending already keeps its place and its pause."""
     if not streams:
         return
-    rows = [
-        {
-            "id": item_of(stream),
-            "kind": KIND,
-            "target": TARGET,
-            "payload": {"stream": stream},
-            "state": "pending",
-            "detail": "",
-            "created_at": now,
-            "available_at": now,
-            "slot": False,
-            "ambiguous": False,
-            "attempts": 0,
-            "answered_seconds": 0.0,
-        }
-        for stream in streams
-    ]
+    rows = [new_item(item_of(stream), KIND, TARGET, {"stream": stream}, now) for stream in streams]
     fresh = insert(_outbox).values(rows)
     again = {name: fresh.excluded[name] for name in ("state", "detail", "created_at", "available_at", "attempts")}
     # A row that is pending already is locked all the same (ON CONFLICT DO UPDATE locks before it looks at WHERE): a relay

@@ -16,6 +16,7 @@ from app.clock import Clock
 from app.db import transaction
 from app.notices import store
 from app.notices.model import Action, Notice
+from app.outbox.model import new_item
 
 KIND: Final = "notice"  # of an item in the outbox
 _MOST: Final = 100  # told again in one step
@@ -109,18 +110,5 @@ class Notices:
         return row | {"next_at": self._next(row, now)}
 
     def _item(self, ident: UUID, receiver: str, key: str, action: Action, now: datetime) -> dict[str, Any]:
-        return {
-            "id": self._new_id(),
-            "kind": KIND,
-            "target": f"receiver:{receiver}",
-            "lane": f"{receiver}:{key}",
-            "payload": {"notice": str(ident), "receiver": receiver, "action": action, "times": 1},
-            "state": "pending",
-            "detail": "",
-            "created_at": now,
-            "available_at": now,
-            "slot": False,
-            "ambiguous": False,
-            "attempts": 0,
-            "answered_seconds": 0,
-        }
+        payload = {"notice": str(ident), "receiver": receiver, "action": action, "times": 1}
+        return new_item(self._new_id(), KIND, f"receiver:{receiver}", payload, now, lane=f"{receiver}:{key}")

@@ -60,6 +60,27 @@ class Dead:
 Outcome = Delivered | Retry | Dead
 
 
+def new_item(
+    ident: UUID, kind: str, target: str, payload: dict[str, Any], now: datetime, lane: str | None = None
+) -> dict[str, Any]:
+    """The row of an item that is to be delivered from now on, in its lane after those before it."""
+    return {
+        "id": ident,
+        "kind": kind,
+        "target": target,
+        "lane": lane,
+        "payload": payload,
+        "state": "pending",
+        "detail": "",
+        "created_at": now,
+        "available_at": now,
+        "slot": False,
+        "ambiguous": False,
+        "attempts": 0,
+        "answered_seconds": 0.0,
+    }
+
+
 def backoff(attempts: int, longest: float, chance: random.Random) -> timedelta:
     """Full jitter: anywhere between nothing and a bound that doubles with each attempt, at most `longest` seconds."""
     return timedelta(seconds=chance.uniform(0.1, min(longest, 2.0 ** min(attempts, 20))))

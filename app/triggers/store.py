@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.db import rows_of
+from app.outbox.model import new_item
 from app.policy.schema import Route
 from app.telemetry import traceparent
 from app.triggers import limits, pauses, regroup, rules
@@ -232,20 +233,8 @@ async def _save_triggers(conn: AsyncConnection, ledger: Ledger) -> None:
 
 def outbox_item(trigger: dict[str, Any], now: datetime) -> dict[str, Any]:
     """The item that carries a fired trigger to its Airflow. It has the trigger's id, so that there can be only one."""
-    return {
-        "id": trigger["id"],
-        "kind": "airflow.dag_run",
-        "target": f"airflow:{trigger['airflow']}",
-        "payload": {"trigger_id": trigger["id"], "route": trigger["route"]},
-        "state": "pending",
-        "detail": "",
-        "created_at": now,
-        "available_at": now,
-        "slot": False,
-        "ambiguous": False,
-        "attempts": 0,
-        "answered_seconds": 0,
-    }
+    payload = {"trigger_id": trigger["id"], "route": trigger["route"]}
+    return new_item(trigger["id"], "airflow.dag_run", f"airflow:{trigger['airflow']}", payload, now)
 
 
 def _trigger_row(trigger: NewTrigger, ledger: Ledger) -> dict[str, Any]:
