@@ -1,7 +1,8 @@
 """Which test fails when a key of the policy file, or a setting, is ignored.
 
 tests/unit/test_every_key.py holds the table to the models: a key without a row fails there, and so does a row whose test is
-gone or whose file never names the key. Who adds a key adds a row.
+gone or whose file never names the key. tests/integration/test_ignored_keys.py runs the test of a policy's key with the key
+ignored, and it must fail: with PROVE=1 that of each key. Who adds a key adds a row.
 """
 
 # ruff: noqa: E501 (The name of a test is as long as it is.)
@@ -9,6 +10,7 @@ gone or whose file never names the key. Who adds a key adds a row.
 _SEVERAL = (
     "tests/acceptance/test_several_airflows.py::test_each_route_starts_its_runs_in_its_own_airflow_with_its_own_login"
 )
+_TOKEN = "tests/acceptance/test_several_airflows.py::test_a_login_may_be_a_token_or_a_file_that_holds_one"
 _LOAD = "tests/unit/test_policy_load.py::"
 _OUTCOMES = "tests/acceptance/test_outcomes.py::"
 _SCHEDULES = "tests/acceptance/test_schedules.py::"
@@ -42,10 +44,10 @@ POLICY: dict[str, str] = {
     "airflow.url": _SEVERAL,
     "airflow.api": "tests/acceptance/test_airflow2.py::test_an_alert_starts_one_run_without_a_logical_date_and_it_is_followed_to_its_end",
     "airflow.auth": _SEVERAL,
-    "airflow.auth.username": "tests/unit/test_airflow_tokens.py::test_a_wrong_password_names_the_user_and_where_to_look",
+    "airflow.auth.username": _SEVERAL,
     "airflow.auth.password": _RELOAD + "test_a_password_that_is_corrected_in_the_file_is_used_at_once",
-    "airflow.auth.token": "tests/unit/test_airflow_secrets.py::test_a_fixed_token_is_sent_and_when_refused_named_at_once",
-    "airflow.auth.token_file": "tests/unit/test_airflow_secrets.py::test_a_token_file_is_read_again_when_it_changes",
+    "airflow.auth.token": _TOKEN,
+    "airflow.auth.token_file": _TOKEN,
     "airflow.max_parallel": "tests/acceptance/test_max_parallel.py::test_forty_groups_run_four_at_a_time_and_forty_in_the_end",
     "defaults": _LOAD + "test_a_value_comes_from_the_route_or_else_from_defaults",
     "routes": _LOAD + "test_the_first_route_whose_matchers_all_hold_takes_the_alert",
@@ -79,7 +81,7 @@ POLICY: dict[str, str] = {
     "routes.dag.id": _RELOAD + "test_a_dag_that_changes_while_a_trigger_is_held_is_the_one_that_runs",
     "routes.dag.conf": "tests/unit/test_conf.py::test_the_conf_says_who_asks_and_why",
     "sources": "tests/integration/test_api_sources.py::test_the_same_story_comes_to_the_same_decisions_whoever_tells_it",
-    "sources.name": "tests/integration/test_api_sources.py::test_a_source_that_the_policy_does_not_name_is_not_found",
+    "sources.name": "tests/integration/test_api_sources.py::test_the_same_story_comes_to_the_same_decisions_whoever_tells_it",
     "sources.secret": _SIGNED + "test_what_is_not_signed_or_not_well_is_refused_counted_and_no_alert",
     "sources.alerts": "tests/unit/test_alerts_mapped.py::test_a_body_may_hold_several",
     "sources.alert_id": "tests/unit/test_alerts_mapped.py::test_the_documented_event_is_the_alert_that_the_native_body_would_be",
@@ -110,7 +112,7 @@ POLICY: dict[str, str] = {
     "schedules.catch_up": _SCHEDULES + "test_what_was_missed_while_no_gateway_ran_is_made_up_for_once_or_not_at_all",
     "deadman": _DEADMAN + "a_switch_is_new_then_due_then_down_and_up_again_and_its_incident_follows",
     "deadman.name": _DEADMAN + "a_switch_is_new_then_due_then_down_and_up_again_and_its_incident_follows",
-    "deadman.expect": _DEADMAN + "a_watchdog_that_fires_keeps_its_switch_up_and_its_end_does_not",
+    "deadman.expect": _DEADMAN + "a_retrain_of_ours_counts_and_a_failed_one_does_not",
     "deadman.expect.retrain": _DEADMAN + "a_retrain_of_ours_counts_and_a_failed_one_does_not",
     "deadman.expect.group": _DEADMAN + "a_retrain_of_ours_counts_and_a_failed_one_does_not",
     "deadman.expect.outcome": _DEADMAN + "a_retrain_of_ours_counts_and_a_failed_one_does_not",
@@ -119,11 +121,11 @@ POLICY: dict[str, str] = {
     "deadman.match": _DEADMAN + "a_watchdog_that_fires_keeps_its_switch_up_and_its_end_does_not",
     "deadman.timezone": "tests/unit/test_policy_deadman.py::test_every_is_a_duration_or_a_cron_expression_in_a_time_zone",
     "deadman.every": "tests/unit/test_policy_deadman.py::test_every_is_a_duration_or_a_cron_expression_in_a_time_zone",
-    "deadman.grace": "tests/unit/test_deadman_rules.py::test_a_state_changes_exactly_at_its_boundary",
+    "deadman.grace": _DEADMAN + "a_switch_is_new_then_due_then_down_and_up_again_and_its_incident_follows",
     "deadman.receivers": _KEYS + "receivers_and_repeat_of_a_switch_say_who_is_told_and_how_often",
     "deadman.repeat": _KEYS + "receivers_and_repeat_of_a_switch_say_who_is_told_and_how_often",
     "receivers": _TELLING + "a_failed_run_is_told_once_and_resolved_by_the_next_that_succeeds",
-    "receivers.name": "tests/unit/test_policy_receivers.py::test_a_receiver_that_is_not_there_is_told_with_the_one_that_was_meant",
+    "receivers.name": _KEYS + "receivers_and_repeat_of_a_switch_say_who_is_told_and_how_often",
     "receivers.pagerduty": _KINDS + "pagerduty",
     "receivers.pagerduty.routing_key": _KINDS + "pagerduty",
     "receivers.pagerduty.url": _TELLING + "a_failed_run_is_told_once_and_resolved_by_the_next_that_succeeds",
@@ -138,7 +140,7 @@ POLICY: dict[str, str] = {
     "receivers.alertmanager": _KINDS + "alertmanager",
     "receivers.alertmanager.url": _KINDS + "alertmanager",
     "notify": _TOLD,
-    "notify.orphan": "tests/mlflow/test_lineage.py::test_receivers_are_told_of_a_kind_once_until_there_is_none_of_it",
+    "notify.orphan": _TOLD,
     "notify.trigger_dead": _TOLD,
     "notify.trigger_waiting": _TOLD,
     "notify.trigger_lost": _TOLD,
@@ -156,7 +158,7 @@ POLICY: dict[str, str] = {
     "lineage.grace": _LINEAGE,
     "promotions": "tests/acceptance/test_promotion.py::test_the_first_version_is_promoted_and_a_worse_one_is_not",
     "promotions.model": _KEYS + "model_of_a_promotion_is_the_whole_name",
-    "promotions.registry": "tests/unit/test_policy_errors.py::test_a_promotion_in_mlflow_needs_an_mlflow",
+    "promotions.registry": "tests/mlflow/test_promotion_registries.py::test_sagemaker_keeps_what_it_knew_and_the_old_one_stays_approved",
     "promotions.to": "tests/acceptance/test_promotion.py::test_a_version_goes_from_mark_to_mark",
     "promotions.requires": "tests/acceptance/test_promotion.py::test_a_version_goes_from_mark_to_mark",
     "promotions.require": _RULES,
@@ -166,7 +168,7 @@ POLICY: dict[str, str] = {
     "promotions.require.inputs": _RULES,
     "promotions.require.artifacts": _RULES,
     "promotions.rules": "tests/acceptance/test_promotion.py::test_the_first_version_is_promoted_and_a_worse_one_is_not",
-    "promotions.on_new_version": _HOOK + "test_every_other_event_is_taken_and_leads_to_nothing",
+    "promotions.on_new_version": _HOOK + "test_a_new_version_is_asked_for_to_each_mark_in_turn",
     "promotions.mode": "tests/acceptance/test_promotion.py::test_shadow_records_every_verdict_and_stands_in_nobodys_way",
 }
 

@@ -145,6 +145,7 @@ async def test_a_retrain_of_ours_counts_and_a_failed_one_does_not(servers: TestS
     every = SWITCHES + (
         "  - {name: ended, expect: {retrain: accuracy, outcome: any, started_by: gateway}, every: 7d}\n"
         "  - {name: ours, expect: {retrain: accuracy, started_by: gateway}, every: 7d}\n"
+        "  - {name: fraud, expect: {retrain: accuracy, group: {model: fraud}}, every: 7d}\n"
     )
     async with World(servers, database, every, airflow=airflow, clock=clock) as world:
         airflow.add_dag("retrain_model")
@@ -155,7 +156,7 @@ async def test_a_retrain_of_ours_counts_and_a_failed_one_does_not(servers: TestS
         assert (await state(world, "ended"), await state(world, "ours")) == ("up", "new")
         await world.pass_by(minutes=60, steps=6)
         assert await state(world, "churn-retrained") == "up"
-        assert await state(world, "ours") == "up"
+        assert (await state(world, "ours"), await state(world, "fraud")) == ("up", "new")
         assert "ended with success" in (await switch(world, "churn-retrained"))["last_event"]
 
 

@@ -113,11 +113,11 @@ async def test_a_held_trigger_cancelled_by_request_tells_each_alert(servers: Tes
 async def test_an_alert_that_goes_silent_while_held_is_stale_and_starts_nothing(
     servers: TestServers, database: str
 ) -> None:
-    async with World(servers, database, policy("debounce: 8h\nstale_after: 6h")) as world:
+    async with World(servers, database, policy("debounce: 4h\nstale_after: 3h")) as world:
         world.airflow.add_dag("retrain_model")
         alert = world.alert(model="churn")
         await world.push(alert)
-        await world.pass_by(hours=9, steps=3)
+        await world.pass_by(hours=5, steps=3)
         assert not world.airflow.posts
         assert (await world.trigger())["state"] == "cancelled"
         assert "no longer counts as firing" in (await world.explain(alert.body()["fingerprint"]))["now"]["detail"]

@@ -138,9 +138,11 @@ async def test_a_run_past_its_run_timeout_that_succeeds_later_is_told_lost_once_
         [run_id] = await _fired(world)
         airflow.start_run(run_id)
         await world.pass_by(hours=1)
-        await world.pass_by(hours=30, steps=10)
+        assert (await world.trigger())["outcome"] is None
+        await world.pass_by(hours=2)
         trigger = await world.trigger()
         assert (trigger["state"], trigger["outcome"]) == ("running", "lost")
+        await world.pass_by(hours=28, steps=9)
         assert "run_timeout" in trigger["detail"]
         assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
         assert reasons(await world.push(world.alert(model="churn", pod="b"))) == [("suppress", "in_flight")]

@@ -1,6 +1,7 @@
 """One gateway, two Airflows: each route's runs go to its own, and the trouble of one is none of the other's."""
 
 from datetime import timedelta
+from pathlib import Path
 
 from tests.acceptance.world import World
 from tests.fakes.airflow import FakeAirflow
@@ -45,6 +46,22 @@ async def test_each_route_starts_its_runs_in_its_own_airflow_with_its_own_login(
             ("near", "succeeded"),
             ("far", "succeeded"),
         }
+
+
+async def test_a_login_may_be_a_token_or_a_file_that_holds_one(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    near, far = FakeAirflow(clock := ManualClock()), FakeAirflow(clock)
+    near.add_dag("retrain_near")
+    far.add_dag("retrain_far")
+    (tmp_path / "token").write_text(far.mint())
+    text = TWO.replace("{username: gateway, password: gateway}", f"{{token: {near.mint()}}}")
+    text = text.replace("{username: guest, password: other}", f"{{token_file: {tmp_path / 'token'}}}")
+    async with World(servers, database, text, clock=clock, airflow=near, others={"far.test": far}) as world:
+        await world.push(world.alert(model="churn"), world.alert("Drift", model="churn"))
+        await world.settle()
+        assert (len(near.posts), len(far.posts)) == (1, 1)
+        assert not near.calls("login")
 
 
 async def test_an_airflow_that_is_away_holds_up_only_its_own(servers: TestServers, database: str) -> None:

@@ -1,11 +1,9 @@
 """Every key of the policy and every setting has a test that fails when it is ignored: the table against the models."""
 
 import ast
-import typing
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -13,6 +11,7 @@ from pydantic import BaseModel
 from app.policy.schema import Defaults, Policy, Route
 from app.settings import Settings
 from tests.every_key import POLICY, SETTINGS
+from tests.ignoring import models_in
 
 ROOT = Path(__file__).parents[2]
 MENDED = "add a row to tests/every_key.py: the key, and the test that fails when the gateway ignores it"
@@ -25,14 +24,6 @@ def keys_of(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]
         yield ".".join(below)
         for inner in models_in(field.annotation):
             yield from keys_of(inner, below)
-
-
-def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    else:
-        for part in typing.get_args(annotation):
-            yield from models_in(part)
 
 
 #: What the gateway adds itself, and the section whose keys are the routes' own.

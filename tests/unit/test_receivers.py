@@ -132,7 +132,7 @@ def test_a_webhook_is_signed_over_its_exact_bytes(message: Message) -> None:
     asked = webhook.request(WEBHOOK.webhook, message, NOON)
     assert asked.content is not None
     StandardSignature(standard_key(SECRET)).check(asked.headers, asked.content, NOON)
-    assert asked.headers["webhook-id"] == message.id
+    assert (asked.url, asked.headers["webhook-id"]) == ("https://ops.example/hook?key=token", message.id)
     body = json.loads(asked.content)
     assert body["type"] == ("notice.resolved" if message.resolved else "notice.opened")
     assert body["data"]["key"] == message.key

@@ -184,4 +184,4 @@ async def test_the_login_of_the_policy_is_the_one_that_is_sent(tmp_path: Path) -
         client = MlflowOf(lambda read=read: read, open_http(transport=wire), ManualClock())()  # type: ignore[misc]
         assert client is not None
         await client.run("r")
-        assert wire.asked[0].headers["authorization"] == sent
+        assert (wire.asked[0].url.host, wire.asked[0].headers["authorization"]) == ("m", sent)
