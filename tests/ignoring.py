@@ -1,5 +1,5 @@
-"""A plugin of pytest (`-p tests.ignoring`): with IGNORED_KEY=routes.mode in the environment, the gateway reads every policy as
-if this key were not in it. The test that tests/every_key.py names for the key must fail then.
+"""A plugin of pytest (`-p tests.ignoring`): with IGNORED_KEY=routes.mode in the environment, the gateway reads no policy's
+`mode`. The test that tests/every_key.py names for the key must fail then.
 """
 
 import os
