@@ -20,7 +20,7 @@ from app.redis.client import Redis
 from app.replica import Reader
 from app.settings import Settings
 from app.tokens import Caller, Tokens
-from app.tracking import Mlflow
+from app.tracking.client import Mlflow
 from app.triggers.memory import Memory
 
 

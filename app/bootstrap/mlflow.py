@@ -7,7 +7,7 @@ from app.clock import Clock
 from app.http import Http
 from app.policy import mlflow, values
 from app.policy.schema import Policy
-from app.tracking import Login, Mlflow
+from app.tracking.client import Login, Mlflow
 
 
 class MlflowOf:

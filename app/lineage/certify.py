@@ -10,7 +10,7 @@ from app.clock import Clock
 from app.lineage import record_store as store
 from app.lineage.delivery import drive, sending
 from app.replica import Reader
-from app.tracking import Mlflow
+from app.tracking.client import Mlflow
 from mlflow_spool.certificate import Logged, certifying, gather
 from mlflow_spool.errors import SpoolError
 from mlflow_spool.records import Kind, Record

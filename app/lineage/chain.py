@@ -18,9 +18,10 @@ from app import tables
 from app.clock import Clock
 from app.db import transaction
 from app.errors import Rejected, TargetError
-from app.lineage import missing, store
+from app.lineage import rules, store
 from app.lineage.model import TRIGGER_TAG, SeenAlias, SeenRun, SeenVersion, read_aliases, read_run, read_version
-from app.tracking import Mlflow, quoted, tags_of
+from app.tracking.answers import quoted, tags_of
+from app.tracking.client import Mlflow
 from app.triggers import history
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Lineage:
             chains += await _without_trigger(conn, subject)
         if not chains and state == "asked":
             return None
-        links = [link for chain in chains for link in missing.of_chain(chain)]
+        links = [link for chain in chains for link in rules.gaps(chain)]
         if state != "asked":
             links.append({"link": "mlflow", "of": "", "detail": f"{detail}: its side is as it was last seen"})
         return {

@@ -19,7 +19,7 @@ from app.lineage import record_store as store
 from app.metrics import Metrics
 from app.outbox.model import Delivered, Item, Outcome, Retry
 from app.outbox.store import release_slot
-from app.tracking import Mlflow
+from app.tracking.client import Mlflow
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
 from mlflow_spool.records import ONCE, Answer, Call, Record

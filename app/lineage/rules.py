@@ -3,16 +3,22 @@
 A run, a version or a trigger is judged only when it has been quiet for the policy's `grace`: what the spool still keeps
 arrives later. A run that is nested in another is that one's part and not judged; a running one is judged by what it had at
 its start. Of runs older than the retention it is not asked who started them: the trigger may have been deleted since.
+
+A chain that is shown tells its gaps as they stand now, without that patience.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any, Final
 from uuid import UUID
 
 from app.lineage.model import SeenAlias, SeenRun, SeenVersion
 
 ENDED = frozenset({"FINISHED", "FAILED", "KILLED"})  # states of a run that nothing changes any more
+
+Row = dict[str, Any]
 
 
 class Kind(StrEnum):
@@ -34,6 +40,9 @@ class Link(StrEnum):
     GIT_COMMIT = "git_commit"
     METRICS = "metrics"
     VERSION = "version"
+
+
+_LACKING: Final = {Link.GIT_COMMIT: Kind.RUN_WITHOUT_GIT_COMMIT, Link.METRICS: Kind.RUN_WITHOUT_METRICS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +91,20 @@ def judge_run(run: SeenRun, trigger: TriggerFacts | None, patience: Patience) ->
         return []
     about = {"run_id": run.run_id}
     found = []
-    if run.git_commit is None:
-        detail = f"run {run.run_id} does not say from which git commit its code came"
-        found.append(Orphan(Kind.RUN_WITHOUT_GIT_COMMIT, Link.GIT_COMMIT, detail, about))
+    for link, said in _lacking(run.status, run.git_commit, run.metrics):
+        if link is not Link.METRICS or (run.ended_at or started) <= patience.settled:
+            found.append(Orphan(_LACKING[link], link, f"run {run.run_id} {said}", about))
     if (detail := _unstarted(run, trigger)) and started >= patience.known:
         found.append(Orphan(Kind.RUN_WITHOUT_DAG_RUN, Link.DAG_RUN, detail, about))
-    if run.status == "FINISHED" and not run.metrics and (run.ended_at or started) <= patience.settled:
-        detail = f"run {run.run_id} finished and has no metric"
-        found.append(Orphan(Kind.RUN_WITHOUT_METRICS, Link.METRICS, detail, about))
     return found
+
+
+def _lacking(status: str, git_commit: str | None, metrics: int) -> Iterator[tuple[Link, str]]:
+    """What a run itself lacks, whoever started it."""
+    if git_commit is None:
+        yield Link.GIT_COMMIT, "does not say from which git commit its code came"
+    if status == "FINISHED" and not metrics:
+        yield Link.METRICS, "finished and has no metric"
 
 
 def _unstarted(run: SeenRun, trigger: TriggerFacts | None) -> str:
@@ -108,14 +122,14 @@ def judge_version(version: SeenVersion, run: SeenRun | None) -> list[Orphan]:
     """What a version lacks. `run` is the one that it names, None when MLflow has no such run."""
     if version.run_id and run is not None and not run.deleted:
         return []
-    name = f"version {version.version} of {version.model}"
-    if not version.run_id:
-        detail = f"{name} names no run: nobody knows how it was made"
-    else:
-        gone = "was deleted" if run is not None else "does not exist"
-        detail = f"{name} comes from the run {version.run_id}, which {gone}"
+    gone = "was deleted" if run is not None else "does not exist"
+    detail = f"version {version.version} of {version.model} {_sourceless(version.run_id, gone)}"
     about = {"model": version.model, "version": version.version}
     return [Orphan(Kind.VERSION_WITHOUT_RUN, Link.RUN, detail, about)]
+
+
+def _sourceless(run_id: str | None, gone: str) -> str:
+    return f"comes from the run {run_id}, which {gone}" if run_id else "names no run: nobody knows how it was made"
 
 
 def judge_alias(alias: SeenAlias, *, exists: bool) -> list[Orphan]:
@@ -129,8 +143,41 @@ def judge_alias(alias: SeenAlias, *, exists: bool) -> list[Orphan]:
 
 def judge_trigger(trigger: TriggerFacts, runs: int, patience: Patience) -> list[Orphan]:
     """A DAG run that succeeded should have reported. `runs`: how many runs in MLflow name the trigger."""
-    if trigger.state != "succeeded" or runs or trigger.ended_at is None or trigger.ended_at > patience.settled:
+    if not _unreported(trigger.state, runs) or trigger.ended_at is None or trigger.ended_at > patience.settled:
         return []
     detail = f"the DAG run {trigger.dag_run_id} succeeded, and no run in MLflow names its trigger {trigger.id}"
     about = {"trigger_id": str(trigger.id), "dag_run_id": trigger.dag_run_id}
     return [Orphan(Kind.TRIGGER_WITHOUT_RUN, Link.RUN, detail, about)]
+
+
+def _unreported(state: str, runs: int) -> bool:
+    return state == "succeeded" and not runs
+
+
+# -- one chain, as `chain` shows it ----------------------------------------------------------------------------------------
+
+
+def gaps(chain: Row) -> Iterator[Row]:
+    """What a chain that is shown lacks: which link, of what, and a sentence."""
+    trigger = chain["trigger"]
+    if trigger is not None and chain["dag_run"] is None:
+        yield _gap(Link.DAG_RUN, f"trigger {trigger['id']}", f"it is {trigger['state']}: no DAG run was started")
+    if trigger is not None and _unreported(trigger["state"], len(chain["runs"])):
+        yield _gap(Link.RUN, f"trigger {trigger['id']}", "its DAG run succeeded, and no run in MLflow names it")
+    for run in chain["runs"]:
+        of = f"run {run['run_id']}"
+        if trigger is None:
+            named = run["trigger_id"]
+            detail = f"its trigger {named} is not known here" if named else "it names no trigger"
+            yield _gap("trigger", of, detail)
+        if run["deleted"]:
+            yield _gap(Link.RUN, of, "it was deleted in MLflow")
+        for link, said in _lacking(run["status"], run["git_commit"], run["metrics"]):
+            yield _gap(link, of, f"it {said}")
+    for version in chain["versions"]:
+        said = _sourceless(version["run_id"], "MLflow does not have")
+        yield _gap(Link.RUN, f"version {version['version']} of {version['model']}", f"it {said}")
+
+
+def _gap(link: str, of: str, detail: str) -> Row:
+    return {"link": link, "of": of, "detail": detail}

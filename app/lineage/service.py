@@ -10,7 +10,7 @@ from app.clock import Clock
 from app.lineage.taking import Taking
 from app.replica import Reader
 from app.tokens import Caller
-from app.tracking import Mlflow
+from app.tracking.client import Mlflow
 
 
 @dataclass(frozen=True, slots=True)

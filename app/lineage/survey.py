@@ -23,7 +23,8 @@ from app.lineage.rules import Orphan, Patience
 from app.lineage.telling import Telling
 from app.metrics import Metrics
 from app.policy.schema import Policy
-from app.tracking import Mlflow, tags_of
+from app.tracking.answers import tags_of
+from app.tracking.client import Mlflow
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ import pytest
 from app.clock import SystemClock
 from app.errors import Refused, Rejected, TargetError, Unreachable
 from app.http import open_http
-from app.tracking import Mlflow, metrics_of, params_of, quoted, tags_of
+from app.tracking.answers import metrics_of, params_of, quoted, tags_of
+from app.tracking.client import Mlflow
 from tests.spool.mlflow import MlflowServer
 
 

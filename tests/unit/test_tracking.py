@@ -14,7 +14,8 @@ from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.http import open_http
 from app.policy.load import parse_policy
 from app.policy.schema import Policy
-from app.tracking import Login, Mlflow, metrics_of, params_of, quoted, tags_of
+from app.tracking.answers import metrics_of, params_of, quoted, tags_of
+from app.tracking.client import Login, Mlflow
 from tests.fakes.clock import ManualClock
 
 POLICY = "version: 1\nairflow: [{name: a, url: http://a}]\nroutes: []\n"

@@ -1,30 +1,25 @@
 """MLflow's REST API: runs, registered models, their versions and aliases, artifacts. Each method asks, once.
 
 Over `app.http` and not MLflow's own client, which blocks for minutes and repeats creations (docs/decisions/0017).
-Facts were taken from MLflow 3.17.2: errors are `{"error_code", "message"}`; 404 RESOURCE_DOES_NOT_EXIST is its word for
-"there is none", any other 404 is about the address; a message may quote SQL with values, so only its first line is told.
-Times of MLflow are milliseconds. Ids of runs are made by the server; creating has no idempotency key.
+Facts were taken from MLflow 3.17.2: times are milliseconds; ids of runs are made by the server; creating has no idempotency
+key. What its answers mean is in `app.tracking.answers`.
 """
 
 import base64
-import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from app.clock import Clock
-from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.errors import Ambiguous, Refused, Rejected, Unreachable
 from app.http import Answer, Http
+from app.tracking.answers import Json, failure
 
 API: Final = "/api/2.0/mlflow"
 PAGE: Final = 200  # items asked for at once; MLflow itself allows 50000 runs and 200000 versions
 MAX_PAGES: Final = 50
-MAX_SENTENCE: Final = 500  # characters
-_BARE_SQL: Final = re.compile(r"[\n\r]|\[SQL|\(Background on")
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,87 +250,8 @@ class Mlflow:
             raise Unreachable(error.code, error.detail) from None
 
 
-def tags_of(item: Json) -> dict[str, str]:
-    """The tags of a version or a registered model; of a run, hand in its `data`. A list of pairs in MLflow's JSON."""
-    return _pairs(item.get("tags"))
-
-
-def params_of(run: Json) -> dict[str, str]:
-    """The params of a run, all text."""
-    return _pairs((run.get("data") or {}).get("params"))
-
-
-def metrics_of(run: Json) -> dict[str, float]:
-    """The newest value of each metric of a run. JSON has no NaN: MLflow writes "NaN", "Infinity" and "-Infinity"."""
-    found: dict[str, float] = {}
-    for item in (run.get("data") or {}).get("metrics") or []:
-        try:
-            found[str(item["key"])] = float(item.get("value", 0.0))
-        except (KeyError, TypeError, ValueError):
-            continue
-    return found
-
-
-def quoted(value: str) -> str:
-    """A value inside a filter of MLflow, in quotes. Its grammar has no escape: what holds both quotes cannot be asked for.
-
-    Raises Rejected("bad_request") for that.
-    """
-    if "'" not in value:
-        return f"'{value}'"
-    if '"' not in value:
-        return f'"{value}"'
-    raise Rejected("bad_request", "MLflow cannot be asked for a value that holds both kinds of quotes")
-
-
-def failure(answer: Answer, what: str, *, write: bool, clock: Clock) -> TargetError:
-    """The error that an answer other than the expected one stands for. `what` names the call, as in "GET runs/get"."""
-    body = answer.body if isinstance(answer.body, dict) else {}
-    code = str(body.get("error_code", ""))
-    told = f"MLflow answered {answer.status} to {what}: {_said(body) or 'no reason given'}"
-    wait = answer.retry_after(clock.now())
-    if answer.status == 401:
-        return Refused("token_rejected", f"{told}: check mlflow.auth in the policy file")
-    if answer.status == 403:
-        return Refused("forbidden", f"{told}: MLflow does not let us, or does not know this host (--allowed-hosts)")
-    if answer.status == 429:
-        return Unreachable("busy", told, retry_after=wait)
-    if answer.status >= 500 or answer.status == 408:
-        return (Ambiguous if write else Unreachable)("server_error", told, retry_after=wait)
-    if write and 200 <= answer.status < 300:
-        return Ambiguous(
-            "not_mlflow", f"{what} was answered with something else than JSON; whether it acted is not known"
-        )
-    if code == "RESOURCE_DOES_NOT_EXIST":
-        return Rejected("missing", told)
-    if code == "RESOURCE_ALREADY_EXISTS":
-        return Rejected("exists", told)
-    if code and answer.status in {400, 404, 409, 413, 422}:
-        return Rejected("bad_request", told)
-    kind = answer.headers.get("content-type", "no content type").split(";")[0][:60]
-    return Refused(
-        "not_mlflow",
-        f"{what} was answered with {answer.status} ({kind}), which is not MLflow's API: check mlflow.tracking_uri in the "
-        "policy file and what stands in between",
-    )
-
-
 def _reads(method: str, read: bool | None) -> bool:
     return method in {"GET", "HEAD"} if read is None else read
-
-
-def _pairs(items: Any) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for item in items or []:
-        if isinstance(item, dict) and isinstance(item.get("key"), str):
-            found[item["key"]] = str(item.get("value", ""))
-    return found
-
-
-def _said(body: Json) -> str:
-    text = _BARE_SQL.split(str(body.get("message", "")), maxsplit=1)[0]
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SENTENCE]).split())
-    return line if len(line) <= MAX_SENTENCE else line[: MAX_SENTENCE - 1] + "…"
 
 
 def _segment(value: str) -> str:
