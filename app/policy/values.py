@@ -79,7 +79,7 @@ def read_address(value: str, *, query: bool = False) -> str:
     except ValueError:
         valid = False
     if not valid or re.search(r"\s", value):
-        raise ValueError("must be an address such as http://airflow.example:8080")
+        raise ValueError("must be an address such as http://host.example:8080")
     if "@" in parts.netloc:
         raise ValueError("user and password belong in auth, not in the address")
     if parts.fragment or (parts.query and not query):

@@ -6,7 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-VERSION = r"^[0-9]{1,9}$"
+#: Both registries count the versions of a model from 1, in 32 bits; other spellings of a number would not be found again.
+VERSION = r"^[1-9][0-9]{0,8}$"
 Kind = Literal["promote", "rollback"]
 State = Literal[
     "open", "moving", "promoted", "rolled_back", "unchanged", "passed", "blocked", "lost", "undone", "unreadable"
@@ -121,9 +122,9 @@ class PromotionBody(BaseModel):
     )
 
     model: _Text = Field(description="The registered model, or the model package group.")
-    version: _Version = Field(description="A number.")
+    version: _Version = Field(description="The number that the registry gave it, as text or as it is.")
     to: _Text | None = Field(None, description="The mark; may be left out when the policy leads the model to one only.")
-    expected: Annotated[str, StringConstraints(pattern=r"^[0-9]{0,9}$")] | None = Field(
+    expected: Annotated[str, StringConstraints(pattern=rf"{VERSION}|^$")] | None = Field(
         None, description="Who must hold the mark now; an empty text: nobody. Left out: whoever does."
     )
     dry_run: bool = Field(False, description="Judge and record, change nothing.")

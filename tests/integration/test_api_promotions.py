@@ -35,11 +35,14 @@ SHAPES = [
     ({"model": "churn"}, "#/version"),
     (GOOD | {"version": "latest"}, "#/version"),
     (GOOD | {"version": True}, "#/version"),
+    (GOOD | {"version": "0"}, "#/version"),
+    (GOOD | {"version": "007"}, "#/version"),  # MLflow takes it for 7, and answers with 7.
     (GOOD | {"version": "1\x00"}, "#/version"),
     (GOOD | {"model": ""}, "#/model"),
     (GOOD | {"model": "a\x00"}, "#/model"),
     (GOOD | {"model": "x" * 257}, "#/model"),
     (GOOD | {"expected": "one"}, "#/expected"),
+    (GOOD | {"expected": "07"}, "#/expected"),
     (GOOD | {"dryrun": True}, "#/dryrun"),
     (GOOD | {"override": True}, "#"),
 ]

@@ -106,7 +106,7 @@ QUOTES = 'a placeholder must stand in quotes: it is filled with text, such as {m
         ("x", ["7:12: routes.0.confirm: must be a mapping"]),
         ("{}", ["7:12: routes.0.confirm.prometheus: required", "7:12: routes.0.confirm.query: required"]),
         ("{prometheus: x, query: up}",
-         ["7:25: routes.0.confirm.prometheus: must be an address such as http://airflow.example:8080"]),
+         ["7:25: routes.0.confirm.prometheus: must be an address such as http://host.example:8080"]),
         ("{prometheus: http://p, query: ''}", ["7:42: routes.0.confirm.query: must not be empty"]),
         ("{prometheus: http://p, query: up, on_error: wait}",
          ["7:56: routes.0.confirm.on_error: must be fire or suppress"]),

@@ -65,12 +65,12 @@ AIRFLOWS = [
     ("{name: , url: }", [f"2:17: airflow.0.name: {EMPTY}", f"2:24: airflow.0.url: {EMPTY}"]),
     ("{name: 5, url: 6}", [f"2:18: airflow.0.name: {TEXT}", f"2:26: airflow.0.url: {TEXT}"]),
     ("{name: '', url: http://a}", ["2:18: airflow.0.name: must not be empty"]),
-    ("{name: a, url: airflow:8080}", ["2:26: airflow.0.url: must be an address such as http://airflow.example:8080"]),
-    ("{name: a, url: 'ftp://a'}", ["2:26: airflow.0.url: must be an address such as http://airflow.example:8080"]),
-    ("{name: a, url: 'http://'}", ["2:26: airflow.0.url: must be an address such as http://airflow.example:8080"]),
-    ("{name: a, url: 'http://a:99999'}", ["2:26: airflow.0.url: must be an address such as http://airflow.example:8080"]),
-    ("{name: a, url: 'http://a b'}", ["2:26: airflow.0.url: must be an address such as http://airflow.example:8080"]),
-    ("{name: a, url: 'http://[::1'}", ["2:26: airflow.0.url: must be an address such as http://airflow.example:8080"]),
+    ("{name: a, url: airflow:8080}", ["2:26: airflow.0.url: must be an address such as http://host.example:8080"]),
+    ("{name: a, url: 'ftp://a'}", ["2:26: airflow.0.url: must be an address such as http://host.example:8080"]),
+    ("{name: a, url: 'http://'}", ["2:26: airflow.0.url: must be an address such as http://host.example:8080"]),
+    ("{name: a, url: 'http://a:99999'}", ["2:26: airflow.0.url: must be an address such as http://host.example:8080"]),
+    ("{name: a, url: 'http://a b'}", ["2:26: airflow.0.url: must be an address such as http://host.example:8080"]),
+    ("{name: a, url: 'http://[::1'}", ["2:26: airflow.0.url: must be an address such as http://host.example:8080"]),
     ("{name: a, url: 'http://u:p@a'}", ["2:26: airflow.0.url: user and password belong in auth, not in the address"]),
     ("{name: a, url: 'http://a?x=1'}", ["2:26: airflow.0.url: must be an address without ? and #"]),
     ("{name: a, url: http://a, api: v3}", ["2:41: airflow.0.api: must be v2 or v1"]),
@@ -202,7 +202,7 @@ def test_mistakes_in_an_airflow_are_told(entry: str, expected: list[str]) -> Non
     assert told(f"version: 1\nairflow: [{entry}]\nroutes: []") == expected
 
 
-ADDRESS = "must be an address such as http://airflow.example:8080"
+ADDRESS = "must be an address such as http://host.example:8080"
 
 
 @pytest.mark.parametrize(
