@@ -30,6 +30,8 @@ SETTINGS = {
     "wal_keep_size": "256MB",
     # The standby archives, too: a segment that the primary had filled and not yet archived when it died is not lost.
     "archive_mode": "always",
+    # A promotion that meets a standby between two looks at the archive waits for the next one: 5 s by default.
+    "wal_retrieve_retry_interval": "500ms",
     "timezone": "UTC",
 }
 
