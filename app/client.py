@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -56,8 +57,9 @@ def ask(
 
 
 def show(what: str | Table, style: str | None = None) -> None:
-    """Print; what senders wrote is text, whatever brackets it has."""
-    Console(highlight=False, markup=False).print(what, style=style)
+    """Print; what senders wrote is text, whatever brackets it has. A pipe or a file has no width: nothing is folded."""
+    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    Console(highlight=False, markup=False, width=10_000 if wide else None).print(what, style=style)
 
 
 def id_column() -> Column:

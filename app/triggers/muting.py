@@ -32,6 +32,11 @@ class Mute:
     by: str
     until: datetime | None
 
+    def __str__(self) -> str:
+        """Of a route, in words."""
+        end = f"muted until {self.until:%Y-%m-%dT%H:%M:%SZ}" if self.until else "muted with no end in sight"
+        return f"{end}: {self.by}"
+
 
 def mute_of(policy: Policy, route: Route, pauses: Mapping[str, Pause], now: datetime) -> Mute | None:
     """What mutes the route now. Where one thing ends while another one holds, `until` is the end of the last."""

@@ -157,8 +157,7 @@ def _limited(route: Route, until: datetime) -> str:
 
 
 def _muted(mute: Mute) -> Verdict:
-    end = f"muted until {_at(mute.until)}" if mute.until else "muted with no end in sight"
-    return Verdict(_SUPPRESS, Reason.MUTED, mute.until, None, f"{end}: {mute.by}")
+    return Verdict(_SUPPRESS, Reason.MUTED, mute.until, None, str(mute))
 
 
 def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way = FREE) -> Verdict:

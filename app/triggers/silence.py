@@ -1,12 +1,13 @@
 """What is told when nothing happened: what a route heard, what became of it, what blocks it now, what would fire. Pure."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from app.triggers import sentences
+from app.triggers.muting import Mute
 from app.triggers.sentences import at
 from app.triggers.state import SHADOW
 
@@ -70,10 +71,10 @@ class Why:
     next_step: str = ""
 
 
-def summary(why: Why) -> str:
+def summary(why: Why, mute: Mute | None) -> str:
     """In sentences: what fired, what was heard, and what blocks at this moment."""
     heard = _heard(why) if why.alerts else _nothing_heard(why)
-    return " ".join(filter(None, (_fired(why), heard, _refused(why), _at_this_moment(why))))
+    return " ".join(filter(None, (_fired(why), heard, _refused(why), _at_this_moment(why), _muted(why, mute))))
 
 
 def _fired(why: Why) -> str:
@@ -136,13 +137,21 @@ def _at_this_moment(why: Why) -> str:
     return f"At this moment {len(firing)} groups have a firing alert: {told}."
 
 
-def would_fire(why: Why) -> str:
+def _muted(why: Why, mute: Mute | None) -> str:
+    """An alert that is behind a trigger, or none at all, is not told of the mute."""
+    told = any(row["now"] is not None and row["now"]["reason"] == "muted" for row in why.groups)
+    return f"The route is {str(mute).rstrip('.')}." if mute is not None and not told else ""
+
+
+def would_fire(why: Why, group_by: Sequence[str]) -> str:
     """What must happen for the next DAG run: of several groups the one that is due first."""
     firing = [row for row in why.groups if row["now"] is not None]
     if not firing:
         matchers = f"labels satisfy {' and '.join(why.match)}" if why.match else "status is firing"
         scheduled = "".join(f", the schedule {s['name']} at {at(s['next_at'])}" for s in why.schedules[:1])
-        return f"An alert whose {matchers}{scheduled}, or a request: `trigger-gateway trigger {why.route}`."
+        group = "".join(f" --group {label}={why.group.get(label, 'VALUE')}" for label in group_by)
+        asked = f"trigger-gateway trigger {why.route}{group} --reason WHY"
+        return f"An alert whose {matchers}{scheduled}, or a request: `{asked}`."
     first = min(firing, key=lambda row: (row["now"]["until"] is None, row["now"]["until"] or why.until))
     text: str = first["would_fire"]
     labels = ", ".join(f"{name}={value}" for name, value in first["group"].items())

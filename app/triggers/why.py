@@ -17,6 +17,7 @@ from app.db import rows_of
 from app.policy.schema import Policy, Route
 from app.triggers import history, sentences, silence
 from app.triggers.explain import at_this_moment, load_episode, shown_verdict, way_of
+from app.triggers.rules import Way
 from app.triggers.schedules import list_schedules
 from app.triggers.silence import Row, Why
 from app.triggers.state import Group, as_json
@@ -70,6 +71,7 @@ async def why(
     """What happened on `route` from `since` to `now`, and why no more than that. `labels` narrow it down to the groups
     that have them all; {} is the whole route."""
     about = {"route": route.name, "labels": as_json(dict(labels)), "since": since}
+    way = await way_of(conn, policy, route, now)
     decisions = await _became(conn, about, {name: value for name, value in labels.items() if value})
     alerts = sum(row["alerts"] for row in decisions)
     told = Why(
@@ -83,12 +85,13 @@ async def why(
         triggers=await _fired(conn, route, labels, since),
         trigger=await _newest(conn, route, labels),
         last_success_at=await _success(conn, route, labels),
-        groups=await _groups(conn, policy, route, about, now),
+        groups=await _groups(conn, route, about, now, way),
         schedules=await _schedules(conn, policy, route, labels, now),
         near=None if alerts else await _near(conn, route),
         match=[str(matcher) for matcher in route.match],
     )
-    told = replace(told, summary=silence.summary(told), would_fire=silence.would_fire(told))
+    summary = silence.summary(told, way.mute)
+    told = replace(told, summary=summary, would_fire=silence.would_fire(told, route.group_by))
     return replace(told, next_step=silence.next_step(told))
 
 
@@ -134,9 +137,8 @@ def _of(statement: Select[Any], route: Route, labels: Mapping[str, str]) -> Sele
     return mine.where(t.c.group_labels.contains(dict(labels))) if labels else mine
 
 
-async def _groups(conn: AsyncConnection, policy: Policy, route: Route, about: Row, now: datetime) -> list[Row]:
+async def _groups(conn: AsyncConnection, route: Route, about: Row, now: datetime, way: Way) -> list[Row]:
     """Live states, and of those with a firing alert the decision of this moment on the first of these."""
-    way = await way_of(conn, policy, route, now)
     rows = await conn.execute(_GROUPS, about | {"mode": route.mode, "most": MOST_GROUPS})
     shown = []
     for row in rows.mappings().all():

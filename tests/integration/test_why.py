@@ -85,6 +85,11 @@ async def asked_in_vain(world: World) -> None:
         assert (await world.post("/api/v1/triggers", body)).status_code == 409
 
 
+async def held_up_by_hand(world: World) -> None:
+    await fires(world)
+    await world.post("/api/v1/routes/accuracy/pause", {"reason": "stop", "until": "2026-11-24T12:00:00Z"})
+
+
 async def ended_long_ago(world: World) -> None:
     alert = await fires(world)
     await world.push(alert.resolved(world.clock.now()))
@@ -103,7 +108,7 @@ SITUATIONS: list[tuple[Situation, str, str, str]] = [
     (
         other_alerts,
         "the newest of others is DiskFull, at 2026-11-23T12:00:00Z: is your Alertmanager wired?",
-        "or a request: `trigger-gateway trigger accuracy`",
+        "or a request: `trigger-gateway trigger accuracy --group model=churn --reason WHY`",
         "doctor --alertmanager",
     ),
     (
@@ -122,6 +127,13 @@ SITUATIONS: list[tuple[Situation, str, str, str]] = [
     (paused, "pending: the DAG retrain_model is paused in Airflow", "has ended", "Unpause the DAG retrain_model"),
     (full, "1 over the limit. At this moment: suppress, limit:", "limit (2 in 30d)", "Nothing."),
     (dead, "The last success is not in the history.", "pause after the failure", "`redrive` the trigger"),
+    (
+        held_up_by_hand,
+        "duplicate: its trigger has fired; the group cools down until 2026-11-24T12:10:00Z. "
+        "The route is muted until 2026-11-24T12:00:00Z: anonymous has paused it: stop.",
+        "when the cooldown of 1d ends",
+        "Nothing.",
+    ),
     (asked_in_vain, "Requests and schedules were refused: 2 for the cooldown.", "An alert whose labels", "Nothing."),
     (
         ended_long_ago,
