@@ -1,4 +1,4 @@
-"""`mlflow-spool status | flush | hand-over | verify | export`: what waits in this machine's journals, and its way out."""
+"""`mlflow-spool COMMAND`: what waits in this machine's journals, and its way out."""
 
 import argparse
 import json
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlflow_spool.errors import SpoolError
+from mlflow_spool.handover import Gateway, HandOver
 from mlflow_spool.journal import Journal
+from mlflow_spool.records import strings
 from mlflow_spool.settings import Settings, read_settings
-from mlflow_spool.spool import Spool, system_clock
+from mlflow_spool.spool import Spool, lock_file, system_clock
 
 OK, FAILED, USAGE = 0, 1, 2
 
@@ -23,6 +25,8 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
     status.add_argument("--json", action="store_true", help="as one JSON object a journal")
     flush = commands.add_parser("flush", help="deliver what waits")
     flush.add_argument("--timeout", type=float, default=3600.0, help="give up after so many seconds (3600)")
+    again = commands.add_parser("redrive", help="let what MLflow refused wait again, once the reason is mended")
+    again.add_argument("--run", help="only what belongs to the run of this id, MLflow's or a local one")
     give = commands.add_parser("hand-over", help="hand what waits to the gateway, as at the end of a process")
     give.add_argument("--timeout", type=float, default=60.0, help="give up after so many seconds (60)")
     export = commands.add_parser("export", help="write what waits or was refused as JSON lines")
@@ -39,6 +43,8 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
         return _status(settings, stream, as_json=args.json)
     if args.command == "verify":
         return _verify(settings, stream)
+    if args.command == "redrive":
+        return _redrive(settings, stream, args.run)
     if args.command == "hand-over":
         return _hand_over(settings, stream, args.timeout)
     if args.command == "flush":
@@ -95,16 +101,29 @@ def _flush(settings: Settings, out: TextIO, timeout: float) -> int:
     return FAILED if left else OK
 
 
-def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
-    from mlflow_spool.transport import MlflowServer
+def _redrive(settings: Settings, out: TextIO, run: str | None) -> int:
+    found = 0
+    for uri, journal in _journals(settings):
+        ids = {run, journal.names.token_of(run), journal.names.name_of(run)} - {None} if run else None
+        asides = [one.record for one in journal.inventory.asides()]
+        records = [one for one in asides if ids is None or ids & {*one.stream.split(":"), *strings(one.call.body)}]
+        if again := journal.redrive(records):
+            print(f"{uri}: {again} records wait again; `mlflow-spool flush` delivers them", file=out)
+        found += again
+    if run and not found:
+        print(f"nothing of the run {run} was set aside here", file=sys.stderr)
+        return FAILED
+    return OK
 
+
+def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
     if not settings.gateway_url:
         print("MLFLOW_SPOOL_GATEWAY_URL names no gateway", file=sys.stderr)
         return USAGE
     left = 0
     for uri, journal in _journals(settings):
-        spool = Spool(uri, MlflowServer(uri), settings, system_clock(), background=False)
-        spool.hand_over(timeout)
+        gateway = Gateway(settings.gateway_url, settings.gateway_token)
+        HandOver(journal, gateway, lock_file(journal.folder)).run(timeout, system_clock().monotonic)
         counts = journal.inventory.counts()
         left += counts.pending + counts.handing
         print(f"{uri}: {counts.handed} records are the gateway's, {counts.pending} stay here", file=out)

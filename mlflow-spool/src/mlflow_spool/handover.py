@@ -9,6 +9,7 @@ import json
 import logging
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ PATH = "/api/v1/metadata"
 MOST = 500  # records of one request; the gateway takes 1000
 MOST_BYTES = 1_000_000  # of their bodies, unless one alone is larger
 TAKEN = 202
+MOMENT = 0.1  # seconds: the least that a request gets
 
 
 class Taker(Protocol):
@@ -64,6 +66,20 @@ class HandOver:
         self._journal = journal
         self._gateway = gateway
         self._lock_file = lock_file
+
+    def run(self, budget: float, monotonic: Callable[[], float], *, everything: bool = True) -> None:
+        """Hand over what waits within `budget` seconds, as far as the gateway takes it; see `step`.
+
+        monotonic: seconds on a counter that never goes back.
+        """
+        end, after = monotonic() + budget, 0
+        if not self.settle(max(budget, MOMENT)):
+            return
+        while (left := end - monotonic()) > 0:
+            found = self.step(after, max(left, MOMENT), everything=everything)
+            if found is None:
+                return
+            after = found
 
     def settle(self, timeout: float) -> bool:
         """Ask again about records of which it is not known whose they are; False while that stays so. timeout: seconds a

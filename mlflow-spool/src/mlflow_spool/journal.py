@@ -38,6 +38,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, max_bytes: int, spare: int = 0) -> None:
+        self.folder = folder
         self._database = Database(folder / "journal.db", spare)
         self._max_bytes = max_bytes
         self._room = 0  # bytes that are certainly free under the cap
@@ -184,6 +185,12 @@ class Journal:
         """The server will never take it: the records after it go on."""
         sql = "UPDATE records SET state = 'aside', problem = ? WHERE key = ?"
         self._database.surely(lambda cursor: cursor.execute(sql, (problem, record.key)))
+
+    def redrive(self, records: Iterable[Record]) -> int:
+        """Let records that were set aside wait again, each in its old place; returns how many there were."""
+        sql = "UPDATE records SET state = 'pending', attempts = 0, problem = NULL WHERE key = ? AND state = 'aside'"
+        values = [(one.key,) for one in records]
+        return self._database.surely(lambda cursor: cursor.executemany(sql, values).rowcount)
 
     def state_of(self, token: str) -> str | None:
         """The state of the record that creates the local id `token`; None when this journal never held it."""

@@ -29,7 +29,6 @@ from mlflow_spool.settings import Settings
 from mlflow_spool.uploads import artifact
 
 log = logging.getLogger("mlflow_spool")
-MOMENT = 0.1  # seconds: the least that a request gets
 
 
 def system_clock() -> Clock:
@@ -41,6 +40,11 @@ def journal_folder(settings: Settings, uri: str) -> Path:
     """Where the journal of the server at `uri` lives: each server has its own."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", uri.partition("://")[2]).strip("-")[:60]
     return settings.folder / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+
+
+def lock_file(folder: Path) -> Path:
+    """By which those who deliver or hand over the journal in `folder` keep out of each other's way."""
+    return folder / "streams.lock"
 
 
 class Spool:
@@ -68,10 +72,10 @@ class Spool:
         self._breaker = Breaker(clock.monotonic)
         self._files = Files(folder / "files")
         self._drainer = Drainer(
-            self.journal, self._files, target, self._breaker, folder / "streams.lock", clock, settings.settle
+            self.journal, self._files, target, self._breaker, lock_file(folder), clock, settings.settle
         )
         gateway = taker or (Gateway(settings.gateway_url, settings.gateway_token) if settings.gateway_url else None)
-        self._handover = HandOver(self.journal, gateway, folder / "streams.lock") if gateway else None
+        self._handover = HandOver(self.journal, gateway, lock_file(folder)) if gateway else None
         self._background = (
             Background(self._drainer, self._breaker, clock, settings.request_timeout) if background else None
         )
@@ -169,22 +173,9 @@ class Spool:
                 break
             self._clock.pause(min(left, self._breaker.wait() or RETRY))
         if self._handover is not None:
-            self.hand_over(budget, everything=self._breaker.is_open and not patient)
+            everything = self._breaker.is_open and not patient  # Else only what belongs to runs that it has already.
+            self._handover.run(budget, self._clock.monotonic, everything=everything)
         return self.journal.inventory.counts().pending
-
-    def hand_over(self, budget: float, *, everything: bool = True) -> None:
-        """Hand what waits to the gateway within `budget` seconds; without `everything` only what belongs to runs that the
-        gateway has already. Raises ValueError when there is no gateway."""
-        if self._handover is None:
-            raise ValueError("MLFLOW_SPOOL_GATEWAY_URL names no gateway")
-        end, after = self._clock.monotonic() + budget, 0
-        if not self._handover.settle(max(budget, MOMENT)):
-            return
-        while (left := end - self._clock.monotonic()) > 0:
-            found = self._handover.step(after, max(left, MOMENT), everything=everything)
-            if found is None:
-                return
-            after = found
 
     def knows_version(self, name: str, version: str) -> bool:
         """Whether that version of a registered model is one that waits here to be registered."""

@@ -14,6 +14,7 @@ from mlflow_spool.errors import SpoolFull
 from mlflow_spool.records import API
 from mlflow_spool.settings import SPARE
 from mlflow_spool.spool import Spool
+from tests.e2e.processes import lacking
 from tests.spool.fake import FakeMlflow
 from tests.spool.proxy import Fault, always, never
 from tests.spool.workload import ManualClock, spool_on
@@ -29,7 +30,7 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
     (folder := tmp_path / "disk").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "none", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("only root may mount a file system; the test of files that may not grow runs everywhere")
+        lacking("only root may mount a file system; the test of files that may not grow runs everywhere")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 

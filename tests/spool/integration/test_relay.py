@@ -11,9 +11,13 @@ import httpx
 import pytest
 
 from app.embedded.processes import free_port
+from mlflow_spool.records import API
+from mlflow_spool.settings import Settings
+from mlflow_spool.spool import Spool, system_clock
 from tests.e2e.processes import eventually
 from tests.servers import TestServers
 from tests.spool.contents import contents, differences
+from tests.spool.fake import FakeMlflow
 from tests.spool.mlflow import Environment, MlflowServer
 from tests.spool.proxy import Fault, Proxy, always, never
 from tests.spool.training import Site
@@ -61,6 +65,10 @@ def test_a_pod_whose_directory_is_deleted_has_everything_in_mlflow_when_it_comes
     site.train("train.py", EXPERIMENT="relay-pod")
     assert " 0 waiting" in site.spool("status")
     shutil.rmtree(pod)
+    by_hand = leave(tmp_path / "killed", proxy.uri)
+    told = Site(environment, tmp_path / "killed", f"spool+{proxy.uri}", settings).spool("hand-over")
+    assert told == f"{proxy.uri}: 2 records are the gateway's, 0 stay here\n"
+    shutil.rmtree(tmp_path / "killed")
     proxy.plan = never
 
     def delivered() -> bool:
@@ -70,9 +78,24 @@ def test_a_pod_whose_directory_is_deleted_has_everything_in_mlflow_when_it_comes
     eventually("the gateway to deliver everything", delivered, within=90)
     assert httpx.get(f"{gateway}/api/v1/metadata").json()["items"] == []
     assert differences(contents(mlflow_server, "relay-pod"), contents(mlflow_server, "relay-plain")) == []
+    assert httpx.get(f"{gateway}/api/v1/metadata/{by_hand}").json()["complete"]
     for run in mlflow_server.call("POST", "runs/search", {"experiment_ids": [experiment(mlflow_server)]})["runs"]:
         told = httpx.get(f"{gateway}/api/v1/metadata/{run['info']['run_id']}").json()
         assert (told["complete"], told["missing"]) == (True, [])
+
+
+def leave(folder: Path, uri: str) -> str:
+    """A run in the journal of a process that was killed while MLflow was away; its local id."""
+    away = FakeMlflow()
+    away.plan = always(Fault.REFUSE)
+    spool = Spool(uri, away, Settings(folder), system_clock(), background=False)
+    run = spool.call("POST", f"{API}/runs/create", {"experiment_id": "0", "run_name": "killed", "start_time": 1})
+    local = str(run["run"]["info"]["run_id"])
+    spool.call(
+        "POST", f"{API}/runs/log-metric", {"run_id": local, "key": "f1", "value": 0.5, "timestamp": 1, "step": 0}
+    )
+    spool.journal.close()
+    return local
 
 
 def experiment(server: MlflowServer) -> str:
