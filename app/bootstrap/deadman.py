@@ -27,7 +27,7 @@ def deadman(base: Base) -> DeadmanSide:
     """The switches of the policy in force."""
     settings, metrics = base.settings, base.metrics
     flips = Flips(base.notices, uuid7, metrics)
-    watch = Watch(base.engine, base.current, base.clock, flips, metrics)
+    watch = Watch(base.engine, base.current, base.clock, flips, metrics, interval=settings.follow_interval)
     retrains = Retrains(
         base.engine,
         base.current,

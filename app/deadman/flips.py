@@ -11,11 +11,9 @@ from app.deadman import rules, sentences, store
 from app.deadman.rules import Expectation, State
 from app.deadman.store import Record
 from app.metrics import Metrics
-from app.notices.model import Notice, Severity
+from app.notices.model import SWITCH_DOWN, Notice, Severity
 from app.notices.telling import Notices
 from app.policy.deadman import Instance
-
-EVENT = "switch_down"
 
 
 def expectation(instance: Instance) -> Expectation:
@@ -39,10 +37,8 @@ class Flips:
     async def settle(
         self, conn: AsyncConnection, record: Record, instance: Instance, now: datetime, *, judge: bool = True
     ) -> None:
-        """Write the switch, and bring its state up to its facts. Without `judge` one that is overdue is in grace still."""
-        after = rules.state_at(record.facts, expectation(instance), now)
-        if after is State.DOWN and not judge:
-            after = State.GRACE
+        """Write the switch, and bring its state up to its facts. Without `judge` nothing goes down."""
+        after = rules.shown(record.state, rules.state_at(record.facts, expectation(instance), now), judge=judge)
         if after != record.state:
             detail = sentences.flip(record, instance, after, now)
             await self._flip(conn, record, after, detail, now)
@@ -92,7 +88,7 @@ class Flips:
     ) -> None:
         notice = Notice(
             key=incident(record.name),
-            event=EVENT,
+            event=SWITCH_DOWN,
             severity=Severity.CRITICAL,
             title=f"{record.name} is down",
             detail=detail,

@@ -81,6 +81,10 @@ class Pings:
                 record.last_event = "a ping"
             case "fail":
                 rules.fail(record.facts, now, ping.run)
-        await self._flips.settle(conn, record, instance, now)
+        # Whether it is overdue is the watch's to say, which gives an outage of ours back first.
+        if ping.kind == "start":
+            await store.save(conn, record)
+        else:
+            await self._flips.settle(conn, record, instance, now, judge=ping.kind == "fail")
         row = {"id": self._new_id(), "switch": ping.switch, "at": now, "kind": ping.kind, "run": ping.run}
         await store.add_ping(conn, row | {"code": ping.code, "body": ping.body[: self._max_body]})

@@ -84,7 +84,8 @@ class Retrains:
             for record in await store.lock(conn, switches):
                 await self._tell(roster, conn, record, runs)
             ends = [run.ended_at for run in runs if run.ended_at is not None]
-            await store.book_read(conn, dag, newest=max([newest, *ends]), read_at=read_at, error="")
+            # Airflow's clock may be ahead of ours: an end in the future would hide every run that ends before it.
+            await store.book_read(conn, dag, newest=min(max([newest, *ends]), read_at), read_at=read_at, error="")
 
     async def _tell(self, roster: Roster, conn: AsyncConnection, record: Record, runs: Sequence[DagRun]) -> None:
         """The newest run that the switch counts is a good sign."""

@@ -12,9 +12,10 @@ from app.policy.cron import Cron
 
 #: Open runs of a switch that are kept. The oldest is overdue first, so that a newer one more changes nothing.
 MOST_STARTS: Final = 100
-#: How long the judgement of a retrain waits for a look at Airflow made after its deadline. Longer after an outage of our
-#: own: then nothing is known of what ended meanwhile, and what is down with us may come up later than we do.
-PATIENCE: Final = timedelta(seconds=40)
+#: How long beyond the time between two looks at Airflow the judgement of a retrain waits for one made after its deadline.
+#: Longer after an outage of our own: then nothing is known of what ended meanwhile, and what is down with us may come up
+#: later than we do.
+PATIENCE: Final = timedelta(seconds=30)
 PATIENCE_AFTER_GAP: Final = timedelta(minutes=10)
 
 
@@ -66,18 +67,21 @@ def state_at(facts: Facts, expected: Expectation, now: datetime) -> State:
 
 def due_at(facts: Facts, expected: Expectation) -> datetime:
     """When the next good sign is due."""
-    since = facts.counts_from if facts.last_at is None else max(facts.last_at, facts.counts_from)
-    every = expected.every
+    since, every = _counted_from(facts), expected.every
     return (every.after(since) if isinstance(every, Cron) else since + every) + facts.allowance
 
 
 def down_at(facts: Facts, expected: Expectation) -> datetime:
     """When it is given up: at a failure, when a run that began has not ended within the grace, else a grace after it was
-    due."""
+    due. Without a grace a run has no limit of its own."""
     if facts.failed_at is not None:
         return facts.failed_at
-    begun = min((due_at(facts, expected), *facts.starts.values()))
-    return begun + expected.grace
+    begun = list(facts.starts.values()) if expected.grace else []
+    return min([due_at(facts, expected), *begun]) + expected.grace
+
+
+def _counted_from(facts: Facts) -> datetime:
+    return facts.counts_from if facts.last_at is None else max(facts.last_at, facts.counts_from)
 
 
 def next_change(facts: Facts, expected: Expectation, now: datetime) -> datetime | None:
@@ -116,22 +120,35 @@ def resume(facts: Facts, at: datetime) -> None:
     facts.starts, facts.allowance = {}, timedelta(0)
 
 
-def allow(facts: Facts, state: State, since: datetime, gap: timedelta) -> bool:
-    """Nobody watched for `gap` from `since`, and nothing could be heard: what was awaited then may come later by that.
-    Called once a gap. What was down stays down. False: it was heard of after `since`, or nothing is awaited."""
-    heard = max(facts.counts_from, facts.last_at or facts.counts_from)
-    if state in (State.DOWN, State.PAUSED) or heard > since:
-        return False
-    facts.allowance += gap
-    facts.starts = {run: at + gap if at <= since else at for run, at in facts.starts.items()}
-    return True
+def allow(facts: Facts, state: State, since: datetime, until: datetime) -> None:
+    """Nobody watched from `since` to `until`, and nothing could be heard: what was awaited then may come later by that.
+    Called once a gap. What was down stays down. What was heard of in between gets the rest of the gap: we may have heard it
+    just before our end."""
+    if state in (State.DOWN, State.PAUSED):
+        return
+    facts.allowance += _rest(_counted_from(facts), since, until)
+    facts.starts = {run: began + _rest(began, since, until) for run, began in facts.starts.items()}
 
 
-def may_judge(deadline: datetime, read_at: datetime | None, gap_until: datetime | None, now: datetime) -> bool:
-    """Whether a retrain that is overdue since `deadline` may be given up: Airflow was read after the deadline, and after
-    the end of our newest outage. When Airflow does not answer, what is known has to do after a while."""
+def _rest(heard: datetime, since: datetime, until: datetime) -> timedelta:
+    return max(timedelta(0), until - max(since, heard))
+
+
+def may_judge(
+    deadline: datetime, read_at: datetime | None, gap_until: datetime | None, now: datetime, interval: timedelta
+) -> bool:
+    """Whether a retrain that is overdue since `deadline` may be given up: Airflow, which is read every `interval`, was read
+    after the deadline, and after the end of our newest outage. When it does not answer, what is known has to do after a
+    while."""
     after_gap = gap_until is not None and gap_until > deadline
     needed = gap_until if gap_until is not None and after_gap else deadline
     if read_at is not None and read_at >= needed:
         return True
-    return now >= needed + (PATIENCE_AFTER_GAP if after_gap else PATIENCE)
+    patience = interval + PATIENCE
+    return now >= needed + (max(patience, PATIENCE_AFTER_GAP) if after_gap else patience)
+
+
+def shown(before: str, after: State, *, judge: bool) -> State:
+    """The state that is made known of one that follows from the facts. Without `judge` too little is known to give a switch
+    up: it is in grace still. One that is down already stays down, until it is heard of."""
+    return State.GRACE if after is State.DOWN and not judge and before != State.DOWN else after

@@ -58,7 +58,7 @@ def _down(record: Record, instance: Instance, expected: Expectation, now: dateti
     if facts.failed_at is not None:
         return f"said at {at(facts.failed_at)} that it failed"
     due = rules.due_at(facts, expected)
-    overrun = min(facts.starts.values(), default=None)
+    overrun = min(facts.starts.values(), default=None) if expected.grace else None
     if overrun is not None and overrun < due:
         return f"a run that began at {at(overrun)} has not ended within {grace}"
     since = facts.last_at

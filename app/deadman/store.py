@@ -205,12 +205,12 @@ async def pings(conn: AsyncConnection, name: str, most: int) -> Sequence[RowMapp
 
 _SEEN = text("""
     SELECT labels, greatest(fired_at, held_since) AS at FROM groups
-    WHERE route = :route AND mode = 'live' LIMIT :most
+    WHERE route = :route AND mode = 'live' ORDER BY at DESC NULLS LAST LIMIT :most
 """)
 
 
 async def groups_seen(conn: AsyncConnection, route: str, most: int) -> Sequence[RowMapping]:
-    """The groups of a route, each with when something happened to it."""
+    """The groups of a route, each with when something happened to it, the newest first."""
     return (await conn.execute(_SEEN, {"route": route, "most": most})).mappings().all()
 
 

@@ -55,16 +55,24 @@ class Roster:
 
 
 class Watch:
-    """`step()` judges every switch."""
+    """`step()` judges every switch. `interval` is seconds between two reads of a DAG."""
 
     def __init__(
-        self, engine: AsyncEngine, policy: Callable[[], Policy], clock: Clock, flips: Flips, metrics: Metrics
+        self,
+        engine: AsyncEngine,
+        policy: Callable[[], Policy],
+        clock: Clock,
+        flips: Flips,
+        metrics: Metrics,
+        *,
+        interval: float,
     ) -> None:
         self._engine = engine
         self._policy = policy
         self._clock = clock
         self._flips = flips
         self._metrics = metrics
+        self._interval = timedelta(seconds=interval)
         self._seen_at: datetime | None = None
 
     async def step(self) -> bool:
@@ -78,7 +86,7 @@ class Watch:
             records = await self._enrolled(conn, roster, now)
             reads = await store.dag_reads(conn) if any(s.kind == "retrain" for s in roster.policy.deadman) else {}
             gap_until = now if gap else watched.gap_until
-            look = _Look(roster, reads, gap_until, watched.until if gap else None, gap, now)
+            look = _Look(roster, reads, self._interval, gap_until, watched.until if gap else None, now)
             for record in await store.lock(conn, [r.name for r in records if look.changes(r)]):
                 await self._judge(conn, record, look)
             await store.keep_watch(conn, Watched(max(now, watched.until), gap_until))
@@ -110,7 +118,11 @@ class Watch:
         for switch in roster.policy.deadman:
             if not isinstance(switch.expect, Retrain) or not switch.for_each:
                 continue
-            for group in await store.groups_seen(conn, switch.expect.retrain, _MOST_SEEN):
+            groups = await store.groups_seen(conn, switch.expect.retrain, _MOST_SEEN)
+            if len(groups) == _MOST_SEEN:
+                told = {"switch": switch.name, "groups": _MOST_SEEN}
+                log.warning("only the newest groups of a route were looked at", extra=told)
+            for group in groups:
                 instance = _instance_of(switch, switch.expect, group["labels"])
                 if instance is None:
                     continue
@@ -129,20 +141,20 @@ class Watch:
             return
         if look.resumes(record):
             await self._flips.resume(conn, record, "its pause is over", look.now)
-        if look.gap and look.gap_since is not None and instance.switch.kind != "retrain":
-            rules.allow(record.facts, State(record.state), look.gap_since, look.gap)
+        if look.gap_since is not None and instance.switch.kind != "retrain":
+            rules.allow(record.facts, State(record.state), look.gap_since, look.now)
         await self._flips.settle(conn, record, instance, look.now, judge=look.may_judge(record, instance))
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What one step goes by. `gap`: our outage that ends with this step, from `gap_since`."""
+    """What one step goes by. `gap_since`: when our outage that ends with this step began."""
 
     roster: Roster
     reads: dict[tuple[str, str], RowMapping]
+    interval: timedelta
     gap_until: datetime | None
     gap_since: datetime | None
-    gap: timedelta
     now: datetime
 
     def changes(self, record: Record) -> bool:
@@ -150,12 +162,10 @@ class _Look:
         if record.state == FORGOTTEN:
             return False
         instance = self.roster.instance(record)
-        if instance is None or self.gap or self.resumes(record):
+        if instance is None or self.gap_since is not None or self.resumes(record):
             return True
         state = rules.state_at(record.facts, expectation(instance), self.now)
-        if state is State.DOWN and not self.may_judge(record, instance):
-            state = State.GRACE
-        return state != record.state
+        return rules.shown(record.state, state, judge=self.may_judge(record, instance)) != record.state
 
     def resumes(self, record: Record) -> bool:
         """Whether its pause ends now."""
@@ -168,7 +178,7 @@ class _Look:
             return True
         read = self.reads.get(dag)
         deadline = rules.down_at(record.facts, expectation(instance))
-        return rules.may_judge(deadline, read["read_at"] if read else None, self.gap_until, self.now)
+        return rules.may_judge(deadline, read["read_at"] if read else None, self.gap_until, self.now, self.interval)
 
 
 def _instance_of(switch: Switch, expect: Retrain, labels: dict[str, str]) -> Instance | None:

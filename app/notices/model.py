@@ -7,6 +7,8 @@ from typing import Final
 
 #: Of a key, in characters: PagerDuty's dedup_key holds 255, and the gateway's name stands before it.
 LONGEST_KEY: Final = 190
+#: The event of a switch that is down. It is told until the switch says otherwise: nobody ends it by hand.
+SWITCH_DOWN: Final = "switch_down"
 
 
 class Severity(StrEnum):

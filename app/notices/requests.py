@@ -15,7 +15,7 @@ from app.clock import Clock, monotonic
 from app.db import transaction
 from app.errors import Problem
 from app.notices import store
-from app.notices.model import Notice, Severity
+from app.notices.model import SWITCH_DOWN, Notice, Severity
 from app.notices.telling import Notices
 from app.policy.schema import Policy
 
@@ -36,7 +36,7 @@ class Tested:
 
 
 class NoticeRequests:
-    """Every method raises Problem: 404 unknown, 409 when it is over already. `patience` in seconds."""
+    """Every method raises Problem: 404 unknown, 409 when it is over or is not a person's to end. `patience` in seconds."""
 
     def __init__(
         self,
@@ -65,6 +65,9 @@ class NoticeRequests:
             if found is None:
                 raise Problem(404, "not_found", f"There is no notice {ident}.")
             detail = f"resolved by {caller}" + (f": {reason}" if reason else "")
+            if found["event"] == SWITCH_DOWN and found["resolved_at"] is None:
+                sentence = "It ends when the switch is heard of; `trigger-gateway deadman pause` silences it."
+                raise Problem(409, "wrong_state", sentence, state="open")
             if found["resolved_at"] is not None or not await self._notices.resolve(conn, found["key"], now, detail):
                 raise Problem(409, "wrong_state", "Only an open notice can be resolved.", state="resolved")
             await self._audit(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})

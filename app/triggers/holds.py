@@ -13,16 +13,17 @@ GAP: Final = timedelta(seconds=60)
 # The start of the hold moves, so that every place that computes its end from it agrees; the version does too, so that
 # what memory holds of the group is not believed. Rows are locked in the order of every flow.
 _MOVE = text("""
-    UPDATE groups SET held_since = held_since + :gap, wake_at = :now, version = version + 1, nonce = :nonce
+    UPDATE groups SET held_since = held_since + (:now - greatest(held_since, :since)), wake_at = :now,
+        version = version + 1, nonce = :nonce
     WHERE key IN (
         SELECT key FROM groups WHERE key IN (SELECT group_key FROM triggers WHERE state = 'held')
-          AND held_since <= :since ORDER BY key FOR UPDATE
+          AND held_since < :now ORDER BY key FOR UPDATE
     )
 """)
 
 
 async def move(conn: AsyncConnection, since: datetime, now: datetime) -> int:
-    """Every hold that began by `since`, when we stopped watching, ends later by the time until `now`. It is looked at once
-    now, which finds out when that is. How many there were."""
-    parameters = {"gap": now - since, "since": since, "now": now, "nonce": secrets.token_hex(4)}
+    """Every hold ends later by the time from `since`, when we stopped watching, or from its own beginning, until `now`. It
+    is looked at once now, which finds out when that is. How many there were."""
+    parameters = {"since": since, "now": now, "nonce": secrets.token_hex(4)}
     return (await conn.execute(_MOVE, parameters)).rowcount

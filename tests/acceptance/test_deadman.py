@@ -8,6 +8,7 @@ import pytest
 from tests.acceptance.world import POLICY, World
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
+from tests.integration.api import problem
 from tests.servers import TestServers
 
 SWITCHES = (
@@ -170,6 +171,45 @@ async def test_a_switch_that_wants_our_own_runs_counts_no_other(servers: TestSer
         assert (await state(world, "ours"), await state(world, "anybodys")) == ("new", "up")
 
 
+async def test_a_run_that_ended_by_a_clock_ahead_of_ours_hides_no_later_one(
+    servers: TestServers, database: str
+) -> None:
+    fraud = "  - {name: fraud, expect: {retrain: accuracy, group: {model: fraud}}, every: 7d}\n"
+    async with World(servers, database, SWITCHES + fraud) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.settle()
+        await start(world, {"model": "churn"})
+        [run] = world.airflow.open_runs()
+        run.end("success", world.clock.now() + timedelta(hours=3))
+        await world.pass_by(minutes=1)
+        await by_hand(world, {"model": "fraud"})
+        assert (await state(world, "churn-retrained"), await state(world, "fraud")) == ("up", "up")
+
+
+async def test_only_the_newest_groups_of_a_route_are_looked_at_and_the_log_says_so(
+    servers: TestServers, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    each = 'deadman:\n  - {name: "m-{{group.model}}", expect: {retrain: accuracy}, for_each: {model: []}, every: 7d}\n'
+    async with World(servers, database, POLICY + each) as world:
+        await world.settle()
+        await world.push(world.alert(model="newest"))
+        async with world.services[0].engine.begin() as conn:
+            [columns] = await conn.exec_driver_sql(
+                "SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns "
+                "WHERE table_name = 'groups' AND column_name NOT IN ('key', 'labels', 'fired_at')"
+            )
+            await conn.exec_driver_sql(
+                f"INSERT INTO groups (key, labels, fired_at, {columns[0]}) SELECT n::text, '{{}}', "
+                f"fired_at - interval '1 day', {columns[0]} FROM groups, generate_series(1, 5000) n"
+            )
+            await conn.exec_driver_sql(
+                "UPDATE groups SET fired_at = fired_at WHERE labels <> '{}'"
+            )  # Behind the others.
+        await world.pass_by(minutes=1)
+        assert [item["name"] for item in (await world.get("/api/v1/deadman"))["items"]] == ["m-newest"]
+        assert "only the newest groups of a route were looked at" in caplog.text
+
+
 async def test_values_that_alerts_bring_make_switches_of_their_own(servers: TestServers, database: str) -> None:
     each = (
         'deadman:\n  - {name: "retrained-{{group.model}}", expect: {retrain: accuracy}, '
@@ -237,6 +277,19 @@ async def test_an_outage_of_ours_is_no_outage_of_what_was_awaited(servers: TestS
         assert await state(world, "prometheus-alive") == "grace"
         await world.pass_by(minutes=2)
         assert await state(world, "prometheus-alive") == "down"
+
+
+async def test_an_incident_of_a_switch_that_is_down_is_nobodys_to_end(servers: TestServers, database: str) -> None:
+    async with World(servers, database, SWITCHES) as world:
+        await world.settle()
+        await world.pass_by(hours=25)
+        [notice] = [n for n in (await world.get("/api/v1/notices"))["items"] if n["key"] == "deadman:export"]
+        path = f"/api/v1/notices/{notice['id']}/resolve"
+        refused = problem(await world.post(path, {"reason": "seen"}), 409, "wrong_state")
+        assert (refused["state"], "deadman pause" in refused["detail"]) == ("open", True)
+        assert await incidents(world, "export") == [("deadman:export", False)]
+        await world.post("/ping/export", b"")
+        assert problem(await world.post(path, {}), 409, "wrong_state")["state"] == "resolved"
 
 
 async def test_a_hold_goes_on_after_an_outage_of_ours_from_where_it_was(servers: TestServers, database: str) -> None:

@@ -70,6 +70,12 @@ def test_a_state_changes_exactly_at_its_boundary(facts: Facts, first: str, bound
     assert rules.state_at(facts, DAILY, START + timedelta(days=4000)) == "down"
 
 
+def test_without_a_grace_a_run_that_began_has_no_limit_of_its_own() -> None:
+    facts = heard(success(1), start(2))
+    assert rules.state_at(facts, Expectation(timedelta(days=1), timedelta(0)), START + hours(25) - TICK) == "up"
+    assert rules.state_at(facts, Expectation(timedelta(days=1), timedelta(0)), START + hours(25)) == "down"
+
+
 def test_a_paused_switch_is_awaited_no_more_and_counts_anew_when_resumed() -> None:
     facts = heard(success(1), start(2), failure(3))
     facts.paused = True
@@ -96,24 +102,28 @@ def test_a_cron_expectation_is_due_at_its_next_occurrence() -> None:
     [
         pytest.param(heard(success(1)), 27 + 5, id="last heard of before the outage: it may come later by that"),
         pytest.param(heard(), 26 + 5, id="not heard of yet"),
-        pytest.param(heard(success(12)), 38, id="heard of after it began: nothing was missed"),
+        pytest.param(heard(success(12)), 38 + 3, id="heard of after the last look, before our end: it gets the rest"),
+        pytest.param(heard(success(15)), 41, id="heard of when we were back: nothing was missed"),
         pytest.param(heard(success(1), start(9)), 11 + 5, id="a run under way may end later"),
+        pytest.param(heard(success(1), start(12)), 14 + 3, id="one that began after the last look may, too"),
+        pytest.param(heard(start(9, "a"), success(12, "b")), 11 + 5, id="whatever was heard of another run"),
     ],
 )
 def test_an_outage_of_ours_is_given_to_what_was_awaited_then(facts: Facts, down: float) -> None:
-    rules.allow(facts, rules.state_at(facts, DAILY, START + hours(10)), START + hours(10), hours(5))
+    rules.allow(facts, rules.state_at(facts, DAILY, START + hours(10)), START + hours(10), START + hours(15))
     assert rules.down_at(facts, DAILY) == START + hours(down)
 
 
 def test_what_was_down_before_an_outage_of_ours_stays_down() -> None:
     facts = heard(success(1))
-    assert not rules.allow(facts, State.DOWN, START + hours(30), hours(5))
+    rules.allow(facts, State.DOWN, START + hours(30), START + hours(35))
+    assert facts.allowance == timedelta(0)
     assert rules.state_at(facts, DAILY, START + hours(30)) == "down"
 
 
 def test_the_next_good_sign_ends_the_allowance() -> None:
     facts = heard(success(1))
-    rules.allow(facts, State.UP, START + hours(10), hours(5))
+    rules.allow(facts, State.UP, START + hours(10), START + hours(15))
     rules.succeed(facts, START + hours(16))
     assert rules.down_at(facts, DAILY) == START + hours(16 + 26)
 
@@ -138,7 +148,32 @@ def test_a_retrain_is_given_up_on_a_look_at_airflow(
     def time(after: float | None) -> datetime | None:
         return None if after is None else START + hours(after)
 
-    assert rules.may_judge(START + hours(26), time(read), time(gap_until), START + hours(now)) is may
+    interval = timedelta(seconds=10)
+    assert rules.may_judge(START + hours(26), time(read), time(gap_until), START + hours(now), interval) is may
+
+
+def test_a_retrain_whose_airflow_is_read_rarely_waits_for_that_look() -> None:
+    deadline, interval = START, timedelta(minutes=15)
+    before = START - timedelta(minutes=1)
+    for gap_until in (None, START + TICK):
+        assert not rules.may_judge(deadline, before, gap_until, START + timedelta(minutes=15, seconds=29), interval)
+        assert rules.may_judge(deadline, before, gap_until, START + timedelta(minutes=15, seconds=31), interval)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "judge", "shown"),
+    [
+        ("up", State.DOWN, True, "down"),
+        ("up", State.DOWN, False, "grace"),
+        ("down", State.DOWN, False, "down"),
+        ("down", State.UP, False, "up"),
+        ("up", State.GRACE, False, "grace"),
+    ],
+)
+def test_a_judgement_that_is_withheld_gives_nothing_up_and_ends_nothing(
+    before: str, after: State, judge: bool, shown: str
+) -> None:
+    assert rules.shown(before, after, judge=judge) == shown
 
 
 # -- whatever happens ---------------------------------------------------------------------------------------------------
@@ -149,7 +184,9 @@ _EVENTS = st.lists(
     ),
     max_size=12,
 )
-_EXPECTED = st.sampled_from([DAILY, Expectation(Cron("30 2 * * *", "Europe/Madrid"), hours(1))])
+_EXPECTED = st.sampled_from(
+    [DAILY, Expectation(Cron("30 2 * * *", "Europe/Madrid"), hours(1)), Expectation(timedelta(days=1), hours(0))]
+)
 
 
 @given(_EVENTS, _EXPECTED)
@@ -170,7 +207,7 @@ def test_time_alone_changes_the_state_only_at_the_instants_that_next_change_name
                 assert rules.state_at(facts, expected, now) == State.DOWN
             case "gap":
                 state = rules.state_at(facts, expected, now)
-                rules.allow(facts, state, now, hours(7))
+                rules.allow(facts, state, now, now + hours(7))
                 now += hours(7)
                 assert (state == State.DOWN) == (rules.state_at(facts, expected, now) == State.DOWN)
     order = [State.NEW, State.UP, State.GRACE, State.DOWN]
