@@ -128,7 +128,6 @@ async def open_services(
             http = open_http()
             stack.push_async_callback(http.aclose)
         policies = Holder(policy, clock.now())
-        policies = Holder(policy, clock.now())
         base = Base(
             settings=settings,
             policies=policies,
