@@ -26,7 +26,7 @@ from app.problems import UNAVAILABLE
 from app.promotion import api as promotion_api
 from app.security import require
 from app.settings import Settings
-from app.triggers import api, pause_api, receive, schedules_api, why_api
+from app.triggers import api, pause_api, receive, requests_api, schedules_api, why_api
 from app.worker import running
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     app.router.routes.extend([*promotion_api.webhook.routes, *receive.router.routes])
     docs.install(app, None if settings.open_docs else require("read"))
     parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
-    for part in (*parts, pause_api, deadman_api, ping_api, notices_api):
+    for part in (*parts, requests_api, pause_api, deadman_api, ping_api, notices_api):
         app.include_router(part.router)
     guard = [] if settings.open_metrics else [Depends(require("read"))]
 

@@ -1,10 +1,10 @@
 """The API of the switches: how they stand, what a person asks of them, and the heartbeats that come by request."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic_core import to_json
 
+from app.answers import json_answer, shows
 from app.deadman import schemas, show
 from app.deadman.requests import unknown
 from app.deadman.rules import State
@@ -33,16 +33,12 @@ _RESUMED = schemas.DETAIL | {
 _PAUSED = schemas.DETAIL | {"state": "paused", "due_at": None, "down_at": None, "note": "paused by ana: data freeze"}
 
 
-def _shows(example: dict[str, Any], *problems: str | ProblemKind) -> dict[int | str, dict[str, Any]]:
-    return {200: {"content": {"application/json": {"example": example}}}} | responses(*problems)
-
-
 @router.get(
     "",
     tags=["history"],
     summary="List the dead man's switches",
     response_model=schemas.SwitchPage,
-    responses=_shows({"items": [schemas.SWITCH], "next": None}, "invalid"),
+    responses=shows({"items": [schemas.SWITCH], "next": None}, "invalid"),
 )
 async def list_switches(
     services: Services,
@@ -58,7 +54,7 @@ async def list_switches(
     items, following = await services.reader.read(
         lambda conn: show.page(conn, policy, state=state, limit=limit, cursor=cursor)
     )
-    return _json({"items": items, "next": following})
+    return json_answer({"items": items, "next": following})
 
 
 @router.get(
@@ -66,7 +62,7 @@ async def list_switches(
     tags=["history"],
     summary="Show one switch, and why it is as it is",
     response_model=schemas.SwitchDetail,
-    responses=_shows(schemas.DETAIL, _NO_SWITCH, "invalid"),
+    responses=shows(schemas.DETAIL, _NO_SWITCH, "invalid"),
 )
 async def get_switch(services: Services, _: Reader, name: Name) -> Response:
     """With its flips, the requests that it got, and an explanation that is built from the history."""
@@ -78,7 +74,7 @@ async def get_switch(services: Services, _: Reader, name: Name) -> Response:
     tags=["operate"],
     summary="Await nothing of a switch for a while",
     response_model=schemas.SwitchDetail,
-    responses=_shows(_PAUSED, _NO_SWITCH, "invalid", "rate_limited"),
+    responses=shows(_PAUSED, _NO_SWITCH, "invalid", "rate_limited"),
 )
 async def pause(services: Services, caller: Operator, name: Name, body: schemas.PauseBody) -> Response:
     """It is never down while it is paused, and counts anew afterwards. An incident of it that is open is resolved."""
@@ -92,7 +88,7 @@ async def pause(services: Services, caller: Operator, name: Name, body: schemas.
     tags=["operate"],
     summary="Await a paused switch again",
     response_model=schemas.SwitchDetail,
-    responses=_shows(_RESUMED, _NO_SWITCH, "invalid", _NOT_PAUSED, "rate_limited"),
+    responses=shows(_RESUMED, _NO_SWITCH, "invalid", _NOT_PAUSED, "rate_limited"),
 )
 async def resume(services: Services, caller: Operator, name: Name) -> Response:
     """It counts anew, like one that was just loaded."""
@@ -106,13 +102,13 @@ async def resume(services: Services, caller: Operator, name: Name) -> Response:
     tags=["operate"],
     summary="Forget what was heard of a switch",
     response_model=schemas.Forgotten,
-    responses=_shows(schemas.FORGOTTEN, _NO_SWITCH, "invalid", "rate_limited"),
+    responses=shows(schemas.FORGOTTEN, _NO_SWITCH, "invalid", "rate_limited"),
 )
 async def forget(services: Services, caller: Operator, name: Name) -> Response:
     """One that the policy names begins anew. One that was made for a value that alerts brought is gone until they bring it
     again."""
     await services.limit(caller)
-    return _json({"name": name, "begins_anew": await services.requests.forget(name, caller.name)})
+    return json_answer({"name": name, "begins_anew": await services.requests.forget(name, caller.name)})
 
 
 async def _one(services: DeadmanServices, name: str, *, fresh: bool = False) -> Response:
@@ -121,8 +117,4 @@ async def _one(services: DeadmanServices, name: str, *, fresh: bool = False) -> 
     found = await find(lambda conn: show.one(conn, name, policy, now))
     if found is None:
         raise unknown(name)
-    return _json(found)
-
-
-def _json(value: Any) -> Response:
-    return Response(to_json(value), media_type="application/json")
+    return json_answer(found)

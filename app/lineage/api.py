@@ -1,18 +1,18 @@
 """GET /api/v1/lineage and /lineage/orphans."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import StringConstraints
-from pydantic_core import to_json
 
+from app.answers import json_answer, shows
 from app.errors import Problem
 from app.lineage import schemas, store
 from app.lineage.chain import Lineage, Subject
 from app.lineage.rules import Kind
-from app.problems import UNAVAILABLE, responses
+from app.problems import UNAVAILABLE
 from app.problems import Kind as ProblemKind
 from app.replica import Reader
 from app.security import require
@@ -45,15 +45,11 @@ Caller_ = Annotated[Caller, Depends(require("read"))]
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
 
 
-def _shows(example: dict[str, Any], *problems: str | ProblemKind) -> dict[int | str, dict[str, Any]]:
-    return {200: {"content": {"application/json": {"example": example}}}} | responses(*problems, UNAVAILABLE)
-
-
 @router.get(
     "",
     summary="Show where a model comes from, or what an alert led to",
     response_model=schemas.LineageOut,
-    responses=_shows(schemas.LINEAGE, "not_found", _INVALID),
+    responses=shows(schemas.LINEAGE, "not_found", _INVALID, UNAVAILABLE),
 )
 async def get_lineage(
     services: Services,
@@ -75,14 +71,14 @@ async def get_lineage(
     if found is None:
         named = ", ".join(f"{name} {value}" for name, value in subject.shown().items())
         raise Problem(404, "not_found", f"Neither the gateway nor MLflow knows {named}.")
-    return Response(to_json(found), media_type="application/json")
+    return json_answer(found)
 
 
 @router.get(
     "/orphans",
     summary="List what lacks its lineage",
     response_model=ListOf[schemas.OrphanOut],
-    responses=_shows({"items": [schemas.ORPHAN], "next": None}, "invalid"),
+    responses=shows({"items": [schemas.ORPHAN], "next": None}, "invalid", UNAVAILABLE),
 )
 async def list_orphans(
     services: Services,
@@ -96,4 +92,4 @@ async def list_orphans(
     rows = await services.reader.read(lambda conn: store.list_orphans(conn, kind, cursor, limit + 1))
     more, rows = len(rows) > limit, rows[:limit]
     page = {"items": rows, "next": rows[-1]["key"] if more else None}
-    return Response(to_json(page), media_type="application/json")
+    return json_answer(page)

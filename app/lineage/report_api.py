@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic_core import to_json
 
+from app.answers import json_answer, shows
 from app.errors import Problem
 from app.lineage import record_store as store
 from app.lineage import report_examples as examples
@@ -74,15 +74,11 @@ Watcher = Annotated[Caller, Depends(require("read"))]
 RunName = Annotated[str, Path(pattern="^(spool-)?[0-9a-f]{32}$", description="A run's id, local or MLflow's.")]
 
 
-def _shows(example: dict[str, Any], *problems: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"content": {"application/json": {"example": example}}}} | responses(*problems)
-
-
 @router.get(
     "/metadata",
     summary="List what waits for MLflow, or was refused",
     response_model=RecordsOut,
-    responses=_shows({"items": [examples.ASIDE], "next": None}, "invalid"),
+    responses=shows({"items": [examples.ASIDE], "next": None}, "invalid"),
 )
 async def list_records(
     services: Services,
@@ -96,26 +92,22 @@ async def list_records(
     rows = await services.reader.read(lambda conn: store.list_records(conn, state, after, limit + 1))
     items = [{name: value for name, value in row.items() if name != "seq"} | {"state": state} for row in rows[:limit]]
     following = str(rows[limit - 1]["seq"]) if len(rows) > limit else None
-    return _json({"items": items, "next": following})
+    return json_answer({"items": items, "next": following})
 
 
 @router.get(
     "/metadata/{run}",
     summary="Certify that a run is complete",
     response_model=CertificateOut,
-    responses=_shows(examples.CERTIFICATE, "not_found"),
+    responses=shows(examples.CERTIFICATE, "not_found"),
 )
 async def certify(services: Services, _: Watcher, run: RunName) -> Response:
     """Compares what was told of a run, or handed over, with what MLflow shows at this moment: each missing thing by name."""
     found = await certificate(services.reader, services.mlflow(), services.clock, run)
     if found is None:
         raise Problem(404, "not_found", f"Nothing of a run {run} came through here.")
-    return _json(found)
-
-
-def _json(value: dict[str, Any]) -> Response:
-    return Response(to_json(value), media_type="application/json")
+    return json_answer(found)
 
 
 def _taken(value: dict[str, Any]) -> Response:
-    return Response(to_json(value), 202, media_type="application/json")
+    return json_answer(value, 202)

@@ -1,12 +1,12 @@
 """The API of notices: what people were told, that it is over, and whether a receiver hears."""
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic_core import to_json
 
+from app.answers import json_answer, shows
 from app.errors import Problem
 from app.notices import schemas, show
 from app.notices.service import Services
@@ -28,16 +28,12 @@ _OVER = Kind("wrong_state", 409, "Only an open notice can be resolved.", {"state
 _RESOLVED = schemas.NOTICE | {"resolved_at": "2026-11-23T04:00:00Z", "resolution": "resolved by ana: retrained by hand"}
 
 
-def _shows(example: dict[str, Any], *problems: str | Kind) -> dict[int | str, dict[str, Any]]:
-    return {200: {"content": {"application/json": {"example": example}}}} | responses(*problems)
-
-
 @router.get(
     "/notices",
     tags=["history"],
     summary="List what people were told, the newest first",
     response_model=schemas.NoticePage,
-    responses=_shows({"items": [schemas.NOTICE], "next": None}, "invalid"),
+    responses=shows({"items": [schemas.NOTICE], "next": None}, "invalid"),
 )
 async def list_notices(
     services: Services,
@@ -50,7 +46,7 @@ async def list_notices(
     """An incident opens once and is resolved by the same key; each receiver of it with what it answered."""
     query = show.Query(limit=limit, cursor=cursor, open=None if state is None else state == "open", event=event)
     items, following = await services.reader.read(lambda conn: show.page(conn, query))
-    return _json({"items": items, "next": following})
+    return json_answer({"items": items, "next": following})
 
 
 @router.post(
@@ -58,7 +54,7 @@ async def list_notices(
     tags=["operate"],
     summary="Say that an incident is over",
     response_model=schemas.NoticeOut,
-    responses=_shows(_RESOLVED, _NO_NOTICE, "invalid", _OVER, "rate_limited"),
+    responses=shows(_RESOLVED, _NO_NOTICE, "invalid", _OVER, "rate_limited"),
 )
 async def resolve(services: Services, caller: Operator, id: Ident, body: schemas.ResolveBody) -> Response:
     """For an incident whose cause is never judged again, such as of a route that is gone. Its receivers are told."""
@@ -67,7 +63,7 @@ async def resolve(services: Services, caller: Operator, id: Ident, body: schemas
     found = await services.reader.fresh(lambda conn: show.one(conn, id))
     if found is None:
         raise Problem(404, "not_found", f"There is no notice {id}.")
-    return _json(found)
+    return json_answer(found)
 
 
 @router.post(
@@ -75,14 +71,10 @@ async def resolve(services: Services, caller: Operator, id: Ident, body: schemas
     tags=["operate"],
     summary="Tell a receiver something, to see whether it hears",
     response_model=schemas.TestedOut,
-    responses=_shows(schemas.TESTED, _NO_RECEIVER, "invalid", "rate_limited"),
+    responses=shows(schemas.TESTED, _NO_RECEIVER, "invalid", "rate_limited"),
 )
 async def test(services: Services, caller: Operator, name: Name) -> Response:
     """Sends a notice that is marked as a test through the whole way, and answers with what the receiver said. It is
     resolved there two minutes later."""
     await services.limit(caller)
-    return _json(asdict(await services.requests.test(name, caller.name)))
-
-
-def _json(value: Any) -> Response:
-    return Response(to_json(value), media_type="application/json")
+    return json_answer(asdict(await services.requests.test(name, caller.name)))

@@ -1,13 +1,13 @@
 """The routes of promotion: ask for one, look at what was asked, roll one back."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from pydantic_core import to_json
 
+from app.answers import json_answer, shows
 from app.errors import Problem
 from app.problems import BAD_SIGNATURE, UNAVAILABLE, Kind, responses
 from app.promotion import schemas, store
@@ -51,16 +51,11 @@ _WEBHOOK = ("unauthorized", BAD_SIGNATURE, "bad_request", "too_large", "invalid"
 RETRY_AFTER = 30
 
 
-def _shows(example: dict[str, Any], *problems: str | Kind, status: int = 200) -> dict[int | str, dict[str, Any]]:
-    good: dict[int | str, dict[str, Any]] = {status: {"content": {"application/json": {"example": example}}}}
-    return good | responses(*problems)
-
-
 @router.post(
     "/promotions",
     summary="Ask for a model version to be promoted",
     response_model=schemas.PromotionOut,
-    responses=_shows(schemas.PROMOTION, "not_found", BLOCKED, LOST_RACE, "invalid", _NO_MARK, "rate_limited", UNCLEAR),
+    responses=shows(schemas.PROMOTION, "not_found", BLOCKED, LOST_RACE, "invalid", _NO_MARK, "rate_limited", UNCLEAR),
 )
 async def promote(services: Services, caller: Promoter, body: schemas.PromotionBody) -> Response:
     """Reads the version, its run and who holds the mark now, judges them by the policy, and moves the mark when everything
@@ -77,7 +72,7 @@ async def promote(services: Services, caller: Promoter, body: schemas.PromotionB
     status_code=202,
     summary="Take what MLflow tells of its registry",
     response_model=schemas.Gated,
-    responses=_shows({"promotions": [schemas.PROMOTION]}, *_WEBHOOK, status=202),
+    responses=shows({"promotions": [schemas.PROMOTION]}, *_WEBHOOK, status=202),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -101,7 +96,7 @@ async def take_mlflow(services: Services, request: Request) -> Response:
         if rows[-1].state in ("unreadable", "undone", "open", "moving"):
             return _answer(rows[-1])
     await spend(admitted, services_of(request))
-    return Response(to_json({"promotions": [shown(row) for row in rows]}), 202, media_type="application/json")
+    return json_answer({"promotions": [shown(row) for row in rows]}, 202)
 
 
 def _new_version(body: bytes) -> schemas.NewVersion | None:
@@ -119,7 +114,7 @@ def _new_version(body: bytes) -> schemas.NewVersion | None:
     "/promotions",
     summary="List promotions, the newest first",
     response_model=schemas.PromotionPage,
-    responses=_shows({"items": [schemas.PROMOTION], "next": None}, "invalid"),
+    responses=shows({"items": [schemas.PROMOTION], "next": None}, "invalid"),
 )
 async def list_promotions(
     services: Services,
@@ -134,28 +129,28 @@ async def list_promotions(
     """Every request that was judged: who asked, why, when, and the verdict on each rule. They are kept for ever."""
     equal = {"model": model, "version": version, "mark": to, "state": state}
     items, following = await services.reader.read(lambda conn: store.page(conn, limit, cursor, equal))
-    return _json({"items": [shown(row) for row in items], "next": following})
+    return json_answer({"items": [shown(row) for row in items], "next": following})
 
 
 @router.get(
     "/promotions/{id}",
     summary="Show one promotion with its verdicts",
     response_model=schemas.PromotionOut,
-    responses=_shows(schemas.PROMOTION, "not_found"),
+    responses=shows(schemas.PROMOTION, "not_found"),
 )
 async def get_promotion(services: Services, _: Reader, id: Ident) -> Response:
     """What was asked, what each rule came to, and where the change stands."""
     found = await services.reader.find(lambda conn: store.get(conn, id))
     if found is None:
         raise Problem(404, "not_found", f"There is no promotion {id}.")
-    return _json(shown(found))
+    return json_answer(shown(found))
 
 
 @router.post(
     "/promotions/{id}/rollback",
     summary="Give the mark back to who held it before",
     response_model=schemas.PromotionOut,
-    responses=_shows(
+    responses=shows(
         schemas.ROLLED_BACK, "not_found", _NOT_PROMOTED, BLOCKED, LOST_RACE, "invalid", "rate_limited", UNCLEAR
     ),
 )
@@ -169,14 +164,10 @@ async def roll_back(services: Services, caller: Promoter, id: Ident, body: schem
 def _answer(row: Promotion) -> Response:
     """200 for what was done, and for every verdict of a shadow entry, which never stands in anybody's way."""
     if row.state in ("promoted", "rolled_back", "unchanged", "passed"):
-        return _json(shown(row))
+        return json_answer(shown(row))
     if row.mode == "shadow" and row.state == "blocked":
-        return _json(shown(row))
+        return json_answer(shown(row))
     kind = {"blocked": BLOCKED, "lost": LOST_RACE}.get(row.state, UNCLEAR)
     members = {"promotion": row.id, "state": row.state, "previous": row.previous, "verdicts": row.verdicts}
     headers = {"Retry-After": str(RETRY_AFTER)} if kind is UNCLEAR else {}
     raise Problem(kind.status, kind.code, row.detail, headers=headers, **members)
-
-
-def _json(value: object) -> Response:
-    return Response(to_json(value), media_type="application/json")
