@@ -57,7 +57,10 @@ class Limit(Frozen):
 
 
 class Defaults(Frozen):
-    """What a route may leave out; a top-level `defaults:` changes these values. All durations are timedeltas."""
+    """What a route may leave out; a top-level `defaults:` changes these values. All durations are timedeltas.
+
+    openlineage: the namespace in which the route is a job of OpenLineage; None: the DAG run is told of no parent.
+    """
 
     group_by: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_read_group_by)] = ()
     debounce: Duration = timedelta(0)
@@ -72,6 +75,7 @@ class Defaults(Frozen):
     confirm: Confirm | None = None
     mode: Annotated[Literal["live", "shadow"], choice("live", "shadow")] = "live"
     notify: RouteNotify | None = None
+    openlineage: Annotated[str, Field(min_length=1, max_length=256)] | None = None
 
 
 class Route(Defaults):

@@ -39,8 +39,8 @@ def dag_call(trigger: NewTrigger, route: Route, *, traceparent: str | None = Non
 
 
 def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[str, Any]:
-    """The user's conf with `gateway` written last. Alerts that would make it larger than 16 KB are counted in
-    `alerts_omitted`, not carried."""
+    """The user's conf with `gateway` written last; an `openlineage` of the user's own stays. Alerts that would make it
+    larger than 16 KB are counted in `alerts_omitted`, not carried."""
     about: dict[str, Any] = {
         "trigger_id": str(trigger.id),
         "route": route.name,
@@ -53,7 +53,7 @@ def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[st
         about["traceparent"] = traceparent
     rendered = render(route.dag.conf, trigger.group.labels)
     asked = trigger.ask.conf if trigger.ask else {}
-    conf = {**(rendered if isinstance(rendered, dict) else {}), **asked, "gateway": about}
+    conf = {**_parent(trigger, route), **(rendered if isinstance(rendered, dict) else {}), **asked, "gateway": about}
     room = CONF_BYTES - len(json.dumps(conf)) - len('"alerts_omitted": 1000000, ')
     for place, alert in enumerate(trigger.alerts):
         entry = {
@@ -68,3 +68,15 @@ def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[st
             break
         about["alerts"].append(entry)
     return conf
+
+
+def _parent(trigger: NewTrigger, route: Route) -> dict[str, Any]:
+    """The trigger as the OpenLineage run that started the DAG run, and the root of all that follows.
+
+    In the names that apache-airflow-providers-openlineage reads from `conf` since 2.8.0. A run's id is a UUID there, as a
+    trigger's is.
+    """
+    if route.openlineage is None:
+        return {}
+    run = {"RunId": str(trigger.id), "JobNamespace": route.openlineage, "JobName": route.name}
+    return {"openlineage": {f"{of}{name}": value for of in ("parent", "rootParent") for name, value in run.items()}}

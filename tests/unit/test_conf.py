@@ -51,6 +51,22 @@ def test_the_conf_says_who_asks_and_why() -> None:
     assert list(call.conf)[-1] == "gateway"
 
 
+def test_with_a_namespace_the_trigger_is_the_parent_in_openlineage_unless_the_user_names_another() -> None:
+    named = route(dag={"id": "retrain"}, openlineage="gateways")
+    assert dag_call(trigger(*numbered(1)), named).conf["openlineage"] == {
+        "parentRunId": str(RUN),
+        "parentJobNamespace": "gateways",
+        "parentJobName": "accuracy",
+        "rootParentRunId": str(RUN),
+        "rootParentJobNamespace": "gateways",
+        "rootParentJobName": "accuracy",
+    }
+    own = {"parentRunId": "mine"}
+    by_hand = route(dag={"id": "retrain", "conf": {"openlineage": own}}, openlineage="gateways")
+    assert dag_call(trigger(), by_hand).conf["openlineage"] == own
+    assert "openlineage" not in dag_call(trigger(), with_dag()).conf
+
+
 def test_the_same_trigger_always_asks_for_the_same_run() -> None:
     alerts = numbered(3)
     assert dag_call(trigger(*alerts), with_dag()) == dag_call(trigger(*alerts), with_dag())

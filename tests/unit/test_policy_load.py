@@ -82,6 +82,7 @@ def test_three_lines_of_route_take_every_default() -> None:
         "confirm": None,
         "mode": "live",
         "notify": None,
+        "openlineage": None,
     }
     assert route.dag.model_dump() == {"airflow": "default", "id": "retrain", "conf": {}}
     assert load(MINIMAL).airflow[0].model_dump(exclude={"name", "url"}) == {
