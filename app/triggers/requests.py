@@ -39,6 +39,15 @@ class Wanted:
     conf: dict[str, Any]
 
 
+async def decide(conn: AsyncConnection, ledger: Ledger, route: Route, labels: dict[str, str], ask: Ask) -> Verdict:
+    """The decision on a request for one DAG run of a group, in the books: refused or not, its group has it."""
+    key = group_key(route.name, route.mode, labels)
+    await store.load_group(conn, ledger, route, key, labels)
+    verdict = ledger.request(key, ask)
+    await store.save(conn, ledger)
+    return verdict
+
+
 class Requests:
     """Every method raises Problem: 404 unknown, 409 not in the state that the request needs, 422 wrong group."""
 
@@ -71,10 +80,10 @@ class Requests:
         _check_conf(route, ask)
         again = Repeatable.of(caller, idempotency_key, asdict(wanted)) if idempotency_key else None
 
-        async def decide(conn: AsyncConnection) -> tuple[Verdict | None, dict[str, Any] | None]:
+        async def answer(conn: AsyncConnection) -> tuple[Verdict | None, dict[str, Any] | None]:
             return await self._request(conn, route, labels, ask, caller, again)
 
-        verdict, shown = await with_retries(self._engine, decide)
+        verdict, shown = await with_retries(self._engine, answer)
         if verdict is not None:
             self._decided(route.name, verdict)
             about = {"route": route.name, "group": labels, "caller": caller, "requested_by": ask.by}
@@ -98,10 +107,7 @@ class Requests:
         ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
         if again is not None and (answer := await idempotency.take(conn, again, ledger.now)) is not None:
             return None, answer
-        key = group_key(route.name, route.mode, labels)
-        await store.load_group(conn, ledger, route, key, labels)
-        verdict = ledger.request(key, ask)
-        await store.save(conn, ledger)
+        verdict = await decide(conn, ledger, route, labels, ask)
         about = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(verdict.reason)}
         await self._audit(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, about)
         fired = verdict.action is Action.FIRE and verdict.trigger_id is not None

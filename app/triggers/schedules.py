@@ -19,10 +19,10 @@ from app.db import transaction, with_retries
 from app.policy.durations import format_duration
 from app.policy.schedules import Schedule
 from app.policy.schema import Policy
-from app.triggers import store
+from app.triggers import requests
 from app.triggers.ledger import Ledger
 from app.triggers.sentences import at
-from app.triggers.state import Action, Ask, Reason, Verdict, group_key
+from app.triggers.state import Action, Ask, Reason, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -148,17 +148,13 @@ async def _move(conn: AsyncConnection, schedule: Schedule, occurrence: datetime,
 
 
 async def _request(conn: AsyncConnection, ledger: Ledger, schedule: Schedule, occurrence: datetime) -> Verdict:
-    """The decision on one occurrence, in the books; refused or not, its group has it."""
+    """The decision on one occurrence."""
     route = ledger.policy.route(schedule.route)
     if route is None:
         raise ValueError(f"the schedule {schedule.name} names a route that the policy does not have")
     labels = {label: schedule.group[label] for label in route.group_by}
-    key = group_key(route.name, route.mode, labels)
-    await store.load_group(conn, ledger, route, key, labels)
     ask = Ask(Reason.SCHEDULED, f"the schedule {schedule.name}", f"due at {at(occurrence)}", {})
-    verdict = ledger.request(key, ask)
-    await store.save(conn, ledger)
-    return verdict
+    return await requests.decide(conn, ledger, route, labels, ask)
 
 
 async def list_schedules(conn: AsyncConnection, schedules: Sequence[Schedule], now: datetime) -> list[dict[str, Any]]:
