@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         1800, description="A fired trigger that Airflow has not taken after so long is told (`trigger_waiting`)."
     )
     notice_repeat: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        86400, description="How often an open incident of `notify` is told again. 0: once."
+        86400, description="How often an open incident is told again, unless a switch has a `repeat`. 0: once."
     )
     ping_body: int = Field(10000, ge=0, description="Bytes kept of the body of a ping.")
     queued_limit: _Seconds = Field(900, description="A DAG run queued for longer fails `/health/orchestrator`.")

@@ -50,6 +50,12 @@ class Base:
         return timedelta(seconds=self.settings.reorder_window)
 
     @property
+    def repeat(self) -> timedelta | None:
+        """How often an open incident is told again, where the policy says nothing else. None: once."""
+        seconds = self.settings.notice_repeat
+        return timedelta(seconds=seconds) if seconds else None
+
+    @property
     def current(self) -> Callable[[], Policy]:
         return self.policies.current
 

@@ -28,7 +28,7 @@ def chains(base: Base) -> ChainSide:
         base.current,
         base.clock,
         base.metrics,
-        Telling(base.notices, lambda: base.current().told(EVENT)),
+        Telling(base.notices, lambda: base.current().told(EVENT), base.repeat),
         new_id=uuid7,
         retention=base.settings.retention,
     )

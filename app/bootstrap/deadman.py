@@ -26,7 +26,7 @@ class DeadmanSide:
 def deadman(base: Base) -> DeadmanSide:
     """The switches of the policy in force."""
     settings, metrics = base.settings, base.metrics
-    flips = Flips(base.notices, uuid7, metrics)
+    flips = Flips(base.notices, uuid7, metrics, base.repeat)
     watch = Watch(base.engine, base.current, base.clock, flips, metrics, interval=settings.follow_interval)
     retrains = Retrains(
         base.engine,

@@ -27,7 +27,7 @@ class PromotionSide:
 def promotion(base: Base) -> PromotionSide:
     """Built straight down."""
     registries: Mapping[str, Registry] = {"mlflow": MlflowRegistry(base.mlflow), "sagemaker": SagemakerRegistry()}
-    telling = Telling(base.notices, lambda: base.current().told("promotion_blocked"), base.metrics)
+    telling = Telling(base.notices, lambda: base.current().told("promotion_blocked"), base.metrics, base.repeat)
     change = Change(base.engine, base.clock, registries.__getitem__, telling)
     gate = Gate(base.engine, base.current, base.clock, registries.__getitem__, change, telling, uuid7)
     sweeper = Sweeper(base.engine, base.clock, change, telling)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 
 from uuid_utils.compat import uuid7
@@ -96,8 +95,7 @@ def _airflow(base: Base, others: Mapping[str, Destination]) -> tuple[Relay, Foll
     """The way to Airflow and the eyes on it."""
     settings, metrics = base.settings, base.metrics
     airflows = base.airflows
-    repeat = timedelta(seconds=settings.notice_repeat) if settings.notice_repeat else None
-    notify = Tell(base.notices, base.current, repeat)
+    notify = Tell(base.notices, base.current, base.repeat)
     endings = Endings(base.current, metrics, notify, ended=lambda: base.ring("relay", "waker", "confirmer"))
     delivery = Delivery(
         base.engine,

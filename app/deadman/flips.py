@@ -1,7 +1,7 @@
 """The one place where the state of a switch changes: its row, the flip and the incident, in one transaction."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import quote
 from uuid import UUID
 
@@ -27,12 +27,16 @@ def incident(name: str) -> str:
 
 
 class Flips:
-    """Every method works on a switch that the caller has locked, in the caller's transaction."""
+    """Every method works on a switch that the caller has locked, in the caller's transaction. `repeat` is how often one
+    that is down is told again when its switch does not say; None: once."""
 
-    def __init__(self, notices: Notices, new_id: Callable[[], UUID], metrics: Metrics) -> None:
+    def __init__(
+        self, notices: Notices, new_id: Callable[[], UUID], metrics: Metrics, repeat: timedelta | None
+    ) -> None:
         self._notices = notices
         self._new_id = new_id
         self._metrics = metrics
+        self._repeat = repeat
 
     async def settle(
         self, conn: AsyncConnection, record: Record, instance: Instance, now: datetime, *, judge: bool = True
@@ -95,4 +99,5 @@ class Flips:
             labels={"switch": record.name, **record.labels},
             link=f"/api/v1/deadman/{quote(record.name, safe='')}",
         )
-        await self._notices.open(conn, instance.switch.receivers, notice, now, instance.switch.repeat)
+        switch = instance.switch
+        await self._notices.open(conn, switch.receivers, notice, now, switch.repeat or self._repeat)

@@ -1,7 +1,7 @@
 """Who is told of orphans: one incident a kind, so that the first walk over an old MLflow is six messages, not thousands."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,11 +23,13 @@ _TITLES: Final = {
 
 
 class Telling:
-    """`round_ended` opens an incident of each kind that has orphans, and resolves those that have none any more."""
+    """`round_ended` opens an incident of each kind that has orphans, told again every `repeat`, and resolves those that have
+    none any more."""
 
-    def __init__(self, notices: Notices, receivers: Callable[[], tuple[str, ...]]) -> None:
+    def __init__(self, notices: Notices, receivers: Callable[[], tuple[str, ...]], repeat: timedelta | None) -> None:
         self._notices = notices
         self._receivers = receivers
+        self._repeat = repeat
 
     async def round_ended(self, conn: AsyncConnection, now: datetime) -> None:
         """In the transaction that ends a round of the survey, whose lock makes it the only one."""
@@ -39,4 +41,4 @@ class Telling:
             (first,) = await store.list_orphans(conn, kind, None, 1)
             detail = f"{count}; for one, {first['detail']}. `trigger-gateway lineage --orphans` lists them."
             notice = Notice(key, EVENT, Severity.WARNING, _TITLES[kind], detail, {"kind": kind})
-            await self._notices.open(conn, self._receivers(), notice, now)
+            await self._notices.open(conn, self._receivers(), notice, now, self._repeat)

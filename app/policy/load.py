@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from app.policy.checks import airflow_for, cross_problems, route_names, warnings
+from app.policy.deadman import Switch
 from app.policy.deadman_checks import deadman_problems
 from app.policy.document import MAX_BYTES, Document, read_document
 from app.policy.entries import read_airflow, read_deadman, read_defaults, read_list, read_routes, read_section
@@ -89,11 +90,18 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         lineage=lineage,
         schedules=schedules,
         sources=sources,
-        deadman=tuple(deadman.values()),
+        deadman=tuple(_with_receivers(switch, receivers) for switch in deadman.values()),
         hash="",
         warnings=in_file_order(warnings(document, routes, schedules)),
     )
     return policy.model_copy(update={"hash": _hash(document, policy)})
+
+
+def _with_receivers(switch: Switch, receivers: tuple[Receiver, ...]) -> Switch:
+    """A switch that names nobody tells every receiver, as `notify` does; `[]` tells nobody."""
+    if "receivers" in switch.model_fields_set:
+        return switch
+    return switch.model_copy(update={"receivers": tuple(receiver.name for receiver in receivers)})
 
 
 def _version_problems(document: Document) -> list[Problem]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,12 +18,20 @@ _DONE: Final = ("promoted", "rolled_back", "unchanged")
 
 
 class Telling:
-    """A refusal opens an incident of its version and mark; the next promotion to that mark resolves it."""
+    """A refusal opens an incident of its version and mark, told again every `repeat`; the next promotion to that mark
+    resolves it."""
 
-    def __init__(self, notices: Notices, receivers: Callable[[], tuple[str, ...]], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        notices: Notices,
+        receivers: Callable[[], tuple[str, ...]],
+        metrics: Metrics,
+        repeat: timedelta | None,
+    ) -> None:
         self._notices = notices
         self._receivers = receivers
         self._metrics = metrics
+        self._repeat = repeat
 
     async def ended(self, conn: AsyncConnection, row: Promotion, now: datetime) -> None:
         """Tell of a row that is not open any more. Rehearsals are nobody's incident."""
@@ -31,7 +39,7 @@ class Telling:
         if row.dry_run or row.mode == "shadow":
             return
         if row.state in store.REFUSED:
-            await self._notices.open(conn, self._receivers(), _notice(row), now)
+            await self._notices.open(conn, self._receivers(), _notice(row), now, self._repeat)
         elif row.state in _DONE:
             keys = [key_of(row, version) for version in await store.refused_versions(conn, row)]
             if keys:

@@ -213,6 +213,6 @@ def _next_hour(now: datetime) -> datetime:
 
 def _restart(world: World, services: Services) -> None:
     """A watch that knows nothing but what stands in Postgres."""
-    flips = Flips(Notices(services.engine, world.clock, uuid7), uuid7, services.metrics)
+    flips = Flips(Notices(services.engine, world.clock, uuid7), uuid7, services.metrics, None)
     watch = Watch(services.engine, services.policies.current, world.clock, flips, services.metrics, interval=10.0)
     services.loop("watch").step = watch.step

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.promotions import opened
 from tests.acceptance.world import World, policy
 from tests.fakes.airflow import FakeAirflow, FakeRun
 from tests.fakes.clock import ManualClock
@@ -132,6 +133,14 @@ async def test_an_open_incident_is_repeated_and_two_groups_are_two_incidents(tol
         await world.pass_by(minutes=30, steps=5)
         await world.pass_by(hours=3, steps=6)
         assert [incident.triggers for incident in case.pagerduty.open()] == [4, 4]
+
+
+async def test_a_promotion_that_was_refused_is_told_again_while_it_stands(servers: TestServers, database: str) -> None:
+    async with opened(servers, database, notice_repeat=3600.0) as gates:
+        gates.mlflow.add("churn", {"f1": 0.5})
+        assert (await gates.ask("1")).status_code == 409
+        await gates.world.pass_by(hours=3, steps=6)
+        assert [incident.triggers for incident in gates.pagerduty.open()] == [4]
 
 
 FAULTS = {

@@ -114,7 +114,9 @@ def rules() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in FILES:
         content: dict[str, Any] = yaml.safe_load(file.read_text())
-        found |= {rule["alert"]: file for group in content["groups"] for rule in group["rules"]}
+        for name in [rule["alert"] for group in content["groups"] for rule in group["rules"]]:
+            assert name not in found, f"{name} stands twice"
+            found[name] = file
     return found
 
 

@@ -266,6 +266,7 @@ async def test_receivers_are_told_of_a_kind_once_until_there_is_none_of_it(site:
         tellings = await connection.fetch("SELECT * FROM tellings WHERE receiver = 'ops'")
         await connection.close()
         assert {row["notice"] for row in tellings} == {row["id"] for row in rows}
+        assert {row["repeat"] for row in tellings} == {86400.0}
         mine = [row for row in rows if row["labels"] == '{"kind": "trigger_without_run"}']  # The server is shared.
         return [(row["key"], row["resolved_at"] is None) for row in mine]
 

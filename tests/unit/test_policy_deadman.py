@@ -76,6 +76,16 @@ def test_a_heartbeat_with_matchers_is_an_alert_and_without_them_a_ping() -> None
     assert heard(policy.deadman, {"alertname": "Watchdog", "cluster": "x" * 200}) == []
 
 
+def test_a_switch_that_names_no_receivers_tells_every_one_and_an_empty_list_nobody() -> None:
+    text = (
+        HEAD
+        + "  - {name: a, expect: heartbeat, every: 1d}\n  - {name: b, expect: heartbeat, every: 1d, receivers: []}\n"
+    )
+    two = "receivers: [{name: ops, slack: {url: https://s.example}}, {name: oncall, slack: {url: https://s.example}}]\n"
+    policy = parse_policy(text + two, "p.yaml", {})
+    assert [switch.receivers for switch in policy.deadman] == [("ops", "oncall"), ()]
+
+
 def test_the_hash_follows_the_meaning() -> None:
     one = load("{name: a, expect: heartbeat, every: 60m}").hash
     assert load("{name: a, expect: heartbeat, every: 1h, grace: 0s}").hash == one
