@@ -7,7 +7,7 @@ is set aside with its reason and the rest goes on; whatever else is wrong, the s
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -23,14 +23,16 @@ from app.tracking.client import Mlflow
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
 from mlflow_spool.records import ONCE, Answer, Call, Record
-from mlflow_spool.replay import Done, Later, Never, Steps, Waits, finding, replaying
+from mlflow_spool.replay import HEALTH, Done, Later, Never, Steps, Waits, finding, is_well, replaying
 
 log = logging.getLogger(__name__)
 
 PAGE = 1000  # records that one attempt looks at
 SETTLE = 5.0  # seconds after a creation whose end is not known, before it is looked for
 STUBBORN = 12  # answers of 500 by an MLflow that is well otherwise, before a record is set aside
-STRANGER_PATIENCE = 86_400.0  # seconds that a record waits for an id that nothing here will ever create
+STRANGER_PATIENCE = timedelta(
+    days=1
+)  # that MLflow, asked again and again, does not know an id that nobody here creates
 
 #: One request to MLflow, and its answer whatever the status; raises TargetError.
 Send = Callable[[Call], Awaitable[Answer]]
@@ -64,15 +66,13 @@ async def drive(steps: Steps[Any], send: Send) -> Any:
 
 
 async def _sent(call: Call, send: Send) -> Answer:
-    """The spool's words for what went wrong. What is no fault of the server is answered as one of the record."""
+    """The spool's words for what went wrong. Only what cannot be written down as a request is the record's fault."""
     try:
         return await send(call)
-    except Unreachable as error:
+    except (Unreachable, Refused) as error:  # Refused: a fault of our own, such as a login that cannot be read.
         raise NotSent(error.detail) from None
     except Ambiguous as error:
         raise NoAnswer(error.detail) from None
-    except Refused as error:
-        return Answer(500, {"error_code": error.code, "message": error.detail})
     except Rejected as error:
         return Answer(400, {"error_code": error.code, "message": error.detail})
 
@@ -179,22 +179,26 @@ class Delivery:
         about = {"key": record.key, "stream": record.stream, "kind": record.kind.value, "problem": problem[:500]}
         log.error("MLflow refused a record for good", extra=about)
 
-    async def _find(self, token: str, send: Send) -> tuple[tuple[str, str], ...]:
-        if token.startswith("version:"):
-            return ()
+    async def _find(self, token: str, send: Send) -> tuple[tuple[str, str], ...] | None:
+        """What MLflow knows of a local id; None when it did not say."""
         try:
+            if token.startswith("version:"):  # Its number tells too little of its key to be searched for.
+                return () if is_well(await _sent(HEALTH, send)) else None
             found: tuple[tuple[str, str], ...] = await drive(finding(token), send)
         except SpoolError:
-            return ()
+            return None
         return found
 
     async def _wait(self, record: Record, outcome: Waits, names: dict[str, str], send: Send) -> Retry | None:
         """It names what has not been created. Whether that will still happen is known from who creates it."""
         async with self._engine.connect() as conn:
             makers = await store.makers(conn, outcome.tokens)
-        for token in sorted(outcome.tokens - makers.keys()):
+        strange = sorted(outcome.tokens - makers.keys())
+        answered = True
+        for token in strange:
             # Perhaps the machine that made it has delivered it itself.
             learned = await self._find(token, send)
+            answered = answered and learned is not None
             if learned:
                 names.update(learned)
                 async with transaction(self._engine) as conn:
@@ -204,10 +208,12 @@ class Delivery:
         if lost:
             await self._aside(record, f"it needs {', '.join(lost)}, which was set aside")
             return None
-        strange = sorted(outcome.tokens - makers.keys())
-        age = self._clock.now().timestamp() - record.made_at / 1000
-        if strange and age > STRANGER_PATIENCE:
-            await self._aside(record, f"it needs {', '.join(strange)}, which was never handed over")
-            return None
+        if strange:
+            now = self._clock.now()
+            async with transaction(self._engine) as conn:
+                since = await store.missing(conn, record, now if answered else None)
+            if since is not None and now - since > STRANGER_PATIENCE:
+                await self._aside(record, f"it needs {', '.join(strange)}, which was never handed over")
+                return None
         waited = ", ".join(sorted(outcome.tokens))
         return Retry("waits", f"{waited} has not been created yet", waits=True, after=30.0 if strange else 1.0)

@@ -152,6 +152,14 @@ async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: 
     return int((await conn.execute(statement)).scalar_one())
 
 
+async def missing(conn: AsyncConnection, record: Record, now: datetime | None) -> datetime | None:
+    """Note that MLflow does not know what a record names; returns since when it has answered so. None: it did not answer."""
+    since = func.coalesce(_records.c.missing_since, now) if now else None
+    statement = update(_records).where(_records.c.key == record.key).values(missing_since=since)
+    found: datetime | None = (await conn.execute(statement.returning(_records.c.missing_since))).scalar_one()
+    return found
+
+
 async def set_aside(conn: AsyncConnection, record: Record, problem: str) -> None:
     """MLflow will never take it: the records after it go on."""
     statement = update(_records).where(_records.c.key == record.key)

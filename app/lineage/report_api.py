@@ -63,10 +63,11 @@ async def report(
     """202: durable, and delivered to MLflow as a run, now or when it is back. Reports of one trigger and component (and
     `run`) are one run. Without an `Idempotency-Key` a report that comes again in the same words is the same report.
 
-    With `records` it takes over what mlflow-spool could not deliver itself."""
+    With `records` it takes over what mlflow-spool could not deliver itself. What moves a mark of the registry, deletes from
+    it or sets a tag of the gate needs the scope `promote` as well: 403 names each such record, and nothing was taken."""
     await services.limit(caller)
     if isinstance(body, HandOver):
-        return _taken(await services.taking.hand_over(body))
+        return _taken(await services.taking.hand_over(body, caller))
     return _taken(await services.taking.report(body, caller.name, idempotency_key))
 
 

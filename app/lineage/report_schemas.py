@@ -1,6 +1,7 @@
 """The bodies of POST /api/v1/metadata, and what is told of them, for the OpenAPI document and for clients made from it."""
 
 import json
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -20,6 +21,8 @@ _Uri = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 _RESERVED = ("gateway.", "mlflow_spool.")
 MOST_RECORDS = 1000
 _LOCAL_ID = r"^((m-)?spool-[0-9a-f]{32}|version:20[01][0-9]{7}|root:(m-)?spool-[0-9a-f]{32})$"
+
+_REAL_ID = re.compile(r"[A-Za-z0-9_-]{1,250}")
 
 
 def _storable(value: Any) -> Any:
@@ -126,6 +129,10 @@ class HandOver(BaseModel):
     def _can_be_stored(self) -> "HandOver":
         for record in self.records:
             (record.stream + record.path).encode()  # A lone surrogate is a ValueError.
+        for token, name in self.names.items():
+            # It takes the local id's place in paths and bodies.
+            if not token.startswith("root:") and not _REAL_ID.fullmatch(name):
+                raise ValueError(f"{token} cannot be called {name[:100]!r} in MLflow")
         return self
 
 

@@ -17,7 +17,9 @@ from app.lineage import record_store as store
 from app.lineage.report_schemas import HandedOver, HandOver, Report
 from app.lineage.reports import records_of, run_of
 from app.metrics import Metrics
-from mlflow_spool.records import CREATES, KEY_TAG, Call, Kind, Record, draft, imported
+from app.promotion.model import PREFIX, STATUS_TAG
+from app.tokens import Caller
+from mlflow_spool.records import API, CREATES, KEY_TAG, TOKEN, Call, Kind, Record, draft, imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,12 @@ class Taking:
         self._count(answer["records"])
         return answer
 
-    async def hand_over(self, body: HandOver) -> dict[str, int]:
-        """Keep records that a spool could not deliver. Raises Problem 422 for one that no spool writes."""
+    async def hand_over(self, body: HandOver, caller: Caller) -> dict[str, int]:
+        """Keep records that a spool could not deliver. Raises Problem 422 for one that no spool writes, and 403, which
+        names each, for those that would go round the promotion gate by the gateway's own login."""
         records = [_record(index, handed) for index, handed in enumerate(body.records)]
+        if not caller.can("promote"):
+            _refuse_promotions(records, caller)
         now = self.clock.now()
 
         async def keep(conn: AsyncConnection) -> int:
@@ -102,6 +107,32 @@ def _record(index: int, handed: HandedOver) -> Record:
     if record.kind in CREATES and {"key": KEY_TAG, "value": record.key} not in record.call.body.get("tags", []):
         raise _invalid(index, f"it creates something that does not carry its key as the tag {KEY_TAG}")
     return record
+
+
+def _refuse_promotions(records: list[Record], caller: Caller) -> None:
+    message = "it moves a mark, deletes from the registry or sets a tag of the gate: only the scope promote may"
+    errors = [
+        {"in": "body", "pointer": f"#/records/{index}", "message": message}
+        for index, record in enumerate(records)
+        if record.kind is not Kind.ARTIFACT and _promotes(record.call)
+    ]
+    if errors:
+        told = f"The token {caller.name} lacks the scope promote, which {len(errors)} of the records need."
+        raise Problem(403, "forbidden", told, scope="promote", errors=errors)
+
+
+def _promotes(call: Call) -> bool:
+    """Whether it does to the registry what only the gate may do: move a mark, delete, set a tag that the gate sets."""
+    noun, _, verb = call.path.removeprefix(f"{API}/").partition("/")
+    if noun not in ("registered-models", "model-versions"):
+        return False
+    if call.method == "DELETE" or verb in ("alias", "transition-stage"):
+        return True
+    tags = call.body.get("tags")
+    pairs = [call.body, *(tags if isinstance(tags, list) else [])]
+    keys = [str(pair.get("key", "")) for pair in pairs if isinstance(pair, dict)]
+    # A local id in a key is replaced when it is sent, by whatever somebody said that it is called.
+    return any(key == STATUS_TAG or key.startswith(PREFIX) or TOKEN.search(key) for key in keys)
 
 
 def _invalid(index: int, message: str) -> Problem:

@@ -58,7 +58,7 @@ class Change:
         self._telling = telling
 
     async def carry_out(self, row: Promotion) -> Promotion:
-        """Every step, within WITHIN seconds; the row as it stands then. What fails is repaired at once if that can be,
+        """Every step, within WITHIN seconds; the row as it stands then. What fails with a clear answer is repaired at once,
         else it stays open for the sweeper."""
         return await self._work(row, self._forward)
 
@@ -74,13 +74,12 @@ class Change:
                 except TargetError as error:
                     log.warning("a promotion stumbled", extra={"promotion": str(row.id), "detail": error.detail})
                     row = await self._current(row)
-                    if _may_still_arrive(row, error):
-                        return await self._leave(row, error.detail, LEASE)
-                    if how == self._mend:
-                        return await self._leave(row, error.detail, SOON)
+                    if isinstance(error, Ambiguous) or how == self._mend:
+                        raise
                     return await self._mend(row, error.detail)
         except TargetError as error:
-            return await self._leave(row, error.detail, SOON)
+            # A write without a clear answer may take effect later, over whatever comes next: nothing does for so long.
+            return await self._leave(row, error.detail, LEASE if isinstance(error, Ambiguous) else SOON)
         except TimeoutError:
             return await self._leave(row, "the registry was too slow", LEASE)
         except Fenced:
@@ -173,11 +172,6 @@ class Change:
         async with self._engine.connect() as conn:
             found = await store.get(conn, row.id)
         return replace(found, fence=row.fence) if found else row
-
-
-def _may_still_arrive(row: Promotion, error: TargetError) -> bool:
-    """Whether a write may take effect only later, so that undoing it now could be overtaken."""
-    return row.state == "open" and isinstance(error, Ambiguous) and error.code == "timeout"
 
 
 class Sweeper:

@@ -37,6 +37,7 @@ records = Table(
     Column("made_at", BigInteger, nullable=False),  # milliseconds since 1970, of the machine that made it
     Column("attempted_at", BigInteger),  # a request left whose end is not known
     Column("attempts", Integer, nullable=False),
+    time("missing_since"),  # since when MLflow has answered that it does not know what this names
     words("state"),  # pending, delivered, aside (MLflow refused it for good), elsewhere (a file, on another machine)
     words("problem", nullable=True),
     Column("report", Uuid),

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from mlflow_spool.errors import NoAnswer, NotSent
-from mlflow_spool.records import API, Answer, Call
+from mlflow_spool.records import API, Answer, Call, draft
 from mlflow_spool.spool import Spool
 from tests.acceptance.test_metadata import WITH_MLFLOW
 from tests.acceptance.world import World
 from tests.fakes.mlflow import MlflowSite
-from tests.integration.api import problem
+from tests.integration.api import POLICY, problem, token_of
 from tests.servers import TestServers
 from tests.sizes import seed, size
 from tests.spool.fake import FakeMlflow
@@ -277,15 +277,82 @@ async def test_only_what_a_spool_writes_is_taken(
         assert again.json() == {"taken": 0, "known": 1}
 
 
+MODEL: dict[str, Any] = {"name": "churn", "version": "7"}
+PROMOTES: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", "registered-models/alias", {"name": "churn", "alias": "champion", "version": "7"}),
+    ("DELETE", "registered-models/alias", {"name": "churn", "alias": "champion"}),
+    ("DELETE", "registered-models/delete", {"name": "churn"}),
+    ("DELETE", "model-versions/delete", MODEL),
+    ("DELETE", "model-versions/delete-tag", MODEL | {"key": "gateway.promotion"}),
+    ("POST", "model-versions/transition-stage", MODEL | {"stage": "Production"}),
+    ("POST", "model-versions/set-tag", MODEL | {"key": "validation_status", "value": "promoted"}),
+    ("POST", "model-versions/set-tag", MODEL | {"key": "gateway.promoted_by", "value": "me"}),
+    ("POST", "model-versions/set-tag", MODEL | {"key": "spool-" + "d" * 32, "value": "promoted"}),
+    ("POST", "model-versions/create", {"name": "churn", "tags": [{"key": "validation_status", "value": "promoted"}]}),
+]
+
+
+async def test_a_token_that_may_report_metadata_does_not_go_round_the_promotion_gate(
+    servers: TestServers, database: str, site: MlflowSite, tmp_path: Path
+) -> None:
+    ingest, promote = token_of(tmp_path, "ingest"), token_of(tmp_path, "ingest", "promote")
+    drafts = [draft(Call(method, f"{API}/{path}", body), 1) for method, path, body in PROMOTES]
+    drafts.append(draft(Call("POST", f"{API}/model-versions/set-tag", MODEL | {"key": "team", "value": "risk"}), 1))
+    records = [record.exported() for record in drafts if record is not None]
+    async with World(
+        servers, database, WITH_MLFLOW, others={"mlflow.test": site}, tokens_file=tmp_path / "tokens"
+    ) as world:
+        (client,) = world.clients
+        told = problem(await client.post(PATH, json={"records": records}, headers=ingest), 403, "forbidden")
+        assert told["scope"] == "promote"
+        assert [one["pointer"] for one in told["errors"]] == [f"#/records/{number}" for number in range(len(PROMOTES))]
+        good = await client.post(PATH, json={"records": records[len(PROMOTES) :]}, headers=ingest)
+        assert good.json() == {"taken": 1, "known": 0}, "nothing was taken with the others"
+        whole = await client.post(PATH, json={"records": records}, headers=promote)
+        assert whole.json() == {"taken": len(PROMOTES), "known": 1}
+
+
+async def test_what_a_local_id_is_called_leads_nowhere_else(
+    servers: TestServers, database: str, site: MlflowSite
+) -> None:
+    async with gateway(servers, database, site) as world:
+        names = {"m-spool-" + "a" * 32: "../registered-models/alias"}
+        problem(await world.post(PATH, {"records": [CREATE], "names": names}), 422, "invalid")
+
+
+TOKEN_FILE = POLICY + 'mlflow: {tracking_uri: "http://mlflow.test", auth: {token_file: FILE}}\n'
+
+
+async def test_what_waits_for_a_login_that_cannot_be_read_waits_as_for_an_mlflow_that_is_away(
+    servers: TestServers, database: str, site: MlflowSite, tmp_path: Path
+) -> None:
+    site.fake.plan = never
+    file = tmp_path / "token"
+    file.write_text("secret")
+    policy = TOKEN_FILE.replace("FILE", str(file))
+    async with World(servers, database, policy, others={"mlflow.test": site}) as world:
+        file.unlink()
+        await world.post(PATH, {"records": [CREATE]})
+        await world.pass_by(hours=10, steps=30)
+        assert (await world.get(PATH, state="aside"))["items"] == []
+        file.write_text("secret")
+        await world.pass_by(minutes=30, steps=10)
+        assert len(site.fake.runs) == 1
+
+
 async def test_a_record_that_needs_what_nobody_will_create_waits_a_day_and_is_set_aside(
     servers: TestServers, database: str, site: MlflowSite
 ) -> None:
-    site.fake.plan = never
+    site.fake.plan = always(Fault.REFUSE)
     async with gateway(servers, database, site) as world:
         made_at = int(world.clock.now().timestamp() * 1000)
         call = Call("POST", f"{API}/runs/set-tag", {"run_id": "spool-" + "b" * 32, "key": "k", "value": "v"})
         tag = CREATE | {"key": "c" * 32, "stream": f"run:spool-{'b' * 32}", "kind": "log", "made_at": made_at}
         await world.post(PATH, {"records": [tag | {"path": call.path, "body": call.body}]})
+        # Neither the age of the record nor an outage counts: its maker may be about to deliver it.
+        await world.pass_by(days=3, steps=6)
+        site.fake.plan = never
+        await world.pass_by(hours=1, steps=2)
         await world.pass_by(hours=20, steps=10)
         metrics = (await world.clients[0].get("/metrics")).text
         assert 'result="aside"' not in metrics

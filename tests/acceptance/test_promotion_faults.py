@@ -139,6 +139,32 @@ async def test_a_gate_that_is_killed_at_any_step_is_repaired_within_a_minute(
         assert (await stories[0].ask()).status_code == 200, "nothing stands in the way afterwards"
 
 
+HOW = {
+    "a timeout": limbo(),
+    "a proxy's 502": replace(answer(502), reaches="late"),
+    "dropped": replace(drop(), reaches="late"),
+}
+LATE = {"moves the mark": ("POST registered-models/alias", 0), "sets a tag": ("POST model-versions/set-tag", 3)}
+
+
+@pytest.mark.parametrize(("op", "place"), LATE.values(), ids=LATE)
+@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+async def test_a_write_that_arrives_late_overtakes_no_later_promotion(
+    servers: TestServers, database: str, op: str, place: int, how: Fault
+) -> None:
+    async with opened(servers, database) as gates:
+        story = Story(gates, "churn")
+        better, asked = gates.mlflow.add("churn", {"f1": 0.99}), iter(range(100))
+        gates.mlflow.disturb(how, on=lambda call: call.op == op and next(asked) == place)
+        problem(await story.ask(), 503, "registry_unavailable")
+        problem(await gates.ask(better), 409, "lost_race")
+        gates.mlflow.land()
+        await a_minute(gates)
+        story.check(await story.state())
+        await gates.promote(better)
+        assert gates.champion() == better
+
+
 SOMEBODY = [
     # the request before which somebody else gives the mark to version 3 (or takes it away), and who holds it at the end
     ("before the tags", "GET registered-models/alias", 1, "3", "3"),
