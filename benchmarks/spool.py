@@ -3,9 +3,12 @@
 One MLflow server on an embedded PostgreSQL. Each round lets the plain client and the spool do the same, one after the
 other, so that what else the machine does hits both alike; ratios are taken within a round, and their median is told.
 
-calls     what one `log_metric` takes: the plain client, the spool with MLflow there, the spool with MLflow away
+calls     what one `log_metric` takes: the plain client, the spool with MLflow there, the spool with MLflow away; and the
+          first call that finds it gone
 training  a whole training script (tests/spool/scripts/train.py) with MLflow there
 drain     a backlog delivered, in records a second, against the plain client's; the peak of memory
+
+Each limit of the issue is told as met or not.
 """
 
 import argparse
@@ -24,6 +27,10 @@ from app.embedded.processes import free_port
 from tests.spool.mlflow import Environment, MlflowServer, install, running
 
 HERE = Path(__file__).parent
+P99_AWAY = 50.0  # milliseconds
+FIRST_AWAY = 1000.0  # milliseconds, the default of MLFLOW_SPOOL_PROBE_TIMEOUT
+TRAINING = 1.1  # of the plain client's time
+DRAIN = 0.9  # of the plain client's rate
 SCRIPT = HERE.parent / "tests" / "spool" / "scripts" / "train.py"
 
 
@@ -50,17 +57,27 @@ def calls(bench: Bench, rounds: int, number: int) -> None:
     """Distributions of what a call takes, in milliseconds."""
     cases = {"plain client": bench.server.uri, "spool": f"spool+{bench.server.uri}", "spool, MLflow away": bench.away}
     found: dict[str, list[float]] = {name: [] for name in cases}
+    first: list[float] = []
     for _ in range(rounds):
         for name, uri in cases.items():
             budget = "0" if uri == bench.away else "60"
             told = bench.run([HERE / "spool_worker.py", str(number)], uri, MLFLOW_SPOOL_EXIT_BUDGET=budget)
-            found[name] += json.loads(told.splitlines()[-1])
+            measured = json.loads(told.splitlines()[-1])
+            found[name] += measured["calls"]
+            first += [measured["first"]] if uri == bench.away else []
     print(
         f"{'a call of log_metric':24} {'p50':>8} {'p90':>8} {'p99':>8} {'longest':>8}   ms, {rounds * number} calls each"
     )
     for name, times in found.items():
         cuts = statistics.quantiles(times, n=100)
         print(f"{name:24} {cuts[49]:8.2f} {cuts[89]:8.2f} {cuts[98]:8.2f} {max(times):8.2f}")
+    p99 = statistics.quantiles(found["spool, MLflow away"], n=100)[98]
+    judge(f"a call while MLflow is away: p99 {p99:.1f} ms, at most {P99_AWAY:.0f}", p99 <= P99_AWAY)
+    judge(f"the first that finds it gone: {max(first):.1f} ms, at most {FIRST_AWAY:.0f}", max(first) <= FIRST_AWAY)
+
+
+def judge(what: str, met: bool) -> None:
+    print(f"{'limit met' if met else 'LIMIT NOT MET'}: {what}")
 
 
 def training(bench: Bench, rounds: int) -> None:
@@ -75,17 +92,22 @@ def training(bench: Bench, rounds: int) -> None:
     ratios = sorted(spool / plain for plain, spool in zip(times["plain"], times["spool"], strict=True))
     middle = {name: statistics.median(several) for name, several in times.items()}
     print(f"a training script: plain {middle['plain']:.2f} s, spool {middle['spool']:.2f} s (medians of {rounds})")
-    print(f"ratio in a round: median {statistics.median(ratios):.2f}, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
+    ratio = statistics.median(ratios)
+    print(f"ratio in a round, least first: {' '.join(f'{one:.2f}' for one in ratios)}")
+    judge(
+        f"training at a healthy server: {ratio:.2f} of the plain client's time, at most {TRAINING}", ratio <= TRAINING
+    )
 
 
 def drain(bench: Bench, number: int, plain: int) -> None:
     """A backlog of metrics of one run: records a second out of the journal, against the plain client's calls."""
     told = bench.run([HERE / "spool_worker.py", str(plain)], bench.server.uri)
-    rate = 1000 * plain / sum(json.loads(told.splitlines()[-1]))
+    rate = 1000 * plain / sum(json.loads(told.splitlines()[-1])["calls"])
     out = json.loads(bench.run([HERE / "spool_worker.py", "--backlog", str(number)], f"spool+{bench.server.uri}"))
     print(f"the plain client logs {rate:.0f} records a second ({plain} calls)")
     drained = number / out["seconds"]
     print(f"a backlog of {number} leaves at {drained:.0f} a second: {drained / rate:.1f} of that")
+    judge(f"a backlog: {drained / rate:.1f} of the plain client's rate, at least {DRAIN}", drained / rate >= DRAIN)
     print(f"peak of memory {out['peak']:.0f} MB, {out['before']:.0f} MB before the drain; left {out['left']}")
 
 
