@@ -53,6 +53,8 @@ def ask(
         detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
         kind = UsageError if answer.status < 500 and answer.status != 409 else GatewayError
         raise kind(str(detail or f"the gateway at {url} answered {answer.status}"))
+    if not isinstance(answer.body, dict) or 300 <= answer.status < 400:
+        raise GatewayError(f"what answers at {url} is no Trigger Gateway. Is GATEWAY_URL right?")
     return answer.body
 
 

@@ -28,14 +28,10 @@ class SystemClock:
     def now(self) -> datetime:
         return self._base + timedelta(seconds=time.monotonic() - self._monotonic)
 
-    async def synchronise(self, database_now: Callable[[], Awaitable[datetime]]) -> None:
-        """Take over the database's time, assuming that its answer was made half way through the round trip."""
-        before = time.monotonic()
-        theirs = await database_now()
-        after = time.monotonic()
-        self.offset = theirs + timedelta(seconds=(after - before) / 2) - datetime.now(UTC)
-        self._base = theirs
-        self._monotonic = (before + after) / 2
+    async def synchronise(self, database_now: Callable[[], Awaitable[tuple[datetime, float]]]) -> None:
+        """Take over the database's time: what it was, and the monotonic() at which it was that."""
+        self._base, self._monotonic = await database_now()
+        self.offset = self.now() - datetime.now(UTC)
 
 
 def monotonic() -> float:

@@ -15,12 +15,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.sql.selectable import TextualSelect
 from sqlalchemy.types import TypeEngine
 
+from app.clock import monotonic
+
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 #: Try the batch again: serialization failure, deadlock, a row that appeared in between, a lock that was not had in time.
 TRY_AGAIN = frozenset({"40001", "40P01", "23505", "55P03"})
+#: What asyncpg raises bare while it connects.
+CONNECTING = (asyncpg.PostgresError, asyncpg.InterfaceError)
 #: The classes of SQLSTATE that speak of the data, not of the server's health.
 DATA_ERRORS = ("22", "23", "21", "54")
 
@@ -97,10 +101,13 @@ async def one_statement(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             yield conn
 
 
-async def database_now(engine: AsyncEngine) -> datetime:
-    async with engine.connect() as conn:
+async def database_now(engine: AsyncEngine) -> tuple[datetime, float]:
+    """The database's time, and the monotonic() at which it was that, if its answer was made half way through the round trip.
+    Waiting for a connection is no part of that."""
+    async with one_statement(engine) as conn:
+        before = monotonic()
         now: datetime = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
-        return now
+        return now, (before + monotonic()) / 2
 
 
 def rows_of(statement: str, table: Table, **more: TypeEngine[Any]) -> TextualSelect:

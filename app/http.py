@@ -48,7 +48,7 @@ class Answer:
             return min(float(value), MAX_RETRY_AFTER)
         try:
             date = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):  # The year 99999999999999999999 is not one of datetime's.
             return None
         date = date if date.tzinfo else date.replace(tzinfo=UTC)
         return min(max((date - now).total_seconds(), 0.0), MAX_RETRY_AFTER)

@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
-import asyncpg
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -14,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import __version__, docs, health, probes, problems
 from app.bootstrap import Services
-from app.db import DATA_ERRORS, sqlstate
+from app.db import CONNECTING, DATA_ERRORS, sqlstate
 from app.deadman import api as deadman_api
 from app.deadman import ping_api
 from app.errors import Problem
@@ -35,7 +34,7 @@ DESCRIPTION = """The decision point of continuous training: alerts come in, exac
 every decision is kept with its reason. Start with `POST /api/v1/alerts`, then ask `GET /api/v1/explain/{subject}`."""
 
 # What reading from Postgres raises when it cannot be reached; a connection that fails is not wrapped by SQLAlchemy.
-_DATABASE_AWAY = (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_DATABASE_AWAY = (DBAPIError, PoolTimeout, OSError, *CONNECTING)
 
 METRICS = """# HELP gateway_alerts_total Alerts acknowledged as durable.
 # TYPE gateway_alerts_total counter

@@ -10,21 +10,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-import asyncpg
 from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.clock import monotonic
-from app.db import DATA_ERRORS, open_engine, sqlstate
+from app.db import CONNECTING, DATA_ERRORS, open_engine, sqlstate
 
 log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
 #: The driver's own errors reach us bare while a connection is made.
-_AWAY = (OSError, TimeoutError, PoolTimeout, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_AWAY = (OSError, TimeoutError, PoolTimeout, DBAPIError, *CONNECTING)
 _PAUSE = 10.0  # seconds without the copy after it failed: nobody waits for it in vain again and again
 _TOO_SLOW = "57014"  # a statement that took too long there would take too long here, and at the cost of decisions
 

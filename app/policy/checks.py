@@ -1,13 +1,13 @@
 """What one entry of a policy file says about another: names, references, placeholders; and what deserves a warning."""
 
 import difflib
-import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pydantic import JsonValue
 
+from app.policy.conf import CONF_ROOM, conf_bytes
 from app.policy.document import Document
 from app.policy.durations import parse_duration
 from app.policy.entries import derived_name
@@ -23,8 +23,6 @@ from app.policy.variables import Unexpanded
 _GROUP_INTERVAL: Final = timedelta(minutes=5)
 # A file says the same whenever it is read: what its schedules come to is looked at from here.
 _ANY_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
-# Airflow gets at most 16 KB of conf, and the gateway's own part of it (the group and the alerts) needs room.
-MAX_CONF_BYTES: Final = 12_000
 RESERVED_CONF_KEY: Final = "gateway"
 
 
@@ -198,9 +196,9 @@ def _conf(document: Document, path: Path, conf: JsonValue) -> Iterator[Problem]:
         return
     if RESERVED_CONF_KEY in conf:
         yield document.problem((*path, RESERVED_CONF_KEY), "this key is the gateway's own; choose another", key=True)
-    size = len(json.dumps(conf, ensure_ascii=False).encode(errors="replace"))
-    if size > MAX_CONF_BYTES:
-        yield document.problem(path, f"{size} bytes of JSON are too many; at most {MAX_CONF_BYTES} fit into a DAG run")
+    size = conf_bytes(conf)
+    if size > CONF_ROOM:
+        yield document.problem(path, f"{size} bytes of JSON are too many; at most {CONF_ROOM} fit into a DAG run")
 
 
 def _placeholders(document: Document, path: Path, dag: dict[str, JsonValue], group_by: JsonValue) -> Iterator[Problem]:

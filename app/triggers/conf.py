@@ -1,16 +1,14 @@
 """What Airflow is given: the DAG, the run's name and its `conf`, frozen when the trigger fires. Pure."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from app.policy.conf import conf_bytes
 from app.policy.schema import Route
 from app.policy.templates import render
 from app.triggers.state import NewTrigger
 
 CONF_BYTES = 16 * 1024
-#: Bytes of JSON that the user part may have, so that the gateway part fits beside it; the policy is held to the same.
-CONF_ROOM = 12_000
 SCHEMA = 1
 
 
@@ -54,7 +52,7 @@ def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[st
     rendered = render(route.dag.conf, trigger.group.labels)
     asked = trigger.ask.conf if trigger.ask else {}
     conf = {**_parent(trigger, route), **(rendered if isinstance(rendered, dict) else {}), **asked, "gateway": about}
-    room = CONF_BYTES - len(json.dumps(conf)) - len('"alerts_omitted": 1000000, ')
+    room = CONF_BYTES - conf_bytes(conf) - len('"alerts_omitted": 1000000, ')
     for place, alert in enumerate(trigger.alerts):
         entry = {
             "alert_id": alert.alert_id,
@@ -62,7 +60,7 @@ def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[st
             "timestamp": alert.starts_at.isoformat().replace("+00:00", "Z"),
             "labels": dict(alert.labels),
         }
-        room -= len(json.dumps(entry)) + 2
+        room -= conf_bytes(entry) + 2
         if room < 0:
             about["alerts_omitted"] = len(trigger.alerts) - place
             break

@@ -25,6 +25,7 @@ SHOWN = 100
 
 #: Microseconds since 1970, and the hash: digits that stand in a URL as they are.
 QUARANTINE_CURSOR = "^[0-9]{1,16}_[0-9a-f]{64}$"
+_NEWEST = 1000  # episodes of one name that are looked at for the one that fires
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Row = dict[str, Any]
@@ -78,9 +79,14 @@ async def get_alert(conn: AsyncConnection, alert: UUID) -> Row | None:
 
 
 async def find_alert(conn: AsyncConnection, name: str) -> UUID | None:
-    """The newest alert of an `alert_id` or a fingerprint: what people have at hand."""
+    """The alert of an `alert_id` or a fingerprint that a person means who has no more at hand: of its newest the one that
+    fires, and of those the one heard of last."""
     for column in (_alerts.c.alert_id, _alerts.c.fingerprint):
-        statement = select(_alerts.c.id).where(column == name).order_by(_alerts.c.id.desc()).limit(1)
+        newest = select(_alerts).where(column == name).order_by(_alerts.c.id.desc()).limit(_NEWEST).subquery()
+        firing_first = (newest.c.status == "firing").desc()
+        statement = (
+            select(newest.c.id).order_by(firing_first, newest.c.last_seen_at.desc(), newest.c.id.desc()).limit(1)
+        )
         found: UUID | None = (await conn.execute(statement)).scalar_one_or_none()
         if found is not None:
             return found

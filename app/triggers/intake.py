@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.alerts.model import Alert, Bad
 from app.clock import Clock
-from app.db import DATA_ERRORS, TRY_AGAIN, sqlstate, transaction
+from app.db import CONNECTING, DATA_ERRORS, TRY_AGAIN, sqlstate, transaction
 from app.errors import NotDurable
 from app.metrics import Metrics
 from app.policy.deadman import Instance, heard
@@ -88,7 +88,7 @@ class Intake:
             if rest or bad:
                 decided = await self._decide([alerts[at] for at in rest], bad)
                 answers |= zip(rest, decided, strict=True)
-        except DBAPIError as error:
+        except (DBAPIError, *CONNECTING) as error:
             raise NotDurable("Postgres does not take the alerts") from error
         except (OSError, PoolTimeout, TimeoutError) as error:
             raise NotDurable("Postgres does not answer") from error

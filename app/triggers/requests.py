@@ -15,12 +15,12 @@ from app.clock import Clock
 from app.db import transaction, with_retries
 from app.errors import Problem
 from app.outbox import store as outbox
+from app.policy.conf import CONF_ROOM, conf_bytes
 from app.policy.schema import Policy, Route
 from app.triggers import audit, history, idempotency, logs, rules, store
-from app.triggers.conf import CONF_ROOM
 from app.triggers.idempotency import Repeatable
 from app.triggers.ledger import Ledger
-from app.triggers.state import Action, Ask, Group, Reason, TriggerState, Verdict, as_json, group_key
+from app.triggers.state import Action, Ask, Group, Reason, TriggerState, Verdict, group_key
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ class Requests:
 def _check_conf(route: Route, ask: Ask) -> None:
     if "gateway" in ask.conf:
         raise Problem(422, "invalid", "The key gateway of conf is the gateway's own.")
-    size = len(as_json({**route.dag.conf, **ask.conf}))
+    size = conf_bytes({**route.dag.conf, **ask.conf})
     if size > CONF_ROOM:
         raise Problem(422, "invalid", f"The conf of the DAG run would have {size} bytes; {CONF_ROOM} are the most.")
 

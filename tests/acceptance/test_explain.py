@@ -104,6 +104,7 @@ async def test_explain_says_what_is_in_the_way_at_each_station(servers: TestServ
         assert "2026-11-24T12:10" in explained["would_fire"]
         await world.push(b.resolved(world.clock.now()))
         assert await now_of(b) == ("ignore", "resolved")
+        assert (await world.explain("ModelAccuracyLow"))["alert"]["labels"] == a.body()["labels"], "a still fires"
         missing = await world.clients[0].get("/api/v1/explain/never-heard-of")
         assert missing.status_code == 404
 

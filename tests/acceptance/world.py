@@ -165,7 +165,7 @@ class World:
         app = create_app(settings, opened, worker=False)
         await self._stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        client = httpx.AsyncClient(transport=transport, base_url="http://gateway.test")
+        client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
         self.clients.append(await self._stack.enter_async_context(client))
         return self.services[-1]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from typer.testing import CliRunner
 
 from app.cli import app as cli
@@ -31,7 +32,14 @@ def no_proxy_needed() -> Iterator[int]:
 async def served(world: World) -> AsyncIterator[str]:
     """The address of this World's first gateway on a real socket."""
     application = world.clients[0]._transport.app  # type: ignore[attr-defined]  # The ASGI app that the client drives.
-    server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_level="critical"))
+    async with listening(uvicorn.Config(application, port=0, lifespan="off", log_level="critical")) as url:
+        yield url
+
+
+@asynccontextmanager
+async def listening(config: uvicorn.Config) -> AsyncIterator[str]:
+    """Its address while it is served."""
+    server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     async with asyncio.timeout(10):
         while not server.started:  # noqa: ASYNC110 (uvicorn tells it by this flag alone)
@@ -151,3 +159,11 @@ async def test_a_route_is_paused_and_goes_on(servers: TestServers, database: str
         ]:
             with pytest.raises(UsageError, match=re.escape(message)):
                 await ask(world, "pause", *wrong)
+
+
+@pytest.mark.parametrize("answer", [HTMLResponse("<html>"), RedirectResponse("/login"), JSONResponse(["x"])])
+async def test_what_is_no_gateway_is_one_sentence_that_names_the_setting(answer: Response) -> None:
+    async with listening(uvicorn.Config(answer, port=0, lifespan="off", log_level="critical")) as url:
+        done = await asyncio.to_thread(CliRunner().invoke, cli, ["history"], env={"GATEWAY_URL": url})
+    assert isinstance(done.exception, GatewayError)
+    assert str(done.exception) == f"what answers at {url} is no Trigger Gateway. Is GATEWAY_URL right?"

@@ -1,6 +1,7 @@
 """POST /api/v1/triggers: a person or a script asks for a DAG run. It needs no alert, and obeys what every fire obeys."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -155,3 +156,15 @@ async def test_a_conf_that_is_no_json_of_postgres_is_refused(servers: TestServer
         answer = await world.post("/api/v1/triggers", body.encode())
         assert answer.status_code in (400, 422), answer.text
         assert (await ask(world, conf={"x": "\\u0000 as text"})).status_code == 201
+
+
+async def test_a_conf_is_measured_as_it_is_sent(servers: TestServers, database: str) -> None:
+    """Six bytes of JSON for one character that is not ASCII."""
+    async with World(servers, database, policy()) as world:
+        answer = await ask(world, conf={"x": "漢" * 2000})
+        assert answer.status_code == 422
+        assert "12009" in answer.json()["detail"]
+        assert (await ask(world, conf={"x": "漢" * 1900})).status_code == 201
+        world.airflow.add_dag("retrain_model")
+        await world.settle()
+        assert len(json.dumps(world.airflow.posts[0]["conf"])) <= 16 * 1024

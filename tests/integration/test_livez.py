@@ -50,7 +50,7 @@ async def served(servers: TestServers, database: str, folder: Path, loop: Loop) 
     app = create_app(settings, opened)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client
 
 

@@ -120,7 +120,7 @@ def answered_as_told(operation: Any, client: TestClient, chosen: int) -> None:
 
 def send(case: Any, client: TestClient) -> Any:
     """The request that schemathesis would send, through the client that keeps the application's loop."""
-    wanted = case.as_transport_kwargs(base_url="http://testserver")
+    wanted = case.as_transport_kwargs(base_url="http://localhost")
     known = ("method", "url", "headers", "params", "data", "json", "cookies", "files")
     raw = requests.Request(**{name: wanted[name] for name in known if name in wanted}).prepare()
     return client.request(str(raw.method), str(raw.url), content=raw.body, headers=dict(raw.headers))

@@ -37,7 +37,7 @@ def make_app(*, guarded: bool = False, title: str = "Trigger <Gateway>") -> Fast
 
 
 def client_of(app: FastAPI, root_path: str = "") -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app, root_path=root_path), base_url="http://gateway")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app, root_path=root_path), base_url="http://localhost")
 
 
 @pytest.mark.parametrize("path", GUARDED)

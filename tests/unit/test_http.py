@@ -306,6 +306,7 @@ async def test_a_certificate_that_is_not_trusted_is_unreachable() -> None:
         pytest.param("Mon, 23 Nov 2026 11:00:00 GMT", 0.0, id="a date gone by"),
         pytest.param("Mon, 23 Nov 2099 11:00:00 GMT", 3600.0, id="a date far off"),
         pytest.param("Mon, 23 Nov 2026 12:00:10 -0000", 10.0, id="a date without a zone"),
+        pytest.param("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None, id="a year that is none"),
         pytest.param("-3", None, id="negative"),
         pytest.param("1.5", None, id="a fraction"),
         pytest.param("inf", None, id="infinite"),

@@ -177,6 +177,8 @@ DAGS = [
      ["6:23: routes.0.dag.conf.gateway: this key is the gateway's own; choose another"]),
     ("dag: {id: x, conf: {a: '" + "x" * 12_000 + "'}}",
      ["6:22: routes.0.dag.conf: 12009 bytes of JSON are too many; at most 12000 fit into a DAG run"]),
+    ("dag: {id: x, conf: {a: '" + "漢" * 2_000 + "'}}",
+     ["6:22: routes.0.dag.conf: 12009 bytes of JSON are too many; at most 12000 fit into a DAG run"]),
     ("dag: {id: x, airflow: defualt}",
      ["6:25: routes.0.dag.airflow: no Airflow is called 'defualt'; did you mean 'default'?"]),
     ("dag: {id: x, airflow: gpu}", ["6:25: routes.0.dag.airflow: no Airflow is called 'gpu'; there is 'default'"]),

@@ -93,4 +93,5 @@ routes:
 
 def test_check_reads_intervals_without_their_variables() -> None:
     text = BEFORE + "{years: ['${YEAR}'], location: '${ZONE}', times: [{start_time: '${FROM}', end_time: '${TO}'}]}"
-    parse_policy(text, "policy.yaml", {}, require_env=False)
+    policy = parse_policy(text, "policy.yaml", {}, require_env=False)
+    assert [interval.name for interval in policy.time_intervals] == ["freeze"]

@@ -76,7 +76,7 @@ def make_app() -> FastAPI:
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(make_app(), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
@@ -242,7 +242,7 @@ async def test_ten_thousand_errors_are_told_by_their_first() -> None:
     app = make_app()
     app.user_middleware.clear()  # This body is over the limit.
     labels = {"x" * 5000 if n == 0 else str(n): n for n in range(10_000)}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         answer = await client.post("/alerts", json={"alert_id": "a", "labels": labels})
     body = assert_problem(answer, 422, "invalid")
     assert len(body["errors"]) == 100

@@ -96,7 +96,7 @@ def make_app(tokens: Tokens) -> FastAPI:
 
 
 def client_of(tokens: Tokens) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(make_app(tokens)), base_url="http://gateway")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(make_app(tokens)), base_url="http://localhost")
 
 
 @pytest.fixture
@@ -115,6 +115,25 @@ def made(path: Path) -> dict[str, str]:
 async def client(made: dict[str, str], path: Path) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(load(path)) as client:
         yield client
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8090", "192.168.0.7:8090", "127.0.0.1.evil.example"])
+async def test_without_tokens_a_name_that_was_made_to_lead_here_is_refused(
+    open_client: httpx.AsyncClient, host: str
+) -> None:
+    for method in ("GET", "POST"):
+        answer = await open_client.request(method, "/trigger", headers={"Host": host})
+        assert (answer.status_code, answer.json()["code"]) == (403, "cross_site")
+
+
+@pytest.mark.parametrize("host", ["localhost:8090", "127.0.0.1", "[::1]:8090", "LOCALHOST"])
+async def test_without_tokens_the_names_of_this_machine_are_open(open_client: httpx.AsyncClient, host: str) -> None:
+    assert (await open_client.get("/trigger", headers={"Host": host})).status_code == 200
+
+
+async def test_with_tokens_any_name_leads_here(client: httpx.AsyncClient, made: dict[str, str]) -> None:
+    headers = {"Host": "gateway.example", "Authorization": made["trigger"]}
+    assert (await client.get("/trigger", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize("scope", SCOPES)

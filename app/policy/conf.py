@@ -1,0 +1,13 @@
+"""How large the user's part of a DAG run's `conf` may be: one measure for the policy, for requests, and for what is sent."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+#: Bytes of JSON. Airflow gets at most 16 KB of conf, and the gateway's own part (the group and the alerts) needs room.
+CONF_ROOM: Final = 12_000
+
+
+def conf_bytes(conf: Mapping[str, Any]) -> int:
+    """Bytes of JSON on the wire, where what is not ASCII is written as \\uXXXX."""
+    return len(json.dumps(conf))
