@@ -59,6 +59,12 @@ async def close(conn: AsyncConnection, keys: Sequence[str], detail: str, now: da
     return {row.id: row.key for row in await conn.execute(statement)}
 
 
+async def open_keys(conn: AsyncConnection, prefix: str) -> list[str]:
+    """The keys of the incidents that are open and begin so."""
+    wanted = select(_notices.c.key).where(_notices.c.key.startswith(prefix, autoescape=True))
+    return list((await conn.execute(wanted.where(_notices.c.resolved_at.is_(None)))).scalars())
+
+
 async def insert_tellings(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
     """One row a receiver of an incident."""
     await conn.execute(_tellings.insert(), rows)

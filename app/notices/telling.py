@@ -83,6 +83,13 @@ class Notices:
             await store.end_tellings(conn, ends)
         return len(closed)
 
+    async def resolve_below(
+        self, conn: AsyncConnection, prefix: str, now: datetime, detail: str, *, but: str | None = None
+    ) -> int:
+        """As `resolve_all`, of every key that begins so, without the key `but`."""
+        keys = [key for key in await store.open_keys(conn, prefix) if key != but]
+        return await self.resolve_all(conn, keys, now, detail) if keys else 0
+
     async def step(self) -> bool:
         """Tell again who is due. True when there may be more."""
         now = self._clock.now()

@@ -17,7 +17,7 @@ from app.policy.schema import Policy
 from app.promotion import store
 from app.promotion.change import LEASE, Change
 from app.promotion.model import PREFIX, STATUS_TAG, Registry, Verdict, Version
-from app.promotion.rules import judge, passed
+from app.promotion.rules import judge, only_not_better, passed
 from app.promotion.store import Promotion
 from app.promotion.telling import Telling
 
@@ -74,18 +74,30 @@ class Gate:
         row = self._row(entry, policy, wanted, caller)
         registry = self._registry(entry.registry)
         try:
-            facts = await _read(registry, entry, wanted)
+            async with self._engine.connect() as conn:
+                in_force = await store.in_force(conn, row)
+            facts = await _read(registry, entry, wanted, in_force)
         except TargetError as error:
             return await self._end(row, "unreadable", f"nothing was changed: {error.detail}")
         row = replace(row, previous=facts.holder)
-        if facts.holder == wanted.version:
+        if facts.holder == wanted.version == in_force:
             return await self._end(row, "unchanged", f"version {wanted.version} holds {entry.to} already")
         verdicts = judge(entry, facts.version, facts.incumbent, name=f"{wanted.model} {wanted.version}")
         verdicts += _expected(entry, wanted, facts.holder)
         row = replace(row, verdicts=[asdict(one) for one in verdicts])
         if facts.version is None or not passed(verdicts, override=wanted.override):
             failed = ", ".join(one.rule for one in verdicts if not one.passed)
-            return await self._end(row, "blocked", f"not passed: {failed}")
+            quiet = (
+                facts.version is not None
+                and facts.holder != wanted.version
+                and only_not_better(entry, facts.version, facts.incumbent, verdicts)
+            )
+            return await self._end(row, "blocked", f"not passed: {failed}", quiet=quiet)
+        if facts.holder == wanted.version:
+            told = (
+                f"version {wanted.version} holds {entry.to} already, by somebody else's hand, and everything is passed"
+            )
+            return await self._end(row, "unchanged", told)
         if wanted.dry_run or entry.mode == "shadow":
             return await self._end(row, "passed", "everything is passed; nothing was changed")
         tags = registry.fit(_tags(policy, entry, row, facts.version, verdicts))
@@ -139,12 +151,12 @@ class Gate:
             return await self._end(row, "lost", f"another promotion of {row.model} to {row.mark} is under way")
         return await self._change.carry_out(opened)
 
-    async def _end(self, row: Promotion, state: str, detail: str) -> Promotion:
+    async def _end(self, row: Promotion, state: str, detail: str, *, quiet: bool = False) -> Promotion:
         now = self._clock.now()
         row = replace(row, state=state, detail=detail[:1000], ended_at=now)
         async with transaction(self._engine) as conn:
             await store.add(conn, row)
-            await self._telling.ended(conn, row, now)
+            await self._telling.ended(conn, row, now, quiet=quiet)
         return row
 
     def _row(self, entry: Entry, policy: Policy, wanted: Wanted, caller: str) -> Promotion:
@@ -188,17 +200,19 @@ def _entry(policy: Policy, wanted: Wanted) -> Entry:
     return entry
 
 
-async def _read(registry: Registry, entry: Entry, wanted: Wanted) -> _Facts:
-    """Everything that the verdict rests on. Raises TargetError when any of it cannot be read."""
+async def _read(registry: Registry, entry: Entry, wanted: Wanted, in_force: str | None) -> _Facts:
+    """Everything that the verdict rests on. Who holds the mark by somebody else's hand is compared with `in_force`, whom the
+    gate had given it to. Raises TargetError when any of it cannot be read."""
     try:
         async with asyncio.timeout(READ_WITHIN):
             holder = await registry.holder(wanted.model, entry.to)
             version = await registry.version(wanted.model, wanted.version, entry.require.artifacts)
-            needed = holder is not None and any(m.incumbent for rule in entry.rules for m in metrics_in(rule.condition))
-            incumbent = await registry.version(wanted.model, holder) if needed and holder is not None else None
+            rival = in_force if holder == wanted.version else holder
+            compares = any(m.incumbent for rule in entry.rules for m in metrics_in(rule.condition))
+            incumbent = await registry.version(wanted.model, rival) if rival is not None and compares else None
     except TimeoutError:
         raise TargetError("timeout", "the registry was too slow") from None
-    if needed and incumbent is None:
+    if incumbent is None and compares and rival is not None and rival == holder:
         raise TargetError("gone", f"version {holder} holds {entry.to}, and the registry does not show it")
     return _Facts(version, holder, incumbent)
 

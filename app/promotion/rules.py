@@ -33,6 +33,22 @@ def passed(verdicts: Sequence[Verdict], *, override: bool) -> bool:
     return all(one.passed or (override and not one.final) for one in verdicts)
 
 
+def only_not_better(entry: Promotion, version: Version, incumbent: Version | None, verdicts: Sequence[Verdict]) -> bool:
+    """Whether all that a version failed is to be better than the incumbent, with every number there."""
+    failed = {one.rule for one in verdicts if not one.passed}
+    return failed <= {rule.text for rule in entry.rules if _compared(rule, version, incumbent)}
+
+
+def _compared(rule: Rule, version: Version, incumbent: Version | None) -> bool:
+    if incumbent is None or not any(metric.incumbent for metric in metrics_in(rule.condition)):
+        return False
+    try:
+        evaluate(rule, version, incumbent)
+    except NotANumber:
+        return False
+    return True
+
+
 def _standing(entry: Promotion, version: Version) -> Iterator[Verdict]:
     ready = version.status == "READY"
     yield Verdict("version", ready, f"version {version.version} is {version.status}", final=True)
@@ -88,7 +104,7 @@ def _rules(entry: Promotion, version: Version, incumbent: Version | None) -> Ite
             yield Verdict(rule.text, False, str(why))
             continue
         about = incumbent is None and any(metric.incumbent for metric in metrics_in(rule.condition))
-        told = f"{values}; nobody holds {entry.to} yet" if about else values
+        told = f"{values}; nobody else holds {entry.to}" if about else values
         yield Verdict(rule.text, result, told.lstrip("; ") or "nothing is compared with a metric")
 
 

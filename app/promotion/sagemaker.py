@@ -23,9 +23,11 @@ from app.promotion.model import Artifact, Input, Version
 ALIAS: Final = "gateway.alias"
 PAGE: Final = 100
 MAX_PAGES: Final = 50
+AT_ONCE: Final = 5  # packages that are described side by side
+MOST_APPROVED: Final = 100  # of a group, among which the holder of a mark is looked for
 CONNECT: Final = 2.0  # seconds
 READ: Final = 8.0  # seconds; a call takes at most the sum, since nothing is tried twice
-_UNFIT: Final = re.compile(r"[^\w\s.:/=+\-@]")
+_UNFIT: Final = re.compile(r"[^\w .:/=+\-@]")
 _BUSY: Final = ("ThrottlingException", "Throttling", "TooManyRequestsException", "SlowDown")
 _LOGIN: Final = ("AccessDenied", "UnrecognizedClient", "ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch")
 
@@ -69,10 +71,15 @@ class SagemakerRegistry:
 
     async def holder(self, model: str, mark: str) -> str | None:
         packages = await self._list(model, ModelApprovalStatus="Approved")
-        for summary in sorted(packages, key=lambda one: int(one["ModelPackageVersion"]), reverse=True):
-            package = await self._describe(summary["ModelPackageArn"])
-            if package.get("ModelApprovalStatus") == "Approved" and mark in _marks(package):
-                return str(package["ModelPackageVersion"])
+        newest = sorted(packages, key=lambda one: int(one["ModelPackageVersion"]), reverse=True)
+        for first in range(0, min(len(newest), MOST_APPROVED), AT_ONCE):
+            some = newest[first : first + AT_ONCE]
+            for package in await asyncio.gather(*(self._describe(one["ModelPackageArn"]) for one in some)):
+                if package.get("ModelApprovalStatus") == "Approved" and mark in _marks(package):
+                    return str(package["ModelPackageVersion"])
+        if len(newest) > MOST_APPROVED:
+            told = f"none of the newest {MOST_APPROVED} Approved packages of {model} is {mark}: reject old ones"
+            raise Refused("too_many", told)
         return None
 
     async def own_tags(self, model: str, version: str) -> Mapping[str, str] | None:

@@ -113,12 +113,19 @@ async def page(
     return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
-async def refused_versions(conn: AsyncConnection, row: Promotion) -> list[str]:
-    """Versions of the same model that were refused the same mark."""
-    wanted = (
-        select(_promotions.c.version)
-        .where(_promotions.c.model == row.model, _promotions.c.mark == row.mark, _promotions.c.state.in_(REFUSED))
-        .distinct()
-        .limit(1000)
+async def in_force(conn: AsyncConnection, row: Promotion) -> str | None:
+    """The version that the journal gave the mark of `row` last, if it was judged then; None when there is none."""
+    of_mark = and_(
+        _promotions.c.registry == row.registry, _promotions.c.model == row.model, _promotions.c.mark == row.mark
     )
-    return list((await conn.execute(wanted)).scalars())
+    newest = (
+        select(_promotions.c.target)
+        .where(of_mark, _promotions.c.state.in_(("promoted", "rolled_back")))
+        .order_by(_promotions.c.ended_at.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    judged = select(_promotions.c.version).where(
+        of_mark, _promotions.c.state == "promoted", _promotions.c.version == newest
+    )
+    return (await conn.execute(judged.limit(1))).scalar_one_or_none()

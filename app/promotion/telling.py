@@ -18,8 +18,8 @@ _DONE: Final = ("promoted", "rolled_back", "unchanged")
 
 
 class Telling:
-    """A refusal opens an incident of its version and mark, told again every `repeat`; the next promotion to that mark
-    resolves it."""
+    """A refusal opens an incident of its version, mark and reason, told again every `repeat`, in the place of one for
+    another reason; the next promotion to that mark resolves all of them."""
 
     def __init__(
         self,
@@ -33,34 +33,45 @@ class Telling:
         self._metrics = metrics
         self._repeat = repeat
 
-    async def ended(self, conn: AsyncConnection, row: Promotion, now: datetime) -> None:
-        """Tell of a row that is not open any more. Rehearsals are nobody's incident."""
+    async def ended(self, conn: AsyncConnection, row: Promotion, now: datetime, *, quiet: bool = False) -> None:
+        """Tell of a row that is not open any more. Rehearsals are nobody's incident. `quiet`: nor is this refusal."""
         self._metrics.promotions.labels(row.state).inc()
         if row.dry_run or row.mode == "shadow":
             return
         if row.state in store.REFUSED:
-            await self._notices.open(conn, self._receivers(), _notice(row), now, self._repeat)
+            notice = _notice(row)
+            await self._notices.resolve_below(
+                conn, _of_version(row), now, row.detail, but=None if quiet else notice.key
+            )
+            if not quiet:
+                await self._notices.open(conn, self._receivers(), notice, now, self._repeat)
         elif row.state in _DONE:
-            keys = [key_of(row, version) for version in await store.refused_versions(conn, row)]
-            if keys:
-                await self._notices.resolve_all(conn, keys, now, row.detail)
+            await self._notices.resolve_below(conn, _of_mark(row), now, row.detail)
 
     def open_now(self, number: int) -> None:
         """How many changes are not settled."""
         self._metrics.promotions_open.set(number)
 
 
-def key_of(row: Promotion, version: str) -> str:
-    """The key of the incident that a version was refused a mark. Names may be long, so they are hashed."""
-    named = "\0".join((row.registry, row.model, row.mark, version))
-    return f"promotion:{hashlib.sha256(named.encode()).hexdigest()[:32]}"
+def _of_mark(row: Promotion) -> str:
+    """How the keys of all incidents about a mark begin."""
+    return f"promotion:{_hash(row.registry, row.model, row.mark)}:"
+
+
+def _of_version(row: Promotion) -> str:
+    return f"{_of_mark(row)}{_hash(row.version)}:"
+
+
+def _hash(*parts: str) -> str:
+    """Names and rules may be long."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _notice(row: Promotion) -> Notice:
     failed = [f"{one['rule']}: {one['detail']}" for one in row.verdicts if not one["passed"]]
     words = {"blocked": "blocked", "lost": "overtaken", "undone": "undone", "unreadable": "not judged"}
     return Notice(
-        key=key_of(row, row.version),
+        key=_of_version(row) + _hash(row.state, *(one["rule"] for one in row.verdicts if not one["passed"])),
         event=EVENT,
         severity=Severity.WARNING,
         title=f"The promotion of {row.model} {row.version} to {row.mark} was {words[row.state]}",

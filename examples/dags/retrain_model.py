@@ -9,7 +9,8 @@ It is a plain process and not `@task.external_python`, which copies each functio
 can be run by hand, a test can import it, and MLflow sees from which git commit it comes. `MLFLOW_TRACKING_URI` and
 `MLFLOW_SPOOL_DIR` say where it reports, `RETRAIN_STORE` where the data is kept, `RETRAIN_GIT_COMMIT` the commit of a
 DAGs folder that is no git checkout. `GATEWAY_URL` and `GATEWAY_TOKEN` (scope `promote`) lead to the gateway whose gate
-decides whether the new version is promoted; without them nobody is asked.
+decides whether the new version is promoted (to the mark `RETRAIN_PROMOTE_TO`, needed when the policy has several for the
+model); without them nobody is asked.
 """
 
 import json
@@ -72,8 +73,8 @@ def retrain_model() -> None:
     def registration(work: dict[str, Any]) -> dict[str, Any]:
         return run_step("registration", work)
 
-    # The gate answers 503 while it cannot read MLflow; then it is asked again.
-    @task(retries=3, retry_delay=timedelta(seconds=30))
+    # The gate answers 503 while it cannot read MLflow, and nobody can be asked while the version waits in the spool.
+    @task(retries=40, retry_delay=timedelta(seconds=30))
     def promotion(work: dict[str, Any]) -> dict[str, Any]:
         return run_step("promotion", work)
 

@@ -158,15 +158,26 @@ def registration(work: Work) -> Work:
     return {**work, "version": str(version.version)}
 
 
+def registered(work: Work) -> str:
+    """The version's number in MLflow. Raises RuntimeError while it still waits in the spool: the task is tried again."""
+    version = str(work["version"])
+    if int(version) >= LOCAL_VERSIONS:
+        version = str(mlflow.MlflowClient().get_model_version(work["model"], version).version)
+    if int(version) >= LOCAL_VERSIONS:
+        raise RuntimeError("the version still waits in the spool for MLflow: nobody can be asked yet")
+    return version
+
+
 def promotion(work: Work) -> Work:
     """Ask the gateway's gate for the new version. Its no is an answer and no failure of the pipeline, which has done its
     work; no answer is one, so that the task is tried again."""
     gateway, token = os.environ.get("GATEWAY_URL"), os.environ.get("GATEWAY_TOKEN")
     if not gateway:
         return {**work, "promotion": "nobody was asked: GATEWAY_URL is not set"}
-    if int(work["version"]) >= LOCAL_VERSIONS:
-        return {**work, "promotion": "nobody was asked: the version still waits in the spool for MLflow"}
-    body = {"model": work["model"], "version": work["version"], "reason": f"trained by {work['dag_run_id']}"}
+    version = registered(work)
+    body = {"model": work["model"], "version": version, "reason": f"trained by {work['dag_run_id']}"}
+    if mark := os.environ.get("RETRAIN_PROMOTE_TO"):  # Needed when the policy leads the model to several.
+        body["to"] = mark
     request = urllib.request.Request(f"{gateway}/api/v1/promotions", json.dumps(body).encode())
     request.add_header("Content-Type", "application/json")
     if token:
@@ -179,7 +190,7 @@ def promotion(work: Work) -> Work:
             raise
         told = json.load(error)
     print(json.dumps(told, indent=2), file=sys.stderr)
-    return {**work, "promotion": told["detail"]}
+    return {**work, "version": version, "promotion": told["detail"]}
 
 
 STEPS: dict[str, Callable[[Work], Work]] = {

@@ -198,6 +198,53 @@ async def test_who_is_blocked_is_told_once_and_the_next_promotion_resolves_it(
         assert (gates.pagerduty.open(), gates.pagerduty.opened) == ([], [incident])
 
 
+async def test_who_is_merely_not_better_is_nobodys_incident(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as gates:
+        await gates.promote(gates.mlflow.add("churn", {"f1": 0.85}))
+        worse, empty = gates.mlflow.add("churn", {"f1": 0.851}), gates.mlflow.add("churn", {})
+        problem(await gates.ask(worse), 409, "blocked")
+        await gates.world.settle()
+        assert gates.pagerduty.opened == []
+        problem(await gates.ask(empty), 409, "blocked")
+        await gates.world.settle()
+        assert len(gates.pagerduty.open()) == 1
+
+
+async def test_who_is_refused_for_another_reason_is_told_anew(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as gates:
+        version = gates.mlflow.add("churn", {"f1": 0.5})
+        gates.mlflow.down = True
+        problem(await gates.ask(version), 503, "registry_unavailable")
+        gates.mlflow.down = False
+        problem(await gates.ask(version), 409, "blocked")
+        await gates.world.settle()
+        assert [one.details["detail"] for one in gates.pagerduty.open()] == ["f1 >= 0.80: f1 is 0.5"]
+        gates.mlflow.files["churn-run-1"] = {}
+        problem(await gates.ask(version), 409, "blocked")
+        await gates.world.settle()
+        [told] = gates.pagerduty.open()
+        assert told.details["detail"].startswith("artifact model: no artifact model")
+        assert len(gates.pagerduty.opened) == 3
+
+
+async def test_who_was_given_the_mark_by_hand_is_judged_against_whom_the_gate_promoted(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database) as gates:
+        first, worse, better = (gates.mlflow.add("churn", {"f1": f1}) for f1 in (0.85, 0.5, 0.9))
+        gates.mlflow.aliases[("churn", "champion")] = first
+        judged = await gates.promote(first)
+        assert (judged["state"], len(judged["verdicts"])) == ("unchanged", 7)
+        gates.mlflow.aliases.clear()
+        await gates.promote(first)
+        assert (await gates.promote(first))["verdicts"] == []
+        gates.mlflow.aliases[("churn", "champion")] = worse
+        blocked = problem(await gates.ask(worse), 409, "blocked")
+        assert blocked["verdicts"][-1]["detail"] == "f1 is 0.5, champion.f1 is 0.85"
+        gates.mlflow.aliases[("churn", "champion")] = better
+        assert (await gates.promote(better))["verdicts"][-1]["detail"] == "f1 is 0.9, champion.f1 is 0.85"
+
+
 async def test_an_unreadable_registry_is_told_as_well(servers: TestServers, database: str) -> None:
     async with opened(servers, database) as gates:
         version = gates.mlflow.add("churn", {"f1": 0.9})

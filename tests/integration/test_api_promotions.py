@@ -70,7 +70,7 @@ async def test_the_commands_tell_each_verdict(servers: TestServers, database: st
         assert await ask(gates.world, "promotions") == "No promotions yet.\n"
         told = await ask(gates.world, "promote", "churn", "1", "--reason", "the first")
         assert "promoted: champion is with version 1" in told
-        assert "f1 is 0.85; nobody holds champion yet" in told
+        assert "f1 is 0.85; nobody else holds champion" in told
         worse = await ask(gates.world, "promote", "churn", "2", exit_code=1)
         assert "NO" in worse
         assert "f1 is 0.851, champion.f1 is 0.85" in worse

@@ -1,5 +1,6 @@
 """What answers of AWS mean, what fits into customer metadata, and what a package tells."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ from botocore import exceptions
 
 from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.promotion.model import Input
-from app.promotion.sagemaker import SagemakerRegistry, _classified, _input
+from app.promotion.sagemaker import AT_ONCE, MOST_APPROVED, SagemakerRegistry, _classified, _input
 
 
 def refused(code: str, status: int, message: str = "no") -> exceptions.ClientError:
@@ -49,10 +50,44 @@ def test_each_answer_has_one_meaning(
 
 
 def test_what_aws_does_not_take_is_made_to_fit() -> None:
-    fitted = SagemakerRegistry().fit({"gateway.input.a,b": 'churn {"x"} ' + "y" * 300, "gateway.run": "r-1"})
-    assert fitted["gateway.run"] == "r-1"
+    fitted = SagemakerRegistry().fit({"gateway.input.a,b": 'churn {"x"} ' + "y" * 300, "gateway.run": "r-1\n"})
+    assert fitted["gateway.run"] == "r-1_"
     assert fitted["gateway.input.a_b"].startswith("churn __x__ yyy")
     assert len(fitted["gateway.input.a_b"]) == 256
+
+
+class Packages:
+    """So many Approved packages, of which one is champion; those described at once meet before any is answered."""
+
+    def __init__(self, number: int, champion: int, together: int) -> None:
+        self.number, self.champion = number, champion
+        self.meeting = threading.Barrier(together, timeout=60)
+
+    def list_model_packages(self, **_asked: Any) -> Any:
+        numbers = range(self.number, 0, -1)
+        return {"ModelPackageSummaryList": [{"ModelPackageVersion": n, "ModelPackageArn": str(n)} for n in numbers]}
+
+    def describe_model_package(self, *, ModelPackageName: str) -> Any:  # noqa: N803
+        self.meeting.wait()
+        marks = {"gateway.alias": "champion"} if int(ModelPackageName) == self.champion else {}
+        found: Any = {"ModelPackageVersion": int(ModelPackageName), "ModelApprovalStatus": "Approved"}
+        return found | {"CustomerMetadataProperties": marks}
+
+
+def registry_of(packages: Packages) -> SagemakerRegistry:
+    registry = SagemakerRegistry()
+    registry._clients["sagemaker"] = packages
+    return registry
+
+
+async def test_who_holds_a_mark_is_looked_for_a_few_packages_at_a_time() -> None:
+    assert await registry_of(Packages(50, 3, AT_ONCE)).holder("churn", "champion") == "3"
+
+
+async def test_a_mark_that_none_of_the_newest_holds_blocks() -> None:
+    assert await registry_of(Packages(MOST_APPROVED, 0, 1)).holder("churn", "champion") is None
+    with pytest.raises(Refused, match="none of the newest 100 Approved packages of churn is champion"):
+        await registry_of(Packages(MOST_APPROVED + 5, 1, 1)).holder("churn", "champion")
 
 
 Read = Callable[[str], Input]
