@@ -111,6 +111,10 @@ class Airflow:
         servers, self._servers = self._servers, []
         await stop(servers)
 
+    def pid(self, part: str) -> int:
+        """The process of one of PARTS, while it runs."""
+        return self._servers[list(PARTS).index(part)].process.pid
+
     async def wait_healthy(self, within: float, say: Say) -> None:
         """Wait at most `within` seconds until database, scheduler and dag-processor say that they are well."""
 

@@ -16,6 +16,7 @@ from uuid import uuid4
 import pytest
 
 from app.airflow.client import AirflowClient, Auth, DagRun, PasswordAuth, TokenAuth, run_is_ours
+from app.airflow.probe import look
 from app.clock import Clock
 from app.errors import Ambiguous, Refused, Rejected
 from app.http import Http
@@ -86,6 +87,14 @@ async def a_broken_dag_is_named_with_its_error(site: Site) -> None:
 async def import_errors_are_listed(site: Site) -> None:
     broken = await site.client().import_errors()
     assert [file for file in broken if file.file.endswith("broken_dag.py") and "Error" in file.stack_trace]
+
+
+async def the_probe_names_what_would_not_run(site: Site) -> None:
+    dags = ("quick_dag", "paused_dag", "broken_dag")
+    found = await look("a", site.client(), dags, site.clock.now(), timedelta(hours=1))
+    assert "broken_dag.py" in found.pop("a dag broken_dag")
+    well = ("metadatabase", "scheduler", "dag_processor", "login", "queue", "dag quick_dag")
+    assert found == {f"a {part}": "ok" for part in well} | {"a dag paused_dag": "paused: unpause it in Airflow"}
 
 
 async def a_trigger_becomes_a_run_that_is_ours_and_succeeds(site: Site) -> None:
@@ -225,6 +234,7 @@ CHECKS: list[Check] = [
     a_missing_dag_is_named,
     a_broken_dag_is_named_with_its_error,
     import_errors_are_listed,
+    the_probe_names_what_would_not_run,
     a_trigger_becomes_a_run_that_is_ours_and_succeeds,
     a_run_that_fails_is_seen_failed,
     runs_that_ended_are_listed_the_newest_first,

@@ -17,6 +17,11 @@ from tests.e2e.installed import Installed, install
 from tests.e2e.processes import Alertmanager, Model, Prometheus, lacking
 
 GIT_COMMIT = "0123456789abcdef0123456789abcdef01234567"
+# Airflow calls a scheduler unhealthy that has not been heard of for 30 s, unless told.
+SOON_MISSED = {
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+}
 DAGS = ("retrain_model", "quick_dag", "always_fails", "paused_dag", "slow_dag", "unpaused_later")
 
 # The debounce is the shipped policy's 10m, a hundred times faster, as everything here (see processes.FASTER).
@@ -107,7 +112,7 @@ def real_airflow(
         home=base / "home",
         dags_folder=dags,
         database_url=postgres.create_database("airflow"),
-        variables=mlflow_site.training | {"RETRAIN_GIT_COMMIT": GIT_COMMIT},  # The copied folder is no checkout.
+        variables=mlflow_site.training | SOON_MISSED | {"RETRAIN_GIT_COMMIT": GIT_COMMIT},  # The folder is no checkout.
     )
     try:
         asyncio.run(_ready(airflow))

@@ -5,6 +5,8 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -244,6 +246,19 @@ def test_what_keeps_airflow_from_running_is_named(watching: Gateway, real_airflo
     (real_airflow.dags_folder / "breakable.py").write_text("import no_such_module\n" + DAG)
     told = eventually("the import error", lambda: found().get("default dag breakable"), within=90)
     assert "no_such_module" in told
+
+
+def test_a_scheduler_that_stands_still_is_named_until_it_goes_on(watching: Gateway, real_airflow: Airflow) -> None:
+    def scheduler() -> str | None:
+        return health(watching, "orchestrator")[1].get("default scheduler")
+
+    assert scheduler() is None
+    os.kill(real_airflow.pid("scheduler"), signal.SIGSTOP)
+    try:
+        assert eventually("its silence to be noticed", scheduler, within=60) == "unhealthy"
+    finally:
+        os.kill(real_airflow.pid("scheduler"), signal.SIGCONT)
+    eventually("it to be well again", lambda: scheduler() is None, within=60)
 
 
 def airflow(server: Airflow, method: str, path: str, body: Any) -> None:
