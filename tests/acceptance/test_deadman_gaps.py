@@ -1,12 +1,15 @@
 """Our own outages: none raises an alarm, none ends one, and what is said just before or first after one counts."""
 
-from datetime import timedelta
+import random
+from collections import Counter
+from datetime import datetime, timedelta
 
 import pytest
 
 from tests.acceptance.test_deadman import SWITCHES, flips, incidents, state
-from tests.acceptance.world import POLICY, World
+from tests.acceptance.world import POLICY, RESTLESS, World
 from tests.servers import TestServers
+from tests.sizes import seed, size
 
 
 async def test_a_switch_that_is_down_stays_down_over_an_outage_of_ours(servers: TestServers, database: str) -> None:
@@ -67,3 +70,104 @@ async def test_a_hold_that_began_just_before_our_end_goes_on_too(servers: TestSe
         assert world.airflow.posts == []
         await world.pass_by(minutes=1)
         assert len(world.airflow.posts) == 1
+
+
+# What is said within the seconds before our end, and first of all when we are back: every one of each.
+SAYINGS = {"none": None, "success": "", "start": "/start", "fail": "/fail"}
+PAIRS = [(before, after) for before in SAYINGS for after in SAYINGS]
+EVERY, GRACE = timedelta(minutes=40), timedelta(minutes=10)
+OUTAGES = (
+    POLICY
+    + "deadman:\n  - {name: missed, expect: {retrain: accuracy}, every: 1h, grace: 5m}\n"
+    + "".join(f"  - {{name: {before}-{after}, expect: heartbeat, every: 40m, grace: 10m}}\n" for before, after in PAIRS)
+)
+
+
+async def test_over_outages_of_ours_no_alarm_is_false_missed_or_late(servers: TestServers, database: str) -> None:
+    """What each pair must do follows from what was said and from how long nobody was there, not from the code."""
+    choose = random.Random(seed())
+    async with World(servers, database, OUTAGES) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.settle()
+        await world.pass_by(hours=2, steps=2)
+        for _ in range(size(1, 40)):
+            opened = await told(world)
+            for pair in PAIRS:
+                await world.post(f"/ping/{name(pair)}", b"")
+            heard = world.clock.now()
+            await world.pass_by(minutes=choose.uniform(1, 5))  # The last look of the watch.
+            world.clock.pass_by(timedelta(seconds=choose.uniform(0, 4)))
+            before = world.clock.now()
+            await say(world, choose, {pair: SAYINGS[pair[0]] for pair in PAIRS})
+            away = timedelta(minutes=choose.uniform(2, 30))
+            world.outage(seconds=away.total_seconds())
+            back = world.clock.now()
+            if choose.random() < 0.7:  # Else a loop comes first.
+                await say(world, choose, {pair: SAYINGS[pair[1]] for pair in PAIRS})
+                await shuffled(world, choose)
+            else:
+                await shuffled(world, choose)
+                await say(world, choose, {pair: SAYINGS[pair[1]] for pair in PAIRS})
+            ends = {pair: down_at(pair, heard, before, back, away) for pair in PAIRS}
+            for instant in sorted(set(ends.values()) - {before, back}):
+                await pass_until(world, instant - timedelta(seconds=1))
+                await agree(world, ends, opened)
+                await pass_until(world, instant + timedelta(seconds=59))
+                await agree(world, ends, opened)
+            assert await incidents(world, "missed") == [("deadman:missed", False)]
+
+
+def name(pair: tuple[str, str]) -> str:
+    return "-".join(pair)
+
+
+def down_at(pair: tuple[str, str], heard: datetime, before: datetime, back: datetime, away: timedelta) -> datetime:
+    """When it is to be told. `heard` of well before the outage, then at `before` and `back`."""
+    if pair[1] == "fail":
+        return before if pair[0] == "fail" else back
+    if pair[1] == "success":
+        return back + EVERY + GRACE
+    if pair[0] == "fail":
+        return before
+    newest = before if pair[0] == "success" else heard
+    run = {"start": before + away + GRACE, "none": newest + away + EVERY + GRACE}
+    begun = [run["start"]] if pair[0] == "start" else []
+    begun += [back + GRACE] if pair[1] == "start" else []
+    return min([*begun, run["none"]])
+
+
+async def say(world: World, choose: random.Random, sayings: dict[tuple[str, str], str | None]) -> None:
+    for pair in choose.sample(PAIRS, len(PAIRS)):
+        said = sayings[pair]
+        if said is not None:
+            assert (await world.post(f"/ping/{name(pair)}{said}", b"")).status_code == 200
+
+
+async def shuffled(world: World, choose: random.Random) -> None:
+    """Every loop once, in any order, and then until they rest."""
+    loops = [loop for loop in world.services[0].loops if loop.name not in RESTLESS]
+    for loop in choose.sample(loops, len(loops)):
+        await loop.step()
+    await world.settle()
+
+
+async def pass_until(world: World, instant: datetime) -> None:
+    if instant > world.clock.now():
+        await world.pass_by(seconds=(instant - world.clock.now()).total_seconds())
+
+
+async def told(world: World) -> Counter[str]:
+    """How many incidents there were of each switch."""
+    async with world.services[0].engine.connect() as conn:
+        rows = await conn.exec_driver_sql("SELECT key FROM notices")
+        return Counter(row.key.removeprefix("deadman:") for row in rows)
+
+
+async def agree(world: World, ends: dict[tuple[str, str], datetime], before: Counter[str]) -> None:
+    """Told are those whose time has come, once; and those that failed, and were mended since."""
+    items = (await world.get("/api/v1/deadman", limit=1000))["items"]
+    states, incidents_now, now = {item["name"]: item["state"] for item in items}, await told(world), world.clock.now()
+    for pair, end in ends.items():
+        mended = pair == ("fail", "success")
+        assert (states[name(pair)] == "down") == (now >= end), (pair, states[name(pair)], end, now)
+        assert incidents_now[name(pair)] - before[name(pair)] == (now >= end) + mended, pair
