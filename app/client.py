@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -31,7 +32,7 @@ def ask(
     Raises UsageError for what the caller must change, GatewayError for a no of the policy and for no good answer.
     """
     url = os.environ.get("GATEWAY_URL", "http://127.0.0.1:8090").rstrip("/")
-    token = os.environ.get("GATEWAY_TOKEN")
+    token = _token()
     wanted = urlencode({k: v for k, v in parameters.items() if v is not None}, doseq=True)
 
     async def send() -> Any:
@@ -56,6 +57,17 @@ def ask(
     if not isinstance(answer.body, dict) or 300 <= answer.status < 400:
         raise GatewayError(f"what answers at {url} is no Trigger Gateway. Is GATEWAY_URL right?")
     return answer.body
+
+
+def _token() -> str | None:
+    """GATEWAY_TOKEN, or what stands in the file that GATEWAY_TOKEN_FILE names."""
+    path = os.environ.get("GATEWAY_TOKEN_FILE")
+    if path is None:
+        return os.environ.get("GATEWAY_TOKEN")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"GATEWAY_TOKEN_FILE: cannot read {path}: {error}") from error
 
 
 def show(what: str | Table, style: str | None = None) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
 from typer.testing import CliRunner
 
 from app.cli import app as cli
@@ -167,3 +169,23 @@ async def test_what_is_no_gateway_is_one_sentence_that_names_the_setting(answer:
         done = await asyncio.to_thread(CliRunner().invoke, cli, ["history"], env={"GATEWAY_URL": url})
     assert isinstance(done.exception, GatewayError)
     assert str(done.exception) == f"what answers at {url} is no Trigger Gateway. Is GATEWAY_URL right?"
+
+
+async def test_a_token_may_stand_in_a_file(tmp_path: Path) -> None:
+    """As secret mounts of Kubernetes give it, with a line break at its end."""
+    heard: list[str] = []
+
+    async def gateway(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.append(Headers(scope=scope).get("authorization", ""))
+        await JSONResponse({"items": [], "next": None})(scope, receive, send)
+
+    (tmp_path / "token").write_text("tg_secret\n")
+    environment = {"GATEWAY_TOKEN_FILE": str(tmp_path / "token"), "GATEWAY_TOKEN": "tg_other"}
+    async with listening(uvicorn.Config(gateway, port=0, lifespan="off", log_level="critical")) as url:
+        done = await asyncio.to_thread(
+            CliRunner().invoke, cli, ["history", "--json"], env={"GATEWAY_URL": url, **environment}
+        )
+    assert (done.exit_code, heard) == (0, ["Bearer tg_secret"])
+    missing = CliRunner().invoke(cli, ["history"], env={"GATEWAY_TOKEN_FILE": str(tmp_path / "none")})
+    assert isinstance(missing.exception, UsageError)
+    assert "GATEWAY_TOKEN_FILE: cannot read" in str(missing.exception)
