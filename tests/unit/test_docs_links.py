@@ -149,7 +149,7 @@ def test_every_command_that_is_named_is_one() -> None:
 
 
 def test_every_setting_that_is_named_is_one() -> None:
-    clients = {"GATEWAY_URL", "GATEWAY_TOKEN"}
+    clients = {"GATEWAY_URL", "GATEWAY_TOKEN", "GATEWAY_TOKEN_FILE"}
     settings = {f"GATEWAY_{field.upper()}" for field in Settings.model_fields}
     for document in DOCUMENTS:
         named = set(re.findall(r"GATEWAY_[A-Z]+(?:_[A-Z]+)*(?![A-Z_<])", document.read_text()))
