@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import Table, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.selectable import TextualSelect
 from sqlalchemy.types import TypeEngine
@@ -27,6 +27,8 @@ TRY_AGAIN = frozenset({"40001", "40P01", "23505", "55P03"})
 CONNECTING = (asyncpg.PostgresError, asyncpg.InterfaceError)
 #: The classes of SQLSTATE that speak of the data, not of the server's health.
 DATA_ERRORS = ("22", "23", "21", "54")
+#: What speaks of the database or of the way to it.
+OF_THE_DATABASE = (SQLAlchemyError, *CONNECTING, OSError, EOFError)
 
 
 def open_engine(url: str, *, pool_size: int = 10, read_only: bool = False) -> AsyncEngine:

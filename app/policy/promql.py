@@ -49,7 +49,7 @@ def render_query(query: str, group: Mapping[str, str]) -> str:
     places = _places(query)
 
     def value(name: str, offset: int) -> str:
-        text = group[name]
+        text = group.get(name, "")
         if places[offset].regex:
             text = "".join(f"\\{c}" if c in _REGEX_META else c for c in text)
         return "".join(map(_escaped, text))

@@ -35,7 +35,7 @@ def placed(text: str) -> Iterator[tuple[str, int]]:
 def render(value: JsonValue, group: Mapping[str, str]) -> JsonValue:
     """A copy of `value` with every placeholder in its strings filled from `group`, in lists and mappings too.
 
-    Keys of mappings are left alone. Raises KeyError for a key that `group` lacks: loading has excluded it.
+    Keys of mappings are left alone. A key that `group` lacks is "": a group keeps the labels of the `group_by` of its day.
     """
     if isinstance(value, str):
         return render_text(value, group)
@@ -48,7 +48,7 @@ def render(value: JsonValue, group: Mapping[str, str]) -> JsonValue:
 
 def render_text(text: str, group: Mapping[str, str]) -> str:
     """`render` for one string. What a label holds is never read as a placeholder again."""
-    return fill(text, lambda name, _: group[name])
+    return fill(text, lambda name, _: group.get(name, ""))
 
 
 def fill(text: str, value: Callable[[str, int], str]) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.alerts.model import Alert, Bad
 from app.clock import Clock
-from app.db import CONNECTING, DATA_ERRORS, TRY_AGAIN, sqlstate, transaction
+from app.db import CONNECTING, DATA_ERRORS, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
 from app.errors import NotDurable
 from app.metrics import Metrics
 from app.policy.deadman import Instance, heard
@@ -82,8 +82,7 @@ class Intake:
 
     async def _answer(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[Answer]:
         try:
-            policy = self._policy()
-            answers = await self._repeats.answer(fold(alerts, policy), self._ledger(policy))
+            answers = await self._repeated(alerts)
             rest = [at for at in range(len(alerts)) if at not in answers]
             if rest or bad:
                 decided = await self._decide([alerts[at] for at in rest], bad)
@@ -93,6 +92,15 @@ class Intake:
         except (OSError, PoolTimeout, TimeoutError) as error:
             raise NotDurable("Postgres does not answer") from error
         return [answers[at] for at in range(len(alerts))]
+
+    async def _repeated(self, alerts: Sequence[Alert]) -> dict[int, Answer]:
+        try:
+            policy = self._policy()
+            return await self._repeats.answer(fold(alerts, policy), self._ledger(policy))
+        except (NotDurable, *OF_THE_DATABASE):
+            raise
+        except Exception:  # A bug of ours in one of them: `_decide` finds out which.
+            return {}
 
     def _ledger(self, policy: Policy) -> Ledger:
         return Ledger(policy, self._clock.now(), self._reorder, self._new_id)
@@ -105,8 +113,15 @@ class Intake:
             if not state.startswith(DATA_ERRORS) or state in TRY_AGAIN:
                 raise
             if len(alerts) + len(bad) <= 1:
-                return await self._set_aside(alerts, str(error.orig)[:500])
-        # Halve until the culprit stands alone: one alert that Postgres cannot store must not cost the others.
+                return await self._set_aside(alerts, str(error.orig)[:500], "it cannot be stored")
+        except (NotDurable, *OF_THE_DATABASE):
+            raise
+        except Exception as error:
+            if len(alerts) + len(bad) <= 1:
+                log.exception("a bug: an alert cannot be decided")
+                what = f"a bug of the gateway: {type(error).__name__}: {error}"
+                return await self._set_aside(alerts, what[:500], "it cannot be decided: a bug of the gateway")
+        # Halve until the culprit stands alone: one alert that cannot be stored or decided must not cost the others.
         if not alerts:
             half = len(bad) // 2
             return await self._decide([], bad[:half]) + await self._decide([], bad[half:])
@@ -114,7 +129,7 @@ class Intake:
         first = await self._decide(alerts[:half], bad if not half else [])
         return first + await self._decide(alerts[half:], [] if not half else bad)
 
-    async def _set_aside(self, alerts: Sequence[Alert], error: str) -> list[Answer]:
+    async def _set_aside(self, alerts: Sequence[Alert], error: str, detail: str) -> list[Answer]:
         if not alerts:
             log.error("what could not be read could not be kept either", extra={"error": error})
             return []
@@ -123,8 +138,8 @@ class Intake:
             body = repr(alert).encode("utf-8", "replace")
             culprit = Bad(0, alert.alert_id, error, body)
             await quarantine.keep(conn, [(alert.source, culprit)], self._clock.now(), self._limits)
-        log.error("an alert that Postgres cannot store was quarantined", extra={"error": error})
-        return [Answer(alert, None, {}, Verdict(Action.IGNORE, Reason.INVALID, detail="it cannot be stored"))]
+        log.error("an alert was quarantined: %s", detail, extra={"error": error})
+        return [Answer(alert, None, {}, Verdict(Action.IGNORE, Reason.INVALID, detail=detail))]
 
     async def _with_retries(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[Answer]:
         moved: dict[str, GroupName] = {}

@@ -74,13 +74,23 @@ class Schedules:
         self._next: dict[str, datetime] = {}
 
     async def step(self) -> bool:
-        """Take the newest occurrence of every schedule that is due. Never True: nothing more is due at this moment."""
+        """Take the newest occurrence of every schedule that is due. Never True: nothing more is due at this moment.
+
+        What goes wrong with one holds up no other: it is raised when all have been tried.
+        """
         policy, now = self._policy(), self._clock.now()
         if self._adopted != policy.hash:
             await self._adopt(policy, now)
+        failed: list[Exception] = []
         for schedule in policy.schedules:
             if self._next[schedule.name] <= now:
-                await self._take(policy, schedule, now)
+                try:
+                    await self._take(policy, schedule, now)
+                except Exception as error:
+                    error.add_note(f"the schedule {schedule.name}")
+                    failed.append(error)
+        if failed:
+            raise ExceptionGroup("schedules that could not be decided", failed)
         return False
 
     async def _adopt(self, policy: Policy, now: datetime) -> None:

@@ -125,4 +125,6 @@ def _would_fire(verdict: Verdict, group: Group, episode: Episode, route: Route) 
         case Reason.DUPLICATE | Reason.IN_FLIGHT:
             run = f"the open DAG run of the trigger {group.open_trigger}"
             return f"To fire still when {run} has ended and the pause after it is over."
-    return "Nothing stands in its way: it fires at the next notification or wake."
+    if group.wake_at is None:
+        return "A new notification of it or of its group: nothing stands in its way, but no wake is booked."
+    return f"Nothing stands in its way: it fires at the next notification, or at {at(group.wake_at)}."

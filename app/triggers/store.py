@@ -23,7 +23,8 @@ from app.triggers.ledger import Ledger
 from app.triggers.placing import GroupName, Intent
 from app.triggers.state import Episode, Group, NewTrigger, TriggerState, as_json
 
-#: Alerts of a group that are read to decide it as a whole. The rest of a larger group stays behind the same trigger.
+#: Alerts of a group that are read to decide it as a whole: those heard of last, for a sender with a new alert_id per event
+#: leaves any number behind that nobody resolves.
 MATES = 1000
 
 _GROUP_COLUMNS = [c.name for c in tables.groups.columns]
@@ -53,7 +54,8 @@ _WANTED = """
     ) AS id FROM unnest(CAST(:fingerprints AS text[])) f
     UNION
     SELECT mate.id FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
-        SELECT id FROM alerts WHERE group_key = k AND (closed_at IS NULL OR late_at IS NOT NULL) ORDER BY id LIMIT :most
+        SELECT id FROM alerts WHERE group_key = k AND (closed_at IS NULL OR late_at IS NOT NULL)
+        ORDER BY last_seen_at DESC LIMIT :most
     ) mate
 """
 

@@ -1,17 +1,19 @@
 """Groups that are due: the end of a debounce, of a cooldown, of a backoff or of a run decides without a notification."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.clock import Clock
-from app.db import transaction
+from app.db import OF_THE_DATABASE, TRY_AGAIN, one_statement, sqlstate, transaction
 from app.metrics import Metrics
 from app.policy.promql import render_query
 from app.policy.schema import Policy
@@ -22,10 +24,13 @@ from app.triggers.placing import GroupName
 from app.triggers.prometheus import Prometheus
 from app.triggers.state import Answer, Group, group_key
 
+log = logging.getLogger(__name__)
+
 # After an outage of ours a hold waits until the watch has given the time back (app.triggers.holds).
 _DUE = text("""
     SELECT key, route, mode, labels FROM groups WHERE wake_at <= :now AND (route = ANY(CAST(:asking AS text[]))) = :ask
       AND (held_since IS NULL OR NOT EXISTS (SELECT FROM watch WHERE watched_until < :watched))
+      AND (CAST(:only AS text) IS NULL OR key = :only)
     ORDER BY wake_at LIMIT :most
 """)
 
@@ -39,14 +44,18 @@ _TAKE = text("""
 # The keys are locked in the order of every flow.
 _REVIEW = text("""
     UPDATE groups SET wake_at = :now WHERE key IN (
-        SELECT key FROM groups g WHERE wake_at > :now OR (
+        SELECT key FROM groups g WHERE key > :after AND (wake_at > :now OR (
             wake_at IS NULL AND open_trigger IS NULL
             AND EXISTS (SELECT FROM alerts WHERE group_key = g.key AND closed_at IS NULL)
-        ) ORDER BY key FOR UPDATE
-    )
+        )) ORDER BY key LIMIT :most FOR UPDATE
+    ) RETURNING key
 """)
 
+_PUT_OFF = text("UPDATE groups SET wake_at = :later WHERE key = :key AND wake_at <= :now")
+
 _ROUND = 20
+_REVIEWED = 500  # groups brought forward in one transaction
+_PAUSE = timedelta(minutes=1)  # until a group that could not be decided is tried again
 
 
 async def _take(conn: AsyncConnection, ledger: Ledger, due: Sequence[Row[Any]]) -> list[str]:
@@ -64,6 +73,13 @@ async def _take(conn: AsyncConnection, ledger: Ledger, due: Sequence[Row[Any]]) 
     keys = [row.key for row in due if row.key in taken and (row.key not in homes or homes[row.key][0] in taken)]
     await store.load_groups(conn, ledger, [*keys, *(homes[key][0] for key in keys if key in homes)])
     return sorted(keys)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it speaks of a race or of the way to the database, and not of a group."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or sqlstate(error) in TRY_AGAIN
+    return isinstance(error, OF_THE_DATABASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +121,61 @@ class Waker:
     async def step(self) -> bool:
         """One round. True when more may be due."""
         policy = self._policy()
-        asked = await self._ask(policy) if self._prometheus is not None else {}
+        await self._review(policy)
+        try:
+            return await self._round(policy)
+        except Exception as error:
+            if _passes(error) or not await self._one_at_a_time(policy):
+                raise
+            return True
+
+    async def _review(self, policy: Policy) -> None:
+        """The first round under a policy, or under other pauses, brings every wake forward: a cooldown or a pause that
+        became shorter counts at once, and so does a route that came back. In transactions of its own, for deciding locks
+        routes before groups."""
+        async with one_statement(self._engine) as conn:
+            reviewed = policy.hash, frozenset((await pauses.read(conn)).values())
+        if self._reviewed == reviewed:
+            return
+        about: dict[str, Any] = {"now": self._clock.now(), "most": _REVIEWED}
+        after: str | None = ""
+        while after is not None:
+            async with transaction(self._engine) as conn:
+                keys = (await conn.execute(_REVIEW, about | {"after": after})).scalars().all()
+            after = max(keys) if len(keys) == _REVIEWED else None
+        self._reviewed = reviewed
+
+    async def _one_at_a_time(self, policy: Policy) -> bool:
+        """Decide what is due group by group, after a round that went wrong: one that cannot be decided must not hold up
+        the others. It is told, and tried again later. False: each went well alone."""
+        async with transaction(self._engine) as conn:
+            due = [row.key for row in await self._are_due(conn, policy, self._clock.now())]
+        failed = False
+        for key in due:
+            try:
+                await self._round(policy, key)
+            except Exception as error:
+                if _passes(error):
+                    raise
+                failed = True
+                log.exception("a group cannot be decided", extra={"group_key": key})
+                now = self._clock.now()
+                async with transaction(self._engine) as conn:
+                    await conn.execute(_PUT_OFF, {"key": key, "now": now, "later": now + _PAUSE})
+        return failed
+
+    async def _round(self, policy: Policy, only: str | None = None) -> bool:
+        asked = await self._ask(policy, only) if self._prometheus is not None else {}
         if self._policy().hash != policy.hash:
             return True  # What was asked is of a file that is no longer in force.
-        return await self._decide(policy, asked)
+        return await self._decide(policy, asked, only)
 
-    async def _ask(self, policy: Policy) -> dict[str, _Asked]:
+    async def _ask(self, policy: Policy, only: str | None) -> dict[str, _Asked]:
         """Ask Prometheus about the groups that would fire if it said yes, with no transaction open."""
         ledger = Ledger(policy, self._clock.now(), self._reorder, self._new_id)
         async with transaction(self._engine) as conn:  # Nothing of it is written.
             ledger.take_pauses(await pauses.in_force(conn))
-            keys = await self._due(conn, ledger)
+            keys = await self._due(conn, ledger, only)
             versions = {key: (ledger.groups[key].version, ledger.groups[key].nonce) for key in keys}
             ledger.answers = dict.fromkeys(keys, Answer(True, "if Prometheus says yes"))
             for key in keys:
@@ -132,27 +192,27 @@ class Waker:
         self._metrics.confirms.labels(route.name, said).inc()
         return answer
 
-    async def _due(self, conn: AsyncConnection, ledger: Ledger) -> list[str]:
+    async def _are_due(
+        self, conn: AsyncConnection, policy: Policy, now: datetime, only: str | None = None
+    ) -> Sequence[Row[Any]]:
+        asking = [route.name for route in policy.routes if route.confirm is not None]
+        about = {"now": now, "watched": now - holds.GAP, "most": _ROUND, "only": only}
+        return (await conn.execute(_DUE, about | {"asking": asking, "ask": self._prometheus is not None})).all()
+
+    async def _due(self, conn: AsyncConnection, ledger: Ledger, only: str | None) -> list[str]:
         """Lock and read the groups that are due here; their keys."""
-        asking = [route.name for route in ledger.policy.routes if route.confirm is not None]
-        about = {"now": ledger.now, "watched": ledger.now - holds.GAP, "most": _ROUND}
-        due = (await conn.execute(_DUE, about | {"asking": asking, "ask": self._prometheus is not None})).all()
+        due = await self._are_due(conn, ledger.policy, ledger.now, only)
         # Routes are locked before groups, as every flow does.
         ledger.fires = await limits.lock(conn, ledger.policy, (row.route for row in due), ledger.now)
         return await _take(conn, ledger, due)
 
-    async def _decide(self, policy: Policy, asked: Mapping[str, _Asked]) -> bool:
-        """Decide in one transaction. The first round under a policy, or under other pauses, brings every wake forward: a
-        cooldown or a pause that became shorter counts at once, and so does a route that came back."""
+    async def _decide(self, policy: Policy, asked: Mapping[str, _Asked], only: str | None) -> bool:
+        """Decide in one transaction."""
         ledger = Ledger(policy, self._clock.now(), self._reorder, self._new_id)
         async with transaction(self._engine) as conn:
             ledger.take_pauses(await pauses.in_force(conn))
-            reviewed = policy.hash, frozenset(ledger.pauses.values())
-            if self._reviewed != reviewed:
-                await conn.execute(_REVIEW, {"now": ledger.now})
-            keys = await self._due(conn, ledger)
+            keys = await self._due(conn, ledger, only)
             if not keys:
-                self._reviewed = reviewed
                 return False
             for key in keys:
                 group = ledger.groups[key]
@@ -163,7 +223,6 @@ class Waker:
             for key in keys:
                 ledger.wake(key)
             await store.save(conn, ledger)
-        self._reviewed = reviewed
         await self._after(ledger)
         still_due = any((at := ledger.groups[key].wake_at) is not None and at <= ledger.now for key in keys)
         return len(keys) == _ROUND or still_due

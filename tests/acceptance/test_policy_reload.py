@@ -41,6 +41,25 @@ async def test_a_route_that_leaves_while_it_holds_cancels_and_a_route_that_comes
         assert len(world.airflow.posts) == 1, "it still fires, and nobody had to tell it again"
 
 
+async def test_a_group_that_lacks_a_label_of_the_new_group_by_fires_with_it_empty(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database, policy(cooldown="1h")) as world:
+        world.airflow.add_dag("retrain_model")
+        world.airflow.add_dag("retrain_")
+        alert = world.alert(model="churn", env="prod")
+        await world.push(alert)
+        await world.settle()
+        refined = policy("debounce: 5m", cooldown="1h", group_by="[model, env]")
+        named = refined.replace("{id: retrain_model}", '{id: "retrain_{{group.env}}", conf: {env: "{{group.env}}"}}')
+        assert (await world.reload(named)).status_code == 200
+        await world.pass_by(hours=2, steps=4)
+        assert reasons(await world.push(world.alert(model="fraud", env="prod"))) == [("hold", "debouncing")]
+        again = world.airflow.posts[1]
+        assert (again["conf"]["env"], again["conf"]["gateway"]["group"]) == ("", {"model": "churn"})
+        assert [t["dag_id"] for t in await world.triggers(status="succeeded")] == ["retrain_", "retrain_model"]
+
+
 async def test_a_route_that_leaves_while_its_run_is_open_is_followed_to_its_end(
     servers: TestServers, database: str
 ) -> None:

@@ -35,6 +35,20 @@ async def listed(world: World, to: int = 0) -> dict[str, Any]:
     return found
 
 
+async def test_one_that_cannot_be_decided_holds_up_no_other(servers: TestServers, database: str) -> None:
+    other = DAILY.replace("daily", "other").replace("churn", "fraud")
+    async with World(servers, database, scheduled(DAILY, other)) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.settle()
+        async with world.services[0].engine.begin() as conn:
+            await conn.execute(text("ALTER TABLE schedules ADD CHECK (name <> 'daily' OR decided_at IS NULL)"))
+        world.clock.pass_by(timedelta(hours=17))
+        with pytest.raises(ExceptionGroup) as caught:
+            await world.services[0].loop("schedules").step()
+        assert [error.__notes__ for error in caught.value.exceptions] == [["the schedule daily"]]
+        assert [t["group"] for t in await world.triggers()] == [{"model": "fraud"}]
+
+
 async def test_it_starts_a_run_when_it_is_due_and_says_so(servers: TestServers, database: str) -> None:
     async with World(servers, database, scheduled(), replicas=2) as world:
         world.airflow.add_dag("retrain_model")

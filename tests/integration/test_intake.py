@@ -169,6 +169,23 @@ async def test_an_alert_that_postgres_cannot_store_is_quarantined_alone(
         assert await one(world.services[0], "SELECT count(*) FROM triggers") == 3
 
 
+async def test_an_alert_that_meets_a_bug_of_ours_is_quarantined_alone(servers: TestServers, database: str) -> None:
+    """No parser makes a time without a zone; whoever compares it raises what says nothing of Postgres."""
+    mark = model()
+    async with World(servers, database) as world:
+        alerts = [direct(world, f"{mark}-{i}", model=f"{mark}-{i}", place=f"{i}") for i in range(20)]
+        await submit(world.services[0], *alerts)
+        alerts[13] = replace(alerts[13], starts_at=alerts[13].starts_at.replace(tzinfo=None))
+        alerts[17] = direct(world, f"{mark}-new", model=f"{mark}-new")
+        answers = await submit(world.services[0], *alerts)
+        said = [(a.verdict.action, a.verdict.reason) for a in answers]
+        assert said[13] == ("ignore", "invalid")
+        assert said[17] == ("fire", "new_alert")
+        assert set(said[:13] + said[14:17] + said[18:]) == {("suppress", "duplicate")}
+        [kept] = (await world.get("/api/v1/quarantine"))["items"]
+        assert kept["error"].startswith("a bug of the gateway: TypeError: can't compare")
+
+
 HICCUPS = """
     CREATE FUNCTION hiccup() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF nextval('hiccups') <= {times} THEN RAISE EXCEPTION 'hiccup' USING ERRCODE = '{state}'; END IF;

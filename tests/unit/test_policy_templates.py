@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from app.policy.promql import render_query
 from app.policy.templates import TemplateError, placeholders, render, render_text
 
 GROUP = {"model": "churn", "model-family": "fraud/cards", "region": "", "π": "pi"}
@@ -88,9 +89,9 @@ def test_what_a_label_holds_is_never_a_template(label: str) -> None:
     assert render_text("<{{group.model}}>", {"model": label}) == f"<{label}>"
 
 
-def test_a_key_that_the_group_lacks_is_not_filled_silently() -> None:
-    with pytest.raises(KeyError):
-        render("{{group.other}}", GROUP)
+def test_a_key_that_the_group_lacks_is_empty() -> None:
+    assert render("retrain_{{group.other}}", GROUP) == "retrain_"
+    assert render_query('up{a="{{group.other}}",b=~"{{group.other}}"}', GROUP) == 'up{a="",b=~""}'
 
 
 def outcome(text: str) -> tuple[str, ...] | TemplateError:
