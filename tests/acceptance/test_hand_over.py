@@ -168,7 +168,7 @@ async def test_a_pod_that_survives_its_hand_over_and_the_gateway_deliver_everyth
 ) -> None:
     async with gateway(servers, database, site) as world:
         taker = Gateway(world)
-        taker.faults[0] = fault
+        taker.faults = {0: fault} if fault is Killed else dict.fromkeys(range(100), fault)
         spool = pod(site, memory, world, taker)
         await in_pod(lambda: train(spool, memory))
         try:
@@ -178,6 +178,7 @@ async def test_a_pod_that_survives_its_hand_over_and_the_gateway_deliver_everyth
         doubtful = fault in (Fault.HANG, Fault.UNAVAILABLE, Fault.COMMIT_AND_503, Fault.COMMIT_AND_DROP, Killed)
         assert bool(spool.journal.inventory.counts().handing) is doubtful
         assert spool.journal.inventory.counts().handed == 0
+        taker.faults = {}
         spool.journal.close()
         site.fake.plan = never
         heir = pod(site, memory, world, taker)

@@ -36,10 +36,10 @@ class Custody:
                     ours.append(record)
         return ours
 
-    def handing(self, limit: int) -> list[Record]:
-        """Records of which it is not known whether the gateway has them."""
-        where = "state = 'handing' AND state IN ('handing', 'handed') ORDER BY seq LIMIT ?"
-        return self._database.records(where, (limit,), index="gateways")
+    def handing(self, after: int, limit: int) -> list[Record]:
+        """Records beyond the number `after` of which it is not known whether the gateway has them, in order."""
+        where = "state = 'handing' AND state IN ('handing', 'handed') AND seq > ? ORDER BY seq LIMIT ?"
+        return self._database.records(where, (after, limit), index="gateways")
 
     def handed(self, records: Iterable[Record]) -> None:
         """The gateway has them."""

@@ -49,6 +49,7 @@ class Delivery:
         self._clock = clock
         self._patience = settle
         self._look_after: dict[str, float] = {}  # local id -> monotonic seconds, of those that others create
+        self._sought: set[str] = set()  # of those, where the server answered the last look
         self._not_before: dict[str, float] = {}  # stream -> monotonic seconds, after answers of 500
 
     def is_paused(self, stream: str) -> bool:
@@ -152,6 +153,7 @@ class Delivery:
             if self._journal.state_of(token) not in {None, *AT_GATEWAY}:
                 continue
             self._look_after[token] = now + LOOK
+            self._sought.discard(token)
             try:
                 learned += drive(finding(token), lambda call: self._server.send(call, timeout))
             except TransportError:
@@ -159,6 +161,7 @@ class Delivery:
                 break
             except Refused:
                 continue
+            self._sought.add(token)
         self._journal.names.learn(learned)
         return bool(learned)
 
@@ -167,7 +170,9 @@ class Delivery:
         if lost:
             self._aside(record, f"it needs {', '.join(lost)}, which was set aside")
             return True
-        strange = [token for token in outcome.tokens if self._journal.state_of(token) is None]
+        # While the server is away nobody knows what others have created meanwhile.
+        sure = {token for token in outcome.tokens if token.startswith("version:") or token in self._sought}
+        strange = sorted(token for token in sure if self._journal.state_of(token) is None)
         if strange and self._clock.now() - record.made_at > STRANGER_PATIENCE * 1000:
             self._aside(record, f"it needs {', '.join(strange)}, which this machine's journal never held")
             return True

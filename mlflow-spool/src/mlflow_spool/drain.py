@@ -43,7 +43,9 @@ class Drainer:
 
         Raises Refused when the server says no: the caller is told, so the record is forgotten.
         """
-        with locked(self._lock_file, record.stream, wait=timeout) as ours:
+        # Behind others it waits for the background anyhow, and whoever delivers those holds the stream for long.
+        wait = 0.0 if self._journal.is_behind(record.stream, record.seq) else timeout
+        with locked(self._lock_file, record.stream, wait=wait) as ours:
             if not ours or not self._journal.is_next(record):
                 return None
             fresh = replace(record, attempted_at=None)

@@ -1,4 +1,4 @@
-"""Hand records to the gateway when MLflow is away and this machine may not come back: a pod's disk dies with the pod.
+"""Hand records to the gateway when MLflow does not take them and this machine may not come back, as a pod does not.
 
 A record is the gateway's once it has answered 202, and this machine's until then. In between, and after an answer that got
 lost, it is nobody else's to deliver: handing it over again settles that, since the gateway knows a record by its key.
@@ -14,17 +14,32 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-from mlflow_spool.errors import NoAnswer, NotSent, TransportError
+from mlflow_spool.delivery import Clock
+from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.journal import Journal
 from mlflow_spool.locks import locked
-from mlflow_spool.records import Answer, Record, references
+from mlflow_spool.records import Answer, Kind, Record, references
+from mlflow_spool.replay import UNWELL
 
 log = logging.getLogger("mlflow_spool")
 PATH = "/api/v1/metadata"
 MOST = 500  # records of one request; the gateway takes 1000
 MOST_BYTES = 1_000_000  # of their bodies, unless one alone is larger
 TAKEN = 202
+FORBIDDEN = 403
+BLAMED = frozenset({FORBIDDEN, 413, 422})  # refusals of a request that can be one record's fault
 MOMENT = 0.1  # seconds: the least that a request gets
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two attempts, unless the gateway names them (Retry-After)
+Left = Callable[[], float]  # seconds of the budget that are left
+
+
+class _NotNow(Exception):
+    """The gateway takes nothing now; `final`: nor later, as it looks. retry_after: seconds that it asks for."""
+
+    def __init__(self, retry_after: float | None = None, *, final: bool = False) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+        self.final = final
 
 
 class Taker(Protocol):
@@ -51,7 +66,8 @@ class Gateway:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 return Answer(response.status, _json(response.read()))
         except urllib.error.HTTPError as error:
-            return Answer(error.code, _json(error.read()))
+            after = error.headers.get("Retry-After") or ""
+            return Answer(error.code, _json(error.read()), float(after) if after.isdigit() else None)
         except urllib.error.URLError as error:
             # urllib wraps what goes wrong until the request has been sent; only a timeout may be one of the answer.
             raise (NoAnswer if isinstance(error.reason, TimeoutError) else NotSent)(str(error.reason)) from None
@@ -66,78 +82,94 @@ class HandOver:
         self._journal = journal
         self._gateway = gateway
         self._lock_file = lock_file
+        self._held: set[str] = set()  # streams of which nothing more is handed over in this run
 
-    def run(self, budget: float, monotonic: Callable[[], float], *, everything: bool = True) -> None:
-        """Hand over what waits within `budget` seconds, as far as the gateway takes it; see `step`.
-
-        monotonic: seconds on a counter that never goes back.
-        """
-        end, after = monotonic() + budget, 0
-        if not self.settle(max(budget, MOMENT)):
-            return
-        while (left := end - monotonic()) > 0:
-            found = self.step(after, max(left, MOMENT), everything=everything)
-            if found is None:
-                return
-            after = found
-
-    def settle(self, timeout: float) -> bool:
-        """Ask again about records of which it is not known whose they are; False while that stays so. timeout: seconds a
-        request."""
-        while records := self._journal.custody.handing(MOST):
-            if not self._post(_page(records), timeout):
-                return False
-        return True
-
-    def step(self, after: int, timeout: float, *, everything: bool) -> int | None:
-        """Hand over the next records beyond the number `after`; the number to go on from, None at the end or when the
-        gateway does not take them.
+    def run(self, budget: float, clock: Clock, *, everything: bool = True) -> None:
+        """Hand over what waits within `budget` seconds, as far as the gateway takes it: again while it is away or busy.
 
         everything: not only what belongs to streams that the gateway has already.
         """
-        found = self._journal.custody.to_hand_over(after, MOST, everything=everything)
-        if not found:
-            return None
-        page = _page(found)
-        with ExitStack() as locks:
-            streams = {record.stream for record in page}
-            free = {one for one in sorted(streams) if locks.enter_context(locked(self._lock_file, one))}
-            ours = self._journal.custody.hand([record for record in page if record.stream in free])
-            if ours and not self._give(ours, timeout):
-                return None
-        return page[-1].seq
+        end, pause = clock.monotonic() + budget, FIRST_PAUSE
+        self._held.clear()
+        while True:
+            try:
+                self._settle(lambda: max(end - clock.monotonic(), MOMENT))
+                self._rest(lambda: end - clock.monotonic(), everything=everything)
+                return
+            except _NotNow as no:
+                wait = pause if no.retry_after is None else max(no.retry_after, MOMENT)
+                if no.final or clock.monotonic() + wait >= end:
+                    return
+                clock.pause(wait)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _give(self, records: list[Record], timeout: float) -> bool:
-        """Hand over records that were marked just now: a definite no leaves them this machine's."""
+    def _settle(self, left: Left) -> None:
+        """Ask again about records of which it is not known whose they are. Raises _NotNow while that stays so."""
+        after = 0
+        while records := self._journal.custody.handing(after, MOST):
+            page = _page(records)
+            self._offer(page, left, again=True)
+            after = page[-1].seq
+
+    def _rest(self, left: Left, *, everything: bool) -> None:
+        """Hand over what waits, in order, until nothing does or no time is left. Raises _NotNow."""
+        after = 0
+        while left() > 0 and (found := self._journal.custody.to_hand_over(after, MOST, everything=everything)):
+            page = _page(found)
+            with ExitStack() as locks:
+                streams = {record.stream for record in page}
+                free = {one for one in sorted(streams) if locks.enter_context(locked(self._lock_file, one))}
+                self._give([record for record in page if record.stream in free], left)
+            after = page[-1].seq
+
+    def _give(self, records: list[Record], left: Left) -> None:
+        """Mark records and hand them over, but none of a stream that has to stay here. Raises _NotNow."""
+        ours = self._journal.custody.hand([record for record in records if record.stream not in self._held])
+        if ours:
+            self._offer(ours, left, again=False)
+
+    def _offer(self, records: list[Record], left: Left, *, again: bool) -> None:
+        """Hand over marked records: a definite no leaves them this machine's, and parts of them are tried where one may be
+        to blame. again: only a yes tells anything, since an earlier request may have been taken all the same.
+
+        Raises _NotNow when the gateway takes nothing now.
+        """
         try:
-            answer = self._gateway.take(self._body(records), timeout)
+            answer = self._gateway.take(self._body(records), max(left(), MOMENT))
         except NotSent as error:
             log.warning("the gateway cannot be reached, so nothing is handed over: %s", error)
-            self._journal.custody.keep(records)
-            return False
+            if not again:
+                self._journal.custody.keep(records)
+            raise _NotNow from None
         except NoAnswer as error:
             log.warning("whether the gateway took %d records is not known: %s", len(records), error)
-            return False
+            raise _NotNow from None
         if answer.status == TAKEN:
             self._journal.custody.handed(records)
-            return True
+            return
         log.warning("the gateway did not take %d records: %s %s", len(records), answer.status, _said(answer))
-        if 400 <= answer.status < 500:
+        if 400 <= answer.status < 500 and not again:
             self._journal.custody.keep(records)
-        return False
+        if answer.status not in BLAMED:
+            raise _NotNow(answer.retry_after, final=answer.status not in UNWELL and answer.status < 500)
+        if len(records) == 1:
+            self._refused(records[0], answer, again=again)
+            return
+        for half in (records[: len(records) // 2], records[len(records) // 2 :]):
+            if left() <= 0:
+                raise _NotNow
+            if again:
+                self._offer(half, left, again=True)
+            else:
+                self._give(half, left)
 
-    def _post(self, records: list[Record], timeout: float) -> bool:
-        """Hand over records again. Only a yes tells anything: an earlier request may have been taken all the same."""
-        try:
-            answer = self._gateway.take(self._body(records), timeout)
-        except TransportError as error:
-            log.warning("whether the gateway took %d records is still not known: %s", len(records), error)
-            return False
-        if answer.status != TAKEN:
-            log.warning("the gateway did not say whose %d records are: %s", len(records), answer.status)
-            return False
-        self._journal.custody.handed(records)
-        return True
+    def _refused(self, record: Record, answer: Answer, *, again: bool) -> None:
+        """One record that the gateway does not take. What the token may not do stays here, with what follows it in its
+        stream: a person mends that. Anything else is set aside, so that the rest can go."""
+        if again or answer.status == FORBIDDEN:
+            self._held.add(record.stream)
+        elif record.kind is not Kind.ARTIFACT:
+            self._journal.set_aside(record, f"the gateway refused it: {answer.status} {_said(answer)}")
 
     def _body(self, records: list[Record]) -> dict[str, Any]:
         tokens = {token for record in records for token in references(record.call)}

@@ -20,6 +20,8 @@ CREDENTIALS = frozenset({401, 403, 407})
 HEALTH = Call("GET", "/health")
 GONE = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
+#: What MLflow says, with the status 400, of trouble of its database that is no OperationalError (mlflow/store/db/utils.py).
+DATABASE = "BAD_REQUEST"
 
 
 class Server(Protocol):
@@ -142,9 +144,9 @@ def _judge(record: Record, call: Call, answer: Answer, *, told: bool) -> Steps[O
         return Later(reason, unwell=not there, maybe=answer.status < 400, suspect=there)
     if answer.status < 300:
         return Done(answer.body, _learned(record, answer.body))
-    if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
-        return later(answer, maybe=answer.status >= 500)
     code = answer.body.get("error_code")
+    if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS or code == DATABASE:
+        return later(answer, maybe=answer.status >= 500 or code == DATABASE)
     if code == EXISTS and record.kind is Kind.EXPERIMENT:
         found = yield from _experiment(call)
         if found is not None and (told or _has_key(found, record.key)):
@@ -167,8 +169,9 @@ def later(answer: Answer, *, maybe: bool) -> Later:
     """What an answer that is neither yes nor no means."""
     said = answer.body.get("message") or answer.body.get("error_code") or ""
     # Bad credentials are no reason to leave the server alone: a stream waits, and anything else may be allowed.
-    unwell = answer.status != 500 and answer.status not in CREDENTIALS
-    return Later(f"{answer.status} {said}".strip(), unwell, maybe, answer.retry_after, answer.status == 500)
+    suspect = answer.status == 500 or answer.body.get("error_code") == DATABASE
+    unwell = not suspect and answer.status not in CREDENTIALS
+    return Later(f"{answer.status} {said}".strip(), unwell, maybe, answer.retry_after, suspect)
 
 
 def _learned(record: Record, body: dict[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -161,7 +161,8 @@ class Spool:
     def finish(self, budget: float, *, patient: bool = False) -> int:
         """Deliver what is left within `budget` seconds; returns how many records still wait.
 
-        patient: wait for a server that is away; otherwise it is asked once.
+        patient: wait for a server that is away; otherwise it is asked once, and what is left then, for whatever reason, is
+        handed to the gateway within `budget` seconds more.
         """
         if self._background is not None:
             self._background.stop()
@@ -173,8 +174,8 @@ class Spool:
                 break
             self._clock.pause(min(left, self._breaker.wait() or RETRY))
         if self._handover is not None:
-            everything = self._breaker.is_open and not patient  # Else only what belongs to runs that it has already.
-            self._handover.run(budget, self._clock.monotonic, everything=everything)
+            # Who is patient stays: then only what belongs to runs that it has already.
+            self._handover.run(budget, self._clock, everything=not patient)
         return self.journal.inventory.counts().pending
 
     def knows_version(self, name: str, version: str) -> bool:

@@ -1,0 +1,170 @@
+"""The end of a process whose MLflow does not take everything, and of records that others would have to create first."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_spool.errors import NoAnswer, NotSent
+from mlflow_spool.locks import locked
+from mlflow_spool.records import API, Answer, Call
+from mlflow_spool.spool import Spool, lock_file
+from tests.spool.fake import FakeMlflow
+from tests.spool.proxy import Fault, always, never
+from tests.spool.workload import ManualClock, spool_on
+
+ERROR = {"message": "no", "error_code": "X"}
+
+
+class Answering(FakeMlflow):
+    """Well by its pulse; `answers` are what the next writes get before it works."""
+
+    def __init__(self, *answers: Answer, always: Answer | None = None) -> None:
+        super().__init__()
+        self.answers = list(answers)
+        self.ever = always
+
+    def send(self, call: Call, timeout: float) -> Answer:
+        if call.path != "/health" and "search" not in call.path and (self.answers or self.ever):
+            return self.answers.pop(0) if self.answers else self.ever or Answer(200, {})
+        return super().send(call, timeout)
+
+
+class Taker:
+    """A gateway that answers `first` before it works, and never takes a record that names `poison` in a request."""
+
+    def __init__(self, *first: Answer | Exception, poison: tuple[str, int] = ("", 0)) -> None:
+        self.first = list(first)
+        self.poison, self.status = poison
+        self.taken: list[str] = []
+        self.posts = 0
+
+    def take(self, body: dict[str, Any], timeout: float) -> Answer:
+        self.posts += 1
+        if self.first:
+            answer = self.first.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        if self.poison and self.poison in str(body["records"]):
+            return Answer(self.status, {"detail": "not this one"})
+        self.taken += [record["key"] for record in body["records"]]
+        return Answer(202, {})
+
+
+def a_run(spool: Spool, *keys: str) -> str:
+    run = spool.call("POST", f"{API}/runs/create", {"experiment_id": "0", "start_time": 1})
+    local = str(run["run"]["info"]["run_id"])
+    for key in keys:
+        log(spool, local, key)
+    return local
+
+
+def log(spool: Spool, run: str, key: str) -> None:
+    spool.call("POST", f"{API}/runs/log-metric", {"run_id": run, "key": key, "value": 1.0, "timestamp": 1, "step": 0})
+
+
+@pytest.mark.parametrize("status", [401, 500, 503])
+def test_what_mlflow_does_not_take_at_the_end_is_handed_over(tmp_path: Path, status: int) -> None:
+    taker = Taker()
+    spool = spool_on(Answering(always=Answer(status, ERROR)), tmp_path, ManualClock(), taker=taker)
+    a_run(spool, "f1")
+    assert spool.finish(5.0) == 0
+    assert len(taker.taken) == 2
+    assert spool.journal.inventory.counts().handed == 2
+
+
+@pytest.mark.parametrize(
+    "trouble", [NotSent("refused"), NoAnswer("lost"), Answer(429, {}, 2.0), Answer(503, {}), Answer(500, {})]
+)
+def test_a_gateway_that_is_away_for_a_moment_is_asked_again(tmp_path: Path, trouble: Answer | Exception) -> None:
+    server, taker = FakeMlflow(), Taker(trouble)
+    server.plan = always(Fault.REFUSE)
+    spool = spool_on(server, tmp_path, ManualClock(), taker=taker)
+    a_run(spool, "f1")
+    assert spool.finish(5.0) == 0
+    assert (taker.posts, spool.journal.inventory.counts().handed) == (2, 2)
+
+
+@pytest.mark.parametrize("trouble", [NotSent("refused"), Answer(503, {}), Answer(429, {})])
+def test_the_budget_of_a_process_ends_also_while_the_gateway_is_away(
+    tmp_path: Path, trouble: Answer | Exception
+) -> None:
+    clock, taker = ManualClock(), Taker(*[trouble] * 1000)
+    spool = spool_on(Answering(always=Answer(500, ERROR)), tmp_path, clock, taker=taker)
+    a_run(spool)
+    began = clock.seconds
+    spool.finish(5.0)
+    assert clock.seconds - began <= 10.5
+    assert 1 < taker.posts < 10
+
+
+@pytest.mark.parametrize("status", [413, 422])
+def test_one_record_that_the_gateway_refuses_is_set_aside_and_the_rest_goes(tmp_path: Path, status: int) -> None:
+    server, taker = FakeMlflow(), Taker(poison=("poison", status))
+    server.plan = always(Fault.REFUSE)
+    spool = spool_on(server, tmp_path, ManualClock(), taker=taker)
+    a_run(spool, "f1", "poison", "f2", "f3")
+    spool.finish(5.0)
+    counts = spool.journal.inventory.counts()
+    assert (counts.handed, counts.aside, counts.pending, counts.handing) == (4, 1, 0, 0)
+    assert f"{status} not this one" in spool.journal.inventory.asides()[0].problem
+
+
+def test_what_the_token_may_not_hand_over_stays_with_what_follows_it(tmp_path: Path) -> None:
+    server, taker = FakeMlflow(), Taker(poison=("poison", 403))
+    server.plan = always(Fault.REFUSE)
+    spool = spool_on(server, tmp_path, ManualClock(), taker=taker)
+    a_run(spool, "f1", "poison", "f2")
+    a_run(spool, "f3")
+    spool.finish(5.0)
+    counts = spool.journal.inventory.counts()
+    assert (counts.handed, counts.aside, counts.pending, counts.handing) == (4, 0, 2, 0)
+
+
+def test_trouble_of_mlflows_database_is_no_refusal(tmp_path: Path) -> None:
+    busy = Answer(400, {"error_code": "BAD_REQUEST", "message": "QueuePool limit of size 5 overflow 10 reached"})
+    server = Answering(busy, busy, busy)
+    spool = spool_on(server, tmp_path, ManualClock())
+    a_run(spool, "f1")
+    assert spool.finish(600, patient=True) == 0
+    assert spool.journal.inventory.asides() == []
+    assert [list(run["metrics"]) for run in server.runs.values()] == [["f1"]]
+
+
+def test_a_call_does_not_wait_while_the_backlog_of_its_run_is_delivered(tmp_path: Path) -> None:
+    server, clock = FakeMlflow(), ManualClock()
+    server.plan = always(Fault.REFUSE)
+    spool = spool_on(server, tmp_path, clock, probe_timeout=30.0)
+    run = a_run(spool, "f1")
+    server.plan = never
+    clock.seconds += 3600
+    assert spool._drainer.probe(1.0)
+    stream = spool.journal.pending_streams()[0]
+    done = threading.Event()
+
+    def train() -> None:
+        log(spool, run, "f2")
+        done.set()
+
+    with locked(lock_file(spool.journal.folder), stream) as ours:
+        assert ours
+        training = threading.Thread(target=train)
+        training.start()
+        assert done.wait(10)
+    training.join()
+
+
+def test_a_run_of_another_machine_is_given_up_only_when_mlflow_says_that_it_is_not_there(tmp_path: Path) -> None:
+    server, clock = FakeMlflow(), ManualClock()
+    spool = spool_on(server, tmp_path, clock)
+    server.plan = always(Fault.REFUSE)
+    log(spool, "spool-" + "a" * 32, "f1")
+    clock.seconds += 2 * 86_400
+    server.plan = lambda _number, line: Fault.HANG if "search" in line else Fault.NONE
+    spool.finish(30)
+    assert spool.journal.inventory.counts().aside == 0
+    server.plan = never
+    spool.finish(600, patient=True)
+    assert spool.journal.inventory.counts().aside == 1
