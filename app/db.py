@@ -126,3 +126,10 @@ def sqlstate(error: BaseException) -> str | None:
             return state
         seen = getattr(seen, "orig", None) or seen.__cause__
     return None
+
+
+def passes(error: Exception) -> bool:
+    """Whether an error speaks of a race or of the way to the database, and not of what was to be written."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or sqlstate(error) in TRY_AGAIN
+    return isinstance(error, OF_THE_DATABASE)

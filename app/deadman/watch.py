@@ -14,7 +14,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.clock import Clock
-from app.db import transaction
+from app.db import passes, transaction
 from app.deadman import rules, store
 from app.deadman.flips import Flips, expectation
 from app.deadman.rules import State
@@ -76,8 +76,10 @@ class Watch:
         self._seen_at: datetime | None = None
 
     async def step(self) -> bool:
-        """One look, in one transaction."""
+        """One look, in one transaction. A switch that cannot be judged holds up no other, and no hold of a group, which
+        waits for the watch: it is raised at the end."""
         now, roster = self._clock.now(), Roster(self._policy())
+        failed: list[Exception] = []
         async with transaction(self._engine) as conn:
             watched = await store.take_watch(conn, now)
             if watched is None:
@@ -88,8 +90,17 @@ class Watch:
             gap_until = now if gap else watched.gap_until
             look = _Look(roster, reads, self._interval, gap_until, watched.until if gap else None, now)
             for record in await store.lock(conn, [r.name for r in records if look.changes(r)]):
-                await self._judge(conn, record, look)
+                try:
+                    async with conn.begin_nested():
+                        await self._judge(conn, record, look)
+                except Exception as error:
+                    if passes(error):
+                        raise
+                    error.add_note(f"the switch {record.name}")
+                    failed.append(error)
             await store.keep_watch(conn, Watched(max(now, watched.until), gap_until))
+        if failed:
+            raise ExceptionGroup("switches that could not be judged", failed)
         return False
 
     async def _give_back(self, conn: AsyncConnection, watched: Watched, now: datetime) -> timedelta:

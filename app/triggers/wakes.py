@@ -9,11 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.clock import Clock
-from app.db import OF_THE_DATABASE, TRY_AGAIN, one_statement, sqlstate, transaction
+from app.db import one_statement, passes, transaction
 from app.metrics import Metrics
 from app.policy.promql import render_query
 from app.policy.schema import Policy
@@ -75,13 +74,6 @@ async def _take(conn: AsyncConnection, ledger: Ledger, due: Sequence[Row[Any]]) 
     return sorted(keys)
 
 
-def _passes(error: Exception) -> bool:
-    """Whether it speaks of a race or of the way to the database, and not of a group."""
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or sqlstate(error) in TRY_AGAIN
-    return isinstance(error, OF_THE_DATABASE)
-
-
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """A question about a group of this version."""
@@ -125,7 +117,7 @@ class Waker:
         try:
             return await self._round(policy)
         except Exception as error:
-            if _passes(error) or not await self._one_at_a_time(policy):
+            if passes(error) or not await self._one_at_a_time(policy):
                 raise
             return True
 
@@ -155,7 +147,7 @@ class Waker:
             try:
                 await self._round(policy, key)
             except Exception as error:
-                if _passes(error):
+                if passes(error):
                     raise
                 failed = True
                 log.exception("a group cannot be decided", extra={"group_key": key})

@@ -5,6 +5,7 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from tests.acceptance.test_deadman import SWITCHES, flips, incidents, state
 from tests.acceptance.world import POLICY, RESTLESS, World
@@ -56,6 +57,28 @@ async def test_what_is_heard_just_before_our_end_may_come_later_too(servers: Tes
         assert await state(world, "prometheus-alive") == "up"
         await world.pass_by(minutes=7)
         assert await state(world, "prometheus-alive") == "down"
+
+
+async def test_a_switch_that_cannot_be_judged_holds_up_neither_another_nor_the_watch(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database, SWITCHES) as world:
+        await world.settle()
+        await world.post("/ping/export", b"")
+        await world.push(world.alert("Watchdog"))
+        engine = world.services[0].engine
+        async with engine.begin() as conn:
+            await conn.execute(text("ALTER TABLE switches ADD CHECK (name <> 'export' OR state <> 'down')"))
+        world.clock.pass_by(timedelta(days=3))
+        await world.watched()
+        world.clock.pass_by(timedelta(seconds=10))
+        with pytest.raises(ExceptionGroup) as caught:
+            await world.services[0].loop("watch").step()
+        assert [error.__notes__ for error in caught.value.exceptions] == [["the switch export"]]
+        assert await state(world, "prometheus-alive") == "down"
+        async with engine.connect() as conn:
+            until = (await conn.execute(text("SELECT watched_until FROM watch"))).scalar_one()
+        assert until == world.clock.now()
 
 
 async def test_a_hold_that_began_just_before_our_end_goes_on_too(servers: TestServers, database: str) -> None:
