@@ -19,19 +19,20 @@ _outbox = tables.outbox
 # or not: what must arrive in order is sent in order.
 _LOCK_TARGET = text("SELECT pg_advisory_xact_lock(hashtextextended('outbox:' || :target, 0))")
 
+# By when each became available: items that only wait (a paused DAG) come back all the time, and take turns with others.
 _CLAIM = rows_of(
     """
     WITH free AS (
         SELECT CAST(:cap AS bigint) - count(*) AS slots FROM outbox WHERE target = :target AND slot
     ), ready AS (
-        SELECT id, slot, row_number() OVER (PARTITION BY slot ORDER BY created_at, id) AS place FROM (
-            SELECT id, slot, created_at FROM outbox o
+        SELECT id, slot, row_number() OVER (PARTITION BY slot ORDER BY available_at, id) AS place FROM (
+            SELECT id, slot, available_at FROM outbox o
             WHERE state = 'pending' AND target = :target AND available_at <= :now
               AND (lease_until IS NULL OR lease_until <= :now)
               AND (lane IS NULL OR NOT EXISTS (
                 SELECT FROM outbox b WHERE b.lane = o.lane AND b.place < o.place AND b.state = 'pending'
               ))
-            ORDER BY slot DESC, created_at, id LIMIT :most FOR UPDATE SKIP LOCKED
+            ORDER BY slot DESC, available_at, id LIMIT :most FOR UPDATE SKIP LOCKED
         ) locked
     )
     UPDATE outbox SET claim = :claim, lease_until = :lease_until, slot = true,

@@ -67,12 +67,14 @@ class Delivery:
                 if run is not None:
                     return _arrived(run, trigger)
             return await self._post(client, trigger)
-        except (Unreachable, Ambiguous) as error:  # Only reads get here, and a read changes nothing.
+        # Reads get here, which change nothing, and a post that nobody took. What a proxy answers to a read says nothing of a
+        # run that may have begun.
+        except (Unreachable, Ambiguous) as error:
             return Retry(error.code, error.detail, answered=False, ambiguous=item.ambiguous, after=error.retry_after)
         except Refused as error:
             return Retry(error.code, error.detail, absent=not item.ambiguous, after=self._paused_retry)
         except Rejected as error:
-            return Dead(error.code, error.detail)
+            return Retry(error.code, error.detail, ambiguous=item.ambiguous, after=self._paused_retry)
 
     async def _post(self, client: AirflowClient, trigger: RowMapping) -> Outcome:
         """Nothing of ours is there. Post, unless the DAG is paused: Airflow would take it and leave it queued for ever."""

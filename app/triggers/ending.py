@@ -63,7 +63,10 @@ class Endings:
         if row is None:
             return False
         if outcome == SUCCESS:
-            await conn.execute(update(tables.alerts).where(tables.alerts.c.trigger_id == trigger_id).values(spent=True))
+            # In the order of all locks on alerts: repeats are counted under no group's lock.
+            a = tables.alerts
+            mine = select(a.c.id).where(a.c.trigger_id == trigger_id).order_by(a.c.fingerprint)
+            await conn.execute(update(a).where(a.c.id.in_(mine.with_for_update(key_share=True))).values(spent=True))
         await release_slot(conn, trigger_id)
         if group is not None and group.open_trigger == trigger_id:
             group.open_trigger = group.held_since = None

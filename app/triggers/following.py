@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app import tables
 from app.airflow.client import AirflowClient, DagRun
 from app.clock import Clock
-from app.db import rows_of, transaction
+from app.db import rows_of, transaction, with_retries
 from app.errors import TargetError
 from app.triggers.ending import Endings
 from app.triggers.state import FAILED, GONE, LOST, SUCCESS, TriggerState
@@ -72,17 +72,30 @@ class Follower:
     async def _look(self, trigger: RowMapping) -> None:
         client = self._airflows().get(trigger["airflow"])
         if client is None:
+            await self._unread(trigger, "no_airflow", f"the policy has no airflow named {trigger['airflow']!r}")
             return
         try:
             seen = _Seen(await client.run(trigger["dag_id"], trigger["dag_run_id"]))
             seen = await self._end_queued(client, trigger, seen)
         except TargetError as error:
-            log.warning(
-                "a DAG run cannot be read now",
-                extra={"trigger_id": str(trigger["id"]), "code": error.code, "detail": error.detail},
-            )
+            await self._unread(trigger, error.code, error.detail)
             return
         await self._write(trigger, seen, self._clock.now())
+
+    async def _unread(self, trigger: RowMapping, code: str, detail: str) -> None:
+        """The DAG run cannot be read: whoever looks at the trigger is told why. The next good read clears it."""
+        detail = f"the DAG run cannot be read: {detail}"
+        if trigger["lost_at"] is not None or (trigger["blocked"], trigger["detail"]) == (code, detail):
+            return
+        log.warning(
+            "a DAG run cannot be read now", extra={"trigger_id": str(trigger["id"]), "code": code, "detail": detail}
+        )
+        async with transaction(self._engine) as conn:
+            await conn.execute(
+                update(_triggers)
+                .where(_triggers.c.id == trigger["id"], _triggers.c.state.in_(("submitted", "running")))
+                .values(blocked=code, detail=detail)
+            )
 
     async def _end_queued(self, client: AirflowClient, trigger: RowMapping, seen: _Seen) -> _Seen:
         """A run that has not even begun by its run_timeout must not begin later, beside a newer one. Before that, one
@@ -106,20 +119,20 @@ class Follower:
 
     async def _write(self, trigger: RowMapping, seen: _Seen, now: datetime) -> None:
         found = _outcome(trigger, seen.run, now)
-        told = False
-        async with transaction(self._engine) as conn:
+
+        async def write(conn: AsyncConnection) -> bool:
             if seen.run is not None and seen.run.state in ("queued", "running"):
                 await self._still_open(conn, trigger, seen, now)
             if found is None:
-                return
+                return False
             outcome, detail = found
             if outcome == LOST:
-                told = await self._endings.lose(conn, trigger["id"], detail, now)
-            else:
-                state = seen.run.state if seen.run else None
-                told = await self._endings.end(conn, trigger["id"], outcome, state, detail, now)
-        if told:
-            self._endings.tell(trigger["id"], outcome, detail, trigger["route"])
+                return await self._endings.lose(conn, trigger["id"], detail, now)
+            state = seen.run.state if seen.run else None
+            return await self._endings.end(conn, trigger["id"], outcome, state, detail, now)
+
+        if await with_retries(self._engine, write) and found is not None:
+            self._endings.tell(trigger["id"], *found, trigger["route"])
 
     async def _still_open(self, conn: AsyncConnection, trigger: RowMapping, seen: _Seen, now: datetime) -> None:
         """Write what is new of an open run: its state, or that its DAG was paused while it was queued."""

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
 from app.clock import Clock
-from app.db import transaction, with_retries
+from app.db import with_retries
 from app.errors import Problem
 from app.outbox import store as outbox
 from app.policy.conf import CONF_ROOM, conf_bytes
@@ -130,7 +130,8 @@ class Requests:
     async def redrive(self, trigger_id: UUID, caller: str) -> None:
         """dead -> pending again. It passes its group like a fire: not beside another open trigger."""
         now = self._clock.now()
-        async with transaction(self._engine) as conn:
+
+        async def redrive(conn: AsyncConnection) -> None:
             trigger, group = await self._locked(conn, trigger_id)
             if trigger["state"] != TriggerState.DEAD:
                 raise _conflict(f"only a dead trigger can be redriven; this one is {trigger['state']}", trigger)
@@ -147,13 +148,16 @@ class Requests:
             rules.fire(group, trigger_id, trigger["on_failure"], now)
             await store.save_groups(conn, [group])
             await self._audit(conn, now, caller, "redrive", str(trigger_id), {})
+
+        await with_retries(self._engine, redrive)
         log.info("trigger redriven", extra={"trigger_id": str(trigger_id), "caller": caller})
         self._changed()
 
     async def cancel(self, trigger_id: UUID, caller: str) -> None:
         """held -> cancelled; each alert behind it is told. What fired already is Airflow's to stop."""
-        ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
-        async with transaction(self._engine) as conn:
+
+        async def cancel(conn: AsyncConnection) -> Ledger:
+            ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
             trigger, group = await self._locked(conn, trigger_id)
             if trigger["state"] != TriggerState.HELD or group.open_trigger != trigger_id:
                 raise _conflict(f"only a held trigger can be cancelled; this one is {trigger['state']}", trigger)
@@ -162,20 +166,26 @@ class Requests:
             ledger.release_held(ledger.groups[group.key], verdict)
             await store.save(conn, ledger)
             await self._audit(conn, ledger.now, caller, "cancel", str(trigger_id), {})
-        logs.decided(ledger)
+            return ledger
+
+        logs.decided(await with_retries(self._engine, cancel))
 
     async def reset(self, route_name: str, labels: Mapping[str, str], caller: str) -> Group:
         """Clear a group's cooldown and backoff: what still fires is decided again at once."""
         route, ordered = self._route_and_group(route_name, labels)
         now = self._clock.now()
         key = group_key(route.name, route.mode, ordered)
-        async with transaction(self._engine) as conn:
+
+        async def reset(conn: AsyncConnection) -> Group:
             group = await store.lock_group(conn, key)
             if group is None:
                 raise Problem(404, "not_found", "no alert of this group has been seen yet: there is nothing to reset")
             rules.reset(group, now)
             await store.save_groups(conn, [group])
             await self._audit(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
+            return group
+
+        group = await with_retries(self._engine, reset)
         self._changed()
         return group
 

@@ -138,7 +138,7 @@ class TriggerOut(BaseModel):
     state: TriggerState
     outcome: str | None
     detail: str
-    blocked: str | None = Field(description="While pending: what stands in the way, such as dag_paused.")
+    blocked: str | None = Field(description="While open: what stands in its way, such as dag_paused.")
     created_at: datetime
     fired_at: datetime | None
     accepted_at: datetime | None

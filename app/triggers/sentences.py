@@ -72,10 +72,12 @@ def next_step(trigger: Row, group: Row | None) -> str:
             until = group["held_until"] if group else None
             when = f"at {at(until)}" if until else "when its debounce ends"
             return f"Nothing: it fires {when} if an alert of the group still fires. `cancel` of the trigger stops it."
-        case "pending" if trigger["blocked"] in UNBLOCK:
+        case "pending" | "submitted" | "running" if trigger["blocked"] in UNBLOCK:
             return UNBLOCK[trigger["blocked"]].format(**trigger)
         case "pending" if trigger["blocked"] is not None:
             return f"Bring the Airflow {trigger['airflow']} back; the trigger waits and is delivered when it answers."
+        case "submitted" | "running" if trigger["blocked"] is not None:
+            return f"Bring the Airflow {trigger['airflow']} back; the trigger is followed again when it answers."
         case "submitted" | "running" if trigger["lost_at"] is not None:
             run = f"{trigger['dag_run_id']} of the DAG {trigger['dag_id']}"
             return f"End the run {run} in Airflow: until it has ended its group starts no other."

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.acceptance.world import World
+from tests.acceptance.world import World, policy
 from tests.fakes.airflow import FakeRun
 from tests.fakes.faults import Fault, answer, busy, drop, limbo, meanwhile, page, refuse, timeout
 from tests.servers import TestServers
@@ -160,4 +160,25 @@ async def test_a_replica_killed_while_it_reads_an_unclear_answer_back_starts_no_
         await world.die_during("run", replica=0)
         await world.pass_by(seconds=122, steps=2)
         assert (await world.trigger())["state"] == "running"
+        assert len(world.airflow.runs) == 1
+
+
+async def test_a_proxy_that_refuses_to_read_a_run_that_may_have_begun_kills_no_trigger(
+    servers: TestServers, database: str
+) -> None:
+    """Dead would release the cooldown, and the next notification would start a second run beside the first."""
+    async with World(servers, database, policy()) as world:
+        world.airflow.auto_finish = None
+        world.airflow.add_dag("retrain_model")
+        world.airflow.disturb(timeout(after_commit=True), on="trigger")
+        world.airflow.disturb(answer(503, {"detail": "x"}), on="run")
+        alert = world.alert(model="churn")
+        await world.push(alert)
+        await world.settle()
+        world.airflow.disturb(answer(400, {"detail": "Bad Request"}), on="run", times=3)
+        await world.pass_by(minutes=3)
+        await world.push(alert)
+        await world.pass_by(minutes=40, steps=4)
+        assert world.airflow.faults_pending == 0
+        assert (await world.trigger())["state"] == "submitted"
         assert len(world.airflow.runs) == 1

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.acceptance.world import World
+from tests.acceptance.world import World, policy
 from tests.fakes.airflow import FakeAirflow
 from tests.servers import TestServers
 
@@ -134,3 +134,23 @@ async def test_a_dag_paused_after_its_run_was_taken_is_unpaused_to_the_same_run(
         await world.pass_by(minutes=30, steps=2)
         assert (await world.trigger())["state"] == "succeeded"
         assert len(world.airflow.posts) == 1
+
+
+async def test_paused_dags_take_turns_with_the_others(servers: TestServers, database: str) -> None:
+    """More of them than one round delivers, each back before all had their turn, and all older than the healthy one."""
+    text = policy().replace("id: retrain_model", 'id: "dag_{{group.model}}"')
+    async with World(servers, database, text) as world:
+        for i in range(56):
+            world.airflow.add_dag(f"dag_m{i}")
+            world.airflow.pause(f"dag_m{i}")
+        world.airflow.add_dag("dag_ok")
+        await world.push(*[world.alert(model=f"m{i}") for i in range(56)])
+        relay = world.services[0].loop("relay")
+        for _ in range(9):
+            await relay.step()
+        world.clock.pass_by(timedelta(seconds=16))
+        await world.push(world.alert(model="ok"))
+        for _ in range(10):
+            await relay.step()
+            world.clock.pass_by(timedelta(seconds=3))
+        assert [post["conf"]["gateway"]["group"] for post in world.airflow.posts] == [{"model": "ok"}]

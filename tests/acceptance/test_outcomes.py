@@ -9,6 +9,7 @@ import pytest
 from tests.acceptance.world import FakeAlert, World, policy, reasons
 from tests.fakes.airflow import FakeAirflow, FakeRun
 from tests.fakes.clock import ManualClock
+from tests.fakes.faults import answer
 from tests.servers import TestServers
 
 
@@ -272,3 +273,37 @@ async def test_refire_false_gives_an_episode_one_success_and_a_new_episode_anoth
         await world.push(alert.resolved(world.clock.now()))
         await world.pass_by(hours=1)
         assert reasons(await world.push(FakeAlert(alert.labels, world.clock.now()))) == [("fire", "new_alert")]
+
+
+async def test_a_run_that_airflow_no_longer_lets_us_read_says_so_until_it_does(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database, policy()) as world:
+        world.airflow.auto_finish = None
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        world.airflow.disturb(answer(403, {"detail": "no"}), on="run", times=None)
+        await world.pass_by(minutes=5)
+        trigger = await world.trigger()
+        assert trigger["blocked"] == "forbidden"
+        assert trigger["detail"].startswith("the DAG run cannot be read: ")
+        assert (await world.explain(trigger["id"]))["next_step"] != "Nothing."
+        world.airflow.calm()
+        await world.pass_by(minutes=5)
+        trigger = await world.trigger()
+        assert (trigger["blocked"], trigger["detail"]) == (None, "the DAG run is queued in Airflow")
+
+
+async def test_a_run_of_an_airflow_that_left_the_policy_says_so(servers: TestServers, database: str) -> None:
+    async with World(servers, database, policy()) as world:
+        world.airflow.auto_finish = None
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+    other = policy().replace("name: default", "name: prod").replace("{id: retrain", "{airflow: prod, id: retrain")
+    async with World(servers, database, other, clock=world.clock, airflow=world.airflow) as world:
+        await world.pass_by(minutes=5)
+        trigger = await world.trigger()
+        assert trigger["blocked"] == "no_airflow"
+        assert "default" in trigger["detail"]
