@@ -74,7 +74,8 @@ class Delivery:
         except Refused as error:
             return Retry(error.code, error.detail, absent=not item.ambiguous, after=self._paused_retry)
         except Rejected as error:
-            return Retry(error.code, error.detail, ambiguous=item.ambiguous, after=self._paused_retry)
+            waits = self._paused_retry
+            return Retry(error.code, error.detail, absent=not item.ambiguous, ambiguous=item.ambiguous, after=waits)
 
     async def _post(self, client: AirflowClient, trigger: RowMapping) -> Outcome:
         """Nothing of ours is there. Post, unless the DAG is paused: Airflow would take it and leave it queued for ever."""

@@ -172,7 +172,10 @@ class Intake:
                 await quarantine.keep(conn, bad, ledger.now, self._limits)
             if beats:
                 await self._heard(conn, beats, ledger.now)
-        await self._after(ledger)
+        try:
+            await self._after(ledger)
+        except Exception:  # A bug of ours: it is committed all the same, and must not be decided a second time.
+            log.exception("a batch is committed, but what follows was not done")
         return [answers[at] for at in range(len(alerts))]
 
     async def _after(self, ledger: Ledger) -> None:

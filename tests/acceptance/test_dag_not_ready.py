@@ -7,6 +7,7 @@ import pytest
 
 from tests.acceptance.world import World, policy
 from tests.fakes.airflow import FakeAirflow
+from tests.fakes.faults import answer
 from tests.servers import TestServers
 
 NAME = "retrain_model"
@@ -154,3 +155,16 @@ async def test_paused_dags_take_turns_with_the_others(servers: TestServers, data
             await relay.step()
             world.clock.pass_by(timedelta(seconds=3))
         assert [post["conf"]["gateway"]["group"] for post in world.airflow.posts] == [{"model": "ok"}]
+
+
+async def test_a_dag_that_a_proxy_refuses_to_show_is_given_up_in_the_end(servers: TestServers, database: str) -> None:
+    """Nothing was ever posted, and Airflow answers: the deadline runs."""
+    async with World(servers, database, delivery_deadline=600) as world:
+        world.airflow.add_dag("retrain_model")
+        world.airflow.disturb(answer(400, {"detail": "Bad Request"}), on="dag", times=None)
+        await world.push(world.alert(model="churn"))
+        await world.pass_by(minutes=5, steps=10)
+        assert (await world.trigger())["state"] == "pending"
+        await world.pass_by(minutes=15, steps=30)
+        assert (await world.trigger())["state"] == "dead"
+        assert world.airflow.posts == []

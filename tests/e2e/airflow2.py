@@ -25,7 +25,7 @@ class Airflow2:
     username = "gateway"
 
     def __init__(self, *, environment: Path, home: Path, dags_folder: Path, database_url: str) -> None:
-        self.password = secrets.token_urlsafe(12)
+        self.password = secrets.token_hex(12)  # A text that begins with a dash would be an option to its command.
         [self._port] = free_ports(1)
         self._environment = environment
         self._home = home
