@@ -83,7 +83,7 @@ MORE_THAN_A_SCHEMA = {
 
 def test_no_request_is_answered_other_than_the_document_says(app: FastAPI) -> None:
     chosen = seed()
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
         known = client.post(NATIVE, json=native_alert("ModelAccuracyLow", labels={"model": word()}))
         assert known.status_code == 202
         schema = schemathesis.openapi.from_dict(app.openapi())
