@@ -34,17 +34,15 @@ class Telling:
         self._repeat = repeat
 
     async def ended(self, conn: AsyncConnection, row: Promotion, now: datetime, *, quiet: bool = False) -> None:
-        """Tell of a row that is not open any more. Rehearsals are nobody's incident. `quiet`: nor is this refusal."""
+        """Tell of a row that is not open any more. Rehearsals are nobody's incident. `quiet`: this refusal is a normal day,
+        told as `info`."""
         self._metrics.promotions.labels(row.state).inc()
         if row.dry_run or row.mode == "shadow":
             return
         if row.state in store.REFUSED:
-            notice = _notice(row)
-            await self._notices.resolve_below(
-                conn, _of_version(row), now, row.detail, but=None if quiet else notice.key
-            )
-            if not quiet:
-                await self._notices.open(conn, self._receivers(), notice, now, self._repeat)
+            notice = _notice(row, Severity.INFO if quiet else Severity.WARNING)
+            await self._notices.resolve_below(conn, _of_version(row), now, row.detail, but=notice.key)
+            await self._notices.open(conn, self._receivers(), notice, now, self._repeat)
         elif row.state in _DONE:
             await self._notices.resolve_below(conn, _of_mark(row), now, row.detail)
 
@@ -67,13 +65,13 @@ def _hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _notice(row: Promotion) -> Notice:
+def _notice(row: Promotion, severity: Severity) -> Notice:
     failed = [f"{one['rule']}: {one['detail']}" for one in row.verdicts if not one["passed"]]
     words = {"blocked": "blocked", "lost": "overtaken", "undone": "undone", "unreadable": "not judged"}
     return Notice(
         key=_of_version(row) + _hash(row.state, *(one["rule"] for one in row.verdicts if not one["passed"])),
         event=EVENT,
-        severity=Severity.WARNING,
+        severity=severity,
         title=f"The promotion of {row.model} {row.version} to {row.mark} was {words[row.state]}",
         detail="; ".join(failed)[:1000] or row.detail,
         labels={"model": row.model, "version": row.version, "to": row.mark, "promotion": str(row.id)},
