@@ -9,5 +9,5 @@ CONF_ROOM: Final = 12_000
 
 
 def conf_bytes(conf: Mapping[str, Any]) -> int:
-    """Bytes of JSON on the wire, where what is not ASCII is written as \\uXXXX."""
+    """Bytes of JSON as it is sent: six for one character that is not ASCII."""
     return len(json.dumps(conf))
