@@ -12,7 +12,6 @@ import os
 import platform
 import random
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import asyncpg
 
 from app import migrate
 from app.embedded import start_postgres, start_valkey
+from app.embedded.processes import free_ports
 from benchmarks.bodies import bodies
 
 CONNECTIONS = 64
@@ -151,13 +151,6 @@ def _median(runs: list[Measured]) -> Measured:
     )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def process(command: list[str], port: int, path: str, environment: Mapping[str, str]) -> Iterator[Server]:
     """A server of ours, until the block ends; entered when `path` answers."""
@@ -242,7 +235,7 @@ def measure(rounds: int, seconds: int, folder: Path, loads: list[int]) -> dict[s
         valkey = start_valkey(folder / "data")
         try:
             asyncio.run(migrate.upgrade(postgres.url))
-            ports = (free_port(), free_port())
+            ports = free_ports(2)
             environment = {
                 "GATEWAY_DATABASE_URL": postgres.url,
                 "GATEWAY_REDIS_URL": valkey.url,

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from app.demo.processes import Say, Server, ServerError, clean_environment, free_ports, launch, run, stop, wait_until
+from app.demo.processes import Say, Server, ServerError, clean_environment, launch, run, stop, wait_until
+from app.embedded.processes import free_ports
 from app.errors import TargetError
 from app.http import Answer, Http, open_http
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from app.clock import monotonic
 from app.demo.airflow import Airflow
-from app.demo.processes import Say, Server, ServerError, clean_environment, free_ports, launch, stop, wait_until
+from app.demo.processes import Say, Server, ServerError, clean_environment, launch, stop, wait_until
 from app.demo.storm import REPLICAS, Post
-from app.embedded.processes import is_free
+from app.embedded.processes import free_ports, is_free
 from app.errors import TargetError
 from app.http import Http, open_http
 

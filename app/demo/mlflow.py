@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from app.demo.processes import Say, Server, ServerError, clean_environment, free_ports, launch, run, stop, wait_until
+from app.demo.processes import Say, Server, ServerError, clean_environment, launch, run, stop, wait_until
+from app.embedded.processes import free_ports
 from app.errors import TargetError
 from app.http import open_http
 

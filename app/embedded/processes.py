@@ -1,6 +1,8 @@
 """What the operating system is asked: who is that pid, is this port free, has it happened yet."""
 
+import itertools
 import os
+import random
 import socket
 import subprocess
 import time
@@ -13,6 +15,7 @@ from app.clock import monotonic
 Answer = TypeVar("Answer")
 
 POLL_SECONDS = 0.01
+SERVER_PORTS = range(20_000, 32_768)
 
 
 def wait_for(probe: Callable[[], Answer | None], seconds: float) -> Answer | None:
@@ -55,8 +58,16 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody listens on now; see `free_ports`."""
+    [port] = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now, all different. Somebody may still take one before you do.
+
+    They lie below the range from which systems take the near end of outgoing connections (32768 and up on Linux, ip(7);
+    49152 and up elsewhere, RFC 6335). A port of that range is lost to any program's connection while its server is away.
+    """
+    free = (port for port in random.sample(SERVER_PORTS, len(SERVER_PORTS)) if is_free(port))
+    return list(itertools.islice(free, count))

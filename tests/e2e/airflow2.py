@@ -11,7 +11,8 @@ from pathlib import Path
 from app.airflow.client import AirflowClient, PasswordAuth
 from app.clock import SystemClock
 from app.demo.environment import Environment
-from app.demo.processes import Server, clean_environment, free_ports, launch, run, stop, wait_until
+from app.demo.processes import Server, clean_environment, launch, run, stop, wait_until
+from app.embedded.processes import free_ports
 from app.errors import TargetError
 from app.http import open_http
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.clock import SystemClock
-from app.demo.processes import free_ports
+from app.embedded.processes import free_ports
 from app.http import open_http
 from app.policy.confirm import Confirm
 from app.policy.promql import render_query

@@ -19,7 +19,7 @@ import pytest
 
 from app.clock import SystemClock
 from app.demo.airflow import Airflow
-from app.demo.processes import free_ports
+from app.embedded.processes import free_ports
 from tests.e2e.gateway import Gateway
 from tests.e2e.processes import Process, eventually, require_binary, write_yaml
 

@@ -19,7 +19,7 @@ import uvicorn
 import yaml
 
 from app.clock import SystemClock
-from app.demo.processes import free_ports
+from app.embedded.processes import free_ports
 from tests.e2e.installed import ROOT, Installed, Shell, blocks, section, step
 from tests.e2e.processes import eventually, require_binary
 from tests.fakes.airflow import FakeAirflow

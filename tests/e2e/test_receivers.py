@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from app.bootstrap import Services, Urls, open_services
 from app.db import transaction
-from app.demo.processes import free_ports
+from app.embedded.processes import free_ports
 from app.notices.model import Notice, Severity
 from app.policy.load import parse_policy
 from app.settings import read_settings

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from app.demo.processes import free_ports, wait_until
+from app.demo.processes import wait_until
 from app.doctor.servers import examine_redis
+from app.embedded.processes import free_ports
 from app.errors import UsageError
 from app.redis.client import open_redis
 from tests.e2e.processes import require_binary

@@ -16,8 +16,9 @@ from app import migrate
 from app.clock import SystemClock, monotonic
 from app.demo.environment import MLFLOW
 from app.demo.mlflow import QUIET
-from app.demo.processes import clean_environment, free_ports, launch, stop, wait_until
+from app.demo.processes import clean_environment, launch, stop, wait_until
 from app.embedded import start_valkey
+from app.embedded.processes import free_ports
 from app.errors import TargetError
 from app.http import Http, open_http
 from tests.e2e.gateway import Gateway

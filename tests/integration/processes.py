@@ -19,8 +19,9 @@ import httpx
 import uvicorn
 
 from app.clock import SystemClock, monotonic
-from app.demo.processes import Server, clean_environment, free_ports, launch, stop, wait_until
+from app.demo.processes import Server, clean_environment, launch, stop, wait_until
 from app.embedded import unprivileged
+from app.embedded.processes import free_ports
 from tests.fakes.airflow import FakeAirflow
 
 WEBHOOK = "/api/v1/webhooks/alertmanager"

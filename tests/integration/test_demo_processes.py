@@ -2,13 +2,15 @@
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from app.demo.processes import Server, ServerError, clean_environment, free_ports, launch, run, stop, wait_until
+from app.demo.processes import Server, ServerError, clean_environment, launch, run, stop, wait_until
+from app.embedded.processes import SERVER_PORTS, free_ports, is_free
 
 # What a server does, in one line of Python each.
 SERVES = "import time; print('ready', flush=True); time.sleep(60)"
@@ -136,8 +138,17 @@ async def test_killed_with_9_we_leave_nothing_behind(tmp_path: Path) -> None:
     await wait_until("the server to end", gone, within=10)
 
 
-def test_free_ports_differ() -> None:
-    assert len(set(free_ports(20))) == 20
+def test_free_ports_differ_and_outgoing_connections_do_not_take_them() -> None:
+    ports = free_ports(20)
+    assert len(set(ports)) == 20
+    assert max(ports) < 32_768, "Linux takes the near end of outgoing connections from there on"
+
+
+def test_a_port_that_somebody_listens_on_is_not_free() -> None:
+    with socket.create_server(("127.0.0.1", free_ports(1)[0])) as server:
+        taken: int = server.getsockname()[1]
+        assert not is_free(taken)
+        assert taken not in free_ports(len(SERVER_PORTS))
 
 
 def test_the_environment_of_a_server_is_ours_without_what_configures_it(monkeypatch: pytest.MonkeyPatch) -> None:

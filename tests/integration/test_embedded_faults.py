@@ -14,7 +14,7 @@ import pytest
 
 from app.embedded import Postgres, Valkey, start_valkey
 from app.embedded.directory import MAX_LOG_BYTES, NOBODY
-from app.embedded.processes import wait_for
+from app.embedded.processes import is_free, wait_for
 from app.errors import UsageError
 from tests.integration.gateways import ROOT, Gateway, ask, has_ended, kill, ordinary_users, pid_of, read, write
 from tests.servers import start_test_servers
@@ -58,6 +58,8 @@ def listener() -> Iterator[Callable[[int], None]]:
     sockets: list[socket.socket] = []
 
     def take(port: int) -> None:
+        # The threads of a server that was killed a moment ago may still be closing its sockets.
+        assert wait_for(lambda: is_free(port) or None, 5.0)
         sockets.append(socket.create_server(("127.0.0.1", port)))
 
     yield take
