@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -121,12 +122,17 @@ def _authenticate(request: Request, tokens: Tokens, header: str | None) -> Calle
     # Open on loopback means open to the programs of this machine. A page of another site in a browser on it is none of
     # them; browsers name such requests (Fetch Metadata), nobody else sends the header.
     # A page whose name was made to lead here (DNS rebinding) is of the same site to the browser; its Host tells.
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-    if host is not None and not is_loopback(host):
+    if not _leads_here(request.headers.get("host", "")):
         raise Problem(403, "cross_site", "Without tokens the gateway answers to localhost alone: call it by that name.")
     if request.method not in _SAFE_METHODS and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise Problem(403, "cross_site", "A page of another site may not write here.")
     return ANONYMOUS
+
+
+@lru_cache(64)  # The webhook path sends the same header all day.
+def _leads_here(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname
+    return name is None or is_loopback(name)
 
 
 def _unauthorized(tokens: Tokens, header: str | None) -> Problem:
