@@ -163,9 +163,8 @@ class Ledger(Placing):
             since = min([episode.firing_since, *(m.firing_since for m in self._firing(group, route))])
             due = since + route.debounce
             asked = route.confirm is None or group.key in self.answers
-            if (
-                due <= self.now and asked
-            ):  # That alert's calm is over: what this pass does to it later does not undo it.
+            if due <= self.now and asked:
+                # That alert's calm is over: what this pass does to it later does not undo it.
                 return self._fire(group, episode, route, rules.calm(group, episode))
             verdict = rules.debouncing(due) if due > self.now else verdict
             trigger_id = self.new_id()

@@ -139,9 +139,8 @@ def unchanged(intent: Intent, episodes: dict[str, Episode], groups: dict[str, Gr
             return None
         verdict = rules.decide(group, episode, route, ledger.now, ledger.way(route))
         if verdict.until is not None and (group.wake_at is None or group.wake_at > verdict.until):
-            return (
-                None  # The same word as before, but nobody would look at it when it ends: in the next night of a mute.
-            )
+            # The same word as before, but nobody would look at it when it ends: in the next night of a mute.
+            return None
     same = (verdict.action, verdict.reason, verdict.trigger_id) == (
         episode.action,
         episode.reason,

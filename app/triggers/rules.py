@@ -96,9 +96,9 @@ def _has(group: Group) -> str:
 
 def _unconfirmed(group: Group, answer: Answer | None, now: datetime) -> Verdict | None:
     if answer is not None:
-        return (
-            None if answer.confirmed else Verdict(_SUPPRESS, Reason.UNCONFIRMED, now + ASK_AGAIN, None, answer.detail)
-        )
+        if answer.confirmed:
+            return None
+        return Verdict(_SUPPRESS, Reason.UNCONFIRMED, now + ASK_AGAIN, None, answer.detail)
     again = group.unconfirmed_at + ASK_AGAIN if group.unconfirmed_at is not None else None
     if again is None or now >= again:
         return None
@@ -132,9 +132,8 @@ def _clear(group: Group, alert: Episode, route: Route, now: datetime, answer: An
 
 def calm(group: Group, alert: Episode) -> Verdict:
     """Fire: the debounce is over, by this alert or by another one of its group."""
-    fired_before = (
-        group.fired_at is not None and alert.firing_since <= group.fired_at
-    )  # and held since, to be confirmed
+    # Then it has been held since, to be confirmed.
+    fired_before = group.fired_at is not None and alert.firing_since <= group.fired_at
     if alert.trigger_id is not None and (alert.trigger_id != group.open_trigger or fired_before):
         detail = "the alert still fires after its cooldown"
         return Verdict(_FIRE, Reason.STILL_FIRING, None, group.open_trigger, detail)

@@ -208,10 +208,9 @@ class Waker:
                 return False
             for key in keys:
                 group = ledger.groups[key]
+                # An answer older than the facts is none: it is asked again.
                 if key in asked and asked[key].version == (group.version, group.nonce):
-                    ledger.answers[key] = asked[
-                        key
-                    ].answer  # An answer older than the facts is none: it is asked again.
+                    ledger.answers[key] = asked[key].answer
             for key in keys:
                 ledger.wake(key)
             await store.save(conn, ledger)
