@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
+from app.client import gateway_url
 from app.clock import SystemClock
 from app.commands import GROUPS
 from app.doctor.finding import Finding
@@ -26,6 +27,8 @@ from app.tokens import SCOPES, create_token
 
 app = typer.Typer(
     help="The decision point of continuous training: alerts in, exactly one Airflow DAG run out.",
+    epilog="Exit codes: 0 done; 1 it failed, or the answer is no (404, 409, 429, 5xx, none); 2 change the command line, a "
+    "setting or the token first (any other 4xx).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -117,7 +120,6 @@ def doctor(
     """Look for everything that a first-day user gets wrong, and say how to mend it. Changes nothing. 1: something fails."""
     from app.doctor.examine import Asked, examine
     from app.doctor.finding import worst
-    from app.doctor.house import own_url
     from app.doctor.report import as_json as document
     from app.doctor.report import show
     from app.http import open_http
@@ -126,8 +128,7 @@ def doctor(
 
     async def look() -> tuple[Finding, ...]:
         async with open_http() as http:
-            url = os.environ.get("GATEWAY_URL") or own_url(settings.host, settings.port)
-            return await examine(settings, Asked(alertmanager, alertmanager_config), url.rstrip("/"), http)
+            return await examine(settings, Asked(alertmanager, alertmanager_config), gateway_url(), http)
 
     findings = asyncio.run(look())
     if as_json:

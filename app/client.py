@@ -1,4 +1,7 @@
-"""How a command asks a running gateway over HTTP (GATEWAY_URL, GATEWAY_TOKEN) and shows its answer."""
+"""How a command asks a running gateway over HTTP (GATEWAY_URL, GATEWAY_TOKEN) and shows its answer.
+
+Without GATEWAY_URL it is the gateway of this machine, where GATEWAY_HOST and GATEWAY_PORT have `serve` listen.
+"""
 
 import asyncio
 import os
@@ -13,6 +16,11 @@ from rich.table import Column, Table
 
 from app.errors import GatewayError, TargetError, UsageError
 from app.http import open_http
+from app.settings import read_address
+
+#: Error answers that are a no, or nothing yet, to a good request, as every 5xx is: exit code 1. For any other the command
+#: line, a setting or the token has to change first: exit code 2. docs/contract.md, "Command line".
+_FAILURES = frozenset({404, 409, 429})
 
 AsJson = Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")]
 
@@ -29,9 +37,9 @@ def ask(
     """GET a path of the running gateway, or POST `body` to it; or `method`, as named. `also`: errors whose body is an
     answer to the caller; `within`: seconds.
 
-    Raises UsageError for what the caller must change, GatewayError for a no of the policy and for no good answer.
+    Raises UsageError for what the caller must change, GatewayError for a no and for no good answer.
     """
-    url = os.environ.get("GATEWAY_URL", "http://127.0.0.1:8090").rstrip("/")
+    url = gateway_url()
     token = _token()
     wanted = urlencode({k: v for k, v in parameters.items() if v is not None}, doseq=True)
 
@@ -48,15 +56,21 @@ def ask(
         answer = asyncio.run(send())
     except TargetError as error:
         raise GatewayError(
-            f"the gateway at {url} does not answer: {error.detail}. Is it running? (GATEWAY_URL)"
+            f"the gateway at {url} does not answer: {error.detail}. Is it running? (GATEWAY_URL, GATEWAY_PORT)"
         ) from error
     if answer.status >= 400 and answer.status not in also:
         detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
-        kind = UsageError if answer.status < 500 and answer.status != 409 else GatewayError
-        raise kind(str(detail or f"the gateway at {url} answered {answer.status}"))
+        kind = GatewayError if answer.status >= 500 or answer.status in _FAILURES else UsageError
+        hint = " (GATEWAY_TOKEN)" if answer.status in (401, 403) else ""
+        raise kind(f"{detail or f'the gateway at {url} answered {answer.status}'}{hint}")
     if not isinstance(answer.body, dict) or 300 <= answer.status < 400:
         raise GatewayError(f"what answers at {url} is no Trigger Gateway. Is GATEWAY_URL right?")
     return answer.body
+
+
+def gateway_url() -> str:
+    """Where to ask. Raises UsageError for a GATEWAY_PORT that is none."""
+    return (os.environ.get("GATEWAY_URL") or read_address().url).rstrip("/")
 
 
 def _token() -> str | None:

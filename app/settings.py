@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -44,15 +44,42 @@ _Retention = Annotated[
 ]
 
 
-class Settings(BaseSettings):
-    """Everything that is not policy. Durations are seconds, sizes are bytes."""
+_Read = TypeVar("_Read", bound="Address")
+
+
+class Address(BaseSettings):
+    """Where the gateway of this machine serves: all that a command has to know that only asks it."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
-    policy_file: Path = Field(Path("policy.yaml"), description="The policy: routes and the Airflow they lead to.")
-    data_dir: Path = Field(Path(".gateway"), description="Where the embedded servers and the tokens live.")
     host: str = Field("127.0.0.1", description="Address to serve on. Anything but loopback needs tokens.")
     port: int = Field(8090, ge=0, le=65535, description="Port to serve on.")
+
+    @property
+    def url(self) -> str:
+        """Where it is reached from this machine."""
+        reachable = "127.0.0.1" if self.host in {"", "0.0.0.0", "::"} else self.host
+        return f"http://[{reachable}]:{self.port}" if ":" in reachable else f"http://{reachable}:{self.port}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then the files that it names."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, _FileSource(settings_cls)
+
+
+class Settings(Address):
+    """Everything that is not policy. Durations are seconds, sizes are bytes."""
+
+    policy_file: Path = Field(Path("policy.yaml"), description="The policy: routes and the Airflow they lead to.")
+    data_dir: Path = Field(Path(".gateway"), description="Where the embedded servers and the tokens live.")
     name: str = Field(
         "trigger-gateway",
         pattern="^[A-Za-z0-9._-]{1,60}$",
@@ -156,19 +183,6 @@ class Settings(BaseSettings):
             found["mlflow"] = StandardSignature(self.mlflow_secret.get_secret_value().encode(), MLFLOW_HEADERS)
         return found
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments first, then the environment, then the files that it names."""
-        del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, _FileSource(settings_cls)
-
 
 class _FileSource(PydanticBaseSettingsSource):
     """GATEWAY_<NAME>_FILE: the value stands in that file, as secret mounts of Kubernetes and Docker give it."""
@@ -194,8 +208,17 @@ class _FileSource(PydanticBaseSettingsSource):
 
 def read_settings(**overrides: Any) -> Settings:
     """The settings in force. Raises UsageError that names every bad variable at once."""
+    return _read(Settings, **overrides)
+
+
+def read_address() -> Address:
+    """Host and port alone: who only asks a gateway may not be able to read its secrets. Raises as `read_settings` does."""
+    return _read(Address)
+
+
+def _read(kind: type[_Read], **overrides: Any) -> _Read:
     try:
-        return Settings(**overrides)
+        return kind(**overrides)
     except ValidationError as error:
         lines = [f"{_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
         raise UsageError("\n".join(lines)) from error

@@ -37,11 +37,8 @@ def _find(subject: str) -> dict[str, Any]:
     """Each thing that the subject can be, until one is known; the last answer's error when none is."""
     guesses = _guesses(subject)
     for parameters in guesses[:-1]:
-        try:
-            found: dict[str, Any] = ask("/api/v1/lineage", **parameters)
-        except UsageError:
-            continue
-        if found["chains"]:
+        found: dict[str, Any] = ask("/api/v1/lineage", also=(404, 422), **parameters)
+        if found.get("chains"):
             return found
     last: dict[str, Any] = ask("/api/v1/lineage", **guesses[-1])
     if not last["chains"]:

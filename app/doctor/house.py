@@ -74,12 +74,6 @@ def _tokens(check: str, tokens: Sequence[Token], path: Path, now: datetime) -> l
     return findings
 
 
-def own_url(host: str, port: int) -> str:
-    """Where a gateway bound to `host` is reached from this machine."""
-    reachable = "127.0.0.1" if host in {"", "0.0.0.0", "::"} else host
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
-
-
 async def examine_gateway(url: str, http: Http) -> Finding:
     """Whether it runs already. That it does not is no fault: the doctor is asked before the first start as well."""
     check = "gateway"

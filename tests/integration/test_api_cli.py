@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from typer.testing import CliRunner
 
 from app.cli import app as cli
+from app.cli import main
 from app.errors import GatewayError, UsageError
 from tests.acceptance.world import World
 from tests.integration.api import POLICY, opened
@@ -116,12 +117,11 @@ async def test_what_a_sender_wrote_is_shown_as_text(servers: TestServers, databa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["explain", "nobody"], "There is no alert and no trigger nobody."),
         (["history", "decisions"], "history shows `alerts`, `triggers` or `schedules`"),
         (["history", "--route", "No Such"], "The request has 1 error."),
         (["history", "--status", "asleep"], "The request has 1 error."),
     ],
-    ids=["unknown subject", "unknown list", "bad route", "bad status"],
+    ids=["unknown list", "bad route", "bad status"],
 )
 async def test_a_wrong_use_is_one_sentence(
     servers: TestServers, database: str, arguments: list[str], words: str
@@ -140,7 +140,8 @@ def test_a_gateway_that_is_not_there_is_one_sentence_that_names_the_setting(
         monkeypatch.setenv("GATEWAY_URL", f"http://127.0.0.1:{port}")
         done = CliRunner().invoke(cli, ["history"])
     assert isinstance(done.exception, GatewayError)
-    assert re.fullmatch(r"the gateway at \S+ does not answer: .+ Is it running\? \(GATEWAY_URL\)", str(done.exception))
+    said = r"the gateway at \S+ does not answer: .+ Is it running\? \(GATEWAY_URL, GATEWAY_PORT\)"
+    assert re.fullmatch(said, str(done.exception))
     assert "\n" not in str(done.exception)
 
 
@@ -153,7 +154,6 @@ async def test_a_route_is_paused_and_goes_on(servers: TestServers, database: str
         assert await ask(world, "pause", "-", "--lift") == "Every route goes on; it was paused by anonymous: audit.\n"
         await ask(world, "pause", "accuracy", "--lift")
         for wrong, message in [
-            (["accuracy", "--lift"], "Nobody has paused the route accuracy."),
             (["accuracy"], "say why with --reason"),
             (["accuracy", "--reason", "x", "--until", "soon"], "--until soon is no time"),
             (["accuracy", "--reason", "x", "--lift"], "it takes no --reason"),
@@ -161,11 +161,55 @@ async def test_a_route_is_paused_and_goes_on(servers: TestServers, database: str
         ]:
             with pytest.raises(UsageError, match=re.escape(message)):
                 await ask(world, "pause", *wrong)
+        with pytest.raises(GatewayError, match=re.escape("Nobody has paused the route accuracy.")):
+            await ask(world, "pause", "accuracy", "--lift")
+
+
+@asynccontextmanager
+async def answering(answer: Response) -> AsyncIterator[str]:
+    """Whatever is asked at this address, it answers this."""
+    async with listening(uvicorn.Config(answer, port=0, lifespan="off", log_level="critical")) as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, 2), (401, 2), (403, 2), (404, 1), (409, 1), (413, 2), (422, 2), (429, 1), (500, 1), (503, 1)],
+)
+async def test_the_exit_code_tells_whether_the_same_command_may_work_later(
+    status: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with answering(JSONResponse({"detail": "So it is."}, status)) as url:
+        monkeypatch.setenv("GATEWAY_URL", url)
+        for command in (["history"], ["explain", "nobody"], ["deadman", "show", "x"], ["promotions"]):
+            monkeypatch.setattr("sys.argv", ["trigger-gateway", *command])
+            with pytest.raises(SystemExit) as ended:
+                await asyncio.to_thread(main)
+            told = capsys.readouterr().err
+            assert (ended.value.code, told) == (code, f"So it is.{' (GATEWAY_TOKEN)' * (status in (401, 403))}\n")
+
+
+def test_help_tells_the_exit_codes() -> None:
+    shown = " ".join(CliRunner().invoke(cli, ["--help"], env={"COLUMNS": "200"}).output.split())
+    assert "2 change the command line, a setting or the token first" in shown
+
+
+async def test_the_gateway_of_this_machine_is_found_by_the_port_that_it_serves_on(tmp_path: Path) -> None:
+    """Also by who cannot read its secrets."""
+    async with answering(JSONResponse({"items": [], "next": None})) as url:
+        port = url.rpartition(":")[2]
+        here = {"GATEWAY_URL": None, "GATEWAY_PORT": port, "GATEWAY_DATABASE_URL_FILE": str(tmp_path / "secret")}
+        for host in ("127.0.0.1", "0.0.0.0", "localhost"):
+            done = await asyncio.to_thread(CliRunner().invoke, cli, ["history"], env=here | {"GATEWAY_HOST": host})
+            assert (done.output, done.exit_code) == ("No triggers yet.\n", 0), done.exception
+    wrong = CliRunner().invoke(cli, ["history"], env={"GATEWAY_URL": None, "GATEWAY_PORT": "many"})
+    assert isinstance(wrong.exception, UsageError)
+    assert str(wrong.exception).startswith("GATEWAY_PORT: ")
 
 
 @pytest.mark.parametrize("answer", [HTMLResponse("<html>"), RedirectResponse("/login"), JSONResponse(["x"])])
 async def test_what_is_no_gateway_is_one_sentence_that_names_the_setting(answer: Response) -> None:
-    async with listening(uvicorn.Config(answer, port=0, lifespan="off", log_level="critical")) as url:
+    async with answering(answer) as url:
         done = await asyncio.to_thread(CliRunner().invoke, cli, ["history"], env={"GATEWAY_URL": url})
     assert isinstance(done.exception, GatewayError)
     assert str(done.exception) == f"what answers at {url} is no Trigger Gateway. Is GATEWAY_URL right?"

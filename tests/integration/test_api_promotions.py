@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import UsageError
+from app.errors import GatewayError
 from tests.acceptance.promotions import opened
 from tests.integration.api import problem, token_of
 from tests.integration.test_api_cli import ask
@@ -82,5 +82,5 @@ async def test_the_commands_tell_each_verdict(servers: TestServers, database: st
         assert "champion is with version 1" in await ask(gates.world, "rollback", newest["id"], "--reason", "worse")
         listed = await ask(gates.world, "promotions", "--state", "blocked", columns=200)
         assert listed.count("blocked") == 1
-        with pytest.raises(UsageError, match="no promotion for a model named 'fraud'"):
+        with pytest.raises(GatewayError, match="no promotion for a model named 'fraud'"):
             await ask(gates.world, "promote", "fraud", "1")

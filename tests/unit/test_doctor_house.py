@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.doctor.finding import Finding, fail, good, warn, worst
-from app.doctor.house import examine_gateway, examine_policy, examine_tokens, own_url
+from app.doctor.house import examine_gateway, examine_policy, examine_tokens
 from app.doctor.report import as_json, show
 from app.doctor.servers import judge_durability, judge_offset, judge_writes
 from app.http import open_http
@@ -113,20 +113,6 @@ async def test_the_gateway_itself(answer: httpx.Response | None, level: str) -> 
         finding = await examine_gateway("http://gateway:8090", http)
     assert (finding.check, finding.level) == ("gateway", level)
     assert bool(finding.next_step) == (level != "ok")
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:8090"),
-        ("0.0.0.0", "http://127.0.0.1:8090"),
-        ("::", "http://127.0.0.1:8090"),
-        ("::1", "http://[::1]:8090"),
-        ("gateway.example", "http://gateway.example:8090"),
-    ],
-)
-def test_where_a_bind_is_reached_from_here(host: str, url: str) -> None:
-    assert own_url(host, 8090) == url
 
 
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "standbys": "ANY 1 (*)", "read_only": False}

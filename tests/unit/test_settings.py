@@ -204,3 +204,17 @@ def test_each_secret_signs_its_own_source() -> None:
 def test_tokens_stand_in_the_data_directory_unless_told_otherwise(tmp_path: Path) -> None:
     assert read_settings(data_dir=tmp_path).tokens_path == tmp_path / "tokens"
     assert read_settings(data_dir=tmp_path, tokens_file=tmp_path / "mine").tokens_path == tmp_path / "mine"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8090"),
+        ("0.0.0.0", "http://127.0.0.1:8090"),
+        ("::", "http://127.0.0.1:8090"),
+        ("::1", "http://[::1]:8090"),
+        ("gateway.example", "http://gateway.example:8090"),
+    ],
+)
+def test_where_a_bind_is_reached_from_here(host: str, url: str) -> None:
+    assert Settings(host=host).url == url
