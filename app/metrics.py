@@ -98,6 +98,12 @@ class Metrics:
             ["route"],
             registry=r,
         )
+        self.last_success_took = Gauge(
+            "gateway_last_success_duration_seconds",
+            "From the fire of the newest successful trigger of a route to the end of its DAG run, as it was seen here.",
+            ["route"],
+            registry=r,
+        )
 
     def _of_delivery(self, r: CollectorRegistry) -> None:
         self.attempts = Counter(

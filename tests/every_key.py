@@ -67,6 +67,7 @@ POLICY: dict[str, str] = {
     "routes.limit.per": _LIMIT,
     "routes.mute": _MUTE,
     "routes.openlineage": "tests/unit/test_conf.py::test_with_a_namespace_the_trigger_is_the_parent_in_openlineage_unless_the_user_names_another",
+    "routes.lineage": "tests/unit/test_lineage_rules.py::test_of_a_route_whose_runs_train_nothing_no_run_is_missed",
     "routes.mode": "tests/acceptance/test_shadow.py::test_what_would_fire_is_told_and_nothing_is_started",
     "routes.confirm": f"{_CONFIRM}_a_confirmed_alert_fires_at_once_and_is_asked_for_by_its_group",
     "routes.confirm.prometheus": f"{_CONFIRM}_a_confirmed_alert_fires_at_once_and_is_asked_for_by_its_group",

@@ -34,4 +34,4 @@ def chains(base: Base) -> ChainSide:
     )
     # A page may have to ask for every one of its runs: longer than its lease is stuck. In between MLflow serves others.
     loop = Loop("survey", survey.step, idle=15.0, pace=0.2, patience=LEASE.total_seconds())
-    return ChainSide(ChainServices(Lineage(base.engine, base.mlflow, base.clock), base.reader), (loop,))
+    return ChainSide(ChainServices(Lineage(base.engine, base.mlflow, base.current, base.clock), base.reader), (loop,))

@@ -20,6 +20,7 @@ from app.db import transaction
 from app.errors import Rejected, TargetError
 from app.lineage import rules, store
 from app.lineage.model import TRIGGER_TAG, SeenAlias, SeenRun, SeenVersion, read_aliases, read_run, read_version
+from app.policy.schema import Policy
 from app.tracking.answers import quoted, tags_of
 from app.tracking.client import Mlflow
 from app.triggers import history
@@ -54,9 +55,12 @@ class Subject:
 class Lineage:
     """`tell` answers one question. It writes what MLflow told, so it needs the primary."""
 
-    def __init__(self, engine: AsyncEngine, mlflow: Callable[[], Mlflow | None], clock: Clock) -> None:
+    def __init__(
+        self, engine: AsyncEngine, mlflow: Callable[[], Mlflow | None], policy: Callable[[], Policy], clock: Clock
+    ) -> None:
         self._engine = engine
         self._mlflow = mlflow
+        self._policy = policy
         self._clock = clock
 
     async def tell(self, subject: Subject) -> Row | None:
@@ -71,7 +75,7 @@ class Lineage:
             chains += await _without_trigger(conn, subject)
         if not chains and state == "asked":
             return None
-        links = [link for chain in chains for link in rules.gaps(chain)]
+        links = [link for chain in chains for link in rules.gaps(chain, self._policy().reports)]
         if state != "asked":
             links.append({"link": "mlflow", "of": "", "detail": f"{detail}: its side is as it was last seen"})
         return {

@@ -7,7 +7,7 @@ its start. Of runs older than the retention it is not asked who started them: th
 A chain that is shown tells its gaps as they stand now, without that patience.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -65,6 +65,7 @@ class TriggerFacts:
     """A trigger as lineage judges it."""
 
     id: UUID
+    route: str
     state: str
     dag_run_id: str
     accepted_at: datetime | None
@@ -141,9 +142,15 @@ def judge_alias(alias: SeenAlias, *, exists: bool) -> list[Orphan]:
     return [Orphan(Kind.ALIAS_TO_DELETED_VERSION, Link.VERSION, detail, about)]
 
 
-def judge_trigger(trigger: TriggerFacts, runs: int, patience: Patience) -> list[Orphan]:
-    """A DAG run that succeeded should have reported. `runs`: how many runs in MLflow name the trigger."""
-    if not _unreported(trigger.state, runs) or trigger.ended_at is None or trigger.ended_at > patience.settled:
+def judge_trigger(trigger: TriggerFacts, runs: int, patience: Patience, *, reports: bool = True) -> list[Orphan]:
+    """A DAG run that succeeded should have reported, if its route `reports`. `runs`: how many runs in MLflow name the
+    trigger."""
+    if (
+        not reports
+        or not _unreported(trigger.state, runs)
+        or trigger.ended_at is None
+        or trigger.ended_at > patience.settled
+    ):
         return []
     detail = f"the DAG run {trigger.dag_run_id} succeeded, and no run in MLflow names its trigger {trigger.id}"
     about = {"trigger_id": str(trigger.id), "dag_run_id": trigger.dag_run_id}
@@ -157,12 +164,12 @@ def _unreported(state: str, runs: int) -> bool:
 # -- one chain, as `chain` shows it ----------------------------------------------------------------------------------------
 
 
-def gaps(chain: Row) -> Iterator[Row]:
-    """What a chain that is shown lacks: which link, of what, and a sentence."""
+def gaps(chain: Row, reports: Callable[[str], bool]) -> Iterator[Row]:
+    """What a chain that is shown lacks: which link, of what, and a sentence. `reports`: as for `judge_trigger`, by route."""
     trigger = chain["trigger"]
     if trigger is not None and chain["dag_run"] is None:
         yield _gap(Link.DAG_RUN, f"trigger {trigger['id']}", f"it is {trigger['state']}: no DAG run was started")
-    if trigger is not None and _unreported(trigger["state"], len(chain["runs"])):
+    if trigger is not None and _unreported(trigger["state"], len(chain["runs"])) and reports(trigger["route"]):
         yield _gap(Link.RUN, f"trigger {trigger['id']}", "its DAG run succeeded, and no run in MLflow names it")
     for run in chain["runs"]:
         of = f"run {run['run_id']}"

@@ -19,7 +19,7 @@ _orphans, _surveys, _triggers = tables.orphans, tables.surveys, tables.triggers
 
 SURVEY = "mlflow"
 
-_FACTS = (_triggers.c.id, _triggers.c.state, _triggers.c.dag_run_id, _triggers.c.accepted_at, _triggers.c.ended_at)
+_FACTS = tuple(_triggers.c[name] for name in ("id", "route", "state", "dag_run_id", "accepted_at", "ended_at"))
 
 
 async def keep_runs(conn: AsyncConnection, seen: Iterable[SeenRun], now: datetime) -> None:

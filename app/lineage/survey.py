@@ -210,7 +210,8 @@ class Survey:
             await self._telling.round_ended(conn, now)
 
     async def _judge(self, conn: AsyncConnection, page: _Page, now: datetime) -> list[Orphan]:
-        patience = Patience.at(now, self._policy().lineage.grace, self._retention)
+        policy = self._policy()
+        patience = Patience.at(now, policy.lineage.grace, self._retention)
         triggers = await store.trigger_facts(conn, {run.trigger_id for run in page.runs if run.trigger_id})
         counts = await store.count_runs(conn, [trigger.id for trigger in page.triggers])
         found: list[Orphan] = []
@@ -221,7 +222,8 @@ class Survey:
         for alias, exists in page.aliases:
             found += rules.judge_alias(alias, exists=exists)
         for trigger in page.triggers:
-            found += rules.judge_trigger(trigger, counts.get(trigger.id, 0), patience)
+            reports = policy.reports(trigger.route)
+            found += rules.judge_trigger(trigger, counts.get(trigger.id, 0), patience, reports=reports)
         return found
 
 

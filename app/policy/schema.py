@@ -79,11 +79,15 @@ class Defaults(Frozen):
 
 
 class Route(Defaults):
-    """One way from alerts to a DAG. Every matcher must hold; no matcher at all takes every alert."""
+    """One way from alerts to a DAG. Every matcher must hold; no matcher at all takes every alert.
+
+    lineage: whether a run of it has to report to MLflow.
+    """
 
     name: Name
     match: Annotated[tuple[MatcherValue, ...], Field(strict=False)]
     dag: Dag
+    lineage: bool = True
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether an alert with these labels is this route's, were it the only one."""
@@ -150,6 +154,11 @@ class Policy(Frozen):
             if names is not None:
                 return names
         return tuple(receiver.name for receiver in self.receivers)
+
+    def reports(self, route: str) -> bool:
+        """Whether runs of a route have to be found in MLflow; those of one that is gone had to."""
+        found = self.route(route)
+        return found is None or found.lineage
 
     def airflow_named(self, name: str) -> Airflow | None:
         """The Airflow of this name. Every `route.dag.airflow` has one."""

@@ -30,8 +30,8 @@ _SUCCESS = text("""
         SELECT (SELECT route FROM triggers WHERE state = 'succeeded' AND route > n.route ORDER BY route LIMIT 1)
         FROM names n WHERE n.route IS NOT NULL
     )
-    SELECT n.route, newest.at FROM names n CROSS JOIN LATERAL (
-        SELECT ended_at AS at FROM triggers
+    SELECT n.route, newest.* FROM names n CROSS JOIN LATERAL (
+        SELECT ended_at AS at, fired_at FROM triggers
         WHERE state = 'succeeded' AND route = n.route AND ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1
     ) newest
 """)
@@ -57,6 +57,7 @@ class Gauges:
             gauge.clear()
         for row in successes:
             m.last_success.labels(row.route).set(row.at.timestamp())
+            m.last_success_took.labels(row.route).set((row.at - row.fired_at).total_seconds())
         for row in triggers:
             m.triggers.labels(row.route, row.state).set(row.number)
         for row in incidents:

@@ -23,7 +23,7 @@ SOON_MISSED = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
 }
-DAGS = ("retrain_model", "quick_dag", "always_fails", "paused_dag", "slow_dag", "unpaused_later")
+DAGS = ("retrain_model", "canary", "quick_dag", "always_fails", "paused_dag", "slow_dag", "unpaused_later")
 
 # The debounce is the shipped policy's 10m, a hundred times faster, as everything here (see processes.FASTER).
 POLICY = """\

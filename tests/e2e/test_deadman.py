@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -35,12 +36,16 @@ airflow:
 routes:
   - {name: quick, match: [alertname=quick], dag: {airflow: default, id: quick_dag}}
   - {name: breakable, match: [alertname=breakable], dag: {airflow: default, id: breakable}}
+  - {name: canary, match: [alertname=Canary], cooldown: 1s, run_timeout: 10m, dag: {airflow: default, id: canary}}
+schedules:
+  - {name: canary, cron: "* * * * *", route: canary}
 receivers:
   - {name: ops, webhook: {url: "__RECEIVER__", secret: "whsec_TWZLUTlyOEdLWXFyVHdqVVBEOElMUFppbzJMYUx3"}}
 deadman:
   - {name: prometheus-alive, expect: heartbeat, match: [alertname=Watchdog], every: 6s, grace: 2s, receivers: [ops]}
   - {name: never-wired, expect: heartbeat, match: [alertname=Nobody], every: 5s, receivers: [ops]}
   - {name: by-hand, expect: {retrain: quick}, every: 1d}
+  - {name: canary, expect: {retrain: canary, started_by: gateway}, every: 15m, grace: 15m}
 """
 DAG = """\
 from airflow.sdk import dag, task
@@ -259,6 +264,19 @@ def test_a_scheduler_that_stands_still_is_named_until_it_goes_on(watching: Gatew
     finally:
         os.kill(real_airflow.pid("scheduler"), signal.SIGCONT)
     eventually("it to be well again", lambda: scheduler() is None, within=60)
+
+
+def test_a_canary_comes_through_the_whole_path_by_itself_and_its_time_is_shown(watching: Gateway) -> None:
+    trigger = watching.settled(
+        "canary", within=90
+    )  # The schedule began it, a minute after the gateway's start at most.
+    assert (trigger["reason"], trigger["requested_by"], trigger["state"], trigger["dag_run_state"]) == (
+        ("scheduled", "the schedule canary", "succeeded", "success")
+    )
+    eventually("it to be counted", lambda: state(watching, "canary") == "up", within=60)
+    pattern = r'gateway_last_success_duration_seconds\{route="canary"\} ([0-9.]+)'
+    found = eventually("its time", lambda: re.search(pattern, httpx.get(f"{watching.url}/metrics").text), within=60)
+    assert 0 < float(found[1]) < 90
 
 
 def airflow(server: Airflow, method: str, path: str, body: Any) -> None:

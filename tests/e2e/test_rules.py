@@ -31,6 +31,8 @@ BUCKETS = {
 }
 FAST = {f'model_prediction_seconds_bucket{{model="churn", le="{le}"}}': "0+100x60" for le in ("0.1", "1", "+Inf")}
 ATTEMPTS = 'gateway_delivery_attempts_total{{target="{target}", result="{result}", code="x"}}'
+CANARY = {'gateway_deadman_down{switch="canary"}': "0x120"}
+CANARY_END = 'gateway_last_success_timestamp_seconds{route="canary"}'
 CASES = [
     Case("ModelAccuracyLow", {'model_accuracy{model="churn", instance="a"}': "0.8x20"}, "6m", True),
     Case("ModelAccuracyLow", {'model_accuracy{model="churn"}': "0.8x3 0.9x20"}, "6m", False),
@@ -63,6 +65,13 @@ CASES = [
     Case("GatewayIncidentOpen", {'gateway_notices_open{event="trigger_waiting"}': "1x30 0x40"}, "62m", False),
     Case("GatewaySwitchDown", {'gateway_deadman_down{switch="churn"}': "0 1x9"}, "3m", True),
     Case("GatewaySwitchDown", {'gateway_deadman_down{switch="churn"}': "0x9"}, "3m", False),
+    Case("GatewayCanaryLate", CANARY | {CANARY_END: "600x120"}, "61m", True),
+    Case("GatewayCanaryLate", CANARY, "21m", True),  # It never came through.
+    Case("GatewayCanaryLate", CANARY | {CANARY_END: "600x59 3600x60"}, "65m", False),  # Late, and there after all.
+    Case("GatewayCanaryLate", {CANARY_END: "600x120"}, "61m", False),  # It was taken out of the policy.
+    Case("GatewayCanarySlow", {'gateway_last_success_duration_seconds{route="canary"}': "8 301x9"}, "3m", True),
+    Case("GatewayCanarySlow", {'gateway_last_success_duration_seconds{route="canary"}': "8 301 9x9"}, "5m", False),
+    Case("GatewayCanarySlow", {'gateway_last_success_duration_seconds{route="accuracy"}': "7200x9"}, "3m", False),
     Case("GatewayWatchStuck", {"gateway_watched_until_timestamp_seconds{}": "0x9"}, "5m", True),
     Case("GatewayWatchStuck", {"gateway_watched_until_timestamp_seconds{}": "0+60x9"}, "5m", False),
     Case("GatewayTargetAway", {'gateway_breaker_open{target="airflow:default"}': "1x10"}, "6m", True),

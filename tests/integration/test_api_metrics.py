@@ -170,6 +170,7 @@ MOVED: list[tuple[Callable[[World], Awaitable[None]], str, float]] = [
     (succeeded, 'gateway_triggers_ended_total{outcome="success",route="accuracy"}', 1),
     (dead, 'gateway_triggers_ended_total{outcome="dead",route="accuracy"}', 1),
     (succeeded, 'gateway_last_success_timestamp_seconds{route="accuracy"}', 1795436400),
+    (succeeded, 'gateway_last_success_duration_seconds{route="accuracy"}', 1200),
     (succeeded, f'gateway_delivery_attempts_total{{code="ok",result="delivered",{TARGET}}}', 1),
     (dead, f'gateway_delivery_attempts_total{{code="bad_request",result="dead",{TARGET}}}', 1),
     (pending, f"gateway_outbox_pending{{{TARGET}}}", 1),

@@ -242,6 +242,14 @@ async def test_each_planted_kind_of_orphan_is_found_and_is_gone_when_it_is_mende
     assert await site.orphans(uncommitted) == {("run_without_git_commit", "git_commit")}
     assert await site.orphans(silent, running, unreported["id"]) == set()  # Deleted, still running, and reported.
     assert await site.orphans(second["id"]) == {("trigger_without_run", "run")}
+    assert (
+        await site.world.reload(site.policy.replace("group_by:", "lineage: false\n    group_by:", 1))
+    ).status_code == 200
+    await site.surveyed()
+    assert await site.orphans(second["id"]) == set()
+    await site.world.reload(site.policy)
+    await site.surveyed()
+    assert await site.orphans(second["id"]) == {("trigger_without_run", "run")}
     assert await site.orphans(lost[0]) == await site.orphans(gone[0]) == {("version_without_run", "run")}
     assert await site.orphans(marked[0]) == {("alias_to_deleted_version", "version")}
 

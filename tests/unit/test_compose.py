@@ -148,4 +148,4 @@ def test_the_policy_of_the_stack_loads_with_the_variables_that_the_stack_gives()
     policy = load_policy(ROOT / "examples/compose/policy.yaml", {"AIRFLOW_PASSWORD": "x"})
     assert "AIRFLOW_PASSWORD" in SERVICES["gateway-1"]["environment"]
     assert policy.warnings == ()
-    assert [route.dag.id for route in policy.routes] == ["retrain_model"]
+    assert [route.dag.id for route in policy.routes] == ["retrain_model", "canary"]

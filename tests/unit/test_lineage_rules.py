@@ -7,12 +7,13 @@ from uuid import UUID
 import pytest
 
 from app.lineage.model import SeenAlias, SeenRun, SeenVersion, read_run, read_version
-from app.lineage.rules import Patience, TriggerFacts, judge_alias, judge_run, judge_trigger, judge_version
+from app.lineage.rules import Patience, TriggerFacts, gaps, judge_alias, judge_run, judge_trigger, judge_version
+from app.policy.load import parse_policy
 from tests.fakes.clock import NOON
 
 LONG_AGO, JUST_NOW = NOON - timedelta(hours=5), NOON - timedelta(minutes=5)
 PATIENCE = Patience.at(NOON, timedelta(hours=1), timedelta(days=90))
-TRIGGER = TriggerFacts(UUID(int=7), "succeeded", "gateway__accuracy__7", LONG_AGO, LONG_AGO)
+TRIGGER = TriggerFacts(UUID(int=7), "accuracy", "succeeded", "gateway__accuracy__7", LONG_AGO, LONG_AGO)
 RUN = SeenRun("r1", "1", "a run", "FINISHED", False, TRIGGER.id, None, "3fe19b6", None, 2, LONG_AGO, LONG_AGO)
 VERSION = SeenVersion("churn", "3", "r1", "READY", LONG_AGO)
 
@@ -71,6 +72,25 @@ def test_what_a_version_lacks(version: SeenVersion, run: SeenRun | None, said: s
 )
 def test_a_dag_run_that_succeeded_should_have_reported(trigger: TriggerFacts, runs: int, orphan: bool) -> None:
     assert [one.kind for one in judge_trigger(trigger, runs, PATIENCE)] == ["trigger_without_run"] * orphan
+    assert judge_trigger(trigger, runs, PATIENCE, reports=False) == []
+
+
+def test_of_a_route_whose_runs_train_nothing_no_run_is_missed() -> None:
+    policy = parse_policy(
+        """
+        version: 1
+        airflow: [{name: default, url: "http://airflow.test"}]
+        routes: [{match: [a=b], dag: {id: accuracy}}, {match: [c=d], dag: {id: canary}, lineage: false}]
+        """,
+        "policy.yaml",
+        {},
+    )
+    for route, links in (("accuracy", ["run"]), ("canary", []), ("one-that-is-gone", ["run"])):
+        found = judge_trigger(replace(TRIGGER, route=route), 0, PATIENCE, reports=policy.reports(route))
+        assert [orphan.missing for orphan in found] == links
+        shown = {"id": "7", "state": "succeeded", "route": route}
+        chain = {"trigger": shown, "dag_run": {}, "runs": [], "versions": []}
+        assert [gap["link"] for gap in gaps(chain, policy.reports)] == links
 
 
 def test_an_alias_names_a_version_that_is_there() -> None:

@@ -83,6 +83,7 @@ def test_three_lines_of_route_take_every_default() -> None:
         "mode": "live",
         "notify": None,
         "openlineage": None,
+        "lineage": True,
     }
     assert route.dag.model_dump() == {"airflow": "default", "id": "retrain", "conf": {}}
     assert load(MINIMAL).airflow[0].model_dump(exclude={"name", "url"}) == {

@@ -195,7 +195,7 @@ def test_the_full_example_shows_every_key() -> None:
     models += [Receiver, *RECEIVER_KINDS.values(), Notify, Switch, Retrain]
     for key in {key for model in models for key in model.model_fields} | {"token", "token_file", "password"}:
         assert f"{key}:" in shown, f"{key} is not shown"
-    assert [route.name for route in policy.routes] == ["accuracy", "drift", "refresh-features"]
+    assert [route.name for route in policy.routes] == ["accuracy", "drift", "refresh-features", "canary"]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8090", "http://127.0.0.1:8090/"])
