@@ -140,6 +140,8 @@ async def list_routes(
 ) -> Response:
     """Each route with its groups: held until when, cooling down until when, or in flight. Name a route to page through
     more groups than one answer holds."""
+    if cursor is not None and route is None:
+        raise Problem(422, "invalid", "A `cursor` pages through the groups of one route: name it by `route`.")
     policy, now = services.policy(), services.clock.now()
     wanted = partial(history.list_routes, policy=policy, now=now, only=route, limit=limit, cursor=cursor)
     return _page(await services.reader.read(wanted))

@@ -20,8 +20,10 @@ from app.triggers.state import Group
 _alerts, _triggers, _decisions = tables.alerts, tables.triggers, tables.decisions
 _QUIET_SINCE = func.greatest(_alerts.c.closed_at, _alerts.c.resolved_at, _alerts.c.late_at)  # tables.QUIET_SINCE
 
-#: Shown of one alert's decisions and of one trigger's alerts: the newest. More are counted.
+#: Shown of one alert's decisions, of one trigger's alerts, and the like: the newest. More are counted.
 SHOWN = 100
+#: Shown of all of them together on one page: on a page of more than a hundred items fewer of each, ten of a thousand.
+_SHOWN_ON_A_PAGE = 10_000
 
 #: Microseconds since 1970, and the hash: digits that stand in a URL as they are.
 QUARANTINE_CURSOR = "^[0-9]{1,16}_[0-9a-f]{64}$"
@@ -120,13 +122,17 @@ _DECISIONS_OF = rows_of(
 async def _with_decisions(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
     found: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
     newest = {row["decision_id"]: row for row in rows}
-    for d in (await conn.execute(_DECISIONS_OF, {"ids": list(found), "shown": SHOWN})).mappings():
+    for d in (await conn.execute(_DECISIONS_OF, {"ids": list(found), "shown": _shown_of(len(rows))})).mappings():
         shown = _decision(d)
         alert = newest.get(d["id"])
         if alert is not None:  # The newest one's count and time live beside the alert while they still move.
             shown |= {"count": alert["decision_count"], "last_at": max(d["last_at"], alert["last_seen_at"])}
         found[d["alert"]].append(shown)
     return [_alert(row) | {"decisions": found[row["id"]]} for row in rows]
+
+
+def _shown_of(items: int) -> int:
+    return min(SHOWN, _SHOWN_ON_A_PAGE // max(items, 1))
 
 
 def _alert(row: RowMapping) -> Row:
@@ -207,7 +213,7 @@ _RUNS_OF = text(
 
 
 async def _with_parts(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
-    parameters = {"ids": [row["id"] for row in rows], "shown": SHOWN}
+    parameters = {"ids": [row["id"] for row in rows], "shown": _shown_of(len(rows))}
     behind: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
     tried: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
     for a in (await conn.execute(_ALERTS_OF, parameters)).mappings():
@@ -228,30 +234,34 @@ def _trigger(row: RowMapping) -> Row:
     return {name: row[name] for name in (*names, *more, "requested_by")} | {"group": row["group_labels"]}
 
 
+_GROUPS_OF = rows_of(
+    """
+    SELECT g.* FROM unnest(CAST(:routes AS text[]), CAST(:modes AS text[])) r(route, mode) CROSS JOIN LATERAL (
+        SELECT * FROM groups WHERE route = r.route AND mode = r.mode AND key > :after ORDER BY key LIMIT :most
+    ) g ORDER BY g.route, g.key
+""",
+    tables.groups,
+)
+
+
 async def list_routes(
     conn: AsyncConnection, policy: Policy, now: datetime, *, only: str | None, limit: int, cursor: str | None
 ) -> Page:
-    """The routes of the policy in their order, each with the live state of its groups, `limit` at most; the cursor
-    pages through the groups of one route."""
-    items = []
-    following = None
+    """The routes of the policy in their order, each with the live state of its groups, `limit` at most, and
+    _SHOWN_ON_A_PAGE of all routes; the cursor pages through the groups of the route `only`."""
+    routes = [route for route in policy.routes if only in (None, route.name)]
+    limit = min(limit, max(_SHOWN_ON_A_PAGE // max(len(routes), 1), 1))
+    wanted = {"routes": [r.name for r in routes], "modes": [r.mode for r in routes], "most": limit + 1}
+    groups: dict[str, list[Group]] = {route.name: [] for route in routes}
+    for row in (await conn.execute(_GROUPS_OF, wanted | {"after": cursor or ""})).mappings():
+        groups[row["route"]].append(Group(**row))
     paused = await pauses.read(conn)
-    for route in policy.routes:
-        if only is not None and route.name != only:
-            continue
-        g = tables.groups
-        statement = select(g).where(g.c.route == route.name, g.c.mode == route.mode).order_by(g.c.key).limit(limit + 1)
-        if cursor:
-            statement = statement.where(g.c.key > cursor)
-        groups = [Group(**row) for row in (await conn.execute(statement)).mappings()]
-        more = len(groups) > limit
-        groups = groups[:limit]
-        if more and only is not None:
-            following = groups[-1].key
-        items.append(
-            _route(policy, route, paused, now)
-            | {"groups": [group_state(x, route, now) for x in groups], "more_groups": more}
-        )
+    items = []
+    for route in routes:
+        found = groups[route.name]
+        shown = [group_state(group, route, now) for group in found[:limit]]
+        items.append(_route(policy, route, paused, now) | {"groups": shown, "more_groups": len(found) > limit})
+    following = groups[only][limit - 1].key if only in groups and len(groups[only]) > limit else None
     return Page(items, following)
 
 

@@ -135,6 +135,7 @@ async def test_a_bad_query_is_told_and_not_guessed(world: World, path: str, quer
         "routes?limit=0",
         "routes?limit=1001",
         "routes?cursor=x",
+        f"routes?cursor={'0' * 32}",  # of which route?
         "quarantine?limit=0",
         "quarantine?limit=1001",
         "quarantine?cursor=x",

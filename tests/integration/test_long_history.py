@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from app.clock import monotonic
 from app.triggers.retention import Retention
@@ -170,6 +170,40 @@ async def test_a_list_is_read_by_index_alone(world: World, path: str) -> None:
     assert answer.status_code == 200, answer.text
     print(f"{path}: {took * 1000:.0f} ms, {len(answer.json()['items'])} items")
     assert await whole_scans(world, statements) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [
+        ("alerts?limit=1", "alerts?limit=1000"),
+        ("triggers?limit=1", "triggers?limit=1000"),
+        ("routes?route=accuracy", "routes?limit=1000"),
+    ],
+)
+async def test_a_long_list_takes_no_more_statements_than_a_short_one(world: World, one: str, many: str) -> None:
+    taken = []
+    for path in (one, many):
+        with recorded(world) as statements:
+            assert (await world.clients[0].get(f"/api/v1/{path}")).status_code == 200
+        taken.append(len(statements))
+    assert taken[0] == taken[1] <= 6
+
+
+async def test_a_long_page_shows_fewer_decisions_of_each_alert(world: World) -> None:
+    """The newest ten of each of a thousand alerts; of one alert by itself a hundred."""
+    newest = (await world.get("/api/v1/alerts", limit=1))["items"][0]["id"]
+    more = """
+        INSERT INTO decisions (id, alert, route, group_key, action, reason, detail, policy, count, first_at, last_at)
+        SELECT uuidv7(n * interval '1 ms'), :alert, 'accuracy', '', 'suppress', 'cooldown', 'n' || n, 'p', 1, now(), now()
+        FROM generate_series(1, 40) n
+    """
+    async with world.services[0].engine.begin() as conn:
+        await conn.execute(text(more), {"alert": newest})
+    for limit, shown in ((100, 42), (200, 42), (500, 20), (1000, 10)):
+        page = (await world.get("/api/v1/alerts", limit=limit))["items"]
+        [decisions] = [alert["decisions"] for alert in page if alert["id"] == newest]
+        assert (len(decisions), decisions[-1]["detail"]) == (shown, "n40")
+    assert len((await world.get(f"/api/v1/alerts/{newest}"))["decisions"]) == 42
 
 
 @pytest.mark.parametrize("subject", ["alert", "trigger", "alert_id", "fingerprint", "nobody"])
