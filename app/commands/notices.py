@@ -1,4 +1,4 @@
-"""Receivers and what they were told: `receivers test`, `notices`."""
+"""Receivers and what they were told: `receivers test`, `receivers redrive`, `notices`."""
 
 import json
 from typing import Annotated
@@ -32,6 +32,13 @@ def tell(
         show(f"{name} was told: {tested['detail']}")
     if tested["state"] != "delivered":
         raise GatewayError(f"{name} was not told ({tested['state']}): {tested['detail']}")
+
+
+@receivers.command()
+def redrive(notice: Annotated[str, typer.Argument(help="Id of a notice, as `notices` lists it.")]) -> None:
+    """Tell again what of an incident a receiver refused for good. Mend that first, and see by `receivers test`."""
+    told = ask(f"/api/v1/notices/{quote(notice, safe='')}/redrive", body={})
+    show(f"{told['title']}: on its way again. `trigger-gateway notices` shows what becomes of it.")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from app.answers import json_answer, shows
 from app.errors import Problem
 from app.notices import schemas, show
-from app.notices.service import Services
+from app.notices.service import NoticeServices, Services
 from app.policy.values import ROUTE_NAME
 from app.problems import UNAVAILABLE, Kind, responses
 from app.security import require
@@ -25,6 +25,9 @@ Name = Annotated[str, Path(pattern=f"^{ROUTE_NAME.pattern}$", description="Name 
 _NO_NOTICE = Kind("not_found", 404, "There is no notice 019ab0c4-6f1e-7d35-9c1a-3f0e4a5b6c7d.")
 _NO_RECEIVER = Kind("not_found", 404, "The policy has no receiver named 'oncall'.")
 _OVER = Kind("wrong_state", 409, "Only an open notice can be resolved.", {"state": "resolved"})
+_NOT_DEAD = Kind("wrong_state", 409, "Nothing of it died on its way to a receiver.", {"state": "open"})
+_WAITING = {"opened": {"state": "pending", "detail": "", "times": 1}}
+_REDRIVEN = schemas.NOTICE | {"receivers": [schemas.NOTICE["receivers"][0] | _WAITING]}
 _RESOLVED = schemas.NOTICE | {"resolved_at": "2026-11-23T04:00:00Z", "resolution": "resolved by ana: retrained by hand"}
 
 
@@ -60,9 +63,28 @@ async def resolve(services: Services, caller: Operator, id: Ident, body: schemas
     """For an incident whose cause is never judged again, such as of a route that is gone. Its receivers are told."""
     await services.limit(caller)
     await services.requests.resolve(id, body.reason, caller.name)
-    found = await services.reader.fresh(lambda conn: show.one(conn, id))
+    return await _one(services, id)
+
+
+@router.post(
+    "/notices/{id}/redrive",
+    tags=["operate"],
+    summary="Tell again what a receiver refused",
+    response_model=schemas.NoticeOut,
+    responses=shows(_REDRIVEN, _NO_NOTICE, _NOT_DEAD, "rate_limited"),
+)
+async def redrive(services: Services, caller: Operator, id: Ident) -> Response:
+    """dead -> pending, for each receiver of it, with a fresh deadline: mend the receiver first. What was delivered is not
+    sent again, nor an opening whose end was."""
+    await services.limit(caller)
+    await services.requests.redrive(id, caller.name)
+    return await _one(services, id)
+
+
+async def _one(services: NoticeServices, ident: UUID) -> Response:
+    found = await services.reader.fresh(lambda conn: show.one(conn, ident))
     if found is None:
-        raise Problem(404, "not_found", f"There is no notice {id}.")
+        raise Problem(404, "not_found", f"There is no notice {ident}.")
     return json_answer(found)
 
 

@@ -1,4 +1,5 @@
-"""What a person asks: that an incident is over, or that a receiver is told something to see whether it hears."""
+"""What a person asks: that an incident is over, that it is told again, or that a receiver is told something to see whether
+it hears."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from app.errors import Problem
 from app.notices import store
 from app.notices.model import SWITCH_DOWN, Notice, Severity
 from app.notices.telling import Notices
+from app.outbox import store as outbox
 from app.policy.schema import Policy
 
 #: So long a test stays open at a receiver: an Alertmanager that is told of the end within its group_wait tells nobody.
@@ -36,7 +38,7 @@ class Tested:
 
 
 class NoticeRequests:
-    """Every method raises Problem: 404 unknown, 409 when it is over or is not a person's to end. `patience` in seconds."""
+    """Every method raises Problem: 404 unknown, 409 when its state forbids it. `patience` in seconds."""
 
     def __init__(
         self,
@@ -71,6 +73,25 @@ class NoticeRequests:
             if found["resolved_at"] is not None or not await self._notices.resolve(conn, found["key"], now, detail):
                 raise Problem(409, "wrong_state", "Only an open notice can be resolved.", state="resolved")
             await self._audit(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})
+        self._changed()
+
+    async def redrive(self, ident: UUID, caller: str) -> None:
+        """Send again what of an incident a receiver refused for good, in the order in which it happened."""
+        now = self._clock.now()
+        async with transaction(self._engine) as conn:
+            found = await store.lock_notice(conn, ident)
+            if found is None:
+                raise Problem(404, "not_found", f"There is no notice {ident}.")
+            items = await store.died(conn, ident)
+            state = "open" if found["resolved_at"] is None else "resolved"
+            if not items:
+                raise Problem(409, "wrong_state", "Nothing of it died on its way to a receiver.", state=state)
+            if state == "resolved" and found["key"] in await store.open_keys(conn, found["key"]):
+                sentence = "It is open again, as a newer notice: what is told of this one now would end that."
+                raise Problem(409, "wrong_state", sentence, state=state)
+            for item in items:
+                await outbox.redrive(conn, item, now)
+            await self._audit(conn, now, caller, "redrive", f"notice {ident}", {"items": len(items)})
         self._changed()
 
     async def test(self, name: str, caller: str) -> Tested:

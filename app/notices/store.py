@@ -30,6 +30,13 @@ _SEND_AGAIN = text("""
     WHERE id = ANY(CAST(:items AS uuid[])) AND state <> 'pending'
 """)
 
+_DIED = text("""
+    SELECT o.id FROM tellings t
+    LEFT JOIN outbox e ON e.id = t.resolve_item
+    JOIN outbox o ON o.id IN (t.open_item, t.resolve_item) AND o.state = 'dead'
+    WHERE t.notice = :notice AND (e.id IS NULL OR e.state = 'dead') ORDER BY o.place
+""")
+
 
 async def insert_notice(conn: AsyncConnection, ident: UUID, notice: Notice, now: datetime) -> bool:
     """Open an incident. False: one of this key is open. Waits for whoever is just resolving it."""
@@ -93,6 +100,18 @@ async def due(conn: AsyncConnection, now: datetime, most: int) -> Sequence[RowMa
 async def notice(conn: AsyncConnection, ident: UUID) -> RowMapping | None:
     """One incident."""
     return (await conn.execute(select(_notices).where(_notices.c.id == ident))).mappings().one_or_none()
+
+
+async def lock_notice(conn: AsyncConnection, ident: UUID) -> RowMapping | None:
+    """One incident, which nobody resolves meanwhile."""
+    statement = select(_notices).where(_notices.c.id == ident).with_for_update()
+    return (await conn.execute(statement)).mappings().one_or_none()
+
+
+async def died(conn: AsyncConnection, ident: UUID) -> list[UUID]:
+    """What of an incident never reached its receivers and may still be sent, in its order: an end; an opening, unless
+    the end after it was told or is on its way."""
+    return list((await conn.execute(_DIED, {"notice": ident})).scalars())
 
 
 async def book_next(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:

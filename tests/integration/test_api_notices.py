@@ -141,6 +141,75 @@ async def test_a_person_says_that_it_is_over_once(servers: TestServers, database
         problem(await world.post(f"/api/v1/notices/{uuid4()}/resolve", {}), 404, "not_found")
 
 
+NO = answer(400, {"status": "invalid event"})
+
+
+async def say_that_it_is_over(world: World, ident: str) -> None:
+    assert (await world.post(f"/api/v1/notices/{ident}/resolve", {})).status_code == 200
+    await world.settle()
+
+
+async def test_an_opening_that_a_receiver_refused_is_told_again_once(servers: TestServers, database: str) -> None:
+    async with telling(servers, database) as (world, pagerduty):
+        pagerduty.disturb(NO)
+        await fail_a_run(world)
+        [incident] = await items(world)
+        assert (incident["receivers"][0]["opened"]["state"], pagerduty.opened) == ("dead", [])
+        shown = await ask(world, "receivers", "redrive", incident["id"], columns=200)
+        assert shown.startswith("The retraining of accuracy, model=churn failed: on its way again.")
+        await world.settle()
+        assert [one.summary for one in pagerduty.open()] == ["The retraining of accuracy, model=churn failed"]
+        path = f"/api/v1/notices/{incident['id']}/redrive"
+        assert problem(await world.post(path, b""), 409, "wrong_state")["state"] == "open"
+        async with world.services[0].engine.connect() as conn:
+            audited = (
+                await conn.exec_driver_sql("SELECT caller, subject, detail FROM audit WHERE action = 'redrive'")
+            ).all()
+        assert [tuple(row) for row in audited] == [("anonymous", f"notice {incident['id']}", {"items": 1})]
+        problem(await world.post(f"/api/v1/notices/{uuid4()}/redrive", b""), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("refused", "opened", "told"),
+    [
+        pytest.param(["open"], 0, False, id="of-what-is-over-no-opening-alone"),
+        pytest.param(["resolve"], 1, True, id="its-end"),
+        pytest.param(["open", "resolve"], 1, True, id="both-in-their-order"),
+    ],
+)
+async def test_what_is_told_again_leaves_nothing_open_that_is_over(
+    servers: TestServers, database: str, refused: list[str], opened: int, told: bool
+) -> None:
+    async with telling(servers, database) as (world, pagerduty):
+        if "open" in refused:
+            pagerduty.disturb(NO)
+        await fail_a_run(world)
+        if "resolve" in refused:
+            pagerduty.disturb(NO)
+        [incident] = await items(world)
+        await say_that_it_is_over(world, incident["id"])
+        answered = await world.post(f"/api/v1/notices/{incident['id']}/redrive", b"")
+        await world.settle()
+        assert answered.status_code == (200 if told else 409), answered.text
+        assert (len(pagerduty.opened), pagerduty.open()) == (opened, [])
+
+
+async def test_an_end_that_died_does_not_end_what_is_open_again(servers: TestServers, database: str) -> None:
+    async with telling(servers, database) as (world, pagerduty):
+        await fail_a_run(world)
+        [incident] = await items(world)
+        pagerduty.disturb(NO)
+        await say_that_it_is_over(world, incident["id"])
+        await world.pass_by(days=2, steps=4)
+        await fail_a_run(world)
+        newer = (await items(world))[0]
+        assert (newer["key"], newer["id"] > incident["id"], newer["resolved_at"]) == (incident["key"], True, None)
+        refused = problem(await world.post(f"/api/v1/notices/{incident['id']}/redrive", b""), 409, "wrong_state")
+        assert "open again" in refused["detail"]
+        await world.settle()
+        assert len(pagerduty.open()) == 1
+
+
 async def test_scopes(servers: TestServers, database: str, tmp_path: Path) -> None:
     read, trigger, ingest = (token_of(tmp_path, scope) for scope in ("read", "trigger", "ingest"))
     async with telling(servers, database, tokens_file=tmp_path / "tokens") as (world, _):
@@ -148,6 +217,7 @@ async def test_scopes(servers: TestServers, database: str, tmp_path: Path) -> No
         for method, path, good, wrong in (
             ("GET", "/api/v1/notices", read, ingest),
             ("POST", f"/api/v1/notices/{uuid4()}/resolve", trigger, read),
+            ("POST", f"/api/v1/notices/{uuid4()}/redrive", trigger, read),
             ("POST", "/api/v1/receivers/nobody/test", trigger, read),
         ):
             problem(await client.request(method, path, headers=wrong, json={}), 403, "forbidden")
