@@ -13,7 +13,10 @@
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+LEFT_OUT: Final = "(left out: it repeats a secret of ours)"
+_TELLING: Final = 8  # characters; a shorter secret may be a word that stands in any sentence
 
 
 class GatewayError(Exception):
@@ -72,3 +75,13 @@ class Refused(TargetError):
 
 class Rejected(TargetError):
     """The target will never accept this request as it is."""
+
+
+def quotable(said: str, *secrets: str | None, sent: str | None = None) -> str:
+    """What somebody else's server said, or LEFT_OUT when it repeats one of `secrets`: a hole in a sentence that people
+    know would show what stood there. Only these words are judged, never ours around them.
+
+    A secret of under eight characters is looked for only as it is `sent`: `Bearer token`, `user:password`.
+    """
+    looked_for = [sent, *(secret for secret in secrets if secret and len(secret) >= _TELLING)]
+    return LEFT_OUT if any(text in said for text in looked_for if text) else said

@@ -144,9 +144,13 @@ class Dialect(Protocol):
     def refusal(self, answer: Answer, *, write: bool) -> str | None: ...
 
 
-def failure(answer: Answer, what: str, dialect: Dialect, *, write: bool, now: datetime) -> TargetError:
-    """The error that an answer other than the expected one stands for. `what` names the call, as in "the trigger"."""
-    told = f"Airflow answered {answer.status} to {what}: {said(answer.body) or 'no reason given'}"
+def failure(
+    answer: Answer, what: str, dialect: Dialect, *, write: bool, now: datetime, quote: Callable[[str], str] = str
+) -> TargetError:
+    """The error that an answer other than the expected one stands for. `what` names the call, as in "the trigger";
+    `quote` makes of Airflow's words what may be told of them."""
+    words = said(answer.body)
+    told = f"Airflow answered {answer.status} to {what}: {said(answer.body, quote) or 'no reason given'}"
     wait = answer.retry_after(now)
     refusal = dialect.refusal(answer, write=write)
     if refusal is not None:
@@ -165,7 +169,7 @@ def failure(answer: Answer, what: str, dialect: Dialect, *, write: bool, now: da
         return Refused("forbidden", f"{told}: the gateway's user needs a role that may do this")
     if answer.status == 409:
         return Ambiguous("conflict", told)
-    if answer.status == 400 and "import error" in told:
+    if answer.status == 400 and "import error" in words:
         return Refused("dag_broken", told)
     if answer.status in {400, 413, 422}:
         return Rejected("bad_request", told)
@@ -183,10 +187,11 @@ def not_airflow(answer: Answer, what: str, dialect: Dialect) -> Refused:
     )
 
 
-def said(body: Any) -> str:
-    """One sentence out of an error body, whatever its shape; "" if there is none. Never the input it complains of."""
+def said(body: Any, quote: Callable[[str], str] = str) -> str:
+    """One sentence out of an error body, whatever its shape; "" if there is none. Never the input it complains of. It is
+    judged by `quote` before it is cut: half a secret is one too."""
     detail = body.get("detail", body.get("title", body.get("error"))) if isinstance(body, dict) else None
-    return one_line(_flat(detail))
+    return one_line(quote(_flat(detail)))
 
 
 def one_line(text: str) -> str:

@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from app.airflow.answers import failure, not_airflow
+from app.airflow.answers import not_airflow
 from app.airflow.apis import APIS
 from app.clock import Clock
-from app.errors import Ambiguous, Refused, TargetError, Unreachable
+from app.errors import Ambiguous, Refused, TargetError, Unreachable, quotable
 from app.http import Answer, Http
 
 
@@ -57,8 +57,8 @@ class Tokens(Protocol):
         """A token to try once more with, now that Airflow refused this one; None when there is no other."""
         ...
 
-    def redact(self, text: str) -> str:
-        """`text` without any secret of ours that a server may have echoed."""
+    def quote(self, said: str) -> str:
+        """What the server said, unless it repeats what was sent to it with a call. The answer to a login is never told."""
         ...
 
 
@@ -90,8 +90,8 @@ class FixedTokens:
     async def after_refusal(self, _refused: str | None, /) -> str | None:
         return None
 
-    def redact(self, text: str) -> str:
-        return _without(text, self._token)
+    def quote(self, said: str) -> str:
+        return quotable(said, self._token, sent=f"{self.scheme} {self._token}")
 
 
 class BasicLogin(FixedTokens):
@@ -101,10 +101,10 @@ class BasicLogin(FixedTokens):
 
     def __init__(self, auth: PasswordAuth) -> None:
         super().__init__(base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode())
-        self._password = auth.password
+        self._auth = auth
 
-    def redact(self, text: str) -> str:
-        return _without(super().redact(text), self._password)
+    def quote(self, said: str) -> str:
+        return quotable(super().quote(said), self._auth.password, sent=f"{self._auth.username}:{self._auth.password}")
 
 
 class FileTokens:
@@ -136,8 +136,8 @@ class FileTokens:
         token = await self.current()
         return None if token == refused else token
 
-    def redact(self, text: str) -> str:
-        return _without(text, self._token, self._refused)
+    def quote(self, said: str) -> str:
+        return quotable(said, self._token, self._refused)
 
 
 class LoginTokens:
@@ -154,7 +154,7 @@ class LoginTokens:
         self._logins = 0  # finished ones, so that who waited for the lock sees that somebody else has tried
         self._failure: TargetError | None = None
         self._token: str | None = None
-        self._refused: str | None = None  # kept to be redacted: the answer that refused it may repeat it
+        self._refused: str | None = None  # kept: the answer that refused it may repeat it
         self._renew_at: datetime | None = None  # None: nobody knows when it ends, Airflow will tell
 
     async def current(self) -> str:
@@ -175,8 +175,8 @@ class LoginTokens:
             self._token, self._refused = None, refused
         return await self.current()
 
-    def redact(self, text: str) -> str:
-        return _without(text, self._token, self._refused, self._auth.password)
+    def quote(self, said: str) -> str:
+        return quotable(said, self._token, self._refused, self._auth.password)
 
     def _is_fresh(self) -> bool:
         return self._renew_at is None or self._clock.now() < self._renew_at
@@ -209,7 +209,7 @@ class LoginTokens:
         raise self._refusal(answer)
 
     def _refusal(self, answer: Answer) -> TargetError:
-        """The text of a 4xx is not repeated: Airflow 3 prints the login's input in its 422."""
+        """Its text is not repeated: Airflow 3 prints the login's input in its 422."""
         if answer.status in {400, 401, 422}:
             return Refused(
                 "token_rejected",
@@ -219,8 +219,9 @@ class LoginTokens:
         if answer.status == 403:
             return Refused("forbidden", f"Airflow forbids user {self._auth.username!r} to log in (403)")
         if answer.status == 429 or answer.status >= 500:
-            error = failure(answer, "the login", APIS["v2"], write=False, now=self._clock.now())
-            return Unreachable(error.code, self.redact(error.detail), retry_after=error.retry_after)
+            code = "busy" if answer.status == 429 else "server_error"
+            wait = answer.retry_after(self._clock.now())
+            return Unreachable(code, f"Airflow answered {answer.status} to the login", retry_after=wait)
         return not_airflow(answer, "the login (POST /auth/token)", APIS["v2"])
 
 
@@ -257,9 +258,3 @@ def _sendable(token: str, source: str) -> str:
 
 def _unsendable(source: str) -> Refused:
     return Refused("token_rejected", f"{source} holds no token: one word of printable ASCII is expected")
-
-
-def _without(text: str, *secrets: str | None) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***") if secret else text
-    return text

@@ -129,7 +129,8 @@ class AirflowClient:
             raise self._failure(answer, f"the request for DAG run {dag_run_id!r}", write=False)
         if is_about_a_run(missing):
             return None
-        raise Refused("dag_missing", self._clean(f"Airflow cannot show DAG run {dag_run_id!r}: {missing}"))
+        told = self._tokens.quote(missing)
+        raise Refused("dag_missing", f"Airflow cannot show DAG run {dag_run_id!r}: {told}")
 
     async def fail_run(self, dag_id: str, dag_run_id: str) -> DagRun:
         """Set the DAG run to failed, whatever its state is: Airflow overwrites a success too, so read it first.
@@ -233,7 +234,7 @@ class AirflowClient:
             return _missing(dag_id, broken)
         return Refused(
             "dag_broken",
-            self._clean(one_line(f"Airflow cannot import the file of DAG {dag_id!r}: {guilty[0].summary}")),
+            one_line(f"Airflow cannot import the file of DAG {dag_id!r}: {self._tokens.quote(guilty[0].summary)}"),
         )
 
     async def _call(
@@ -257,11 +258,8 @@ class AirflowClient:
         )
 
     def _failure(self, answer: Answer, what: str, *, write: bool) -> TargetError:
-        error = failure(answer, what, self._api, write=write, now=self._clock.now())
-        return type(error)(error.code, self._clean(error.detail), retry_after=error.retry_after)
-
-    def _clean(self, text: str) -> str:
-        return self._tokens.redact(text)
+        now = self._clock.now()
+        return failure(answer, what, self._api, write=write, now=now, quote=self._tokens.quote)
 
 
 def _missing(dag_id: str, broken: list[BrokenFile]) -> Refused:

@@ -14,7 +14,7 @@ from app import migrate
 from app.clock import SystemClock
 from app.db import database_now, open_engine, sqlstate
 from app.doctor.finding import Finding, fail, good, warn
-from app.errors import GatewayError
+from app.errors import GatewayError, quotable
 from app.redis.client import open_redis
 
 #: Time is Postgres', so this machine's clock harms nothing but the reading of logs.
@@ -50,11 +50,10 @@ async def examine_postgres(url: str, clock: SystemClock, routes: list[str], *, e
         findings = [good("postgres reachable", where), *found, judge_offset(clock.offset)]
         return Database(tuple(findings), groups)
     except _AWAY as error:
-        told = str(getattr(error, "orig", None) or error) or type(error).__name__
         step = "Start Postgres, or correct GATEWAY_DATABASE_URL."
         if sqlstate(error) in {"28P01", "28000", "3D000"}:
             step = "Correct user, password and database name in GATEWAY_DATABASE_URL."
-        return Database((fail("postgres reachable", f"{where}: {_without_secret(told, url)}", step),), {})
+        return Database((fail("postgres reachable", f"{where}: {_told(error, url)}", step),), {})
     finally:
         await engine.dispose()
 
@@ -133,9 +132,8 @@ async def examine_read_database(url: str) -> Finding:
         async with engine.connect() as conn:
             current, head = await migrate.current_and_head(conn)
     except _AWAY as error:
-        told = str(getattr(error, "orig", None) or error) or type(error).__name__
         step = "Start it, or correct GATEWAY_DATABASE_READ_URL. Until then lists burden the primary."
-        return warn("postgres read copy", f"{where}: {_without_secret(told, url)}", step)
+        return warn("postgres read copy", f"{where}: {_told(error, url)}", step)
     finally:
         await engine.dispose()
     if current == head:
@@ -150,7 +148,7 @@ async def examine_redis(url: str, *, embedded: bool) -> Finding:
     try:
         redis = open_redis(url, PATIENCE)
     except (ValueError, GatewayError) as error:
-        return warn("redis reachable", _without_secret(str(error), url), step)
+        return warn("redis reachable", _told(error, url), step)
     try:
         fault = await redis.fault()
     finally:
@@ -159,8 +157,8 @@ async def examine_redis(url: str, *, embedded: bool) -> Finding:
     return good("redis reachable", where) if fault is None else warn("redis reachable", f"{where}: {fault}", step)
 
 
-def _without_secret(told: str, url: str) -> str:
-    """One line of an error, without the password that a driver may repeat."""
-    secret = url.partition("@")[0].rpartition(":")[2] if "@" in url else ""
-    line = " ".join(told.split())
-    return line.replace(secret, "***") if len(secret) > 2 and not secret.startswith("//") else line
+def _told(error: Exception, url: str) -> str:
+    """One line of an error. A driver that cannot read a URL may repeat it; a server is never told a password."""
+    told = " ".join((str(getattr(error, "orig", None) or error) or type(error).__name__).split())
+    login = url.partition("://")[2].rpartition("@")[0]
+    return told if sqlstate(error) else quotable(told, login.partition(":")[2], sent=login)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from app.clock import Clock
-from app.errors import Ambiguous, Refused, Rejected, Unreachable
+from app.errors import Ambiguous, Refused, Rejected, Unreachable, quotable
 from app.http import Answer, Http
 from app.policy.receivers import Receiver
 from app.receivers import alertmanager, opsgenie, pagerduty, slack, webhook
@@ -73,11 +73,9 @@ def _refusal(status: int, said: str, after: float | None) -> Exception:
 
 
 def _said(receiver: Receiver, answer: Answer) -> str:
-    """The answer for a person, without the secrets that it may repeat."""
+    """The answer for a person, unless it repeats a secret."""
     body = answer.body if isinstance(answer.body, str) else str(answer.body)
-    text = " ".join(body.split())
-    for secret in receiver.secrets():
-        text = text.replace(secret, "***")
+    text = quotable(" ".join(body.split()), *receiver.secrets())
     return f"{receiver.kind} answered {answer.status}" + (f": {text[:200]}" if text else "")
 
 

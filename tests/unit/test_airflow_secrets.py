@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.airflow.client import AirflowClient, Auth, PasswordAuth, TokenAuth, TokenFileAuth
-from app.errors import Refused, TargetError
+from app.errors import LEFT_OUT, Refused, TargetError, Unreachable
 from app.http import open_http
 from tests.fakes.clock import NOON, ManualClock
 from tests.fakes.faults import answer
@@ -129,6 +129,69 @@ async def test_a_server_that_echoes_our_secrets_does_not_get_them_into_an_error(
         assert not [text for text in shown if secret in text]
 
 
+def echo(said: str, status: int = 409) -> httpx.MockTransport:
+    """An Airflow that gives out a token and answers everything else with `said`."""
+
+    def answered(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "a-token-of-airflow"})
+        return httpx.Response(status, json={"detail": said})
+
+    return httpx.MockTransport(answered)
+
+
+WORDS = "DAG run run already exists in /opt/airflow/dags"
+
+
+@pytest.mark.parametrize(
+    ("api", "auth"),
+    [
+        ("v2", PasswordAuth("gateway", "run")),
+        ("v2", PasswordAuth("airflow", "airflow")),
+        ("v1", PasswordAuth("airflow", "airflow")),
+        ("v2", TokenAuth("dags")),
+    ],
+    ids=["a word", "Airflow's own", "Airflow 2's own", "a token"],
+)
+async def test_a_secret_that_is_a_common_word_makes_no_hole_in_any_sentence(api: Any, auth: Auth) -> None:
+    async with open_http(transport=echo(WORDS)) as http:
+        client = AirflowClient(http, "http://airflow.test", auth, ManualClock(), api=api)
+        with pytest.raises(TargetError) as raised:
+            await client.trigger("run", "r", {}, None)
+    assert str(raised.value) == f"Airflow answered 409 to the trigger of DAG 'run': {WORDS}"
+
+
+@pytest.mark.parametrize(
+    ("api", "auth", "said"),
+    [
+        ("v1", PasswordAuth("airflow", "airflow"), "bad login airflow:airflow"),
+        ("v1", PasswordAuth("airflow", "airflow"), "Basic YWlyZmxvdzphaXJmbG93 is none"),
+        ("v1", PasswordAuth("airflow", "sesame-open"), "no user with password sesame-open"),
+        ("v2", TokenAuth("run"), "header Authorization: Bearer run"),
+        ("v2", PasswordAuth("gateway", "run"), "Bearer a-token-of-airflow"),
+        ("v2", PasswordAuth("gateway", "run"), f"{'x' * 490} a-token-of-airflow"),
+    ],
+    ids=["login", "base64", "password", "short token", "token", "token that is cut"],
+)
+async def test_words_that_repeat_a_secret_are_left_out_and_ours_around_them_stay(
+    api: Any, auth: Auth, said: str
+) -> None:
+    async with open_http(transport=echo(said)) as http:
+        client = AirflowClient(http, "http://airflow.test", auth, ManualClock(), api=api)
+        with pytest.raises(TargetError) as raised:
+            await client.trigger("run", "r", {}, None)
+    assert str(raised.value) == f"Airflow answered 409 to the trigger of DAG 'run': {LEFT_OUT}"
+
+
+async def test_an_import_error_is_known_by_words_that_are_left_out() -> None:
+    async with open_http(transport=echo("an import error: sesame-open", 400)) as http:
+        auth = PasswordAuth("gateway", "sesame-open")
+        client = AirflowClient(http, "http://airflow.test", auth, ManualClock(), api="v1")
+        with pytest.raises(Refused) as raised:
+            await client.trigger("d", "r", {}, None)
+    assert raised.value.code == "dag_broken"
+
+
 async def test_the_login_that_fails_never_repeats_what_it_sent() -> None:
     site = Site(PasswordAuth("gateway", "s3cret-password"))
     site.fake.disturb(answer(422, {"detail": "input_value={'password': 's3cret-password'}"}), on="login")
@@ -137,6 +200,10 @@ async def test_the_login_that_fails_never_repeats_what_it_sent() -> None:
         with pytest.raises(TargetError) as raised:
             await site.client.dag("d")
         assert "s3cret" not in "".join(traceback.format_exception(raised.value))
+    site = Site(PasswordAuth("gateway", "abc"))
+    site.fake.disturb(answer(500, {"detail": "password abc"}), on="login")
+    with pytest.raises(Unreachable, match=r"^Airflow answered 500 to the login$"):
+        await site.client.dag("d")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import pytest
 from app.doctor.finding import Finding, fail, good, warn, worst
 from app.doctor.house import examine_gateway, examine_policy, examine_tokens
 from app.doctor.report import as_json, show
+from app.doctor.servers import _told as told_of
 from app.doctor.servers import judge_durability, judge_offset, judge_writes
+from app.errors import LEFT_OUT
 from app.http import open_http
 from app.tokens import create_token
 
@@ -113,6 +115,27 @@ async def test_the_gateway_itself(answer: httpx.Response | None, level: str) -> 
         finding = await examine_gateway("http://gateway:8090", http)
     assert (finding.check, finding.level) == ("gateway", level)
     assert bool(finding.next_step) == (level != "ok")
+
+
+class OfPostgres(Exception):
+    """As asyncpg raises them."""
+
+    sqlstate = "28P01"
+
+
+@pytest.mark.parametrize(
+    ("error", "url", "shown"),
+    [
+        (OfPostgres('no password for user "gateway"'), "postgresql://gateway:gateway@db/g", True),
+        (OSError("cannot connect to db"), "postgresql://u:db@db/g", True),
+        (ValueError("bad port in u:db@db:x"), "postgresql://u:db@db:x/g", False),
+        (ValueError("bad port 'open-sesame'"), "postgresql://u:open-sesame@db/g", False),
+        (ValueError("no url"), "postgresql://", True),
+    ],
+    ids=["a server", "a common word", "a whole login", "a long password", "none"],
+)
+def test_an_error_of_a_database_is_told_unless_it_repeats_the_login(error: Exception, url: str, shown: bool) -> None:
+    assert told_of(error, url) == (str(error) if shown else LEFT_OUT)
 
 
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "standbys": "ANY 1 (*)", "read_only": False}
