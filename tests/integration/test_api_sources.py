@@ -242,11 +242,20 @@ async def test_a_request_that_is_no_event_is_a_problem_that_says_why(
     assert says.lower() in problem(answer, 422, "invalid")["detail"].lower()
 
 
-async def test_each_source_moves_its_own_counter(world: World) -> None:
-    told = (await world.clients[0].get("/metrics")).text
-    for source in ("native", "grafana", "cloudevents"):
-        [line] = [one for one in told.splitlines() if one.startswith(f'gateway_alerts_total{{source="{source}"}}')]
-        assert float(line.split()[-1]) > 0
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [(native, "native"), (grafana, "grafana"), (batch, "cloudevents"), (mapped, "aws")],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_each_source_moves_its_own_counter(world: World, source: Callable[[Said], Request], name: str) -> None:
+    async def counted() -> float:
+        told = (await world.clients[0].get("/metrics")).text.splitlines()
+        start = f'gateway_alerts_total{{source="{name}"}} '
+        return sum(float(line.removeprefix(start)) for line in told if line.startswith(start))
+
+    before = await counted()
+    await send(world, source(Said(word(), world.clock.now(), world.clock.now())))
+    assert await counted() == before + 1
 
 
 async def test_an_alert_of_a_mapped_body_that_lacks_a_part_is_quarantined_alone(world: World) -> None:
