@@ -1,4 +1,4 @@
-"""The lists: what they filter by, and that their pages show everything exactly once."""
+"""The lists: what they filter by, and what they tell of each item."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -11,9 +11,8 @@ import pytest_asyncio
 
 from tests.acceptance.world import World
 from tests.fakes.clock import NOON
-from tests.integration.api import NATIVE, native_alert, opened, problem, webhook_alert, word
+from tests.integration.api import opened, problem
 from tests.servers import TestServers
-from tests.sizes import size
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -162,70 +161,6 @@ async def test_what_is_no_id_is_told(world: World, path: str) -> None:
 @pytest.mark.parametrize("subject", ["nothing", "%00", "%F0%9F%94%A5", "a%20b", "x" * 5000, "%ED%A0%80"])
 async def test_a_subject_that_nobody_knows_is_not_found(world: World, subject: str) -> None:
     problem(await world.clients[0].get(f"/api/v1/explain/{subject}"), 404, "not_found")
-
-
-async def walk(world: World, path: str, limit: int, between: Any = None, **params: Any) -> list[dict[str, Any]]:
-    """Every item, page by page; `between` is awaited after each page."""
-    items, cursor = [], None
-    while True:
-        page = await world.get(path, limit=limit, **params, **({"cursor": cursor} if cursor else {}))
-        assert len(page["items"]) <= limit
-        items += page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            return items
-        assert len(page["items"]) == limit
-        if between is not None:
-            await between()
-
-
-@pytest.mark.parametrize("limit", [1, 7, 1000])
-async def test_a_walk_shows_every_alert_once_while_others_arrive(world: World, limit: int) -> None:
-    mark, number = word(), size(30, 1000)
-    alerts = [native_alert(f"walk-{i}", labels={"walk": mark}) for i in range(number)]
-    await world.post(NATIVE, alerts)
-
-    async def more() -> None:
-        await world.post(NATIVE, native_alert(f"late-{word()}", labels={"walk": mark}))
-
-    walked = await walk(world, "/api/v1/alerts", limit, more, label=f"walk={mark}")
-    assert [a["alert_id"] for a in walked] == [f"walk-{i}" for i in reversed(range(number))]
-
-
-@pytest.mark.parametrize("limit", [1, 4])
-async def test_a_walk_shows_every_trigger_once_while_others_are_made(world: World, limit: int) -> None:
-    mark = word()
-    await world.push(*(world.alert(model=f"{mark}-{i}") for i in range(9)))
-    walked = await walk(world, "/api/v1/triggers", limit, lambda: world.push(world.alert(model=word())))
-    mine = [t["group"]["model"] for t in walked if t["group"]["model"].startswith(mark)]
-    assert sorted(mine) == [f"{mark}-{i}" for i in range(9)]
-    assert len({t["id"] for t in walked}) == len(walked)
-
-
-@pytest.mark.parametrize("limit", [1, 3, 1000])
-async def test_a_walk_shows_all_of_the_quarantine_once_though_one_body_brought_it(world: World, limit: int) -> None:
-    mark = word()
-    bad = [webhook_alert(f"bad-{mark}-{i}") | {"startsAt": "never"} for i in range(10)]
-    await world.post(NATIVE, [native_alert(), *bad])
-    walked = await walk(world, "/api/v1/quarantine", limit)
-    assert len({item["sha256"] for item in walked}) == len(walked)
-    assert sum(f"bad-{mark}-" in item["body"] for item in walked) == 10
-
-
-async def test_a_walk_shows_every_group_of_a_route_once(world: World) -> None:
-    await world.push(*(world.alert(model=f"g{i}") for i in range(12)))
-    seen: list[str] = []
-    cursor: dict[str, Any] = {}
-    while True:
-        page = await world.get("/api/v1/routes", route="accuracy", limit=5, **cursor)
-        [route] = page["items"]
-        seen += [group["group"]["model"] for group in route["groups"]]
-        assert route["more_groups"] == (page["next"] is not None)
-        if page["next"] is None:
-            break
-        cursor = {"cursor": page["next"]}
-    assert len(seen) == len(set(seen))
-    assert {f"g{i}" for i in range(12)} < set(seen)
 
 
 async def test_the_routes_tell_the_policy_in_force_and_where_each_group_stands(world: World) -> None:

@@ -1,0 +1,85 @@
+"""Lists page by page: every item once, though others arrive while somebody walks."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.acceptance.world import World
+from tests.integration.api import NATIVE, native_alert, opened, webhook_alert, word
+from tests.servers import TestServers
+from tests.sizes import size
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
+    """One gateway for all of them; each test has models of its own."""
+    async with opened(servers, servers.fresh_database(template)) as one:
+        yield one
+
+
+async def walk(world: World, path: str, limit: int, between: Any = None, **params: Any) -> list[dict[str, Any]]:
+    """Every item, page by page; `between` is awaited after each page."""
+    items, cursor = [], None
+    while True:
+        page = await world.get(path, limit=limit, **params, **({"cursor": cursor} if cursor else {}))
+        assert len(page["items"]) <= limit
+        items += page["items"]
+        cursor = page["next"]
+        if cursor is None:
+            return items
+        assert len(page["items"]) == limit
+        if between is not None:
+            await between()
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+async def test_a_walk_shows_every_alert_once_while_others_arrive(world: World, limit: int) -> None:
+    mark, number = word(), size(30, 1000)
+    alerts = [native_alert(f"walk-{i}", labels={"walk": mark}) for i in range(number)]
+    await world.post(NATIVE, alerts)
+
+    async def more() -> None:
+        await world.post(NATIVE, native_alert(f"late-{word()}", labels={"walk": mark}))
+
+    walked = await walk(world, "/api/v1/alerts", limit, more, label=f"walk={mark}")
+    assert [a["alert_id"] for a in walked] == [f"walk-{i}" for i in reversed(range(number))]
+
+
+@pytest.mark.parametrize("limit", [1, 4])
+async def test_a_walk_shows_every_trigger_once_while_others_are_made(world: World, limit: int) -> None:
+    mark = word()
+    await world.push(*(world.alert(model=f"{mark}-{i}") for i in range(9)))
+    walked = await walk(world, "/api/v1/triggers", limit, lambda: world.push(world.alert(model=word())))
+    mine = [t["group"]["model"] for t in walked if t["group"]["model"].startswith(mark)]
+    assert sorted(mine) == [f"{mark}-{i}" for i in range(9)]
+    assert len({t["id"] for t in walked}) == len(walked)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+async def test_a_walk_shows_all_of_the_quarantine_once_though_one_body_brought_it(world: World, limit: int) -> None:
+    mark = word()
+    bad = [webhook_alert(f"bad-{mark}-{i}") | {"startsAt": "never"} for i in range(10)]
+    await world.post(NATIVE, [native_alert(), *bad])
+    walked = await walk(world, "/api/v1/quarantine", limit)
+    assert len({item["sha256"] for item in walked}) == len(walked)
+    assert sum(f"bad-{mark}-" in item["body"] for item in walked) == 10
+
+
+async def test_a_walk_shows_every_group_of_a_route_once(world: World) -> None:
+    await world.push(*(world.alert(model=f"g{i}") for i in range(12)))
+    seen: list[str] = []
+    cursor: dict[str, Any] = {}
+    while True:
+        page = await world.get("/api/v1/routes", route="accuracy", limit=5, **cursor)
+        [route] = page["items"]
+        seen += [group["group"]["model"] for group in route["groups"]]
+        assert route["more_groups"] == (page["next"] is not None)
+        if page["next"] is None:
+            break
+        cursor = {"cursor": page["next"]}
+    assert len(seen) == len(set(seen))
+    assert {f"g{i}" for i in range(12)} <= set(seen)
