@@ -112,6 +112,22 @@ async def database_now(engine: AsyncEngine) -> tuple[datetime, float]:
         return now, (before + monotonic()) / 2
 
 
+async def alone(
+    conn: AsyncConnection, about: str, failed: list[Exception], work: Callable[[], Awaitable[Result]]
+) -> Result | None:
+    """`work` in a savepoint. What is wrong with it is undone, kept in `failed` with a note of what it is about, and holds up
+    nothing else; what is wrong with the database, or a race, is raised."""
+    try:
+        async with conn.begin_nested():
+            return await work()
+    except Exception as error:
+        if passes(error):
+            raise
+        error.add_note(about)
+        failed.append(error)
+        return None
+
+
 def rows_of(statement: str, table: Table, **more: TypeEngine[Any]) -> TextualSelect:
     """SQL text that returns columns of a table, matched by name, so that values come back in their types."""
     return text(statement).columns(**{c.name: c.type for c in table.columns}, **more)

@@ -7,13 +7,14 @@ each label with the label's value, beside what the DAG's own id says. A switch w
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.airflow.client import AirflowClient, DagRun
 from app.clock import Clock
-from app.db import transaction
+from app.db import alone, transaction
 from app.deadman import rules, store
 from app.deadman.flips import Flips
 from app.deadman.store import FORGOTTEN, Record
@@ -64,7 +65,12 @@ class Retrains:
         async with transaction(self._engine) as conn:
             switches = _by_dag(roster, await store.read(conn))
             due = await store.claim_dags(conn, sorted(switches), now, now + self._interval) if switches else {}
-        await asyncio.gather(*(self._look(roster, dag, newest, switches[dag]) for dag, newest in due.items()))
+        looks = [self._look(roster, dag, newest, switches[dag]) for dag, newest in due.items()]
+        failed = [
+            error for error in await asyncio.gather(*looks, return_exceptions=True) if isinstance(error, Exception)
+        ]
+        if failed:
+            raise ExceptionGroup("DAGs whose runs could not be counted", failed)
         return False
 
     async def _look(self, roster: Roster, dag: Dag, newest: datetime, switches: Sequence[str]) -> None:
@@ -80,12 +86,18 @@ class Retrains:
                 async with transaction(self._engine) as conn:
                     await store.book_read(conn, dag, newest=None, read_at=None, error=error.detail)
                 return
+        failed: list[Exception] = []
         async with transaction(self._engine) as conn:
             for record in await store.lock(conn, switches):
-                await self._tell(roster, conn, record, runs)
+                told = partial(self._tell, roster, conn, record, runs)
+                await alone(conn, f"the switch {record.name}", failed, told)
             ends = [run.ended_at for run in runs if run.ended_at is not None]
-            # Airflow's clock may be ahead of ours: an end in the future would hide every run that ends before it.
-            await store.book_read(conn, dag, newest=min(max([newest, *ends]), read_at), read_at=read_at, error="")
+            # Airflow's clock may be ahead of ours: an end in the future would hide every run that ends before it. What could
+            # not be told to a switch is read again.
+            seen = newest if failed else min(max([newest, *ends]), read_at)
+            await store.book_read(conn, dag, newest=seen, read_at=read_at, error="")
+        if failed:
+            raise ExceptionGroup("switches that could not be told", failed)
 
     async def _tell(self, roster: Roster, conn: AsyncConnection, record: Record, runs: Sequence[DagRun]) -> None:
         """The newest run that the switch counts is a good sign."""

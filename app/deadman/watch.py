@@ -5,16 +5,17 @@ transaction that opens its incident. So a crash between them loses neither, and 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.clock import Clock
-from app.db import passes, transaction
+from app.db import alone, transaction
 from app.deadman import rules, store
 from app.deadman.flips import Flips, expectation
 from app.deadman.rules import State
@@ -85,19 +86,12 @@ class Watch:
             if watched is None:
                 return False
             gap = await self._give_back(conn, watched, now)
-            records = await self._enrolled(conn, roster, now)
+            records = await self._enrolled(conn, roster, now, failed)
             reads = await store.dag_reads(conn) if any(s.kind == "retrain" for s in roster.policy.deadman) else {}
             gap_until = now if gap else watched.gap_until
             look = _Look(roster, reads, self._interval, gap_until, watched.until if gap else None, now)
             for record in await store.lock(conn, [r.name for r in records if look.changes(r)]):
-                try:
-                    async with conn.begin_nested():
-                        await self._judge(conn, record, look)
-                except Exception as error:
-                    if passes(error):
-                        raise
-                    error.add_note(f"the switch {record.name}")
-                    failed.append(error)
+                await alone(conn, f"the switch {record.name}", failed, partial(self._judge, conn, record, look))
             await store.keep_watch(conn, Watched(max(now, watched.until), gap_until))
         if failed:
             raise ExceptionGroup("switches that could not be judged", failed)
@@ -113,37 +107,22 @@ class Watch:
         log.warning("nobody watched for a while", extra={"seconds": gap.total_seconds(), "holds_moved": moved})
         return gap
 
-    async def _enrolled(self, conn: AsyncConnection, roster: Roster, now: datetime) -> list[Record]:
+    async def _enrolled(
+        self, conn: AsyncConnection, roster: Roster, now: datetime, failed: list[Exception]
+    ) -> list[Record]:
         """Every switch, those first seen now too."""
         records = await store.read(conn)
-        known = {record.name for record in records}
-        wanted = [instance for name, instance in roster.named().items() if name not in known]
+        known = {record.name: record for record in records}
+        wanted = {name: instance for name, instance in roster.named().items() if name not in known}
         if self._seen_at is None or now - self._seen_at >= _SEEN_EVERY:
-            wanted += await self._seen(conn, roster, {record.name: record for record in records})
+            for switch in [switch for switch in roster.policy.deadman if switch.for_each]:
+                seen = await alone(conn, f"the values of {switch.name}", failed, partial(_seen, conn, switch, known))
+                wanted |= {instance.name: instance for instance in seen or ()}
             self._seen_at = now
-        return records + await store.create(conn, {i.name: i for i in wanted}.values(), now)
-
-    async def _seen(self, conn: AsyncConnection, roster: Roster, known: dict[str, Record]) -> list[Instance]:
-        """Groups of a route that make a switch of their own, by the values of for_each that alerts have brought."""
-        found: list[Instance] = []
-        for switch in roster.policy.deadman:
-            if not isinstance(switch.expect, Retrain) or not switch.for_each:
-                continue
-            groups = await store.groups_seen(conn, switch.expect.retrain, _MOST_SEEN)
-            if len(groups) == _MOST_SEEN:
-                told = {"switch": switch.name, "groups": _MOST_SEEN}
-                log.warning("only the newest groups of a route were looked at", extra=told)
-            for group in groups:
-                instance = _instance_of(switch, switch.expect, group["labels"])
-                if instance is None:
-                    continue
-                record = known.get(instance.name)
-                if record is None:
-                    found.append(instance)
-                elif record.state == FORGOTTEN and group["at"] is not None and group["at"] > record.since:
-                    await store.remove(conn, record.name)
-                    found.append(instance)
-        return found
+        for name, instance in sorted(wanted.items()):
+            made = await alone(conn, f"the switch {name}", failed, partial(store.create, conn, [instance], now))
+            records += made or ()
+        return records
 
     async def _judge(self, conn: AsyncConnection, record: Record, look: "_Look") -> None:
         instance = look.roster.instance(record)
@@ -169,9 +148,15 @@ class _Look:
     now: datetime
 
     def changes(self, record: Record) -> bool:
-        """Whether a switch has to be locked and judged again."""
+        """Whether a switch has to be locked and judged again. If that cannot be said it has to: there it fails alone."""
         if record.state == FORGOTTEN:
             return False
+        try:
+            return self._changes(record)
+        except Exception:
+            return True
+
+    def _changes(self, record: Record) -> bool:
         instance = self.roster.instance(record)
         if instance is None or self.gap_since is not None or self.resumes(record):
             return True
@@ -190,6 +175,28 @@ class _Look:
         read = self.reads.get(dag)
         deadline = rules.down_at(record.facts, expectation(instance))
         return rules.may_judge(deadline, read["read_at"] if read else None, self.gap_until, self.now, self.interval)
+
+
+async def _seen(conn: AsyncConnection, switch: Switch, known: Mapping[str, Record]) -> list[Instance]:
+    """Groups of a route that make a switch of their own, by the values of for_each that alerts have brought."""
+    if not isinstance(switch.expect, Retrain):
+        return []
+    groups = await store.groups_seen(conn, switch.expect.retrain, _MOST_SEEN)
+    if len(groups) == _MOST_SEEN:
+        told = {"switch": switch.name, "groups": _MOST_SEEN}
+        log.warning("only the newest groups of a route were looked at", extra=told)
+    found: list[Instance] = []
+    for group in groups:
+        instance = _instance_of(switch, switch.expect, group["labels"])
+        if instance is None:
+            continue
+        record = known.get(instance.name)
+        if record is None:
+            found.append(instance)
+        elif record.state == FORGOTTEN and group["at"] is not None and group["at"] > record.since:
+            await store.remove(conn, record.name)
+            found.append(instance)
+    return found
 
 
 def _instance_of(switch: Switch, expect: Retrain, labels: dict[str, str]) -> Instance | None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from tests.acceptance.test_deadman import SWITCHES, flips, incidents, state
+from tests.acceptance.test_deadman import SWITCHES, flips, incidents, start, state
 from tests.acceptance.world import POLICY, RESTLESS, World
 from tests.servers import TestServers
 from tests.sizes import seed, size
@@ -79,6 +79,53 @@ async def test_a_switch_that_cannot_be_judged_holds_up_neither_another_nor_the_w
         async with engine.connect() as conn:
             until = (await conn.execute(text("SELECT watched_until FROM watch"))).scalar_one()
         assert until == world.clock.now()
+
+
+#: What makes a switch `export` that nobody can judge, or one that nobody can add, however well meant.
+SPOILT = {
+    "its-facts": "UPDATE switches SET counts_from = 'infinity' WHERE name = 'export'",
+    "its-row": "DELETE FROM switches WHERE name = 'export'; ALTER TABLE switches ADD CHECK (name <> 'export')",
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+async def test_a_switch_that_cannot_even_be_looked_at_holds_up_no_other(
+    servers: TestServers, database: str, spoil: str
+) -> None:
+    async with World(servers, database, SWITCHES) as world:
+        await world.settle()
+        async with world.services[0].engine.begin() as conn:
+            for statement in spoil.split("; "):
+                await conn.execute(text(statement))
+        await world.reload(SWITCHES + "  - {name: young, expect: heartbeat, every: 1d}\n")
+        world.clock.pass_by(timedelta(minutes=7))
+        await world.watched()
+        with pytest.raises(ExceptionGroup) as caught:
+            await world.services[0].loop("watch").step()
+        assert [error.__notes__ for error in caught.value.exceptions] == [["the switch export"]]
+        assert (await state(world, "prometheus-alive"), await state(world, "young")) == ("down", "new")
+
+
+async def test_a_switch_that_cannot_be_told_of_a_retrain_keeps_it_from_no_other(
+    servers: TestServers, database: str
+) -> None:
+    more = "  - {name: another, expect: {retrain: accuracy}, every: 7d}\n"
+    async with World(servers, database, SWITCHES + more) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.settle()
+        spoilt = "ALTER TABLE switches ADD CONSTRAINT spoilt CHECK (name <> 'another' OR state = 'new')"
+        async with world.services[0].engine.begin() as conn:
+            await conn.execute(text(spoilt))
+        await start(world, {"model": "churn"})
+        world.clock.pass_by(timedelta(minutes=25))
+        await world.watched()
+        with pytest.raises(ExceptionGroup):
+            await world.services[0].loop("retrains").step()
+        assert (await state(world, "churn-retrained"), await state(world, "another")) == ("up", "new")
+        async with world.services[0].engine.begin() as conn:
+            await conn.execute(text("ALTER TABLE switches DROP CONSTRAINT spoilt"))
+        await world.pass_by(hours=2)
+        assert await state(world, "another") == "up", "the run that it missed is told to it later"
 
 
 async def test_a_hold_that_began_just_before_our_end_goes_on_too(servers: TestServers, database: str) -> None:
