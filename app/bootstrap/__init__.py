@@ -17,7 +17,7 @@ from app.bootstrap.chains import chains
 from app.bootstrap.deadman import deadman
 from app.bootstrap.lineage import lineage
 from app.bootstrap.mlflow import MlflowOf
-from app.bootstrap.notices import notices
+from app.bootstrap.notices import audience, notices
 from app.bootstrap.probes import Probes, probes
 from app.bootstrap.promotion import promotion
 from app.bootstrap.triggers import triggers
@@ -141,7 +141,13 @@ async def open_services(
             metrics=metrics,
             limiter=RateLimit(redis, settings.rate_limit, on_unlimited=metrics.redis_failures.labels("rate_limit").inc),
             http=http,
-            notices=Notices(engine, clock, uuid7, lambda name: refresh_of(policies.current().receiver(name))),
+            notices=Notices(
+                engine,
+                clock,
+                uuid7,
+                refresh=lambda name: refresh_of(policies.current().receiver(name)),
+                audience=lambda n: audience(policies.current(), n["event"], n["key"], n["labels"]),
+            ),
             airflows=AirflowClients(policies.current, http, clock),
             mlflow=MlflowOf(policies.current, http, clock),
             bells={},

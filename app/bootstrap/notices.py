@@ -1,17 +1,20 @@
 """What must be told to a person: the way to the receivers, and the loop that tells again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
+from app.deadman.flips import incident as switch_key
 from app.loop import Loop
 from app.notices.delivery import Delivery
+from app.notices.model import SWITCH_DOWN, TEST
 from app.notices.requests import NoticeRequests
 from app.notices.service import NoticeServices
 from app.notices.telling import KIND
 from app.outbox.relay import Destination
+from app.policy.schema import Policy
 from app.receivers.send import Sender
 
 
@@ -22,6 +25,16 @@ class NoticeSide:
     services: NoticeServices
     destinations: Mapping[str, Destination]
     loops: tuple[Loop, ...]
+
+
+def audience(policy: Policy, event: str, key: str, labels: Mapping[str, str]) -> Sequence[str] | None:
+    """Whom a policy would tell of an incident: of a switch those that its entry names. None: of a test, whom it tests."""
+    if event == TEST:
+        return None
+    if event == SWITCH_DOWN:
+        named = ((switch.seen(labels), switch.receivers) for switch in policy.deadman)
+        return next((told for one, told in named if one is not None and switch_key(one.name) == key), ())
+    return policy.told(event, labels.get("route"))
 
 
 def notices(base: Base) -> NoticeSide:

@@ -9,6 +9,8 @@ from typing import Final
 LONGEST_KEY: Final = 190
 #: The event of a switch that is down. It is told until the switch says otherwise: nobody ends it by hand.
 SWITCH_DOWN: Final = "switch_down"
+#: The event of what `receivers test` sends.
+TEST: Final = "test"
 
 
 class Severity(StrEnum):

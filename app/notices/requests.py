@@ -16,7 +16,7 @@ from app.clock import Clock, monotonic
 from app.db import transaction
 from app.errors import Problem
 from app.notices import store
-from app.notices.model import SWITCH_DOWN, Notice, Severity
+from app.notices.model import SWITCH_DOWN, TEST, Notice, Severity
 from app.notices.telling import Notices
 from app.outbox import store as outbox
 from app.policy.schema import Policy
@@ -103,7 +103,7 @@ class NoticeRequests:
         now, mark = self._clock.now(), self._new_id()
         notice = Notice(
             key=f"test:{mark}",
-            event="test",
+            event=TEST,
             severity=Severity.INFO,
             title=f"Test of the receiver {name}: nothing is wrong",
             detail=f"{caller} asked whether notices of Trigger Gateway arrive here. They do.",

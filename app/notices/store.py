@@ -102,6 +102,13 @@ async def notice(conn: AsyncConnection, ident: UUID) -> RowMapping | None:
     return (await conn.execute(select(_notices).where(_notices.c.id == ident))).mappings().one_or_none()
 
 
+async def lock_open(conn: AsyncConnection, idents: Iterable[UUID]) -> Sequence[RowMapping]:
+    """Those of these incidents that are open and that nobody else has locked."""
+    wanted = select(_notices).where(_notices.c.id.in_(list(idents)), _notices.c.resolved_at.is_(None))
+    statement = wanted.order_by(_notices.c.id).with_for_update(skip_locked=True)
+    return (await conn.execute(statement)).mappings().all()
+
+
 async def lock_notice(conn: AsyncConnection, ident: UUID) -> RowMapping | None:
     """One incident, which nobody resolves meanwhile."""
     statement = select(_notices).where(_notices.c.id == ident).with_for_update()
@@ -116,6 +123,8 @@ async def died(conn: AsyncConnection, ident: UUID) -> list[UUID]:
 
 async def book_next(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
     """When each is told the next time: {item, next} each."""
+    if not rows:
+        return
     statement = update(_tellings).where(_tellings.c.open_item == bindparam("item")).values(next_at=bindparam("next"))
     await conn.execute(statement, rows)
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.clock import Clock
@@ -26,6 +27,7 @@ class Notices:
     """`open` and `resolve` run in the caller's transaction; `step()` tells again what is still open.
 
     `refresh(receiver)` is how often a receiver wants to hear of an open incident whatever its `repeat`, None: never.
+    `audience(incident)` is whom the policy in force would tell of it, None: whoever was told when it opened.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class Notices:
         clock: Clock,
         new_id: Callable[[], UUID],
         refresh: Callable[[str], timedelta | None] = lambda _receiver: None,
+        audience: Callable[[RowMapping], Sequence[str] | None] = lambda _incident: None,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._new_id = new_id
         self._refresh = refresh
+        self._audience = audience
 
     async def open(
         self,
@@ -53,11 +57,22 @@ class Notices:
         ident = self._new_id()
         if not await store.insert_notice(conn, ident, notice, now):
             return False
-        items = [self._item(ident, receiver, notice.key, Action.OPEN, now) for receiver in dict.fromkeys(receivers)]
+        await self._begin(conn, ident, notice.key, list(dict.fromkeys(receivers)), repeat, now)
+        return True
+
+    async def _begin(
+        self,
+        conn: AsyncConnection,
+        ident: UUID,
+        key: str,
+        receivers: Sequence[str],
+        repeat: timedelta | None,
+        now: datetime,
+    ) -> None:
+        items = [self._item(ident, receiver, key, Action.OPEN, now) for receiver in receivers]
         if items:
             await store.send(conn, items)
             await store.insert_tellings(conn, [self._telling(ident, item, repeat, now) for item in items])
-        return True
 
     async def resolve(
         self, conn: AsyncConnection, key: str, now: datetime, detail: str, after: timedelta = timedelta(0)
@@ -95,10 +110,27 @@ class Notices:
         now = self._clock.now()
         async with transaction(self._engine) as conn:
             due = await store.due(conn, now, _MOST)
-            if due:
-                await store.send_again(conn, [row["open_item"] for row in due], now)
-                await store.book_next(conn, [{"item": r["open_item"], "next": self._next(r, now)} for r in due])
+            # An incident that is just being resolved is left to whoever does that: its tellings are locked after it there.
+            for incident in await store.lock_open(conn, {row["notice"] for row in due}):
+                await self._tell_again(
+                    conn, incident, {r["receiver"] for r in due if r["notice"] == incident["id"]}, now
+                )
         return len(due) == _MOST
+
+    async def _tell_again(self, conn: AsyncConnection, incident: RowMapping, due: set[str], now: datetime) -> None:
+        """Whomever the policy names by now; one that it names no more hears of the end alone."""
+        told = {row["receiver"]: row for row in await store.tellings_of(conn, [incident["id"]])}
+        wanted = self._audience(incident)
+        names = set(told) if wanted is None else set(wanted)
+        silent = {name for name, row in told.items() if row["repeat"] and row["next_at"] is None}
+        again = [told[name] for name in sorted(told.keys() & names & (due | silent))]
+        booked = [{"item": row["open_item"], "next": self._next(row, now)} for row in again]
+        booked += [{"item": told[name]["open_item"], "next": None} for name in due - names]
+        await store.send_again(conn, [row["open_item"] for row in again], now)
+        await store.book_next(conn, booked)
+        every = next((row["repeat"] for row in told.values()), None)
+        repeat = timedelta(seconds=every) if every else None
+        await self._begin(conn, incident["id"], incident["key"], sorted(names - told.keys()), repeat, now)
 
     def _next(self, row: Any, now: datetime) -> datetime | None:
         every = [timedelta(seconds=row["repeat"])] if row["repeat"] else []

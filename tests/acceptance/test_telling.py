@@ -126,6 +126,34 @@ async def test_a_trigger_that_waits_too_long_is_told_with_what_blocks_it_and_res
         assert (case.pagerduty.opened, case.pagerduty.open()) == ([incident], [])
 
 
+async def test_who_is_named_after_an_incident_opened_hears_of_it_at_its_next_repeat(
+    servers: TestServers, database: str
+) -> None:
+    """Whatever it is: a switch that is down, and a trigger that waits. Who is named no more hears of the end."""
+    clock = ManualClock()
+    before, after = FakePagerDuty(clock), FakePagerDuty(clock)
+    pager = f'  - {{name: pager, pagerduty: {{routing_key: {KEY}, url: "http://pager.test"}}}}\n'
+    switch = "deadman: [{name: export, expect: heartbeat, every: 1h, repeat: 2h, receivers: [%s]}]\n"
+    others = {FakePagerDuty.host: before, "pager.test": after}
+    first = policy("notify: {trigger_waiting: [oncall]}") + RECEIVERS + switch % "oncall"
+    async with World(servers, database, first, clock=clock, others=others, notice_repeat=7200.0) as world:
+        world.airflow.add_dag("retrain_model")
+        world.airflow.pause("retrain_model")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        await world.pass_by(minutes=61, steps=3)
+        assert (len(before.open()), after.opened) == (2, [])
+        second = policy("notify: {trigger_waiting: [pager]}") + RECEIVERS + pager + switch % "pager"
+        assert (await world.reload(second)).status_code == 200
+        await world.pass_by(hours=2)
+        assert sorted(one.key for one in after.open()) == sorted(one.key for one in before.open())
+        assert [one.triggers for one in before.open()] == [1, 1]
+        world.airflow.unpause("retrain_model")
+        await world.post("/ping/export", b"")
+        await world.pass_by(minutes=5, steps=2)
+        assert (before.open(), after.open()) == ([], [])
+
+
 async def test_an_open_incident_is_repeated_and_two_groups_are_two_incidents(told: Make) -> None:
     case = told("failed", "failed", text="on_failure: keep", notice_repeat=3600.0)
     async with case.world as world:

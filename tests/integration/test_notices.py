@@ -39,7 +39,8 @@ class Desk:
     def __init__(self, engine: AsyncEngine, refresh: dict[str, timedelta] | None = None) -> None:
         self.engine = engine
         self.clock = ManualClock()
-        self.notices = Notices(engine, self.clock, uuid7, (refresh or {}).get)
+        self.named: list[str] | None = None  # whom the policy names by now
+        self.notices = Notices(engine, self.clock, uuid7, (refresh or {}).get, lambda _incident: self.named)
         self.away: set[str] = set()
         self.refuses: set[str] = set()
         self.told: list[tuple[str, str, int]] = []
@@ -158,6 +159,34 @@ async def test_an_open_incident_is_told_again_until_it_is_resolved(desk: Desk) -
     for _ in range(13):
         await desk.pass_by(hours=6)
     assert desk.told[4:] == [("oncall", "resolve", 1)]
+
+
+async def test_a_repeat_goes_to_whom_the_policy_names_by_now_and_the_end_to_everybody_who_was_told(desk: Desk) -> None:
+    await desk.open("oncall", "ops", repeat=timedelta(hours=1))
+    await desk.pass_by(minutes=1)
+    for names in (["ops", "pager"], ["ops", "pager", "oncall"], []):
+        desk.told.clear()
+        desk.named = names
+        await desk.pass_by(hours=1)
+        assert sorted(receiver for receiver, _, _ in desk.told) == sorted(names)
+        assert {action for _, action, _ in desk.told} <= {"open"}
+    desk.told.clear()
+    await desk.pass_by(hours=5)
+    await desk.resolve()
+    await desk.pass_by(minutes=1)
+    assert sorted(desk.told) == [("oncall", "resolve", 1), ("ops", "resolve", 1), ("pager", "resolve", 1)]
+
+
+async def test_what_is_resolved_while_it_is_due_is_told_no_more(desk: Desk) -> None:
+    await desk.open("oncall", repeat=timedelta(hours=1))
+    await desk.pass_by(minutes=59)
+    desk.named = ["oncall", "pager"]
+    desk.clock.pass_by(timedelta(minutes=1))
+    async with transaction(desk.engine) as conn:
+        await desk.notices.resolve(conn, "churn", desk.clock.now(), "over")
+        await desk.notices.step()  # It waits for nobody, and leaves the incident alone.
+    await desk.pass_by(hours=2)
+    assert desk.told == [("oncall", "open", 1), ("oncall", "resolve", 1)]
 
 
 async def test_while_a_receiver_is_away_repeats_do_not_pile_up(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.bootstrap.notices import audience
 from app.policy.load import Policy, PolicyError, parse_policy
 from app.policy.receivers import EVENTS
 
@@ -107,6 +108,30 @@ def test_a_route_speaks_for_itself_event_by_event() -> None:
     assert policy.told("trigger_dead", "a") == ("three",)
     assert policy.told("run_failed", "gone") == ("one",)
     assert policy.told("run_failed") == ("one",)
+
+
+AUDIENCE = [
+    ("run_failed", "run_failed:a:0", {"model": "churn", "route": "a"}, ("two",)),
+    ("run_failed", "run_failed:gone:0", {"route": "gone"}, ("three",)),
+    ("promotion_blocked", "promotion:0:0:0", {"model": "churn"}, ("one", "two", "three")),
+    ("orphan", "orphan:run", {"kind": "run"}, ()),
+    ("switch_down", "deadman:of-churn", {"switch": "of-churn", "model": "churn"}, ("one",)),
+    ("switch_down", "deadman:of-churn", {"switch": "of-churn", "model": "other"}, ()),
+    ("switch_down", "deadman:gone", {"switch": "gone"}, ()),
+    ("test", "test:0", {"receiver": "one"}, None),
+]
+
+
+@pytest.mark.parametrize(("event", "key", "labels", "names"), AUDIENCE)
+def test_an_incident_that_is_open_is_whose_the_policy_says_now(
+    event: str, key: str, labels: dict[str, str], names: tuple[str, ...] | None
+) -> None:
+    route = ROUTES.replace("match: []", "match: [], group_by: [model]")
+    of_model = (
+        "name: 'of-{{group.model}}', expect: {retrain: a}, for_each: {model: [churn]}, every: 1d, receivers: [one]"
+    )
+    policy = load(HEAD + route + THREE + f"notify: {{run_failed: [three], orphan: []}}\ndeadman: [{{{of_model}}}]")
+    assert audience(policy, event, key, labels) == names
 
 
 def test_defaults_speak_for_the_routes_without_a_notify() -> None:
