@@ -61,6 +61,18 @@ class Unreadable(GatewayError):
         self.errors = errors or []
 
 
+#: How the name of an alert begins by which a gateway tells Alertmanager what is wrong with itself, and the label with the
+#: incident's key (app.receivers.alertmanager).
+NOTICE_NAME = "TriggerGateway"
+NOTICE_KEY = "notice"
+
+
+def is_notice(labels: Mapping[str, str]) -> bool:
+    """Whether an alert is what a gateway, this or another one, tells of itself. If it came back by a webhook of that
+    Alertmanager and a route took it, a failed run would start the next; so nothing is ever decided on it."""
+    return NOTICE_KEY in labels and labels.get("alertname", "").startswith(NOTICE_NAME)
+
+
 def fingerprint_of(alert_id: str, labels: Mapping[str, str]) -> str:
     """The identity of an alert that brings none: over its id and its labels without severity, which may change."""
     named = {name: value for name, value in labels.items() if name != "severity"}

@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
 )
 
+from app.alerts.model import is_notice
 from app.policy.cron import Cron, read_zone
 from app.policy.durations import format_duration, parse_duration
 from app.policy.templates import render_text
@@ -136,7 +137,7 @@ class Switch(Frozen):
 
     def hears(self, labels: Mapping[str, str]) -> bool:
         """Whether an alert with these labels is its heartbeat."""
-        return self.kind == "alert" and all(matcher.matches(labels) for matcher in self.match)
+        return self.kind == "alert" and all(matcher.matches(labels) for matcher in self.match) and not is_notice(labels)
 
 
 @dataclass(frozen=True)

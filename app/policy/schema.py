@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, InstanceOf, JsonValue
 
+from app.alerts.model import is_notice
 from app.policy.confirm import Confirm
 from app.policy.deadman import Switch
 from app.policy.intervals import Interval, TimeInterval
@@ -117,7 +118,9 @@ class Policy(Frozen):
     warnings: tuple[InstanceOf[Problem], ...] = ()
 
     def route_for(self, labels: Mapping[str, str]) -> Route | None:
-        """The first route that takes an alert with these labels; None when no route does."""
+        """The first route that takes an alert with these labels; None when no route does, as of a gateway's own alarm."""
+        if is_notice(labels):
+            return None
         for route in self.routes:
             for matcher in route.match:
                 if not matcher.matches(labels):

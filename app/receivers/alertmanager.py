@@ -9,6 +9,7 @@ import re
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from app.alerts.model import NOTICE_KEY, NOTICE_NAME
 from app.policy.receivers import AlertmanagerReceiver
 from app.receivers.message import Message, Request, cut, utc
 
@@ -21,10 +22,10 @@ def request(entry: AlertmanagerReceiver, message: Message, now: datetime) -> Req
     """One alert. Its labels are its identity: the same for opening, refresh and end."""
     labels = {_name(name): value for name, value in message.labels.items() if value}
     labels |= {
-        "alertname": f"TriggerGateway{''.join(part.capitalize() for part in message.event.split('_'))}",
+        "alertname": f"{NOTICE_NAME}{''.join(part.capitalize() for part in message.event.split('_'))}",
         "severity": message.severity,
         "gateway": message.gateway,
-        "notice": message.key,
+        NOTICE_KEY: message.key,
     }
     alert: dict[str, Any] = {
         "labels": labels,

@@ -9,10 +9,12 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
+from app.alerts.model import is_notice
 from app.policy.durations import format_duration
 from app.policy.schema import Policy, Route
 from app.triggers import history, limits, pauses, rules, sentences
 from app.triggers.muting import mute_of
+from app.triggers.placing import no_route
 from app.triggers.state import SHADOW, Action, Episode, Group, Reason, Verdict, group_key
 
 Row = dict[str, Any]
@@ -47,8 +49,9 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
     group = await _group(conn, route, alert["group"]) if route else None
     answer = {"subject": "alert", "alert": alert, "decisions": alert["decisions"], "group": None}
     if route is None or group is None:
-        named = f"its route {alert['route']!r} left the policy" if alert["route"] else "no route matches its labels"
+        named = f"its route {alert['route']!r} left the policy" if alert["route"] else no_route(alert["labels"])
         hint = "A route whose matchers take it: add one to the policy; `trigger-gateway check` reads the file first."
+        hint = "Nothing: it is for people." if is_notice(alert["labels"]) else hint
         verdict = Verdict(Action.IGNORE, Reason.NO_ROUTE, detail=named)
         summary = f"{sentences.of_alert(alert, None)} At this moment {named}."
         return answer | {"now": shown_verdict(verdict), "summary": summary, "would_fire": hint}

@@ -13,7 +13,7 @@ from app.policy.schema import Route
 from app.triggers import episodes, rules
 from app.triggers.episodes import Move
 from app.triggers.muting import mute_of
-from app.triggers.placing import Intent, Placing
+from app.triggers.placing import Intent, Placing, no_route
 from app.triggers.state import (
     SHADOW,
     Action,
@@ -64,7 +64,7 @@ class Ledger(Placing):
 
     def _verdict(self, kind: Move, episode: Episode, route: Route | None) -> Verdict:
         if route is None:
-            return Verdict(Action.IGNORE, Reason.NO_ROUTE, detail="no route of the policy matches its labels")
+            return Verdict(Action.IGNORE, Reason.NO_ROUTE, detail=no_route(episode.labels))
         group = self.groups[episode.group_key or ""]
         if kind is Move.LATE:
             detail = "overtaken by its resolved; decided again when the reorder window ends"

@@ -1,9 +1,9 @@
 """Where an alert belongs: its route and group by the policy in force, and the episode that goes on or begins. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from app.alerts.model import Alert
+from app.alerts.model import Alert, is_notice
 from app.policy.schema import Policy, Route
 from app.triggers import episodes
 from app.triggers.books import Books
@@ -28,6 +28,11 @@ def intend(alert: Alert, policy: Policy) -> Intent:
         return Intent(alert, None, {}, None)
     labels = route.group(alert.labels)
     return Intent(alert, route, labels, group_key(route.name, route.mode, labels))
+
+
+def no_route(labels: Mapping[str, str]) -> str:
+    """Why no route of the policy takes an alert."""
+    return "no route takes a gateway's own alarm" if is_notice(labels) else "no route of the policy matches its labels"
 
 
 #: Route, mode and labels of a group.

@@ -23,7 +23,7 @@ from app.triggers.batch import Answer, Fold
 from app.triggers.episodes import Move, Window, place
 from app.triggers.ledger import Ledger
 from app.triggers.memory import Memory
-from app.triggers.placing import Intent
+from app.triggers.placing import Intent, no_route
 from app.triggers.state import Action, Episode, Group, Reason, Verdict
 
 _COUNT = text("""
@@ -132,7 +132,7 @@ def unchanged(intent: Intent, episodes: dict[str, Episode], groups: dict[str, Gr
     if alert.starts_at < episode.starts_at:
         return None
     if route is None:
-        verdict = Verdict(Action.IGNORE, Reason.NO_ROUTE, detail="no route of the policy matches its labels")
+        verdict = Verdict(Action.IGNORE, Reason.NO_ROUTE, detail=no_route(alert.labels))
     else:
         group = groups.get(intent.key or "")
         if group is None:

@@ -13,6 +13,7 @@ from sqlalchemy import Select, Uuid, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
+from app.alerts.model import is_notice
 from app.db import rows_of
 from app.policy.schema import Policy, Route
 from app.triggers import history, sentences, silence
@@ -169,4 +170,4 @@ async def _near(conn: AsyncConnection, route: Route) -> Row | None:
     newest = select(a.c.id, a.c.alert_id, a.c.labels, a.c.route, a.c.last_seen_at).order_by(a.c.id.desc())
     rows = (await conn.execute(newest.limit(_NEWEST))).mappings().all()
     own = (await conn.execute(newest.where(a.c.route == route.name).limit(1))).mappings().all()
-    return silence.nearest([dict(row) for row in (*rows, *own)], list(route.match))
+    return silence.nearest([dict(row) for row in (*rows, *own) if not is_notice(row["labels"])], list(route.match))

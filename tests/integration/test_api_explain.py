@@ -108,7 +108,7 @@ async def silent(world: World) -> None:
 
 #: What is asked, after what; words of the summary, of what would start a run, and of what to do (None: not told).
 SITUATIONS: list[tuple[Situation, str, str, str, str | None]] = [
-    (unmatched, "Nobody", "no route matches", "add one to the policy", None),
+    (unmatched, "Nobody", "no route of the policy matches", "add one to the policy", None),
     (
         held,
         "Drift",

@@ -76,6 +76,14 @@ def test_a_heartbeat_with_matchers_is_an_alert_and_without_them_a_ping() -> None
     assert heard(policy.deadman, {"alertname": "Watchdog", "cluster": "x" * 200}) == []
 
 
+def test_a_gateways_own_alarm_is_no_heartbeat() -> None:
+    """Else a switch that is down would be up by telling of it, through an Alertmanager that tells the gateway everything."""
+    policy = load("{name: alive, expect: heartbeat, match: ['severity=\"critical\"'], every: 5m}")
+    own = {"alertname": "TriggerGatewaySwitchDown", "severity": "critical", "notice": "trigger-gateway/deadman:alive"}
+    assert heard(policy.deadman, own) == []
+    assert len(heard(policy.deadman, own | {"alertname": "Other"})) == 1
+
+
 def test_a_switch_that_names_no_receivers_tells_every_one_and_an_empty_list_nobody() -> None:
     text = (
         HEAD
