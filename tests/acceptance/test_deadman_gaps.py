@@ -46,6 +46,21 @@ async def test_what_is_said_first_after_an_outage_of_ours_gives_nothing_up(
         assert await incidents(world, "export") == [("deadman:export", False)]  # The other run has not ended.
 
 
+@pytest.mark.parametrize(("seconds", "given"), [(60, 0), (61, 61)])
+async def test_a_minute_without_a_watch_is_no_outage_and_a_second_more_is_given_back(
+    servers: TestServers, database: str, seconds: int, given: int
+) -> None:
+    async with World(servers, database, SWITCHES) as world:
+        await world.push(world.alert("Watchdog"))
+        await world.settle()
+        world.outage(seconds=seconds)
+        await world.settle()
+        await world.pass_by(seconds=7 * 60 + given - seconds - 1)
+        assert await state(world, "prometheus-alive") == "grace"
+        await world.pass_by(seconds=1)
+        assert await state(world, "prometheus-alive") == "down"
+
+
 async def test_what_is_heard_just_before_our_end_may_come_later_too(servers: TestServers, database: str) -> None:
     async with World(servers, database, SWITCHES) as world:
         await world.settle()
