@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from app.errors import GatewayError, TargetError, UsageError
-from app.http import open_http
+from app.http import Answer, open_http
 from app.settings import read_address
 
 #: Error answers that are a no, or nothing yet, to a good request, as every 5xx is: exit code 1. For any other the command
@@ -58,7 +58,11 @@ def ask(
         raise GatewayError(
             f"the gateway at {url} does not answer: {error.detail}. Is it running? (GATEWAY_URL, GATEWAY_PORT)"
         ) from error
-    if answer.status >= 400 and answer.status not in also:
+    return answer.body if answer.status in also else _good(answer, url)
+
+
+def _good(answer: Answer, url: str) -> Any:
+    if answer.status >= 400:
         detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
         kind = GatewayError if answer.status >= 500 or answer.status in _FAILURES else UsageError
         hint = " (GATEWAY_TOKEN)" if answer.status in (401, 403) else ""

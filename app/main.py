@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app import __version__, docs, health, probes, problems
+from app import __version__, docs, error_answers, health, probes
 from app.bootstrap import Services
 from app.db import CONNECTING, DATA_ERRORS, sqlstate
 from app.deadman import api as deadman_api
@@ -55,7 +55,36 @@ OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
 def create_app(settings: Settings, open_services: OpenServices, *, worker: bool = True) -> FastAPI:
     """The application. `open_services` is entered when it starts and left when it has drained."""
+    app = FastAPI(
+        title="Trigger Gateway",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan(open_services, worker=worker),
+        openapi_url=None,
+        telemetry=TRACED,
+        redirect_slashes=False,  # A sender of webhooks must never be answered 3xx.
+    )
+    error_answers.install(app, max_body=settings.max_body)
+    for kind in _DATABASE_AWAY:
+        app.add_exception_handler(kind, _on_database_away)
+    # First and in the application's own list: to be found in an included router would cost a webhook half of its way in.
+    app.router.routes.extend([*promotion_api.webhook.routes, *receive.router.routes])
+    docs.install(app, None if settings.open_docs else require("read"))
+    parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
+    for part in (*parts, requests_api, pause_api, deadman_api, ping_api, notices_api):
+        app.include_router(part.router)
+    app.get(
+        "/metrics",
+        tags=["health"],
+        summary="Metrics for Prometheus",
+        dependencies=[] if settings.open_metrics else [Depends(require("read"))],
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": METRICS}}}},
+    )(metrics)
+    return app
 
+
+def _lifespan(open_services: OpenServices, *, worker: bool) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services() as services:
@@ -69,40 +98,13 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
                 with suppress(asyncio.CancelledError):
                     await writing
 
-    app = FastAPI(
-        title="Trigger Gateway",
-        version=__version__,
-        description=DESCRIPTION,
-        lifespan=lifespan,
-        openapi_url=None,
-        telemetry=TRACED,
-        redirect_slashes=False,  # A sender of webhooks must never be answered 3xx.
-    )
-    problems.install(app, max_body=settings.max_body)
-    for kind in _DATABASE_AWAY:
-        app.add_exception_handler(kind, _on_database_away)
-    # First and in the application's own list: to be found in an included router would cost a webhook half of its way in.
-    app.router.routes.extend([*promotion_api.webhook.routes, *receive.router.routes])
-    docs.install(app, None if settings.open_docs else require("read"))
-    parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
-    for part in (*parts, requests_api, pause_api, deadman_api, ping_api, notices_api):
-        app.include_router(part.router)
-    guard = [] if settings.open_metrics else [Depends(require("read"))]
+    return lifespan
 
-    @app.get(
-        "/metrics",
-        tags=["health"],
-        summary="Metrics for Prometheus",
-        dependencies=guard,
-        response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": METRICS}}}},
-    )
-    async def metrics(request: Request) -> Response:
-        """In Prometheus' text format; docs/metrics.md tells what each means and when to worry."""
-        services: Services = request.app.state.services
-        return Response(services.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    return app
+async def metrics(request: Request) -> Response:
+    """In Prometheus' text format; docs/metrics.md tells what each means and when to worry."""
+    services: Services = request.app.state.services
+    return Response(services.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _on_database_away(request: Request, error: Exception) -> Response:
@@ -110,7 +112,7 @@ async def _on_database_away(request: Request, error: Exception) -> Response:
     if (sqlstate(error) or "").startswith((*DATA_ERRORS, "42")):
         raise error
     log.warning("postgres does not answer", extra={"path": request.url.path, "error": type(error).__name__})
-    headers = {"Retry-After": str(problems.RETRY_AFTER)}
+    headers = {"Retry-After": str(error_answers.RETRY_AFTER)}
     away = Problem(503, UNAVAILABLE.code, UNAVAILABLE.detail, headers=headers)
     answer: Response = await request.app.exception_handlers[Problem](request, away)
     return answer

@@ -11,6 +11,7 @@ from functools import partial
 
 import asyncpg
 import uvicorn
+from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 
 from app import log as logs
@@ -59,8 +60,26 @@ def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] 
                 raise
             yield services
 
-    config = uvicorn.Config(
-        create_app(settings, opened, worker=loops),
+    # uvicorn would print a traceback where the sentence that follows says it all.
+    logging.getLogger("uvicorn.error").addFilter(lambda r: not (failures and r.getMessage().startswith("Traceback")))
+    # When it has drained, uvicorn raises the signal again: that is a good end, and no death by a signal.
+    signal.signal(signal.SIGTERM, _end)
+    server = uvicorn.Server(_config(create_app(settings, opened, worker=loops), settings))
+    try:
+        server.run(sockets=sockets)
+    except OSError as error:
+        raise UsageError(f"cannot serve on {settings.host}:{settings.port}: {error.strerror or error}") from error
+    except SystemExit as ended:
+        if failures:
+            raise failures[0] from ended
+        raise
+    if not server.started:
+        raise SystemExit(1)
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -72,21 +91,6 @@ def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] 
         timeout_graceful_shutdown=DRAIN,
         timeout_keep_alive=75,
     )
-    # uvicorn would print a traceback where the sentence that follows says it all.
-    logging.getLogger("uvicorn.error").addFilter(lambda r: not (failures and r.getMessage().startswith("Traceback")))
-    # When it has drained, uvicorn raises the signal again: that is a good end, and no death by a signal.
-    signal.signal(signal.SIGTERM, _end)
-    server = uvicorn.Server(config)
-    try:
-        server.run(sockets=sockets)
-    except OSError as error:
-        raise UsageError(f"cannot serve on {settings.host}:{settings.port}: {error.strerror or error}") from error
-    except SystemExit as ended:
-        if failures:
-            raise failures[0] from ended
-        raise
-    if not server.started:
-        raise SystemExit(1)
 
 
 def _end(*_: object) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from uuid_utils.compat import uuid7
 
 from app.airflow.clients import AirflowClients
 from app.bootstrap.base import Base
@@ -17,7 +16,7 @@ from app.bootstrap.chains import chains
 from app.bootstrap.deadman import deadman
 from app.bootstrap.lineage import lineage
 from app.bootstrap.mlflow import MlflowOf
-from app.bootstrap.notices import audience, notices
+from app.bootstrap.notices import incidents, notices
 from app.bootstrap.probes import Probes, probes
 from app.bootstrap.promotion import promotion
 from app.bootstrap.triggers import triggers
@@ -32,14 +31,12 @@ from app.lineage.service import LineageServices
 from app.loop import Loop
 from app.metrics import Metrics
 from app.notices.service import NoticeServices
-from app.notices.telling import Notices
 from app.policy.holder import Holder
 from app.policy.load import load_policy
 from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
 from app.promotion.service import PromotionServices
 from app.ratelimit import RateLimit
-from app.receivers.send import refresh_of
 from app.redis.client import Redis, open_redis
 from app.replica import Reader, open_engines
 from app.security import is_loopback, refuse_open_bind
@@ -141,13 +138,7 @@ async def open_services(
             metrics=metrics,
             limiter=RateLimit(redis, settings.rate_limit, on_unlimited=metrics.redis_failures.labels("rate_limit").inc),
             http=http,
-            notices=Notices(
-                engine,
-                clock,
-                uuid7,
-                refresh=lambda name: refresh_of(policies.current().receiver(name)),
-                audience=lambda n: audience(policies.current(), n["event"], n["key"], n["labels"]),
-            ),
+            notices=incidents(engine, clock, policies.current),
             airflows=AirflowClients(policies.current, http, clock),
             mlflow=MlflowOf(policies.current, http, clock),
             bells={},
@@ -169,14 +160,8 @@ def _assemble(base: Base) -> Services:
     trigger_side = triggers(base, {**telling.destinations, **lineage_side.destinations})
     reloader = Reloader(base.policies, base.settings.policy_file, base.engine, base.clock, base.metrics)
     switches = deadman(base)
-    loops = (
-        *telling.loops,
-        *trigger_side.loops,
-        *lineage_side.loops,
-        *chain_side.loops,
-        *promotion_side.loops,
-        *switches.loops,
-    )
+    parts = (telling, trigger_side, lineage_side, chain_side, promotion_side, switches)
+    loops = tuple(loop for part in parts for loop in part.loops)
     constant = _constant_loops(base, reloader)
     watched = (*constant, *loops)
     batcher = trigger_side.batcher

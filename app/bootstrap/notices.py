@@ -1,21 +1,23 @@
 """What must be told to a person: the way to the receivers, and the loop that tells again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
+from app.clock import Clock
 from app.deadman.flips import incident as switch_key
 from app.loop import Loop
 from app.notices.delivery import Delivery
 from app.notices.model import SWITCH_DOWN, TEST
 from app.notices.requests import NoticeRequests
 from app.notices.service import NoticeServices
-from app.notices.telling import KIND
+from app.notices.telling import KIND, Notices
 from app.outbox.relay import Destination
 from app.policy.schema import Policy
-from app.receivers.send import Sender
+from app.receivers.send import Sender, refresh_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,17 @@ class NoticeSide:
     services: NoticeServices
     destinations: Mapping[str, Destination]
     loops: tuple[Loop, ...]
+
+
+def incidents(engine: AsyncEngine, clock: Clock, policy: Callable[[], Policy]) -> Notices:
+    """Where whoever finds something wrong opens an incident, and ends it. `policy`: the one in force."""
+    return Notices(
+        engine,
+        clock,
+        uuid7,
+        refresh=lambda name: refresh_of(policy().receiver(name)),
+        audience=lambda n: audience(policy(), n["event"], n["key"], n["labels"]),
+    )
 
 
 def audience(policy: Policy, event: str, key: str, labels: Mapping[str, str]) -> Sequence[str] | None:

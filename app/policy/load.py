@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path as FilePath
-from typing import Final
+from typing import Any, Final
 
 from pydantic import JsonValue
 
@@ -56,24 +56,17 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
     so such a policy is for checking only. Raises PolicyError with every problem, in the order of the file.
     """
     document = read_document(text, filename, env, require_env=require_env)
+    problems = [*document.problems, *_shape_problems(document)]
     if not isinstance(document.value, dict):
-        shape = document.problem((), "must be a mapping that begins with `version: 1`")
-        raise PolicyError([*document.problems, shape])
-    problems = [*document.problems, *key_problems(document), *_version_problems(document)]
+        raise PolicyError(problems)
     defaults = read_defaults(document, problems)
     airflow = read_airflow(document, problems)
     routes = read_routes(document, defaults, problems)
-    mlflow = read_section(Mlflow, "mlflow", document, problems)
-    time_intervals = read_list(TimeInterval, "time_intervals", document, problems)
-    promotions = read_promotions(document, problems)
     receivers = read_list(Receiver, "receivers", document, problems)
-    notify = read_section(Notify, "notify", document, problems)
-    lineage = read_section(Lineage, "lineage", document, problems) or Lineage()
     schedules = read_list(Schedule, "schedules", document, problems)
     deadman = read_deadman(document, problems)
-    sources = read_list(Source, "sources", document, problems)
-    problems += cross_problems(document, defaults)
-    problems += promotion_problems(document)
+    others = _read_others(document, problems)
+    problems += [*cross_problems(document, defaults), *promotion_problems(document)]
     problems += deadman_problems(document, deadman, routes, route_names(document))
     if problems:
         raise PolicyError(problems)
@@ -82,19 +75,26 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         version=VERSION,
         airflow=airflow,
         routes=routes,
-        mlflow=mlflow,
-        time_intervals=time_intervals,
-        promotions=promotions,
         receivers=receivers,
-        notify=notify,
-        lineage=lineage,
         schedules=schedules,
-        sources=sources,
         deadman=tuple(_with_receivers(switch, receivers) for switch in deadman.values()),
         hash="",
         warnings=in_file_order(warnings(document, routes, schedules)),
+        **others,
     )
     return policy.model_copy(update={"hash": _hash(document, policy)})
+
+
+def _read_others(document: Document, problems: list[Problem]) -> dict[str, Any]:
+    """The sections that are taken as they stand, by the name of their field."""
+    return {
+        "mlflow": read_section(Mlflow, "mlflow", document, problems),
+        "time_intervals": read_list(TimeInterval, "time_intervals", document, problems),
+        "promotions": read_promotions(document, problems),
+        "notify": read_section(Notify, "notify", document, problems),
+        "lineage": read_section(Lineage, "lineage", document, problems) or Lineage(),
+        "sources": read_list(Source, "sources", document, problems),
+    }
 
 
 def _with_receivers(switch: Switch, receivers: tuple[Receiver, ...]) -> Switch:
@@ -104,13 +104,16 @@ def _with_receivers(switch: Switch, receivers: tuple[Receiver, ...]) -> Switch:
     return switch.model_copy(update={"receivers": tuple(receiver.name for receiver in receivers)})
 
 
-def _version_problems(document: Document) -> list[Problem]:
+def _shape_problems(document: Document) -> list[Problem]:
     value = document.value
-    if not isinstance(value, dict) or "version" not in value:
-        return [document.problem(("version",), f"required; write `version: {VERSION}`")]
-    if value["version"] is True or value["version"] != VERSION:
-        return [document.problem(("version",), f"must be {VERSION}, the version that this gateway reads")]
-    return []
+    if not isinstance(value, dict):
+        return [document.problem((), f"must be a mapping that begins with `version: {VERSION}`")]
+    problems = [*key_problems(document)]
+    if "version" not in value:
+        problems.append(document.problem(("version",), f"required; write `version: {VERSION}`"))
+    elif value["version"] is True or value["version"] != VERSION:
+        problems.append(document.problem(("version",), f"must be {VERSION}, the version that this gateway reads"))
+    return problems
 
 
 def _with_airflow(route: Route, airflow: tuple[Airflow, ...]) -> Route:

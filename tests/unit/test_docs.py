@@ -9,7 +9,7 @@ import pytest
 from fastapi import Depends, FastAPI, Header
 from prometheus_client.metrics import MetricWrapperBase
 
-from app import docs, problems
+from app import docs, error_answers, problems
 from app.errors import Problem
 from app.main import create_app
 from app.metrics import Metrics
@@ -26,7 +26,7 @@ async def guard(authorization: Annotated[str | None, Header()] = None) -> None:
 
 def make_app(*, guarded: bool = False, title: str = "Trigger <Gateway>") -> FastAPI:
     app = FastAPI(title=title, openapi_url=None)
-    problems.install(app)
+    error_answers.install(app)
     docs.install(app, guard if guarded else None)
 
     @app.get("/api/v1/alerts", dependencies=[Depends(guard)])

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
 
-from app import problems
+from app import error_answers
 from app.errors import UsageError
 from app.security import (
     ANONYMOUS,
@@ -73,7 +73,7 @@ def test_only_loopback_may_be_bound_without_tokens(host: str, loopback: bool) ->
 def make_app(tokens: Tokens) -> FastAPI:
     app = FastAPI()
     app.state.services = SimpleNamespace(tokens=tokens)
-    problems.install(app)
+    error_answers.install(app)
 
     @app.get("/trigger")
     async def triggers(caller: Annotated[Caller, Depends(require("trigger"))]) -> str:
