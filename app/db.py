@@ -1,9 +1,10 @@
 """Connections to Postgres. A plain `postgresql://` URL goes to asyncpg as it is (several hosts, sslmode and all)."""
 
 import asyncio
+import json
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -131,6 +132,33 @@ async def alone(
 def rows_of(statement: str, table: Table, **more: TypeEngine[Any]) -> TextualSelect:
     """SQL text that returns columns of a table, matched by name, so that values come back in their types."""
     return text(statement).columns(**{c.name: c.type for c in table.columns}, **more)
+
+
+async def insert_rows(conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], conflict: str = "") -> None:
+    """INSERT all rows in one statement. The rows share their columns; what they leave out is NULL."""
+    if not rows:
+        return
+    columns = ", ".join(f'"{name}"' for name in rows[0])
+    values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb))"
+    statement = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {values} {conflict}"
+    await conn.execute(text(statement), {"rows": as_json(rows)})
+
+
+async def update_rows(
+    conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], columns: Sequence[str], key: str = "id"
+) -> None:
+    """UPDATE the columns of all rows, found by their key, in one statement."""
+    if not rows:
+        return
+    sets = ", ".join(f'"{name}" = v."{name}"' for name in columns)
+    values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb)) v"
+    statement = f"UPDATE {table.name} SET {sets} FROM {values} WHERE {table.name}.{key} = v.{key}"
+    await conn.execute(text(statement), {"rows": as_json(rows)})
+
+
+def as_json(value: Any) -> str:
+    """JSON text for a jsonb parameter, from dataclass fields that are datetimes and UUIDs as well."""
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def sqlstate(error: BaseException) -> str | None:

@@ -58,7 +58,7 @@ POLICY: dict[str, str] = {
     "routes.cooldown": "tests/acceptance/test_policy_changes.py::test_a_shortened_cooldown_counts_at_once",
     "routes.refire": _OUTCOMES + "test_refire_false_gives_an_episode_one_success_and_a_new_episode_another",
     "routes.on_failure": _OUTCOMES + "test_with_on_failure_keep_a_failed_run_keeps_the_cooldown",
-    "routes.failure_backoff": "tests/unit/test_rules_facts.py::test_the_backoff_doubles_and_never_passes_the_longer_of_cooldown_and_backoff",
+    "routes.failure_backoff": "tests/unit/test_facts.py::test_the_backoff_doubles_and_never_passes_the_longer_of_cooldown_and_backoff",
     "routes.run_timeout": _OUTCOMES
     + "test_a_run_past_its_run_timeout_that_succeeds_later_is_told_lost_once_and_never_doubled",
     "routes.stale_after": "tests/acceptance/test_debounce.py::test_an_alert_that_goes_silent_while_held_is_stale_and_starts_nothing",

@@ -15,7 +15,7 @@ from app.policy.values import ROUTE_NAME
 from app.problems import UNAVAILABLE, responses
 from app.security import require
 from app.tokens import Caller
-from app.triggers import examples, history, schemas
+from app.triggers import examples, history, live, schemas
 from app.triggers.explain import explain
 from app.triggers.service import Services
 from app.triggers.state import Reason, TriggerState
@@ -143,7 +143,7 @@ async def list_routes(
     if cursor is not None and route is None:
         raise Problem(422, "invalid", "A `cursor` pages through the groups of one route: name it by `route`.")
     policy, now = services.policy(), services.clock.now()
-    wanted = partial(history.list_routes, policy=policy, now=now, only=route, limit=limit, cursor=cursor)
+    wanted = partial(live.list_routes, policy=policy, now=now, only=route, limit=limit, cursor=cursor)
     return _page(await services.reader.read(wanted))
 
 

@@ -13,7 +13,7 @@ from app.db import with_retries
 from app.metrics import Metrics
 from app.outbox.store import release_slot
 from app.policy.schema import Policy
-from app.triggers import limits, rules, store
+from app.triggers import facts, limits, store
 from app.triggers.notify import EVENTS, RUN_FAILED, TRIGGER_DEAD, TRIGGER_LOST, TRIGGER_WAITING, Tell
 from app.triggers.state import DEAD, LOST, OPEN_STATES, SUCCESS, Group, TriggerState
 
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _triggers = tables.triggers
 _TOLD = (_triggers.c.id, _triggers.c.route, _triggers.c.group_key, _triggers.c.group_labels)
+_STATE = {SUCCESS: TriggerState.SUCCEEDED, DEAD: TriggerState.DEAD}
 
 
 class Endings:
@@ -44,12 +45,11 @@ class Endings:
         """The trigger is over. Success begins the cooldown's full length, anything else releases it as the policy says.
         False: it was over already."""
         group = await self._group_of(conn, trigger_id)
-        state = {SUCCESS: TriggerState.SUCCEEDED, DEAD: TriggerState.DEAD}.get(outcome, TriggerState.FAILED)
         changed = await conn.execute(
             update(_triggers)
             .where(_triggers.c.id == trigger_id, _triggers.c.state.in_(OPEN_STATES))
             .values(
-                state=state,
+                state=_STATE.get(outcome, TriggerState.FAILED),
                 outcome=outcome,
                 detail=detail,
                 ended_at=now,
@@ -110,7 +110,7 @@ class Endings:
         await self._notify.wrong(conn, TRIGGER_WAITING, trigger, detail, now)
 
     async def _book(self, conn: AsyncConnection, group: Group, outcome: str, now: datetime, *, counted: bool) -> None:
-        rules.book(group, outcome, self._policy().route(group.route), now, counted=counted)
+        facts.book(group, outcome, self._policy().route(group.route), now, counted=counted)
         await store.save_groups(conn, [group])
 
     async def _group_of(self, conn: AsyncConnection, trigger_id: UUID) -> Group | None:

@@ -12,7 +12,7 @@ from app import tables
 from app.alerts.model import is_notice
 from app.policy.durations import format_duration
 from app.policy.schema import Policy, Route
-from app.triggers import history, limits, pauses, rules, sentences
+from app.triggers import facts, history, limits, live, pauses, rules, sentences
 from app.triggers.muting import mute_of
 from app.triggers.placing import no_route
 from app.triggers.state import SHADOW, Action, Episode, Group, Reason, Verdict, group_key
@@ -57,7 +57,7 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
         return answer | {"now": shown_verdict(verdict), "summary": summary, "would_fire": hint}
     episode = await load_episode(conn, alert["id"])
     verdict = at_this_moment(group, episode, route, now, await way_of(conn, policy, route, now))
-    answer["group"] = history.group_state(group, route, now)
+    answer["group"] = live.group_state(group, route, now)
     trigger = await history.get_trigger(conn, alert["trigger_id"]) if alert["trigger_id"] else None
     return answer | {
         "now": shown_verdict(verdict),
@@ -77,7 +77,7 @@ def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, 
     """What the rules say of an alert without a new notification of it."""
     if not episode.firing:
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail="it is resolved")
-    if rules.is_stale(episode, route, now):
+    if facts.is_stale(episode, route, now):
         detail = f"not heard of for more than {format_duration(route.stale_after)}: it no longer counts as firing"
         return Verdict(Action.IGNORE, Reason.RESOLVED, detail=detail)
     verdict = rules.decide(group, episode, route, now, way)
@@ -91,7 +91,7 @@ async def _of_trigger(conn: AsyncConnection, trigger: Row, policy: Policy, now: 
     decisions = [dict(row) for row in (await conn.execute(statement)).mappings()]
     route = policy.route(trigger["route"])
     group = await _group(conn, route, trigger["group"]) if route and route.mode == trigger["mode"] else None
-    shown = history.group_state(group, route, now) if group and route else None
+    shown = live.group_state(group, route, now) if group and route else None
     summary = sentences.of_trigger(trigger)
     if trigger["state"] == "pending":
         summary += await _waiting(conn, trigger, policy)

@@ -14,8 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
+from app.db import as_json
 from app.errors import Problem
-from app.triggers.state import as_json
 
 KEPT = timedelta(hours=24)
 _SWEPT = 100  # expired rows that one request removes

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from app.policy.schema import Route
-from app.triggers import episodes, rules
+from app.triggers import episodes, facts, rules
 from app.triggers.episodes import Move
 from app.triggers.muting import mute_of
 from app.triggers.placing import Intent, Placing, no_route
@@ -137,9 +137,9 @@ class Ledger(Placing):
         if group.mode == SHADOW:
             trigger.state = TriggerState.CANCELLED
             trigger.detail = f"shadow mode: live it would have started the DAG {route.dag.id}; nothing was started"
-            rules.rehearse(group, trigger_id, route, self.now)
+            facts.rehearse(group, trigger_id, route, self.now)
         else:
-            rules.fire(group, trigger_id, route.on_failure, self.now)
+            facts.fire(group, trigger_id, route.on_failure, self.now)
         if route.name in self.fires:
             self.fires[route.name].insert(0, self.now)
         self._mark(group)
@@ -232,7 +232,7 @@ class Ledger(Placing):
         if group.mode != route.mode:
             self._leave_mode(group, route)
             return
-        due = rules.held_until(group, route) if group.held else None
+        due = facts.held_until(group, route) if group.held else None
         if (answer := self.answers.get(key)) is not None:
             group.unconfirmed_at = None if answer.confirmed else self.now
         blocked: dict[UUID, Verdict] = {}
@@ -244,7 +244,7 @@ class Ledger(Placing):
             asking = asking or (group.held and verdict.trigger_id == group.open_trigger)
             if verdict.action is Action.SUPPRESS and verdict.reason is not Reason.DUPLICATE:
                 blocked[episode.id] = verdict
-        if group.held and asking and rules.held_until(group, route) <= self.now:
+        if group.held and asking and facts.held_until(group, route) <= self.now:
             group.wake_at = self.now
             return
         if due is not None and due <= self.now and group.held:
@@ -254,7 +254,7 @@ class Ledger(Placing):
             self.release_held(group, cancelled, blocked)
         for verdict in blocked.values():
             self._wake_by(group, verdict.until)
-        self._wake_by(group, rules.wake_at(group, route))
+        self._wake_by(group, facts.wake_at(group, route))
 
     def _leave_mode(self, group: Group, route: Route) -> None:
         """Its route has changed its mode: what fires goes to the group of the other one, and is decided there."""
@@ -310,5 +310,5 @@ class Ledger(Placing):
     def _firing(self, group: Group, route: Route) -> list[Episode]:
         """What of the group may start a DAG run, the first alert first."""
         mates = self.mates.get(group.key, {}).values()
-        able = (m for m in mates if rules.may_fire(m, route, self.now))
+        able = (m for m in mates if facts.may_fire(m, route, self.now))
         return sorted(able, key=lambda m: (m.firing_since, m.id))

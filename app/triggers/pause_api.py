@@ -9,8 +9,9 @@ from app.problems import UNAVAILABLE, responses
 from app.security import require
 from app.tokens import Caller
 from app.triggers import examples
+from app.triggers.bodies import PauseBody
 from app.triggers.muting import Pause
-from app.triggers.schemas import PauseBody, PauseOut
+from app.triggers.schemas import PauseOut
 from app.triggers.service import Services
 
 router = APIRouter(prefix="/api/v1", tags=["operate"], responses=responses(UNAVAILABLE))

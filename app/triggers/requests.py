@@ -17,7 +17,7 @@ from app.errors import Problem
 from app.outbox import store as outbox
 from app.policy.conf import CONF_ROOM, conf_bytes
 from app.policy.schema import Policy, Route
-from app.triggers import audit, history, idempotency, logs, rules, store
+from app.triggers import audit, facts, history, idempotency, logs, store
 from app.triggers.idempotency import Repeatable
 from app.triggers.ledger import Ledger
 from app.triggers.state import Action, Ask, Group, Reason, TriggerState, Verdict, group_key
@@ -138,14 +138,14 @@ class Requests:
             if group.open_trigger is not None:
                 raise _conflict("its group has another open trigger", trigger, reason=Reason.IN_FLIGHT)
             route = self._policy().route(group.route)
-            until = rules.redrive_at(group, trigger_id, route, now) if route else None
+            until = facts.redrive_at(group, trigger_id, route, now) if route else None
             if until is not None:
                 detail = "a newer trigger of its group cools down or backs off; reset the group to redrive this one"
                 raise _conflict(detail, trigger, reason=Reason.COOLDOWN, until=until)
             await outbox.redrive(conn, trigger_id, now)
             values = {"state": "pending", "outcome": None, "ended_at": None, "detail": "redriven", "blocked": None}
             await conn.execute(update(_triggers).where(_triggers.c.id == trigger_id).values(**values))
-            rules.fire(group, trigger_id, trigger["on_failure"], now)
+            facts.fire(group, trigger_id, trigger["on_failure"], now)
             await store.save_groups(conn, [group])
             await self._audit(conn, now, caller, "redrive", str(trigger_id), {})
 
@@ -180,7 +180,7 @@ class Requests:
             group = await store.lock_group(conn, key)
             if group is None:
                 raise Problem(404, "not_found", "no alert of this group has been seen yet: there is nothing to reset")
-            rules.reset(group, now)
+            facts.reset(group, now)
             await store.save_groups(conn, [group])
             await self._audit(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
             return group

@@ -12,7 +12,7 @@ from app.policy.values import ROUTE_NAME
 from app.problems import UNAVAILABLE, Kind, responses
 from app.security import require
 from app.tokens import Caller
-from app.triggers import examples, history, schemas
+from app.triggers import bodies, examples, history, live, schemas
 from app.triggers.requests import Wanted
 from app.triggers.service import Services
 
@@ -61,7 +61,7 @@ _ASKED = {"state": "pending", "reason": "manual", "requested_by": "ana", "detail
 async def ask(
     services: Services,
     caller: Operator,
-    body: schemas.TriggerBody,
+    body: bodies.TriggerBody,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -113,14 +113,14 @@ RouteName = Annotated[str, Path(pattern=f"^{ROUTE_NAME.pattern}$", description="
     response_model=schemas.GroupOut,
     responses=shows(examples.GROUP, "not_found", "invalid", _WRONG_GROUP, "rate_limited"),
 )
-async def reset(services: Services, caller: Operator, name: RouteName, body: schemas.ResetBody) -> Response:
+async def reset(services: Services, caller: Operator, name: RouteName, body: bodies.ResetBody) -> Response:
     """What still fires is decided again at once. A run in flight is never doubled."""
     await services.limit(caller)
     group = await services.requests.reset(name, body.group, caller.name)
     route = services.policy().route(name)
     if route is None:
         raise Problem(404, "not_found", f"The policy has no route named {name}.")
-    return json_answer(history.group_state(group, route, services.clock.now()))
+    return json_answer(live.group_state(group, route, services.clock.now()))
 
 
 async def _shown(conn: AsyncConnection, id: UUID) -> Response:

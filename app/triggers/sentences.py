@@ -6,7 +6,7 @@ from typing import Any
 
 from app.policy.durations import format_duration
 from app.policy.schema import Route
-from app.triggers import rules
+from app.triggers import facts
 from app.triggers.state import SHADOW, Action, Episode, Group, Reason, Verdict
 
 Row = Mapping[str, Any]
@@ -109,7 +109,7 @@ def _would_fire(verdict: Verdict, group: Group, episode: Episode, route: Route) 
             return "Only a new episode of it: refire is off, and this one has had its retrain."
         case Reason.DUPLICATE | Reason.COOLDOWN if until is not None and not held:
             cooling = f"the cooldown of {format_duration(route.cooldown)}"
-            pause = "the pause after the failure" if rules.backing_off(group) else cooling
+            pause = "the pause after the failure" if facts.backing_off(group) else cooling
             return f"To fire still at {until}, when {pause} ends; nobody has to do anything. Sooner: `reset` the group."
         case Reason.DUPLICATE | Reason.JOINED | Reason.DEBOUNCING if until is not None:
             end = f"To fire still at {until}, when the debounce of {format_duration(route.debounce)} ends"

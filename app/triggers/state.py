@@ -203,8 +203,3 @@ def group_key(route: str, mode: str, labels: Mapping[str, str]) -> str:
     """The key of a group: a hash, since labels may be longer than an index row."""
     text = json.dumps([route, mode, sorted(labels.items())], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def as_json(value: Any) -> str:
-    """JSON text for a jsonb parameter, from dataclass fields that are datetimes and UUIDs as well."""
-    return json.dumps(value, default=str, ensure_ascii=False)

@@ -9,19 +9,19 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table, select, text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.db import rows_of
+from app.db import insert_rows, rows_of, update_rows
 from app.outbox.model import new_item
 from app.policy.schema import Route
 from app.telemetry import traceparent
-from app.triggers import limits, pauses, regroup, rules
+from app.triggers import facts, limits, pauses, regroup
 from app.triggers.conf import dag_call
 from app.triggers.ledger import Ledger
 from app.triggers.placing import GroupName, Intent
-from app.triggers.state import Episode, Group, NewTrigger, TriggerState, as_json
+from app.triggers.state import Episode, Group, NewTrigger, TriggerState
 
 #: Alerts of a group that are read to decide it as a whole: those heard of last, for a sender with a new alert_id per event
 #: leaves any number behind that nobody resolves.
@@ -126,7 +126,7 @@ async def _lock_groups(conn: AsyncConnection, ledger: Ledger, wanted: dict[str, 
     if len(rows) < len(keys):
         known = {row["key"] for row in rows}
         new = [_new_group(key, *wanted[key]) for key in keys if key not in known]
-        await insert(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
+        await insert_rows(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
         rows = (await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings().all()
     for row in rows:
         ledger.take_group(Group(**row))
@@ -150,7 +150,7 @@ async def _inherit(conn: AsyncConnection, ledger: Ledger) -> None:
 async def make_groups(conn: AsyncConnection, wanted: dict[str, GroupName]) -> None:
     """Rows for groups that may not have one yet."""
     new = [_new_group(key, *wanted[key]) for key in sorted(wanted)]
-    await insert(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
+    await insert_rows(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
 
 
 def _new_group(key: str, route: str, mode: str, labels: dict[str, str]) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _may_act(group: Group, ledger: Ledger) -> bool:
     if group.held:
         return True
     route = ledger.policy.route(group.route)
-    clear = rules.clear_at(group, route) if route else None
+    clear = facts.clear_at(group, route) if route else None
     return group.open_trigger is None and (clear is None or clear <= ledger.now)
 
 
@@ -182,10 +182,10 @@ async def _lock_episodes(conn: AsyncConnection, ledger: Ledger, fingerprints: li
 
 async def save(conn: AsyncConnection, ledger: Ledger) -> None:
     """Write everything the Ledger changed. Rows that make room (closed episodes, cancelled triggers) go first."""
-    await update(conn, tables.alerts, [_episode_row(e) for e in ledger.changed.values()], _EPISODE_COLUMNS[1:])
+    await update_rows(conn, tables.alerts, [_episode_row(e) for e in ledger.changed.values()], _EPISODE_COLUMNS[1:])
     # In one order, for alerts of no route are under no group's lock: two batches that make the same must not cross.
     created = sorted(ledger.created.values(), key=lambda e: e.fingerprint)
-    await insert(conn, tables.alerts, [_episode_row(e) for e in created])
+    await insert_rows(conn, tables.alerts, [_episode_row(e) for e in created])
     decisions = [
         {
             "id": d.id,
@@ -204,9 +204,9 @@ async def save(conn: AsyncConnection, ledger: Ledger) -> None:
         }
         for d in ledger.decisions
     ]
-    await insert(conn, tables.decisions, decisions)
+    await insert_rows(conn, tables.decisions, decisions)
     ended = [{"id": i, "count": count, "last_at": at} for i, count, at in ledger.ended_decisions]
-    await update(conn, tables.decisions, ended, ["count", "last_at"])
+    await update_rows(conn, tables.decisions, ended, ["count", "last_at"])
     await _save_triggers(conn, ledger)
     await save_groups(conn, [ledger.groups[key] for key in sorted(ledger.changed_groups)])
 
@@ -215,7 +215,7 @@ async def _save_triggers(conn: AsyncConnection, ledger: Ledger) -> None:
     rows = [(t, _trigger_row(t, ledger)) for t in ledger.triggers.values()]
     fired = [row for t, row in rows if t.fired and not t.is_new]
     others = [row for t, row in rows if not t.fired and not t.is_new]
-    await update(conn, tables.triggers, others, ["state", "detail", "ended_at"])
+    await update_rows(conn, tables.triggers, others, ["state", "detail", "ended_at"])
     columns = [
         "state",
         "reason",
@@ -228,9 +228,9 @@ async def _save_triggers(conn: AsyncConnection, ledger: Ledger) -> None:
         "run_timeout",
         "ended_at",
     ]
-    await update(conn, tables.triggers, fired, [*columns, "on_failure", "requested_by", "policy"])
-    await insert(conn, tables.triggers, [row for t, row in rows if t.is_new])
-    await insert(conn, tables.outbox, [outbox_item(row, ledger.now) for t, row in rows if t.state == "pending"])
+    await update_rows(conn, tables.triggers, fired, [*columns, "on_failure", "requested_by", "policy"])
+    await insert_rows(conn, tables.triggers, [row for t, row in rows if t.is_new])
+    await insert_rows(conn, tables.outbox, [outbox_item(row, ledger.now) for t, row in rows if t.state == "pending"])
 
 
 def outbox_item(trigger: dict[str, Any], now: datetime) -> dict[str, Any]:
@@ -272,30 +272,8 @@ async def save_groups(conn: AsyncConnection, changed: list[Group]) -> None:
         group.version += 1
         group.nonce = secrets.token_hex(4)
     rows = [{name: getattr(group, name) for name in _GROUP_COLUMNS} for group in changed]
-    await update(conn, tables.groups, rows, _GROUP_COLUMNS[4:], key="key")
+    await update_rows(conn, tables.groups, rows, _GROUP_COLUMNS[4:], key="key")
 
 
 def _episode_row(episode: Episode) -> dict[str, Any]:
     return {name: getattr(episode, name) for name in _EPISODE_COLUMNS}
-
-
-async def insert(conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], conflict: str = "") -> None:
-    """INSERT all rows in one statement. The rows share their columns; what they leave out is NULL."""
-    if not rows:
-        return
-    columns = ", ".join(f'"{name}"' for name in rows[0])
-    values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb))"
-    statement = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {values} {conflict}"
-    await conn.execute(text(statement), {"rows": as_json(rows)})
-
-
-async def update(
-    conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], columns: Sequence[str], key: str = "id"
-) -> None:
-    """UPDATE the columns of all rows, found by their key, in one statement."""
-    if not rows:
-        return
-    sets = ", ".join(f'"{name}" = v."{name}"' for name in columns)
-    values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb)) v"
-    statement = f"UPDATE {table.name} SET {sets} FROM {values} WHERE {table.name}.{key} = v.{key}"
-    await conn.execute(text(statement), {"rows": as_json(rows)})

@@ -14,14 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.alerts.model import is_notice
-from app.db import rows_of
+from app.db import as_json, rows_of
 from app.policy.schema import Policy, Route
-from app.triggers import history, sentences, silence
+from app.triggers import history, live, sentences, silence
 from app.triggers.explain import at_this_moment, load_episode, shown_verdict, way_of
 from app.triggers.rules import Way
 from app.triggers.schedules import list_schedules
 from app.triggers.silence import Row, Why
-from app.triggers.state import Group, as_json
+from app.triggers.state import Group
 
 #: Of more alerts in the time the newest are told of, so that the answer to one question stays cheap.
 MOST_ALERTS = 10_000
@@ -144,7 +144,7 @@ async def _groups(conn: AsyncConnection, route: Route, about: Row, now: datetime
     shown = []
     for row in rows.mappings().all():
         group = Group(**{name: row[name] for name in _GROUP_COLUMNS})
-        state = history.group_state(group, route, now) | {"now": None, "would_fire": None}
+        state = live.group_state(group, route, now) | {"now": None, "would_fire": None}
         if row["firing"] is not None:
             episode = await load_episode(conn, row["firing"])
             verdict = at_this_moment(group, episode, route, now, way)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from app.alerts.model import Alert
 from app.policy.schema import Policy
-from app.triggers import batch, rules
+from app.triggers import batch, facts
 from app.triggers.batch import Fold, fold
 from app.triggers.intake import observe
 from app.triggers.ledger import Ledger
@@ -242,13 +242,13 @@ class Simulation:
         group = replace(self.rows.groups[trigger.key])
         assert group.open_trigger == trigger.id
         group.open_trigger = group.held_since = None
-        rules.book(group, outcome, self.policy.route(group.route), self.now, counted=trigger.lost)
+        facts.book(group, outcome, self.policy.route(group.route), self.now, counted=trigger.lost)
         self._save_groups([group])
 
     def lose(self, trigger: SimTrigger) -> None:
         """Endings.lose."""
         group = replace(self.rows.groups[trigger.key])
-        rules.book(group, LOST, self.policy.route(group.route), self.now, counted=trigger.lost)
+        facts.book(group, LOST, self.policy.route(group.route), self.now, counted=trigger.lost)
         trigger.lost = True
         self._save_groups([group])
 
@@ -257,10 +257,10 @@ class Simulation:
         group = replace(self.rows.groups[trigger.key])
         route = self.policy.route(group.route)
         assert route is not None
-        if group.open_trigger is not None or rules.redrive_at(group, trigger.id, route, self.now) is not None:
+        if group.open_trigger is not None or facts.redrive_at(group, trigger.id, route, self.now) is not None:
             return False
         trigger.state, trigger.lost = TriggerState.PENDING, False
-        rules.fire(group, trigger.id, route.on_failure, self.now)
+        facts.fire(group, trigger.id, route.on_failure, self.now)
         self._save_groups([group])
         self.fires.append(Fired(trigger, self.now, redriven=True))
         return True
@@ -268,7 +268,7 @@ class Simulation:
     def reset(self, key: str) -> None:
         """Requests.reset."""
         group = replace(self.rows.groups[key])
-        rules.reset(group, self.now)
+        facts.reset(group, self.now)
         self._save_groups([group])
 
     def reload(self, policy: Policy) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.triggers import rules
+from app.triggers import facts
 from app.triggers.state import FAILED, SUCCESS, Action, Reason, TriggerState, Verdict
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Books, firing, policy, resolved, said
 
@@ -35,7 +35,7 @@ def end(kept: Books, outcome: str = SUCCESS) -> None:
     for one in kept.episodes:
         one.spent = one.spent or (outcome == SUCCESS and one.trigger_id == ended)
     kept.group.open_trigger = None
-    rules.book(kept.group, outcome, kept.policy.route("accuracy"), kept.now)
+    facts.book(kept.group, outcome, kept.policy.route("accuracy"), kept.now)
 
 
 def states(kept: Books) -> list[TriggerState]:

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from app.policy.schema import Route
-from app.triggers import rules
+from app.triggers import facts
 from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Group
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, episode, group, route
 from tests.unit.test_rules import BROKEN, DAILY, EPSILON, FIRED, HELD, OPEN, SLOW, T1, T2
@@ -34,11 +34,11 @@ from tests.unit.test_rules import BROKEN, DAILY, EPSILON, FIRED, HELD, OPEN, SLO
 def test_the_backoff_doubles_and_never_passes_the_longer_of_cooldown_and_backoff(
     failures: int, backoff: timedelta, cooldown: timedelta, pause: timedelta
 ) -> None:
-    assert rules.backoff(failures, route(failure_backoff=backoff, cooldown=cooldown)) == pause
+    assert facts.backoff(failures, route(failure_backoff=backoff, cooldown=cooldown)) == pause
 
 
 @pytest.mark.parametrize(
-    ("facts", "wake"),
+    ("known", "wake"),
     [
         ({}, None),
         (HELD, NOW - 4 * MINUTE + 10 * MINUTE),
@@ -50,8 +50,8 @@ def test_the_backoff_doubles_and_never_passes_the_longer_of_cooldown_and_backoff
     ],
     ids=["nothing known", "held", "in flight", "cooling", "accepted later", "backing off", "reset"],
 )
-def test_a_group_wakes_when_what_stands_in_its_way_ends(facts: dict[str, Any], wake: datetime | None) -> None:
-    assert rules.wake_at(group(**facts), SLOW) == wake
+def test_a_group_wakes_when_what_stands_in_its_way_ends(known: dict[str, Any], wake: datetime | None) -> None:
+    assert facts.wake_at(group(**known), SLOW) == wake
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_a_group_wakes_when_what_stands_in_its_way_ends(facts: dict[str, Any], w
     ids=["just heard", "to the very end", "an instant longer", "a clock behind"],
 )
 def test_an_alert_not_heard_of_for_stale_after_counts_no_more(silence: timedelta, stale: bool) -> None:
-    assert rules.is_stale(episode(last_seen_at=NOW - silence), DAILY, NOW) is stale
+    assert facts.is_stale(episode(last_seen_at=NOW - silence), DAILY, NOW) is stale
 
 
 def test_only_a_held_group_has_an_end_of_its_hold() -> None:
     with pytest.raises(ValueError, match="is not held"):
-        rules.held_until(group(**OPEN), SLOW)
+        facts.held_until(group(**OPEN), SLOW)
 
 
 def facts_of(known: Group) -> tuple[Any, ...]:
@@ -88,46 +88,46 @@ def test_an_end_books_outcome_failures_and_the_next_look(
     outcome: str, counted: bool, failures: int, wake: datetime
 ) -> None:
     known = group(fired_at=NOW - HOUR, last_trigger=T1, failures=2)
-    rules.book(known, outcome, DAILY, NOW, counted=counted)
+    facts.book(known, outcome, DAILY, NOW, counted=counted)
     assert facts_of(known) == (outcome, failures, NOW, wake)
 
 
 def test_a_lost_run_stays_in_flight_and_is_not_woken() -> None:
     known = group(**OPEN)
-    rules.book(known, LOST, DAILY, NOW)
+    facts.book(known, LOST, DAILY, NOW)
     assert facts_of(known) == (LOST, 1, NOW, None)
 
 
 @pytest.mark.parametrize("chosen", [None, route(cooldown=timedelta(0))], ids=["no route any more", "no cooldown"])
 def test_without_anything_to_wait_for_the_group_is_looked_at_at_once(chosen: Route | None) -> None:
     known = group(fired_at=NOW - HOUR, last_trigger=T1)
-    rules.book(known, SUCCESS, chosen, NOW)
+    facts.book(known, SUCCESS, chosen, NOW)
     assert known.wake_at == NOW
 
 
 def test_a_fire_takes_the_facts_of_the_trigger_before_it_away_but_not_the_failures() -> None:
     known = group(**BROKEN, accepted_at=NOW - HOUR, held_since=NOW, wake_at=NOW, reset_at=NOW)
-    rules.fire(known, T2, "release", NOW)
+    facts.fire(known, T2, "release", NOW)
     assert known == group(open_trigger=T2, last_trigger=T2, fired_at=NOW, failures=1, on_failure="release")
 
 
 def test_a_reset_frees_one_fire_even_when_all_happens_in_one_instant() -> None:
     known = group(**FIRED)
-    rules.reset(known, NOW)
-    assert (known.wake_at, rules.clear_at(known, DAILY)) == (NOW, None)
-    rules.fire(known, T2, "release", NOW)
+    facts.reset(known, NOW)
+    assert (known.wake_at, facts.clear_at(known, DAILY)) == (NOW, None)
+    facts.fire(known, T2, "release", NOW)
     known.open_trigger = None
-    assert rules.clear_at(known, DAILY) == NOW + DAY
+    assert facts.clear_at(known, DAILY) == NOW + DAY
 
 
 def test_a_reset_wakes_no_group_whose_trigger_is_open() -> None:
     known = group(**OPEN, failures=4)
-    rules.reset(known, NOW)
+    facts.reset(known, NOW)
     assert (known.wake_at, known.failures) == (None, 0)
 
 
 @pytest.mark.parametrize(
-    ("facts", "trigger", "until"),
+    ("known", "trigger", "until"),
     [
         (BROKEN | {"outcome": DEAD}, T1, None),
         (FIRED, T2, NOW + 23 * HOUR),
@@ -138,6 +138,6 @@ def test_a_reset_wakes_no_group_whose_trigger_is_open() -> None:
     ids=["its own death", "a newer success", "a newer failure", "reset", "the newer one's cooldown is over"],
 )
 def test_a_redrive_waits_for_newer_triggers_and_not_for_its_own_death(
-    facts: dict[str, Any], trigger: UUID, until: datetime | None
+    known: dict[str, Any], trigger: UUID, until: datetime | None
 ) -> None:
-    assert rules.redrive_at(group(**facts), trigger, DAILY, NOW) == until
+    assert facts.redrive_at(group(**known), trigger, DAILY, NOW) == until
