@@ -38,7 +38,7 @@ class Background:
         self._work.set()
 
     def stop(self) -> None:
-        """No new round begins; a request under way is not waited for."""
+        """No request begins any more; one under way is not waited for."""
         self._stop.set()
         self._work.set()
 
@@ -52,7 +52,7 @@ class Background:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                busy = self._drainer.step(self._timeout)
+                busy = self._drainer.step(lambda: 0.0 if self._stop.is_set() else self._timeout)
             except Exception:
                 log.exception("mlflow-spool could not look into its journal; it tries again")
                 busy = False

@@ -1,5 +1,6 @@
 """Bring what the journal holds to the server: in order per stream, one stream after another, as far as it goes along."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from mlflow_spool.replay import Done, Later, Never
 from mlflow_spool.uploads import RATE
 
 KEEP_DELIVERED = 86_400.0  # seconds that reads are answered from what was delivered
+#: Seconds for the next request. With 0 or less none is begun any more, in the midst of a stream too.
+Allowed = Callable[[], float]
 
 
 class Drainer:
@@ -74,19 +77,16 @@ class Drainer:
             self._breaker.failed(outcome.retry_after)
         return isinstance(outcome, Done)
 
-    def step(self, timeout: float) -> bool:
-        """One round over all streams, as far as the server goes along. True: something was delivered.
-
-        timeout: seconds a request.
-        """
-        if self._breaker.is_open and not self.probe(min(timeout, 5.0)):
+    def step(self, allowed: Allowed) -> bool:
+        """One round over all streams, as far as the server goes along and time allows. True: something was delivered."""
+        if self._breaker.is_open and not self.probe(min(allowed(), 5.0)):
             return False
         delivered = False
         for stream in self._journal.pending_streams():
             if self._delivery.is_paused(stream):
                 continue
-            delivered = self._stream(stream, timeout) or delivered
-            if self._breaker.is_open:
+            delivered = self._stream(stream, allowed) or delivered
+            if self._breaker.is_open or allowed() <= 0:
                 break
         return delivered
 
@@ -105,29 +105,28 @@ class Drainer:
             if not self._journal.waits(key):
                 self._files.drop(key)
 
-    def _stream(self, stream: str, timeout: float) -> bool:
+    def _stream(self, stream: str, allowed: Allowed) -> bool:
         delivered = False
         with locked(self._lock_file, stream) as ours:
             while ours:
                 records = self._journal.pending(stream)
                 for batch in joined(records):
-                    if not self._together(batch, timeout):
+                    if not self._together(batch, allowed):
                         return delivered
                     delivered = True
                 ours = bool(records)
         return delivered
 
-    def _together(self, batch: Batch, timeout: float) -> bool:
+    def _together(self, batch: Batch, allowed: Allowed) -> bool:
         """Whether the stream goes on after these records."""
-        if len(batch.records) == 1:
-            return self._delivery.deliver(batch.records[0], timeout)
         first = batch.records[0]
-        outcome = self._delivery.send(replace(first, call=batch.call), timeout)
-        if isinstance(outcome, Done):
-            self._breaker.succeeded()
-            self._journal.settle(batch.records)
-            return True
-        if isinstance(outcome, Later) and outcome.unwell:
-            return self._delivery.note(first, outcome)
-        # One of them may be what the server does not take: alone, each shows what it is.
-        return all(self._delivery.deliver(record, timeout) for record in batch.records)
+        if len(batch.records) > 1 and (timeout := allowed()) > 0:
+            outcome = self._delivery.send(replace(first, call=batch.call), timeout)
+            if isinstance(outcome, Done):
+                self._breaker.succeeded()
+                self._journal.settle(batch.records)
+                return True
+            if isinstance(outcome, Later) and outcome.unwell:
+                return self._delivery.note(first, outcome)
+            # One of them may be what the server does not take: alone, each shows what it is.
+        return all((timeout := allowed()) > 0 and self._delivery.deliver(one, timeout) for one in batch.records)

@@ -168,7 +168,7 @@ class Spool:
             self._background.stop()
         end = self._clock.monotonic() + budget
         while (left := end - self._clock.monotonic()) > 0 and self._drainer.has_pending():
-            if self._drainer.step(min(left, self._settings.request_timeout)):
+            if self._drainer.step(lambda: min(end - self._clock.monotonic(), self._settings.request_timeout)):
                 continue
             if self._breaker.is_open and not patient:
                 break

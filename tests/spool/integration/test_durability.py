@@ -104,7 +104,7 @@ def test_what_the_background_delivered_first_is_not_sent_again(server: Watched, 
     record = draft(Call("POST", f"{API}/registered-models/create", {"name": "churn"}), 1)
     assert record is not None
     kept = journal.append(record)
-    assert drainer.step(1.0)
+    assert drainer.step(lambda: 1.0)
     assert drainer.now_or_never(kept, 1.0) is None
     assert (len(server.seen), list(server.registered)) == (1, ["churn"])
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mlflow_spool.background import Background
 from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.locks import locked
 from mlflow_spool.records import API, Answer, Call
@@ -28,6 +29,21 @@ class Answering(FakeMlflow):
     def send(self, call: Call, timeout: float) -> Answer:
         if call.path != "/health" and "search" not in call.path and (self.answers or self.ever):
             return self.answers.pop(0) if self.answers else self.ever or Answer(200, {})
+        return super().send(call, timeout)
+
+
+class Slow(FakeMlflow):
+    """Takes its time for each request, of the clock that the spool reads."""
+
+    def __init__(self, clock: ManualClock, seconds: float) -> None:
+        super().__init__()
+        self._clock = clock
+        self._seconds = seconds
+
+    def send(self, call: Call, timeout: float) -> Answer:
+        self._clock.seconds += min(self._seconds, timeout)
+        if self._seconds > timeout:
+            raise NoAnswer("no answer in time")
         return super().send(call, timeout)
 
 
@@ -73,6 +89,45 @@ def test_what_mlflow_does_not_take_at_the_end_is_handed_over(tmp_path: Path, sta
     assert spool.finish(5.0) == 0
     assert len(taker.taken) == 2
     assert spool.journal.inventory.counts().handed == 2
+
+
+def test_the_budget_of_a_process_ends_within_the_backlog_of_one_run_and_the_rest_is_handed_over(tmp_path: Path) -> None:
+    clock, taker = ManualClock(), Taker()
+    server = Slow(clock, 0.0)
+    server.plan = always(Fault.REFUSE)
+    spool = spool_on(server, tmp_path, clock, taker=taker)
+    run = a_run(spool)
+    for value in range(40):  # One value of a tag a request: they cannot be joined.
+        spool.call("POST", f"{API}/runs/set-tag", {"run_id": run, "key": "at", "value": str(value)})
+    server.plan, server._seconds = never, 1.0
+    clock.seconds += 3600
+    began = clock.seconds
+    assert spool.finish(5.0) == 0
+    assert clock.seconds - began <= 5.5
+    delivered = spool.journal.inventory.counts().done
+    assert 1 < delivered < 6
+    assert len(taker.taken) == 41 - delivered
+
+
+def test_the_thread_of_a_process_that_ends_leaves_a_long_backlog_to_the_end(tmp_path: Path) -> None:
+    server, clock = FakeMlflow(), ManualClock()
+    server.plan = always(Fault.REFUSE)
+    spool = spool_on(server, tmp_path, clock)
+    run = a_run(spool)
+    for value in range(40):
+        spool.call("POST", f"{API}/runs/set-tag", {"run_id": run, "key": "at", "value": str(value)})
+    server.plan = never
+    clock.seconds += 3600
+    background = Background(spool._drainer, spool._breaker, clock.as_clock(), 30.0)
+
+    def plan(_number: int, line: str) -> Fault:
+        if "set-tag" in line:
+            background.stop()
+        return Fault.NONE
+
+    server.plan = plan
+    background._run()
+    assert spool.journal.inventory.counts().pending == 39
 
 
 @pytest.mark.parametrize(
