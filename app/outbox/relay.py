@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.clock import Clock
-from app.db import transaction
+from app.db import passes, transaction
 from app.metrics import Metrics
 from app.outbox import store
 from app.outbox.model import Breaker, Dead, Delivered, Item, Outcome, Retry, backoff, spent
@@ -138,6 +138,11 @@ class Relay:
         except TimeoutError:
             outcome = Retry("timeout", "the attempt took too long", answered=False, ambiguous=True)
         except Exception as error:
+            if passes(error):
+                # Our own Postgres says nothing of the target, and could not be told anyway. When the lease has run out, the
+                # item is taken up as one whose attempt nobody knows the end of.
+                log.warning("a delivery attempt is put off: Postgres does not answer", extra=_about(item))
+                return
             log.exception("a delivery attempt broke", extra=_about(item))
             outcome = Retry("error", f"the attempt broke: {type(error).__name__}", answered=False, ambiguous=True)
         await self._settle(item, destination, outcome)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -243,6 +244,27 @@ async def test_a_deliverer_that_breaks_is_an_ambiguous_attempt_not_the_end(engin
     found = await row(engine, item)
     assert (found["state"], found["ambiguous"]) == ("pending", True)
     assert "KeyError" in found["detail"]
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError("postgres"), PoolTimeout("no connection is free")])
+async def test_a_postgres_that_fails_within_an_attempt_is_not_the_targets_fault(
+    engine: AsyncEngine, error: Exception
+) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    items = await put(engine, 8)
+
+    def broken(_item: Item) -> Outcome:
+        raise error
+
+    target = Target(broken)
+    runner = relay(engine, clock, target)
+    await runner.step()
+    assert {(await row(engine, item))["attempts"] for item in items} == {0}
+    target.behave = lambda _item: Delivered(None)
+    clock.pass_by(timedelta(seconds=61))
+    await runner.step()
+    assert set(target.delivered()) == set(items), "no breaker keeps all but one of them back"
+    assert {item.ambiguous for item in target.asked[8:]} == {True}, "nobody knows what had been sent"
 
 
 async def test_an_outage_kills_nothing_however_long_it_lasts(engine: AsyncEngine) -> None:
