@@ -47,13 +47,13 @@ async def health(world: World) -> int:
     return (await world.clients[0].get("/health/deadman")).status_code
 
 
-async def start(world: World, conf: dict[str, Any] | None = None) -> None:
+async def start(world: World, conf: dict[str, Any] | None = None, dag: str = "retrain_model") -> None:
     """Somebody starts a run in Airflow itself."""
     async with world.airflow_client() as client:
         token = (await client.post("/auth/token", json={"username": "gateway", "password": "gateway"})).json()
         headers = {"Authorization": f"Bearer {token['access_token']}"}
         body = {"logical_date": None, "conf": conf or {}}
-        answer = await client.post("/api/v2/dags/retrain_model/dagRuns", json=body, headers=headers)
+        answer = await client.post(f"/api/v2/dags/{dag}/dagRuns", json=body, headers=headers)
         assert answer.status_code == 200, answer.text
 
 
@@ -168,7 +168,22 @@ async def test_a_switch_that_wants_our_own_runs_counts_no_other(servers: TestSer
         world.airflow.add_dag("retrain_model")
         await world.settle()
         await by_hand(world)
+        await by_hand(world, {"gateway": {"route": "another-route-of-ours", "group": {}}})
         assert (await state(world, "ours"), await state(world, "anybodys")) == ("new", "up")
+
+
+async def test_a_dag_whose_id_the_group_fills_tells_by_itself_whose_run_it_is(
+    servers: TestServers, database: str
+) -> None:
+    of_model = SWITCHES.replace("{id: retrain_model}", '{id: "retrain_{{group.model}}"}')
+    fraud = "  - {name: fraud, expect: {retrain: accuracy, group: {model: fraud}}, every: 7d}\n"
+    async with World(servers, database, of_model + fraud) as world:
+        world.airflow.add_dag("retrain_churn")
+        world.airflow.add_dag("retrain_fraud")
+        await world.settle()
+        await start(world, dag="retrain_churn")
+        await world.pass_by(minutes=21)
+        assert (await state(world, "churn-retrained"), await state(world, "fraud")) == ("up", "new")
 
 
 async def test_a_run_that_ended_by_a_clock_ahead_of_ours_hides_no_later_one(
@@ -341,6 +356,20 @@ async def test_a_retrain_that_ended_while_we_were_away_is_found_before_it_is_mis
         await world.settle()
         assert await state(world, "churn-retrained") == "up"
         assert await incidents(world, "churn-retrained") == []
+
+
+async def test_an_outage_of_ours_gives_a_retrain_no_more_time(servers: TestServers, database: str) -> None:
+    """It ended, or not, whether we were there or not: Airflow knows."""
+    async with World(servers, database, SWITCHES) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.settle()
+        await world.pass_by(days=1)
+        world.outage(days=2)
+        await world.settle()
+        await world.pass_by(days=4, hours=12, seconds=-10)
+        assert await state(world, "churn-retrained") == "grace"
+        await world.pass_by(seconds=10)
+        assert await state(world, "churn-retrained") == "down"
 
 
 async def test_a_retrain_that_is_missed_explains_itself_from_the_history(servers: TestServers, database: str) -> None:
