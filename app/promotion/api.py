@@ -93,8 +93,8 @@ async def take_mlflow(services: Services, request: Request) -> Response:
     rows: list[Promotion] = []
     for wanted in [Wanted(new.name, new.version, mark, reason="registered in MLflow") for mark in marks] if new else []:
         rows.append(await services.gate.promote(wanted, admitted.caller.name))
-        if rows[-1].state in ("unreadable", "undone", "open", "moving"):
-            return _answer(rows[-1])
+        if rows[-1].state in ("unreadable", "undone", "open", "moving", "lost"):
+            raise _problem(rows[-1], UNCLEAR)  # Also a lost race, which nobody but MLflow would ask again.
     await spend(admitted, services_of(request))
     return json_answer({"promotions": [shown(row) for row in rows]}, 202)
 
@@ -167,7 +167,10 @@ def _answer(row: Promotion) -> Response:
         return json_answer(shown(row))
     if row.mode == "shadow" and row.state == "blocked":
         return json_answer(shown(row))
-    kind = {"blocked": BLOCKED, "lost": LOST_RACE}.get(row.state, UNCLEAR)
+    raise _problem(row, {"blocked": BLOCKED, "lost": LOST_RACE}.get(row.state, UNCLEAR))
+
+
+def _problem(row: Promotion, kind: Kind) -> Problem:
     members = {"promotion": row.id, "state": row.state, "previous": row.previous, "verdicts": row.verdicts}
     headers = {"Retry-After": str(RETRY_AFTER)} if kind is UNCLEAR else {}
-    raise Problem(kind.status, kind.code, row.detail, headers=headers, **members)
+    return Problem(kind.status, kind.code, row.detail, headers=headers, **members)

@@ -8,6 +8,7 @@ import pytest
 
 from app.signatures import MLFLOW_HEADERS, StandardSignature
 from tests.acceptance.promotions import Gates, opened
+from tests.fakes.faults import meanwhile
 from tests.integration.api import problem, word
 from tests.servers import TestServers
 
@@ -94,6 +95,21 @@ async def test_mlflow_is_asked_to_come_again_when_there_is_no_verdict(servers: T
         gates.mlflow.calm()
         assert (await deliver(gates, CREATED, ident="again")).status_code == 202
         assert gates.champion() == "1"
+
+
+async def test_mlflow_is_asked_to_come_again_when_another_was_faster(servers: TestServers, database: str) -> None:
+    async with opened(servers, database, ENTRIES, mlflow_secret=SECRET) as gates:
+        gates.mlflow.add("churn", {"f1": 0.85})
+        gates.mlflow.add("churn", {"f1": 0.9})
+        second = CREATED | {"data": {"name": "churn", "version": "2"}}
+
+        def somebody() -> None:
+            gates.mlflow.aliases[("churn", "staging")] = "1"
+
+        gates.mlflow.disturb(meanwhile(somebody), on="POST model-versions/set-tag")
+        assert problem(await deliver(gates, second, ident="again"), 503, "registry_unavailable")["state"] == "lost"
+        answer = await deliver(gates, second, ident="again")
+        assert [row["state"] for row in answer.json()["promotions"]] == ["promoted", "promoted"]
 
 
 @pytest.mark.parametrize(
