@@ -33,7 +33,7 @@ BLOCKED = Kind("blocked", 409, "Not passed: f1 >= champion.f1 + 0.005.", {**_MEM
 LOST_RACE = Kind(
     "lost_race",
     409,
-    "Another promotion of churn to champion is under way.",
+    "Another promotion of churn is under way.",
     {**_MEMBERS, "state": "lost", "verdicts": schemas.VERDICTS},
 )
 UNCLEAR = Kind(

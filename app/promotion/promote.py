@@ -142,13 +142,13 @@ class Gate:
         return await self._open(replace(row, tags=tags, tags_before=_before(own, tags)))
 
     async def _open(self, row: Promotion) -> Promotion:
-        """The journal's row before the first change; one a model and mark, so the second of two is told that it lost."""
+        """The journal's row before the first change; one a model, so the second of two is told that it lost."""
         now = self._clock.now()
         opened = replace(row, state="open", lease_until=now + LEASE, detail="under way")
         async with transaction(self._engine) as conn:
             took = await store.add(conn, opened)
         if not took:
-            return await self._end(row, "lost", f"another promotion of {row.model} to {row.mark} is under way")
+            return await self._end(row, "lost", f"another promotion of {row.model} is under way")
         return await self._change.carry_out(opened)
 
     async def _end(self, row: Promotion, state: str, detail: str, *, quiet: bool = False) -> Promotion:

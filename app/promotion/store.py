@@ -1,4 +1,4 @@
-"""The journal of promotions in SQL: one open change a model and mark, fenced, and every verdict that was ever given."""
+"""The journal of promotions in SQL: one open change a model, fenced, and every verdict that was ever given."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -67,10 +67,10 @@ class Promotion:
 
 
 async def add(conn: AsyncConnection, row: Promotion) -> bool:
-    """Keep a request. False: it would be open, and another one of its model and mark is; nothing was written."""
+    """Keep a request. False: it would be open, and another one of its model is; nothing was written."""
     statement = insert(_promotions).values(asdict(row))
     if row.is_open:
-        index = ["registry", "model", "mark"]
+        index = ["registry", "model"]
         statement = statement.on_conflict_do_nothing(index_elements=index, index_where=tables.OPEN_PROMOTION)
     return bool((await conn.execute(statement)).rowcount)
 

@@ -96,7 +96,8 @@ promotions = Table(
     time("lease_until"),
     time("created_at", nullable=False),
     time("ended_at"),
-    Index("ix_promotions_open", "registry", "model", "mark", unique=True, postgresql_where=OPEN_PROMOTION),
+    # Marks share the version's tags, in SageMaker even one value: of a model one change at a time.
+    Index("ix_promotions_open", "registry", "model", unique=True, postgresql_where=OPEN_PROMOTION),
     Index("ix_promotions_lease_until", "lease_until", postgresql_where=OPEN_PROMOTION),
     Index("ix_promotions_model", "model", "id"),
 )

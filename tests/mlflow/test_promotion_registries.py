@@ -185,6 +185,23 @@ async def test_gates_at_once_come_to_one_history(
         assert (await site.holder(model), max(chain)) == (last, 0.9)
 
 
+@both
+async def test_two_marks_of_one_version_that_move_at_once_are_both_kept(
+    servers: TestServers, database: str, site: Site, mlflow_server: MlflowServer
+) -> None:
+    async with gateway(servers, database, site, mlflow_server, replicas=2) as world:
+        model = f"plain-{secrets.token_hex(4)}"
+
+        async def insist(version: str, mark: str, to: int) -> None:
+            while (answer := await ask(world, model, version, mark=mark, to=to)).status_code != 200:
+                assert answer.json()["code"] == "lost_race", answer.text
+
+        for f1 in (0.85, 0.9):
+            version = await publish(site, model, {"f1": f1})
+            await asyncio.gather(insist(version, "staging", 0), insist(version, "champion", 1))
+            assert [await site.holder(model, mark) for mark in ("staging", "champion")] == [version, version]
+
+
 FAULTS = [Fault.UNAVAILABLE, Fault.COMMIT_AND_503, Fault.COMMIT_AND_DROP, Fault.NOT_FOUND]
 REQUESTS = 24  # that one promotion makes; the test says when it makes more
 
