@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
 
 from app.airflow.clients import AirflowClients
 from app.clock import Clock
@@ -21,6 +22,7 @@ from app.replica import Reader
 from app.settings import Settings
 from app.tokens import Caller, Tokens
 from app.tracking.client import Mlflow
+from app.triggers.ledger import Ledger
 from app.triggers.memory import Memory
 
 
@@ -45,9 +47,9 @@ class Base:
     mlflow: Callable[[], Mlflow | None]
     bells: dict[str, Loop]  # filled when the loops are built: they and what wakes them need each other
 
-    @property
-    def reorder(self) -> timedelta:
-        return timedelta(seconds=self.settings.reorder_window)
+    def ledger(self, policy: Policy, now: datetime) -> Ledger:
+        """Empty books for one pass over the groups."""
+        return Ledger(policy, now, timedelta(seconds=self.settings.reorder_window), uuid7)
 
     @property
     def repeat(self) -> timedelta | None:

@@ -7,8 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
-from uuid import UUID
+from datetime import datetime
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -24,7 +23,7 @@ from app.policy.schema import Policy
 from app.triggers import logs, quarantine, store
 from app.triggers.batch import Answer, Fold, fold
 from app.triggers.batcher import Job
-from app.triggers.ledger import Ledger
+from app.triggers.ledger import Ledger, NewLedger
 from app.triggers.memory import Memory
 from app.triggers.placing import GroupName
 from app.triggers.repeats import Repeats
@@ -49,8 +48,7 @@ class Intake:
         clock: Clock,
         metrics: Metrics,
         *,
-        new_id: Callable[[], UUID],
-        reorder: timedelta,
+        ledger: NewLedger,
         fired: Callable[[], None],
         limits: quarantine.Limits,
         heard: Heard,
@@ -61,8 +59,7 @@ class Intake:
         self._policy = policy
         self._clock = clock
         self._metrics = metrics
-        self._new_id = new_id
-        self._reorder = reorder
+        self._ledger = ledger
         self._fired = fired
         self._limits = limits
         self._heard = heard
@@ -96,14 +93,11 @@ class Intake:
     async def _repeated(self, alerts: Sequence[Alert]) -> dict[int, Answer]:
         try:
             policy = self._policy()
-            return await self._repeats.answer(fold(alerts, policy), self._ledger(policy))
+            return await self._repeats.answer(fold(alerts, policy), self._ledger(policy, self._clock.now()))
         except (NotDurable, *OF_THE_DATABASE):
             raise
         except Exception:  # A bug of ours in one of them: `_decide` finds out which.
             return {}
-
-    def _ledger(self, policy: Policy) -> Ledger:
-        return Ledger(policy, self._clock.now(), self._reorder, self._new_id)
 
     async def _decide(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[Answer]:
         try:
@@ -159,7 +153,7 @@ class Intake:
         self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]], moved: dict[str, GroupName]
     ) -> list[Answer]:
         policy = self._policy()
-        folds, ledger = fold(alerts, policy), self._ledger(policy)
+        folds, ledger = fold(alerts, policy), self._ledger(policy, self._clock.now())
         answers: dict[int, Answer] = {}
         beats = _heartbeats(folds, policy)
         async with transaction(self._engine) as conn:

@@ -5,11 +5,12 @@ Ledger then holds as changed. So every path to a DAG run goes through the same l
 without a database.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
-from app.policy.schema import Route
+from app.policy.schema import Policy, Route
 from app.triggers import episodes, facts, rules
 from app.triggers.episodes import Move
 from app.triggers.muting import mute_of
@@ -312,3 +313,7 @@ class Ledger(Placing):
         mates = self.mates.get(group.key, {}).values()
         able = (m for m in mates if facts.may_fire(m, route, self.now))
         return sorted(able, key=lambda m: (m.firing_since, m.id))
+
+
+#: Empty books for one pass: by the policy in force, and its `now`.
+NewLedger = Callable[[Policy, datetime], Ledger]

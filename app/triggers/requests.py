@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from app.policy.conf import CONF_ROOM, conf_bytes
 from app.policy.schema import Policy, Route
 from app.triggers import audit, facts, history, idempotency, logs, store
 from app.triggers.idempotency import Repeatable
-from app.triggers.ledger import Ledger
+from app.triggers.ledger import Ledger, NewLedger
 from app.triggers.state import Action, Ask, Group, Reason, TriggerState, Verdict, group_key
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Requests:
         clock: Clock,
         *,
         new_id: Callable[[], UUID],
-        reorder: timedelta,
+        ledger: NewLedger,
         changed: Callable[[], None],
         decided: Callable[[str, Verdict], None],
     ) -> None:
@@ -66,7 +66,7 @@ class Requests:
         self._policy = policy
         self._clock = clock
         self._new_id = new_id
-        self._reorder = reorder
+        self._ledger = ledger
         self._changed = changed
         self._decided = decided
 
@@ -104,7 +104,7 @@ class Requests:
         again: Repeatable | None,
     ) -> tuple[Verdict | None, dict[str, Any] | None]:
         """The verdict on a request and its trigger; no verdict when it was answered before."""
-        ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
+        ledger = self._ledger(self._policy(), self._clock.now())
         if again is not None and (answer := await idempotency.take(conn, again, ledger.now)) is not None:
             return None, answer
         verdict = await decide(conn, ledger, route, labels, ask)
@@ -157,7 +157,7 @@ class Requests:
         """held -> cancelled; each alert behind it is told. What fired already is Airflow's to stop."""
 
         async def cancel(conn: AsyncConnection) -> Ledger:
-            ledger = Ledger(self._policy(), self._clock.now(), self._reorder, self._new_id)
+            ledger = self._ledger(self._policy(), self._clock.now())
             trigger, group = await self._locked(conn, trigger_id)
             if trigger["state"] != TriggerState.HELD or group.open_trigger != trigger_id:
                 raise _conflict(f"only a held trigger can be cancelled; this one is {trigger['state']}", trigger)

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
 from sqlalchemy import RowMapping, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -20,7 +19,7 @@ from app.policy.durations import format_duration
 from app.policy.schedules import Schedule
 from app.policy.schema import Policy
 from app.triggers import requests
-from app.triggers.ledger import Ledger
+from app.triggers.ledger import Ledger, NewLedger
 from app.triggers.sentences import at
 from app.triggers.state import Action, Ask, Reason, Verdict
 
@@ -57,16 +56,14 @@ class Schedules:
         policy: Callable[[], Policy],
         clock: Clock,
         *,
-        new_id: Callable[[], UUID],
-        reorder: timedelta,
+        ledger: NewLedger,
         fired: Callable[[], None],
         decided: Callable[[str, Verdict], None],
     ) -> None:
         self._engine = engine
         self._policy = policy
         self._clock = clock
-        self._new_id = new_id
-        self._reorder = reorder
+        self._ledger = ledger
         self._fired = fired
         self._decided = decided
         self._adopted: str | None = None  # hash of the policy whose schedules are known
@@ -133,7 +130,7 @@ class Schedules:
         async def decide(conn: AsyncConnection) -> Verdict | None:
             if not await _move(conn, schedule, occurrence, now, ""):
                 return None
-            ledger = Ledger(policy, now, self._reorder, self._new_id)
+            ledger = self._ledger(policy, now)
             verdict = await _request(conn, ledger, schedule, occurrence)
             decided = {"action": verdict.action, "reason": verdict.reason, "trigger_id": verdict.trigger_id}
             values = decided | {"detail": verdict.detail}

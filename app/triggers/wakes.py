@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -17,7 +16,7 @@ from app.metrics import Metrics
 from app.policy.promql import render_query
 from app.policy.schema import Policy
 from app.triggers import holds, limits, logs, pauses, store
-from app.triggers.ledger import Ledger
+from app.triggers.ledger import Ledger, NewLedger
 from app.triggers.memory import Memory
 from app.triggers.placing import GroupName
 from app.triggers.prometheus import Prometheus
@@ -94,8 +93,7 @@ class Waker:
         clock: Clock,
         metrics: Metrics,
         *,
-        new_id: Callable[[], UUID],
-        reorder: timedelta,
+        ledger: NewLedger,
         fired: Callable[[], None],
         prometheus: Prometheus | None = None,
     ) -> None:
@@ -104,8 +102,7 @@ class Waker:
         self._policy = policy
         self._clock = clock
         self._metrics = metrics
-        self._new_id = new_id
-        self._reorder = reorder
+        self._ledger = ledger
         self._fired = fired
         self._prometheus = prometheus
         self._reviewed: object = None  # the policy and the pauses under which every wake was looked at
@@ -164,7 +161,7 @@ class Waker:
 
     async def _ask(self, policy: Policy, only: str | None) -> dict[str, _Asked]:
         """Ask Prometheus about the groups that would fire if it said yes, with no transaction open."""
-        ledger = Ledger(policy, self._clock.now(), self._reorder, self._new_id)
+        ledger = self._ledger(policy, self._clock.now())
         async with transaction(self._engine) as conn:  # Nothing of it is written.
             ledger.take_pauses(await pauses.in_force(conn))
             keys = await self._due(conn, ledger, only)
@@ -200,7 +197,7 @@ class Waker:
 
     async def _decide(self, policy: Policy, asked: Mapping[str, _Asked], only: str | None) -> bool:
         """Decide in one transaction."""
-        ledger = Ledger(policy, self._clock.now(), self._reorder, self._new_id)
+        ledger = self._ledger(policy, self._clock.now())
         async with transaction(self._engine) as conn:
             ledger.take_pauses(await pauses.in_force(conn))
             keys = await self._due(conn, ledger, only)

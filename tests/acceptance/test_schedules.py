@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 from app.db import open_engine
 from app.policy.load import parse_policy
 from app.policy.schema import Policy
+from app.triggers.ledger import Ledger
 from app.triggers.schedules import Schedules
 from tests.acceptance.world import World, at, policy
 from tests.fakes.clock import ManualClock
@@ -284,8 +285,7 @@ def replica(engine: AsyncEngine, parsed: Policy, clock: ManualClock) -> Schedule
         engine,
         lambda: parsed,
         clock,
-        new_id=uuid7,
-        reorder=timedelta(minutes=2),
+        ledger=lambda policy, now: Ledger(policy, now, timedelta(minutes=2), uuid7),
         fired=lambda: None,
         decided=lambda route, verdict: None,
     )

@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from app.db import open_engine
 from app.policy.load import Policy, load_policy
+from app.triggers.ledger import Ledger
 from app.triggers.schedules import Schedules
 from tests.fakes.clock import ManualClock
 
@@ -24,8 +25,7 @@ async def race(database: str, parsed: Policy, hours: int) -> None:
         engine,
         lambda: parsed,
         clock,
-        new_id=uuid7,
-        reorder=timedelta(minutes=2),
+        ledger=lambda policy, now: Ledger(policy, now, timedelta(minutes=2), uuid7),
         fired=lambda: None,
         decided=lambda route, verdict: None,
     )
