@@ -197,7 +197,7 @@ SETTINGS: dict[str, str] = {
     "INTAKE_QUEUE": _SETTINGS + "intake_queue_is_how_many_alerts_wait",
     "RATE_LIMIT": _TOKENS + "test_too_many_write_requests_of_one_token_are_told_when_to_come_again",
     "MEMORY_TTL": _SETTINGS + "memory_ttl_is_how_long_redis_remembers",
-    "REDIS_PREFIX": "tests/integration/test_intake.py::test_a_memory_of_another_database_changes_no_decision",
+    "REDIS_PREFIX": "tests/integration/test_intake_memory.py::test_a_memory_of_another_database_changes_no_decision",
     "REDIS_TIMEOUT": _SETTINGS + "redis_timeout_is_the_longest_wait_for_redis",
     "DELIVERY_DEADLINE": "tests/acceptance/test_dag_not_ready.py::test_a_missing_dag_kills_its_trigger_after_the_deadline_by_name",
     "DELIVERY_TIMEOUT": _SETTINGS + "delivery_timeout_ends_an_attempt_that_gets_no_answer",

@@ -1,68 +1,22 @@
-"""Intake on a real Postgres: exact counts, conflicts tried again, culprits isolated, memory never believed blindly."""
+"""Intake on a real Postgres: exact counts, conflicts tried again, culprits isolated."""
 
 import asyncio
 import random
-import secrets
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import asyncpg
 import pytest
-from redis import asyncio as redis
 from sqlalchemy import text
 
 from app.alerts.model import Alert
 from app.bootstrap import Services
-from app.db import transaction
 from app.errors import NotDurable
-from app.triggers.batch import Answer
-from app.triggers.batcher import Job
-from tests.acceptance.world import POLICY, World, reasons
+from tests.acceptance.world import World, reasons
+from tests.integration.submitting import counts, direct, metric, model, one, run, submit
 from tests.servers import TestServers
 from tests.sizes import seed, size
-
-WIDE = POLICY.replace("group_by: [model]", "group_by: [model, region]")
-OTHER_ROUTE = POLICY.replace("name: accuracy", "name: renamed")
-
-
-def model() -> str:
-    """A label value of this test alone: the session's Valkey remembers the groups of every test."""
-    return f"m-{secrets.token_hex(4)}"
-
-
-def direct(world: World, name: str, **labels: str) -> Alert:
-    """An alert as a parser would have made it, and as none would when it holds what cannot be stored."""
-    named = {"alertname": "ModelAccuracyLow", "severity": "critical", **labels}
-    return Alert("ModelAccuracyLow", name, True, "critical", world.clock.now(), None, named, {}, "test")
-
-
-async def submit(services: Services, *alerts: Alert) -> list[Answer]:
-    return await services.batcher.submit(Job(list(alerts), [], "test"), 8)
-
-
-async def run(services: Services, *statements: str) -> None:
-    async with transaction(services.engine) as conn:
-        for statement in statements:
-            await conn.execute(text(statement))
-
-
-async def one(services: Services, statement: str) -> Any:
-    async with services.engine.connect() as conn:
-        return (await conn.execute(text(statement))).scalar_one()
-
-
-async def counts(services: Services) -> dict[str, int]:
-    """Committed notifications by fingerprint, over all its episodes."""
-    async with services.engine.connect() as conn:
-        found = await conn.execute(text("SELECT fingerprint, sum(count) FROM alerts GROUP BY fingerprint"))
-        return {row[0]: int(row[1]) for row in found}
-
-
-def metric(services: Services, name: str) -> float:
-    return services.metrics.registry.get_sample_value(name) or 0.0
-
 
 # Counts.
 
@@ -233,107 +187,6 @@ async def test_what_does_not_go_away_is_503_with_nothing_half_done_and_then_goes
             assert await one(world.services[0], f"SELECT count(*) FROM {table}") == 0
         await run(world.services[0], "DROP TRIGGER hiccup ON alerts")
         assert reasons(await world.push(world.alert(model=model()))) == [("fire", "new_alert")]
-
-
-# Policies and memory that are not of one mind.
-
-
-async def test_an_open_episode_keeps_its_group_when_the_policy_groups_otherwise(
-    servers: TestServers, database: str
-) -> None:
-    mark = model()
-    async with World(servers, database) as world:
-        alert, new = (world.alert(model=mark, region="eu", pod=pod) for pod in ("1", "2"))
-        [first] = await world.push(alert)
-        await world.start(WIDE)
-        again, other = await world.push(alert, new, to=1)
-        assert (again["action"], again["reason"]) == ("suppress", "duplicate")
-        assert again["group"] == first["group"] == {"model": mark}
-        assert again["trigger_id"] == first["trigger_id"]
-        assert other["group"] == {"model": mark, "region": "eu"}
-        repeats = await asyncio.gather(*(world.push(alert, to=i % 2) for i in range(10)))
-        assert {d["group"]["model"] for [d] in repeats} == {mark}
-        assert {d["trigger_id"] for [d] in repeats} == {first["trigger_id"]}
-        [found] = [a for a in (await world.get("/api/v1/alerts"))["items"] if a["labels"]["pod"] == "1"]
-        assert found["count"] == 12
-
-
-async def test_an_open_episode_whose_route_is_gone_goes_to_the_route_that_takes_it_now(
-    servers: TestServers, database: str
-) -> None:
-    async with World(servers, database) as world:
-        alert = world.alert(model=model())
-        await world.push(alert)
-        await world.start(OTHER_ROUTE)
-        [again] = await world.push(alert, to=1)
-        assert again["route"] == "renamed"
-
-
-async def test_memory_behind_postgres_is_noticed_and_the_batch_decided_again(
-    servers: TestServers, database: str
-) -> None:
-    async with World(servers, database) as world:
-        services, alert = world.services[0], world.alert(model=model())
-        await world.push(alert)
-        await world.push(alert)
-        assert metric(services, "gateway_memory_stale_total") == 0
-        await run(services, "UPDATE groups SET version = version + 1")
-        assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
-        assert metric(services, "gateway_memory_stale_total") == 1
-        await world.push(alert)
-        assert metric(services, "gateway_memory_stale_total") == 1, "what was read from Postgres is remembered"
-        assert await one(services, "SELECT sum(count) FROM alerts") == 4
-
-
-async def test_memory_that_says_no_does_not_keep_a_group_that_is_clear_from_firing(
-    servers: TestServers, database: str
-) -> None:
-    """As after a failover to a Redis that missed a reset, or a group that another replica released."""
-    async with World(servers, database) as world:
-        services, alert = world.services[0], world.alert(model=model())
-        await world.push(alert)
-        assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
-        await run(
-            services,
-            "UPDATE triggers SET state = 'cancelled'",
-            "UPDATE groups SET open_trigger = NULL, fired_at = NULL, version = version + 1, nonce = 'other'",
-        )
-        assert reasons(await world.push(alert)) == [("fire", "still_firing")]
-
-
-async def test_memory_of_an_episode_that_is_over_counts_nothing_on_it(servers: TestServers, database: str) -> None:
-    """Redis fails over to a replica that has not heard of the resolved."""
-    async with World(servers, database) as world:
-        services, alert = world.services[0], world.alert(model=model())
-        await world.push(alert)
-        await world.push(alert)
-        fingerprint = await one(services, "SELECT fingerprint FROM alerts")
-        key = f"{services.settings.redis_prefix}:e:{fingerprint}"
-        held = await world.redis_content()
-        old = held[key.encode()]
-        world.clock.pass_by(timedelta(minutes=1))
-        await world.push(alert.resolved(world.clock.now()))
-        async with redis.Redis.from_url(servers.valkey.url) as client:
-            await client.set(key, old)
-        assert reasons(await world.push(alert)) == [("ignore", "resolved")]
-        assert metric(services, "gateway_memory_stale_total") == 1
-
-
-async def test_a_memory_of_another_database_changes_no_decision(
-    servers: TestServers, database: str, new_database: Any
-) -> None:
-    """Two gateways on one Redis by mistake: slower, never wrong."""
-    mark = model()
-    async with World(servers, database) as one_world, World(servers, new_database()) as other:
-        alert = one_world.alert(model=mark)
-        for world in (one_world, other):
-            assert reasons(await world.push(alert)) == [("fire", "new_alert")]
-        for _ in range(5):
-            for world in (one_world, other):
-                assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
-        for world in (one_world, other):
-            assert await one(world.services[0], "SELECT sum(count) FROM alerts") == 6
-            assert await one(world.services[0], "SELECT count(*) FROM triggers") == 1
 
 
 # Quarantine.

@@ -3,7 +3,6 @@ own transaction."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import groupby
 from typing import Any
@@ -13,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app import tables
-from app.db import open_engine, transaction
+from app.db import transaction
 from app.metrics import Metrics
 from app.notices.model import LONGEST_KEY, Notice, Severity
 from app.notices.telling import KIND, Notices
@@ -24,13 +23,6 @@ from tests.integration.outbox_items import Target, rows, settle_all
 from tests.sizes import seed, size
 
 AWAY = Retry("connect", "connection refused", answered=False)
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
-    made = open_engine(database, pool_size=12)
-    yield made
-    await made.dispose()
 
 
 class Desk:

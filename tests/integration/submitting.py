@@ -1,0 +1,50 @@
+"""Alerts handed straight to the batcher, and what Postgres then holds."""
+
+import secrets
+from typing import Any
+
+from sqlalchemy import text
+
+from app.alerts.model import Alert
+from app.bootstrap import Services
+from app.db import transaction
+from app.triggers.batch import Answer
+from app.triggers.batcher import Job
+from tests.acceptance.world import World
+
+
+def model() -> str:
+    """A label value of this test alone: the session's Valkey remembers the groups of every test."""
+    return f"m-{secrets.token_hex(4)}"
+
+
+def direct(world: World, name: str, **labels: str) -> Alert:
+    """An alert as a parser would have made it, and as none would when it holds what cannot be stored."""
+    named = {"alertname": "ModelAccuracyLow", "severity": "critical", **labels}
+    return Alert("ModelAccuracyLow", name, True, "critical", world.clock.now(), None, named, {}, "test")
+
+
+async def submit(services: Services, *alerts: Alert) -> list[Answer]:
+    return await services.batcher.submit(Job(list(alerts), [], "test"), 8)
+
+
+async def run(services: Services, *statements: str) -> None:
+    async with transaction(services.engine) as conn:
+        for statement in statements:
+            await conn.execute(text(statement))
+
+
+async def one(services: Services, statement: str) -> Any:
+    async with services.engine.connect() as conn:
+        return (await conn.execute(text(statement))).scalar_one()
+
+
+async def counts(services: Services) -> dict[str, int]:
+    """Committed notifications by fingerprint, over all its episodes."""
+    async with services.engine.connect() as conn:
+        found = await conn.execute(text("SELECT fingerprint, sum(count) FROM alerts GROUP BY fingerprint"))
+        return {row[0]: int(row[1]) for row in found}
+
+
+def metric(services: Services, name: str) -> float:
+    return services.metrics.registry.get_sample_value(name) or 0.0
