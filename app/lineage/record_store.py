@@ -43,6 +43,7 @@ async def add(conn: AsyncConnection, records: Sequence[Record], now: datetime, r
 
 
 def _row(record: Record, now: datetime, report: UUID | None) -> dict[str, Any]:
+    once = record.attempted_at  # By the clock of a machine that may be ahead: nobody waits until it is overtaken.
     return {
         "key": record.key,
         "stream": record.stream,
@@ -51,7 +52,7 @@ def _row(record: Record, now: datetime, report: UUID | None) -> dict[str, Any]:
         "path": record.call.path,
         "body": json.dumps(record.call.body),
         "made_at": record.made_at,
-        "attempted_at": record.attempted_at,
+        "attempted_at": once if once is None else min(once, int(now.timestamp() * 1000)),
         "attempts": 0,
         "state": "elsewhere" if record.kind is Kind.ARTIFACT else "pending",
         "report": report,

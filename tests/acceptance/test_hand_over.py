@@ -278,6 +278,17 @@ async def test_only_what_a_spool_writes_is_taken(
         assert again.json() == {"taken": 0, "known": 1}
 
 
+async def test_what_a_pod_attempted_by_a_clock_that_is_ahead_does_not_wait_for_that_time(
+    servers: TestServers, database: str, site: MlflowSite
+) -> None:
+    site.fake.plan = never
+    async with gateway(servers, database, site) as world:
+        tomorrow = int((world.clock.now().timestamp() + 86_400) * 1000)
+        await world.post(PATH, {"records": [CREATE | {"attempted_at": tomorrow}]})
+        await world.pass_by(minutes=1, steps=3)
+        assert len(site.fake.runs) == 1
+
+
 MODEL: dict[str, Any] = {"name": "churn", "version": "7"}
 PROMOTES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "registered-models/alias", {"name": "churn", "alias": "champion", "version": "7"}),

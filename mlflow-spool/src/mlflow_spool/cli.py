@@ -123,7 +123,7 @@ def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
     left = 0
     for uri, journal in _journals(settings):
         gateway = Gateway(settings.gateway_url, settings.gateway_token)
-        HandOver(journal, gateway, lock_file(journal.folder)).run(timeout, system_clock())
+        HandOver(journal, gateway, lock_file(journal.folder), system_clock()).run(timeout)
         counts = journal.inventory.counts()
         left += counts.pending + counts.handing
         print(f"{uri}: {counts.handed} records are the gateway's, {counts.pending} stay here", file=out)

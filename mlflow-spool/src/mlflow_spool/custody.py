@@ -1,6 +1,7 @@
 """Whose a record is: this machine's, or the gateway's. A record has one owner at any time, whatever dies.
 
-It is `handing` while it is not known whether the gateway has it, and nobody's to deliver here until that is known.
+It is `handing` while it is not known whether the gateway has it, and nobody's to deliver here until that is known; or
+until its lease has run out, since who asks may have died, and may have no gateway any more.
 """
 
 from collections.abc import Iterable
@@ -13,6 +14,9 @@ OURS_SQL = "(kind = 'artifact' OR stream NOT IN (SELECT stream FROM records WHER
 
 #: States of a record that the gateway has, or may have.
 AT_GATEWAY = frozenset({"handing", "handed"})
+#: Milliseconds since a record was offered, after which it is this machine's again though the gateway may have it. Far
+#: more than a process waits for the answer; and both look in MLflow before they create what may be there already.
+LEASE = 3_600_000
 
 
 class Custody:
@@ -26,13 +30,19 @@ class Custody:
         where = "" if everything else f" AND NOT {OURS_SQL}"
         return self._database.records(f"state = 'pending' AND seq > ?{where} ORDER BY seq LIMIT ?", (after, limit))
 
-    def hand(self, records: Iterable[Record]) -> list[Record]:
-        """Note, durably, that they are being handed over: those that still wait. Files are among them, and stay."""
+    def hand(self, records: Iterable[Record], now: int) -> list[Record]:
+        """Note, durably, that they are being handed over: those that still wait. Files are among them, and stay.
+
+        now: milliseconds since 1970, UTC, from which their lease runs.
+        """
         ours = []
         with self._database.transaction() as cursor:
             for record in records:
-                sql = "UPDATE records SET state = 'handing' WHERE key = ? AND state = 'pending' AND kind != 'artifact'"
-                if cursor.execute(sql, (record.key,)).rowcount or record.kind is Kind.ARTIFACT:
+                sql = (
+                    "UPDATE records SET state = 'handing', attempted_at = ?"
+                    " WHERE key = ? AND state = 'pending' AND kind != 'artifact'"
+                )
+                if cursor.execute(sql, (now, record.key)).rowcount or record.kind is Kind.ARTIFACT:
                     ours.append(record)
         return ours
 
@@ -43,13 +53,22 @@ class Custody:
 
     def handed(self, records: Iterable[Record]) -> None:
         """The gateway has them."""
-        self._change(records, "handed")
+        sql = "UPDATE records SET state = 'handed' WHERE key = ? AND state = 'handing'"
+        self._database.surely(lambda cursor: cursor.executemany(sql, [(one.key,) for one in records]))
 
     def keep(self, records: Iterable[Record]) -> None:
-        """The gateway does not have them: they are this machine's again."""
-        self._change(records, "pending")
-
-    def _change(self, records: Iterable[Record], after: str) -> None:
-        values = [(after, one.key) for one in records]
-        sql = "UPDATE records SET state = ? WHERE key = ? AND state = 'handing'"
+        """The gateway does not have them: they are this machine's again, as they were before."""
+        values = [(one.attempted_at, one.key) for one in records]
+        sql = "UPDATE records SET state = 'pending', attempted_at = ? WHERE key = ? AND state = 'handing'"
         self._database.surely(lambda cursor: cursor.executemany(sql, values))
+
+    def take_back(self, now: int) -> bool:
+        """Whether there were records whose lease has run out: they are this machine's again, to be looked for before they
+        are sent. now: milliseconds since 1970, UTC."""
+        if not self.handing(0, 1):
+            return False
+        sql = (
+            "UPDATE records INDEXED BY gateways SET state = 'pending', attempted_at = coalesce(attempted_at, made_at)"
+            " WHERE state = 'handing' AND state IN ('handing', 'handed') AND coalesce(attempted_at, 0) < ?"
+        )
+        return self._database.surely(lambda cursor: cursor.execute(sql, (now - LEASE,)).rowcount > 0)

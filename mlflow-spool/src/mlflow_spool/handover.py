@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,17 +79,19 @@ class Gateway:
 class HandOver:
     """Hands the records of one journal to one gateway."""
 
-    def __init__(self, journal: Journal, gateway: Taker, lock_file: Path) -> None:
+    def __init__(self, journal: Journal, gateway: Taker, lock_file: Path, clock: Clock) -> None:
         self._journal = journal
         self._gateway = gateway
         self._lock_file = lock_file
+        self._clock = clock
         self._held: set[str] = set()  # streams of which nothing more is handed over in this run
 
-    def run(self, budget: float, clock: Clock, *, everything: bool = True) -> None:
+    def run(self, budget: float, *, everything: bool = True) -> None:
         """Hand over what waits within `budget` seconds, as far as the gateway takes it: again while it is away or busy.
 
         everything: not only what belongs to streams that the gateway has already.
         """
+        clock = self._clock
         end, pause = clock.monotonic() + budget, FIRST_PAUSE
         self._held.clear()
         while True:
@@ -124,7 +127,8 @@ class HandOver:
 
     def _give(self, records: list[Record], left: Left) -> None:
         """Mark records and hand them over, but none of a stream that has to stay here. Raises _NotNow."""
-        ours = self._journal.custody.hand([record for record in records if record.stream not in self._held])
+        free = [record for record in records if record.stream not in self._held]
+        ours = self._journal.custody.hand(free, self._clock.now())
         if ours:
             self._offer(ours, left, again=False)
 
@@ -175,7 +179,9 @@ class HandOver:
         tokens = {token for record in records for token in references(record.call)}
         wanted = tokens | {f"root:{token}" for token in tokens if not token.startswith("version:")}
         names = {token: name for token in sorted(wanted) if (name := self._journal.names.name_of(token))}
-        return {"records": [record.exported() for record in records], "names": names}
+        # Should the answer get lost for good, this machine delivers them too: who creates has to look first.
+        told = [replace(record, attempted_at=record.attempted_at or record.made_at) for record in records]
+        return {"records": [record.exported() for record in told], "names": names}
 
 
 def _page(records: list[Record]) -> list[Record]:

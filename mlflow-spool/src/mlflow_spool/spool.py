@@ -75,7 +75,7 @@ class Spool:
             self.journal, self._files, target, self._breaker, lock_file(folder), clock, settings.settle
         )
         gateway = taker or (Gateway(settings.gateway_url, settings.gateway_token) if settings.gateway_url else None)
-        self._handover = HandOver(self.journal, gateway, lock_file(folder)) if gateway else None
+        self._handover = HandOver(self.journal, gateway, lock_file(folder), clock) if gateway else None
         self._background = (
             Background(self._drainer, self._breaker, clock, settings.request_timeout) if background else None
         )
@@ -167,16 +167,24 @@ class Spool:
         if self._background is not None:
             self._background.stop()
         end = self._clock.monotonic() + budget
+        if self._handover is None:
+            self.journal.custody.take_back(self._clock.now())
+        self._drain(end, patient=patient)
+        if self._handover is not None:
+            # Who is patient stays: then only what belongs to runs that it has already.
+            self._handover.run(budget, everything=not patient)
+            if self.journal.custody.take_back(self._clock.now()):
+                self._drain(end, patient=patient)
+        return self.journal.inventory.counts().pending
+
+    def _drain(self, end: float, *, patient: bool) -> None:
+        """Deliver until nothing waits, or `end` (monotonic seconds), or unless patient the server is found away."""
         while (left := end - self._clock.monotonic()) > 0 and self._drainer.has_pending():
             if self._drainer.step(lambda: min(end - self._clock.monotonic(), self._settings.request_timeout)):
                 continue
             if self._breaker.is_open and not patient:
-                break
+                return
             self._clock.pause(min(left, self._breaker.wait() or RETRY))
-        if self._handover is not None:
-            # Who is patient stays: then only what belongs to runs that it has already.
-            self._handover.run(budget, self._clock, everything=not patient)
-        return self.journal.inventory.counts().pending
 
     def knows_version(self, name: str, version: str) -> bool:
         """Whether that version of a registered model is one that waits here to be registered."""

@@ -9,7 +9,8 @@ import pytest
 from mlflow_spool.background import Background
 from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.locks import locked
-from mlflow_spool.records import API, Answer, Call
+from mlflow_spool.records import API, Answer, Call, imported
+from mlflow_spool.replay import Done, replay
 from mlflow_spool.spool import Spool, lock_file
 from tests.spool.fake import FakeMlflow
 from tests.spool.proxy import Fault, always, never
@@ -54,10 +55,12 @@ class Taker:
         self.first = list(first)
         self.poison, self.status = poison
         self.taken: list[str] = []
+        self.offered: list[list[dict[str, Any]]] = []
         self.posts = 0
 
     def take(self, body: dict[str, Any], timeout: float) -> Answer:
         self.posts += 1
+        self.offered.append(body["records"])
         if self.first:
             answer = self.first.pop(0)
             if isinstance(answer, Exception):
@@ -176,6 +179,45 @@ def test_what_the_token_may_not_hand_over_stays_with_what_follows_it(tmp_path: P
     spool.finish(5.0)
     counts = spool.journal.inventory.counts()
     assert (counts.handed, counts.aside, counts.pending, counts.handing) == (4, 0, 2, 0)
+
+
+@pytest.mark.parametrize("gateway", ["gone", "away", "refuses"])
+def test_what_a_dead_process_was_handing_over_is_delivered_from_here_once_its_lease_is_over(
+    tmp_path: Path, gateway: str
+) -> None:
+    server, clock = FakeMlflow(), ManualClock()
+    server.plan = always(Fault.REFUSE)
+    died = spool_on(server, tmp_path, clock, taker=Taker(*[NoAnswer("lost")] * 100))
+    a_run(died, "f1")
+    died.finish(5.0)
+    assert died.journal.inventory.counts().handing == 2
+    server.plan = never
+    answer: dict[str, list[Answer | Exception]] = {"away": [NotSent("no")] * 1000, "refuses": [Answer(403, {})] * 1000}
+    taker = Taker(*answer[gateway]) if gateway in answer else None
+    heir = spool_on(server, tmp_path, clock, taker=taker)
+    clock.seconds += 3000  # The other may still be asking.
+    heir.finish(60, patient=True)
+    assert (server.runs, heir.journal.inventory.counts().handing) == ({}, 2)
+    clock.seconds += 600
+    assert heir.finish(60, patient=True) == 0
+    assert heir.journal.inventory.counts().done == 2
+    assert [list(run["metrics"]) for run in server.runs.values()] == [["f1"]]
+
+
+def test_what_the_gateway_had_all_the_same_is_not_created_again_by_either(tmp_path: Path) -> None:
+    server, clock, taker = FakeMlflow(), ManualClock(), Taker(*[NoAnswer("lost")] * 100)
+    server.plan = always(Fault.REFUSE)
+    spool = spool_on(server, tmp_path, clock, taker=taker)
+    a_run(spool)
+    spool.finish(5.0)
+    server.plan = never
+    (offered,) = taker.offered[0]
+    theirs = imported(offered)
+    assert isinstance(replay(theirs, server, lambda _token: None, 1.0), Done)
+    assert any("runs/search" in line for line in server.seen)  # The gateway looks first too.
+    clock.seconds += 7200
+    spool_on(server, tmp_path, clock).finish(60, patient=True)
+    assert len(server.runs) == 1
 
 
 def test_trouble_of_mlflows_database_is_no_refusal(tmp_path: Path) -> None:
