@@ -247,6 +247,10 @@ async def test_values_that_alerts_bring_make_switches_of_their_own(servers: Test
         assert [item["name"] for item in (await world.get("/api/v1/deadman"))["items"]] == ["retrained-churn"]
         await world.push(world.alert("Watchdog", cluster="eu"))
         assert await state(world, "alive-eu") == "new"
+        await world.pass_by(days=1)
+        await world.push(world.alert(model="fraud"))
+        await world.pass_by(minutes=1)
+        assert await state(world, "retrained-fraud") == "new"
 
 
 async def test_a_paused_switch_is_silent_and_counts_anew(servers: TestServers, database: str) -> None:
@@ -392,6 +396,11 @@ async def test_a_retrain_that_is_missed_explains_itself_from_the_history(servers
         assert "1 fired" in told
         assert "3 in cooldown" in told
         assert "the DAG retrain_model is paused in Airflow" in told
+        assert "cannot be seen" not in told
+        world.airflow.down = True
+        await world.pass_by(minutes=1)
+        told = (await switch(world, "churn-retrained"))["explanation"]
+        assert "Runs started in Airflow itself cannot be seen: cannot connect to airflow.test:8080" in told
 
 
 async def test_flips_are_kept_for_the_retention(servers: TestServers, database: str) -> None:
