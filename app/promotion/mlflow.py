@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import posixpath
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -13,6 +15,8 @@ from app.tracking.client import Mlflow
 CONTEXT_TAG: Final = "mlflow.data.context"
 SMALL: Final = 1 << 20  # bytes of a file that is read for its digest
 MANIFEST: Final = "MLmodel"  # names the model, and stands for the whole folder
+LONGEST_KEY: Final = 250  # characters of a tag's key, as MLflow 3.17.2 takes it (mlflow/utils/validation.py)
+_UNFIT: Final = re.compile(r"[^\w.\- :/]")
 
 
 class MlflowRegistry:
@@ -22,7 +26,7 @@ class MlflowRegistry:
         self._mlflow = mlflow
 
     def fit(self, tags: Mapping[str, str]) -> dict[str, str]:
-        return {key: value[:5000] for key, value in tags.items()}
+        return {_key(key): value[:5000] for key, value in tags.items()}
 
     async def version(self, model: str, version: str, artifacts: tuple[str, ...] = ()) -> Version | None:
         client = self._client()
@@ -119,6 +123,12 @@ class _Artifacts:
             content = await self._client.model_file(model_id, MANIFEST)
             return Artifact(str(info.get("artifact_uri", "")), _digest(content or b""))
         return None
+
+
+def _key(key: str) -> str:
+    """A data set's context is any text; of a key MLflow wants certain characters, and a path in its shortest form."""
+    fit = _UNFIT.sub("_", key)[:LONGEST_KEY]
+    return fit if posixpath.normpath(fit) == fit else fit.replace("/", "_")
 
 
 def _model_ids(version: Json, run: Json | None) -> list[str]:

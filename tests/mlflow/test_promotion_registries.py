@@ -247,6 +247,26 @@ async def test_a_deleted_run_is_told_by_a_real_mlflow(
         assert "run" in {one["rule"] for one in blocked["verdicts"] if not one["passed"]}
 
 
+async def test_a_data_set_of_any_context_travels_with_a_version_in_mlflow(
+    servers: TestServers, database: str, mlflow_server: MlflowServer
+) -> None:
+    site, call = MlflowSite(mlflow_server), mlflow_server.call
+    async with gateway(servers, database, site, mlflow_server) as world:
+        model = f"plain-{secrets.token_hex(4)}"
+        version = await publish(site, model, {"f1": 0.9})
+        run = call("GET", f"model-versions/get?name={model}&version={version}")["model_version"]["run_id"]
+        data = {"name": "churn", "digest": "d2", "source_type": "s3", "source": '{"uri": "s3://data/more"}'}
+        for context in ("train (EU)", "a//b", "x" * 300):
+            tags = [{"key": "mlflow.data.context", "value": context}]
+            call("POST", "runs/log-inputs", {"run_id": run, "datasets": [{"tags": tags, "dataset": data}]})
+            data = data | {"digest": context[:9]}
+        answer = await ask(world, model, version)
+        assert answer.status_code == 200, answer.text
+        kept = {key for key in answer.json()["tags"] if key.startswith("gateway.input.")}
+        names = {"training", "train _EU_", "a__b", "x" * 236}
+        assert kept == {f"gateway.input.{name}" for name in names}
+
+
 async def test_a_real_mlflow_tells_of_a_new_version_and_it_is_promoted_by_itself(
     servers: TestServers, database: str, mlflow_server: MlflowServer
 ) -> None:
