@@ -16,6 +16,7 @@ CONTEXT_TAG: Final = "mlflow.data.context"
 SMALL: Final = 1 << 20  # bytes of a file that is read for its digest
 MANIFEST: Final = "MLmodel"  # names the model, and stands for the whole folder
 LONGEST_KEY: Final = 250  # characters of a tag's key, as MLflow 3.17.2 takes it (mlflow/utils/validation.py)
+READY: Final = "LOGGED_MODEL_READY"  # and not pending, nor with an upload that failed
 _UNFIT: Final = re.compile(r"[^\w.\- :/]")
 
 
@@ -118,7 +119,9 @@ class _Artifacts:
         for model_id in self._models:
             model = await self._client.logged_model(model_id)
             info: Mapping[str, Any] = (model or {}).get("info") or {}
-            if info.get("name") != path or not await self._client.model_artifacts(model_id):
+            if info.get("name") != path or info.get("status") != READY:
+                continue
+            if not await self._client.model_artifacts(model_id):
                 continue
             content = await self._client.model_file(model_id, MANIFEST)
             return Artifact(str(info.get("artifact_uri", "")), _digest(content or b""))

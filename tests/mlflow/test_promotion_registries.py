@@ -267,6 +267,28 @@ async def test_a_data_set_of_any_context_travels_with_a_version_in_mlflow(
         assert kept == {f"gateway.input.{name}" for name in names}
 
 
+async def test_a_logged_model_counts_when_all_of_it_was_uploaded(
+    servers: TestServers, database: str, mlflow_server: MlflowServer
+) -> None:
+    site, call = MlflowSite(mlflow_server), mlflow_server.call
+    async with gateway(servers, database, site, mlflow_server) as world:
+        name = f"plain-{secrets.token_hex(4)}"
+        version = await publish(site, name, {"f1": 0.9, "artifact": None})
+        run = call("GET", f"model-versions/get?name={name}&version={version}")["model_version"]["run_id"]
+        made = call("POST", "logged-models", {"experiment_id": "0", "name": "model", "source_run_id": run})
+        ident, where = made["model"]["info"]["model_id"], made["model"]["info"]["artifact_uri"]
+        folder = mlflow_server.artifacts / where.removeprefix("mlflow-artifacts:/")
+        folder.mkdir(parents=True)
+        (folder / "MLmodel").write_text("flavors: {}")
+        body = {"name": name, "run_id": run, "model_id": ident, "source": f"models:/{ident}"}
+        version = call("POST", "model-versions/create", body)["model_version"]["version"]
+        for status, answer in (("PENDING", 409), ("UPLOAD_FAILED", 409), ("READY", 200)):
+            if status != "PENDING":
+                change = {"model_id": ident, "status": f"LOGGED_MODEL_{status}"}
+                call("PATCH", f"logged-models/{ident}", change)
+            assert (status, (await ask(world, name, version)).status_code) == (status, answer)
+
+
 async def test_a_real_mlflow_tells_of_a_new_version_and_it_is_promoted_by_itself(
     servers: TestServers, database: str, mlflow_server: MlflowServer
 ) -> None:
