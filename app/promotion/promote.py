@@ -110,15 +110,20 @@ class Gate:
         return tuple(e.to for e in entries if e is not None and e.on_new_version and e.registry == "mlflow")
 
     async def roll_back(self, ident: UUID, reason: str | None, caller: str) -> Promotion:
-        """Give the mark back to who held it before a promotion. Refused when it is not with the version promoted then."""
+        """Give the mark back to who held it before a promotion. Refused when it is not with the version promoted then,
+        or by a later promotion."""
         async with self._engine.connect() as conn:
             done = await store.get(conn, ident)
+            later = await store.later(conn, done) if done else None
         if done is None:
             raise Problem(404, "not_found", f"There is no promotion {ident}.")
         if done.state != "promoted":
             raise Problem(
                 409, "wrong_state", f"Only a promotion can be rolled back; this one is {done.state}.", state=done.state
             )
+        if later is not None:
+            told = f"A later promotion of {done.model} to {done.mark} is in force: roll back {later}."
+            raise Problem(409, "wrong_state", told, state=done.state)
         row = replace(
             self._blank(done.registry, done.model, done.mark, done.version, caller, reason),
             kind="rollback",

@@ -113,6 +113,22 @@ async def page(
     return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
+async def later(conn: AsyncConnection, row: Promotion) -> UUID | None:
+    """The newest promotion to the mark of `row`, if it came after `row` and was not rolled back."""
+    done = _promotions.alias()
+    undone = select(done.c.id).where(done.c.rollback_of == _promotions.c.id, done.c.state == "rolled_back")
+    newer = select(_promotions.c.id).where(
+        _promotions.c.registry == row.registry,
+        _promotions.c.model == row.model,
+        _promotions.c.mark == row.mark,
+        _promotions.c.state == "promoted",
+        _promotions.c.ended_at > row.ended_at,
+        ~undone.exists(),
+    )
+    found: UUID | None = (await conn.execute(newer.order_by(_promotions.c.ended_at.desc()).limit(1))).scalar()
+    return found
+
+
 async def in_force(conn: AsyncConnection, row: Promotion) -> str | None:
     """The version that the journal gave the mark of `row` last, if it was judged then; None when there is none."""
     of_mark = and_(

@@ -278,6 +278,20 @@ async def test_a_rollback_gives_the_mark_back_step_by_step(servers: TestServers,
         problem(await roll_back(gates, {"id": missing}), 404, "not_found")
 
 
+async def test_a_promotion_that_a_later_one_followed_is_not_the_one_to_roll_back(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database) as gates:
+        first = await gates.promote(gates.mlflow.add("churn", {"f1": 0.85}))
+        await gates.world.pass_by(minutes=1)
+        await gates.promote(gates.mlflow.add("churn", {"f1": 0.9}))
+        await gates.world.pass_by(minutes=1)
+        again = await gates.promote("1", override=True, reason="2 is too slow")
+        told = problem(await roll_back(gates, first), 409, "wrong_state")
+        assert (again["id"] in told["detail"], gates.champion()) == (True, "1")
+        assert (await roll_back(gates, again)).json()["target"] == "2"
+
+
 async def test_there_is_no_way_back_to_a_version_that_is_gone(servers: TestServers, database: str) -> None:
     async with opened(servers, database) as gates:
         await gates.promote(gates.mlflow.add("churn", {"f1": 0.85}))
