@@ -45,7 +45,7 @@ POLICY: dict[str, str] = {
     "airflow.api": "tests/acceptance/test_airflow2.py::test_an_alert_starts_one_run_without_a_logical_date_and_it_is_followed_to_its_end",
     "airflow.auth": _SEVERAL,
     "airflow.auth.username": _SEVERAL,
-    "airflow.auth.password": _RELOAD + "test_a_password_that_is_corrected_in_the_file_is_used_at_once",
+    "airflow.auth.password": "tests/acceptance/test_reload_airflows.py::test_a_password_that_is_corrected_in_the_file_is_used_at_once",
     "airflow.auth.token": _TOKEN,
     "airflow.auth.token_file": _TOKEN,
     "airflow.max_parallel": "tests/acceptance/test_max_parallel.py::test_forty_groups_run_four_at_a_time_and_forty_in_the_end",

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from tests.acceptance.promotions import opened
-from tests.acceptance.world import FakeAlert, World, policy
+from tests.acceptance.world import World, policy
 from tests.fakes.airflow import FakeAirflow, FakeRun
 from tests.fakes.clock import ManualClock
-from tests.fakes.faults import Call, Fault, Reply, answer, busy, limbo, page, refuse, timeout
+from tests.fakes.faults import Fault, answer, busy, limbo, page, refuse, timeout
 from tests.fakes.pagerduty import KEY, FakePagerDuty
-from tests.fakes.server import FakeServer, Hang
+from tests.fakes.server import Hang
 from tests.servers import TestServers
 
 RECEIVERS = f"""
@@ -77,52 +77,6 @@ async def test_a_failed_run_is_told_once_and_resolved_by_the_next_that_succeeds(
         await world.pass_by(hours=3, steps=18)
         assert case.pagerduty.opened == [incident]
         assert (incident.triggers, case.pagerduty.open()) == (1, [])
-
-
-class FakeAlertmanager(FakeServer):
-    """Takes alerts, and keeps the labels of each."""
-
-    host = "alertmanager.test"
-
-    def __init__(self, clock: ManualClock) -> None:
-        super().__init__(clock)
-        self.alerts: list[dict[str, str]] = []
-
-    def operation(self, method: str, path: str) -> str:
-        return "alerts"
-
-    def answer(self, call: Call) -> Reply:
-        self.alerts += [alert["labels"] for alert in call.body]
-        return Reply(200, "")
-
-
-async def test_an_alarm_of_its_own_that_alertmanager_sends_back_starts_nothing(
-    servers: TestServers, database: str
-) -> None:
-    """Its route takes everything, and the run of every trigger fails."""
-    clock = ManualClock()
-    alertmanager = FakeAlertmanager(clock)
-    text = policy(cooldown="0s").replace("""match: ['alertname="ModelAccuracyLow"']""", "match: []")
-    text += "receivers: [{name: people, alertmanager: {url: 'http://alertmanager.test:9093'}}]\n"
-    airflow = FakeAirflow(clock, auto_finish=timedelta(minutes=20), outcome=lambda _: "failed")
-    airflow.add_dag("retrain_model")
-    others = {FakeAlertmanager.host: alertmanager}
-    async with World(servers, database, text, clock=clock, airflow=airflow, others=others) as world:
-        churn = world.alert(model="churn")
-        await world.push(churn)
-        await world.pass_by(minutes=25, steps=5)
-        await world.push(churn.resolved(clock.now()))
-        own = alertmanager.alerts[-1]
-        assert own["alertname"] == "TriggerGatewayRunFailed"
-        for _ in range(2):
-            [back] = await world.push(FakeAlert(own, clock.now()))
-            assert (back["action"], back["reason"], back["route"]) == ("ignore", "no_route", None)
-            assert back["detail"] == "no route takes a gateway's own alarm"
-            await world.pass_by(hours=1, steps=4)
-        assert len(airflow.posts) == 1
-        told_of = await world.explain("TriggerGatewayRunFailed")
-        assert told_of["would_fire"] == "Nothing: it is for people."
-        assert "TriggerGateway" not in (await world.get("/api/v1/routes/accuracy/explain", since="1m"))["summary"]
 
 
 async def test_a_dead_trigger_is_told_and_resolved_when_airflow_takes_it_after_a_redrive(told: Make) -> None:
