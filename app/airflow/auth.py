@@ -20,6 +20,8 @@ from app.clock import Clock
 from app.errors import Ambiguous, Refused, TargetError, Unreachable, quotable
 from app.http import Answer, Http
 
+REFUSED_FOR = timedelta(minutes=1)  # whoever sets the right password in Airflow waits no longer
+
 
 @dataclass(frozen=True, slots=True)
 class PasswordAuth:
@@ -141,7 +143,9 @@ class FileTokens:
 
 
 class LoginTokens:
-    """Fetched with user name and password. Callers that come together share one login, and its failure too."""
+    """Fetched with user name and password. Callers that come together share one login, and its failure too. What Airflow
+    refuses is not asked again for REFUSED_FOR: a wrong password, tried for each trigger that waits, would lock the account.
+    """
 
     scheme: ClassVar[str] = "Bearer"
 
@@ -153,6 +157,7 @@ class LoginTokens:
         self._lock = asyncio.Lock()
         self._logins = 0  # finished ones, so that who waited for the lock sees that somebody else has tried
         self._failure: TargetError | None = None
+        self._refused_until: datetime | None = None
         self._token: str | None = None
         self._refused: str | None = None  # kept: the answer that refused it may repeat it
         self._renew_at: datetime | None = None  # None: nobody knows when it ends, Airflow will tell
@@ -164,7 +169,7 @@ class LoginTokens:
         async with self._lock:
             if self._token is not None and self._is_fresh():
                 return self._token
-            if self._failure is not None and self._logins != logins_seen:
+            if self._failure is not None and (self._logins != logins_seen or self._is_refused()):
                 raise type(self._failure)(
                     self._failure.code, self._failure.detail, retry_after=self._failure.retry_after
                 )
@@ -181,12 +186,17 @@ class LoginTokens:
     def _is_fresh(self) -> bool:
         return self._renew_at is None or self._clock.now() < self._renew_at
 
+    def _is_refused(self) -> bool:
+        return self._refused_until is not None and self._clock.now() < self._refused_until
+
     async def _login(self) -> str:
-        self._token, self._failure = None, None
+        self._token, self._failure, self._refused_until = None, None, None
         try:
             token = _sendable(await self._fetch(), "the answer to the login")
         except TargetError as error:
             self._failure = error
+            if isinstance(error, Refused):
+                self._refused_until = self._clock.now() + REFUSED_FOR
             raise
         finally:
             self._logins += 1

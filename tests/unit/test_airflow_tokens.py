@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.airflow.auth import open_tokens, renew_after, token_life
+from app.airflow.auth import REFUSED_FOR, open_tokens, renew_after, token_life
 from app.airflow.client import PasswordAuth
 from app.errors import Refused, TargetError, Unreachable
 from tests.fakes.airflow import FakeAirflow
@@ -199,7 +199,25 @@ async def test_a_login_that_fails_is_named_and_nothing_is_posted(
         await site.client.trigger("d", "gateway__r__1", {}, "note")
     assert (type(raised.value), raised.value.code) == (kind, code)
     assert site.fake.calls("trigger") == []
+    site.clock.pass_by(REFUSED_FOR if kind is Refused else timedelta(0))
     assert (await site.client.trigger("d", "gateway__r__1", {}, "note")).state == "queued", "the next call logs in"
+
+
+async def test_what_airflow_refuses_is_not_tried_for_each_of_many_calls() -> None:
+    """Forty triggers with a wrong password are no forty logins: an account is locked after a few."""
+    site = Site(PasswordAuth("gateway", "wrong"))
+    told = set()
+    for _ in range(40):
+        with pytest.raises(Refused) as raised:
+            await site.client.dag("d")
+        told.add((raised.value.code, raised.value.detail))
+        site.clock.pass_by(timedelta(seconds=1))
+    assert site.logins() == 1
+    assert len(told) == 1
+    site.fake.users["gateway"] = "wrong"  # Somebody has set it in Airflow.
+    site.clock.pass_by(timedelta(seconds=20))
+    assert (await site.client.dag("d")).dag_id == "d"
+    assert site.logins() == 2
 
 
 async def test_a_wrong_password_names_the_user_and_where_to_look() -> None:
