@@ -118,6 +118,10 @@ class Lineage:
                 where = f"tags.`{TRIGGER_TAG}` = {quoted(str(trigger))}"
                 found = [_read(one) async for one in mlflow.runs(experiments, where)] if experiments else []
                 await self._ask_versions(mlflow, found)
+                async with self._engine.connect() as conn:
+                    seen = await store.runs_of(conn, [trigger], MOST_RUNS)
+                for gone in {run.run_id for run in seen} - {run.run_id for run in found}:
+                    await self._ask_run(mlflow, gone)  # MLflow lists no run that was deleted.
 
     async def _ask_run(self, mlflow: Mlflow, run_id: str) -> None:
         try:
@@ -143,7 +147,7 @@ class Lineage:
         now = self._clock.now()
         async with transaction(self._engine) as conn:
             await store.keep_runs(conn, runs, now)
-            await store.keep_versions(conn, versions, now)
+            await store.keep_versions(conn, versions, now, of=[run.run_id for run in runs])
             await store.keep_aliases(conn, models, aliases, now)
 
 

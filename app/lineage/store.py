@@ -27,10 +27,13 @@ async def keep_runs(conn: AsyncConnection, seen: Iterable[SeenRun], now: datetim
     await _keep(conn, _runs, sorted((asdict(one) for one in seen), key=lambda row: str(row["run_id"])), now)
 
 
-async def keep_versions(conn: AsyncConnection, seen: Iterable[SeenVersion], now: datetime) -> None:
-    """These versions are as they were seen now."""
+async def keep_versions(
+    conn: AsyncConnection, seen: Iterable[SeenVersion], now: datetime, of: Collection[str] = ()
+) -> None:
+    """These versions are as they were seen now, and are all that come from the runs `of`."""
     rows = sorted((asdict(one) for one in seen), key=lambda row: (row["model"], row["version"]))
     await _keep(conn, _versions, rows, now)
+    await conn.execute(delete(_versions).where(_versions.c.run_id.in_(of), _versions.c.seen_at < now))
 
 
 async def keep_aliases(

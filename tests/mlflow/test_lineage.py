@@ -171,6 +171,21 @@ async def test_the_chain_is_the_same_from_each_of_its_five_ends(site: Site) -> N
     ]
 
 
+async def test_what_was_deleted_in_mlflow_since_is_not_shown(site: Site) -> None:
+    trigger = await site.retrained()
+    kept, deleted = [site.run(trigger=trigger["id"]) for _ in range(2)]
+    model, version = site.version(kept)
+    ends: list[dict[str, str]] = [{"trigger": trigger["id"]}, {"run": kept}]
+    for subject in ends:
+        assert {one["run_id"] for one in (await site.lineage(**subject))["chains"][0]["runs"]} == {kept, deleted}
+    site.mlflow.call("POST", "runs/delete", {"run_id": deleted})
+    site.mlflow.call("DELETE", "model-versions/delete", {"name": model, "version": version})
+    await site.world.pass_by(seconds=1)
+    for subject in ends:
+        (shown,) = (await site.lineage(**subject))["chains"][0]["runs"]
+        assert (shown["run_id"], shown["versions"]) == (kept, [])
+
+
 async def test_while_mlflow_is_away_the_chain_is_told_as_it_was_last_seen(site: Site) -> None:
     trigger = await site.retrained()
     run = site.run(trigger=trigger["id"])
