@@ -11,7 +11,7 @@ import httpx
 import pytest
 from uuid_utils.compat import uuid7
 
-from app.errors import UsageError
+from app.errors import GatewayError, UsageError
 from app.lineage.survey import Survey
 from tests.acceptance.world import POLICY, World
 from tests.fakes.airflow import FakeAirflow
@@ -363,5 +363,5 @@ async def test_the_command_tells_the_chain_from_whatever_it_is_given(site: Site)
     for wrong in ([], [run, "--orphans"]):
         with pytest.raises(UsageError, match="or --orphans"):
             await ask(site.world, "lineage", *wrong)
-    with pytest.raises(UsageError, match="Neither the gateway nor MLflow knows"):
+    with pytest.raises(GatewayError, match="Neither the gateway nor MLflow knows"):
         await ask(site.world, "lineage", "nobody/1")
