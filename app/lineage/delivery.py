@@ -23,13 +23,12 @@ from app.tracking.client import Mlflow
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
 from mlflow_spool.records import ONCE, Answer, Call, Record
-from mlflow_spool.replay import HEALTH, Done, Later, Never, Steps, Waits, finding, is_well, replaying
+from mlflow_spool.replay import HEALTH, Done, Later, Never, Steps, Waits, finding, is_hopeless, is_well, replaying
 
 log = logging.getLogger(__name__)
 
 PAGE = 1000  # records that one attempt looks at
 SETTLE = 5.0  # seconds after a creation whose end is not known, before it is looked for
-STUBBORN = 12  # answers of 500 by an MLflow that is well otherwise, before a record is set aside
 STRANGER_PATIENCE = timedelta(
     days=1
 )  # that MLflow, asked again and again, does not know an id that nobody here creates
@@ -159,7 +158,8 @@ class Delivery:
                 return await self._wait(record, outcome, names, send)
         async with transaction(self._engine) as conn:
             attempts = await store.failed(conn, record, outcome.reason, maybe=outcome.maybe)
-        if outcome.suspect and attempts >= STUBBORN:
+        age = self._clock.now().timestamp() - record.made_at / 1000
+        if is_hopeless(outcome, attempts, age):
             await self._aside(record, outcome.reason)
             return None
         code = "away" if outcome.unwell else "server_error" if outcome.suspect else "login"

@@ -167,6 +167,21 @@ async def set_aside(conn: AsyncConnection, record: Record, problem: str) -> None
     await conn.execute(statement.values(state="aside", problem=problem[:1000]))
 
 
+_REDRIVE = text("""
+    UPDATE records SET state = 'pending', attempts = 0, problem = NULL, missing_since = NULL
+    WHERE seq IN (SELECT seq FROM records WHERE state = 'aside' AND (CAST(:stream AS text) IS NULL OR stream = :stream)
+                  ORDER BY seq LIMIT :most) AND state = 'aside'
+    RETURNING stream
+""")
+
+
+async def redrive(conn: AsyncConnection, stream: str | None, now: datetime, most: int = 10_000) -> int:
+    """What was set aside waits again, each in its old place; returns how many there were. None: of every stream."""
+    streams = (await conn.execute(_REDRIVE, {"stream": stream, "most": most})).scalars().all()
+    await _wake(conn, sorted(set(streams)), now)
+    return len(streams)
+
+
 async def makers(conn: AsyncConnection, tokens: Iterable[str]) -> dict[str, str]:
     """Local id -> state of the record that creates it, of those that are known here."""
     wanted = set(tokens)

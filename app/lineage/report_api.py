@@ -12,7 +12,15 @@ from app.errors import Problem
 from app.lineage import record_store as store
 from app.lineage import report_examples as examples
 from app.lineage.certify import certificate
-from app.lineage.report_schemas import Body, CertificateOut, HandOver, RecordsOut, TakenRecords, TakenReport
+from app.lineage.report_schemas import (
+    Body,
+    CertificateOut,
+    HandOver,
+    RecordsOut,
+    RedrivenOut,
+    TakenRecords,
+    TakenReport,
+)
 from app.lineage.service import Services
 from app.problems import UNAVAILABLE, Kind, responses
 from app.security import require
@@ -94,6 +102,28 @@ async def list_records(
     items = [{name: value for name, value in row.items() if name != "seq"} | {"state": state} for row in rows[:limit]]
     following = str(rows[limit - 1]["seq"]) if len(rows) > limit else None
     return json_answer({"items": items, "next": following})
+
+
+Operator = Annotated[Caller, Depends(require("trigger"))]
+
+
+@router.post(
+    "/metadata/redrive",
+    summary="Let what MLflow refused wait again",
+    response_model=RedrivenOut,
+    responses=shows({"records": 3}, "invalid", "rate_limited"),
+)
+async def redrive(
+    services: Services,
+    caller: Operator,
+    stream: Annotated[
+        str | None,
+        Query(min_length=1, max_length=1000, pattern="^[^\x00]+$", description="As listed; without it, everything."),
+    ] = None,
+) -> Response:
+    """aside -> pending, each in its old place in its run. Mend the reason first, or it is refused again."""
+    await services.limit(caller)
+    return json_answer({"records": await services.taking.redrive(stream, caller.name)})
 
 
 @router.get(

@@ -196,3 +196,9 @@ class TakenRecords(BaseModel):
 
     taken: int
     known: int
+
+
+class RedrivenOut(BaseModel):
+    """So many records wait again."""
+
+    records: int = Field(description="10,000 at most: ask again until it is 0.")

@@ -1,4 +1,5 @@
-"""Metadata in: a report of a component, or records that a spool hands over. Durable when it returns."""
+"""Metadata in: a report of a component, records that a spool hands over, and again what MLflow refused. Durable when it
+returns."""
 
 import hashlib
 import json
@@ -10,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app import tables
 from app.clock import Clock
 from app.db import with_retries
 from app.errors import Problem
@@ -83,6 +85,23 @@ class Taking:
         new = await with_retries(self.engine, keep)
         self._count(new)
         return {"taken": new, "known": len(records) - new}
+
+    async def redrive(self, stream: str | None, caller: str) -> int:
+        """Let what MLflow refused wait again, of one stream or of all; how many there were."""
+        now = self.clock.now()
+
+        async def again(conn: AsyncConnection) -> int:
+            found = await store.redrive(conn, stream, now)
+            if found:
+                row = {"id": self.new_id(), "at": now, "caller": caller, "action": "redrive"}
+                row |= {"subject": f"metadata {stream or '-'}", "detail": {"records": found}}
+                await conn.execute(tables.audit.insert().values(row))
+            return found
+
+        found = await with_retries(self.engine, again)
+        if found:
+            self.taken()
+        return found
 
     def _count(self, new: int) -> None:
         if new:

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from mlflow_spool.records import Answer, Call
 from tests.acceptance.world import World
 from tests.fakes.mlflow import MlflowSite
 from tests.integration.api import POLICY, problem
 from tests.servers import TestServers
 from tests.sizes import seed, size
+from tests.spool.fake import FakeMlflow
 from tests.spool.proxy import Fault, always, at, never
 
 WITH_MLFLOW = POLICY + "mlflow: {tracking_uri: http://mlflow.test}\n"
@@ -248,6 +250,45 @@ async def test_what_mlflow_refuses_is_set_aside_and_shown_and_the_rest_goes_on(
         told = await gateway.get(f"/api/v1/metadata/{taken['run']}")
         assert (told["complete"], told["records"]["aside"]) == (False, 1)
         assert told["missing"] == [f"log, refused: {aside['problem']}"]
+
+
+class Forbidding(FakeMlflow):
+    """Lets our login in, but not log what names `forbidden`, as MLflow's basic-auth says it."""
+
+    def __init__(self, forbidden: str) -> None:
+        super().__init__()
+        self.forbidden = forbidden
+
+    def send(self, call: Call, timeout: float) -> Answer:
+        if self.forbidden and call.path.endswith("log-batch") and self.forbidden in str(call.body):
+            return Answer(403, {"message": "Permission denied"})
+        return super().send(call, timeout)
+
+
+async def test_what_our_login_may_not_write_is_set_aside_after_a_day_and_comes_back_by_redrive(
+    servers: TestServers, database: str
+) -> None:
+    site = MlflowSite(mlflow := Forbidding("loss"))
+    async with world(servers, database, site) as gateway:
+        taken = await tell(gateway, component="training", run="r", state="started", metrics={"loss": 0.25})
+        await tell(gateway, component="training", run="other", state="succeeded")
+        await tell(gateway, component="training", run="r", state="succeeded", metrics={"f1": 0.5})
+        await gateway.pass_by(hours=20, steps=13)
+        assert (await gateway.get("/api/v1/metadata"))["items"] == []
+        (waiting, *_) = (await gateway.get("/api/v1/metadata", state="pending"))["items"]
+        assert waiting["problem"].startswith("403"), "it is named while it waits"
+        assert held(site)["runs"]["training other"]["status"] == "FINISHED"
+        await gateway.pass_by(hours=8, steps=6)
+        (aside,) = (await gateway.get("/api/v1/metadata"))["items"]
+        assert aside["problem"].startswith("403")
+        assert held(site)["runs"]["training r"]["status"] == "FINISHED"
+        nothing = await gateway.post("/api/v1/metadata/redrive?stream=run:other", b"")
+        assert (nothing.status_code, nothing.json()) == (200, {"records": 0})
+        mlflow.forbidden = ""
+        assert (await gateway.post(f"/api/v1/metadata/redrive?stream={aside['stream']}", b"")).json() == {"records": 1}
+        await gateway.pass_by(minutes=5, steps=5)
+        assert held(site)["runs"]["training r"]["metrics"] == {"f1": [(0, 0.5)], "loss": [(0, 0.25)]}
+        assert (await gateway.get(f"/api/v1/metadata/{taken['run']}"))["complete"]
 
 
 async def test_without_an_mlflow_in_the_policy_it_waits_until_there_is_one(

@@ -55,6 +55,7 @@ PATHS = {
     "/api/v1/notices": {"get"},
     "/api/v1/notices/{id}/resolve": {"post"},
     "/api/v1/notices/{id}/redrive": {"post"},
+    "/api/v1/metadata/redrive": {"post"},
     "/api/v1/receivers/{name}/test": {"post"},
     "/api/v1/metadata": {"get", "post"},
     "/api/v1/metadata/{run}": {"get"},

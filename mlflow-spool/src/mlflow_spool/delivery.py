@@ -13,11 +13,23 @@ from mlflow_spool.errors import Refused, TransportError
 from mlflow_spool.files import Files
 from mlflow_spool.journal import Journal
 from mlflow_spool.records import ONCE, Answer, Kind, Record, references
-from mlflow_spool.replay import HEALTH, Done, Later, Never, Outcome, Server, Waits, drive, finding, is_well, replay
+from mlflow_spool.replay import (
+    HEALTH,
+    Done,
+    Later,
+    Never,
+    Outcome,
+    Server,
+    Waits,
+    drive,
+    finding,
+    is_hopeless,
+    is_well,
+    replay,
+)
 from mlflow_spool.uploads import Uploader, send_file
 
 log = logging.getLogger("mlflow_spool")
-STUBBORN = 12  # attempts answered with 500 by a server that is well otherwise, before a record is set aside
 LONGEST_PAUSE = 300.0  # seconds between two attempts of a record that is answered with 500
 STRANGER_PATIENCE = 86_400.0  # seconds that a record waits for a run that another machine's journal holds
 LOOK = 10.0  # seconds between two looks for what the gateway or another machine creates
@@ -128,7 +140,7 @@ class Delivery:
 
     def _stubborn(self, record: Record, attempts: int, outcome: Later) -> bool:
         """The server is well otherwise: this stream waits longer and longer. It may pass, or be the record's fault."""
-        if outcome.suspect and attempts >= STUBBORN:
+        if is_hopeless(outcome, attempts, (self._clock.now() - record.made_at) / 1000):
             self._aside(record, outcome.reason)
             return True
         pause = random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, 2.0 ** min(attempts, 10))

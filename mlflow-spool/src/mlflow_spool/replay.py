@@ -7,7 +7,7 @@ retries create duplicates.)
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from mlflow_spool.errors import NoAnswer, NotSent, Refused, TransportError
@@ -18,6 +18,9 @@ UNWELL = frozenset({408, 425, 429, 502, 503, 504})
 #: Answers that a person must mend; nothing is lost meanwhile.
 CREDENTIALS = frozenset({401, 403, 407})
 HEALTH = Call("GET", "/health")
+FORBIDDEN = 403
+#: What anybody may ask whom MLflow lets in.
+LOGIN = Call("POST", f"{API}/experiments/search", {"max_results": 1})
 GONE = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
 #: What MLflow says, with the status 400, of trouble of its database that is no OperationalError (mlflow/store/db/utils.py).
@@ -52,6 +55,7 @@ class Later:
     maybe: bool = False
     retry_after: float | None = None
     suspect: bool = False
+    forbidden: bool = False  # to this login, which the server lets in otherwise
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,15 @@ class Never:
 
 
 Outcome = Done | Later | Waits | Never
+STUBBORN = 12  # attempts answered with 500 by a server that is well otherwise, before a record is set aside
+PATIENCE = 86_400.0  # seconds that a record waits for a permission that its login lacks
+
+
+def is_hopeless(outcome: Later, attempts: int, age: float) -> bool:
+    """Whether a record is set aside after that many attempts, so that the rest goes on. age: seconds since it was made."""
+    return attempts >= STUBBORN and (outcome.suspect or (outcome.forbidden and age > PATIENCE))
+
+
 Resolve = Callable[[str], str | None]
 Result = TypeVar("Result")
 #: Yields a request, is sent its answer (or thrown a TransportError), returns what came of it all.
@@ -145,6 +158,9 @@ def _judge(record: Record, call: Call, answer: Answer, *, told: bool) -> Steps[O
     if answer.status < 300:
         return Done(answer.body, _learned(record, answer.body))
     code = answer.body.get("error_code")
+    if answer.status == FORBIDDEN:
+        lets_in = (yield LOGIN).status < 300
+        return replace(later(answer, maybe=False), forbidden=lets_in)
     if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS or code == DATABASE:
         return later(answer, maybe=answer.status >= 500 or code == DATABASE)
     if code == EXISTS and record.kind is Kind.EXPERIMENT:

@@ -92,6 +92,28 @@ def test_a_token_that_is_no_good_keeps_everything_until_it_is_mended(memory: Pat
     assert there["tags"]["k"] == "v"
 
 
+def test_what_a_good_login_may_not_do_is_set_aside_after_a_day_and_the_rest_goes_on(memory: Path) -> None:
+    server, clock = Answering(403, "runs/set-tag"), ManualClock()
+    spool = spool_on(server, memory, clock)
+    run = start(spool)
+    post(spool, "runs/set-tag", run_id=run, key="k", value="v")
+    post(spool, "runs/update", run_id=run, status="FINISHED", end_time=2)
+    assert spool.finish(20 * 3600, patient=True) == 2  # It may be mended yet.
+    assert spool.finish(5 * 3600, patient=True) == 0
+    assert [aside.problem for aside in spool.journal.inventory.asides()] == ["403 so it is"]
+    assert server.runs[run]["info"]["status"] == "FINISHED"
+
+
+def test_a_login_that_may_do_nothing_is_not_the_record_s_fault(memory: Path) -> None:
+    server = Answering(403, "")
+    spool = spool_on(server, memory, ManualClock())
+    start(spool)
+    assert spool.finish(30 * 3600, patient=True) == 1
+    server.status = 0
+    assert spool.finish(600, patient=True) == 0
+    assert len(server.runs) == 1
+
+
 def test_a_record_on_which_the_server_always_fails_is_set_aside_after_minutes_not_at_once(memory: Path) -> None:
     server, clock = Answering(500, "runs/set-tag"), ManualClock()
     spool = spool_on(server, memory, clock)
