@@ -132,19 +132,21 @@ class Relay:
 
     async def _handle(self, item: Item) -> None:
         destination = self._destinations[item.kind]
+        outcome: Outcome
         try:
-            async with asyncio.timeout(self._limits.attempt):
+            async with asyncio.timeout(self._limits.attempt) as limit:
                 outcome = await destination.deliver(item)
-        except TimeoutError:
-            outcome = Retry("timeout", "the attempt took too long", answered=False, ambiguous=True)
         except Exception as error:
-            if passes(error):
+            if limit.expired():
+                outcome = Retry("timeout", "the attempt took too long", answered=False, ambiguous=True)
+            elif passes(error):  # Also a TimeoutError of its own: a Postgres that hangs.
                 # Our own Postgres says nothing of the target, and could not be told anyway. When the lease has run out, the
                 # item is taken up as one whose attempt nobody knows the end of.
                 log.warning("a delivery attempt is put off: Postgres does not answer", extra=_about(item))
                 return
-            log.exception("a delivery attempt broke", extra=_about(item))
-            outcome = Retry("error", f"the attempt broke: {type(error).__name__}", answered=False, ambiguous=True)
+            else:
+                log.exception("a delivery attempt broke", extra=_about(item))
+                outcome = Retry("error", f"the attempt broke: {type(error).__name__}", answered=False, ambiguous=True)
         await self._settle(item, destination, outcome)
 
     async def _settle(self, item: Item, destination: Destination, outcome: Outcome) -> None:

@@ -81,7 +81,9 @@ async def test_a_deliverer_that_breaks_is_an_ambiguous_attempt_not_the_end(engin
     assert "KeyError" in found["detail"]
 
 
-@pytest.mark.parametrize("error", [ConnectionRefusedError("postgres"), PoolTimeout("no connection is free")])
+@pytest.mark.parametrize(
+    "error", [ConnectionRefusedError("postgres"), PoolTimeout("no connection is free"), TimeoutError("postgres hangs")]
+)
 async def test_a_postgres_that_fails_within_an_attempt_is_not_the_targets_fault(
     engine: AsyncEngine, error: Exception
 ) -> None:
