@@ -5,6 +5,7 @@ from loopback: the machine is a test's.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,15 @@ SETTINGS = {
 }
 
 
+CHAPTER = Path(__file__).resolve().parents[2] / "docs/high-availability.md"
+
+
+def _told(setting: str) -> str:
+    """What the chapter tells to write into postgresql.conf."""
+    (value,) = re.findall(rf"^{setting} = '(.*)'", CHAPTER.read_text(), re.MULTILINE)
+    return str(value)
+
+
 @dataclass
 class Node:
     """One PostgreSQL in `base`/`name`; WAL that is full goes to `base`/archive, which all nodes share."""
@@ -56,7 +66,7 @@ class Node:
 
     @property
     def _restore(self) -> str:
-        return f"restore_command = 'cp {self.archive}/%f %p'\n"
+        return f"restore_command = '{_told('restore_command').replace('/archive/', f'{self.archive}/')}'\n"
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
@@ -94,8 +104,7 @@ class Node:
     def start(self, **settings: str) -> None:
         """Start it with these settings besides SETTINGS; returns when it answers."""
         # What is archived is never overwritten; the other node's copy of the same segment will do.
-        to, new = f"{self.archive}/%f", f"{self.archive}/%f.{self.name}"
-        keep = f"cmp -s %p {to} || (test ! -f {to} && cp %p {new} && mv {new} {to})"
+        keep = _told("archive_command").replace("/archive/", f"{self.archive}/").replace("$(hostname)", self.name)
         chosen = SETTINGS | {"port": str(self.port), "archive_command": keep, **settings}
         chosen |= {} if self.durable else {"fsync": "off"}
         options = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]

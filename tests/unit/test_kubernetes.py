@@ -62,6 +62,13 @@ def test_a_restore_reads_the_archive_that_is_written() -> None:
     assert external["plugin"]["parameters"] == {"barmanObjectName": written, "serverName": "postgres"}
 
 
+def test_a_restored_cluster_has_the_secret_by_which_the_gateway_finds_it() -> None:
+    """The operator makes one only for an application's database that is named (its docs: recovery, application database)."""
+    made = DOCUMENTS["Cluster", "postgres"]["spec"]["bootstrap"]["initdb"]
+    recovery = DOCUMENTS["Cluster", "postgres-restored"]["spec"]["bootstrap"]["recovery"]
+    assert {name: recovery.get(name) for name in ("database", "owner")} == made
+
+
 @by_name
 def test_a_deployment_selects_its_own_pods_and_can_lose_one(deployment: dict[str, Any]) -> None:
     spec = deployment["spec"]
