@@ -17,7 +17,7 @@ from app.errors import Problem
 from app.outbox import store as outbox
 from app.policy.conf import CONF_ROOM, conf_bytes
 from app.policy.schema import Policy, Route
-from app.triggers import audit, facts, history, idempotency, logs, store
+from app.triggers import audit, facts, history, idempotency, limits, logs, rules, store
 from app.triggers.idempotency import Repeatable
 from app.triggers.ledger import Ledger, NewLedger
 from app.triggers.state import Action, Ask, Group, Reason, TriggerState, Verdict, group_key
@@ -128,10 +128,11 @@ class Requests:
         return route, {label: labels[label] for label in route.group_by}
 
     async def redrive(self, trigger_id: UUID, caller: str) -> None:
-        """dead -> pending again. It passes its group like a fire: not beside another open trigger."""
+        """dead -> pending again. It passes its group and its route's limit like a fire: not beside another open trigger."""
         now = self._clock.now()
 
         async def redrive(conn: AsyncConnection) -> None:
+            fires = await self._fires(conn, trigger_id, now)
             trigger, group = await self._locked(conn, trigger_id)
             if trigger["state"] != TriggerState.DEAD:
                 raise _conflict(f"only a dead trigger can be redriven; this one is {trigger['state']}", trigger)
@@ -142,9 +143,13 @@ class Requests:
             if until is not None:
                 detail = "a newer trigger of its group cools down or backs off; reset the group to redrive this one"
                 raise _conflict(detail, trigger, reason=Reason.COOLDOWN, until=until)
+            full = rules.limited(route, fires, now) if route else None
+            if full is not None:
+                raise _conflict(full.detail, trigger, reason=full.reason, until=full.until)
             await outbox.redrive(conn, trigger_id, now)
             values = {"state": "pending", "outcome": None, "ended_at": None, "detail": "redriven", "blocked": None}
-            await conn.execute(update(_triggers).where(_triggers.c.id == trigger_id).values(**values))
+            redriven = update(_triggers).where(_triggers.c.id == trigger_id).values(**values, fired_at=now)
+            await conn.execute(redriven)
             facts.fire(group, trigger_id, trigger["on_failure"], now)
             await store.save_groups(conn, [group])
             await self._audit(conn, now, caller, "redrive", str(trigger_id), {})
@@ -188,6 +193,13 @@ class Requests:
         group = await with_retries(self._engine, reset)
         self._changed()
         return group
+
+    async def _fires(self, conn: AsyncConnection, trigger_id: UUID, now: datetime) -> list[datetime]:
+        """The fires that count against the limit of a trigger's route, its row locked: routes before groups."""
+        statement = select(_triggers.c.route).where(_triggers.c.id == trigger_id)
+        names = (await conn.execute(statement)).scalars().all()
+        locked = await limits.lock(conn, self._policy(), names, now)
+        return [fire for fires in locked.values() for fire in fires]
 
     async def _locked(self, conn: AsyncConnection, trigger_id: UUID) -> tuple[RowMapping, Group]:
         """A trigger and its group, both locked, the group first."""

@@ -55,9 +55,8 @@ def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way =
     clear = clear_at(group, route)
     if clear is not None and now < clear:
         return _cooling(group, alert, clear)
-    full = full_until(route, way.fires, now)
-    if full is not None:
-        return Verdict(_SUPPRESS, Reason.LIMIT, full, None, _limited(route, full))
+    if (full := limited(route, way.fires, now)) is not None:
+        return full
     if way.mute is not None:
         return _muted(way.mute)
     if route.confirm is not None and (unconfirmed := _unconfirmed(group, way.answer, now)) is not None:
@@ -127,19 +126,14 @@ def calm(group: Group, alert: Episode) -> Verdict:
     return Verdict(_FIRE, Reason.NEW_ALERT, None, group.open_trigger, "a new alert fires")
 
 
-def full_until(route: Route, fires: Sequence[datetime], now: datetime) -> datetime | None:
-    """When the route's limit lets the next trigger through, if not now: as its oldest counted fire leaves the time."""
-    if route.limit is None or len(fires) < route.limit.triggers:
+def limited(route: Route, fires: Sequence[datetime], now: datetime) -> Verdict | None:
+    """The no of a route whose limit is used up, until its oldest counted fire leaves the time; None: there is room."""
+    limit = route.limit
+    if limit is None or len(fires) < limit.triggers or now >= (leaves := fires[limit.triggers - 1] + limit.per):
         return None
-    leaves = fires[route.limit.triggers - 1] + route.limit.per
-    return leaves if now < leaves else None
-
-
-def _limited(route: Route, until: datetime) -> str:
-    if route.limit is None:
-        return ""
-    per = format_duration(route.limit.per)
-    return f"the route has fired {route.limit.triggers} times in {per}, its limit: next not before {_at(until)}"
+    per = format_duration(limit.per)
+    detail = f"the route has fired {limit.triggers} times in {per}, its limit: next not before {_at(leaves)}"
+    return Verdict(_SUPPRESS, Reason.LIMIT, leaves, None, detail)
 
 
 def _muted(mute: Mute) -> Verdict:
@@ -160,9 +154,9 @@ def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way
         if backing_off(group):
             detail = f"failure {group.failures} in a row: next not before {_at(clear)}"
         return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
-    full = full_until(route, way.fires, now)
+    full = limited(route, way.fires, now)
     if full is not None and not ask.force:
-        return Verdict(_SUPPRESS, Reason.LIMIT, full, None, _limited(route, full))
+        return full
     if way.mute is not None and ask.reason is Reason.SCHEDULED:
         return _muted(way.mute)
     return Verdict(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")

@@ -104,6 +104,29 @@ async def test_a_place_that_a_dead_trigger_leaves_is_taken_without_another_notif
         assert list(states.values()) == ["submitted"], "one of the two took it; the other waits for the next"
 
 
+async def test_a_redrive_obeys_the_limit_and_counts_from_then_on(servers: TestServers, database: str) -> None:
+    async with World(servers, database, policy("limit: {triggers: 1, per: 2d}")) as world:
+        world.airflow.add_dag("retrain_model")
+        world.airflow.disturb(airflow_answers(422, {"detail": "no such conf"}), on="trigger")
+        await world.push(world.alert(model="a"))
+        await world.settle()
+        dead = await world.trigger()
+        assert dead["state"] == "dead"
+        await world.pass_by(days=1, steps=1)
+        second = world.clock.now()
+        await world.push(world.alert(model="b"))
+        await world.settle()
+        redrive = f"/api/v1/triggers/{dead['id']}/redrive"
+        told = problem(await world.post(redrive, {}), 409, "wrong_state")
+        assert told["reason"] == "limit"
+        assert told["until"] == (second + timedelta(days=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        await world.pass_by(days=2, hours=1, steps=4)
+        assert (await world.post(redrive, {})).status_code == 200
+        await world.settle()
+        assert len(world.airflow.posts) == 2
+        assert reasons(await world.push(world.alert(model="c"))) == [("suppress", "limit")], "it is of now, not of then"
+
+
 async def test_a_request_obeys_the_limit_unless_it_is_forced_and_forced_ones_count(
     servers: TestServers, database: str
 ) -> None:

@@ -27,8 +27,9 @@ TWO_A_DAY = route(limit={"triggers": 2, "per": "1d"})
 )
 def test_a_route_is_full_until_the_oldest_counted_fire_leaves(ago: list[timedelta], until: datetime | None) -> None:
     fires = [NOW - past for past in ago]
-    assert rules.full_until(TWO_A_DAY, fires, NOW) == until
-    assert rules.full_until(route(), fires, NOW) is None
+    no = rules.limited(TWO_A_DAY, fires, NOW)
+    assert (no.until if no else None) == until
+    assert rules.limited(route(), fires, NOW) is None
     verdict = rules.decide(group(), episode(), TWO_A_DAY, NOW, rules.Way(fires))
     assert (verdict.reason, verdict.until) == ((Reason.LIMIT, until) if until else (Reason.NEW_ALERT, None))
 
