@@ -153,16 +153,16 @@ def _missing(run_id: str, run: Json | None) -> str:
     return f"run {run_id} was deleted" if deleted else ""
 
 
-def _inputs(run: Json) -> dict[str, Input]:
-    """The data sets by their context; of several in one, the first."""
-    found: dict[str, Input] = {}
+def _inputs(run: Json) -> dict[str, tuple[Input, ...]]:
+    """The data sets by their context, each by its name: a context may have several."""
+    found: dict[str, tuple[Input, ...]] = {}
     for item in (run.get("inputs") or {}).get("dataset_inputs") or []:
         context = tags_of(item).get(CONTEXT_TAG, "")
         data = item.get("dataset") or {}
         if context:
             one = Input(str(data.get("name", "")), str(data.get("digest", "")), _address(str(data.get("source", ""))))
-            found.setdefault(context, one)
-    return found
+            found[context] = (*found.get(context, ()), one)
+    return {context: tuple(sorted(data, key=str)) for context, data in found.items()}
 
 
 def _address(source: str) -> str:

@@ -17,6 +17,9 @@ class Input:
     digest: str
     source: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.digest} {self.source}".strip()
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
@@ -31,7 +34,7 @@ class Version:
     """A model version with the papers of its run. `own_tags` are the version's; `tags` the run's with those over them.
 
     `run_missing` says what is wrong with the run that it names: "" when it is there, or when the version names none.
-    `artifacts` are those that the policy asks for and that are there.
+    `inputs` are all data sets by their context. `artifacts` are those that the policy asks for and that are there.
     """
 
     model: str
@@ -43,7 +46,7 @@ class Version:
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     own_tags: Mapping[str, str] = field(default_factory=dict)
-    inputs: Mapping[str, Input] = field(default_factory=dict)
+    inputs: Mapping[str, tuple[Input, ...]] = field(default_factory=dict)
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
     source: str = ""

@@ -254,7 +254,7 @@ def _tags(
         f"{PREFIX}run": version.run,
     }
     for name, data in version.inputs.items():
-        tags[f"{PREFIX}input.{name}"] = f"{data.name} {data.digest} {data.source}".strip()
+        tags[f"{PREFIX}input.{name}"] = "; ".join(map(str, data))
     for name, artifact in version.artifacts.items():
         tags[f"{PREFIX}artifact.{name}"] = f"{artifact.uri} {artifact.digest}".strip()
     if row.override and not all(one.passed for one in verdicts):

@@ -75,12 +75,11 @@ def _papers(entry: Promotion, version: Version) -> Iterator[Verdict]:
         value = version.tags.get(name, "")
         yield Verdict(f"tag {name}", bool(value), f"{name} is {_short(value)}" if value else f"no tag {name}")
     for name in asked.inputs:
-        data = version.inputs.get(name)
-        if data is None:
-            yield Verdict(f"input {name}", False, f"no data set was logged as {name}")
-        else:
-            told = f"{data.name} with digest {data.digest}" if data.digest else f"{data.name} has no digest"
-            yield Verdict(f"input {name}", bool(data.digest), told)
+        data = version.inputs.get(name, ())
+        told = ", ".join(f"{one.name} with digest {one.digest}" for one in data) or f"no data set was logged as {name}"
+        bare = next((one.name for one in data if not one.digest), None)
+        good = bool(data) and bare is None
+        yield Verdict(f"input {name}", good, told if bare is None else f"{bare} has no digest")
     for name in asked.artifacts:
         yield _artifact(name, version)
 

@@ -62,7 +62,7 @@ class SagemakerRegistry:
             tags=({"mlflow.source.git.commit": str(commit)} if commit else {}) | own,
             own_tags=own,
             inputs={
-                key.removeprefix("input."): _input(value) for key, value in own.items() if key.startswith("input.")
+                key.removeprefix("input."): (_input(value),) for key, value in own.items() if key.startswith("input.")
             },
             artifacts=kept,
             marks=tuple(_marks(package)) if package.get("ModelApprovalStatus") == "Approved" else (),

@@ -40,7 +40,11 @@ async def test_the_first_version_is_promoted_and_a_worse_one_is_not(servers: Tes
 
 async def test_what_it_was_made_of_travels_with_the_version(servers: TestServers, database: str) -> None:
     async with opened(servers, database) as gates:
-        promoted = await gates.promote(gates.mlflow.add("churn", {"f1": 0.85}))
+        version = gates.mlflow.add("churn", {"f1": 0.85})
+        data = gates.mlflow.runs["churn-run-1"]["inputs"]["dataset_inputs"]
+        more = {"name": "more", "digest": "d9", "source_type": "s3", "source": '{"uri": "s3://more"}'}
+        data.append({"tags": data[0]["tags"], "dataset": more})
+        promoted = await gates.promote(version)
         tags = gates.mlflow.tags("churn", "1")
         assert tags == promoted["tags"]
         digest = tags.pop("gateway.artifact.model").removeprefix("mlflow-artifacts:/0/churn-run-1/model sha256:")
@@ -51,7 +55,7 @@ async def test_what_it_was_made_of_travels_with_the_version(servers: TestServers
             "gateway.promoted_by": "anonymous",
             "gateway.source": "runs:/churn-run-1/model",
             "gateway.run": "churn-run-1",
-            "gateway.input.training": "churn d1 s3://data",
+            "gateway.input.training": "churn d1 s3://data; more d9 s3://more",
         }
 
 

@@ -76,7 +76,10 @@ GOOD: dict[str, Any] = {
     "params": {"depth": "3"},
     "metrics": {"f1": 0.9, "odd": NAN},
     "tags": {"commit": "abc", "gateway.digest.model": "sha256:1"},
-    "inputs": {"training": Input("churn", "d1"), "loose": Input("churn", "")},
+    "inputs": {
+        "training": (Input("churn", "d1"), Input("more", "d2")),
+        "loose": (Input("a", "d1"), Input("churn", "")),
+    },
     "artifacts": {"model": Artifact("m/1", "sha256:1"), "report": Artifact("r/1")},
     "marks": ("staging",),
 }
@@ -88,7 +91,7 @@ PAPERS = [
     ("require: {metrics: [odd]}", {}, "metric odd", False, "odd is nan"),
     ("require: {tags: [commit]}", {}, "tag commit", True, "commit is abc"),
     ("require: {tags: [commit]}", {"tags": {"commit": ""}}, "tag commit", False, "no tag commit"),
-    ("require: {inputs: [training]}", {}, "input training", True, "churn with digest d1"),
+    ("require: {inputs: [training]}", {}, "input training", True, "churn with digest d1, more with digest d2"),
     ("require: {inputs: [test]}", {}, "input test", False, "no data set was logged as test"),
     ("require: {inputs: [loose]}", {}, "input loose", False, "churn has no digest"),
     ("require: {artifacts: [model]}", {}, "artifact model", True, "m/1 sha256:1"),
