@@ -14,6 +14,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -231,10 +232,9 @@ def _marks(package: Json) -> list[str]:
 
 def _numbers(metadata: Mapping[str, str]) -> Iterator[tuple[str, float]]:
     for key, value in metadata.items():
-        try:
-            yield key, float(value)
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            if "_" not in value:  # Python reads 2026_11 as a number, and nobody else does.
+                yield key, float(value)
 
 
 def _input(value: str) -> Input:

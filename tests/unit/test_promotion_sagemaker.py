@@ -9,7 +9,7 @@ from botocore import exceptions
 
 from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.promotion.model import Input
-from app.promotion.sagemaker import AT_ONCE, MOST_APPROVED, SagemakerRegistry, _classified, _input
+from app.promotion.sagemaker import AT_ONCE, MOST_APPROVED, SagemakerRegistry, _classified, _input, _numbers
 
 
 def refused(code: str, status: int, message: str = "no") -> exceptions.ClientError:
@@ -104,3 +104,8 @@ Read = Callable[[str], Input]
 )
 def test_an_input_is_a_name_a_digest_and_a_source(text: str, read: Input) -> None:
     assert _input(text) == read
+
+
+def test_what_reads_as_a_number_is_a_metric() -> None:
+    metadata = {"f1": "0.9", "small": "1e-3", "odd": "NaN", "month": "2026_11", "commit": "abc", "empty": ""}
+    assert [name for name, _ in _numbers(metadata)] == ["f1", "small", "odd"]
