@@ -138,7 +138,9 @@ class Settings(Address):
     paused_retry: _Seconds = Field(15, description="How often a paused, missing or broken DAG is looked at again.")
     follow_interval: _Seconds = Field(10, description="How often the state of an open DAG run is read.")
     waiting_notice: _Seconds = Field(
-        1800, description="A fired trigger that Airflow has not taken after so long is told (`trigger_waiting`)."
+        1800,
+        description="A fired trigger that Airflow has not taken, or whose DAG run could not be read, for so long is told "
+        "(`trigger_waiting`).",
     )
     notice_repeat: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         86400, description="How often an open incident is told again, unless a switch has a `repeat`. 0: once."

@@ -119,6 +119,7 @@ def _airflow(base: Base, others: Mapping[str, Destination]) -> tuple[Relay, Foll
         endings,
         interval=settings.follow_interval,
         parallel=settings.delivery_parallel,
+        tell_after=settings.waiting_notice,
     )
     return relay, follower
 

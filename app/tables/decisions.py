@@ -133,6 +133,7 @@ triggers = Table(
     time("started_at"),
     time("ended_at"),
     time("lost_at"),  # told as lost; its group stays in flight until Airflow says that it ended
+    time("unread_since"),  # its DAG run could not be read since then
     words("airflow"),
     words("dag_id"),
     words("dag_run_id"),

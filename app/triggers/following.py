@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import RowMapping, update
+from sqlalchemy import RowMapping, Update, func, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
@@ -52,6 +52,7 @@ class Follower:
         *,
         interval: float,
         parallel: int,
+        tell_after: float,
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -59,6 +60,7 @@ class Follower:
         self._endings = endings
         self._interval = timedelta(seconds=interval)
         self._parallel = parallel
+        self._tell_after = timedelta(seconds=tell_after)
 
     async def step(self) -> bool:
         """One round. True when as many were due as one round takes."""
@@ -83,19 +85,21 @@ class Follower:
         await self._write(trigger, seen, self._clock.now())
 
     async def _unread(self, trigger: RowMapping, code: str, detail: str) -> None:
-        """The DAG run cannot be read: whoever looks at the trigger is told why. The next good read clears it."""
-        detail = f"the DAG run cannot be read: {detail}"
-        if trigger["lost_at"] is not None or (trigger["blocked"], trigger["detail"]) == (code, detail):
+        """The DAG run cannot be read: whoever looks at the trigger is told why, and after a while a receiver too. The next
+        good read clears it."""
+        now, detail = self._clock.now(), f"the DAG run cannot be read: {detail}"
+        is_new = (trigger["blocked"], trigger["detail"]) != (code, detail)
+        is_long = trigger["unread_since"] is not None and now - trigger["unread_since"] >= self._tell_after
+        if trigger["lost_at"] is not None or not (is_new or is_long):
             return
-        log.warning(
-            "a DAG run cannot be read now", extra={"trigger_id": str(trigger["id"]), "code": code, "detail": detail}
-        )
+        if is_new:
+            about = {"trigger_id": str(trigger["id"]), "code": code, "detail": detail}
+            log.warning("a DAG run cannot be read now", extra=about)
         async with transaction(self._engine) as conn:
-            await conn.execute(
-                update(_triggers)
-                .where(_triggers.c.id == trigger["id"], _triggers.c.state.in_(("submitted", "running")))
-                .values(blocked=code, detail=detail)
-            )
+            since = func.coalesce(_triggers.c.unread_since, now)
+            found = await conn.execute(_open(trigger).values(blocked=code, detail=detail, unread_since=since))
+            if found.rowcount and is_long:
+                await self._endings.waits(conn, trigger, detail, now)
 
     async def _end_queued(self, client: AirflowClient, trigger: RowMapping, seen: _Seen) -> _Seen:
         """A run that has not even begun by its run_timeout must not begin later, beside a newer one. Before that, one
@@ -145,17 +149,23 @@ class Follower:
             detail = f"the DAG run is queued, and the DAG {trigger['dag_id']} is paused in Airflow: unpause it"
         if (run.state == trigger["dag_run_state"] and detail == trigger["detail"]) or trigger["lost_at"] is not None:
             return
-        await conn.execute(
-            update(_triggers)
-            .where(_triggers.c.id == trigger["id"], _triggers.c.state.in_(("submitted", "running")))
-            .values(
+        found = await conn.execute(
+            _open(trigger).values(
                 state=TriggerState.RUNNING if running else trigger["state"],
                 started_at=(trigger["started_at"] or run.started_at or now) if running else trigger["started_at"],
                 dag_run_state=run.state,
                 blocked="dag_paused" if seen.paused else None,
                 detail=detail,
+                unread_since=None,
             )
         )
+        if found.rowcount and trigger["unread_since"] is not None:
+            await self._endings.taken(conn, trigger, now)
+
+
+def _open(trigger: RowMapping) -> Update:
+    """Change the trigger's row, unless it has ended meanwhile."""
+    return update(_triggers).where(_triggers.c.id == trigger["id"], _triggers.c.state.in_(("submitted", "running")))
 
 
 def _outcome(trigger: RowMapping, run: DagRun | None, now: datetime) -> tuple[str, str] | None:

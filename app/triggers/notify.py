@@ -21,7 +21,7 @@ RUN_FAILED: Final = "run_failed"
 
 _WHAT: Final[Mapping[str, tuple[Severity, str]]] = {
     TRIGGER_DEAD: (Severity.CRITICAL, "No retraining of {what}: its trigger is dead"),
-    TRIGGER_WAITING: (Severity.ERROR, "The retraining of {what} cannot start"),
+    TRIGGER_WAITING: (Severity.ERROR, "The retraining of {what} waits for Airflow"),
     TRIGGER_LOST: (Severity.ERROR, "The retraining of {what} does not end"),
     RUN_FAILED: (Severity.WARNING, "The retraining of {what} failed"),
 }

@@ -119,7 +119,7 @@ async def test_a_trigger_that_waits_too_long_is_told_with_what_blocks_it_and_res
         assert case.pagerduty.opened == []
         await world.pass_by(hours=3, steps=60)
         [incident] = case.pagerduty.open()
-        assert incident.summary == "The retraining of accuracy, model=churn cannot start"
+        assert incident.summary == "The retraining of accuracy, model=churn waits for Airflow"
         assert "paused" in incident.details["detail"]
         case.airflow.unpause("retrain_model")
         await world.pass_by(minutes=1, steps=4)
@@ -152,6 +152,24 @@ async def test_who_is_named_after_an_incident_opened_hears_of_it_at_its_next_rep
         await world.post("/ping/export", b"")
         await world.pass_by(minutes=5, steps=2)
         assert (before.open(), after.open()) == ([], [])
+
+
+async def test_an_open_run_that_cannot_be_read_for_long_is_told_and_resolved_by_the_next_read(told: Make) -> None:
+    case = told(waiting_notice=300.0)
+    async with case.world as world:
+        await world.push(world.alert(model="churn"))
+        await world.pass_by(minutes=2, steps=4)
+        case.airflow.down = True
+        await world.pass_by(minutes=5, steps=10)
+        assert case.pagerduty.opened == [], "a short absence is nobody's trouble"
+        await world.pass_by(minutes=3, steps=6)
+        [incident] = case.pagerduty.open()
+        assert incident.summary == "The retraining of accuracy, model=churn waits for Airflow"
+        assert "cannot be read" in incident.details["detail"]
+        case.airflow.down = False
+        await world.pass_by(minutes=1, steps=2)
+        assert (await world.trigger())["state"] == "running"
+        assert (case.pagerduty.opened, case.pagerduty.open(), incident.triggers) == ([incident], [], 1)
 
 
 async def test_an_open_incident_is_repeated_and_two_groups_are_two_incidents(told: Make) -> None:
