@@ -20,6 +20,7 @@ from typing import Final, Literal, NoReturn
 
 MAX_LENGTH: Final = 1000  # characters of one rule
 MAX_DEPTH: Final = 40  # parentheses and signs inside each other
+MAX_OPERATORS: Final = 100  # + - * / of one rule: each makes the tree deeper
 INCUMBENT: Final = "champion"  # who holds `to` now, whatever `to` is called
 
 UNITS: Final[Mapping[str, Decimal]] = {
@@ -141,6 +142,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._depth = 0
+        self._operators = 0
         self._next(0)
 
     def read(self) -> Condition:
@@ -184,6 +186,9 @@ class _Reader:
         while self._kind == "sign" and self._seen in operators:
             operator: Operator = self._seen  # type: ignore[assignment]
             term = self._term((left, start))
+            self._operators += 1
+            if self._operators > MAX_OPERATORS:
+                self._fail(f"a rule has at most {MAX_OPERATORS} of + - * /")
             self._advance()
             left = Arithmetic(operator, term, self._term(inner()))
         return left, start

@@ -77,6 +77,7 @@ MISTAKES = [
     ("f1 > " + "9" * 41, 5, f"this number is too long, found '{'9' * 41}'"),
     ("-" * 50 + "1 > f1", 40, "more than 40 parentheses and signs inside each other, found '-'"),
     ("(" * 50 + "1 > f1", 40, "more than 40 parentheses and signs inside each other, found '('"),
+    ("+".join("a" * 102) + " > 1", 201, "a rule has at most 100 of + - * /, found '+'"),
     ("f1 > 1" + " " * 1000, 1000, "a rule has at most 1000 characters"),
 ]
 
@@ -110,6 +111,12 @@ WORDS = [
     "`",
     "=",
 ]
+
+
+def test_the_deepest_rule_can_be_compared_and_shown() -> None:
+    text = "(" * 39 + "+".join("a" * 101) + ")" * 39 + " > 1"
+    assert parse_rule(text) == parse_rule(text)
+    assert repr(parse_rule(text))
 
 
 def read_or_refused(text: str) -> None:
