@@ -46,7 +46,7 @@ def _compared(rule: Rule, version: Version, incumbent: Version | None) -> bool:
         evaluate(rule, version, incumbent)
     except NotANumber:
         return False
-    return True
+    return evaluate(rule, version, None)[0]  # It would hold if there were nobody to compare with.
 
 
 def _standing(entry: Promotion, version: Version) -> Iterator[Verdict]:

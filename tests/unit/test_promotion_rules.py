@@ -12,7 +12,7 @@ from app.policy.expressions import RuleError, parse_rule
 from app.policy.load import parse_policy
 from app.policy.promotions import Promotion
 from app.promotion.model import Artifact, Input, Verdict, Version
-from app.promotion.rules import NotANumber, evaluate, judge, passed
+from app.promotion.rules import NotANumber, evaluate, judge, only_not_better, passed
 
 POLICY = """
 version: 1
@@ -121,6 +121,13 @@ def test_a_version_that_is_not_there_or_not_ready_is_beyond_any_override() -> No
     pending = judge(entry("rules: []"), version(status="PENDING_REGISTRATION"), None, name="churn 2")
     worse = judge(entry("rules: ['f1 > 1']"), version(metrics={"f1": 0.5}), None, name="churn 2")
     assert [passed(one, override=True) for one in (missing, pending, worse)] == [False, False, True]
+
+
+@pytest.mark.parametrize(("f1", "merely"), [(0.85, True), (0.1, False), (NAN, False)])
+def test_who_is_below_a_floor_is_not_merely_worse(f1: float, merely: bool) -> None:
+    one = entry("rules: ['f1 >= 0.80 and f1 >= champion.f1']")
+    worse, holder = version(metrics={"f1": f1}), version("1", metrics={"f1": 0.9})
+    assert only_not_better(one, worse, holder, judge(one, worse, holder, name="churn 2")) is merely
 
 
 NUMBERS = st.one_of(st.floats(), st.sampled_from([0.0, 1.0, 1e308, -1e308, 5e-324]))
