@@ -68,7 +68,7 @@ def _papers(entry: Promotion, version: Version) -> Iterator[Verdict]:
         yield Verdict(f"param {name}", bool(value), f"{name} is {_short(value)}" if value else f"no param {name}")
     for name in asked.metrics:
         number = version.metrics.get(name)
-        good = number is not None and not math.isnan(number)
+        good = number is not None and math.isfinite(number)
         told = f"no metric {name}" if number is None else f"{name} is {_number(number)}"
         yield Verdict(f"metric {name}", good, told)
     for name in asked.tags:
@@ -110,7 +110,7 @@ def _rules(entry: Promotion, version: Version, incumbent: Version | None) -> Ite
 def evaluate(rule: Rule, version: Version, incumbent: Version | None) -> tuple[bool, str]:
     """Whether a rule holds, and the values that it saw, as "f1 is 0.86, champion.f1 is 0.85".
 
-    Raises NotANumber when a metric that it names is missing or NaN, or when its arithmetic has no result.
+    Raises NotANumber when a metric that it names is missing, NaN or infinite, or when its arithmetic has no result.
     """
     seen: dict[Metric, Decimal] = {}
     for metric in metrics_in(rule.condition):
@@ -128,8 +128,8 @@ def _value(metric: Metric, of: Version) -> Decimal:
         who = f"the incumbent, version {of.version}," if metric.incumbent else f"version {of.version}"
         why = f" ({of.run_missing})" if of.run_missing else ""
         raise NotANumber(f"{who} has no metric {metric.name}{why}")
-    if math.isnan(value):
-        raise NotANumber(f"{metric} is NaN")
+    if not math.isfinite(value):
+        raise NotANumber(f"{metric} is {'NaN' if math.isnan(value) else 'infinite'}")
     return Decimal(repr(value))
 
 

@@ -55,8 +55,9 @@ RULES: list[tuple[str, dict[str, float], dict[str, float] | None, bool, str]] = 
     ("f1 > champion.f1", {"f1": 0.9}, {"f1": NAN}, False, "champion.f1 is NaN"),
     ("f1 > 0.9 or auc > 0.9", {"f1": 0.99}, None, False, "version 2 has no metric auc"),
     ("f1 > champion.f1", {"f1": 0.9}, {}, False, "the incumbent, version 1, has no metric f1"),
-    ("f1 < 2", {"f1": -INF}, None, True, "f1 is -Infinity"),
-    ("f1 - f1 < 2", {"f1": INF}, None, False, "Infinity - Infinity is no number"),
+    ("f1 < 2", {"f1": -INF}, None, False, "f1 is infinite"),
+    ("f1 >= champion.f1", {"f1": INF}, {"f1": 0.9}, False, "f1 is infinite"),
+    ("f1 <= champion.f1", {"f1": 0.9}, {"f1": INF}, False, "champion.f1 is infinite"),
     ("f1 / auc < 2", {"f1": 1, "auc": 0}, None, False, "1 / 0 is no number"),
     ("f1 / auc < 2 or f1 == 0", {"f1": 0, "auc": 0}, None, False, "0 / 0 is no number"),
     ("1 < 2", {}, None, True, "nothing is compared with a metric"),
@@ -74,7 +75,7 @@ def test_what_a_rule_comes_to(
 GOOD: dict[str, Any] = {
     "run": "r1",
     "params": {"depth": "3"},
-    "metrics": {"f1": 0.9, "odd": NAN},
+    "metrics": {"f1": 0.9, "odd": NAN, "huge": INF},
     "tags": {"commit": "abc", "gateway.digest.model": "sha256:1"},
     "inputs": {
         "training": (Input("churn", "d1"), Input("more", "d2")),
@@ -89,6 +90,7 @@ PAPERS = [
     ("require: {metrics: [f1]}", {}, "metric f1", True, "f1 is 0.9"),
     ("require: {metrics: [auc]}", {}, "metric auc", False, "no metric auc"),
     ("require: {metrics: [odd]}", {}, "metric odd", False, "odd is nan"),
+    ("require: {metrics: [huge]}", {}, "metric huge", False, "huge is inf"),
     ("require: {tags: [commit]}", {}, "tag commit", True, "commit is abc"),
     ("require: {tags: [commit]}", {"tags": {"commit": ""}}, "tag commit", False, "no tag commit"),
     ("require: {inputs: [training]}", {}, "input training", True, "churn with digest d1, more with digest d2"),
