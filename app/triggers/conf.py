@@ -1,5 +1,6 @@
 """What Airflow is given: the DAG, the run's name and its `conf`, frozen when the trigger fires. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,22 +38,19 @@ def dag_call(trigger: NewTrigger, route: Route, *, traceparent: str | None = Non
 
 
 def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[str, Any]:
-    """The user's conf with `gateway` written last; an `openlineage` of the user's own stays. Alerts that would make it
-    larger than 16 KB are counted in `alerts_omitted`, not carried."""
-    about: dict[str, Any] = {
-        "trigger_id": str(trigger.id),
-        "route": route.name,
-        "reason": str(trigger.reason),
-        "group": dict(trigger.group.labels),
-        "alerts": [],
-        "schema": SCHEMA,
-    }
-    if traceparent is not None:
-        about["traceparent"] = traceparent
-    rendered = render(route.dag.conf, trigger.group.labels)
-    asked = trigger.ask.conf if trigger.ask else {}
-    conf = {**_parent(trigger, route), **(rendered if isinstance(rendered, dict) else {}), **asked, "gateway": about}
-    room = CONF_BYTES - conf_bytes(conf) - len('"alerts_omitted": 1000000, ')
+    """The user's conf with `gateway` written last. What would make it larger than 16 KB is left out, and that is told:
+    alerts are counted in `alerts_omitted`, and values of the group that are too long are cut and named in `labels_cut`.
+
+    It always ends: the user's part is at most CONF_ROOM before it is filled in, and "…" is shorter than any placeholder. A
+    value that is cut ends with it, so that it is nobody else's name.
+    """
+    labels = trigger.group.labels
+    conf, most = _without_alerts(trigger, route, traceparent, labels), max(map(len, labels.values()), default=0)
+    while (room := CONF_BYTES - conf_bytes(conf) - len('"alerts_omitted": 1000000, ')) < 0 and most > 0:
+        most //= 2
+        cut = {name: value if len(value) <= most else value[:most] + "…" for name, value in labels.items()}
+        conf = _without_alerts(trigger, route, traceparent, cut)
+    about = conf["gateway"]
     for place, alert in enumerate(trigger.alerts):
         entry = {
             "alert_id": alert.alert_id,
@@ -66,6 +64,27 @@ def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[st
             break
         about["alerts"].append(entry)
     return conf
+
+
+def _without_alerts(
+    trigger: NewTrigger, route: Route, traceparent: str | None, labels: Mapping[str, str]
+) -> dict[str, Any]:
+    """What stands in it whatever the alerts are, filled from `labels`. An `openlineage` of the user's own stays."""
+    about: dict[str, Any] = {
+        "trigger_id": str(trigger.id),
+        "route": route.name,
+        "reason": str(trigger.reason),
+        "group": dict(labels),
+        "alerts": [],
+        "schema": SCHEMA,
+    }
+    if traceparent is not None:
+        about["traceparent"] = traceparent
+    if cut := [name for name, value in labels.items() if value != trigger.group.labels[name]]:
+        about["labels_cut"] = cut
+    rendered = render(route.dag.conf, labels)
+    asked = trigger.ask.conf if trigger.ask else {}
+    return {**_parent(trigger, route), **(rendered if isinstance(rendered, dict) else {}), **asked, "gateway": about}
 
 
 def _parent(trigger: NewTrigger, route: Route) -> dict[str, Any]:

@@ -91,14 +91,21 @@ def test_alerts_that_would_make_it_too_large_are_counted_not_carried(count: int,
         assert len(json.dumps(conf)) + one_more > CONF_BYTES - 100
 
 
-def test_a_conf_that_the_group_makes_too_large_is_passed_on_without_alerts() -> None:
-    wide = NewTrigger(
-        RUN, Group("k", "accuracy", "live", {"model": "x" * 4096}), TriggerState.PENDING, Reason.NEW_ALERT, True
-    )
-    wide.alerts += numbered(3)
-    call = dag_call(wide, with_dag(conf={"paths": ["{{group.model}}"] * 4}))
-    assert (call.conf["gateway"]["alerts"], call.conf["gateway"]["alerts_omitted"]) == ([], 3)
-    assert call.conf["paths"] == ["x" * 4096] * 4
+@pytest.mark.parametrize("value", ["x" * 4096, "é" * 4096, "\U0001f525" * 4096, "x" * 1_000_000])
+@pytest.mark.parametrize("paths", [0, 1, 4, 600])
+def test_values_of_a_group_that_are_too_long_are_cut_and_named_and_short_ones_are_whole(value: str, paths: int) -> None:
+    labels = {"model": value, "team": "risk", "other": value}
+    wide = NewTrigger(RUN, Group("k", "accuracy", "live", labels), TriggerState.PENDING, Reason.NEW_ALERT, True)
+    wide.alerts += [episode(id=uid(n), alert_id="a", labels={"note": value * 4}) for n in range(3)]
+    conf = dag_call(wide, with_dag(conf={"paths": ["{{group.model}}"] * paths})).conf
+    about = conf["gateway"]
+    assert len(json.dumps(conf)) <= CONF_BYTES
+    assert (about["alerts"], about["alerts_omitted"]) == ([], 3)
+    assert set(conf["paths"]) <= {about["group"]["model"]}
+    cut = {name: told for name, told in about["group"].items() if told != labels[name]}
+    assert about.get("labels_cut", []) == list(cut)
+    assert all(told.endswith("…") and labels[name].startswith(told[:-1]) for name, told in cut.items())
+    assert "team" not in cut or paths == 600
 
 
 def test_one_alert_too_large_to_carry_still_starts_the_run() -> None:
