@@ -137,7 +137,9 @@ class Change:
         return await self._end(row, state, f"{row.mark} is with {holder}")
 
     async def _undo(self, registry: Registry, row: Promotion, state: str, why: str) -> Promotion:
-        """Put back what the tags were, where they still are as we set them."""
+        """Put back what the tags were, where they still are as we set them, and leave no second mark behind."""
+        if row.state == "moving" and row.target is not None:
+            await registry.withdraw(row.model, row.mark, row.target)
         found = await registry.own_tags(row.model, row.version) or {}
         back = {key: row.tags_before.get(key) for key, value in row.tags.items() if found.get(key) == value}
         if back and found:

@@ -78,6 +78,9 @@ class MlflowRegistry:
         else:
             await self._client().set_alias(model, mark, to)
 
+    async def withdraw(self, model: str, mark: str, of: str) -> None:
+        """An alias is in one place: whoever has it by now took it from the version."""
+
     def _client(self) -> Mlflow:
         client = self._mlflow()
         if client is None:

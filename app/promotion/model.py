@@ -89,3 +89,7 @@ class Registry(Protocol):
     async def move(self, model: str, mark: str, to: str | None, of: str | None) -> None:
         """Give the mark to a version, None: to nobody. `of` is who holds it now."""
         ...
+
+    async def withdraw(self, model: str, mark: str, of: str) -> None:
+        """Take back what a `move` to a version left on it, when somebody else holds the mark by now."""
+        ...

@@ -2,7 +2,8 @@
 
 A model is a model package group, a version a package of it. Who holds a mark: the newest Approved package whose customer
 metadata `gateway.alias` has it among its words. A promotion approves the new package and gives it the mark, then takes the
-mark from the old one, which stays Approved; between the two there is always somebody who holds it.
+mark from the old one, which stays Approved; between the two there is always somebody who holds it. Who lost the mark to
+somebody else meanwhile loses the approval as well: what it was before stands in `gateway.approval_before`.
 
 Customer metadata is one namespace: a value that reads as a number is a metric, every value is a param and a tag as well.
 `input.<context>` is "name digest source" of a data set, `artifact.<path>` the s3 address of what is stored; the artifact
@@ -22,6 +23,7 @@ from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.promotion.model import Artifact, Input, Version
 
 ALIAS: Final = "gateway.alias"
+BEFORE: Final = "gateway.approval_before"  # what it was when it got its newest mark
 PAGE: Final = 100
 MAX_PAGES: Final = 50
 AT_ONCE: Final = 5  # packages that are described side by side
@@ -94,11 +96,23 @@ class SagemakerRegistry:
     async def move(self, model: str, mark: str, to: str | None, of: str | None) -> None:
         if to is not None:
             package = await self._known(model, to)
-            marks = [*_marks(package), *([] if mark in _marks(package) else [mark])]
-            await self._update(package, {**_metadata(package), ALIAS: " ".join(marks)}, approved=mark)
+            marks, metadata = _marks(package), _metadata(package)
+            if mark not in marks:
+                marks.append(mark)
+                metadata[BEFORE] = str(package.get("ModelApprovalStatus"))
+            await self._update(package, {**metadata, ALIAS: " ".join(marks)}, approved=mark)
         if of is not None and of != to and (package := await self._package(model, of) or {}):
             marks = [one for one in _marks(package) if one != mark]
             await self._update(package, {**_metadata(package), ALIAS: " ".join(marks) or None})
+
+    async def withdraw(self, model: str, mark: str, of: str) -> None:
+        package = await self._package(model, of)
+        if package is None or mark not in _marks(package):
+            return
+        marks = [one for one in _marks(package) if one != mark]
+        if not marks:  # Another mark keeps it Approved.
+            package |= {"ModelApprovalStatus": _metadata(package).get(BEFORE, package.get("ModelApprovalStatus"))}
+        await self._update(package, {**_metadata(package), ALIAS: " ".join(marks) or None, BEFORE: None})
 
     async def _update(self, package: Json, metadata: Mapping[str, str | None], approved: str | None = None) -> None:
         status = "Approved" if approved else package.get("ModelApprovalStatus")

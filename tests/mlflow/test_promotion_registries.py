@@ -4,7 +4,7 @@ import asyncio
 import math
 import random
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -341,3 +341,39 @@ async def test_sagemaker_keeps_what_it_knew_and_the_old_one_stays_approved(
             assert one["InferenceSpecification"]["Containers"][0]["ModelDataUrl"].startswith("s3://")
         digest = new["CustomerMetadataProperties"]["gateway.artifact.model"]
         assert digest.endswith("sha256:9372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b825e4")
+
+
+class Meddled:
+    """boto3's client, beside which somebody does something as soon as a mark was written."""
+
+    def __init__(self, client: Any, meddle: Callable[[], None]) -> None:
+        self._client = client
+        self._meddle: Callable[[], None] | None = meddle
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def update_model_package(self, **fields: Any) -> Any:
+        answer = self._client.update_model_package(**fields)
+        if "gateway.alias" in fields["CustomerMetadataProperties"] and self._meddle:
+            meddle, self._meddle = self._meddle, None
+            meddle()
+        return answer
+
+
+async def test_who_loses_the_mark_in_sagemaker_loses_the_approval_as_well(
+    servers: TestServers, database: str, sagemaker: SagemakerSite, mlflow_server: MlflowServer
+) -> None:
+    async with gateway(servers, database, sagemaker, mlflow_server) as world:
+        model = f"plain-{secrets.token_hex(4)}"
+        first, second, third = [await publish(sagemaker, model, {"f1": f1}) for f1 in (0.85, 0.9, 0.95)]
+        assert (await ask(world, model, first)).status_code == 200
+        registry: Any = world.services[0].promotion.gate._registry("sagemaker")
+        registry._clients["sagemaker"] = Meddled(
+            registry._clients["sagemaker"], lambda: asyncio.run(sagemaker.seize(model, third))
+        )
+        problem(await ask(world, model, second), 409, "lost_race")
+        lost = sagemaker.packages(model)[int(second) - 1]
+        assert lost["ModelApprovalStatus"] == "PendingManualApproval"
+        assert [key for key in lost["CustomerMetadataProperties"] if key.startswith("gateway.")] == []
+        assert await sagemaker.holder(model) == third
