@@ -44,12 +44,12 @@ def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[st
     It always ends: the user's part is at most CONF_ROOM before it is filled in, and "…" is shorter than any placeholder. A
     value that is cut ends with it, so that it is nobody else's name.
     """
-    labels = trigger.group.labels
-    conf, most = _without_alerts(trigger, route, traceparent, labels), max(map(len, labels.values()), default=0)
-    while (room := CONF_BYTES - conf_bytes(conf) - len('"alerts_omitted": 1000000, ')) < 0 and most > 0:
+    most, room = 2 * CONF_BYTES, -1  # Not as long as they come: filled in hundreds of times they would take the memory.
+    while room < 0 and most > 0:
         most //= 2
-        cut = {name: value if len(value) <= most else value[:most] + "…" for name, value in labels.items()}
+        cut = {name: text if len(text) <= most else text[:most] + "…" for name, text in trigger.group.labels.items()}
         conf = _without_alerts(trigger, route, traceparent, cut)
+        room = CONF_BYTES - conf_bytes(conf) - len('"alerts_omitted": 1000000, ')
     about = conf["gateway"]
     for place, alert in enumerate(trigger.alerts):
         entry = {
