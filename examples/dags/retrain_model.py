@@ -73,7 +73,8 @@ def retrain_model() -> None:
     def registration(work: dict[str, Any]) -> dict[str, Any]:
         return run_step("registration", work)
 
-    # The gate answers 503 while it cannot read MLflow, and nobody can be asked while the version waits in the spool.
+    # The gate answers 503 while it cannot read MLflow and 409 while it promotes another version of the model, and nobody can
+    # be asked while the version waits in the spool.
     @task(retries=40, retry_delay=timedelta(seconds=30))
     def promotion(work: dict[str, Any]) -> dict[str, Any]:
         return run_step("promotion", work)

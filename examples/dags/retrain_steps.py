@@ -170,7 +170,7 @@ def registered(work: Work) -> str:
 
 def promotion(work: Work) -> Work:
     """Ask the gateway's gate for the new version. Its no is an answer and no failure of the pipeline, which has done its
-    work; no answer is one, so that the task is tried again."""
+    work; no answer is one, and neither is a race that was lost, so that the task is tried again."""
     gateway, token = os.environ.get("GATEWAY_URL"), os.environ.get("GATEWAY_TOKEN")
     if not gateway:
         return {**work, "promotion": "nobody was asked: GATEWAY_URL is not set"}
@@ -189,6 +189,8 @@ def promotion(work: Work) -> Work:
         if error.code not in (404, 409):  # 404: the policy leads this model nowhere
             raise
         told = json.load(error)
+        if told["code"] == "lost_race":
+            raise RuntimeError(told["detail"]) from error
     print(json.dumps(told, indent=2), file=sys.stderr)
     return {**work, "version": version, "promotion": told["detail"]}
 
