@@ -87,10 +87,9 @@ class Gate:
         row = replace(row, verdicts=[asdict(one) for one in verdicts])
         if facts.version is None or not passed(verdicts, override=wanted.override):
             failed = ", ".join(one.rule for one in verdicts if not one.passed)
-            quiet = (
-                facts.version is not None
-                and facts.holder != wanted.version
-                and only_not_better(entry, facts.version, facts.incumbent, verdicts)
+            # Who asks for a version that is not there has mistyped its number, and is told so.
+            quiet = facts.version is None or (
+                facts.holder != wanted.version and only_not_better(entry, facts.version, facts.incumbent, verdicts)
             )
             return await self._end(row, "blocked", f"not passed: {failed}", quiet=quiet)
         if facts.holder == wanted.version:

@@ -209,9 +209,12 @@ async def test_who_is_merely_not_better_wakes_nobody(servers: TestServers, datab
         problem(await gates.ask(worse), 409, "blocked")
         await gates.world.settle()
         assert [one.severity for one in gates.pagerduty.open()] == ["info"]
+        problem(await gates.ask("44"), 409, "blocked")
+        await gates.world.settle()
+        assert [one.severity for one in gates.pagerduty.open()] == ["info", "info"]
         problem(await gates.ask(empty), 409, "blocked")
         await gates.world.settle()
-        assert [one.severity for one in gates.pagerduty.open()] == ["info", "warning"]
+        assert [one.severity for one in gates.pagerduty.open()] == ["info", "info", "warning"]
 
 
 async def test_who_is_refused_for_another_reason_is_told_anew(servers: TestServers, database: str) -> None:
