@@ -1,8 +1,9 @@
 """Which link of the chain is missing? Pure: what was seen goes in, orphans come out.
 
-A run, a version or a trigger is judged only when it has been quiet for the policy's `grace`: what the spool still keeps
-arrives later. A run that is nested in another is that one's part and not judged; a running one is judged by what it had at
-its start. Of runs older than the retention it is not asked who started them: the trigger may have been deleted since.
+A run or a trigger is judged only when it has been quiet for the policy's `grace`: what the spool still keeps arrives
+later. A version and an alias are judged at once: they come after what they name. A run that is nested in another is that
+one's part and not judged; a running one is judged by what it had at its start. Of runs older than the retention it is not
+asked who started them: the trigger may have been deleted since.
 
 A chain that is shown tells its gaps as they stand now, without that patience.
 """
