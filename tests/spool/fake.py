@@ -119,7 +119,8 @@ class FakeMlflow:
 
     def _runs_update(self, body: Body) -> Answer:
         kept = {name: body[name] for name in ("status", "end_time", "run_name") if name in body}
-        return self._run(body, lambda run: run["info"].update(kept))
+        named = {"mlflow.runName": body["run_name"]} if "run_name" in body else {}
+        return self._run(body, lambda run: (run["info"].update(kept), run["tags"].update(named)))
 
     def _runs_log_batch(self, body: Body) -> Answer:
         run = self.runs.get(body["run_id"])
@@ -236,7 +237,7 @@ class FakeMlflow:
         wanted = {"key": "mlflow_spool.run_key", "value": _quoted(body["filter"])}
         return Answer(200, {"model_versions": [one for one in self.versions if wanted in one["tags"]]})
 
-    def _run(self, body: Body, change: Callable[[Body], None]) -> Answer:
+    def _run(self, body: Body, change: Callable[[Body], object]) -> Answer:
         if body["run_id"] not in self.runs:
             return _no(404, "RESOURCE_DOES_NOT_EXIST")
         change(self.runs[body["run_id"]])

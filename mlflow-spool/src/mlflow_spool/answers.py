@@ -6,6 +6,7 @@ from typing import Any
 from mlflow_spool.records import Call, Kind, Record, local_version
 
 FINISHED = {"FINISHED", "FAILED", "KILLED"}
+NAME_TAG = "mlflow.runName"
 
 
 def answer_write(record: Record, history: Iterable[Record] = ()) -> dict[str, Any]:
@@ -67,6 +68,8 @@ def _apply(run: dict[str, Any], call: Call) -> None:
     if name == "update":
         kept = ("status", "end_time", "run_name")
         run["info"].update({field: body[field] for field in kept if body.get(field) is not None})
+        if body.get("run_name"):  # MLflow's store keeps the name as this tag too.
+            data["tags"][NAME_TAG] = {"key": NAME_TAG, "value": body["run_name"]}
     elif name == "log-metric":
         _measure(data["metrics"], body)
     elif name == "log-parameter":
@@ -151,18 +154,28 @@ def _new_model(record: Record) -> dict[str, Any]:
     return {"info": info, "data": {"params": body.get("params", [])}}
 
 
-def registered_of(history: Iterable[Record]) -> dict[str, Any] | None:
-    """A registered model as far as its records tell; None when there are none."""
-    model: dict[str, Any] | None = None
+def registered_of(history: Iterable[Record], told: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """A registered model as its records leave it, out of what the server `told` of it before; None when nothing tells."""
+    model = told
     for record in history:
-        if model is None:
-            model = {"name": record.call.body.get("name"), "creation_timestamp": record.made_at}
+        body = record.call.body
         if record.kind is Kind.REGISTERED_MODEL:
-            model = _registered(record)
-        elif record.call.path.endswith("/registered-models/set-tag"):
-            tag = {"key": record.call.body["key"], "value": record.call.body.get("value", "")}
-            model["tags"] = [*(one for one in model.get("tags", []) if one["key"] != tag["key"]), tag]
+            model = {**_registered(record), **(model or {})}
+            continue
+        model = model or {"name": body.get("name"), "creation_timestamp": record.made_at}
+        if record.call.path.endswith("/registered-models/set-tag"):
+            model = _with(model, "tags", "key", {"key": body["key"], "value": body.get("value", "")})
+        elif record.call.path.endswith("/registered-models/alias"):
+            mark = {"alias": body["alias"], "version": str(body.get("version", ""))}
+            model = _with(model, "aliases", "alias", mark, gone=record.kind is Kind.DELETE)
     return model
+
+
+def _with(
+    model: dict[str, Any], name: str, known_by: str, item: dict[str, Any], *, gone: bool = False
+) -> dict[str, Any]:
+    others = [one for one in model.get(name, []) if one[known_by] != item[known_by]]
+    return {**model, name: others if gone else [*others, item]}
 
 
 def _registered(record: Record) -> dict[str, Any]:

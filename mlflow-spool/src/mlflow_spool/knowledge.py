@@ -36,6 +36,8 @@ class Knowledge:
             return {"model": self._named(model)} if model else None
         if rest == "registered-models/get" and not waiting_only:
             return self._registered(str(call.body.get("name")))
+        if rest == "registered-models/alias":
+            return self._marked(call.body)
         if rest == "model-versions/get":
             return self._version(call.body)
         if rest == "experiments/get":
@@ -111,11 +113,18 @@ class Knowledge:
         return entity
 
     def _registered(self, name: str) -> dict[str, Any] | None:
-        model = registered_of(self._journal.history(f"model:{name}"))
-        told = self._journal.names.fact(f"registered-model:{name}")
-        if told is not None:
-            return {"registered_model": {**json.loads(told), **(model or {})}}
+        stream, told = f"model:{name}", self._journal.names.fact(f"registered-model:{name}")
+        # What the server told before has what was delivered in it, and what others did since.
+        records = self._journal.pending(stream) if told else self._journal.history(stream)
+        model = registered_of(records, json.loads(told) if told else None)
         return {"registered_model": model} if model else None
+
+    def _marked(self, query: dict[str, Any]) -> dict[str, Any] | None:
+        """The version under an alias, when both still wait here."""
+        model = registered_of(self._journal.pending(f"model:{query.get('name')}")) or {}
+        named = [one["version"] for one in model.get("aliases", []) if one["alias"] == query.get("alias")]
+        found = self._version({"name": query.get("name"), "version": named[0]}) if named else None
+        return {"model_version": {**found["model_version"], "aliases": [query["alias"]]}} if found else None
 
     def _version(self, query: dict[str, Any]) -> dict[str, Any] | None:
         number = str(query.get("version", ""))

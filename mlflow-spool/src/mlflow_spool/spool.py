@@ -47,6 +47,10 @@ def lock_file(folder: Path) -> Path:
     return folder / "streams.lock"
 
 
+class _Unknown(Offline):
+    """The server is there; what is asked for is on another machine, if anywhere."""
+
+
 class Spool:
     """One server's spool in this process. Safe to use from any thread, and after a fork."""
 
@@ -239,12 +243,13 @@ class Spool:
         known = self._knowledge.answer(call, waiting_only=not self._breaker.is_open)
         if known is not None:
             return known
-        if any(self.journal.names.name_of(token) is None for token in references(call)):
-            found = self._knowledge.find_elsewhere(call, self._ask)
-            if found is None:
-                raise Offline(f"{call.path} names a run that this machine's journal does not know")
+        strange = any(self.journal.names.name_of(token) is None for token in references(call))
         try:
+            if strange and self._knowledge.find_elsewhere(call, self._ask) is None:
+                raise _Unknown(f"{call.path} names a run that neither this machine's journal nor MLflow knows")
             answer = self._send(translated(call, self.journal.names.name_of), self._settings.probe_timeout)
+        except _Unknown:
+            raise
         except (TransportError, Offline) as error:
             known = self._knowledge.answer(call, waiting_only=False)
             if known is None:

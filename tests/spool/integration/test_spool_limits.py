@@ -1,5 +1,8 @@
 """What the spool does at its edges: refused records, a full disk, credentials, errors, other machines, its own memory."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +268,47 @@ def test_the_certificate_names_missing_files_models_versions_and_what_was_refuse
     named = {"version 1 of churn", f"model {model} status", "artifact notes/why.txt"}
     assert set(parent.missing[:-1]) == named
     assert (parent.spooled - parent.readable, parent.is_complete) == (4, False)
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSE, Fault.HANG, Fault.UNAVAILABLE], ids=lambda fault: str(fault.value))
+def test_a_read_about_another_machine_s_run_says_whether_mlflow_is_away_or_does_not_know_it(
+    memory: Path, fault: Fault
+) -> None:
+    server = FakeMlflow()
+    spool = spool_on(server, memory, ManualClock())
+    query = {"run_id": "spool-" + "b" * 32}
+    with pytest.raises(Offline, match="neither this machine's journal nor MLflow knows"):
+        spool.call("GET", f"{API}/runs/get", query)
+    server.plan = always(fault)
+    for _ in range(2):  # The call that finds it gone, and one that knows.
+        with pytest.raises(Offline, match="MLflow at http://mlflow is away"):
+            spool.call("GET", f"{API}/runs/get", query)
+
+
+def test_a_marked_version_that_waits_is_read_by_its_alias(memory: Path) -> None:
+    server = FakeMlflow()
+    server.plan = always(Fault.REFUSE)
+    spool = spool_on(server, memory, ManualClock())
+    post(spool, "registered-models/create", name="churn")
+    version = post(spool, "model-versions/create", name="churn", source="s")["model_version"]["version"]
+    for alias in ("champion", "gone"):
+        post(spool, "registered-models/alias", name="churn", alias=alias, version=version)
+    spool.call("DELETE", f"{API}/registered-models/alias", {"name": "churn", "alias": "gone"})
+    shown = spool.call("GET", f"{API}/registered-models/get", {"name": "churn"})["registered_model"]
+    assert shown["aliases"] == [{"alias": "champion", "version": version}]
+    found = spool.call("GET", f"{API}/registered-models/alias", {"name": "churn", "alias": "champion"})
+    assert found["model_version"]["version"] == version
+    with pytest.raises(Offline):
+        spool.call("GET", f"{API}/registered-models/alias", {"name": "churn", "alias": "gone"})
+
+
+def test_a_reader_of_the_command_may_go_away(memory: Path) -> None:
+    spool = spool_on(FakeMlflow(), memory, ManualClock())
+    start(spool)
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [sys.executable, "-m", "mlflow_spool.cli", "export", "--all"]
+    own = os.environ | {"MLFLOW_SPOOL_DIR": str(memory)}
+    done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, env=own, timeout=60, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")

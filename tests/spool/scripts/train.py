@@ -21,6 +21,7 @@ with mlflow.start_run(run_name="parent", tags={"team": "risk"}) as run:
     mlflow.set_tag("wrong", "x")
     mlflow.delete_tag("wrong")
     mlflow.log_input(mlflow.data.from_numpy(numpy.arange(6), targets=numpy.arange(6), name="customers"), "training")
-    with mlflow.start_run(run_name="child", nested=True):
+    with mlflow.start_run(run_name="fold", nested=True) as child:
         mlflow.log_metric("fold", 0.5, step=0)
+    client.update_run(child.info.run_id, name="child")
     assert mlflow.get_run(run.info.run_id).data.params["depth"] == "6"
