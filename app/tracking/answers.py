@@ -5,6 +5,7 @@ Facts were taken from MLflow 3.17.2: errors are `{"error_code", "message"}`; 404
 """
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from app.clock import Clock
@@ -50,11 +51,12 @@ def quoted(value: str) -> str:
     raise Rejected("bad_request", "MLflow cannot be asked for a value that holds both kinds of quotes")
 
 
-def failure(answer: Answer, what: str, *, write: bool, clock: Clock) -> TargetError:
-    """The error that an answer other than the expected one stands for. `what` names the call, as in "GET runs/get"."""
+def failure(answer: Answer, what: str, *, write: bool, clock: Clock, quote: Callable[[str], str]) -> TargetError:
+    """The error that an answer other than the expected one stands for. `what` names the call, as in "GET runs/get"; `quote`
+    leaves out MLflow's words where they repeat a secret."""
     body = answer.body if isinstance(answer.body, dict) else {}
     code = str(body.get("error_code", ""))
-    told = f"MLflow answered {answer.status} to {what}: {_said(body) or 'no reason given'}"
+    told = f"MLflow answered {answer.status} to {what}: {_said(body, quote) or 'no reason given'}"
     wait = answer.retry_after(clock.now())
     if answer.status == 401:
         return Refused("token_rejected", f"{told}: check mlflow.auth in the policy file")
@@ -90,7 +92,7 @@ def _pairs(items: Any) -> dict[str, str]:
     return found
 
 
-def _said(body: Json) -> str:
-    text = _BARE_SQL.split(str(body.get("message", "")), maxsplit=1)[0]
+def _said(body: Json, quote: Callable[[str], str]) -> str:
+    text = _BARE_SQL.split(quote(str(body.get("message", ""))), maxsplit=1)[0]
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SENTENCE]).split())
     return line if len(line) <= MAX_SENTENCE else line[: MAX_SENTENCE - 1] + "…"

@@ -7,13 +7,14 @@ key. What its answers mean is in `app.tracking.answers`.
 
 import base64
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from app.clock import Clock
-from app.errors import Ambiguous, Refused, Rejected, Unreachable
+from app.errors import Ambiguous, Refused, Rejected, Unreachable, quotable
 from app.http import Answer, Http
 from app.tracking.answers import Json, failure
 
@@ -43,6 +44,14 @@ class Login:
             except (OSError, ValueError):
                 raise Refused("token_file", f"the token of MLflow cannot be read from {self.token_file}") from None
         return {"Authorization": f"Bearer {token}"} if token else {}
+
+    def quote(self, said: str) -> str:
+        """What MLflow said, unless it repeats how it knows us."""
+        sent = ""
+        with suppress(Refused):
+            sent = self.header().get("Authorization", "")
+        told = quotable(said, sent.partition(" ")[2], self.password, sent=sent)
+        return quotable(told, sent=f"{self.username}:{self.password}") if self.username else told
 
 
 class Mlflow:
@@ -80,7 +89,9 @@ class Mlflow:
         answer = await self.send(method, f"{API}/{path}", body, params, read=read)
         if answer.status == 200 and isinstance(answer.body, dict):
             return answer.body
-        raise failure(answer, f"{method} {path}", write=not _reads(method, read), clock=self._clock)
+        raise failure(
+            answer, f"{method} {path}", write=not _reads(method, read), clock=self._clock, quote=self._login.quote
+        )
 
     async def find(self, path: str, key: str, **params: str | int) -> Json | None:
         """The object under `key` that a GET answers with, or None when MLflow says that it has none."""
@@ -221,7 +232,7 @@ class Mlflow:
         answer = await self.send("GET", path, None, params, read=True)
         if answer.status == 200:
             return answer.raw
-        error = failure(answer, f"GET {path}", write=False, clock=self._clock)
+        error = failure(answer, f"GET {path}", write=False, clock=self._clock, quote=self._login.quote)
         if error.code == "missing":
             return None
         raise error
