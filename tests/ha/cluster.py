@@ -90,6 +90,10 @@ class Node:
         self._write("standby.signal", "")
         self._write("postgresql.auto.conf", self._restore + settings)
 
+    def never_write(self) -> None:
+        """From its next start on a server that only reads and follows nobody: a primary that was replaced."""
+        self._write("standby.signal", "")
+
     def recover_to(self, moment: str) -> None:
         """From its next start on what the archive tells up to that moment (RFC 3339), and then a primary of its own."""
         target = f"recovery_target_time = '{moment}'\nrecovery_target_action = 'promote'\n"

@@ -236,6 +236,15 @@ async def drill(nodes: list[Node], loads: list[Load], sizes: list[int]) -> Node:
     return primary
 
 
+async def come_back(old: Node) -> None:
+    """Started again after the failover, as Compose's next `up` does: it must not take a write."""
+    old.never_write()
+    old.start()
+    (row,) = await old.sql("SELECT pg_is_in_recovery() AS standing")
+    assert row["standing"]
+    old.kill()
+
+
 async def undo(primary: Node, restored: Node, load: Load) -> None:
     """A planted DELETE, and a restore from base backup and archive to the moment before it."""
     (before,) = await primary.sql("SELECT count(*) AS rows FROM alerts", database="gateway")
@@ -273,6 +282,7 @@ def test_the_primary_is_killed_under_load_and_every_acknowledged_record_is_there
         nodes[2].copy_of(nodes[0], standby=False)
         primary = await drill(nodes, [load], [RECORDS])
         await check_gateway(gateway, load)
+        await come_back(next(node for node in nodes[:2] if node is not primary))
         await undo(primary, nodes[2], load)
 
     asyncio.run(tell())

@@ -137,6 +137,16 @@ def test_alertmanager_tells_both_replicas_with_the_token_that_was_made_for_it() 
     assert f"> {Path(token).name}" in SERVICES["token"]["command"][-1]
 
 
+def test_a_replaced_primary_is_kept_from_writing_before_the_standby_is_promoted() -> None:
+    """The next `up` starts it again, and it is first in every URL."""
+    commands = re.findall(r"^ +ha (.*)", (ROOT / "docs/high-availability.md").read_text(), re.MULTILINE)
+    stopped, kept, promoted = (
+        next(n for n, line in enumerate(commands) if part in line)
+        for part in ("stop postgres", "standby.signal", "exec -u postgres postgres-standby")
+    )
+    assert stopped < kept < promoted
+
+
 @pytest.mark.parametrize("path", ["alertmanager.yml", "prometheus.yml", "policy.yaml"])
 def test_a_host_in_the_configuration_is_a_service(path: str) -> None:
     hosts = hosts_in(f"examples/compose/{path}")

@@ -45,6 +45,7 @@ def test_no_two_documents_have_a_name() -> None:
 def test_a_commit_waits_for_a_standby_and_the_archive_has_its_store() -> None:
     cluster = DOCUMENTS["Cluster", "postgres"]["spec"]
     assert cluster["instances"] >= 3
+    assert cluster["affinity"] == {"podAntiAffinityType": "required", "topologyKey": "kubernetes.io/hostname"}
     assert cluster["postgresql"]["synchronous"] == {"method": "any", "number": 1, "dataDurability": "required"}
     (plugin,) = cluster["plugins"]
     assert plugin["isWALArchiver"]
@@ -74,6 +75,11 @@ def test_a_deployment_selects_its_own_pods_and_can_lose_one(deployment: dict[str
     spec = deployment["spec"]
     assert spec["replicas"] >= 2
     assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+    (spread,) = spec["template"]["spec"]["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "DoNotSchedule")
+    assert spread["labelSelector"] == spec["selector"]
+    budget = DOCUMENTS["PodDisruptionBudget", deployment["metadata"]["name"]]["spec"]
+    assert (budget["minAvailable"], budget["selector"]) == (1, spec["selector"])
     service = DOCUMENTS["Service", deployment["metadata"]["name"]]["spec"]
     assert service["selector"] == spec["selector"]["matchLabels"]
     ports = {port["containerPort"] for one in containers(deployment) for port in one.get("ports", [])}
@@ -92,6 +98,23 @@ def test_a_gateway_variable_is_a_setting() -> None:
     known = {f"GATEWAY_{field.upper()}" for field in Settings.model_fields}
     named = {entry["name"] for one in containers(DOCUMENTS["Deployment", "gateway"]) for entry in one["env"]}
     assert {name for name in named if name.startswith("GATEWAY_")} <= known
+
+
+@pytest.mark.parametrize("name", ["mlflow", "mlflow-read"])
+def test_mlflow_has_as_many_workers_as_its_limit_holds(name: str) -> None:
+    """A worker had 262 MB; the default are four."""
+    (container,) = containers(DOCUMENTS["Deployment", name])
+    assert "--workers=2" in container["args"]
+    assert container["resources"]["limits"]["memory"] == "1Gi"
+
+
+def test_the_secret_of_the_buckets_is_told() -> None:
+    """What the manifests take from `s3` stands in the comment that says what the secret holds."""
+    text = (FOLDER / "postgres.yaml").read_text()
+    credentials = DOCUMENTS["ObjectStore", "postgres-backups"]["spec"]["configuration"]["s3Credentials"]
+    (told,) = [line for line in text.splitlines() if line.startswith("# The secret `s3` holds")]
+    assert {entry["name"] for entry in credentials.values()} == {"s3"}
+    assert all(entry["key"] in told for entry in credentials.values())
 
 
 def test_mlflow_writes_through_the_primary_and_reads_from_the_standbys() -> None:
