@@ -69,10 +69,15 @@ def nodes(base: Path) -> Iterator[list[Node]]:
             node.kill()
 
 
+async def wait_for_standbys(node: Node, names: str) -> None:
+    await node.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+    await node.sql("SELECT pg_reload_conf()")
+
+
 async def synchronous(primary: Node, standby: Node) -> None:
-    """From now on nothing is acknowledged that the standby has not on its disk."""
-    await primary.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{standby.name}'")
-    await primary.sql("SELECT pg_reload_conf()")
+    """Nothing is acknowledged from now on that the standby has not on its disk; each names the other, as in the chapter."""
+    await wait_for_standbys(primary, standby.name)
+    await wait_for_standbys(standby, primary.name)
 
     async def both() -> bool:
         rows = await primary.sql("SELECT sync_state FROM pg_stat_replication")
@@ -208,8 +213,10 @@ async def failover(primary: Node, standby: Node, loads: list[Load], sizes: list[
     killed = monotonic()
     primary.kill()
     await standby.sql("SELECT pg_promote()")
+    await wait_for_standbys(standby, "")  # It waited for the one that was killed: no commit came to its end.
     say(f"{primary.name} killed with -9, {standby.name} promoted after {monotonic() - killed:.2f} s")
-    await asyncio.gather(*(load.more(records) for load, records in zip(loads, sizes, strict=True)))
+    async with asyncio.timeout(300):  # One that waits for a standby that is gone would acknowledge nothing, for ever.
+        await asyncio.gather(*(load.more(records) for load, records in zip(loads, sizes, strict=True)))
     for load in loads:
         say(f"{load.name}: nothing acknowledged for {load.gap(killed):.2f} s, {load.refused} attempts in vain so far")
 
