@@ -4,7 +4,7 @@
 
 import os
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -41,10 +41,10 @@ def pytest_configure() -> None:
 
 def _ignore(key: str) -> None:
     if key == "defaults":
-        vars(load)["read_defaults"] = lambda *_: {}
+        _replace("read_defaults", lambda *_: {})
         return
     if key == "version":
-        vars(load)["_version_problems"] = lambda _: []
+        _replace("_version_problems", lambda *_: [])
         return
     *above, last = key.split(".")
     models: list[type[BaseModel]] = [Policy]
@@ -58,6 +58,12 @@ def _ignore(key: str) -> None:
     for model, name, field in found:
         # A property of the class is looked at before what an instance holds.
         setattr(model, name, property(lambda _, value=_without(field): value))  # type: ignore[misc]
+
+
+def _replace(name: str, instead: Callable[..., Any]) -> None:
+    if name not in vars(load):
+        raise pytest.UsageError(f"app.policy.load has no {name} any more")
+    vars(load)[name] = instead
 
 
 def _named(model: type[BaseModel], key: str) -> list[tuple[str, FieldInfo]]:

@@ -105,15 +105,17 @@ def _with_receivers(switch: Switch, receivers: tuple[Receiver, ...]) -> Switch:
 
 
 def _shape_problems(document: Document) -> list[Problem]:
-    value = document.value
-    if not isinstance(value, dict):
+    if not isinstance(document.value, dict):
         return [document.problem((), f"must be a mapping that begins with `version: {VERSION}`")]
-    problems = [*key_problems(document)]
-    if "version" not in value:
-        problems.append(document.problem(("version",), f"required; write `version: {VERSION}`"))
-    elif value["version"] is True or value["version"] != VERSION:
-        problems.append(document.problem(("version",), f"must be {VERSION}, the version that this gateway reads"))
-    return problems
+    return [*key_problems(document), *_version_problems(document, document.value.get("version"))]
+
+
+def _version_problems(document: Document, version: Any) -> list[Problem]:
+    if version is None:
+        return [document.problem(("version",), f"required; write `version: {VERSION}`")]
+    if version is True or version != VERSION:
+        return [document.problem(("version",), f"must be {VERSION}, the version that this gateway reads")]
+    return []
 
 
 def _with_airflow(route: Route, airflow: tuple[Airflow, ...]) -> Route:

@@ -77,6 +77,7 @@ MORE_THAN_A_SCHEMA = {
     "/api/v1/metadata": "one of three references is needed; a record is one that a spool writes",
     "/api/v1/triggers": "NUL again: in a reason, a name, a value of the group or of the conf",
     "/api/v1/promotions": "what a version looks like is its registry's",
+    "/api/v1/routes": "a cursor needs the route whose groups it pages through",
     "/api/v1/routes/{name}/pause": "`until` is in the future",
 }
 
