@@ -41,7 +41,7 @@ demo: setup ## Show it: a real Airflow, a storm of alerts, one DAG run per model
 test: check ## Check, then run every test (ARGS="-k word" for some)
 	$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
-prove: check ## The same tests at full size: half an hour
+prove: check ## The same tests at full size: 35 to 40 minutes
 	PROVE=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 check: setup ## Lint, formatting, types, import contracts, Dockerfile, docker-compose.yml

@@ -29,9 +29,8 @@ log = logging.getLogger(__name__)
 
 PAGE = 1000  # records that one attempt looks at
 SETTLE = 5.0  # seconds after a creation whose end is not known, before it is looked for
-STRANGER_PATIENCE = timedelta(
-    days=1
-)  # that MLflow, asked again and again, does not know an id that nobody here creates
+#: That MLflow, asked again and again, does not know an id that nobody here creates.
+STRANGER_PATIENCE = timedelta(days=1)
 
 #: One request to MLflow, and its answer whatever the status; raises TargetError.
 Send = Callable[[Call], Awaitable[Answer]]

@@ -29,9 +29,8 @@ from app.promotion.telling import Telling
 log = logging.getLogger(__name__)
 
 WITHIN: Final = 15.0  # seconds that one worker takes for a change; a request under way then ends within 10 more
-LEASE: Final = timedelta(
-    seconds=30
-)  # longer: after it nobody works on the row, and no write of its can arrive any more
+#: Longer: after it nobody works on the row, and no write of its can arrive any more.
+LEASE: Final = timedelta(seconds=30)
 SOON: Final = timedelta(seconds=5)  # until a change is tried again that stands still
 
 
