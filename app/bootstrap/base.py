@@ -7,23 +7,23 @@ from datetime import datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app.airflow.clients import AirflowClients
-from app.clock import Clock
-from app.errors import Problem
-from app.http import Http
-from app.loop import Loop
-from app.metrics import Metrics
+from app.bootstrap.settings import Settings
+from app.decide.ledger import Ledger
+from app.deliver.airflows import AirflowClients
+from app.intake.memory import Memory
+from app.kit.clock import Clock
+from app.kit.errors import Problem
+from app.kit.http import Http
+from app.kit.loop import Loop
+from app.kit.metrics import Metrics
+from app.kit.mlflow.client import Mlflow
+from app.kit.redis.client import Redis
+from app.kit.replica import Reader
 from app.notices.telling import Notices
 from app.policy.holder import Holder
 from app.policy.schema import Policy
-from app.ratelimit import RateLimit
-from app.redis.client import Redis
-from app.replica import Reader
-from app.settings import Settings
-from app.tokens import Caller, Tokens
-from app.tracking.client import Mlflow
-from app.triggers.ledger import Ledger
-from app.triggers.memory import Memory
+from app.web.ratelimit import RateLimit
+from app.web.tokens import Caller, Tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
+from app.kit.loop import Loop
 from app.lineage.api import ChainServices
 from app.lineage.chain import Lineage
 from app.lineage.survey import LEASE, Survey
 from app.lineage.telling import EVENT, Telling
-from app.loop import Loop
 
 
 @dataclass(frozen=True, slots=True)

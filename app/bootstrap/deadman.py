@@ -12,7 +12,7 @@ from app.deadman.requests import SwitchRequests
 from app.deadman.retrains import Retrains
 from app.deadman.service import DeadmanServices
 from app.deadman.watch import Watch
-from app.loop import Loop
+from app.kit.loop import Loop
 
 
 @dataclass(frozen=True, slots=True)

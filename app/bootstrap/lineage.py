@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
+from app.kit.loop import Loop
+from app.kit.outbox.relay import Destination
 from app.lineage.delivery import Delivery
 from app.lineage.housekeeping import Housekeeping
 from app.lineage.record_store import KIND
 from app.lineage.service import LineageServices
 from app.lineage.taking import Taking
-from app.loop import Loop
-from app.outbox.relay import Destination
 
 
 @dataclass(frozen=True, slots=True)

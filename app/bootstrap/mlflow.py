@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from app.clock import Clock
-from app.http import Http
+from app.kit.clock import Clock
+from app.kit.http import Http
+from app.kit.mlflow.client import Login, Mlflow
 from app.policy import mlflow, values
 from app.policy.schema import Policy
-from app.tracking.client import Login, Mlflow
 
 
 class MlflowOf:

@@ -7,17 +7,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
-from app.clock import Clock
 from app.deadman.flips import incident as switch_key
-from app.loop import Loop
+from app.kit.clock import Clock
+from app.kit.loop import Loop
+from app.kit.outbox.relay import Destination
 from app.notices.delivery import Delivery
 from app.notices.model import SWITCH_DOWN, TEST
+from app.notices.receivers.send import Sender, refresh_of
 from app.notices.requests import NoticeRequests
 from app.notices.service import NoticeServices
 from app.notices.telling import KIND, Notices
-from app.outbox.relay import Destination
 from app.policy.schema import Policy
-from app.receivers.send import Sender, refresh_of
 
 
 @dataclass(frozen=True, slots=True)

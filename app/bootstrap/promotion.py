@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
-from app.loop import Loop
+from app.kit.loop import Loop
 from app.promotion.change import Change, Sweeper
 from app.promotion.mlflow import MlflowRegistry
 from app.promotion.model import Registry

@@ -8,24 +8,24 @@ from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
 from app.deadman.store import heard
-from app.loop import Loop
-from app.outbox.relay import Destination, Limits, Relay
-from app.triggers import quarantine
-from app.triggers.batcher import Batcher
-from app.triggers.delivery import Delivery
-from app.triggers.ending import Endings
-from app.triggers.following import Follower
-from app.triggers.gauges import Gauges
-from app.triggers.intake import Intake
-from app.triggers.notify import Tell
-from app.triggers.pauses import Pauses
-from app.triggers.prometheus import Prometheus
-from app.triggers.requests import Requests
-from app.triggers.retention import Retention
-from app.triggers.schedules import Schedules
-from app.triggers.service import TriggerServices
-from app.triggers.state import Reason, Verdict
-from app.triggers.wakes import Waker
+from app.decide.state import Reason, Verdict
+from app.deliver.delivery import Delivery
+from app.deliver.ending import Endings
+from app.deliver.following import Follower
+from app.deliver.notify import Tell
+from app.groups.gauges import Gauges
+from app.groups.pauses import Pauses
+from app.groups.prometheus import Prometheus
+from app.groups.requests import Requests
+from app.groups.retention import Retention
+from app.groups.schedules import Schedules
+from app.groups.service import TriggerServices
+from app.groups.wakes import Waker
+from app.intake import quarantine
+from app.intake.batcher import Batcher
+from app.intake.intake import Intake
+from app.kit.loop import Loop
+from app.kit.outbox.relay import Destination, Limits, Relay
 
 
 @dataclass(frozen=True, slots=True)

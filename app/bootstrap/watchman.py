@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from app.bootstrap.base import Base
-from app.loop import Loop
-from app.watchman import Watchman
+from app.deadman.watchman import Watchman
+from app.kit.loop import Loop
 
 
 def watchman(base: Base, loops: Callable[[], Sequence[Loop]], intake_stuck: Callable[[], bool]) -> tuple[Loop, ...]:

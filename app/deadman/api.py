@@ -4,16 +4,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from app.answers import json_answer, shows
 from app.deadman import schemas, show
 from app.deadman.requests import unknown
 from app.deadman.rules import State
 from app.deadman.service import DeadmanServices, Services
 from app.policy.deadman import LONGEST_NAME
-from app.problems import UNAVAILABLE, responses
-from app.problems import Kind as ProblemKind
-from app.security import require
-from app.tokens import Caller
+from app.web.answers import json_answer, shows
+from app.web.problems import UNAVAILABLE, responses
+from app.web.problems import Kind as ProblemKind
+from app.web.security import require
+from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1/deadman", responses=responses(UNAVAILABLE))
 

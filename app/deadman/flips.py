@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.deadman import rules, sentences, store
 from app.deadman.rules import Expectation, State
 from app.deadman.store import Record
-from app.metrics import Metrics
+from app.kit.metrics import Metrics
 from app.notices.model import SWITCH_DOWN, Notice, Severity
 from app.notices.telling import Notices
 from app.policy.deadman import Instance

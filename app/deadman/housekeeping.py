@@ -5,12 +5,12 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.clock import Clock
-from app.db import transaction
 from app.deadman import store
 from app.deadman.rules import State
 from app.deadman.store import FORGOTTEN
-from app.metrics import Metrics
+from app.kit.clock import Clock
+from app.kit.db import transaction
+from app.kit.metrics import Metrics
 
 _BATCH = 500
 

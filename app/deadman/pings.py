@@ -8,13 +8,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.clock import Clock
-from app.db import with_retries
 from app.deadman import rules, store
 from app.deadman.flips import Flips
 from app.deadman.watch import Roster
-from app.errors import Problem
-from app.metrics import Metrics
+from app.kit.clock import Clock
+from app.kit.db import with_retries
+from app.kit.errors import Problem
+from app.kit.metrics import Metrics
 from app.policy.schema import Policy
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9._:~+-]{1,100}")

@@ -8,14 +8,14 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
-from app.clock import Clock
-from app.db import transaction
 from app.deadman import store
 from app.deadman.flips import Flips
 from app.deadman.rules import State
 from app.deadman.store import Record
 from app.deadman.watch import Roster
-from app.errors import Problem
+from app.kit.clock import Clock
+from app.kit.db import transaction
+from app.kit.errors import Problem
 from app.policy.schema import Policy
 
 

@@ -12,18 +12,18 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.airflow.client import AirflowClient, DagRun
-from app.clock import Clock
-from app.db import alone, transaction
 from app.deadman import rules, store
 from app.deadman.flips import Flips
 from app.deadman.store import FORGOTTEN, Record
 from app.deadman.watch import Roster
-from app.errors import TargetError
-from app.metrics import Metrics
+from app.kit.airflow.client import AirflowClient, DagRun
+from app.kit.clock import Clock
+from app.kit.db import alone, transaction
+from app.kit.errors import TargetError
+from app.kit.metrics import Metrics
 from app.policy.deadman import Instance, Retrain
+from app.policy.language.templates import placeholders
 from app.policy.schema import Policy
-from app.policy.templates import placeholders
 
 #: Airflow's end of a run may be written late, and by several clocks: so far back it is read again each time.
 OVERLAP: Final = timedelta(minutes=10)

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.clock import Clock
 from app.deadman.pings import Pings
 from app.deadman.requests import SwitchRequests
+from app.kit.clock import Clock
+from app.kit.replica import Reader
 from app.policy.schema import Policy
-from app.replica import Reader
-from app.tokens import Caller
+from app.web.tokens import Caller
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,17 @@ from typing import Final
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.clock import Clock
-from app.db import alone, transaction
 from app.deadman import rules, store
 from app.deadman.flips import Flips, expectation
 from app.deadman.rules import State
 from app.deadman.store import FORGOTTEN, Record, Watched
-from app.metrics import Metrics
+from app.groups import holds
+from app.kit.clock import Clock
+from app.kit.db import alone, transaction
+from app.kit.metrics import Metrics
 from app.policy.deadman import Instance, Retrain, Switch
+from app.policy.language.templates import render_text
 from app.policy.schema import Policy
-from app.policy.templates import render_text
-from app.triggers import holds
 
 log = logging.getLogger(__name__)
 

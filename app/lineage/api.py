@@ -7,17 +7,17 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import StringConstraints
 
-from app.answers import json_answer, shows
-from app.errors import Problem
+from app.explain.schemas import ListOf
+from app.kit.errors import Problem
+from app.kit.replica import Reader
 from app.lineage import schemas, store
 from app.lineage.chain import Lineage, Subject
 from app.lineage.rules import Kind
-from app.problems import UNAVAILABLE
-from app.problems import Kind as ProblemKind
-from app.replica import Reader
-from app.security import require
-from app.tokens import Caller
-from app.triggers.schemas import ListOf
+from app.web.answers import json_answer, shows
+from app.web.problems import UNAVAILABLE
+from app.web.problems import Kind as ProblemKind
+from app.web.security import require
+from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1/lineage", tags=["lineage"])
 

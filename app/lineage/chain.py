@@ -15,15 +15,15 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
-from app.clock import Clock
-from app.db import transaction
-from app.errors import Rejected, TargetError
+from app.explain import history
+from app.kit.clock import Clock
+from app.kit.db import transaction
+from app.kit.errors import Rejected, TargetError
+from app.kit.mlflow.answers import quoted, tags_of
+from app.kit.mlflow.client import Mlflow
 from app.lineage import rules, store
 from app.lineage.model import TRIGGER_TAG, SeenAlias, SeenRun, SeenVersion, read_aliases, read_run, read_version
 from app.policy.schema import Policy
-from app.tracking.answers import quoted, tags_of
-from app.tracking.client import Mlflow
-from app.triggers import history
 
 log = logging.getLogger(__name__)
 

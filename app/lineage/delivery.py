@@ -12,14 +12,14 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.clock import Clock, monotonic
-from app.db import transaction
-from app.errors import Ambiguous, Refused, Rejected, Unreachable
+from app.kit.clock import Clock, monotonic
+from app.kit.db import transaction
+from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
+from app.kit.metrics import Metrics
+from app.kit.mlflow.client import Mlflow
+from app.kit.outbox.model import Delivered, Item, Outcome, Retry
+from app.kit.outbox.store import release_slot
 from app.lineage import record_store as store
-from app.metrics import Metrics
-from app.outbox.model import Delivered, Item, Outcome, Retry
-from app.outbox.store import release_slot
-from app.tracking.client import Mlflow
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
 from mlflow_spool.records import ONCE, Answer, Call, Record

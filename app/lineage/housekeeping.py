@@ -5,10 +5,10 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.clock import Clock
-from app.db import transaction
+from app.kit.clock import Clock
+from app.kit.db import transaction
+from app.kit.metrics import Metrics
 from app.lineage.record_store import COUNTS, item_of
-from app.metrics import Metrics
 
 _BATCH = 500
 # What a stream still waits for keeps the whole stream: a certificate compares all of it.

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.outbox.model import new_item
+from app.kit.outbox.model import new_item
 from mlflow_spool.records import LOCAL_VERSIONS, Call, Kind, Record, local_version, references
 
 KIND, TARGET = "mlflow.records", "mlflow"

@@ -7,8 +7,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from app.answers import json_answer, shows
-from app.errors import Problem
+from app.kit.errors import Problem
 from app.lineage import record_store as store
 from app.lineage import report_examples as examples
 from app.lineage.certify import certificate
@@ -22,9 +21,10 @@ from app.lineage.report_schemas import (
     TakenReport,
 )
 from app.lineage.service import Services
-from app.problems import UNAVAILABLE, Kind, responses
-from app.security import require
-from app.tokens import Caller
+from app.web.answers import json_answer, shows
+from app.web.problems import UNAVAILABLE, Kind, responses
+from app.web.security import require
+from app.web.tokens import Caller
 
 
 class _OneOfTwo(APIRoute):

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.clock import Clock
+from app.kit.clock import Clock
+from app.kit.mlflow.client import Mlflow
+from app.kit.replica import Reader
 from app.lineage.taking import Taking
-from app.replica import Reader
-from app.tokens import Caller
-from app.tracking.client import Mlflow
+from app.web.tokens import Caller
 
 
 @dataclass(frozen=True, slots=True)

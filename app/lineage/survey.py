@@ -14,17 +14,17 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.clock import Clock
-from app.db import transaction
-from app.errors import Rejected, TargetError
+from app.kit.clock import Clock
+from app.kit.db import transaction
+from app.kit.errors import Rejected, TargetError
+from app.kit.metrics import Metrics
+from app.kit.mlflow.answers import tags_of
+from app.kit.mlflow.client import Mlflow
 from app.lineage import rules, store
 from app.lineage.model import SeenAlias, SeenRun, SeenVersion, read_aliases, read_run, read_version
 from app.lineage.rules import Orphan, Patience
 from app.lineage.telling import Telling
-from app.metrics import Metrics
 from app.policy.schema import Policy
-from app.tracking.answers import tags_of
-from app.tracking.client import Mlflow
 
 log = logging.getLogger(__name__)
 

@@ -12,15 +12,15 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
-from app.clock import Clock
-from app.db import with_retries
-from app.errors import Problem
+from app.kit.clock import Clock
+from app.kit.db import with_retries
+from app.kit.errors import Problem
+from app.kit.metrics import Metrics
 from app.lineage import record_store as store
 from app.lineage.report_schemas import HandedOver, HandOver, Report
 from app.lineage.reports import records_of, run_of
-from app.metrics import Metrics
 from app.promotion.model import PREFIX, STATUS_TAG
-from app.tokens import Caller
+from app.web.tokens import Caller
 from mlflow_spool.records import API, CREATES, KEY_TAG, TOKEN, Call, Kind, Record, draft, imported
 
 

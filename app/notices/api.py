@@ -6,14 +6,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from app.answers import json_answer, shows
-from app.errors import Problem
+from app.kit.errors import Problem
 from app.notices import schemas, show
 from app.notices.service import NoticeServices, Services
 from app.policy.values import ROUTE_NAME
-from app.problems import UNAVAILABLE, Kind, responses
-from app.security import require
-from app.tokens import Caller
+from app.web.answers import json_answer, shows
+from app.web.problems import UNAVAILABLE, Kind, responses
+from app.web.security import require
+from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1", responses=responses(UNAVAILABLE))
 

@@ -8,13 +8,13 @@ from uuid import UUID
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.errors import Ambiguous, Refused, Rejected, Unreachable
+from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
+from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
 from app.notices import store
 from app.notices.model import Action
-from app.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.notices.receivers.message import Message
+from app.notices.receivers.send import Sender
 from app.policy.schema import Policy
-from app.receivers.message import Message
-from app.receivers.send import Sender
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
-from app.clock import Clock, monotonic
-from app.db import transaction
-from app.errors import Problem
+from app.kit.clock import Clock, monotonic
+from app.kit.db import transaction
+from app.kit.errors import Problem
+from app.kit.outbox import store as outbox
 from app.notices import store
 from app.notices.model import SWITCH_DOWN, TEST, Notice, Severity
 from app.notices.telling import Notices
-from app.outbox import store as outbox
 from app.policy.schema import Policy
 
 #: So long a test stays open at a receiver: an Alertmanager that is told of the end within its group_wait tells nobody.

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.kit.replica import Reader
 from app.notices.requests import NoticeRequests
-from app.replica import Reader
-from app.tokens import Caller
+from app.web.tokens import Caller
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.db import rows_of
+from app.kit.db import rows_of
 from app.notices.model import Notice
 
 _notices, _tellings, _outbox = tables.notices, tables.tellings, tables.outbox

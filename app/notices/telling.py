@@ -13,11 +13,11 @@ from uuid import UUID
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.clock import Clock
-from app.db import transaction
+from app.kit.clock import Clock
+from app.kit.db import transaction
+from app.kit.outbox.model import new_item
 from app.notices import store
 from app.notices.model import Action, Notice
-from app.outbox.model import new_item
 
 KIND: Final = "notice"  # of an item in the outbox
 _MOST: Final = 100  # told again in one step

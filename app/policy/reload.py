@@ -15,12 +15,12 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import tables
-from app.clock import Clock
-from app.metrics import Metrics
-from app.policy.document import MAX_BYTES
+from app.kit.clock import Clock
+from app.kit.metrics import Metrics
+from app.policy.file.document import MAX_BYTES
+from app.policy.file.load import load_policy
+from app.policy.file.problems import PolicyError, Problem
 from app.policy.holder import Holder
-from app.policy.load import load_policy
-from app.policy.problems import PolicyError, Problem
 from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)

@@ -7,17 +7,17 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from app.answers import json_answer, shows
-from app.errors import Problem
-from app.problems import BAD_SIGNATURE, UNAVAILABLE, Kind, responses
+from app.groups.service import services_of
+from app.intake.admission import admit, spend
+from app.kit.errors import Problem
 from app.promotion import schemas, store
 from app.promotion.promote import Wanted, shown
 from app.promotion.service import Services
 from app.promotion.store import Promotion
-from app.security import require
-from app.tokens import Caller
-from app.triggers.admission import admit, spend
-from app.triggers.service import services_of
+from app.web.answers import json_answer, shows
+from app.web.problems import BAD_SIGNATURE, UNAVAILABLE, Kind, responses
+from app.web.security import require
+from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1", tags=["promotion"], responses=responses(UNAVAILABLE))
 #: For itself, since it has to stand before the webhooks whose names the policy gives.

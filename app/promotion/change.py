@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.clock import Clock
-from app.db import transaction
-from app.errors import Ambiguous, Rejected, TargetError
+from app.kit.clock import Clock
+from app.kit.db import transaction
+from app.kit.errors import Ambiguous, Rejected, TargetError
 from app.promotion import store
 from app.promotion.model import Registry
 from app.promotion.store import Promotion

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.clock import Clock
-from app.db import transaction
-from app.errors import Problem, TargetError
-from app.policy.expressions import metrics_in
+from app.kit.clock import Clock
+from app.kit.db import transaction
+from app.kit.errors import Problem, TargetError
+from app.policy.language.expressions import metrics_in
 from app.policy.promotions import Promotion as Entry
 from app.policy.schema import Policy
 from app.promotion import store

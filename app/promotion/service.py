@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.kit.replica import Reader
 from app.promotion.promote import Gate
-from app.replica import Reader
-from app.tokens import Caller
+from app.web.tokens import Caller
 
 
 @dataclass(frozen=True, slots=True)

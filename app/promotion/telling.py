@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.metrics import Metrics
+from app.kit.metrics import Metrics
 from app.notices.model import Notice, Severity
 from app.notices.telling import Notices
 from app.promotion import store

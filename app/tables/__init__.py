@@ -34,7 +34,7 @@ watch.py
     watch       one row: until when somebody watched
 """
 
-from app.tables.base import metadata
+from app.kit.columns import metadata
 from app.tables.decisions import (
     QUIET_SINCE,
     alerts,

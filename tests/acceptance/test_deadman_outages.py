@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event
 from uuid_utils.compat import uuid7
 
-from app.bootstrap import Services
+from app.bootstrap.services import Services
 from app.deadman.flips import Flips
 from app.deadman.watch import Watch
 from app.notices.telling import Notices

@@ -10,11 +10,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app.db import open_engine
-from app.policy.load import parse_policy
+from app.decide.ledger import Ledger
+from app.groups.schedules import Schedules
+from app.kit.db import open_engine
+from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
-from app.triggers.ledger import Ledger
-from app.triggers.schedules import Schedules
 from tests.acceptance.world import World, at, policy
 from tests.fakes.clock import ManualClock
 from tests.servers import TestServers

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from app.triggers.store import MATES
+from app.groups.store import MATES
 from tests.acceptance.world import World, policy
 from tests.servers import TestServers
 
@@ -54,7 +54,7 @@ async def test_a_group_that_cannot_be_decided_holds_up_no_other(
                 await conn.execute(text(statement))
         await world.pass_by(minutes=10)
         assert len(world.airflow.posts) == 2
-        [told] = [r for r in caplog.records if r.levelno == logging.ERROR and r.name == "app.triggers.wakes"]
+        [told] = [r for r in caplog.records if r.levelno == logging.ERROR and r.name == "app.groups.wakes"]
         assert told.exc_info is not None
         assert "poisoned" in str(told.exc_info[1])
         async with world.services[0].engine.begin() as conn:

@@ -27,11 +27,11 @@ from pydantic import SecretStr
 from redis import asyncio as redis
 from sqlalchemy import text
 
-from app.bootstrap import Services, Urls, open_services
-from app.http import open_http
-from app.main import create_app
-from app.policy.load import parse_policy
-from app.settings import read_settings
+from app.bootstrap.services import Services, Urls, open_services
+from app.bootstrap.settings import read_settings
+from app.kit.http import open_http
+from app.policy.file.load import parse_policy
+from app.web.main import create_app
 from tests.fakes import server
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock

@@ -15,13 +15,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.bootstrap import Services, Urls, open_services
-from app.db import transaction
-from app.embedded.processes import free_ports
+from app.bootstrap.services import Services, Urls, open_services
+from app.bootstrap.settings import read_settings
+from app.kit.db import transaction
+from app.kit.embedded.processes import free_ports
 from app.notices.model import Notice, Severity
-from app.policy.load import parse_policy
-from app.settings import read_settings
-from app.signatures import StandardSignature, standard_key
+from app.policy.file.load import parse_policy
+from app.web.signatures import StandardSignature, standard_key
 from tests.e2e.processes import Process, eventually, require_binary, write_yaml
 from tests.fakes.clock import ManualClock
 from tests.fakes.documented import OpsgenieAlert, OpsgenieClose, SlackMessage

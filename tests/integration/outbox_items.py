@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app import tables
-from app.db import transaction
-from app.metrics import Metrics
-from app.outbox.model import Delivered, Item, Outcome
-from app.outbox.relay import Destination, Limits, Relay
+from app.kit.db import transaction
+from app.kit.metrics import Metrics
+from app.kit.outbox.model import Delivered, Item, Outcome
+from app.kit.outbox.relay import Destination, Limits, Relay
 from tests.fakes.clock import ManualClock
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

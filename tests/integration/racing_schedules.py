@@ -12,10 +12,10 @@ from pathlib import Path
 
 from uuid_utils.compat import uuid7
 
-from app.db import open_engine
-from app.policy.load import Policy, load_policy
-from app.triggers.ledger import Ledger
-from app.triggers.schedules import Schedules
+from app.decide.ledger import Ledger
+from app.groups.schedules import Schedules
+from app.kit.db import open_engine
+from app.policy.file.load import Policy, load_policy
 from tests.fakes.clock import ManualClock
 
 

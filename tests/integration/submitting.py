@@ -5,11 +5,11 @@ from typing import Any
 
 from sqlalchemy import text
 
-from app.alerts.model import Alert
-from app.bootstrap import Services
-from app.db import transaction
-from app.triggers.batch import Answer
-from app.triggers.batcher import Job
+from app.bootstrap.services import Services
+from app.decide.alert import Alert
+from app.decide.batch import Answer
+from app.intake.batcher import Job
+from app.kit.db import transaction
 from tests.acceptance.world import World
 
 

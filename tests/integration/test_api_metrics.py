@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from app.metrics import Metrics
-from app.redis.client import Away
+from app.kit.metrics import Metrics
+from app.kit.redis.client import Away
 from tests.acceptance.world import World
 from tests.fakes.faults import answer as airflow_answers
 from tests.integration.api import (

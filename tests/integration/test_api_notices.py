@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.errors import GatewayError
+from app.kit.errors import GatewayError
 from tests.acceptance.world import World
 from tests.fakes.clock import ManualClock
 from tests.fakes.faults import answer, busy

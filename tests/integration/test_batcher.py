@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from app.alerts.model import Alert, Bad
-from app.errors import NotDurable
-from app.triggers.batcher import Batcher, Job
+from app.decide.alert import Alert, Bad
+from app.intake.batcher import Batcher, Job
+from app.kit.errors import NotDurable
 from tests.sizes import seed, size
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

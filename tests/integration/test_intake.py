@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from app.alerts.model import Alert
-from app.bootstrap import Services
-from app.errors import NotDurable
+from app.bootstrap.services import Services
+from app.decide.alert import Alert
+from app.kit.errors import NotDurable
 from tests.acceptance.world import World, reasons
 from tests.integration.submitting import counts, direct, metric, model, one, run, submit
 from tests.servers import TestServers

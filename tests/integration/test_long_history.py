@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import event, text
 
-from app.clock import monotonic
-from app.triggers.retention import Retention
+from app.groups.retention import Retention
+from app.kit.clock import monotonic
 from tests.acceptance.world import World
 from tests.integration.api import opened
 from tests.servers import TestServers

@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 import pytest
 from redis import asyncio as redis
 
-from app.clock import monotonic
-from app.redis.client import open_redis
-from app.triggers.memory import Memory
-from app.triggers.state import Episode, Group
+from app.decide.state import Episode, Group
+from app.intake.memory import Memory
+from app.kit.clock import monotonic
+from app.kit.redis.client import open_redis
 from tests.servers import TestServers
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

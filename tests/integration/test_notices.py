@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app import tables
-from app.db import transaction
-from app.metrics import Metrics
+from app.kit.db import transaction
+from app.kit.metrics import Metrics
+from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.kit.outbox.relay import Limits, Relay
 from app.notices.model import LONGEST_KEY, Notice, Severity
 from app.notices.telling import KIND, Notices
-from app.outbox.model import Dead, Delivered, Item, Outcome, Retry
-from app.outbox.relay import Limits, Relay
 from tests.fakes.clock import ManualClock
 from tests.integration.outbox_items import Target, rows, settle_all
 from tests.sizes import seed, size

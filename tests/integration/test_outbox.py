@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app import tables
-from app.db import transaction
-from app.outbox import store
-from app.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.kit.db import transaction
+from app.kit.outbox import store
+from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
 from tests.fakes.clock import ManualClock
 from tests.integration.outbox_items import NOON, Target, put, relay, row, rows, settle_all
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.http import open_http
+from app.deadman.watchman import Watchman
+from app.kit.http import open_http
+from app.kit.loop import Loop
 from app.lineage.report_examples import REPORT
-from app.loop import Loop
-from app.watchman import Watchman
 from tests.acceptance.world import POLICY, World, policy
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock

@@ -6,9 +6,9 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
-from app.db import transaction
+from app.groups.retention import Retention
+from app.kit.db import transaction
 from app.notices.model import Notice, Severity
-from app.triggers.retention import Retention
 from tests.acceptance.world import World
 from tests.fakes.clock import ManualClock
 from tests.fakes.faults import answer as airflow_answers

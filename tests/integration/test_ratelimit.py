@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis import asyncio as aioredis
 
-from app.embedded import start_valkey
-from app.errors import Problem
-from app.ratelimit import RateLimit
-from app.redis.client import Redis, open_redis
+from app.kit.embedded import start_valkey
+from app.kit.errors import Problem
+from app.kit.redis.client import Redis, open_redis
+from app.web.ratelimit import RateLimit
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

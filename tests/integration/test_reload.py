@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.demo.processes import wait_until
-from app.policy.load import parse_policy
+from app.policy.file.load import parse_policy
+from demo.processes import wait_until
 from tests.acceptance.world import POLICY, World, policy
 from tests.integration.api import problem
 from tests.integration.processes import Process, alert, running

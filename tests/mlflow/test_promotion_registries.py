@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.clock import SystemClock
+from app.kit.clock import SystemClock
 from tests.acceptance.world import World
 from tests.integration.api import problem
 from tests.integration.test_api_cli import served

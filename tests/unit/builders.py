@@ -6,12 +6,12 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-from app.alerts.model import Alert
-from app.policy.load import parse_policy
+from app.decide.alert import Alert
+from app.decide.ledger import Ledger
+from app.decide.placing import GroupName, intend
+from app.decide.state import Action, Answer, Episode, Group, Reason, Verdict, group_key
+from app.policy.file.load import parse_policy
 from app.policy.schema import Policy, Route
-from app.triggers.ledger import Ledger
-from app.triggers.placing import GroupName, intend
-from app.triggers.state import Action, Answer, Episode, Group, Reason, Verdict, group_key
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

@@ -10,16 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.alerts.model import Alert
-from app.policy.schema import Policy
-from app.triggers import batch, facts
-from app.triggers.batch import Fold, fold
-from app.triggers.intake import observe
-from app.triggers.ledger import Ledger
-from app.triggers.muting import Pause
-from app.triggers.placing import Intent
-from app.triggers.repeats import known_of
-from app.triggers.state import (
+from app.decide import batch, facts
+from app.decide.alert import Alert
+from app.decide.batch import Fold, fold
+from app.decide.ledger import Ledger
+from app.decide.muting import Pause
+from app.decide.placing import Intent
+from app.decide.state import (
     DEAD,
     LOST,
     OPEN_STATES,
@@ -34,7 +31,10 @@ from app.triggers.state import (
     Verdict,
     group_key,
 )
-from app.triggers.store import _may_act
+from app.groups.store import _may_act
+from app.intake.intake import observe
+from app.intake.repeats import known_of
+from app.policy.schema import Policy
 from tests.unit.builders import NOW, REORDER, ids
 
 #: A question to Prometheus that is on its way for longer has no answer.

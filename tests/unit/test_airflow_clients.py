@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from app.airflow.clients import AirflowClients
-from app.http import open_http
-from app.policy.load import parse_policy
+from app.deliver.airflows import AirflowClients
+from app.kit.http import open_http
+from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
 from tests.fakes.clock import ManualClock
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from app.alerts import alertmanager, native
-from app.alerts.alertmanager import WebhookAlert, to_alert
-from app.alerts.model import Alert
-from app.alerts.read import Repeats
+from app.decide.alert import Alert
+from app.intake.sources import alertmanager, native
+from app.intake.sources.alertmanager import WebhookAlert, to_alert
+from app.intake.sources.read import Repeats
 
 ALERT: dict[str, Any] = {
     "status": "firing",

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.triggers import facts
-from app.triggers.state import FAILED, SUCCESS, Action, Reason, TriggerState, Verdict
+from app.decide import facts
+from app.decide.state import FAILED, SUCCESS, Action, Reason, TriggerState, Verdict
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Books, firing, policy, resolved, said
 
 FIRES = (Action.FIRE, Reason.NEW_ALERT)
@@ -30,7 +30,7 @@ def slow(**options: Any) -> Books:
 
 
 def end(kept: Books, outcome: str = SUCCESS) -> None:
-    """The open trigger of the only group ends, as app.triggers.ending books it."""
+    """The open trigger of the only group ends, as app.deliver.ending books it."""
     ended = kept.group.open_trigger
     for one in kept.episodes:
         one.spent = one.spent or (outcome == SUCCESS and one.trigger_id == ended)

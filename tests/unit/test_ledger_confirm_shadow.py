@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.triggers.state import Action, Ask, Reason, TriggerState
+from app.decide.state import Action, Ask, Reason, TriggerState
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Books, firing, policy, resolved, said
 from tests.unit.test_ledger import (
     AGAIN,

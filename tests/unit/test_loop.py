@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.loop import Loop
+from app.kit.loop import Loop
 
 LONG = 3600.0  # seconds; a test that waited for it would never end
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.outbox.model import LONGEST_GAP, Breaker, Item, Retry, backoff, spent
+from app.kit.outbox.model import LONGEST_GAP, Breaker, Item, Retry, backoff, spent
 from tests.sizes import seed, size
 from tests.unit.builders import HOUR, NOW, uid
 

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from app.policy.cron import Cron
 from app.policy.deadman import Retrain, Switch, heard
-from app.policy.load import Policy, PolicyError, parse_policy
+from app.policy.file.load import Policy, PolicyError, parse_policy
+from app.policy.language.cron import Cron
 
 HEAD = """\
 version: 1

@@ -3,7 +3,7 @@
 import pytest
 
 from app.bootstrap.notices import audience
-from app.policy.load import Policy, PolicyError, parse_policy
+from app.policy.file.load import Policy, PolicyError, parse_policy
 from app.policy.receivers import EVENTS
 
 SECRET = f"whsec_{'MfKQ9r8G' * 4}"

@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 
+from app.decide import rules
+from app.decide.muting import Mute
+from app.decide.rules import FREE, Way
+from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Answer, Reason
 from app.policy.schema import Route
-from app.triggers import rules
-from app.triggers.muting import Mute
-from app.triggers.rules import FREE, Way
-from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Answer, Reason
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, episode, group, route, uid
 
 T1, T2 = uid(71), uid(72)

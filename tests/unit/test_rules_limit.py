@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from app.triggers import rules
-from app.triggers.state import Ask, Reason
+from app.decide import rules
+from app.decide.state import Ask, Reason
 from tests.unit.builders import NOW, episode, group, route
 
 HOUR = timedelta(hours=1)

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from app.triggers.sentences import would_fire
-from app.triggers.state import Action, Reason, Verdict
+from app.decide.state import Action, Reason, Verdict
+from app.explain.sentences import would_fire
 from tests.unit.builders import NOW, episode, group, route
 
 

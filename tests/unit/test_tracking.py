@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from app.bootstrap.mlflow import MlflowOf
-from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
-from app.http import open_http
-from app.policy.load import parse_policy
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.http import open_http
+from app.kit.mlflow.answers import metrics_of, params_of, quoted, tags_of
+from app.kit.mlflow.client import Login, Mlflow
+from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
-from app.tracking.answers import metrics_of, params_of, quoted, tags_of
-from app.tracking.client import Login, Mlflow
 from tests.fakes.clock import ManualClock
 
 POLICY = "version: 1\nairflow: [{name: a, url: http://a}]\nroutes: []\n"

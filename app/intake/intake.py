@@ -1,0 +1,204 @@
+"""Alerts become decisions: answer the repeats from memory, lock the rest, decide, commit, remember.
+
+The flow of one batch, and the only place where an alert's transaction is opened.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.decide.alert import Alert, Bad
+from app.decide.batch import Answer, Fold, fold
+from app.decide.ledger import Ledger, NewLedger
+from app.decide.placing import GroupName
+from app.decide.state import Action, Reason, Verdict
+from app.groups import logs, store
+from app.intake import quarantine
+from app.intake.batcher import Job
+from app.intake.memory import Memory
+from app.intake.repeats import Repeats
+from app.kit.clock import Clock
+from app.kit.db import CONNECTING, DATA_ERRORS, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
+from app.kit.errors import NotDurable
+from app.kit.metrics import Metrics
+from app.policy.deadman import Instance, heard
+from app.policy.schema import Policy
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 5
+
+#: Whoever waits for heartbeats takes them in the batch's own transaction: (connection, what was heard of, now).
+Heard = Callable[[AsyncConnection, Sequence[Instance], datetime], Awaitable[None]]
+
+
+class Intake:
+    """`commit(jobs)` for the batcher. `fired()` is called after a commit that started a trigger, or left one that is due."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        memory: Memory,
+        policy: Callable[[], Policy],
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        ledger: NewLedger,
+        fired: Callable[[], None],
+        limits: quarantine.Limits,
+        heard: Heard,
+    ) -> None:
+        self._engine = engine
+        self._memory = memory
+        self._repeats = Repeats(engine, memory, metrics)
+        self._policy = policy
+        self._clock = clock
+        self._metrics = metrics
+        self._ledger = ledger
+        self._fired = fired
+        self._limits = limits
+        self._heard = heard
+
+    async def commit(self, jobs: list[Job]) -> list[list[Answer]]:
+        """One list of answers a job, in body order, after everything in them is durable. Raises NotDurable."""
+        alerts = [a for job in jobs for a in job.alerts]
+        bad = [(job.source, b) for job in jobs for b in job.bad]
+        answers = await self._answer(alerts, bad)
+        self._metrics.batch_alerts.observe(len(alerts))
+        self._metrics.decided((a.route, a.verdict.action, a.verdict.reason) for a in answers)
+        cut, lists = 0, []
+        for job in jobs:
+            lists.append(answers[cut : cut + len(job.alerts)])
+            cut += len(job.alerts)
+        return lists
+
+    async def _answer(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[Answer]:
+        try:
+            answers = await self._repeated(alerts)
+            rest = [at for at in range(len(alerts)) if at not in answers]
+            if rest or bad:
+                decided = await self._decide([alerts[at] for at in rest], bad)
+                answers |= zip(rest, decided, strict=True)
+        except (DBAPIError, *CONNECTING) as error:
+            raise NotDurable("Postgres does not take the alerts") from error
+        except (OSError, PoolTimeout, TimeoutError) as error:
+            raise NotDurable("Postgres does not answer") from error
+        return [answers[at] for at in range(len(alerts))]
+
+    async def _repeated(self, alerts: Sequence[Alert]) -> dict[int, Answer]:
+        try:
+            policy = self._policy()
+            return await self._repeats.answer(fold(alerts, policy), self._ledger(policy, self._clock.now()))
+        except (NotDurable, *OF_THE_DATABASE):
+            raise
+        except Exception:  # A bug of ours in one of them: `_decide` finds out which.
+            return {}
+
+    async def _decide(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[Answer]:
+        try:
+            return await self._with_retries(alerts, bad)
+        except DBAPIError as error:
+            state = sqlstate(error) or ""
+            if not state.startswith(DATA_ERRORS) or state in TRY_AGAIN:
+                raise
+            if len(alerts) + len(bad) <= 1:
+                return await self._set_aside(alerts, str(error.orig)[:500], "it cannot be stored")
+        except (NotDurable, *OF_THE_DATABASE):
+            raise
+        except Exception as error:
+            if len(alerts) + len(bad) <= 1:
+                log.exception("a bug: an alert cannot be decided")
+                what = f"a bug of the gateway: {type(error).__name__}: {error}"
+                return await self._set_aside(alerts, what[:500], "it cannot be decided: a bug of the gateway")
+        # Halve until the culprit stands alone: one alert that cannot be stored or decided must not cost the others.
+        if not alerts:
+            half = len(bad) // 2
+            return await self._decide([], bad[:half]) + await self._decide([], bad[half:])
+        half = len(alerts) // 2
+        first = await self._decide(alerts[:half], bad if not half else [])
+        return first + await self._decide(alerts[half:], [] if not half else bad)
+
+    async def _set_aside(self, alerts: Sequence[Alert], error: str, detail: str) -> list[Answer]:
+        if not alerts:
+            log.error("what could not be read could not be kept either", extra={"error": error})
+            return []
+        alert = alerts[0]
+        async with transaction(self._engine) as conn:
+            body = repr(alert).encode("utf-8", "replace")
+            culprit = Bad(0, alert.alert_id, error, body)
+            await quarantine.keep(conn, [(alert.source, culprit)], self._clock.now(), self._limits)
+        log.error("an alert was quarantined: %s", detail, extra={"error": error})
+        return [Answer(alert, None, {}, Verdict(Action.IGNORE, Reason.INVALID, detail=detail))]
+
+    async def _with_retries(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[Answer]:
+        moved: dict[str, GroupName] = {}
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self._once(alerts, bad, moved)
+            except store.MovedGroup as error:
+                moved |= error.groups
+            except DBAPIError as error:
+                if sqlstate(error) not in TRY_AGAIN or attempt == _ATTEMPTS - 1:
+                    raise
+                self._metrics.batch_retries.inc()
+                await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
+        raise NotDurable(f"the alerts could not be written in {_ATTEMPTS} attempts")
+
+    async def _once(
+        self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]], moved: dict[str, GroupName]
+    ) -> list[Answer]:
+        policy = self._policy()
+        folds, ledger = fold(alerts, policy), self._ledger(policy, self._clock.now())
+        answers: dict[int, Answer] = {}
+        beats = _heartbeats(folds, policy)
+        async with transaction(self._engine) as conn:
+            if folds:
+                await store.load(conn, ledger, [f.intent for f in folds], moved)
+                for each in folds:
+                    answers |= observe(ledger, each)
+                await store.save(conn, ledger)
+            if bad:
+                await quarantine.keep(conn, bad, ledger.now, self._limits)
+            if beats:
+                await self._heard(conn, beats, ledger.now)
+        try:
+            await self._after(ledger)
+        except Exception:  # A bug of ours: it is committed all the same, and must not be decided a second time.
+            log.exception("a batch is committed, but what follows was not done")
+        return [answers[at] for at in range(len(alerts))]
+
+    async def _after(self, ledger: Ledger) -> None:
+        logs.decided(ledger)
+        self._metrics.rehearsed(t.group.route for t in ledger.triggers.values() if t.rehearsed)
+        due = any(g.wake_at is not None and g.wake_at <= ledger.now for g in ledger.groups.values())
+        if due or any(t.state == "pending" for t in ledger.triggers.values()):
+            self._fired()
+        if ledger.groups or ledger.latest:
+            versions = {key: group.version for key, group in ledger.groups.items()}
+            episodes = [(e, versions.get(e.group_key or "", 0)) for e in ledger.latest.values()]
+            await self._memory.remember(ledger.groups.values(), episodes)
+
+
+def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:
+    """The switches that firing alerts of the batch are heartbeats of, each once."""
+    if not policy.heartbeats:
+        return []
+    firing = (each.intent.alert for each in folds if each.intent.alert.firing)
+    return list({beat.name: beat for alert in firing for beat in heard(policy.heartbeats, alert.labels)}.values())
+
+
+def observe(ledger: Ledger, fold: Fold) -> dict[int, Answer]:
+    """The first of a fold, then its repeats at once: they may have become duplicates of it. Answers by place."""
+    answers: dict[int, Answer] = {}
+    for places in (fold.places[:1], fold.places[1:]):
+        if places:
+            verdict, episode = ledger.observe(fold.intent, len(places))
+            answer = Answer(fold.intent.alert, episode.route, episode.group_labels, verdict)
+            answers |= dict.fromkeys(places, answer)
+    return answers

@@ -1,0 +1,82 @@
+"""Background loops. A loop is a `step() -> bool`: True means "there may be more, again at once", False "nothing to do"."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.kit.clock import monotonic
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Loop:
+    """One named loop. `wake()` cuts its rest short; `stuck()` tells /livez that a step does not come back."""
+
+    name: str
+    step: Callable[[], Coroutine[Any, Any, bool]]
+    idle: float  # seconds of rest after a step that found nothing to do
+    pace: float = 0.0  # seconds of rest after a step that found something: for what is not urgent
+    patience: float = 60.0  # seconds after which a step that has not returned counts as stuck
+    stop: Callable[[], None] = lambda: None  # what to give up when the loop ends between two steps
+    failures: int = 0  # in a row
+    started: bool = False
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _step_began: float | None = None
+    _last_end: float = field(default_factory=monotonic)
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stuck(self) -> bool:
+        """True when a step has been under way for longer than `patience` seconds, or the loop has ended."""
+        if self._step_began is not None:
+            return monotonic() - self._step_began > self.patience
+        return monotonic() - self._last_end > self.idle + self.patience
+
+    async def run(self) -> None:
+        """Step for ever. An error is logged and waited out with a growing pause: a loop never ends by itself."""
+        self.started = True
+        try:
+            while True:
+                await self._rest(await self._guarded_step())
+        finally:
+            self.stop()
+
+    async def _rest(self, again: bool) -> None:
+        if again:
+            await asyncio.sleep(self.pace)  # A busy loop must not starve the requests.
+            return
+        pause = self.idle if not self.failures else min(30.0, self.idle * 2 ** min(self.failures, 6))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), pause)
+        self._woken.clear()
+
+    async def _guarded_step(self) -> bool:
+        self._step_began = monotonic()
+        try:
+            again = await self.step()
+            self.failures = 0
+            return again
+        except Exception:
+            self.failures += 1
+            log.exception("loop step failed", extra={"loop": self.name, "failures": self.failures})
+            return False
+        finally:
+            self._step_began = None
+            self._last_end = monotonic()
+
+
+@asynccontextmanager
+async def running(loops: Iterable[Loop]) -> AsyncIterator[None]:
+    """Run the loops, in one TaskGroup, while the block runs. At the end each loop stops where it waits."""
+    async with asyncio.TaskGroup() as tasks:
+        started = [tasks.create_task(loop.run(), name=loop.name) for loop in loops]
+        try:
+            yield
+        finally:
+            for task in started:
+                task.cancel()
