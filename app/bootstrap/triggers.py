@@ -7,8 +7,7 @@ from functools import partial
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
-from app.deadman.store import heard
-from app.decide.state import Reason, Verdict
+from app.decide.state import Decision, Reason
 from app.deliver.delivery import Delivery
 from app.deliver.ending import Endings
 from app.deliver.following import Follower
@@ -73,7 +72,6 @@ def _intake(base: Base) -> Intake:
         ledger=base.ledger,
         fired=lambda: base.ring("relay", "confirmer"),
         limits=quarantine.Limits(base.settings.quarantine_rows, base.settings.quarantine_body),
-        heard=heard,
     )
 
 
@@ -152,10 +150,10 @@ def _requests(base: Base, batcher: Batcher) -> TriggerServices:
     )
 
 
-def _count(base: Base, route: str, verdict: Verdict) -> None:
+def _count(base: Base, route: str, decision: Decision) -> None:
     """A request was decided."""
-    base.metrics.decided([(route, verdict.action, verdict.reason)])
-    if verdict.reason is Reason.SHADOW:
+    base.metrics.decided([(route, decision.action, decision.reason)])
+    if decision.reason is Reason.SHADOW:
         base.metrics.rehearsed([route])
 
 

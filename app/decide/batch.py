@@ -8,23 +8,23 @@ from pydantic_core import to_json
 
 from app.decide.alert import Alert
 from app.decide.placing import Intent, intend
-from app.decide.state import Verdict
+from app.decide.state import Decision
 from app.policy.schema import Policy
 
 
 @dataclass(frozen=True)
-class Answer:
+class AlertDecision:
     """The decision on one alert, as the 202 tells it. Equal notifications of a batch share one."""
 
     alert: Alert
     route: str | None
     group: dict[str, str]
-    verdict: Verdict
+    decision: Decision
 
     @cached_property
     def json(self) -> bytes:
         """As a decision of the contract; encoded once for all that share it."""
-        v = self.verdict
+        v = self.decision
         told = {
             "alert_id": self.alert.alert_id,
             "fingerprint": self.alert.fingerprint,

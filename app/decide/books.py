@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.decide.muting import Mute, Pause
-from app.decide.state import Answer, DecisionRow, Episode, Group, NewTrigger, Verdict
+from app.decide.state import Confirmation, Decision, DecisionRow, Episode, Group, NewTrigger
 from app.policy.schema import Policy
 
 
@@ -24,7 +24,7 @@ class Books:
     mates: dict[str, dict[UUID, Episode]] = field(default_factory=dict)
     fires: dict[str, list[datetime]] = field(default_factory=dict)  # of routes that have a limit, the newest first
     pauses: dict[str, Pause] = field(default_factory=dict)  # by route
-    answers: dict[str, Answer] = field(default_factory=dict)  # of Prometheus, by group
+    answers: dict[str, Confirmation] = field(default_factory=dict)  # of Prometheus, by group
     mutes: dict[str, Mute | None] = field(default_factory=dict)  # by route, as they were asked for
 
     created: dict[UUID, Episode] = field(default_factory=dict)
@@ -57,31 +57,31 @@ class Books:
 
     # -- keeping them --------------------------------------------------------------------------------------------------
 
-    def _record(self, episode: Episode, verdict: Verdict, times: int, previously_seen: datetime) -> None:
+    def _record(self, episode: Episode, decision: Decision, times: int, previously_seen: datetime) -> None:
         """Count an unchanged decision; write a row for a change of mind."""
         self._touch(episode)
-        content = (str(verdict.action), str(verdict.reason), verdict.trigger_id)
+        content = (str(decision.action), str(decision.reason), decision.trigger_id)
         if content == (episode.action, episode.reason, episode.decided_trigger) and episode.decision_id is not None:
             episode.decision_count += times
             return
         if episode.decision_id is not None:
             self.ended_decisions.append((episode.decision_id, episode.decision_count, previously_seen))
-        row = self._write(episode.id, episode.route, episode.group_key, verdict)
+        row = self._write(episode.id, episode.route, episode.group_key, decision)
         episode.decision_id, episode.decision_count = row.id, times
         episode.action, episode.reason, episode.decided_trigger = content
 
-    def _write(self, alert: UUID | None, route: str | None, key: str | None, verdict: Verdict) -> DecisionRow:
-        action, reason = str(verdict.action), str(verdict.reason)
+    def _write(self, alert: UUID | None, route: str | None, key: str | None, decision: Decision) -> DecisionRow:
+        action, reason = str(decision.action), str(decision.reason)
         row = DecisionRow(
             self.new_id(),
             alert,
-            verdict.trigger_id,
+            decision.trigger_id,
             route,
             key,
             action,
             reason,
-            verdict.until,
-            verdict.detail,
+            decision.until,
+            decision.detail,
             self.now,
         )
         self.decisions.append(row)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from app.decide.facts import backing_off, clear_at, held_until, is_spent
 from app.decide.muting import Mute
-from app.decide.state import DEAD, SHADOW, Action, Answer, Ask, Episode, Group, Reason, Verdict
+from app.decide.state import DEAD, SHADOW, Action, Ask, Confirmation, Decision, Episode, Group, Reason
 from app.policy.language.durations import format_duration
 from app.policy.schema import Route
 
@@ -28,28 +28,30 @@ class Way:
 
     fires: Sequence[datetime] = ()
     mute: Mute | None = None
-    answer: Answer | None = None
+    answer: Confirmation | None = None
 
 
 FREE = Way()
 
 
-def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way = FREE) -> Verdict:
+def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way = FREE) -> Decision:
     """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger."""
     if alert.dismissed:
         detail = "a person cancelled what it was held for; it counts again when it fires anew"
-        return Verdict(Action.CANCEL, Reason.BY_REQUEST, None, None, detail)
+        return Decision(Action.CANCEL, Reason.BY_REQUEST, None, None, detail)
     if is_spent(alert, route):
-        return Verdict(_SUPPRESS, Reason.DUPLICATE, None, alert.trigger_id, "it has had its retrain, and refire is off")
+        return Decision(
+            _SUPPRESS, Reason.DUPLICATE, None, alert.trigger_id, "it has had its retrain, and refire is off"
+        )
     held = group.held
     if held and now < (due := held_until(group, route)):
         if alert.trigger_id == group.open_trigger:
-            return Verdict(_SUPPRESS, Reason.DUPLICATE, due, group.open_trigger, f"already held until {_at(due)}")
-        return Verdict(_HOLD, Reason.JOINED, due, group.open_trigger, f"joins the group held until {_at(due)}")
+            return Decision(_SUPPRESS, Reason.DUPLICATE, due, group.open_trigger, f"already held until {_at(due)}")
+        return Decision(_HOLD, Reason.JOINED, due, group.open_trigger, f"joins the group held until {_at(due)}")
     if group.open_trigger is not None and not held:
         if alert.trigger_id == group.open_trigger:
-            return Verdict(_SUPPRESS, Reason.DUPLICATE, None, group.open_trigger, "its trigger is already under way")
-        return Verdict(
+            return Decision(_SUPPRESS, Reason.DUPLICATE, None, group.open_trigger, "its trigger is already under way")
+        return Decision(
             _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
         )
     clear = clear_at(group, route)
@@ -64,49 +66,49 @@ def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way =
     return _clear(group, alert, route, now, way.answer)
 
 
-def _cooling(group: Group, alert: Episode, clear: datetime) -> Verdict:
+def _cooling(group: Group, alert: Episode, clear: datetime) -> Decision:
     if backing_off(group):
         run = "trigger died" if group.outcome == DEAD else f"DAG run ended as {group.outcome}"
         detail = f"the {run}, failure {group.failures} in a row: next not before {_at(clear)}"
-        return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
+        return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
     if alert.trigger_id is not None and alert.trigger_id == group.last_trigger:
         detail = f"its trigger {_has(group)} fired; the group cools down until {_at(clear)}"
-        return Verdict(_SUPPRESS, Reason.DUPLICATE, clear, group.last_trigger, detail)
+        return Decision(_SUPPRESS, Reason.DUPLICATE, clear, group.last_trigger, detail)
     detail = f"the group {_has(group)} fired and cools down until {_at(clear)}"
-    return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
+    return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
 
 
 def _has(group: Group) -> str:
     return "would have" if group.mode == SHADOW else "has"
 
 
-def _unconfirmed(group: Group, answer: Answer | None, now: datetime) -> Verdict | None:
+def _unconfirmed(group: Group, answer: Confirmation | None, now: datetime) -> Decision | None:
     if answer is not None:
         if answer.confirmed:
             return None
-        return Verdict(_SUPPRESS, Reason.UNCONFIRMED, now + ASK_AGAIN, None, answer.detail)
+        return Decision(_SUPPRESS, Reason.UNCONFIRMED, now + ASK_AGAIN, None, answer.detail)
     again = group.unconfirmed_at + ASK_AGAIN if group.unconfirmed_at is not None else None
     if again is None or now >= again:
         return None
-    return Verdict(
+    return Decision(
         _SUPPRESS, Reason.UNCONFIRMED, again, None, f"not confirmed by Prometheus; asked again at {_at(again)}"
     )
 
 
-def _asking(group: Group, alert: Episode, now: datetime) -> Verdict:
+def _asking(group: Group, alert: Episode, now: datetime) -> Decision:
     """Nothing but Prometheus' word is missing: held, and due, until it has been asked in the wake."""
     if not group.held:
-        return Verdict(_HOLD, Reason.DEBOUNCING, now, None, "held until Prometheus has been asked")
+        return Decision(_HOLD, Reason.DEBOUNCING, now, None, "held until Prometheus has been asked")
     if alert.trigger_id == group.open_trigger:
-        return Verdict(
+        return Decision(
             _SUPPRESS, Reason.DUPLICATE, now, group.open_trigger, "already held until Prometheus has been asked"
         )
-    return Verdict(
+    return Decision(
         _HOLD, Reason.JOINED, now, group.open_trigger, "joins the group held until Prometheus has been asked"
     )
 
 
-def _clear(group: Group, alert: Episode, route: Route, now: datetime, answer: Answer | None) -> Verdict:
+def _clear(group: Group, alert: Episode, route: Route, now: datetime, answer: Confirmation | None) -> Decision:
     """Nothing stands in the way: fire, or wait for calm first."""
     due = alert.firing_since + route.debounce
     if not group.held and now < due:
@@ -116,36 +118,36 @@ def _clear(group: Group, alert: Episode, route: Route, now: datetime, answer: An
     return calm(group, alert)
 
 
-def calm(group: Group, alert: Episode) -> Verdict:
+def calm(group: Group, alert: Episode) -> Decision:
     """Fire: the debounce is over, by this alert or by another one of its group."""
     # Then it has been held since, to be confirmed.
     fired_before = group.fired_at is not None and alert.firing_since <= group.fired_at
     if alert.trigger_id is not None and (alert.trigger_id != group.open_trigger or fired_before):
         detail = "the alert still fires after its cooldown"
-        return Verdict(_FIRE, Reason.STILL_FIRING, None, group.open_trigger, detail)
-    return Verdict(_FIRE, Reason.NEW_ALERT, None, group.open_trigger, "a new alert fires")
+        return Decision(_FIRE, Reason.STILL_FIRING, None, group.open_trigger, detail)
+    return Decision(_FIRE, Reason.NEW_ALERT, None, group.open_trigger, "a new alert fires")
 
 
-def limited(route: Route, fires: Sequence[datetime], now: datetime) -> Verdict | None:
+def limited(route: Route, fires: Sequence[datetime], now: datetime) -> Decision | None:
     """The no of a route whose limit is used up, until its oldest counted fire leaves the time; None: there is room."""
     limit = route.limit
     if limit is None or len(fires) < limit.triggers or now >= (leaves := fires[limit.triggers - 1] + limit.per):
         return None
     per = format_duration(limit.per)
     detail = f"the route has fired {limit.triggers} times in {per}, its limit: next not before {_at(leaves)}"
-    return Verdict(_SUPPRESS, Reason.LIMIT, leaves, None, detail)
+    return Decision(_SUPPRESS, Reason.LIMIT, leaves, None, detail)
 
 
-def _muted(mute: Mute) -> Verdict:
-    return Verdict(_SUPPRESS, Reason.MUTED, mute.until, None, str(mute))
+def _muted(mute: Mute) -> Decision:
+    return Decision(_SUPPRESS, Reason.MUTED, mute.until, None, str(mute))
 
 
-def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way = FREE) -> Verdict:
+def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way = FREE) -> Decision:
     """What to do about a request: it needs no calm and no alert, obeys cooldown, limit and a run in flight, and takes a
     held group over. Forced, it overrides cooldown and limit, never a run in flight. A person may ask while the route is
     muted; a schedule may not."""
     if group.open_trigger is not None and not group.held:
-        return Verdict(
+        return Decision(
             _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
         )
     clear = clear_at(group, route)
@@ -153,23 +155,25 @@ def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way
         detail = f"the group {_has(group)} fired and cools down until {_at(clear)}"
         if backing_off(group):
             detail = f"failure {group.failures} in a row: next not before {_at(clear)}"
-        return Verdict(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
+        return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
     full = limited(route, way.fires, now)
     if full is not None and not ask.force:
         return full
     if way.mute is not None and ask.reason is Reason.SCHEDULED:
         return _muted(way.mute)
-    return Verdict(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")
+    return Decision(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")
 
 
-def debouncing(due: datetime) -> Verdict:
+def debouncing(due: datetime) -> Decision:
     """Hold until `due`, in a new trigger."""
-    return Verdict(_HOLD, Reason.DEBOUNCING, due, None, f"held until {_at(due)} to see whether it lasts")
+    return Decision(_HOLD, Reason.DEBOUNCING, due, None, f"held until {_at(due)} to see whether it lasts")
 
 
-def shadowed(verdict: Verdict, trigger_id: UUID | None = None) -> Verdict:
+def shadowed(decision: Decision, trigger_id: UUID | None = None) -> Decision:
     """What is said of a fire in shadow mode."""
-    return Verdict(_SUPPRESS, Reason.SHADOW, None, trigger_id, f"in shadow mode; live it would fire: {verdict.detail}")
+    return Decision(
+        _SUPPRESS, Reason.SHADOW, None, trigger_id, f"in shadow mode; live it would fire: {decision.detail}"
+    )
 
 
 def _at(time: datetime) -> str:

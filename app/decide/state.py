@@ -63,7 +63,7 @@ SUCCESS, FAILED, LOST, GONE, DEAD = "success", "failed", "lost", "gone", "dead"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """What the rules conclude of one alert at one moment."""
 
     action: Action
@@ -141,7 +141,7 @@ class Episode:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Confirmation:
     """What Prometheus says to a question before a fire, in one sentence too."""
 
     confirmed: bool

@@ -12,7 +12,7 @@ from app import tables
 from app.decide import facts, rules
 from app.decide.muting import mute_of
 from app.decide.placing import no_route
-from app.decide.state import SHADOW, Action, Episode, Group, Reason, Verdict, group_key
+from app.decide.state import SHADOW, Action, Decision, Episode, Group, Reason, group_key
 from app.explain import history, sentences
 from app.groups import limits, live, pauses
 from app.policy.language.durations import format_duration
@@ -54,17 +54,17 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
         named = f"its route {alert['route']!r} left the policy" if alert["route"] else no_route(alert["labels"])
         hint = "A route whose matchers take it: add one to the policy; `trigger-gateway check` reads the file first."
         hint = "Nothing: it is for people." if is_own_alarm(alert["labels"]) else hint
-        verdict = Verdict(Action.IGNORE, Reason.NO_ROUTE, detail=named)
+        decision = Decision(Action.IGNORE, Reason.NO_ROUTE, detail=named)
         summary = f"{sentences.of_alert(alert, None)} At this moment {named}."
-        return answer | {"now": shown_verdict(verdict), "summary": summary, "would_fire": hint}
+        return answer | {"now": shown_decision(decision), "summary": summary, "would_fire": hint}
     episode = await load_episode(conn, alert["id"])
-    verdict = at_this_moment(group, episode, route, now, await way_of(conn, policy, route, now))
+    decision = at_this_moment(group, episode, route, now, await way_of(conn, policy, route, now))
     answer["group"] = live.group_state(group, route, now)
     trigger = await history.get_trigger(conn, alert["trigger_id"]) if alert["trigger_id"] else None
     return answer | {
-        "now": shown_verdict(verdict),
+        "now": shown_decision(decision),
         "summary": sentences.of_alert(alert, trigger),
-        "would_fire": sentences.would_fire(verdict, group, episode, route),
+        "would_fire": sentences.would_fire(decision, group, episode, route),
         "next_step": sentences.next_step(trigger, answer["group"]) if trigger else None,
         "trigger": trigger,
     }
@@ -75,16 +75,16 @@ async def way_of(conn: AsyncConnection, policy: Policy, route: Route, now: datet
     return rules.Way(await limits.fires(conn, route, now), mute_of(policy, route, await pauses.read(conn), now))
 
 
-def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, way: rules.Way) -> Verdict:
+def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, way: rules.Way) -> Decision:
     """What the rules say of an alert without a new notification of it."""
     if not episode.firing:
-        return Verdict(Action.IGNORE, Reason.RESOLVED, detail="it is resolved")
+        return Decision(Action.IGNORE, Reason.RESOLVED, detail="it is resolved")
     if facts.is_stale(episode, route, now):
         detail = f"not heard of for more than {format_duration(route.stale_after)}: it no longer counts as firing"
-        return Verdict(Action.IGNORE, Reason.RESOLVED, detail=detail)
-    verdict = rules.decide(group, episode, route, now, way)
-    would_fire = verdict.action is Action.FIRE and route.mode == SHADOW
-    return rules.shadowed(verdict) if would_fire else verdict
+        return Decision(Action.IGNORE, Reason.RESOLVED, detail=detail)
+    decision = rules.decide(group, episode, route, now, way)
+    would_fire = decision.action is Action.FIRE and route.mode == SHADOW
+    return rules.shadowed(decision) if would_fire else decision
 
 
 async def _of_trigger(conn: AsyncConnection, trigger: Row, policy: Policy, now: datetime) -> Row:
@@ -145,12 +145,12 @@ async def load_episode(conn: AsyncConnection, alert: UUID) -> Episode:
     return Episode(**(await conn.execute(statement)).mappings().one())
 
 
-def shown_verdict(verdict: Verdict) -> Row:
-    """A verdict as the API shows it."""
+def shown_decision(decision: Decision) -> Row:
+    """A decision as the API shows it."""
     return {
-        "action": verdict.action,
-        "reason": verdict.reason,
-        "until": verdict.until,
-        "trigger_id": verdict.trigger_id,
-        "detail": verdict.detail,
+        "action": decision.action,
+        "reason": decision.reason,
+        "until": decision.until,
+        "trigger_id": decision.trigger_id,
+        "detail": decision.detail,
     }

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from app.decide import facts
-from app.decide.state import SHADOW, Action, Episode, Group, Reason, Verdict
+from app.decide.state import SHADOW, Action, Decision, Episode, Group, Reason
 from app.policy.language.durations import format_duration
 from app.policy.schema import Route
 
@@ -88,18 +88,18 @@ def next_step(trigger: Row, group: Row | None) -> str:
     return "Nothing."
 
 
-def would_fire(verdict: Verdict, group: Group, episode: Episode, route: Route) -> str:
+def would_fire(decision: Decision, group: Group, episode: Episode, route: Route) -> str:
     """What must happen for this alert to start a DAG run."""
-    text = _would_fire(verdict, group, episode, route)
+    text = _would_fire(decision, group, episode, route)
     return (
         text if route.mode != SHADOW else f"`mode: live` in the route {route.name}, which starts nothing. Then: {text}"
     )
 
 
-def _would_fire(verdict: Verdict, group: Group, episode: Episode, route: Route) -> str:
-    until = at(verdict.until) if verdict.until is not None else None
+def _would_fire(decision: Decision, group: Group, episode: Episode, route: Route) -> str:
+    until = at(decision.until) if decision.until is not None else None
     held = group.held
-    match verdict.reason:
+    match decision.reason:
         case Reason.RESOLVED if episode.firing:
             heard = f"it was last heard of at {at(episode.last_seen_at)}, and stale_after is"
             return f"A new notification of it: {heard} {format_duration(route.stale_after)}."

@@ -16,7 +16,7 @@ from app import tables
 from app.decide.rules import Way
 from app.decide.state import Group
 from app.explain import history, sentences, silence
-from app.explain.explain import at_this_moment, load_episode, shown_verdict, way_of
+from app.explain.explain import at_this_moment, load_episode, shown_decision, way_of
 from app.explain.silence import Row, Why
 from app.groups import live
 from app.groups.schedules import list_schedules
@@ -148,9 +148,9 @@ async def _groups(conn: AsyncConnection, route: Route, about: Row, now: datetime
         state = live.group_state(group, route, now) | {"now": None, "would_fire": None}
         if row["firing"] is not None:
             episode = await load_episode(conn, row["firing"])
-            verdict = at_this_moment(group, episode, route, now, way)
-            state["now"] = shown_verdict(verdict)
-            state["would_fire"] = sentences.would_fire(verdict, group, episode, route)
+            decision = at_this_moment(group, episode, route, now, way)
+            state["now"] = shown_decision(decision)
+            state["would_fire"] = sentences.would_fire(decision, group, episode, route)
         shown.append(state)
     return shown
 

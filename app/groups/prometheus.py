@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from app.decide.state import Answer
+from app.decide.state import Confirmation
 from app.kit.clock import Clock
 from app.kit.errors import TargetError
 from app.kit.http import Http
@@ -34,7 +34,7 @@ class Prometheus:
         self._http = http
         self._clock = clock
 
-    async def ask(self, confirm: Confirm, query: str) -> tuple[Said, Answer]:
+    async def ask(self, confirm: Confirm, query: str) -> tuple[Said, Confirmation]:
         """One question; takes `Http.longest` at most."""
         try:
             answer = await self._http.request("GET", f"{confirm.prometheus}/api/v1/query", params={"query": query})
@@ -43,8 +43,8 @@ class Prometheus:
             said, detail = Said.ERROR, error.detail
         if said is Said.ERROR:
             fires = confirm.on_error == "fire"
-            return said, Answer(fires, f"no answer of Prometheus ({detail}), and on_error is {confirm.on_error}")
-        return said, Answer(said is Said.YES, detail)
+            return said, Confirmation(fires, f"no answer of Prometheus ({detail}), and on_error is {confirm.on_error}")
+        return said, Confirmation(said is Said.YES, detail)
 
 
 def judge(status: int, body: Any, query: str, now: datetime) -> tuple[Said, str]:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app import tables
 from app.decide import facts, rules
 from app.decide.ledger import Ledger, NewLedger
-from app.decide.state import Action, Ask, Group, Reason, TriggerState, Verdict, group_key
+from app.decide.state import Action, Ask, Decision, Group, Reason, TriggerState, group_key
 from app.explain import history
 from app.groups import idempotency, limits, logs, store
 from app.groups.idempotency import Repeatable
@@ -42,13 +42,13 @@ class Wanted:
     conf: dict[str, Any]
 
 
-async def decide(conn: AsyncConnection, ledger: Ledger, route: Route, labels: dict[str, str], ask: Ask) -> Verdict:
+async def decide(conn: AsyncConnection, ledger: Ledger, route: Route, labels: dict[str, str], ask: Ask) -> Decision:
     """The decision on a request for one DAG run of a group, in the books: refused or not, its group has it."""
     key = group_key(route.name, route.mode, labels)
     await store.load_group(conn, ledger, route, key, labels)
-    verdict = ledger.request(key, ask)
+    decision = ledger.request(key, ask)
     await store.save(conn, ledger)
-    return verdict
+    return decision
 
 
 class Requests:
@@ -63,7 +63,7 @@ class Requests:
         new_id: Callable[[], UUID],
         ledger: NewLedger,
         changed: Callable[[], None],
-        decided: Callable[[str, Verdict], None],
+        decided: Callable[[str, Decision], None],
     ) -> None:
         self._engine = engine
         self._policy = policy
@@ -83,17 +83,17 @@ class Requests:
         _check_conf(route, ask)
         again = Repeatable.of(caller, idempotency_key, asdict(wanted)) if idempotency_key else None
 
-        async def answer(conn: AsyncConnection) -> tuple[Verdict | None, dict[str, Any] | None]:
+        async def answer(conn: AsyncConnection) -> tuple[Decision | None, dict[str, Any] | None]:
             return await self._request(conn, route, labels, ask, caller, again)
 
-        verdict, shown = await with_retries(self._engine, answer)
-        if verdict is not None:
-            self._decided(route.name, verdict)
+        decision, shown = await with_retries(self._engine, answer)
+        if decision is not None:
+            self._decided(route.name, decision)
             about = {"route": route.name, "group": labels, "caller": caller, "requested_by": ask.by}
-            trigger_id = str(verdict.trigger_id) if verdict.trigger_id else None
-            log.info("a request was decided: %s", verdict.reason, extra=about | {"trigger_id": trigger_id})
+            trigger_id = str(decision.trigger_id) if decision.trigger_id else None
+            log.info("a request was decided: %s", decision.reason, extra=about | {"trigger_id": trigger_id})
             if shown is None:
-                raise _refused(verdict)
+                raise _refused(decision)
             self._changed()
         return shown or {}
 
@@ -105,21 +105,21 @@ class Requests:
         ask: Ask,
         caller: str,
         again: Repeatable | None,
-    ) -> tuple[Verdict | None, dict[str, Any] | None]:
-        """The verdict on a request and its trigger; no verdict when it was answered before."""
+    ) -> tuple[Decision | None, dict[str, Any] | None]:
+        """The decision on a request and its trigger; no decision when it was answered before."""
         ledger = self._ledger(self._policy(), self._clock.now())
         if again is not None and (answer := await idempotency.take(conn, again, ledger.now)) is not None:
             return None, answer
-        verdict = await decide(conn, ledger, route, labels, ask)
-        about = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(verdict.reason)}
+        decision = await decide(conn, ledger, route, labels, ask)
+        about = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(decision.reason)}
         await self._audit(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, about)
-        fired = verdict.action is Action.FIRE and verdict.trigger_id is not None
-        shown = await history.get_trigger(conn, verdict.trigger_id) if fired and verdict.trigger_id else None
+        fired = decision.action is Action.FIRE and decision.trigger_id is not None
+        shown = await history.get_trigger(conn, decision.trigger_id) if fired and decision.trigger_id else None
         if again is not None and shown is not None:
             await idempotency.keep(conn, again, shown)
         elif again is not None:
             await idempotency.forget(conn, again)
-        return verdict, shown
+        return decision, shown
 
     def _route_and_group(self, name: str, labels: Mapping[str, str]) -> tuple[Route, dict[str, str]]:
         route = self._policy().route(name)
@@ -170,8 +170,8 @@ class Requests:
             if trigger["state"] != TriggerState.HELD or group.open_trigger != trigger_id:
                 raise _conflict(f"only a held trigger can be cancelled; this one is {trigger['state']}", trigger)
             await store.load_groups(conn, ledger, [group.key])
-            verdict = Verdict(Action.CANCEL, Reason.BY_REQUEST, None, trigger_id, f"cancelled by {caller}")
-            ledger.release_held(ledger.groups[group.key], verdict)
+            decision = Decision(Action.CANCEL, Reason.BY_REQUEST, None, trigger_id, f"cancelled by {caller}")
+            ledger.release_held(ledger.groups[group.key], decision)
             await store.save(conn, ledger)
             await self._audit(conn, ledger.now, caller, "cancel", str(trigger_id), {})
             return ledger
@@ -232,11 +232,11 @@ def _check_conf(route: Route, ask: Ask) -> None:
         raise Problem(422, "invalid", f"The conf of the DAG run would have {size} bytes; {CONF_ROOM} are the most.")
 
 
-def _refused(verdict: Verdict) -> Problem:
+def _refused(decision: Decision) -> Problem:
     """The policy's no, with its reason as the code."""
-    detail = f"{verdict.detail[:1].upper()}{verdict.detail[1:]}."
-    reason = str(verdict.reason)
-    return Problem(409, reason, detail, reason=reason, until=verdict.until, trigger_id=verdict.trigger_id)
+    detail = f"{decision.detail[:1].upper()}{decision.detail[1:]}."
+    reason = str(decision.reason)
+    return Problem(409, reason, detail, reason=reason, until=decision.until, trigger_id=decision.trigger_id)
 
 
 def _conflict(detail: str, trigger: RowMapping, **members: Any) -> Problem:

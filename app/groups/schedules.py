@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
 from app.decide.ledger import Ledger, NewLedger
-from app.decide.state import Action, Ask, Reason, Verdict
+from app.decide.state import Action, Ask, Decision, Reason
 from app.explain.sentences import at
 from app.groups import requests
 from app.kit.clock import Clock
@@ -58,7 +58,7 @@ class Schedules:
         *,
         ledger: NewLedger,
         fired: Callable[[], None],
-        decided: Callable[[str, Verdict], None],
+        decided: Callable[[str, Decision], None],
     ) -> None:
         self._engine = engine
         self._policy = policy
@@ -127,24 +127,24 @@ class Schedules:
             log.warning("a scheduled run was passed over", extra=about | {"detail": detail})
 
     async def _decide(self, policy: Policy, schedule: Schedule, occurrence: datetime, now: datetime) -> None:
-        async def decide(conn: AsyncConnection) -> Verdict | None:
+        async def decide(conn: AsyncConnection) -> Decision | None:
             if not await _move(conn, schedule, occurrence, now, ""):
                 return None
             ledger = self._ledger(policy, now)
-            verdict = await _request(conn, ledger, schedule, occurrence)
-            decided = {"action": verdict.action, "reason": verdict.reason, "trigger_id": verdict.trigger_id}
-            values = decided | {"detail": verdict.detail}
+            decision = await _request(conn, ledger, schedule, occurrence)
+            decided = {"action": decision.action, "reason": decision.reason, "trigger_id": decision.trigger_id}
+            values = decided | {"detail": decision.detail}
             await conn.execute(update(_schedules).where(_schedules.c.name == schedule.name).values(**values))
-            return verdict
+            return decision
 
-        verdict = await with_retries(self._engine, decide)
-        if verdict is None:
+        decision = await with_retries(self._engine, decide)
+        if decision is None:
             return
         about = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
-        trigger_id = str(verdict.trigger_id) if verdict.trigger_id else None
-        log.info("schedule decided: %s", verdict.reason, extra=about | {"trigger_id": trigger_id})
-        self._decided(schedule.route, verdict)
-        if verdict.action is Action.FIRE:
+        trigger_id = str(decision.trigger_id) if decision.trigger_id else None
+        log.info("schedule decided: %s", decision.reason, extra=about | {"trigger_id": trigger_id})
+        self._decided(schedule.route, decision)
+        if decision.action is Action.FIRE:
             self._fired()
 
 
@@ -154,7 +154,7 @@ async def _move(conn: AsyncConnection, schedule: Schedule, occurrence: datetime,
     return (await conn.execute(_TAKE, about | {"detail": detail})).one_or_none() is not None
 
 
-async def _request(conn: AsyncConnection, ledger: Ledger, schedule: Schedule, occurrence: datetime) -> Verdict:
+async def _request(conn: AsyncConnection, ledger: Ledger, schedule: Schedule, occurrence: datetime) -> Decision:
     """The decision on one occurrence."""
     route = ledger.policy.route(schedule.route)
     if route is None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.decide.ledger import Ledger, NewLedger
 from app.decide.placing import GroupName
-from app.decide.state import Answer, Group, group_key
+from app.decide.state import Confirmation, Group, group_key
 from app.groups import holds, limits, logs, pauses, store
 from app.groups.prometheus import Prometheus
 from app.intake.memory import Memory
@@ -78,7 +78,7 @@ class _Asked:
     """A question about a group of this version."""
 
     version: tuple[int, str]
-    answer: Answer
+    answer: Confirmation
 
 
 class Waker:
@@ -166,14 +166,14 @@ class Waker:
             ledger.take_pauses(await pauses.in_force(conn))
             keys = await self._due(conn, ledger, only)
             versions = {key: (ledger.groups[key].version, ledger.groups[key].nonce) for key in keys}
-            ledger.answers = dict.fromkeys(keys, Answer(True, "if Prometheus says yes"))
+            ledger.answers = dict.fromkeys(keys, Confirmation(True, "if Prometheus says yes"))
             for key in keys:
                 ledger.wake(key)
         fires = [t.group for t in ledger.triggers.values() if t.fired and t.group.key in versions]
         answers = await asyncio.gather(*(self._answer(policy, group) for group in fires))
         return {g.key: _Asked(versions[g.key], answer) for g, answer in zip(fires, answers, strict=True)}
 
-    async def _answer(self, policy: Policy, group: Group) -> Answer:
+    async def _answer(self, policy: Policy, group: Group) -> Confirmation:
         route = policy.route(group.route)
         if route is None or route.confirm is None or self._prometheus is None:
             raise ValueError(f"the route {group.route} asks nobody")

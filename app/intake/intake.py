@@ -6,36 +6,33 @@ The flow of one batch, and the only place where an alert's transaction is opened
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.deadman.store import record_heartbeats
 from app.decide.alert import Alert, Bad
-from app.decide.batch import Answer, Fold, fold
+from app.decide.batch import AlertDecision, Fold, fold
 from app.decide.ledger import Ledger, NewLedger
 from app.decide.placing import GroupName
-from app.decide.state import Action, Reason, Verdict
+from app.decide.state import Action, Decision, Reason
 from app.groups import logs, store
 from app.intake import quarantine
 from app.intake.batcher import Job
+from app.intake.fast_path import FastPath
 from app.intake.memory import Memory
-from app.intake.repeats import Repeats
 from app.kit.clock import Clock
 from app.kit.db import CONNECTING, DATA_ERRORS, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
 from app.kit.errors import NotDurable
 from app.kit.metrics import Metrics
-from app.policy.deadman import Instance, heard
+from app.policy.deadman import Instance, heartbeats_of
 from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
-
-#: Whoever waits for heartbeats takes them in the batch's own transaction: (connection, what was heard of, now).
-Heard = Callable[[AsyncConnection, Sequence[Instance], datetime], Awaitable[None]]
 
 
 class Intake:
@@ -52,33 +49,31 @@ class Intake:
         ledger: NewLedger,
         fired: Callable[[], None],
         limits: quarantine.Limits,
-        heard: Heard,
     ) -> None:
         self._engine = engine
         self._memory = memory
-        self._repeats = Repeats(engine, memory, metrics)
+        self._fast_path = FastPath(engine, memory, metrics)
         self._policy = policy
         self._clock = clock
         self._metrics = metrics
         self._ledger = ledger
         self._fired = fired
         self._limits = limits
-        self._heard = heard
 
-    async def commit(self, jobs: list[Job]) -> list[list[Answer]]:
+    async def commit(self, jobs: list[Job]) -> list[list[AlertDecision]]:
         """One list of answers a job, in body order, after everything in them is durable. Raises NotDurable."""
         alerts = [a for job in jobs for a in job.alerts]
         bad = [(job.source, b) for job in jobs for b in job.bad]
         answers = await self._answer(alerts, bad)
         self._metrics.batch_alerts.observe(len(alerts))
-        self._metrics.decided((a.route, a.verdict.action, a.verdict.reason) for a in answers)
+        self._metrics.decided((a.route, a.decision.action, a.decision.reason) for a in answers)
         cut, lists = 0, []
         for job in jobs:
             lists.append(answers[cut : cut + len(job.alerts)])
             cut += len(job.alerts)
         return lists
 
-    async def _answer(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[Answer]:
+    async def _answer(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
         try:
             answers = await self._repeated(alerts)
             rest = [at for at in range(len(alerts)) if at not in answers]
@@ -91,16 +86,16 @@ class Intake:
             raise NotDurable("Postgres does not answer") from error
         return [answers[at] for at in range(len(alerts))]
 
-    async def _repeated(self, alerts: Sequence[Alert]) -> dict[int, Answer]:
+    async def _repeated(self, alerts: Sequence[Alert]) -> dict[int, AlertDecision]:
         try:
             policy = self._policy()
-            return await self._repeats.answer(fold(alerts, policy), self._ledger(policy, self._clock.now()))
+            return await self._fast_path.answer(fold(alerts, policy), self._ledger(policy, self._clock.now()))
         except (NotDurable, *OF_THE_DATABASE):
             raise
         except Exception:  # A bug of ours in one of them: `_decide` finds out which.
             return {}
 
-    async def _decide(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[Answer]:
+    async def _decide(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
         try:
             return await self._with_retries(alerts, bad)
         except DBAPIError as error:
@@ -124,7 +119,7 @@ class Intake:
         first = await self._decide(alerts[:half], bad if not half else [])
         return first + await self._decide(alerts[half:], [] if not half else bad)
 
-    async def _set_aside(self, alerts: Sequence[Alert], error: str, detail: str) -> list[Answer]:
+    async def _set_aside(self, alerts: Sequence[Alert], error: str, detail: str) -> list[AlertDecision]:
         if not alerts:
             log.error("what could not be read could not be kept either", extra={"error": error})
             return []
@@ -134,9 +129,9 @@ class Intake:
             culprit = Bad(0, alert.alert_id, error, body)
             await quarantine.keep(conn, [(alert.source, culprit)], self._clock.now(), self._limits)
         log.error("an alert was quarantined: %s", detail, extra={"error": error})
-        return [Answer(alert, None, {}, Verdict(Action.IGNORE, Reason.INVALID, detail=detail))]
+        return [AlertDecision(alert, None, {}, Decision(Action.IGNORE, Reason.INVALID, detail=detail))]
 
-    async def _with_retries(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[Answer]:
+    async def _with_retries(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
         moved: dict[str, GroupName] = {}
         for attempt in range(_ATTEMPTS):
             try:
@@ -152,10 +147,10 @@ class Intake:
 
     async def _once(
         self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]], moved: dict[str, GroupName]
-    ) -> list[Answer]:
+    ) -> list[AlertDecision]:
         policy = self._policy()
         folds, ledger = fold(alerts, policy), self._ledger(policy, self._clock.now())
-        answers: dict[int, Answer] = {}
+        answers: dict[int, AlertDecision] = {}
         beats = _heartbeats(folds, policy)
         async with transaction(self._engine) as conn:
             if folds:
@@ -166,7 +161,7 @@ class Intake:
             if bad:
                 await quarantine.keep(conn, bad, ledger.now, self._limits)
             if beats:
-                await self._heard(conn, beats, ledger.now)
+                await record_heartbeats(conn, beats, ledger.now)
         try:
             await self._after(ledger)
         except Exception:  # A bug of ours: it is committed all the same, and must not be decided a second time.
@@ -190,15 +185,17 @@ def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:
     if not policy.heartbeats:
         return []
     firing = (each.intent.alert for each in folds if each.intent.alert.firing)
-    return list({beat.name: beat for alert in firing for beat in heard(policy.heartbeats, alert.labels)}.values())
+    return list(
+        {beat.name: beat for alert in firing for beat in heartbeats_of(policy.heartbeats, alert.labels)}.values()
+    )
 
 
-def observe(ledger: Ledger, fold: Fold) -> dict[int, Answer]:
+def observe(ledger: Ledger, fold: Fold) -> dict[int, AlertDecision]:
     """The first of a fold, then its repeats at once: they may have become duplicates of it. Answers by place."""
-    answers: dict[int, Answer] = {}
+    answers: dict[int, AlertDecision] = {}
     for places in (fold.places[:1], fold.places[1:]):
         if places:
-            verdict, episode = ledger.observe(fold.intent, len(places))
-            answer = Answer(fold.intent.alert, episode.route, episode.group_labels, verdict)
+            decision, episode = ledger.observe(fold.intent, len(places))
+            answer = AlertDecision(fold.intent.alert, episode.route, episode.group_labels, decision)
             answers |= dict.fromkeys(places, answer)
     return answers

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from app.decide.alert import Bad, Parsed, Unreadable
-from app.decide.batch import Answer
+from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
 from app.groups.service import TriggerServices, services_of
 from app.intake.admission import admit, spend
@@ -180,7 +180,9 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
     if not (parsed.alerts or parsed.bad):  # An empty batch of events.
         return Response(b'{"decisions":[]}', 202, media_type=_JSON)
     try:
-        answers: list[Answer] = await services.batcher.submit(Job(parsed.alerts, parsed.bad, source), services.timeout)
+        answers: list[AlertDecision] = await services.batcher.submit(
+            Job(parsed.alerts, parsed.bad, source), services.timeout
+        )
     except NotDurable:
         services.metrics.not_durable.inc()
         raise

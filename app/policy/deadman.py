@@ -156,7 +156,7 @@ class Instance:
         return 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
 
 
-def heard(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:
-    """The switches that an alert with these labels is a heartbeat of."""
+def heartbeats_of(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:
+    """The switches for which an alert with these labels is a heartbeat."""
     found = (switch.seen(labels) for switch in switches if switch.hears(labels))
     return [instance for instance in found if instance is not None and instance.usable]

@@ -287,7 +287,7 @@ def replica(engine: AsyncEngine, parsed: Policy, clock: ManualClock) -> Schedule
         clock,
         ledger=lambda policy, now: Ledger(policy, now, timedelta(minutes=2), uuid7),
         fired=lambda: None,
-        decided=lambda route, verdict: None,
+        decided=lambda route, decision: None,
     )
 
 

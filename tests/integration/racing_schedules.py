@@ -27,7 +27,7 @@ async def race(database: str, parsed: Policy, hours: int) -> None:
         clock,
         ledger=lambda policy, now: Ledger(policy, now, timedelta(minutes=2), uuid7),
         fired=lambda: None,
-        decided=lambda route, verdict: None,
+        decided=lambda route, decision: None,
     )
     await schedules.step()
     for hour in range(hours):

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from app.bootstrap.services import Services
 from app.decide.alert import Alert
-from app.decide.batch import Answer
+from app.decide.batch import AlertDecision
 from app.intake.batcher import Job
 from app.kit.db import transaction
 from tests.acceptance.world import World
@@ -24,7 +24,7 @@ def direct(world: World, name: str, **labels: str) -> Alert:
     return Alert("ModelAccuracyLow", name, True, "critical", world.clock.now(), None, named, {}, "test")
 
 
-async def submit(services: Services, *alerts: Alert) -> list[Answer]:
+async def submit(services: Services, *alerts: Alert) -> list[AlertDecision]:
     return await services.batcher.submit(Job(list(alerts), [], "test"), 8)
 
 

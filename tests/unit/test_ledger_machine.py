@@ -97,9 +97,9 @@ class Gateway(RuleBasedStateMachine):
         alerts = [self.told(*note) for note in notes]
         for alert in alerts:
             self.sent[alert.fingerprint] += 1
-        for verdict in self.sim.notify(alerts, ages):
-            assert verdict.reason in REASONS[verdict.action]
-            assert verdict.detail
+        for decision in self.sim.notify(alerts, ages):
+            assert decision.reason in REASONS[decision.action]
+            assert decision.detail
 
     @rule(fingerprint=st.sampled_from(sorted(FINGERPRINTS)), times=st.integers(1, 3), ages=AGES)
     def repeat(self, fingerprint: str, times: int, ages: tuple[int, int] | None) -> None:

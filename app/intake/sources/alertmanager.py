@@ -26,7 +26,7 @@ from app.decide.alert import (
     in_range,
     no_nul,
 )
-from app.intake.sources.read import Repeats, read_items
+from app.intake.sources.read import ItemCache, read_items
 
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 LabelValue = Annotated[str, StringConstraints(max_length=4096)]
@@ -82,7 +82,7 @@ _one = TypeAdapter(WebhookAlert)
 
 def read(raw: bytes, max_alerts: int) -> Parsed:
     """The alerts of one notification. Raises Unreadable when none can be read."""
-    return read_items(raw, _whole, _take_apart, _one, _repeats.to_alert, max_alerts)
+    return read_items(raw, _whole, _take_apart, _one, _cache.to_alert, max_alerts)
 
 
 def to_alert(alert: WebhookAlert, source: str = "alertmanager") -> Alert:
@@ -105,7 +105,7 @@ def to_alert(alert: WebhookAlert, source: str = "alertmanager") -> Alert:
     )
 
 
-_repeats = Repeats(to_alert, lambda alert: alert.fingerprint)
+_cache = ItemCache(to_alert, lambda alert: alert.fingerprint)
 
 
 def cut(annotations: dict[str, str]) -> dict[str, str]:

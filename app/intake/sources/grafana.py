@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from app.decide.alert import Parsed
 from app.intake.sources.alertmanager import WebhookAlert, entries_of, to_alert
-from app.intake.sources.read import Repeats, read_items
+from app.intake.sources.read import ItemCache, read_items
 
 
 class GrafanaWebhook(BaseModel):
@@ -24,12 +24,12 @@ class GrafanaWebhook(BaseModel):
 
 
 _one = TypeAdapter(WebhookAlert)
-_repeats = Repeats(partial(to_alert, source="grafana"), lambda alert: alert.fingerprint)
+_cache = ItemCache(partial(to_alert, source="grafana"), lambda alert: alert.fingerprint)
 
 
 def read(raw: bytes, max_alerts: int) -> Parsed:
     """The alerts of one notification. Raises Unreadable when none can be read."""
-    return read_items(raw, _whole, _take_apart, _one, _repeats.to_alert, max_alerts)
+    return read_items(raw, _whole, _take_apart, _one, _cache.to_alert, max_alerts)
 
 
 def _whole(raw: bytes) -> list[WebhookAlert]:

@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from app.decide.alert import ALERT_ID_LENGTH, Alert, Parsed, Unreadable, fingerprint_of, in_range, no_nul
 from app.intake.sources.alertmanager import Annotations, Labels, cut
-from app.intake.sources.read import Repeats, read_items
+from app.intake.sources.read import ItemCache, read_items
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -44,7 +44,7 @@ _some: TypeAdapter[list[NativeAlert]] = TypeAdapter(Annotated[list[NativeAlert],
 
 def read(raw: bytes, max_alerts: int) -> Parsed:
     """The alerts of one body. Raises Unreadable when none can be read."""
-    return read_items(raw, _whole, _take_apart, _one, _repeats.to_alert, max_alerts)
+    return read_items(raw, _whole, _take_apart, _one, _cache.to_alert, max_alerts)
 
 
 def to_alert(alert: NativeAlert, source: str = "native") -> Alert:
@@ -67,7 +67,7 @@ def to_alert(alert: NativeAlert, source: str = "native") -> Alert:
     )
 
 
-_repeats = Repeats(to_alert, lambda alert: alert.alert_id)
+_cache = ItemCache(to_alert, lambda alert: alert.alert_id)
 
 
 def _whole(raw: bytes) -> list[NativeAlert]:

@@ -19,7 +19,7 @@ Item = TypeVar("Item", bound=BaseModel)
 _SMALL = 4096  # characters of labels and annotations; a larger alert is not worth its memory
 
 
-class Repeats(Generic[Item]):
+class ItemCache(Generic[Item]):
     """Monitors repeat themselves: an item equal to the last one of its key becomes the very same Alert again.
 
     Comparing costs a fifth of converting, and equal alerts of a batch are then recognised by identity.

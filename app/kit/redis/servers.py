@@ -1,8 +1,8 @@
 """The three shapes that Redis comes in, behind four commands. The only file that knows the library redis.
 
 Nothing here retries: the library's own retries cost seconds a command. The caller bounds each call
-(app.kit.redis.client). Sockets have a time limit as well: a search among several members then passes over one that hangs, and
-asyncio.wait_for, by which the library sends, forgets a cancellation that comes as it ends (until Python 3.12).
+(app.kit.redis.client). Sockets have a time limit as well: a search among several members then passes over one that hangs,
+and asyncio.wait_for, by which the library sends, forgets a cancellation that comes as it ends (until Python 3.12).
 """
 
 import asyncio

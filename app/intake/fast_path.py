@@ -1,5 +1,5 @@
-"""Repeats: alerts whose decision stands unchanged are answered from memory, and counted in one statement that proves that
-memory was up to date.
+"""The fast path: memory answers the alerts whose decision is unchanged, and one statement counts them and proves that memory
+was up to date.
 
 This statement is alone, before whatever else is in the batch: a transaction that had locked what it decides and then counted
 repeats would lock alerts out of order, and two of them would wait for each other until Postgres ends one.
@@ -15,15 +15,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.decide import rules
-from app.decide.batch import Answer, Fold
+from app.decide.batch import AlertDecision, Fold
 from app.decide.episodes import Move, Window, place
 from app.decide.ledger import Ledger
 from app.decide.placing import Intent, no_route
-from app.decide.state import Action, Episode, Group, Reason, Verdict
+from app.decide.state import Action, Decision, Episode, Group, Reason
 from app.intake.memory import Memory
 from app.kit.db import TRY_AGAIN, one_statement, sqlstate
 from app.kit.metrics import Metrics
-from app.policy.deadman import heard
+from app.policy.deadman import heartbeats_of
 from app.policy.schema import Route
 
 _COUNT = text("""
@@ -47,7 +47,7 @@ _COUNT = text("""
 """)
 
 
-class Repeats:
+class FastPath:
     """`answer(folds, ledger)` before anything of a batch is decided in Postgres."""
 
     def __init__(self, engine: AsyncEngine, memory: Memory, metrics: Metrics) -> None:
@@ -55,7 +55,7 @@ class Repeats:
         self._memory = memory
         self._metrics = metrics
 
-    async def answer(self, folds: Sequence[Fold], ledger: Ledger) -> dict[int, Answer]:
+    async def answer(self, folds: Sequence[Fold], ledger: Ledger) -> dict[int, AlertDecision]:
         """The answers that memory knows, by place, their repeats counted and durable. None of them where memory was behind
         Postgres or the statement lost a race: those are to be decided like the rest. Raises what Postgres raises."""
         keys = list({f.intent.key for f in folds if f.intent.key is not None})
@@ -90,7 +90,7 @@ class Repeats:
                 _COUNT,
                 {
                     "ids": [episode for episode, _ in times],
-                    "decisions": [decision for _, decision in times],
+                    "decisions": [decision_id for _, decision_id in times],
                     "times": list(times.values()),
                     "now": ledger.now,
                     "keys": [g.key for g in used],
@@ -103,26 +103,28 @@ class Repeats:
 
 def known_of(
     folds: Sequence[Fold], groups: dict[str, Group], episodes: dict[str, Episode], ledger: Ledger
-) -> list[tuple[Fold, Answer]]:
+) -> list[tuple[Fold, AlertDecision]]:
     """The folds that repeat what is remembered. A fingerprint that has one fold to be decided from Postgres goes there with
     all of them, so that their order is kept; so do heartbeats, which are more than alerts."""
-    verdicts = [unchanged(f.intent, episodes, groups, ledger) for f in folds]
-    changed = {f.intent.alert.fingerprint for f, v in zip(folds, verdicts, strict=True) if v is None}
+    decisions = [unchanged(f.intent, episodes, groups, ledger) for f in folds]
+    changed = {f.intent.alert.fingerprint for f, v in zip(folds, decisions, strict=True) if v is None}
     known = []
-    for fold, verdict in zip(folds, verdicts, strict=True):
+    for fold, decision in zip(folds, decisions, strict=True):
         alert = fold.intent.alert
-        if verdict is None or alert.fingerprint in changed or heard(ledger.policy.heartbeats, alert.labels):
+        if decision is None or alert.fingerprint in changed or heartbeats_of(ledger.policy.heartbeats, alert.labels):
             continue
         route = episodes[alert.fingerprint].route
-        known.append((fold, Answer(alert, route, fold.intent.labels, verdict)))
+        known.append((fold, AlertDecision(alert, route, fold.intent.labels, decision)))
     return known
 
 
-def unchanged(intent: Intent, episodes: dict[str, Episode], groups: dict[str, Group], ledger: Ledger) -> Verdict | None:
-    """The verdict on a repeat if nothing but its count changes, from memory alone; None: ask Postgres.
+def unchanged(
+    intent: Intent, episodes: dict[str, Episode], groups: dict[str, Group], ledger: Ledger
+) -> Decision | None:
+    """The decision on a repeat if nothing but its count changes, from memory alone; None: ask Postgres.
 
-    What only Postgres knows (the fires of a limit, a pause) can make a verdict differ from the one before, and then Postgres
-    is asked; it cannot make one the same that is not."""
+    Only Postgres knows the fires of a limit and the pauses. They can make a decision differ from the one before, and then
+    Postgres is asked. They never make two different decisions the same."""
     alert, route = intent.alert, intent.route
     episode = episodes.get(alert.fingerprint)
     if episode is None or episode.group_key != intent.key or alert.severity != episode.severity:
@@ -132,21 +134,21 @@ def unchanged(intent: Intent, episodes: dict[str, Episode], groups: dict[str, Gr
     if alert.starts_at < episode.starts_at:
         return None
     if route is None:
-        verdict = Verdict(Action.IGNORE, Reason.NO_ROUTE, detail=no_route(alert.labels))
+        decision = Decision(Action.IGNORE, Reason.NO_ROUTE, detail=no_route(alert.labels))
     else:
         group = groups.get(intent.key or "")
         if group is None:
             return None
-        verdict = rules.decide(group, episode, route, ledger.now, ledger.way(route))
-        if verdict.until is not None and (group.wake_at is None or group.wake_at > verdict.until):
+        decision = rules.decide(group, episode, route, ledger.now, ledger.way(route))
+        if decision.until is not None and (group.wake_at is None or group.wake_at > decision.until):
             # The same word as before, but nobody would look at it when it ends: in the next night of a mute.
             return None
-    same = (verdict.action, verdict.reason, verdict.trigger_id) == (
+    same = (decision.action, decision.reason, decision.trigger_id) == (
         episode.action,
         episode.reason,
         episode.decided_trigger,
     )
-    return verdict if same else None
+    return decision if same else None
 
 
 def _stale_after(route: Route | None) -> timedelta | None:
