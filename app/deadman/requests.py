@@ -1,11 +1,10 @@
 """What a person asks of a switch: pause, resume, forget. Each in one transaction, each audited."""
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from app import tables
 from app.deadman import store
@@ -13,29 +12,18 @@ from app.deadman.flips import Flips
 from app.deadman.rules import State
 from app.deadman.store import Record
 from app.deadman.watch import Roster
-from app.kit.clock import Clock
 from app.kit.db import transaction
 from app.kit.errors import Problem
-from app.policy.schema import Policy
+from app.policy.core import Core
 
 
 class SwitchRequests:
     """Every method raises Problem: 404 for an unknown switch, 409 when it is not in the state that the request needs."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        flips: Flips,
-        *,
-        new_id: Callable[[], UUID],
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, core: Core, flips: Flips) -> None:
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
         self._flips = flips
-        self._new_id = new_id
 
     async def pause(self, name: str, until: datetime | None, reason: str, caller: str) -> None:
         """Await nothing, until then or until it is resumed. A new pause takes the place of the old one; one that is over
@@ -77,7 +65,7 @@ class SwitchRequests:
     async def _audit(
         self, conn: AsyncConnection, now: datetime, caller: str, action: str, name: str, detail: dict[str, Any]
     ) -> None:
-        row = {"id": self._new_id(), "at": now, "caller": caller, "action": action, "subject": f"switch {name}"}
+        row = {"id": uuid7(), "at": now, "caller": caller, "action": action, "subject": f"switch {name}"}
         await conn.execute(tables.audit.insert().values(**row, detail=detail))
 
 

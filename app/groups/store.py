@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from app import tables
 from app.decide import facts, regroup
@@ -22,7 +23,8 @@ from app.groups import limits, pauses
 from app.kit.db import insert_rows, rows_of, update_rows
 from app.kit.outbox.model import new_item
 from app.kit.telemetry import traceparent
-from app.policy.schema import Route
+from app.policy.core import Core
+from app.policy.schema import Policy, Route
 
 #: Alerts of a group that are read to decide it as a whole: those heard of last, for a sender with a new alert_id per event
 #: leaves any number behind that nobody resolves.
@@ -111,6 +113,11 @@ async def load_group(conn: AsyncConnection, ledger: Ledger, route: Route, key: s
     ledger.fires = await limits.lock(conn, ledger.policy, [route.name], ledger.now)
     await _lock_groups(conn, ledger, {key: (route.name, route.mode, labels)})
     await _lock_episodes(conn, ledger, [], [key])
+
+
+def new_ledger(core: Core, policy: Policy, now: datetime) -> Ledger:
+    """An empty ledger for one pass."""
+    return Ledger(policy, now, core.reorder, uuid7)
 
 
 async def lock_group(conn: AsyncConnection, key: str) -> Group | None:

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.decide import rules
 from app.decide.batch import AlertDecision, Fold
@@ -20,9 +19,9 @@ from app.decide.episodes import Move, Window, place
 from app.decide.ledger import Ledger
 from app.decide.placing import Intent, no_route
 from app.decide.state import Action, Decision, Episode, Group, Reason
-from app.intake.memory import Memory
+from app.groups.memory import Memory
 from app.kit.db import TRY_AGAIN, one_statement, sqlstate
-from app.kit.metrics import Metrics
+from app.policy.core import Core
 from app.policy.deadman import heartbeats_of
 from app.policy.schema import Route
 
@@ -50,10 +49,9 @@ _COUNT = text("""
 class FastPath:
     """`answer(folds, ledger)` before anything of a batch is decided in Postgres."""
 
-    def __init__(self, engine: AsyncEngine, memory: Memory, metrics: Metrics) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, memory: Memory) -> None:
+        self._engine, self._metrics = core.engine, core.metrics
         self._memory = memory
-        self._metrics = metrics
 
     async def answer(self, folds: Sequence[Fold], ledger: Ledger) -> dict[int, AlertDecision]:
         """The answers that memory knows, by place, their repeats counted and durable. None of them where memory was behind

@@ -1,8 +1,5 @@
 """Every metric, declared once. Labels have few values: routes, targets, reasons; never a fingerprint or an id."""
 
-from collections import Counter as Tally
-from collections.abc import Iterable
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from app import __version__
@@ -166,16 +163,6 @@ class Metrics:
         self.watched_until = Gauge(
             "gateway_watched_until_timestamp_seconds", "Until when the switches were watched.", registry=r
         )
-
-    def decided(self, outcomes: Iterable[tuple[str | None, str, str]]) -> None:
-        """Count decisions: (route, action, reason) each."""
-        for (route, action, reason), times in Tally(outcomes).items():
-            self.decisions.labels(route or "", action, reason).inc(times)
-
-    def rehearsed(self, routes: Iterable[str]) -> None:
-        """Count triggers that would have fired, by their routes."""
-        for route in routes:
-            self.shadow_triggers.labels(route).inc()
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -10,16 +10,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit.clock import Clock, monotonic
 from app.kit.db import transaction
 from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
-from app.kit.metrics import Metrics
 from app.kit.mlflow.client import Mlflow
 from app.kit.outbox.model import Delivered, Item, Outcome, Retry
 from app.kit.outbox.store import release_slot
 from app.lineage import record_store as store
+from app.policy.core import Core
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
 from mlflow_spool.records import ONCE, Answer, Call, Record
@@ -78,13 +78,9 @@ async def _sent(call: Call, send: Send) -> Answer:
 class Delivery:
     """The destination `mlflow.records` of the outbox. `mlflow` is None while the policy names none."""
 
-    def __init__(
-        self, engine: AsyncEngine, mlflow: Callable[[], Mlflow | None], clock: Clock, metrics: Metrics, *, time: float
-    ) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, mlflow: Callable[[], Mlflow | None], *, time: float) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._mlflow = mlflow
-        self._clock = clock
-        self._metrics = metrics
         self._time = time / 2  # of an attempt; the rest is for the request that begins last
 
     async def deliver(self, item: Item) -> Outcome:

@@ -263,3 +263,12 @@ async def list_records(conn: AsyncConnection, state: str, after: int, most: int)
     where = (_records.c.state == state, _records.c.seq > after)
     rows = await conn.execute(select(*columns).where(*where).order_by(_records.c.seq).limit(most))
     return [dict(row) for row in rows.mappings()]
+
+
+_OLDEST = text("SELECT min(at) FROM records WHERE state = 'pending'")
+
+
+async def oldest_waiting(conn: AsyncConnection) -> datetime | None:
+    """When the record came (UTC) that has been waiting for MLflow for longest; None: none waits."""
+    found: datetime | None = (await conn.execute(_OLDEST)).scalar_one()
+    return found

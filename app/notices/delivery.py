@@ -1,12 +1,11 @@
 """A notice on its way to one receiver: one attempt, and what its answer means for the outbox."""
 
 import logging
-from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
@@ -14,7 +13,7 @@ from app.notices import store
 from app.notices.model import Action
 from app.notices.receivers.message import Message
 from app.notices.receivers.send import Sender
-from app.policy.schema import Policy
+from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
@@ -23,17 +22,9 @@ class Delivery:
     """The destination `notice` of the outbox. Nothing is read back: a receiver that deduplicates by key takes a message
     twice without harm, and the others are told at least once."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        sender: Sender,
-        *,
-        gateway: str,
-        external_url: str | None,
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
+    def __init__(self, core: Core, sender: Sender, *, gateway: str, external_url: str | None) -> None:
+        self._engine = core.engine
+        self._policy = core.policies.current
         self._sender = sender
         self._gateway = gateway
         self._external_url = external_url

@@ -156,6 +156,11 @@ class Instance:
         return 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
 
 
+def incident_key(switch: str) -> str:
+    """The key of the incident that the switch of this name opens."""
+    return f"deadman:{switch}"
+
+
 def heartbeats_of(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:
     """The switches for which an alert with these labels is a heartbeat."""
     found = (switch.seen(labels) for switch in switches if switch.hears(labels))

@@ -101,7 +101,7 @@ def relay(engine: AsyncEngine, clock: ManualClock, target: Target, **limits: Any
         "turn": 1e6,
     } | limits
     made = Limits(**chosen, cap=lambda _target: cap)
-    return Relay(engine, clock, {"test": target.destination()}, made, Metrics(), uuid7)
+    return Relay(engine, clock, Metrics(), {"test": target.destination()}, made)
 
 
 async def settle_all(relays: Sequence[Relay], most: int = 200) -> None:

@@ -12,7 +12,7 @@ import pytest
 from redis import asyncio as redis
 
 from app.decide.state import Episode, Group
-from app.intake.memory import Memory
+from app.groups.memory import Memory
 from app.kit.clock import monotonic
 from app.kit.redis.client import open_redis
 from tests.servers import TestServers

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 import yaml
 
-from app.bootstrap.services import open_services
+from app.bootstrap.parts import open_services
 from app.bootstrap.settings import Settings
 from app.cli.main import app as cli
 from app.decide.conf import dag_call

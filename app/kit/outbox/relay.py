@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from uuid_utils.compat import uuid7
 
 from app.kit.clock import Clock
 from app.kit.db import passes, transaction
@@ -63,18 +63,16 @@ class Relay:
         self,
         engine: AsyncEngine,
         clock: Clock,
+        metrics: Metrics,
         destinations: Mapping[str, Destination],
         limits: Limits,
-        metrics: Metrics,
-        new_id: Callable[[], UUID],
         chance: random.Random | None = None,
     ) -> None:
         self._engine = engine
         self._clock = clock
+        self._metrics = metrics
         self._destinations = destinations
         self._limits = limits
-        self._metrics = metrics
-        self._new_id = new_id
         self._chance = chance or random.Random()
         self._breakers: dict[str, Breaker] = {}
         self._rounds: dict[str, _Round] = {}
@@ -160,7 +158,7 @@ class Relay:
                 log.warning("a lease was lost; the result is dropped", extra=_about(item))
                 return
             result = type(outcome).__name__.lower()
-            new = await store.record_attempt(conn, self._new_id(), item.id, result, outcome.code, outcome.detail, now)
+            new = await store.record_attempt(conn, uuid7(), item.id, result, outcome.code, outcome.detail, now)
             await destination.settled(conn, item, outcome, now)
         if new and not isinstance(outcome, Delivered):
             level = logging.ERROR if isinstance(outcome, Dead) else logging.WARNING

@@ -1,22 +1,21 @@
 """The MLflow of the policy in force. A reload that changes its address or its login makes a new client."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from app.kit.clock import Clock
 from app.kit.http import Http
 from app.kit.mlflow.client import Login, Mlflow
 from app.policy import mlflow, values
-from app.policy.schema import Policy
+from app.policy.core import Core
 
 
 class MlflowOf:
     """Called for the client; None when the policy names no MLflow."""
 
-    def __init__(self, policy: Callable[[], Policy], http: Http, clock: Clock) -> None:
-        self._policy = policy
+    def __init__(self, core: Core, http: Http) -> None:
+        self._policy = core.policies.current
+        self._clock = core.clock
         self._http = http
-        self._clock = clock
         self._entry: mlflow.Mlflow | None = None
         self._client: Mlflow | None = None
 
