@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from app.kit.clock import monotonic
+from app.kit.db import passes
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 class Bell:
@@ -91,3 +94,45 @@ async def running(loops: Iterable[Loop]) -> AsyncIterator[None]:
         finally:
             for task in started:
                 task.cancel()
+
+
+async def each_alone(
+    items: Iterable[Item],
+    work: Callable[[Item], Awaitable[object]],
+    describe: Callable[[Item], Mapping[str, object]],
+    problem: str,
+    *,
+    at_once: int = 1,
+) -> list[tuple[Item, Exception]]:
+    """Do `work` for every item, `at_once` at a time. Return the items that failed, each with its error.
+
+    An item that fails stops no other. It is logged as `problem`, with what `describe` says of it. An error of our own
+    Postgres is not the item's fault (`passes`): no further item begins, those under way end, and then it is raised. No
+    task is left behind.
+    """
+    failed: list[tuple[Item, Exception]] = []
+    passing: list[Exception] = []
+    free = asyncio.Semaphore(at_once)
+
+    async def guarded(item: Item) -> None:
+        async with free:
+            if passing:
+                return
+            try:
+                await work(item)
+            except Exception as error:
+                if passes(error):
+                    passing.append(error)
+                else:
+                    log.exception(problem, extra=dict(describe(item)))
+                    failed.append((item, error))
+
+    async with asyncio.TaskGroup() as tasks:
+        for item in items:
+            tasks.create_task(guarded(item))
+    if passing:
+        first, *others = passing
+        for error in others:
+            first.add_note(f"Another item met {type(error).__name__}: {error}")
+        raise first
+    return failed
