@@ -45,7 +45,7 @@ def deadman(base: Base) -> DeadmanSide:
         clock=base.clock,
         limit=base.limit,
         pings=Pings(base.engine, base.current, base.clock, flips, metrics, new_id=uuid7, max_body=settings.ping_body),
-        requests=SwitchRequests(base.engine, base.current, base.clock, flips, new_id=uuid7),
+        requests=SwitchRequests(base.engine, base.current, base.clock, flips),
     )
     patient = 2 * settings.delivery_timeout + 30
     return DeadmanSide(

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from uuid_utils.compat import uuid7
-
 from app.bootstrap.base import Base
 from app.kit.loop import Loop
 from app.kit.outbox.relay import Destination
@@ -26,7 +24,7 @@ class LineageSide:
 
 def lineage(base: Base) -> LineageSide:
     """Built straight down: what each part is made of stands before it."""
-    taking = Taking(base.engine, base.clock, base.metrics, uuid7, taken=lambda: base.ring("relay"))
+    taking = Taking(base.engine, base.clock, base.metrics, taken=lambda: base.ring("relay"))
     delivery = Delivery(base.engine, base.mlflow, base.clock, base.metrics, time=base.settings.delivery_timeout)
     tidy = Housekeeping(base.engine, base.clock, base.metrics, keep=base.settings.retention)
     return LineageSide(

@@ -65,7 +65,6 @@ def notices(base: Base) -> NoticeSide:
         base.current,
         base.clock,
         base.notices,
-        new_id=uuid7,
         changed=lambda: base.ring("relay"),
         patience=base.http.longest + 2,
     )

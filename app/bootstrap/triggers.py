@@ -131,14 +131,11 @@ def _requests(base: Base, batcher: Batcher) -> TriggerServices:
             base.engine,
             base.current,
             base.clock,
-            new_id=uuid7,
             ledger=base.ledger,
             changed=lambda: base.ring("relay", "waker", "confirmer"),
             decided=partial(_count, base),
         ),
-        pauses=Pauses(
-            base.engine, base.current, base.clock, new_id=uuid7, changed=lambda: base.ring("waker", "confirmer")
-        ),
+        pauses=Pauses(base.engine, base.current, base.clock, changed=lambda: base.ring("waker", "confirmer")),
         policy=base.current,
         clock=base.clock,
         metrics=base.metrics,

@@ -6,7 +6,6 @@ excludes. So a pause waits for what is being decided at this moment (millisecond
 
 from collections.abc import Callable
 from datetime import datetime
-from uuid import UUID
 
 from sqlalchemy import delete, select, text
 from sqlalchemy.dialects.postgresql import insert
@@ -48,13 +47,11 @@ class Pauses:
         policy: Callable[[], Policy],
         clock: Clock,
         *,
-        new_id: Callable[[], UUID],
         changed: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._policy = policy
         self._clock = clock
-        self._new_id = new_id
         self._changed = changed
 
     async def pause(self, route: str, until: datetime | None, reason: str, caller: str) -> Pause:
@@ -73,7 +70,7 @@ class Pauses:
             statement = insert(_pauses).values(route=route, **values)
             await conn.execute(statement.on_conflict_do_update(index_elements=["route"], set_=values))
             about = {"until": until.isoformat() if until else None, "reason": reason}
-            await audit.write(conn, self._new_id(), now, caller, "pause", f"route {route}", about)
+            await audit.write(conn, now, caller, "pause", f"route {route}", about)
 
         await with_retries(self._engine, write)
         self._changed()
@@ -90,7 +87,7 @@ class Pauses:
             row = (await conn.execute(statement)).mappings().one_or_none()
             if row is None or not (lifted := Pause(**row)).holds(now):
                 return None
-            await audit.write(conn, self._new_id(), now, caller, "resume", f"route {route}", {"reason": lifted.reason})
+            await audit.write(conn, now, caller, "resume", f"route {route}", {"reason": lifted.reason})
             return lifted
 
         lifted = await with_retries(self._engine, write)

@@ -60,7 +60,6 @@ class Requests:
         policy: Callable[[], Policy],
         clock: Clock,
         *,
-        new_id: Callable[[], UUID],
         ledger: NewLedger,
         changed: Callable[[], None],
         decided: Callable[[str, Decision], None],
@@ -68,7 +67,6 @@ class Requests:
         self._engine = engine
         self._policy = policy
         self._clock = clock
-        self._new_id = new_id
         self._ledger = ledger
         self._changed = changed
         self._decided = decided
@@ -112,7 +110,7 @@ class Requests:
             return None, answer
         decision = await decide(conn, ledger, route, labels, ask)
         about = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(decision.reason)}
-        await self._audit(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, about)
+        await audit.write(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, about)
         fired = decision.action is Action.FIRE and decision.trigger_id is not None
         shown = await history.get_trigger(conn, decision.trigger_id) if fired and decision.trigger_id else None
         if again is not None and shown is not None:
@@ -155,7 +153,7 @@ class Requests:
             await conn.execute(redriven)
             facts.fire(group, trigger_id, trigger["on_failure"], now)
             await store.save_groups(conn, [group])
-            await self._audit(conn, now, caller, "redrive", str(trigger_id), {})
+            await audit.write(conn, now, caller, "redrive", str(trigger_id), {})
 
         await with_retries(self._engine, redrive)
         log.info("trigger redriven", extra={"trigger_id": str(trigger_id), "caller": caller})
@@ -173,7 +171,7 @@ class Requests:
             decision = Decision(Action.CANCEL, Reason.BY_REQUEST, None, trigger_id, f"cancelled by {caller}")
             ledger.release_held(ledger.groups[group.key], decision)
             await store.save(conn, ledger)
-            await self._audit(conn, ledger.now, caller, "cancel", str(trigger_id), {})
+            await audit.write(conn, ledger.now, caller, "cancel", str(trigger_id), {})
             return ledger
 
         logs.decided(await with_retries(self._engine, cancel))
@@ -190,7 +188,7 @@ class Requests:
                 raise Problem(404, "not_found", "no alert of this group has been seen yet: there is nothing to reset")
             facts.reset(group, now)
             await store.save_groups(conn, [group])
-            await self._audit(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
+            await audit.write(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
             return group
 
         group = await with_retries(self._engine, reset)
@@ -217,11 +215,6 @@ class Requests:
         if trigger is None:  # It was older than the retention, and went a moment ago.
             raise Problem(404, "not_found", f"there is no trigger {trigger_id}")
         return trigger, group
-
-    async def _audit(
-        self, conn: AsyncConnection, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
-    ) -> None:
-        await audit.write(conn, self._new_id(), now, caller, action, subject, detail)
 
 
 def _check_conf(route: Route, ask: Ask) -> None:

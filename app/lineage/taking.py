@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from uuid_utils.compat import uuid7
 
-from app import tables
 from app.kit.clock import Clock
 from app.kit.db import with_retries
 from app.kit.errors import Problem
@@ -20,6 +19,7 @@ from app.lineage import record_store as store
 from app.lineage.report_schemas import HandedOver, HandOver, Report
 from app.lineage.reports import records_of, run_of
 from app.promotion.model import PREFIX, STATUS_TAG
+from app.tables import audit_log as audit
 from app.web.tokens import Caller
 from mlflow_spool.records import API, CREATES, KEY_TAG, TOKEN, Call, Kind, Record, draft, imported
 
@@ -31,7 +31,6 @@ class Taking:
     engine: AsyncEngine
     clock: Clock
     metrics: Metrics
-    new_id: Callable[[], UUID]
     taken: Callable[[], None]
 
     async def report(self, report: Report, caller: str, key: str | None) -> dict[str, Any]:
@@ -42,7 +41,7 @@ class Taking:
         told = report.model_dump(mode="json")
         body = _hash(json.dumps(told, sort_keys=True))
         known_by = _hash(json.dumps([caller, key or body]))
-        now, report_id, run = self.clock.now(), self.new_id(), run_of(report)
+        now, report_id, run = self.clock.now(), uuid7(), run_of(report)
         row = {
             "id": report_id,
             "key": known_by,
@@ -93,9 +92,7 @@ class Taking:
         async def again(conn: AsyncConnection) -> int:
             found = await store.redrive(conn, stream, now)
             if found:
-                row = {"id": self.new_id(), "at": now, "caller": caller, "action": "redrive"}
-                row |= {"subject": f"metadata {stream or '-'}", "detail": {"records": found}}
-                await conn.execute(tables.audit.insert().values(row))
+                await audit.write(conn, now, caller, "redrive", f"metadata {stream or '-'}", {"records": found})
             return found
 
         found = await with_retries(self.engine, again)

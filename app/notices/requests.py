@@ -4,12 +4,13 @@ it hears."""
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
 
 from app import tables
 from app.kit.clock import Clock, monotonic
@@ -20,6 +21,7 @@ from app.notices import store
 from app.notices.model import SWITCH_DOWN, TEST, Notice, Severity
 from app.notices.telling import Notices
 from app.policy.schema import Policy
+from app.tables import audit_log as audit
 
 #: So long a test stays open at a receiver: an Alertmanager that is told of the end within its group_wait tells nobody.
 TEST_LASTS: Final = timedelta(minutes=2)
@@ -47,7 +49,6 @@ class NoticeRequests:
         clock: Clock,
         notices: Notices,
         *,
-        new_id: Callable[[], UUID],
         changed: Callable[[], None],
         patience: float,
     ) -> None:
@@ -55,7 +56,6 @@ class NoticeRequests:
         self._policy = policy
         self._clock = clock
         self._notices = notices
-        self._new_id = new_id
         self._changed = changed
         self._patience = patience
 
@@ -72,7 +72,7 @@ class NoticeRequests:
                 raise Problem(409, "wrong_state", sentence, state="open")
             if found["resolved_at"] is not None or not await self._notices.resolve(conn, found["key"], now, detail):
                 raise Problem(409, "wrong_state", "Only an open notice can be resolved.", state="resolved")
-            await self._audit(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})
+            await audit.write(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})
         self._changed()
 
     async def redrive(self, ident: UUID, caller: str) -> None:
@@ -91,7 +91,7 @@ class NoticeRequests:
                 raise Problem(409, "wrong_state", sentence, state=state)
             for item in items:
                 await outbox.redrive(conn, item, now)
-            await self._audit(conn, now, caller, "redrive", f"notice {ident}", {"items": len(items)})
+            await audit.write(conn, now, caller, "redrive", f"notice {ident}", {"items": len(items)})
         self._changed()
 
     async def test(self, name: str, caller: str) -> Tested:
@@ -100,7 +100,7 @@ class NoticeRequests:
         receiver = self._policy().receiver(name)
         if receiver is None:
             raise Problem(404, "not_found", f"The policy has no receiver named {name!r}.")
-        now, mark = self._clock.now(), self._new_id()
+        now, mark = self._clock.now(), uuid7()
         notice = Notice(
             key=f"test:{mark}",
             event=TEST,
@@ -112,7 +112,7 @@ class NoticeRequests:
         async with transaction(self._engine) as conn:
             await self._notices.open(conn, [name], notice, now)
             await self._notices.resolve(conn, notice.key, now, "the test is over", after=TEST_LASTS)
-            await self._audit(conn, now, caller, "test", f"receiver {name}", {"notice": notice.key})
+            await audit.write(conn, now, caller, "test", f"receiver {name}", {"notice": notice.key})
         self._changed()
         ident, state, detail = await self._answer(notice.key)
         return Tested(name, receiver.kind, state, detail, ident)
@@ -133,9 +133,3 @@ class NoticeRequests:
                 waits = "nothing delivered it yet: does a worker run?" if not row.attempts else row.detail
                 return row.id, row.state, waits
             await asyncio.sleep(_LOOK_EVERY)
-
-    async def _audit(
-        self, conn: AsyncConnection, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
-    ) -> None:
-        row = {"id": self._new_id(), "at": now, "caller": caller, "action": action, "subject": subject}
-        await conn.execute(tables.audit.insert().values(**row, detail=detail))
