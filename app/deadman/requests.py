@@ -1,12 +1,9 @@
 """What a person asks of a switch: pause, resume, forget. Each in one transaction, each audited."""
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
-from app import tables
 from app.deadman import store
 from app.deadman.flips import Flips
 from app.deadman.rules import State
@@ -15,6 +12,7 @@ from app.deadman.watch import Roster
 from app.kit.db import transaction
 from app.kit.errors import Problem
 from app.policy.core import Core
+from app.tables import audit_log as audit
 
 
 class SwitchRequests:
@@ -33,7 +31,9 @@ class SwitchRequests:
             record = await self._locked(conn, name)
             note = f"paused by {caller}" + (f": {reason}" if reason else "")
             await self._flips.pause(conn, record, until, note, now)
-            await self._audit(conn, now, caller, "pause", name, {"until": str(until or ""), "reason": reason})
+            await audit.write(
+                conn, now, caller, "pause", f"switch {name}", {"until": str(until or ""), "reason": reason}
+            )
 
     async def resume(self, name: str, caller: str) -> None:
         """It counts anew."""
@@ -44,7 +44,7 @@ class SwitchRequests:
                 detail = f"Only a paused switch can be resumed; this one is {record.state}."
                 raise Problem(409, "wrong_state", detail, state=record.state)
             await self._flips.resume(conn, record, f"resumed by {caller}", now)
-            await self._audit(conn, now, caller, "resume", name, {})
+            await audit.write(conn, now, caller, "resume", f"switch {name}", {})
 
     async def forget(self, name: str, caller: str) -> bool:
         """What was heard of it is gone. True: the policy names it, and it begins anew; else with the next sign of it."""
@@ -53,7 +53,7 @@ class SwitchRequests:
             record = await self._locked(conn, name)
             named = name in Roster(self._policy()).named()
             await self._flips.forget(conn, record, f"forgotten by {caller}", now, begin_anew=named)
-            await self._audit(conn, now, caller, "forget", name, {})
+            await audit.write(conn, now, caller, "forget", f"switch {name}", {})
         return named
 
     async def _locked(self, conn: AsyncConnection, name: str) -> Record:
@@ -61,12 +61,6 @@ class SwitchRequests:
         if record is None or record.state == store.FORGOTTEN:
             raise unknown(name)
         return record
-
-    async def _audit(
-        self, conn: AsyncConnection, now: datetime, caller: str, action: str, name: str, detail: dict[str, Any]
-    ) -> None:
-        row = {"id": uuid7(), "at": now, "caller": caller, "action": action, "subject": f"switch {name}"}
-        await conn.execute(tables.audit.insert().values(**row, detail=detail))
 
 
 def unknown(name: str) -> Problem:

@@ -9,7 +9,6 @@ from datetime import datetime
 from sqlalchemy import delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app import tables
 from app.decide.muting import EVERY_ROUTE, Pause
@@ -61,7 +60,7 @@ class Pauses:
             statement = insert(_pauses).values(route=route, **values)
             await conn.execute(statement.on_conflict_do_update(index_elements=["route"], set_=values))
             about = {"until": until.isoformat() if until else None, "reason": reason}
-            await audit.write(conn, uuid7(), now, caller, "pause", f"route {route}", about)
+            await audit.write(conn, now, caller, "pause", f"route {route}", about)
 
         await with_retries(self._engine, write)
         self._bells.waker.ring()
@@ -79,7 +78,7 @@ class Pauses:
             row = (await conn.execute(statement)).mappings().one_or_none()
             if row is None or not (lifted := Pause(**row)).holds(now):
                 return None
-            await audit.write(conn, uuid7(), now, caller, "resume", f"route {route}", {"reason": lifted.reason})
+            await audit.write(conn, now, caller, "resume", f"route {route}", {"reason": lifted.reason})
             return lifted
 
         lifted = await with_retries(self._engine, write)

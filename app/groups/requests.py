@@ -9,7 +9,6 @@ from uuid import UUID
 
 from sqlalchemy import RowMapping, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app import tables
 from app.decide import facts, rules
@@ -106,7 +105,7 @@ class Requests:
             return answer
         decision = await decide(conn, ledger, route, labels, ask)
         about = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(decision.reason)}
-        await self._audit(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, about)
+        await audit.write(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, about)
         fired = decision.action is Action.FIRE and decision.trigger_id is not None
         shown = await history.get_trigger(conn, decision.trigger_id) if fired and decision.trigger_id else None
         if again is not None and shown is not None:
@@ -149,7 +148,7 @@ class Requests:
             await conn.execute(redriven)
             facts.fire(group, trigger_id, trigger["on_failure"], now)
             await store.save_groups(conn, [group])
-            await self._audit(conn, now, caller, "redrive", str(trigger_id), {})
+            await audit.write(conn, now, caller, "redrive", str(trigger_id), {})
             ledger = store.new_ledger(self._core, self._policy(), now)
             ledger.take_group(group)
             reason, detail = Reason(trigger["reason"]), f"redriven by {caller}"
@@ -170,7 +169,7 @@ class Requests:
             decision = Decision(Action.CANCEL, Reason.BY_REQUEST, None, trigger_id, f"cancelled by {caller}")
             ledger.release_held(ledger.groups[group.key], decision)
             await store.save(conn, ledger)
-            await self._audit(conn, ledger.now, caller, "cancel", str(trigger_id), {})
+            await audit.write(conn, ledger.now, caller, "cancel", str(trigger_id), {})
             return ledger
 
         await self._aftermath.committed(await with_retries(self._engine, cancel))
@@ -187,7 +186,7 @@ class Requests:
                 raise Problem(404, "not_found", "no alert of this group has been seen yet: there is nothing to reset")
             facts.reset(group, now)
             await store.save_groups(conn, [group])
-            await self._audit(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
+            await audit.write(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
             ledger = store.new_ledger(self._core, self._policy(), now)
             ledger.take_group(group)
             return ledger
@@ -216,11 +215,6 @@ class Requests:
         if trigger is None:  # It was older than the retention, and went a moment ago.
             raise Problem(404, "not_found", f"there is no trigger {trigger_id}")
         return trigger, group
-
-    async def _audit(
-        self, conn: AsyncConnection, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
-    ) -> None:
-        await audit.write(conn, uuid7(), now, caller, action, subject, detail)
 
 
 def _check_conf(route: Route, ask: Ask) -> None:

@@ -3,12 +3,11 @@ it hears."""
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app import tables
@@ -20,6 +19,7 @@ from app.notices import store
 from app.notices.model import SWITCH_DOWN, TEST, Notice, Severity
 from app.notices.telling import Notices
 from app.policy.core import Core
+from app.tables import audit_log as audit
 
 #: So long a test stays open at a receiver: an Alertmanager that is told of the end within its group_wait tells nobody.
 TEST_LASTS: Final = timedelta(minutes=2)
@@ -60,7 +60,7 @@ class NoticeRequests:
                 raise Problem(409, "wrong_state", sentence, state="open")
             if found["resolved_at"] is not None or not await self._notices.resolve(conn, found["key"], now, detail):
                 raise Problem(409, "wrong_state", "Only an open notice can be resolved.", state="resolved")
-            await self._audit(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})
+            await audit.write(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})
         self._relay.ring()
 
     async def redrive(self, ident: UUID, caller: str) -> None:
@@ -79,7 +79,7 @@ class NoticeRequests:
                 raise Problem(409, "wrong_state", sentence, state=state)
             for item in items:
                 await outbox.redrive(conn, item, now)
-            await self._audit(conn, now, caller, "redrive", f"notice {ident}", {"items": len(items)})
+            await audit.write(conn, now, caller, "redrive", f"notice {ident}", {"items": len(items)})
         self._relay.ring()
 
     async def test(self, name: str, caller: str) -> Tested:
@@ -100,7 +100,7 @@ class NoticeRequests:
         async with transaction(self._engine) as conn:
             await self._notices.open(conn, [name], notice, now)
             await self._notices.resolve(conn, notice.key, now, "the test is over", after=TEST_LASTS)
-            await self._audit(conn, now, caller, "test", f"receiver {name}", {"notice": notice.key})
+            await audit.write(conn, now, caller, "test", f"receiver {name}", {"notice": notice.key})
         self._relay.ring()
         ident, state, detail = await self._answer(notice.key)
         return Tested(name, receiver.kind, state, detail, ident)
@@ -121,9 +121,3 @@ class NoticeRequests:
                 waits = "nothing delivered it yet: does a worker run?" if not row.attempts else row.detail
                 return row.id, row.state, waits
             await asyncio.sleep(_LOOK_EVERY)
-
-    async def _audit(
-        self, conn: AsyncConnection, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
-    ) -> None:
-        row = {"id": uuid7(), "at": now, "caller": caller, "action": action, "subject": subject}
-        await conn.execute(tables.audit.insert().values(**row, detail=detail))
