@@ -133,7 +133,7 @@ async def open_services(
             intake_engine=engines.intake,
             reader=Reader(engine, engines.copy, metrics.replica_failures.inc),
             redis=redis,
-            memory=Memory(redis, ttl=settings.memory_ttl, failed=metrics.redis_failures.labels("memory").inc),
+            memory=Memory(redis, metrics, ttl=settings.memory_ttl),
             tokens=Tokens(settings.tokens_path, clock, loopback=is_loopback(settings.host)),
             metrics=metrics,
             limiter=RateLimit(redis, settings.rate_limit, on_unlimited=metrics.redis_failures.labels("rate_limit").inc),

@@ -21,7 +21,7 @@ from app.groups.schedules import Schedules
 from app.groups.service import TriggerServices
 from app.groups.wakes import Waker
 from app.intake import quarantine
-from app.intake.batcher import Batcher
+from app.intake.batcher import QUEUE_BODIES, QUEUE_BYTES, Batcher
 from app.intake.intake import Intake
 from app.kit.loop import Loop
 from app.kit.outbox.relay import Destination, Limits, Relay
@@ -38,7 +38,11 @@ class TriggerSide:
 
 def triggers(base: Base, destinations: Mapping[str, Destination]) -> TriggerSide:
     """Built straight down: what each part is made of stands before it. destinations: others that the relay delivers to."""
-    batcher = Batcher(_intake(base).commit, max_queue=base.settings.intake_queue)
+    batcher = Batcher(
+        _intake(base),
+        max_queue=base.settings.intake_queue,
+        max_bytes=max(QUEUE_BYTES, QUEUE_BODIES * base.settings.max_body),
+    )
     waker, confirmer = (
         Waker(
             base.engine,

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -20,12 +21,13 @@ from app.decide.placing import GroupName
 from app.decide.state import Action, Decision, Reason
 from app.groups import logs, store
 from app.intake import quarantine
-from app.intake.batcher import Job
 from app.intake.fast_path import FastPath
 from app.intake.memory import Memory
-from app.kit.clock import Clock
-from app.kit.db import CONNECTING, DATA_ERRORS, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
+from app.intake.stages import Stages
+from app.kit.clock import Clock, monotonic
+from app.kit.db import CONNECTING, DATA_ERRORS, LOCK_TIMEOUT, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
 from app.kit.errors import NotDurable
+from app.kit.log import Seldom
 from app.kit.metrics import Metrics
 from app.policy.deadman import Instance, heartbeats_of
 from app.policy.schema import Policy
@@ -33,10 +35,27 @@ from app.policy.schema import Policy
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
+_QUIET = 60.0  # seconds between two tracebacks of the fast path: a storm would write one for every batch
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One body: its alerts, what of it could not be read, its bytes, and the future that its request waits for."""
+
+    alerts: list[Alert]
+    bad: list[Bad]
+    source: str
+    size: int
+    done: "asyncio.Future[list[AlertDecision]]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    arrived: float = field(default_factory=monotonic)
 
 
 class Intake:
-    """`commit(jobs)` for the batcher. `fired()` is called after a commit that started a trigger, or left one that is due."""
+    """`commit(jobs)` is called by the batcher, one batch after the other. `stages` says where the batch under way stands.
+
+    `fired()` is called after a commit that started a trigger, or left one that is due."""
 
     def __init__(
         self,
@@ -52,13 +71,15 @@ class Intake:
     ) -> None:
         self._engine = engine
         self._memory = memory
-        self._fast_path = FastPath(engine, memory, metrics)
+        self.stages = Stages(engine, metrics)
+        self._fast_path = FastPath(engine, memory, metrics, self.stages)
         self._policy = policy
         self._clock = clock
         self._metrics = metrics
         self._ledger = ledger
         self._fired = fired
         self._limits = limits
+        self._may_log = Seldom(_QUIET)
 
     async def commit(self, jobs: list[Job]) -> list[list[AlertDecision]]:
         """One list of answers a job, in body order, after everything in them is durable. Raises NotDurable."""
@@ -92,7 +113,10 @@ class Intake:
             return await self._fast_path.answer(fold(alerts, policy), self._ledger(policy, self._clock.now()))
         except (NotDurable, *OF_THE_DATABASE):
             raise
-        except Exception:  # A bug of ours in one of them: `_decide` finds out which.
+        except Exception:  # A bug of ours. `_decide` needs no memory, and isolates the alert if it is in one.
+            self._metrics.fast_path_failures.labels("bug").inc()
+            if self._may_log():
+                log.exception("a bug: the fast path failed, Postgres decides the batch")
             return {}
 
     async def _decide(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
@@ -124,10 +148,14 @@ class Intake:
             log.error("what could not be read could not be kept either", extra={"error": error})
             return []
         alert = alerts[0]
+        self.stages.enter("pool")
         async with transaction(self._engine) as conn:
+            self.stages.enter("statement", conn)
             body = repr(alert).encode("utf-8", "replace")
             culprit = Bad(0, alert.alert_id, error, body)
             await quarantine.keep(conn, [(alert.source, culprit)], self._clock.now(), self._limits)
+            self.stages.enter("commit", conn)
+        self.stages.enter("decide")
         log.error("an alert was quarantined: %s", detail, extra={"error": error})
         return [AlertDecision(alert, None, {}, Decision(Action.IGNORE, Reason.INVALID, detail=detail))]
 
@@ -139,6 +167,8 @@ class Intake:
             except store.MovedGroup as error:
                 moved |= error.groups
             except DBAPIError as error:
+                if sqlstate(error) == LOCK_TIMEOUT:
+                    self.stages.was_a_lock()
                 if sqlstate(error) not in TRY_AGAIN or attempt == _ATTEMPTS - 1:
                     raise
                 self._metrics.batch_retries.inc()
@@ -152,16 +182,22 @@ class Intake:
         folds, ledger = fold(alerts, policy), self._ledger(policy, self._clock.now())
         answers: dict[int, AlertDecision] = {}
         beats = _heartbeats(folds, policy)
+        self.stages.enter("pool")
         async with transaction(self._engine) as conn:
+            self.stages.enter("lock", conn)
             if folds:
                 await store.load(conn, ledger, [f.intent for f in folds], moved)
+                self.stages.enter("decide")
                 for each in folds:
                     answers |= observe(ledger, each)
+                self.stages.enter("statement", conn)
                 await store.save(conn, ledger)
             if bad:
                 await quarantine.keep(conn, bad, ledger.now, self._limits)
             if beats:
                 await record_heartbeats(conn, beats, ledger.now)
+            self.stages.enter("commit", conn)
+        self.stages.enter("memory")
         try:
             await self._after(ledger)
         except Exception:  # A bug of ours: it is committed all the same, and must not be decided a second time.
