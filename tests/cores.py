@@ -35,4 +35,4 @@ def core_of(policy: Policy | None = None, engine: AsyncEngine | None = None, clo
 def aftermath_of(core: Core) -> Aftermath:
     """What follows a commit, where no Redis answers."""
     redis = open_redis("redis://localhost:1", 0.2, prefix="none")
-    return Aftermath(core, Memory(redis, ttl=60.0, failed=lambda: None))
+    return Aftermath(core, Memory(redis, core.metrics, ttl=60.0))

@@ -97,7 +97,7 @@ async def open_foundation(
             stack.push_async_callback(http.aclose)
         reorder = timedelta(seconds=settings.reorder_window)
         core = Core(engines.everything, clock, Holder(policy, clock.now()), metrics, Bells(), reorder)
-        memory = Memory(redis, ttl=settings.memory_ttl, failed=metrics.redis_failures.labels("memory").inc)
+        memory = Memory(redis, metrics, ttl=settings.memory_ttl)
         yield Foundation(
             settings=settings,
             core=core,

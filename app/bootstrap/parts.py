@@ -30,7 +30,7 @@ from app.groups.schedules import Schedules
 from app.groups.service import GroupServices
 from app.groups.wakes import Waker
 from app.intake import quarantine
-from app.intake.batcher import Batcher
+from app.intake.batcher import QUEUE_BODIES, QUEUE_BYTES, Batcher
 from app.intake.intake import Intake
 from app.intake.service import IntakeServices
 from app.kit.clock import Clock, SystemClock
@@ -171,7 +171,8 @@ def intake_part(base: Foundation) -> Part[IntakeServices]:
     settings = base.settings
     limits = quarantine.Limits(settings.quarantine_rows, settings.quarantine_body)
     intake = Intake(base.intake, base.memory, base.aftermath, limits)
-    batcher = Batcher(intake.commit, max_queue=settings.intake_queue)
+    most = max(QUEUE_BYTES, QUEUE_BODIES * settings.max_body)
+    batcher = Batcher(intake, max_queue=settings.intake_queue, max_bytes=most)
     return Part(
         IntakeServices(
             core=base.core,

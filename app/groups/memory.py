@@ -4,7 +4,8 @@ What is read here only chooses which work can be skipped; the transaction compar
 may be flushed, stale, failed over, slow or away: decisions then come from Postgres.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -14,10 +15,14 @@ from uuid import UUID
 from pydantic_core import from_json, to_json
 
 from app.decide.state import Episode, Group
+from app.kit.log import Seldom
+from app.kit.metrics import Metrics
 from app.kit.redis.client import Away, Redis
 
+log = logging.getLogger(__name__)
+
 # Only a value with an older version is overwritten: the writes of two replicas may overtake each other.
-# What is no value of ours counts as older than everything.
+# A value that is not ours counts as older than everything.
 _WRITE = """
 for i, key in ipairs(KEYS) do
   local version = tonumber(ARGV[2 * i])
@@ -34,20 +39,21 @@ _GROUP_TIMES = ("fired_at", "accepted_at", "ended_at", "reset_at", "unconfirmed_
 _GROUP_IDS = ("open_trigger", "last_trigger")
 _EPISODE_TIMES = ("starts_at", "first_seen_at", "last_seen_at", "firing_since")
 _EPISODE_IDS = ("id", "trigger_id", "decision_id", "decided_trigger")
+_QUIET = 60.0  # seconds between two lines in the log on values that cannot be read: every batch may meet one
 _REMEMBERED = 4096  # values in this process, by their bytes
 
 
 class Memory:
-    """Its methods never raise and never take longer than Redis' time limit; `failed` counts what did not go well.
+    """Its methods never raise and never take longer than Redis' time limit. Metrics count what did not go well.
 
-    What `read` returns is shared between calls, since reading the same bytes anew is half the work of a repeat: nobody
-    may change it.
+    Nobody may change what `read` returns: calls share it, since reading the same bytes anew is half the work of a repeat.
     """
 
-    def __init__(self, redis: Redis, *, ttl: float, failed: Callable[[], None]) -> None:
+    def __init__(self, redis: Redis, metrics: Metrics, *, ttl: float) -> None:
         self._redis = redis
+        self._metrics = metrics
         self._ttl = round(ttl * 1000)
-        self._failed = failed
+        self._may_log = Seldom(_QUIET)
 
     async def read(
         self, keys: Sequence[str], fingerprints: Sequence[str]
@@ -68,6 +74,9 @@ class Memory:
             episodes = {f: e for f, e in found if e is not None}
         except (ValueError, LookupError, TypeError, AttributeError):
             # Somebody else's value, or one of another release: as good as none.
+            self._metrics.fast_path_failures.labels("content").inc()
+            if self._may_log():
+                log.warning("Redis holds what cannot be read, Postgres decides the batch", exc_info=True)
             return {}, {}
         return groups, episodes
 
@@ -83,7 +92,7 @@ class Memory:
             self._count(away)
 
     async def is_spent(self, proof: str) -> bool:
-        """Whether `spend` was told of it. False when Redis does not answer."""
+        """Whether `spend` remembered it. False when Redis does not answer."""
         try:
             return (await self._redis.read([f"s:{proof}"])) != [None]
         except Away as away:
@@ -91,7 +100,7 @@ class Memory:
             return False
 
     async def spend(self, proof: str, keep: timedelta) -> None:
-        """Keep in mind for so long that this was used."""
+        """Remember for so long that this was used."""
         try:
             await self._redis.keep(f"s:{proof}", b"1", keep)
         except Away as away:
@@ -99,7 +108,7 @@ class Memory:
 
     def _count(self, away: Away) -> None:
         if away.asked:
-            self._failed()
+            self._metrics.redis_failures.labels("memory").inc()
 
 
 @lru_cache(_REMEMBERED)
@@ -139,7 +148,7 @@ _EPISODE_TEXTS = (
 @lru_cache(_REMEMBERED)
 def _episode(value: bytes) -> Episode | None:
     data = from_json(value.split(b" ", 1)[1])
-    if data is None:  # It has ended: what it was is for Postgres to say.
+    if data is None:  # It has ended: Postgres knows what it was.
         return None
     times, ids, texts = len(_EPISODE_TIMES), len(_EPISODE_IDS), len(_EPISODE_TEXTS)
     if len(data) != times + ids + texts:

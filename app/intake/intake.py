@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -21,10 +22,12 @@ from app.groups import store
 from app.groups.aftermath import Aftermath
 from app.groups.memory import Memory
 from app.intake import quarantine
-from app.intake.batcher import Job
 from app.intake.fast_path import FastPath
-from app.kit.db import CONNECTING, DATA_ERRORS, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
+from app.intake.stages import Stages
+from app.kit.clock import monotonic
+from app.kit.db import CONNECTING, DATA_ERRORS, LOCK_TIMEOUT, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
 from app.kit.errors import NotDurable
+from app.kit.log import Seldom
 from app.policy.core import Core
 from app.policy.deadman import Instance, heartbeats_of
 from app.policy.schema import Policy
@@ -32,18 +35,36 @@ from app.policy.schema import Policy
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
+_QUIET = 60.0  # seconds between two tracebacks of the fast path: a storm would write one for every batch
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One body: its alerts, what of it could not be read, its bytes, and the future that its request waits for."""
+
+    alerts: list[Alert]
+    bad: list[Bad]
+    source: str
+    size: int
+    done: "asyncio.Future[list[AlertDecision]]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    arrived: float = field(default_factory=monotonic)
 
 
 class Intake:
-    """`commit(jobs)` is what the batcher calls. `core` has database connections for intake alone."""
+    """The batcher calls `commit(jobs)`, one batch after the other. `core` has database connections for intake alone.
+    `stages` says where the batch under way stands."""
 
     def __init__(self, core: Core, memory: Memory, aftermath: Aftermath, limits: quarantine.Limits) -> None:
         self._core = core
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._policy = core.policies.current
-        self._fast_path = FastPath(core, memory)
+        self.stages = Stages(core.engine, core.metrics)
+        self._fast_path = FastPath(core, memory, self.stages)
         self._aftermath = aftermath
         self._limits = limits
+        self._may_log = Seldom(_QUIET)
 
     async def commit(self, jobs: list[Job]) -> list[list[AlertDecision]]:
         """One list of answers a job, in body order, after everything in them is durable. Raises NotDurable."""
@@ -77,7 +98,10 @@ class Intake:
             return await self._fast_path.answer(fold(alerts, policy), ledger)
         except (NotDurable, *OF_THE_DATABASE):
             raise
-        except Exception:  # A bug of ours in one of them: `_decide` finds out which.
+        except Exception:  # A bug of ours. `_decide` needs no memory, and isolates the alert if it is in one.
+            self._metrics.fast_path_failures.labels("bug").inc()
+            if self._may_log():
+                log.exception("a bug: the fast path failed, Postgres decides the batch")
             return {}
 
     async def _decide(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
@@ -109,10 +133,14 @@ class Intake:
             log.error("what could not be read could not be kept either", extra={"error": error})
             return []
         alert = alerts[0]
+        self.stages.enter("pool")
         async with transaction(self._engine) as conn:
+            self.stages.enter("statement", conn)
             body = repr(alert).encode("utf-8", "replace")
             culprit = Bad(0, alert.alert_id, error, body)
             await quarantine.keep(conn, [(alert.source, culprit)], self._clock.now(), self._limits)
+            self.stages.enter("commit", conn)
+        self.stages.enter("decide")
         self._metrics.alerts_bad.labels(alert.source).inc()
         log.error("an alert was quarantined: %s", detail, extra={"error": error})
         return [AlertDecision(alert, None, {}, Decision(Action.IGNORE, Reason.INVALID, detail=detail))]
@@ -125,6 +153,8 @@ class Intake:
             except store.MovedGroup as error:
                 moved |= error.groups
             except DBAPIError as error:
+                if sqlstate(error) == LOCK_TIMEOUT:
+                    self.stages.was_a_lock()
                 if sqlstate(error) not in TRY_AGAIN or attempt == _ATTEMPTS - 1:
                     raise
                 self._metrics.batch_retries.inc()
@@ -138,16 +168,22 @@ class Intake:
         folds, ledger = fold(alerts, policy), store.new_ledger(self._core, policy, self._clock.now())
         answers: dict[int, AlertDecision] = {}
         beats = _heartbeats(folds, policy)
+        self.stages.enter("pool")
         async with transaction(self._engine) as conn:
+            self.stages.enter("lock", conn)
             if folds:
                 await store.load(conn, ledger, [f.intent for f in folds], moved)
+                self.stages.enter("decide")
                 for each in folds:
                     answers |= observe(ledger, each)
+                self.stages.enter("statement", conn)
                 await store.save(conn, ledger)
             if bad:
                 await quarantine.keep(conn, bad, ledger.now, self._limits)
             if beats:
                 await record_heartbeats(conn, beats, ledger.now)
+            self.stages.enter("commit", conn)
+        self.stages.enter("memory")
         await self._aftermath.committed(ledger)
         return [answers[at] for at in range(len(alerts))]
 

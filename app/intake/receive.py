@@ -13,8 +13,8 @@ from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
 from app.intake.admission import admit, spend
-from app.intake.batcher import Job
 from app.intake.direct import DirectRoute
+from app.intake.intake import Job
 from app.intake.service import IntakeServices, services_of
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.errors import NotDurable, Problem
@@ -181,7 +181,7 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
         return Response(b'{"decisions":[]}', 202, media_type=_JSON)
     try:
         answers: list[AlertDecision] = await services.batcher.submit(
-            Job(parsed.alerts, parsed.bad, source), services.timeout
+            Job(parsed.alerts, parsed.bad, source, len(raw)), services.timeout
         )
     except NotDurable:
         services.core.metrics.not_durable.inc()
@@ -199,6 +199,6 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
 async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: IntakeServices) -> None:
     """A refused body is kept for people to see; that it could not be kept does not change the answer."""
     try:
-        await services.batcher.submit(Job([], [Bad(0, None, str(error), raw)], source), services.timeout)
+        await services.batcher.submit(Job([], [Bad(0, None, str(error), raw)], source, len(raw)), services.timeout)
     except NotDurable:
         log.warning("a refused body could not be kept", extra={"source": source})

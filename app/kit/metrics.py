@@ -52,6 +52,21 @@ class Metrics:
             "gateway_batch_alerts", "Alerts in one commit.", registry=r, buckets=(1, 2, 5, 10, 20, 50, 100, 500, 2000)
         )
         self.batch_retries = Counter("gateway_batch_retries", "Batches decided again after a conflict.", registry=r)
+        self.intake_seconds = Histogram(
+            "gateway_intake_seconds",
+            "Seconds of a batch by stage: queue, memory, decide, pool, lock, statement, commit.",
+            ["stage"],
+            registry=r,
+            buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 2, 4, 8),
+        )
+        self.fast_path_failures = Counter(
+            "gateway_fast_path_failures",
+            "Batches that Postgres decided because the fast path failed, by cause: bug, content.",
+            ["cause"],
+            registry=r,
+        )
+        for cause in ("bug", "content"):
+            self.fast_path_failures.labels(cause)  # From 0, so that the first failure is an increase.
         self.memory_stale = Counter(
             "gateway_memory_stale", "Batches decided again because Redis was behind Postgres.", registry=r
         )

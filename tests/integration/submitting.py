@@ -8,7 +8,7 @@ from sqlalchemy import text
 from app.bootstrap.parts import Services
 from app.decide.alert import Alert
 from app.decide.batch import AlertDecision
-from app.intake.batcher import Job
+from app.intake.intake import Job
 from app.kit.db import transaction
 from tests.acceptance.world import World
 
@@ -25,7 +25,7 @@ def direct(world: World, name: str, **labels: str) -> Alert:
 
 
 async def submit(services: Services, *alerts: Alert) -> list[AlertDecision]:
-    return await services.intake.batcher.submit(Job(list(alerts), [], "test"), 8)
+    return await services.intake.batcher.submit(Job(list(alerts), [], "test", 0), 8)
 
 
 async def run(services: Services, *statements: str) -> None:
