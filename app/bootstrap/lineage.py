@@ -1,6 +1,6 @@
 """Lineage: metadata in, and its way to MLflow."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from uuid_utils.compat import uuid7
@@ -10,7 +10,6 @@ from app.kit.loop import Loop
 from app.kit.outbox.relay import Destination
 from app.lineage.delivery import Delivery
 from app.lineage.housekeeping import Housekeeping
-from app.lineage.record_store import KIND
 from app.lineage.service import LineageServices
 from app.lineage.taking import Taking
 
@@ -20,7 +19,7 @@ class LineageSide:
     """What is put together here."""
 
     services: LineageServices
-    destinations: Mapping[str, Destination]
+    destinations: Sequence[Destination]
     loops: tuple[Loop, ...]
 
 
@@ -31,6 +30,6 @@ def lineage(base: Base) -> LineageSide:
     tidy = Housekeeping(base.engine, base.clock, base.metrics, keep=base.settings.retention)
     return LineageSide(
         LineageServices(taking, base.limit, base.reader, base.mlflow, base.clock),
-        {KIND: Destination(delivery.deliver, delivery.settled, delivery.after)},
+        (delivery,),
         (Loop("metadata", tidy.step, idle=15.0, pace=0.1),),
     )

@@ -16,7 +16,7 @@ from app.notices.model import SWITCH_DOWN, TEST
 from app.notices.receivers.send import Sender, refresh_of
 from app.notices.requests import NoticeRequests
 from app.notices.service import NoticeServices
-from app.notices.telling import KIND, Notices
+from app.notices.telling import Notices
 from app.policy.schema import Policy
 
 
@@ -25,7 +25,7 @@ class NoticeSide:
     """What is put together here. `destinations` are the relay's."""
 
     services: NoticeServices
-    destinations: Mapping[str, Destination]
+    destinations: Sequence[Destination]
     loops: tuple[Loop, ...]
 
 
@@ -71,6 +71,6 @@ def notices(base: Base) -> NoticeSide:
     )
     return NoticeSide(
         NoticeServices(base.reader, requests, base.limit),
-        {KIND: Destination(delivery.deliver, delivery.settled, delivery.after)},
+        (delivery,),
         (Loop("notices", base.notices.step, idle=5.0),),
     )

@@ -157,7 +157,7 @@ def _assemble(base: Base) -> Services:
     lineage_side = lineage(base)
     chain_side = chains(base)
     promotion_side = promotion(base)
-    trigger_side = triggers(base, {**telling.destinations, **lineage_side.destinations})
+    trigger_side = triggers(base, [*telling.destinations, *lineage_side.destinations])
     reloader = Reloader(base.policies, base.settings.policy_file, base.engine, base.clock, base.metrics)
     switches = deadman(base)
     parts = (telling, trigger_side, lineage_side, chain_side, promotion_side, switches)

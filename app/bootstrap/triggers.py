@@ -1,6 +1,6 @@
 """The trigger side: alerts in, decisions, wakes, the way to Airflow and the eyes on it, history."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,7 +36,7 @@ class TriggerSide:
     loops: tuple[Loop, ...]
 
 
-def triggers(base: Base, destinations: Mapping[str, Destination]) -> TriggerSide:
+def triggers(base: Base, destinations: Sequence[Destination]) -> TriggerSide:
     """Built straight down: what each part is made of stands before it. destinations: others that the relay delivers to."""
     batcher = Batcher(_intake(base).commit, max_queue=base.settings.intake_queue)
     waker, confirmer = (
@@ -86,7 +86,7 @@ def _schedules(base: Base) -> Schedules:
     )
 
 
-def _airflow(base: Base, others: Mapping[str, Destination]) -> tuple[Relay, Follower]:
+def _airflow(base: Base, others: Sequence[Destination]) -> tuple[Relay, Follower]:
     """The way to Airflow and the eyes on it."""
     settings, metrics = base.settings, base.metrics
     airflows = base.airflows
@@ -108,8 +108,7 @@ def _airflow(base: Base, others: Mapping[str, Destination]) -> tuple[Relay, Foll
         parallel=settings.delivery_parallel,
         cap=airflows.cap,
     )
-    destinations = {"airflow.dag_run": Destination(delivery.deliver, delivery.settled, delivery.after), **others}
-    relay = Relay(base.engine, base.clock, destinations, limits, metrics, uuid7)
+    relay = Relay(base.engine, base.clock, [delivery, *others], limits, metrics)
     follower = Follower(
         base.engine,
         base.clock,

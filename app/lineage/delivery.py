@@ -18,6 +18,7 @@ from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
 from app.kit.metrics import Metrics
 from app.kit.mlflow.client import Mlflow
 from app.kit.outbox.model import Delivered, Item, Outcome, Retry
+from app.kit.outbox.relay import Destination
 from app.kit.outbox.store import release_slot
 from app.lineage import record_store as store
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
@@ -75,8 +76,10 @@ async def _sent(call: Call, send: Send) -> Answer:
         return Answer(400, {"error_code": error.code, "message": error.detail})
 
 
-class Delivery:
-    """The destination `mlflow.records` of the outbox. `mlflow` is None while the policy names none."""
+class Delivery(Destination):
+    """Takes the records of a stream to MLflow. `mlflow()` is None while the policy names no MLflow."""
+
+    kind = store.KIND
 
     def __init__(
         self, engine: AsyncEngine, mlflow: Callable[[], Mlflow | None], clock: Clock, metrics: Metrics, *, time: float
@@ -110,9 +113,6 @@ class Delivery:
         if isinstance(outcome, Delivered):
             await release_slot(conn, item.id)
             await store.wake_again(conn, item.id, item.payload["stream"], now)
-
-    async def after(self, item: Item, outcome: Outcome) -> None:
-        """Nobody waits for it."""
 
     async def _together(self, batch: Batch, names: dict[str, str], send: Send) -> Retry | None:
         """None: the stream goes on after these records."""

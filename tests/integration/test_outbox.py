@@ -32,7 +32,7 @@ async def test_equal_attempts_are_folded_into_one_row_and_different_ones_are_not
     for n, (result, code) in enumerate(told):
         async with transaction(engine) as conn:
             at = now + timedelta(minutes=n)
-            first_of_kind.append(await store.record_attempt(conn, uuid7(), item, result, code, f"try {n}", at))
+            first_of_kind.append(await store.record_attempt(conn, item, result, code, f"try {n}", at))
     assert first_of_kind == [True, False, True, True]
     found = [(r["code"], r["count"], r["detail"], r["last_at"] - now) for r in await rows(engine, tables.attempts)]
     assert found == [
@@ -63,7 +63,7 @@ async def test_each_outcome_is_settled_in_its_way(
     found = await row(engine, item)
     assert {name: found[name] for name in expected} == expected
     assert (found["claim"], found["lease_until"], found["attempts"]) == (None, None, 1)
-    assert [i for i, _ in target.settled] == [i for i, _ in target.told] == [item]
+    assert [i for i, _ in target.settlements] == [i for i, _ in target.commits] == [item]
     [attempt] = await rows(engine, tables.attempts)
     assert (attempt["item"], attempt["code"]) == (item, outcome.code)
 
@@ -206,10 +206,10 @@ class _Gate(Target):
         self.opened = asyncio.Event()
         self._slow = slow
 
-    async def _deliver(self, item: Item) -> Outcome:
+    async def deliver(self, item: Item) -> Outcome:
         if item.target == self._slow:
             await self.opened.wait()
-        return await super()._deliver(item)
+        return await super().deliver(item)
 
 
 async def test_a_target_that_does_not_answer_holds_up_no_other(engine: AsyncEngine) -> None:
@@ -280,4 +280,4 @@ async def test_a_relay_that_is_cancelled_while_it_waits_leaves_nothing_running(e
     assert stepping.cancelled()
     gate.opened.set()
     await asyncio.sleep(0)
-    assert gate.settled == []
+    assert gate.settlements == []

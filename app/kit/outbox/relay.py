@@ -8,11 +8,11 @@ and only here.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
+from typing import Any, ClassVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -25,14 +25,23 @@ from app.kit.outbox.model import Breaker, Dead, Delivered, Item, Outcome, Retry,
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """`deliver` makes one attempt and classifies it; it never loops. `settled` writes what follows from it, given the
-    outcome after the relay has judged the deadline. `after` runs when that is committed."""
+class Destination(ABC):
+    """Where items of one kind go. A subclass makes one attempt, and writes what follows from it."""
 
-    deliver: Callable[[Item], Awaitable[Outcome]]
-    settled: Callable[[AsyncConnection, Item, Outcome, datetime], Awaitable[None]]
-    after: Callable[[Item, Outcome], Awaitable[None]]
+    kind: ClassVar[str]
+    log_fields: ClassVar[tuple[str, ...]] = ()  # the members of a payload that every log line of an item shows
+
+    @abstractmethod
+    async def deliver(self, item: Item) -> Outcome:
+        """Make one attempt and classify it. Never loop: the relay tries again. No transaction is open."""
+
+    async def settled(  # noqa: B027 (most kinds have nothing to write)
+        self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime
+    ) -> None:
+        """Write what follows, in the transaction that settles the item. The relay has judged the deadline before."""
+
+    async def after(self, item: Item, outcome: Outcome) -> None:  # noqa: B027 (as above)
+        """Do what follows the commit: log lines, loops to wake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +72,16 @@ class Relay:
         self,
         engine: AsyncEngine,
         clock: Clock,
-        destinations: Mapping[str, Destination],
+        destinations: Sequence[Destination],
         limits: Limits,
         metrics: Metrics,
-        new_id: Callable[[], UUID],
         chance: random.Random | None = None,
     ) -> None:
         self._engine = engine
         self._clock = clock
-        self._destinations = destinations
+        self._destinations = {destination.kind: destination for destination in destinations}
         self._limits = limits
         self._metrics = metrics
-        self._new_id = new_id
         self._chance = chance or random.Random()
         self._breakers: dict[str, Breaker] = {}
         self._rounds: dict[str, _Round] = {}
@@ -142,10 +149,10 @@ class Relay:
             elif passes(error):  # Also a TimeoutError of its own: a Postgres that hangs.
                 # Our own Postgres says nothing of the target, and could not be told anyway. When the lease has run out, the
                 # item is taken up as one whose attempt nobody knows the end of.
-                log.warning("a delivery attempt is put off: Postgres does not answer", extra=_about(item))
+                log.warning("a delivery attempt is put off: Postgres does not answer", extra=_logged(item, destination))
                 return
             else:
-                log.exception("a delivery attempt broke", extra=_about(item))
+                log.exception("a delivery attempt broke", extra=_logged(item, destination))
                 outcome = Retry("error", f"the attempt broke: {type(error).__name__}", answered=False, ambiguous=True)
         await self._settle(item, destination, outcome)
 
@@ -157,15 +164,15 @@ class Relay:
             outcome = Dead(outcome.code, f"given up after {used:.0f} s of answers: {outcome.detail}")
         async with transaction(self._engine) as conn:
             if not await store.settle(conn, item, **self._values(item, outcome, used, now)):
-                log.warning("a lease was lost; the result is dropped", extra=_about(item))
+                log.warning("a lease was lost; the result is dropped", extra=_logged(item, destination))
                 return
             result = type(outcome).__name__.lower()
-            new = await store.record_attempt(conn, self._new_id(), item.id, result, outcome.code, outcome.detail, now)
+            new = await store.record_attempt(conn, item.id, result, outcome.code, outcome.detail, now)
             await destination.settled(conn, item, outcome, now)
         if new and not isinstance(outcome, Delivered):
             level = logging.ERROR if isinstance(outcome, Dead) else logging.WARNING
-            about = _about(item) | {"code": outcome.code, "detail": outcome.detail}
-            log.log(level, "a delivery is dead" if level == logging.ERROR else "a delivery waits", extra=about)
+            extra = _logged(item, destination) | {"code": outcome.code, "detail": outcome.detail}
+            log.log(level, "a delivery is dead" if level == logging.ERROR else "a delivery waits", extra=extra)
         await destination.after(item, outcome)
 
     def _values(self, item: Item, outcome: Outcome, used: float, now: datetime) -> dict[str, object]:
@@ -200,7 +207,7 @@ class Relay:
         return self._breakers.setdefault(target, Breaker(self._limits.retry_max))
 
 
-def _about(item: Item) -> dict[str, Any]:
-    """What a line of the log says of an item: of a trigger's also which one, so that a search for its id finds it."""
-    ids = {name: str(item.payload[name]) for name in ("trigger_id", "route") if name in item.payload}
-    return {"item": str(item.id), "target": item.target} | ids
+def _logged(item: Item, destination: Destination) -> dict[str, Any]:
+    """What every log line of an item shows, so that a search for its id finds it."""
+    shown = {name: str(item.payload[name]) for name in destination.log_fields if name in item.payload}
+    return {"item": str(item.id), "target": item.target} | shown

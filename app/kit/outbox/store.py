@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from app import tables
 from app.kit.db import rows_of
@@ -122,13 +123,11 @@ _FOLD_ATTEMPT = text("""
 """)
 
 
-async def record_attempt(
-    conn: AsyncConnection, attempt_id: UUID, item: UUID, result: str, code: str, detail: str, now: datetime
-) -> bool:
+async def record_attempt(conn: AsyncConnection, item: UUID, result: str, code: str, detail: str, now: datetime) -> bool:
     """Keep one attempt; a result equal to the one before is counted there. True when it is the first of its kind."""
     values = {"item": item, "result": result, "code": code, "detail": detail[:1000], "now": now}
     if (await conn.execute(_FOLD_ATTEMPT, values)).rowcount:
         return False
-    row = {"id": attempt_id, "item": item, "result": result, "code": code, "detail": detail[:1000]}
+    row = {"id": uuid7(), "item": item, "result": result, "code": code, "detail": detail[:1000]}
     await conn.execute(tables.attempts.insert(), row | {"count": 1, "first_at": now, "last_at": now})
     return True
