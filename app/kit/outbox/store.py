@@ -8,11 +8,9 @@ from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from app import tables
 from app.kit.db import rows_of
 from app.kit.outbox.model import Item
-
-_outbox = tables.outbox
+from app.kit.outbox.tables import attempts, outbox
 
 # Slots are counted and taken under one lock a target, or two relays could both take the last one. An item that holds a
 # slot already (its earlier attempt may have arrived) needs no new one and goes first: older items that wait for its slot
@@ -42,7 +40,7 @@ _CLAIM = rows_of(
     WHERE outbox.id = ready.id AND (ready.slot OR free.slots IS NULL OR ready.place <= free.slots)
     RETURNING outbox.*
 """,
-    _outbox,
+    outbox,
 )
 
 _TARGETS = text("""
@@ -95,23 +93,23 @@ async def claim(
 async def settle(conn: AsyncConnection, item: Item, **values: Any) -> bool:
     """Write what became of a claimed item. False: the lease was lost to another relay, and the result must be dropped."""
     statement = (
-        update(_outbox)
-        .where(_outbox.c.id == item.id, _outbox.c.claim == item.claim)
-        .values(claim=None, lease_until=None, attempts=_outbox.c.attempts + 1, **values)
+        update(outbox)
+        .where(outbox.c.id == item.id, outbox.c.claim == item.claim)
+        .values(claim=None, lease_until=None, attempts=outbox.c.attempts + 1, **values)
     )
     return bool((await conn.execute(statement)).rowcount)
 
 
 async def release_slot(conn: AsyncConnection, item_id: UUID) -> None:
     """What the item started is over: its slot is free for the next."""
-    await conn.execute(update(_outbox).where(_outbox.c.id == item_id, _outbox.c.slot).values(slot=False))
+    await conn.execute(update(outbox).where(outbox.c.id == item_id, outbox.c.slot).values(slot=False))
 
 
 async def redrive(conn: AsyncConnection, item_id: UUID, now: datetime) -> bool:
     """dead -> pending, with a fresh deadline. What an earlier attempt left behind is read back first."""
     statement = (
-        update(_outbox)
-        .where(_outbox.c.id == item_id, _outbox.c.state == "dead")
+        update(outbox)
+        .where(outbox.c.id == item_id, outbox.c.state == "dead")
         .values(state="pending", available_at=now, ambiguous=True, answered_at=None, answered_seconds=0, detail="")
     )
     return bool((await conn.execute(statement)).rowcount)
@@ -129,5 +127,5 @@ async def record_attempt(conn: AsyncConnection, item: UUID, result: str, code: s
     if (await conn.execute(_FOLD_ATTEMPT, values)).rowcount:
         return False
     row = {"id": uuid7(), "item": item, "result": result, "code": code, "detail": detail[:1000]}
-    await conn.execute(tables.attempts.insert(), row | {"count": 1, "first_at": now, "last_at": now})
+    await conn.execute(attempts.insert(), row | {"count": 1, "first_at": now, "last_at": now})
     return True
