@@ -31,6 +31,7 @@ class Delivery(Destination):
     """Takes a fired trigger to its Airflow."""
 
     kind = store.KIND
+    keeps_slot = True  # until its DAG run has ended
     log_fields = ("trigger_id", "route")
 
     def __init__(

@@ -19,7 +19,6 @@ from app.kit.metrics import Metrics
 from app.kit.mlflow.client import Mlflow
 from app.kit.outbox.model import Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Destination
-from app.kit.outbox.store import release_slot
 from app.lineage import record_store as store
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
@@ -100,10 +99,12 @@ class Delivery(Destination):
             records = await store.pending(conn, item.payload["stream"], PAGE)
             names = await store.names_for(conn, records)
         end = monotonic() + self._time
+        progress = False
         for batch in joined(records):
             trouble = await self._together(batch, names, send)
             if trouble is not None:
-                return trouble
+                return replace(trouble, answered=True, progress=True) if progress else trouble
+            progress = True
             if monotonic() > end:
                 break
         return Delivered(None)
@@ -111,7 +112,6 @@ class Delivery(Destination):
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
         """A stream that still holds something stays pending."""
         if isinstance(outcome, Delivered):
-            await release_slot(conn, item.id)
             await store.wake_again(conn, item.id, item.payload["stream"], now)
 
     async def _together(self, batch: Batch, names: dict[str, str], send: Send) -> Retry | None:

@@ -1,5 +1,6 @@
 """Outbox items for tests, and a destination that does as it is told."""
 
+import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -92,6 +93,7 @@ class Target(Destination):
 def relay(engine: AsyncEngine, clock: ManualClock, target: Target, **limits: Any) -> Relay:
     """A relay with one destination. Limits: seconds; `cap` for every target."""
     cap: int | None = limits.pop("cap", None)
+    chance: random.Random | None = limits.pop("chance", None)
     chosen: dict[str, Any] = {
         "deadline": 3600.0,
         "attempt": 30.0,
@@ -100,7 +102,7 @@ def relay(engine: AsyncEngine, clock: ManualClock, target: Target, **limits: Any
         "turn": 1e6,
     } | limits
     made = Limits(**chosen, cap=lambda _target: cap)
-    return Relay(engine, clock, [target], made, Metrics())
+    return Relay(engine, clock, [target], made, Metrics(), chance)
 
 
 async def settle_all(relays: Sequence[Relay], most: int = 200) -> None:
