@@ -43,7 +43,6 @@ from app.lineage.chain import Lineage
 from app.lineage.delivery import Delivery as MetadataDelivery
 from app.lineage.housekeeping import Housekeeping as MetadataHousekeeping
 from app.lineage.mlflow_client import MlflowOf
-from app.lineage.record_store import KIND as METADATA
 from app.lineage.service import LineageServices
 from app.lineage.survey import LEASE, Survey
 from app.lineage.taking import Taking
@@ -52,7 +51,6 @@ from app.notices.delivery import Delivery as NoticeDelivery
 from app.notices.receivers.send import Sender
 from app.notices.requests import NoticeRequests
 from app.notices.service import NoticeServices
-from app.notices.telling import KIND as NOTICE
 from app.notices.telling import Notices
 from app.policy.core import Core
 from app.policy.reload import LOOK_EVERY, Reloader
@@ -78,7 +76,7 @@ class Part(Generic[S]):
 
     services: S
     loops: tuple[Loop, ...] = ()
-    destinations: Mapping[str, Destination] | None = None
+    destinations: tuple[Destination, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +141,7 @@ def assemble(base: Foundation) -> Services:
     deadman = deadman_part(base, notices, airflows)
     intake = intake_part(base)
     groups = groups_part(base)
-    deliver = deliver_part(base, notices, airflows, {**(told.destinations or {}), **(lineage.destinations or {})})
+    deliver = deliver_part(base, notices, airflows, (*told.destinations, *lineage.destinations))
     reloader = Reloader(core, base.settings.policy_file)
     constant = _constant(core, reloader)
     loops = tuple(loop for part in (told, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
@@ -205,7 +203,7 @@ def groups_part(base: Foundation) -> Part[GroupServices]:
 
 
 def deliver_part(
-    base: Foundation, notices: Notices, airflows: AirflowClients, others: Mapping[str, Destination]
+    base: Foundation, notices: Notices, airflows: AirflowClients, others: tuple[Destination, ...]
 ) -> Part[None]:
     """The way to Airflow and the eyes on it, and the relay that delivers for every room."""
     settings, core = base.settings, base.core
@@ -225,8 +223,7 @@ def deliver_part(
         parallel=settings.delivery_parallel,
         cap=airflows.cap,
     )
-    destinations = {"airflow.dag_run": Destination(delivery.deliver, delivery.settled, delivery.after), **others}
-    relay = Relay(core.engine, core.clock, core.metrics, destinations, limits)
+    relay = Relay(core.engine, core.clock, (delivery, *others), limits, core.metrics)
     follower = Follower(
         core,
         airflows,
@@ -254,7 +251,7 @@ def notices_part(base: Foundation, notices: Notices) -> Part[NoticeServices]:
     return Part(
         NoticeServices(base.reader, requests, base.limiter),
         (Loop("notices", notices.step, idle=5.0),),
-        {NOTICE: Destination(delivery.deliver, delivery.settled, delivery.after)},
+        (delivery,),
     )
 
 
@@ -271,7 +268,7 @@ def lineage_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> P
             # One page may ask MLflow for each of its runs. A step that outlives its lease is stuck.
             Loop("survey", survey.step, idle=15.0, pace=0.2, patience=LEASE.total_seconds()),
         ),
-        {METADATA: Destination(delivery.deliver, delivery.settled, delivery.after)},
+        (delivery,),
     )
 
 

@@ -19,6 +19,7 @@ from app.groups import store
 from app.kit.airflow.client import AirflowClient, DagRun, run_is_ours
 from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.kit.outbox.relay import Destination
 from app.kit.telemetry import root_span, span
 from app.policy.core import Core
 
@@ -27,8 +28,12 @@ log = logging.getLogger(__name__)
 _triggers = tables.triggers
 
 
-class Delivery:
-    """The destination `airflow.dag_run` of the outbox."""
+class Delivery(Destination):
+    """Takes a fired trigger to its Airflow."""
+
+    kind = store.KIND
+    keeps_slot = True  # until its DAG run has ended
+    log_fields = ("trigger_id", "route")
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from app.kit.db import transaction
 from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
 from app.kit.mlflow.client import Mlflow
 from app.kit.outbox.model import Delivered, Item, Outcome, Retry
-from app.kit.outbox.store import release_slot
+from app.kit.outbox.relay import Destination
 from app.lineage import record_store as store
 from app.policy.core import Core
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
@@ -75,8 +75,10 @@ async def _sent(call: Call, send: Send) -> Answer:
         return Answer(400, {"error_code": error.code, "message": error.detail})
 
 
-class Delivery:
-    """The destination `mlflow.records` of the outbox. `mlflow` is None while the policy names none."""
+class Delivery(Destination):
+    """Takes the records of a stream to MLflow. `mlflow()` is None while the policy names no MLflow."""
+
+    kind = store.KIND
 
     def __init__(self, core: Core, mlflow: Callable[[], Mlflow | None], *, time: float) -> None:
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
@@ -93,10 +95,12 @@ class Delivery:
             records = await store.pending(conn, item.payload["stream"], PAGE)
             names = await store.names_for(conn, records)
         end = monotonic() + self._time
+        progress = False
         for batch in joined(records):
             trouble = await self._together(batch, names, send)
             if trouble is not None:
-                return trouble
+                return replace(trouble, answered=True, progress=True) if progress else trouble
+            progress = True
             if monotonic() > end:
                 break
         return Delivered(None)
@@ -104,11 +108,7 @@ class Delivery:
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
         """A stream that still holds something stays pending."""
         if isinstance(outcome, Delivered):
-            await release_slot(conn, item.id)
             await store.wake_again(conn, item.id, item.payload["stream"], now)
-
-    async def after(self, item: Item, outcome: Outcome) -> None:
-        """Nobody waits for it."""
 
     async def _together(self, batch: Batch, names: dict[str, str], send: Send) -> Retry | None:
         """None: the stream goes on after these records."""

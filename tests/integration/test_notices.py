@@ -41,6 +41,12 @@ class _Named(Notices):
         return self._every.get(receiver)
 
 
+class Receivers(Target):
+    """Every receiver of the policy."""
+
+    kind = KIND
+
+
 class Desk:
     """Notices and a relay on one clock; `told` is (receiver, action, times) in the order of arrival."""
 
@@ -52,12 +58,12 @@ class Desk:
         self.away: set[str] = set()
         self.refuses: set[str] = set()
         self.told: list[tuple[str, str, int]] = []
-        self.target = Target(self._behave)
+        self.target = Receivers(self._behave)
         self.relay = self.another_relay()
 
     def another_relay(self) -> Relay:
         limits = Limits(deadline=3600, attempt=30, retry_max=60, parallel=8, cap=lambda _target: None)
-        return Relay(self.engine, self.clock, Metrics(), {KIND: self.target.destination()}, limits)
+        return Relay(self.engine, self.clock, [self.target], limits, Metrics())
 
     def _behave(self, item: Item) -> Outcome:
         receiver = item.payload["receiver"]
