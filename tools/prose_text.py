@@ -18,7 +18,8 @@ _ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+")
 _FENCE = re.compile(r"\s*(```|~~~)")
 _COMMENT = re.compile(r"(?:^|(?<=\s))#(?!!)[:#]?\s?(.*)")
 _PRAGMA = re.compile(r"(?:type:|noqa|pragma|ruff:|mypy:|hadolint|syntax=|-\*-)")
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9])")
+#: A sentence begins with a capital letter, a digit, or a name such as docs/decisions.
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*(?:[A-Z0-9]|[a-z]+[/_.][a-z]))")
 #: Arguments whose text a user reads: descriptions in the API, help of commands.
 _HELP: Final = {"description", "summary", "help", "short_help", "epilog", "response_description"}
 

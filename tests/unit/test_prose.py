@@ -91,7 +91,13 @@ def test_comments_of_other_files_are_read_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [(LONG, 1), (LONG.replace("then it", "then. It"), 0), (LONG.replace("an alert", "`a b`"), 0)]
+    ("text", "count"),
+    [
+        (LONG, 1),
+        (LONG.replace("then it", "then. It"), 0),
+        (LONG.replace("then it", "then. docs/it"), 0),
+        (LONG.replace("an alert", "`a b`"), 0),
+    ],
 )
 def test_a_sentence_has_a_limit_and_code_is_one_word(text: str, count: int, tmp_path: Path) -> None:
     assert found_in(tmp_path / "page.md", text) == [(1, "long-sentence")] * count
