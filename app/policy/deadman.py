@@ -17,10 +17,11 @@ from pydantic import (
     field_validator,
 )
 
-from app.alerts.model import is_notice
-from app.policy.cron import Cron, read_zone
-from app.policy.durations import format_duration, parse_duration
-from app.policy.templates import render_text
+from app.policy.language.cron import Cron, read_zone
+from app.policy.language.durations import format_duration, parse_duration
+from app.policy.language.templates import render_text
+from app.policy.language.variables import Unexpanded
+from app.policy.own_alarms import is_own_alarm
 from app.policy.values import (
     UNKNOWN_DURATION,
     Duration,
@@ -32,7 +33,6 @@ from app.policy.values import (
     choice,
     when_known,
 )
-from app.policy.variables import Unexpanded
 
 #: Characters of a switch's name, once filled: it stands in addresses and in the keys of incidents.
 LONGEST_NAME: Final = 150
@@ -43,12 +43,16 @@ Kind = Literal["retrain", "alert", "ping"]
 
 
 class Retrain(Frozen):
-    """A DAG run of the route's DAG that ends: with success, or `any` how; by anybody, or by the `gateway` alone."""
+    """A DAG run of a route's DAG that must end."""
 
     retrain: Name
+    """A route. A run of its DAG must end."""
     group: dict[Text, str] = Field(default_factory=dict)
+    """Only runs of this group count."""
     outcome: Annotated[Literal["success", "any"], choice("success", "any")] = "success"
+    """Whether the run must succeed, or may end in `any` way."""
     started_by: Annotated[Literal["any", "gateway"], choice("any", "gateway")] = "any"
+    """`gateway` counts only the gateway's own runs; `any` counts every run."""
 
 
 def _read_expect(value: Any) -> Any:
@@ -84,17 +88,27 @@ Every = Annotated[
 
 
 class Switch(Frozen):
-    """One entry: one switch, or with `for_each` one for each combination of its values, those seen later too."""
+    """Dead man's switches: what must happen, how often, and who gets a notice when it does not."""
 
     name: Text
+    """The name of the switch. It may hold `{{group.label}}` for each label of `for_each`."""
     expect: Expect
+    """`heartbeat`, or the retrain that must happen."""
     for_each: dict[Text, Annotated[tuple[Text, ...], Field(strict=False)]] = Field(default_factory=dict)
+    """Labels with their values. Each combination is a switch, and values that alerts bring are added."""
     match: Annotated[tuple[MatcherValue, ...], Field(strict=False)] = ()
+    """Matchers of an alert that always fires: the heartbeat. Without them the heartbeat is a request to
+    `/ping/<name>`."""
     timezone: Zone = "UTC"
+    """The time zone of a cron expression in `every`."""
     every: Every
+    """How often it must happen: a duration, or a cron expression such as `0 3 * * 1`."""
     grace: Duration = timedelta(0)
+    """How much later it may come. After that the switch is down, and the receivers get a notice."""
     receivers: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Names of `receivers`. `[]` sends nothing."""
     repeat: PositiveDuration | None = None
+    """How often the notice is repeated while the switch is down."""
 
     @field_validator("every", mode="before")
     @classmethod
@@ -137,7 +151,9 @@ class Switch(Frozen):
 
     def hears(self, labels: Mapping[str, str]) -> bool:
         """Whether an alert with these labels is its heartbeat."""
-        return self.kind == "alert" and all(matcher.matches(labels) for matcher in self.match) and not is_notice(labels)
+        return (
+            self.kind == "alert" and all(matcher.matches(labels) for matcher in self.match) and not is_own_alarm(labels)
+        )
 
 
 @dataclass(frozen=True)
@@ -154,7 +170,12 @@ class Instance:
         return 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
 
 
-def heard(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:
-    """The switches that an alert with these labels is a heartbeat of."""
+def incident_key(switch: str) -> str:
+    """The key of the incident that the switch of this name opens."""
+    return f"deadman:{switch}"
+
+
+def heartbeats_of(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:
+    """The switches for which an alert with these labels is a heartbeat."""
     found = (switch.seen(labels) for switch in switches if switch.hears(labels))
     return [instance for instance in found if instance is not None and instance.usable]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import asyncpg
 
-from app.embedded.directory import NOBODY, ServerDirectory
-from app.embedded.postgres import _programs
-from app.embedded.processes import clean_environment, free_port, wait_for
+from app.kit.embedded.directory import NOBODY, ServerDirectory
+from app.kit.embedded.postgres import _programs
+from app.kit.embedded.processes import clean_environment, free_port, wait_for
 
 USER = "postgres"
 START_SECONDS = 60.0

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app.policy.load import load_policy
-from app.settings import Settings
+from app.bootstrap.settings import Settings
+from app.policy.file.load import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -9,13 +9,13 @@ import pytest
 from fastapi import Depends, FastAPI, Header
 from prometheus_client.metrics import MetricWrapperBase
 
-from app import docs, error_answers, problems
-from app.errors import Problem
-from app.main import create_app
-from app.metrics import Metrics
-from app.settings import Settings, read_settings
-from app.triggers import sentences
-from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Reason, TriggerState
+from app.bootstrap.settings import Settings, read_settings
+from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Reason, TriggerState
+from app.explain import sentences
+from app.kit.errors import Problem
+from app.kit.metrics import Metrics
+from app.web import docs, error_answers, problems
+from app.web.main import create_app
 
 GUARDED = ("/docs", "/openapi.json", "/docs/assets/start.js", "/docs/assets/swagger-ui.css")
 

@@ -12,17 +12,17 @@ from uuid import UUID
 import pytest
 import yaml
 
-from app.alerts import alertmanager, native
-from app.bootstrap import open_services
-from app.cli import app as cli
+from app.bootstrap.parts import open_services
+from app.bootstrap.settings import Settings
+from app.cli.main import app as cli
+from app.decide.conf import dag_call
+from app.decide.state import Group, NewTrigger, Reason, TriggerState
+from app.intake.sources import alertmanager, native
+from app.kit.metrics import Metrics
 from app.lineage.report_schemas import Report
-from app.main import create_app
-from app.metrics import Metrics
-from app.policy.durations import parse_duration
-from app.policy.load import load_policy
-from app.settings import Settings
-from app.triggers.conf import dag_call
-from app.triggers.state import Group, NewTrigger, Reason, TriggerState
+from app.policy.file.load import load_policy
+from app.policy.language.durations import parse_duration
+from app.web.main import create_app
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -205,10 +205,8 @@ def test_a_piece_of_policy_on_a_page_is_good_where_it_says_that_it_is_one(page: 
 def test_every_code_that_the_readme_says_may_block_a_trigger_is_one() -> None:
     found = re.search(r"\*\*A trigger is `pending`\.\*\*(.*?)Mend that", README, re.S)
     assert found
-    sources = [
-        path.read_text() for package in ("airflow", "triggers") for path in (ROOT / "app" / package).glob("*.py")
-    ]
-    sources.append((ROOT / "app/http.py").read_text())
+    sources = [path.read_text() for room in ("kit/airflow", "deliver") for path in (ROOT / "app" / room).glob("*.py")]
+    sources.append((ROOT / "app/kit/http.py").read_text())
     codes = [code for code in re.findall(r"`(\w+)`", found[1]) if code != "blocked"]
     assert len(codes) > 3
     assert [code for code in codes if not any(f'"{code}"' in source for source in sources)] == []
