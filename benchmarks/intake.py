@@ -28,9 +28,9 @@ from typing import Any
 
 import asyncpg
 
-from app import migrate
-from app.embedded import start_postgres, start_valkey
-from app.embedded.processes import free_ports
+from app.kit.embedded import start_postgres, start_valkey
+from app.kit.embedded.processes import free_ports
+from app.tables import migrate
 from benchmarks.bodies import bodies
 
 CONNECTIONS = 64
@@ -244,7 +244,7 @@ def measure(rounds: int, seconds: int, folder: Path, loads: list[int]) -> dict[s
                 "GATEWAY_PORT": str(ports[0]),
                 "GATEWAY_LOG_LEVEL": "error",
             }
-            gateway = ["-c", "from app.cli import main; main()", "serve"]
+            gateway = ["-c", "from app.cli.main import main; main()", "serve"]
             with (
                 process(gateway, ports[0], "/readyz", environment) as ours,
                 process(["-m", "benchmarks.plain", str(ports[1])], ports[1], "/openapi.json", {}) as theirs,

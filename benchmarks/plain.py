@@ -2,7 +2,7 @@
 
     python -m benchmarks.plain PORT
 
-It runs with the gateway's own uvicorn settings (app.serve), so that only the work differs.
+It runs with the gateway's own uvicorn settings (app.cli.serve), so that only the work differs.
 """
 
 import sys
@@ -10,7 +10,7 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 
-from app.alerts.alertmanager import Webhook
+from app.intake.sources.alertmanager import Webhook
 
 app = FastAPI()
 

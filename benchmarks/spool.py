@@ -23,8 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.embedded import start_postgres
-from app.embedded.processes import free_port
+from app.kit.embedded import start_postgres
+from app.kit.embedded.processes import free_port
 from tests.spool.mlflow import Environment, MlflowServer, install, running
 
 HERE = Path(__file__).parent

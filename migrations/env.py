@@ -6,9 +6,9 @@ import os
 from alembic import context
 from sqlalchemy import Connection
 
-from app.errors import UsageError
-from app.migrate import migration_engine, under_lock
+from app.kit.errors import UsageError
 from app.tables import metadata
+from app.tables.migrate import migration_engine, under_lock
 
 
 def migrate(connection: Connection) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app import migrate
+from app.tables import migrate
 from tests.distribution import pytest_xdist_make_scheduler
 from tests.servers import TestServers, start_test_servers
 from tests.spool.mlflow import Environment, MlflowServer, install_mlflow, running

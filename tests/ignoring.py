@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from app.policy import load
+from app.policy.file import load
 from app.policy.schema import Policy
 
 #: What a key that must be there is read as, by its type.
@@ -62,7 +62,7 @@ def _ignore(key: str) -> None:
 
 def _replace(name: str, instead: Callable[..., Any]) -> None:
     if name not in vars(load):
-        raise pytest.UsageError(f"app.policy.load has no {name} any more")
+        raise pytest.UsageError(f"app.policy.file.load has no {name} any more")
     vars(load)[name] = instead
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-from app.embedded import Postgres, Valkey, start_postgres, start_valkey
+from app.kit.embedded import Postgres, Valkey, start_postgres, start_valkey
 
 
 @dataclass(frozen=True, slots=True)

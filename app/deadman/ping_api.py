@@ -7,11 +7,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from app.deadman.api import Name
 from app.deadman.pings import RUN_ID, Kind, Ping
 from app.deadman.service import DeadmanServices, Services
-from app.errors import Problem
-from app.problems import UNAVAILABLE, responses
-from app.problems import Kind as ProblemKind
-from app.security import require
-from app.tokens import Caller
+from app.kit.errors import Problem
+from app.web.problems import UNAVAILABLE, responses
+from app.web.problems import Kind as ProblemKind
+from app.web.security import require
+from app.web.tokens import Caller
 
 router = APIRouter(prefix="/ping", tags=["intake"], responses=responses(UNAVAILABLE))
 
@@ -66,7 +66,7 @@ async def _take(
     run: str | None,
     code: int | None,
 ) -> Response:
-    await services.limit(caller)
+    await services.limiter.check(caller)
     if request.headers.get("sec-fetch-site") == "cross-site":
         raise Problem(403, "cross_site", "A page of another site may not speak for a switch.")
     await services.pings.take(Ping(switch, kind, run, code, await request.body()))

@@ -5,10 +5,10 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.clock import Clock
 from app.deadman import sentences, store
+from app.groups.holds import GAP
+from app.kit.clock import Clock
 from app.policy.schema import Policy
-from app.triggers.holds import GAP
 
 _PATIENCE: Final = 3.0  # seconds that a probe waits for Postgres
 

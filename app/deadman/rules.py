@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from app.policy.cron import Cron
+from app.policy.language.cron import Cron
 
 #: Open runs of a switch that are kept. The oldest is overdue first, so that a newer one more changes nothing.
 MOST_STARTS: Final = 100

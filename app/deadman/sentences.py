@@ -6,7 +6,7 @@ from app.deadman import rules
 from app.deadman.rules import Expectation, State
 from app.deadman.store import Record
 from app.policy.deadman import Instance, Retrain
-from app.policy.durations import format_duration
+from app.policy.language.durations import format_duration
 
 
 def flip(record: Record, instance: Instance, after: State, now: datetime) -> str:

@@ -11,11 +11,11 @@ from app.deadman.flips import expectation
 from app.deadman.rules import State
 from app.deadman.store import FORGOTTEN, Record
 from app.deadman.watch import Roster
-from app.policy.cron import Cron
+from app.explain.why import why
 from app.policy.deadman import Instance, Retrain
-from app.policy.durations import format_duration
+from app.policy.language.cron import Cron
+from app.policy.language.durations import format_duration
 from app.policy.schema import Policy
-from app.triggers.why import why
 
 MOST_FLIPS: Final = 100
 #: How far back an explanation looks when the switch was never heard of, or longer ago than that.

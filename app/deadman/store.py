@@ -152,9 +152,9 @@ _HEARD = text("""
 """)
 
 
-async def heard(conn: AsyncConnection, beats: Iterable[Instance], now: datetime) -> None:
-    """An alert that is a heartbeat of these switches has come. New values make new switches."""
-    rows = [{"name": b.name, "entry": b.switch.name, "labels": b.labels} for b in beats]
+async def record_heartbeats(conn: AsyncConnection, switches: Iterable[Instance], now: datetime) -> None:
+    """Record an alert that is a heartbeat of these switches. New label values make new switches."""
+    rows = [{"name": s.name, "entry": s.switch.name, "labels": s.labels} for s in switches]
     await conn.execute(_HEARD, {"rows": json.dumps(rows), "now": now})
 
 

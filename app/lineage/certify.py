@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.clock import Clock
+from app.kit.clock import Clock
+from app.kit.mlflow.client import Mlflow
+from app.kit.replica import Reader
 from app.lineage import record_store as store
 from app.lineage.delivery import drive, sending
-from app.replica import Reader
-from app.tracking.client import Mlflow
 from mlflow_spool.certificate import Logged, certifying, gather
 from mlflow_spool.errors import SpoolError
 from mlflow_spool.records import Kind, Record

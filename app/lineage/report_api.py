@@ -7,8 +7,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from app.answers import json_answer, shows
-from app.errors import Problem
+from app.kit.errors import Problem
 from app.lineage import record_store as store
 from app.lineage import report_examples as examples
 from app.lineage.certify import certificate
@@ -22,9 +21,10 @@ from app.lineage.report_schemas import (
     TakenReport,
 )
 from app.lineage.service import Services
-from app.problems import UNAVAILABLE, Kind, responses
-from app.security import require
-from app.tokens import Caller
+from app.web.answers import json_answer, shows
+from app.web.problems import UNAVAILABLE, Kind, responses
+from app.web.security import require
+from app.web.tokens import Caller
 
 
 class _OneOfTwo(APIRoute):
@@ -73,7 +73,7 @@ async def report(
 
     With `records` it takes over what mlflow-spool could not deliver itself. What moves a mark of the registry, deletes from
     it or sets a tag of the gate needs the scope `promote` as well: 403 names each such record, and nothing was taken."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     if isinstance(body, HandOver):
         return _taken(await services.taking.hand_over(body, caller))
     return _taken(await services.taking.report(body, caller.name, idempotency_key))
@@ -122,7 +122,7 @@ async def redrive(
     ] = None,
 ) -> Response:
     """aside -> pending, each in its old place in its run. Mend the reason first, or it is refused again."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     return json_answer({"records": await services.taking.redrive(stream, caller.name)})
 
 
@@ -134,7 +134,7 @@ async def redrive(
 )
 async def certify(services: Services, _: Watcher, run: RunName) -> Response:
     """Compares what was told of a run, or handed over, with what MLflow shows at this moment: each missing thing by name."""
-    found = await certificate(services.reader, services.mlflow(), services.clock, run)
+    found = await certificate(services.reader, services.mlflow(), services.core.clock, run)
     if found is None:
         raise Problem(404, "not_found", f"Nothing of a run {run} came through here.")
     return json_answer(found)

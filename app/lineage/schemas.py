@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.decide.state import Action, Reason
+from app.explain import examples
+from app.explain.schemas import AlertBehind
 from app.lineage.rules import Kind, Link
-from app.triggers import examples
-from app.triggers.schemas import AlertBehind
-from app.triggers.state import Action, Reason
 
 _RUN = examples.TRIGGER["runs"][0]
 VERSION: dict[str, Any] = {

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
-from app.errors import Problem
-from app.policy.problems import PolicyError
+from app.kit.errors import Problem
+from app.policy.file.problems import PolicyError
 from app.policy.reload import Reloader
-from app.problems import UNAVAILABLE, Kind, responses
-from app.security import require
-from app.tokens import Caller
+from app.web.problems import UNAVAILABLE, Kind, responses
+from app.web.security import require
+from app.web.tokens import Caller
 
 router = APIRouter(tags=["operate"])
 
@@ -39,9 +39,9 @@ class Reloaded(BaseModel):
 async def reload(request: Request, caller: Annotated[Caller, Depends(require("trigger"))]) -> Reloaded:
     """At once, in the process that answers; every other process follows by itself within a few seconds."""
     services = request.app.state.services
-    await services.triggers.limit(caller)
+    await services.foundation.limiter.check(caller)
     reloader: Reloader = services.reloader
-    before = services.policy.hash
+    before = services.core.policy.hash
     try:
         policy = await reloader.reload()
     except PolicyError as error:

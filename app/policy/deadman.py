@@ -17,10 +17,11 @@ from pydantic import (
     field_validator,
 )
 
-from app.alerts.model import is_notice
-from app.policy.cron import Cron, read_zone
-from app.policy.durations import format_duration, parse_duration
-from app.policy.templates import render_text
+from app.policy.language.cron import Cron, read_zone
+from app.policy.language.durations import format_duration, parse_duration
+from app.policy.language.templates import render_text
+from app.policy.language.variables import Unexpanded
+from app.policy.own_alarms import is_own_alarm
 from app.policy.values import (
     UNKNOWN_DURATION,
     Duration,
@@ -32,7 +33,6 @@ from app.policy.values import (
     choice,
     when_known,
 )
-from app.policy.variables import Unexpanded
 
 #: Characters of a switch's name, once filled: it stands in addresses and in the keys of incidents.
 LONGEST_NAME: Final = 150
@@ -151,7 +151,9 @@ class Switch(Frozen):
 
     def hears(self, labels: Mapping[str, str]) -> bool:
         """Whether an alert with these labels is its heartbeat."""
-        return self.kind == "alert" and all(matcher.matches(labels) for matcher in self.match) and not is_notice(labels)
+        return (
+            self.kind == "alert" and all(matcher.matches(labels) for matcher in self.match) and not is_own_alarm(labels)
+        )
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,12 @@ class Instance:
         return 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
 
 
-def heard(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:
-    """The switches that an alert with these labels is a heartbeat of."""
+def incident_key(switch: str) -> str:
+    """The key of the incident that the switch of this name opens."""
+    return f"deadman:{switch}"
+
+
+def heartbeats_of(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:
+    """The switches for which an alert with these labels is a heartbeat."""
     found = (switch.seen(labels) for switch in switches if switch.hears(labels))
     return [instance for instance in found if instance is not None and instance.usable]

@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, model_validator
 
+from app.policy.language.variables import Unexpanded
 from app.policy.values import Frozen, Text
-from app.policy.variables import Unexpanded
 
 WEEKDAYS: Final = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 MONTHS: Final = tuple(calendar.month_name[1:13])

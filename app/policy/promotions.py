@@ -6,8 +6,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, InstanceOf, PlainSerializer
 
-from app.policy.expressions import Rule
-from app.policy.matchers import Matcher
+from app.policy.language.expressions import Rule
+from app.policy.language.matchers import Matcher
 from app.policy.values import Frozen, Text, choice, when_known
 
 #: What a mark may be called in both registries; MLflow allows no more in an alias.

@@ -9,8 +9,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from app.policy.cron import Cron, read_zone
-from app.policy.durations import format_duration
+from app.policy.language.cron import Cron, read_zone
+from app.policy.language.durations import format_duration
 from app.policy.values import Frozen, Name, Text, choice, when_known
 
 _LOOKED_AT: Final = 8  # occurrences

@@ -1,6 +1,6 @@
 """The policy as the rest of the gateway sees it: frozen, complete, with every default filled in.
 
-Built by `app.policy.load`, which also tells every error at its line.
+Built by `app.policy.file.load`, which also tells every error at its line.
 """
 
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, InstanceOf, JsonValue
 
-from app.alerts.model import is_notice
 from app.policy.confirm import Confirm
 from app.policy.deadman import Switch
+from app.policy.file.problems import Problem
 from app.policy.intervals import Interval, TimeInterval
 from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
-from app.policy.problems import Problem
+from app.policy.own_alarms import is_own_alarm
 from app.policy.promotions import Promotion
 from app.policy.receivers import Notify, Receiver, RouteNotify
 from app.policy.schedules import Schedule
@@ -49,7 +49,7 @@ class Airflow(Frozen):
 
 
 class Dag(Frozen):
-    """What a route starts. Placeholders are in app.policy.templates."""
+    """What a route starts. Placeholders are in app.policy.language.templates."""
 
     airflow: Text = "default"
     """The entry of `airflow` that has the DAG. With a single Airflow, that one is the default."""
@@ -160,7 +160,7 @@ class Policy(Frozen):
 
     def route_for(self, labels: Mapping[str, str]) -> Route | None:
         """The first route that takes an alert with these labels; None when no route does, as of a gateway's own alarm."""
-        if is_notice(labels):
+        if is_own_alarm(labels):
             return None
         for route in self.routes:
             for matcher in route.match:

@@ -1,17 +1,27 @@
-"""`sources:`, monitors with a body of their own shape, and where in it the parts of an alert stand (app.alerts.mapped)."""
+"""`sources:` maps the bodies of other monitors: where in a body the parts of an alert stand (app.intake.sources.mapped)."""
 
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from app.alerts.mapped import Unit, pointer_problem
+from app.policy.language.variables import Unexpanded
 from app.policy.values import Frozen, Name, SigningSecret, Text, choice
-from app.policy.variables import Unexpanded
-from app.signatures import Signature, StandardSignature, standard_key
+from app.web.signatures import Signature, StandardSignature, standard_key
 
 #: Names that routes and records of the gateway's own already have.
 TAKEN: Final = frozenset({"alertmanager", "grafana", "cloudevents", "native", "mlflow"})
+
+
+Unit = Literal["s", "ms"]
+
+
+def pointer_problem(text: str) -> str | None:
+    """What is wrong with a JSON Pointer; None: nothing."""
+    if not text.startswith("/"):
+        return "must be a JSON Pointer such as /detail/state"
+    rest = text.replace("~0", "").replace("~1", "")
+    return "in a JSON Pointer ~ is written ~0, and / within a name ~1" if "~" in rest else None
 
 
 def _as_list(value: Any) -> Any:

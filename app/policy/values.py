@@ -21,10 +21,10 @@ from pydantic import (
     WrapValidator,
 )
 
-from app.policy.durations import format_duration, parse_duration
-from app.policy.matchers import Matcher
-from app.policy.variables import Unexpanded
-from app.signatures import standard_key
+from app.policy.language.durations import format_duration, parse_duration
+from app.policy.language.matchers import Matcher
+from app.policy.language.variables import Unexpanded
+from app.web.signatures import standard_key
 
 ROUTE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 #: Stands in for a duration whose ${VARIABLE} is not known, as `check` runs without them.

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from app.errors import Refused
+from app.kit.errors import Refused
+from app.kit.mlflow.answers import Json, metrics_of, params_of, tags_of
+from app.kit.mlflow.client import Mlflow
 from app.promotion.model import Artifact, Input, Version
-from app.tracking.answers import Json, metrics_of, params_of, tags_of
-from app.tracking.client import Mlflow
 
 CONTEXT_TAG: Final = "mlflow.data.context"
 SMALL: Final = 1 << 20  # bytes of a file that is read for its digest

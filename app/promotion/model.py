@@ -63,8 +63,8 @@ class Verdict:
 
 
 class Registry(Protocol):
-    """A model registry. Every method raises of app.errors' TargetError: a read that fails is never an empty answer, and a
-    write without a clear answer is Ambiguous. Writes are such that doing one twice is doing it once."""
+    """A model registry. Every method raises TargetError (app.kit.errors): a read that fails is never an empty answer, and a
+    write without a clear answer is Ambiguous. Each write can be done twice with the effect of once."""
 
     def fit(self, tags: Mapping[str, str]) -> dict[str, str]:
         """The tags as this registry can keep them; what is read back later is compared with these."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Context, Decimal
 from typing import Final
 
-from app.policy.expressions import Arithmetic, Condition, Joined, Metric, Number, Rule, Term, metrics_in
+from app.policy.language.expressions import Arithmetic, Condition, Joined, Metric, Number, Rule, Term, metrics_in
 from app.policy.promotions import Promotion
 from app.promotion.model import Verdict, Version
 

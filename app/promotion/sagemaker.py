@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.promotion.model import Artifact, Input, Version
 
 ALIAS: Final = "gateway.alias"

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.db import rows_of
+from app.kit.db import rows_of
 
 _promotions = tables.promotions
 

@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.tables.base import metadata, time, words
+from app.kit.columns import metadata, time, words
 
 #: Of a closed alert: when it was last heard of, or closed. Indexed, unlike last_seen_at, which moves with every repeat.
 #: The migrations add statistics of it (st_alerts_quiet).

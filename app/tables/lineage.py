@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Integer, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.tables.base import metadata, time, words
+from app.kit.columns import metadata, time, words
 
 reports = Table(
     "reports",

@@ -3,7 +3,7 @@
 from sqlalchemy import Column, Double, Index, Integer, LargeBinary, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.tables.base import metadata, time, words
+from app.kit.columns import metadata, time, words
 
 switches = Table(
     "switches",

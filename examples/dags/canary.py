@@ -1,4 +1,4 @@
-"""The canary of the trigger gateway (docs/canary.md). The DAG does nothing, so a failure is a fault on the way to it.
+"""The canary of the trigger gateway (docs/how-to/canary.md). The DAG does nothing, so a failure is a fault on the way to it.
 
 On Airflow 2 the import is `from airflow.decorators import dag, task`.
 """

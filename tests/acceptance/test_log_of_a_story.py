@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app import log as gateway_log
+from app.kit import log as gateway_log
 from tests.acceptance.test_schedules import DAILY
 from tests.acceptance.test_telling import RECEIVERS
 from tests.acceptance.world import World, policy

@@ -14,8 +14,8 @@ import structlog
 from redis import asyncio as redis
 from typer.testing import CliRunner
 
-from app.cli import app as cli
-from app.clock import monotonic
+from app.cli.main import app as cli
+from app.kit.clock import monotonic
 from tests.acceptance.test_telling import Told
 from tests.acceptance.world import World, policy
 from tests.fakes.airflow import FakeAirflow

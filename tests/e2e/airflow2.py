@@ -8,13 +8,13 @@ import os
 import secrets
 from pathlib import Path
 
-from app.airflow.client import AirflowClient, PasswordAuth
-from app.clock import SystemClock
-from app.demo.environment import Environment
-from app.demo.processes import Server, clean_environment, launch, run, stop, wait_until
-from app.embedded.processes import free_ports
-from app.errors import TargetError
-from app.http import open_http
+from app.kit.airflow.client import AirflowClient, PasswordAuth
+from app.kit.clock import SystemClock
+from app.kit.embedded.processes import free_ports
+from app.kit.errors import TargetError
+from app.kit.http import open_http
+from demo.environment import Environment
+from demo.processes import Server, clean_environment, launch, run, stop, wait_until
 
 AIRFLOW_2 = Environment("Airflow 2", "airflow2", 75, 270)
 START_SECONDS = 120.0  # 8 s measured on an idle machine

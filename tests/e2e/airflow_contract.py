@@ -15,11 +15,11 @@ from uuid import uuid4
 
 import pytest
 
-from app.airflow.client import AirflowClient, Auth, DagRun, PasswordAuth, TokenAuth, run_is_ours
-from app.airflow.probe import look
-from app.clock import Clock
-from app.errors import Ambiguous, Refused, Rejected
-from app.http import Http
+from app.kit.airflow.client import AirflowClient, Auth, DagRun, PasswordAuth, TokenAuth, run_is_ours
+from app.kit.airflow.probe import look
+from app.kit.clock import Clock
+from app.kit.errors import Ambiguous, Refused, Rejected
+from app.kit.http import Http
 
 
 @dataclass(frozen=True)

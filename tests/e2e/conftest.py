@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.airflow import Airflow
-from app.demo.environment import AIRFLOW, MLFLOW, repository
-from app.demo.mlflow import Mlflow
-from app.demo.processes import ServerError
-from app.embedded import Postgres, start_postgres
-from app.embedded.processes import free_ports
+from app.kit.embedded import Postgres, start_postgres
+from app.kit.embedded.processes import free_ports
+from demo.airflow import Airflow
+from demo.environment import AIRFLOW, MLFLOW, repository
+from demo.mlflow import Mlflow
+from demo.processes import ServerError
 from tests.e2e.gateway import Gateway
 from tests.e2e.installed import Installed, install
 from tests.e2e.processes import Alertmanager, Model, Prometheus, lacking

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from app.demo.processes import clean_environment
+from demo.processes import clean_environment
 from tests.e2e.processes import Process, eventually
 
 OVER = ("succeeded", "failed", "dead", "cancelled")  # states of a trigger that nothing changes any more

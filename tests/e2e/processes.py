@@ -23,9 +23,9 @@ import httpx
 import pytest
 import yaml
 
-from app.clock import monotonic
-from app.demo.processes import Server, clean_environment, launch, stop
-from app.policy.durations import parse_duration
+from app.kit.clock import monotonic
+from app.policy.language.durations import parse_duration
+from demo.processes import Server, clean_environment, launch, stop
 
 Answer = TypeVar("Answer")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from app.clock import SystemClock
-from app.demo.environment import repository
-from app.demo.processes import ServerError
-from app.embedded import Postgres
-from app.http import open_http
+from app.kit.clock import SystemClock
+from app.kit.embedded import Postgres
+from app.kit.http import open_http
+from demo.environment import repository
+from demo.processes import ServerError
 from tests.e2e.airflow2 import AIRFLOW_2, Airflow2
 from tests.e2e.airflow_contract import CHECKS_V1, Check, Site
 from tests.e2e.processes import lacking

@@ -5,9 +5,9 @@ from typing import Protocol
 
 import pytest
 
-from app.airflow.client import AirflowClient, DagRun
-from app.clock import SystemClock
-from app.http import open_http
+from app.kit.airflow.client import AirflowClient, DagRun
+from app.kit.clock import SystemClock
+from app.kit.http import open_http
 from tests.e2e.airflow_contract import CHECKS, Check, Site
 
 RUN_SECONDS = 120  # A run takes 2 s on an idle machine; this is for a busy one.

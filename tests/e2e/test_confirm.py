@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.clock import SystemClock
-from app.embedded.processes import free_ports
-from app.http import open_http
+from app.groups.prometheus import Prometheus as Asks
+from app.groups.prometheus import Said
+from app.kit.clock import SystemClock
+from app.kit.embedded.processes import free_ports
+from app.kit.http import open_http
 from app.policy.confirm import Confirm
-from app.policy.promql import render_query
-from app.triggers.prometheus import Prometheus as Asks
-from app.triggers.prometheus import Said
+from app.policy.language.promql import render_query
 from tests.e2e.processes import Model, Prometheus
 
 CASES = [

@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.clock import SystemClock
-from app.demo.airflow import Airflow
-from app.embedded.processes import free_ports
+from app.kit.clock import SystemClock
+from app.kit.embedded.processes import free_ports
+from demo.airflow import Airflow
 from tests.e2e.gateway import Gateway
 from tests.e2e.processes import Process, eventually, require_binary, write_yaml
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.processes import clean_environment
+from demo.processes import clean_environment
 from tests.e2e.processes import eventually
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from app.main import create_app
-from app.settings import read_settings
+from app.bootstrap.settings import read_settings
+from app.web.main import create_app
 from tests.acceptance.world import POLICY
 from tests.e2e.processes import require_binary
 

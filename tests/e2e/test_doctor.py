@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from app.airflow.client import AirflowClient, PasswordAuth
-from app.clock import SystemClock
-from app.demo.airflow import Airflow
-from app.http import open_http
+from app.kit.airflow.client import AirflowClient, PasswordAuth
+from app.kit.clock import SystemClock
+from app.kit.http import open_http
+from demo.airflow import Airflow
 from tests.e2e.gateway import Gateway
 from tests.e2e.processes import Alertmanager
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.demo.airflow import Airflow, SeenRun
+from demo.airflow import Airflow, SeenRun
 from tests.e2e.gateway import Gateway
 from tests.e2e.processes import Model, Prometheus, eventually
 

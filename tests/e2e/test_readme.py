@@ -18,8 +18,8 @@ import pytest
 import uvicorn
 import yaml
 
-from app.clock import SystemClock
-from app.embedded.processes import free_ports
+from app.kit.clock import SystemClock
+from app.kit.embedded.processes import free_ports
 from tests.e2e.installed import ROOT, Installed, Shell, blocks, section, step
 from tests.e2e.processes import eventually, require_binary
 from tests.fakes.airflow import FakeAirflow

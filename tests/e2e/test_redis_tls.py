@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from app.demo.processes import wait_until
-from app.doctor.servers import examine_redis
-from app.embedded.processes import free_ports
-from app.errors import UsageError
-from app.redis.client import open_redis
+from app.cli.doctor.servers import examine_redis
+from app.kit.embedded.processes import free_ports
+from app.kit.errors import UsageError
+from app.kit.redis.client import open_redis
+from demo.processes import wait_until
 from tests.e2e.processes import require_binary
 from tests.integration.redis_shapes import PASSWORD, Node, running_nodes
 

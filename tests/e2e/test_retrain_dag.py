@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.demo.airflow import Airflow
-from app.demo.mlflow import Mlflow, SeenVersion
+from demo.airflow import Airflow
+from demo.mlflow import Mlflow, SeenVersion
 from tests.e2e.conftest import GIT_COMMIT
 from tests.e2e.gateway import Gateway
 from tests.e2e.processes import eventually

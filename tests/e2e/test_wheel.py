@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app import __version__
-from app.embedded.processes import free_ports
+from app.kit.embedded.processes import free_ports
 from tests.e2e.installed import ROOT, Installed, Shell
 from tests.e2e.processes import eventually
 

@@ -1,6 +1,6 @@
 """PostgreSQL as a primary with a standby, from the wheel's programs: made, killed, promoted, rewound, restored.
 
-What docs/high-availability.md tells an operator to do, in the same order and with the same programs. Everybody may log in
+What docs/operations/high-availability.md tells an operator to do, in the same order and with the same programs. Everybody may log in
 from loopback: the machine is a test's.
 """
 
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import asyncpg
 
-from app.embedded.directory import NOBODY, ServerDirectory
-from app.embedded.postgres import _programs
-from app.embedded.processes import clean_environment, free_port, wait_for
+from app.kit.embedded.directory import NOBODY, ServerDirectory
+from app.kit.embedded.postgres import _programs
+from app.kit.embedded.processes import clean_environment, free_port, wait_for
 
 USER = "postgres"
 START_SECONDS = 60.0
@@ -37,7 +37,7 @@ SETTINGS = {
 }
 
 
-CHAPTER = Path(__file__).resolve().parents[2] / "docs/high-availability.md"
+CHAPTER = Path(__file__).resolve().parents[2] / "docs/operations/high-availability.md"
 
 
 def _told(setting: str) -> str:

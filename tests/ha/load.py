@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 
-from app.clock import monotonic
-from app.errors import TargetError
-from app.http import Http, open_http
+from app.kit.clock import monotonic
+from app.kit.errors import TargetError
+from app.kit.http import Http, open_http
 
 PAUSE = 0.02  # seconds before a record that was not acknowledged is sent again
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from app import migrate
-from app.clock import SystemClock, monotonic
-from app.demo.environment import MLFLOW
-from app.demo.mlflow import QUIET
-from app.demo.processes import clean_environment, launch, stop, wait_until
-from app.embedded import start_valkey
-from app.embedded.processes import free_ports
-from app.errors import TargetError
-from app.http import Http, open_http
+from app.kit.clock import SystemClock, monotonic
+from app.kit.embedded import start_valkey
+from app.kit.embedded.processes import free_ports
+from app.kit.errors import TargetError
+from app.kit.http import Http, open_http
+from app.tables import migrate
+from demo.environment import MLFLOW
+from demo.mlflow import QUIET
+from demo.processes import clean_environment, launch, stop, wait_until
 from tests.e2e.gateway import Gateway
 from tests.ha.cluster import Node, mlflow_multi_host, multi_host
 from tests.ha.load import Load

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from app.clock import SystemClock
-from app.tokens import create_token
+from app.kit.clock import SystemClock
+from app.web.tokens import create_token
 from tests.acceptance.world import ZERO, World
 from tests.fakes.clock import NOON
 from tests.servers import TestServers

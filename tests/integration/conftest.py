@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import open_engine
+from app.kit.db import open_engine
 
 
 @pytest.fixture

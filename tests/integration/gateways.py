@@ -14,9 +14,9 @@ from typing import Any, Self
 import asyncpg
 import redis
 
-from app.embedded import unprivileged
-from app.embedded.directory import NOBODY
-from app.embedded.processes import wait_for
+from app.kit.embedded import unprivileged
+from app.kit.embedded.directory import NOBODY
+from app.kit.embedded.processes import wait_for
 
 ROOT = os.geteuid() == 0
 REPOSITORY = Path(__file__).parents[2]

@@ -18,10 +18,10 @@ from typing import Any
 import httpx
 import uvicorn
 
-from app.clock import SystemClock, monotonic
-from app.demo.processes import Server, clean_environment, launch, stop, wait_until
-from app.embedded import unprivileged
-from app.embedded.processes import free_ports
+from app.kit.clock import SystemClock, monotonic
+from app.kit.embedded import unprivileged
+from app.kit.embedded.processes import free_ports
+from demo.processes import Server, clean_environment, launch, stop, wait_until
 from tests.fakes.airflow import FakeAirflow
 
 WEBHOOK = "/api/v1/webhooks/alertmanager"

@@ -12,9 +12,9 @@ from urllib.parse import quote
 import redis
 from redis import asyncio as aioredis
 
-from app.demo.processes import Server, clean_environment, launch, stop, wait_until
-from app.embedded.processes import free_ports
-from app.embedded.valkey import valkey_program
+from app.kit.embedded.processes import free_ports
+from app.kit.embedded.valkey import valkey_program
+from demo.processes import Server, clean_environment, launch, stop, wait_until
 
 PASSWORD = "s@cret/#1:x"  # What a password may hold, and a URL must not be broken by.
 SENTINEL_PASSWORD = "watch&me"

@@ -15,9 +15,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import Receive, Scope, Send
 from typer.testing import CliRunner
 
-from app.cli import app as cli
-from app.cli import main
-from app.errors import GatewayError, UsageError
+from app.cli.main import app as cli
+from app.cli.main import main
+from app.kit.errors import GatewayError, UsageError
 from tests.acceptance.world import World
 from tests.integration.api import POLICY, opened
 from tests.servers import TestServers

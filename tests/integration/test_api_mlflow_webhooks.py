@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.signatures import MLFLOW_HEADERS, StandardSignature
+from app.web.signatures import MLFLOW_HEADERS, StandardSignature
 from tests.acceptance.promotions import Gates, opened
 from tests.fakes.faults import meanwhile
 from tests.integration.api import problem, word

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import GatewayError
+from app.kit.errors import GatewayError
 from tests.acceptance.promotions import opened
 from tests.integration.api import problem, token_of
 from tests.integration.test_api_cli import ask

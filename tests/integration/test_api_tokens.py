@@ -10,8 +10,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from app.settings import Settings
-from app.tokens import SCOPES
+from app.bootstrap.settings import Settings
+from app.web.tokens import SCOPES
 from tests.acceptance.world import World
 from tests.integration.api import (
     ALERTMANAGER,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app import __version__
-from app.demo.processes import clean_environment
-from app.tokens import SCOPES, read_tokens
+from app.web.tokens import SCOPES, read_tokens
+from demo.processes import clean_environment
 from tests.integration.processes import Process, alert, command, running
 from tests.servers import TestServers
 

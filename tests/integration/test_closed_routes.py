@@ -14,9 +14,9 @@ import pytest_asyncio
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Route
 
-from app.main import create_app
-from app.settings import read_settings
-from app.tokens import SCOPES, create_token
+from app.bootstrap.settings import read_settings
+from app.web.main import create_app
+from app.web.tokens import SCOPES, create_token
 from tests.acceptance.world import World
 from tests.fakes.clock import NOON
 from tests.integration.api import opened, problem, token_of

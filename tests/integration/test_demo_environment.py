@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.environment import AIRFLOW, MLFLOW, Environment, is_installed, repository
-from app.demo.environment import install as install_environment
-from app.demo.processes import Say, ServerError
+from demo.environment import AIRFLOW, MLFLOW, Environment, is_installed, repository
+from demo.environment import install as install_environment
+from demo.processes import Say, ServerError
 
 NOTHING = "# no package\n"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.processes import Server, ServerError, clean_environment, launch, run, stop, wait_until
-from app.embedded.processes import SERVER_PORTS, free_ports, is_free
+from app.kit.embedded.processes import SERVER_PORTS, free_ports, is_free
+from demo.processes import Server, ServerError, clean_environment, launch, run, stop, wait_until
 
 # What a server does, in one line of Python each.
 SERVES = "import time; print('ready', flush=True); time.sleep(60)"
@@ -117,7 +117,7 @@ async def test_a_command_that_does_not_succeed_is_told(tmp_path: Path, code: str
 
 async def test_killed_with_9_we_leave_nothing_behind(tmp_path: Path) -> None:
     code = (
-        "import os, sys, time; from pathlib import Path; from app.demo.processes import launch\n"
+        "import os, sys, time; from pathlib import Path; from demo.processes import launch\n"
         f"server = launch('a', [sys.executable, '-c', {SERVES!r}], env=os.environ, log=Path('log'), cwd=Path('.'))\n"
         "while b'ready' not in Path('log').read_bytes(): time.sleep(0.01)\n"
         "print(server.process.pid, flush=True); time.sleep(60)"

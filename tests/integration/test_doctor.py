@@ -11,12 +11,12 @@ import httpx
 import pytest
 import yaml
 
-from app.clock import SystemClock
-from app.doctor.examine import Asked, examine
-from app.doctor.finding import Finding
-from app.http import open_http
-from app.settings import read_settings
-from app.tokens import create_token
+from app.bootstrap.settings import read_settings
+from app.cli.doctor.examine import Asked, examine
+from app.cli.doctor.finding import Finding
+from app.kit.clock import SystemClock
+from app.kit.http import open_http
+from app.web.tokens import create_token
 from tests.fakes.airflow import FakeAirflow
 from tests.integration.processes import command
 from tests.servers import TestServers

@@ -13,10 +13,10 @@ import asyncpg
 import pytest
 import redis
 
-from app.clock import monotonic
-from app.embedded import Postgres, Valkey, start_postgres, start_valkey
-from app.embedded.directory import NOBODY
-from app.errors import UsageError
+from app.kit.clock import monotonic
+from app.kit.embedded import Postgres, Valkey, start_postgres, start_valkey
+from app.kit.embedded.directory import NOBODY
+from app.kit.errors import UsageError
 from tests.integration.gateways import (
     PROGRAM,
     ROOT,

@@ -12,10 +12,10 @@ from typing import ClassVar
 
 import pytest
 
-from app.embedded import Postgres, Valkey, start_valkey
-from app.embedded.directory import MAX_LOG_BYTES, NOBODY
-from app.embedded.processes import is_free, wait_for
-from app.errors import UsageError
+from app.kit.embedded import Postgres, Valkey, start_valkey
+from app.kit.embedded.directory import MAX_LOG_BYTES, NOBODY
+from app.kit.embedded.processes import is_free, wait_for
+from app.kit.errors import UsageError
 from tests.integration.gateways import ROOT, Gateway, ask, has_ended, kill, ordinary_users, pid_of, read, write
 from tests.servers import start_test_servers
 

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 import pytest
 
-from app.embedded import Postgres, Valkey, start_postgres, start_valkey
-from app.embedded.processes import wait_for
-from app.errors import UsageError
+from app.kit.embedded import Postgres, Valkey, start_postgres, start_valkey
+from app.kit.embedded.processes import wait_for
+from app.kit.errors import UsageError
 from tests.integration.gateways import PROGRAM, REPOSITORY, Gateway, has_ended, ordinary_users, pid_of
 
 

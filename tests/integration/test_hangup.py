@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from app.embedded.processes import wait_for
+from app.kit.embedded.processes import wait_for
 
 PROGRAM = """
 import asyncio, os, signal, sys

@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from app.alerts.model import Alert
-from app.bootstrap import Services
-from app.errors import NotDurable
+from app.bootstrap.parts import Services
+from app.decide.alert import Alert
+from app.kit.errors import NotDurable
 from tests.acceptance.world import World, reasons
 from tests.integration.submitting import counts, direct, metric, model, one, run, submit
 from tests.servers import TestServers
@@ -63,7 +63,7 @@ async def test_a_batch_that_waits_to_count_a_repeat_keeps_nobody_else_waiting(
                 await asyncio.sleep(0.01)
             await other.execute("SELECT FROM groups FOR UPDATE NOWAIT")
             await other.execute("SELECT FROM alerts WHERE fingerprint = $1 FOR UPDATE NOWAIT", changed.fingerprint)
-        assert [a.verdict.reason for a in await both] == ["duplicate", "duplicate"]
+        assert [a.decision.reason for a in await both] == ["duplicate", "duplicate"]
         assert await counts(services) == {repeated.fingerprint: 3, changed.fingerprint: 2}
         assert metric(services, "gateway_batch_retries_total") == 0
         await holder.close()
@@ -92,7 +92,7 @@ async def test_equal_notifications_in_one_body_are_one_row_with_their_number(
     async with World(servers, database) as world:
         alert = direct(world, "f", model=model())
         answers = await submit(world.services[0], *[alert] * 500)
-        assert Counter((a.verdict.action, a.verdict.reason) for a in answers) == {
+        assert Counter((a.decision.action, a.decision.reason) for a in answers) == {
             ("fire", "new_alert"): 1,
             ("suppress", "duplicate"): 499,
         }
@@ -114,7 +114,7 @@ async def test_an_alert_that_postgres_cannot_store_is_quarantined_alone(
             alerts[at] = direct(world, f"{mark}-{at}", model="nul\x00", place=f"{at}")
         answers = await submit(world.services[0], *alerts)
         assert [a.alert.fingerprint for a in answers] == [a.fingerprint for a in alerts]
-        invalid = [i for i, a in enumerate(answers) if (a.verdict.action, a.verdict.reason) == ("ignore", "invalid")]
+        invalid = [i for i, a in enumerate(answers) if (a.decision.action, a.decision.reason) == ("ignore", "invalid")]
         assert tuple(invalid) == culprits
         assert await counts(world.services[0]) == {f"{mark}-{i}": 1 for i in range(100) if i not in culprits}
         kept = (await world.get("/api/v1/quarantine"))["items"]
@@ -132,7 +132,7 @@ async def test_an_alert_that_meets_a_bug_of_ours_is_quarantined_alone(servers: T
         alerts[13] = replace(alerts[13], starts_at=alerts[13].starts_at.replace(tzinfo=None))
         alerts[17] = direct(world, f"{mark}-new", model=f"{mark}-new")
         answers = await submit(world.services[0], *alerts)
-        said = [(a.verdict.action, a.verdict.reason) for a in answers]
+        said = [(a.decision.action, a.decision.reason) for a in answers]
         assert said[13] == ("ignore", "invalid")
         assert said[17] == ("fire", "new_alert")
         assert set(said[:13] + said[14:17] + said[18:]) == {("suppress", "duplicate")}
@@ -203,7 +203,7 @@ async def test_the_quarantine_counts_equal_bytes_and_lets_the_oldest_go(servers:
             assert [q["index"] for q in answer.json()["quarantined"]] == [0, 2]
         answer = await world.post("/api/v1/webhooks/alertmanager", {"alerts": [bad, good]})
         assert answer.status_code == 202
-        async with world.services[0].engine.connect() as conn:
+        async with world.services[0].core.engine.connect() as conn:
             kept = (await conn.execute(text("SELECT * FROM quarantine ORDER BY last_at"))).mappings().all()
         assert [f'"n": {n}' in k["body"].decode() for n, k in enumerate(kept, start=3)] == [True] * 5
         assert [k["count"] for k in kept] == [2, 2, 2, 2, 3]

@@ -10,11 +10,12 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.bootstrap import Services, Urls, open_services
-from app.loop import Loop
-from app.main import create_app
-from app.policy.load import parse_policy
-from app.settings import read_settings
+from app.bootstrap.core import Urls
+from app.bootstrap.parts import Services, open_services
+from app.bootstrap.settings import read_settings
+from app.kit.loop import Loop
+from app.policy.file.load import parse_policy
+from app.web.main import create_app
 from tests.acceptance.world import POLICY
 from tests.servers import TestServers
 

@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 from sqlalchemy import Connection
 
-from app.errors import GatewayError
-from app.migrate import current_and_head, head, migration_engine, migrations_dir, under_lock, upgrade
+from app.kit.errors import GatewayError
+from app.tables.migrate import current_and_head, head, migration_engine, migrations_dir, under_lock, upgrade
 from tests.servers import TestServers, start_test_servers
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,9 +14,9 @@ import asyncpg
 import httpx
 import pytest
 
-from app import migrate
-from app.clock import monotonic
-from app.demo.processes import wait_until
+from app.kit.clock import monotonic
+from app.tables import migrate
+from demo.processes import wait_until
 from tests.integration.gateways import ask, pid_of
 from tests.integration.processes import WEBHOOK, Process, Storm, alert, running
 from tests.servers import TestServers, start_test_servers

@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import open_engine, transaction
-from app.outbox import store
-from app.outbox.model import Dead, Item
+from app.kit.db import open_engine, transaction
+from app.kit.outbox import store
+from app.kit.outbox.model import Dead, Item
 from tests.fakes.clock import ManualClock
 from tests.integration.outbox_items import NOON, TARGET, Target, missing, put, relay, row, rows
 from tests.sizes import seed, size
@@ -99,7 +99,7 @@ async def test_a_relay_that_lost_its_lease_writes_no_consequences(engine: AsyncE
     await relay(engine, clock, slow).step()
     [item] = await rows(engine)
     assert item["state"] == "delivered"
-    assert (len(fast.settled), slow.settled, slow.told) == (1, [], [])
+    assert (len(fast.settlements), slow.settlements, slow.commits) == (1, [], [])
 
 
 # The cap.

@@ -13,9 +13,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from sqlalchemy import delete
 
 from app import tables
-from app.db import open_engine, transaction
-from app.outbox import store
-from app.outbox.model import Item
+from app.kit.db import open_engine, transaction
+from app.kit.outbox import store
+from app.kit.outbox.model import Item
 from tests.fakes.clock import ManualClock
 from tests.integration.outbox_items import NOON, TARGET, put, rows
 from tests.sizes import size

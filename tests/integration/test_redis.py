@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.clock import monotonic
-from app.demo.processes import wait_until
-from app.doctor.servers import examine_redis
-from app.redis.client import Away, Redis
-from app.redis.servers import connect
-from app.redis.url import parse_redis_url
+from app.cli.doctor.servers import examine_redis
+from app.kit.clock import monotonic
+from app.kit.redis.client import Away, Redis
+from app.kit.redis.servers import connect
+from app.kit.redis.url import parse_redis_url
+from demo.processes import wait_until
 from tests.servers import TestServers
 
 

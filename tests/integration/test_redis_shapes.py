@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.demo.processes import wait_until
+from demo.processes import wait_until
 from tests.integration.processes import Process, Storm, running
 from tests.integration.redis_shapes import sharded, watched
 from tests.integration.test_storm import fetch

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app.db import open_engine
+from app.kit.db import open_engine
 from tests.acceptance.world import World, reasons
 from tests.integration.api import opened, problem
 from tests.servers import TestServers

@@ -17,12 +17,13 @@ from pydantic import SecretStr
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
-from app.bootstrap import Urls, open_services
-from app.clock import SystemClock
-from app.http import open_http
-from app.main import create_app
-from app.policy.load import parse_policy
-from app.settings import read_settings
+from app.bootstrap.core import Urls
+from app.bootstrap.parts import open_services
+from app.bootstrap.settings import read_settings
+from app.kit.clock import SystemClock
+from app.kit.http import open_http
+from app.policy.file.load import parse_policy
+from app.web.main import create_app
 from tests.fakes.airflow import FakeAirflow
 from tests.integration.api import ALERTMANAGER, CLOUDEVENTS, GRAFANA, NATIVE, POLICY, native_alert, word
 from tests.servers import TestServers

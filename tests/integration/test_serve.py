@@ -11,9 +11,9 @@ import asyncpg
 import httpx
 import pytest
 
-from app.clock import monotonic
-from app.demo.processes import wait_until
-from app.embedded import start_postgres, start_valkey
+from app.kit.clock import monotonic
+from app.kit.embedded import start_postgres, start_valkey
+from demo.processes import wait_until
 from tests.integration.gateways import ordinary_users, pid_of
 from tests.integration.processes import WEBHOOK, Process, alert, command, running, serve_airflow
 from tests.servers import TestServers

@@ -11,8 +11,8 @@ import httpx
 import pytest
 import redis
 
-from app.clock import monotonic
-from app.demo.processes import wait_until
+from app.kit.clock import monotonic
+from demo.processes import wait_until
 from tests.integration.processes import Process, Storm, running, serve_airflow
 from tests.servers import TestServers
 from tests.sizes import seed, size

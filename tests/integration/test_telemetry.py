@@ -15,8 +15,8 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from app.demo.processes import wait_until
-from app.telemetry import telemetry, traceparent
+from app.kit.telemetry import telemetry, traceparent
+from demo.processes import wait_until
 from tests.integration.processes import WEBHOOK, Process, alert, running, serve_airflow
 from tests.servers import TestServers
 

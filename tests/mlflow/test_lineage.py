@@ -11,7 +11,7 @@ import httpx
 import pytest
 from uuid_utils.compat import uuid7
 
-from app.errors import GatewayError, UsageError
+from app.kit.errors import GatewayError, UsageError
 from app.lineage.survey import Survey
 from tests.acceptance.world import POLICY, World
 from tests.fakes.airflow import FakeAirflow

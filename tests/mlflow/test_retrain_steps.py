@@ -5,7 +5,7 @@ import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from app.embedded.processes import clean_environment
+from app.kit.embedded.processes import clean_environment
 from tests.spool.mlflow import ROOT, install_mlflow
 
 ASK = """

@@ -1,15 +1,15 @@
-"""app.tracking against a real MLflow: what exists, what does not, and what every refusal of its is called here."""
+"""app.kit.mlflow against a real MLflow: what exists, what does not, and what every refusal of its is called here."""
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from app.clock import SystemClock
-from app.errors import Refused, Rejected, TargetError, Unreachable
-from app.http import open_http
-from app.tracking.answers import metrics_of, params_of, quoted, tags_of
-from app.tracking.client import Mlflow
+from app.kit.clock import SystemClock
+from app.kit.errors import Refused, Rejected, TargetError, Unreachable
+from app.kit.http import open_http
+from app.kit.mlflow.answers import metrics_of, params_of, quoted, tags_of
+from app.kit.mlflow.client import Mlflow
 from tests.spool.mlflow import MlflowServer
 
 

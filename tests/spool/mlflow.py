@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.demo.environment import MLFLOW
-from app.embedded.processes import free_port
+from app.kit.embedded.processes import free_port
+from demo.environment import MLFLOW
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}

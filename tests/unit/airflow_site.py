@@ -4,8 +4,8 @@ import base64
 import json
 from typing import Any
 
-from app.airflow.client import AirflowClient, Auth, PasswordAuth
-from app.http import open_http
+from app.kit.airflow.client import AirflowClient, Auth, PasswordAuth
+from app.kit.http import open_http
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
 

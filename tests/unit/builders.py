@@ -6,12 +6,12 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-from app.alerts.model import Alert
-from app.policy.load import parse_policy
+from app.decide.alert import Alert
+from app.decide.ledger import Ledger
+from app.decide.placing import GroupName, intend
+from app.decide.state import Action, Confirmation, Decision, Episode, Group, Reason, group_key
+from app.policy.file.load import parse_policy
 from app.policy.schema import Policy, Route
-from app.triggers.ledger import Ledger
-from app.triggers.placing import GroupName, intend
-from app.triggers.state import Action, Answer, Episode, Group, Reason, Verdict, group_key
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -146,23 +146,23 @@ class Books:
             ledger.take_episode(one)
         return ledger
 
-    def send(self, *alerts: Alert, times: int = 1) -> list[Verdict]:
-        """One batch now; the verdicts in its order."""
+    def send(self, *alerts: Alert, times: int = 1) -> list[Decision]:
+        """One batch now; the decisions in its order."""
         intents = [intend(alert, self.policy) for alert in alerts]
         self.ledger = self._open(
             (i.key, (i.route.name, i.route.mode, i.labels))
             for i in intents
             if i.key is not None and i.route is not None
         )
-        verdicts = [self.ledger.observe(intent, times)[0] for intent in intents]
+        decisions = [self.ledger.observe(intent, times)[0] for intent in intents]
         self.episodes += self.ledger.created.values()
-        return verdicts
+        return decisions
 
     def wake(self, *, confirmed: bool | None = None) -> Ledger:
         """Every group that is due is looked at, once, with this word of Prometheus; None: it was not asked."""
         self.ledger = self._open([])
         if confirmed is not None:
-            self.ledger.answers = dict.fromkeys(self.groups, Answer(confirmed, f"Prometheus said {confirmed}"))
+            self.ledger.answers = dict.fromkeys(self.groups, Confirmation(confirmed, f"Prometheus said {confirmed}"))
         for key, known in self.groups.items():
             if known.wake_at is not None and known.wake_at <= self.now:
                 self.ledger.wake(key)
@@ -182,6 +182,6 @@ class Books:
         return [e for e in self.episodes if e.fingerprint == fingerprint][-1]
 
 
-def said(verdicts: Iterable[Verdict]) -> list[tuple[Action, Reason]]:
+def said(decisions: Iterable[Decision]) -> list[tuple[Action, Reason]]:
     """(action, reason) of each."""
-    return [(v.action, v.reason) for v in verdicts]
+    return [(v.action, v.reason) for v in decisions]

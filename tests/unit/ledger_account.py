@@ -1,10 +1,10 @@
-"""The words of the design on when a group may fire, told once more and without app.triggers.rules."""
+"""The words of the design on when a group may fire, told once more and without app.decide.rules."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.decide.state import DEAD, FAILED, GONE, LOST
 from app.policy.schema import Route
-from app.triggers.state import DEAD, FAILED, GONE, LOST
 from tests.unit.builders import DAY
 from tests.unit.ledger_simulation import Fired
 

@@ -10,31 +10,31 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.alerts.model import Alert
-from app.policy.schema import Policy
-from app.triggers import batch, facts
-from app.triggers.batch import Fold, fold
-from app.triggers.intake import observe
-from app.triggers.ledger import Ledger
-from app.triggers.muting import Pause
-from app.triggers.placing import Intent
-from app.triggers.repeats import known_of
-from app.triggers.state import (
+from app.decide import batch, facts
+from app.decide.alert import Alert
+from app.decide.batch import Fold, fold
+from app.decide.ledger import Ledger
+from app.decide.muting import Pause
+from app.decide.placing import Intent
+from app.decide.state import (
     DEAD,
     LOST,
     OPEN_STATES,
     SUCCESS,
     Action,
-    Answer,
+    Confirmation,
+    Decision,
     DecisionRow,
     Episode,
     Group,
     Reason,
     TriggerState,
-    Verdict,
     group_key,
 )
-from app.triggers.store import _may_act
+from app.groups.store import _may_act
+from app.intake.fast_path import known_of
+from app.intake.intake import observe
+from app.policy.schema import Policy
 from tests.unit.builders import NOW, REORDER, ids
 
 #: A question to Prometheus that is on its way for longer has no answer.
@@ -87,7 +87,7 @@ class Simulation:
         self.fires: list[Fired] = []
         self.from_memory = 0
         self.pauses: dict[str, Pause] = {}
-        self._asked: dict[str, tuple[int, Answer]] = {}  # with the version of the group that was asked about
+        self._asked: dict[str, tuple[int, Confirmation]] = {}  # with the version of the group that was asked about
         self._new_id = ids()
         self._remembered: deque[tuple[dict[str, Group], dict[str, Episode]]] = deque(maxlen=8)
 
@@ -167,7 +167,7 @@ class Simulation:
 
     # -- alerts, as Intake._once ---------------------------------------------------------------------------------------
 
-    def notify(self, alerts: Sequence[Alert], ages: tuple[int, int] | None) -> list[Verdict]:
+    def notify(self, alerts: Sequence[Alert], ages: tuple[int, int] | None) -> list[Decision]:
         """One batch. `ages`: how many commits ago the copies of groups and of episodes in memory were made."""
         answers = self._from_memory(fold(alerts, self.policy), ages) if ages is not None and self._remembered else {}
         left = [at for at in range(len(alerts)) if at not in answers]
@@ -177,9 +177,9 @@ class Simulation:
             answers |= {left[at]: answer for at, answer in observe(ledger, each).items()}
         self._save(ledger)
         self._remember()
-        return [answers[at].verdict for at in range(len(alerts))]
+        return [answers[at].decision for at in range(len(alerts))]
 
-    def _from_memory(self, folds: list[Fold], ages: tuple[int, int]) -> dict[int, batch.Answer]:
+    def _from_memory(self, folds: list[Fold], ages: tuple[int, int]) -> dict[int, batch.AlertDecision]:
         groups = self._remembered[-1 - min(ages[0], len(self._remembered) - 1)][0]
         episodes = self._remembered[-1 - min(ages[1], len(self._remembered) - 1)][1]
         ledger = Ledger(self.policy, self.now, REORDER, self._new_id)  # Memory knows of no pause.
@@ -208,12 +208,12 @@ class Simulation:
         It counts in the next wake."""
         keys = self.due()
         ledger = self._load_groups(keys)
-        ledger.answers = dict.fromkeys(keys, Answer(True, "if Prometheus says yes"))
+        ledger.answers = dict.fromkeys(keys, Confirmation(True, "if Prometheus says yes"))
         for key in keys:
             ledger.wake(key)
         groups = [t.group for t in ledger.triggers.values() if t.fired and t.group.key in keys]
         said = {g.key: g.labels["model"] in confirmed for g in groups}
-        self._asked = {k: (self.rows.groups[k].version, Answer(yes, "by a test")) for k, yes in said.items()}
+        self._asked = {k: (self.rows.groups[k].version, Confirmation(yes, "by a test")) for k, yes in said.items()}
         return said
 
     def wake(self) -> None:
@@ -298,8 +298,8 @@ class Simulation:
     def cancel(self, trigger: SimTrigger) -> None:
         """Requests.cancel."""
         ledger = self._load_groups([trigger.key])
-        verdict = Verdict(Action.CANCEL, Reason.BY_REQUEST, None, trigger.id, "cancelled by a test")
-        ledger.release_held(ledger.groups[trigger.key], verdict)
+        decision = Decision(Action.CANCEL, Reason.BY_REQUEST, None, trigger.id, "cancelled by a test")
+        ledger.release_held(ledger.groups[trigger.key], decision)
         self._save(ledger)
 
     # -- looking -------------------------------------------------------------------------------------------------------

@@ -7,15 +7,10 @@ from typing import Any
 
 import pytest
 
-from app.airflow.answers import (
-    failure,
-    is_about_a_run,
-    one_line,
-    said,
-)
-from app.airflow.apis import APIS
-from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
-from app.http import Answer
+from app.kit.airflow.answers import failure, is_about_a_run, one_line, said
+from app.kit.airflow.apis import APIS
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.http import Answer
 
 V2 = APIS["v2"]
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.airflow.client import AirflowClient, PasswordAuth, run_is_ours
-from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
-from app.http import open_http
+from app.kit.airflow.client import AirflowClient, PasswordAuth, run_is_ours
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.http import open_http
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
 from tests.fakes.faults import Fault, answer, busy, drop, limbo, page, redirect, refuse, timeout

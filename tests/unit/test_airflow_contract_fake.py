@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
-from app.airflow.client import AirflowClient, DagRun
-from app.http import open_http
+from app.kit.airflow.client import AirflowClient, DagRun
+from app.kit.http import open_http
 from tests.e2e import airflow_contract
 from tests.e2e.airflow_contract import CHECKS, CHECKS_V1, Check, Site
 from tests.fakes.airflow import FakeAirflow

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from app.airflow.client import AirflowClient, DagInfo, PasswordAuth
-from app.errors import Refused
-from app.http import Http, open_http
+from app.kit.airflow.client import AirflowClient, DagInfo, PasswordAuth
+from app.kit.errors import Refused
+from app.kit.http import Http, open_http
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
 from tests.fakes.faults import answer, meanwhile, timeout

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.airflow.client import AirflowClient, Auth, PasswordAuth, TokenAuth, TokenFileAuth
-from app.errors import LEFT_OUT, Refused, TargetError, Unreachable
-from app.http import open_http
+from app.kit.airflow.client import AirflowClient, Auth, PasswordAuth, TokenAuth, TokenFileAuth
+from app.kit.errors import LEFT_OUT, Refused, TargetError, Unreachable
+from app.kit.http import open_http
 from tests.fakes.clock import NOON, ManualClock
 from tests.fakes.faults import answer
 from tests.unit.airflow_site import Site, jwt

@@ -8,15 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.airflow.answers import (
-    BrokenFile,
-    DagRun,
-    Health,
-    read_broken_files,
-    read_health,
-    read_run,
-    run_is_ours,
-)
+from app.kit.airflow.answers import BrokenFile, DagRun, Health, read_broken_files, read_health, read_run, run_is_ours
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 RECORDED = {

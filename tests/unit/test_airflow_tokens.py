@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.airflow.auth import REFUSED_FOR, open_tokens, renew_after, token_life
-from app.airflow.client import PasswordAuth
-from app.errors import Refused, TargetError, Unreachable
+from app.kit.airflow.auth import REFUSED_FOR, open_tokens, renew_after, token_life
+from app.kit.airflow.client import PasswordAuth
+from app.kit.errors import Refused, TargetError, Unreachable
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import NOON
 from tests.fakes.faults import Fault, answer, busy, drop, meanwhile, page, redirect, refuse, timeout

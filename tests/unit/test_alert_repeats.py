@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from app.alerts import alertmanager, native
-from app.alerts.alertmanager import WebhookAlert, to_alert
-from app.alerts.model import Alert
-from app.alerts.read import Repeats
+from app.decide.alert import Alert
+from app.intake.sources import alertmanager, native
+from app.intake.sources.alertmanager import WebhookAlert, to_alert
+from app.intake.sources.read import ItemCache
 
 ALERT: dict[str, Any] = {
     "status": "firing",
@@ -79,7 +79,7 @@ def test_alerts_without_a_fingerprint_are_told_apart() -> None:
 
 
 def test_memory_stays_bounded_however_many_and_large_the_alerts_are() -> None:
-    repeats: Repeats[WebhookAlert] = Repeats(to_alert, lambda alert: alert.fingerprint, most=10)
+    repeats: ItemCache[WebhookAlert] = ItemCache(to_alert, lambda alert: alert.fingerprint, most=10)
     for number in range(100):
         repeats.to_alert(WebhookAlert.model_validate({**ALERT, "fingerprint": f"{number:016x}"}))
     assert len(repeats) <= 10
@@ -90,7 +90,7 @@ def test_memory_stays_bounded_however_many_and_large_the_alerts_are() -> None:
 
 
 def test_what_cannot_be_read_is_refused_every_time() -> None:
-    repeats: Repeats[WebhookAlert] = Repeats(to_alert, lambda alert: alert.fingerprint)
+    repeats: ItemCache[WebhookAlert] = ItemCache(to_alert, lambda alert: alert.fingerprint)
     bad = {**ALERT, "labels": {"alertname": "a\x00b"}}
     for _ in range(2):
         with pytest.raises(ValueError, match="NUL"):

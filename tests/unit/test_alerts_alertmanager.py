@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.alerts import alertmanager
-from app.alerts.model import ANNOTATION_LENGTH, Alert, Parsed, Unreadable
+from app.decide.alert import ANNOTATION_LENGTH, Alert, Parsed, Unreadable
+from app.intake.sources import alertmanager
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "alertmanager"
 BEGAN = "2026-11-23T09:28:32.892Z"

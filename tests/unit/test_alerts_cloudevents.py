@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.alerts import cloudevents, native
-from app.alerts.model import Alert, Parsed, Unreadable
+from app.decide.alert import Alert, Parsed, Unreadable
+from app.intake.sources import cloudevents, native
 
 AT = "2018-04-05T03:56:24Z"
 TIME = datetime(2018, 4, 5, 3, 56, 24, tzinfo=UTC)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.alerts import alertmanager, grafana
-from app.alerts.model import Alert, Parsed, Unreadable
+from app.decide.alert import Alert, Parsed, Unreadable
+from app.intake.sources import alertmanager, grafana
 from tests.unit.test_alerts_alertmanager import BAD_ALERTS, BODIES, note, one
 
 DOCUMENTED = Path(__file__).parents[1] / "fixtures" / "grafana"

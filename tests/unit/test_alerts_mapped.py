@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.alerts import native
-from app.alerts.mapped import read
-from app.alerts.model import Unreadable
+from app.decide.alert import Unreadable
+from app.intake.sources import native
+from app.intake.sources.mapped import read
 from app.policy.sources import Source
 from tests.sizes import size
 

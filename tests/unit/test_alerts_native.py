@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.alerts import native
-from app.alerts.model import Alert, Parsed, Unreadable
+from app.decide.alert import Alert, Parsed, Unreadable
+from app.intake.sources import native
 
 AT = "2026-11-23T09:28:32Z"
 TIME = datetime(2026, 11, 23, 9, 28, 32, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from app.clock import SystemClock, monotonic
+from app.kit.clock import SystemClock, monotonic
 
 THEIRS = datetime(2031, 5, 1, 12, tzinfo=UTC)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.triggers.conf import CONF_BYTES, dag_call
-from app.triggers.state import Episode, Group, NewTrigger, Reason, TriggerState
+from app.decide.conf import CONF_BYTES, dag_call
+from app.decide.state import Episode, Group, NewTrigger, Reason, TriggerState
 from tests.unit.builders import NOW, episode, group, route, uid
 
 RUN = uid(7)

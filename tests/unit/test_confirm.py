@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.policy.promql import compares_to_bool, render_query
-from app.triggers.prometheus import Said, judge
+from app.groups.prometheus import Said, judge
+from app.policy.language.promql import compares_to_bool, render_query
 from tests.unit.builders import NOW
 from tests.unit.test_policy_errors import told as errors_of
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.metrics import Metrics
+from app.kit.metrics import Metrics
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DASHBOARD: dict[str, Any] = json.loads((EXAMPLES / "grafana/dashboard.json").read_text())

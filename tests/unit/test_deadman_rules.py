@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.deadman import rules
 from app.deadman.rules import Expectation, Facts, State
-from app.policy.cron import Cron
+from app.policy.language.cron import Cron
 from tests.acceptance.world import at
 
 START: Final = at("2026-11-23T12:00")

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from app.demo.airflow import SeenRun
-from app.demo.mlflow import SeenVersion
-from app.demo.report import MODELS, Row, Screen, row, state_of, table
-from app.demo.storm import DROPPING, FLAPPING
+from demo.airflow import SeenRun
+from demo.mlflow import SeenVersion
+from demo.report import MODELS, Row, Screen, row, state_of, table
+from demo.storm import DROPPING, FLAPPING
 
 
 def alert(model: str, count: int, *decisions: tuple[str, str, int]) -> dict[str, Any]:

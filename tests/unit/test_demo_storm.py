@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.storm import (
+from demo.storm import (
     DROPPING,
     FLAPPING,
     REPLICA_SKEW,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from app.airflow.client import AirflowClient, PasswordAuth
-from app.doctor.airflow import Patient, examine_airflow
-from app.doctor.finding import Finding
-from app.http import open_http
+from app.cli.doctor.airflow import Patient, examine_airflow
+from app.cli.doctor.finding import Finding
+from app.kit.airflow.client import AirflowClient, PasswordAuth
+from app.kit.http import open_http
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
 from tests.fakes.faults import answer, page, timeout

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from app.doctor.alertmanager import WEBHOOK, judge
-from app.doctor.finding import Finding
-from app.policy.starter import alertmanager_receiver
+from app.cli.doctor.alertmanager import WEBHOOK, judge
+from app.cli.doctor.finding import Finding
+from app.policy.file.starter import alertmanager_receiver
 from tests.unit.builders import policy
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

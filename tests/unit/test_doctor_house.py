@@ -7,14 +7,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.doctor.finding import Finding, fail, good, warn, worst
-from app.doctor.house import examine_gateway, examine_policy, examine_tokens
-from app.doctor.report import as_json, show
-from app.doctor.servers import _told as told_of
-from app.doctor.servers import judge_durability, judge_offset, judge_writes
-from app.errors import LEFT_OUT
-from app.http import open_http
-from app.tokens import create_token
+from app.cli.doctor.finding import Finding, fail, good, warn, worst
+from app.cli.doctor.house import examine_gateway, examine_policy, examine_tokens
+from app.cli.doctor.report import as_json, show
+from app.cli.doctor.servers import _told as told_of
+from app.cli.doctor.servers import judge_durability, judge_offset, judge_writes
+from app.kit.errors import LEFT_OUT
+from app.kit.http import open_http
+from app.web.tokens import create_token
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 POLICY = """

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from app.doctor.mlflow import examine_mlflow
-from app.http import open_http
+from app.cli.doctor.mlflow import examine_mlflow
+from app.kit.http import open_http
 from app.policy.mlflow import Mlflow
 from tests.fakes.clock import ManualClock
 

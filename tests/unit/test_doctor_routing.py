@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app.doctor.routing import ConfigError, known_labels, reached, read_tree
-from app.policy.matchers import parse_matchers
+from app.cli.doctor.routing import ConfigError, known_labels, reached, read_tree
+from app.policy.language.matchers import parse_matchers
 
 LOW = 'alertname="Low"'
 

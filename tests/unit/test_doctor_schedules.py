@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.doctor.schedules import examine_schedules
-from app.policy.load import parse_policy
+from app.cli.doctor.schedules import examine_schedules
+from app.policy.file.load import parse_policy
 from tests.unit.builders import NOW
 
 POLICY = """

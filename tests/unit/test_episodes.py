@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from app.alerts.model import Alert
-from app.triggers.episodes import Move, Window, begin, move, place, reopen, supersede
-from app.triggers.state import Episode
+from app.decide.alert import Alert
+from app.decide.episodes import Move, Window, begin, move, place, reopen, supersede
+from app.decide.state import Episode
 from tests.unit.builders import HOUR, MINUTE, NOW, REORDER, episode, firing, resolved, uid
 
 EPSILON = timedelta(microseconds=1)

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app import error_answers
-from app.errors import NotDurable, Problem
-from app.problems import Kind, responses
+from app.kit.errors import NotDurable, Problem
+from app.web import error_answers
+from app.web.problems import Kind, responses
 
 LIMIT = 1000
 

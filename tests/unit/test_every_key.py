@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from app.bootstrap.settings import Settings
 from app.policy.schema import Defaults, Policy, Route
-from app.settings import Settings
 from tests.every_key import POLICY, SETTINGS
 from tests.ignoring import models_in
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.policy.expressions import Metric, Rule, RuleError, metrics_in, parse_rule
+from app.policy.language.expressions import Metric, Rule, RuleError, metrics_in, parse_rule
 
 F1, CHAMPION = Metric("f1"), Metric("f1", incumbent=True)
 

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
+from app.decide import facts
+from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Group
 from app.policy.schema import Route
-from app.triggers import facts
-from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Group
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, episode, group, route
 from tests.unit.test_rules import BROKEN, DAILY, EPSILON, FIRED, HELD, OPEN, SLOW, T1, T2
 

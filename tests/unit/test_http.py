@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
-from app.http import MAX_ANSWER, Answer, Http, open_http
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.http import MAX_ANSWER, Answer, Http, open_http
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

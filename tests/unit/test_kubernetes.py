@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import Settings
+from app.bootstrap.settings import Settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples/kubernetes"
 #: kind -> the API that has it.

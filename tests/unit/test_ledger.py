@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.triggers import facts
-from app.triggers.state import FAILED, SUCCESS, Action, Reason, TriggerState, Verdict
+from app.decide import facts
+from app.decide.state import FAILED, SUCCESS, Action, Decision, Reason, TriggerState
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Books, firing, policy, resolved, said
 
 FIRES = (Action.FIRE, Reason.NEW_ALERT)
@@ -30,7 +30,7 @@ def slow(**options: Any) -> Books:
 
 
 def end(kept: Books, outcome: str = SUCCESS) -> None:
-    """The open trigger of the only group ends, as app.triggers.ending books it."""
+    """The open trigger of the only group ends, as app.deliver.ending books it."""
     ended = kept.group.open_trigger
     for one in kept.episodes:
         one.spent = one.spent or (outcome == SUCCESS and one.trigger_id == ended)
@@ -52,9 +52,9 @@ def told(kept: Books) -> list[tuple[str, str]]:
 
 def test_alerts_of_one_group_in_one_batch_stand_behind_one_trigger() -> None:
     kept = books()
-    verdicts = kept.send(*[firing(f) for f in "abcde"])
-    assert said(verdicts) == [FIRES] * 5
-    assert {v.trigger_id for v in verdicts} == {kept.group.open_trigger}
+    decisions = kept.send(*[firing(f) for f in "abcde"])
+    assert said(decisions) == [FIRES] * 5
+    assert {v.trigger_id for v in decisions} == {kept.group.open_trigger}
     (trigger,) = kept.ledger.triggers.values()
     assert [e.fingerprint for e in trigger.alerts] == list("abcde")
     assert (trigger.state, trigger.is_new) == (TriggerState.PENDING, True)
@@ -62,9 +62,9 @@ def test_alerts_of_one_group_in_one_batch_stand_behind_one_trigger() -> None:
 
 def test_groups_of_one_batch_do_not_touch_each_other() -> None:
     kept = books()
-    verdicts = kept.send(firing("a", model="churn"), firing("b", model="fraud"), firing("c", model=""))
-    assert said(verdicts) == [FIRES] * 3
-    assert len({v.trigger_id for v in verdicts}) == len(kept.groups) == 3
+    decisions = kept.send(firing("a", model="churn"), firing("b", model="fraud"), firing("c", model=""))
+    assert said(decisions) == [FIRES] * 3
+    assert len({v.trigger_id for v in decisions}) == len(kept.groups) == 3
 
 
 def test_a_group_is_its_routes_labels_and_a_missing_one_is_empty() -> None:
@@ -126,10 +126,10 @@ def test_a_hold_ends_only_when_nothing_of_it_fires_any_more() -> None:
     kept.pass_by(MINUTE)
     assert said(kept.send(resolved("a", NOW + MINUTE))) == [RESOLVED]
     assert kept.of("a").trigger_id is None
-    verdicts = kept.send(resolved("b", NOW + MINUTE))
-    assert said(verdicts) == [CANCELLED]
+    decisions = kept.send(resolved("b", NOW + MINUTE))
+    assert said(decisions) == [CANCELLED]
     assert (states(kept), kept.group.open_trigger) == ([TriggerState.CANCELLED], None)
-    assert verdicts[0].trigger_id in kept.ledger.triggers
+    assert decisions[0].trigger_id in kept.ledger.triggers
 
 
 def test_silence_for_stale_after_is_no_reason_to_fire_at_the_end_of_a_hold() -> None:
@@ -185,11 +185,11 @@ def test_a_cancel_by_request_is_told_to_each_alert_behind_the_hold() -> None:
     kept = slow()
     kept.send(firing("a"), firing("b"))
     kept.wake()
-    verdict = Verdict(Action.CANCEL, Reason.BY_REQUEST, None, kept.group.open_trigger, "cancelled by ops")
-    kept.ledger.release_held(kept.group, verdict)
+    decision = Decision(Action.CANCEL, Reason.BY_REQUEST, None, kept.group.open_trigger, "cancelled by ops")
+    kept.ledger.release_held(kept.group, decision)
     assert told(kept) == [(Action.CANCEL, Reason.BY_REQUEST)] * 2
     assert [e.trigger_id for e in kept.episodes] == [None, None]
-    kept.ledger.release_held(kept.group, verdict)
+    kept.ledger.release_held(kept.group, decision)
     assert len(kept.ledger.decisions) == 2
 
 

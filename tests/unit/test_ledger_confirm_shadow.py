@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.triggers.state import Action, Ask, Reason, TriggerState
+from app.decide.state import Action, Ask, Reason, TriggerState
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Books, firing, policy, resolved, said
 from tests.unit.test_ledger import (
     AGAIN,
@@ -102,9 +102,9 @@ def test_a_yes_overcomes_no_cooldown_and_is_asked_for_again_at_its_end() -> None
 
 def test_a_rehearsal_is_told_of_the_whole_group_and_leaves_nothing_open() -> None:
     kept = shadow()
-    verdicts = kept.send(firing("a"), firing("b"), firing("a"))
-    assert said(verdicts) == [WOULD_FIRE, WOULD_FIRE, DUPLICATE]
-    assert {v.trigger_id for v in verdicts} == {kept.group.last_trigger}
+    decisions = kept.send(firing("a"), firing("b"), firing("a"))
+    assert said(decisions) == [WOULD_FIRE, WOULD_FIRE, DUPLICATE]
+    assert {v.trigger_id for v in decisions} == {kept.group.last_trigger}
     (trigger,) = kept.ledger.triggers.values()
     assert (trigger.state, trigger.is_new, trigger.rehearsed) == (TriggerState.CANCELLED, True, True)
     assert [e.fingerprint for e in trigger.alerts] == ["a", "b"]
@@ -153,8 +153,8 @@ def test_a_request_in_shadow_rehearses_and_asks_nobody() -> None:
     kept = shadow(confirm=CONFIRM)
     kept.send(firing("a"))
     kept.wake(confirmed=False)
-    verdict = kept.ledger.request(kept.group.key, Ask(Reason.MANUAL, "ana", "new labels", {}))
-    assert (verdict.action, verdict.reason) == WOULD_FIRE
+    decision = kept.ledger.request(kept.group.key, Ask(Reason.MANUAL, "ana", "new labels", {}))
+    assert (decision.action, decision.reason) == WOULD_FIRE
     assert kept.group.open_trigger is None
 
 

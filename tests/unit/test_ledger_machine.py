@@ -1,6 +1,6 @@
 """No sequence of alerts, resolves, wakes, clock jumps, failures and replicas breaks invariant 2 or 5 (design, 4).
 
-The machine keeps its own account of what may fire, from the words of the design and not from app.triggers.rules.
+The machine keeps its own account of what may fire, from the words of the design and not from app.decide.rules.
 """
 
 from datetime import datetime, timedelta
@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.alerts.model import Alert
-from app.triggers.state import DEAD, FAILED, GONE, OPEN_STATES, SUCCESS, Action, Episode, Reason, TriggerState
+from app.decide.alert import Alert
+from app.decide.state import DEAD, FAILED, GONE, OPEN_STATES, SUCCESS, Action, Episode, Reason, TriggerState
 from tests.sizes import size
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, firing, policy, resolved
 from tests.unit.ledger_account import Account
@@ -97,9 +97,9 @@ class Gateway(RuleBasedStateMachine):
         alerts = [self.told(*note) for note in notes]
         for alert in alerts:
             self.sent[alert.fingerprint] += 1
-        for verdict in self.sim.notify(alerts, ages):
-            assert verdict.reason in REASONS[verdict.action]
-            assert verdict.detail
+        for decision in self.sim.notify(alerts, ages):
+            assert decision.reason in REASONS[decision.action]
+            assert decision.detail
 
     @rule(fingerprint=st.sampled_from(sorted(FINGERPRINTS)), times=st.integers(1, 3), ages=AGES)
     def repeat(self, fingerprint: str, times: int, ages: tuple[int, int] | None) -> None:

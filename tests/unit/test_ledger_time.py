@@ -1,6 +1,6 @@
 """The ledger over time: firings that arrive late, another policy, and which decision rows are written."""
 
-from app.triggers.state import TriggerState
+from app.decide.state import TriggerState
 from tests.unit.builders import HOUR, MINUTE, NOW, REORDER, Books, firing, policy, resolved, said
 from tests.unit.test_ledger import (
     AGAIN,

@@ -8,7 +8,7 @@ import pytest
 
 from app.lineage.model import SeenAlias, SeenRun, SeenVersion, read_run, read_version
 from app.lineage.rules import Patience, TriggerFacts, gaps, judge_alias, judge_run, judge_trigger, judge_version
-from app.policy.load import parse_policy
+from app.policy.file.load import parse_policy
 from tests.fakes.clock import NOON
 
 LONG_AGO, JUST_NOW = NOON - timedelta(hours=5), NOON - timedelta(minutes=5)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import structlog
 
-from app import log
-from app.errors import UsageError
-from app.log import configure, redact, scrub
+from app.kit import log
+from app.kit.errors import UsageError
+from app.kit.log import configure, redact, scrub
 
 TOKEN = "tg_" + "aB3-_" * 8 + "xyz"
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app.alerts import alertmanager, cloudevents, grafana, mapped, native
+from app.bootstrap.settings import read_settings
 from app.deadman import schemas as switches
-from app.main import create_app
-from app.policy.load import load_policy
+from app.explain import examples, schemas, why_api
+from app.groups import schedules_api
+from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
+from app.policy.file.load import load_policy
 from app.promotion.schemas import PROMOTION, ROLLED_BACK, PromotionOut
-from app.settings import read_settings
-from app.triggers import examples, schedules_api, schemas, why_api
+from app.web.main import create_app
 
 DOCUMENT: dict[str, Any] = create_app(read_settings(), None).openapi()  # type: ignore[arg-type]  # Never entered.
 
@@ -201,7 +202,7 @@ BINARY = {"content-type": "application/json", "ce-id": "1", "ce-source": "/a", "
         (
             "/api/v1/webhooks/{source}",
             "application/json",
-            partial(mapped.read, shape=FULL.sources[0]),
+            partial(mapped.read, source=FULL.sources[0]),
         ),
         (
             "/api/v1/webhooks/cloudevents",

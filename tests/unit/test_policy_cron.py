@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.policy.cron import Cron
+from app.policy.language.cron import Cron
 from tests.acceptance.world import at
 
 SPRING, AUTUMN = "2026-03-28T12:00", "2026-10-24T12:00"
@@ -72,7 +72,7 @@ def test_what_cannot_be_read_is_told_in_a_sentence(expression: str, timezone: st
 
 
 def test_a_zone_is_known_where_the_system_knows_none() -> None:
-    script = "from app.policy.cron import read_zone; print(read_zone('Europe/Madrid'))"
+    script = "from app.policy.language.cron import read_zone; print(read_zone('Europe/Madrid'))"
     hidden = os.environ | {"PYTHONTZPATH": ""}
     shown = subprocess.run([sys.executable, "-c", script], env=hidden, capture_output=True, text=True)
     assert (shown.stdout, shown.stderr) == ("Europe/Madrid\n", "")

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from app.policy.cron import Cron
-from app.policy.deadman import Retrain, Switch, heard
-from app.policy.load import Policy, PolicyError, parse_policy
+from app.policy.deadman import Retrain, Switch, heartbeats_of
+from app.policy.file.load import Policy, PolicyError, parse_policy
+from app.policy.language.cron import Cron
 
 HEAD = """\
 version: 1
@@ -70,18 +70,18 @@ def test_a_heartbeat_with_matchers_is_an_alert_and_without_them_a_ping() -> None
     )
     assert [switch.kind for switch in policy.deadman] == ["alert", "ping"]
     watchdog = {"alertname": "Watchdog", "cluster": "us"}
-    assert [instance.name for instance in heard(policy.deadman, watchdog)] == ["alive-us"]
-    assert heard(policy.deadman, {"alertname": "Watchdog"}) == []
-    assert heard(policy.deadman, {"alertname": "Other", "cluster": "us"}) == []
-    assert heard(policy.deadman, {"alertname": "Watchdog", "cluster": "x" * 200}) == []
+    assert [instance.name for instance in heartbeats_of(policy.deadman, watchdog)] == ["alive-us"]
+    assert heartbeats_of(policy.deadman, {"alertname": "Watchdog"}) == []
+    assert heartbeats_of(policy.deadman, {"alertname": "Other", "cluster": "us"}) == []
+    assert heartbeats_of(policy.deadman, {"alertname": "Watchdog", "cluster": "x" * 200}) == []
 
 
 def test_a_gateways_own_alarm_is_no_heartbeat() -> None:
     """Else a switch that is down would be up by telling of it, through an Alertmanager that tells the gateway everything."""
     policy = load("{name: alive, expect: heartbeat, match: ['severity=\"critical\"'], every: 5m}")
     own = {"alertname": "TriggerGatewaySwitchDown", "severity": "critical", "notice": "trigger-gateway/deadman:alive"}
-    assert heard(policy.deadman, own) == []
-    assert len(heard(policy.deadman, own | {"alertname": "Other"})) == 1
+    assert heartbeats_of(policy.deadman, own) == []
+    assert len(heartbeats_of(policy.deadman, own | {"alertname": "Other"})) == 1
 
 
 def test_a_switch_that_names_no_receivers_tells_every_one_and_an_empty_list_nobody() -> None:

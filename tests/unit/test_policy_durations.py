@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.policy.durations import MAX_DURATION, format_duration, parse_duration
+from app.policy.language.durations import MAX_DURATION, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

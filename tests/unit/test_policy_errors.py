@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.errors import UsageError
-from app.policy.load import Policy, PolicyError, parse_policy
+from app.kit.errors import UsageError
+from app.policy.file.load import Policy, PolicyError, parse_policy
 
 AIRFLOW = "airflow:\n- {name: default, url: http://airflow:8080}\n"
 HEAD = "version: 1\n" + AIRFLOW  # three lines

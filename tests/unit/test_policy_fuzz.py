@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.policy.load import Policy, PolicyError, parse_policy
+from app.policy.file.load import Policy, PolicyError, parse_policy
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 HEAD = "version: 1\nairflow:\n- {name: default, url: http://airflow:8080}\n"

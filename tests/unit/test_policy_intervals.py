@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.policy.load import parse_policy
+from app.policy.file.load import parse_policy
 from tests.unit.test_policy_errors import HEAD, told
 
 BEFORE = HEAD + "routes: []\ntime_intervals:\n- name: freeze\n  time_intervals:\n  - "  # line 7 is next, from column 5

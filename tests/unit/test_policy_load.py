@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from app.policy.load import Policy, parse_policy
+from app.policy.file.load import Policy, parse_policy
+from app.policy.language.templates import render
 from app.policy.schema import Route
-from app.policy.templates import render
 from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
 
 HEAD = "version: 1\nairflow: [{name: default, url: http://airflow:8080}]\n"

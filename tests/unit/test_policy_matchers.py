@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.policy.matchers import Matcher, MatcherError, parse_matchers, read_matchers
+from app.policy.language.matchers import Matcher, MatcherError, parse_matchers, read_matchers
 
 FOO_BAR = Matcher("foo", "=", "bar")
 

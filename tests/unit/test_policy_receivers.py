@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.bootstrap.notices import audience
-from app.policy.load import Policy, PolicyError, parse_policy
+from app.notices.telling import audience
+from app.policy.file.load import Policy, PolicyError, parse_policy
 from app.policy.receivers import EVENTS
 
 SECRET = f"whsec_{'MfKQ9r8G' * 4}"

@@ -7,14 +7,14 @@ import yaml
 from pydantic import BaseModel
 
 from app.policy.deadman import Retrain, Switch
+from app.policy.file.load import Policy, load_policy, parse_policy
+from app.policy.file.starter import STARTER_POLICY, alertmanager_receiver
 from app.policy.intervals import Interval, TimeInterval
-from app.policy.load import Policy, load_policy, parse_policy
 from app.policy.mlflow import Mlflow
 from app.policy.promotions import Promotion, Require
 from app.policy.receivers import KINDS as RECEIVER_KINDS
 from app.policy.receivers import Notify, Receiver
 from app.policy.schema import Airflow, Dag, Route
-from app.policy.starter import STARTER_POLICY, alertmanager_receiver
 
 ROOT = Path(__file__).parents[2]
 HEAD = "version: 1\nairflow: [{name: default, url: http://airflow:8080}]\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.policy.load import Policy
+from app.policy.file.load import Policy
 from tests.unit.test_policy_errors import HEAD, NAME_RULE, parse, route, told
 
 SCHEDULES = [

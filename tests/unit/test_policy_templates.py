@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from app.policy.promql import render_query
-from app.policy.templates import TemplateError, placeholders, render, render_text
+from app.policy.language.promql import render_query
+from app.policy.language.templates import TemplateError, placeholders, render, render_text
 
 GROUP = {"model": "churn", "model-family": "fraud/cards", "region": "", "π": "pi"}
 

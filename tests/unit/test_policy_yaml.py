@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.policy.document import MAX_BYTES, MAX_DEPTH, MAX_NODES, Document, read_document
-from app.policy.load import load_policy
-from app.policy.problems import PolicyError
+from app.policy.file.document import MAX_BYTES, MAX_DEPTH, MAX_NODES, Document, read_document
+from app.policy.file.load import load_policy
+from app.policy.file.problems import PolicyError
 
 POLICY = "version: 1\nairflow: [{name: default, url: http://a}]\nroutes: [{match: [], dag: {id: x, conf: {a: 1}}}]\n"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.problems import KINDS, Kind, responses
+from app.web.problems import KINDS, Kind, responses
 from tests.unit.test_error_answers import make_app
 
 

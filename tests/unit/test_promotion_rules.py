@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.policy.expressions import RuleError, parse_rule
-from app.policy.load import parse_policy
+from app.policy.file.load import parse_policy
+from app.policy.language.expressions import RuleError, parse_rule
 from app.policy.promotions import Promotion
 from app.promotion.model import Artifact, Input, Verdict, Version
 from app.promotion.rules import NotANumber, evaluate, judge, only_not_better, passed

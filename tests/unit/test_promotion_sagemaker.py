@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore import exceptions
 
-from app.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.promotion.model import Input
 from app.promotion.sagemaker import AT_ONCE, MOST_APPROVED, SagemakerRegistry, _classified, _input, _numbers
 

@@ -10,13 +10,13 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from app.errors import LEFT_OUT, Ambiguous, Refused, Rejected, TargetError, Unreachable
-from app.http import open_http
+from app.kit.errors import LEFT_OUT, Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.http import open_http
+from app.notices.receivers import alertmanager, opsgenie, pagerduty, slack, webhook
+from app.notices.receivers.message import Message, cut
+from app.notices.receivers.send import Sender, refresh_of
 from app.policy.receivers import Receiver
-from app.receivers import alertmanager, opsgenie, pagerduty, slack, webhook
-from app.receivers.message import Message, cut
-from app.receivers.send import Sender, refresh_of
-from app.signatures import StandardSignature, standard_key
+from app.web.signatures import StandardSignature, standard_key
 from tests.fakes.clock import NOON, ManualClock
 from tests.fakes.documented import OpsgenieAlert, OpsgenieClose, PagerdutyEvent, PostableAlerts, SlackMessage
 from tests.fakes.pagerduty import KEY

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app.redis.url import Login, RedisUrl, Tls, parse_redis_url
+from app.kit.redis.url import Login, RedisUrl, Tls, parse_redis_url
 
 GOOD = [
     ("redis://localhost", RedisUrl("standalone", (("localhost", 6379),))),

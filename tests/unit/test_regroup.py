@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from app.triggers.regroup import inherit
-from app.triggers.state import FAILED, LOST, SUCCESS, Group, group_key
+from app.decide.regroup import inherit
+from app.decide.state import FAILED, LOST, SUCCESS, Group, group_key
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

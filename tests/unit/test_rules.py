@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 
+from app.decide import rules
+from app.decide.muting import Mute
+from app.decide.rules import FREE, Way
+from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Confirmation, Reason
 from app.policy.schema import Route
-from app.triggers import rules
-from app.triggers.muting import Mute
-from app.triggers.rules import FREE, Way
-from app.triggers.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Answer, Reason
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, episode, group, route, uid
 
 T1, T2 = uid(71), uid(72)
@@ -28,7 +28,7 @@ KEEP = route(on_failure="keep")
 WEEKLY = route(limit={"triggers": 1, "per": "7d"})
 CONFIRM = {"prometheus": "http://p", "query": "up"}
 ASKS, ASKS_LATE = route(confirm=CONFIRM), route(confirm=CONFIRM, debounce=10 * MINUTE)
-YES, NO = Way(answer=Answer(True, "yes")), Way(answer=Answer(False, "no series satisfies the query"))
+YES, NO = Way(answer=Confirmation(True, "yes")), Way(answer=Confirmation(False, "no series satisfies the query"))
 DUE: dict[str, Any] = {"open_trigger": T1, "held_since": NOW - MINUTE}
 NOT_CONFIRMED: dict[str, Any] = {"unconfirmed_at": NOW - MINUTE}
 MUTED = Way(mute=Mute("the time interval 'freeze' holds", NOW + 5 * HOUR))
@@ -329,14 +329,14 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
 def test_what_is_known_leads_to_one_action_and_one_reason(case: Case) -> None:
-    verdict = rules.decide(group(**case.facts), episode(**case.alert), case.route, NOW, case.way)
-    assert (f"{verdict.action} {verdict.reason}", verdict.until, verdict.trigger_id) == (
+    decision = rules.decide(group(**case.facts), episode(**case.alert), case.route, NOW, case.way)
+    assert (f"{decision.action} {decision.reason}", decision.until, decision.trigger_id) == (
         case.says,
         case.until,
         case.trigger,
     )
-    assert verdict.detail[0].islower()
-    assert not verdict.detail.endswith(".")
+    assert decision.detail[0].islower()
+    assert not decision.detail.endswith(".")
 
 
 def test_the_table_has_a_row_for_every_reason_that_the_rules_give() -> None:

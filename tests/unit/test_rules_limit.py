@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from app.triggers import rules
-from app.triggers.state import Ask, Reason
+from app.decide import rules
+from app.decide.state import Ask, Reason
 from tests.unit.builders import NOW, episode, group, route
 
 HOUR = timedelta(hours=1)
@@ -30,8 +30,8 @@ def test_a_route_is_full_until_the_oldest_counted_fire_leaves(ago: list[timedelt
     no = rules.limited(TWO_A_DAY, fires, NOW)
     assert (no.until if no else None) == until
     assert rules.limited(route(), fires, NOW) is None
-    verdict = rules.decide(group(), episode(), TWO_A_DAY, NOW, rules.Way(fires))
-    assert (verdict.reason, verdict.until) == ((Reason.LIMIT, until) if until else (Reason.NEW_ALERT, None))
+    decision = rules.decide(group(), episode(), TWO_A_DAY, NOW, rules.Way(fires))
+    assert (decision.reason, decision.until) == ((Reason.LIMIT, until) if until else (Reason.NEW_ALERT, None))
 
 
 def test_cooldown_and_a_run_in_flight_are_named_before_the_limit() -> None:
@@ -45,5 +45,5 @@ def test_cooldown_and_a_run_in_flight_are_named_before_the_limit() -> None:
 @pytest.mark.parametrize("force", [False, True])
 def test_a_request_obeys_it_unless_it_is_forced(force: bool) -> None:
     ask = Ask(Reason.FORCED if force else Reason.MANUAL, "ana", "new labels", {}, force)
-    verdict = rules.decide_request(group(), TWO_A_DAY, ask, NOW, rules.Way([NOW - HOUR, NOW - HOUR]))
-    assert verdict.reason is (Reason.FORCED if force else Reason.LIMIT)
+    decision = rules.decide_request(group(), TWO_A_DAY, ask, NOW, rules.Way([NOW - HOUR, NOW - HOUR]))
+    assert decision.reason is (Reason.FORCED if force else Reason.LIMIT)

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
 
-from app import error_answers
-from app.errors import UsageError
-from app.security import (
+from app.kit.errors import UsageError
+from app.web import error_answers
+from app.web.security import (
     ANONYMOUS,
     SCOPES,
     Caller,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from app.errors import UsageError
-from app.settings import Settings, read_settings
+from app.bootstrap.settings import Settings, read_settings
+from app.kit.errors import UsageError
 
 VALUES: dict[str, tuple[str, Any]] = {
     "policy_file": ("/etc/gateway/policy.yaml", Path("/etc/gateway/policy.yaml")),

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from app.errors import Problem
-from app.signatures import GrafanaSignature, Signature, StandardSignature, standard_key
+from app.kit.errors import Problem
+from app.web.signatures import GrafanaSignature, Signature, StandardSignature, standard_key
 
 BODY = b'{"alerts": []}'
 NOW = datetime.fromtimestamp(1763892000, UTC)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from app.errors import UsageError
-from app.tokens import Tokens, create_token, tokens_exist
+from app.kit.errors import UsageError
+from app.web.tokens import Tokens, create_token, tokens_exist
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.embedded.processes import free_port
+from app.kit.embedded.processes import free_port
 from mlflow_spool.records import API
 from mlflow_spool.settings import Settings
 from mlflow_spool.spool import Spool, system_clock

@@ -1,0 +1,107 @@
+"""How a command asks a running gateway over HTTP (GATEWAY_URL, GATEWAY_TOKEN) and shows its answer.
+
+Without GATEWAY_URL it is the gateway of this machine, where GATEWAY_HOST and GATEWAY_PORT have `serve` listen.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from app.bootstrap.settings import read_address
+from app.kit.errors import GatewayError, TargetError, UsageError
+from app.kit.http import Answer, open_http
+
+#: Error answers that are a no, or nothing yet, to a good request, as every 5xx is: exit code 1. For any other the command
+#: line, a setting or the token has to change first: exit code 2. docs/contract.md, "Command line".
+_FAILURES = frozenset({404, 409, 429})
+
+AsJson = Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")]
+
+
+def ask(
+    path: str,
+    *,
+    method: str | None = None,
+    body: dict[str, Any] | None = None,
+    also: tuple[int, ...] = (),
+    within: float = 10.0,
+    **parameters: Any,
+) -> Any:
+    """GET a path of the running gateway, or POST `body` to it; or `method`, as named. `also`: errors whose body is an
+    answer to the caller; `within`: seconds.
+
+    Raises UsageError for what the caller must change, GatewayError for a no and for no good answer.
+    """
+    url = gateway_url()
+    token = _token()
+    wanted = urlencode({k: v for k, v in parameters.items() if v is not None}, doseq=True)
+
+    async def send() -> Any:
+        http = open_http(read=within)
+        try:
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            verb = method or ("GET" if body is None else "POST")
+            return await http.request(verb, f"{url}{path}?{wanted}", headers=headers, json=body)
+        finally:
+            await http.aclose()
+
+    try:
+        answer = asyncio.run(send())
+    except TargetError as error:
+        raise GatewayError(
+            f"the gateway at {url} does not answer: {error.detail}. Is it running? (GATEWAY_URL, GATEWAY_PORT)"
+        ) from error
+    return answer.body if answer.status in also else _good(answer, url)
+
+
+def _good(answer: Answer, url: str) -> Any:
+    if answer.status >= 400:
+        detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
+        kind = GatewayError if answer.status >= 500 or answer.status in _FAILURES else UsageError
+        hint = " (GATEWAY_TOKEN)" if answer.status in (401, 403) else ""
+        raise kind(f"{detail or f'the gateway at {url} answered {answer.status}'}{hint}")
+    if not isinstance(answer.body, dict) or 300 <= answer.status < 400:
+        raise GatewayError(f"what answers at {url} is no Trigger Gateway. Is GATEWAY_URL right?")
+    return answer.body
+
+
+def gateway_url() -> str:
+    """Where to ask. Raises UsageError for a GATEWAY_PORT that is none."""
+    return (os.environ.get("GATEWAY_URL") or read_address().url).rstrip("/")
+
+
+def _token() -> str | None:
+    """GATEWAY_TOKEN, or what stands in the file that GATEWAY_TOKEN_FILE names."""
+    path = os.environ.get("GATEWAY_TOKEN_FILE")
+    if path is None:
+        return os.environ.get("GATEWAY_TOKEN")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"GATEWAY_TOKEN_FILE: cannot read {path}: {error}") from error
+
+
+def show(what: str | Table, style: str | None = None) -> None:
+    """Print; what senders wrote is text, whatever brackets it has. A pipe or a file has no width: nothing is folded."""
+    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    Console(highlight=False, markup=False, width=10_000 if wide else None).print(what, style=style)
+
+
+def id_column() -> Column:
+    # An id that is cut is of no use: the other columns fold instead.
+    return Column("id", no_wrap=True, min_width=36)
+
+
+def labels(labels: dict[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in labels.items()) or "-"
+
+
+def time(text: str) -> str:
+    return text[:19].replace("T", " ")

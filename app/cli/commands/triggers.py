@@ -1,0 +1,142 @@
+"""Ask for a DAG run, and ask why: `explain`, `trigger`, `history`."""
+
+import getpass
+import json
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.table import Table
+
+from app.cli.client import AsJson, ask, id_column, labels, show, time
+from app.kit.errors import UsageError
+
+app = typer.Typer()
+
+
+@app.command()
+def explain(
+    subject: Annotated[
+        str | None, typer.Argument(help="Id of an alert or trigger, an alert_id, or a fingerprint.")
+    ] = None,
+    route: Annotated[str | None, typer.Option(help="Instead: why this route started nothing lately.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="LABEL=VALUE, of --route only the groups with it.")] = None,
+    since: Annotated[str, typer.Option(help="Of --route: how long ago, such as 7d, or RFC 3339.")] = "7d",
+    as_json: AsJson = False,
+) -> None:
+    """Why, and why not: every decision on an alert or a trigger, and what would fire; or why a route started nothing."""
+    if (subject is None) == (route is None):
+        raise UsageError("explain takes an alert or a trigger, or --route NAME")
+    if route is not None:
+        told = ask(f"/api/v1/routes/{quote(route, safe='')}/explain", since=since, label=group)
+        return print(json.dumps(told, indent=2)) if as_json else _explain_route(told)
+    found = ask(f"/api/v1/explain/{quote(str(subject), safe='')}")
+    return print(json.dumps(found, indent=2)) if as_json else _explain_subject(found)
+
+
+def _explain_subject(found: dict[str, Any]) -> None:
+    about = found.get("alert") or found["trigger"]
+    show(
+        f"{found['subject']} {about['id']}  route {about['route'] or '-'}  group {labels(about['group'])}",
+        style="bold",
+    )
+    show(found["summary"])
+    table = Table("when", "times", "action", "reason", "why", box=None, padding=(0, 2, 0, 0))
+    for d in found["decisions"]:
+        table.add_row(time(d["first_at"]), str(d["count"]), d["action"], d["reason"], d["detail"])
+    show(table)
+    if found.get("now"):
+        show(f"At this moment: {found['now']['action']}, {found['now']['reason']}: {found['now']['detail']}.")
+    _what_next(found)
+
+
+def _explain_route(told: dict[str, Any]) -> None:
+    show(f"route {told['route']}  group {labels(told['group'])}  since {time(told['since'])}", style="bold")
+    show(told["summary"])
+    table = Table("group", "state", "until", "at this moment", box=None, padding=(0, 2, 0, 0))
+    for row in told["groups"]:
+        until = row["held_until"] or row["cooldown_until"]
+        now = f"{row['now']['action']}, {row['now']['reason']}" if row["now"] else "nothing fires"
+        table.add_row(labels(row["group"]), row["state"], time(until) if until else "-", now)
+    if told["groups"]:
+        show(table)
+    _what_next(told)
+
+
+def _what_next(told: dict[str, Any]) -> None:
+    if told.get("would_fire"):
+        show(f"What would start a DAG run: {told['would_fire']}")
+    if told.get("next_step"):
+        show(f"What to do: {told['next_step']}")
+
+
+@app.command()
+def trigger(
+    route: Annotated[str, typer.Argument(help="Name of the route.")],
+    reason: Annotated[str, typer.Option(help="Why; kept for the people who read it later.")],
+    group: Annotated[list[str] | None, typer.Option(help="LABEL=VALUE for each label of the route's group_by.")] = None,
+    conf: Annotated[str, typer.Option(help="JSON, laid over the route's conf.")] = "{}",
+    force: Annotated[bool, typer.Option("--force", help="Override cooldown and limit, never a run in flight.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for one DAG run of a group now."""
+    group_labels = dict(text.partition("=")[::2] for text in group or ())
+    try:
+        laid_over = json.loads(conf)
+    except ValueError as error:
+        raise UsageError(f"--conf is not JSON: {error}") from error
+    body = {"route": route, "group": group_labels, "reason": reason, "force": force, "conf": laid_over}
+    body["requested_by"] = getpass.getuser()
+    made = ask("/api/v1/triggers", body=body)
+    if as_json:
+        print(json.dumps(made, indent=2))
+        return
+    print(f"Trigger {made['id']} is {made['state']}; its DAG run will be {made['dag_run_id']}.")
+    print(f"Next:  trigger-gateway explain {made['id']}")
+
+
+@app.command()
+def history(
+    what: Annotated[str, typer.Argument(help="alerts, triggers or schedules")] = "triggers",
+    route: Annotated[str | None, typer.Option(help="Only this route.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only this status or state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The newest triggers, or alerts; or the schedules, with what was decided of the newest occurrence of each."""
+    if what not in ("alerts", "triggers", "schedules"):
+        raise UsageError("history shows `alerts`, `triggers` or `schedules`")
+    if what == "schedules":
+        _schedules(ask("/api/v1/schedules"), as_json)
+        return
+    page = ask(f"/api/v1/{what}", route=route, status=status, limit=limit)
+    if as_json:
+        print(json.dumps(page, indent=2))
+        return
+    rows = page["items"]
+    if what == "alerts":
+        table = Table("last seen", "times", "alert", "group", "status", "newest decision", id_column(), box=None)
+        for a in rows:
+            newest = a["decisions"][-1]
+            decision = f"{newest['action']}, {newest['reason']}"
+            seen, count = time(a["last_seen_at"]), str(a["count"])
+            table.add_row(seen, count, a["alert_id"], labels(a["group"]), a["status"], decision, a["id"])
+    else:
+        table = Table("created", "route", "group", "state", "where it stands", id_column(), box=None)
+        for t in rows:
+            table.add_row(time(t["created_at"]), t["route"], labels(t["group"]), t["state"], t["detail"], t["id"])
+    show(table if rows else f"No {what} yet.")
+    if page["next"]:
+        show(f"There are more: --limit, or GET /api/v1/{what}?cursor={page['next']}")
+
+
+def _schedules(page: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(page, indent=2))
+        return
+    table = Table("schedule", "route", "group", "next (UTC)", "last (UTC)", "what became of it", box=None)
+    for s in page["items"]:
+        last = s["last"] or {"at": None, "detail": "nothing yet"}
+        at = time(last["at"]) if last["at"] else "-"
+        table.add_row(s["name"], s["route"], labels(s["group"]), time(s["next_at"]), at, last["detail"])
+    show(table if page["items"] else "The policy has no schedules.")

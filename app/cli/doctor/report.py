@@ -1,0 +1,31 @@
+"""How the doctor's answer is shown: a line a check for people, one document for scripts."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.text import Text
+
+from app.cli.doctor.finding import Finding, worst
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    """`{"status": worst level, "checks": [{"check", "level", "detail", "next_step"}]}`."""
+    return json.dumps({"status": worst(findings), "checks": [asdict(finding) for finding in findings]}, indent=2)
+
+
+def show(findings: Sequence[Finding]) -> None:
+    """A line a check, with what to do on the line below where something is to be done, and the sum at the end."""
+    console = Console(highlight=False, markup=False)
+    width = max((len(finding.check) for finding in findings), default=0)
+    for finding in findings:
+        line = Text(f"{finding.level:<5} ", style=_STYLES[finding.level])
+        line.append(f"{finding.check:<{width}}  {finding.detail}", style="default not bold")
+        console.print(line, soft_wrap=True)
+        if finding.next_step:
+            console.print(f"      -> {finding.next_step}", soft_wrap=True)
+    failed, warned = (sum(finding.level == level for finding in findings) for level in ("fail", "warn"))
+    console.print(f"{len(findings)} checks: {failed} failed, {warned} to know of.")

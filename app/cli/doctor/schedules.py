@@ -1,0 +1,34 @@
+"""Schedules that would seldom start anything: what their own route says no to."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+
+from app.cli.doctor.finding import Finding, good, warn
+from app.decide.muting import mute_of
+from app.policy.schedules import Schedule
+from app.policy.schema import Policy, Route
+
+_LOOKED_AT = 8  # occurrences to come
+
+
+def examine_schedules(policy: Policy, now: datetime) -> Iterator[Finding]:
+    """A line for each schedule: when it is due, or what will refuse it."""
+    for schedule in policy.schedules:
+        route = policy.route(schedule.route)
+        if route is not None:
+            yield _examine(policy, schedule, route, now)
+
+
+def _examine(policy: Policy, schedule: Schedule, route: Route, now: datetime) -> Finding:
+    check = f"schedule {schedule.name}"
+    due = list(islice(schedule.times.occurrences(now), _LOOKED_AT))
+    if all(mute_of(policy, route, {}, at) is not None for at in due):
+        cause = f"its next {len(due)} occurrences are all muted on the route {route.name}"
+        return warn(
+            check, cause, f"Schedule it outside of {', '.join(route.mute)}, or take the interval off the route."
+        )
+    refused = schedule.refused_by(route.cooldown, now)
+    if refused is not None:
+        return warn(check, refused, f"Let it come less often, or shorten the cooldown of the route {route.name}.")
+    return good(check, f"due next at {due[0]:%Y-%m-%dT%H:%M:%SZ}")

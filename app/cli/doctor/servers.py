@@ -1,0 +1,164 @@
+"""Postgres and Redis, as far as the promises of the gateway rest on them (docs/contract.md, README Limits)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.cli.doctor.finding import Finding, fail, good, warn
+from app.kit.clock import SystemClock
+from app.kit.db import database_now, open_engine, sqlstate
+from app.kit.errors import GatewayError, quotable
+from app.kit.redis.client import open_redis
+from app.tables import migrate
+
+#: Time is Postgres', so this machine's clock harms nothing but the reading of logs.
+SKEW: Final = timedelta(seconds=5)
+PATIENCE: Final = 3.0  # seconds for Redis; the gateway itself waits much less
+
+_FACTS: Final = """
+SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only,
+       current_setting('synchronous_commit') AS synchronous_commit,
+       current_setting('synchronous_standby_names') AS standbys,
+       current_setting('fsync') AS fsync
+"""
+_GROUPS: Final = "SELECT DISTINCT labels FROM groups WHERE route = :route LIMIT 200"
+
+_AWAY: Final = (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """What Postgres told. `groups` are the groups that the routes asked for have had."""
+
+    findings: tuple[Finding, ...]
+    groups: Mapping[str, list[dict[str, str]]]
+
+
+async def examine_postgres(url: str, clock: SystemClock, routes: list[str], *, embedded: bool) -> Database:
+    """Everything about Postgres; `clock` takes over its time. `embedded`: `serve` migrates it, and nobody fails over."""
+    engine = open_engine(url, pool_size=1)
+    where = "embedded" if embedded else url.rpartition("@")[2].partition("?")[0]
+    try:
+        await clock.synchronise(lambda: database_now(engine))
+        found, groups = await _look(engine, routes, embedded=embedded)
+        findings = [good("postgres reachable", where), *found, judge_offset(clock.offset)]
+        return Database(tuple(findings), groups)
+    except _AWAY as error:
+        step = "Start Postgres, or correct GATEWAY_DATABASE_URL."
+        if sqlstate(error) in {"28P01", "28000", "3D000"}:
+            step = "Correct user, password and database name in GATEWAY_DATABASE_URL."
+        return Database((fail("postgres reachable", f"{where}: {_told(error, url)}", step),), {})
+    finally:
+        await engine.dispose()
+
+
+async def _look(
+    engine: AsyncEngine, routes: list[str], *, embedded: bool
+) -> tuple[list[Finding], dict[str, list[dict[str, str]]]]:
+    async with engine.connect() as conn:
+        facts = (await conn.execute(text(_FACTS))).mappings().one()
+        findings = [judge_writes(facts), *judge_durability(facts, embedded=embedded)]
+        current, head = await migrate.current_and_head(conn)
+        groups = {}
+        if current == head:
+            groups = {route: await _groups(conn, route) for route in routes}
+            findings.append(good("postgres migrated", f"at revision {head}"))
+        elif embedded:
+            findings.append(good("postgres migrated", "`serve` migrates the embedded database by itself"))
+        else:
+            cause = f"at revision {current}, not {head}" if current else "it has no tables of the gateway"
+            findings.append(fail("postgres migrated", cause, "Run `trigger-gateway migrate`."))
+    return findings, groups
+
+
+async def _groups(conn: AsyncConnection, route: str) -> list[dict[str, str]]:
+    return [dict(row[0]) for row in await conn.execute(text(_GROUPS), {"route": route})]
+
+
+def judge_writes(facts: Mapping[Any, Any]) -> Finding:
+    """Whether it takes writes."""
+    if not facts["read_only"]:
+        return good("postgres writable", "takes writes")
+    cause = "read-only: a standby, or default_transaction_read_only is on"
+    step = "Point GATEWAY_DATABASE_URL at the primary; several hosts with target_session_attrs=read-write find it."
+    return fail("postgres writable", cause, step)
+
+
+def judge_durability(facts: Mapping[Any, Any], *, embedded: bool) -> list[Finding]:
+    """Whether what it acknowledged outlives a crash and a failover."""
+    check = "postgres durable"
+    level, standbys = facts["synchronous_commit"], facts["standbys"]
+    found = []
+    if facts["fsync"] != "on":
+        step = "Set `fsync = on` in postgresql.conf."
+        found.append(fail(check, "fsync is off: a crash of the machine can lose everything", step))
+    if level == "off":
+        cause = "synchronous_commit is off: a crash loses alerts that were acknowledged"
+        found.append(fail(check, cause, "Set `synchronous_commit = on` for the database and the gateway's role."))
+    if found:
+        return found
+    if embedded:
+        return [good(check, f"fsync on, synchronous_commit {level}; one server, which nobody fails over")]
+    if not standbys or level == "local":
+        cause = "no synchronous standby: a failover can lose alerts that were acknowledged, and fire again"
+        step = "Set synchronous_standby_names if you fail over; without a standby there is nothing to do."
+        if level == "local":
+            step = "Set `synchronous_commit = on`: with `local` the standby is not waited for."
+        return [warn(check, cause, step)]
+    return [good(check, f"synchronous_commit {level}, synchronous standbys {standbys}")]
+
+
+def judge_offset(offset: timedelta) -> Finding:
+    """`offset` is the database's clock minus this machine's."""
+    seconds = abs(offset.total_seconds())
+    if abs(offset) <= SKEW:
+        return good("postgres clock", "agrees with this machine's")
+    way = "ahead of" if offset > timedelta(0) else "behind"
+    step = "Run NTP on both machines. The gateway goes by Postgres' time; the times in its log do not."
+    return warn("postgres clock", f"{seconds:.0f} s {way} this machine's", step)
+
+
+async def examine_read_database(url: str) -> Finding:
+    """The copy that lists are read from. Without it they are read from the primary."""
+    where = url.rpartition("@")[2].partition("?")[0]
+    engine = open_engine(url, pool_size=1)
+    try:
+        async with engine.connect() as conn:
+            current, head = await migrate.current_and_head(conn)
+    except _AWAY as error:
+        step = "Start it, or correct GATEWAY_DATABASE_READ_URL. Until then lists burden the primary."
+        return warn("postgres read copy", f"{where}: {_told(error, url)}", step)
+    finally:
+        await engine.dispose()
+    if current == head:
+        return good("postgres read copy", where)
+    step = "Look at its replication; once it has caught up it has the tables."
+    return warn("postgres read copy", f"{where} is at revision {current or 'none'}, not {head}", step)
+
+
+async def examine_redis(url: str, *, embedded: bool) -> Finding:
+    """Redis is the memory, not the truth: without it everything works, slower and without rate limits."""
+    step = "Start Redis, or correct GATEWAY_REDIS_URL. Until then the gateway is slower, and right."
+    try:
+        redis = open_redis(url, PATIENCE)
+    except (ValueError, GatewayError) as error:
+        return warn("redis reachable", _told(error, url), step)
+    try:
+        fault = await redis.fault()
+    finally:
+        await redis.aclose()
+    where = "embedded" if embedded else f"{redis.url.kind} at {redis.url}"
+    return good("redis reachable", where) if fault is None else warn("redis reachable", f"{where}: {fault}", step)
+
+
+def _told(error: Exception, url: str) -> str:
+    """One line of an error. A driver that cannot read a URL may repeat it; a server is never told a password."""
+    told = " ".join((str(getattr(error, "orig", None) or error) or type(error).__name__).split())
+    login = url.partition("://")[2].rpartition("@")[0]
+    return told if sqlstate(error) else quotable(told, login.partition(":")[2], sent=login)

@@ -1,0 +1,195 @@
+"""The command line. Errors are one sentence; exit codes are 0, 1 for a failure and 2 for a wrong use.
+
+What serves and migrates is imported inside the commands that need it: its frameworks take more than a second to load, and
+`check` or `token create` must not wait for them.
+"""
+
+import asyncio
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app import __version__
+from app.bootstrap.settings import Settings, read_settings
+from app.cli.client import gateway_url
+from app.cli.commands import GROUPS
+from app.cli.doctor.finding import Finding
+from app.kit.clock import SystemClock
+from app.kit.errors import GatewayError, UsageError
+from app.policy.file.load import PolicyError, load_policy
+from app.policy.file.starter import STARTER_POLICY, alertmanager_receiver
+from app.policy.language.durations import parse_duration
+from app.web.tokens import SCOPES, create_token
+
+app = typer.Typer(
+    help="The decision point of continuous training: alerts in, exactly one Airflow DAG run out.",
+    epilog="Exit codes: 0 done; 1 it failed, or the answer is no (404, 409, 429, 5xx, none); 2 change the command line, a "
+    "setting or the token first (any other 4xx).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+token = typer.Typer(help="API tokens.", no_args_is_help=True)
+app.add_typer(token, name="token")
+for group in GROUPS:
+    app.registered_commands.extend(group.registered_commands)
+    app.registered_groups.extend(group.registered_groups)
+
+
+@app.callback()
+def _root() -> None:
+    """Kept so that every command is a subcommand."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write the policy.")] = Path("policy.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    """Write a commented policy, and print the Alertmanager receiver to paste and the next command."""
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already; --force overwrites it")
+    try:
+        path.write_text(STARTER_POLICY)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    settings = read_settings()
+    print(f"Wrote {path}. Set your Airflow and your DAG in it.\n")
+    print(alertmanager_receiver(f"http://{settings.host}:{settings.port}"))
+    default = path == Path("policy.yaml")
+    prefix = "" if default else f"GATEWAY_POLICY_FILE={path} "
+    print(f"Next:  trigger-gateway check {path}\nThen:  {prefix}trigger-gateway serve")
+
+
+@app.command()
+def check(policy: Annotated[Path, typer.Argument(help="The policy file.")]) -> None:
+    """Read a policy and report every error at once, as file:line:column: path: message. Needs no ${...} value."""
+    try:
+        found = load_policy(policy, require_env=False)
+    except PolicyError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from error
+    for warning in found.warnings:
+        print(f"{warning} (warning)", file=sys.stderr)
+    names = ", ".join(route.name for route in found.routes)
+    print(f"{policy} is good: {len(found.routes)} route(s): {names}.")
+
+
+@app.command()
+def serve(
+    no_worker: Annotated[bool, typer.Option("--no-worker", help="HTTP only: another process runs the loops.")] = False,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
+) -> None:
+    """Serve HTTP and run the loops, with embedded PostgreSQL and Valkey unless their URLs are set."""
+    from app.cli import serve as processes
+
+    processes.serve(_settings(), workers=workers, loops=not no_worker)
+
+
+@app.command()
+def worker() -> None:
+    """Run the loops alone: delivery, following, wakes. For `serve --no-worker` processes beside it."""
+    from app.cli import serve as processes
+
+    processes.work(_settings())
+
+
+@app.command(name="migrate")
+def migrate_command() -> None:
+    """Bring the database to this version's schema. Safe to run by any number of replicas at once."""
+    from app.cli import serve as processes
+
+    print(f"The database is at revision {asyncio.run(processes.migrate_database(_settings()))}.")
+
+
+@app.command()
+def doctor(
+    alertmanager: Annotated[str | None, typer.Option(help="URL of a running Alertmanager.")] = None,
+    alertmanager_config: Annotated[Path | None, typer.Option(help="Its configuration file instead.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One document, for scripts.")] = False,
+) -> None:
+    """Look for everything that a first-day user gets wrong, and say how to mend it. Changes nothing. 1: something fails."""
+    from app.cli.doctor.examine import Asked, examine
+    from app.cli.doctor.finding import worst
+    from app.cli.doctor.report import as_json as document
+    from app.cli.doctor.report import show
+    from app.kit.http import open_http
+
+    settings = _settings()
+
+    async def look() -> tuple[Finding, ...]:
+        async with open_http() as http:
+            return await examine(settings, Asked(alertmanager, alertmanager_config), gateway_url(), http)
+
+    findings = asyncio.run(look())
+    if as_json:
+        print(document(findings))
+    else:
+        show(findings)
+    raise typer.Exit(1 if worst(findings) == "fail" else 0)
+
+
+@token.command()
+def create(
+    scope: Annotated[list[str], typer.Option(help=f"What it may do; repeat for more: {', '.join(SCOPES)}.")],
+    name: Annotated[str, typer.Option(help="Shown in logs and the audit.")] = "",
+    expires: Annotated[str, typer.Option(help="Life, such as 90d. Default: for ever.")] = "",
+) -> None:
+    """Make a token. Its text is printed once, alone on stdout; only its hash is kept."""
+    settings = read_settings()
+    now = SystemClock().now()
+    life = _duration(expires) if expires else None
+    chosen = name or f"{'-'.join(scope)}-{now:%Y%m%d%H%M%S}"
+    print(create_token(settings.tokens_path, scope, chosen, now, now + life if life else None))
+    print(f"Kept as {chosen} in {settings.tokens_path}; the text above is shown only now.", file=sys.stderr)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything up at the end.")] = False,
+) -> None:
+    """Show the main job on real servers: a storm of alerts, and exactly one Airflow DAG run per model."""
+    try:
+        from demo.story import run_demo
+    except ImportError as error:  # The wheel does not carry it.
+        raise UsageError("the demo needs the source: clone the repository and run `make demo` in it") from error
+
+    raise typer.Exit(asyncio.run(run_demo(keep=keep)))
+
+
+def _settings() -> Settings:
+    from app.kit import log
+
+    settings = read_settings()
+    log.configure(settings.log_level, settings.log_json)
+    return settings
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--expires: {error}") from error
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except GatewayError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        os._exit(130)

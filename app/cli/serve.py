@@ -1,0 +1,170 @@
+"""Processes: one that serves, several that share a port, or one that only runs the loops."""
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import asyncpg
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy.exc import DBAPIError
+
+from app.bootstrap.core import Urls, read_policy, servers
+from app.bootstrap.parts import Services, open_services
+from app.bootstrap.settings import Settings
+from app.cli.workers import bind, reloading_on_hangup, run_workers
+from app.kit import log as logs
+from app.kit.errors import GatewayError, UsageError
+from app.kit.loop import running
+from app.kit.telemetry import telemetry
+from app.tables import migrate
+from app.web.main import create_app
+from app.web.security import refuse_open_bind
+from app.web.tokens import tokens_exist
+
+log = logging.getLogger(__name__)
+
+DRAIN = 20  # seconds that open requests get after SIGTERM
+
+
+def serve(settings: Settings, *, workers: int, loops: bool) -> None:
+    """Serve in `workers` processes until SIGTERM or Ctrl-C; `loops` says whether they deliver and follow as well.
+
+    Raises UsageError for a missing or bad policy and for a bind that would be open to everybody.
+    """
+    read_policy(settings)
+    refuse_open_bind(settings.host, tokens_exist(settings.tokens_path))
+    if workers > 1:
+        bound = bind(settings.host, settings.port)
+        run_workers(workers, partial(_serve_child, settings, bound, loops))
+    else:
+        _serve_one(settings, loops=loops)
+
+
+def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] | None = None) -> None:
+    """Serve until SIGTERM or Ctrl-C: then open requests are answered, what is queued is written, the loops end."""
+
+    failures: list[GatewayError] = []
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Services]:
+        async with AsyncExitStack() as stack:
+            try:
+                services = await stack.enter_async_context(_opened(settings))
+            except GatewayError as error:
+                failures.append(error)
+                raise
+            yield services
+
+    # uvicorn would print a traceback where the sentence that follows says it all.
+    logging.getLogger("uvicorn.error").addFilter(lambda r: not (failures and r.getMessage().startswith("Traceback")))
+    # When it has drained, uvicorn raises the signal again: that is a good end, and no death by a signal.
+    signal.signal(signal.SIGTERM, _end)
+    server = uvicorn.Server(_config(create_app(settings, opened, worker=loops), settings))
+    try:
+        server.run(sockets=sockets)
+    except OSError as error:
+        raise UsageError(f"cannot serve on {settings.host}:{settings.port}: {error.strerror or error}") from error
+    except SystemExit as ended:
+        if failures:
+            raise failures[0] from ended
+        raise
+    if not server.started:
+        raise SystemExit(1)
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN,
+        timeout_keep_alive=75,
+    )
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Services]:
+    """Servers and services, and who they are told to the log. Raises GatewayError with one sentence for a person."""
+    policy = read_policy(settings)
+    for warning in policy.warnings:
+        log.warning("policy: %s", warning)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(telemetry())
+        urls = await stack.enter_async_context(servers(settings))
+        try:
+            await _migrate(urls, settings)
+            services = await stack.enter_async_context(open_services(settings, policy, urls))
+        except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # What follows the last @ holds no password.
+            where = urls.database.rpartition("@")[2].partition("?")[0]
+            raise GatewayError(f"Postgres at {where} cannot be used: {error or type(error).__name__}") from error
+        _announce(settings, services)
+        # What the start has made lives as long as the process. Each full collection would walk it anew, and every request
+        # would wait for it: some 90 ms every few seconds under load.
+        gc.freeze()
+        with reloading_on_hangup(services.reload_soon):
+            yield services
+
+
+def _serve_child(settings: Settings, bound: socket.socket, loops: bool) -> None:
+    logs.configure(settings.log_level, settings.log_json)
+    try:
+        _serve_one(settings, loops=loops, sockets=[bound])
+    except GatewayError as error:
+        log.error("cannot serve: %s", error)
+        raise SystemExit(1) from error
+
+
+def work(settings: Settings) -> None:
+    """Run the loops until SIGTERM or Ctrl-C. Raises UsageError for a missing or bad policy."""
+    read_policy(settings)
+    asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with _opened(settings) as services, running((*services.constant, *services.loops)):
+        await stop.wait()
+
+
+async def migrate_database(settings: Settings) -> str:
+    """Bring the database, embedded or configured, to this version's schema; returns its revision."""
+    async with servers(settings) as urls:
+        await migrate.upgrade(urls.database)
+    return migrate.head()
+
+
+async def _migrate(urls: Urls, settings: Settings) -> None:
+    """Embedded servers are ours to migrate. A configured database is the operator's: `trigger-gateway migrate`."""
+    if settings.database_url is None:
+        await migrate.upgrade(urls.database)
+
+
+def _announce(settings: Settings, services: Services) -> None:
+    where = "embedded" if settings.database_url is None else "configured"
+    log.info(
+        "trigger gateway is up",
+        extra={
+            "url": f"http://{settings.host}:{settings.port}/docs",
+            "policy": services.core.policy.hash,
+            "database": where,
+        },
+    )

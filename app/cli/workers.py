@@ -1,0 +1,162 @@
+"""`serve --workers N`: several processes behind one port, kept alive, ended together. And what SIGHUP means to each."""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+
+from app.kit.clock import monotonic
+from app.kit.errors import GatewayError, UsageError
+
+log = logging.getLogger(__name__)
+
+_YOUNG = 10.0  # seconds; a process that ends earlier has not come up
+_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before the next start of a process that keeps ending
+_HOPELESS = 5  # young deaths in a row after which the rest is ended too
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The port that the processes share. Raises UsageError when it cannot be had."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise UsageError(f"cannot serve on {host}:{port}: {error.strerror}") from error
+    return bound
+
+
+def run_workers(number: int, work: Callable[[], None]) -> None:
+    """Run `work` (picklable) in `number` processes until SIGTERM or Ctrl-C, which they get as SIGTERM; SIGHUP they
+    get as it is. One that dies is started again, after a pause that grows while it keeps dying; GatewayError when none
+    of it comes up."""
+    stopping = threading.Event()
+
+    def stop(*_: object) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    context = multiprocessing.get_context("spawn")
+    places: list[_Place] = [_Place(work, context) for _ in range(number)]
+
+    def reload() -> None:
+        for place in places:
+            place.signal(signal.SIGHUP)
+
+    on_hangup = _on_hangup(reload)
+    signal.signal(signal.SIGHUP, lambda *_: on_hangup())
+    try:
+        while not stopping.wait(0.2):
+            for place in places:
+                place.tend()
+            if all(place.hopeless for place in places):
+                raise GatewayError("no serving process comes up; the log above says why")
+    finally:
+        for place in places:
+            place.signal(signal.SIGTERM)
+        for place in places:
+            place.wait()
+
+
+class _Place:
+    """One of the processes, and how its predecessors fared."""
+
+    def __init__(self, work: Callable[[], None], context: multiprocessing.context.SpawnContext) -> None:
+        self._work = work
+        self._context = context
+        self._process: BaseProcess | None = None
+        self._began = 0.0
+        self._young_deaths = 0
+        self._start()
+
+    @property
+    def hopeless(self) -> bool:
+        return self._young_deaths >= _HOPELESS
+
+    def tend(self) -> None:
+        """Start the process again when it has died and its pause is over."""
+        if self._process is not None and not self._process.is_alive():
+            young = monotonic() - self._began < _YOUNG
+            self._young_deaths = self._young_deaths + 1 if young else 0
+            log.error("a serving process ended with %s", self._process.exitcode)
+            self._process = None
+            self._began = monotonic()  # from here the pause counts
+        if self._process is None and not self.hopeless:
+            pause = _PAUSES[min(self._young_deaths, len(_PAUSES)) - 1] if self._young_deaths else 0.0
+            if monotonic() - self._began >= pause:
+                self._start()
+
+    def _start(self) -> None:
+        self._process = self._context.Process(target=_child, args=(self._work, os.getpid()))
+        self._process.start()
+        self._began = monotonic()
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.pid is not None and self._process.is_alive():
+            os.kill(self._process.pid, number)
+
+    def wait(self) -> None:
+        if self._process is not None:
+            self._process.join()
+
+
+def _child(work: Callable[[], None], parent: int) -> None:
+    """The process' body. Without its parent it ends as by SIGTERM: nobody else would ever end it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # Ctrl-C reaches the whole group; the parent passes it on as SIGTERM, once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload; the end of a terminal is the parent's to notice
+    threading.Thread(target=watch, daemon=True).start()
+    work()
+
+
+@contextmanager
+def reloading_on_hangup(reload: Callable[[], None]) -> Iterator[None]:
+    """While the block runs in an event loop, SIGHUP calls `reload`. When it came because the terminal was closed, the
+    process ends as by SIGTERM: nobody asked for a daemon."""
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGHUP, _on_hangup(reload))
+    except (RuntimeError, ValueError):  # Not in the main thread, where no signal arrives.
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+def _on_hangup(reload: Callable[[], None]) -> Callable[[], None]:
+    # Under nohup the end of the terminal is to be survived, and SIGHUP comes ignored.
+    had_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+
+    def hangup() -> None:
+        if had_terminal and not _has_terminal():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            reload()
+
+    return hangup
+
+
+def _has_terminal() -> bool:
+    """Whether there is a controlling terminal: the kernel takes it from every process of a session that hung up."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -1,8 +1,0 @@
-"""The commands that talk to a running gateway over HTTP, a file a capability."""
-
-import typer
-
-from app.commands import deadman, lineage, notices, pauses, promotion, triggers
-
-#: Each has an `app` of its own; `app.cli` takes their commands over.
-GROUPS: tuple[typer.Typer, ...] = (triggers.app, lineage.app, promotion.app, deadman.app, notices.app, pauses.app)

@@ -1,0 +1,81 @@
+"""Who watches the watchman: an address outside is pinged while we are truly well. When the pings stop, somebody else pages.
+
+Healthchecks, Dead Man's Snitch and Opsgenie's heartbeats take such a request; their period should be a few of ours.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import text
+
+from app.intake.batcher import Batcher
+from app.kit.errors import TargetError
+from app.kit.http import Http
+from app.kit.loop import Loop
+from app.policy.core import Core
+
+log = logging.getLogger(__name__)
+
+_FAILURES: Final = 3  # steps in a row that may fail before a loop counts as ill
+_STALE: Final = timedelta(seconds=60)
+
+# The watch writes this row every few seconds: that it is fresh says that Postgres takes writes, and that somebody watches.
+_WATCHED = text("SELECT watched_until, pg_is_in_recovery() AS standby FROM watch")
+
+
+class Watchman:
+    """`step()` pings once, or says in the log why it does not. `loops` and `batcher` are of this process."""
+
+    def __init__(
+        self,
+        core: Core,
+        http: Http,
+        url: str,
+        headers: Mapping[str, str],
+        loops: Sequence[Loop],
+        batcher: Batcher,
+    ) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._http = http
+        self._url = url
+        self._headers = headers
+        self._loops = loops
+        self._batcher = batcher
+
+    async def step(self) -> bool:
+        ill = await self._ill()
+        if ill:
+            self._metrics.watchman.labels("withheld").inc()
+            log.error("not well: the ping to the outside is withheld", extra={"faults": ill})
+            return False
+        try:
+            answer = await self._http.request("GET", self._url, headers=self._headers)
+        except TargetError as error:
+            self._metrics.watchman.labels("failed").inc()
+            log.warning("the outside could not be pinged", extra={"code": error.code, "detail": error.detail})
+            return False
+        good = answer.status < 300
+        self._metrics.watchman.labels("sent" if good else "failed").inc()
+        if not good:
+            log.warning("the ping to the outside was refused", extra={"status": answer.status})
+        return False
+
+    async def _ill(self) -> list[str]:
+        """What is wrong with us."""
+        running = [loop for loop in self._loops if loop.started]
+        found = [f"the loop {loop.name} is stuck" for loop in running if loop.stuck()]
+        found += [f"the loop {loop.name} fails" for loop in running if loop.failures >= _FAILURES]
+        if self._batcher.stuck():
+            found.append("intake is stuck")
+        try:
+            async with self._engine.connect() as conn:
+                row = (await conn.execute(_WATCHED)).one_or_none()
+        except Exception as error:  # Whatever it is: it is no sign of being well.
+            return [*found, f"postgres does not answer ({type(error).__name__})"]
+        if row is None or self._clock.now() - row.watched_until > _STALE:
+            found.append("nobody watches the switches")
+        elif row.standby:
+            found.append("postgres is read-only")
+        return found

@@ -1,0 +1,119 @@
+"""The facts of a group: until when they hold it or cool it down, and how a fire, an end and a reset change them. Pure.
+
+The facts stand in the group's row; every deadline derives from them with the policy in force (design, 6.7).
+"""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Episode, Group
+from app.policy.schema import Route
+
+
+def held_until(group: Group, route: Route) -> datetime:
+    """When the debounce of a held group ends: from the group's first alert, with the policy in force."""
+    if group.held_since is None:
+        raise ValueError(f"group {group.key} is not held")
+    return group.held_since + route.debounce
+
+
+def clear_at(group: Group, route: Route) -> datetime | None:
+    """Before this no new trigger of the group, unless one is open; None when nothing cools."""
+    releases = (group.on_failure or route.on_failure) == "release"  # as it was when the trigger fired
+    if backing_off(group) and (group.outcome == DEAD or releases):
+        return _unless_reset(group, group.ended_at, backoff(group.failures, route))
+    starts = [t for t in (group.fired_at, group.accepted_at) if t is not None]
+    return _unless_reset(group, max(starts), route.cooldown) if starts else None
+
+
+def backing_off(group: Group) -> bool:
+    """True when the newest trigger did not bring a retrain."""
+    return group.outcome in (FAILED, LOST, GONE, DEAD)
+
+
+def backoff(failures: int, route: Route) -> timedelta:
+    """The pause after n failures in a row: doubled each time, at most the cooldown, so that a broken DAG is not
+    retried for ever at the same pace."""
+    if not route.failure_backoff:
+        return timedelta(0)
+    longest = max(route.cooldown, route.failure_backoff)
+    doublings = min(max(failures, 1) - 1, 40)  # beyond every cooldown, and short of what a timedelta can hold
+    return longest if longest / route.failure_backoff <= 2**doublings else route.failure_backoff * 2**doublings
+
+
+def wake_at(group: Group, route: Route) -> datetime | None:
+    """When the group must be looked at without a new notification; None: something else will touch it, or nothing can."""
+    if group.held:
+        return held_until(group, route)
+    if group.open_trigger is not None:
+        return None  # The follower or the relay sets it when the run ends.
+    return clear_at(group, route)
+
+
+def book(group: Group, outcome: str, route: Route | None, now: datetime, *, counted: bool = False) -> None:
+    """Write the end of the newest trigger into its group's facts, and when the group is looked at next.
+
+    A lost trigger ends twice: when it is told as lost, still open, and when its run is known to be over; then `counted`
+    says that the failure stands in `failures` already.
+    """
+    group.outcome, group.ended_at = outcome, now
+    if outcome == SUCCESS:
+        group.failures = 0
+    elif not counted:
+        group.failures += 1
+    wake = wake_at(group, route) if route else None
+    # Without a cooldown to wait for, what was suppressed meanwhile is decided at once.
+    group.wake_at = None if group.open_trigger is not None else max(wake or now, now)
+
+
+def fire(group: Group, trigger_id: UUID, on_failure: str, now: datetime) -> None:
+    """The trigger is on its way, fired or redriven: it is the group's open one, and the cooldown counts from here."""
+    group.open_trigger = group.last_trigger = trigger_id
+    group.fired_at, group.on_failure = now, on_failure
+    # A reset frees one fire. Left standing it would free this one's cooldown as well, were both of the same instant.
+    group.accepted_at = group.ended_at = group.outcome = group.reset_at = None
+    group.held_since = group.wake_at = group.unconfirmed_at = None
+
+
+def rehearse(group: Group, trigger_id: UUID, route: Route, now: datetime) -> None:
+    """As `fire` in shadow mode: nothing is under way, and it counts as a run that succeeded at once. Without a cooldown
+    only the next notification looks at the group again: it would fire for ever."""
+    fire(group, trigger_id, route.on_failure, now)
+    group.open_trigger, group.failures = None, 0
+    clear = clear_at(group, route)
+    group.wake_at = clear if clear is not None and clear > now else None
+
+
+def redrive_at(group: Group, trigger_id: UUID, route: Route, now: datetime) -> datetime | None:
+    """When a dead trigger may be redriven, if not now. It passes its group like a fire: a newer trigger's cooldown stands
+    in its way, the backoff of its own death does not."""
+    clear = clear_at(group, route) if group.last_trigger != trigger_id else None
+    return clear if clear is not None and now < clear else None
+
+
+def reset(group: Group, now: datetime) -> None:
+    """Clear cooldown and backoff. Without an open trigger the group is decided again at once."""
+    group.reset_at, group.failures = now, 0
+    if group.open_trigger is None:
+        group.wake_at = now
+
+
+def is_spent(alert: Episode, route: Route) -> bool:
+    """True when a trigger of the alert has succeeded and the route gives each episode only one."""
+    return alert.spent and not route.refire
+
+
+def may_fire(alert: Episode, route: Route, now: datetime) -> bool:
+    """True when the alert still fires, was heard of lately, and nobody and nothing has settled it already."""
+    return alert.firing and not (is_stale(alert, route, now) or is_spent(alert, route) or alert.dismissed)
+
+
+def is_stale(alert: Episode, route: Route, now: datetime) -> bool:
+    """True when the alert has not been heard of for so long that it no longer counts as firing."""
+    return now - alert.last_seen_at > route.stale_after
+
+
+def _unless_reset(group: Group, start: datetime | None, pause: timedelta) -> datetime | None:
+    if start is None or (group.reset_at is not None and group.reset_at >= start):
+        return None
+    return start + pause

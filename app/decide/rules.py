@@ -1,0 +1,180 @@
+"""Does this alert start a DAG run? Pure: facts, policy and one `now` in, an action with its reason out.
+
+The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit, muted,
+unconfirmed, shadow (design, 6.3). The first two need no group and are found by the ledger.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from app.decide.facts import backing_off, clear_at, held_until, is_spent
+from app.decide.muting import Mute
+from app.decide.state import DEAD, SHADOW, Action, Ask, Confirmation, Decision, Episode, Group, Reason
+from app.policy.language.durations import format_duration
+from app.policy.schema import Route
+
+#: What Prometheus did not confirm is asked again after this, while the alert fires.
+ASK_AGAIN = timedelta(minutes=5)
+
+_FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What may stand in the way of a whole route: its newest fires, when it has a limit, what mutes it, and what Prometheus
+    has answered, where it must be asked; None: it was not asked."""
+
+    fires: Sequence[datetime] = ()
+    mute: Mute | None = None
+    answer: Confirmation | None = None
+
+
+FREE = Way()
+
+
+def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way = FREE) -> Decision:
+    """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger."""
+    if alert.dismissed:
+        detail = "a person cancelled what it was held for; it counts again when it fires anew"
+        return Decision(Action.CANCEL, Reason.BY_REQUEST, None, None, detail)
+    if is_spent(alert, route):
+        return Decision(
+            _SUPPRESS, Reason.DUPLICATE, None, alert.trigger_id, "it has had its retrain, and refire is off"
+        )
+    held = group.held
+    if held and now < (due := held_until(group, route)):
+        if alert.trigger_id == group.open_trigger:
+            return Decision(_SUPPRESS, Reason.DUPLICATE, due, group.open_trigger, f"already held until {_at(due)}")
+        return Decision(_HOLD, Reason.JOINED, due, group.open_trigger, f"joins the group held until {_at(due)}")
+    if group.open_trigger is not None and not held:
+        if alert.trigger_id == group.open_trigger:
+            return Decision(_SUPPRESS, Reason.DUPLICATE, None, group.open_trigger, "its trigger is already under way")
+        return Decision(
+            _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
+        )
+    clear = clear_at(group, route)
+    if clear is not None and now < clear:
+        return _cooling(group, alert, clear)
+    if (full := limited(route, way.fires, now)) is not None:
+        return full
+    if way.mute is not None:
+        return _muted(way.mute)
+    if route.confirm is not None and (unconfirmed := _unconfirmed(group, way.answer, now)) is not None:
+        return unconfirmed
+    return _clear(group, alert, route, now, way.answer)
+
+
+def _cooling(group: Group, alert: Episode, clear: datetime) -> Decision:
+    if backing_off(group):
+        run = "trigger died" if group.outcome == DEAD else f"DAG run ended as {group.outcome}"
+        detail = f"the {run}, failure {group.failures} in a row: next not before {_at(clear)}"
+        return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
+    if alert.trigger_id is not None and alert.trigger_id == group.last_trigger:
+        detail = f"its trigger {_has(group)} fired; the group cools down until {_at(clear)}"
+        return Decision(_SUPPRESS, Reason.DUPLICATE, clear, group.last_trigger, detail)
+    detail = f"the group {_has(group)} fired and cools down until {_at(clear)}"
+    return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
+
+
+def _has(group: Group) -> str:
+    return "would have" if group.mode == SHADOW else "has"
+
+
+def _unconfirmed(group: Group, answer: Confirmation | None, now: datetime) -> Decision | None:
+    if answer is not None:
+        if answer.confirmed:
+            return None
+        return Decision(_SUPPRESS, Reason.UNCONFIRMED, now + ASK_AGAIN, None, answer.detail)
+    again = group.unconfirmed_at + ASK_AGAIN if group.unconfirmed_at is not None else None
+    if again is None or now >= again:
+        return None
+    return Decision(
+        _SUPPRESS, Reason.UNCONFIRMED, again, None, f"not confirmed by Prometheus; asked again at {_at(again)}"
+    )
+
+
+def _asking(group: Group, alert: Episode, now: datetime) -> Decision:
+    """Nothing but Prometheus' word is missing: held, and due, until it has been asked in the wake."""
+    if not group.held:
+        return Decision(_HOLD, Reason.DEBOUNCING, now, None, "held until Prometheus has been asked")
+    if alert.trigger_id == group.open_trigger:
+        return Decision(
+            _SUPPRESS, Reason.DUPLICATE, now, group.open_trigger, "already held until Prometheus has been asked"
+        )
+    return Decision(
+        _HOLD, Reason.JOINED, now, group.open_trigger, "joins the group held until Prometheus has been asked"
+    )
+
+
+def _clear(group: Group, alert: Episode, route: Route, now: datetime, answer: Confirmation | None) -> Decision:
+    """Nothing stands in the way: fire, or wait for calm first."""
+    due = alert.firing_since + route.debounce
+    if not group.held and now < due:
+        return debouncing(due)
+    if route.confirm is not None and answer is None:
+        return _asking(group, alert, now)
+    return calm(group, alert)
+
+
+def calm(group: Group, alert: Episode) -> Decision:
+    """Fire: the debounce is over, by this alert or by another one of its group."""
+    # Then it has been held since, to be confirmed.
+    fired_before = group.fired_at is not None and alert.firing_since <= group.fired_at
+    if alert.trigger_id is not None and (alert.trigger_id != group.open_trigger or fired_before):
+        detail = "the alert still fires after its cooldown"
+        return Decision(_FIRE, Reason.STILL_FIRING, None, group.open_trigger, detail)
+    return Decision(_FIRE, Reason.NEW_ALERT, None, group.open_trigger, "a new alert fires")
+
+
+def limited(route: Route, fires: Sequence[datetime], now: datetime) -> Decision | None:
+    """The no of a route whose limit is used up, until its oldest counted fire leaves the time; None: there is room."""
+    limit = route.limit
+    if limit is None or len(fires) < limit.triggers or now >= (leaves := fires[limit.triggers - 1] + limit.per):
+        return None
+    per = format_duration(limit.per)
+    detail = f"the route has fired {limit.triggers} times in {per}, its limit: next not before {_at(leaves)}"
+    return Decision(_SUPPRESS, Reason.LIMIT, leaves, None, detail)
+
+
+def _muted(mute: Mute) -> Decision:
+    return Decision(_SUPPRESS, Reason.MUTED, mute.until, None, str(mute))
+
+
+def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way = FREE) -> Decision:
+    """What to do about a request: it needs no calm and no alert, obeys cooldown, limit and a run in flight, and takes a
+    held group over. Forced, it overrides cooldown and limit, never a run in flight. A person may ask while the route is
+    muted; a schedule may not."""
+    if group.open_trigger is not None and not group.held:
+        return Decision(
+            _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
+        )
+    clear = clear_at(group, route)
+    if clear is not None and now < clear and not ask.force:
+        detail = f"the group {_has(group)} fired and cools down until {_at(clear)}"
+        if backing_off(group):
+            detail = f"failure {group.failures} in a row: next not before {_at(clear)}"
+        return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
+    full = limited(route, way.fires, now)
+    if full is not None and not ask.force:
+        return full
+    if way.mute is not None and ask.reason is Reason.SCHEDULED:
+        return _muted(way.mute)
+    return Decision(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")
+
+
+def debouncing(due: datetime) -> Decision:
+    """Hold until `due`, in a new trigger."""
+    return Decision(_HOLD, Reason.DEBOUNCING, due, None, f"held until {_at(due)} to see whether it lasts")
+
+
+def shadowed(decision: Decision, trigger_id: UUID | None = None) -> Decision:
+    """What is said of a fire in shadow mode."""
+    return Decision(
+        _SUPPRESS, Reason.SHADOW, None, trigger_id, f"in shadow mode; live it would fire: {decision.detail}"
+    )
+
+
+def _at(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")

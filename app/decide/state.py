@@ -1,0 +1,205 @@
+"""The values that decisions are made from and lead to. Plain data: no I/O, no clock."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class Action(StrEnum):
+    FIRE = "fire"
+    HOLD = "hold"
+    SUPPRESS = "suppress"
+    CANCEL = "cancel"
+    IGNORE = "ignore"
+
+
+class Reason(StrEnum):
+    """Why. One enum for the answer, the column and the metric's label."""
+
+    NEW_ALERT = "new_alert"
+    STILL_FIRING = "still_firing"
+    MANUAL = "manual"
+    SCHEDULED = "scheduled"
+    FORCED = "forced"
+    DEBOUNCING = "debouncing"
+    JOINED = "joined"
+    DUPLICATE = "duplicate"
+    COOLDOWN = "cooldown"
+    LIMIT = "limit"
+    MUTED = "muted"
+    UNCONFIRMED = "unconfirmed"
+    SHADOW = "shadow"
+    IN_FLIGHT = "in_flight"
+    RESOLVED_WHILE_HELD = "resolved_while_held"
+    BY_REQUEST = "by_request"
+    NO_ROUTE = "no_route"
+    RESOLVED = "resolved"
+    INVALID = "invalid"
+
+
+class TriggerState(StrEnum):
+    HELD = "held"
+    PENDING = "pending"
+    SUBMITTED = "submitted"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+OPEN_STATES = (TriggerState.HELD, TriggerState.PENDING, TriggerState.SUBMITTED, TriggerState.RUNNING)
+
+#: Modes of a route, and of the groups and triggers that it has in each.
+LIVE, SHADOW = "live", "shadow"
+
+#: How a trigger ended: the DAG run's state, or what became of it instead.
+SUCCESS, FAILED, LOST, GONE, DEAD = "success", "failed", "lost", "gone", "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the rules conclude of one alert at one moment."""
+
+    action: Action
+    reason: Reason
+    until: datetime | None = None
+    trigger_id: UUID | None = None
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Group:
+    """The facts of one (route, mode, group), as its row holds them."""
+
+    key: str
+    route: str
+    mode: str
+    labels: dict[str, str]
+    fired_at: datetime | None = None
+    accepted_at: datetime | None = None
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    failures: int = 0
+    reset_at: datetime | None = None
+    unconfirmed_at: datetime | None = None
+    open_trigger: UUID | None = None
+    held_since: datetime | None = None
+    last_trigger: UUID | None = None
+    on_failure: str | None = None
+    wake_at: datetime | None = None
+    version: int = 0
+    nonce: str = ""
+
+    @property
+    def held(self) -> bool:
+        return self.open_trigger is not None and self.held_since is not None
+
+
+@dataclass(slots=True)
+class Episode:
+    """One alert's row: a fingerprint from its first firing until it is resolved, goes stale or begins anew."""
+
+    id: UUID
+    alert_id: str
+    fingerprint: str
+    source: str
+    status: str
+    severity: str
+    starts_at: datetime
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    first_seen_at: datetime
+    last_seen_at: datetime
+    firing_since: datetime
+    route: str | None = None
+    group_key: str | None = None
+    group_labels: dict[str, str] = field(default_factory=dict)
+    ends_at: datetime | None = None
+    count: int = 0
+    closed_at: datetime | None = None
+    resolved_at: datetime | None = None
+    late_at: datetime | None = None
+    trigger_id: UUID | None = None
+    spent: bool = False
+    dismissed: bool = False
+    decision_id: UUID | None = None
+    decision_count: int = 0
+    # The newest decision's content: read beside the row, so that an unchanged one is counted and not written again.
+    action: str | None = None
+    reason: str | None = None
+    decided_trigger: UUID | None = None
+
+    @property
+    def firing(self) -> bool:
+        return self.closed_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What Prometheus says to a question before a fire, in one sentence too."""
+
+    confirmed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a person or a script asks for: one DAG run of a group now. `conf` is laid over the route's."""
+
+    reason: Reason
+    by: str
+    why: str
+    conf: dict[str, Any]
+    force: bool = False
+
+
+@dataclass(slots=True)
+class NewTrigger:
+    """A trigger that a batch or a wake makes, holds or fires; `is_new` says whether its row is there already."""
+
+    id: UUID
+    group: Group
+    state: TriggerState
+    reason: Reason
+    is_new: bool
+    alerts: list[Episode] = field(default_factory=list)
+    detail: str = ""
+    ask: Ask | None = None
+
+    @property
+    def fired(self) -> bool:
+        """It fires in this pass."""
+        return self.state is TriggerState.PENDING or self.rehearsed
+
+    @property
+    def rehearsed(self) -> bool:
+        """It would fire in this pass, were its route live."""
+        return self.group.mode == SHADOW and self.group.last_trigger == self.id
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """One change of mind about one episode."""
+
+    id: UUID
+    alert: UUID | None
+    trigger_id: UUID | None
+    route: str | None
+    group_key: str | None
+    action: str
+    reason: str
+    until: datetime | None
+    detail: str
+    at: datetime
+
+
+def group_key(route: str, mode: str, labels: Mapping[str, str]) -> str:
+    """The key of a group: a hash, since labels may be longer than an index row."""
+    text = json.dumps([route, mode, sorted(labels.items())], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

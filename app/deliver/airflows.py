@@ -1,0 +1,63 @@
+"""The Airflows of the policy in force, each with its client. A reload rebuilds those whose entry changed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from app.kit.airflow.auth import Auth, PasswordAuth, TokenAuth, TokenFileAuth
+from app.kit.airflow.client import AirflowClient
+from app.kit.clock import Clock
+from app.kit.http import Http
+from app.policy import values
+from app.policy.core import Core
+from app.policy.schema import Airflow, Policy
+
+
+class AirflowClients:
+    """Called for the clients by name. A client whose address and login stay keeps its token, also across a reload."""
+
+    def __init__(self, core: Core, http: Http) -> None:
+        self._policy = core.policies.current
+        self._clock = core.clock
+        self._http = http
+        self._of: Policy | None = None
+        self._entries: dict[str, Airflow] = {}
+        self._clients: dict[str, AirflowClient] = {}
+
+    def __call__(self) -> Mapping[str, AirflowClient]:
+        policy = self._policy()
+        if policy is not self._of:
+            entries = {entry.name: entry for entry in policy.airflow}
+            self._clients = {name: self._client(entry) for name, entry in entries.items()}
+            self._of, self._entries = policy, entries
+        return self._clients
+
+    def cap(self, target: str) -> int | None:
+        """How many DAG runs of ours may be open at once at an outbox target `airflow:<name>`; None: any number."""
+        entry = self._policy().airflow_named(target.removeprefix("airflow:"))
+        return entry.max_parallel if entry else None
+
+    def _client(self, entry: Airflow) -> AirflowClient:
+        known = self._entries.get(entry.name)
+        if known is not None and _way_in(known) == _way_in(entry):
+            return self._clients[entry.name]
+        return airflow_client(entry, self._http, self._clock)
+
+
+def airflow_client(entry: Airflow, http: Http, clock: Clock) -> AirflowClient:
+    """The client of an Airflow of the policy; `http` stays the caller's."""
+    return AirflowClient(http, entry.url, _auth(entry), clock, api=entry.api)
+
+
+def _way_in(entry: Airflow) -> tuple[object, ...]:
+    return entry.url, entry.api, entry.auth
+
+
+def _auth(airflow: Airflow) -> Auth | None:
+    auth = airflow.auth
+    if auth is None:
+        return None
+    if isinstance(auth, values.PasswordAuth):
+        return PasswordAuth(auth.username, auth.password.get_secret_value())
+    if isinstance(auth, values.TokenAuth):
+        return TokenAuth(auth.token.get_secret_value())
+    return TokenFileAuth(Path(auth.token_file))

@@ -1,0 +1,176 @@
+"""A fired trigger on its way to Airflow: one attempt, and what follows from it in the books.
+
+An id that is derived from the trigger makes asking twice harmless; what was not answered clearly is read back, and a run
+counts as ours only when it carries our trigger's id.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import RowMapping, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.decide.state import DEAD, TriggerState
+from app.deliver.ending import Endings
+from app.groups import store
+from app.kit.airflow.client import AirflowClient, DagRun, run_is_ours
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.kit.outbox.relay import Destination
+from app.kit.telemetry import root_span, span
+from app.policy.core import Core
+
+log = logging.getLogger(__name__)
+
+_triggers = tables.triggers
+
+
+class Delivery(Destination):
+    """Takes a fired trigger to its Airflow."""
+
+    kind = store.KIND
+    keeps_slot = True  # until its DAG run has ended
+    log_fields = ("trigger_id", "route")
+
+    def __init__(
+        self,
+        core: Core,
+        airflows: Callable[[], Mapping[str, AirflowClient]],
+        endings: Endings,
+        *,
+        paused_retry: float,
+        follow_interval: float,
+        tell_after: float,
+    ) -> None:
+        self._engine = core.engine
+        self._follower = core.bells.follower
+        self._airflows = airflows
+        self._endings = endings
+        self._paused_retry = paused_retry
+        self._follow_interval = follow_interval
+        self._tell_after = timedelta(seconds=tell_after)
+
+    async def deliver(self, item: Item) -> Outcome:
+        """One attempt: read back if an earlier one may have arrived, look at the DAG, post."""
+        trigger = await self._trigger(item.id)
+        named = {"gateway.route": trigger["route"], "gateway.dag_id": trigger["dag_id"], "gateway.target": item.target}
+        with span("deliver", item.id, named) as made:
+            outcome = await self._attempt(item, trigger)
+            made.set_attribute("gateway.outcome", outcome.code)
+        return outcome
+
+    async def _attempt(self, item: Item, trigger: RowMapping) -> Outcome:
+        client = self._airflows().get(trigger["airflow"])
+        if client is None:
+            return Retry("no_airflow", f"the policy has no airflow named {trigger['airflow']!r}", waits=True, after=30)
+        try:
+            if item.ambiguous:
+                run = await client.run(trigger["dag_id"], trigger["dag_run_id"])
+                if run is not None:
+                    return _arrived(run, trigger)
+            return await self._post(client, trigger)
+        # Reads get here, which change nothing, and a post that nobody took. What a proxy answers to a read says nothing of a
+        # run that may have begun.
+        except (Unreachable, Ambiguous) as error:
+            return Retry(error.code, error.detail, answered=False, ambiguous=item.ambiguous, after=error.retry_after)
+        except Refused as error:
+            return Retry(error.code, error.detail, absent=not item.ambiguous, after=self._paused_retry)
+        except Rejected as error:
+            waits = self._paused_retry
+            return Retry(error.code, error.detail, absent=not item.ambiguous, ambiguous=item.ambiguous, after=waits)
+
+    async def _post(self, client: AirflowClient, trigger: RowMapping) -> Outcome:
+        """Nothing of ours is there. Post, unless the DAG is paused: Airflow would take it and leave it queued for ever."""
+        dag_id, run_id = trigger["dag_id"], trigger["dag_run_id"]
+        try:
+            dag = await client.dag(dag_id)
+            if dag.is_paused:
+                detail = f"the DAG {dag_id} is paused in Airflow: unpause it and the run starts"
+                return Retry("dag_paused", detail, waits=True, absent=True, after=self._paused_retry)
+        except Refused as error:
+            return Retry(error.code, error.detail, absent=True, after=self._paused_retry)
+        note = f"Started by Trigger Gateway: route {trigger['route']}, trigger {trigger['id']}"
+        try:
+            return _arrived(await client.trigger(dag_id, run_id, trigger["conf"], note), trigger)
+        except Refused as error:
+            return Retry(error.code, error.detail, absent=True, after=self._paused_retry)
+        except (Ambiguous, Rejected) as error:
+            return await self._read_back(client, trigger, error)
+
+    async def _read_back(self, client: AirflowClient, trigger: RowMapping, error: TargetError) -> Outcome:
+        try:
+            run = await client.run(trigger["dag_id"], trigger["dag_run_id"])
+        except TargetError:
+            return Retry(error.code, error.detail, answered=False, ambiguous=True)
+        if run is not None:
+            return _arrived(run, trigger)
+        if isinstance(error, Rejected):
+            return Dead(error.code, error.detail)
+        # Not there now, but a request that left may still be at work in Airflow: look again before posting.
+        return Retry(error.code, error.detail, answered=error.code == "conflict", ambiguous=True)
+
+    async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
+        """Write the consequences beside the settled item."""
+        match outcome:
+            case Delivered():
+                await self._accepted(conn, item.id, outcome.result, now)
+            case Dead():
+                await self._endings.end(conn, item.id, DEAD, None, outcome.detail, now)
+            case Retry():
+                await self._waits(conn, item, outcome, now)
+
+    async def _waits(self, conn: AsyncConnection, item: Item, outcome: Retry, now: datetime) -> None:
+        values = {"blocked": outcome.code, "detail": outcome.detail}
+        changed = await conn.execute(
+            update(_triggers)
+            .where(_triggers.c.id == item.id, _triggers.c.state == "pending")
+            .values(values)
+            .returning(_triggers)
+        )
+        trigger = changed.mappings().one_or_none()
+        if trigger is not None and now - item.created_at >= self._tell_after:
+            await self._endings.waits(conn, trigger, outcome.detail, now)
+
+    async def _accepted(self, conn: AsyncConnection, trigger_id: UUID, run: DagRun, now: datetime) -> None:
+        row = (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one()
+        group = await store.lock_group(conn, row["group_key"])
+        changed = await conn.execute(
+            update(_triggers)
+            .where(_triggers.c.id == trigger_id, _triggers.c.state == TriggerState.PENDING)
+            .values(
+                state=TriggerState.SUBMITTED,
+                accepted_at=now,
+                dag_run_state=run.state,
+                blocked=None,
+                detail="Airflow has the DAG run",
+                follow_at=now + timedelta(seconds=min(1.0, self._follow_interval)),
+            )
+        )
+        if changed.rowcount and group is not None:
+            # The cooldown counts again from here: time spent waiting for Airflow must not use it up.
+            group.accepted_at = now
+            await store.save_groups(conn, [group])
+        await self._endings.taken(conn, row, now)
+
+    async def after(self, item: Item, outcome: Outcome) -> None:
+        """After the commit: follow the run, and let memory know."""
+        if isinstance(outcome, Delivered):
+            log.info("the DAG run is in Airflow", extra={"trigger_id": str(item.id)})
+            root_span("trigger", item.id, item.created_at, {"gateway.target": item.target})
+            self._follower.ring()
+        if isinstance(outcome, Dead):
+            await self._endings.let_in(self._engine, item.id, item.payload["route"])
+            self._endings.tell(item.id, DEAD, outcome.detail, item.payload["route"])
+
+    async def _trigger(self, trigger_id: UUID) -> RowMapping:
+        async with self._engine.connect() as conn:
+            return (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one()
+
+
+def _arrived(run: DagRun, trigger: RowMapping) -> Outcome:
+    if run_is_ours(run, str(trigger["id"])):
+        return Delivered(run)
+    return Dead("id_taken", f"Airflow has a DAG run {run.dag_run_id} that does not carry our trigger's id")

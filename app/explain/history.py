@@ -1,0 +1,254 @@
+"""What happened, for people: alerts, triggers, routes and quarantine as the API shows them. Reads only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, Select, Table, Uuid, and_, func, or_, select, text, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.kit.db import rows_of
+
+_alerts, _triggers, _decisions = tables.alerts, tables.triggers, tables.decisions
+_QUIET_SINCE = func.greatest(_alerts.c.closed_at, _alerts.c.resolved_at, _alerts.c.late_at)  # tables.QUIET_SINCE
+
+#: Shown of one alert's decisions, of one trigger's alerts, and the like: the newest. More are counted.
+SHOWN = 100
+#: Shown of all of them together on one page: on a page of more than a hundred items fewer of each, ten of a thousand.
+SHOWN_ON_A_PAGE = 10_000
+
+#: Microseconds since 1970, and the hash: digits that stand in a URL as they are.
+QUARANTINE_CURSOR = "^[0-9]{1,16}_[0-9a-f]{64}$"
+_NEWEST = 1000  # episodes of one name that are looked at for the one that fires
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list: `next` is the cursor of the page after it, or None."""
+
+    items: list[Row]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a list is filtered by. `since` and `until` are UTC; `labels` must all be there."""
+
+    limit: int = 100
+    cursor: UUID | None = None
+    route: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def list_alerts(conn: AsyncConnection, query: Query) -> Page:
+    """Alerts, the newest first."""
+    statement: Select[Any] = select(_alerts)
+    if query.status:
+        is_open = _alerts.c.closed_at.is_(None)  # what is indexed; the status says the same
+        statement = statement.where(is_open if query.status == "firing" else ~is_open)
+    if query.labels:
+        statement = statement.where(_alerts.c.labels.contains(dict(query.labels)))
+    if query.since:
+        # The first condition holds wherever the second does, and it is indexed.
+        lately = or_(_alerts.c.closed_at.is_(None), and_(_alerts.c.closed_at.is_not(None), query.since <= _QUIET_SINCE))
+        statement = statement.where(lately, _alerts.c.last_seen_at >= query.since)
+    if query.until:
+        statement = statement.where(_alerts.c.first_seen_at < query.until)
+    if query.reason:
+        statement = statement.where(_alerts.c.reason == query.reason)
+    rows, following = await _page(conn, statement, _alerts, query)
+    return Page(await _with_decisions(conn, rows), following)
+
+
+async def get_alert(conn: AsyncConnection, alert: UUID) -> Row | None:
+    rows = (await conn.execute(select(_alerts).where(_alerts.c.id == alert))).mappings().all()
+    return (await _with_decisions(conn, rows))[0] if rows else None
+
+
+async def find_alert(conn: AsyncConnection, name: str) -> UUID | None:
+    """The alert of an `alert_id` or a fingerprint that a person means who has no more at hand: of its newest the one that
+    fires, and of those the one heard of last."""
+    for column in (_alerts.c.alert_id, _alerts.c.fingerprint):
+        newest = select(_alerts).where(column == name).order_by(_alerts.c.id.desc()).limit(_NEWEST).subquery()
+        firing_first = (newest.c.status == "firing").desc()
+        statement = (
+            select(newest.c.id).order_by(firing_first, newest.c.last_seen_at.desc(), newest.c.id.desc()).limit(1)
+        )
+        found: UUID | None = (await conn.execute(statement)).scalar_one_or_none()
+        if found is not None:
+            return found
+    return None
+
+
+async def _page(
+    conn: AsyncConnection, statement: Select[Any], table: Table, query: Query
+) -> tuple[Sequence[RowMapping], str | None]:
+    if query.route:
+        statement = statement.where(table.c.route == query.route)
+    if query.cursor:
+        statement = statement.where(table.c.id < query.cursor)
+    statement = statement.order_by(table.c.id.desc()).limit(query.limit + 1)
+    rows = (await conn.execute(statement)).mappings().all()
+    more = len(rows) > query.limit
+    rows = rows[: query.limit]
+    return rows, str(rows[-1]["id"]) if more else None
+
+
+_DECISIONS_OF = rows_of(
+    """
+    SELECT d.* FROM unnest(CAST(:ids AS uuid[])) a CROSS JOIN LATERAL (
+        SELECT * FROM decisions WHERE alert = a ORDER BY id DESC LIMIT :shown
+    ) d ORDER BY d.id
+""",
+    _decisions,
+)
+
+
+async def _with_decisions(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
+    found: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
+    newest = {row["decision_id"]: row for row in rows}
+    for d in (await conn.execute(_DECISIONS_OF, {"ids": list(found), "shown": _shown_of(len(rows))})).mappings():
+        shown = _decision(d)
+        alert = newest.get(d["id"])
+        if alert is not None:  # The newest one's count and time live beside the alert while they still move.
+            shown |= {"count": alert["decision_count"], "last_at": max(d["last_at"], alert["last_seen_at"])}
+        found[d["alert"]].append(shown)
+    return [_alert(row) | {"decisions": found[row["id"]]} for row in rows]
+
+
+def _shown_of(items: int) -> int:
+    return min(SHOWN, SHOWN_ON_A_PAGE // max(items, 1))
+
+
+def _alert(row: RowMapping) -> Row:
+    names = ("id", "alert_id", "fingerprint", "status", "severity", "starts_at", "ends_at", "labels", "annotations")
+    return {name: row[name] for name in names} | {
+        "source": row["source"],
+        "route": row["route"],
+        "group": row["group_labels"],
+        "count": row["count"],
+        "first_seen_at": row["first_seen_at"],
+        "last_seen_at": row["last_seen_at"],
+        "trigger_id": row["trigger_id"],
+    }
+
+
+def _decision(row: RowMapping) -> Row:
+    names = ("action", "reason", "trigger_id", "until", "detail", "count", "first_at", "last_at", "policy")
+    return {name: row[name] for name in names}
+
+
+async def list_triggers(conn: AsyncConnection, query: Query) -> Page:
+    """Triggers, the newest first. `status` is their state here."""
+    statement: Select[Any] = select(_triggers)
+    if query.status:
+        statement = statement.where(_triggers.c.state == query.status)
+    if query.reason:
+        statement = statement.where(_triggers.c.reason == query.reason)
+    if query.labels:
+        statement = statement.where(_triggers.c.group_labels.contains(dict(query.labels)))
+    if query.since:
+        statement = statement.where(_triggers.c.created_at >= query.since)
+    if query.until:
+        statement = statement.where(_triggers.c.created_at < query.until)
+    rows, following = await _page(conn, statement, _triggers, query)
+    return Page(await _with_parts(conn, rows), following)
+
+
+async def get_trigger(conn: AsyncConnection, trigger: UUID) -> Row | None:
+    rows = (await conn.execute(select(_triggers).where(_triggers.c.id == trigger))).mappings().all()
+    return (await _with_parts(conn, rows))[0] if rows else None
+
+
+_SHOWN_BEHIND = ("id", "alert_id", "severity", "status", "starts_at", "labels")
+_ALERTS_OF = rows_of(
+    """
+    SELECT t AS behind, a.*
+    FROM unnest(CAST(:ids AS uuid[])) t CROSS JOIN LATERAL (
+        SELECT DISTINCT alert FROM decisions
+        WHERE trigger_id = t AND (action IN ('fire', 'hold', 'cancel') OR reason = 'shadow') LIMIT :shown
+    ) d JOIN alerts a ON a.id = d.alert ORDER BY a.id
+""",
+    _alerts,
+    behind=Uuid(),
+)
+
+_ATTEMPTS_OF = rows_of(
+    """
+    SELECT a.* FROM unnest(CAST(:ids AS uuid[])) i CROSS JOIN LATERAL (
+        SELECT * FROM attempts WHERE item = i ORDER BY id DESC LIMIT :shown
+    ) a ORDER BY a.id
+""",
+    tables.attempts,
+)
+
+
+# As MLflow was last seen: app.lineage keeps these tables.
+_RUNS_OF = text(
+    """
+    SELECT r.trigger_id, r.run_id, r.status, r.name, r.seen_at, coalesce((
+        SELECT jsonb_agg(jsonb_build_object('model', v.model, 'version', v.version) ORDER BY v.created_at)
+        FROM versions v WHERE v.run_id = r.run_id
+    ), '[]') AS versions
+    FROM unnest(CAST(:ids AS uuid[])) t CROSS JOIN LATERAL (
+        SELECT * FROM runs WHERE trigger_id = t AND NOT deleted ORDER BY started_at DESC LIMIT :shown
+    ) r ORDER BY r.started_at, r.run_id
+"""
+).columns(trigger_id=Uuid(), versions=JSONB())
+
+
+async def _with_parts(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
+    parameters = {"ids": [row["id"] for row in rows], "shown": _shown_of(len(rows))}
+    behind: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
+    tried: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
+    for a in (await conn.execute(_ALERTS_OF, parameters)).mappings():
+        behind[a["behind"]].append({name: a[name] for name in _SHOWN_BEHIND})
+    for a in (await conn.execute(_ATTEMPTS_OF, parameters)).mappings():
+        names = ("result", "code", "detail", "count", "first_at", "last_at")
+        tried[a["item"]].append({name: a[name] for name in names})
+    made: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
+    for r in (await conn.execute(_RUNS_OF, parameters)).mappings():
+        made[r["trigger_id"]].append({name: r[name] for name in ("run_id", "name", "status", "versions", "seen_at")})
+    parts = {"alerts": behind, "attempts": tried, "runs": made}
+    return [_trigger(row) | {name: part[row["id"]] for name, part in parts.items()} for row in rows]
+
+
+def _trigger(row: RowMapping) -> Row:
+    names = ("id", "route", "mode", "reason", "state", "outcome", "detail", "blocked", "created_at", "fired_at")
+    more = ("accepted_at", "started_at", "ended_at", "lost_at", "airflow", "dag_id", "dag_run_id", "dag_run_state")
+    return {name: row[name] for name in (*names, *more, "requested_by")} | {"group": row["group_labels"]}
+
+
+async def list_quarantine(conn: AsyncConnection, limit: int, before: tuple[datetime, str] | None) -> Page:
+    """What could not be read, the newest first; `before` is the place of a `next`, as `read_quarantine_cursor` has it."""
+    q = tables.quarantine
+    statement = select(q).order_by(q.c.last_at.desc(), q.c.sha256.desc()).limit(limit + 1)
+    if before:
+        # The bad alerts of one body share their time: only with the hash is a place in the list one place.
+        statement = statement.where(tuple_(q.c.last_at, q.c.sha256) < tuple_(*before))
+    rows = (await conn.execute(statement)).mappings().all()
+    last = rows[limit - 1] if len(rows) > limit else None
+    following = f"{(last['last_at'] - _EPOCH) // timedelta(microseconds=1)}_{last['sha256']}" if last else None
+    return Page([_quarantined(row) for row in rows[:limit]], following)
+
+
+def read_quarantine_cursor(cursor: str) -> tuple[datetime, str]:
+    """The place that a `next` of the quarantine names; `cursor` is of the form QUARANTINE_CURSOR."""
+    microseconds, _, digest = cursor.partition("_")
+    return _EPOCH + timedelta(microseconds=int(microseconds)), digest
+
+
+def _quarantined(row: RowMapping) -> Row:
+    names = ("sha256", "source", "error", "size", "count", "first_at", "last_at")
+    return {name: row[name] for name in names} | {"body": row["body"].decode("utf-8", "replace")}

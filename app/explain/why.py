@@ -1,0 +1,174 @@
+"""Why did nothing happen? What the history says of a route, or of some of its groups, over a time. Reads only, by index.
+
+told = await why(conn, policy, route, {"model": "churn"}, since, now)
+told.summary    # "Nothing has fired on the route accuracy for model=churn since ...: 41 alerts were heard of ..."
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, Uuid, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.decide.rules import Way
+from app.decide.state import Group
+from app.explain import history, sentences, silence
+from app.explain.explain import at_this_moment, load_episode, shown_decision, way_of
+from app.explain.silence import Row, Why
+from app.groups import live
+from app.groups.schedules import list_schedules
+from app.kit.db import as_json, rows_of
+from app.policy.own_alarms import is_own_alarm
+from app.policy.schema import Policy, Route
+
+#: Of more alerts in the time the newest are told of, so that the answer to one question stays cheap.
+MOST_ALERTS = 10_000
+#: Groups that are shown: those with a firing alert first, then by their newest fire.
+MOST_GROUPS = 100
+_NEWEST = 200  # alerts that are looked at for one that came near
+
+# Each alert once, by the decision that tells the most: a fire of this time, else the newest that is not the echo of an
+# earlier one. The first condition on the time holds wherever the third does, and it is indexed; so are an alert's labels,
+# which have those of its group, but for the empty ones that it lacks.
+_BECAME = """
+    SELECT told.action, told.reason, count(*) AS alerts, max(heard.last_seen_at) AS newest FROM (
+        SELECT id, last_seen_at FROM alerts WHERE route = :route AND group_labels @> CAST(:labels AS jsonb) {having} AND (
+            closed_at IS NULL OR (closed_at IS NOT NULL AND greatest(closed_at, resolved_at, late_at) >= :since)
+        ) AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
+    ) heard CROSS JOIN LATERAL (
+        SELECT action, reason FROM decisions WHERE alert = heard.id
+        ORDER BY action = 'fire' AND first_at >= :since DESC, reason IN ('duplicate', 'resolved'), id DESC LIMIT 1
+    ) told GROUP BY 1, 2 ORDER BY 3 DESC, 2
+"""
+_BECAME_OF_ROUTE = text(_BECAME.format(having=""))
+_BECAME_OF_GROUPS = text(_BECAME.format(having="AND labels @> CAST(:having AS jsonb)"))
+
+_REFUSED = text("""
+    SELECT reason, sum(count)::bigint AS count, max(last_at) AS newest FROM decisions
+    WHERE alert IS NULL AND route = :route AND first_at >= :since AND action <> 'fire'
+        AND EXISTS (SELECT FROM groups g WHERE g.key = group_key AND g.labels @> CAST(:labels AS jsonb))
+    GROUP BY 1 ORDER BY 2 DESC, 1
+""")
+
+_GROUP_COLUMNS = [c.name for c in tables.groups.columns]
+_GROUPS = rows_of(
+    """
+    SELECT g.*, firing.id AS firing FROM groups g LEFT JOIN LATERAL (
+        SELECT id FROM alerts WHERE group_key = g.key AND closed_at IS NULL ORDER BY last_seen_at DESC, id LIMIT 1
+    ) firing ON true
+    WHERE g.route = :route AND g.mode = :mode AND g.labels @> CAST(:labels AS jsonb)
+    ORDER BY firing.id IS NULL, g.fired_at DESC NULLS LAST, g.key LIMIT :most
+""",
+    tables.groups,
+    firing=Uuid(),
+)
+
+
+async def why(
+    conn: AsyncConnection, policy: Policy, route: Route, labels: Mapping[str, str], since: datetime, now: datetime
+) -> Why:
+    """What happened on `route` from `since` to `now`, and why no more than that. `labels` narrow it down to the groups
+    that have them all; {} is the whole route."""
+    about = {"route": route.name, "labels": as_json(dict(labels)), "since": since}
+    way = await way_of(conn, policy, route, now)
+    decisions = await _became(conn, about, {name: value for name, value in labels.items() if value})
+    alerts = sum(row["alerts"] for row in decisions)
+    told = Why(
+        route=route.name,
+        group=dict(labels),
+        since=since,
+        until=now,
+        alerts=alerts,
+        decisions=decisions,
+        refused=await _refused(conn, about),
+        triggers=await _fired(conn, route, labels, since),
+        trigger=await _newest(conn, route, labels),
+        last_success_at=await _success(conn, route, labels),
+        groups=await _groups(conn, route, about, now, way),
+        schedules=await _schedules(conn, policy, route, labels, now),
+        near=None if alerts else await _near(conn, route),
+        match=[str(matcher) for matcher in route.match],
+    )
+    summary = silence.summary(told, way.mute)
+    told = replace(told, summary=summary, would_fire=silence.would_fire(told, route.group_by))
+    return replace(told, next_step=silence.next_step(told))
+
+
+async def _became(conn: AsyncConnection, about: Row, having: dict[str, str]) -> list[Row]:
+    """How many alerts were heard of, by the decision that tells the most of each."""
+    parameters = about | {"most": MOST_ALERTS}
+    if having:
+        became = await conn.execute(_BECAME_OF_GROUPS, parameters | {"having": as_json(having)})
+    else:
+        became = await conn.execute(_BECAME_OF_ROUTE, parameters)
+    return [dict(row) for row in became.mappings()]
+
+
+async def _refused(conn: AsyncConnection, about: Row) -> list[Row]:
+    """Requests and schedules that the policy said no to."""
+    return [dict(row) for row in (await conn.execute(_REFUSED, about)).mappings()]
+
+
+async def _fired(conn: AsyncConnection, route: Route, labels: Mapping[str, str], since: datetime) -> dict[str, int]:
+    t = tables.triggers
+    statement = select(t.c.state, func.count()).where(t.c.fired_at >= since).group_by(t.c.state).order_by(t.c.state)
+    return {row[0]: row[1] for row in await conn.execute(_of(statement, route, labels))}
+
+
+async def _newest(conn: AsyncConnection, route: Route, labels: Mapping[str, str]) -> Row | None:
+    """The newest trigger that fired, with its attempts."""
+    t = tables.triggers
+    statement = select(t.c.id).where(t.c.fired_at.is_not(None)).order_by(t.c.fired_at.desc()).limit(1)
+    found = (await conn.execute(_of(statement, route, labels))).scalar_one_or_none()
+    return await history.get_trigger(conn, found) if found is not None else None
+
+
+async def _success(conn: AsyncConnection, route: Route, labels: Mapping[str, str]) -> datetime | None:
+    t = tables.triggers
+    statement = select(t.c.ended_at).where(t.c.state == "succeeded").order_by(t.c.ended_at.desc()).limit(1)
+    found: datetime | None = (await conn.execute(_of(statement, route, labels))).scalar_one_or_none()
+    return found
+
+
+def _of(statement: Select[Any], route: Route, labels: Mapping[str, str]) -> Select[Any]:
+    t = tables.triggers
+    mine = statement.where(t.c.route == route.name, t.c.mode == route.mode)
+    return mine.where(t.c.group_labels.contains(dict(labels))) if labels else mine
+
+
+async def _groups(conn: AsyncConnection, route: Route, about: Row, now: datetime, way: Way) -> list[Row]:
+    """Live states, and of those with a firing alert the decision of this moment on the first of these."""
+    rows = await conn.execute(_GROUPS, about | {"mode": route.mode, "most": MOST_GROUPS})
+    shown = []
+    for row in rows.mappings().all():
+        group = Group(**{name: row[name] for name in _GROUP_COLUMNS})
+        state = live.group_state(group, route, now) | {"now": None, "would_fire": None}
+        if row["firing"] is not None:
+            episode = await load_episode(conn, row["firing"])
+            decision = at_this_moment(group, episode, route, now, way)
+            state["now"] = shown_decision(decision)
+            state["would_fire"] = sentences.would_fire(decision, group, episode, route)
+        shown.append(state)
+    return shown
+
+
+async def _schedules(
+    conn: AsyncConnection, policy: Policy, route: Route, labels: Mapping[str, str], now: datetime
+) -> list[Row]:
+    """What is scheduled for these groups, the next one first."""
+    mine = [s for s in policy.schedules if s.route == route.name and labels.items() <= s.group.items()]
+    shown = await list_schedules(conn, mine, now) if mine else []
+    told = [{name: one[name] for name in ("name", "group", "next_at")} for one in shown]
+    return sorted(told, key=lambda row: row["next_at"])
+
+
+async def _near(conn: AsyncConnection, route: Route) -> Row | None:
+    """Of the newest alerts, and the newest of this route, the one that it came nearest to taking."""
+    a = tables.alerts
+    newest = select(a.c.id, a.c.alert_id, a.c.labels, a.c.route, a.c.last_seen_at).order_by(a.c.id.desc())
+    rows = (await conn.execute(newest.limit(_NEWEST))).mappings().all()
+    own = (await conn.execute(newest.where(a.c.route == route.name).limit(1))).mappings().all()
+    return silence.nearest([dict(row) for row in (*rows, *own) if not is_own_alarm(row["labels"])], list(route.match))

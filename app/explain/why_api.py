@@ -1,0 +1,162 @@
+"""GET /api/v1/routes/{name}/explain: why did this route start nothing lately?"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import to_json
+
+from app.decide.state import Action, Reason
+from app.explain import examples, schemas
+from app.explain.silence import Why
+from app.explain.why import why
+from app.groups.service import Services
+from app.kit.errors import Problem
+from app.policy.language.durations import MAX_DURATION, parse_duration
+from app.policy.values import ROUTE_NAME
+from app.web.problems import UNAVAILABLE, responses
+from app.web.security import require
+from app.web.tokens import Caller
+
+router = APIRouter(prefix="/api/v1", tags=["history"])
+
+_SINCE = "2026-11-16T12:00:00Z"
+_WHY: dict[str, Any] = {
+    "route": "accuracy",
+    "group": {"model": "churn"},
+    "since": _SINCE,
+    "until": "2026-11-23T12:00:00Z",
+    "alerts": 41,
+    "decisions": [
+        {"action": "suppress", "reason": "cooldown", "alerts": 40, "newest": "2026-11-23T11:58:10.204Z"},
+        {"action": "fire", "reason": "new_alert", "alerts": 1, "newest": "2026-11-23T11:55:01.310Z"},
+    ],
+    "refused": [],
+    "triggers": {"succeeded": 1},
+    "trigger": examples.TRIGGER,
+    "last_success_at": examples.TRIGGER["ended_at"],
+    "groups": [examples.GROUP | {"now": examples.EXPLANATION["now"], "would_fire": examples.EXPLANATION["would_fire"]}],
+    "schedules": [{"name": "weekly", "group": {"model": "churn"}, "next_at": "2026-11-30T02:00:00Z"}],
+    "near": None,
+    "match": examples.ROUTE["match"],
+    "summary": f"One trigger has fired on the route accuracy for model=churn since {_SINCE}; the newest is "
+    f"{examples.TRIGGER['id']}, succeeded: the DAG run succeeded (since 2026-11-23T03:21:40Z). 41 alerts were heard of "
+    f"since {_SINCE}: 40 in cooldown, 1 fired. At this moment: suppress, duplicate: its trigger has fired; the group "
+    "cools down until 2026-11-24T03:00:01Z.",
+    "would_fire": examples.EXPLANATION["would_fire"],
+    "next_step": "Nothing.",
+}
+_SHOWN: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": _WHY}}}}
+
+
+class Became(BaseModel):
+    """What became of so many alerts, each counted once, by the decision that tells the most."""
+
+    action: Action
+    reason: Reason
+    alerts: int
+    newest: datetime = Field(description="When the newest of them was last heard of.")
+
+
+class RefusedRequests(BaseModel):
+    """Requests and schedules that the policy said no to."""
+
+    reason: Reason
+    count: int
+    newest: datetime
+
+
+class GroupNow(schemas.GroupOut):
+    """The live state of a group, and what would be decided of its firing alert at this moment."""
+
+    now: schemas.NowOut | None
+    would_fire: str | None
+
+
+class Scheduled(BaseModel):
+    """A schedule of the route."""
+
+    name: str
+    group: dict[str, str]
+    next_at: datetime
+
+
+class Near(BaseModel):
+    """The newest alert that came nearest to this route: an earlier one of its own, another route's, or nobody's."""
+
+    id: str
+    alert_id: str
+    labels: dict[str, str]
+    route: str | None
+    last_seen_at: datetime
+    missed: list[str] = Field(description="The matchers that do not take it.")
+
+
+class WhyOut(BaseModel):
+    """Why a route, or some of its groups, started no DAG run in a time."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _WHY})
+
+    route: str
+    group: dict[str, str]
+    since: datetime
+    until: datetime
+    alerts: int = Field(description="Heard of in that time, each once; at most the newest 10,000.")
+    decisions: list[Became]
+    refused: list[RefusedRequests]
+    triggers: dict[str, int] = Field(description="Fired in that time, by state.")
+    trigger: schemas.TriggerOut | None = Field(description="The newest that ever fired.")
+    last_success_at: datetime | None
+    groups: list[GroupNow] = Field(description="At most 100, those with a firing alert first.")
+    schedules: list[Scheduled] = Field(description="Of the route or its groups, the next one first.")
+    near: Near | None = Field(description="Told when no alert of the route was heard of.")
+    match: list[str]
+    summary: str
+    would_fire: str
+    next_step: str
+
+
+_Ago = Annotated[str, StringConstraints(pattern="^[1-9][0-9]{0,3}[smhdw]$")]
+_Label = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$")]
+
+
+@router.get(
+    "/routes/{name}/explain",
+    summary="Explain why a route started nothing",
+    response_model=WhyOut,
+    responses=_SHOWN | responses("not_found", "invalid", UNAVAILABLE),
+)
+async def explain_route(
+    services: Services,
+    _: Annotated[Caller, Depends(require("read"))],
+    name: Annotated[str, Path(pattern=f"^{ROUTE_NAME.pattern}$", description="Name of a route.")],
+    since: Annotated[_Ago | AwareDatetime, Query(description="How long ago, such as 7d or 12h, or RFC 3339.")] = "7d",
+    label: Annotated[
+        list[_Label] | None, Query(description="`name=value` of the group; may be repeated, all must hold.")
+    ] = None,
+) -> Response:
+    """What was heard and decided since then, what blocks each group at this moment, and what would fire. When nothing was
+    heard: the alert that came nearest."""
+    route = services.core.policy.route(name)
+    if route is None:
+        raise Problem(404, "not_found", f"The policy has no route named {name}.")
+    labels = {key: value for key, _, value in (text.partition("=") for text in label or ())}
+    now = services.core.clock.now()
+    start = _start(since, now)
+    told: Why = await services.reader.read(lambda conn: why(conn, services.core.policy, route, labels, start, now))
+    return Response(to_json(told), media_type="application/json")
+
+
+def _start(since: str | datetime, now: datetime) -> datetime:
+    """The beginning of the time: at most ten years ago, which is before everything."""
+    earliest = now - MAX_DURATION
+    if isinstance(since, str):
+        try:
+            return max(now - parse_duration(since), earliest)
+        except ValueError:
+            return earliest
+    try:
+        return max(since.astimezone(UTC), earliest)
+    except OverflowError:
+        return earliest

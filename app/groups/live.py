@@ -1,0 +1,74 @@
+"""The policy in force with the live state of each group, for people. Reads only."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.decide import facts
+from app.decide.muting import EVERY_ROUTE, Pause, mute_of
+from app.decide.state import Group
+from app.explain.history import SHOWN_ON_A_PAGE, Page, Row
+from app.groups import pauses
+from app.kit.db import rows_of
+from app.policy.schema import Policy, Route
+
+_GROUPS_OF = rows_of(
+    """
+    SELECT g.* FROM unnest(CAST(:routes AS text[]), CAST(:modes AS text[])) r(route, mode) CROSS JOIN LATERAL (
+        SELECT * FROM groups WHERE route = r.route AND mode = r.mode AND key > :after ORDER BY key LIMIT :most
+    ) g ORDER BY g.route, g.key
+""",
+    tables.groups,
+)
+
+
+async def list_routes(
+    conn: AsyncConnection, policy: Policy, now: datetime, *, only: str | None, limit: int, cursor: str | None
+) -> Page:
+    """The routes of the policy in their order, each with the live state of its groups, `limit` at most, and
+    SHOWN_ON_A_PAGE of all routes; the cursor pages through the groups of the route `only`."""
+    routes = [route for route in policy.routes if only in (None, route.name)]
+    limit = min(limit, max(SHOWN_ON_A_PAGE // max(len(routes), 1), 1))
+    wanted = {"routes": [r.name for r in routes], "modes": [r.mode for r in routes], "most": limit + 1}
+    groups: dict[str, list[Group]] = {route.name: [] for route in routes}
+    for row in (await conn.execute(_GROUPS_OF, wanted | {"after": cursor or ""})).mappings():
+        groups[row["route"]].append(Group(**row))
+    paused = await pauses.read(conn)
+    items = []
+    for route in routes:
+        found = groups[route.name]
+        shown = [group_state(group, route, now) for group in found[:limit]]
+        items.append(_route(policy, route, paused, now) | {"groups": shown, "more_groups": len(found) > limit})
+    following = groups[only][limit - 1].key if only in groups and len(groups[only]) > limit else None
+    return Page(items, following)
+
+
+def _route(policy: Policy, route: Route, paused: Mapping[str, Pause], now: datetime) -> Row:
+    shown: Row = route.model_dump(mode="json")
+    own = [p for name in (route.name, EVERY_ROUTE) if (p := paused.get(name)) is not None and p.holds(now)]
+    return shown | {"pause": own[0] if own else None, "muted": mute_of(policy, route, paused, now)}
+
+
+def group_state(group: Group, route: Route, now: datetime) -> Row:
+    """The live state of a group by the policy in force."""
+    clear = facts.clear_at(group, route)
+    cooling = clear if clear is not None and clear > now else None
+    state = "idle"
+    if group.open_trigger is not None:
+        state = "held" if group.held else "in_flight"
+    elif cooling:
+        state = "cooldown"
+    return {
+        "group": group.labels,
+        "state": state,
+        "held_until": facts.held_until(group, route) if group.held else None,
+        "cooldown_until": cooling,
+        "in_flight": group.open_trigger if not group.held else None,
+        "last_trigger": group.last_trigger,
+        "last_outcome": group.outcome,
+        "failures_in_a_row": group.failures,
+        "fired_at": group.fired_at,
+        "wake_at": group.wake_at,
+    }

@@ -1,0 +1,97 @@
+"""Pauses: a person mutes a route, or every route, at once. Every function takes the transaction; `Pauses` opens one.
+
+Nothing fires after the answer to a pause, on whichever replica: whoever may fire reads the pauses under a lock that a pause
+excludes. So a pause waits for what is being decided at this moment (milliseconds), and everything later sees it.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import delete, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.decide.muting import EVERY_ROUTE, Pause
+from app.kit.db import with_retries
+from app.kit.errors import Problem
+from app.policy.core import Core
+from app.tables import audit_log as audit
+
+_pauses = tables.pauses
+_LOCK = 0x7061757365  # one of the application's own locks, by a number of its own
+_SHARED = text(f"SELECT pg_advisory_xact_lock_shared({_LOCK})")
+_ALONE = text(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+
+async def in_force(conn: AsyncConnection) -> dict[str, Pause]:
+    """The pauses by route, for whoever may fire in this transaction: no other one begins before it ends. Called before
+    any lock of a route, a group or an alert."""
+    await conn.execute(_SHARED)
+    return await read(conn)
+
+
+async def read(conn: AsyncConnection) -> dict[str, Pause]:
+    """The pauses by route, for people."""
+    rows = (await conn.execute(select(_pauses))).mappings()
+    return {row["route"]: Pause(**row) for row in rows}
+
+
+class Pauses:
+    """What a person asks for. Both raise Problem 404 for a route that the policy does not have."""
+
+    def __init__(self, core: Core) -> None:
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
+        self._bells = core.bells
+
+    async def pause(self, route: str, until: datetime | None, reason: str, caller: str) -> Pause:
+        """Mute a route until then, or until it is lifted; an earlier pause of it is replaced. When this returns, nothing
+        fires any more."""
+        self._check(route)
+        now = self._clock.now()
+        if until is not None and until <= now:
+            raise Problem(422, "invalid", "A pause ends in the future: `until` is past.")
+        pause = Pause(route, until, reason, caller, now)
+        values = {"until": until, "reason": reason, "by": caller, "at": now}
+
+        async def write(conn: AsyncConnection) -> None:
+            await conn.execute(_ALONE)
+            await conn.execute(delete(_pauses).where(_pauses.c.until <= now))
+            statement = insert(_pauses).values(route=route, **values)
+            await conn.execute(statement.on_conflict_do_update(index_elements=["route"], set_=values))
+            about = {"until": until.isoformat() if until else None, "reason": reason}
+            await audit.write(conn, now, caller, "pause", f"route {route}", about)
+
+        await with_retries(self._engine, write)
+        self._bells.waker.ring()
+        self._bells.confirmer.ring()
+        return pause
+
+    async def lift(self, route: str, caller: str) -> Pause:
+        """End the pause of exactly this route now: what still fires is decided again. Raises Problem 404 without one."""
+        self._check(route)
+        now = self._clock.now()
+
+        async def write(conn: AsyncConnection) -> Pause | None:
+            await conn.execute(_ALONE)
+            statement = delete(_pauses).where(_pauses.c.route == route).returning(*_pauses.c)
+            row = (await conn.execute(statement)).mappings().one_or_none()
+            if row is None or not (lifted := Pause(**row)).holds(now):
+                return None
+            await audit.write(conn, now, caller, "resume", f"route {route}", {"reason": lifted.reason})
+            return lifted
+
+        lifted = await with_retries(self._engine, write)
+        if lifted is None:
+            raise Problem(404, "not_found", f"Nobody has paused {_named(route)}.")
+        self._bells.waker.ring()
+        self._bells.confirmer.ring()
+        return lifted
+
+    def _check(self, route: str) -> None:
+        if route != EVERY_ROUTE and self._policy().route(route) is None:
+            raise Problem(404, "not_found", f"The policy has no route named {route!r}.")
+
+
+def _named(route: str) -> str:
+    return "every route" if route == EVERY_ROUTE else f"the route {route}"

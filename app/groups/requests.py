@@ -1,0 +1,236 @@
+"""What a person or a script asks for: trigger, redrive, cancel, reset. Each in one transaction, each audited."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.decide import facts, rules
+from app.decide.ledger import Ledger
+from app.decide.state import Action, Ask, Decision, Group, NewTrigger, Reason, TriggerState, group_key
+from app.explain import history
+from app.groups import idempotency, limits, store
+from app.groups.aftermath import Aftermath
+from app.groups.idempotency import Repeatable
+from app.kit.db import with_retries
+from app.kit.errors import Problem
+from app.kit.outbox import store as outbox
+from app.policy.conf import CONF_ROOM, conf_bytes
+from app.policy.core import Core
+from app.policy.schema import Route
+from app.tables import audit_log as audit
+
+log = logging.getLogger(__name__)
+
+_triggers = tables.triggers
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request for a DAG run, as it came: `by` and `why` are for the people who read it later."""
+
+    route: str
+    group: dict[str, str]
+    why: str
+    by: str
+    force: bool
+    conf: dict[str, Any]
+
+
+async def decide(conn: AsyncConnection, ledger: Ledger, route: Route, labels: dict[str, str], ask: Ask) -> Decision:
+    """The decision on a request for one DAG run of a group, in the books: refused or not, its group has it."""
+    key = group_key(route.name, route.mode, labels)
+    await store.load_group(conn, ledger, route, key, labels)
+    decision = ledger.request(key, ask)
+    await store.save(conn, ledger)
+    return decision
+
+
+#: The stored answer to an earlier request with the same key, or the pass that decided, its decision, and the trigger that
+#: it fired (None: refused).
+_Answer = dict[str, Any] | tuple[Ledger, Decision, dict[str, Any] | None]
+
+
+class Requests:
+    """Every method raises Problem: 404 unknown, 409 not in the state that the request needs, 422 wrong group."""
+
+    def __init__(self, core: Core, aftermath: Aftermath) -> None:
+        self._core = core
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
+        self._aftermath = aftermath
+
+    async def trigger(self, wanted: Wanted, caller: str, idempotency_key: str | None) -> dict[str, Any]:
+        """Start one DAG run of a group, or take over the held trigger; the trigger as the API shows it.
+
+        Raises Problem 409 with `reason` and `until` when the policy says no, which is a decision and recorded as one.
+        """
+        route, labels = self._route_and_group(wanted.route, wanted.group)
+        ask = Ask(Reason.FORCED if wanted.force else Reason.MANUAL, wanted.by, wanted.why, wanted.conf, wanted.force)
+        _check_conf(route, ask)
+        again = Repeatable.of(caller, idempotency_key, asdict(wanted)) if idempotency_key else None
+
+        async def answer(conn: AsyncConnection) -> _Answer:
+            return await self._request(conn, route, labels, ask, caller, again)
+
+        answered = await with_retries(self._engine, answer)
+        if isinstance(answered, dict):
+            return answered
+        ledger, decision, shown = answered
+        await self._aftermath.committed(ledger)
+        extra = {"route": route.name, "group": labels, "caller": caller, "requested_by": ask.by}
+        trigger_id = str(decision.trigger_id) if decision.trigger_id else None
+        log.info("a request was decided: %s", decision.reason, extra=extra | {"trigger_id": trigger_id})
+        if shown is None:
+            raise _refused(decision)
+        return shown
+
+    async def _request(
+        self,
+        conn: AsyncConnection,
+        route: Route,
+        labels: dict[str, str],
+        ask: Ask,
+        caller: str,
+        again: Repeatable | None,
+    ) -> "_Answer":
+        ledger = store.new_ledger(self._core, self._policy(), self._clock.now())
+        if again is not None and (answer := await idempotency.take(conn, again, ledger.now)) is not None:
+            return answer
+        decision = await decide(conn, ledger, route, labels, ask)
+        about = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(decision.reason)}
+        await audit.write(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, about)
+        fired = decision.action is Action.FIRE and decision.trigger_id is not None
+        shown = await history.get_trigger(conn, decision.trigger_id) if fired and decision.trigger_id else None
+        if again is not None and shown is not None:
+            await idempotency.keep(conn, again, shown)
+        elif again is not None:
+            await idempotency.forget(conn, again)
+        return ledger, decision, shown
+
+    def _route_and_group(self, name: str, labels: Mapping[str, str]) -> tuple[Route, dict[str, str]]:
+        route = self._policy().route(name)
+        if route is None:
+            raise Problem(404, "not_found", f"The policy has no route named {name!r}.")
+        if set(labels) != set(route.group_by):
+            wanted = list(route.group_by)
+            raise Problem(422, "wrong_group", f"The group of this route has exactly the labels {wanted}.")
+        return route, {label: labels[label] for label in route.group_by}
+
+    async def redrive(self, trigger_id: UUID, caller: str) -> None:
+        """dead -> pending again. It passes its group and its route's limit like a fire: not beside another open trigger."""
+        now = self._clock.now()
+
+        async def redrive(conn: AsyncConnection) -> Ledger:
+            fires = await self._fires(conn, trigger_id, now)
+            trigger, group = await self._locked(conn, trigger_id)
+            if trigger["state"] != TriggerState.DEAD:
+                raise _conflict(f"only a dead trigger can be redriven; this one is {trigger['state']}", trigger)
+            if group.open_trigger is not None:
+                raise _conflict("its group has another open trigger", trigger, reason=Reason.IN_FLIGHT)
+            route = self._policy().route(group.route)
+            until = facts.redrive_at(group, trigger_id, route, now) if route else None
+            if until is not None:
+                detail = "a newer trigger of its group cools down or backs off; reset the group to redrive this one"
+                raise _conflict(detail, trigger, reason=Reason.COOLDOWN, until=until)
+            full = rules.limited(route, fires, now) if route else None
+            if full is not None:
+                raise _conflict(full.detail, trigger, reason=full.reason, until=full.until)
+            await outbox.redrive(conn, trigger_id, now)
+            values = {"state": "pending", "outcome": None, "ended_at": None, "detail": "redriven", "blocked": None}
+            redriven = update(_triggers).where(_triggers.c.id == trigger_id).values(**values, fired_at=now)
+            await conn.execute(redriven)
+            facts.fire(group, trigger_id, trigger["on_failure"], now)
+            await store.save_groups(conn, [group])
+            await audit.write(conn, now, caller, "redrive", str(trigger_id), {})
+            ledger = store.new_ledger(self._core, self._policy(), now)
+            ledger.take_group(group)
+            reason, detail = Reason(trigger["reason"]), f"redriven by {caller}"
+            ledger.triggers[trigger_id] = NewTrigger(trigger_id, group, TriggerState.PENDING, reason, False, [], detail)
+            return ledger
+
+        await self._aftermath.committed(await with_retries(self._engine, redrive))
+
+    async def cancel(self, trigger_id: UUID, caller: str) -> None:
+        """held -> cancelled; each alert behind it is told. What fired already is Airflow's to stop."""
+
+        async def cancel(conn: AsyncConnection) -> Ledger:
+            ledger = store.new_ledger(self._core, self._policy(), self._clock.now())
+            trigger, group = await self._locked(conn, trigger_id)
+            if trigger["state"] != TriggerState.HELD or group.open_trigger != trigger_id:
+                raise _conflict(f"only a held trigger can be cancelled; this one is {trigger['state']}", trigger)
+            await store.load_groups(conn, ledger, [group.key])
+            decision = Decision(Action.CANCEL, Reason.BY_REQUEST, None, trigger_id, f"cancelled by {caller}")
+            ledger.release_held(ledger.groups[group.key], decision)
+            await store.save(conn, ledger)
+            await audit.write(conn, ledger.now, caller, "cancel", str(trigger_id), {})
+            return ledger
+
+        await self._aftermath.committed(await with_retries(self._engine, cancel))
+
+    async def reset(self, route_name: str, labels: Mapping[str, str], caller: str) -> Group:
+        """Clear a group's cooldown and backoff: what still fires is decided again at once."""
+        route, ordered = self._route_and_group(route_name, labels)
+        now = self._clock.now()
+        key = group_key(route.name, route.mode, ordered)
+
+        async def reset(conn: AsyncConnection) -> Ledger:
+            group = await store.lock_group(conn, key)
+            if group is None:
+                raise Problem(404, "not_found", "no alert of this group has been seen yet: there is nothing to reset")
+            facts.reset(group, now)
+            await store.save_groups(conn, [group])
+            await audit.write(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
+            ledger = store.new_ledger(self._core, self._policy(), now)
+            ledger.take_group(group)
+            return ledger
+
+        ledger = await with_retries(self._engine, reset)
+        await self._aftermath.committed(ledger)
+        return ledger.groups[key]
+
+    async def _fires(self, conn: AsyncConnection, trigger_id: UUID, now: datetime) -> list[datetime]:
+        """The fires that count against the limit of a trigger's route, its row locked: routes before groups."""
+        statement = select(_triggers.c.route).where(_triggers.c.id == trigger_id)
+        names = (await conn.execute(statement)).scalars().all()
+        locked = await limits.lock(conn, self._policy(), names, now)
+        return [fire for fires in locked.values() for fire in fires]
+
+    async def _locked(self, conn: AsyncConnection, trigger_id: UUID) -> tuple[RowMapping, Group]:
+        """A trigger and its group, both locked, the group first."""
+        key = (
+            await conn.execute(select(_triggers.c.group_key).where(_triggers.c.id == trigger_id))
+        ).scalar_one_or_none()
+        group = await store.lock_group(conn, key) if key else None
+        if group is None:
+            raise Problem(404, "not_found", f"there is no trigger {trigger_id}")
+        locked = select(_triggers).where(_triggers.c.id == trigger_id).with_for_update()
+        trigger = (await conn.execute(locked)).mappings().one_or_none()
+        if trigger is None:  # It was older than the retention, and went a moment ago.
+            raise Problem(404, "not_found", f"there is no trigger {trigger_id}")
+        return trigger, group
+
+
+def _check_conf(route: Route, ask: Ask) -> None:
+    if "gateway" in ask.conf:
+        raise Problem(422, "invalid", "The key gateway of conf is the gateway's own.")
+    size = conf_bytes({**route.dag.conf, **ask.conf})
+    if size > CONF_ROOM:
+        raise Problem(422, "invalid", f"The conf of the DAG run would have {size} bytes; {CONF_ROOM} are the most.")
+
+
+def _refused(decision: Decision) -> Problem:
+    """The policy's no, with its reason as the code."""
+    detail = f"{decision.detail[:1].upper()}{decision.detail[1:]}."
+    reason = str(decision.reason)
+    return Problem(409, reason, detail, reason=reason, until=decision.until, trigger_id=decision.trigger_id)
+
+
+def _conflict(detail: str, trigger: RowMapping, **members: Any) -> Problem:
+    return Problem(409, "wrong_state", detail, state=trigger["state"], **members)

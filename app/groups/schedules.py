@@ -1,0 +1,169 @@
+"""Schedules: what comes due is decided like a request, exactly once whatever the number of replicas.
+
+A schedule's row keeps its newest occurrence, and only moves forward. It is moved in the very transaction of the decision,
+so that of all replicas one decides, and a crash leaves the occurrence to the next one.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import RowMapping, delete, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import tables
+from app.decide.ledger import Ledger
+from app.decide.state import Ask, Decision, Reason
+from app.explain.sentences import at
+from app.groups import requests, store
+from app.groups.aftermath import Aftermath
+from app.kit.db import transaction, with_retries
+from app.policy.core import Core
+from app.policy.language.durations import format_duration
+from app.policy.schedules import Schedule
+from app.policy.schema import Policy
+
+log = logging.getLogger(__name__)
+
+_schedules = tables.schedules
+
+#: An occurrence that nobody took for so long has been missed. Cron knows nothing finer.
+MISSED_AFTER: Final = timedelta(minutes=1)
+
+# A schedule that is new, or became another one, counts from now on.
+_ADOPT = text("""
+    INSERT INTO schedules (name, definition, last_at) VALUES (:name, :definition, :now)
+    ON CONFLICT (name) DO UPDATE SET definition = :definition, last_at = greatest(schedules.last_at, :now)
+    WHERE schedules.definition <> :definition
+""")
+
+# No row comes back when another replica has taken this occurrence, or a later one.
+_TAKE = text("""
+    INSERT INTO schedules (name, definition, last_at, decided_at, detail)
+    VALUES (:name, :definition, :occurrence, :now, :detail)
+    ON CONFLICT (name) DO UPDATE SET definition = :definition, last_at = :occurrence, decided_at = :now, detail = :detail,
+        action = NULL, reason = NULL, trigger_id = NULL
+    WHERE schedules.last_at < :occurrence RETURNING name
+""")
+
+
+class Schedules:
+    """`step()` decides what is due. In between it asks nobody: what each schedule is due at is kept in memory."""
+
+    def __init__(self, core: Core, aftermath: Aftermath) -> None:
+        self._core = core
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
+        self._aftermath = aftermath
+        self._adopted: str | None = None  # hash of the policy whose schedules are known
+        self._since: dict[str, datetime] = {}  # by name: what is due after this is still to be taken
+        self._next: dict[str, datetime] = {}
+
+    async def step(self) -> bool:
+        """Take the newest occurrence of every schedule that is due. Never True: nothing more is due at this moment.
+
+        What goes wrong with one holds up no other: it is raised when all have been tried.
+        """
+        policy, now = self._policy(), self._clock.now()
+        if self._adopted != policy.hash:
+            await self._adopt(policy, now)
+        failed: list[Exception] = []
+        for schedule in policy.schedules:
+            if self._next[schedule.name] <= now:
+                try:
+                    await self._take(policy, schedule, now)
+                except Exception as error:
+                    error.add_note(f"the schedule {schedule.name}")
+                    failed.append(error)
+        if failed:
+            raise ExceptionGroup("schedules that could not be decided", failed)
+        return False
+
+    async def _adopt(self, policy: Policy, now: datetime) -> None:
+        """Learn where each schedule stands, the first time under a policy."""
+
+        async def adopt(conn: AsyncConnection) -> dict[str, datetime]:
+            names = [schedule.name for schedule in policy.schedules]
+            # Should one that left come back one day, it is new.
+            await conn.execute(delete(_schedules).where(_schedules.c.name.not_in(names)))
+            for schedule in sorted(policy.schedules, key=lambda s: s.name):
+                about = {"name": schedule.name, "definition": schedule.definition, "now": now}
+                await conn.execute(_ADOPT, about)
+            rows = await conn.execute(select(_schedules.c.name, _schedules.c.last_at))
+            return {row.name: row.last_at for row in rows}
+
+        self._since = await with_retries(self._engine, adopt)
+        self._next = {s.name: s.times.after(self._since[s.name]) for s in policy.schedules}
+        self._adopted = policy.hash
+
+    async def _take(self, policy: Policy, schedule: Schedule, now: datetime) -> None:
+        occurrence = schedule.times.newest(self._since[schedule.name], now)
+        if occurrence is not None:
+            if schedule.catch_up == "none" and now - occurrence > MISSED_AFTER:
+                await self._pass_over(schedule, occurrence, now)
+            else:
+                await self._decide(policy, schedule, occurrence, now)
+            self._since[schedule.name] = occurrence
+        self._next[schedule.name] = schedule.times.after(self._since[schedule.name])
+
+    async def _pass_over(self, schedule: Schedule, occurrence: datetime, now: datetime) -> None:
+        late = format_duration(now - occurrence)
+        detail = f"passed over: seen {late} late, and catch_up is none"
+        async with transaction(self._engine) as conn:
+            taken = await _move(conn, schedule, occurrence, now, detail)
+        if taken:
+            about = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
+            log.warning("a scheduled run was passed over", extra=about | {"detail": detail})
+
+    async def _decide(self, policy: Policy, schedule: Schedule, occurrence: datetime, now: datetime) -> None:
+        async def decide(conn: AsyncConnection) -> tuple[Ledger, Decision] | None:
+            if not await _move(conn, schedule, occurrence, now, ""):
+                return None
+            ledger = store.new_ledger(self._core, policy, now)
+            decision = await _request(conn, ledger, schedule, occurrence)
+            decided = {"action": decision.action, "reason": decision.reason, "trigger_id": decision.trigger_id}
+            values = decided | {"detail": decision.detail}
+            await conn.execute(update(_schedules).where(_schedules.c.name == schedule.name).values(**values))
+            return ledger, decision
+
+        taken = await with_retries(self._engine, decide)
+        if taken is None:
+            return
+        ledger, decision = taken
+        await self._aftermath.committed(ledger)
+        about = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
+        trigger_id = str(decision.trigger_id) if decision.trigger_id else None
+        log.info("schedule decided: %s", decision.reason, extra=about | {"trigger_id": trigger_id})
+
+
+async def _move(conn: AsyncConnection, schedule: Schedule, occurrence: datetime, now: datetime, detail: str) -> bool:
+    """Move the schedule's row forward to this occurrence. False: it was taken by another replica."""
+    about = {"name": schedule.name, "definition": schedule.definition, "occurrence": occurrence, "now": now}
+    return (await conn.execute(_TAKE, about | {"detail": detail})).one_or_none() is not None
+
+
+async def _request(conn: AsyncConnection, ledger: Ledger, schedule: Schedule, occurrence: datetime) -> Decision:
+    """The decision on one occurrence."""
+    route = ledger.policy.route(schedule.route)
+    if route is None:
+        raise ValueError(f"the schedule {schedule.name} names a route that the policy does not have")
+    labels = {label: schedule.group[label] for label in route.group_by}
+    ask = Ask(Reason.SCHEDULED, f"the schedule {schedule.name}", f"due at {at(occurrence)}", {})
+    return await requests.decide(conn, ledger, route, labels, ask)
+
+
+async def list_schedules(conn: AsyncConnection, schedules: Sequence[Schedule], now: datetime) -> list[dict[str, Any]]:
+    """Each schedule of the policy with what it is due at next, and what became of its newest occurrence."""
+    rows = {row["name"]: row for row in (await conn.execute(select(_schedules))).mappings()}
+    return [_shown(schedule, rows.get(schedule.name), now) for schedule in schedules]
+
+
+def _shown(schedule: Schedule, row: RowMapping | None, now: datetime) -> dict[str, Any]:
+    last = None
+    if row is not None and row["decided_at"] is not None:
+        names = ("decided_at", "action", "reason", "trigger_id", "detail")
+        last = {"at": row["last_at"]} | {name: row[name] for name in names}
+    # Due and not taken yet: by `since` it is next, however late.
+    since = row["last_at"] if row is not None else now
+    return schedule.model_dump(mode="json") | {"next_at": schedule.times.after(since), "last": last}

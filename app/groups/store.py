@@ -1,0 +1,289 @@
+"""Reading a Ledger from Postgres under lock, and writing back what it changed. Every function takes the transaction.
+
+Locks are taken in one order: the pauses', routes by name, groups by key, then alerts by fingerprint. Many rows travel as
+one JSON parameter, so that the number of statements does not depend on the number of alerts.
+"""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from app import tables
+from app.decide import facts, regroup
+from app.decide.conf import dag_call
+from app.decide.ledger import Ledger
+from app.decide.placing import GroupName, Intent
+from app.decide.state import Episode, Group, NewTrigger, TriggerState
+from app.groups import limits, pauses
+from app.kit.db import insert_rows, rows_of, update_rows
+from app.kit.outbox.model import new_item
+from app.kit.telemetry import traceparent
+from app.policy.core import Core
+from app.policy.schema import Policy, Route
+
+KIND: Final = "airflow.dag_run"  # of an item in the outbox
+
+#: Alerts of a group that are read to decide it as a whole: those heard of last, for a sender with a new alert_id per event
+#: leaves any number behind that nobody resolves.
+MATES = 1000
+
+_GROUP_COLUMNS = [c.name for c in tables.groups.columns]
+_EPISODE_COLUMNS = [c.name for c in tables.alerts.columns]
+
+_LOCK_GROUPS = (
+    select(tables.groups)
+    .where(tables.groups.c.key == text("ANY(CAST(:keys AS text[]))"))
+    .order_by(tables.groups.c.key)
+    .with_for_update()
+)
+
+# In the normal course of things there is none: one look at the route's rows, and no labels are compared one by one.
+_OF_ANOTHER_SHAPE = rows_of(
+    """
+    SELECT * FROM groups WHERE route = :route AND mode = :mode AND last_trigger IS NOT NULL AND NOT (
+        jsonb_exists_all(labels, CAST(:names AS text[])) AND labels - CAST(:names AS text[]) = '{}'
+    )
+""",
+    tables.groups,
+)
+
+_WANTED = """
+    SELECT coalesce(
+        (SELECT id FROM alerts WHERE fingerprint = f AND closed_at IS NULL),
+        (SELECT id FROM alerts WHERE fingerprint = f ORDER BY id DESC LIMIT 1)
+    ) AS id FROM unnest(CAST(:fingerprints AS text[])) f
+    UNION
+    SELECT mate.id FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
+        SELECT id FROM alerts WHERE group_key = k AND (closed_at IS NULL OR late_at IS NOT NULL)
+        ORDER BY last_seen_at DESC LIMIT :most
+    ) mate
+"""
+
+_wanted = text(_WANTED).columns(tables.alerts.c.id).cte("wanted")
+
+_LOCK_EPISODES = (
+    select(
+        tables.alerts,
+        tables.decisions.c.action,
+        tables.decisions.c.trigger_id.label("decided_trigger"),
+    )
+    .join(_wanted, _wanted.c.id == tables.alerts.c.id)
+    .join(tables.decisions, tables.decisions.c.id == tables.alerts.c.decision_id)
+    .order_by(tables.alerts.c.fingerprint, tables.alerts.c.id)
+    .with_for_update(of=tables.alerts, key_share=True)
+)
+
+
+class MovedGroup(Exception):
+    """An open episode belongs to another group than the policy in force gives it: lock that one as well."""
+
+    def __init__(self, groups: dict[str, GroupName]) -> None:
+        super().__init__("an episode keeps the group that took it")
+        self.groups = groups
+
+
+async def load(conn: AsyncConnection, ledger: Ledger, intents: Sequence[Intent], extra: dict[str, GroupName]) -> None:
+    """Lock and read what a batch may change. `extra`: groups learned from MovedGroup. Raises MovedGroup."""
+    known = ((i.key, i.route, i.labels) for i in intents)
+    wanted = {key: (r.name, r.mode, labels) for key, r, labels in known if key is not None and r is not None} | extra
+    ledger.take_pauses(await pauses.in_force(conn))
+    ledger.fires = await limits.lock(conn, ledger.policy, (route for route, _, _ in wanted.values()), ledger.now)
+    await _lock_groups(conn, ledger, wanted)
+    whole = [g.key for g in ledger.groups.values() if _may_act(g, ledger)]
+    await _lock_episodes(conn, ledger, sorted({i.alert.fingerprint for i in intents}), whole)
+    moved = {k: group for e in ledger.latest.values() for k, group in ledger.homes(e) if k not in ledger.groups}
+    if moved:
+        raise MovedGroup(moved)
+
+
+async def load_groups(conn: AsyncConnection, ledger: Ledger, keys: Iterable[str]) -> None:
+    """Lock and read groups with their alerts, for a wake or the end of a run."""
+    for row in (await conn.execute(_LOCK_GROUPS, {"keys": sorted(keys)})).mappings():
+        ledger.take_group(Group(**row))
+    await _inherit(conn, ledger)
+    await _lock_episodes(conn, ledger, [], list(ledger.groups))
+
+
+async def load_group(conn: AsyncConnection, ledger: Ledger, route: Route, key: str, labels: dict[str, str]) -> None:
+    """Lock and read one group with its alerts, made when it is not there yet, for a request."""
+    ledger.take_pauses(await pauses.in_force(conn))
+    ledger.fires = await limits.lock(conn, ledger.policy, [route.name], ledger.now)
+    await _lock_groups(conn, ledger, {key: (route.name, route.mode, labels)})
+    await _lock_episodes(conn, ledger, [], [key])
+
+
+def new_ledger(core: Core, policy: Policy, now: datetime) -> Ledger:
+    """An empty ledger for one pass."""
+    return Ledger(policy, now, core.reorder, uuid7)
+
+
+async def lock_group(conn: AsyncConnection, key: str) -> Group | None:
+    """One group, locked until the transaction ends."""
+    row = (await conn.execute(_LOCK_GROUPS, {"keys": [key]})).mappings().one_or_none()
+    return Group(**row) if row else None
+
+
+async def _lock_groups(conn: AsyncConnection, ledger: Ledger, wanted: dict[str, GroupName]) -> None:
+    if not wanted:
+        return
+    keys = sorted(wanted)
+    rows = (await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings().all()
+    if len(rows) < len(keys):
+        known = {row["key"] for row in rows}
+        new = [_new_group(key, *wanted[key]) for key in keys if key not in known]
+        await insert_rows(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
+        rows = (await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings().all()
+    for row in rows:
+        ledger.take_group(Group(**row))
+    await _inherit(conn, ledger)
+
+
+async def _inherit(conn: AsyncConnection, ledger: Ledger) -> None:
+    """Groups that have not fired yet count what their route fired under another group_by."""
+    by_shape: dict[tuple[str, str, frozenset[str]], list[Group]] = {}
+    for group in ledger.groups.values():
+        if group.last_trigger is None:
+            by_shape.setdefault((group.route, group.mode, frozenset(group.labels)), []).append(group)
+    for (route, mode, names), groups in by_shape.items():
+        parameters = {"route": route, "mode": mode, "names": sorted(names)}
+        others = [Group(**row) for row in (await conn.execute(_OF_ANOTHER_SHAPE, parameters)).mappings()]
+        for group in groups:
+            if regroup.inherit(group, others):
+                ledger.changed_groups.add(group.key)
+
+
+async def make_groups(conn: AsyncConnection, wanted: dict[str, GroupName]) -> None:
+    """Rows for groups that may not have one yet."""
+    new = [_new_group(key, *wanted[key]) for key in sorted(wanted)]
+    await insert_rows(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
+
+
+def _new_group(key: str, route: str, mode: str, labels: dict[str, str]) -> dict[str, Any]:
+    return {
+        "key": key,
+        "route": route,
+        "mode": mode,
+        "labels": labels,
+        "failures": 0,
+        "version": 0,
+        "nonce": secrets.token_hex(4),
+    }
+
+
+def _may_act(group: Group, ledger: Ledger) -> bool:
+    """Only a held or a clear group may cancel or fire, and needs its other alerts for it."""
+    if group.held:
+        return True
+    route = ledger.policy.route(group.route)
+    clear = facts.clear_at(group, route) if route else None
+    return group.open_trigger is None and (clear is None or clear <= ledger.now)
+
+
+async def _lock_episodes(conn: AsyncConnection, ledger: Ledger, fingerprints: list[str], keys: list[str]) -> None:
+    parameters = {"fingerprints": fingerprints, "keys": keys, "most": MATES}
+    for row in (await conn.execute(_LOCK_EPISODES, parameters)).mappings():
+        ledger.take_episode(Episode(**row))
+
+
+async def save(conn: AsyncConnection, ledger: Ledger) -> None:
+    """Write everything the Ledger changed. Rows that make room (closed episodes, cancelled triggers) go first."""
+    await update_rows(conn, tables.alerts, [_episode_row(e) for e in ledger.changed.values()], _EPISODE_COLUMNS[1:])
+    # In one order, for alerts of no route are under no group's lock: two batches that make the same must not cross.
+    created = sorted(ledger.created.values(), key=lambda e: e.fingerprint)
+    await insert_rows(conn, tables.alerts, [_episode_row(e) for e in created])
+    decisions = [
+        {
+            "id": d.id,
+            "alert": d.alert,
+            "trigger_id": d.trigger_id,
+            "route": d.route,
+            "group_key": d.group_key,
+            "action": d.action,
+            "reason": d.reason,
+            "until": d.until,
+            "detail": d.detail,
+            "policy": ledger.policy.hash,
+            "count": 1,
+            "first_at": d.at,
+            "last_at": d.at,
+        }
+        for d in ledger.decisions
+    ]
+    await insert_rows(conn, tables.decisions, decisions)
+    ended = [{"id": i, "count": count, "last_at": at} for i, count, at in ledger.ended_decisions]
+    await update_rows(conn, tables.decisions, ended, ["count", "last_at"])
+    await _save_triggers(conn, ledger)
+    await save_groups(conn, [ledger.groups[key] for key in sorted(ledger.changed_groups)])
+
+
+async def _save_triggers(conn: AsyncConnection, ledger: Ledger) -> None:
+    rows = [(t, _trigger_row(t, ledger)) for t in ledger.triggers.values()]
+    fired = [row for t, row in rows if t.fired and not t.is_new]
+    others = [row for t, row in rows if not t.fired and not t.is_new]
+    await update_rows(conn, tables.triggers, others, ["state", "detail", "ended_at"])
+    columns = [
+        "state",
+        "reason",
+        "detail",
+        "fired_at",
+        "airflow",
+        "dag_id",
+        "dag_run_id",
+        "conf",
+        "run_timeout",
+        "ended_at",
+    ]
+    await update_rows(conn, tables.triggers, fired, [*columns, "on_failure", "requested_by", "policy"])
+    await insert_rows(conn, tables.triggers, [row for t, row in rows if t.is_new])
+    await insert_rows(conn, tables.outbox, [outbox_item(row, ledger.now) for t, row in rows if t.state == "pending"])
+
+
+def outbox_item(trigger: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """The item that carries a fired trigger to its Airflow. It has the trigger's id, so that there can be only one."""
+    payload = {"trigger_id": trigger["id"], "route": trigger["route"]}
+    return new_item(trigger["id"], KIND, f"airflow:{trigger['airflow']}", payload, now)
+
+
+def _trigger_row(trigger: NewTrigger, ledger: Ledger) -> dict[str, Any]:
+    group, now = trigger.group, ledger.now
+    row: dict[str, Any] = {
+        "id": trigger.id,
+        "route": group.route,
+        "mode": group.mode,
+        "group_key": group.key,
+        "group_labels": group.labels,
+        "reason": trigger.reason,
+        "state": trigger.state,
+        "detail": trigger.detail,
+        "requested_by": trigger.ask.by if trigger.ask else None,
+        "created_at": now,
+        "policy": ledger.policy.hash,
+        "ended_at": now if trigger.state is TriggerState.CANCELLED else None,
+    }
+    route = ledger.policy.route(group.route)
+    if route is None:  # Only a cancelled trigger can outlive its route, and its row is there already.
+        return row
+    call = dag_call(trigger, route, traceparent=traceparent(trigger.id))
+    row |= {"airflow": call.airflow, "dag_id": call.dag_id, "dag_run_id": call.dag_run_id}
+    row |= {"run_timeout": route.run_timeout.total_seconds(), "on_failure": route.on_failure}
+    if trigger.fired:
+        row |= {"fired_at": now, "conf": call.conf}
+    return row
+
+
+async def save_groups(conn: AsyncConnection, changed: list[Group]) -> None:
+    """Write groups under their next version."""
+    for group in changed:
+        group.version += 1
+        group.nonce = secrets.token_hex(4)
+    rows = [{name: getattr(group, name) for name in _GROUP_COLUMNS} for group in changed]
+    await update_rows(conn, tables.groups, rows, _GROUP_COLUMNS[4:], key="key")
+
+
+def _episode_row(episode: Episode) -> dict[str, Any]:
+    return {name: getattr(episode, name) for name in _EPISODE_COLUMNS}

@@ -1,0 +1,209 @@
+"""Alerts become decisions: answer the repeats from memory, lock the rest, decide, commit, remember.
+
+The flow of one batch, and the only place where an alert's transaction is opened.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from app.deadman.store import record_heartbeats
+from app.decide.alert import Alert, Bad
+from app.decide.batch import AlertDecision, Fold, fold
+from app.decide.ledger import Ledger
+from app.decide.placing import GroupName
+from app.decide.state import Action, Decision, Reason
+from app.groups import store
+from app.groups.aftermath import Aftermath
+from app.groups.memory import Memory
+from app.intake import quarantine
+from app.intake.fast_path import FastPath
+from app.intake.stages import Stages
+from app.kit.clock import monotonic
+from app.kit.db import CONNECTING, DATA_ERRORS, LOCK_TIMEOUT, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
+from app.kit.errors import NotDurable
+from app.kit.log import Seldom
+from app.policy.core import Core
+from app.policy.deadman import Instance, heartbeats_of
+from app.policy.schema import Policy
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 5
+_QUIET = 60.0  # seconds between two tracebacks of the fast path: a storm would write one for every batch
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One body: its alerts, what of it could not be read, its bytes, and the future that its request waits for."""
+
+    alerts: list[Alert]
+    bad: list[Bad]
+    source: str
+    size: int
+    done: "asyncio.Future[list[AlertDecision]]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    arrived: float = field(default_factory=monotonic)
+
+
+class Intake:
+    """The batcher calls `commit(jobs)`, one batch after the other. `core` has database connections for intake alone.
+    `stages` says where the batch under way stands."""
+
+    def __init__(self, core: Core, memory: Memory, aftermath: Aftermath, limits: quarantine.Limits) -> None:
+        self._core = core
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._policy = core.policies.current
+        self.stages = Stages(core.engine, core.metrics)
+        self._fast_path = FastPath(core, memory, self.stages)
+        self._aftermath = aftermath
+        self._limits = limits
+        self._may_log = Seldom(_QUIET)
+
+    async def commit(self, jobs: list[Job]) -> list[list[AlertDecision]]:
+        """One list of answers a job, in body order, after everything in them is durable. Raises NotDurable."""
+        alerts = [a for job in jobs for a in job.alerts]
+        bad = [(job.source, b) for job in jobs for b in job.bad]
+        answers = await self._answer(alerts, bad)
+        self._metrics.batch_alerts.observe(len(alerts))
+        cut, lists = 0, []
+        for job in jobs:
+            lists.append(answers[cut : cut + len(job.alerts)])
+            cut += len(job.alerts)
+        return lists
+
+    async def _answer(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
+        try:
+            answers = await self._repeated(alerts)
+            rest = [at for at in range(len(alerts)) if at not in answers]
+            if rest or bad:
+                decided = await self._decide([alerts[at] for at in rest], bad)
+                answers |= zip(rest, decided, strict=True)
+        except (DBAPIError, *CONNECTING) as error:
+            raise NotDurable("Postgres does not take the alerts") from error
+        except (OSError, PoolTimeout, TimeoutError) as error:
+            raise NotDurable("Postgres does not answer") from error
+        return [answers[at] for at in range(len(alerts))]
+
+    async def _repeated(self, alerts: Sequence[Alert]) -> dict[int, AlertDecision]:
+        try:
+            policy = self._policy()
+            ledger = store.new_ledger(self._core, policy, self._clock.now())
+            return await self._fast_path.answer(fold(alerts, policy), ledger)
+        except (NotDurable, *OF_THE_DATABASE):
+            raise
+        except Exception:  # A bug of ours. `_decide` needs no memory, and isolates the alert if it is in one.
+            self._metrics.fast_path_failures.labels("bug").inc()
+            if self._may_log():
+                log.exception("a bug: the fast path failed, Postgres decides the batch")
+            return {}
+
+    async def _decide(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
+        try:
+            return await self._with_retries(alerts, bad)
+        except DBAPIError as error:
+            state = sqlstate(error) or ""
+            if not state.startswith(DATA_ERRORS) or state in TRY_AGAIN:
+                raise
+            if len(alerts) + len(bad) <= 1:
+                return await self._set_aside(alerts, str(error.orig)[:500], "it cannot be stored")
+        except (NotDurable, *OF_THE_DATABASE):
+            raise
+        except Exception as error:
+            if len(alerts) + len(bad) <= 1:
+                log.exception("a bug: an alert cannot be decided")
+                what = f"a bug of the gateway: {type(error).__name__}: {error}"
+                return await self._set_aside(alerts, what[:500], "it cannot be decided: a bug of the gateway")
+        # Halve until the culprit stands alone: one alert that cannot be stored or decided must not cost the others.
+        if not alerts:
+            half = len(bad) // 2
+            return await self._decide([], bad[:half]) + await self._decide([], bad[half:])
+        half = len(alerts) // 2
+        first = await self._decide(alerts[:half], bad if not half else [])
+        return first + await self._decide(alerts[half:], [] if not half else bad)
+
+    async def _set_aside(self, alerts: Sequence[Alert], error: str, detail: str) -> list[AlertDecision]:
+        if not alerts:
+            log.error("what could not be read could not be kept either", extra={"error": error})
+            return []
+        alert = alerts[0]
+        self.stages.enter("pool")
+        async with transaction(self._engine) as conn:
+            self.stages.enter("statement", conn)
+            body = repr(alert).encode("utf-8", "replace")
+            culprit = Bad(0, alert.alert_id, error, body)
+            await quarantine.keep(conn, [(alert.source, culprit)], self._clock.now(), self._limits)
+            self.stages.enter("commit", conn)
+        self.stages.enter("decide")
+        self._metrics.alerts_bad.labels(alert.source).inc()
+        log.error("an alert was quarantined: %s", detail, extra={"error": error})
+        return [AlertDecision(alert, None, {}, Decision(Action.IGNORE, Reason.INVALID, detail=detail))]
+
+    async def _with_retries(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
+        moved: dict[str, GroupName] = {}
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self._once(alerts, bad, moved)
+            except store.MovedGroup as error:
+                moved |= error.groups
+            except DBAPIError as error:
+                if sqlstate(error) == LOCK_TIMEOUT:
+                    self.stages.was_a_lock()
+                if sqlstate(error) not in TRY_AGAIN or attempt == _ATTEMPTS - 1:
+                    raise
+                self._metrics.batch_retries.inc()
+                await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
+        raise NotDurable(f"the alerts could not be written in {_ATTEMPTS} attempts")
+
+    async def _once(
+        self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]], moved: dict[str, GroupName]
+    ) -> list[AlertDecision]:
+        policy = self._policy()
+        folds, ledger = fold(alerts, policy), store.new_ledger(self._core, policy, self._clock.now())
+        answers: dict[int, AlertDecision] = {}
+        beats = _heartbeats(folds, policy)
+        self.stages.enter("pool")
+        async with transaction(self._engine) as conn:
+            self.stages.enter("lock", conn)
+            if folds:
+                await store.load(conn, ledger, [f.intent for f in folds], moved)
+                self.stages.enter("decide")
+                for each in folds:
+                    answers |= observe(ledger, each)
+                self.stages.enter("statement", conn)
+                await store.save(conn, ledger)
+            if bad:
+                await quarantine.keep(conn, bad, ledger.now, self._limits)
+            if beats:
+                await record_heartbeats(conn, beats, ledger.now)
+            self.stages.enter("commit", conn)
+        self.stages.enter("memory")
+        await self._aftermath.committed(ledger)
+        return [answers[at] for at in range(len(alerts))]
+
+
+def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:
+    """The switches that firing alerts of the batch are heartbeats of, each once."""
+    if not policy.heartbeats:
+        return []
+    firing = (each.intent.alert for each in folds if each.intent.alert.firing)
+    return list(
+        {beat.name: beat for alert in firing for beat in heartbeats_of(policy.heartbeats, alert.labels)}.values()
+    )
+
+
+def observe(ledger: Ledger, fold: Fold) -> dict[int, AlertDecision]:
+    """The first of a fold, then its repeats at once: they may have become duplicates of it. Answers by place."""
+    answers: dict[int, AlertDecision] = {}
+    for places in (fold.places[:1], fold.places[1:]):
+        if places:
+            decision, episode = ledger.observe(fold.intent, len(places))
+            answer = AlertDecision(fold.intent.alert, episode.route, episode.group_labels, decision)
+            answers |= dict.fromkeys(places, answer)
+    return answers

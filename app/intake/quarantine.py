@@ -1,0 +1,47 @@
+"""What could not be read is kept, so that somebody can see it: by the hash of its bytes, with a count, capped."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.decide.alert import Bad
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Rows kept in all, and bytes kept of each."""
+
+    rows: int
+    body: int
+
+
+_KEEP = text("""
+    INSERT INTO quarantine (sha256, source, error, body, size, count, first_at, last_at)
+    VALUES (:sha256, :source, :error, :body, :size, :count, :now, :now)
+    ON CONFLICT (sha256) DO UPDATE SET count = quarantine.count + excluded.count, last_at = :now, error = excluded.error
+""")
+
+_TRIM = text("""
+    DELETE FROM quarantine WHERE sha256 IN (
+        SELECT sha256 FROM quarantine ORDER BY last_at DESC OFFSET :rows LIMIT 1000 FOR UPDATE SKIP LOCKED
+    )
+""")
+
+
+async def keep(conn: AsyncConnection, bad: list[tuple[str, Bad]], now: datetime, limits: Limits) -> None:
+    """Keep each (source, bad alert); the oldest go when there are more than `limits.rows`."""
+    rows: dict[str, dict[str, Any]] = {}
+    for source, b in bad:
+        digest = hashlib.sha256(b.body).hexdigest()
+        if digest in rows:
+            rows[digest]["count"] += 1
+        elif len(rows) < limits.rows:
+            body, size = b.body[: limits.body], len(b.body)
+            rows[digest] = {"source": source, "error": b.error[:1000], "body": body, "size": size, "count": 1}
+    # Sorted: one order of locks in every batch.
+    await conn.execute(_KEEP, [{"sha256": digest, "now": now, **rows[digest]} for digest in sorted(rows)])
+    await conn.execute(_TRIM, {"rows": limits.rows})

@@ -1,0 +1,204 @@
+"""Alerts in: the routes that monitors post to. 202 only after everything in the body is durable."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from app.decide.alert import Bad, Parsed, Unreadable
+from app.decide.batch import AlertDecision
+from app.explain import examples, schemas
+from app.intake.admission import admit, spend
+from app.intake.direct import DirectRoute
+from app.intake.intake import Job
+from app.intake.service import IntakeServices, services_of
+from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
+from app.kit.errors import NotDurable, Problem
+from app.web.problems import BAD_SIGNATURE, responses
+from app.web.security import authorize
+
+log = logging.getLogger(__name__)
+
+router = APIRouter(prefix="/api/v1", tags=["intake"], route_class=DirectRoute)
+
+_TAKEN: dict[int | str, dict[str, Any]] = {
+    202: {"model": schemas.Accepted, "content": {"application/json": {"example": examples.ACCEPTED}}}
+}
+
+
+def _accepts(*bodies: tuple[str, dict[str, Any], Any], **more: Any) -> dict[str, Any]:
+    """Bodies (media type, schema, example) and scope in the document. A body is read from the raw bytes, so that one bad
+    alert does not cost the others."""
+    content = {media_type: {"schema": schema, "example": example} for media_type, schema, example in bodies}
+    return {"requestBody": {"required": True, "content": content}, "security": [{"bearer": ["ingest"]}], **more}
+
+
+def _list_of(schema: dict[str, Any], least: int = 1) -> dict[str, Any]:
+    return {"type": "array", "minItems": least, "items": schema}
+
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The model's JSON Schema in one piece: a `$ref` to its own `$defs` would lead nowhere inside of the document."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def whole(node: Any) -> Any:
+        if isinstance(node, list):
+            return [whole(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return whole(parts[node["$ref"].rpartition("/")[2]])
+        return {name: whole(value) for name, value in node.items()}
+
+    resolved: dict[str, Any] = whole(schema)
+    return resolved
+
+
+_JSON = "application/json"
+_UNSIGNED = ("unauthorized", BAD_SIGNATURE)
+_ALERT, _EVENT = _schema_of(native.NativeAlert), _schema_of(cloudevents.CloudEvent)
+
+
+@router.post(
+    "/webhooks/alertmanager",
+    status_code=202,
+    summary="Take a notification of Alertmanager",
+    responses=_TAKEN | responses("bad_request", "too_large", "invalid", "not_durable"),
+    openapi_extra=_accepts((_JSON, _schema_of(alertmanager.Webhook), examples.ALERTMANAGER)),
+)
+async def take_alertmanager(request: Request) -> Response:
+    """Answers 202 only after every alert of the body is durable, each with its decision. Alertmanager comes again after
+    503, and gives a notification up after any 4xx: so a body is refused only when none of its alerts can be read."""
+    authorize(request, "ingest")
+    return await _take(await request.body(), alertmanager.read, "alertmanager", services_of(request))
+
+
+@router.post(
+    "/webhooks/grafana",
+    status_code=202,
+    summary="Take a notification of Grafana",
+    responses=_TAKEN | responses("bad_request", *_UNSIGNED, "too_large", "invalid", "not_durable"),
+    openapi_extra=_accepts((_JSON, _schema_of(grafana.GrafanaWebhook), examples.GRAFANA)),
+)
+async def take_grafana(request: Request) -> Response:
+    """The body of a webhook contact point of Grafana. Its alerts are decided as Alertmanager's are, and the answers mean
+    the same. With `GATEWAY_GRAFANA_SECRET` set, the contact point's HMAC signature is required."""
+    return await _take_signed(request, grafana.read, "grafana", limited=False)
+
+
+@router.post(
+    "/webhooks/cloudevents",
+    status_code=202,
+    summary="Take events in the form of CloudEvents",
+    responses=_TAKEN | responses("bad_request", "too_large", "invalid", "not_durable"),
+    openapi_extra=_accepts(
+        ("application/cloudevents+json", _EVENT, examples.CLOUDEVENT),
+        ("application/cloudevents-batch+json", _list_of(_EVENT, 0), [examples.CLOUDEVENT]),
+        (_JSON, _schema_of(cloudevents.EventData), examples.CLOUDEVENT["data"]),
+        parameters=[
+            {"name": f"ce-{name}", "in": "header", "schema": {"type": "string", "minLength": 1}, "description": told}
+            for name, told in examples.CLOUDEVENT_HEADERS.items()
+        ],
+    ),
+)
+async def take_cloudevents(request: Request) -> Response:
+    """One event in binary or structured mode, or a batch. Its `data` is an alert as `POST /api/v1/alerts` takes it;
+    `alert_id`, `timestamp` and the labels `source`, `type`, `subject` default to the event's."""
+    authorize(request, "ingest")
+    read = partial(cloudevents.read, headers=request.headers)
+    return await _take(await request.body(), read, "cloudevents", services_of(request))
+
+
+@router.post(
+    "/alerts",
+    status_code=202,
+    summary="Take alerts from anybody",
+    responses=_TAKEN | responses("bad_request", *_UNSIGNED, "too_large", "invalid", "rate_limited", "not_durable"),
+    openapi_extra=_accepts((_JSON, {"oneOf": [_ALERT, _list_of(_ALERT)]}, examples.NATIVE)),
+)
+async def take_native(request: Request) -> Response:
+    """One alert or a list of them. `alert_id`, `severity` and `timestamp` are enough. With `GATEWAY_WEBHOOK_SECRET` set,
+    requests must be signed in the manner of Standard Webhooks."""
+    return await _take_signed(request, native.read, "native", limited=True)
+
+
+@router.post(
+    "/webhooks/{source}",  # noqa: FAST003 (a DirectRoute gets the request alone)
+    status_code=202,
+    summary="Take a body that the policy maps",
+    responses=_TAKEN | responses("bad_request", *_UNSIGNED, "not_found", "too_large", "invalid", "not_durable"),
+    openapi_extra=_accepts(
+        (_JSON, {"oneOf": [{"type": "object"}, {"type": "array", "minItems": 1}]}, examples.CLOUDWATCH),
+        parameters=[
+            {
+                "name": "source",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string"},
+                "description": "A name in `sources:` of the policy.",
+            }
+        ],
+    ),
+)
+async def take_mapped(request: Request) -> Response:
+    """Any JSON, in which `sources:` of the policy says where an alert's parts stand. What they are mapped to is decided as
+    an alert of `POST /api/v1/alerts` is; one that lacks a part is quarantined alone. A source with a `secret` must be signed
+    in the manner of Standard Webhooks."""
+    source = services_of(request).core.policy.source(request.path_params["source"])
+    if source is None:
+        authorize(request, "ingest")
+        raise Problem(404, "not_found", "The policy has no source of this name.")
+    return await _take_signed(request, partial(mapped.read, source=source), source.name, limited=False)
+
+
+async def _take_signed(
+    request: Request, read: Callable[[bytes, int], Parsed], source: str, *, limited: bool
+) -> Response:
+    """Of a source that may have a secret."""
+    services = services_of(request)
+    admitted = await admit(request, source, services)
+    if limited:
+        await services.limiter.check(admitted.caller)
+    answer = await _take(admitted.body, read, source, services)
+    await spend(admitted, services)
+    return answer
+
+
+async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: IntakeServices) -> Response:
+    try:
+        parsed = read(raw, services.max_alerts)
+    except Unreadable as error:
+        services.core.metrics.bodies_refused.labels(source, error.status).inc()
+        await _keep_refused(raw, source, error, services)
+        code = {400: "bad_request", 413: "too_large"}.get(error.status, "invalid")
+        raise Problem(error.status, code, str(error), errors=error.errors) from error
+    if not (parsed.alerts or parsed.bad):  # An empty batch of events.
+        return Response(b'{"decisions":[]}', 202, media_type=_JSON)
+    try:
+        answers: list[AlertDecision] = await services.batcher.submit(
+            Job(parsed.alerts, parsed.bad, source, len(raw)), services.timeout
+        )
+    except NotDurable:
+        services.core.metrics.not_durable.inc()
+        raise
+    services.core.metrics.alerts.labels(source).inc(len(answers))
+    body = b'{"decisions":[' + b",".join([answer.json for answer in answers]) + b"]"
+    if parsed.bad:
+        services.core.metrics.alerts_bad.labels(source).inc(len(parsed.bad))
+        body += b',"quarantined":' + to_json(
+            [{"index": b.index, "id": b.alert_id, "error": b.error} for b in parsed.bad]
+        )
+    return Response(body + b"}", 202, media_type=_JSON)
+
+
+async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: IntakeServices) -> None:
+    """A refused body is kept for people to see; that it could not be kept does not change the answer."""
+    try:
+        await services.batcher.submit(Job([], [Bad(0, None, str(error), raw)], source, len(raw)), services.timeout)
+    except NotDurable:
+        log.warning("a refused body could not be kept", extra={"source": source})

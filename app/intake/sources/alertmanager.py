@@ -1,0 +1,145 @@
+"""Alertmanager's webhook, version 4. Source: prometheus.io/docs/alerting/latest/configuration/#webhook_config and bodies
+recorded from 0.25. Unknown fields are tolerated: every release adds some. Only each alert's own status counts: the
+notification's says "resolved" while an alert that was cut off by max_alerts still fires."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+from app.decide.alert import (
+    ALERT_ID_LENGTH,
+    ANNOTATION_LENGTH,
+    Alert,
+    Parsed,
+    Unreadable,
+    fingerprint_of,
+    in_range,
+    no_nul,
+)
+from app.intake.sources.read import ItemCache, read_items
+
+LabelName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+LabelValue = Annotated[str, StringConstraints(max_length=4096)]
+Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=128)]
+Annotations = Annotated[dict[LabelName, str], Field(max_length=128)]
+
+
+_REMEMBERED_TIMES = 8192
+_times: dict[str, datetime] = {}
+
+
+def _same_time(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    """Equal texts become one datetime: an alert repeats its startsAt, and to compare two datetimes costs more than all of
+    the labels."""
+    known = _times.get(value) if isinstance(value, str) else None
+    if known is not None:
+        return known
+    time = read(value)
+    if isinstance(value, str):
+        if len(_times) >= _REMEMBERED_TIMES:
+            _times.clear()
+        _times[value] = time
+    return time
+
+
+Time = Annotated[AwareDatetime, WrapValidator(_same_time)]
+
+
+class WebhookAlert(BaseModel):
+    """One alert of a notification."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Literal["firing", "resolved"]
+    labels: Labels
+    annotations: Annotations = {}
+    startsAt: Time  # noqa: N815 (Alertmanager's spelling)
+    endsAt: Time | None = None  # noqa: N815 (Alertmanager's spelling)
+    fingerprint: Annotated[str, StringConstraints(max_length=128)] = ""
+
+
+class Webhook(BaseModel):
+    """The notification. `groupKey`, `receiver` and the common labels play no part: the policy groups."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    version: Literal["4"] = "4"
+    alerts: Annotated[list[WebhookAlert], Field(min_length=1)]
+
+
+_one = TypeAdapter(WebhookAlert)
+
+
+def read(raw: bytes, max_alerts: int) -> Parsed:
+    """The alerts of one notification. Raises Unreadable when none can be read."""
+    return read_items(raw, _whole, _take_apart, _one, _cache.to_alert, max_alerts)
+
+
+def to_alert(alert: WebhookAlert, source: str = "alertmanager") -> Alert:
+    """Raises ValueError for what cannot be stored: NUL, a time out of range, a name that no index holds."""
+    labels = no_nul(alert.labels)
+    alert_id = labels.get("alertname", "")
+    if len(alert_id) > ALERT_ID_LENGTH:
+        raise ValueError(f"the label alertname is longer than {ALERT_ID_LENGTH} characters")
+    firing = alert.status == "firing"
+    return Alert(
+        alert_id=alert_id,
+        fingerprint=no_nul(alert.fingerprint) or fingerprint_of(alert_id, labels),
+        firing=firing,
+        severity=labels.get("severity", ""),
+        starts_at=in_range(alert.startsAt),
+        ends_at=None if firing else _end(alert.endsAt),
+        labels=labels,
+        annotations=cut(no_nul(alert.annotations)),
+        source=source,
+    )
+
+
+_cache = ItemCache(to_alert, lambda alert: alert.fingerprint)
+
+
+def cut(annotations: dict[str, str]) -> dict[str, str]:
+    """The annotations, each no longer than ANNOTATION_LENGTH characters."""
+    if all(len(value) <= ANNOTATION_LENGTH for value in annotations.values()):
+        return annotations
+    return {name: value[:ANNOTATION_LENGTH] for name, value in annotations.items()}
+
+
+def _end(time: datetime | None) -> datetime | None:
+    # Go's zero time, 0001-01-01, stands for "none".
+    return None if time is None or time.year <= 1 else in_range(time)
+
+
+def _whole(raw: bytes) -> list[WebhookAlert]:
+    return Webhook.model_validate_json(raw).alerts
+
+
+def _take_apart(body: Any) -> list[Any]:
+    entries = entries_of(body, "Alertmanager's")
+    if str(body.get("version", "4")) != "4":
+        raise Unreadable(422, "only version 4 of Alertmanager's webhook is known")
+    return entries
+
+
+def entries_of(body: Any, whose: str) -> list[Any]:
+    """What stands under `alerts` of a decoded body, one entry or more. Raises Unreadable; `whose` is for its sentence."""
+    if not isinstance(body, dict):
+        raise Unreadable(422, f"the body is not an object with `alerts`, as {whose} webhook sends it")
+    alerts = body.get("alerts")
+    if not isinstance(alerts, list) or not alerts:
+        raise Unreadable(422, "`alerts` must be a list with at least one alert", [_missing("/alerts")])
+    return alerts
+
+
+def _missing(pointer: str) -> dict[str, str]:
+    return {"pointer": pointer, "message": "a list with at least one alert is required"}

@@ -1,0 +1,40 @@
+"""Grafana's alerting webhook: Alertmanager's alerts in an envelope of its own (`version` "1", `orgId`, `title`).
+
+Source: grafana.com/docs/grafana/latest/alerting/configure-notifications/manage-contact-points/integrations/webhook-notifier
+and `webhookMessage` in github.com/grafana/alerting. What it adds to an alert (`values`, the URLs of panel, dashboard and
+silence) decides nothing; a payload of the operator's own template needs only what is read here.
+"""
+
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from app.decide.alert import Parsed
+from app.intake.sources.alertmanager import WebhookAlert, entries_of, to_alert
+from app.intake.sources.read import ItemCache, read_items
+
+
+class GrafanaWebhook(BaseModel):
+    """The notification. `orgId`, `groupKey` and the common labels play no part: the policy groups."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    alerts: Annotated[list[WebhookAlert], Field(min_length=1)]
+
+
+_one = TypeAdapter(WebhookAlert)
+_cache = ItemCache(partial(to_alert, source="grafana"), lambda alert: alert.fingerprint)
+
+
+def read(raw: bytes, max_alerts: int) -> Parsed:
+    """The alerts of one notification. Raises Unreadable when none can be read."""
+    return read_items(raw, _whole, _take_apart, _one, _cache.to_alert, max_alerts)
+
+
+def _whole(raw: bytes) -> list[WebhookAlert]:
+    return GrafanaWebhook.model_validate_json(raw).alerts
+
+
+def _take_apart(body: Any) -> list[Any]:
+    return entries_of(body, "Grafana's")

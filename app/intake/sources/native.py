@@ -1,0 +1,84 @@
+"""The gateway's own alert: `{"alert_id", "severity", "timestamp"}` is enough, as one object or a list of them."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+
+from app.decide.alert import ALERT_ID_LENGTH, Alert, Parsed, Unreadable, fingerprint_of, in_range, no_nul
+from app.intake.sources.alertmanager import Annotations, Labels, cut
+from app.intake.sources.read import ItemCache, read_items
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def _text_only(value: Any) -> Any:
+    # A number, bare or in quotes, would be taken for seconds or milliseconds by its size: nobody can tell which was meant.
+    if not isinstance(value, datetime) and not (isinstance(value, str) and _DATE.match(value)):
+        raise ValueError("a time is a string in the form of RFC 3339, such as 2026-01-31T03:00:00Z")
+    return value
+
+
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_text_only)]
+AlertId = Annotated[str, StringConstraints(min_length=1, max_length=ALERT_ID_LENGTH)]
+Severity = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class NativeAlert(BaseModel):
+    """An alert by anybody: a script, a notebook, a data-quality job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    alert_id: AlertId = Field(description="What is wrong, and with what: repeats of one problem carry one id.")
+    severity: Severity = Field(description="Becomes the label `severity`, for the policy to match on.")
+    timestamp: Timestamp = Field(description="When it was noticed, RFC 3339 with an offset.")
+    status: Literal["firing", "resolved"] = "firing"
+    labels: Labels = {}
+    annotations: Annotations = {}
+
+
+_one = TypeAdapter(NativeAlert)
+_some: TypeAdapter[list[NativeAlert]] = TypeAdapter(Annotated[list[NativeAlert], Field(min_length=1)])
+
+
+def read(raw: bytes, max_alerts: int) -> Parsed:
+    """The alerts of one body. Raises Unreadable when none can be read."""
+    return read_items(raw, _whole, _take_apart, _one, _cache.to_alert, max_alerts)
+
+
+def to_alert(alert: NativeAlert, source: str = "native") -> Alert:
+    """Raises ValueError for what cannot be stored: NUL, a time out of range."""
+    alert_id = no_nul(alert.alert_id)
+    labels = {"alertname": alert_id, **no_nul(alert.labels), "severity": no_nul(alert.severity)}
+    firing = alert.status == "firing"
+    at = in_range(alert.timestamp)
+    return Alert(
+        alert_id=alert_id,
+        fingerprint=fingerprint_of(alert_id, labels),
+        firing=firing,
+        severity=alert.severity,
+        starts_at=at,
+        ends_at=None if firing else at,
+        labels=labels,
+        annotations=cut(no_nul(alert.annotations)),
+        source=source,
+        timestamped=True,
+    )
+
+
+_cache = ItemCache(to_alert, lambda alert: alert.alert_id)
+
+
+def _whole(raw: bytes) -> list[NativeAlert]:
+    if raw.lstrip()[:1] == b"[":
+        return _some.validate_json(raw)
+    return [_one.validate_json(raw)]
+
+
+def _take_apart(body: Any) -> list[Any]:
+    if isinstance(body, dict):
+        return [body]
+    if isinstance(body, list) and body:
+        return body
+    raise Unreadable(422, "the body must be one alert or a list of alerts with at least one")

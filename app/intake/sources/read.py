@@ -1,0 +1,164 @@
+"""From bytes to alerts: alert by alert, so that one that cannot be read does not cost the others.
+
+The quick way validates the whole body in one call of pydantic's JSON parser. Only when that fails is the body taken
+apart, to find which alerts are at fault.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from app.decide.alert import Alert, Bad, Parsed, Unreadable
+
+ErrorList = list[dict[str, str]]
+Item = TypeVar("Item", bound=BaseModel)
+
+_SMALL = 4096  # characters of labels and annotations; a larger alert is not worth its memory
+
+
+class ItemCache(Generic[Item]):
+    """Monitors repeat themselves: an item equal to the last one of its key becomes the very same Alert again.
+
+    Comparing costs a fifth of converting, and equal alerts of a batch are then recognised by identity.
+    """
+
+    def __init__(self, convert: Callable[[Item], Alert], key: Callable[[Item], str], most: int = 4096) -> None:
+        self._convert = convert
+        self._key = key
+        self._most = most
+        self._known: dict[str, tuple[dict[str, Any], Alert]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def to_alert(self, item: Item) -> Alert:
+        """As `convert`, which depends on nothing but the item. Raises what it raises."""
+        key, content = self._key(item), item.__dict__
+        known = self._known.get(key)
+        if known is not None and known[0] == content:
+            return known[1]
+        alert = self._convert(item)
+        if _characters(alert.labels) + _characters(alert.annotations) <= _SMALL:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[key] = (content, alert)
+        return alert
+
+
+def read_items(
+    raw: bytes,
+    whole: Callable[[bytes], list[Item]],
+    take_apart: Callable[[Any], list[Any]],
+    item: TypeAdapter[Item],
+    to_alert: Callable[[Item], Alert],
+    max_alerts: int,
+) -> Parsed:
+    """Every alert of `raw`. Raises Unreadable when none can be read.
+
+    `whole` reads all of a good body at once; `take_apart` finds the raw items in the decoded JSON of a bad one.
+    """
+    try:
+        items = whole(raw)
+    except ValidationError:
+        return read_apart(raw, take_apart, item, to_alert, max_alerts)
+    _limit(len(items), max_alerts)
+    try:
+        return Parsed([to_alert(i) for i in items], list(range(len(items))), [])
+    except ValueError:
+        return read_apart(raw, take_apart, item, to_alert, max_alerts)
+
+
+def read_apart(
+    raw: bytes,
+    take_apart: Callable[[Any], list[Any]],
+    item: TypeAdapter[Item],
+    to_alert: Callable[[Item], Alert],
+    max_alerts: int,
+) -> Parsed:
+    """The slow way of `read_items`: item by item, each error with its pointer. Raises Unreadable when none can be read."""
+    entries = take_apart(decode(raw))
+    _limit(len(entries), max_alerts)
+    parsed = Parsed([], [], [])
+    errors: ErrorList = []
+    for index, entry in enumerate(entries):
+        try:
+            alert = _encodable(to_alert(item.validate_python(entry)))
+        except ValidationError as error:
+            found = pointers(error, f"/{index}")
+            message = "; ".join(f"{e['pointer']}: {e['message']}" for e in found[:3])
+        except ValueError as error:
+            message = storable(str(error))
+            found = [{"pointer": f"/{index}", "message": message}]
+        else:
+            parsed.alerts.append(alert)
+            parsed.order.append(index)
+            continue
+        errors += found[:10]
+        parsed.bad.append(Bad(index, _id_of(entry), message, _bytes_of(entry)))
+    if not parsed.alerts:
+        raise Unreadable(422, "none of the alerts in the body can be read", errors[:100])
+    return parsed
+
+
+def decode(raw: bytes) -> Any:
+    """The JSON value of `raw`. Raises Unreadable(400) naming what is wrong."""
+    try:
+        return from_json(raw)
+    except ValueError as first:
+        # Python's own parser lets lone surrogates pass: they must cost one alert, not the whole body.
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError):
+            raise Unreadable(400, f"the body is not JSON: {first}") from first
+
+
+def pointers(error: ValidationError, prefix: str = "") -> ErrorList:
+    """pydantic's errors as JSON pointers with one sentence each."""
+    return [
+        {"pointer": storable(prefix + "".join(f"/{part}" for part in e["loc"])[:200]), "message": storable(e["msg"])}
+        for e in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def _encodable(alert: Alert) -> Alert:
+    """`alert` as it is. Raises ValueError for a lone surrogate in an annotation: pydantic looks only at strings with a
+    constraint, and the quick way refuses them in any string."""
+    try:
+        "".join(text for pair in alert.annotations.items() for text in pair).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate cannot be stored") from None
+    return alert
+
+
+def storable(text: str) -> str:
+    """`text` without what neither Postgres nor UTF-8 can hold: NUL and lone surrogates."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "?")
+
+
+def _characters(texts: Mapping[str, str]) -> int:
+    return sum(map(len, texts)) + sum(map(len, texts.values()))
+
+
+def _limit(number: int, most: int) -> None:
+    if number > most:
+        raise Unreadable(413, f"the body holds {number} alerts, more than the {most} of GATEWAY_MAX_ALERTS")
+
+
+def _id_of(entry: Any) -> str | None:
+    if not isinstance(entry, dict):
+        return None
+    labels, data = entry.get("labels"), entry.get("data")  # `data` and `id` are a CloudEvent's.
+    candidates = (
+        entry.get("alert_id"),
+        labels.get("alertname") if isinstance(labels, dict) else None,
+        data.get("alert_id") if isinstance(data, dict) else None,
+        entry.get("id"),
+    )
+    return next((storable(c[:200]) for c in candidates if c and isinstance(c, str)), None)
+
+
+def _bytes_of(entry: Any) -> bytes:
+    return json.dumps(entry, default=str).encode("utf-8", "replace")

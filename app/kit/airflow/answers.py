@@ -1,0 +1,226 @@
+"""What Airflow's answers mean, whichever API they come from (app.kit.airflow.apis). Pure: no call is made here.
+
+Facts were taken from Airflow 3.3.2 (API v2): `detail` of an error is a string, an object (409) or a list (422); an
+unknown route is 404 {"error": "API route not found"} and a wrong base path brings the web page, with 200.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final, Literal, Protocol, get_args
+
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.http import Answer
+
+RunState = Literal["queued", "running", "success", "failed"]
+MAX_SENTENCE: Final = 500  # characters
+RUN_STATES: Final[tuple[RunState, ...]] = get_args(RunState)
+
+
+@dataclass(frozen=True, slots=True)
+class DagRun:
+    """One DAG run as Airflow shows it. Times are UTC."""
+
+    dag_id: str
+    dag_run_id: str
+    state: RunState
+    conf: Mapping[str, Any] = field(default_factory=dict)
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DagInfo:
+    """A DAG that Airflow has and can run. A run posted to a paused DAG stays queued until it is unpaused."""
+
+    dag_id: str
+    is_paused: bool
+    schedule: str | None = None  # the timetable, in Airflow's words
+    file: str | None = None  # relative to its bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The status of each component, "healthy" or "unhealthy"; None when that component does not run."""
+
+    metadatabase: str | None
+    scheduler: str | None
+    dag_processor: str | None
+    triggerer: str | None
+
+    @property
+    def can_run(self) -> bool:
+        """Whether a run that is posted now would also be started."""
+        return self.metadatabase == "healthy" and self.scheduler == "healthy"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenFile:
+    """A DAG file that does not import."""
+
+    file: str
+    stack_trace: str = field(repr=False)
+
+    @property
+    def summary(self) -> str:
+        """The file with the first and the last line of the trace."""
+        lines = [line.strip() for line in self.stack_trace.splitlines() if line.strip()]
+        ends = lines if len(lines) < 2 else [lines[0], lines[-1]]
+        return one_line(f"{self.file}: {' ... '.join(ends)}")
+
+    def concerns(self, dag_id: str) -> bool:
+        """Whether the DAG's id stands as a word of its own in the file's name or in the trace."""
+        word = re.compile(rf"(?<![\w.-]){re.escape(dag_id)}(?![\w-])")
+        return bool(dag_id) and bool(word.search(self.file) or word.search(self.stack_trace))
+
+
+def run_is_ours(run: DagRun, trigger_id: str) -> bool:
+    """Whether the run carries our trigger's id: the only proof that an id in Airflow stands for what we sent."""
+    gateway = run.conf.get("gateway")
+    return isinstance(gateway, Mapping) and gateway.get("trigger_id") == trigger_id
+
+
+def read_run(body: Any) -> DagRun | None:
+    """A DAG run from its JSON, or None if it is none."""
+    if not isinstance(body, dict):
+        return None
+    dag_id, run_id, state, conf = (body.get(key) for key in ("dag_id", "dag_run_id", "state", "conf"))
+    if not isinstance(dag_id, str) or not isinstance(run_id, str) or state not in RUN_STATES:
+        return None
+    return DagRun(
+        dag_id=dag_id,
+        dag_run_id=run_id,
+        state=state,
+        conf=conf if isinstance(conf, dict) else {},
+        queued_at=_time(body.get("queued_at")),
+        started_at=_time(body.get("start_date")),
+        ended_at=_time(body.get("end_date")),
+    )
+
+
+def read_runs(body: Any, read: Callable[[Any], DagRun | None]) -> list[DagRun | None] | None:
+    """The rows of a list of DAG runs, None for each that cannot be read; None if the body is something else."""
+    entries = body.get("dag_runs") if isinstance(body, dict) else None
+    return [read(entry) for entry in entries] if isinstance(entries, list) else None
+
+
+def read_health(body: Any) -> Health | None:
+    """The health of each component, or None if the body is something else."""
+    if not isinstance(body, dict) or not isinstance(body.get("metadatabase"), dict):
+        return None
+
+    def status(component: str) -> str | None:
+        part = body.get(component)
+        said = part.get("status") if isinstance(part, dict) else None
+        return said if isinstance(said, str) else None
+
+    return Health(status("metadatabase"), status("scheduler"), status("dag_processor"), status("triggerer"))
+
+
+def read_broken_files(body: Any) -> list[BrokenFile] | None:
+    """The files of GET /importErrors, or None if the body is something else."""
+    entries = body.get("import_errors") if isinstance(body, dict) else None
+    if not isinstance(entries, list):
+        return None
+    return [
+        BrokenFile(str(entry.get("filename") or "unknown file"), str(entry.get("stack_trace") or ""))
+        for entry in entries
+        if isinstance(entry, dict)
+    ]
+
+
+def is_about_a_run(detail: str) -> bool:
+    """Whether a 404 says that the DAG run is not there (Airflow 3: "The DagRun with dag_id: .. was not found")."""
+    return bool(re.search(r"dag[ _]?run|run_id", detail, re.IGNORECASE))
+
+
+class Dialect(Protocol):
+    """What of an API (app.kit.airflow.apis) the meaning of its answers depends on."""
+
+    version: ClassVar[str]
+
+    def refusal(self, answer: Answer, *, write: bool) -> str | None: ...
+
+
+def failure(
+    answer: Answer, what: str, dialect: Dialect, *, write: bool, now: datetime, quote: Callable[[str], str] = str
+) -> TargetError:
+    """The error that an answer other than the expected one stands for. `what` names the call, as in "the trigger";
+    `quote` makes of Airflow's words what may be told of them."""
+    words = said(answer.body)
+    told = f"Airflow answered {answer.status} to {what}: {said(answer.body, quote) or 'no reason given'}"
+    wait = answer.retry_after(now)
+    refusal = dialect.refusal(answer, write=write)
+    if refusal is not None:
+        return Refused("token_rejected", f"{told}: {refusal}")
+    if answer.status == 429:
+        return Unreachable("busy", told, retry_after=wait)
+    if answer.status >= 500 or answer.status == 408:
+        return (Ambiguous if write else Unreachable)("server_error", told, retry_after=wait)
+    if write and 200 <= answer.status < 300:
+        # Somebody took the write: a page in place of Airflow's answer does not prove that nothing was started behind it.
+        code = "unreadable" if isinstance(answer.body, dict) else "not_airflow"
+        return Ambiguous(code, f"{not_airflow(answer, what, dialect)}; whether it acted is not known")
+    if not isinstance(answer.body, dict) or answer.status in {404, 405}:
+        return not_airflow(answer, what, dialect)
+    if answer.status == 403:
+        return Refused("forbidden", f"{told}: the gateway's user needs a role that may do this")
+    if answer.status == 409:
+        return Ambiguous("conflict", told)
+    if answer.status == 400 and "import error" in words:
+        return Refused("dag_broken", told)
+    if answer.status in {400, 413, 422}:
+        return Rejected("bad_request", told)
+    return not_airflow(answer, what, dialect)
+
+
+def not_airflow(answer: Answer, what: str, dialect: Dialect) -> Refused:
+    """Somebody answers, but not this API of Airflow. The body is not repeated: it may be anything."""
+    kind = answer.headers.get("content-type", "no content type").split(";")[0][:60]
+    how = "a redirect" if 300 <= answer.status < 400 else kind
+    return Refused(
+        "not_airflow",
+        f"{what} was answered with {answer.status} ({how}), which is not Airflow's API {dialect.version}: check "
+        "airflow.url and airflow.api in the policy file and what stands in between",
+    )
+
+
+def said(body: Any, quote: Callable[[str], str] = str) -> str:
+    """One sentence out of an error body, whatever its shape; "" if there is none. Never the input it complains of. It is
+    judged by `quote` before it is cut: half a secret is one too."""
+    detail = body.get("detail", body.get("title", body.get("error"))) if isinstance(body, dict) else None
+    return one_line(quote(_flat(detail)))
+
+
+def one_line(text: str) -> str:
+    """`text` on one line of printable characters, at most 500 of them."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SENTENCE]).split())
+    return line if len(line) <= MAX_SENTENCE else line[: MAX_SENTENCE - 1] + "…"
+
+
+def _flat(detail: Any) -> str:
+    match detail:
+        case str():
+            return detail
+        case Mapping():
+            told = [str(detail[key]) for key in ("reason", "message", "msg") if isinstance(detail.get(key), str)]
+            where = detail.get("loc")
+            place = (
+                ".".join(map(str, where)) + ": " if isinstance(where, Sequence) and not isinstance(where, str) else ""
+            )
+            return place + "; ".join(told)
+        case list():
+            return "; ".join(filter(None, map(_flat, detail[:10])))
+    return ""
+
+
+def _time(value: Any) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,294 @@
+"""The client of Airflow 3 (API v2) and 2 (v1). A method is one call; only a refused token makes it log in and call again.
+
+What was not answered is classified by `app.kit.errors`, so that the relay can decide: see `app.kit.airflow.answers.failure`.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+from app.kit.airflow.answers import (
+    BrokenFile,
+    DagInfo,
+    DagRun,
+    Health,
+    failure,
+    is_about_a_run,
+    one_line,
+    read_broken_files,
+    read_runs,
+    run_is_ours,
+)
+from app.kit.airflow.apis import APIS, ApiV2
+from app.kit.airflow.auth import Auth, PasswordAuth, TokenAuth, TokenFileAuth, open_tokens
+from app.kit.clock import Clock
+from app.kit.errors import Refused, TargetError
+from app.kit.http import Answer, Http
+
+__all__ = [
+    "AirflowClient",
+    "Auth",
+    "BrokenFile",
+    "DagInfo",
+    "DagRun",
+    "Health",
+    "PasswordAuth",
+    "TokenAuth",
+    "TokenFileAuth",
+    "run_is_ours",
+]
+
+MAX_BROKEN_FILES: Final = 100
+PAGE: Final = 20  # DAG runs a request: each may carry 16 KB of conf, and no more than 1 MiB is read of an answer
+DAG_ID: Final = re.compile(r"[\w.-]+")  # airflow.utils.helpers.validate_key; anything else cannot be a DAG
+
+
+class AirflowClient:
+    """One Airflow. Safe to share between tasks; `http` belongs to the caller, who closes it."""
+
+    def __init__(
+        self, http: Http, url: str, auth: Auth | None, clock: Clock, *, api: Literal["v1", "v2"] = "v2"
+    ) -> None:
+        self._http = http
+        self._url = url.rstrip("/")
+        self._clock = clock
+        self._api: ApiV2 = APIS[api]
+        self._tokens = open_tokens(auth, http, self._url, clock, basic=self._api.basic_auth)
+        # Seconds that one method takes at the most (login, call, login again, call again, and the naming of a missing
+        # DAG); a lease has to be longer.
+        self.longest = 5 * http.longest
+
+    async def dag(self, dag_id: str) -> DagInfo:
+        """The DAG, if Airflow can run it.
+
+        Raises Refused("dag_missing") or Refused("dag_broken"), with what to do about it; a DAG whose file is gone or no
+        longer imports is still shown by Airflow, as stale, and a run posted to it is answered 404.
+        """
+        _refuse_impossible(dag_id)
+        answer = await self._call("GET", _dag_path(dag_id))
+        if self._api.not_found(answer) is not None:
+            raise await self._why_no_dag(dag_id, None)
+        body = answer.body
+        if answer.status != 200 or not isinstance(body, dict) or not isinstance(body.get("is_paused"), bool):
+            raise self._failure(answer, f"the request for DAG {dag_id!r}", write=False)
+        file = self._api.file_of(body)
+        file = file if isinstance(file, str) else None
+        if self._api.is_gone(body):
+            raise await self._why_no_dag(dag_id, file)
+        schedule = body.get("timetable_description")
+        return DagInfo(dag_id, body["is_paused"], schedule if isinstance(schedule, str) else None, file)
+
+    async def trigger(self, dag_id: str, dag_run_id: str, conf: Mapping[str, Any], note: str | None = None) -> DagRun:
+        """Start one DAG run under an id of ours, which stands for no date of a schedule.
+
+        Raises Ambiguous when the run may be there (no answer, 5xx, and "conflict": the id is taken, perhaps by us), so
+        read it back with `run`; Unreachable when it is not; Refused when Airflow cannot now (dag_missing, dag_broken,
+        token_rejected, forbidden, not_airflow); Rejected when it never will.
+        """
+        _refuse_impossible(dag_id)
+        body = self._api.run_body(dag_run_id, conf, note)
+        answer = await self._call("POST", f"{_dag_path(dag_id)}/dagRuns", json=body)
+        run = self._api.read_run(answer.body) if answer.status in {200, 201} else None
+        if run is not None and run.dag_run_id == dag_run_id:
+            return run
+        if self._api.not_found(answer) is not None:
+            raise await self._explain_404(dag_id)
+        raise self._failure(answer, f"the trigger of DAG {dag_id!r}", write=True)
+
+    async def may_trigger(self, dag_id: str) -> bool | None:
+        """Whether our user may start runs of this DAG; None when that cannot be told. Starts nothing.
+
+        Asked with a body that no Airflow can take, of which the permission is judged first (measured with 3.3.2 and
+        2.11.2): 403 is no, the error of the body yes. Raises as `dag` does when it does not answer, or refuses the token.
+        """
+        _refuse_impossible(dag_id)
+        body, allowed = self._api.impossible
+        answer = await self._call("POST", f"{_dag_path(dag_id)}/dagRuns", json=body)
+        if answer.status in {403, allowed} and self._api.refusal(answer, write=True) is None:
+            return answer.status == allowed
+        if answer.status in {401, 403}:
+            raise self._failure(answer, f"the question whether DAG {dag_id!r} may be triggered", write=False)
+        return None
+
+    async def run(self, dag_id: str, dag_run_id: str) -> DagRun | None:
+        """The DAG run, or None when Airflow itself says that it has no such run (also when it has no such DAG).
+
+        Raises Refused("not_airflow") for a 404 that is not Airflow's: it must never be taken for "no such run".
+        """
+        if not DAG_ID.fullmatch(dag_id):
+            return None
+        answer = await self._call("GET", _run_path(dag_id, dag_run_id))
+        run = self._api.read_run(answer.body) if answer.status == 200 else None
+        if run is not None and run.dag_run_id == dag_run_id:
+            return run
+        missing = self._api.not_found(answer)
+        if missing is None:
+            raise self._failure(answer, f"the request for DAG run {dag_run_id!r}", write=False)
+        if is_about_a_run(missing):
+            return None
+        told = self._tokens.quote(missing)
+        raise Refused("dag_missing", f"Airflow cannot show DAG run {dag_run_id!r}: {told}")
+
+    async def fail_run(self, dag_id: str, dag_run_id: str) -> DagRun:
+        """Set the DAG run to failed, whatever its state is: Airflow overwrites a success too, so read it first.
+
+        Raises Refused("run_missing") when Airflow has no such run, and otherwise as `trigger` does.
+        """
+        answer = await self._call(
+            "PATCH", _run_path(dag_id, dag_run_id), json={"state": "failed"}, params=self._api.update_mask
+        )
+        run = self._api.read_run(answer.body) if answer.status == 200 else None
+        if run is not None and run.dag_run_id == dag_run_id:
+            return run
+        if self._api.not_found(answer) is not None:
+            raise Refused("run_missing", f"Airflow has no DAG run {dag_run_id!r} of DAG {dag_id!r}")
+        raise self._failure(answer, f"the failing of DAG run {dag_run_id!r}", write=True)
+
+    async def ended_runs(self, dag_id: str, since: datetime, most: int) -> list[DagRun]:
+        """The runs that ended at `since` or later, however, the newest end first, `most` of them. One call a page.
+
+        Raises Refused("dag_missing") when Airflow has no such DAG. A run whose conf is over 1 MiB is left out.
+        """
+        _refuse_impossible(dag_id)
+        runs: list[DagRun] = []
+        offset, page = 0, PAGE
+        while offset < most:
+            try:
+                found, count = await self._ended_page(dag_id, since, offset, page)
+            except Refused as refusal:
+                if refusal.code != "answer_too_large":
+                    raise
+                offset, page = (offset + 1 if page == 1 else offset), 1
+                continue
+            runs += found
+            offset += count
+            if count < page:
+                break
+        return runs
+
+    async def queued_runs(self, most: int) -> list[DagRun]:
+        """Runs that wait to be started, of every DAG, the first made first."""
+        params: dict[str, str | int] = {"state": "queued", "order_by": "id", "limit": most}
+        answer = await self._call("GET", "/dags/~/dagRuns", params=params)
+        rows = read_runs(answer.body, self._api.read_run) if answer.status == 200 else None
+        if rows is None:
+            raise self._failure(answer, "the request for queued runs", write=False)
+        return [run for run in rows if run is not None]
+
+    async def _ended_page(self, dag_id: str, since: datetime, offset: int, limit: int) -> tuple[list[DagRun], int]:
+        """Some runs, and how many of Airflow's rows they are: one in a state that we do not know is none of ours."""
+        params: dict[str, str | int] = {"end_date_gte": since.isoformat(), "order_by": "-end_date"}
+        params |= {"limit": limit, "offset": offset}
+        answer = await self._call("GET", f"{_dag_path(dag_id)}/dagRuns", params=params)
+        rows = read_runs(answer.body, self._api.read_run) if answer.status == 200 else None
+        if rows == [] and self._api.lists_unknown_dags:
+            answer = await self._call("GET", _dag_path(dag_id))
+            rows = rows if answer.status == 200 else None
+        if self._api.not_found(answer) is not None:
+            raise await self._why_no_dag(dag_id, None)
+        if rows is None:
+            raise self._failure(answer, f"the request for the runs of DAG {dag_id!r}", write=False)
+        return [run for run in rows if run is not None], len(rows)
+
+    async def health(self) -> Health:
+        """What Airflow says of its components; it answers 200 even when its scheduler is dead. Needs no token."""
+        answer = await self._http.request("GET", f"{self._url}{self._api.root}{self._api.health_path}")
+        health = self._api.read_health(answer.body) if answer.status == 200 else None
+        if health is None:
+            raise self._failure(answer, "the request for its health", write=False)
+        return health
+
+    async def import_errors(self) -> list[BrokenFile]:
+        """The DAG files that do not import, the newest first, at most 100."""
+        params: dict[str, str | int] = {"limit": MAX_BROKEN_FILES, "order_by": "-timestamp"}
+        answer = await self._call("GET", "/importErrors", params=params)
+        broken = read_broken_files(answer.body) if answer.status == 200 else None
+        if broken is None:
+            raise self._failure(answer, "the request for import errors", write=False)
+        return broken
+
+    async def _explain_404(self, dag_id: str) -> TargetError:
+        """Why a run could not be posted. The DAG's own page still names the file when the DAG went stale."""
+        try:
+            async with asyncio.timeout(self._http.longest):
+                await self.dag(dag_id)
+        except Refused as refusal:
+            if refusal.code in {"dag_missing", "dag_broken"}:
+                return refusal
+        except (TargetError, TimeoutError):
+            pass  # The 404 stands; only its explanation could not be had.
+        return _missing(dag_id, [])
+
+    async def _why_no_dag(self, dag_id: str, file: str | None) -> Refused:
+        """Named by an import error that is about this DAG: of its file if that is known, else one that mentions it."""
+        try:
+            broken = await self.import_errors()
+        except TargetError:
+            # The user may lack this permission; the DAG is missing all the same.
+            return _missing(dag_id, [])
+        guilty = [b for b in broken if b.file == file] if file else [b for b in broken if b.concerns(dag_id)]
+        if not guilty:
+            return _missing(dag_id, broken)
+        return Refused(
+            "dag_broken",
+            one_line(f"Airflow cannot import the file of DAG {dag_id!r}: {self._tokens.quote(guilty[0].summary)}"),
+        )
+
+    async def _call(
+        self, method: str, path: str, *, json: Any = None, params: Mapping[str, str | int] | None = None
+    ) -> Answer:
+        token = await self._tokens.current()
+        answer = await self._send(method, path, token, json, params)
+        if self._api.refusal(answer, write=False) is not None:
+            token = await self._tokens.after_refusal(token)
+            # A refused call changed nothing, so calling again is safe for writes as well.
+            if token is not None:
+                answer = await self._send(method, path, token, json, params)
+        return answer
+
+    async def _send(
+        self, method: str, path: str, token: str | None, json: Any, params: Mapping[str, str | int] | None
+    ) -> Answer:
+        headers = {} if token is None else {"Authorization": f"{self._tokens.scheme} {token}"}
+        return await self._http.request(
+            method, f"{self._url}{self._api.root}{path}", json=json, headers=headers, params=params
+        )
+
+    def _failure(self, answer: Answer, what: str, *, write: bool) -> TargetError:
+        now = self._clock.now()
+        return failure(answer, what, self._api, write=write, now=now, quote=self._tokens.quote)
+
+
+def _missing(dag_id: str, broken: list[BrokenFile]) -> Refused:
+    others = f"; {len(broken)} DAG files there do not import" if broken else ""
+    return Refused(
+        "dag_missing",
+        one_line(
+            f"Airflow has no DAG {dag_id!r}: check dag.id in the policy and that its file is in Airflow's DAG folder"
+            f"{others}"
+        ),
+    )
+
+
+def _refuse_impossible(dag_id: str) -> None:
+    """An id with a slash in it would be another address, and its 404 would be laid at airflow.url's door."""
+    if not DAG_ID.fullmatch(dag_id):
+        detail = "a DAG's id has letters, digits, dashes, dots and underscores only; check dag.id in the policy"
+        raise Refused("dag_missing", one_line(f"Airflow cannot have a DAG {dag_id!r}: {detail}"))
+
+
+def _dag_path(dag_id: str) -> str:
+    return f"/dags/{_segment(dag_id)}"
+
+
+def _run_path(dag_id: str, dag_run_id: str) -> str:
+    return f"{_dag_path(dag_id)}/dagRuns/{_segment(dag_run_id)}"
+
+
+def _segment(value: str) -> str:
+    """One segment of a path. An id can come out of an alert's label, so dots that would climb are written out too."""
+    quoted = quote(value, safe="", errors="replace")
+    return quoted.replace(".", "%2E") if value in {".", ".."} else quoted

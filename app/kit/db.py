@@ -1,0 +1,189 @@
+"""Connections to Postgres. A plain `postgresql://` URL goes to asyncpg as it is (several hosts, sslmode and all)."""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy import Table, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.sql.selectable import TextualSelect
+from sqlalchemy.types import TypeEngine
+
+from app.kit.clock import monotonic
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+#: A lock was not had in time.
+LOCK_TIMEOUT = "55P03"
+#: Try the batch again: serialization failure, deadlock, a row that appeared in between, a lock that was not had in time.
+TRY_AGAIN = frozenset({"40001", "40P01", "23505", LOCK_TIMEOUT})
+#: What asyncpg raises bare while it connects.
+CONNECTING = (asyncpg.PostgresError, asyncpg.InterfaceError)
+#: The classes of SQLSTATE that speak of the data, not of the server's health.
+DATA_ERRORS = ("22", "23", "21", "54")
+#: What speaks of the database or of the way to it.
+OF_THE_DATABASE = (SQLAlchemyError, *CONNECTING, OSError, EOFError)
+
+
+def open_engine(url: str, *, pool_size: int = 10, read_only: bool = False) -> AsyncEngine:
+    """An engine whose every connection gives up on a lock after 2 s, on a statement after 5 s, idle in a transaction
+    after 10 s: a stuck peer costs a retry, not the service. With `read_only` the server refuses every write."""
+
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(
+            url,
+            timeout=5,
+            command_timeout=6,
+            server_settings={
+                "lock_timeout": "2s",
+                "statement_timeout": "5s",
+                "idle_in_transaction_session_timeout": "10s",
+                "application_name": "trigger-gateway",
+                "jit": "off",
+            }
+            | ({"default_transaction_read_only": "on"} if read_only else {}),
+        )
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_recycle=1800,
+    )
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """One transaction. A connection that turned out to lead to a read-only server (25006: a failover) is thrown away."""
+    async with engine.connect() as conn, _leaving_a_standby(engine, conn), conn.begin():
+        yield conn
+
+
+async def with_retries(
+    engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Result]], attempts: int = 5
+) -> Result:
+    """`work` in one transaction, again from the start when it lost a race (TRY_AGAIN), `attempts` times at most."""
+    for attempt in range(attempts - 1):
+        try:
+            async with transaction(engine) as conn:
+                return await work(conn)
+        except DBAPIError as error:
+            if sqlstate(error) not in TRY_AGAIN:
+                raise
+            await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
+    async with transaction(engine) as conn:
+        return await work(conn)
+
+
+@asynccontextmanager
+async def _leaving_a_standby(engine: AsyncEngine, conn: AsyncConnection) -> AsyncIterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if sqlstate(error) == "25006":
+            await conn.invalidate()
+            await engine.dispose(close=False)
+        raise
+
+
+@asynccontextmanager
+async def one_statement(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """For one statement that is a transaction by itself: without BEGIN and COMMIT it costs one way there and back."""
+    async with engine.connect() as conn:
+        await conn.execution_options(isolation_level="AUTOCOMMIT")
+        async with _leaving_a_standby(engine, conn):
+            yield conn
+
+
+def backend_pid(conn: AsyncConnection) -> int:
+    """The process of the server behind a connection. It asks nobody."""
+    assert conn.sync_connection is not None
+    driver: Any = conn.sync_connection.connection.driver_connection
+    pid: int = driver.get_server_pid()
+    return pid
+
+
+async def database_now(engine: AsyncEngine) -> tuple[datetime, float]:
+    """The database's time, and the monotonic() at which it was that, if its answer was made half way through the round trip.
+    Waiting for a connection is no part of that."""
+    async with one_statement(engine) as conn:
+        before = monotonic()
+        now: datetime = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        return now, (before + monotonic()) / 2
+
+
+async def alone(
+    conn: AsyncConnection, about: str, failed: list[Exception], work: Callable[[], Awaitable[Result]]
+) -> Result | None:
+    """`work` in a savepoint. What is wrong with it is undone, kept in `failed` with a note of what it is about, and holds up
+    nothing else; what is wrong with the database, or a race, is raised."""
+    try:
+        async with conn.begin_nested():
+            return await work()
+    except Exception as error:
+        if passes(error):
+            raise
+        error.add_note(about)
+        failed.append(error)
+        return None
+
+
+def rows_of(statement: str, table: Table, **more: TypeEngine[Any]) -> TextualSelect:
+    """SQL text that returns columns of a table, matched by name, so that values come back in their types."""
+    return text(statement).columns(**{c.name: c.type for c in table.columns}, **more)
+
+
+async def insert_rows(conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], conflict: str = "") -> None:
+    """INSERT all rows in one statement. The rows share their columns; what they leave out is NULL."""
+    if not rows:
+        return
+    columns = ", ".join(f'"{name}"' for name in rows[0])
+    values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb))"
+    statement = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {values} {conflict}"
+    await conn.execute(text(statement), {"rows": as_json(rows)})
+
+
+async def update_rows(
+    conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], columns: Sequence[str], key: str = "id"
+) -> None:
+    """UPDATE the columns of all rows, found by their key, in one statement."""
+    if not rows:
+        return
+    sets = ", ".join(f'"{name}" = v."{name}"' for name in columns)
+    values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb)) v"
+    statement = f"UPDATE {table.name} SET {sets} FROM {values} WHERE {table.name}.{key} = v.{key}"
+    await conn.execute(text(statement), {"rows": as_json(rows)})
+
+
+def as_json(value: Any) -> str:
+    """JSON text for a jsonb parameter, from dataclass fields that are datetimes and UUIDs as well."""
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The five characters by which Postgres names an error, or None when it did not come from Postgres."""
+    seen: Any = error
+    while seen is not None:
+        state = getattr(seen, "sqlstate", None)
+        if isinstance(state, str):
+            return state
+        seen = getattr(seen, "orig", None) or seen.__cause__
+    return None
+
+
+def passes(error: Exception) -> bool:
+    """Whether an error speaks of a race or of the way to the database, and not of what was to be written."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or sqlstate(error) in TRY_AGAIN
+    return isinstance(error, OF_THE_DATABASE)

@@ -1,0 +1,87 @@
+"""Every error the gateway raises on purpose, in one tree.
+
+* GatewayError
+  + UsageError          the operator must change a setting, a file or a command line (exit code 2)
+    - PolicyError       the policy file, with every problem at its line (app.policy.file.load)
+  + Problem             an HTTP answer: application/problem+json with its status
+  + NotDurable          Postgres did not take it in time: 503, the sender comes again
+  + TargetError         somebody else's server, as its adapter classified the answer
+    - Unreachable       nothing was sent, or the target says it is not well: try again, the breaker counts it
+    - Ambiguous         the request left and no answer came: read back before anything else
+    - Refused           the target answers, but not with what we need now (a missing DAG, a bad token): try again
+    - Rejected          the target will never accept this request: permanent
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+LEFT_OUT: Final = "(left out: it repeats a secret of ours)"
+_TELLING: Final = 8  # characters; a shorter secret may be a word that stands in any sentence
+
+
+class GatewayError(Exception):
+    """Base of everything raised on purpose. `str(error)` is one sentence for a person."""
+
+
+class UsageError(GatewayError):
+    """The operator must change a setting, a file or a command line. The CLI exits with 2."""
+
+
+class Problem(GatewayError):
+    """An HTTP answer in the form of RFC 9457: `status`, a stable `code`, one sentence of `detail`, extra members."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.members = members
+
+
+class NotDurable(GatewayError):
+    """Postgres did not take the alerts in time. Nothing was acknowledged; the sender must come again."""
+
+
+class TargetError(GatewayError):
+    """A call to somebody else's server did not bring what we asked for. `code` names why, for metrics and columns."""
+
+    def __init__(self, code: str, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.retry_after = retry_after  # seconds, as the target's Retry-After asked
+
+
+class Unreachable(TargetError):
+    """Nothing was sent, or the target says that it is not well (429, 5xx on a read)."""
+
+
+class Ambiguous(TargetError):
+    """The request left and no definite answer came (timeout, dropped connection, 5xx on a write)."""
+
+
+class Refused(TargetError):
+    """The target answers, but cannot do it now: a missing DAG, an import error, an expired or forbidden token."""
+
+
+class Rejected(TargetError):
+    """The target will never accept this request as it is."""
+
+
+def quotable(said: str, *secrets: str | None, sent: str | None = None) -> str:
+    """What somebody else's server said, or LEFT_OUT when it repeats one of `secrets`: a hole in a sentence that people
+    know would show what stood there. Only these words are judged, never ours around them.
+
+    A secret of under eight characters is looked for only as it is `sent`: `Bearer token`, `user:password`.
+    """
+    looked_for = [sent, *(secret for secret in secrets if secret and len(secret) >= _TELLING)]
+    return LEFT_OUT if any(text in said for text in looked_for if text) else said

@@ -1,0 +1,232 @@
+"""The one way out over HTTP: bounded, never following redirects, and honest about whether a request left this machine.
+
+Adapters build on two promises. An answer is returned whatever its status is; only the transport raises. And what the
+transport raises tells whether the other side may have acted: `Unreachable` when nothing was sent (or nothing could have
+changed), `Ambiguous` when a write left and its answer did not arrive.
+"""
+
+import asyncio
+import ipaddress
+import json as jsonlib
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from app.kit.clock import monotonic
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+
+Transport = httpx.AsyncBaseTransport  # what tests hand to `open_http` in place of the network
+
+MAX_ANSWER: Final = 1024 * 1024  # bytes, decoded
+MAX_RETRY_AFTER: Final = 3600.0  # seconds; a target cannot silence us for longer
+POOL_WAIT: Final = 2.0  # seconds to wait for a free connection
+IDLE_CONNECTION: Final = 2.0  # seconds; uvicorn closes idle connections after 5 and a race there would be ambiguous
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer. `body` is parsed JSON when the answer says so and is, otherwise text."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]  # names in lower case
+    seconds: float
+    raw: bytes = field(default=b"", repr=False)  # the body as it came
+
+    def retry_after(self, now: datetime) -> float | None:
+        """Seconds that the target asks us to stay away (RFC 9110, 10.2.3: a number or a date), at most an hour."""
+        value = self.headers.get("retry-after", "").strip()
+        if re.fullmatch(r"[0-9]{1,9}", value):
+            return min(float(value), MAX_RETRY_AFTER)
+        try:
+            date = parsedate_to_datetime(value)
+        except (ValueError, OverflowError):  # The year 99999999999999999999 is not one of datetime's.
+            return None
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return min(max((date - now).total_seconds(), 0.0), MAX_RETRY_AFTER)
+
+
+class Http:
+    """A pool of connections. Loopback is always reached directly, anything else through the environment's proxies."""
+
+    def __init__(self, client: httpx.AsyncClient, direct: httpx.AsyncClient, *, longest: float) -> None:
+        self._client = client
+        self._direct = direct
+        self.longest = longest  # seconds that one request can take at the most, its body included
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str | int] | None = None,
+    ) -> Answer:
+        """Send one request, once, and return its answer whatever the status is; redirects are answers too. The body is
+        `json`, or exactly the bytes of `content`.
+
+        Raises Unreachable when nothing was sent or when a read did not complete, Ambiguous when a write left and no
+        complete answer came, Refused when the answer to a read is over 1 MiB, Rejected when `json` cannot be written.
+        """
+        request = self._build(method, url, content, json, headers, params)
+        client = self._direct if _is_loopback(request.url.host) else self._client
+        started = monotonic()
+        try:
+            async with asyncio.timeout(self.longest):
+                response = await client.send(request, stream=True)
+                try:
+                    raw = await _read(response)
+                finally:
+                    await response.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError) as error:
+            # `from None`: the library's errors can carry the request, and with it the token, into a printed traceback.
+            raise _classify(error, request) from None
+        if raw is None:
+            raise _too_large(request)
+        headers_received = {name.lower(): value for name, value in response.headers.items()}
+        parsed = _parse(raw, headers_received)
+        return Answer(response.status_code, parsed, headers_received, monotonic() - started, raw)
+
+    def _build(
+        self,
+        method: str,
+        url: str,
+        content: bytes | None,
+        json: Any,
+        headers: Mapping[str, str] | None,
+        params: Mapping[str, str | int] | None,
+    ) -> httpx.Request:
+        sent = {"Accept": "application/json", **(headers or {})}
+        try:
+            if json is not None:
+                content = jsonlib.dumps(json, allow_nan=False, separators=(",", ":")).encode()
+                sent["Content-Type"] = "application/json"
+            return self._client.build_request(method, url, content=content, headers=sent, params=params)
+        except httpx.InvalidURL:
+            raise Unreachable("bad_url", "the address is not a URL") from None
+        except (ValueError, TypeError, RecursionError):
+            # Only the body and the headers are ours to get wrong, and both may hold secrets: nothing is repeated here.
+            raise Rejected("unsendable", "the request cannot be written as JSON and ASCII headers") from None
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._direct.aclose()
+        await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def open_http(
+    *,
+    connect: float = 2.0,
+    read: float = 10.0,
+    verify: bool | ssl.SSLContext = True,
+    transport: Transport | None = None,
+) -> Http:
+    """A pool with `connect` and `read` timeouts in seconds; a whole request takes `Http.longest` at the most.
+
+    `verify` is how certificates are checked. `transport` replaces the network; no proxy is used then.
+    """
+    timeout = httpx.Timeout(read, connect=connect, pool=POOL_WAIT)
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=IDLE_CONNECTION)
+    headers = {"User-Agent": "trigger-gateway", "Accept-Encoding": "identity"}
+
+    # One context for both, so that SSL_CERT_FILE and SSL_CERT_DIR count for loopback as well.
+    context = httpx.create_ssl_context(verify=verify) if transport is None else False
+
+    def client(*, trust_env: bool) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            timeout=timeout,
+            limits=limits,
+            headers=headers,
+            follow_redirects=False,
+            transport=transport,
+            trust_env=trust_env,
+            verify=context,
+        )
+
+    return Http(client(trust_env=True), client(trust_env=False), longest=POOL_WAIT + connect + read)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _read(response: httpx.Response) -> bytes | None:
+    """The body, or None when it is over the cap; what is over is not read."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > MAX_ANSWER:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
+    text = raw.decode("utf-8", errors="replace")
+    if "json" not in headers.get("content-type", ""):
+        return text
+    try:
+        return jsonlib.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _classify(error: Exception, request: httpx.Request) -> TargetError:
+    """What a failure of the transport means for us. Its own text is repeated only where it cannot hold a header."""
+    target = _target(request)
+    match error:
+        case httpx.ConnectTimeout():
+            return Unreachable("connect_timeout", f"{target} did not take the connection in time")
+        case httpx.PoolTimeout():
+            return Unreachable("pool_timeout", f"no connection to {target} became free in time")
+        case httpx.ConnectError():
+            return Unreachable("connect", f"cannot connect to {target}: {str(error)[:200]}")
+        case httpx.ProxyError():
+            return Unreachable("proxy", f"the proxy did not open a connection to {target}")
+        case httpx.UnsupportedProtocol() | httpx.InvalidURL():
+            return Unreachable("bad_url", f"the address of {target} must begin with http:// or https://")
+    late = isinstance(error, (httpx.TimeoutException, TimeoutError))
+    code = "timeout" if late else "disconnected"
+    what = (
+        "did not answer in time" if late else f"broke the connection before a complete answer ({type(error).__name__})"
+    )
+    if request.method in SAFE_METHODS:
+        return Unreachable(code, f"{target} {what}")
+    return Ambiguous(code, f"{target} {what}; whether it acted is not known")
+
+
+def _too_large(request: httpx.Request) -> TargetError:
+    detail = f"{_target(request)} answered with more than {MAX_ANSWER} bytes"
+    if request.method in SAFE_METHODS:
+        return Refused("answer_too_large", detail)
+    return Ambiguous("answer_too_large", f"{detail}; whether it acted is not known")
+
+
+def _target(request: httpx.Request) -> str:
+    """Host and port alone: paths, queries and user names of a URL can hold secrets."""
+    url = request.url
+    return f"{url.host}:{url.port}" if url.port else url.host

@@ -1,0 +1,98 @@
+"""What MLflow's answers mean: what a run or a version carries, and what a refusal is called here. Pure.
+
+Facts were taken from MLflow 3.17.2: errors are `{"error_code", "message"}`; 404 RESOURCE_DOES_NOT_EXIST is its word for
+"there is none", any other 404 is about the address; a message may quote SQL with values, so only its first line is told.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from app.kit.clock import Clock
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.http import Answer
+
+MAX_SENTENCE: Final = 500  # characters
+_BARE_SQL: Final = re.compile(r"[\n\r]|\[SQL|\(Background on")
+
+Json = dict[str, Any]
+
+
+def tags_of(item: Json) -> dict[str, str]:
+    """The tags of a version or a registered model; of a run, hand in its `data`. A list of pairs in MLflow's JSON."""
+    return _pairs(item.get("tags"))
+
+
+def params_of(run: Json) -> dict[str, str]:
+    """The params of a run, all text."""
+    return _pairs((run.get("data") or {}).get("params"))
+
+
+def metrics_of(run: Json) -> dict[str, float]:
+    """The newest value of each metric of a run. JSON has no NaN: MLflow writes "NaN", "Infinity" and "-Infinity"."""
+    found: dict[str, float] = {}
+    for item in (run.get("data") or {}).get("metrics") or []:
+        try:
+            found[str(item["key"])] = float(item.get("value", 0.0))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return found
+
+
+def quoted(value: str) -> str:
+    """A value inside a filter of MLflow, in quotes. Its grammar has no escape: what holds both quotes cannot be asked for.
+
+    Raises Rejected("bad_request") for that.
+    """
+    if "'" not in value:
+        return f"'{value}'"
+    if '"' not in value:
+        return f'"{value}"'
+    raise Rejected("bad_request", "MLflow cannot be asked for a value that holds both kinds of quotes")
+
+
+def failure(answer: Answer, what: str, *, write: bool, clock: Clock, quote: Callable[[str], str]) -> TargetError:
+    """The error that an answer other than the expected one stands for. `what` names the call, as in "GET runs/get"; `quote`
+    leaves out MLflow's words where they repeat a secret."""
+    body = answer.body if isinstance(answer.body, dict) else {}
+    code = str(body.get("error_code", ""))
+    told = f"MLflow answered {answer.status} to {what}: {_said(body, quote) or 'no reason given'}"
+    wait = answer.retry_after(clock.now())
+    if answer.status == 401:
+        return Refused("token_rejected", f"{told}: check mlflow.auth in the policy file")
+    if answer.status == 403:
+        return Refused("forbidden", f"{told}: MLflow does not let us, or does not know this host (--allowed-hosts)")
+    if answer.status == 429:
+        return Unreachable("busy", told, retry_after=wait)
+    if answer.status >= 500 or answer.status == 408:
+        return (Ambiguous if write else Unreachable)("server_error", told, retry_after=wait)
+    if write and 200 <= answer.status < 300:
+        return Ambiguous(
+            "not_mlflow", f"{what} was answered with something else than JSON; whether it acted is not known"
+        )
+    if code == "RESOURCE_DOES_NOT_EXIST":
+        return Rejected("missing", told)
+    if code == "RESOURCE_ALREADY_EXISTS":
+        return Rejected("exists", told)
+    if code and answer.status in {400, 404, 409, 413, 422}:
+        return Rejected("bad_request", told)
+    kind = answer.headers.get("content-type", "no content type").split(";")[0][:60]
+    return Refused(
+        "not_mlflow",
+        f"{what} was answered with {answer.status} ({kind}), which is not MLflow's API: check mlflow.tracking_uri in the "
+        "policy file and what stands in between",
+    )
+
+
+def _pairs(items: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in items or []:
+        if isinstance(item, dict) and isinstance(item.get("key"), str):
+            found[item["key"]] = str(item.get("value", ""))
+    return found
+
+
+def _said(body: Json, quote: Callable[[str], str]) -> str:
+    text = _BARE_SQL.split(quote(str(body.get("message", ""))), maxsplit=1)[0]
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SENTENCE]).split())
+    return line if len(line) <= MAX_SENTENCE else line[: MAX_SENTENCE - 1] + "…"

@@ -1,0 +1,36 @@
+"""One look for many who ask: the answer is kept for a moment, and who comes while it is being found waits for the same."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+from app.kit.clock import Clock
+
+Found = TypeVar("Found")
+
+
+class Once(Generic[Found]):
+    """`get()` is `look()`, made again when the newest answer is `keep` seconds old. What it raises is not kept."""
+
+    def __init__(self, look: Callable[[], Awaitable[Found]], clock: Clock, keep: float) -> None:
+        self._look = look
+        self._clock = clock
+        self._keep = timedelta(seconds=keep)
+        self._found: tuple[datetime, Found] | None = None
+        self._under_way: asyncio.Task[Found] | None = None
+
+    async def get(self) -> Found:
+        """The answer, at most `keep` seconds old when it was asked for."""
+        if self._found is not None and self._clock.now() - self._found[0] < self._keep:
+            return self._found[1]
+        if self._under_way is None or self._under_way.done():
+            self._under_way = asyncio.create_task(self._make())
+        # Who goes away does not take the answer from the others.
+        return await asyncio.shield(self._under_way)
+
+    async def _make(self) -> Found:
+        began = self._clock.now()
+        found = await self._look()
+        self._found = began, found
+        return found

@@ -1,0 +1,131 @@
+"""The outbox in SQL: claim, settle, redrive. One relay at a time holds an item, by a lease and a random token."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from app.kit.db import rows_of
+from app.kit.outbox.model import Item
+from app.kit.outbox.tables import attempts, outbox
+
+# Slots are counted and taken under one lock a target. Without it two relays could both take the last slot.
+_LOCK_TARGET = text("SELECT pg_advisory_xact_lock(hashtextextended('outbox:' || :target, 0))")
+
+# Items go by the time since which they are available, so items that wait and come back again and again take turns with
+# the others. An item that holds a slot already (its earlier attempt may have arrived) needs no new one and goes first:
+# otherwise older items that wait for its slot would keep it out of every round. An item waits while an earlier one of its
+# lane is pending, claimed or not, because a lane is delivered in order.
+_CLAIM = rows_of(
+    """
+    WITH free AS (
+        SELECT CAST(:cap AS bigint) - count(*) AS slots FROM outbox WHERE target = :target AND slot
+    ), ready AS (
+        SELECT id, slot, row_number() OVER (PARTITION BY slot ORDER BY available_at, id) AS place FROM (
+            SELECT id, slot, available_at FROM outbox o
+            WHERE state = 'pending' AND target = :target AND available_at <= :now
+              AND (lease_until IS NULL OR lease_until <= :now)
+              AND (lane IS NULL OR NOT EXISTS (
+                SELECT FROM outbox b WHERE b.lane = o.lane AND b.place < o.place AND b.state = 'pending'
+              ))
+            ORDER BY slot DESC, available_at, id LIMIT :most FOR UPDATE SKIP LOCKED
+        ) locked
+    )
+    UPDATE outbox SET claim = :claim, lease_until = :lease_until, slot = true,
+        ambiguous = outbox.ambiguous OR outbox.lease_until IS NOT NULL
+    FROM ready, free
+    WHERE outbox.id = ready.id AND (ready.slot OR free.slots IS NULL OR ready.place <= free.slots)
+    RETURNING outbox.*
+""",
+    outbox,
+)
+
+_TARGETS = text("""
+    SELECT target, count(*) AS ready FROM outbox
+    WHERE state = 'pending' AND available_at <= :now AND (lease_until IS NULL OR lease_until <= :now)
+    GROUP BY target
+""")
+
+
+async def ready_targets(conn: AsyncConnection, now: datetime) -> list[str]:
+    """Targets that have an item to deliver now."""
+    return [row.target for row in await conn.execute(_TARGETS, {"now": now})]
+
+
+async def claim(
+    conn: AsyncConnection, target: str, now: datetime, *, most: int, lease: float, cap: int | None
+) -> list[Item]:
+    """Take up to `most` ready items of a target for `lease` seconds. `cap` is how many of its items may hold a slot."""
+    if cap is not None:
+        await conn.execute(_LOCK_TARGET, {"target": target})
+    token = uuid4()
+    parameters = {
+        "target": target,
+        "now": now,
+        "most": most,
+        "cap": cap,
+        "claim": token,
+        "lease_until": now + timedelta(seconds=lease),
+    }
+    rows = (await conn.execute(_CLAIM, parameters)).mappings().all()
+    items = [
+        Item(
+            id=r["id"],
+            kind=r["kind"],
+            target=r["target"],
+            payload=r["payload"],
+            created_at=r["created_at"],
+            claim=token,
+            attempts=r["attempts"],
+            ambiguous=r["ambiguous"],
+            answered_at=r["answered_at"],
+            answered_seconds=r["answered_seconds"],
+        )
+        for r in rows
+    ]
+    return sorted(items, key=lambda i: (i.created_at, i.id))
+
+
+async def settle(conn: AsyncConnection, item: Item, **values: Any) -> bool:
+    """Write the outcome of a claimed item. False: another relay has the lease now, and the caller must drop the result."""
+    statement = (
+        update(outbox)
+        .where(outbox.c.id == item.id, outbox.c.claim == item.claim)
+        .values({"claim": None, "lease_until": None, "attempts": outbox.c.attempts + 1} | values)
+    )
+    return bool((await conn.execute(statement)).rowcount)
+
+
+async def release_slot(conn: AsyncConnection, item_id: UUID) -> None:
+    """Free the slot of an item: what it started is over."""
+    await conn.execute(update(outbox).where(outbox.c.id == item_id, outbox.c.slot).values(slot=False))
+
+
+async def redrive(conn: AsyncConnection, item_id: UUID, now: datetime) -> bool:
+    """Make a dead item pending again, with a new deadline. It is ambiguous: an earlier attempt may have arrived."""
+    anew = {"detail": "", "attempts": 0, "answered_at": None, "answered_seconds": 0}
+    statement = (
+        update(outbox)
+        .where(outbox.c.id == item_id, outbox.c.state == "dead")
+        .values(anew | {"state": "pending", "available_at": now, "ambiguous": True})
+    )
+    return bool((await conn.execute(statement)).rowcount)
+
+
+_FOLD_ATTEMPT = text("""
+    UPDATE attempts SET count = count + 1, last_at = :now, detail = :detail
+    WHERE id = (SELECT id FROM attempts WHERE item = :item ORDER BY id DESC LIMIT 1) AND result = :result AND code = :code
+""")
+
+
+async def record_attempt(conn: AsyncConnection, item: UUID, result: str, code: str, detail: str, now: datetime) -> bool:
+    """Keep one attempt. A result equal to the one before is counted in the same row. True: it needed a new row."""
+    values = {"item": item, "result": result, "code": code, "detail": detail[:1000], "now": now}
+    if (await conn.execute(_FOLD_ATTEMPT, values)).rowcount:
+        return False
+    row = {"id": uuid7(), "item": item, "result": result, "code": code, "detail": detail[:1000]}
+    await conn.execute(attempts.insert(), row | {"count": 1, "first_at": now, "last_at": now})
+    return True

@@ -1,0 +1,258 @@
+"""A policy file as YAML: plain values, and the line and column of each, so that every error names its place.
+
+Scalars follow the core schema of YAML 1.2 (true, false, null and numbers; `no`, `on`, `12:30` and `007` are strings),
+on PyYAML's scanner and parser, which would read YAML 1.1.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import yaml
+from pydantic import JsonValue
+from yaml.composer import Composer
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.parser import Parser
+from yaml.reader import Reader, ReaderError
+from yaml.scanner import Scanner
+
+from app.policy.file.problems import Path, PolicyError, Problem, dotted
+from app.policy.language.variables import Unexpanded, expand
+
+MAX_BYTES: Final = 1 << 20
+MAX_NODES: Final = 50_000
+MAX_DEPTH: Final = 50
+_MAX_DIGITS: Final = 300
+
+_PLAIN = "plain"
+_STR = "tag:yaml.org,2002:str"
+_KNOWN_TAGS = {_PLAIN, _STR, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
+_NULLS = {"", "~", "null", "Null", "NULL"}
+_BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+# Leading zeros are left to strings: 007 and 0600 are names or modes more often than numbers.
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_BASED_INT = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NOT_A_NUMBER = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value begins (from 1). `shift` is how far its first character stands from there; None if it varies."""
+
+    line: int
+    column: int
+    shift: int | None = None
+
+    def at(self, offset: int) -> "Place":
+        """The place of the character `offset` of a string, as exactly as its quoting lets us say."""
+        return self if self.shift is None else Place(self.line, self.column + self.shift + offset)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A readable file. `value` has its variables filled, `raw` has them as written; the two have the same shape."""
+
+    file: str
+    value: JsonValue
+    raw: JsonValue
+    values: Mapping[Path, Place]
+    keys: Mapping[Path, Place]
+    problems: tuple[Problem, ...]
+
+    def problem(self, path: Path, message: str, *, key: bool = False, offset: int | None = None) -> Problem:
+        """A problem at a value, at its key, or `offset` characters into it. What is absent is told at its parent."""
+        known, places = path, self.keys if key and path in self.keys else self.values
+        while known and known not in places:
+            known = known[:-1]
+        place = places[known] if offset is None or known != path else places[known].at(offset)
+        return Problem(self.file, place.line, place.column, dotted(path), message)
+
+
+def read_document(text: str, file: str, env: Mapping[str, str], *, require_env: bool) -> Document:
+    """Read YAML text. Raises PolicyError when it is no YAML, or too large or too deep to be a policy.
+
+    What can be told next to other errors is in `Document.problems`: duplicate keys, unset and malformed variables
+    (unset ones only with `require_env`), and what JSON or PostgreSQL cannot hold.
+    """
+    if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
+        raise PolicyError([Problem(file, 1, 1, "policy", f"the file is larger than {MAX_BYTES >> 20} MiB")])
+    try:
+        loader = _Loader(text)
+    except ReaderError as error:
+        raise PolicyError([_unreadable(text, file, error)]) from None
+    try:
+        node = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        raise PolicyError([_syntax(file, error)]) from None
+    except (ValueError, OverflowError):
+        # PyYAML computes some escapes, such as "\UFFFFFFFF", without asking whether that character exists.
+        mark = loader.get_mark()
+        message = "not readable as YAML: there is no such character"
+        raise PolicyError([Problem(file, mark.line + 1, mark.column + 1, "policy", message)]) from None
+    if node is None:
+        raise PolicyError([Problem(file, 1, 1, "policy", "the file is empty")])
+    builder = _Builder(text, file, env, require_env)
+    value, raw = builder.build(node, ())
+    return Document(file, value, raw, builder.values, builder.keys, tuple(builder.problems))
+
+
+class _Loader(Reader, Scanner, Parser, Composer):
+    """PyYAML's stages up to the node tree, with bounds, and without its YAML 1.1 resolver."""
+
+    def __init__(self, text: str) -> None:
+        Reader.__init__(self, text)
+        Scanner.__init__(self)
+        Parser.__init__(self)
+        Composer.__init__(self)
+        self._nodes = 0
+        self._depth = 0
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        self._nodes += 1
+        self._depth += 1
+        if self._nodes > MAX_NODES or self._depth > MAX_DEPTH:
+            reason = f"more than {MAX_NODES} values" if self._nodes > MAX_NODES else f"more than {MAX_DEPTH} levels"
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=f"{reason} are too much", problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def resolve(self, kind: type[Node], _value: str | None, implicit: tuple[bool, bool] | bool | None) -> str:
+        if kind is ScalarNode:
+            return _PLAIN if isinstance(implicit, tuple) and implicit[0] else _STR
+        return "tag:yaml.org,2002:seq" if kind is SequenceNode else "tag:yaml.org,2002:map"
+
+    def descend_resolver(self, current_node: Node | None, current_index: int) -> None:
+        """Path resolvers belong to YAML 1.1 loaders; there are none here."""
+
+    def ascend_resolver(self) -> None:
+        """See `descend_resolver`."""
+
+
+class _Builder:
+    """Turns nodes into values. Aliases are copied, so the bounds count again what they multiply."""
+
+    def __init__(self, text: str, file: str, env: Mapping[str, str], require_env: bool) -> None:
+        self._text, self._file, self._env, self._require_env = text, file, env, require_env
+        self._count = 0
+        self.values: dict[Path, Place] = {}
+        self.keys: dict[Path, Place] = {}
+        self.problems: list[Problem] = []
+
+    def build(self, node: Node, path: Path) -> tuple[JsonValue, JsonValue]:
+        """The value of a node as (expanded, raw)."""
+        self._count += 1
+        if self._count > MAX_NODES or len(path) > MAX_DEPTH:
+            place = _place(node)
+            message = "aliases repeat too much, or themselves"
+            raise PolicyError([Problem(self._file, place.line, place.column, dotted(path[:3]), message)])
+        self.values[path] = self._exact_place(node) if isinstance(node, ScalarNode) else _place(node)
+        if node.tag not in _KNOWN_TAGS:
+            self._report(path, f"the tag {node.tag} is not supported")
+        if isinstance(node, MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, SequenceNode):
+            pairs = [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+            return [value for value, _ in pairs], [raw for _, raw in pairs]
+        return self._scalar(node, path)
+
+    def _mapping(self, node: MappingNode, path: Path) -> tuple[JsonValue, JsonValue]:
+        value: dict[str, JsonValue] = {}
+        raw: dict[str, JsonValue] = {}
+        for key_node, value_node in node.value:
+            place = _place(key_node)
+            if not isinstance(key_node, ScalarNode):
+                self._report_at(place, path, "a key must be plain text")
+                continue
+            key, inner = key_node.value, (*path, key_node.value)
+            if key == "<<" and key_node.tag == _PLAIN:
+                self._report_at(place, inner, "merge keys are not part of YAML 1.2; use `defaults:` or repeat the keys")
+            elif inner in self.keys and key in value:
+                self._report_at(place, inner, f"this key stands here twice, first on line {self.keys[inner].line}")
+            else:
+                self.keys[inner] = place
+                self._report_characters(key, inner)
+                value[key], raw[key] = self.build(value_node, inner)
+        return value, raw
+
+    def _scalar(self, node: Node, path: Path) -> tuple[JsonValue, JsonValue]:
+        text = str(node.value)
+        if node.tag == _PLAIN:
+            try:
+                plain = _core(text)
+            except ValueError:
+                self._report(path, "JSON has no such number; put it in quotes if it is text")
+                return text, text
+            if not isinstance(plain, str):
+                return plain, plain
+        self._report_characters(text, path)
+        expanded, missing, malformed = expand(text, self._env) if "${" in text else (text, (), ())
+        for sentence in malformed:
+            self._report(path, sentence)
+        if self._require_env:
+            for name in missing:
+                self._report(path, f"the environment variable {name} is not set")
+        if expanded != text and not isinstance(expanded, Unexpanded):
+            # The text in the file is not the text that later errors count their characters in.
+            self.values[path] = Place(self.values[path].line, self.values[path].column)
+        return expanded, text
+
+    def _exact_place(self, node: ScalarNode) -> Place:
+        place = _place(node)
+        written = self._text[node.start_mark.index : node.end_mark.index]
+        if written == node.value:
+            return Place(place.line, place.column, 0)
+        return Place(place.line, place.column, 1) if written[1:-1] == node.value else place
+
+    def _report_characters(self, text: str, path: Path) -> None:
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            self._report(path, "a NUL character or half of a surrogate pair cannot be stored")
+
+    def _report(self, path: Path, message: str) -> None:
+        self._report_at(self.values.get(path) or self.keys[path], path, message)
+
+    def _report_at(self, place: Place, path: Path, message: str) -> None:
+        self.problems.append(Problem(self._file, place.line, place.column, dotted(path), message))
+
+
+def _core(text: str) -> JsonValue:
+    """The value of a plain scalar in YAML 1.2's core schema. Raises ValueError for a number that JSON cannot write."""
+    if text in _NULLS:
+        return None
+    if text in _BOOLS:
+        return _BOOLS[text]
+    is_number = bool(_INT.fullmatch(text) or _FLOAT.fullmatch(text) or _BASED_INT.fullmatch(text))
+    if _NOT_A_NUMBER.fullmatch(text) or (is_number and len(text) > _MAX_DIGITS):
+        raise ValueError(text)
+    if not is_number:
+        return text
+    if _BASED_INT.fullmatch(text):
+        return int(text, 0)
+    if _INT.fullmatch(text):
+        return int(text)
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _place(node: Node) -> Place:
+    return Place(node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _syntax(file: str, error: yaml.MarkedYAMLError) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    sentence = ", ".join(part for part in (error.context, error.problem) if part)
+    return Problem(file, line, column, "policy", f"not readable as YAML: {sentence}")
+
+
+def _unreadable(text: str, file: str, error: ReaderError) -> Problem:
+    before = text[: error.position]
+    column = len(before) - (before.rfind("\n") + 1) + 1
+    code = error.character if isinstance(error.character, int) else ord(error.character)
+    return Problem(file, before.count("\n") + 1, column, "policy", f"the character U+{code:04X} may not stand in YAML")

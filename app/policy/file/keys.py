@@ -1,0 +1,115 @@
+"""Which keys a policy file may hold."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from pydantic import BaseModel, JsonValue
+
+from app.policy.confirm import Confirm
+from app.policy.deadman import Retrain, Switch
+from app.policy.file.document import Document
+from app.policy.file.problems import Path, Problem
+from app.policy.intervals import Interval, TimeInterval, TimeRange
+from app.policy.lineage import Lineage
+from app.policy.mlflow import Mlflow
+from app.policy.promotions import Promotion, Require
+from app.policy.receivers import KINDS as RECEIVER_KINDS
+from app.policy.receivers import Notify, Receiver, RouteNotify
+from app.policy.schedules import Schedule
+from app.policy.schema import Airflow, Dag, Defaults, Limit, Route
+from app.policy.sources import Source
+from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
+
+
+def _fields(*models: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(name for model in models for name in model.model_fields)
+
+
+_AUTH: Final = _fields(PasswordAuth, TokenAuth, TokenFileAuth)
+
+# Paths without their list indexes. What stands below dag.conf is the operator's own.
+_KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
+    (): (
+        "version",
+        "airflow",
+        "routes",
+        "defaults",
+        "mlflow",
+        "promotions",
+        "time_intervals",
+        "receivers",
+        "notify",
+        "lineage",
+        "schedules",
+        "sources",
+        "deadman",
+    ),
+    ("airflow",): _fields(Airflow),
+    ("sources",): _fields(Source),
+    ("airflow", "auth"): _AUTH,
+    ("defaults",): _fields(Defaults),
+    ("routes",): _fields(Route),
+    ("routes", "dag"): _fields(Dag),
+    ("routes", "limit"): _fields(Limit),
+    ("defaults", "limit"): _fields(Limit),
+    ("routes", "confirm"): _fields(Confirm),
+    ("defaults", "confirm"): _fields(Confirm),
+    ("schedules",): _fields(Schedule),
+    ("deadman",): _fields(Switch),
+    ("deadman", "expect"): _fields(Retrain),
+    ("mlflow",): _fields(Mlflow),
+    ("mlflow", "auth"): _AUTH,
+    ("time_intervals",): _fields(TimeInterval),
+    ("time_intervals", "time_intervals"): _fields(Interval),
+    ("time_intervals", "time_intervals", "times"): _fields(TimeRange),
+    ("promotions",): _fields(Promotion),
+    ("promotions", "require"): _fields(Require),
+    ("receivers",): _fields(Receiver),
+    **{("receivers", kind): _fields(model) for kind, model in RECEIVER_KINDS.items()},
+    ("notify",): _fields(Notify),
+    ("routes", "notify"): _fields(RouteNotify),
+    ("defaults", "notify"): _fields(RouteNotify),
+    ("lineage",): _fields(Lineage),
+}
+
+
+def key_problems(document: Document) -> Iterator[Problem]:
+    """Every key that this version does not know, with the one that was probably meant."""
+    yield from _visit(document, document.value, ())
+
+
+def is_known_key(path: Path) -> bool:
+    """Whether the last key of a path is one that its mapping may hold."""
+    return path[-1] in _KNOWN.get(_shape(path[:-1]), ())
+
+
+def has_known_keys(path: Path) -> bool:
+    """Whether here stands a mapping whose keys are ours, not the operator's own."""
+    return _shape(path) in _KNOWN
+
+
+def _visit(document: Document, value: JsonValue, path: Path) -> Iterator[Problem]:
+    shape = _shape(path)
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _visit(document, item, (*path, index))
+    elif isinstance(value, dict) and shape in _KNOWN:
+        for key, inner in value.items():
+            if key not in _KNOWN[shape]:
+                yield document.problem((*path, key), _unknown(key, shape), key=True)
+            else:
+                yield from _visit(document, inner, (*path, key))
+
+
+def _unknown(key: str, shape: Path) -> str:
+    close = difflib.get_close_matches(key, _KNOWN[shape], n=1)
+    return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; here may stand {_listed(shape)}"
+
+
+def _listed(shape: Path) -> str:
+    return ", ".join(_KNOWN[shape])
+
+
+def _shape(path: Path) -> Path:
+    return tuple(part for part in path if isinstance(part, str))

@@ -1,0 +1,165 @@
+"""Loading the policy file: text in, a Policy out, or every error of the file at once."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any, Final
+
+from pydantic import JsonValue
+
+from app.policy.deadman import Switch
+from app.policy.file.checks import airflow_for, cross_problems, route_names, warnings
+from app.policy.file.deadman_checks import deadman_problems
+from app.policy.file.document import MAX_BYTES, Document, read_document
+from app.policy.file.entries import read_airflow, read_deadman, read_defaults, read_list, read_routes, read_section
+from app.policy.file.keys import key_problems
+from app.policy.file.problems import PolicyError, Problem, in_file_order
+from app.policy.file.promotion_checks import promotion_problems, read_promotions
+from app.policy.intervals import TimeInterval
+from app.policy.lineage import Lineage
+from app.policy.mlflow import Mlflow
+from app.policy.receivers import Notify, Receiver
+from app.policy.schedules import Schedule
+from app.policy.schema import Airflow, Policy, Route
+from app.policy.sources import Source
+
+__all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy"]
+
+VERSION: Final = 1
+
+
+def load_policy(path: FilePath, env: Mapping[str, str] | None = None, *, require_env: bool = True) -> Policy:
+    """Read a policy file, with `env` (the process's environment when None) behind its `${NAME}`.
+
+    Raises PolicyError, with every problem of the file, also when it cannot be read at all.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PolicyError([_whole_file(path, f"cannot be read: {error.strerror or error}")]) from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8-sig", "replace")) + 1
+        raise PolicyError([Problem(str(path), line, column, "policy", "the file is not UTF-8 text")]) from None
+    return parse_policy(text, str(path), os.environ if env is None else env, require_env=require_env)
+
+
+def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_env: bool = True) -> Policy:
+    """Read a policy from its text; `filename` only stands in the problems.
+
+    Without `require_env` an unset `${NAME}` is no error; it then stands in the policy as written (a duration as 1h),
+    so such a policy is for checking only. Raises PolicyError with every problem, in the order of the file.
+    """
+    document = read_document(text, filename, env, require_env=require_env)
+    problems = [*document.problems, *_shape_problems(document)]
+    if not isinstance(document.value, dict):
+        raise PolicyError(problems)
+    defaults = read_defaults(document, problems)
+    airflow = read_airflow(document, problems)
+    routes = read_routes(document, defaults, problems)
+    receivers = read_list(Receiver, "receivers", document, problems)
+    schedules = read_list(Schedule, "schedules", document, problems)
+    deadman = read_deadman(document, problems)
+    others = _read_others(document, problems)
+    problems += [*cross_problems(document, defaults), *promotion_problems(document)]
+    problems += deadman_problems(document, deadman, routes, route_names(document))
+    if problems:
+        raise PolicyError(problems)
+    routes = tuple(_with_airflow(route, airflow) for route in routes)
+    policy = Policy(
+        version=VERSION,
+        airflow=airflow,
+        routes=routes,
+        receivers=receivers,
+        schedules=schedules,
+        deadman=tuple(_with_receivers(switch, receivers) for switch in deadman.values()),
+        hash="",
+        warnings=in_file_order(warnings(document, routes, schedules)),
+        **others,
+    )
+    return policy.model_copy(update={"hash": _hash(document, policy)})
+
+
+def _read_others(document: Document, problems: list[Problem]) -> dict[str, Any]:
+    """The sections that are taken as they stand, by the name of their field."""
+    return {
+        "mlflow": read_section(Mlflow, "mlflow", document, problems),
+        "time_intervals": read_list(TimeInterval, "time_intervals", document, problems),
+        "promotions": read_promotions(document, problems),
+        "notify": read_section(Notify, "notify", document, problems),
+        "lineage": read_section(Lineage, "lineage", document, problems) or Lineage(),
+        "sources": read_list(Source, "sources", document, problems),
+    }
+
+
+def _with_receivers(switch: Switch, receivers: tuple[Receiver, ...]) -> Switch:
+    """A switch that names nobody tells every receiver, as `notify` does; `[]` tells nobody."""
+    if "receivers" in switch.model_fields_set:
+        return switch
+    return switch.model_copy(update={"receivers": tuple(receiver.name for receiver in receivers)})
+
+
+def _shape_problems(document: Document) -> list[Problem]:
+    if not isinstance(document.value, dict):
+        return [document.problem((), f"must be a mapping that begins with `version: {VERSION}`")]
+    return [*key_problems(document), *_version_problems(document, document.value.get("version"))]
+
+
+def _version_problems(document: Document, version: Any) -> list[Problem]:
+    if version is None:
+        return [document.problem(("version",), f"required; write `version: {VERSION}`")]
+    if version is True or version != VERSION:
+        return [document.problem(("version",), f"must be {VERSION}, the version that this gateway reads")]
+    return []
+
+
+def _with_airflow(route: Route, airflow: tuple[Airflow, ...]) -> Route:
+    name = airflow_for(
+        route.dag.airflow if "airflow" in route.dag.model_fields_set else None, [a.name for a in airflow]
+    )
+    return route.model_copy(update={"dag": route.dag.model_copy(update={"airflow": name})})
+
+
+def _hash(document: Document, policy: Policy) -> str:
+    """12 hex characters over the meaning of the file: layout, comments and spelled-out defaults change nothing.
+
+    Variables count as written and literal secrets not at all, so nothing secret can be guessed from it.
+    """
+    raw = document.raw if isinstance(document.raw, dict) else {}
+    raw_defaults = _mapping(raw.get("defaults"))
+    written: JsonValue = {**raw, "routes": [{**raw_defaults, **_mapping(route)} for route in _list(raw.get("routes"))]}
+    meant = policy.model_dump(mode="json", exclude={"hash", "warnings"})
+    # A section that is left out must not count, or a new version would call every old file another policy.
+    effective = _as_written({key: value for key, value in meant.items() if value not in (None, [])}, written)
+    text = json.dumps(effective, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _as_written(value: JsonValue, raw: JsonValue) -> JsonValue:
+    """The effective value, but each string that holds a variable as the file has it."""
+    if isinstance(raw, str):
+        return raw if "${" in raw else value
+    if isinstance(value, dict) and isinstance(raw, dict):
+        return {key: _as_written(inner, raw.get(key)) for key, inner in value.items()}
+    if isinstance(value, list) and isinstance(raw, list):
+        if len(value) != len(raw):  # One string of `match` may hold several matchers.
+            return raw if "${" in json.dumps(raw) else value
+        return [_as_written(inner, written) for inner, written in zip(value, raw, strict=True)]
+    return value
+
+
+def _mapping(value: JsonValue) -> dict[str, JsonValue]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: JsonValue) -> list[JsonValue]:
+    return value if isinstance(value, list) else []
+
+
+def _whole_file(path: FilePath, message: str) -> Problem:
+    return Problem(str(path), 1, 1, "policy", message)

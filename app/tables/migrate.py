@@ -1,0 +1,129 @@
+"""Bringing the database to the schema of this version: Alembic called from inside, in a checkout or from the wheel."""
+
+import asyncio
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.kit.clock import monotonic
+from app.kit.errors import GatewayError
+
+#: Any constant will do, as long as every replica of every version uses the same one ("gateway" in ASCII).
+_LOCK = 0x67617465776179
+_LOCK_POLL = 0.2  # seconds
+
+
+def migrations_dir() -> Path:
+    """Where env.py and the versions are: inside the installed package, or beside `app/` in a checkout.
+
+    Raises GatewayError when neither is there, which means a broken installation.
+    """
+    app = Path(__file__).resolve().parents[1]
+    for candidate in (app / "_migrations", app.parent / "migrations"):
+        if (candidate / "env.py").is_file():
+            return candidate
+    raise GatewayError("The database migrations are missing from this installation; install trigger-gateway again.")
+
+
+def migration_engine(url: str) -> AsyncEngine:
+    """An engine for schema changes: one connection at a time, and no limit on how long a statement may take.
+
+    `url` is a plain `postgresql://` URL, read by asyncpg itself (several hosts, sslmode and all).
+    """
+
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(url, timeout=10, server_settings={"application_name": "trigger-gateway migrate"})
+
+    return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+
+
+async def upgrade(url: str, *, migrations: Path | None = None) -> None:
+    """Bring the database at the plain `postgresql://` URL to the newest schema; nothing to do is fine.
+
+    `migrations` is the directory to take them from, by default `migrations_dir()`. Any number of replicas may call
+    this at once: one migrates, the others wait for it and find the work done. Raises what asyncpg or SQLAlchemy raise
+    when the database cannot be reached or refuses, and GatewayError when another replica takes more than 300 s.
+    """
+    engine = migration_engine(url)
+    try:
+        async with engine.connect() as connection:
+            await under_lock(connection, partial(_upgrade, migrations or migrations_dir()))
+    finally:
+        await engine.dispose()
+
+
+async def under_lock(
+    connection: AsyncConnection, work: Callable[[Connection], None], *, patience: float = 300.0
+) -> None:
+    """Run `work` while no other process migrates this database. GatewayError after `patience` seconds of waiting.
+
+    The lock belongs to the session, so it outlives the commits of single migrations, and a killed process loses it.
+    It is polled for: a session that waits inside Postgres holds a snapshot, for which CREATE INDEX CONCURRENTLY in
+    the migrating session would wait in turn (the documentation of CREATE INDEX says what it waits for).
+    """
+    deadline = monotonic() + patience
+    while not await _lock(connection, "SELECT pg_try_advisory_lock(:key)"):
+        if monotonic() > deadline:
+            raise GatewayError(f"Another process has been migrating this database for {patience:g} s.")
+        await asyncio.sleep(_LOCK_POLL)
+    try:
+        await connection.run_sync(work)
+    finally:
+        await connection.rollback()
+        await _lock(connection, "SELECT pg_advisory_unlock(:key)")
+
+
+async def current_and_head(where: AsyncConnection | str) -> tuple[str | None, str]:
+    """The revision the database is at (None: never migrated) and the one this version of the gateway wants.
+
+    `where` is an open connection, or a plain `postgresql://` URL for which one is opened and closed again.
+    """
+    if isinstance(where, AsyncConnection):
+        return await where.run_sync(_current), head()
+    engine = migration_engine(where)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(_current), head()
+    finally:
+        await engine.dispose()
+
+
+@cache
+def head() -> str:
+    """The newest revision in `migrations_dir()`; read once, because a running process keeps its code."""
+    revision = ScriptDirectory.from_config(_config(migrations_dir())).get_current_head()
+    if revision is None:
+        raise GatewayError("No database migration was found in this installation; install trigger-gateway again.")
+    return revision
+
+
+async def _lock(connection: AsyncConnection, statement: str) -> bool:
+    granted = bool((await connection.execute(text(statement), {"key": _LOCK})).scalar_one())
+    await connection.commit()
+    return granted
+
+
+def _config(migrations: Path) -> Config:
+    config = Config()
+    # Config values go through ConfigParser, for which a percent sign in a path would be an interpolation.
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    return config
+
+
+def _upgrade(migrations: Path, connection: Connection) -> None:
+    config = _config(migrations)
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()

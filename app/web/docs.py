@@ -1,0 +1,98 @@
+"""The API's documentation without any network: Swagger UI from the installed package, nothing from elsewhere.
+
+The scripts and styles are the files that fastapi-offline ships. The page's own script is a file as well, so that the
+Content-Security-Policy can forbid everything inline and everything foreign.
+"""
+
+import json
+from collections.abc import Callable
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+
+from app.kit.errors import Problem
+
+# Swagger UI draws its icons from data: URLs.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon.png": "image/png",
+}
+# Every address is relative to /docs, so that the page also works below a proxy's path prefix.
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="docs/assets/favicon.png">
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script src="docs/assets/start.js"></script>
+</body>
+</html>
+"""
+_START = """"use strict";
+SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  validatorUrl: null,
+  presets: [SwaggerUIBundle.presets.apis],
+});
+"""
+
+
+def install(app: FastAPI, dependency: Callable[..., Any] | None) -> None:
+    """Serve `/docs`, `/openapi.json` and, leading there, `/`.
+
+    `dependency` guards all but the redirect; None opens them to anybody. Raises RuntimeError when `app` serves its own
+    document beside these (make it with `openapi_url=None`), or when the installed package lacks a file.
+    """
+    if app.openapi_url is not None:
+        raise RuntimeError("make the app with openapi_url=None: FastAPI's own /openapi.json is open to anybody")
+    folder = Path(str(files("fastapi_offline"))) / "static"
+    if missing := [name for name in _ASSETS if not (folder / name).is_file()]:
+        raise RuntimeError(f"fastapi-offline lacks {', '.join(missing)} in {folder}")
+    page = _PAGE.format(title=escape(app.title))
+    router = APIRouter(include_in_schema=False, dependencies=[Depends(dependency)] if dependency else [])
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("docs")
+
+    @router.get("/docs")
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(page, headers=_HEADERS)
+
+    @router.get("/docs/assets/start.js")
+    async def start() -> Response:
+        return Response(_START, media_type="text/javascript", headers=_HEADERS)
+
+    @router.get("/docs/assets/{name}")
+    async def asset(name: str) -> FileResponse:
+        if name not in _ASSETS:
+            raise Problem(404, "not_found", "The documentation has no such file.")
+        return FileResponse(folder / name, media_type=_ASSETS[name], headers=_HEADERS)
+
+    @router.get("/openapi.json")
+    async def document(request: Request) -> Response:
+        prefix = request.scope.get("root_path", "").rstrip("/")
+        shown = app.openapi() | ({"servers": [{"url": prefix}]} if prefix else {})
+        return Response(json.dumps(shown), media_type="application/json", headers=_HEADERS)
+
+    app.include_router(router)

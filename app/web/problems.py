@@ -1,0 +1,142 @@
+"""The kinds of error answers, application/problem+json (RFC 9457), and their entries in the OpenAPI document. Good answers:
+app.web.answers.
+
+The members are `type` (`urn:trigger-gateway:problem:<code>`), `title` (fixed for a code), `status`, `detail` (one
+sentence about this case), `instance` (the path), `code`, and what the problem adds: `errors`, `limit`, `until`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of problem for the OpenAPI document: its `detail` and `members` are the example shown there."""
+
+    code: str
+    status: int
+    detail: str
+    members: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)  # name to description
+
+
+_RETRY = {"Retry-After": "Seconds to wait before coming again."}
+_KINDS = (
+    Kind("bad_request", 400, "The body is not JSON: Expecting value at character 0."),
+    Kind("unauthorized", 401, "No token: send `Authorization: Bearer tg_...`.", headers={"WWW-Authenticate": "Bearer"}),
+    Kind("forbidden", 403, "The token grafana lacks the scope trigger; it has ingest.", {"scope": "trigger"}),
+    Kind("not_found", 404, "Nothing is here."),
+    Kind("method_not_allowed", 405, "This path does not take this method.", headers={"Allow": "The methods it takes."}),
+    Kind("too_large", 413, "The body is over 4194304 bytes, the limit of GATEWAY_MAX_BODY.", {"limit": 4194304}),
+    Kind(
+        "invalid",
+        422,
+        "The request has 1 error.",
+        {"errors": [{"in": "body", "pointer": "#/severity", "message": "Field required"}]},
+    ),
+    Kind("rate_limited", 429, "The token ci made too many write requests; come again in 3 seconds.", headers=_RETRY),
+    Kind("internal", 500, "The gateway failed here. Its log tells more under the error id.", {"error_id": "3f9c2a71"}),
+    Kind("not_durable", 503, "Postgres did not take the alerts within 8 seconds. Send them again.", headers=_RETRY),
+)
+#: What every route that asks Postgres may answer.
+UNAVAILABLE = Kind("unavailable", 503, "Postgres does not answer now. Come again.", headers=_RETRY)
+#: Of a route whose sender signs. Not among KINDS: 401 by itself means the token.
+BAD_SIGNATURE = Kind(
+    "bad_signature",
+    401,
+    "The signature in X-Grafana-Alerting-Signature is not of this body with the secret that is set here.",
+    headers={"WWW-Authenticate": "HMAC-SHA256"},
+)
+KINDS: Mapping[str, Kind] = {kind.code: kind for kind in _KINDS}
+CODE_OF_STATUS = {kind.status: kind.code for kind in _KINDS} | {503: "unavailable"}
+
+
+def responses(*kinds: str | Kind) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries for a route's `responses=`, an example for each kind; a string names one of KINDS.
+
+    What the house itself answers (401 and 403 behind a token, 400, 413 and 422 for a body) is added by `document_problems`.
+    Raises KeyError for a code that is not in KINDS.
+    """
+    entries: dict[int | str, dict[str, Any]] = {}
+    for kind in (KINDS[kind] if isinstance(kind, str) else kind for kind in kinds):
+        entry = entries.setdefault(
+            kind.status,
+            {
+                "description": _title(kind.code),
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+            },
+        )
+        example = problem_body(kind.status, kind.code, kind.detail, "/", kind.members)
+        entry["content"][MEDIA_TYPE]["examples"][kind.code] = {"summary": _title(kind.code), "value": example}
+        for name, description in kind.headers.items():
+            entry.setdefault("headers", {})[name] = {"description": description, "schema": {"type": "string"}}
+    return entries
+
+
+def problem_body(status: int, code: str, detail: str, instance: str, members: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of one problem."""
+    fixed = {
+        "type": f"urn:trigger-gateway:problem:{code}",
+        "title": _title(code),
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+        "code": code,
+    }
+    return fixed | {name: value for name, value in members.items() if name not in fixed}
+
+
+def _title(code: str) -> str:
+    return code.replace("_", " ").capitalize()
+
+
+_SCHEMA = {
+    "title": "Problem",
+    "description": "RFC 9457 problem details.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "instance", "code"],
+    "properties": {
+        "type": {"type": "string", "format": "uri", "description": "urn:trigger-gateway:problem:<code>"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "One sentence about this case."},
+        "instance": {"type": "string", "description": "The path that was asked for."},
+        "code": {"type": "string", "description": "Stable; branch on this."},
+    },
+}
+_METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
+
+
+def document_problems(document: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI document with every problem that the house itself answers, in place of FastAPI's own form."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = _SCHEMA
+    for path, item in document.get("paths", {}).items():
+        for operation in (item[method] for method in _METHODS if method in item):
+            _document_operation(path, operation)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    return document
+
+
+def _document_operation(path: str, operation: dict[str, Any]) -> None:
+    told: dict[str, Any] = operation.setdefault("responses", {})
+    if "HTTPValidationError" in json.dumps(told.get("422", {})):
+        del told["422"]
+    codes = ["unauthorized", "forbidden"] if operation.get("security") else []
+    if "requestBody" in operation:
+        codes += ["bad_request", "too_large", "invalid"]
+    elif operation.get("parameters"):
+        codes += ["invalid"]
+    for status, entry in responses(*codes).items():
+        mine = told.setdefault(str(status), entry)
+        examples = mine.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {})
+        for code, example in entry["content"][MEDIA_TYPE]["examples"].items():
+            examples.setdefault(code, example)
+    for response in told.values():
+        for example in response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {}).values():
+            example["value"] = example["value"] | {"instance": path}

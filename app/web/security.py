@@ -1,0 +1,148 @@
+"""Who may call what: the dependency that guards a route, and the refusal of an open bind."""
+
+import ipaddress
+from collections.abc import Callable, Coroutine
+from functools import lru_cache
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import Request, Security
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
+
+from app.kit.errors import Problem, UsageError
+from app.web.tokens import SCOPES, Caller, Scope, Token, Tokens, create_token, tokens_exist
+
+__all__ = [
+    "ANONYMOUS",
+    "SCOPES",
+    "Caller",
+    "Scope",
+    "Token",
+    "Tokens",
+    "authorize",
+    "create_token",
+    "identify",
+    "is_loopback",
+    "refuse_open_bind",
+    "require",
+    "tokens_exist",
+]
+
+#: The caller on loopback while no token exists.
+ANONYMOUS = Caller("anonymous", frozenset({"admin"}))
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_HOW = "send `Authorization: Bearer tg_...`; `trigger-gateway token create` makes a token"
+
+
+class _Bearer(SecurityBase):
+    """Puts the scheme into the OpenAPI document; `require` reads the header itself, once."""
+
+    def __init__(self) -> None:
+        self.model = HTTPBearer(description="A token made by `trigger-gateway token create --scope SCOPE`.")
+        self.scheme_name = "bearer"
+
+    async def __call__(self) -> None:
+        return None
+
+
+_BEARER = _Bearer()
+
+
+def require(scope: Scope, *, key_parameter: bool = False) -> Callable[..., Coroutine[Any, Any, Caller]]:
+    """A FastAPI dependency that yields the Caller, for `Depends(require("read"))`: `authorize`, shown in OpenAPI."""
+
+    async def caller(request: Request, _: Annotated[None, Security(_BEARER, scopes=[scope])]) -> Caller:
+        return authorize(request, scope, key_parameter=key_parameter)
+
+    return caller
+
+
+def authorize(request: Request, scope: Scope, *, key_parameter: bool = False) -> Caller:
+    """The caller, if a token with `scope` says who it is. On loopback without any token everybody is `ANONYMOUS`.
+
+    With `key_parameter` the token may also stand in `?key=`, for callers that cannot set a header. Raises Problem 401
+    with `WWW-Authenticate: Bearer` without a valid token, 403 with one that lacks the scope. Needs
+    `app.state.services.tokens`.
+    """
+    tokens: Tokens = request.app.state.services.tokens
+    header = _header(request, key_parameter)
+    caller = _authenticate(request, tokens, header)
+    if caller is None:
+        raise _unauthorized(tokens, header)
+    if not caller.can(scope):
+        raise Problem(
+            403,
+            "forbidden",
+            f"The token {caller.name} lacks the scope {scope}; it has {', '.join(sorted(caller.scopes))}.",
+            headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
+            scope=scope,
+        )
+    return caller
+
+
+async def identify(request: Request) -> Caller | None:
+    """The caller when one can be told, else None; for routes open to anybody that show more to some."""
+    return _authenticate(request, request.app.state.services.tokens, request.headers.get("authorization"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a bind to `host` is reachable from this machine alone. Names other than localhost are not trusted."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def refuse_open_bind(host: str, tokens_exist: bool) -> None:
+    """Raise UsageError for a bind that other machines reach while no token guards the gateway."""
+    if not tokens_exist and not is_loopback(host):
+        raise UsageError(
+            f"refusing to serve on {host or 'every address'} without tokens: anybody who reaches it could start a DAG. "
+            "Make one first with `trigger-gateway token create --scope SCOPE`, or bind to 127.0.0.1."
+        )
+
+
+def _header(request: Request, key_parameter: bool) -> str | None:
+    header = request.headers.get("authorization")
+    if header is None and key_parameter and (key := request.query_params.get("key")):
+        return f"Bearer {key}"
+    return header
+
+
+def _authenticate(request: Request, tokens: Tokens, header: str | None) -> Caller | None:
+    if not tokens.is_open:
+        token = tokens.check(header)
+        return None if token is None else token.caller
+    # Open on loopback means open to the programs of this machine. A page of another site in a browser on it is none of
+    # them; browsers name such requests (Fetch Metadata), nobody else sends the header.
+    # A page whose name was made to lead here (DNS rebinding) is of the same site to the browser; its Host tells.
+    if not _leads_here(request.headers.get("host", "")):
+        raise Problem(403, "cross_site", "Without tokens the gateway answers to localhost alone: call it by that name.")
+    if request.method not in _SAFE_METHODS and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        raise Problem(403, "cross_site", "A page of another site may not write here.")
+    return ANONYMOUS
+
+
+@lru_cache(64)  # The webhook path sends the same header all day.
+def _leads_here(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname
+    return name is None or is_loopback(name)
+
+
+def _unauthorized(tokens: Tokens, header: str | None) -> Problem:
+    if header is None:
+        detail, challenge = f"No token: {_HOW}.", "Bearer"
+    elif (token := tokens.find(header)) is not None and token.expires_at is not None:
+        detail, challenge = (
+            f"The token {token.name} expired at {token.expires_at:%Y-%m-%dT%H:%M:%SZ}.",
+            'Bearer error="invalid_token"',
+        )
+    else:
+        detail, challenge = f"Unknown token: {_HOW}.", 'Bearer error="invalid_token"'
+    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": challenge})

@@ -1,0 +1,289 @@
+"""The tokens file: bearer tokens with scopes, kept as hashes.
+
+A token is `tg_` and 43 URL-safe characters (256 random bits), so one SHA-256 is enough to keep it: there is nothing to
+guess that a slow hash would protect. The file holds one JSON object a line:
+
+    {"name": "alertmanager", "sha256": "<64 hex>", "scopes": ["ingest"], "created_at": "...", "expires_at": "..."}
+
+A line is all there is to a token: delete it and the token is revoked within a second.
+"""
+
+import fcntl
+import hashlib
+import hmac
+import json
+import logging
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from app.kit.clock import Clock, monotonic
+from app.kit.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+Scope = Literal["ingest", "trigger", "promote", "override", "ping", "read", "admin"]
+SCOPES: tuple[str, ...] = get_args(Scope)
+
+_PREFIX = "tg_"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LONGEST_HEADER = 200  # "Bearer " and a token are 53 characters; nothing longer is worth hashing.
+_CACHE_SIZE = 1024
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who is calling. `scopes` as the token has them; `admin` stands for every scope."""
+
+    name: str
+    scopes: frozenset[str]
+
+    def can(self, scope: Scope) -> bool:
+        return scope in self.scopes or "admin" in self.scopes
+
+
+@dataclass(frozen=True)
+class Token:
+    """One line of the tokens file. The token's text is not known here, only its hash."""
+
+    name: str
+    sha256: str
+    scopes: frozenset[str]
+    created_at: datetime
+    expires_at: datetime | None = None
+
+    @cached_property
+    def caller(self) -> Caller:
+        return Caller(self.name, self.scopes)
+
+    def expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
+
+
+class Tokens:
+    """The tokens of a file, read again within a second of its change.
+
+    A file that cannot be read keeps the tokens that are in force and is logged once; so does a file that went away:
+    losing it must not open the gateway. `loopback` says that the bind is loopback only.
+
+    Raises UsageError at the start when the file is there and bad.
+    """
+
+    def __init__(self, path: Path, clock: Clock, *, loopback: bool, monotonic: Callable[[], float] = monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._loopback = loopback
+        self._monotonic = monotonic
+        self._signature = _signature(path)
+        self._tokens: list[Token] = read_tokens(path)
+        self._ever = bool(self._tokens)
+        self._cache: dict[str, Token] = {}
+        self._looked = monotonic()
+
+    @property
+    def is_open(self) -> bool:
+        """True on loopback as long as this process has seen no token: then nobody needs one."""
+        self._refresh()
+        return self._loopback and not self._ever
+
+    def check(self, authorization_header: str | None) -> Token | None:
+        """The token of an `Authorization: Bearer ...` header; None when absent, unknown or expired."""
+        token = self.find(authorization_header)
+        return None if token is None or token.expired(self._clock.now()) else token
+
+    def find(self, authorization_header: str | None) -> Token | None:
+        """As `check`, but an expired token is found too, for telling its holder why it no longer works."""
+        self._refresh()
+        if not authorization_header:
+            return None
+        # The webhook path sends the same header all day. A dict is safe here: strings are hashed with a random key and
+        # compared only when all 64 bits agree, so timing tells nothing about a stored header.
+        if (token := self._cache.get(authorization_header)) is not None:
+            return token
+        token = self._compare(authorization_header)
+        if token is not None:
+            if len(self._cache) >= _CACHE_SIZE:
+                self._cache.clear()
+            self._cache[authorization_header] = token
+        return token
+
+    def _compare(self, header: str) -> Token | None:
+        scheme, _, text = header.partition(" ")
+        if len(header) > _LONGEST_HEADER or scheme.lower() != "bearer":
+            return None
+        given = hash_token(text.strip())
+        found = None
+        for token in self._tokens:  # To the end even after a match: the time must not tell which token it was.
+            if hmac.compare_digest(token.sha256, given):
+                found = token
+        return found
+
+    def _refresh(self) -> None:
+        now = self._monotonic()
+        if now - self._looked < 1:
+            return
+        self._looked = now
+        signature = _signature(self._path)
+        if signature == self._signature:
+            return
+        self._signature = signature  # Also for a bad file: it is read, and complained about, once.
+        if signature is None:
+            log.warning("the tokens file went away; the tokens it held stay in force", extra={"path": str(self._path)})
+            return
+        try:
+            self._tokens = read_tokens(self._path)
+        except UsageError as error:
+            log.error("the tokens file is bad; the tokens before it stay in force", extra={"problem": str(error)})
+            return
+        self._ever = self._ever or bool(self._tokens)
+        self._cache.clear()
+        log.info("tokens read", extra={"path": str(self._path), "count": len(self._tokens)})
+
+
+def hash_token(text: str) -> str:
+    """What the file keeps of a token: SHA-256 in lower-case hex."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def create_token(
+    path: Path, scopes: Iterable[str], name: str, now: datetime, expires_at: datetime | None = None
+) -> str:
+    """Add a token to the file (made with mode 0600, with its directory) and return its text, which is kept nowhere.
+
+    When this returns, the line is on disk; a crash at any point leaves the old file or the new one. Safe beside other
+    processes that do the same. Raises UsageError for a bad name, scope or expiry, a name that is taken, and a file
+    that cannot be read or written.
+    """
+    wanted = sorted(set(scopes))
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"token name {name!r}: use 1 to 64 letters, digits and . _ @ -, a letter or digit first")
+    if unknown := [scope for scope in wanted if scope not in SCOPES]:
+        raise UsageError(f"unknown scope {', '.join(unknown)}: the scopes are {', '.join(SCOPES)}")
+    if not wanted:
+        raise UsageError(f"a token needs at least one scope of {', '.join(SCOPES)}")
+    if expires_at is not None and expires_at <= now:
+        raise UsageError(f"expires_at {_rfc3339(expires_at)} has passed already")
+    text = _PREFIX + secrets.token_urlsafe(32)
+    line: dict[str, Any] = {"name": name, "sha256": hash_token(text), "scopes": wanted, "created_at": _rfc3339(now)}
+    if expires_at is not None:
+        line["expires_at"] = _rfc3339(expires_at)
+    try:
+        _append(path.resolve(), name, json.dumps(line))
+    except OSError as error:
+        raise UsageError(f"cannot write the tokens file {path}: {error.strerror or error}") from error
+    return text
+
+
+def tokens_exist(path: Path) -> bool:
+    """Whether the file holds a token, expired or not. Raises UsageError when it is there and bad."""
+    return bool(read_tokens(path))
+
+
+def read_tokens(path: Path) -> list[Token]:
+    """The tokens of the file; none when there is no file. Raises UsageError naming the first bad line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"cannot read the tokens file {path}: {reason}") from error
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_parse(json.loads(line)))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise UsageError(f"{path}:{number}: not a token: {what}") from error
+    return found
+
+
+def _parse(line: dict[str, Any]) -> Token:
+    scopes = frozenset(line["scopes"])
+    if not scopes or not scopes <= set(SCOPES):
+        raise ValueError(f"scopes must be some of {', '.join(SCOPES)}")
+    if not _SHA256.fullmatch(line["sha256"]):
+        raise ValueError("sha256 must be 64 lower-case hex digits")
+    if not _NAME.fullmatch(line["name"]):
+        raise ValueError("bad name")
+    expires = line.get("expires_at")
+    return Token(
+        name=line["name"],
+        sha256=line["sha256"],
+        scopes=scopes,
+        created_at=_instant(line["created_at"]),
+        expires_at=None if expires is None else _instant(expires),
+    )
+
+
+def _instant(text: str) -> datetime:
+    instant = datetime.fromisoformat(text)
+    if instant.tzinfo is None:
+        raise ValueError(f"the time {text} has no offset; write it with Z")
+    return instant.astimezone(UTC)
+
+
+def _rfc3339(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _append(path: Path, name: str, line: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked_directory(path.parent) as directory:
+        tokens = read_tokens(path)
+        if any(token.name == name for token in tokens):
+            raise UsageError(f"a token named {name} exists already in {path}; delete its line first, or choose another")
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        if before and not before.endswith("\n"):
+            before += "\n"
+        _replace(path, before + line + "\n")
+        os.fsync(directory)  # The new name must survive a crash as well as the bytes.
+
+
+@contextmanager
+def _locked_directory(path: Path) -> Iterator[int]:
+    """The lock is on the directory, since the file itself is replaced. It ends with the descriptor, also by kill -9."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write beside and rename, so that a reader sees the old file or the new one. Keeps an existing owner and mode."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if path.exists():
+                old = path.stat()
+                os.fchmod(file.fileno(), old.st_mode & 0o777)
+                if os.geteuid() == 0:
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -1,0 +1,145 @@
+"""What the demo shows: from the gateway's own lists to a table that a person understands. Pure but for printing."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from demo.airflow import SeenRun
+from demo.mlflow import SeenVersion
+from demo.storm import DROPPING, FLAPPING
+
+MODELS = (*DROPPING, FLAPPING)
+OVER = frozenset({"succeeded", "failed", "dead", "cancelled"})  # states of a trigger that nothing changes any more
+
+Item = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model's night. Counts of notifications are of its alerts in them."""
+
+    model: str
+    received: int  # notifications that the history counts
+    folded: int  # of those, how many repeat an episode that was known
+    held: int  # triggers that waited for calm
+    called_off: int  # held triggers whose alerts ended first
+    fired: int  # triggers that were to start a DAG run
+    suppressed: Mapping[str, int]  # reason to notifications that started nothing for it
+    trigger: Item | None  # the newest
+    runs: Sequence[SeenRun] = ()  # as Airflow tells them
+    versions: Sequence[SeenVersion] = ()  # as MLflow tells them, made for a trigger of this model
+
+    @property
+    def as_promised(self) -> bool:
+        """A model that stays bad is retrained once, with a new version at the end; one that recovers in time never is."""
+        if self.model in DROPPING:
+            ends = [run.state for run in self.runs], [version.run_status for version in self.versions]
+            return self.fired == 1 and ends == (["success"], ["FINISHED"])
+        return self.fired == 0 and not self.runs and not self.versions
+
+
+def row(
+    model: str,
+    alerts: Sequence[Item],
+    triggers: Sequence[Item],
+    runs: Sequence[SeenRun] = (),
+    versions: Sequence[SeenVersion] = (),
+) -> Row:
+    """One model's part of `GET /api/v1/alerts`, `GET /api/v1/triggers` (newest first), Airflow's runs, MLflow's versions."""
+    mine = [alert for alert in alerts if alert["group"]["model"] == model]
+    ours = [trigger for trigger in triggers if trigger["group"]["model"] == model]
+    suppressed: Counter[str] = Counter()
+    for alert in mine:
+        for decision in alert["decisions"]:
+            if decision["action"] == "suppress":
+                suppressed[decision["reason"]] += decision["count"]
+    received = sum(alert["count"] for alert in mine)
+    return Row(
+        model=model,
+        received=received,
+        folded=received - len(mine),
+        held=len(ours),
+        called_off=sum(trigger["state"] == "cancelled" for trigger in ours),
+        fired=sum(trigger["fired_at"] is not None for trigger in ours),
+        suppressed=suppressed,
+        trigger=ours[0] if ours else None,
+        runs=[run for run in runs if run.conf.get("gateway", {}).get("group", {}).get("model") == model],
+        versions=[version for version in versions if version.trigger_id in {trigger["id"] for trigger in ours}],
+    )
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The end of the story: a column for each model."""
+    result = Table(title="What the night came to", title_justify="left", title_style="bold")
+    result.add_column("")
+    for each in rows:
+        result.add_column(each.model, justify="right")
+    lines: list[tuple[str, Callable[[Row], str]]] = [
+        ("alerts received", lambda each: str(each.received)),
+        ("folded: told of before", lambda each: str(each.folded)),
+        ("held, to see whether it lasts", lambda each: str(each.held)),
+        ("called off: it did not last", lambda each: str(each.called_off)),
+        ("fired", lambda each: str(each.fired)),
+        *(
+            (f"started nothing: {reason}", lambda each, reason=reason: str(each.suppressed.get(reason, 0)))
+            for reason in sorted({reason for each in rows for reason in each.suppressed})
+        ),
+        ("DAG runs in Airflow", lambda each: str(len(each.runs))),
+        ("their end", lambda each: ", ".join(run.state for run in each.runs) or "-"),
+        ("registered in MLflow", lambda each: ", ".join(f"version {seen.version}" for seen in each.versions) or "-"),
+        ("", lambda each: "[green]as promised[/green]" if each.as_promised else "[red]NOT AS PROMISED[/red]"),
+    ]
+    for label, value in lines:
+        result.add_row(label, *map(value, rows))
+    return result
+
+
+def state_of(each: Row) -> str:
+    """Where a model stands, in a few words."""
+    if each.trigger is None:
+        return "heard of" if each.received else "not heard of yet"
+    return f"{each.trigger['state']:<10} {each.trigger['detail']}"
+
+
+class Screen:
+    """Live progress: a table that changes on a terminal, and elsewhere a line for each change."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._said: dict[str, str] = {}
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """While this is open, `show` changes what stands there; its last state stays."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, auto_refresh=False) as self._live:
+            yield
+
+    def show(self, title: str, rows: Sequence[Row]) -> None:
+        if self._live:
+            self._live.update(_progress(title, rows), refresh=True)
+            return
+        for each in rows:
+            state = state_of(each)
+            if self._said.get(each.model) != state:
+                self._said[each.model] = state
+                self._console.print(f"   {each.model:<12} {state}", soft_wrap=True)
+
+
+def _progress(title: str, rows: Sequence[Row]) -> Table:
+    result = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 1, 0, 3))
+    result.add_column("model")
+    result.add_column("alerts", justify="right")
+    result.add_column("its newest trigger")
+    for each in rows:
+        result.add_row(each.model, str(each.received), state_of(each))
+    return result

@@ -1,0 +1,273 @@
+"""`trigger-gateway demo`: one bad night on real servers, told while it happens, and checked at the end.
+
+Everything runs on this machine: the embedded PostgreSQL and Valkey, a real Airflow 3 and a real MLflow with their metadata
+in the same PostgreSQL, and the gateway as a process of its own. The alerts are bodies recorded from a real Alertmanager.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+
+from app.kit.clock import SystemClock, monotonic
+from app.kit.embedded import Postgres, start_postgres, start_valkey
+from app.kit.errors import UsageError
+from app.kit.http import Http, open_http
+from demo.airflow import Airflow, SeenRun
+from demo.environment import AIRFLOW, MLFLOW, repository
+from demo.gateway import Gateway
+from demo.mlflow import Mlflow, SeenVersion
+from demo.processes import ServerError, wait_until
+from demo.report import MODELS, OVER, Row, Screen, row, table
+from demo.storm import DROPPING, FLAPPING, Post, first_wave, second_wave
+
+FOLDER: Final = Path(".demo")
+DAG: Final = "retrain_model"
+TERMINATED: Final = 128 + signal.SIGTERM  # exit code, as shells have it
+RUNS_TIMEOUT: Final = 300.0  # seconds from the end of the storm to the end of the DAG runs; 25 s measured
+BAD_SINCE: Final = timedelta(minutes=1)
+LOOK_EVERY: Final = 0.4  # seconds between two looks at what the gateway says
+
+
+async def run_demo(*, keep: bool = False) -> int:
+    """Tell the story in the current directory's .demo; returns the exit code: 0 if it went as promised, 1 if not.
+
+    keep: leave everything up at the end, until Ctrl-C. However it ends, every process that was started here is stopped.
+    Raises UsageError and ServerError when it cannot be told.
+    """
+    demo = asyncio.create_task(_demo(keep))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, demo.cancel)
+    try:
+        return await demo
+    except asyncio.CancelledError:
+        ours = asyncio.current_task()
+        if ours is not None and ours.cancelling():
+            raise  # Ctrl-C: asyncio.run has cancelled us, and turns this into a KeyboardInterrupt.
+        return TERMINATED
+
+
+async def _demo(keep: bool) -> int:
+    console = Console(highlight=False)
+    root, folder = repository(), FOLDER.resolve()
+    with _alone(folder):
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                return await _tell(console, stack, root, folder, keep)
+            finally:
+                console.print("Stopping what was started")
+
+
+async def _tell(console: Console, stack: contextlib.AsyncExitStack, root: Path, folder: Path, keep: bool) -> int:
+    began = monotonic()
+    _announce(console, root)
+    airflow, mlflow, gateway = await _start(console, stack, root, folder)
+    console.print(f"All up after {monotonic() - began:.0f} s. Now a bad night.\n")
+    async with open_http() as http:
+        story = _Story(console, gateway, airflow, mlflow, http)
+        good = await story.tell()
+    console.print(f"\nTold in {monotonic() - began:.0f} s.")
+    if keep:
+        console.print(f"\nEverything is still up, until Ctrl-C:\n  gateway  {gateway.url}/docs")
+        console.print(f"  airflow  {airflow.url}  (user admin, password {airflow.admin_password})")
+        console.print(f"  mlflow   {mlflow.url}")
+        console.print(f"  try      GATEWAY_URL={gateway.url} {_program()} history")
+        await asyncio.Event().wait()
+    return 0 if good else 1
+
+
+def _announce(console: Console, root: Path) -> None:
+    console.print("[bold]Trigger Gateway demo[/bold]: two models get worse; each is retrained once, and we see why.")
+    console.print("It starts PostgreSQL, Valkey, Airflow 3, MLflow and the gateway on this machine, on loopback.")
+    missing = [each for each in (AIRFLOW, MLFLOW) if not each.is_installed(root)]
+    for each in missing:
+        console.print(
+            f"The first time it downloads {each.title}: about {each.download_mb} MB, and {each.disk_mb} MB in "
+            f"{each.folder(root).name}."
+        )
+    if missing:
+        console.print("That takes about three minutes in all, and a minute and a half from then on.\n")
+    else:
+        console.print("Airflow and MLflow are installed already: nothing to download. It takes a minute and a half.\n")
+
+
+async def _start(
+    console: Console, stack: contextlib.AsyncExitStack, root: Path, folder: Path
+) -> tuple[Airflow, Mlflow, Gateway]:
+    """Start everything; what was started is stopped by `stack`, last first."""
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    environments = [await each.install(root, say) for each in (AIRFLOW, MLFLOW)]
+    say("PostgreSQL: starting, with an empty history")
+    postgres = await asyncio.to_thread(_fresh_postgres, folder / "state")
+    stack.push_async_callback(asyncio.to_thread, postgres.stop)
+    databases = [await asyncio.to_thread(postgres.create_database, name) for name in ("airflow", "mlflow")]
+    mlflow = Mlflow(environment=environments[1], home=folder / "mlflow", database_url=databases[1])
+    stack.push_async_callback(mlflow.stop)
+    say("MLflow: starting, which goes on while Airflow starts")
+    mlflow.launch()
+    await mlflow.build_spool(root / "mlflow-spool")
+    gateway = Gateway(folder=folder, data_dir=folder / "state", mlflow_url=mlflow.url)
+    airflow = Airflow(
+        environment=environments[0],
+        home=folder / "airflow",
+        dags_folder=root / "examples" / "dags",
+        database_url=databases[0],
+        variables=mlflow.training | {"GATEWAY_URL": gateway.url},
+    )
+    stack.push_async_callback(airflow.stop)
+    await airflow.start(say)
+    stack.push_async_callback(gateway.stop)
+    await gateway.start(airflow, say)
+    await airflow.wait_for_dag(DAG, 60, say)
+    await mlflow.wait_ready(say)
+    return airflow, mlflow, gateway
+
+
+def _program() -> str:
+    """How to call the command line from here."""
+    return os.path.relpath(Path(sys.executable).with_name("trigger-gateway"))
+
+
+def _fresh_postgres(state: Path) -> Postgres:
+    """Each demo begins with an empty history: the cooldowns of the last one would suppress everything."""
+    if state.exists():
+        # A demo that was killed leaves its servers behind; they are found, and stopped, by starting them again.
+        for start in (start_postgres, start_valkey):
+            with contextlib.suppress(UsageError):
+                start(state).stop()
+        shutil.rmtree(state)
+    return start_postgres(state)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another demo runs in {folder}: end it first, or start this one elsewhere") from None
+        yield
+
+
+class _Story:
+    """The night itself: everything is up, and only the gateway's HTTP API and Airflow's are asked."""
+
+    def __init__(self, console: Console, gateway: Gateway, airflow: Airflow, mlflow: Mlflow, http: Http) -> None:
+        self._console = console
+        self._gateway = gateway
+        self._airflow = airflow
+        self._mlflow = mlflow
+        self._http = http
+        self._screen = Screen(console)
+        self._sent = 0  # notifications that were answered with 202
+        self._alerts = 0  # alerts in them
+
+    async def tell(self) -> bool:
+        """Tell it all; whether it went as promised."""
+        now = SystemClock().now()
+        self._say(
+            f"[bold]1.[/bold] {' and '.join(DROPPING)} get worse, {FLAPPING} flaps; two Alertmanagers tell it all"
+        )
+        await self._storm(first_wave(now - BAD_SINCE, now), self._all_over)
+        self._say("[bold]2.[/bold] The same alerts again; then both models recover, and drop a second time")
+        await self._storm(second_wave(now - BAD_SINCE, SystemClock().now()), None)
+        good = await self._end()
+        return await self._gate(DROPPING[0]) and good
+
+    async def _storm(self, posts: Sequence[Post], until: Callable[[list[Row]], bool] | None) -> None:
+        """Send the wave and show what comes of it, until `until` says that it is over."""
+        self._say(f"   sending {len(posts)} notifications, which hold {sum(post.alerts for post in posts)} alerts")
+
+        async def look() -> bool:
+            rows = await self._rows()
+            self._screen.show(f"   {self._sent} notifications acknowledged", rows)
+            return until is None or until(rows)
+
+        with self._screen.live():
+            telling = asyncio.create_task(self._gateway.tell(posts, self._told))
+            try:
+                while not telling.done():
+                    await look()
+                    await asyncio.wait([telling], timeout=LOOK_EVERY)
+                await telling
+                await wait_until("the DAG runs to end", look, within=RUNS_TIMEOUT, interval=LOOK_EVERY)
+            except ServerError as error:
+                # The table that follows shows where each model got to, and the exit code tells.
+                self._say(f"[red]{escape(str(error))}[/red]")
+            finally:
+                telling.cancel()
+
+    async def _end(self) -> bool:
+        rows = await self._rows(await self._airflow.runs(DAG), await self._mlflow.versions())
+        self._console.print()
+        self._console.print(table(rows))
+        counted = sum(each.received for each in rows)
+        self._say(
+            f"{self._sent} notifications were acknowledged; they held {self._alerts} alerts; {counted} are counted."
+        )
+        await self._explain_second_drop(DROPPING[0])
+        wrong = [each.model for each in rows if not each.as_promised]
+        if wrong:
+            self._say(f"\n[red]Not as promised: {', '.join(wrong)}.[/red] The gateway's log is in .demo/gateway.log")
+        elif counted != self._alerts:
+            self._say("\n[red]The history does not count what was acknowledged.[/red]")
+        else:
+            self._say("\n[green]Exactly one DAG run per model, and every no has a name.[/green]")
+        return not wrong and counted == self._alerts
+
+    async def _explain_second_drop(self, model: str) -> None:
+        alerts = await self._gateway.items(self._http, "alerts")
+        newest = next(alert["id"] for alert in alerts if alert["group"]["model"] == model)
+        self._say(f"\nThe second drop of {model} started nothing. Why?  trigger-gateway explain {newest}\n")
+        explained = await self._gateway.run("explain", newest, width=self._console.width)
+        self._console.print(explained, markup=False, soft_wrap=True)
+
+    async def _gate(self, model: str) -> bool:
+        """What the pipeline's last task asked for, and what becomes of a worse version without papers."""
+        self._say(
+            "\n[bold]3.[/bold] Each pipeline asked the gate to make its version champion; then a notebook has a go"
+        )
+        versions = {seen.model: seen.metrics["f1"] for seen in await self._mlflow.versions() if "f1" in seen.metrics}
+        worse = await self._mlflow.register_by_hand(model, round(versions.get(model, 0.9) - 0.02, 4))
+        self._say(f"   trigger-gateway promote {model} {worse}\n")
+        told = await self._gateway.run("promote", model, worse, width=self._console.width, code=1)
+        self._console.print(told, markup=False, soft_wrap=True)
+        rows = await self._gateway.items(self._http, "promotions")
+        states = {(row["model"], row["version"]): row["state"] for row in rows}
+        good = states == {**{(each, "1"): "promoted" for each in DROPPING}, (model, worse): "blocked"}
+        if good:
+            self._say("\n[green]One champion per model, and no model without its papers.[/green]")
+        else:
+            self._say(f"\n[red]Not as promised:[/red] {escape(str(states))}")
+        self._say(f"\nWhy does {model} 1 exist?  trigger-gateway lineage {model}/1\n")
+        told = await self._gateway.run("lineage", f"{model}/1", width=self._console.width)
+        self._console.print(told, markup=False, soft_wrap=True)
+        return good
+
+    def _told(self, post: Post) -> None:
+        self._sent += 1
+        self._alerts += post.alerts
+
+    async def _rows(self, runs: Sequence[SeenRun] = (), versions: Sequence[SeenVersion] = ()) -> list[Row]:
+        alerts = await self._gateway.items(self._http, "alerts")
+        triggers = await self._gateway.items(self._http, "triggers")
+        return [row(model, alerts, triggers, runs, versions) for model in MODELS]
+
+    def _all_over(self, rows: list[Row]) -> bool:
+        return all(each.trigger is not None and each.trigger["state"] in OVER for each in rows)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)
