@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlflow_spool.errors import SpoolError
-from mlflow_spool.handover import Gateway, HandOver
+from mlflow_spool.gateway import Gateway
+from mlflow_spool.handover import HandOver
 from mlflow_spool.journal import Journal
 from mlflow_spool.records import strings
 from mlflow_spool.settings import Settings, read_settings

@@ -7,26 +7,23 @@ Files stay here; what is handed over only tells of them.
 
 import json
 import logging
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mlflow_spool.delivery import Clock
 from mlflow_spool.errors import NoAnswer, NotSent
+from mlflow_spool.gateway import TAKEN, Taker
 from mlflow_spool.journal import Journal
 from mlflow_spool.locks import locked
 from mlflow_spool.records import Answer, Kind, Record, references
 from mlflow_spool.replay import UNWELL
 
 log = logging.getLogger("mlflow_spool")
-PATH = "/api/v1/metadata"
 MOST = 500  # records of one request; the gateway takes 1000
 MOST_BYTES = 1_000_000  # of their bodies, unless one alone is larger
-TAKEN = 202
 FORBIDDEN = 403
 BLAMED = frozenset({FORBIDDEN, 413, 422})  # refusals of a request that can be one record's fault
 MOMENT = 0.1  # seconds: the least that a request gets
@@ -41,39 +38,6 @@ class _NotNow(Exception):
         super().__init__(retry_after)
         self.retry_after = retry_after
         self.final = final
-
-
-class Taker(Protocol):
-    """The gateway, over any HTTP client."""
-
-    def take(self, body: dict[str, Any], timeout: float) -> Answer:
-        """One POST /api/v1/metadata, never repeated. timeout: seconds. Raises NotSent or NoAnswer."""
-        ...
-
-
-class Gateway:
-    """The gateway at `url`, with a token of the scope `ingest`."""
-
-    def __init__(self, url: str, token: str) -> None:
-        self._url = url.rstrip("/") + PATH
-        self._headers = {"Content-Type": "application/json"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
-
-    def take(self, body: dict[str, Any], timeout: float) -> Answer:
-        """See `Taker`."""
-        request = urllib.request.Request(self._url, json.dumps(body).encode(), self._headers, method="POST")
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                return Answer(response.status, _json(response.read()))
-        except urllib.error.HTTPError as error:
-            after = error.headers.get("Retry-After") or ""
-            return Answer(error.code, _json(error.read()), float(after) if after.isdigit() else None)
-        except urllib.error.URLError as error:
-            # urllib wraps what goes wrong until the request has been sent; only a timeout may be one of the answer.
-            raise (NoAnswer if isinstance(error.reason, TimeoutError) else NotSent)(str(error.reason)) from None
-        except (OSError, ValueError) as error:
-            raise NoAnswer(f"{type(error).__name__}: {error}") from None
 
 
 class HandOver:
@@ -152,7 +116,7 @@ class HandOver:
             self._journal.custody.handed(records)
             return
         log.warning("the gateway did not take %d records: %s %s", len(records), answer.status, _said(answer))
-        if 400 <= answer.status < 500 and not again:
+        if 300 <= answer.status < 500 and not again:  # A redirect too: the request has gone no further.
             self._journal.custody.keep(records)
         if answer.status not in BLAMED:
             raise _NotNow(answer.retry_after, final=answer.status not in UNWELL and answer.status < 500)
@@ -192,14 +156,6 @@ def _page(records: list[Record]) -> list[Record]:
         if number and size > MOST_BYTES:
             return records[:number]
     return records
-
-
-def _json(content: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(content)
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"message": content[:200].decode(errors="replace")}
 
 
 def _said(answer: Answer) -> str:

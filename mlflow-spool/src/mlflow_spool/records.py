@@ -4,6 +4,7 @@ A record is the request itself, so that any program that can send HTTP can deliv
 (`spool-<32 hex>`, made while the server was away) is put right when it is sent: see `replay`.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ ROOT = re.compile(r"spool-artifacts:/((?:m-)?spool-[0-9a-f]{32})/artifacts")
 LOCAL_VERSIONS = 2_000_000_000
 #: Such a version in the JSON of a tag: MLflow's client writes `mlflow.modelVersions` so.
 VERSION_TEXT = re.compile(r'(?<="version": ")20[01]\d{7}(?=")')
+_HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Kind(Enum):
@@ -66,6 +68,24 @@ class Answer:
     status: int
     body: dict[str, Any]
     retry_after: float | None = None
+
+
+def answer_of(status: int, content: bytes, retry_after: str | None = None) -> Answer:
+    """An answer out of what HTTP brought. content: its bytes; retry_after: that header.
+
+    Content of any kind becomes a body: what is no JSON object is its `message`. A Retry-After that is a date is ignored,
+    since the clocks may differ.
+    """
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    body = found if isinstance(found, dict) else {"message": content[:500].decode(errors="replace")}
+    if _HALF_CHARACTER.search(content):
+        # JSON can spell half of a character, which neither SQLite nor a terminal takes.
+        body = json.loads(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
+    wait = float(retry_after) if retry_after and re.fullmatch("[0-9]{1,9}", retry_after) else None
+    return Answer(status, body, wait)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from mlflow_spool.delivery import Clock, Target
 from mlflow_spool.drain import Drainer
 from mlflow_spool.errors import Offline, Refused, SpoolFull, TransportError
 from mlflow_spool.files import Files, names_local_ids
-from mlflow_spool.handover import Gateway, HandOver, Taker
+from mlflow_spool.gateway import Gateway, Taker
+from mlflow_spool.handover import HandOver
 from mlflow_spool.journal import Journal
 from mlflow_spool.knowledge import Knowledge
 from mlflow_spool.records import Answer, Call, Kind, Record, draft, new_key, references, translated
@@ -313,12 +314,20 @@ def open_spool(uri: str, connect: Callable[[str], Target], settings: Settings) -
 
 
 def finish_all(budget: float) -> None:
-    """At the end of the process: deliver what can be delivered within `budget` seconds, and say what is left."""
+    """At the end of the process: deliver what can be delivered within `budget` seconds, and log what is left.
+
+    A spool that fails, as on a broken disk, takes the turn of no other.
+    """
     for (pid, uri), spool in list(_spools.items()):
         if pid != os.getpid():
             continue
-        left = spool.finish(budget)
+        try:
+            left = spool.finish(budget)
+            handed = spool.journal.inventory.counts().handed
+        except Exception:
+            log.exception("mlflow-spool could not finish its work for MLflow at %s", uri)
+            continue
         if left:
             log.warning("%d records for MLflow at %s are kept; `mlflow-spool flush` delivers them", left, uri)
-        if handed := spool.journal.inventory.counts().handed:
+        if handed:
             log.warning("%d records for MLflow at %s were handed over to the gateway", handed, uri)
