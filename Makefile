@@ -60,7 +60,7 @@ prose: setup ## Check the spelling of everything and the style of what people re
 bench: setup ## Measure durable intake against a plain FastAPI endpoint (needs wrk)
 	$(BIN)/python -m benchmarks.intake $(ARGS)
 
-ha-drill: setup ## Kill the primary under load, promote the standby, undo a DELETE: four minutes (docs/high-availability.md)
+ha-drill: setup ## Kill the primary under load, promote the standby, undo a DELETE: four minutes (docs/operations/high-availability.md)
 	PROVE=1 $(BIN)/pytest -n 0 -s tests/ha $(ARGS)
 
 dist: setup ## Build wheels and source archives of both packages into dist/

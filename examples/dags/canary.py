@@ -1,4 +1,4 @@
-"""The canary of the trigger gateway (docs/how-to/canary.md). This DAG does nothing: if it fails, the way to it is at fault.
+"""The canary of the trigger gateway (docs/how-to/canary.md). It does nothing: if it fails, the fault is on the way to it.
 
 On Airflow 2 the import is `from airflow.decorators import dag, task`.
 """

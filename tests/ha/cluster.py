@@ -1,7 +1,7 @@
 """PostgreSQL as a primary with a standby, from the wheel's programs: made, killed, promoted, rewound, restored.
 
-It does what docs/operations/high-availability.md says, in the same order and with the same programs. Everybody may log in from
-loopback: the machine is a test's.
+It does what docs/operations/high-availability.md says, in the same order and with the same programs. Everybody may log in
+from loopback: the machine is a test's.
 """
 
 import os
