@@ -71,7 +71,7 @@ def garbage(good: bytes, status: str) -> dict[str, Callable[[], Pieces]]:
         "a redirect without an address": answer("302 Found", b""),
         "a redirect to no address": answer("302 Found", b"", b"Location: http://[::1/"),
         "a redirect to itself": answer("302 Found", b"", b"Location: /api/v1/metadata"),
-        "a redirect to a good answer": answer("302 Found", b"", b"Location: /good"),
+        "a redirect to a good answer": answer("302 Found", b"", b"Location: good"),
     }
     endless: dict[str, Callable[[], Pieces]] = {
         "an endless status line": lambda: repeat(b"HTTP/1.1 "),

@@ -52,7 +52,7 @@ class Drainer:
             if not ours or not self._journal.is_next(record):
                 return None
             fresh = replace(record, attempted_at=None)
-            outcome = self._delivery.send(fresh, timeout, told=False)
+            outcome = self._delivery.send(fresh, timeout, returned=False)
             if isinstance(outcome, Never):
                 self._breaker.succeeded()
                 self._delivery.settle(record, outcome)

@@ -7,7 +7,7 @@ from typing import Any
 from mlflow_spool.answers import logged_model_of, measurements, registered_of, run_of, version_of
 from mlflow_spool.errors import Refused
 from mlflow_spool.journal import Journal
-from mlflow_spool.records import API, LOCAL_VERSIONS, Answer, Call, Kind, Record, references
+from mlflow_spool.records import API, LOCAL_VERSIONS, Answer, Call, Kind, Record, references, text_at
 from mlflow_spool.replay import drive, finding
 
 Ask = Callable[[Call], dict[str, Any]]
@@ -47,17 +47,21 @@ class Knowledge:
         return None
 
     def notice(self, call: Call, body: dict[str, Any]) -> None:
-        """Keep what the server told, for when it is away."""
-        facts = []
-        if (experiment := body.get("experiment")) and call.path.startswith(f"{API}/experiments/get"):
-            told = json.dumps(experiment)
-            facts = [(f"experiment:{experiment.get('experiment_id')}", told)]
-            facts += [(f"experiment-name:{experiment.get('name')}", told)]
-        elif (model := body.get("registered_model")) and call.path == f"{API}/registered-models/get":
-            facts = [(f"registered-model:{model.get('name')}", json.dumps(model))]
-        for name, told in facts:
-            if self._journal.names.fact(name) != told:
-                self._journal.names.remember(name, told)
+        """Keep what the server shows in the answer to a read, for the time when it is away."""
+        facts: dict[str, Any] = {}
+        if call.path.startswith(f"{API}/experiments/get"):
+            experiment = body.get("experiment")
+            facts[f"experiment:{text_at(experiment, 'experiment_id')}"] = experiment
+            facts[f"experiment-name:{text_at(experiment, 'name')}"] = experiment
+        elif call.path == f"{API}/registered-models/get":
+            model = body.get("registered_model")
+            facts[f"registered-model:{text_at(model, 'name')}"] = model
+        if any(name.endswith(":") for name in facts):
+            return  # It has not MLflow's shape.
+        for name, shown in facts.items():
+            fact = json.dumps(shown)
+            if self._journal.names.fact(name) != fact:
+                self._journal.names.remember(name, fact)
 
     def queued(self, record: Record) -> None:
         """Keep what a creation that waits will make, for other processes that ask for it by name."""

@@ -218,6 +218,13 @@ def _tagged(call: Call, kind: Kind, key: str) -> Call:
     return replace(call, body={**call.body, "tags": tags})
 
 
+def text_at(value: Any, *path: str) -> str:
+    """The text or whole number at `path` in a JSON value of any shape, as text; empty when there is none."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return str(value) if isinstance(value, str | int) else ""
+
+
 def strings(value: Any) -> Iterator[str]:
     """Every string in a JSON value, keys included."""
     if isinstance(value, str):

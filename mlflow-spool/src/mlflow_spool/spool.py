@@ -278,9 +278,9 @@ class Spool:
             self._breaker.failed()
             self.wake()
             raise
-        if answer.status >= 300 and is_strange(answer) and self._drainer.probe(timeout) and draft(call, 0) is None:
+        if is_strange(answer) and self._drainer.probe(timeout) and draft(call, 0) is None:
             answer = self._server.send(call, timeout)  # MLflow is there, and asking again changes nothing.
-        if answer.status >= 300 and is_strange(answer):
+        if is_strange(answer):
             raise Offline(f"something else answered {answer.status} in its place")
         if answer.status in UNWELL:
             self._breaker.failed(answer.retry_after)
