@@ -104,8 +104,11 @@ def _things(run: dict[str, Any]) -> Things:
 
 def _points(key: str, values: Sequence[dict[str, Any]]) -> Things:
     """Every value of one metric."""
-    points = ((int(one.get("step", 0)), int(one.get("timestamp", 0)), float(one.get("value", 0.0))) for one in values)
-    return {f"metric {key} at step {step}, time {time}: {value!r}": True for step, time, value in points}
+    points: Things = {}
+    for point in values:
+        place = f"metric {key} at step {int(point.get('step', 0))}, time {int(point.get('timestamp', 0))}"
+        points[f"{place}: {float(point.get('value', 0.0))!r}"] = True
+    return points
 
 
 def _read(path: str, query: Mapping[str, str], read: Read) -> Steps[Things]:

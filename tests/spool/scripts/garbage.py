@@ -1,4 +1,4 @@
-"""Ask an MLflow at each of the addresses in ADDRESSES, and print what came of it as a JSON object a line."""
+"""Ask an MLflow at each of the addresses in ADDRESSES, and print what came of it, a JSON object a line."""
 
 import json
 import os
@@ -12,10 +12,13 @@ from mlflow_spool.settings import Settings
 from mlflow_spool.spool import Spool, system_clock
 from mlflow_spool.transport import MlflowServer
 
-CREATE = Call("POST", f"{API}/runs/create", {"experiment_id": "0"})
+CREATE = {"experiment_id": "0", "start_time": 1}
+FOLDER = Path(tempfile.mkdtemp())
+FILE = FOLDER / "file.txt"
 
 
-def outcome(attempt: Callable[[], object], expected: type[Exception]) -> str:
+def outcome(attempt: Callable[[], object], *expected: type[Exception]) -> str:
+    """Whether nothing was raised, or what the contract names."""
     try:
         attempt()
     except expected:
@@ -25,31 +28,28 @@ def outcome(attempt: Callable[[], object], expected: type[Exception]) -> str:
     return "expected"
 
 
-folder = Path(tempfile.mkdtemp())
-file = folder / "file.txt"
-file.write_text("x")
-for address in json.loads(os.environ["ADDRESSES"]):
+def asked(address: str) -> dict[str, str]:
     server = MlflowServer(address)
-    found = {
-        "send": outcome(lambda server=server: server.send(CREATE, 0.5), TransportError),
-        "upload": outcome(lambda server=server: server.upload("mlflow-artifacts:/1/f", "f", file, 0.5), TransportError),
-        "store": outcome(
-            lambda server=server, root=f"{address}/root": server.upload(root, "f", file, 0.5), TransportError
-        ),
-    }
-    settings = Settings(folder, probe_timeout=0.5, request_timeout=0.5, settle=0.0)
+    settings = Settings(FOLDER, probe_timeout=0.5, request_timeout=0.5, settle=0.0)
     spool = Spool(address, server, settings, system_clock(), background=False)
-    run: list[str] = []
 
-    def train(spool: Spool = spool, run: list[str] = run) -> None:
-        made = spool.call("POST", f"{API}/runs/create", {"experiment_id": "0", "start_time": 1})
-        run.append(made["run"]["info"]["run_id"])
-        spool.put_file(f"spool-artifacts:/{run[0]}/artifacts", "file.txt", file)
+    def train() -> None:
+        run = spool.call("POST", f"{API}/runs/create", dict(CREATE))["run"]["info"]["run_id"]
+        spool.put_file(f"spool-artifacts:/{run}/artifacts", "file.txt", FILE)
 
-    found["training"] = outcome(train, ArithmeticError)
-    found["search"] = outcome(lambda spool=spool: spool.call("POST", f"{API}/runs/search", {}), SpoolError)
-    found["finish"] = outcome(lambda spool=spool: spool.finish(0.2), ArithmeticError)
-    found["verify"] = outcome(lambda spool=spool: list(spool.certificates()), SpoolError)
+    found = {
+        "send": outcome(lambda: server.send(Call("POST", f"{API}/runs/create", CREATE), 0.5), TransportError),
+        "upload": outcome(lambda: server.upload("mlflow-artifacts:/1/f", "f", FILE, 0.5), TransportError),
+        "store": outcome(lambda: server.upload(f"{address}/root", "f", FILE, 0.5), TransportError),
+        "training": outcome(train),
+        "search": outcome(lambda: spool.call("POST", f"{API}/runs/search", {}), SpoolError),
+        "finish": outcome(lambda: spool.finish(0.2)),
+        "verify": outcome(lambda: list(spool.certificates()), SpoolError),
+    }
     counts = spool.journal.inventory.counts()
-    found["kept"] = "expected" if (counts.pending, counts.done) == (2, 0) else repr(counts)
-    print(json.dumps({"address": address, **found}))
+    return found | {"kept": "expected" if (counts.pending, counts.done) == (2, 0) else repr(counts)}
+
+
+FILE.write_text("x")
+for each in json.loads(os.environ["ADDRESSES"]):
+    print(json.dumps({"address": each, **asked(each)}))
