@@ -64,7 +64,7 @@ def certifying(run_id: str, logged: Logged, resolve: Resolve) -> Steps[Certifica
     for token, history in logged.models.items():
         expected |= _model(logged_model_of(history) or {}, f"model {token}")
         shown |= yield from _model_shown(token, resolve)
-    expected |= {_file(record): _size(record) for record in logged.files}
+    expected |= {_artifact(record): _size(record) for record in logged.files}
     shown |= yield from _files_shown(logged.files, real_id, resolve)
     expected = _named(expected, resolve)
     shown = {translated(Call("", name), resolve).path: value for name, value in shown.items()}
@@ -175,7 +175,7 @@ def _owner(record: Record) -> str:
     return record.stream.partition(":")[2]
 
 
-def _file(record: Record) -> str:
+def _artifact(record: Record) -> str:
     model = f" of model {_owner(record)}" if record.stream.startswith("logged-model:") else ""
     return f"artifact {record.call.body['path']}{model}"
 

@@ -18,7 +18,7 @@ from mlflow_spool.records import Call, Kind, Record
 from mlflow_spool.spare import Spare
 
 log = logging.getLogger("mlflow_spool")
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 Row = tuple[Any, ...]
 
 SCHEMA_SQL = """
@@ -87,7 +87,7 @@ class Database:
                 raise
             self.syncs += durable
 
-    def surely(self, work: Callable[[sqlite3.Cursor], Result], *, durable: bool = True) -> Result:
+    def surely(self, work: Callable[[sqlite3.Cursor], Returned], *, durable: bool = True) -> Returned:
         """The result of `work` in a transaction. On a full disk it runs again, in the reserved room."""
         try:
             with self.transaction(durable=durable) as cursor:

@@ -22,11 +22,11 @@ from mlflow_spool.records import Answer, Kind, Record, references
 from mlflow_spool.replay import FORBIDDEN, UNWELL
 
 log = logging.getLogger("mlflow_spool")
-MOST_RECORDS = 500  # of one request; the gateway takes 1000
-MOST_BYTES = 1_000_000  # of their bodies, unless a single one is larger
+PAGE_RECORDS = 500  # of one request; the gateway takes 1000
+PAGE_BYTES = 1_000_000  # of their bodies, unless a single one is larger
 BLAMED = frozenset({FORBIDDEN, 413, 422})  # refusals of a request that one record can cause
 MOMENT = 0.1  # seconds: the shortest timeout of a request
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two attempts, unless the gateway names them (Retry-After)
+FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0  # seconds between two attempts, unless the gateway names them (Retry-After)
 Left = Callable[[], float]  # seconds that are left of the budget
 
 
@@ -56,11 +56,11 @@ class HandOver:
         everything: with False, only the streams that the gateway has already.
         """
         clock = self._clock
-        end, pause = clock.monotonic() + budget, FIRST_PAUSE
+        end, pause = clock.monotonic() + budget, FIRST_WAIT
         self._held.clear()
         while True:
             try:
-                self._settle(lambda: max(end - clock.monotonic(), MOMENT))
+                self._offer_again(lambda: max(end - clock.monotonic(), MOMENT))
                 self._rest(lambda: end - clock.monotonic(), everything=everything)
                 return
             except _NotNow as no:
@@ -68,12 +68,12 @@ class HandOver:
                 if no.final or clock.monotonic() + wait >= end:
                     return
                 clock.pause(wait)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, LONGEST_WAIT)
 
-    def _settle(self, left: Left) -> None:
+    def _offer_again(self, left: Left) -> None:
         """Offer again the records that the gateway may have. Raises _NotNow while that is not known."""
         after = 0
-        while records := self._journal.custody.handing(after, MOST_RECORDS):
+        while records := self._journal.custody.handing(after, PAGE_RECORDS):
             page = _page(records)
             self._offer(page, left, again=True)
             after = page[-1].seq
@@ -81,7 +81,7 @@ class HandOver:
     def _rest(self, left: Left, *, everything: bool) -> None:
         """Hand over what waits, in order, until nothing waits or no time is left. Raises _NotNow."""
         after = 0
-        while left() > 0 and (found := self._journal.custody.to_hand_over(after, MOST_RECORDS, everything=everything)):
+        while left() > 0 and (found := self._journal.custody.to_hand_over(after, PAGE_RECORDS, everything=everything)):
             page = _page(found)
             with ExitStack() as locks:
                 streams = sorted({record.stream for record in page})
@@ -154,7 +154,7 @@ def _page(records: list[Record]) -> list[Record]:
     size = 0
     for number, record in enumerate(records):
         size += len(json.dumps(record.call.body))
-        if number and size > MOST_BYTES:
+        if number and size > PAGE_BYTES:
             return records[:number]
     return records
 

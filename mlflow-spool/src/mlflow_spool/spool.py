@@ -302,12 +302,12 @@ class Spool:
 
 
 _spools: dict[tuple[int, str], Spool] = {}
-_guard = threading.Lock()
+_opening = threading.Lock()
 
 
 def open_spool(uri: str, connect: Callable[[str], Target], settings: Settings) -> Spool:
     """The spool of this process for the server at `uri`, made on first use. connect: makes its HTTP client."""
-    with _guard:
+    with _opening:
         key = (os.getpid(), uri)
         if key not in _spools:
             _spools[key] = Spool(uri, connect(uri), settings, system_clock())

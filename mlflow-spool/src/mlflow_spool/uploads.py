@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -11,7 +11,7 @@ from typing import Protocol
 from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.files import names_local_ids
 from mlflow_spool.records import Answer, Call, Kind, Record, references, translated
-from mlflow_spool.replay import CREDENTIALS, UNWELL, Done, Later, Never, Outcome, Waits, is_strange, later
+from mlflow_spool.replay import CREDENTIALS, UNWELL, Done, Later, Never, Outcome, Resolve, Waits, is_strange, later
 
 RATE = 2_000_000  # bytes a second: the slowest upload that is waited for
 _OWNER = re.compile(r"/((?:m-)?(?:spool-)?[0-9a-f]{32})/artifacts(?:/|$)")
@@ -37,9 +37,7 @@ def artifact(key: str, root: str, path: str, size: int, made_at: int) -> Record:
     return Record(key, stream, Kind.ARTIFACT, Call("PUT", "", {"root": root, "path": path, "bytes": size}), made_at)
 
 
-def send_file(
-    record: Record, file: Path | None, uploader: Uploader, resolve: Callable[[str], str | None], timeout: float
-) -> Outcome:
+def send_file(record: Record, file: Path | None, uploader: Uploader, resolve: Resolve, timeout: float) -> Outcome:
     """Upload the file of `record`; a second upload changes nothing. timeout: seconds, and more for a large file."""
     missing = {token for token in references(record.call) if resolve(token) is None}
     if missing:
@@ -65,7 +63,7 @@ def send_file(
 
 
 @contextmanager
-def _with_real_ids(file: Path, resolve: Callable[[str], str | None]) -> Iterator[Path]:
+def _with_real_ids(file: Path, resolve: Resolve) -> Iterator[Path]:
     if not names_local_ids(file):
         yield file
         return

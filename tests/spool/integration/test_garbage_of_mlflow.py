@@ -6,6 +6,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
+from mlflow_spool.replay import DATABASE, EXISTS, GONE
 from tests.spool.garbage import Pieces, answer, answering, garbage
 from tests.spool.mlflow import Environment
 from tests.spool.training import Site
@@ -51,5 +52,15 @@ def test_nothing_raises_but_what_the_contract_names_and_nothing_is_lost(
     assert {step: found for step, found in outcomes[f"{name}/{pulse}"].items() if found != "expected"} == {}
 
 
-def test_every_answer_was_asked_for(outcomes: dict[str, dict[str, str]], tmp_path: Path) -> None:
+def test_mlflows_protocol_has_the_error_codes_and_no_success_with_a_message(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """What `replay` decides by: the enum of error codes, and `message` as the mark of an answer that is not MLflow's."""
+    protocol = json.loads(Site(environment, tmp_path, "").train("protocol.py").splitlines()[-1])
+    assert {GONE, EXISTS, DATABASE} <= set(protocol["codes"])
+    assert protocol["responses"] > 50
+    assert protocol["with_message"] == []
+
+
+def test_every_answer_was_asked_for(outcomes: dict[str, dict[str, str]]) -> None:
     assert len(outcomes) == 2 * len(ANSWERS.keys() - ENDLESS)
