@@ -65,13 +65,14 @@ def garbage(good: bytes, status: str) -> dict[str, Callable[[], Pieces]]:
         "bytes that are no UTF-8": answer(status, b'{"taken": "\xff\xfe\xff"}'),
         "an unknown encoding": answer(status, b"\xff\x00", b"Content-Type: text/plain; charset=undefined"),
         "gzip that is none": answer(status, b"\x1f\x8bno", b"Content-Encoding: gzip"),
+        "an error in HTML": answer("404 Not Found", b"<html>Not found</html>"),
         "an error whose body is short": cut("503 Service Unavailable", b"{"),
         "an error whose chunks are bad": chunked("500 Internal Server Error", b"zz\r\n"),
         "a Retry-After that is no ASCII digit": answer("503 Busy", b"{}", b"Retry-After: \xb2"),
         "a redirect without an address": answer("302 Found", b""),
         "a redirect to no address": answer("302 Found", b"", b"Location: http://[::1/"),
-        "a redirect to itself": answer("302 Found", b"", b"Location: /api/v1/metadata"),
-        "a redirect to a good answer": answer("302 Found", b"", b"Location: /good"),
+        "a redirect to itself": answer("302 Found", b"", b"Location: metadata"),
+        "a redirect to a good answer": answer("302 Found", b"", b"Location: good"),
     }
     endless: dict[str, Callable[[], Pieces]] = {
         "an endless status line": lambda: repeat(b"HTTP/1.1 "),

@@ -1,4 +1,4 @@
-"""The gateway over HTTP: one request, and an answer that is either understood or counts as none."""
+"""The gateway over HTTP: one request. An answer that nobody understands counts as no answer."""
 
 import http.client
 import io
@@ -70,7 +70,7 @@ def _has_all(answer: Answer, sent: int) -> bool:
 class _Bounded(io.RawIOBase):
     """The bytes of one answer: all of them within the timeout of its socket, and LARGEST at most.
 
-    A socket's timeout alone is about two pieces of an answer, so that one without an end would never end the wait for it.
+    By itself the timeout of a socket is the time between two pieces. An answer without an end would be read for ever.
     """
 
     def __init__(self, connection: socket.socket, raw: io.RawIOBase) -> None:

@@ -34,7 +34,7 @@ ANSWERS |= {
 ANSWERS["another status"] = lambda: [answer("200 OK", GOOD)]
 #: What a definite answer of the server says: asking again within the budget would change nothing.
 DEFINITE = {name for name in ANSWERS if name.startswith("a redirect")}
-DEFINITE |= {"another status", "a switch of protocols", "early hints and no more"}
+DEFINITE |= {"an error in HTML", "another status", "a switch of protocols", "early hints and no more"}
 
 
 def away() -> FakeMlflow:
