@@ -9,9 +9,9 @@ outbox = Table(
     "outbox",
     metadata,
     Column("id", Uuid, primary_key=True),
-    words("kind"),  # which deliverer takes it
-    words("target"),  # what a breaker and a cap on parallel items are kept for
-    words("lane", nullable=True),  # items of one lane go one after the other, by their `place`
+    words("kind"),  # which destination takes it
+    words("target"),  # has a breaker and a cap of its own
+    words("lane", nullable=True),  # its items go one after the other, by their `place`
     Column("place", BigInteger, Identity(), nullable=False),
     Column("payload", JSONB, nullable=False),
     words("state"),  # pending, delivered, dead
@@ -20,11 +20,11 @@ outbox = Table(
     time("available_at", nullable=False),
     Column("claim", Uuid),
     time("lease_until"),
-    Column("slot", Boolean, nullable=False),  # counts against the target's cap until it is known to be over
+    Column("slot", Boolean, nullable=False),  # counts against the target's cap while what it started may go on
     Column("ambiguous", Boolean, nullable=False),  # an earlier attempt may have arrived: read back first
-    Column("attempts", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),  # since it became pending, or since a part of it arrived
     time("answered_at"),  # the newest attempt that the target answered
-    Column("answered_seconds", Double, nullable=False),  # spent of its deadline: time during which the target answered
+    Column("answered_seconds", Double, nullable=False),  # of its deadline: time in which the target answered
     Index("ix_outbox_pending", "target", "created_at", postgresql_where=text("state = 'pending'")),
     Index("ix_outbox_dead", "target", postgresql_where=text("state = 'dead'")),
     Index("ix_outbox_slot", "target", postgresql_where=text("slot")),
