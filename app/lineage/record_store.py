@@ -78,7 +78,9 @@ async def wake_again(conn: AsyncConnection, item: UUID, stream: str, now: dateti
     """In the transaction that settles an item as delivered: pending again when its stream still holds something."""
     more = select(_records.c.seq).where(_records.c.stream == stream, _records.c.state == "pending").exists()
     await conn.execute(
-        update(_outbox).where(_outbox.c.id == item, more).values(state="pending", available_at=now, created_at=now)
+        update(_outbox)
+        .where(_outbox.c.id == item, more)
+        .values(state="pending", available_at=now, created_at=now, attempts=0)
     )
 
 
