@@ -197,7 +197,7 @@ async def test_a_stream_that_gets_on_between_hiccups_waits_no_longer_after_each(
         relay, seen = gateway.services[0].loop("relay"), []
         for _ in range(60):
             if not await relay.step():
-                async with gateway.services[0].engine.connect() as conn:
+                async with gateway.services[0].core.engine.connect() as conn:
                     seen.append((await conn.execute(select(tables.outbox.c.state, tables.outbox.c.attempts))).one())
                 gateway.clock.pass_by(timedelta(seconds=2))
         hiccups = [row.attempts for row in seen if row.state == "pending"]
