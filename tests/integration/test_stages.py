@@ -1,0 +1,129 @@
+"""A batch that is not durable in time says which stage took how long, and what Postgres waited for."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import get_args
+
+import asyncpg
+import pytest
+
+from app.bootstrap.services import Services
+from app.intake.stages import Stage
+from app.kit.errors import NotDurable
+from tests.acceptance.world import World
+from tests.integration.submitting import direct, model, run, submit, submit_within
+from tests.integration.test_redis import Relay
+from tests.servers import TestServers
+
+
+class PostgresRelay(Relay):
+    """A network in front of Postgres."""
+
+    async def __aenter__(self) -> "PostgresRelay":
+        await super().__aenter__()
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = self._target._replace(
+            netloc=f"{self._target.username}:{self._target.password}@127.0.0.1:{port}"
+        ).geturl()
+        return self
+
+
+Stall = Callable[[Services, str], AbstractAsyncContextManager[None]]
+
+_SLOW = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$"
+
+
+@asynccontextmanager
+async def somebody_holds_a_lock(services: Services, database: str) -> AsyncIterator[None]:
+    connection = await asyncpg.connect(database, server_settings={"application_name": "a person"})
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE groups IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def a_statement_is_slow(services: Services, database: str) -> AsyncIterator[None]:
+    await run(services, _SLOW, "CREATE TRIGGER slow AFTER INSERT ON alerts FOR EACH STATEMENT EXECUTE FUNCTION slow()")
+    yield
+
+
+@asynccontextmanager
+async def a_commit_is_slow(services: Services, database: str) -> AsyncIterator[None]:
+    deferred = "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON alerts DEFERRABLE INITIALLY DEFERRED"
+    await run(services, _SLOW, f"{deferred} FOR EACH ROW EXECUTE FUNCTION slow()")
+    yield
+
+
+@pytest.mark.parametrize(
+    ("stall", "words"),
+    [
+        pytest.param(
+            somebody_holds_a_lock,
+            r"lock \d\.\d s \(waits for a lock of pid \d+, a person, idle in transaction, in its transaction for \d+ s\)",
+            id="lock",
+        ),
+        pytest.param(a_statement_is_slow, r"statement 2\.\d s \(Postgres waits for Timeout PgSleep\)", id="statement"),
+        pytest.param(a_commit_is_slow, r"commit 2\.\d s \(Postgres waits for Timeout PgSleep\)", id="commit"),
+    ],
+)
+async def test_a_stall_names_its_stage_and_its_cause(
+    servers: TestServers, database: str, stall: Stall, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with World(servers, database) as world:
+        services = world.services[0]
+        async with stall(services, database):
+            with pytest.raises(NotDurable) as given_up:
+                await submit_within(services, 2.5, direct(world, "a", model=model()))
+        assert re.fullmatch(rf"Postgres did not take the alerts in time: (.*, )?{words}", str(given_up.value))
+    [late] = [r for r in caplog.records if r.message == "a batch was late"]
+    assert late.levelno == logging.WARNING
+    assert words.partition(" ")[0] in late.__dict__["stages"]
+
+
+async def test_alerts_that_wait_behind_a_stall_name_it_too(servers: TestServers, database: str) -> None:
+    async with World(servers, database) as world:
+        services = world.services[0]
+        async with somebody_holds_a_lock(services, database):
+            first = asyncio.create_task(submit_within(services, 2.5, direct(world, "a", model=model())))
+            await asyncio.wait([first], timeout=0.1)
+            with pytest.raises(NotDurable) as second:
+                await submit_within(services, 2.5, direct(world, "b", model=model()))
+            await asyncio.gather(first, return_exceptions=True)
+    assert re.search(
+        r"in time: queue 2\.\d s, behind a batch with .*lock \d\.\d s \(waits for a lock of pid", str(second.value)
+    )
+
+
+async def test_a_connection_that_cannot_be_opened_is_the_stage_pool(servers: TestServers, database: str) -> None:
+    async with PostgresRelay(database) as relay, World(servers, relay.url) as world:
+        relay.flowing.clear()
+        with pytest.raises(NotDurable, match=r"pool 2\.\d s \(1 of 2 connections are in use or being opened\)"):
+            await submit_within(world.services[0], 2.5, direct(world, "a", model=model()))
+        relay.flowing.set()
+
+
+async def test_a_sender_reads_the_stage_in_the_problem(servers: TestServers, database: str) -> None:
+    async with World(servers, database, intake_timeout=2.5) as world:
+        async with somebody_holds_a_lock(world.services[0], database):
+            answer = await world.post("/api/v1/webhooks/alertmanager", {"alerts": [world.alert(model=model()).body()]})
+        assert answer.status_code == 503
+        assert re.search(
+            r"in time: .*lock \d\.\d s \(waits for a lock .*\)\. Send them again\.$", answer.json()["detail"]
+        )
+
+
+async def test_every_stage_is_measured(servers: TestServers, database: str) -> None:
+    async with World(servers, database) as world:
+        services, alert = world.services[0], direct(world, "a", model=model())
+        for _ in range(3):  # Decided in two transactions, and then counted by one statement.
+            await submit(services, alert)
+        value = services.metrics.registry.get_sample_value
+        counts = {stage: value("gateway_intake_seconds_count", {"stage": stage}) for stage in get_args(Stage)}
+        expected = {"queue": 3, "memory": 3, "decide": 3, "pool": 3, "lock": 2, "statement": 3, "commit": 2}
+        assert counts == expected
