@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import os
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import get_args
 
 import asyncpg
@@ -14,7 +17,7 @@ from app.bootstrap.services import Services
 from app.intake.stages import Stage
 from app.kit.errors import NotDurable
 from tests.acceptance.world import World
-from tests.integration.submitting import direct, model, run, submit, submit_within
+from tests.integration.submitting import counts, direct, metric, model, one, run, submit, submit_within
 from tests.integration.test_redis import Relay
 from tests.servers import TestServers
 
@@ -34,6 +37,11 @@ class PostgresRelay(Relay):
 Stall = Callable[[Services, str], AbstractAsyncContextManager[None]]
 
 _SLOW = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$"
+
+_DEFERRED = (
+    "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON alerts DEFERRABLE INITIALLY DEFERRED "
+    "FOR EACH ROW EXECUTE FUNCTION slow()"
+)
 
 
 @asynccontextmanager
@@ -55,8 +63,7 @@ async def a_statement_is_slow(services: Services, database: str) -> AsyncIterato
 
 @asynccontextmanager
 async def a_commit_is_slow(services: Services, database: str) -> AsyncIterator[None]:
-    deferred = "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON alerts DEFERRABLE INITIALLY DEFERRED"
-    await run(services, _SLOW, f"{deferred} FOR EACH ROW EXECUTE FUNCTION slow()")
+    await run(services, _SLOW, _DEFERRED)
     yield
 
 
@@ -127,3 +134,46 @@ async def test_every_stage_is_measured(servers: TestServers, database: str) -> N
         counts = {stage: value("gateway_intake_seconds_count", {"stage": stage}) for stage in get_args(Stage)}
         expected = {"queue": 3, "memory": 3, "decide": 3, "pool": 3, "lock": 2, "statement": 3, "commit": 2}
         assert counts == expected
+
+
+@contextmanager
+def standing_still(pids: list[int]) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+_OURS = (
+    "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'trigger-gateway'"
+)
+
+
+async def test_a_connection_that_stands_still_before_its_commit_costs_neither_a_503_nor_a_second_count(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database) as world:
+        services, alert = world.services[0], direct(world, "a", model=model())
+        await submit(services, alert)
+        with standing_still(await one(services, _OURS)):
+            [decision] = await submit(services, replace(alert, severity="warning"))
+        assert (decision.decision.action, decision.decision.reason) == ("suppress", "duplicate")
+        assert metric(services, "gateway_batch_retries_total") == 1
+        assert (await counts(services)) == {"a": 2}
+
+
+async def test_a_commit_that_is_not_answered_is_not_tried_again(servers: TestServers, database: str) -> None:
+    """Nobody knows whether it is written: the sender comes again."""
+    async with World(servers, database) as world:
+        services = world.services[0]
+        await run(services, _SLOW.replace("pg_sleep(3)", "pg_sleep(7)"), _DEFERRED)
+        await run(
+            services, f'ALTER DATABASE "{database.rsplit("/", 1)[1].partition("?")[0]}" SET statement_timeout = 0'
+        )
+        with pytest.raises(NotDurable, match=r"Postgres does not answer: .*commit 6\.\d s"):
+            await submit(services, direct(world, "a", model=model()))
+        assert metric(services, "gateway_batch_retries_total") == 0
