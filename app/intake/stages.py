@@ -116,9 +116,7 @@ class Stages:
             began, stage = self._since, self._stage
             cause = await self._cause(stage)
             if self._since == began and cause is not None:
-                if (
-                    cause == _IDLE
-                ):  # It may have been asked between two statements, which explains less than anything else.
+                if cause == _IDLE:  # Perhaps asked between two statements: it explains less than any other cause.
                     self._causes.setdefault(self._stage, cause)
                 else:
                     self._causes[self._stage] = cause

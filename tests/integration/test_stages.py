@@ -75,8 +75,8 @@ async def a_commit_is_slow(services: Services, database: str) -> AsyncIterator[N
             r"lock \d\.\d s \(waits for a lock of pid \d+, a person, idle in transaction, in its transaction for \d+ s\)",
             id="lock",
         ),
-        pytest.param(a_statement_is_slow, r"statement 2\.\d s \(Postgres waits for Timeout PgSleep\)", id="statement"),
-        pytest.param(a_commit_is_slow, r"commit 2\.\d s \(Postgres waits for Timeout PgSleep\)", id="commit"),
+        pytest.param(a_statement_is_slow, r"statement \d\.\d s \(Postgres waits for Timeout PgSleep\)", id="statement"),
+        pytest.param(a_commit_is_slow, r"commit \d\.\d s \(Postgres waits for Timeout PgSleep\)", id="commit"),
     ],
 )
 async def test_a_stall_names_its_stage_and_its_cause(
@@ -110,7 +110,7 @@ async def test_alerts_that_wait_behind_a_stall_name_it_too(servers: TestServers,
 async def test_a_connection_that_cannot_be_opened_is_the_stage_pool(servers: TestServers, database: str) -> None:
     async with PostgresRelay(database) as relay, World(servers, relay.url) as world:
         relay.flowing.clear()
-        with pytest.raises(NotDurable, match=r"pool 2\.\d s \(1 of 2 connections are in use or being opened\)"):
+        with pytest.raises(NotDurable, match=r"pool \d\.\d s \(1 of 2 connections are in use or being opened\)"):
             await submit_within(world.services[0], 2.5, direct(world, "a", model=model()))
         relay.flowing.set()
 
