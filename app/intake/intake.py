@@ -159,6 +159,12 @@ class Intake:
                     raise
                 self._metrics.batch_retries.inc()
                 await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
+            except TimeoutError:
+                # One connection may stand still while Postgres is well. Without a commit nothing is written: there is time
+                # for a second one. After a commit nobody knows, and the sender has to come again.
+                if attempt or self.stages.current not in ("lock", "statement"):
+                    raise
+                self._metrics.batch_retries.inc()
         raise NotDurable(f"the alerts could not be written in {_ATTEMPTS} attempts")
 
     async def _once(
