@@ -27,7 +27,6 @@ def chains(base: Base) -> ChainSide:
         base.mlflow,
         base.current,
         base.clock,
-        base.metrics,
         Telling(base.notices, lambda: base.current().told(EVENT), base.repeat),
         new_id=uuid7,
         retention=base.settings.retention,

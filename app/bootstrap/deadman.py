@@ -6,7 +6,6 @@ from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
 from app.deadman.flips import Flips
-from app.deadman.housekeeping import Housekeeping
 from app.deadman.pings import Pings
 from app.deadman.requests import SwitchRequests
 from app.deadman.retrains import Retrains
@@ -38,7 +37,6 @@ def deadman(base: Base) -> DeadmanSide:
         interval=settings.follow_interval,
         parallel=settings.delivery_parallel,
     )
-    tidy = Housekeeping(base.engine, base.clock, metrics, keep=settings.retention)
     services = DeadmanServices(
         reader=base.reader,
         policy=base.current,
@@ -53,6 +51,5 @@ def deadman(base: Base) -> DeadmanSide:
         (
             Loop("retrains", retrains.step, idle=min(5.0, settings.follow_interval), patience=patient),
             Loop("watch", watch.step, idle=5.0),
-            Loop("switches", tidy.step, idle=15.0, pace=0.1),
         ),
     )

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.bootstrap.base import Base
-from app.kit.loop import Loop
 from app.kit.outbox.relay import Destination
 from app.lineage.delivery import Delivery
-from app.lineage.housekeeping import Housekeeping
 from app.lineage.record_store import KIND
 from app.lineage.service import LineageServices
 from app.lineage.taking import Taking
@@ -19,16 +17,13 @@ class LineageSide:
 
     services: LineageServices
     destinations: Mapping[str, Destination]
-    loops: tuple[Loop, ...]
 
 
 def lineage(base: Base) -> LineageSide:
     """Built straight down: what each part is made of stands before it."""
     taking = Taking(base.engine, base.clock, base.metrics, taken=lambda: base.ring("relay"))
     delivery = Delivery(base.engine, base.mlflow, base.clock, base.metrics, time=base.settings.delivery_timeout)
-    tidy = Housekeeping(base.engine, base.clock, base.metrics, keep=base.settings.retention)
     return LineageSide(
         LineageServices(taking, base.limit, base.reader, base.mlflow, base.clock),
         {KIND: Destination(delivery.deliver, delivery.settled, delivery.after)},
-        (Loop("metadata", tidy.step, idle=15.0, pace=0.1),),
     )

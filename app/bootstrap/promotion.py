@@ -30,6 +30,6 @@ def promotion(base: Base) -> PromotionSide:
     telling = Telling(base.notices, lambda: base.current().told("promotion_blocked"), base.metrics, base.repeat)
     change = Change(base.engine, base.clock, registries.__getitem__, telling)
     gate = Gate(base.engine, base.current, base.clock, registries.__getitem__, change, telling, uuid7)
-    sweeper = Sweeper(base.engine, base.clock, change, telling)
+    sweeper = Sweeper(base.engine, base.clock, change)
     services = PromotionServices(engine=base.engine, reader=base.reader, gate=gate, limit=base.limit)
     return PromotionSide(services, (Loop("sweeper", sweeper.step, idle=5.0),))

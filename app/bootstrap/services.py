@@ -160,7 +160,7 @@ def _assemble(base: Base) -> Services:
     trigger_side = triggers(base, {**telling.destinations, **lineage_side.destinations})
     reloader = Reloader(base.policies, base.settings.policy_file, base.engine, base.clock, base.metrics)
     switches = deadman(base)
-    parts = (telling, trigger_side, lineage_side, chain_side, promotion_side, switches)
+    parts = (telling, trigger_side, chain_side, promotion_side, switches)
     loops = tuple(loop for part in parts for loop in part.loops)
     constant = _constant_loops(base, reloader)
     watched = (*constant, *loops)

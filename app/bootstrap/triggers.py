@@ -7,12 +7,14 @@ from functools import partial
 from uuid_utils.compat import uuid7
 
 from app.bootstrap.base import Base
+from app.deadman import store as deadman
 from app.decide.state import Decision, Reason
 from app.deliver.delivery import Delivery
 from app.deliver.ending import Endings
 from app.deliver.following import Follower
 from app.deliver.notify import Tell
-from app.groups.gauges import Gauges
+from app.groups import gauges as groups
+from app.groups import retention
 from app.groups.pauses import Pauses
 from app.groups.prometheus import Prometheus
 from app.groups.requests import Requests
@@ -23,8 +25,26 @@ from app.groups.wakes import Waker
 from app.intake import quarantine
 from app.intake.batcher import Batcher
 from app.intake.intake import Intake
+from app.kit.gauges import Gauges
 from app.kit.loop import Loop
+from app.kit.outbox import store as outbox
 from app.kit.outbox.relay import Destination, Limits, Relay
+from app.lineage import retention as metadata
+from app.lineage import store as lineage
+from app.notices import store as notices
+from app.promotion import store as promotions
+from app.tables import audit_log
+
+#: What is deleted when it is old, in this order.
+PRUNES = (*retention.PRUNES, notices.PRUNE, audit_log.PRUNE, quarantine.PRUNE, *metadata.PRUNES, deadman.PRUNE)
+GAUGES = {
+    "triggers": groups.set_gauges,
+    "the outbox": outbox.set_gauges,
+    "incidents": notices.set_gauges,
+    "lineage": lineage.set_gauges,
+    "switches": deadman.set_gauges,
+    "promotions": promotions.set_gauges,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +74,10 @@ def triggers(base: Base, destinations: Mapping[str, Destination]) -> TriggerSide
     )
     relay, follower = _airflow(base, destinations)
     schedules = _schedules(base)
-    gauges = Gauges(base.engine, base.clock, base.metrics)
-    retention = Retention(base.engine, base.clock, base.current, base.metrics, keep=base.settings.retention)
-    tidy = Loop("retention", retention.step, idle=600.0, pace=0.1)
+    gauges = Gauges(base.engine, base.clock, base.metrics, GAUGES)
+    keep = base.settings.retention
+    pruning = Retention(base.engine, base.clock, base.current, base.metrics, PRUNES, keep=keep)
+    tidy = Loop("retention", pruning.step, idle=600.0, pace=0.1)
     return TriggerSide(
         _requests(base, batcher), batcher, (*_loops(base, waker, confirmer, schedules, relay, follower, gauges), tidy)
     )

@@ -1,9 +1,10 @@
-"""What stands in the books right now, as gauges: open triggers, what waits for delivery, what is dead."""
+"""Gauges of triggers: how many are open, and the newest success of each route."""
+
+from datetime import datetime
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.kit.clock import Clock
 from app.kit.metrics import Metrics
 
 _TRIGGERS = text("""
@@ -11,17 +12,7 @@ _TRIGGERS = text("""
     WHERE state IN ('held', 'pending', 'submitted', 'running', 'dead') AND mode = 'live' GROUP BY route, state
 """)
 
-# Two looks, because each has an index of its own: what is delivered stands in neither.
-_OUTBOX = text("""
-    SELECT target, count(*) AS pending, 0 AS dead, min(created_at) AS oldest FROM outbox
-    WHERE state = 'pending' GROUP BY target
-    UNION ALL
-    SELECT target, 0, count(*), NULL FROM outbox WHERE state = 'dead' GROUP BY target
-""")
-
-_NOTICES = text("SELECT event, count(*) AS number FROM notices WHERE resolved_at IS NULL GROUP BY event")
-
-# From the books and not from what this process has seen: it must outlive a restart. One look into the index a route:
+# From the database and not from what this process has seen: it must outlive a restart. One look into the index a route:
 # with years of history, grouping it would be the most expensive thing that the gateway does.
 _SUCCESS = text("""
     WITH RECURSIVE names(route) AS (
@@ -37,33 +28,13 @@ _SUCCESS = text("""
 """)
 
 
-class Gauges:
-    """`step()` reads them anew."""
-
-    def __init__(self, engine: AsyncEngine, clock: Clock, metrics: Metrics) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._metrics = metrics
-
-    async def step(self) -> bool:
-        now = self._clock.now()
-        async with self._engine.connect() as conn:
-            triggers = (await conn.execute(_TRIGGERS)).all()
-            outbox = (await conn.execute(_OUTBOX)).all()
-            successes = (await conn.execute(_SUCCESS)).all()
-            incidents = (await conn.execute(_NOTICES)).all()
-        m = self._metrics
-        for gauge in (m.triggers, m.outbox_pending, m.outbox_oldest, m.outbox_dead, m.notices_open):
-            gauge.clear()
-        for row in successes:
-            m.last_success.labels(row.route).set(row.at.timestamp())
-            m.last_success_took.labels(row.route).set((row.at - row.fired_at).total_seconds())
-        for row in triggers:
-            m.triggers.labels(row.route, row.state).set(row.number)
-        for row in incidents:
-            m.notices_open.labels(row.event).set(row.number)
-        for row in outbox:
-            m.outbox_pending.labels(row.target).inc(row.pending)
-            m.outbox_dead.labels(row.target).inc(row.dead)
-            m.outbox_oldest.labels(row.target).inc((now - row.oldest).total_seconds() if row.oldest else 0)
-        return False
+async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
+    """Set the gauges of triggers."""
+    triggers = (await conn.execute(_TRIGGERS)).all()
+    successes = (await conn.execute(_SUCCESS)).all()
+    metrics.triggers.clear()
+    for row in triggers:
+        metrics.triggers.labels(row.route, row.state).set(row.number)
+    for row in successes:
+        metrics.last_success.labels(row.route).set(row.at.timestamp())
+        metrics.last_success_took.labels(row.route).set((row.at - row.fired_at).total_seconds())

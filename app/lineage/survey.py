@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.kit.clock import Clock
 from app.kit.db import transaction
 from app.kit.errors import Rejected, TargetError
-from app.kit.metrics import Metrics
 from app.kit.mlflow.answers import tags_of
 from app.kit.mlflow.client import Mlflow
 from app.lineage import rules, store
@@ -59,7 +58,6 @@ class Survey:
         mlflow: Callable[[], Mlflow | None],
         policy: Callable[[], Policy],
         clock: Clock,
-        metrics: Metrics,
         telling: Telling,
         *,
         new_id: Callable[[], UUID],
@@ -70,7 +68,6 @@ class Survey:
         self._mlflow = mlflow
         self._policy = policy
         self._clock = clock
-        self._metrics = metrics
         self._telling = telling
         self._new_id = new_id
         self._retention = timedelta(seconds=retention)
@@ -84,7 +81,6 @@ class Survey:
         async with transaction(self._engine) as conn:
             row = await store.claim(conn, token, now, now + LEASE, now - self._policy().lineage.every)
         if row is None:
-            await self._count()
             return False
         began = row["began_at"] if row["place"] else now
         try:
@@ -102,17 +98,7 @@ class Survey:
             if not await store.settle(conn, token, place=page.following, began_at=began, **ended):
                 return False
             await self._keep(conn, page, began, now)
-        if page.following is None:
-            await self._count()
         return page.following is not None
-
-    async def _count(self) -> None:
-        async with self._engine.connect() as conn:
-            counts, row = await store.count_orphans(conn), await store.survey(conn)
-        for kind, count in counts.items():
-            self._metrics.orphans.labels(kind).set(count)
-        if row is not None and row["ended_at"] is not None:
-            self._metrics.survey_ended.set(row["ended_at"].timestamp())
 
     # -- looking --------------------------------------------------------------------------------------------------------
 
