@@ -1,35 +1,26 @@
 """What a person asks of a switch: pause, resume, forget. Each in one transaction, each audited."""
 
-from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deadman import store
 from app.deadman.flips import Flips
 from app.deadman.rules import State
 from app.deadman.store import Record
 from app.deadman.watch import Roster
-from app.kit.clock import Clock
 from app.kit.db import transaction
 from app.kit.errors import Problem
-from app.policy.schema import Policy
+from app.policy.core import Core
 from app.tables import audit_log as audit
 
 
 class SwitchRequests:
     """Every method raises Problem: 404 for an unknown switch, 409 when it is not in the state that the request needs."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        flips: Flips,
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, core: Core, flips: Flips) -> None:
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
         self._flips = flips
 
     async def pause(self, name: str, until: datetime | None, reason: str, caller: str) -> None:

@@ -5,9 +5,8 @@ Ledger then holds as changed. So every path to a DAG run goes through the same l
 without a database.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import datetime
 from uuid import UUID
 
 from app.decide import episodes, facts, rules
@@ -15,7 +14,7 @@ from app.decide.episodes import Move
 from app.decide.muting import mute_of
 from app.decide.placing import Intent, Placing, no_route
 from app.decide.state import SHADOW, Action, Ask, Decision, Episode, Group, NewTrigger, Reason, TriggerState, group_key
-from app.policy.schema import Policy, Route
+from app.policy.schema import Route
 
 
 @dataclass
@@ -306,7 +305,3 @@ class Ledger(Placing):
         mates = self.mates.get(group.key, {}).values()
         able = (m for m in mates if facts.may_fire(m, route, self.now))
         return sorted(able, key=lambda m: (m.firing_since, m.id))
-
-
-#: Empty books for one pass: by the policy in force, and its `now`.
-NewLedger = Callable[[Policy, datetime], Ledger]

@@ -1,11 +1,16 @@
-"""Gauges of triggers: how many are open, and the newest success of each route."""
+"""What the database holds at this moment, as gauges. Each room has a function of its own that reads and sets its gauges."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit.metrics import Metrics
+from app.policy.core import Core
+
+#: Reads everything first and sets its gauges then, without a pause in between: a scrape never meets half of them.
+Reading = Callable[[AsyncConnection, datetime, Metrics], Awaitable[None]]
 
 _TRIGGERS = text("""
     SELECT route, state, count(*) AS number FROM triggers
@@ -29,7 +34,7 @@ _SUCCESS = text("""
 
 
 async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
-    """Set the gauges of triggers."""
+    """Count the open triggers, and show the newest success of each route."""
     triggers = (await conn.execute(_TRIGGERS)).all()
     successes = (await conn.execute(_SUCCESS)).all()
     metrics.triggers.clear()
@@ -38,3 +43,26 @@ async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) ->
     for row in successes:
         metrics.last_success.labels(row.route).set(row.at.timestamp())
         metrics.last_success_took.labels(row.route).set((row.at - row.fired_at).total_seconds())
+
+
+class Gauges:
+    """`step()` reads them all anew. `readings` by name."""
+
+    def __init__(self, core: Core, readings: Mapping[str, Reading]) -> None:
+        self._core = core
+        self._readings = readings
+
+    async def step(self) -> bool:
+        """A reading that fails holds up no other: it is raised at the end."""
+        now = self._core.clock.now()
+        failed: list[Exception] = []
+        for name, reading in self._readings.items():
+            try:
+                async with self._core.engine.connect() as conn:
+                    await reading(conn, now, self._core.metrics)
+            except Exception as error:
+                error.add_note(f"the gauges of {name}")
+                failed.append(error)
+        if failed:
+            raise ExceptionGroup("gauges that could not be read", failed)
+        return False

@@ -7,18 +7,15 @@ What is open is never deleted: an open alert, whatever is behind an open trigger
 of a group, which the group's state names, nor a trigger that a decision still names: alerts go first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.kit.clock import Clock
 from app.kit.db import transaction
-from app.kit.metrics import Metrics
 from app.kit.prune import Prune, by_id, one_batch
-from app.policy.schema import Policy
+from app.policy.core import Core
 from app.tables import QUIET_SINCE
 
 _YOUNG = "(t.ended_at IS NULL OR t.ended_at >= :before)"  # open, or ended within the retention
@@ -90,19 +87,13 @@ class Retention:
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        clock: Clock,
-        policy: Callable[[], Policy],
-        metrics: Metrics,
+        core: Core,
         prunes: Sequence[Prune],
         *,
         keep: float,
         batch: int = 500,
     ) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._policy = policy
-        self._metrics = metrics
+        self._core = core
         self._prunes = prunes
         self._keep = timedelta(seconds=keep)
         self._batch = batch
@@ -114,21 +105,21 @@ class Retention:
         if not self._keep:
             return False
         prune = self._prunes[self._turn]
-        now = self._clock.now()
-        routes = self._policy().routes
+        now = self._core.clock.now()
+        routes = self._core.policy.routes
         # A limit counts triggers, and what still fires by the policy is open however long it has been silent.
         keep = max([self._keep, *(route.limit.per for route in routes if route.limit)])
         stale = max([keep, *(route.stale_after for route in routes)])
         times = {"now": now, "before": now - keep, "stale": now - stale}
         try:
-            async with transaction(self._engine) as conn:
+            async with transaction(self._core.engine) as conn:
                 following, deleted = await one_batch(conn, prune, self._place, times, self._batch)
         except Exception as error:
             error.add_note(f"while old rows were pruned: {prune.name}")
             self._next()
             raise
         for table, rows in deleted.items():
-            self._metrics.pruned.labels(table).inc(rows)
+            self._core.metrics.pruned.labels(table).inc(rows)
         if following is not None:
             self._place = following
             return True

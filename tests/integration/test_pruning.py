@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from app.bootstrap.triggers import PRUNES
+from app.bootstrap.parts import PRUNES
 from app.groups.retention import Retention
 from app.kit.db import transaction
 from app.notices.model import Notice, Severity
@@ -32,8 +32,8 @@ async def many_old(world: World, number: int) -> None:
 
 def retention(world: World, batch: int) -> Retention:
     services = world.services[0]
-    policy, metrics = lambda: services.policy, services.metrics
-    return Retention(services.engine, services.clock, policy, metrics, PRUNES, keep=90 * 86400, batch=batch)
+    keep = 90 * 86400
+    return Retention(services.core, PRUNES, keep=keep, batch=batch)
 
 
 async def test_an_incident_goes_with_what_was_told_when_it_is_over_and_told(
@@ -46,7 +46,7 @@ async def test_an_incident_goes_with_what_was_told_when_it_is_over_and_told(
         services = world.services[0]
         for key in ("over", "open", "not told"):
             told = ["gone"] if key == "not told" else []
-            async with transaction(services.engine) as conn:
+            async with transaction(services.core.engine) as conn:
                 notice = Notice(key, "test", Severity.INFO, "t", "d")
                 await services.notices.requests._notices.open(conn, told, notice, world.clock.now())
                 if key != "open":
