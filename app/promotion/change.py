@@ -173,16 +173,14 @@ class Change:
 class Sweeper:
     """Repairs what a worker left behind. One row a step, of any replica."""
 
-    def __init__(self, core: Core, change: Change, telling: Telling) -> None:
+    def __init__(self, core: Core, change: Change) -> None:
         self._engine, self._clock = core.engine, core.clock
         self._change = change
-        self._telling = telling
 
     async def step(self) -> bool:
         now = self._clock.now()
         async with transaction(self._engine) as conn:
             row = await store.take(conn, now, now + LEASE)
-            self._telling.open_now(await store.count_open(conn))
         if row is None:
             return False
         await self._change.repair(row)

@@ -38,10 +38,6 @@ class Telling:
         elif row.state in _DONE:
             await self._notices.resolve_below(conn, _of_mark(row), now, row.detail)
 
-    def open_now(self, number: int) -> None:
-        """How many changes are not settled."""
-        self._metrics.promotions_open.set(number)
-
 
 def _of_mark(row: Promotion) -> str:
     """How the keys of all incidents about a mark begin."""

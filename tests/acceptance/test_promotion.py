@@ -32,6 +32,7 @@ async def test_the_first_version_is_promoted_and_a_worse_one_is_not(servers: Tes
         assert gates.champion() == "1"
         assert gates.mlflow.tags("churn", "2") == {}
         assert await gates.states() == ["promoted", "blocked"]
+        await gates.world.services[0].loop("gauges").step()
         counted = (await gates.world.clients[0].get("/metrics")).text
         assert 'gateway_promotions_total{state="promoted"} 1.0' in counted
         assert 'gateway_promotions_total{state="blocked"} 1.0' in counted
