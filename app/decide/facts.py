@@ -66,6 +66,29 @@ def book(group: Group, outcome: str, route: Route | None, now: datetime, *, coun
     group.wake_at = None if group.open_trigger is not None else max(wake or now, now)
 
 
+def accept(group: Group, now: datetime) -> None:
+    """Airflow has the DAG run. The cooldown counts again from here: time spent waiting for Airflow must not use it up."""
+    group.accepted_at = now
+
+
+def end(group: Group, trigger_id: UUID, outcome: str, route: Route | None, now: datetime, *, counted: bool) -> bool:
+    """The trigger is over, and its group is free. False: the group has another open trigger, or none."""
+    if group.open_trigger != trigger_id:
+        return False
+    group.open_trigger = group.held_since = None
+    book(group, outcome, route, now, counted=counted)
+    return True
+
+
+def lose(group: Group, trigger_id: UUID, route: Route | None, now: datetime) -> bool:
+    """The DAG run is open past its run_timeout: it counts as failed, and its group stays in flight. False: the group has
+    another open trigger, or none."""
+    if group.open_trigger != trigger_id:
+        return False
+    book(group, LOST, route, now)
+    return True
+
+
 def fire(group: Group, trigger_id: UUID, on_failure: str, now: datetime) -> None:
     """The trigger is on its way, fired or redriven: it is the group's open one, and the cooldown counts from here."""
     group.open_trigger = group.last_trigger = trigger_id
@@ -96,6 +119,15 @@ def reset(group: Group, now: datetime) -> None:
     group.reset_at, group.failures = now, 0
     if group.open_trigger is None:
         group.wake_at = now
+
+
+def may_act(group: Group, route: Route | None, now: datetime) -> bool:
+    """True when an alert can make the group fire or cancel, so that all alerts of the group must be known: it is held, or
+    clear."""
+    if group.held:
+        return True
+    clear = clear_at(group, route) if route else None
+    return group.open_trigger is None and (clear is None or clear <= now)
 
 
 def is_spent(alert: Episode, route: Route) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.decide.facts import backing_off, clear_at, held_until, is_spent
+from app.decide.facts import backing_off, clear_at, held_until, is_spent, redrive_at
 from app.decide.muting import Mute
 from app.decide.state import DEAD, SHADOW, Action, Ask, Confirmation, Decision, Episode, Group, Reason
 from app.policy.language.durations import format_duration
@@ -162,6 +162,23 @@ def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way
     if way.mute is not None and ask.reason is Reason.SCHEDULED:
         return _muted(way.mute)
     return Decision(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")
+
+
+def refuse_redrive(
+    group: Group, trigger_id: UUID, route: Route | None, fires: Sequence[datetime], now: datetime
+) -> Decision | None:
+    """What keeps a dead trigger from firing again; None: nothing does. It passes its group and its route's limit like a
+    fire. A route that left the policy sets no conditions."""
+    if group.open_trigger is not None:
+        detail = "its group has another open trigger"
+        return Decision(_SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, detail)
+    if route is None:
+        return None
+    until = redrive_at(group, trigger_id, route, now)
+    if until is not None:
+        detail = "a newer trigger of its group cools down or backs off; reset the group to redrive this one"
+        return Decision(_SUPPRESS, Reason.COOLDOWN, until, group.last_trigger, detail)
+    return limited(route, fires, now)
 
 
 def debouncing(due: datetime) -> Decision:

@@ -62,6 +62,11 @@ LIVE, SHADOW = "live", "shadow"
 SUCCESS, FAILED, LOST, GONE, DEAD = "success", "failed", "lost", "gone", "dead"
 
 
+def state_after(outcome: str) -> TriggerState:
+    """The state of a trigger that ended so."""
+    return {SUCCESS: TriggerState.SUCCEEDED, DEAD: TriggerState.DEAD}.get(outcome, TriggerState.FAILED)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What the rules conclude of one alert at one moment."""
@@ -99,6 +104,11 @@ class Group:
     @property
     def held(self) -> bool:
         return self.open_trigger is not None and self.held_since is not None
+
+    @property
+    def facts_version(self) -> tuple[int, str]:
+        """Changes with every change of the facts that is written."""
+        return self.version, self.nonce
 
 
 @dataclass(slots=True)
@@ -146,6 +156,14 @@ class Confirmation:
 
     confirmed: bool
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An answer of Prometheus about a group, and the `facts_version` that the group had when the question was made."""
+
+    version: tuple[int, str]
+    answer: Confirmation
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,10 +154,9 @@ class Intake:
         beats = _heartbeats(folds, policy)
         async with transaction(self._engine) as conn:
             if folds:
-                await store.load(conn, ledger, [f.intent for f in folds], moved)
-                for each in folds:
-                    answers |= observe(ledger, each)
-                await store.save(conn, ledger)
+                await store.load(conn, ledger.books, [f.intent for f in folds], moved)
+                answers = ledger.take(folds)
+                await store.save(conn, ledger.books)
             if bad:
                 await quarantine.keep(conn, bad, ledger.now, self._limits)
             if beats:
@@ -169,15 +168,16 @@ class Intake:
         return [answers[at] for at in range(len(alerts))]
 
     async def _after(self, ledger: Ledger) -> None:
-        logs.decided(ledger)
-        self._metrics.rehearsed(t.group.route for t in ledger.triggers.values() if t.rehearsed)
-        due = any(g.wake_at is not None and g.wake_at <= ledger.now for g in ledger.groups.values())
-        if due or any(t.state == "pending" for t in ledger.triggers.values()):
+        books = ledger.books
+        logs.decided(books)
+        self._metrics.rehearsed(t.group.route for t in books.triggers.values() if t.rehearsed)
+        due = any(g.wake_at is not None and g.wake_at <= books.now for g in books.groups.values())
+        if due or any(t.state == "pending" for t in books.triggers.values()):
             self._fired()
-        if ledger.groups or ledger.latest:
-            versions = {key: group.version for key, group in ledger.groups.items()}
-            episodes = [(e, versions.get(e.group_key or "", 0)) for e in ledger.latest.values()]
-            await self._memory.remember(ledger.groups.values(), episodes)
+        if books.groups or books.latest:
+            versions = {key: group.version for key, group in books.groups.items()}
+            episodes = [(e, versions.get(e.group_key or "", 0)) for e in books.latest.values()]
+            await self._memory.remember(books.groups.values(), episodes)
 
 
 def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:
@@ -188,14 +188,3 @@ def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:
     return list(
         {beat.name: beat for alert in firing for beat in heartbeats_of(policy.heartbeats, alert.labels)}.values()
     )
-
-
-def observe(ledger: Ledger, fold: Fold) -> dict[int, AlertDecision]:
-    """The first of a fold, then its repeats at once: they may have become duplicates of it. Answers by place."""
-    answers: dict[int, AlertDecision] = {}
-    for places in (fold.places[:1], fold.places[1:]):
-        if places:
-            decision, episode = ledger.observe(fold.intent, len(places))
-            answer = AlertDecision(fold.intent.alert, episode.route, episode.group_labels, decision)
-            answers |= dict.fromkeys(places, answer)
-    return answers
