@@ -25,7 +25,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --uni
 	--generate-hashes --no-emit-index-url --no-annotate --no-emit-package mlflow-spool $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test prove check bench ha-drill dist migrate lock clean
+.PHONY: help setup run demo test prove check prose bench ha-drill dist migrate lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -44,7 +44,7 @@ test: check ## Check, then run every test (ARGS="-k word" for some)
 prove: check ## The same tests at full size: 35 to 40 minutes
 	PROVE=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
 
-check: setup ## Lint, formatting, types, import contracts, Dockerfile, docker-compose.yml
+check: setup prose ## Lint, formatting, types, import contracts, Dockerfile, docker-compose.yml, prose
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -52,6 +52,10 @@ check: setup ## Lint, formatting, types, import contracts, Dockerfile, docker-co
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	@found=$$($(BIN)/compose-lint check --quiet --no-env docker-compose.yml 2>&1) || { echo "$$found"; exit 1; }
+
+prose: setup ## Check the spelling of everything and the style of what people read
+	$(BIN)/typos
+	$(BIN)/python -m tools.prose
 
 bench: setup ## Measure durable intake against a plain FastAPI endpoint (needs wrk)
 	$(BIN)/python -m benchmarks.intake $(ARGS)

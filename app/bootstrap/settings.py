@@ -1,6 +1,7 @@
 """Settings from the environment: GATEWAY_<NAME>, or GATEWAY_<NAME>_FILE for a file that holds the value."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -171,6 +172,11 @@ class Settings(Address):
     @property
     def tokens_path(self) -> Path:
         return self.tokens_file or self.data_dir / "tokens"
+
+    @property
+    def repeat(self) -> timedelta | None:
+        """How often an open incident goes out again where the policy says nothing else. None: once."""
+        return timedelta(seconds=self.notice_repeat) if self.notice_repeat else None
 
     @property
     def signatures(self) -> dict[str, Signature]:

@@ -14,7 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 
-from app.bootstrap.services import Services, Urls, open_services, read_policy, servers
+from app.bootstrap.core import Urls, read_policy, servers
+from app.bootstrap.parts import Services, open_services
 from app.bootstrap.settings import Settings
 from app.cli.workers import bind, reloading_on_hangup, run_workers
 from app.kit import log as logs
@@ -163,7 +164,7 @@ def _announce(settings: Settings, services: Services) -> None:
         "trigger gateway is up",
         extra={
             "url": f"http://{settings.host}:{settings.port}/docs",
-            "policy": services.policy.hash,
+            "policy": services.core.policy.hash,
             "database": where,
         },
     )

@@ -50,7 +50,7 @@ async def list_switches(
     ] = None,
 ) -> Response:
     """By name: what each expects, what was heard of it, and when it is due."""
-    policy = services.policy()
+    policy = services.core.policy
     items, following = await services.reader.read(
         lambda conn: show.page(conn, policy, state=state, limit=limit, cursor=cursor)
     )
@@ -78,7 +78,7 @@ async def get_switch(services: Services, _: Reader, name: Name) -> Response:
 )
 async def pause(services: Services, caller: Operator, name: Name, body: schemas.PauseBody) -> Response:
     """It is never down while it is paused, and counts anew afterwards. An incident of it that is open is resolved."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     await services.requests.pause(name, body.until, body.reason, caller.name)
     return await _one(services, name, fresh=True)
 
@@ -92,7 +92,7 @@ async def pause(services: Services, caller: Operator, name: Name, body: schemas.
 )
 async def resume(services: Services, caller: Operator, name: Name) -> Response:
     """It counts anew, like one that was just loaded."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     await services.requests.resume(name, caller.name)
     return await _one(services, name, fresh=True)
 
@@ -107,12 +107,12 @@ async def resume(services: Services, caller: Operator, name: Name) -> Response:
 async def forget(services: Services, caller: Operator, name: Name) -> Response:
     """One that the policy names begins anew. One that was made for a value that alerts brought is gone until they bring it
     again."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     return json_answer({"name": name, "begins_anew": await services.requests.forget(name, caller.name)})
 
 
 async def _one(services: DeadmanServices, name: str, *, fresh: bool = False) -> Response:
-    policy, now = services.policy(), services.clock.now()
+    policy, now = services.core.policy, services.core.clock.now()
     find = services.reader.fresh if fresh else services.reader.find
     found = await find(lambda conn: show.one(conn, name, policy, now))
     if found is None:

@@ -1,19 +1,18 @@
 """The one place where the state of a switch changes: its row, the flip and the incident, in one transaction."""
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from urllib.parse import quote
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from app.deadman import rules, sentences, store
 from app.deadman.rules import Expectation, State
 from app.deadman.store import Record
-from app.kit.metrics import Metrics
 from app.notices.model import SWITCH_DOWN, Notice, Severity
 from app.notices.telling import Notices
-from app.policy.deadman import Instance
+from app.policy.core import Core
+from app.policy.deadman import Instance, incident_key
 
 
 def expectation(instance: Instance) -> Expectation:
@@ -21,22 +20,13 @@ def expectation(instance: Instance) -> Expectation:
     return Expectation(instance.switch.every, instance.switch.grace)
 
 
-def incident(name: str) -> str:
-    """The key of the incident that a switch opens."""
-    return f"deadman:{name}"
-
-
 class Flips:
     """Every method works on a switch that the caller has locked, in the caller's transaction. `repeat` is how often one
     that is down is told again when its switch does not say; None: once."""
 
-    def __init__(
-        self, notices: Notices, new_id: Callable[[], UUID], metrics: Metrics, repeat: timedelta | None
-    ) -> None:
+    def __init__(self, core: Core, notices: Notices) -> None:
         self._notices = notices
-        self._new_id = new_id
-        self._metrics = metrics
-        self._repeat = repeat
+        self._metrics = core.metrics
 
     async def settle(
         self, conn: AsyncConnection, record: Record, instance: Instance, now: datetime, *, judge: bool = True
@@ -81,9 +71,9 @@ class Flips:
         await store.remove(conn, record.name)
 
     async def _flip(self, conn: AsyncConnection, record: Record, after: str, detail: str, now: datetime) -> None:
-        await store.add_flip(conn, self._new_id(), record, str(after), detail, now)
+        await store.add_flip(conn, uuid7(), record, str(after), detail, now)
         if record.state == State.DOWN:
-            await self._notices.resolve(conn, incident(record.name), now, detail)
+            await self._notices.resolve(conn, incident_key(record.name), now, detail)
         record.state, record.since = str(after), now
         self._metrics.deadman_flips.labels(str(after)).inc()
 
@@ -91,7 +81,7 @@ class Flips:
         self, conn: AsyncConnection, record: Record, instance: Instance, detail: str, now: datetime
     ) -> None:
         notice = Notice(
-            key=incident(record.name),
+            key=incident_key(record.name),
             event=SWITCH_DOWN,
             severity=Severity.CRITICAL,
             title=f"{record.name} is down",
@@ -100,4 +90,4 @@ class Flips:
             link=f"/api/v1/deadman/{quote(record.name, safe='')}",
         )
         switch = instance.switch
-        await self._notices.open(conn, switch.receivers, notice, now, switch.repeat or self._repeat)
+        await self._notices.open(conn, switch.receivers, notice, now, switch.repeat)

@@ -3,14 +3,11 @@
 from collections import Counter
 from datetime import timedelta
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from app.deadman import store
 from app.deadman.rules import State
 from app.deadman.store import FORGOTTEN
-from app.kit.clock import Clock
 from app.kit.db import transaction
-from app.kit.metrics import Metrics
+from app.policy.core import Core
 
 _BATCH = 500
 
@@ -18,10 +15,8 @@ _BATCH = 500
 class Housekeeping:
     """`step()` reads the gauges anew, and deletes one batch. `keep` in seconds; zero keeps everything for ever."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock, metrics: Metrics, *, keep: float) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._metrics = metrics
+    def __init__(self, core: Core, *, keep: float) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._keep = timedelta(seconds=keep)
 
     async def step(self) -> bool:

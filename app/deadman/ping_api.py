@@ -66,7 +66,7 @@ async def _take(
     run: str | None,
     code: int | None,
 ) -> Response:
-    await services.limit(caller)
+    await services.limiter.check(caller)
     if request.headers.get("sec-fetch-site") == "cross-site":
         raise Problem(403, "cross_site", "A page of another site may not speak for a switch.")
     await services.pings.take(Ping(switch, kind, run, code, await request.body()))

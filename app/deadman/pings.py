@@ -1,21 +1,18 @@
 """Heartbeats by request, in Healthchecks' shape: success, start, fail, exit code, run id. Durable before it is answered."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
-from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from app.deadman import rules, store
 from app.deadman.flips import Flips
 from app.deadman.watch import Roster
-from app.kit.clock import Clock
 from app.kit.db import with_retries
 from app.kit.errors import Problem
-from app.kit.metrics import Metrics
-from app.policy.schema import Policy
+from app.policy.core import Core
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9._:~+-]{1,100}")
 
@@ -36,23 +33,10 @@ class Ping:
 class Pings:
     """`take` writes one. `max_body`: bytes kept of a body."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        flips: Flips,
-        metrics: Metrics,
-        *,
-        new_id: Callable[[], UUID],
-        max_body: int,
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, core: Core, flips: Flips, *, max_body: int) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._policy = core.policies.current
         self._flips = flips
-        self._metrics = metrics
-        self._new_id = new_id
         self._max_body = max_body
 
     async def take(self, ping: Ping) -> None:
@@ -86,5 +70,5 @@ class Pings:
             await store.save(conn, record)
         else:
             await self._flips.settle(conn, record, instance, now, judge=ping.kind == "fail")
-        row = {"id": self._new_id(), "switch": ping.switch, "at": now, "kind": ping.kind, "run": ping.run}
+        row = {"id": uuid7(), "switch": ping.switch, "at": now, "kind": ping.kind, "run": ping.run}
         await store.add_ping(conn, row | {"code": ping.code, "body": ping.body[: self._max_body]})

@@ -1,41 +1,27 @@
 """What a person asks of a switch: pause, resume, forget. Each in one transaction, each audited."""
 
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any
-from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import tables
 from app.deadman import store
 from app.deadman.flips import Flips
 from app.deadman.rules import State
 from app.deadman.store import Record
 from app.deadman.watch import Roster
-from app.kit.clock import Clock
 from app.kit.db import transaction
 from app.kit.errors import Problem
-from app.policy.schema import Policy
+from app.policy.core import Core
+from app.tables import audit_log as audit
 
 
 class SwitchRequests:
     """Every method raises Problem: 404 for an unknown switch, 409 when it is not in the state that the request needs."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        flips: Flips,
-        *,
-        new_id: Callable[[], UUID],
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, core: Core, flips: Flips) -> None:
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
         self._flips = flips
-        self._new_id = new_id
 
     async def pause(self, name: str, until: datetime | None, reason: str, caller: str) -> None:
         """Await nothing, until then or until it is resumed. A new pause takes the place of the old one; one that is over
@@ -45,7 +31,9 @@ class SwitchRequests:
             record = await self._locked(conn, name)
             note = f"paused by {caller}" + (f": {reason}" if reason else "")
             await self._flips.pause(conn, record, until, note, now)
-            await self._audit(conn, now, caller, "pause", name, {"until": str(until or ""), "reason": reason})
+            await audit.write(
+                conn, now, caller, "pause", f"switch {name}", {"until": str(until or ""), "reason": reason}
+            )
 
     async def resume(self, name: str, caller: str) -> None:
         """It counts anew."""
@@ -56,7 +44,7 @@ class SwitchRequests:
                 detail = f"Only a paused switch can be resumed; this one is {record.state}."
                 raise Problem(409, "wrong_state", detail, state=record.state)
             await self._flips.resume(conn, record, f"resumed by {caller}", now)
-            await self._audit(conn, now, caller, "resume", name, {})
+            await audit.write(conn, now, caller, "resume", f"switch {name}", {})
 
     async def forget(self, name: str, caller: str) -> bool:
         """What was heard of it is gone. True: the policy names it, and it begins anew; else with the next sign of it."""
@@ -65,7 +53,7 @@ class SwitchRequests:
             record = await self._locked(conn, name)
             named = name in Roster(self._policy()).named()
             await self._flips.forget(conn, record, f"forgotten by {caller}", now, begin_anew=named)
-            await self._audit(conn, now, caller, "forget", name, {})
+            await audit.write(conn, now, caller, "forget", f"switch {name}", {})
         return named
 
     async def _locked(self, conn: AsyncConnection, name: str) -> Record:
@@ -73,12 +61,6 @@ class SwitchRequests:
         if record is None or record.state == store.FORGOTTEN:
             raise unknown(name)
         return record
-
-    async def _audit(
-        self, conn: AsyncConnection, now: datetime, caller: str, action: str, name: str, detail: dict[str, Any]
-    ) -> None:
-        row = {"id": self._new_id(), "at": now, "caller": caller, "action": action, "subject": f"switch {name}"}
-        await conn.execute(tables.audit.insert().values(**row, detail=detail))
 
 
 def unknown(name: str) -> Problem:

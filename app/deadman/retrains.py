@@ -10,17 +10,16 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deadman import rules, store
 from app.deadman.flips import Flips
 from app.deadman.store import FORGOTTEN, Record
 from app.deadman.watch import Roster
 from app.kit.airflow.client import AirflowClient, DagRun
-from app.kit.clock import Clock
 from app.kit.db import alone, transaction
 from app.kit.errors import TargetError
-from app.kit.metrics import Metrics
+from app.policy.core import Core
 from app.policy.deadman import Instance, Retrain
 from app.policy.language.templates import placeholders
 from app.policy.schema import Policy
@@ -38,22 +37,17 @@ class Retrains:
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
+        core: Core,
         airflows: Callable[[], Mapping[str, AirflowClient]],
         flips: Flips,
-        metrics: Metrics,
         *,
         interval: float,
         parallel: int,
     ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._policy = core.policies.current
         self._airflows = airflows
         self._flips = flips
-        self._metrics = metrics
         self._interval = timedelta(seconds=interval)
         self._parallel = asyncio.Semaphore(parallel)
 

@@ -5,23 +5,22 @@ transaction that opens its incident. So a crash between them loses neither, and 
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
 from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deadman import rules, store
 from app.deadman.flips import Flips, expectation
 from app.deadman.rules import State
 from app.deadman.store import FORGOTTEN, Record, Watched
 from app.groups import holds
-from app.kit.clock import Clock
 from app.kit.db import alone, transaction
-from app.kit.metrics import Metrics
+from app.policy.core import Core
 from app.policy.deadman import Instance, Retrain, Switch
 from app.policy.language.templates import render_text
 from app.policy.schema import Policy
@@ -58,21 +57,10 @@ class Roster:
 class Watch:
     """`step()` judges every switch. `interval` is seconds between two reads of a DAG."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        flips: Flips,
-        metrics: Metrics,
-        *,
-        interval: float,
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, core: Core, flips: Flips, *, interval: float) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._policy = core.policies.current
         self._flips = flips
-        self._metrics = metrics
         self._interval = timedelta(seconds=interval)
         self._seen_at: datetime | None = None
 

@@ -4,18 +4,17 @@ Healthchecks, Dead Man's Snitch and Opsgenie's heartbeats take such a request; t
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.kit.clock import Clock
+from app.intake.batcher import Batcher
 from app.kit.errors import TargetError
 from app.kit.http import Http
 from app.kit.loop import Loop
-from app.kit.metrics import Metrics
+from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
@@ -27,28 +26,23 @@ _WATCHED = text("SELECT watched_until, pg_is_in_recovery() AS standby FROM watch
 
 
 class Watchman:
-    """`step()` pings once, or says in the log why it does not. `loops` and `intake_stuck` are of this process."""
+    """`step()` pings once, or says in the log why it does not. `loops` and `batcher` are of this process."""
 
     def __init__(
         self,
+        core: Core,
         http: Http,
         url: str,
         headers: Mapping[str, str],
-        engine: AsyncEngine,
-        clock: Clock,
-        metrics: Metrics,
-        *,
-        loops: Callable[[], Sequence[Loop]],
-        intake_stuck: Callable[[], bool],
+        loops: Sequence[Loop],
+        batcher: Batcher,
     ) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._http = http
         self._url = url
         self._headers = headers
-        self._engine = engine
-        self._clock = clock
-        self._metrics = metrics
         self._loops = loops
-        self._intake_stuck = intake_stuck
+        self._batcher = batcher
 
     async def step(self) -> bool:
         ill = await self._ill()
@@ -70,9 +64,10 @@ class Watchman:
 
     async def _ill(self) -> list[str]:
         """What is wrong with us."""
-        found = [f"the loop {loop.name} is stuck" for loop in self._loops() if loop.stuck()]
-        found += [f"the loop {loop.name} fails" for loop in self._loops() if loop.failures >= _FAILURES]
-        if self._intake_stuck():
+        running = [loop for loop in self._loops if loop.started]
+        found = [f"the loop {loop.name} is stuck" for loop in running if loop.stuck()]
+        found += [f"the loop {loop.name} fails" for loop in running if loop.failures >= _FAILURES]
+        if self._batcher.stuck():
             found.append("intake is stuck")
         try:
             async with self._engine.connect() as conn:

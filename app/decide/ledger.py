@@ -368,7 +368,3 @@ class Ledger:
         """The alerts of the group that may start a DAG run, the first alert first."""
         able = (m for m in self.books.mates_of(group.key) if facts.may_fire(m, route, self.now))
         return sorted(able, key=lambda m: (m.firing_since, m.id))
-
-
-#: An empty ledger for one pass: by the policy in force, and its `now`.
-NewLedger = Callable[[Policy, datetime], Ledger]

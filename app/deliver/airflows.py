@@ -1,6 +1,6 @@
 """The Airflows of the policy in force, each with its client. A reload rebuilds those whose entry changed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from app.kit.airflow.auth import Auth, PasswordAuth, TokenAuth, TokenFileAuth
@@ -8,16 +8,17 @@ from app.kit.airflow.client import AirflowClient
 from app.kit.clock import Clock
 from app.kit.http import Http
 from app.policy import values
+from app.policy.core import Core
 from app.policy.schema import Airflow, Policy
 
 
 class AirflowClients:
     """Called for the clients by name. A client whose address and login stay keeps its token, also across a reload."""
 
-    def __init__(self, policy: Callable[[], Policy], http: Http, clock: Clock) -> None:
-        self._policy = policy
+    def __init__(self, core: Core, http: Http) -> None:
+        self._policy = core.policies.current
+        self._clock = core.clock
         self._http = http
-        self._clock = clock
         self._of: Policy | None = None
         self._entries: dict[str, Airflow] = {}
         self._clients: dict[str, AirflowClient] = {}

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import RowMapping, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide import facts
@@ -20,32 +20,37 @@ from app.groups import store
 from app.kit.airflow.client import AirflowClient, DagRun, run_is_ours
 from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.kit.outbox.relay import Destination
 from app.kit.telemetry import root_span, span
+from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
 _triggers = tables.triggers
 
 
-class Delivery:
-    """The destination `airflow.dag_run` of the outbox."""
+class Delivery(Destination):
+    """Takes a fired trigger to its Airflow."""
+
+    kind = store.KIND
+    keeps_slot = True  # until its DAG run has ended
+    log_fields = ("trigger_id", "route")
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        core: Core,
         airflows: Callable[[], Mapping[str, AirflowClient]],
         endings: Endings,
         *,
         paused_retry: float,
-        follow: Callable[[], None],
         follow_interval: float,
         tell_after: float,
     ) -> None:
-        self._engine = engine
+        self._engine = core.engine
+        self._follower = core.bells.follower
         self._airflows = airflows
         self._endings = endings
         self._paused_retry = paused_retry
-        self._follow = follow
         self._follow_interval = follow_interval
         self._tell_after = timedelta(seconds=tell_after)
 
@@ -155,7 +160,7 @@ class Delivery:
         if isinstance(outcome, Delivered):
             log.info("the DAG run is in Airflow", extra={"trigger_id": str(item.id)})
             root_span("trigger", item.id, item.created_at, {"gateway.target": item.target})
-            self._follow()
+            self._follower.ring()
         if isinstance(outcome, Dead):
             await self._endings.let_in(self._engine, item.id, item.payload["route"])
             self._endings.tell(item.id, DEAD, outcome.detail, item.payload["route"])

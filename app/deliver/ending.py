@@ -1,7 +1,6 @@
 """How a trigger ends, in one place: its row, its group's facts, its slot, the episodes behind it, and who is told."""
 
 import logging
-from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
@@ -14,9 +13,9 @@ from app.decide.state import DEAD, LOST, OPEN_STATES, SUCCESS, Group, state_afte
 from app.deliver.notify import EVENTS, RUN_FAILED, TRIGGER_DEAD, TRIGGER_LOST, TRIGGER_WAITING, Tell
 from app.groups import limits, store
 from app.kit.db import with_retries
-from app.kit.metrics import Metrics
 from app.kit.outbox.store import release_slot
-from app.policy.schema import Policy, Route
+from app.policy.core import Core
+from app.policy.schema import Route
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +26,11 @@ _TOLD = (_triggers.c.id, _triggers.c.route, _triggers.c.group_key, _triggers.c.g
 class Endings:
     """Every way out of an open trigger goes through `end` or `lose`."""
 
-    def __init__(self, policy: Callable[[], Policy], metrics: Metrics, notify: Tell, ended: Callable[[], None]) -> None:
-        self._policy = policy
-        self._metrics = metrics
+    def __init__(self, core: Core, notify: Tell) -> None:
+        self._bells = core.bells
+        self._metrics = core.metrics
+        self._policy = core.policies.current
         self._notify = notify
-        self._ended = ended
 
     async def end(
         self,
@@ -129,4 +128,5 @@ class Endings:
         self._metrics.triggers_ended.labels(route, outcome).inc()
         level = logging.INFO if outcome == SUCCESS else logging.ERROR
         log.log(level, "trigger ended: %s", outcome, extra={"trigger_id": str(trigger_id), "detail": detail})
-        self._ended()
+        for bell in (self._bells.relay, self._bells.waker, self._bells.confirmer):
+            bell.ring()

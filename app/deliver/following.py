@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import RowMapping, Update, func, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide.state import FAILED, GONE, LOST, SUCCESS, TriggerState
 from app.deliver.ending import Endings
 from app.kit.airflow.client import AirflowClient, DagRun
-from app.kit.clock import Clock
 from app.kit.db import rows_of, transaction, with_retries
 from app.kit.errors import TargetError
+from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,7 @@ class Follower:
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        clock: Clock,
+        core: Core,
         airflows: Callable[[], Mapping[str, AirflowClient]],
         endings: Endings,
         *,
@@ -54,8 +53,7 @@ class Follower:
         parallel: int,
         tell_after: float,
     ) -> None:
-        self._engine = engine
-        self._clock = clock
+        self._engine, self._clock = core.engine, core.clock
         self._airflows = airflows
         self._endings = endings
         self._interval = timedelta(seconds=interval)

@@ -4,15 +4,15 @@ An incident is one event of one group, `<event>:<route>:<group>`; what goes wron
 incident. docs/contract.md says what ends each.
 """
 
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.notices.model import Notice, Severity
 from app.notices.telling import Notices
-from app.policy.schema import Policy
+from app.policy.core import Core
 
 TRIGGER_DEAD: Final = "trigger_dead"
 TRIGGER_WAITING: Final = "trigger_waiting"
@@ -31,10 +31,9 @@ EVENTS: Final = tuple(_WHAT)
 class Tell:
     """Opens and resolves the incidents of triggers. `trigger` is a row with at least id, route, group_key, group_labels."""
 
-    def __init__(self, notices: Notices, policy: Callable[[], Policy], repeat: timedelta | None) -> None:
+    def __init__(self, core: Core, notices: Notices) -> None:
+        self._policy = core.policies.current
         self._notices = notices
-        self._policy = policy
-        self._repeat = repeat
 
     async def wrong(self, conn: AsyncConnection, event: str, trigger: Any, detail: str, now: datetime) -> None:
         """This went wrong with the trigger."""
@@ -50,7 +49,7 @@ class Tell:
             labels={**labels, "route": route},
             link=f"/api/v1/explain/{trigger['id']}",
         )
-        await self._notices.open(conn, self._policy().told(event, route), notice, now, self._repeat)
+        await self._notices.open(conn, self._policy().told(event, route), notice, now)
 
     async def over(
         self, conn: AsyncConnection, events: tuple[str, ...], trigger: Any, detail: str, now: datetime

@@ -143,7 +143,7 @@ async def list_routes(
     more groups than one answer holds."""
     if cursor is not None and route is None:
         raise Problem(422, "invalid", "A `cursor` pages through the groups of one route: name it by `route`.")
-    policy, now = services.policy(), services.clock.now()
+    policy, now = services.core.policy, services.core.clock.now()
     wanted = partial(live.list_routes, policy=policy, now=now, only=route, limit=limit, cursor=cursor)
     return _page(await services.reader.read(wanted))
 
@@ -180,7 +180,7 @@ async def get_explanation(services: Services, _: Reader, subject: Subject) -> Re
     """Takes the id of an alert or trigger, an alert_id, or a fingerprint."""
     if "\x00" in subject:
         raise Problem(404, "not_found", "There is no such alert or trigger.")
-    policy, now = services.policy(), services.clock.now()
+    policy, now = services.core.policy, services.core.clock.now()
     found = await services.reader.find(lambda conn: explain(conn, subject, policy, now))
     return _found(found, f"There is no alert and no trigger {subject}.")
 

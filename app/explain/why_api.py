@@ -138,13 +138,13 @@ async def explain_route(
 ) -> Response:
     """What was heard and decided since then, what blocks each group at this moment, and what would fire. When nothing was
     heard: the alert that came nearest."""
-    route = services.policy().route(name)
+    route = services.core.policy.route(name)
     if route is None:
         raise Problem(404, "not_found", f"The policy has no route named {name}.")
     labels = {key: value for key, _, value in (text.partition("=") for text in label or ())}
-    now = services.clock.now()
+    now = services.core.clock.now()
     start = _start(since, now)
-    told: Why = await services.reader.read(lambda conn: why(conn, services.policy(), route, labels, start, now))
+    told: Why = await services.reader.read(lambda conn: why(conn, services.core.policy, route, labels, start, now))
     return Response(to_json(told), media_type="application/json")
 
 

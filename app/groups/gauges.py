@@ -1,10 +1,8 @@
 """What stands in the books right now, as gauges: open triggers, what waits for delivery, what is dead."""
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.kit.clock import Clock
-from app.kit.metrics import Metrics
+from app.policy.core import Core
 
 _TRIGGERS = text("""
     SELECT route, state, count(*) AS number FROM triggers
@@ -40,10 +38,8 @@ _SUCCESS = text("""
 class Gauges:
     """`step()` reads them anew."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock, metrics: Metrics) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._metrics = metrics
+    def __init__(self, core: Core) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
 
     async def step(self) -> bool:
         now = self._clock.now()

@@ -30,7 +30,7 @@ Name = Annotated[str, Path(pattern=f"^(-|{ROUTE_NAME.pattern})$", description="N
 async def pause(services: Services, caller: Operator, name: Name, body: PauseBody) -> Pause:
     """When this is answered nothing of the route fires any more, on any replica. What would have fired is decided when
     the pause ends. What has fired already goes on, and requests of people are not paused."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     return await services.pauses.pause(name, body.until, body.reason, caller.name)
 
 
@@ -42,5 +42,5 @@ async def pause(services: Services, caller: Operator, name: Name, body: PauseBod
 )
 async def lift(services: Services, caller: Operator, name: Name) -> Pause:
     """What still fires is decided again at once. A pause of every route (`-`) is lifted as `-`."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     return await services.pauses.lift(name, caller.name)

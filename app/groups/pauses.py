@@ -4,20 +4,17 @@ Nothing fires after the answer to a pause, on whichever replica: whoever may fir
 excludes. So a pause waits for what is being decided at this moment (milliseconds), and everything later sees it.
 """
 
-from collections.abc import Callable
 from datetime import datetime
-from uuid import UUID
 
 from sqlalchemy import delete, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide.muting import EVERY_ROUTE, Pause
-from app.kit.clock import Clock
 from app.kit.db import with_retries
 from app.kit.errors import Problem
-from app.policy.schema import Policy
+from app.policy.core import Core
 from app.tables import audit_log as audit
 
 _pauses = tables.pauses
@@ -42,20 +39,10 @@ async def read(conn: AsyncConnection) -> dict[str, Pause]:
 class Pauses:
     """What a person asks for. Both raise Problem 404 for a route that the policy does not have."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        *,
-        new_id: Callable[[], UUID],
-        changed: Callable[[], None],
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
-        self._new_id = new_id
-        self._changed = changed
+    def __init__(self, core: Core) -> None:
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
+        self._bells = core.bells
 
     async def pause(self, route: str, until: datetime | None, reason: str, caller: str) -> Pause:
         """Mute a route until then, or until it is lifted; an earlier pause of it is replaced. When this returns, nothing
@@ -73,10 +60,11 @@ class Pauses:
             statement = insert(_pauses).values(route=route, **values)
             await conn.execute(statement.on_conflict_do_update(index_elements=["route"], set_=values))
             about = {"until": until.isoformat() if until else None, "reason": reason}
-            await audit.write(conn, self._new_id(), now, caller, "pause", f"route {route}", about)
+            await audit.write(conn, now, caller, "pause", f"route {route}", about)
 
         await with_retries(self._engine, write)
-        self._changed()
+        self._bells.waker.ring()
+        self._bells.confirmer.ring()
         return pause
 
     async def lift(self, route: str, caller: str) -> Pause:
@@ -90,13 +78,14 @@ class Pauses:
             row = (await conn.execute(statement)).mappings().one_or_none()
             if row is None or not (lifted := Pause(**row)).holds(now):
                 return None
-            await audit.write(conn, self._new_id(), now, caller, "resume", f"route {route}", {"reason": lifted.reason})
+            await audit.write(conn, now, caller, "resume", f"route {route}", {"reason": lifted.reason})
             return lifted
 
         lifted = await with_retries(self._engine, write)
         if lifted is None:
             raise Problem(404, "not_found", f"Nobody has paused {_named(route)}.")
-        self._changed()
+        self._bells.waker.ring()
+        self._bells.confirmer.ring()
         return lifted
 
     def _check(self, route: str) -> None:

@@ -1,28 +1,30 @@
 """What a person or a script asks for: trigger, redrive, cancel, reset. Each in one transaction, each audited."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import RowMapping, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide import facts
-from app.decide.ledger import Ledger, NewLedger
-from app.decide.state import Action, Ask, Decision, Group, Reason, TriggerState, group_key
+from app.decide.books import Books
+from app.decide.ledger import Ledger
+from app.decide.state import Action, Ask, Decision, Group, NewTrigger, Reason, TriggerState, group_key
 from app.explain import history
-from app.groups import idempotency, limits, logs, store
+from app.groups import idempotency, limits, store
+from app.groups.aftermath import Aftermath
 from app.groups.idempotency import Repeatable
-from app.kit.clock import Clock
 from app.kit.db import with_retries
 from app.kit.errors import Problem
 from app.kit.outbox import store as outbox
 from app.policy.conf import CONF_ROOM, conf_bytes
-from app.policy.schema import Policy, Route
+from app.policy.core import Core
+from app.policy.schema import Route
 from app.tables import audit_log as audit
 
 log = logging.getLogger(__name__)
@@ -51,27 +53,19 @@ async def decide(conn: AsyncConnection, ledger: Ledger, route: Route, labels: di
     return decision
 
 
+#: The stored answer to an earlier request with the same key, or the pass that decided, its decision, and the trigger that
+#: it fired (None: refused).
+_Answer = dict[str, Any] | tuple[Ledger, Decision, dict[str, Any] | None]
+
+
 class Requests:
     """Every method raises Problem: 404 unknown, 409 not in the state that the request needs, 422 wrong group."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        *,
-        new_id: Callable[[], UUID],
-        ledger: NewLedger,
-        changed: Callable[[], None],
-        decided: Callable[[str, Decision], None],
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
-        self._new_id = new_id
-        self._ledger = ledger
-        self._changed = changed
-        self._decided = decided
+    def __init__(self, core: Core, aftermath: Aftermath) -> None:
+        self._core = core
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
+        self._aftermath = aftermath
 
     async def trigger(self, wanted: Wanted, caller: str, idempotency_key: str | None) -> dict[str, Any]:
         """Start one DAG run of a group, or take over the held trigger; the trigger as the API shows it.
@@ -83,19 +77,20 @@ class Requests:
         _check_conf(route, ask)
         again = Repeatable.of(caller, idempotency_key, asdict(wanted)) if idempotency_key else None
 
-        async def answer(conn: AsyncConnection) -> tuple[Decision | None, dict[str, Any] | None]:
+        async def answer(conn: AsyncConnection) -> _Answer:
             return await self._request(conn, route, labels, ask, caller, again)
 
-        decision, shown = await with_retries(self._engine, answer)
-        if decision is not None:
-            self._decided(route.name, decision)
-            about = {"route": route.name, "group": labels, "caller": caller, "requested_by": ask.by}
-            trigger_id = str(decision.trigger_id) if decision.trigger_id else None
-            log.info("a request was decided: %s", decision.reason, extra=about | {"trigger_id": trigger_id})
-            if shown is None:
-                raise _refused(decision)
-            self._changed()
-        return shown or {}
+        answered = await with_retries(self._engine, answer)
+        if isinstance(answered, dict):
+            return answered
+        ledger, decision, shown = answered
+        await self._aftermath.committed(ledger)
+        extra = {"route": route.name, "group": labels, "caller": caller, "requested_by": ask.by}
+        trigger_id = str(decision.trigger_id) if decision.trigger_id else None
+        log.info("a request was decided: %s", decision.reason, extra=extra | {"trigger_id": trigger_id})
+        if shown is None:
+            raise _refused(decision)
+        return shown
 
     async def _request(
         self,
@@ -105,21 +100,20 @@ class Requests:
         ask: Ask,
         caller: str,
         again: Repeatable | None,
-    ) -> tuple[Decision | None, dict[str, Any] | None]:
-        """The decision on a request and its trigger; no decision when it was answered before."""
-        ledger = self._ledger(self._policy(), self._clock.now())
+    ) -> "_Answer":
+        ledger = store.new_ledger(self._core, self._policy(), self._clock.now())
         if again is not None and (answer := await idempotency.take(conn, again, ledger.now)) is not None:
-            return None, answer
+            return answer
         decision = await decide(conn, ledger, route, labels, ask)
         about = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(decision.reason)}
-        await self._audit(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, about)
+        await audit.write(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, about)
         fired = decision.action is Action.FIRE and decision.trigger_id is not None
         shown = await history.get_trigger(conn, decision.trigger_id) if fired and decision.trigger_id else None
         if again is not None and shown is not None:
             await idempotency.keep(conn, again, shown)
         elif again is not None:
             await idempotency.forget(conn, again)
-        return decision, shown
+        return ledger, decision, shown
 
     def _route_and_group(self, name: str, labels: Mapping[str, str]) -> tuple[Route, dict[str, str]]:
         route = self._policy().route(name)
@@ -134,13 +128,14 @@ class Requests:
         """dead -> pending again. It passes its group and its route's limit like a fire: not beside another open trigger."""
         now = self._clock.now()
 
-        async def redrive(conn: AsyncConnection) -> None:
-            ledger = self._ledger(self._policy(), now)
-            ledger.books.fires = await self._fires(conn, trigger_id, now)
+        async def redrive(conn: AsyncConnection) -> Ledger:
+            ledger = store.new_ledger(self._core, self._policy(), now)
+            books = ledger.books
+            books.fires = await self._fires(conn, trigger_id, books)
             trigger, group = await self._locked(conn, trigger_id)
             if trigger["state"] != TriggerState.DEAD:
                 raise _conflict(f"only a dead trigger can be redriven; this one is {trigger['state']}", trigger)
-            ledger.books.take_group(group)
+            books.take_group(group)
             refused = ledger.redrive(group.key, trigger_id, trigger["on_failure"])
             if refused is not None:
                 until = {"until": refused.until} if refused.until is not None else {}
@@ -149,27 +144,29 @@ class Requests:
             values = {"state": "pending", "outcome": None, "ended_at": None, "detail": "redriven", "blocked": None}
             redriven = update(_triggers).where(_triggers.c.id == trigger_id).values(**values, fired_at=now)
             await conn.execute(redriven)
-            await store.save(conn, ledger.books)
-            await self._audit(conn, now, caller, "redrive", str(trigger_id), {})
+            await store.save(conn, books)
+            await audit.write(conn, now, caller, "redrive", str(trigger_id), {})
+            # Its row is written above, for what it starts was frozen when it fired first. The aftermath must know it.
+            reason, detail = Reason(trigger["reason"]), f"redriven by {caller}"
+            books.triggers[trigger_id] = NewTrigger(trigger_id, group, TriggerState.PENDING, reason, False, [], detail)
+            return ledger
 
-        await with_retries(self._engine, redrive)
-        log.info("trigger redriven", extra={"trigger_id": str(trigger_id), "caller": caller})
-        self._changed()
+        await self._aftermath.committed(await with_retries(self._engine, redrive))
 
     async def cancel(self, trigger_id: UUID, caller: str) -> None:
         """held -> cancelled; each alert behind it is told. What fired already is Airflow's to stop."""
 
         async def cancel(conn: AsyncConnection) -> Ledger:
-            ledger = self._ledger(self._policy(), self._clock.now())
+            ledger = store.new_ledger(self._core, self._policy(), self._clock.now())
             trigger, group = await self._locked(conn, trigger_id)
             await store.load_groups(conn, ledger.books, [group.key])
             if not ledger.cancel(group.key, trigger_id, caller):
                 raise _conflict(f"only a held trigger can be cancelled; this one is {trigger['state']}", trigger)
             await store.save(conn, ledger.books)
-            await self._audit(conn, ledger.now, caller, "cancel", str(trigger_id), {})
+            await audit.write(conn, ledger.now, caller, "cancel", str(trigger_id), {})
             return ledger
 
-        logs.decided((await with_retries(self._engine, cancel)).books)
+        await self._aftermath.committed(await with_retries(self._engine, cancel))
 
     async def reset(self, route_name: str, labels: Mapping[str, str], caller: str) -> Group:
         """Clear a group's cooldown and backoff: what still fires is decided again at once."""
@@ -177,24 +174,26 @@ class Requests:
         now = self._clock.now()
         key = group_key(route.name, route.mode, ordered)
 
-        async def reset(conn: AsyncConnection) -> Group:
+        async def reset(conn: AsyncConnection) -> Ledger:
             group = await store.lock_group(conn, key)
             if group is None:
                 raise Problem(404, "not_found", "no alert of this group has been seen yet: there is nothing to reset")
             facts.reset(group, now)
             await store.save_groups(conn, [group])
-            await self._audit(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
-            return group
+            await audit.write(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
+            ledger = store.new_ledger(self._core, self._policy(), now)
+            ledger.books.take_group(group)
+            return ledger
 
-        group = await with_retries(self._engine, reset)
-        self._changed()
-        return group
+        ledger = await with_retries(self._engine, reset)
+        await self._aftermath.committed(ledger)
+        return ledger.books.groups[key]
 
-    async def _fires(self, conn: AsyncConnection, trigger_id: UUID, now: datetime) -> dict[str, list[datetime]]:
+    async def _fires(self, conn: AsyncConnection, trigger_id: UUID, books: Books) -> dict[str, list[datetime]]:
         """The fires that count against the limit of a trigger's route, its row locked: routes before groups."""
         statement = select(_triggers.c.route).where(_triggers.c.id == trigger_id)
         names = (await conn.execute(statement)).scalars().all()
-        return await limits.lock(conn, self._policy(), names, now)
+        return await limits.lock(conn, books.policy, names, books.now)
 
     async def _locked(self, conn: AsyncConnection, trigger_id: UUID) -> tuple[RowMapping, Group]:
         """A trigger and its group, both locked, the group first."""
@@ -209,11 +208,6 @@ class Requests:
         if trigger is None:  # It was older than the retention, and went a moment ago.
             raise Problem(404, "not_found", f"there is no trigger {trigger_id}")
         return trigger, group
-
-    async def _audit(
-        self, conn: AsyncConnection, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
-    ) -> None:
-        await audit.write(conn, self._new_id(), now, caller, action, subject, detail)
 
 
 def _check_conf(route: Route, ask: Ask) -> None:

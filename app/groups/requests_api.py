@@ -72,7 +72,7 @@ async def ask(
 ) -> Response:
     """Starts a DAG run of a group now, or fires the held trigger, without debounce. Cooldown, limit and a run in flight
     say no with 409, which is a decision like any other. `force` overrides cooldown and limit."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     wanted = Wanted(body.route, body.group, body.reason, body.requested_by or caller.name, body.force, body.conf)
     return json_answer(await services.requests.trigger(wanted, caller.name, idempotency_key), 201)
 
@@ -85,9 +85,9 @@ async def ask(
 )
 async def redrive(services: Services, caller: Operator, id: Ident) -> Response:
     """dead -> pending. The run is read back first, so that one that did start is found and not started twice."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     await services.requests.redrive(id, caller.name)
-    async with services.engine.connect() as conn:
+    async with services.core.engine.connect() as conn:
         return await _shown(conn, id)
 
 
@@ -99,9 +99,9 @@ async def redrive(services: Services, caller: Operator, id: Ident) -> Response:
 )
 async def cancel(services: Services, caller: Operator, id: Ident) -> Response:
     """held -> cancelled. What has fired is Airflow's to stop."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     await services.requests.cancel(id, caller.name)
-    async with services.engine.connect() as conn:
+    async with services.core.engine.connect() as conn:
         return await _shown(conn, id)
 
 
@@ -116,12 +116,12 @@ RouteName = Annotated[str, Path(pattern=f"^{ROUTE_NAME.pattern}$", description="
 )
 async def reset(services: Services, caller: Operator, name: RouteName, body: bodies.ResetBody) -> Response:
     """What still fires is decided again at once. A run in flight is never doubled."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     group = await services.requests.reset(name, body.group, caller.name)
-    route = services.policy().route(name)
+    route = services.core.policy.route(name)
     if route is None:
         raise Problem(404, "not_found", f"The policy has no route named {name}.")
-    return json_answer(live.group_state(group, route, services.clock.now()))
+    return json_answer(live.group_state(group, route, services.core.clock.now()))
 
 
 async def _shown(conn: AsyncConnection, id: UUID) -> Response:

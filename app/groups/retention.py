@@ -8,19 +8,17 @@ What is open is never deleted: an open alert, whatever is behind an open trigger
 of a group, which the group's state names, nor a trigger that a decision still names: alerts go first.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.kit.clock import Clock
 from app.kit.db import transaction
-from app.kit.metrics import Metrics
-from app.policy.schema import Policy
+from app.policy.core import Core
 
 Place = Mapping[str, Any]  # of a walk: where the next page begins
 
@@ -157,20 +155,9 @@ _STAGES = (
 class Retention:
     """`step()` does one batch. `keep` is GATEWAY_RETENTION in seconds; zero keeps everything for ever."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        clock: Clock,
-        policy: Callable[[], Policy],
-        metrics: Metrics,
-        *,
-        keep: float,
-        batch: int = 500,
-    ) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._policy = policy
-        self._metrics = metrics
+    def __init__(self, core: Core, *, keep: float, batch: int = 500) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._policy = core.policies.current
         self._keep = timedelta(seconds=keep)
         self._batch = batch
         self._stage = 0

@@ -5,21 +5,22 @@ so that of all replicas one decides, and a crash leaves the occurrence to the ne
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import RowMapping, delete, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.decide.ledger import Ledger, NewLedger
+from app.decide.ledger import Ledger
 from app.decide.occurrences import ask_of, group_of, passed_over
-from app.decide.state import Action, Decision
+from app.decide.state import Decision
 from app.explain.sentences import at
-from app.groups import requests
-from app.kit.clock import Clock
+from app.groups import requests, store
+from app.groups.aftermath import Aftermath
 from app.kit.db import transaction, with_retries
+from app.policy.core import Core
 from app.policy.schedules import Schedule
 from app.policy.schema import Policy
 
@@ -47,22 +48,11 @@ _TAKE = text("""
 class Schedules:
     """`step()` decides what is due. In between it asks nobody: what each schedule is due at is kept in memory."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        *,
-        ledger: NewLedger,
-        fired: Callable[[], None],
-        decided: Callable[[str, Decision], None],
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
-        self._ledger = ledger
-        self._fired = fired
-        self._decided = decided
+    def __init__(self, core: Core, aftermath: Aftermath) -> None:
+        self._core = core
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
+        self._aftermath = aftermath
         self._adopted: str | None = None  # hash of the policy whose schedules are known
         self._since: dict[str, datetime] = {}  # by name: what is due after this is still to be taken
         self._next: dict[str, datetime] = {}
@@ -123,25 +113,24 @@ class Schedules:
             log.warning("a scheduled run was passed over", extra=about | {"detail": detail})
 
     async def _decide(self, policy: Policy, schedule: Schedule, occurrence: datetime, now: datetime) -> None:
-        async def decide(conn: AsyncConnection) -> Decision | None:
+        async def decide(conn: AsyncConnection) -> tuple[Ledger, Decision] | None:
             if not await _move(conn, schedule, occurrence, now, ""):
                 return None
-            ledger = self._ledger(policy, now)
+            ledger = store.new_ledger(self._core, policy, now)
             decision = await _request(conn, ledger, schedule, occurrence)
             decided = {"action": decision.action, "reason": decision.reason, "trigger_id": decision.trigger_id}
             values = decided | {"detail": decision.detail}
             await conn.execute(update(_schedules).where(_schedules.c.name == schedule.name).values(**values))
-            return decision
+            return ledger, decision
 
-        decision = await with_retries(self._engine, decide)
-        if decision is None:
+        taken = await with_retries(self._engine, decide)
+        if taken is None:
             return
+        ledger, decision = taken
+        await self._aftermath.committed(ledger)
         about = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
         trigger_id = str(decision.trigger_id) if decision.trigger_id else None
         log.info("schedule decided: %s", decision.reason, extra=about | {"trigger_id": trigger_id})
-        self._decided(schedule.route, decision)
-        if decision.action is Action.FIRE:
-            self._fired()
 
 
 async def _move(conn: AsyncConnection, schedule: Schedule, occurrence: datetime, now: datetime, detail: str) -> bool:

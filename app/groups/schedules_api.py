@@ -73,6 +73,6 @@ class ScheduleOut(BaseModel):
 )
 async def get_schedules(services: Services, _: Annotated[Caller, Depends(require("read"))]) -> Response:
     """Each schedule of the policy: when it is due next, and what was decided of its newest occurrence."""
-    schedules, now = services.policy().schedules, services.clock.now()
+    schedules, now = services.core.policy.schedules, services.core.clock.now()
     items = await services.reader.read(lambda conn: list_schedules(conn, schedules, now))
     return Response(to_json({"items": items, "next": None}), media_type="application/json")

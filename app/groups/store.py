@@ -7,22 +7,27 @@ one JSON parameter, so that the number of statements does not depend on the numb
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from app import tables
 from app.decide import placing, regroup
 from app.decide.books import MATES, Books
 from app.decide.conf import dag_call
+from app.decide.ledger import Ledger
 from app.decide.placing import GroupName, Intent
 from app.decide.state import Episode, Group, NewTrigger, TriggerState
 from app.groups import limits, pauses
 from app.kit.db import insert_rows, rows_of, update_rows
 from app.kit.outbox.model import new_item
 from app.kit.telemetry import traceparent
-from app.policy.schema import Route
+from app.policy.core import Core
+from app.policy.schema import Policy, Route
+
+KIND: Final = "airflow.dag_run"  # of an item in the outbox
 
 _GROUP_COLUMNS = [c.name for c in tables.groups.columns]
 _EPISODE_COLUMNS = [c.name for c in tables.alerts.columns]
@@ -104,6 +109,11 @@ async def load_group(conn: AsyncConnection, books: Books, route: Route, key: str
     books.fires = await limits.lock(conn, books.policy, [route.name], books.now)
     await _lock_groups(conn, books, {key: (route.name, route.mode, labels)})
     await _lock_episodes(conn, books, [], [key])
+
+
+def new_ledger(core: Core, policy: Policy, now: datetime) -> Ledger:
+    """An empty ledger for one pass."""
+    return Ledger(policy, now, core.reorder, uuid7)
 
 
 async def lock_group(conn: AsyncConnection, key: str) -> Group | None:
@@ -221,7 +231,7 @@ async def _save_triggers(conn: AsyncConnection, books: Books) -> None:
 def outbox_item(trigger: dict[str, Any], now: datetime) -> dict[str, Any]:
     """The item that carries a fired trigger to its Airflow. It has the trigger's id, so that there can be only one."""
     payload = {"trigger_id": trigger["id"], "route": trigger["route"]}
-    return new_item(trigger["id"], "airflow.dag_run", f"airflow:{trigger['airflow']}", payload, now)
+    return new_item(trigger["id"], KIND, f"airflow:{trigger['airflow']}", payload, now)
 
 
 def _trigger_row(trigger: NewTrigger, books: Books) -> dict[str, Any]:

@@ -2,23 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.decide.books import Books
-from app.decide.ledger import Ledger, NewLedger
 from app.decide.placing import successor
 from app.decide.state import Asked, Confirmation, Group
-from app.groups import holds, limits, logs, pauses, store
+from app.groups import holds, limits, pauses, store
+from app.groups.aftermath import Aftermath
 from app.groups.prometheus import Prometheus
-from app.intake.memory import Memory
-from app.kit.clock import Clock
 from app.kit.db import one_statement, passes, transaction
-from app.kit.metrics import Metrics
+from app.policy.core import Core
 from app.policy.language.promql import render_query
 from app.policy.schema import Policy
 
@@ -74,25 +72,11 @@ class Waker:
     """`step()` decides the groups that are due: with `prometheus` those whose route asks it, without it all others, so that
     a Prometheus that hangs holds up nobody else."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        memory: Memory,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        metrics: Metrics,
-        *,
-        ledger: NewLedger,
-        fired: Callable[[], None],
-        prometheus: Prometheus | None = None,
-    ) -> None:
-        self._engine = engine
-        self._memory = memory
-        self._policy = policy
-        self._clock = clock
-        self._metrics = metrics
-        self._ledger = ledger
-        self._fired = fired
+    def __init__(self, core: Core, aftermath: Aftermath, prometheus: Prometheus | None = None) -> None:
+        self._core = core
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._policy = core.policies.current
+        self._aftermath = aftermath
         self._prometheus = prometheus
         self._reviewed: object = None  # the policy and the pauses under which every wake was looked at
 
@@ -150,7 +134,7 @@ class Waker:
 
     async def _ask(self, policy: Policy, only: str | None) -> dict[str, Asked]:
         """Ask Prometheus about the groups that would fire if it said yes, with no transaction open."""
-        ledger = self._ledger(policy, self._clock.now())
+        ledger = store.new_ledger(self._core, policy, self._clock.now())
         async with transaction(self._engine) as conn:  # Nothing of it is written.
             ledger.books.pauses = await pauses.in_force(conn)
             groups = ledger.questions(await self._due(conn, ledger.books, only))
@@ -181,7 +165,7 @@ class Waker:
 
     async def _decide(self, policy: Policy, asked: Mapping[str, Asked], only: str | None) -> bool:
         """Decide in one transaction."""
-        ledger = self._ledger(policy, self._clock.now())
+        ledger = store.new_ledger(self._core, policy, self._clock.now())
         books = ledger.books
         async with transaction(self._engine) as conn:
             books.pauses = await pauses.in_force(conn)
@@ -193,16 +177,6 @@ class Waker:
             for key in keys:
                 ledger.wake(key)
             await store.save(conn, books)
-        await self._after(ledger)
+        await self._aftermath.committed(ledger)
         still_due = any((at := books.groups[key].wake_at) is not None and at <= books.now for key in keys)
         return len(keys) == _ROUND or still_due
-
-    async def _after(self, ledger: Ledger) -> None:
-        books = ledger.books
-        self._metrics.decided((d.route, d.action, d.reason) for d in books.decisions)
-        logs.decided(books)
-        self._metrics.rehearsed(t.group.route for t in books.triggers.values() if t.rehearsed)
-        if any(t.state == "pending" for t in books.triggers.values()):
-            self._fired()
-        episodes = [(e, books.groups[e.group_key].version) for e in books.latest.values() if e.group_key]
-        await self._memory.remember(books.groups.values(), episodes)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from app.groups.service import TriggerServices
+from app.intake.service import IntakeServices
 from app.kit.errors import Problem
 from app.web.security import authorize
 from app.web.signatures import REPLAYABLE, replayed
@@ -20,7 +20,7 @@ class Admitted:
     proof: str | None = None
 
 
-async def admit(request: Request, source: str, services: TriggerServices, scope: Scope = "ingest") -> Admitted:
+async def admit(request: Request, source: str, services: IntakeServices, scope: Scope = "ingest") -> Admitted:
     """The caller with its body. Raises Problem 401 or 403.
 
     Where a secret is set for `source`, every request must be signed. The signature then stands for a token: those who
@@ -33,16 +33,16 @@ async def admit(request: Request, source: str, services: TriggerServices, scope:
     caller = authorize(request, scope) if "authorization" in request.headers else signer
     body = await request.body()
     try:
-        proof = signature.check(request.headers, body, services.clock.now())
+        proof = signature.check(request.headers, body, services.core.clock.now())
         if proof and await services.memory.is_spent(proof):
             raise replayed()
     except Problem as problem:
-        services.metrics.bodies_refused.labels(source, problem.status).inc()
+        services.core.metrics.bodies_refused.labels(source, problem.status).inc()
         raise
     return Admitted(caller, body, proof)
 
 
-async def spend(admitted: Admitted, services: TriggerServices) -> None:
+async def spend(admitted: Admitted, services: IntakeServices) -> None:
     """After the body is durable: its signature is not taken again. Before, the sender may come again with it."""
     if admitted.proof:
         await services.memory.spend(admitted.proof, REPLAYABLE)

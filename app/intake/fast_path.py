@@ -11,15 +11,15 @@ from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.decide.batch import AlertDecision, Fold
 from app.decide.ledger import Ledger
 from app.decide.repeats import known_of
 from app.decide.state import Episode, Group
-from app.intake.memory import Memory
-from app.kit.db import TRY_AGAIN, one_statement, sqlstate
-from app.kit.metrics import Metrics
+from app.groups.memory import Memory
+from app.intake.stages import Stages
+from app.kit.db import LOCK_TIMEOUT, TRY_AGAIN, one_statement, sqlstate
+from app.policy.core import Core
 
 _COUNT = text("""
     WITH v AS (
@@ -45,17 +45,19 @@ _COUNT = text("""
 class FastPath:
     """`answer(folds, ledger)` before anything of a batch is decided in Postgres."""
 
-    def __init__(self, engine: AsyncEngine, memory: Memory, metrics: Metrics) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, memory: Memory, stages: Stages) -> None:
+        self._engine, self._metrics = core.engine, core.metrics
         self._memory = memory
-        self._metrics = metrics
+        self._stages = stages
 
     async def answer(self, folds: Sequence[Fold], ledger: Ledger) -> dict[int, AlertDecision]:
         """The answers that memory knows, by place, their repeats counted and durable. None of them where memory was behind
         Postgres or the statement lost a race: those are to be decided like the rest. Raises what Postgres raises."""
         keys = list({f.intent.key for f in folds if f.intent.key is not None})
         prints = list({f.intent.alert.fingerprint for f in folds})
+        self._stages.enter("memory")
         groups, episodes = await self._memory.read(keys, prints)
+        self._stages.enter("decide")
         known = known_of(folds, groups, episodes, ledger) if episodes else []
         if not known:
             return {}
@@ -64,6 +66,8 @@ class FastPath:
                 self._metrics.memory_stale.inc()
                 return {}
         except DBAPIError as error:
+            if sqlstate(error) == LOCK_TIMEOUT:
+                self._stages.was_a_lock()
             if sqlstate(error) not in TRY_AGAIN:
                 raise
             self._metrics.batch_retries.inc()
@@ -80,7 +84,9 @@ class FastPath:
             episode = episodes[fold.intent.alert.fingerprint]
             times[episode.id, episode.decision_id] += len(fold.places)
         used = [groups[key] for key in {fold.intent.key for fold in folds} if key is not None]
+        self._stages.enter("pool")
         async with one_statement(self._engine) as conn:
+            self._stages.enter("statement", conn)
             counted = await conn.execute(
                 _COUNT,
                 {
@@ -93,4 +99,6 @@ class FastPath:
                     "nonces": [g.nonce for g in used],
                 },
             )
-            return bool(counted.scalar_one())
+            fresh = bool(counted.scalar_one())
+        self._stages.enter("decide")
+        return fresh

@@ -6,59 +6,64 @@ The flow of one batch, and the only place where an alert's transaction is opened
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.deadman.store import record_heartbeats
 from app.decide.alert import Alert, Bad
 from app.decide.batch import AlertDecision, Fold, fold
-from app.decide.ledger import Ledger, NewLedger
 from app.decide.placing import GroupName
 from app.decide.state import Action, Decision, Reason
-from app.groups import logs, store
+from app.groups import store
+from app.groups.aftermath import Aftermath
+from app.groups.memory import Memory
 from app.intake import quarantine
-from app.intake.batcher import Job
 from app.intake.fast_path import FastPath
-from app.intake.memory import Memory
-from app.kit.clock import Clock
-from app.kit.db import CONNECTING, DATA_ERRORS, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
+from app.intake.stages import Stages
+from app.kit.clock import monotonic
+from app.kit.db import CONNECTING, DATA_ERRORS, LOCK_TIMEOUT, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
 from app.kit.errors import NotDurable
-from app.kit.metrics import Metrics
+from app.kit.log import Seldom
+from app.policy.core import Core
 from app.policy.deadman import Instance, heartbeats_of
 from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
+_QUIET = 60.0  # seconds between two tracebacks of the fast path: a storm would write one for every batch
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One body: its alerts, what of it could not be read, its bytes, and the future that its request waits for."""
+
+    alerts: list[Alert]
+    bad: list[Bad]
+    source: str
+    size: int
+    done: "asyncio.Future[list[AlertDecision]]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    arrived: float = field(default_factory=monotonic)
 
 
 class Intake:
-    """`commit(jobs)` for the batcher. `fired()` is called after a commit that started a trigger, or left one that is due."""
+    """The batcher calls `commit(jobs)`, one batch after the other. `core` has database connections for intake alone.
+    `stages` says where the batch under way stands."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        memory: Memory,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        metrics: Metrics,
-        *,
-        ledger: NewLedger,
-        fired: Callable[[], None],
-        limits: quarantine.Limits,
-    ) -> None:
-        self._engine = engine
-        self._memory = memory
-        self._fast_path = FastPath(engine, memory, metrics)
-        self._policy = policy
-        self._clock = clock
-        self._metrics = metrics
-        self._ledger = ledger
-        self._fired = fired
+    def __init__(self, core: Core, memory: Memory, aftermath: Aftermath, limits: quarantine.Limits) -> None:
+        self._core = core
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._policy = core.policies.current
+        self.stages = Stages(core.engine, core.metrics)
+        self._fast_path = FastPath(core, memory, self.stages)
+        self._aftermath = aftermath
         self._limits = limits
+        self._may_log = Seldom(_QUIET)
 
     async def commit(self, jobs: list[Job]) -> list[list[AlertDecision]]:
         """One list of answers a job, in body order, after everything in them is durable. Raises NotDurable."""
@@ -66,7 +71,6 @@ class Intake:
         bad = [(job.source, b) for job in jobs for b in job.bad]
         answers = await self._answer(alerts, bad)
         self._metrics.batch_alerts.observe(len(alerts))
-        self._metrics.decided((a.route, a.decision.action, a.decision.reason) for a in answers)
         cut, lists = 0, []
         for job in jobs:
             lists.append(answers[cut : cut + len(job.alerts)])
@@ -89,10 +93,14 @@ class Intake:
     async def _repeated(self, alerts: Sequence[Alert]) -> dict[int, AlertDecision]:
         try:
             policy = self._policy()
-            return await self._fast_path.answer(fold(alerts, policy), self._ledger(policy, self._clock.now()))
+            ledger = store.new_ledger(self._core, policy, self._clock.now())
+            return await self._fast_path.answer(fold(alerts, policy), ledger)
         except (NotDurable, *OF_THE_DATABASE):
             raise
-        except Exception:  # A bug of ours in one of them: `_decide` finds out which.
+        except Exception:  # A bug of ours. `_decide` needs no memory, and isolates the alert if it is in one.
+            self._metrics.fast_path_failures.labels("bug").inc()
+            if self._may_log():
+                log.exception("a bug: the fast path failed, Postgres decides the batch")
             return {}
 
     async def _decide(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
@@ -124,10 +132,15 @@ class Intake:
             log.error("what could not be read could not be kept either", extra={"error": error})
             return []
         alert = alerts[0]
+        self.stages.enter("pool")
         async with transaction(self._engine) as conn:
+            self.stages.enter("statement", conn)
             body = repr(alert).encode("utf-8", "replace")
             culprit = Bad(0, alert.alert_id, error, body)
             await quarantine.keep(conn, [(alert.source, culprit)], self._clock.now(), self._limits)
+            self.stages.enter("commit", conn)
+        self.stages.enter("decide")
+        self._metrics.alerts_bad.labels(alert.source).inc()
         log.error("an alert was quarantined: %s", detail, extra={"error": error})
         return [AlertDecision(alert, None, {}, Decision(Action.IGNORE, Reason.INVALID, detail=detail))]
 
@@ -139,6 +152,8 @@ class Intake:
             except store.MovedGroup as error:
                 moved |= error.groups
             except DBAPIError as error:
+                if sqlstate(error) == LOCK_TIMEOUT:
+                    self.stages.was_a_lock()
                 if sqlstate(error) not in TRY_AGAIN or attempt == _ATTEMPTS - 1:
                     raise
                 self._metrics.batch_retries.inc()
@@ -149,35 +164,26 @@ class Intake:
         self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]], moved: dict[str, GroupName]
     ) -> list[AlertDecision]:
         policy = self._policy()
-        folds, ledger = fold(alerts, policy), self._ledger(policy, self._clock.now())
+        folds, ledger = fold(alerts, policy), store.new_ledger(self._core, policy, self._clock.now())
         answers: dict[int, AlertDecision] = {}
         beats = _heartbeats(folds, policy)
+        self.stages.enter("pool")
         async with transaction(self._engine) as conn:
+            self.stages.enter("lock", conn)
             if folds:
                 await store.load(conn, ledger.books, [f.intent for f in folds], moved)
+                self.stages.enter("decide")
                 answers = ledger.take(folds)
+                self.stages.enter("statement", conn)
                 await store.save(conn, ledger.books)
             if bad:
                 await quarantine.keep(conn, bad, ledger.now, self._limits)
             if beats:
                 await record_heartbeats(conn, beats, ledger.now)
-        try:
-            await self._after(ledger)
-        except Exception:  # A bug of ours: it is committed all the same, and must not be decided a second time.
-            log.exception("a batch is committed, but what follows was not done")
+            self.stages.enter("commit", conn)
+        self.stages.enter("memory")
+        await self._aftermath.committed(ledger)
         return [answers[at] for at in range(len(alerts))]
-
-    async def _after(self, ledger: Ledger) -> None:
-        books = ledger.books
-        logs.decided(books)
-        self._metrics.rehearsed(t.group.route for t in books.triggers.values() if t.rehearsed)
-        due = any(g.wake_at is not None and g.wake_at <= books.now for g in books.groups.values())
-        if due or any(t.state == "pending" for t in books.triggers.values()):
-            self._fired()
-        if books.groups or books.latest:
-            versions = {key: group.version for key, group in books.groups.items()}
-            episodes = [(e, versions.get(e.group_key or "", 0)) for e in books.latest.values()]
-            await self._memory.remember(books.groups.values(), episodes)
 
 
 def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:

@@ -12,10 +12,10 @@ from pydantic_core import to_json
 from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
-from app.groups.service import TriggerServices, services_of
 from app.intake.admission import admit, spend
-from app.intake.batcher import Job
 from app.intake.direct import DirectRoute
+from app.intake.intake import Job
+from app.intake.service import IntakeServices, services_of
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.errors import NotDurable, Problem
 from app.web.problems import BAD_SIGNATURE, responses
@@ -149,7 +149,7 @@ async def take_mapped(request: Request) -> Response:
     """Any JSON, in which `sources:` of the policy says where an alert's parts stand. What they are mapped to is decided as
     an alert of `POST /api/v1/alerts` is; one that lacks a part is quarantined alone. A source with a `secret` must be signed
     in the manner of Standard Webhooks."""
-    source = services_of(request).policy().source(request.path_params["source"])
+    source = services_of(request).core.policy.source(request.path_params["source"])
     if source is None:
         authorize(request, "ingest")
         raise Problem(404, "not_found", "The policy has no source of this name.")
@@ -163,17 +163,17 @@ async def _take_signed(
     services = services_of(request)
     admitted = await admit(request, source, services)
     if limited:
-        await services.limit(admitted.caller)
+        await services.limiter.check(admitted.caller)
     answer = await _take(admitted.body, read, source, services)
     await spend(admitted, services)
     return answer
 
 
-async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: TriggerServices) -> Response:
+async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: IntakeServices) -> Response:
     try:
         parsed = read(raw, services.max_alerts)
     except Unreadable as error:
-        services.metrics.bodies_refused.labels(source, error.status).inc()
+        services.core.metrics.bodies_refused.labels(source, error.status).inc()
         await _keep_refused(raw, source, error, services)
         code = {400: "bad_request", 413: "too_large"}.get(error.status, "invalid")
         raise Problem(error.status, code, str(error), errors=error.errors) from error
@@ -181,24 +181,24 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
         return Response(b'{"decisions":[]}', 202, media_type=_JSON)
     try:
         answers: list[AlertDecision] = await services.batcher.submit(
-            Job(parsed.alerts, parsed.bad, source), services.timeout
+            Job(parsed.alerts, parsed.bad, source, len(raw)), services.timeout
         )
     except NotDurable:
-        services.metrics.not_durable.inc()
+        services.core.metrics.not_durable.inc()
         raise
-    services.metrics.alerts.labels(source).inc(len(answers))
+    services.core.metrics.alerts.labels(source).inc(len(answers))
     body = b'{"decisions":[' + b",".join([answer.json for answer in answers]) + b"]"
     if parsed.bad:
-        services.metrics.alerts_bad.labels(source).inc(len(parsed.bad))
+        services.core.metrics.alerts_bad.labels(source).inc(len(parsed.bad))
         body += b',"quarantined":' + to_json(
             [{"index": b.index, "id": b.alert_id, "error": b.error} for b in parsed.bad]
         )
     return Response(body + b"}", 202, media_type=_JSON)
 
 
-async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: TriggerServices) -> None:
+async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: IntakeServices) -> None:
     """A refused body is kept for people to see; that it could not be kept does not change the answer."""
     try:
-        await services.batcher.submit(Job([], [Bad(0, None, str(error), raw)], source), services.timeout)
+        await services.batcher.submit(Job([], [Bad(0, None, str(error), raw)], source, len(raw)), services.timeout)
     except NotDurable:
         log.warning("a refused body could not be kept", extra={"source": source})

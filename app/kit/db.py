@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+#: A lock was not had in time.
+LOCK_TIMEOUT = "55P03"
 #: Try the batch again: serialization failure, deadlock, a row that appeared in between, a lock that was not had in time.
-TRY_AGAIN = frozenset({"40001", "40P01", "23505", "55P03"})
+TRY_AGAIN = frozenset({"40001", "40P01", "23505", LOCK_TIMEOUT})
 #: What asyncpg raises bare while it connects.
 CONNECTING = (asyncpg.PostgresError, asyncpg.InterfaceError)
 #: The classes of SQLSTATE that speak of the data, not of the server's health.
@@ -102,6 +104,14 @@ async def one_statement(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         await conn.execution_options(isolation_level="AUTOCOMMIT")
         async with _leaving_a_standby(engine, conn):
             yield conn
+
+
+def backend_pid(conn: AsyncConnection) -> int:
+    """The process of the server behind a connection. It asks nobody."""
+    assert conn.sync_connection is not None
+    driver: Any = conn.sync_connection.connection.driver_connection
+    pid: int = driver.get_server_pid()
+    return pid
 
 
 async def database_now(engine: AsyncEngine) -> tuple[datetime, float]:

@@ -2,19 +2,38 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from app.kit.clock import monotonic
+from app.kit.db import passes
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+
+class Bell:
+    """Whoever has work for a loop rings its bell, and the loop cuts its rest short."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        self._rung.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the bell rings, or rang since the last wait, or after `seconds`."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._rung.wait(), seconds)
+        self._rung.clear()
 
 
 @dataclass
 class Loop:
-    """One named loop. `wake()` cuts its rest short; `stuck()` tells /livez that a step does not come back."""
+    """One named loop. Its `bell` cuts its rest short; `stuck()` tells /livez that a step does not come back."""
 
     name: str
     step: Callable[[], Coroutine[Any, Any, bool]]
@@ -24,12 +43,9 @@ class Loop:
     stop: Callable[[], None] = lambda: None  # what to give up when the loop ends between two steps
     failures: int = 0  # in a row
     started: bool = False
-    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    bell: Bell = field(default_factory=Bell)
     _step_began: float | None = None
     _last_end: float = field(default_factory=monotonic)
-
-    def wake(self) -> None:
-        self._woken.set()
 
     def stuck(self) -> bool:
         """True when a step has been under way for longer than `patience` seconds, or the loop has ended."""
@@ -51,9 +67,7 @@ class Loop:
             await asyncio.sleep(self.pace)  # A busy loop must not starve the requests.
             return
         pause = self.idle if not self.failures else min(30.0, self.idle * 2 ** min(self.failures, 6))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), pause)
-        self._woken.clear()
+        await self.bell.wait(pause)
 
     async def _guarded_step(self) -> bool:
         self._step_began = monotonic()
@@ -80,3 +94,45 @@ async def running(loops: Iterable[Loop]) -> AsyncIterator[None]:
         finally:
             for task in started:
                 task.cancel()
+
+
+async def each_alone(
+    items: Iterable[Item],
+    work: Callable[[Item], Awaitable[object]],
+    describe: Callable[[Item], Mapping[str, object]],
+    problem: str,
+    *,
+    at_once: int = 1,
+) -> list[tuple[Item, Exception]]:
+    """Do `work` for every item, `at_once` at a time. Return the items that failed, each with its error.
+
+    An item that fails stops no other. It is logged as `problem`, with what `describe` says of it. An error of our own
+    Postgres is not the item's fault (`passes`): no further item begins, those under way end, and then it is raised. No
+    task is left behind.
+    """
+    failed: list[tuple[Item, Exception]] = []
+    passing: list[Exception] = []
+    free = asyncio.Semaphore(at_once)
+
+    async def guarded(item: Item) -> None:
+        async with free:
+            if passing:
+                return
+            try:
+                await work(item)
+            except Exception as error:
+                if passes(error):
+                    passing.append(error)
+                else:
+                    log.exception(problem, extra=dict(describe(item)))
+                    failed.append((item, error))
+
+    async with asyncio.TaskGroup() as tasks:
+        for item in items:
+            tasks.create_task(guarded(item))
+    if passing:
+        first, *others = passing
+        for error in others:
+            first.add_note(f"Another item met {type(error).__name__}: {error}")
+        raise first
+    return failed

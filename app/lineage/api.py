@@ -1,18 +1,17 @@
 """GET /api/v1/lineage and /lineage/orphans."""
 
-from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import StringConstraints
 
 from app.explain.schemas import ListOf
 from app.kit.errors import Problem
-from app.kit.replica import Reader
 from app.lineage import schemas, store
-from app.lineage.chain import Lineage, Subject
+from app.lineage.chain import Subject
 from app.lineage.rules import Kind
+from app.lineage.service import Services
 from app.web.answers import json_answer, shows
 from app.web.problems import UNAVAILABLE
 from app.web.problems import Kind as ProblemKind
@@ -27,20 +26,6 @@ _INVALID = ProblemKind(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ChainServices:
-    """What the routes need."""
-
-    lineage: Lineage
-    reader: Reader
-
-
-async def _services(request: Request) -> ChainServices:
-    services: ChainServices = request.app.state.services.chains
-    return services
-
-
-Services = Annotated[ChainServices, Depends(_services)]
 Caller_ = Annotated[Caller, Depends(require("read"))]
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
 

@@ -12,18 +12,17 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.explain import history
-from app.kit.clock import Clock
 from app.kit.db import transaction
 from app.kit.errors import Rejected, TargetError
 from app.kit.mlflow.answers import quoted, tags_of
 from app.kit.mlflow.client import Mlflow
 from app.lineage import rules, store
 from app.lineage.model import TRIGGER_TAG, SeenAlias, SeenRun, SeenVersion, read_aliases, read_run, read_version
-from app.policy.schema import Policy
+from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +54,10 @@ class Subject:
 class Lineage:
     """`tell` answers one question. It writes what MLflow told, so it needs the primary."""
 
-    def __init__(
-        self, engine: AsyncEngine, mlflow: Callable[[], Mlflow | None], policy: Callable[[], Policy], clock: Clock
-    ) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, mlflow: Callable[[], Mlflow | None]) -> None:
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
         self._mlflow = mlflow
-        self._policy = policy
-        self._clock = clock
 
     async def tell(self, subject: Subject) -> Row | None:
         """The chains that the subject is part of. None: neither we nor MLflow know it."""

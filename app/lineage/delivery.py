@@ -10,16 +10,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit.clock import Clock, monotonic
 from app.kit.db import transaction
 from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
-from app.kit.metrics import Metrics
 from app.kit.mlflow.client import Mlflow
 from app.kit.outbox.model import Delivered, Item, Outcome, Retry
-from app.kit.outbox.store import release_slot
+from app.kit.outbox.relay import Destination
 from app.lineage import record_store as store
+from app.policy.core import Core
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
 from mlflow_spool.records import ONCE, Answer, Call, Record
@@ -75,16 +75,14 @@ async def _sent(call: Call, send: Send) -> Answer:
         return Answer(400, {"error_code": error.code, "message": error.detail})
 
 
-class Delivery:
-    """The destination `mlflow.records` of the outbox. `mlflow` is None while the policy names none."""
+class Delivery(Destination):
+    """Takes the records of a stream to MLflow. `mlflow()` is None while the policy names no MLflow."""
 
-    def __init__(
-        self, engine: AsyncEngine, mlflow: Callable[[], Mlflow | None], clock: Clock, metrics: Metrics, *, time: float
-    ) -> None:
-        self._engine = engine
+    kind = store.KIND
+
+    def __init__(self, core: Core, mlflow: Callable[[], Mlflow | None], *, time: float) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._mlflow = mlflow
-        self._clock = clock
-        self._metrics = metrics
         self._time = time / 2  # of an attempt; the rest is for the request that begins last
 
     async def deliver(self, item: Item) -> Outcome:
@@ -97,10 +95,12 @@ class Delivery:
             records = await store.pending(conn, item.payload["stream"], PAGE)
             names = await store.names_for(conn, records)
         end = monotonic() + self._time
+        progress = False
         for batch in joined(records):
             trouble = await self._together(batch, names, send)
             if trouble is not None:
-                return trouble
+                return replace(trouble, answered=True, progress=True) if progress else trouble
+            progress = True
             if monotonic() > end:
                 break
         return Delivered(None)
@@ -108,11 +108,7 @@ class Delivery:
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
         """A stream that still holds something stays pending."""
         if isinstance(outcome, Delivered):
-            await release_slot(conn, item.id)
             await store.wake_again(conn, item.id, item.payload["stream"], now)
-
-    async def after(self, item: Item, outcome: Outcome) -> None:
-        """Nobody waits for it."""
 
     async def _together(self, batch: Batch, names: dict[str, str], send: Send) -> Retry | None:
         """None: the stream goes on after these records."""

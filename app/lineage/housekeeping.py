@@ -3,12 +3,10 @@
 from datetime import timedelta
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.kit.clock import Clock
 from app.kit.db import transaction
-from app.kit.metrics import Metrics
 from app.lineage.record_store import COUNTS, item_of
+from app.policy.core import Core
 
 _BATCH = 500
 # What a stream still waits for keeps the whole stream: a certificate compares all of it.
@@ -37,10 +35,8 @@ _ATTEMPTS = text("DELETE FROM attempts WHERE item = ANY(CAST(:ids AS uuid[]))")
 class Housekeeping:
     """`step()` counts, and deletes one batch. `keep` in seconds; zero keeps everything for ever."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock, metrics: Metrics, *, keep: float) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._metrics = metrics
+    def __init__(self, core: Core, *, keep: float) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._keep = timedelta(seconds=keep)
 
     async def step(self) -> bool:

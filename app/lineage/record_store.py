@@ -78,7 +78,9 @@ async def wake_again(conn: AsyncConnection, item: UUID, stream: str, now: dateti
     """In the transaction that settles an item as delivered: pending again when its stream still holds something."""
     more = select(_records.c.seq).where(_records.c.stream == stream, _records.c.state == "pending").exists()
     await conn.execute(
-        update(_outbox).where(_outbox.c.id == item, more).values(state="pending", available_at=now, created_at=now)
+        update(_outbox)
+        .where(_outbox.c.id == item, more)
+        .values(state="pending", available_at=now, created_at=now, attempts=0)
     )
 
 
@@ -263,3 +265,12 @@ async def list_records(conn: AsyncConnection, state: str, after: int, most: int)
     where = (_records.c.state == state, _records.c.seq > after)
     rows = await conn.execute(select(*columns).where(*where).order_by(_records.c.seq).limit(most))
     return [dict(row) for row in rows.mappings()]
+
+
+_OLDEST = text("SELECT min(at) FROM records WHERE state = 'pending'")
+
+
+async def oldest_waiting(conn: AsyncConnection) -> datetime | None:
+    """When the record came (UTC) that has been waiting for MLflow for longest; None: none waits."""
+    found: datetime | None = (await conn.execute(_OLDEST)).scalar_one()
+    return found

@@ -73,7 +73,7 @@ async def report(
 
     With `records` it takes over what mlflow-spool could not deliver itself. What moves a mark of the registry, deletes from
     it or sets a tag of the gate needs the scope `promote` as well: 403 names each such record, and nothing was taken."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     if isinstance(body, HandOver):
         return _taken(await services.taking.hand_over(body, caller))
     return _taken(await services.taking.report(body, caller.name, idempotency_key))
@@ -122,7 +122,7 @@ async def redrive(
     ] = None,
 ) -> Response:
     """aside -> pending, each in its old place in its run. Mend the reason first, or it is refused again."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     return json_answer({"records": await services.taking.redrive(stream, caller.name)})
 
 
@@ -134,7 +134,7 @@ async def redrive(
 )
 async def certify(services: Services, _: Watcher, run: RunName) -> Response:
     """Compares what was told of a run, or handed over, with what MLflow shows at this moment: each missing thing by name."""
-    found = await certificate(services.reader, services.mlflow(), services.clock, run)
+    found = await certificate(services.reader, services.mlflow(), services.core.clock, run)
     if found is None:
         raise Problem(404, "not_found", f"Nothing of a run {run} came through here.")
     return json_answer(found)

@@ -12,19 +12,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
-from app.kit.clock import Clock
 from app.kit.db import transaction
 from app.kit.errors import Rejected, TargetError
-from app.kit.metrics import Metrics
 from app.kit.mlflow.answers import tags_of
 from app.kit.mlflow.client import Mlflow
 from app.lineage import rules, store
 from app.lineage.model import SeenAlias, SeenRun, SeenVersion, read_aliases, read_run, read_version
 from app.lineage.rules import Orphan, Patience
 from app.lineage.telling import Telling
-from app.policy.schema import Policy
+from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
@@ -54,31 +53,18 @@ class Survey:
     """`step()` does one page; True while a round is under way. retention: GATEWAY_RETENTION in seconds."""
 
     def __init__(
-        self,
-        engine: AsyncEngine,
-        mlflow: Callable[[], Mlflow | None],
-        policy: Callable[[], Policy],
-        clock: Clock,
-        metrics: Metrics,
-        telling: Telling,
-        *,
-        new_id: Callable[[], UUID],
-        retention: float,
-        page: int = PAGE,
+        self, core: Core, mlflow: Callable[[], Mlflow | None], telling: Telling, *, retention: float, page: int = PAGE
     ) -> None:
-        self._engine = engine
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._policy = core.policies.current
         self._mlflow = mlflow
-        self._policy = policy
-        self._clock = clock
-        self._metrics = metrics
         self._telling = telling
-        self._new_id = new_id
         self._retention = timedelta(seconds=retention)
         self._size = page
 
     async def step(self) -> bool:
         """One page, when a round is under way or due. MLflow away: False, and the next step tries the same page again."""
-        mlflow, now, token = self._mlflow(), self._clock.now(), self._new_id()
+        mlflow, now, token = self._mlflow(), self._clock.now(), uuid7()
         if mlflow is None:
             return False
         async with transaction(self._engine) as conn:

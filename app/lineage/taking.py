@@ -3,22 +3,20 @@ returns."""
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
-from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from app import tables
-from app.kit.clock import Clock
 from app.kit.db import with_retries
 from app.kit.errors import Problem
-from app.kit.metrics import Metrics
 from app.lineage import record_store as store
 from app.lineage.report_schemas import HandedOver, HandOver, Report
 from app.lineage.reports import records_of, run_of
+from app.policy.core import Core
 from app.promotion.model import PREFIX, STATUS_TAG
 from app.web.tokens import Caller
 from mlflow_spool.records import API, CREATES, KEY_TAG, TOKEN, Call, Kind, Record, draft, imported
@@ -26,13 +24,9 @@ from mlflow_spool.records import API, CREATES, KEY_TAG, TOKEN, Call, Kind, Recor
 
 @dataclass(frozen=True, slots=True)
 class Taking:
-    """`taken` is called when there is something new to deliver."""
+    """Takes reports and hand-overs, and wakes the relay when there is something new to deliver."""
 
-    engine: AsyncEngine
-    clock: Clock
-    metrics: Metrics
-    new_id: Callable[[], UUID]
-    taken: Callable[[], None]
+    core: Core
 
     async def report(self, report: Report, caller: str, key: str | None) -> dict[str, Any]:
         """Keep a report and what it becomes. key: its Idempotency-Key; without one the report itself is the key.
@@ -42,7 +36,7 @@ class Taking:
         told = report.model_dump(mode="json")
         body = _hash(json.dumps(told, sort_keys=True))
         known_by = _hash(json.dumps([caller, key or body]))
-        now, report_id, run = self.clock.now(), self.new_id(), run_of(report)
+        now, report_id, run = self.core.clock.now(), uuid7(), run_of(report)
         row = {
             "id": report_id,
             "key": known_by,
@@ -66,7 +60,7 @@ class Taking:
                 raise Problem(422, "idempotency_mismatch", "This Idempotency-Key was used with another report.")
             return {"id": known["id"], "run": known["run"], "records": 0}
 
-        answer = await with_retries(self.engine, keep)
+        answer = await with_retries(self.core.engine, keep)
         self._count(answer["records"])
         return answer
 
@@ -76,37 +70,37 @@ class Taking:
         records = [_record(index, handed) for index, handed in enumerate(body.records)]
         if not caller.can("promote"):
             _refuse_promotions(records, caller)
-        now = self.clock.now()
+        now = self.core.clock.now()
 
         async def keep(conn: AsyncConnection) -> int:
             await store.learn(conn, body.names.items(), now)
             return await store.add(conn, records, now)
 
-        new = await with_retries(self.engine, keep)
+        new = await with_retries(self.core.engine, keep)
         self._count(new)
         return {"taken": new, "known": len(records) - new}
 
     async def redrive(self, stream: str | None, caller: str) -> int:
         """Let what MLflow refused wait again, of one stream or of all; how many there were."""
-        now = self.clock.now()
+        now = self.core.clock.now()
 
         async def again(conn: AsyncConnection) -> int:
             found = await store.redrive(conn, stream, now)
             if found:
-                row = {"id": self.new_id(), "at": now, "caller": caller, "action": "redrive"}
+                row = {"id": uuid7(), "at": now, "caller": caller, "action": "redrive"}
                 row |= {"subject": f"metadata {stream or '-'}", "detail": {"records": found}}
                 await conn.execute(tables.audit.insert().values(row))
             return found
 
-        found = await with_retries(self.engine, again)
+        found = await with_retries(self.core.engine, again)
         if found:
-            self.taken()
+            self.core.bells.relay.ring()
         return found
 
     def _count(self, new: int) -> None:
         if new:
-            self.metrics.metadata_records.labels("taken").inc(new)
-            self.taken()
+            self.core.metrics.metadata_records.labels("taken").inc(new)
+            self.core.bells.relay.ring()
 
 
 def _record(index: int, handed: HandedOver) -> Record:

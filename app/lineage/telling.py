@@ -1,7 +1,6 @@
 """Who is told of orphans: one incident a kind, so that the first walk over an old MLflow is six messages, not thousands."""
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,6 +9,7 @@ from app.lineage import store
 from app.lineage.rules import Kind
 from app.notices.model import Notice, Severity
 from app.notices.telling import Notices
+from app.policy.core import Core
 
 EVENT: Final = "orphan"
 _TITLES: Final = {
@@ -26,10 +26,9 @@ class Telling:
     """`round_ended` opens an incident of each kind that has orphans, told again every `repeat`, and resolves those that have
     none any more."""
 
-    def __init__(self, notices: Notices, receivers: Callable[[], tuple[str, ...]], repeat: timedelta | None) -> None:
+    def __init__(self, core: Core, notices: Notices) -> None:
+        self._policy = core.policies.current
         self._notices = notices
-        self._receivers = receivers
-        self._repeat = repeat
 
     async def round_ended(self, conn: AsyncConnection, now: datetime) -> None:
         """In the transaction that ends a round of the survey, whose lock makes it the only one."""
@@ -41,4 +40,4 @@ class Telling:
             (first,) = await store.list_orphans(conn, kind, None, 1)
             detail = f"{count}; for one, {first['detail']}. `trigger-gateway lineage --orphans` lists them."
             notice = Notice(key, EVENT, Severity.WARNING, _TITLES[kind], detail, {"kind": kind})
-            await self._notices.open(conn, self._receivers(), notice, now, self._repeat)
+            await self._notices.open(conn, self._policy().told(EVENT), notice, now)

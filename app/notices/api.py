@@ -61,7 +61,7 @@ async def list_notices(
 )
 async def resolve(services: Services, caller: Operator, id: Ident, body: schemas.ResolveBody) -> Response:
     """For an incident whose cause is never judged again, such as of a route that is gone. Its receivers are told."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     await services.requests.resolve(id, body.reason, caller.name)
     return await _one(services, id)
 
@@ -76,7 +76,7 @@ async def resolve(services: Services, caller: Operator, id: Ident, body: schemas
 async def redrive(services: Services, caller: Operator, id: Ident) -> Response:
     """dead -> pending, for each receiver of it, with a fresh deadline: mend the receiver first. What was delivered is not
     sent again, nor an opening whose end was."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     await services.requests.redrive(id, caller.name)
     return await _one(services, id)
 
@@ -98,5 +98,5 @@ async def _one(services: NoticeServices, ident: UUID) -> Response:
 async def test(services: Services, caller: Operator, name: Name) -> Response:
     """Sends a notice that is marked as a test through the whole way, and answers with what the receiver said. It is
     resolved there two minutes later."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     return json_answer(asdict(await services.requests.test(name, caller.name)))

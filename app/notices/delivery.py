@@ -1,39 +1,32 @@
 """A notice on its way to one receiver: one attempt, and what its answer means for the outbox."""
 
 import logging
-from collections.abc import Callable
-from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.kit.outbox.relay import Destination
 from app.notices import store
 from app.notices.model import Action
 from app.notices.receivers.message import Message
 from app.notices.receivers.send import Sender
-from app.policy.schema import Policy
+from app.notices.telling import KIND
+from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
 
-class Delivery:
-    """The destination `notice` of the outbox. Nothing is read back: a receiver that deduplicates by key takes a message
-    twice without harm, and the others are told at least once."""
+class Delivery(Destination):
+    """Takes a notice to its receiver. It reads nothing back: most receivers know a message again by its key, so that a
+    second copy does no harm, and the others get it at least once."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        sender: Sender,
-        *,
-        gateway: str,
-        external_url: str | None,
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
+    kind = KIND
+
+    def __init__(self, core: Core, sender: Sender, *, gateway: str, external_url: str | None) -> None:
+        self._engine = core.engine
+        self._policy = core.policies.current
         self._sender = sender
         self._gateway = gateway
         self._external_url = external_url
@@ -82,9 +75,6 @@ class Delivery:
         if link is None or not link.startswith("/"):
             return link
         return f"{self._external_url.rstrip('/')}{link}" if self._external_url else None
-
-    async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
-        """Nothing follows: the item itself says what became of it."""
 
     async def after(self, item: Item, outcome: Outcome) -> None:
         """For the log."""

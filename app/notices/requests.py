@@ -2,24 +2,24 @@
 it hears."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from uuid_utils.compat import uuid7
 
 from app import tables
-from app.kit.clock import Clock, monotonic
+from app.kit.clock import monotonic
 from app.kit.db import transaction
 from app.kit.errors import Problem
 from app.kit.outbox import store as outbox
 from app.notices import store
 from app.notices.model import SWITCH_DOWN, TEST, Notice, Severity
 from app.notices.telling import Notices
-from app.policy.schema import Policy
+from app.policy.core import Core
+from app.tables import audit_log as audit
 
 #: So long a test stays open at a receiver: an Alertmanager that is told of the end within its group_wait tells nobody.
 TEST_LASTS: Final = timedelta(minutes=2)
@@ -40,23 +40,11 @@ class Tested:
 class NoticeRequests:
     """Every method raises Problem: 404 unknown, 409 when its state forbids it. `patience` in seconds."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        notices: Notices,
-        *,
-        new_id: Callable[[], UUID],
-        changed: Callable[[], None],
-        patience: float,
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, core: Core, notices: Notices, *, patience: float) -> None:
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
+        self._relay = core.bells.relay
         self._notices = notices
-        self._new_id = new_id
-        self._changed = changed
         self._patience = patience
 
     async def resolve(self, ident: UUID, reason: str, caller: str) -> None:
@@ -72,8 +60,8 @@ class NoticeRequests:
                 raise Problem(409, "wrong_state", sentence, state="open")
             if found["resolved_at"] is not None or not await self._notices.resolve(conn, found["key"], now, detail):
                 raise Problem(409, "wrong_state", "Only an open notice can be resolved.", state="resolved")
-            await self._audit(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})
-        self._changed()
+            await audit.write(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})
+        self._relay.ring()
 
     async def redrive(self, ident: UUID, caller: str) -> None:
         """Send again what of an incident a receiver refused for good, in the order in which it happened."""
@@ -91,8 +79,8 @@ class NoticeRequests:
                 raise Problem(409, "wrong_state", sentence, state=state)
             for item in items:
                 await outbox.redrive(conn, item, now)
-            await self._audit(conn, now, caller, "redrive", f"notice {ident}", {"items": len(items)})
-        self._changed()
+            await audit.write(conn, now, caller, "redrive", f"notice {ident}", {"items": len(items)})
+        self._relay.ring()
 
     async def test(self, name: str, caller: str) -> Tested:
         """Tell one receiver something that is marked as a test, through the outbox, and wait for its first answer. A test
@@ -100,7 +88,7 @@ class NoticeRequests:
         receiver = self._policy().receiver(name)
         if receiver is None:
             raise Problem(404, "not_found", f"The policy has no receiver named {name!r}.")
-        now, mark = self._clock.now(), self._new_id()
+        now, mark = self._clock.now(), uuid7()
         notice = Notice(
             key=f"test:{mark}",
             event=TEST,
@@ -112,8 +100,8 @@ class NoticeRequests:
         async with transaction(self._engine) as conn:
             await self._notices.open(conn, [name], notice, now)
             await self._notices.resolve(conn, notice.key, now, "the test is over", after=TEST_LASTS)
-            await self._audit(conn, now, caller, "test", f"receiver {name}", {"notice": notice.key})
-        self._changed()
+            await audit.write(conn, now, caller, "test", f"receiver {name}", {"notice": notice.key})
+        self._relay.ring()
         ident, state, detail = await self._answer(notice.key)
         return Tested(name, receiver.kind, state, detail, ident)
 
@@ -133,9 +121,3 @@ class NoticeRequests:
                 waits = "nothing delivered it yet: does a worker run?" if not row.attempts else row.detail
                 return row.id, row.state, waits
             await asyncio.sleep(_LOOK_EVERY)
-
-    async def _audit(
-        self, conn: AsyncConnection, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
-    ) -> None:
-        row = {"id": self._new_id(), "at": now, "caller": caller, "action": action, "subject": subject}
-        await conn.execute(tables.audit.insert().values(**row, detail=detail))

@@ -25,7 +25,7 @@ _DUE = rows_of(
 # What was delivered, or given up, is sent once more. What is still on its way is not sent twice.
 _SEND_AGAIN = text("""
     UPDATE outbox SET state = 'pending', detail = '', created_at = :now, available_at = :now, ambiguous = false,
-        answered_at = NULL, answered_seconds = 0,
+        attempts = 0, answered_at = NULL, answered_seconds = 0,
         payload = jsonb_set(payload, '{times}', to_jsonb((payload->>'times')::int + 1))
     WHERE id = ANY(CAST(:items AS uuid[])) AND state <> 'pending'
 """)

@@ -5,19 +5,23 @@ incident and receiver, and of the incidents of its key before and after, share a
 the order in which they happened: a resolve never overtakes its open, nor a new open the resolve before it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
-from app.kit.clock import Clock
 from app.kit.db import transaction
 from app.kit.outbox.model import new_item
 from app.notices import store
-from app.notices.model import Action, Notice
+from app.notices.model import SWITCH_DOWN, TEST, Action, Notice
+from app.notices.receivers.send import refresh_of
+from app.policy.core import Core
+from app.policy.deadman import incident_key
+from app.policy.schema import Policy
 
 KIND: Final = "notice"  # of an item in the outbox
 _MOST: Final = 100  # told again in one step
@@ -26,23 +30,13 @@ _MOST: Final = 100  # told again in one step
 class Notices:
     """`open` and `resolve` run in the caller's transaction; `step()` tells again what is still open.
 
-    `refresh(receiver)` is how often a receiver wants to hear of an open incident whatever its `repeat`, None: never.
-    `audience(incident)` is whom the policy in force would tell of it, None: whoever was told when it opened.
+    `repeat` is how often an open incident goes out again where nothing else says so (GATEWAY_NOTICE_REPEAT); None: once.
     """
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        clock: Clock,
-        new_id: Callable[[], UUID],
-        refresh: Callable[[str], timedelta | None] = lambda _receiver: None,
-        audience: Callable[[RowMapping], Sequence[str] | None] = lambda _incident: None,
-    ) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._new_id = new_id
-        self._refresh = refresh
-        self._audience = audience
+    def __init__(self, core: Core, repeat: timedelta | None = None) -> None:
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
+        self._repeat = repeat
 
     async def open(
         self,
@@ -54,10 +48,10 @@ class Notices:
     ) -> bool:
         """Tell these receivers, and with `repeat` again and again until it is resolved. False: an incident of this key is
         open, and nobody is told anew. Whoever opens and resolves a key does both under one lock of its own."""
-        ident = self._new_id()
+        ident = uuid7()
         if not await store.insert_notice(conn, ident, notice, now):
             return False
-        await self._begin(conn, ident, notice.key, list(dict.fromkeys(receivers)), repeat, now)
+        await self._begin(conn, ident, notice.key, list(dict.fromkeys(receivers)), repeat or self._repeat, now)
         return True
 
     async def _begin(
@@ -120,7 +114,7 @@ class Notices:
     async def _tell_again(self, conn: AsyncConnection, incident: RowMapping, due: set[str], now: datetime) -> None:
         """Whomever the policy names by now; one that it names no more hears of the end alone."""
         told = {row["receiver"]: row for row in await store.tellings_of(conn, [incident["id"]])}
-        wanted = self._audience(incident)
+        wanted = self.audience(incident)
         names = set(told) if wanted is None else set(wanted)
         silent = {name for name, row in told.items() if row["repeat"] and row["next_at"] is None}
         again = [told[name] for name in sorted(told.keys() & names & (due | silent))]
@@ -132,9 +126,16 @@ class Notices:
         repeat = timedelta(seconds=every) if every else None
         await self._begin(conn, incident["id"], incident["key"], sorted(names - told.keys()), repeat, now)
 
+    def audience(self, incident: RowMapping) -> Sequence[str] | None:
+        return audience(self._policy(), incident["event"], incident["key"], incident["labels"])
+
+    def refresh(self, receiver: str) -> timedelta | None:
+        """How often a receiver must hear of what is open, whatever `repeat` says; None: once is enough."""
+        return refresh_of(self._policy().receiver(receiver))
+
     def _next(self, row: Any, now: datetime) -> datetime | None:
         every = [timedelta(seconds=row["repeat"])] if row["repeat"] else []
-        refresh = self._refresh(row["receiver"])
+        refresh = self.refresh(row["receiver"])
         every += [refresh] if refresh else []
         return now + min(every) if every else None
 
@@ -150,4 +151,15 @@ class Notices:
 
     def _item(self, ident: UUID, receiver: str, key: str, action: Action, now: datetime) -> dict[str, Any]:
         payload = {"notice": str(ident), "receiver": receiver, "action": action, "times": 1}
-        return new_item(self._new_id(), KIND, f"receiver:{receiver}", payload, now, lane=f"{receiver}:{key}")
+        return new_item(uuid7(), KIND, f"receiver:{receiver}", payload, now, lane=f"{receiver}:{key}")
+
+
+def audience(policy: Policy, event: str, key: str, labels: Mapping[str, str]) -> Sequence[str] | None:
+    """The receivers that a policy names for an incident; for a switch, those of its entry. None for a test: it names
+    its own receiver."""
+    if event == TEST:
+        return None
+    if event == SWITCH_DOWN:
+        named = ((switch.seen(labels), switch.receivers) for switch in policy.deadman)
+        return next((names for seen, names in named if seen is not None and incident_key(seen.name) == key), ())
+    return policy.told(event, labels.get("route"))

@@ -39,9 +39,9 @@ class Reloaded(BaseModel):
 async def reload(request: Request, caller: Annotated[Caller, Depends(require("trigger"))]) -> Reloaded:
     """At once, in the process that answers; every other process follows by itself within a few seconds."""
     services = request.app.state.services
-    await services.triggers.limit(caller)
+    await services.foundation.limiter.check(caller)
     reloader: Reloader = services.reloader
-    before = services.policy.hash
+    before = services.core.policy.hash
     try:
         policy = await reloader.reload()
     except PolicyError as error:

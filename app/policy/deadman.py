@@ -43,12 +43,16 @@ Kind = Literal["retrain", "alert", "ping"]
 
 
 class Retrain(Frozen):
-    """A DAG run of the route's DAG that ends: with success, or `any` how; by anybody, or by the `gateway` alone."""
+    """A DAG run of a route's DAG that must end."""
 
     retrain: Name
+    """A route. A run of its DAG must end."""
     group: dict[Text, str] = Field(default_factory=dict)
+    """Only runs of this group count."""
     outcome: Annotated[Literal["success", "any"], choice("success", "any")] = "success"
+    """Whether the run must succeed, or may end in `any` way."""
     started_by: Annotated[Literal["any", "gateway"], choice("any", "gateway")] = "any"
+    """`gateway` counts only the gateway's own runs; `any` counts every run."""
 
 
 def _read_expect(value: Any) -> Any:
@@ -84,17 +88,27 @@ Every = Annotated[
 
 
 class Switch(Frozen):
-    """One entry: one switch, or with `for_each` one for each combination of its values, those seen later too."""
+    """Dead man's switches: what must happen, how often, and who gets a notice when it does not."""
 
     name: Text
+    """The name of the switch. It may hold `{{group.label}}` for each label of `for_each`."""
     expect: Expect
+    """`heartbeat`, or the retrain that must happen."""
     for_each: dict[Text, Annotated[tuple[Text, ...], Field(strict=False)]] = Field(default_factory=dict)
+    """Labels with their values. Each combination is a switch, and values that alerts bring are added."""
     match: Annotated[tuple[MatcherValue, ...], Field(strict=False)] = ()
+    """Matchers of an alert that always fires: the heartbeat. Without them the heartbeat is a request to
+    `/ping/<name>`."""
     timezone: Zone = "UTC"
+    """The time zone of a cron expression in `every`."""
     every: Every
+    """How often it must happen: a duration, or a cron expression such as `0 3 * * 1`."""
     grace: Duration = timedelta(0)
+    """How much later it may come. After that the switch is down, and the receivers get a notice."""
     receivers: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Names of `receivers`. `[]` sends nothing."""
     repeat: PositiveDuration | None = None
+    """How often the notice is repeated while the switch is down."""
 
     @field_validator("every", mode="before")
     @classmethod
@@ -154,6 +168,11 @@ class Instance:
     def usable(self) -> bool:
         """Whether a name made from what was seen can be one."""
         return 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
+
+
+def incident_key(switch: str) -> str:
+    """The key of the incident that the switch of this name opens."""
+    return f"deadman:{switch}"
 
 
 def heartbeats_of(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:

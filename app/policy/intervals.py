@@ -62,7 +62,9 @@ class TimeRange(Frozen):
     """Minutes of a day, the last one excluded. A range past midnight is written as two."""
 
     start_time: Annotated[int, BeforeValidator(_start), _ClockText]
+    """From this minute on, such as `'09:30'`."""
     end_time: Annotated[int, BeforeValidator(_end), _ClockText]
+    """Up to this minute, not included. The end of the day is `'24:00'`. Write a range past midnight as two."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -158,11 +160,17 @@ class Interval(Frozen):
     """When every field holds. Its ends are whole minutes, and clocks are put forward and back at whole minutes."""
 
     times: Annotated[tuple[TimeRange, ...], _Loose] | None = None
+    """Times of day."""
     weekdays: Annotated[tuple[Weekday, ...], _Loose] | None = None
+    """Days of the week, or ranges such as `monday:friday`."""
     days_of_month: Annotated[tuple[DayOfMonth, ...], _Loose] | None = None
+    """Days of the month, or ranges. `-1` is the last day."""
     months: Annotated[tuple[Month, ...], _Loose] | None = None
+    """Months by name or number, or ranges."""
     years: Annotated[tuple[Year, ...], _Loose] | None = None
+    """Years, or ranges such as `2026:2030`."""
     location: Location | None = None
+    """The time zone. Without it UTC."""
 
     @property
     def zone(self) -> tzinfo:
@@ -232,10 +240,12 @@ class Interval(Frozen):
 
 
 class TimeInterval(Frozen):
-    """Intervals under one name."""
+    """Times, in Alertmanager's syntax and with its meaning. A key that is left out always holds."""
 
     name: Text
+    """What `mute` of a route names."""
     time_intervals: Annotated[tuple[Interval, ...], Field(strict=False)]
+    """It holds while one of these holds."""
 
 
 def _among(value: int, ranges: Sequence[Range] | None) -> bool:

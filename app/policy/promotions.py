@@ -43,26 +43,37 @@ class Require(Frozen):
     """What the version and its run must have, by name: inputs by their context (`training`), artifacts by their path."""
 
     params: Names = ()
+    """Names of parameters of the run."""
     metrics: Names = ()
+    """Names of metrics of the run."""
     tags: Names = ()
+    """Names of tags of the run."""
     inputs: Names = ()
+    """Contexts in which a data set was logged with its digest, such as `training`."""
     artifacts: Names = ()
+    """Paths in the run's artifacts, or names of logged models."""
 
 
 class Promotion(Frozen):
-    """The way to one mark. `model` is an anchored RE2; the first entry that takes the model and the mark decides.
-
-    `on_new_version`: a version that MLflow's webhook tells of is asked for by itself.
-    """
+    """The promotion gate. The first entry for the model and the alias decides. Entries may differ in `to` alone."""
 
     model: Annotated[str, when_known(_read_model)]
+    """Which models this entry is for: an RE2 over the whole name."""
     registry: Annotated[Literal["mlflow", "sagemaker"], choice("mlflow")] = "mlflow"
+    """`mlflow`, or `sagemaker` for the model package group of that name."""
     to: Mark
+    """The alias to give: letters, digits, `_` and `-`, at most 100."""
     requires: Mark | None = None
+    """An alias that the version must hold first."""
     require: Require = Require()
+    """What the version and its run must have. Every name must be there."""
     rules: Annotated[tuple[RuleValue, ...], Field(strict=False, max_length=100)] = ()
+    """Comparisons of metrics, such as `f1 >= champion.f1 + 0.005`. All must hold. `champion.f1` is the `f1` of the version
+    that holds `to` now, whatever `to` is."""
     mode: Annotated[Literal["live", "shadow"], choice("live")] = "live"
+    """`shadow` judges and records, and changes nothing."""
     on_new_version: bool = False
+    """Whether each new version that MLflow's webhook announces is judged by itself."""
 
     def takes(self, model: str) -> bool:
         """Whether this entry is about a model of that name."""

@@ -12,37 +12,45 @@ SecretUrl = Annotated[Secret, known_secret(lambda value: read_address(value, que
 
 
 class Pagerduty(Frozen):
-    """A service of PagerDuty, by the integration key of its Events API v2. In the EU: https://events.eu.pagerduty.com."""
+    """A service of PagerDuty."""
 
     routing_key: Secret
+    """The integration key of the Events API v2."""
     url: Url = "https://events.pagerduty.com"
+    """In the EU it is `https://events.eu.pagerduty.com`."""
 
 
 class Opsgenie(Frozen):
-    """Opsgenie (in the EU: https://api.eu.opsgenie.com), or Jira Service Management
-    (https://api.atlassian.com/jsm/ops/integration), by the key of an API integration."""
+    """Opsgenie, or Jira Service Management."""
 
     api_key: Secret
+    """The key of an API integration."""
     url: Url = "https://api.opsgenie.com"
+    """In the EU it is `https://api.eu.opsgenie.com`. For Jira Service Management it is
+    `https://api.atlassian.com/jsm/ops/integration`."""
 
 
 class Slack(Frozen):
-    """A channel of Slack, by its incoming webhook."""
+    """A channel of Slack."""
 
     url: SecretUrl
+    """The address of an incoming webhook. It is a secret."""
 
 
 class Webhook(Frozen):
-    """Any server that takes POST, signed as Standard Webhooks says."""
+    """Any server that takes POST."""
 
     url: SecretUrl
+    """Where the gateway posts. It may be a secret."""
     secret: SigningSecret
+    """Signs each request as Standard Webhooks says: `whsec_...`."""
 
 
 class AlertmanagerReceiver(Frozen):
-    """An Alertmanager, which then tells whom its own configuration says."""
+    """An Alertmanager, which sends the alert on as its own configuration says."""
 
     url: Url
+    """The address of the Alertmanager."""
 
 
 KINDS: Final[Mapping[str, type[Frozen]]] = {
@@ -55,14 +63,20 @@ KINDS: Final[Mapping[str, type[Frozen]]] = {
 
 
 class Receiver(Frozen):
-    """Somebody who is told. Exactly one kind is given."""
+    """Where notices go. Each receiver has exactly one kind."""
 
     name: Name
+    """Lower-case letters, digits, `_` and `-`, at most 63."""
     pagerduty: Pagerduty | None = None
+    """A service of PagerDuty."""
     opsgenie: Opsgenie | None = None
+    """Opsgenie, or Jira Service Management."""
     slack: Slack | None = None
+    """A channel of Slack."""
     webhook: Webhook | None = None
+    """Any server that takes POST."""
     alertmanager: AlertmanagerReceiver | None = None
+    """An Alertmanager, which sends the alert on as its own configuration says."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -91,19 +105,26 @@ Told = Annotated[tuple[Text, ...], Field(strict=False)]
 
 
 class RouteNotify(Frozen):
-    """Receivers by event, of what happens to a trigger. An empty list tells nobody; None is left to the level above."""
+    """Receivers by event, for what happens to a trigger. `[]` sends nothing. None leaves it to the level above."""
 
     trigger_dead: Told | None = None
+    """Airflow never took a trigger. It will not start by itself."""
     trigger_waiting: Told | None = None
+    """Airflow has not taken a trigger for `GATEWAY_WAITING_NOTICE`, or its DAG run could not be read for so long."""
     trigger_lost: Told | None = None
+    """A DAG run is still open after its `run_timeout`."""
     run_failed: Told | None = None
+    """A DAG run failed, or was deleted in Airflow."""
 
 
 class Notify(RouteNotify):
-    """Receivers by event, of everything."""
+    """Which receivers get a notice of which event. An event without a list goes to every receiver. `[]` sends
+    nothing."""
 
     promotion_blocked: Told | None = None
+    """The gate refused a model version."""
     orphan: Told | None = None
+    """A run, a version, an alias or a trigger lacks its lineage."""
 
 
 EVENTS: Final = tuple(Notify.model_fields)

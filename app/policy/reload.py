@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import exists, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import tables
-from app.kit.clock import Clock
-from app.kit.metrics import Metrics
+from app.policy.core import Core
 from app.policy.file.document import MAX_BYTES
 from app.policy.file.load import load_policy
 from app.policy.file.problems import PolicyError, Problem
-from app.policy.holder import Holder
 from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)
@@ -39,12 +36,10 @@ class AirflowInUse(PolicyError):
 class Reloader:
     """`step()` looks at the file, `ask()` makes the next step read it, `reload()` reads it now."""
 
-    def __init__(self, holder: Holder, path: Path, engine: AsyncEngine, clock: Clock, metrics: Metrics) -> None:
-        self._holder = holder
+    def __init__(self, core: Core, path: Path) -> None:
+        self._holder = core.policies
         self._path = path
-        self._engine = engine
-        self._clock = clock
-        self._metrics = metrics
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._one_at_a_time = asyncio.Lock()
         self._asked = False
         self._seen: str | None = None  # digest of the file at the last look

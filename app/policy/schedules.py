@@ -25,15 +25,21 @@ def _read_cron(value: str) -> str:
 
 
 class Schedule(Frozen):
-    """One DAG run of one group of a route whenever `cron` comes due in `timezone`. What came due while no gateway ran
-    is made up for by the newest of it (`one`) or not at all (`none`)."""
+    """DAG runs by the clock. They skip the debounce. They obey the cooldown and the limit, and they start a
+    cooldown."""
 
     name: Name
+    """Lower-case letters, digits, `_` and `-`, at most 63."""
     cron: Annotated[Text, when_known(_read_cron)]
+    """Minute, hour, day of the month, month, day of the week. When both days are given, either is enough."""
     timezone: Annotated[Text, when_known(_read_zone)] = "UTC"
+    """The time zone in which the cron expression is read."""
     route: Text
+    """The route whose DAG starts."""
     group: dict[str, Text] = Field(default_factory=dict)
+    """A value for each label of the route's `group_by`."""
     catch_up: Annotated[Literal["one", "none"], choice("one", "none")] = "one"
+    """What happens to a time that passed while no gateway ran: `one` makes up for the newest, `none` for nothing."""
 
     @cached_property
     def times(self) -> Cron:

@@ -33,62 +33,91 @@ def _read_group_by(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Airflow(Frozen):
-    """One Airflow. `max_parallel` is the DAG runs of ours that may be open at once; None is no cap."""
+    """The Airflows that the gateway may start DAG runs in. At least one is required."""
 
     name: Text
+    """What `dag.airflow` of a route calls this Airflow."""
     url: Url
+    """Its address. It may end in a path when Airflow is served below a path."""
     api: Annotated[Literal["v2", "v1"], choice("v2", "v1")] = "v2"
+    """`v2` for Airflow 3, `v1` for Airflow 2."""
     auth: Auth | None = None
+    """How the gateway logs in. Give `username` and `password`, or `token`, or `token_file`."""
     max_parallel: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """How many DAG runs of the gateway may be open at once. More triggers wait as `pending`, the oldest first.
+    Without it there is no cap."""
 
 
 class Dag(Frozen):
-    """What a route starts. `id` and the strings of `conf` may hold `{{group.label}}` (app.policy.language.templates)."""
+    """What a route starts. Placeholders are in app.policy.language.templates."""
 
     airflow: Text = "default"
+    """The entry of `airflow` that has the DAG. With a single Airflow, that one is the default."""
     id: Text
+    """The DAG to start. It may hold `{{group.label}}`."""
     conf: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the DAG run gets as `conf`, beside the gateway's own key `gateway`. Its strings may hold
+    `{{group.label}}`."""
 
 
 class Limit(Frozen):
     """At most so many triggers of a route in a sliding time, whatever their groups."""
 
     triggers: Annotated[int, Field(ge=1, le=100_000)]
+    """How many triggers may fire in that time."""
     per: PositiveDuration
+    """How long the sliding time is."""
 
 
 class Defaults(Frozen):
-    """What a route may leave out; a top-level `defaults:` changes these values. All durations are timedeltas.
-
-    openlineage: the namespace in which the route is a job of OpenLineage; None: the DAG run is told of no parent.
-    """
+    """What a route may leave out. The top-level `defaults:` changes these values."""
 
     group_by: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_read_group_by)] = ()
+    """The labels that make a group. Each group has its own debounce, cooldown and run. Without a label the whole
+    route is one group."""
     debounce: Duration = timedelta(0)
+    """How long the gateway waits before it fires, counted from the group's first alert. When every alert resolves
+    meanwhile, nothing fires. Choose more than Alertmanager's `group_interval` (5m), or the end of an alert arrives
+    too late."""
     cooldown: Duration = timedelta(hours=24)
+    """How long the group starts no new trigger after one has fired."""
     refire: bool = True
+    """Whether an alert that still fires after the cooldown may start the next trigger."""
     on_failure: Annotated[Literal["release", "keep"], choice("release", "keep")] = "release"
+    """What a failed DAG run does to the cooldown: `release` ends it early, `keep` does not."""
     failure_backoff: Duration = timedelta(minutes=30)
+    """How long a failed group waits before the next trigger. It doubles with each failure in a row, up to the
+    cooldown."""
     run_timeout: PositiveDuration = timedelta(hours=24)
+    """How long a DAG run may take. A run that is still open then counts as lost, and as failed."""
     stale_after: PositiveDuration = timedelta(hours=6)
+    """How long an alert stays valid without a new notification. After that it no longer fires."""
     limit: Limit | None = None
+    """A limit for the whole route, whatever the groups."""
     mute: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Names of `time_intervals`. While one of them holds, nothing fires. The gateway decides again when it ends."""
     confirm: Confirm | None = None
+    """A question to Prometheus before each fire. Requests of people and schedules are not confirmed."""
     mode: Annotated[Literal["live", "shadow"], choice("live", "shadow")] = "live"
+    """`shadow` decides and records everything, and starts nothing. Use it to try a route."""
     notify: RouteNotify | None = None
+    """Receivers by event for this route. An event without a list follows the top-level `notify`."""
     openlineage: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """The namespace of the route's job in OpenLineage. The trigger becomes the parent run in Airflow's events.
+    Without it the DAG run gets no parent."""
 
 
 class Route(Defaults):
-    """One way from alerts to a DAG. Every matcher must hold; no matcher at all takes every alert.
-
-    lineage: whether a run of it has to report to MLflow.
-    """
+    """The ways from alerts to DAGs. The first route that matches an alert takes it."""
 
     name: Name
+    """Lower-case letters, digits, `_` and `-`, at most 63."""
     match: Annotated[tuple[MatcherValue, ...], Field(strict=False)]
+    """Alertmanager's matchers. All of them must hold. `[]` takes every alert."""
     dag: Dag
+    """The DAG that the route starts."""
     lineage: bool = True
+    """Whether a DAG run of this route must leave a run in MLflow. Say `false` for a DAG that trains nothing."""
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether an alert with these labels is this route's, were it the only one."""
@@ -103,17 +132,29 @@ class Policy(Frozen):
     """A whole policy file. `hash` is 12 hex characters; it holds no secret, and the same meaning gives the same."""
 
     version: Literal[1]
+    """The version of this format."""
     airflow: tuple[Airflow, ...]
+    """The Airflows that run the DAGs."""
     routes: tuple[Route, ...]
+    """Which alerts start which DAG, and how often."""
     mlflow: Mlflow | None = None
+    """The MLflow server."""
     time_intervals: tuple[TimeInterval, ...] = ()
+    """Times in which routes are muted."""
     promotions: tuple[Promotion, ...] = ()
+    """What a model version needs for an alias."""
     receivers: tuple[Receiver, ...] = ()
+    """Where notices go."""
     notify: Notify | None = None
+    """Which receiver gets which event."""
     lineage: Lineage = Lineage()
+    """The walk over MLflow that looks for missing lineage."""
     schedules: tuple[Schedule, ...] = ()
+    """DAG runs by the clock."""
     sources: tuple[Source, ...] = ()
+    """Other monitors, and how to read their alerts."""
     deadman: tuple[Switch, ...] = ()
+    """What must happen regularly, and who gets a notice when it does not."""
     hash: str
     warnings: tuple[InstanceOf[Problem], ...] = ()
 

@@ -58,22 +58,33 @@ Choices = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_as_l
 
 
 class Source(Frozen):
-    """One of them, posted to /api/v1/webhooks/<name>, signed as Standard Webhooks says where there is a `secret`. `alerts`
-    points to the list of alerts in the body; None: the body is one, or a list of them. The rest is looked up in each."""
+    """Monitors with a body of their own shape. Where a part of the alert stands is a JSON Pointer; text that does not
+    begin with `/` stands for itself. Of a list, the first that is there counts."""
 
     name: Annotated[Name, AfterValidator(_name)]
+    """The last part of the address that the monitor posts to: `/api/v1/webhooks/<name>`."""
     secret: SigningSecret | None = None
+    """Requests must be signed with it, as Standard Webhooks says. Without it they need a token."""
     alerts: Annotated[Text, AfterValidator(_pointer)] | None = None
+    """Where the list of alerts stands in the body. Without it the body is one alert, or a list of alerts."""
     alert_id: Choices
+    """What the alert is called."""
     severity: Choices
+    """How bad it is."""
     timestamp: Choices
+    """When it began: RFC 3339, or a number when `timestamp_unit` is given."""
     timestamp_unit: Annotated[Unit, choice("s", "ms")] | None = None
+    """The unit of a number in `timestamp`. Without it a number is refused."""
     status: Choices = ("firing",)
+    """Whether it fires, in the monitor's own words."""
     states: dict[Text, Annotated[Literal["firing", "resolved"], choice("firing", "resolved")]] = Field(
         default={"firing": "firing", "resolved": "resolved"}, min_length=1
     )
+    """The monitor's words for `firing` and `resolved`. An alert with another word is quarantined."""
     labels: dict[Text, Choices] = Field(default_factory=dict)
+    """Where each label stands. A label is left out where the body has none."""
     annotations: dict[Text, Choices] = Field(default_factory=dict)
+    """Where each annotation stands."""
 
     @cached_property
     def signature(self) -> Signature | None:

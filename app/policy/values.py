@@ -111,7 +111,7 @@ Url = Annotated[str, when_known(read_address)]
 
 
 class Frozen(BaseModel):
-    """Base of every part of the policy."""
+    """Base of every part of the policy. The text below a field is what docs/policy-reference.md says of its key."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -120,19 +120,23 @@ class PasswordAuth(Frozen):
     """A user; for Airflow, its token is fetched and renewed by the client."""
 
     username: Text
+    """The user. For Airflow the gateway fetches a token with it, and renews it."""
     password: Secret
+    """The password."""
 
 
 class TokenAuth(Frozen):
     """A token as it is sent."""
 
     token: Secret
+    """A token, sent as it is."""
 
 
 class TokenFileAuth(Frozen):
     """A file whose content is the token, read again when it changes."""
 
     token_file: Text
+    """A file that holds the token. It is read again when it changes."""
 
 
 def _auth_kind(value: Any) -> str:

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from app.groups.service import services_of
 from app.intake.admission import admit, spend
+from app.intake.service import services_of
 from app.kit.errors import Problem
 from app.promotion import schemas, store
 from app.promotion.promote import Wanted, shown
@@ -60,7 +60,7 @@ RETRY_AFTER = 30
 async def promote(services: Services, caller: Promoter, body: schemas.PromotionBody) -> Response:
     """Reads the version, its run and who holds the mark now, judges them by the policy, and moves the mark when everything
     is passed. 409 is a no, with the verdict on each rule; 503 means that something could not be read or settled."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     if body.override and not caller.can("override"):
         raise Problem(403, "forbidden", f"The token {caller.name} lacks the scope override.", scope="override")
     wanted = Wanted(body.model, body.version, body.to, body.expected, body.dry_run, body.override, body.reason)
@@ -157,7 +157,7 @@ async def get_promotion(services: Services, _: Reader, id: Ident) -> Response:
 async def roll_back(services: Services, caller: Promoter, id: Ident, body: schemas.RollbackBody) -> Response:
     """Undoes a promotion that is still in force: the mark goes back to the version before, or to nobody when there was
     none. 409 when somebody else holds the mark by now, or the version before is not READY any more."""
-    await services.limit(caller)
+    await services.limiter.check(caller)
     return _answer(await services.gate.roll_back(id, body.reason, caller.name))
 
 

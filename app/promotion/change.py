@@ -11,16 +11,14 @@ found by reading before and after, and is never written over knowingly. No trans
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from app.kit.clock import Clock
 from app.kit.db import transaction
 from app.kit.errors import Ambiguous, Rejected, TargetError
+from app.policy.core import Core
 from app.promotion import store
 from app.promotion.model import Registry
 from app.promotion.store import Promotion
@@ -48,12 +46,9 @@ class Fenced(Exception):
 class Change:
     """Carries out the change that an open row intends, or repairs it. `registry` gives the registry of a name."""
 
-    def __init__(
-        self, engine: AsyncEngine, clock: Clock, registry: Callable[[str], Registry], telling: Telling
-    ) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._registry = registry
+    def __init__(self, core: Core, registries: Mapping[str, Registry], telling: Telling) -> None:
+        self._engine, self._clock = core.engine, core.clock
+        self._registries = registries
         self._telling = telling
 
     async def carry_out(self, row: Promotion) -> Promotion:
@@ -85,7 +80,7 @@ class Change:
             return await self._current(row)
 
     async def _forward(self, row: Promotion, _why: str = "") -> Promotion:
-        registry = self._registry(row.registry)
+        registry = self._registries[row.registry]
         try:
             await self._expect(registry, row, row.previous)
             await registry.tag(row.model, row.version, row.tags)
@@ -98,7 +93,7 @@ class Change:
             return await self._undo(registry, row, "lost", str(change))
 
     async def _mend(self, row: Promotion, why: str = "its worker was lost") -> Promotion:
-        registry = self._registry(row.registry)
+        registry = self._registries[row.registry]
         if row.state == "open":
             return await self._undo(
                 registry, row, "undone", f"{why}; the mark was not touched, and the tags are undone"
@@ -178,9 +173,8 @@ class Change:
 class Sweeper:
     """Repairs what a worker left behind. One row a step, of any replica."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock, change: Change, telling: Telling) -> None:
-        self._engine = engine
-        self._clock = clock
+    def __init__(self, core: Core, change: Change, telling: Telling) -> None:
+        self._engine, self._clock = core.engine, core.clock
         self._change = change
         self._telling = telling
 

@@ -1,16 +1,16 @@
 """A request to give a mark to a model version: read, judge, keep the verdict, and only then change anything."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
 
-from app.kit.clock import Clock
 from app.kit.db import transaction
 from app.kit.errors import Problem, TargetError
+from app.policy.core import Core
 from app.policy.language.expressions import metrics_in
 from app.policy.promotions import Promotion as Entry
 from app.policy.schema import Policy
@@ -49,30 +49,19 @@ class Gate:
     """Every method raises Problem 404 and 422 for what the policy or the journal does not know; everything else is a
     row, whatever it came to."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        registry: Callable[[str], Registry],
-        change: Change,
-        telling: Telling,
-        new_id: Callable[[], UUID],
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
-        self._registry = registry
+    def __init__(self, core: Core, registries: Mapping[str, Registry], change: Change, telling: Telling) -> None:
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
+        self._registries = registries
         self._change = change
         self._telling = telling
-        self._new_id = new_id
 
     async def promote(self, wanted: Wanted, caller: str) -> Promotion:
         """Judge the version, and move the mark when it passes; the row that this came to."""
         policy = self._policy()
         entry = _entry(policy, wanted)
         row = self._row(entry, policy, wanted, caller)
-        registry = self._registry(entry.registry)
+        registry = self._registries[entry.registry]
         try:
             async with self._engine.connect() as conn:
                 in_force = await store.in_force(conn, row)
@@ -129,7 +118,7 @@ class Gate:
             rollback_of=done.id,
             target=done.previous,
         )
-        registry = self._registry(done.registry)
+        registry = self._registries[done.registry]
         try:
             async with asyncio.timeout(READ_WITHIN):
                 verdicts = await _may_go_back(registry, done)
@@ -177,7 +166,7 @@ class Gate:
 
     def _blank(self, registry: str, model: str, mark: str, version: str, caller: str, reason: str | None) -> Promotion:
         return Promotion(
-            id=self._new_id(),
+            id=uuid7(),
             kind="promote",
             registry=registry,
             model=model,

@@ -1,25 +1,22 @@
 """What the routes of promotion need, in one value that bootstrap makes."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.kit.replica import Reader
 from app.promotion.promote import Gate
-from app.web.tokens import Caller
+from app.web.ratelimit import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
 class PromotionServices:
-    """`limit` raises the problem 429."""
+    """`reader` serves what only shows."""
 
-    engine: AsyncEngine
     reader: Reader
     gate: Gate
-    limit: Callable[[Caller], Awaitable[None]]
+    limiter: RateLimit
 
 
 async def _services(request: Request) -> PromotionServices:

@@ -1,15 +1,14 @@
 """What people and metrics are told of a promotion, in the transaction that ended it."""
 
 import hashlib
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.kit.metrics import Metrics
 from app.notices.model import Notice, Severity
 from app.notices.telling import Notices
+from app.policy.core import Core
 from app.promotion import store
 from app.promotion.store import Promotion
 
@@ -21,17 +20,10 @@ class Telling:
     """A refusal opens an incident of its version, mark and reason, told again every `repeat`, in the place of one for
     another reason; the next promotion to that mark resolves all of them."""
 
-    def __init__(
-        self,
-        notices: Notices,
-        receivers: Callable[[], tuple[str, ...]],
-        metrics: Metrics,
-        repeat: timedelta | None,
-    ) -> None:
+    def __init__(self, core: Core, notices: Notices) -> None:
+        self._policy = core.policies.current
+        self._metrics = core.metrics
         self._notices = notices
-        self._receivers = receivers
-        self._metrics = metrics
-        self._repeat = repeat
 
     async def ended(self, conn: AsyncConnection, row: Promotion, now: datetime, *, quiet: bool = False) -> None:
         """Tell of a row that is not open any more. Rehearsals are nobody's incident. `quiet`: this refusal is a normal day,
@@ -42,7 +34,7 @@ class Telling:
         if row.state in store.REFUSED:
             notice = _notice(row, Severity.INFO if quiet else Severity.WARNING)
             await self._notices.resolve_below(conn, _of_version(row), now, row.detail, but=notice.key)
-            await self._notices.open(conn, self._receivers(), notice, now, self._repeat)
+            await self._notices.open(conn, self._policy().told("promotion_blocked"), notice, now)
         elif row.state in _DONE:
             await self._notices.resolve_below(conn, _of_mark(row), now, row.detail)
 

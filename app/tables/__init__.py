@@ -11,11 +11,12 @@ decisions.py
     idempotency requests that were answered 201, by their Idempotency-Key, for a day
     quarantine  bytes that could not be read, and why
     audit       what a person or a script asked for: trigger, reset, redrive, cancel, pause, resume, resolve, test, forget
-delivery.py
-    outbox      what must reach somebody else's server, one row an item
-    attempts    what happened on the way there; equal results in a row are folded
+notices.py
     notices     what a person must know of, one row an incident: it opens, and is resolved by its key
     tellings    one row a receiver of an incident: the outbox items that tell it, and when it is told again
+kit/outbox/tables.py
+    outbox      what must reach another server, one row an item
+    attempts    what each attempt at an item brought; equal results in a row share a row
 lineage.py
     reports     what components told of their work, by POST /api/v1/metadata
     records     metadata on its durable way to MLflow: one write of its REST API a row, in order per stream
@@ -35,6 +36,7 @@ watch.py
 """
 
 from app.kit.columns import metadata
+from app.kit.outbox.tables import attempts, outbox
 from app.tables.decisions import (
     QUIET_SINCE,
     alerts,
@@ -48,7 +50,6 @@ from app.tables.decisions import (
     schedules,
     triggers,
 )
-from app.tables.delivery import attempts, notices, outbox, tellings
 from app.tables.lineage import (
     OPEN_PROMOTION,
     aliases,
@@ -61,6 +62,7 @@ from app.tables.lineage import (
     surveys,
     versions,
 )
+from app.tables.notices import notices, tellings
 from app.tables.watch import dag_reads, flips, pings, switches, watch
 
 __all__ = [

@@ -1,17 +1,17 @@
-"""What a person or a script asked for, kept beside what came of it."""
+"""The audit: what a person or a script asked for, kept beside its effect. Only this file writes its rows."""
 
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from app import tables
 
 
 async def write(
-    conn: AsyncConnection, ident: UUID, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
+    conn: AsyncConnection, now: datetime, caller: str, action: str, subject: str, detail: dict[str, Any]
 ) -> None:
-    """One line of the audit, in the transaction of what was asked for."""
-    row = {"id": ident, "at": now, "caller": caller, "action": action, "subject": subject, "detail": detail}
-    await conn.execute(tables.audit.insert().values(**row))
+    """Keep one request in the audit. Call it in the transaction of the request: both are kept, or neither is."""
+    row = {"id": uuid7(), "at": now, "caller": caller, "action": action, "subject": subject, "detail": detail}
+    await conn.execute(tables.audit.insert(), row)

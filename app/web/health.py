@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from sqlalchemy import text
 
-from app.bootstrap.services import Services
+from app.bootstrap.parts import Services
 from app.tables import migrate
 from app.web.security import identify
 from app.web.tokens import Caller
@@ -64,7 +64,7 @@ _Services = Annotated[Services, Depends(_services)]
 async def livez(services: _Services, caller: Annotated[Caller | None, Depends(identify)]) -> Response:
     """503 when a loop is stuck: a restart is what helps."""
     checks = {loop.name: "stuck" if loop.stuck() else "ok" for loop in services.running}
-    checks["intake"] = "stuck" if services.batcher.stuck() else "ok"
+    checks["intake"] = "stuck" if services.intake.batcher.stuck() else "ok"
     return _answer("failing" if "stuck" in checks.values() else "ok", checks, caller)
 
 
@@ -80,7 +80,7 @@ async def readyz(
     """503 when Postgres cannot be written to or is not migrated. Redis away: 200, degraded. With `?verbose` also why a newer
     policy file was refused."""
     checks = {"postgres": await _postgres(services), "redis": await _redis(services)}
-    checks["policy"] = services.policy.hash
+    checks["policy"] = services.core.policy.hash
     well = "ok" if checks["redis"] == "ok" else "degraded"
     status = well if checks["postgres"] == "ok" else "failing"
     # Not a declared parameter: a probe is never answered 422, whatever it asks.
@@ -89,19 +89,19 @@ async def readyz(
 
 
 def _policy(services: Services) -> PolicyHealth:
-    held = services.policies
+    held = services.core.policies
     refused = Refused(at=held.refusal.at, errors=list(held.refusal.errors)) if held.refusal else None
     return PolicyHealth(hash=held.current().hash, loaded_at=held.loaded_at, refused=refused)
 
 
 async def _redis(services: Services) -> str:
-    fault = await services.redis.fault()
-    return "ok" if fault is None else f"away ({services.redis.url.kind}: {fault})"
+    fault = await services.foundation.redis.fault()
+    return "ok" if fault is None else f"away ({services.foundation.redis.url.kind}: {fault})"
 
 
 async def _postgres(services: Services) -> str:
     try:
-        async with asyncio.timeout(_PATIENCE), services.engine.connect() as conn:
+        async with asyncio.timeout(_PATIENCE), services.core.engine.connect() as conn:
             if (await conn.execute(text("SELECT pg_is_in_recovery()"))).scalar_one():
                 return "read-only: a standby, or a failover is under way"
             current, head = await migrate.current_and_head(conn)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import __version__
-from app.bootstrap.services import Services
+from app.bootstrap.parts import Services
 from app.bootstrap.settings import Settings
 from app.deadman import api as deadman_api
 from app.deadman import ping_api
@@ -93,7 +93,7 @@ def _lifespan(open_services: OpenServices, *, worker: bool) -> Callable[[FastAPI
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services() as services:
             app.state.services = services
-            writing = asyncio.create_task(services.batcher.run(), name="batcher")
+            writing = asyncio.create_task(services.intake.batcher.run(), name="batcher")
             try:
                 async with running((*services.constant, *(services.loops if worker else ()))):
                     yield
@@ -108,7 +108,7 @@ def _lifespan(open_services: OpenServices, *, worker: bool) -> Callable[[FastAPI
 async def metrics(request: Request) -> Response:
     """In Prometheus' text format; docs/metrics.md tells what each means and when to worry."""
     services: Services = request.app.state.services
-    return Response(services.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(services.core.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _on_database_away(request: Request, error: Exception) -> Response:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from app.bootstrap.services import Services
+from app.bootstrap.parts import Services
 from app.web.security import identify
 from app.web.tokens import Caller
 

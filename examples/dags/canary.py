@@ -1,4 +1,4 @@
-"""The canary of the trigger gateway (docs/canary.md): a DAG that does nothing, so that whatever goes wrong is the way to it.
+"""The canary of the trigger gateway (docs/how-to/canary.md): a DAG that does nothing, so that whatever goes wrong is the way to it.
 
 On Airflow 2 the import is `from airflow.decorators import dag, task`.
 """

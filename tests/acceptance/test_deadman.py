@@ -38,7 +38,7 @@ async def flips(world: World, name: str) -> list[str]:
 
 async def incidents(world: World, name: str) -> list[tuple[str, bool]]:
     """What was told of a switch: (key, is it over), the oldest first."""
-    async with world.services[0].engine.connect() as conn:
+    async with world.services[0].core.engine.connect() as conn:
         rows = await conn.exec_driver_sql("SELECT key, resolved_at FROM notices ORDER BY opened_at")
         return [(row.key, row.resolved_at is not None) for row in rows if row.key == f"deadman:{name}"]
 
@@ -208,7 +208,7 @@ async def test_only_the_newest_groups_of_a_route_are_looked_at_and_the_log_says_
     async with World(servers, database, POLICY + each) as world:
         await world.settle()
         await world.push(world.alert(model="newest"))
-        async with world.services[0].engine.begin() as conn:
+        async with world.services[0].core.engine.begin() as conn:
             [columns] = await conn.exec_driver_sql(
                 "SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns "
                 "WHERE table_name = 'groups' AND column_name NOT IN ('key', 'labels', 'fired_at')"

@@ -81,7 +81,7 @@ async def test_a_switch_that_cannot_be_judged_holds_up_neither_another_nor_the_w
         await world.settle()
         await world.post("/ping/export", b"")
         await world.push(world.alert("Watchdog"))
-        engine = world.services[0].engine
+        engine = world.services[0].core.engine
         async with engine.begin() as conn:
             await conn.execute(text("ALTER TABLE switches ADD CHECK (name <> 'export' OR state <> 'down')"))
         world.clock.pass_by(timedelta(days=3))
@@ -109,7 +109,7 @@ async def test_a_switch_that_cannot_even_be_looked_at_holds_up_no_other(
 ) -> None:
     async with World(servers, database, SWITCHES) as world:
         await world.settle()
-        async with world.services[0].engine.begin() as conn:
+        async with world.services[0].core.engine.begin() as conn:
             for statement in spoil.split("; "):
                 await conn.execute(text(statement))
         await world.reload(SWITCHES + "  - {name: young, expect: heartbeat, every: 1d}\n")
@@ -129,7 +129,7 @@ async def test_a_switch_that_cannot_be_told_of_a_retrain_keeps_it_from_no_other(
         world.airflow.add_dag("retrain_model")
         await world.settle()
         spoilt = "ALTER TABLE switches ADD CONSTRAINT spoilt CHECK (name <> 'another' OR state = 'new')"
-        async with world.services[0].engine.begin() as conn:
+        async with world.services[0].core.engine.begin() as conn:
             await conn.execute(text(spoilt))
         await start(world, {"model": "churn"})
         world.clock.pass_by(timedelta(minutes=25))
@@ -137,7 +137,7 @@ async def test_a_switch_that_cannot_be_told_of_a_retrain_keeps_it_from_no_other(
         with pytest.raises(ExceptionGroup):
             await world.services[0].loop("retrains").step()
         assert (await state(world, "churn-retrained"), await state(world, "another")) == ("up", "new")
-        async with world.services[0].engine.begin() as conn:
+        async with world.services[0].core.engine.begin() as conn:
             await conn.execute(text("ALTER TABLE switches DROP CONSTRAINT spoilt"))
         await world.pass_by(hours=2)
         assert await state(world, "another") == "up", "the run that it missed is told to it later"
@@ -243,7 +243,7 @@ async def pass_until(world: World, instant: datetime) -> None:
 
 async def told(world: World) -> Counter[str]:
     """How many incidents there were of each switch."""
-    async with world.services[0].engine.connect() as conn:
+    async with world.services[0].core.engine.connect() as conn:
         rows = await conn.exec_driver_sql("SELECT key FROM notices")
         return Counter(row.key.removeprefix("deadman:") for row in rows)
 

@@ -113,7 +113,7 @@ async def test_what_a_person_asks_is_audited(servers: TestServers, database: str
         assert (await world.post("/api/v1/deadman/export/forget", {})).json() == {"name": "export", "begins_anew": True}
         shown = await world.get("/api/v1/deadman/export")
         assert (shown["state"], shown["last_at"], shown["last_event"]) == ("new", None, "")
-        async with world.services[0].engine.connect() as conn:
+        async with world.services[0].core.engine.connect() as conn:
             rows = await conn.exec_driver_sql("SELECT action, caller, subject FROM audit ORDER BY id")
             told = [tuple(row) for row in rows]
         assert told == [(action, "anonymous", "switch export") for action in ("pause", "resume", "forget")]

@@ -47,7 +47,7 @@ async def bad_body(world: World) -> None:
 
 
 async def not_written(world: World) -> None:
-    async with world.services[0].engine.begin() as conn:
+    async with world.services[0].core.engine.begin() as conn:
         await conn.execute(text("ALTER TABLE alerts RENAME TO elsewhere"))
     await world.post(ALERTMANAGER, notification(webhook_alert("Nobody")))
 
@@ -58,13 +58,13 @@ async def behind(world: World) -> None:
     one = webhook_alert(model="churn")
     await world.post(ALERTMANAGER, notification(one))
     await world.post(ALERTMANAGER, notification(one))
-    async with world.services[0].engine.begin() as conn:
+    async with world.services[0].core.engine.begin() as conn:
         await conn.execute(text("UPDATE groups SET version = version + 1"))
     await world.post(ALERTMANAGER, notification(one))
 
 
 async def redis_away(world: World) -> None:
-    world.services[0].memory._count(Away("nobody listens", asked=True))
+    world.services[0].foundation.memory._count(Away("nobody listens", asked=True))
 
 
 async def too_many(world: World) -> None:
@@ -119,7 +119,7 @@ async def reported(world: World) -> None:
 
 async def failing_loop(world: World) -> None:
     world.airflow.down = True
-    async with world.services[0].engine.begin() as conn:
+    async with world.services[0].core.engine.begin() as conn:
         await conn.execute(text("ALTER TABLE groups RENAME TO elsewhere"))
     [waker] = [loop for loop in world.services[0].loops if loop.name == "waker"]
     await waker._guarded_step()
@@ -225,7 +225,7 @@ async def test_a_metric_is_moved(
             world.clients[0].headers.update(token)
         before = await shown(world)
         await bring_about(world)
-        wanted = sample.replace("HASH", world.services[0].policy.hash)
+        wanted = sample.replace("HASH", world.services[0].core.policy.hash)
         wanted = re.sub("VERSION", next(iter(re.findall(r'build_info\{version="(.+?)"', " ".join(before)))), wanted)
         after = await shown(world)
         assert after[wanted] == value, "\n".join(f"{k} {v}" for k, v in after.items() if v != before.get(k))

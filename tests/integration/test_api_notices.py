@@ -161,7 +161,7 @@ async def test_an_opening_that_a_receiver_refused_is_told_again_once(servers: Te
         assert [one.summary for one in pagerduty.open()] == ["The retraining of accuracy, model=churn failed"]
         path = f"/api/v1/notices/{incident['id']}/redrive"
         assert problem(await world.post(path, b""), 409, "wrong_state")["state"] == "open"
-        async with world.services[0].engine.connect() as conn:
+        async with world.services[0].core.engine.connect() as conn:
             audited = (
                 await conn.exec_driver_sql("SELECT caller, subject, detail FROM audit WHERE action = 'redrive'")
             ).all()

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from app.bootstrap.services import Services
+from app.bootstrap.parts import Services
 from app.decide.alert import Alert
 from app.kit.errors import NotDurable
 from tests.acceptance.world import World, reasons
@@ -203,7 +203,7 @@ async def test_the_quarantine_counts_equal_bytes_and_lets_the_oldest_go(servers:
             assert [q["index"] for q in answer.json()["quarantined"]] == [0, 2]
         answer = await world.post("/api/v1/webhooks/alertmanager", {"alerts": [bad, good]})
         assert answer.status_code == 202
-        async with world.services[0].engine.connect() as conn:
+        async with world.services[0].core.engine.connect() as conn:
             kept = (await conn.execute(text("SELECT * FROM quarantine ORDER BY last_at"))).mappings().all()
         assert [f'"n": {n}' in k["body"].decode() for n, k in enumerate(kept, start=3)] == [True] * 5
         assert [k["count"] for k in kept] == [2, 2, 2, 2, 3]

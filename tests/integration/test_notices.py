@@ -8,8 +8,8 @@ from itertools import groupby
 from typing import Any
 
 import pytest
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
-from uuid_utils.compat import uuid7
 
 from app import tables
 from app.kit.db import transaction
@@ -18,11 +18,33 @@ from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Limits, Relay
 from app.notices.model import LONGEST_KEY, Notice, Severity
 from app.notices.telling import KIND, Notices
+from tests.cores import core_of
 from tests.fakes.clock import ManualClock
 from tests.integration.outbox_items import Target, rows, settle_all
 from tests.sizes import seed, size
 
 AWAY = Retry("connect", "connection refused", answered=False)
+
+
+class _Named(Notices):
+    """Notices that ask the desk, and not a policy, whom to tell."""
+
+    def __init__(self, desk: "Desk", refresh: dict[str, timedelta]) -> None:
+        super().__init__(core_of(engine=desk.engine, clock=desk.clock))
+        self._desk = desk
+        self._every = refresh
+
+    def audience(self, incident: RowMapping) -> list[str] | None:
+        return self._desk.named
+
+    def refresh(self, receiver: str) -> timedelta | None:
+        return self._every.get(receiver)
+
+
+class Receivers(Target):
+    """Every receiver of the policy."""
+
+    kind = KIND
 
 
 class Desk:
@@ -32,16 +54,16 @@ class Desk:
         self.engine = engine
         self.clock = ManualClock()
         self.named: list[str] | None = None  # whom the policy names by now
-        self.notices = Notices(engine, self.clock, uuid7, (refresh or {}).get, lambda _incident: self.named)
+        self.notices = _Named(self, refresh or {})
         self.away: set[str] = set()
         self.refuses: set[str] = set()
         self.told: list[tuple[str, str, int]] = []
-        self.target = Target(self._behave)
+        self.target = Receivers(self._behave)
         self.relay = self.another_relay()
 
     def another_relay(self) -> Relay:
         limits = Limits(deadline=3600, attempt=30, retry_max=60, parallel=8, cap=lambda _target: None)
-        return Relay(self.engine, self.clock, {KIND: self.target.destination()}, limits, Metrics(), uuid7)
+        return Relay(self.engine, self.clock, [self.target], limits, Metrics())
 
     def _behave(self, item: Item) -> Outcome:
         receiver = item.payload["receiver"]

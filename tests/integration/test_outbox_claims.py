@@ -99,7 +99,7 @@ async def test_a_relay_that_lost_its_lease_writes_no_consequences(engine: AsyncE
     await relay(engine, clock, slow).step()
     [item] = await rows(engine)
     assert item["state"] == "delivered"
-    assert (len(fast.settled), slow.settled, slow.told) == (1, [], [])
+    assert (len(fast.settlements), slow.settlements, slow.commits) == (1, [], [])
 
 
 # The cap.

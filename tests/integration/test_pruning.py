@@ -30,7 +30,7 @@ async def many_old(world: World, number: int) -> None:
 def retention(world: World, batch: int) -> Retention:
     services = world.services[0]
     keep = 90 * 86400
-    return Retention(services.engine, services.clock, lambda: services.policy, services.metrics, keep=keep, batch=batch)
+    return Retention(services.core, keep=keep, batch=batch)
 
 
 async def test_an_incident_goes_with_what_was_told_when_it_is_over_and_told(
@@ -43,7 +43,7 @@ async def test_an_incident_goes_with_what_was_told_when_it_is_over_and_told(
         services = world.services[0]
         for key in ("over", "open", "not told"):
             told = ["gone"] if key == "not told" else []
-            async with transaction(services.engine) as conn:
+            async with transaction(services.core.engine) as conn:
                 notice = Notice(key, "test", Severity.INFO, "t", "d")
                 await services.notices.requests._notices.open(conn, told, notice, world.clock.now())
                 if key != "open":

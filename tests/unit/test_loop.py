@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.kit.loop import Loop
+from app.kit.loop import Loop, each_alone
 
 LONG = 3600.0  # seconds; a test that waited for it would never end
 
@@ -71,7 +71,7 @@ async def test_a_wake_cuts_its_rest_short() -> None:
 
     async def wake() -> None:
         await first.wait()
-        loop.wake()
+        loop.bell.ring()
 
     await asyncio.gather(run_until(loop, second), wake())
 
@@ -83,7 +83,7 @@ async def test_a_wake_during_a_step_is_not_lost() -> None:
     async def step() -> bool:
         taken.append(len(taken))
         if len(taken) == 1:
-            loop.wake()
+            loop.bell.ring()
         else:
             done.set()
         return False
@@ -144,3 +144,89 @@ def test_a_loop_that_has_ended_is_stuck_after_rest_and_patience(idle: float, pat
         return False
 
     assert Loop("ended", step, idle=idle, patience=patience).stuck() is stuck
+
+
+def named(item: str) -> dict[str, str]:
+    return {"key": item}
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 9])
+async def test_an_item_that_fails_stops_no_other(at_once: int, caplog: pytest.LogCaptureFixture) -> None:
+    done: list[str] = []
+
+    async def work(item: str) -> None:
+        await asyncio.sleep(0)
+        if item.startswith("bad"):
+            raise ValueError(item)
+        done.append(item)
+
+    with caplog.at_level(logging.ERROR):
+        failed = await each_alone(["a", "bad1", "b", "bad2", "c"], work, named, "an item failed", at_once=at_once)
+    assert done == ["a", "b", "c"]
+    assert [(item, str(error)) for item, error in failed] == [("bad1", "bad1"), ("bad2", "bad2")]
+    assert [(r.getMessage(), vars(r)["key"]) for r in caplog.records] == [
+        ("an item failed", "bad1"),
+        ("an item failed", "bad2"),
+    ]
+    assert all(r.exc_info for r in caplog.records)
+
+
+@pytest.mark.parametrize(("at_once", "begun"), [(1, ["a", "bad"]), (3, ["a", "bad", "b"]), (9, ["a", "bad", "b", "c"])])
+async def test_an_error_of_our_postgres_ends_the_round_and_lets_what_has_begun_end(
+    at_once: int, begun: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    started: list[str] = []
+    ended: list[str] = []
+
+    async def work(item: str) -> None:
+        started.append(item)
+        await asyncio.sleep(0)
+        if item == "bad":
+            raise ConnectionResetError("Postgres is away")
+        await asyncio.sleep(0)
+        ended.append(item)
+
+    with pytest.raises(ConnectionResetError, match="Postgres is away"):
+        await each_alone(["a", "bad", "b", "c"], work, named, "an item failed", at_once=at_once)
+    assert started == begun
+    assert ended == [item for item in begun if item != "bad"]
+    assert caplog.records == []
+
+
+async def test_of_several_errors_of_our_postgres_none_is_lost() -> None:
+    async def work(item: str) -> None:
+        await asyncio.sleep(0)
+        raise OSError(item)
+
+    with pytest.raises(OSError, match="a") as raised:
+        await each_alone(["a", "b", "c"], work, named, "an item failed", at_once=3)
+    assert raised.value.__notes__ == ["Another item met OSError: b", "Another item met OSError: c"]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+async def test_a_round_that_is_cancelled_leaves_no_task_behind(at_once: int) -> None:
+    begun = asyncio.Event()
+    given_up: list[str] = []
+
+    async def work(item: str) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.append(item)
+
+    before = asyncio.all_tasks()
+    round_ = asyncio.create_task(each_alone(["a", "b", "c"], work, named, "an item failed", at_once=at_once))
+    await asyncio.wait_for(begun.wait(), 5)
+    round_.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await round_
+    assert sorted(given_up) == ["a", "b", "c"][:at_once]
+    assert asyncio.all_tasks() == before
+
+
+async def test_no_items_are_no_work() -> None:
+    async def work(item: str) -> None:
+        raise AssertionError(item)
+
+    assert await each_alone([], work, named, "an item failed") == []

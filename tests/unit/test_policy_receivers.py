@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.bootstrap.notices import audience
+from app.notices.telling import audience
 from app.policy.file.load import Policy, PolicyError, parse_policy
 from app.policy.receivers import EVENTS
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from app.bootstrap.services import servers
+from app.bootstrap.core import servers
 from app.bootstrap.settings import Settings
 from app.cli.doctor.airflow import Patient, examine_airflow
 from app.cli.doctor.alertmanager import judge

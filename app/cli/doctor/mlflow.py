@@ -1,10 +1,10 @@
 """The MLflow of the policy: does it answer, and does it take our login?"""
 
-from app.bootstrap.mlflow import mlflow_client
 from app.cli.doctor.finding import Finding, fail, good
 from app.kit.clock import Clock
 from app.kit.errors import Rejected, TargetError, Unreachable
 from app.kit.http import Http
+from app.lineage.mlflow_client import mlflow_client
 from app.policy.mlflow import Mlflow
 
 

@@ -1,0 +1,328 @@
+"""The third phase: each room's part, put together straight down, and all of them as the services of one process."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from app.bootstrap.core import Foundation, Urls, open_foundation
+from app.bootstrap.settings import Settings
+from app.deadman.flips import Flips
+from app.deadman.housekeeping import Housekeeping as SwitchHousekeeping
+from app.deadman.pings import Pings
+from app.deadman.requests import SwitchRequests
+from app.deadman.retrains import Retrains
+from app.deadman.service import DeadmanServices
+from app.deadman.watch import Watch
+from app.deadman.watchman import Watchman
+from app.deliver.airflows import AirflowClients
+from app.deliver.delivery import Delivery
+from app.deliver.ending import Endings
+from app.deliver.following import Follower
+from app.deliver.notify import Tell
+from app.groups.gauges import Gauges
+from app.groups.pauses import Pauses
+from app.groups.prometheus import Prometheus
+from app.groups.requests import Requests
+from app.groups.retention import Retention
+from app.groups.schedules import Schedules
+from app.groups.service import GroupServices
+from app.groups.wakes import Waker
+from app.intake import quarantine
+from app.intake.batcher import QUEUE_BODIES, QUEUE_BYTES, Batcher
+from app.intake.intake import Intake
+from app.intake.service import IntakeServices
+from app.kit.clock import Clock, SystemClock
+from app.kit.db import database_now
+from app.kit.http import Http
+from app.kit.loop import Loop
+from app.kit.mlflow.client import Mlflow
+from app.kit.outbox.relay import Destination, Limits, Relay
+from app.lineage.chain import Lineage
+from app.lineage.delivery import Delivery as MetadataDelivery
+from app.lineage.housekeeping import Housekeeping as MetadataHousekeeping
+from app.lineage.mlflow_client import MlflowOf
+from app.lineage.service import LineageServices
+from app.lineage.survey import LEASE, Survey
+from app.lineage.taking import Taking
+from app.lineage.telling import Telling as OrphanTelling
+from app.notices.delivery import Delivery as NoticeDelivery
+from app.notices.receivers.send import Sender
+from app.notices.requests import NoticeRequests
+from app.notices.service import NoticeServices
+from app.notices.telling import Notices
+from app.policy.core import Core
+from app.policy.reload import LOOK_EVERY, Reloader
+from app.policy.schema import Policy
+from app.promotion.change import Change, Sweeper
+from app.promotion.mlflow import MlflowRegistry
+from app.promotion.model import Registry
+from app.promotion.promote import Gate
+from app.promotion.sagemaker import SagemakerRegistry
+from app.promotion.service import PromotionServices
+from app.promotion.telling import Telling as PromotionTelling
+from app.web.probes import Probes
+from app.web.tokens import Tokens
+
+S = TypeVar("S")
+
+MlflowInForce = Callable[[], Mlflow | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[S]):
+    """One room, put together: what its HTTP routes need, its loops, and what the relay delivers for it."""
+
+    services: S
+    loops: tuple[Loop, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that runs in a process. The worker runs `loops`, every process runs `constant`, and each web process runs
+    the batcher of `intake`."""
+
+    settings: Settings
+    foundation: Foundation
+    reloader: Reloader
+    intake: IntakeServices
+    groups: GroupServices
+    notices: NoticeServices
+    lineage: LineageServices
+    promotion: PromotionServices
+    deadman: DeadmanServices
+    probes: Probes
+    loops: tuple[Loop, ...]
+    constant: tuple[Loop, ...]
+
+    @property
+    def core(self) -> Core:
+        return self.foundation.core
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.foundation.tokens
+
+    @property
+    def running(self) -> tuple[Loop, ...]:
+        """The loops that run in this process; `serve --no-worker` has only the constant ones."""
+        return tuple(loop for loop in (*self.constant, *self.loops) if loop.started)
+
+    def loop(self, name: str) -> Loop:
+        """The loop of this name."""
+        return next(loop for loop in (*self.constant, *self.loops) if loop.name == name)
+
+    def reload_soon(self) -> None:
+        """Read the policy file again, changed or not. For a signal handler."""
+        self.reloader.ask()
+        self.loop("policy").bell.ring()
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, policy: Policy, urls: Urls, *, clock: Clock | None = None, http: Http | None = None
+) -> AsyncIterator[Services]:
+    """Everything, built on migrated servers; closed again in reverse. Tests replace `clock` and `http`."""
+    async with open_foundation(settings, policy, urls, clock=clock, http=http) as foundation:
+        yield assemble(foundation)
+
+
+def assemble(base: Foundation) -> Services:
+    """Every part, in an order in which each finds what it is made of."""
+    core = base.core
+    notices = Notices(core, base.settings.repeat)
+    airflows = AirflowClients(core, base.http)
+    mlflow = MlflowOf(core, base.http)
+    told = notices_part(base, notices)
+    lineage = lineage_part(base, notices, mlflow)
+    promotion = promotion_part(base, notices, mlflow)
+    deadman = deadman_part(base, notices, airflows)
+    intake = intake_part(base)
+    groups = groups_part(base)
+    deliver = deliver_part(base, notices, airflows, (*told.destinations, *lineage.destinations))
+    reloader = Reloader(core, base.settings.policy_file)
+    constant = _constant(core, reloader)
+    loops = tuple(loop for part in (told, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
+    loops += _watchman(base, (*constant, *loops), intake.services.batcher)
+    for loop in (*constant, *loops):
+        core.metrics.loop_failures.labels(loop.name).set_function(partial(getattr, loop, "failures"))
+    return Services(
+        settings=base.settings,
+        foundation=base,
+        reloader=reloader,
+        intake=intake.services,
+        groups=groups.services,
+        notices=told.services,
+        lineage=lineage.services,
+        promotion=promotion.services,
+        deadman=deadman.services,
+        probes=Probes(core, airflows, mlflow, base.settings),
+        loops=loops,
+        constant=constant,
+    )
+
+
+def intake_part(base: Foundation) -> Part[IntakeServices]:
+    """Alerts in. It has no loop of the worker: each web process runs the batcher."""
+    settings = base.settings
+    limits = quarantine.Limits(settings.quarantine_rows, settings.quarantine_body)
+    intake = Intake(base.intake, base.memory, base.aftermath, limits)
+    most = max(QUEUE_BYTES, QUEUE_BODIES * settings.max_body)
+    batcher = Batcher(intake, max_queue=settings.intake_queue, max_bytes=most)
+    return Part(
+        IntakeServices(
+            core=base.core,
+            batcher=batcher,
+            memory=base.memory,
+            limiter=base.limiter,
+            signatures=settings.signatures,
+            max_alerts=settings.max_alerts,
+            timeout=settings.intake_timeout,
+        )
+    )
+
+
+def groups_part(base: Foundation) -> Part[GroupServices]:
+    """Everything else that changes a group: wakes, schedules, and what people ask for."""
+    core, aftermath, bells = base.core, base.aftermath, base.core.bells
+    waker, confirmer = Waker(core, aftermath), Waker(core, aftermath, Prometheus(base.http, core.clock))
+    schedules = Schedules(core, aftermath)
+    gauges, retention = Gauges(core), Retention(core, keep=base.settings.retention)
+    return Part(
+        GroupServices(core, base.reader, base.limiter, Requests(core, aftermath), Pauses(core)),
+        (
+            Loop("waker", waker.step, idle=1.0, bell=bells.waker),
+            Loop("confirmer", confirmer.step, idle=1.0, patience=_patience(base), bell=bells.confirmer),
+            Loop("schedules", schedules.step, idle=1.0),
+            Loop("gauges", gauges.step, idle=15.0),
+            Loop("retention", retention.step, idle=600.0, pace=0.1),
+        ),
+    )
+
+
+def deliver_part(
+    base: Foundation, notices: Notices, airflows: AirflowClients, others: tuple[Destination, ...]
+) -> Part[None]:
+    """The way to Airflow and the eyes on it, and the relay that delivers for every room."""
+    settings, core = base.settings, base.core
+    endings = Endings(core, Tell(core, notices))
+    delivery = Delivery(
+        core,
+        airflows,
+        endings,
+        paused_retry=settings.paused_retry,
+        follow_interval=settings.follow_interval,
+        tell_after=settings.waiting_notice,
+    )
+    limits = Limits(
+        deadline=settings.delivery_deadline,
+        attempt=settings.delivery_timeout,
+        retry_max=settings.retry_max,
+        parallel=settings.delivery_parallel,
+        cap=airflows.cap,
+    )
+    relay = Relay(core.engine, core.clock, (delivery, *others), limits, core.metrics)
+    follower = Follower(
+        core,
+        airflows,
+        endings,
+        interval=settings.follow_interval,
+        parallel=settings.delivery_parallel,
+        tell_after=settings.waiting_notice,
+    )
+    patience, often = _patience(base), min(1.0, settings.follow_interval)
+    return Part(
+        None,
+        (
+            Loop("follower", follower.step, idle=often, patience=patience, bell=core.bells.follower),
+            Loop("relay", relay.step, idle=1.0, patience=patience, stop=relay.stop, bell=core.bells.relay),
+        ),
+    )
+
+
+def notices_part(base: Foundation, notices: Notices) -> Part[NoticeServices]:
+    """The way to the receivers, and the loop that repeats what is still open."""
+    core, settings = base.core, base.settings
+    sender = Sender(base.http, core.clock)
+    delivery = NoticeDelivery(core, sender, gateway=settings.name, external_url=settings.external_url)
+    requests = NoticeRequests(core, notices, patience=base.http.longest + 2)
+    return Part(
+        NoticeServices(base.reader, requests, base.limiter),
+        (Loop("notices", notices.step, idle=5.0),),
+        (delivery,),
+    )
+
+
+def lineage_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> Part[LineageServices]:
+    """Metadata in, its way to MLflow, and the walk over MLflow that keeps the chains."""
+    core, settings = base.core, base.settings
+    delivery = MetadataDelivery(core, mlflow, time=settings.delivery_timeout)
+    survey = Survey(core, mlflow, OrphanTelling(core, notices), retention=settings.retention)
+    tidy = MetadataHousekeeping(core, keep=settings.retention)
+    return Part(
+        LineageServices(core, base.reader, base.limiter, Taking(core), Lineage(core, mlflow), mlflow),
+        (
+            Loop("metadata", tidy.step, idle=15.0, pace=0.1),
+            # One page may ask MLflow for each of its runs. A step that outlives its lease is stuck.
+            Loop("survey", survey.step, idle=15.0, pace=0.2, patience=LEASE.total_seconds()),
+        ),
+        (delivery,),
+    )
+
+
+def promotion_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> Part[PromotionServices]:
+    """The gate, its registries, and the sweeper that settles what a crash left behind."""
+    core = base.core
+    registries: Mapping[str, Registry] = {"mlflow": MlflowRegistry(mlflow), "sagemaker": SagemakerRegistry()}
+    telling = PromotionTelling(core, notices)
+    change = Change(core, registries, telling)
+    sweeper = Sweeper(core, change, telling)
+    services = PromotionServices(base.reader, Gate(core, registries, change, telling), base.limiter)
+    return Part(services, (Loop("sweeper", sweeper.step, idle=5.0),))
+
+
+def deadman_part(base: Foundation, notices: Notices, airflows: AirflowClients) -> Part[DeadmanServices]:
+    """The dead man's switches: the watch, the look at what ended in Airflow, heartbeats, and what a person asks."""
+    core, settings = base.core, base.settings
+    flips = Flips(core, notices)
+    watch = Watch(core, flips, interval=settings.follow_interval)
+    retrains = Retrains(core, airflows, flips, interval=settings.follow_interval, parallel=settings.delivery_parallel)
+    tidy = SwitchHousekeeping(core, keep=settings.retention)
+    pings = Pings(core, flips, max_body=settings.ping_body)
+    return Part(
+        DeadmanServices(core, base.reader, base.limiter, pings, SwitchRequests(core, flips)),
+        (
+            Loop("retrains", retrains.step, idle=min(5.0, settings.follow_interval), patience=_patience(base)),
+            Loop("watch", watch.step, idle=5.0),
+            Loop("switches", tidy.step, idle=15.0, pace=0.1),
+        ),
+    )
+
+
+def _constant(core: Core, reloader: Reloader) -> tuple[Loop, ...]:
+    """What a process without the worker's loops needs as well: the right time, and the policy of the day."""
+
+    async def synchronise() -> bool:
+        if isinstance(core.clock, SystemClock):
+            await core.clock.synchronise(lambda: database_now(core.engine))
+        return False
+
+    return Loop("clock", synchronise, idle=60.0), Loop("policy", reloader.step, idle=LOOK_EVERY)
+
+
+def _watchman(base: Foundation, loops: tuple[Loop, ...], batcher: Batcher) -> tuple[Loop, ...]:
+    """The loop that pings the outside, if there is an address to ping."""
+    settings = base.settings
+    if settings.watchdog_url is None:
+        return ()
+    secret = settings.watchdog_authorization
+    headers = {"Authorization": secret.get_secret_value()} if secret else {}
+    watchman = Watchman(base.core, base.http, settings.watchdog_url.get_secret_value(), headers, loops, batcher)
+    return (Loop("watchman", watchman.step, idle=settings.watchdog_interval),)
+
+
+def _patience(base: Foundation) -> float:
+    """Seconds after which a step that waits for somebody else's server is stuck: more than twice its time limit."""
+    return 2 * base.settings.delivery_timeout + 30
