@@ -6,7 +6,7 @@ rows live: here in dicts, there in Postgres. A replay of history is built on it,
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from heapq import nlargest, nsmallest
 from typing import Final
@@ -33,6 +33,7 @@ from app.decide.state import (
     Episode,
     Group,
     NewTrigger,
+    Trigger,
     TriggerState,
     group_key,
     state_after,
@@ -41,27 +42,6 @@ from app.policy.schema import Policy, Route
 
 #: Groups that one round of wakes decides together: those that are due longest.
 ROUND: Final = 20
-
-
-@dataclass(slots=True)
-class Trigger:
-    """A trigger, as its row holds it."""
-
-    id: UUID
-    key: str  # of its group
-    route: str
-    mode: str
-    group: dict[str, str]
-    reason: str
-    state: TriggerState
-    detail: str
-    created_at: datetime
-    on_failure: str | None = None  # frozen when it fires
-    outcome: str | None = None
-    fired_at: datetime | None = None
-    accepted_at: datetime | None = None
-    ended_at: datetime | None = None
-    lost_at: datetime | None = None
 
 
 class PureEngine:

@@ -201,6 +201,27 @@ class NewTrigger:
         return self.group.mode == SHADOW and self.group.last_trigger == self.id
 
 
+@dataclass(slots=True)
+class Trigger:
+    """A trigger, as the pure engine keeps it."""
+
+    id: UUID
+    key: str  # of its group
+    route: str
+    mode: str
+    group: dict[str, str]
+    reason: str
+    state: TriggerState
+    detail: str
+    created_at: datetime
+    on_failure: str | None = None  # frozen when it fires
+    outcome: str | None = None
+    fired_at: datetime | None = None
+    accepted_at: datetime | None = None
+    ended_at: datetime | None = None
+    lost_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class DecisionRow:
     """One change of mind about one episode."""

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.decide.alert import Alert
-from app.decide.engine import Trigger
-from app.decide.state import DEAD, FAILED, GONE, OPEN_STATES, SUCCESS, Action, Episode, Reason, TriggerState
+from app.decide.state import DEAD, FAILED, GONE, OPEN_STATES, SUCCESS, Action, Episode, Reason, Trigger, TriggerState
 from tests.sizes import size
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, firing, policy, resolved
 from tests.unit.ledger_account import Account
