@@ -13,6 +13,7 @@ from sqlalchemy import RowMapping, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
+from app.decide import facts
 from app.decide.state import DEAD, TriggerState
 from app.deliver.ending import Endings
 from app.groups import store
@@ -150,8 +151,7 @@ class Delivery(Destination):
             )
         )
         if changed.rowcount and group is not None:
-            # The cooldown counts again from now: the time that we waited for Airflow must not use it up.
-            group.accepted_at = now
+            facts.accept(group, now)
             await store.save_groups(conn, [group])
         await self._endings.taken(conn, row, now)
 
