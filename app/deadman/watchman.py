@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.kit.clock import Clock
+from app.kit.db import log_a_bug
 from app.kit.errors import TargetError
 from app.kit.http import Http
 from app.kit.loop import Loop
@@ -78,6 +79,7 @@ class Watchman:
             async with self._engine.connect() as conn:
                 row = (await conn.execute(_WATCHED)).one_or_none()
         except Exception as error:  # Whatever it is: it is no sign of being well.
+            log_a_bug(error)
             return [*found, f"postgres does not answer ({type(error).__name__})"]
         if row is None or self._clock.now() - row.watched_until > _STALE:
             found.append("nobody watches the switches")

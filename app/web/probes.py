@@ -13,6 +13,7 @@ from app.bootstrap.base import Base
 from app.deadman import probe as deadman_probe
 from app.deliver.dags import dags_of
 from app.kit.airflow import probe as airflow_probe
+from app.kit.db import log_a_bug
 from app.kit.errors import TargetError
 from app.kit.once import Once
 
@@ -57,6 +58,7 @@ async def _orchestrator(base: Base) -> Findings:
     try:
         dags = await _asked(base, lambda conn: dags_of(conn, policy))
     except Exception as error:  # Whatever it is: a probe answers, it does not break.
+        log_a_bug(error)
         return {"postgres": f"does not answer ({type(error).__name__})"}
     limit = timedelta(seconds=base.settings.queued_limit)
     looks = [
@@ -91,6 +93,7 @@ async def _metadata(base: Base) -> Findings:
     try:
         oldest = await _asked(base, _oldest_record)
     except Exception as error:
+        log_a_bug(error)
         return found | {"backlog": f"postgres does not answer ({type(error).__name__})"}
     found["backlog"] = "ok"
     if oldest is not None and oldest <= base.clock.now() - timedelta(seconds=base.settings.backlog_limit):
