@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import tables
 from app.decide.ledger import Ledger
 from app.decide.state import Ask, Decision, Reason
-from app.explain.sentences import at
 from app.groups import requests, store
 from app.groups.aftermath import Aftermath
 from app.kit.db import transaction, with_retries
 from app.kit.loop import each_alone
+from app.kit.times import at
 from app.policy.core import Core
 from app.policy.language.durations import format_duration
 from app.policy.schedules import Schedule
