@@ -17,6 +17,7 @@ from app.kit.db import log_a_bug
 from app.kit.errors import TargetError
 from app.kit.mlflow.client import Mlflow
 from app.kit.once import Once
+from app.kit.times import at
 from app.lineage.record_store import oldest_waiting
 from app.policy.core import Core
 
@@ -89,7 +90,7 @@ class Probes:
             return found | {"backlog": f"postgres does not answer ({type(error).__name__})"}
         found["backlog"] = "ok"
         if oldest is not None and oldest <= self._core.clock.now() - self._backlog_limit:
-            found["backlog"] = f"metadata waits since {oldest:%Y-%m-%dT%H:%M:%SZ}"
+            found["backlog"] = f"metadata waits since {at(oldest)}"
         return found
 
     async def _ask(self, work: Callable[[AsyncConnection], Awaitable[Found]]) -> Found:
