@@ -115,6 +115,7 @@ def _airflow(base: Base, others: Mapping[str, Destination]) -> tuple[Relay, Foll
         base.clock,
         airflows,
         endings,
+        metrics,
         interval=settings.follow_interval,
         parallel=settings.delivery_parallel,
         tell_after=settings.waiting_notice,

@@ -1,6 +1,5 @@
 """Accepted by Airflow is not success: every open DAG run is read until it ends."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from app.kit.airflow.client import AirflowClient, DagRun
 from app.kit.clock import Clock
 from app.kit.db import rows_of, transaction, with_retries
 from app.kit.errors import TargetError
+from app.kit.loop import each_alone
+from app.kit.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Follower:
         clock: Clock,
         airflows: Callable[[], Mapping[str, AirflowClient]],
         endings: Endings,
+        metrics: Metrics,
         *,
         interval: float,
         parallel: int,
@@ -58,6 +60,7 @@ class Follower:
         self._clock = clock
         self._airflows = airflows
         self._endings = endings
+        self._metrics = metrics
         self._interval = timedelta(seconds=interval)
         self._parallel = parallel
         self._tell_after = timedelta(seconds=tell_after)
@@ -68,7 +71,10 @@ class Follower:
         async with transaction(self._engine) as conn:
             parameters = {"now": now, "next": now + self._interval, "most": self._parallel}
             due = (await conn.execute(_DUE, parameters)).mappings().all()
-        await asyncio.gather(*(self._look(row) for row in due))
+        broken = await each_alone(
+            due, self._look, _named, "an open DAG run could not be looked at", at_once=self._parallel
+        )
+        self._metrics.items_failed.labels("follower").inc(len(broken))
         return len(due) == self._parallel
 
     async def _look(self, trigger: RowMapping) -> None:
@@ -161,6 +167,10 @@ class Follower:
         )
         if found.rowcount and trigger["unread_since"] is not None:
             await self._endings.taken(conn, trigger, now)
+
+
+def _named(trigger: RowMapping) -> dict[str, str]:
+    return {"trigger_id": str(trigger["id"]), "dag_run_id": trigger["dag_run_id"]}
 
 
 def _open(trigger: RowMapping) -> Update:
