@@ -1,6 +1,5 @@
 """Groups that are due: the end of a debounce, of a cooldown, of a backoff or of a run decides without a notification."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from app.groups.prometheus import Prometheus
 from app.intake.memory import Memory
 from app.kit.clock import Clock
 from app.kit.db import one_statement, passes, transaction
+from app.kit.loop import all_of
 from app.kit.metrics import Metrics
 from app.policy.language.promql import render_query
 from app.policy.schema import Policy
@@ -170,7 +170,7 @@ class Waker:
             for key in keys:
                 ledger.wake(key)
         fires = [t.group for t in ledger.triggers.values() if t.fired and t.group.key in versions]
-        answers = await asyncio.gather(*(self._answer(policy, group) for group in fires))
+        answers = await all_of(self._answer(policy, group) for group in fires)
         return {g.key: _Asked(versions[g.key], answer) for g, answer in zip(fires, answers, strict=True)}
 
     async def _answer(self, policy: Policy, group: Group) -> Confirmation:

@@ -14,6 +14,7 @@ from app.deadman import probe as deadman_probe
 from app.deliver.dags import dags_of
 from app.kit.airflow import probe as airflow_probe
 from app.kit.errors import TargetError
+from app.kit.loop import all_of
 from app.kit.once import Once
 
 Findings = dict[str, str]  # "ok", or what is wrong, by what was looked at
@@ -63,7 +64,7 @@ async def _orchestrator(base: Base) -> Findings:
         airflow_probe.look(name, client, dags.get(name, []), now, limit) for name, client in base.airflows().items()
     ]
     found: Findings = {}
-    for part in await asyncio.gather(*looks):
+    for part in await all_of(looks):
         found |= part
     return found
 
