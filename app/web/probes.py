@@ -15,6 +15,7 @@ from app.kit.airflow import probe as airflow_probe
 from app.kit.airflow.client import AirflowClient
 from app.kit.db import log_a_bug
 from app.kit.errors import TargetError
+from app.kit.loop import all_of
 from app.kit.mlflow.client import Mlflow
 from app.kit.once import Once
 from app.kit.times import at
@@ -69,7 +70,7 @@ class Probes:
             for name, client in self._airflows().items()
         ]
         found: Findings = {}
-        for part in await asyncio.gather(*looks):
+        for part in await all_of(looks):
             found |= part
         return found
 
