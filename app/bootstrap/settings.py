@@ -119,7 +119,11 @@ class Settings(Address):
     intake_timeout: Annotated[float, Field(gt=0, le=8)] = Field(
         8, description="After this time without a commit a webhook is answered 503."
     )
-    intake_queue: int = Field(20_000, gt=0, description="Alerts waiting for a commit beyond which the answer is 503.")
+    intake_queue: int = Field(
+        20_000,
+        gt=0,
+        description="Alerts waiting for a commit beyond which the answer is 503. In bytes: 64 MiB or 16 largest bodies.",
+    )
     rate_limit: int = Field(6000, ge=0, description="Write requests a minute and token, webhooks apart. 0: no limit.")
     memory_ttl: _Seconds = Field(60, description="How long Redis remembers the state of a group or an episode.")
     redis_prefix: str = Field(

@@ -1,4 +1,4 @@
-"""Is a route muted at this moment, by a time interval of the policy or by a person, and until when? Pure."""
+"""Is a route muted now, by a time interval of the policy or by a person, and until when? Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from app.kit.times import at
 from app.policy.intervals import end_of
 from app.policy.schema import Policy, Route
 
-#: Stands for every route where a route is named.
+#: As the name of a route: every route.
 EVERY_ROUTE = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A person mutes a route, or every route, until a time, or until somebody lifts it (None)."""
+    """A person mutes a route, or every route, until a time. None: until somebody lifts it."""
 
     route: str
     until: datetime | None
@@ -28,19 +28,19 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Mute:
-    """What mutes a route, in words, and when nothing does any more; None: nothing that is known ends it."""
+    """What mutes a route, in words, and until when. None: no end is known."""
 
     by: str
     until: datetime | None
 
     def __str__(self) -> str:
-        """Of a route, in words."""
+        """For people."""
         end = f"muted until {at(self.until)}" if self.until else "muted with no end in sight"
         return f"{end}: {self.by}"
 
 
 def mute_of(policy: Policy, route: Route, pauses: Mapping[str, Pause], now: datetime) -> Mute | None:
-    """What mutes the route now. Where one thing ends while another one holds, `until` is the end of the last."""
+    """What mutes the route now. If several things mute it one after the other, `until` is the end of the last one."""
     paused = [p for name in (route.name, EVERY_ROUTE) if (p := pauses.get(name)) is not None]
     named = policy.mutes(route)
     by = next((f"{p.by} has paused it: {p.reason}" for p in paused if p.holds(now)), None)

@@ -1,8 +1,8 @@
-"""What a group counts of groups that a route had under another `group_by`. Pure.
+"""What a group takes over from the groups that its route had under another `group_by`. Pure.
 
-After `group_by` was refined or coarsened, or where two replicas run different files, the alerts of one model stand in
-groups of another shape. A group that has not fired yet takes over what the others have fired, as if it had been its own:
-a change of the file is no way around a cooldown.
+When `group_by` gets finer or coarser, or two replicas run different files, the alerts of one model are in groups of
+another shape. A group that has not fired yet takes over what those groups have fired. So nobody gets around a cooldown by
+a change of the file.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from app.decide.state import Group
 
 
 def inherit(group: Group, others: Iterable[Group]) -> bool:
-    """Give a group that has not fired the facts of the newest trigger among `others`, its route's groups that have fired.
-    A trigger under way comes before all others. True when that changed the group."""
+    """Give a group that has not fired the facts of the newest trigger among `others`, the groups of its route. A trigger
+    under way comes before all others. True when that changed the group."""
     if group.last_trigger is not None:
         return False
     kin = [other for other in others if other.last_trigger is not None and _agree(group, other)]
@@ -22,11 +22,11 @@ def inherit(group: Group, others: Iterable[Group]) -> bool:
     return True
 
 
-def _agree(one: Group, other: Group) -> bool:
-    """Whether they have the same value of every label that both have, and are not the same group."""
-    if one.key == other.key or (one.route, one.mode) != (other.route, other.mode):
+def _agree(group: Group, other: Group) -> bool:
+    """Whether two groups of a route are not the same, and have the same value of every label that both have."""
+    if group.key == other.key or (group.route, group.mode) != (other.route, other.mode):
         return False
-    return all(one.labels[name] == other.labels[name] for name in one.labels.keys() & other.labels.keys())
+    return all(group.labels[name] == other.labels[name] for name in group.labels.keys() & other.labels.keys())
 
 
 def _under_way(group: Group) -> bool:
@@ -38,8 +38,8 @@ def _rank(group: Group) -> tuple[bool, float, str]:
 
 
 def _take(group: Group, source: Group) -> None:
-    """The end of a run under way will be written into the group that fired it alone: here its cooldown stands in for it,
-    whole, whatever the outcome."""
+    """The end of a run under way is written only into the group that fired it. Here the whole cooldown of that run counts,
+    whatever its outcome will be."""
     group.fired_at, group.accepted_at = source.fired_at, source.accepted_at
     group.last_trigger, group.on_failure, group.failures = source.last_trigger, source.on_failure, source.failures
     if not _under_way(source):

@@ -1,7 +1,7 @@
-"""Does this alert start a DAG run? Pure: facts, policy and one `now` in, an action with its reason out.
+"""Does this alert start a DAG run? Pure: facts, policy and one `now` go in, an action with its reason comes out.
 
-The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit, muted,
-unconfirmed, shadow (design, 6.3). The first two need no group and are found by the ledger.
+The reason is the first one that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit, muted,
+unconfirmed, shadow (design, 6.3). The ledger finds the first two, for they need no group.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.decide.facts import backing_off, clear_at, held_until, is_spent
+from app.decide.facts import backing_off, clear_at, held_until, is_spent, redrive_at
 from app.decide.muting import Mute
 from app.decide.state import DEAD, SHADOW, Action, Ask, Confirmation, Decision, Episode, Group, Reason
 from app.kit.times import at
 from app.policy.language.durations import format_duration
 from app.policy.schema import Route
 
-#: What Prometheus did not confirm is asked again after this, while the alert fires.
+#: If Prometheus does not confirm an alert, it is asked again after this time, as long as the alert fires.
 ASK_AGAIN = timedelta(minutes=5)
 
 _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
@@ -24,8 +24,8 @@ _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What may stand in the way of a whole route: its newest fires, when it has a limit, what mutes it, and what Prometheus
-    has answered, where it must be asked; None: it was not asked."""
+    """What may stand in the way of a route: its newest fires if it has a limit, what mutes it, and the answer of
+    Prometheus (None: it was not asked)."""
 
     fires: Sequence[datetime] = ()
     mute: Mute | None = None
@@ -97,7 +97,7 @@ def _unconfirmed(group: Group, answer: Confirmation | None, now: datetime) -> De
 
 
 def _asking(group: Group, alert: Episode, now: datetime) -> Decision:
-    """Nothing but Prometheus' word is missing: held, and due, until it has been asked in the wake."""
+    """Only the answer of Prometheus is missing: the group is held, and due, until a wake has asked."""
     if not group.held:
         return Decision(_HOLD, Reason.DEBOUNCING, now, None, "held until Prometheus has been asked")
     if alert.trigger_id == group.open_trigger:
@@ -121,7 +121,7 @@ def _clear(group: Group, alert: Episode, route: Route, now: datetime, answer: Co
 
 def calm(group: Group, alert: Episode) -> Decision:
     """Fire: the debounce is over, by this alert or by another one of its group."""
-    # Then it has been held since, to be confirmed.
+    # An alert from before the last fire has been held since then, to be confirmed.
     fired_before = group.fired_at is not None and alert.firing_since <= group.fired_at
     if alert.trigger_id is not None and (alert.trigger_id != group.open_trigger or fired_before):
         detail = "the alert still fires after its cooldown"
@@ -130,7 +130,8 @@ def calm(group: Group, alert: Episode) -> Decision:
 
 
 def limited(route: Route, fires: Sequence[datetime], now: datetime) -> Decision | None:
-    """The no of a route whose limit is used up, until its oldest counted fire leaves the time; None: there is room."""
+    """The refusal of a route whose limit is used up, until the oldest fire that counts is old enough; None: there is
+    room."""
     limit = route.limit
     if limit is None or len(fires) < limit.triggers or now >= (leaves := fires[limit.triggers - 1] + limit.per):
         return None
@@ -144,9 +145,9 @@ def _muted(mute: Mute) -> Decision:
 
 
 def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way = FREE) -> Decision:
-    """What to do about a request: it needs no calm and no alert, obeys cooldown, limit and a run in flight, and takes a
-    held group over. Forced, it overrides cooldown and limit, never a run in flight. A person may ask while the route is
-    muted; a schedule may not."""
+    """What to do about a request. It needs no calm and no alert. It obeys cooldown, limit and a run in flight, and takes a
+    held group over. A forced one overrides cooldown and limit, never a run in flight. A mute stops a schedule, not a
+    person."""
     if group.open_trigger is not None and not group.held:
         return Decision(
             _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
@@ -165,13 +166,30 @@ def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way
     return Decision(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")
 
 
+def refuse_redrive(
+    group: Group, trigger_id: UUID, route: Route | None, fires: Sequence[datetime], now: datetime
+) -> Decision | None:
+    """What keeps a dead trigger from firing again; None: nothing does. It passes its group and its route's limit like a
+    fire. A route that left the policy sets no conditions."""
+    if group.open_trigger is not None:
+        detail = "its group has another open trigger"
+        return Decision(_SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, detail)
+    if route is None:
+        return None
+    until = redrive_at(group, trigger_id, route, now)
+    if until is not None:
+        detail = "a newer trigger of its group cools down or backs off; reset the group to redrive this one"
+        return Decision(_SUPPRESS, Reason.COOLDOWN, until, group.last_trigger, detail)
+    return limited(route, fires, now)
+
+
 def debouncing(due: datetime) -> Decision:
     """Hold until `due`, in a new trigger."""
     return Decision(_HOLD, Reason.DEBOUNCING, due, None, f"held until {at(due)} to see whether it lasts")
 
 
 def shadowed(decision: Decision, trigger_id: UUID | None = None) -> Decision:
-    """What is said of a fire in shadow mode."""
+    """The decision that stands for a fire in shadow mode."""
     return Decision(
         _SUPPRESS, Reason.SHADOW, None, trigger_id, f"in shadow mode; live it would fire: {decision.detail}"
     )

@@ -9,18 +9,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
 from app.decide import facts
-from app.decide.state import DEAD, LOST, OPEN_STATES, SUCCESS, Group, TriggerState
+from app.decide.state import DEAD, LOST, OPEN_STATES, SUCCESS, Group, state_after
 from app.deliver.notify import EVENTS, RUN_FAILED, TRIGGER_DEAD, TRIGGER_LOST, TRIGGER_WAITING, Tell
 from app.groups import limits, store
 from app.kit.db import with_retries
 from app.kit.outbox.store import release_slot
 from app.policy.core import Core
+from app.policy.schema import Route
 
 log = logging.getLogger(__name__)
 
 _triggers = tables.triggers
 _TOLD = (_triggers.c.id, _triggers.c.route, _triggers.c.group_key, _triggers.c.group_labels)
-_STATE = {SUCCESS: TriggerState.SUCCEEDED, DEAD: TriggerState.DEAD}
 
 
 class Endings:
@@ -48,7 +48,7 @@ class Endings:
             update(_triggers)
             .where(_triggers.c.id == trigger_id, _triggers.c.state.in_(OPEN_STATES))
             .values(
-                state=_STATE.get(outcome, TriggerState.FAILED),
+                state=state_after(outcome),
                 outcome=outcome,
                 detail=detail,
                 ended_at=now,
@@ -67,9 +67,9 @@ class Endings:
             mine = select(a.c.id).where(a.c.trigger_id == trigger_id).order_by(a.c.fingerprint)
             await conn.execute(update(a).where(a.c.id.in_(mine.with_for_update(key_share=True))).values(spent=True))
         await release_slot(conn, trigger_id)
-        if group is not None and group.open_trigger == trigger_id:
-            group.open_trigger = group.held_since = None
-            await self._book(conn, group, outcome, now, counted=row["lost_at"] is not None)
+        counted = row["lost_at"] is not None
+        if group is not None and facts.end(group, trigger_id, outcome, self._route(group), now, counted=counted):
+            await store.save_groups(conn, [group])
         await self._tell_of_end(conn, row, outcome, detail, now)
         return True
 
@@ -86,8 +86,8 @@ class Endings:
         row = changed.mappings().one_or_none()
         if row is None:
             return False
-        if group is not None and group.open_trigger == trigger_id:
-            await self._book(conn, group, LOST, now, counted=False)
+        if group is not None and facts.lose(group, trigger_id, self._route(group), now):
+            await store.save_groups(conn, [group])
         await self._notify.wrong(conn, TRIGGER_LOST, row, detail, now)
         return True
 
@@ -108,9 +108,8 @@ class Endings:
         """The trigger has been waiting for Airflow for so long that a person must know."""
         await self._notify.wrong(conn, TRIGGER_WAITING, trigger, detail, now)
 
-    async def _book(self, conn: AsyncConnection, group: Group, outcome: str, now: datetime, *, counted: bool) -> None:
-        facts.book(group, outcome, self._policy().route(group.route), now, counted=counted)
-        await store.save_groups(conn, [group])
+    def _route(self, group: Group) -> Route | None:
+        return self._policy().route(group.route)
 
     async def _group_of(self, conn: AsyncConnection, trigger_id: UUID) -> Group | None:
         """Lock the group first: groups before triggers, as every flow does."""

@@ -10,6 +10,7 @@ request or a schedule. A repeat only moves the count of its row, so it is not co
 
 import logging
 
+from app.decide.books import Books
 from app.decide.ledger import Ledger
 from app.decide.state import TriggerState
 from app.groups.memory import Memory
@@ -29,39 +30,39 @@ class Aftermath:
         """Do everything that follows the commit of this ledger. Never raises: the decision is durable, and nobody may decide
         it a second time because a line of the log failed."""
         try:
-            _log(ledger)
-            self._count(ledger)
-            self._ring(ledger)
-            await self._remember(ledger)
+            _log(ledger.books)
+            self._count(ledger.books)
+            self._ring(ledger.books)
+            await self._remember(ledger.books)
         except Exception:
             log.exception("a decision is committed, but what follows it was not done")
 
-    def _count(self, ledger: Ledger) -> None:
+    def _count(self, books: Books) -> None:
         metrics = self._core.metrics
-        for row in ledger.decisions:
+        for row in books.decisions:
             metrics.decisions.labels(row.route or "", row.action, row.reason).inc()
-        for trigger in ledger.triggers.values():
+        for trigger in books.triggers.values():
             if trigger.rehearsed:
                 metrics.shadow_triggers.labels(trigger.group.route).inc()
 
-    def _ring(self, ledger: Ledger) -> None:
+    def _ring(self, books: Books) -> None:
         bells = self._core.bells
-        if any(trigger.state is TriggerState.PENDING for trigger in ledger.triggers.values()):
+        if any(trigger.state is TriggerState.PENDING for trigger in books.triggers.values()):
             bells.relay.ring()
-        if any(group.wake_at is not None and group.wake_at <= ledger.now for group in ledger.groups.values()):
+        if any(group.wake_at is not None and group.wake_at <= books.now for group in books.groups.values()):
             bells.waker.ring()
             bells.confirmer.ring()
 
-    async def _remember(self, ledger: Ledger) -> None:
-        if ledger.groups or ledger.latest:
-            versions = {key: group.version for key, group in ledger.groups.items()}
-            episodes = [(e, versions.get(e.group_key or "", 0)) for e in ledger.latest.values()]
-            await self._memory.remember(ledger.groups.values(), episodes)
+    async def _remember(self, books: Books) -> None:
+        if books.groups or books.latest:
+            versions = {key: group.version for key, group in books.groups.items()}
+            episodes = [(e, versions.get(e.group_key or "", 0)) for e in books.latest.values()]
+            await self._memory.remember(books.groups.values(), episodes)
 
 
-def _log(ledger: Ledger) -> None:
+def _log(books: Books) -> None:
     """One line for each trigger that the pass made, fired or cancelled: a search for its id shows its whole way."""
-    for trigger in ledger.triggers.values():
+    for trigger in books.triggers.values():
         extra = {
             "trigger_id": str(trigger.id),
             "route": trigger.group.route,

@@ -11,7 +11,8 @@ from sqlalchemy import RowMapping, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.decide import facts, rules
+from app.decide import facts
+from app.decide.books import Books
 from app.decide.ledger import Ledger
 from app.decide.state import Action, Ask, Decision, Group, NewTrigger, Reason, TriggerState, group_key
 from app.explain import history
@@ -46,9 +47,9 @@ class Wanted:
 async def decide(conn: AsyncConnection, ledger: Ledger, route: Route, labels: dict[str, str], ask: Ask) -> Decision:
     """The decision on a request for one DAG run of a group, in the books: refused or not, its group has it."""
     key = group_key(route.name, route.mode, labels)
-    await store.load_group(conn, ledger, route, key, labels)
+    await store.load_group(conn, ledger.books, route, key, labels)
     decision = ledger.request(key, ask)
-    await store.save(conn, ledger)
+    await store.save(conn, ledger.books)
     return decision
 
 
@@ -128,34 +129,30 @@ class Requests:
         now = self._clock.now()
 
         async def redrive(conn: AsyncConnection) -> Ledger:
-            fires = await self._fires(conn, trigger_id, now)
+            ledger = store.new_ledger(self._core, self._policy(), now)
+            books = ledger.books
+            books.fires = await self._fires(conn, trigger_id, books)
             trigger, group = await self._locked(conn, trigger_id)
             if trigger["state"] != TriggerState.DEAD:
                 raise _conflict(f"only a dead trigger can be redriven; this one is {trigger['state']}", trigger)
-            if group.open_trigger is not None:
-                raise _conflict("its group has another open trigger", trigger, reason=Reason.IN_FLIGHT)
-            route = self._policy().route(group.route)
-            until = facts.redrive_at(group, trigger_id, route, now) if route else None
-            if until is not None:
-                detail = "a newer trigger of its group cools down or backs off; reset the group to redrive this one"
-                raise _conflict(detail, trigger, reason=Reason.COOLDOWN, until=until)
-            full = rules.limited(route, fires, now) if route else None
-            if full is not None:
-                raise _conflict(full.detail, trigger, reason=full.reason, until=full.until)
+            books.take_group(group)
+            refused = ledger.redrive(group.key, trigger_id, trigger["on_failure"])
+            if refused is not None:
+                until = {"until": refused.until} if refused.until is not None else {}
+                raise _conflict(refused.detail, trigger, reason=refused.reason, **until)
             await outbox.redrive(conn, trigger_id, now)
             values = {"state": "pending", "outcome": None, "ended_at": None, "detail": "redriven", "blocked": None}
             redriven = update(_triggers).where(_triggers.c.id == trigger_id).values(**values, fired_at=now)
             await conn.execute(redriven)
-            facts.fire(group, trigger_id, trigger["on_failure"], now)
-            await store.save_groups(conn, [group])
+            await store.save(conn, books)
             await audit.write(conn, now, caller, "redrive", str(trigger_id), {})
-            ledger = store.new_ledger(self._core, self._policy(), now)
-            ledger.take_group(group)
+            # Its row is written above, for what it starts was frozen when it fired first. The aftermath must know it.
             reason, detail = Reason(trigger["reason"]), f"redriven by {caller}"
-            ledger.triggers[trigger_id] = NewTrigger(trigger_id, group, TriggerState.PENDING, reason, False, [], detail)
+            books.triggers[trigger_id] = NewTrigger(trigger_id, group, TriggerState.PENDING, reason, False, [], detail)
             return ledger
 
         await self._aftermath.committed(await with_retries(self._engine, redrive))
+        log.info("trigger redriven", extra={"trigger_id": str(trigger_id), "caller": caller})
 
     async def cancel(self, trigger_id: UUID, caller: str) -> None:
         """held -> cancelled; each alert behind it is told. What fired already is Airflow's to stop."""
@@ -163,12 +160,10 @@ class Requests:
         async def cancel(conn: AsyncConnection) -> Ledger:
             ledger = store.new_ledger(self._core, self._policy(), self._clock.now())
             trigger, group = await self._locked(conn, trigger_id)
-            if trigger["state"] != TriggerState.HELD or group.open_trigger != trigger_id:
+            await store.load_groups(conn, ledger.books, [group.key])
+            if not ledger.cancel(group.key, trigger_id, caller):
                 raise _conflict(f"only a held trigger can be cancelled; this one is {trigger['state']}", trigger)
-            await store.load_groups(conn, ledger, [group.key])
-            decision = Decision(Action.CANCEL, Reason.BY_REQUEST, None, trigger_id, f"cancelled by {caller}")
-            ledger.release_held(ledger.groups[group.key], decision)
-            await store.save(conn, ledger)
+            await store.save(conn, ledger.books)
             await audit.write(conn, ledger.now, caller, "cancel", str(trigger_id), {})
             return ledger
 
@@ -188,19 +183,18 @@ class Requests:
             await store.save_groups(conn, [group])
             await audit.write(conn, now, caller, "reset", f"route {route.name}", {"group": ordered})
             ledger = store.new_ledger(self._core, self._policy(), now)
-            ledger.take_group(group)
+            ledger.books.take_group(group)
             return ledger
 
         ledger = await with_retries(self._engine, reset)
         await self._aftermath.committed(ledger)
-        return ledger.groups[key]
+        return ledger.books.groups[key]
 
-    async def _fires(self, conn: AsyncConnection, trigger_id: UUID, now: datetime) -> list[datetime]:
+    async def _fires(self, conn: AsyncConnection, trigger_id: UUID, books: Books) -> dict[str, list[datetime]]:
         """The fires that count against the limit of a trigger's route, its row locked: routes before groups."""
         statement = select(_triggers.c.route).where(_triggers.c.id == trigger_id)
         names = (await conn.execute(statement)).scalars().all()
-        locked = await limits.lock(conn, self._policy(), names, now)
-        return [fire for fires in locked.values() for fire in fires]
+        return await limits.lock(conn, books.policy, names, books.now)
 
     async def _locked(self, conn: AsyncConnection, trigger_id: UUID) -> tuple[RowMapping, Group]:
         """A trigger and its group, both locked, the group first."""

@@ -6,31 +6,28 @@ so that of all replicas one decides, and a crash leaves the occurrence to the ne
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import RowMapping, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide.ledger import Ledger
-from app.decide.state import Ask, Decision, Reason
+from app.decide.occurrences import ask_of, group_of, passed_over
+from app.decide.state import Decision
 from app.groups import requests, store
 from app.groups.aftermath import Aftermath
 from app.kit.db import transaction, with_retries
 from app.kit.loop import each_alone
 from app.kit.times import at
 from app.policy.core import Core
-from app.policy.language.durations import format_duration
 from app.policy.schedules import Schedule
 from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)
 
 _schedules = tables.schedules
-
-#: An occurrence that nobody took for so long has been missed. Cron knows nothing finer.
-MISSED_AFTER: Final = timedelta(minutes=1)
 
 # A schedule that is new, or became another one, counts from now on.
 _ADOPT = text("""
@@ -101,16 +98,15 @@ class Schedules:
     async def _take(self, policy: Policy, schedule: Schedule, now: datetime) -> None:
         occurrence = schedule.times.newest(self._since[schedule.name], now)
         if occurrence is not None:
-            if schedule.catch_up == "none" and now - occurrence > MISSED_AFTER:
-                await self._pass_over(schedule, occurrence, now)
+            missed = passed_over(schedule, occurrence, now)
+            if missed is not None:
+                await self._pass_over(schedule, occurrence, now, missed)
             else:
                 await self._decide(policy, schedule, occurrence, now)
             self._since[schedule.name] = occurrence
         self._next[schedule.name] = schedule.times.after(self._since[schedule.name])
 
-    async def _pass_over(self, schedule: Schedule, occurrence: datetime, now: datetime) -> None:
-        late = format_duration(now - occurrence)
-        detail = f"passed over: seen {late} late, and catch_up is none"
+    async def _pass_over(self, schedule: Schedule, occurrence: datetime, now: datetime, detail: str) -> None:
         async with transaction(self._engine) as conn:
             taken = await _move(conn, schedule, occurrence, now, detail)
         if taken:
@@ -149,9 +145,8 @@ async def _request(conn: AsyncConnection, ledger: Ledger, schedule: Schedule, oc
     route = ledger.policy.route(schedule.route)
     if route is None:
         raise ValueError(f"the schedule {schedule.name} names a route that the policy does not have")
-    labels = {label: schedule.group[label] for label in route.group_by}
-    ask = Ask(Reason.SCHEDULED, f"the schedule {schedule.name}", f"due at {at(occurrence)}", {})
-    return await requests.decide(conn, ledger, route, labels, ask)
+    ask = ask_of(schedule, occurrence)
+    return await requests.decide(conn, ledger, route, group_of(schedule, route), ask)
 
 
 async def list_schedules(conn: AsyncConnection, schedules: Sequence[Schedule], now: datetime) -> list[dict[str, Any]]:

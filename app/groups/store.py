@@ -1,4 +1,4 @@
-"""Reading a Ledger from Postgres under lock, and writing back what it changed. Every function takes the transaction.
+"""Reading books from Postgres under lock, and writing what a pass changed in them. Every function takes the transaction.
 
 Locks are taken in one order: the pauses', routes by name, groups by key, then alerts by fingerprint. Many rows travel as
 one JSON parameter, so that the number of statements does not depend on the number of alerts.
@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app import tables
-from app.decide import facts, regroup
+from app.decide import placing, regroup
+from app.decide.books import MATES, Books
 from app.decide.conf import dag_call
 from app.decide.ledger import Ledger
 from app.decide.placing import GroupName, Intent
@@ -27,10 +28,6 @@ from app.policy.core import Core
 from app.policy.schema import Policy, Route
 
 KIND: Final = "airflow.dag_run"  # of an item in the outbox
-
-#: Alerts of a group that are read to decide it as a whole: those heard of last, for a sender with a new alert_id per event
-#: leaves any number behind that nobody resolves.
-MATES = 1000
 
 _GROUP_COLUMNS = [c.name for c in tables.groups.columns]
 _EPISODE_COLUMNS = [c.name for c in tables.alerts.columns]
@@ -87,34 +84,31 @@ class MovedGroup(Exception):
         self.groups = groups
 
 
-async def load(conn: AsyncConnection, ledger: Ledger, intents: Sequence[Intent], extra: dict[str, GroupName]) -> None:
+async def load(conn: AsyncConnection, books: Books, intents: Sequence[Intent], extra: dict[str, GroupName]) -> None:
     """Lock and read what a batch may change. `extra`: groups learned from MovedGroup. Raises MovedGroup."""
-    known = ((i.key, i.route, i.labels) for i in intents)
-    wanted = {key: (r.name, r.mode, labels) for key, r, labels in known if key is not None and r is not None} | extra
-    ledger.take_pauses(await pauses.in_force(conn))
-    ledger.fires = await limits.lock(conn, ledger.policy, (route for route, _, _ in wanted.values()), ledger.now)
-    await _lock_groups(conn, ledger, wanted)
-    whole = [g.key for g in ledger.groups.values() if _may_act(g, ledger)]
-    await _lock_episodes(conn, ledger, sorted({i.alert.fingerprint for i in intents}), whole)
-    moved = {k: group for e in ledger.latest.values() for k, group in ledger.homes(e) if k not in ledger.groups}
-    if moved:
+    wanted = placing.groups_of(intents) | extra
+    books.pauses = await pauses.in_force(conn)
+    books.fires = await limits.lock(conn, books.policy, (route for route, _, _ in wanted.values()), books.now)
+    await _lock_groups(conn, books, wanted)
+    await _lock_episodes(conn, books, sorted({i.alert.fingerprint for i in intents}), placing.deciding(books))
+    if moved := placing.missing(books):
         raise MovedGroup(moved)
 
 
-async def load_groups(conn: AsyncConnection, ledger: Ledger, keys: Iterable[str]) -> None:
+async def load_groups(conn: AsyncConnection, books: Books, keys: Iterable[str]) -> None:
     """Lock and read groups with their alerts, for a wake or the end of a run."""
     for row in (await conn.execute(_LOCK_GROUPS, {"keys": sorted(keys)})).mappings():
-        ledger.take_group(Group(**row))
-    await _inherit(conn, ledger)
-    await _lock_episodes(conn, ledger, [], list(ledger.groups))
+        books.take_group(Group(**row))
+    await _inherit(conn, books)
+    await _lock_episodes(conn, books, [], list(books.groups))
 
 
-async def load_group(conn: AsyncConnection, ledger: Ledger, route: Route, key: str, labels: dict[str, str]) -> None:
+async def load_group(conn: AsyncConnection, books: Books, route: Route, key: str, labels: dict[str, str]) -> None:
     """Lock and read one group with its alerts, made when it is not there yet, for a request."""
-    ledger.take_pauses(await pauses.in_force(conn))
-    ledger.fires = await limits.lock(conn, ledger.policy, [route.name], ledger.now)
-    await _lock_groups(conn, ledger, {key: (route.name, route.mode, labels)})
-    await _lock_episodes(conn, ledger, [], [key])
+    books.pauses = await pauses.in_force(conn)
+    books.fires = await limits.lock(conn, books.policy, [route.name], books.now)
+    await _lock_groups(conn, books, {key: (route.name, route.mode, labels)})
+    await _lock_episodes(conn, books, [], [key])
 
 
 def new_ledger(core: Core, policy: Policy, now: datetime) -> Ledger:
@@ -128,7 +122,7 @@ async def lock_group(conn: AsyncConnection, key: str) -> Group | None:
     return Group(**row) if row else None
 
 
-async def _lock_groups(conn: AsyncConnection, ledger: Ledger, wanted: dict[str, GroupName]) -> None:
+async def _lock_groups(conn: AsyncConnection, books: Books, wanted: dict[str, GroupName]) -> None:
     if not wanted:
         return
     keys = sorted(wanted)
@@ -139,14 +133,14 @@ async def _lock_groups(conn: AsyncConnection, ledger: Ledger, wanted: dict[str, 
         await insert_rows(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
         rows = (await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings().all()
     for row in rows:
-        ledger.take_group(Group(**row))
-    await _inherit(conn, ledger)
+        books.take_group(Group(**row))
+    await _inherit(conn, books)
 
 
-async def _inherit(conn: AsyncConnection, ledger: Ledger) -> None:
+async def _inherit(conn: AsyncConnection, books: Books) -> None:
     """Groups that have not fired yet count what their route fired under another group_by."""
     by_shape: dict[tuple[str, str, frozenset[str]], list[Group]] = {}
-    for group in ledger.groups.values():
+    for group in books.groups.values():
         if group.last_trigger is None:
             by_shape.setdefault((group.route, group.mode, frozenset(group.labels)), []).append(group)
     for (route, mode, names), groups in by_shape.items():
@@ -154,7 +148,7 @@ async def _inherit(conn: AsyncConnection, ledger: Ledger) -> None:
         others = [Group(**row) for row in (await conn.execute(_OF_ANOTHER_SHAPE, parameters)).mappings()]
         for group in groups:
             if regroup.inherit(group, others):
-                ledger.changed_groups.add(group.key)
+                books.mark(group)
 
 
 async def make_groups(conn: AsyncConnection, wanted: dict[str, GroupName]) -> None:
@@ -175,26 +169,17 @@ def _new_group(key: str, route: str, mode: str, labels: dict[str, str]) -> dict[
     }
 
 
-def _may_act(group: Group, ledger: Ledger) -> bool:
-    """Only a held or a clear group may cancel or fire, and needs its other alerts for it."""
-    if group.held:
-        return True
-    route = ledger.policy.route(group.route)
-    clear = facts.clear_at(group, route) if route else None
-    return group.open_trigger is None and (clear is None or clear <= ledger.now)
-
-
-async def _lock_episodes(conn: AsyncConnection, ledger: Ledger, fingerprints: list[str], keys: list[str]) -> None:
+async def _lock_episodes(conn: AsyncConnection, books: Books, fingerprints: list[str], keys: list[str]) -> None:
     parameters = {"fingerprints": fingerprints, "keys": keys, "most": MATES}
     for row in (await conn.execute(_LOCK_EPISODES, parameters)).mappings():
-        ledger.take_episode(Episode(**row))
+        books.take_episode(Episode(**row))
 
 
-async def save(conn: AsyncConnection, ledger: Ledger) -> None:
-    """Write everything the Ledger changed. Rows that make room (closed episodes, cancelled triggers) go first."""
-    await update_rows(conn, tables.alerts, [_episode_row(e) for e in ledger.changed.values()], _EPISODE_COLUMNS[1:])
+async def save(conn: AsyncConnection, books: Books) -> None:
+    """Write everything that the pass changed. Rows that make room (closed episodes, cancelled triggers) go first."""
+    await update_rows(conn, tables.alerts, [_episode_row(e) for e in books.changed.values()], _EPISODE_COLUMNS[1:])
     # In one order, for alerts of no route are under no group's lock: two batches that make the same must not cross.
-    created = sorted(ledger.created.values(), key=lambda e: e.fingerprint)
+    created = sorted(books.created.values(), key=lambda e: e.fingerprint)
     await insert_rows(conn, tables.alerts, [_episode_row(e) for e in created])
     decisions = [
         {
@@ -207,22 +192,22 @@ async def save(conn: AsyncConnection, ledger: Ledger) -> None:
             "reason": d.reason,
             "until": d.until,
             "detail": d.detail,
-            "policy": ledger.policy.hash,
+            "policy": books.policy.hash,
             "count": 1,
             "first_at": d.at,
             "last_at": d.at,
         }
-        for d in ledger.decisions
+        for d in books.decisions
     ]
     await insert_rows(conn, tables.decisions, decisions)
-    ended = [{"id": i, "count": count, "last_at": at} for i, count, at in ledger.ended_decisions]
+    ended = [{"id": i, "count": count, "last_at": at} for i, count, at in books.ended_decisions]
     await update_rows(conn, tables.decisions, ended, ["count", "last_at"])
-    await _save_triggers(conn, ledger)
-    await save_groups(conn, [ledger.groups[key] for key in sorted(ledger.changed_groups)])
+    await _save_triggers(conn, books)
+    await save_groups(conn, [books.groups[key] for key in sorted(books.changed_groups)])
 
 
-async def _save_triggers(conn: AsyncConnection, ledger: Ledger) -> None:
-    rows = [(t, _trigger_row(t, ledger)) for t in ledger.triggers.values()]
+async def _save_triggers(conn: AsyncConnection, books: Books) -> None:
+    rows = [(t, _trigger_row(t, books)) for t in books.triggers.values()]
     fired = [row for t, row in rows if t.fired and not t.is_new]
     others = [row for t, row in rows if not t.fired and not t.is_new]
     await update_rows(conn, tables.triggers, others, ["state", "detail", "ended_at"])
@@ -240,7 +225,7 @@ async def _save_triggers(conn: AsyncConnection, ledger: Ledger) -> None:
     ]
     await update_rows(conn, tables.triggers, fired, [*columns, "on_failure", "requested_by", "policy"])
     await insert_rows(conn, tables.triggers, [row for t, row in rows if t.is_new])
-    await insert_rows(conn, tables.outbox, [outbox_item(row, ledger.now) for t, row in rows if t.state == "pending"])
+    await insert_rows(conn, tables.outbox, [outbox_item(row, books.now) for t, row in rows if t.state == "pending"])
 
 
 def outbox_item(trigger: dict[str, Any], now: datetime) -> dict[str, Any]:
@@ -249,8 +234,8 @@ def outbox_item(trigger: dict[str, Any], now: datetime) -> dict[str, Any]:
     return new_item(trigger["id"], KIND, f"airflow:{trigger['airflow']}", payload, now)
 
 
-def _trigger_row(trigger: NewTrigger, ledger: Ledger) -> dict[str, Any]:
-    group, now = trigger.group, ledger.now
+def _trigger_row(trigger: NewTrigger, books: Books) -> dict[str, Any]:
+    group, now = trigger.group, books.now
     row: dict[str, Any] = {
         "id": trigger.id,
         "route": group.route,
@@ -262,10 +247,10 @@ def _trigger_row(trigger: NewTrigger, ledger: Ledger) -> dict[str, Any]:
         "detail": trigger.detail,
         "requested_by": trigger.ask.by if trigger.ask else None,
         "created_at": now,
-        "policy": ledger.policy.hash,
+        "policy": books.policy.hash,
         "ended_at": now if trigger.state is TriggerState.CANCELLED else None,
     }
-    route = ledger.policy.route(group.route)
+    route = books.policy.route(group.route)
     if route is None:  # Only a cancelled trigger can outlive its route, and its row is there already.
         return row
     call = dag_call(trigger, route, traceparent=traceparent(trigger.id))

@@ -2,16 +2,15 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.decide.ledger import Ledger
-from app.decide.placing import GroupName
-from app.decide.state import Confirmation, Group, group_key
+from app.decide.books import Books
+from app.decide.placing import successor
+from app.decide.state import Asked, Confirmation, Group
 from app.groups import holds, limits, pauses, store
 from app.groups.aftermath import Aftermath
 from app.groups.prometheus import Prometheus
@@ -53,29 +52,18 @@ _REVIEWED = 500  # groups brought forward in one transaction
 _PAUSE = timedelta(minutes=1)  # until a group that could not be decided is tried again
 
 
-async def _take(conn: AsyncConnection, ledger: Ledger, due: Sequence[Row[Any]]) -> list[str]:
+async def _take(conn: AsyncConnection, books: Books, due: Sequence[Row[Any]]) -> list[str]:
     """Lock and read what can be woken of the groups that are due; their keys. One whose route has changed its mode comes
     with the group that takes its alerts over."""
-    homes: dict[str, tuple[str, GroupName]] = {}
-    for row in due:
-        route = ledger.policy.route(row.route)
-        if route is not None and route.mode != row.mode:
-            homes[row.key] = group_key(row.route, route.mode, row.labels), (row.route, route.mode, row.labels)
+    found = ((row.key, successor(row.route, row.mode, row.labels, books.policy)) for row in due)
+    homes = {key: home for key, home in found if home is not None}
     others = dict(homes.values())
     await store.make_groups(conn, others)
-    wanted = {"keys": [*(row.key for row in due), *others], "others": list(others), "now": ledger.now}
+    wanted = {"keys": [*(row.key for row in due), *others], "others": list(others), "now": books.now}
     taken = {row.key for row in await conn.execute(_TAKE, wanted)}
     keys = [row.key for row in due if row.key in taken and (row.key not in homes or homes[row.key][0] in taken)]
-    await store.load_groups(conn, ledger, [*keys, *(homes[key][0] for key in keys if key in homes)])
+    await store.load_groups(conn, books, [*keys, *(homes[key][0] for key in keys if key in homes)])
     return sorted(keys)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A question about a group of this version."""
-
-    version: tuple[int, str]
-    answer: Confirmation
 
 
 class Waker:
@@ -140,19 +128,14 @@ class Waker:
             return True  # What was asked is of a file that is no longer in force.
         return await self._decide(policy, asked, only)
 
-    async def _ask(self, policy: Policy, only: str | None) -> dict[str, _Asked]:
+    async def _ask(self, policy: Policy, only: str | None) -> dict[str, Asked]:
         """Ask Prometheus about the groups that would fire if it said yes, with no transaction open."""
         ledger = store.new_ledger(self._core, policy, self._clock.now())
         async with transaction(self._engine) as conn:  # Nothing of it is written.
-            ledger.take_pauses(await pauses.in_force(conn))
-            keys = await self._due(conn, ledger, only)
-            versions = {key: (ledger.groups[key].version, ledger.groups[key].nonce) for key in keys}
-            ledger.answers = dict.fromkeys(keys, Confirmation(True, "if Prometheus says yes"))
-            for key in keys:
-                ledger.wake(key)
-        fires = [t.group for t in ledger.triggers.values() if t.fired and t.group.key in versions]
-        answers = await asyncio.gather(*(self._answer(policy, group) for group in fires))
-        return {g.key: _Asked(versions[g.key], answer) for g, answer in zip(fires, answers, strict=True)}
+            ledger.books.pauses = await pauses.in_force(conn)
+            groups = ledger.questions(await self._due(conn, ledger.books, only))
+        answers = await asyncio.gather(*(self._answer(policy, group) for group in groups))
+        return {g.key: Asked(g.facts_version, answer) for g, answer in zip(groups, answers, strict=True)}
 
     async def _answer(self, policy: Policy, group: Group) -> Confirmation:
         route = policy.route(group.route)
@@ -169,29 +152,27 @@ class Waker:
         about = {"now": now, "watched": now - holds.GAP, "most": _ROUND, "only": only}
         return (await conn.execute(_DUE, about | {"asking": asking, "ask": self._prometheus is not None})).all()
 
-    async def _due(self, conn: AsyncConnection, ledger: Ledger, only: str | None) -> list[str]:
+    async def _due(self, conn: AsyncConnection, books: Books, only: str | None) -> list[str]:
         """Lock and read the groups that are due here; their keys."""
-        due = await self._are_due(conn, ledger.policy, ledger.now, only)
+        due = await self._are_due(conn, books.policy, books.now, only)
         # Routes are locked before groups, as every flow does.
-        ledger.fires = await limits.lock(conn, ledger.policy, (row.route for row in due), ledger.now)
-        return await _take(conn, ledger, due)
+        books.fires = await limits.lock(conn, books.policy, (row.route for row in due), books.now)
+        return await _take(conn, books, due)
 
-    async def _decide(self, policy: Policy, asked: Mapping[str, _Asked], only: str | None) -> bool:
+    async def _decide(self, policy: Policy, asked: Mapping[str, Asked], only: str | None) -> bool:
         """Decide in one transaction."""
         ledger = store.new_ledger(self._core, policy, self._clock.now())
+        books = ledger.books
         async with transaction(self._engine) as conn:
-            ledger.take_pauses(await pauses.in_force(conn))
-            keys = await self._due(conn, ledger, only)
+            books.pauses = await pauses.in_force(conn)
+            keys = await self._due(conn, books, only)
             if not keys:
                 return False
-            for key in keys:
-                group = ledger.groups[key]
-                # An answer older than the facts is none: it is asked again.
-                if key in asked and asked[key].version == (group.version, group.nonce):
-                    ledger.answers[key] = asked[key].answer
+            for key in asked.keys() & keys:
+                ledger.hear(key, asked[key])
             for key in keys:
                 ledger.wake(key)
-            await store.save(conn, ledger)
+            await store.save(conn, books)
         await self._aftermath.committed(ledger)
-        still_due = any((at := ledger.groups[key].wake_at) is not None and at <= ledger.now for key in keys)
+        still_due = any((at := books.groups[key].wake_at) is not None and at <= books.now for key in keys)
         return len(keys) == _ROUND or still_due

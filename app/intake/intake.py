@@ -15,7 +15,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from app.deadman.store import record_heartbeats
 from app.decide.alert import Alert, Bad
 from app.decide.batch import AlertDecision, Fold, fold
-from app.decide.ledger import Ledger
 from app.decide.placing import GroupName
 from app.decide.state import Action, Decision, Reason
 from app.groups import store
@@ -157,11 +156,17 @@ class Intake:
     async def _with_retries(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
         """Raises NotDurable when open episodes name other groups each time. That needs a new policy for each attempt."""
         moved: dict[str, GroupName] = {}
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
                 return await again_after_races(partial(self._once, alerts, bad, moved), self._lost)
             except store.MovedGroup as error:
                 moved |= error.groups
+            except TimeoutError:
+                # One connection may stand still while Postgres is well. Without a commit nothing is written: there is time
+                # for a second one. After a commit nobody knows, and the sender has to come again.
+                if attempt or self.stages.current not in ("lock", "statement"):
+                    raise
+                self._metrics.batch_retries.inc()
         raise NotDurable(f"the alerts could not be written in {ATTEMPTS} attempts")
 
     def _lost(self, error: DBAPIError) -> None:
@@ -180,12 +185,11 @@ class Intake:
         async with transaction(self._engine) as conn:
             self.stages.enter("lock", conn)
             if folds:
-                await store.load(conn, ledger, [f.intent for f in folds], moved)
+                await store.load(conn, ledger.books, [f.intent for f in folds], moved)
                 self.stages.enter("decide")
-                for each in folds:
-                    answers |= observe(ledger, each)
+                answers = ledger.take(folds)
                 self.stages.enter("statement", conn)
-                await store.save(conn, ledger)
+                await store.save(conn, ledger.books)
             if bad:
                 await quarantine.keep(conn, bad, ledger.now, self._limits)
             if beats:
@@ -204,14 +208,3 @@ def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:
     return list(
         {beat.name: beat for alert in firing for beat in heartbeats_of(policy.heartbeats, alert.labels)}.values()
     )
-
-
-def observe(ledger: Ledger, fold: Fold) -> dict[int, AlertDecision]:
-    """The first of a fold, then its repeats at once: they may have become duplicates of it. Answers by place."""
-    answers: dict[int, AlertDecision] = {}
-    for places in (fold.places[:1], fold.places[1:]):
-        if places:
-            decision, episode = ledger.observe(fold.intent, len(places))
-            answer = AlertDecision(fold.intent.alert, episode.route, episode.group_labels, decision)
-            answers |= dict.fromkeys(places, answer)
-    return answers

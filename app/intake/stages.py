@@ -22,6 +22,8 @@ _LATE: Final = 1.0  # seconds after which a batch is late: it is logged, and Pos
 _PATIENCE: Final = 1.0  # seconds for one such question
 _PAUSE: Final = 1.0  # seconds between two
 _WORTH_TELLING: Final = 0.05  # seconds; a shorter stage explains no stall
+_LOCKED: Final = "waits for a lock"
+_IDLE: Final = "Postgres waits for the gateway: one of them or the network stands still"
 
 _WAITS_FOR = text("""
     SELECT own.wait_event_type, own.wait_event, other.pid, other.application_name, other.state,
@@ -45,6 +47,11 @@ class Stages:
         self._under_way = False
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def current(self) -> Stage:
+        """The stage under way. After an error: the one that it ended."""
+        return self._stage
 
     def begin(self, arrived: float) -> None:
         """A batch begins. `arrived`: when the first of its alerts did, by `monotonic`."""
@@ -109,7 +116,10 @@ class Stages:
             began, stage = self._since, self._stage
             cause = await self._cause(stage)
             if self._since == began and cause is not None:
-                self._causes[self._stage] = cause
+                if cause == _IDLE:  # Perhaps asked between two statements: it explains less than any other cause.
+                    self._causes.setdefault(self._stage, cause)
+                else:
+                    self._causes[self._stage] = cause
                 if cause.startswith(_LOCKED):
                     self.was_a_lock()
             await asyncio.sleep(_PAUSE)
@@ -132,11 +142,8 @@ class Stages:
         if row.wait_event_type == "Lock":
             return _LOCKED + _holder(row.pid, row.application_name, row.state, row.seconds)
         if row.wait_event_type == "Client":
-            return "Postgres waits for the gateway"
+            return _IDLE
         return f"Postgres waits for {row.wait_event_type} {row.wait_event}" if row.wait_event else "Postgres is at work"
-
-
-_LOCKED: Final = "waits for a lock"
 
 
 def _holder(pid: int | None, application: str | None, state: str | None, seconds: float | None) -> str:

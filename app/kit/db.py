@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import Table, text
+from sqlalchemy import Table, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.selectable import TextualSelect
@@ -55,7 +55,7 @@ def open_engine(url: str, *, pool_size: int = 10, read_only: bool = False) -> As
             | ({"default_transaction_read_only": "on"} if read_only else {}),
         )
 
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=pool_size,
@@ -63,6 +63,13 @@ def open_engine(url: str, *, pool_size: int = 10, read_only: bool = False) -> As
         pool_timeout=5,
         pool_recycle=1800,
     )
+    event.listen(engine.sync_engine, "invalidate", _end_at_once)
+    return engine
+
+
+def _end_at_once(connection: Any, *_: object) -> None:
+    """A server that did not answer would be given another 2 s to say goodbye, while whoever asked waits."""
+    connection.driver_connection.terminate()
 
 
 @asynccontextmanager

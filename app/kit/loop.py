@@ -24,6 +24,11 @@ class Bell:
     def ring(self) -> None:
         self._rung.set()
 
+    @property
+    def rung(self) -> bool:
+        """Whether it rang since the loop last heard it."""
+        return self._rung.is_set()
+
     async def wait(self, seconds: float) -> None:
         """Return when the bell rings, or rang since the last wait, or after `seconds`."""
         with suppress(TimeoutError):

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from app.groups.store import MATES
+from app.decide.books import MATES
 from tests.acceptance.world import World, policy
 from tests.servers import TestServers
 

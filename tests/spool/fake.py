@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.records import API, Answer, Call
-from tests.spool.proxy import Fault, Plan, never
+from tests.spool.proxy import INSTEAD, Fault, Plan, never
 
 Body = dict[str, Any]
 
@@ -54,10 +54,8 @@ class FakeMlflow:
             raise NotSent("refused")
         if fault is Fault.HANG:
             raise NoAnswer("no answer in time")
-        if fault is Fault.UNAVAILABLE:
-            return Answer(503, {"message": "no"})
-        if fault is Fault.NOT_FOUND:
-            return Answer(404, {"message": "404 page not found"})
+        if fault in INSTEAD:
+            return Answer(INSTEAD[fault], {"message": "no"})
         answer = happen()
         if fault is Fault.COMMIT_AND_503:
             return Answer(503, {"message": "no"})
