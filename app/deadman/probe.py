@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.deadman import store
 from app.groups.holds import GAP
 from app.kit.clock import Clock
+from app.kit.db import log_a_bug
 from app.kit.times import at
 from app.policy.schema import Policy
 
@@ -21,6 +22,7 @@ async def look(engine: AsyncEngine, policy: Policy, clock: Clock) -> dict[str, s
             watched = await store.read_watch(conn)
             down = await store.down(conn)
     except Exception as error:  # Whatever it is: a probe answers, it does not break.
+        log_a_bug(error)
         return {"watch": f"postgres does not answer ({type(error).__name__})"}
     found = {"watch": "ok"}
     if policy.deadman and watched is None:

@@ -1,6 +1,5 @@
 """Groups that are due: the end of a debounce, of a cooldown, of a backoff or of a run decides without a notification."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +14,7 @@ from app.groups import holds, limits, pauses, store
 from app.groups.aftermath import Aftermath
 from app.groups.prometheus import Prometheus
 from app.kit.db import one_statement, passes, transaction
-from app.kit.loop import each_alone
+from app.kit.loop import all_of, each_alone
 from app.policy.core import Core
 from app.policy.language.promql import render_query
 from app.policy.schema import Policy
@@ -134,7 +133,7 @@ class Waker:
         async with transaction(self._engine) as conn:  # Nothing of it is written.
             ledger.books.pauses = await pauses.in_force(conn)
             groups = ledger.questions(await self._due(conn, ledger.books, only))
-        answers = await asyncio.gather(*(self._answer(policy, group) for group in groups))
+        answers = await all_of(self._answer(policy, group) for group in groups)
         return {g.key: Asked(g.facts_version, answer) for g, answer in zip(groups, answers, strict=True)}
 
     async def _answer(self, policy: Policy, group: Group) -> Confirmation:

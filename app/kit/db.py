@@ -193,3 +193,9 @@ def passes(error: Exception) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or sqlstate(error) in TRY_AGAIN
     return isinstance(error, OF_THE_DATABASE)
+
+
+def log_a_bug(error: Exception) -> None:
+    """For a probe, which answers whatever happens. An error that is not of the database is a bug: it goes to the log."""
+    if not isinstance(error, OF_THE_DATABASE):
+        log.error("a bug: a probe broke", exc_info=error)

@@ -33,8 +33,9 @@ async def look(
     told = [f"{run.dag_run_id} of {run.dag_id} since {at(run.queued_at)}" for run in late[:3] if run.queued_at]
     found[f"{name} queue"] = f"{len(late)} runs are queued for long: {', '.join(told)}" if late else "ok"
     limit = asyncio.Semaphore(_AT_ONCE)
-    states = await asyncio.gather(*(_dag(client, dag_id, limit) for dag_id in dags))
-    return found | {f"{name} dag {dag_id}": state for dag_id, state in zip(dags, states, strict=True)}
+    async with asyncio.TaskGroup() as tasks:
+        states = {dag_id: tasks.create_task(_dag(client, dag_id, limit)) for dag_id in dags}
+    return found | {f"{name} dag {dag_id}": state.result() for dag_id, state in states.items()}
 
 
 async def _dag(client: AirflowClient, dag_id: str, limit: asyncio.Semaphore) -> str:
