@@ -67,6 +67,7 @@ class Retrains:
             due, look, lambda dag: {"airflow": dag[0], "dag_id": dag[1]}, problem, at_once=self._parallel
         )
         if failed:
+            self._metrics.items_failed.labels("retrains").inc(len(failed))
             raise ExceptionGroup("DAGs whose runs could not be counted", [error for _, error in failed])
         return False
 

@@ -90,6 +90,7 @@ class Watch:
         self._flips.count(*(record for record in locked if record.name not in names))
         failed += (error for _, error in unjudged)
         if failed:
+            self._metrics.items_failed.labels("watch").inc(len(failed))
             raise ExceptionGroup("switches that could not be judged", failed)
         return False
 

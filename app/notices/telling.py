@@ -36,7 +36,7 @@ class Notices:
     """
 
     def __init__(self, core: Core, repeat: timedelta | None = None) -> None:
-        self._engine, self._clock = core.engine, core.clock
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._policy = core.policies.current
         self._repeat = repeat
 
@@ -121,6 +121,7 @@ class Notices:
             later = [{"item": r["open_item"], "next": now + _PAUSE} for r in due if r["notice"] in broken]
             await store.book_next(conn, later)
         if failed:
+            self._metrics.items_failed.labels("notices").inc(len(failed))
             raise ExceptionGroup("incidents that could not be repeated", [error for _, error in failed])
         return len(due) == _MOST
 

@@ -180,7 +180,7 @@ class Sweeper:
     """Repairs what a worker left behind. One row a step, of any replica."""
 
     def __init__(self, core: Core, change: Change) -> None:
-        self._engine, self._clock = core.engine, core.clock
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._change = change
 
     async def step(self) -> bool:
@@ -191,5 +191,7 @@ class Sweeper:
             return False
         # Its lease puts off a row that fails, so that the next step takes another one.
         describe = {"promotion": str(row.id), "model": row.model}
-        await each_alone([row], self._change.repair, lambda _row: describe, "a promotion cannot be repaired")
+        repair, problem = self._change.repair, "a promotion cannot be repaired"
+        failed = await each_alone([row], repair, lambda _row: describe, problem)
+        self._metrics.items_failed.labels("sweeper").inc(len(failed))
         return True

@@ -31,6 +31,7 @@ async def test_a_gauge_that_cannot_be_read_holds_up_no_other(
         assert named(caplog, "gauges") == ["the outbox", "promotions"]
         shown = (await world.clients[0].get("/metrics")).text
         assert 'gateway_triggers{route="drift",state="held"} 1.0' in shown
+        assert 'gateway_loop_items_failed_total{loop="gauges"} 2.0' in shown
 
 
 async def test_an_incident_that_cannot_be_repeated_holds_up_no_other(
@@ -59,6 +60,8 @@ async def test_an_incident_that_cannot_be_repeated_holds_up_no_other(
             again = await connection.fetch("SELECT payload->>'notice' AS notice FROM outbox WHERE state = 'pending'")
             assert [row["notice"] != str(broken) for row in again] == [True]
             assert not await services.loop("notices").step(), "the broken one is put off"
+            shown = (await world.clients[0].get("/metrics")).text
+            assert 'gateway_loop_items_failed_total{loop="notices"} 1.0' in shown
 
 
 async def test_a_promotion_that_cannot_be_repaired_holds_up_no_other(
@@ -77,6 +80,8 @@ async def test_a_promotion_that_cannot_be_repaired_holds_up_no_other(
         assert named(caplog, "model") == ["churn-a"]
         states = await connection.fetch("SELECT state FROM promotions ORDER BY model")
         assert [row["state"] for row in states] == ["moving", "promoted"]
+        shown = (await gates.world.clients[0].get("/metrics")).text
+        assert 'gateway_loop_items_failed_total{loop="sweeper"} 1.0' in shown
 
 
 def named(caplog: pytest.LogCaptureFixture, key: str) -> list[str]:
