@@ -38,7 +38,10 @@ def is_private(name: str) -> bool:
         ("from app.decide.ledger import _firing", ["1: _firing"]),
         ("class Ledger(Books):\n    def wake(self):\n        self._touch()", ["3: _touch"]),
         ("engine._save(books)", ["1: _save"]),
-        ("class Ledger:\n    def __init__(self):\n        self._mutes = {}\n    def way(self):\n        self._mutes", []),
+        (
+            "class Ledger:\n    def __init__(self):\n        self._mutes = {}\n    def way(self):\n        self._mutes",
+            [],
+        ),
         ("class Ledger:\n    def _hold(self): ...\n    def wake(self):\n        self._hold()", []),
         ("import os\nos._exit(1)", []),
         ("from __future__ import annotations", []),
@@ -51,5 +54,7 @@ def test_a_borrowed_private_name_is_found(source: str, found: list[str]) -> None
 
 def test_no_private_name_crosses_a_file() -> None:
     files = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "app").rglob("*.py")}
-    found = [f"{name}:{place}" for name, source in files.items() if name not in SUBCLASSES for place in borrowed(source)]
+    found = [
+        f"{name}:{place}" for name, source in files.items() if name not in SUBCLASSES for place in borrowed(source)
+    ]
     assert found == []
