@@ -21,7 +21,7 @@ from pydantic import JsonValue
 from pydantic.fields import FieldInfo
 
 from app.policy import deadman, intervals, promotions, receivers, schedules, sources, values
-from app.policy.durations import format_duration
+from app.policy.language.durations import format_duration
 from app.policy.schema import Dag, Defaults, Policy, Route
 
 ROOT: Final = Path(__file__).resolve().parents[1]

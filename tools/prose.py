@@ -57,6 +57,10 @@ def checks() -> list[Check]:
 def check_file(path: Path, with_checks: Sequence[Check]) -> Iterator[Finding]:
     """Everything that is wrong in a file."""
     name = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+    if path.suffix == ".py":
+        yield from _vague_names(name, ast.parse(path.read_text()))
+    if name.startswith(tuple(CONFIG["only_names"])):
+        return
     text, begins, found = "", [], list(paragraphs(path))
     for paragraph in found:
         text += BETWEEN
@@ -71,8 +75,6 @@ def check_file(path: Path, with_checks: Sequence[Check]) -> Iterator[Finding]:
             # Two pieces of code, or a word and a constant, are no word that was written twice.
             if check.path != "lexical_illusions" or not re.search("[A-Z0-9]", message.split("'", 2)[-1]):
                 yield Finding(name, found[at].line(max(result.span[0] - begins[at], 0)), check.path, message)
-    if path.suffix == ".py":
-        yield from _vague_names(name, ast.parse(path.read_text()))
 
 
 def _long_sentences(name: str, paragraph: Paragraph) -> Iterator[Finding]:

@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 
 from app.bootstrap.core import Foundation, Urls, open_foundation
 from app.bootstrap.settings import Settings
+from app.deadman import store as deadman_store
 from app.deadman.flips import Flips
-from app.deadman.housekeeping import Housekeeping as SwitchHousekeeping
 from app.deadman.pings import Pings
 from app.deadman.requests import SwitchRequests
 from app.deadman.retrains import Retrains
@@ -21,6 +21,7 @@ from app.deliver.delivery import Delivery
 from app.deliver.ending import Endings
 from app.deliver.following import Follower
 from app.deliver.notify import Tell
+from app.groups import gauges, retention
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
 from app.groups.prometheus import Prometheus
@@ -38,15 +39,18 @@ from app.kit.db import database_now
 from app.kit.http import Http
 from app.kit.loop import Loop
 from app.kit.mlflow.client import Mlflow
+from app.kit.outbox import store as outbox
 from app.kit.outbox.relay import Destination, Limits, Relay
+from app.lineage import retention as lineage_retention
+from app.lineage import store as lineage_store
 from app.lineage.chain import Lineage
 from app.lineage.delivery import Delivery as MetadataDelivery
-from app.lineage.housekeeping import Housekeeping as MetadataHousekeeping
 from app.lineage.mlflow_client import MlflowOf
 from app.lineage.service import LineageServices
 from app.lineage.survey import LEASE, Survey
 from app.lineage.taking import Taking
 from app.lineage.telling import Telling as OrphanTelling
+from app.notices import store as notices_store
 from app.notices.delivery import Delivery as NoticeDelivery
 from app.notices.receivers.send import Sender
 from app.notices.requests import NoticeRequests
@@ -55,6 +59,7 @@ from app.notices.telling import Notices
 from app.policy.core import Core
 from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
+from app.promotion import store as promotion_store
 from app.promotion.change import Change, Sweeper
 from app.promotion.mlflow import MlflowRegistry
 from app.promotion.model import Registry
@@ -62,10 +67,29 @@ from app.promotion.promote import Gate
 from app.promotion.sagemaker import SagemakerRegistry
 from app.promotion.service import PromotionServices
 from app.promotion.telling import Telling as PromotionTelling
+from app.tables import audit_log
 from app.web.probes import Probes
 from app.web.tokens import Tokens
 
 S = TypeVar("S")
+
+#: What is deleted when it is old, in this order.
+PRUNES = (
+    *retention.PRUNES,
+    notices_store.PRUNE,
+    audit_log.PRUNE,
+    quarantine.PRUNE,
+    *lineage_retention.PRUNES,
+    deadman_store.PRUNE,
+)
+GAUGES = {
+    "triggers": gauges.set_gauges,
+    "the outbox": outbox.set_gauges,
+    "incidents": notices_store.set_gauges,
+    "lineage": lineage_store.set_gauges,
+    "switches": deadman_store.set_gauges,
+    "promotions": promotion_store.set_gauges,
+}
 
 MlflowInForce = Callable[[], Mlflow | None]
 
@@ -189,15 +213,15 @@ def groups_part(base: Foundation) -> Part[GroupServices]:
     core, aftermath, bells = base.core, base.aftermath, base.core.bells
     waker, confirmer = Waker(core, aftermath), Waker(core, aftermath, Prometheus(base.http, core.clock))
     schedules = Schedules(core, aftermath)
-    gauges, retention = Gauges(core), Retention(core, keep=base.settings.retention)
+    counting, pruning = Gauges(core, GAUGES), Retention(core, PRUNES, keep=base.settings.retention)
     return Part(
         GroupServices(core, base.reader, base.limiter, Requests(core, aftermath), Pauses(core)),
         (
             Loop("waker", waker.step, idle=1.0, bell=bells.waker),
             Loop("confirmer", confirmer.step, idle=1.0, patience=_patience(base), bell=bells.confirmer),
             Loop("schedules", schedules.step, idle=1.0),
-            Loop("gauges", gauges.step, idle=15.0),
-            Loop("retention", retention.step, idle=600.0, pace=0.1),
+            Loop("gauges", counting.step, idle=15.0),
+            Loop("retention", pruning.step, idle=600.0, pace=0.1),
         ),
     )
 
@@ -260,11 +284,9 @@ def lineage_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> P
     core, settings = base.core, base.settings
     delivery = MetadataDelivery(core, mlflow, time=settings.delivery_timeout)
     survey = Survey(core, mlflow, OrphanTelling(core, notices), retention=settings.retention)
-    tidy = MetadataHousekeeping(core, keep=settings.retention)
     return Part(
         LineageServices(core, base.reader, base.limiter, Taking(core), Lineage(core, mlflow), mlflow),
         (
-            Loop("metadata", tidy.step, idle=15.0, pace=0.1),
             # One page may ask MLflow for each of its runs. A step that outlives its lease is stuck.
             Loop("survey", survey.step, idle=15.0, pace=0.2, patience=LEASE.total_seconds()),
         ),
@@ -278,7 +300,7 @@ def promotion_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) ->
     registries: Mapping[str, Registry] = {"mlflow": MlflowRegistry(mlflow), "sagemaker": SagemakerRegistry()}
     telling = PromotionTelling(core, notices)
     change = Change(core, registries, telling)
-    sweeper = Sweeper(core, change, telling)
+    sweeper = Sweeper(core, change)
     services = PromotionServices(base.reader, Gate(core, registries, change, telling), base.limiter)
     return Part(services, (Loop("sweeper", sweeper.step, idle=5.0),))
 
@@ -289,14 +311,12 @@ def deadman_part(base: Foundation, notices: Notices, airflows: AirflowClients) -
     flips = Flips(core, notices)
     watch = Watch(core, flips, interval=settings.follow_interval)
     retrains = Retrains(core, airflows, flips, interval=settings.follow_interval, parallel=settings.delivery_parallel)
-    tidy = SwitchHousekeeping(core, keep=settings.retention)
     pings = Pings(core, flips, max_body=settings.ping_body)
     return Part(
         DeadmanServices(core, base.reader, base.limiter, pings, SwitchRequests(core, flips)),
         (
             Loop("retrains", retrains.step, idle=min(5.0, settings.follow_interval), patience=_patience(base)),
             Loop("watch", watch.step, idle=5.0),
-            Loop("switches", tidy.step, idle=15.0, pace=0.1),
         ),
     )
 

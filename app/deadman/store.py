@@ -1,8 +1,9 @@
 """Switches in SQL: their facts, their flips, what was read of DAGs, and until when somebody watched."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -13,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.deadman.rules import Facts, State
+from app.kit.metrics import Metrics
+from app.kit.prune import Prune, by_id
 from app.policy.deadman import Instance
 
 _switches, _flips, _pings = tables.switches, tables.flips, tables.pings
@@ -36,6 +39,7 @@ class Record:
     last_event: str = ""
     paused_until: datetime | None = None
     note: str = ""
+    flipped: list[str] = field(default_factory=list)  # the states it changed to in this transaction; in no column
 
 
 def record_of(row: RowMapping) -> Record:
@@ -173,15 +177,10 @@ async def flips(conn: AsyncConnection, name: str, most: int) -> Sequence[RowMapp
     return (await conn.execute(statement)).mappings().all()
 
 
-# Ids sort by their making: the oldest come first, and with nothing to delete only these are looked at.
-_PRUNE_FLIPS = text("""
-    DELETE FROM flips WHERE id IN (SELECT id FROM flips ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED) AND at < :before
-""")
-
-
-async def prune_flips(conn: AsyncConnection, before: datetime, most: int) -> int:
-    """Delete the oldest flips, if they are older than that. How many there were."""
-    return (await conn.execute(_PRUNE_FLIPS, {"before": before, "most": most})).rowcount
+# Ids sort by their making, so that the old ones come first.
+_FLIPS_PAGE = text("SELECT id, at FROM flips WHERE id > :id ORDER BY id LIMIT :most")
+_FLIPS_LOCK = text("SELECT id FROM flips WHERE id = ANY(CAST(:ids AS uuid[])) AND at < :before FOR UPDATE SKIP LOCKED")
+PRUNE: Final = Prune("flips", _FLIPS_PAGE, _FLIPS_LOCK, (by_id("flips"),))
 
 
 _PRUNE_PINGS = text("""
@@ -284,3 +283,20 @@ async def read_watch(conn: AsyncConnection) -> Watched | None:
 async def keep_watch(conn: AsyncConnection, watched: Watched) -> None:
     """Hand the watch back."""
     await conn.execute(update(tables.watch).values(watched_until=watched.until, gap_until=watched.gap_until))
+
+
+# -- gauges -------------------------------------------------------------------------------------------------------------
+
+
+async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
+    """Show which switches are down, how many are in each state, and until when they were watched."""
+    records = [record for record in await read(conn) if record.state != FORGOTTEN]
+    watched = await read_watch(conn)
+    metrics.deadman_down.clear()
+    metrics.deadman_switches.clear()
+    for record in records:
+        metrics.deadman_down.labels(record.name).set(record.state == State.DOWN)
+    for state, number in Counter(record.state for record in records).items():
+        metrics.deadman_switches.labels(state).set(number)
+    if watched is not None:
+        metrics.watched_until.set(watched.until.timestamp())

@@ -5,7 +5,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
 
 from app.kit.errors import GatewayError
 
@@ -15,6 +17,12 @@ LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 ALERT_ID_LENGTH = 512  # characters: an index of Postgres holds no row over 2,704 bytes
 ANNOTATION_LENGTH = 4096  # characters kept of an annotation; prose must not keep an alert from being decided
+
+#: What a body may hold of labels and annotations; longer annotations are cut.
+LabelName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+LabelValue = Annotated[str, StringConstraints(max_length=4096)]
+Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=128)]
+Annotations = Annotated[dict[LabelName, str], Field(max_length=128)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""A fired trigger on its way to Airflow: one attempt, and what follows from it in the books.
+"""A fired trigger on its way to Airflow: one attempt, and what follows from it in Postgres.
 
-An id that is derived from the trigger makes asking twice harmless; what was not answered clearly is read back, and a run
-counts as ours only when it carries our trigger's id.
+The id of the DAG run is made from the trigger's id, so a second request does no harm. After an unclear answer we read
+back before we post again. A run counts as ours only when it carries our trigger's id.
 """
 
 import logging
@@ -55,7 +55,7 @@ class Delivery(Destination):
         self._tell_after = timedelta(seconds=tell_after)
 
     async def deliver(self, item: Item) -> Outcome:
-        """One attempt: read back if an earlier one may have arrived, look at the DAG, post."""
+        """Read back if an earlier attempt may have arrived, look at the DAG, post."""
         trigger = await self._trigger(item.id)
         named = {"gateway.route": trigger["route"], "gateway.dag_id": trigger["dag_id"], "gateway.target": item.target}
         with span("deliver", item.id, named) as made:
@@ -73,8 +73,8 @@ class Delivery(Destination):
                 if run is not None:
                     return _arrived(run, trigger)
             return await self._post(client, trigger)
-        # Reads get here, which change nothing, and a post that nobody took. What a proxy answers to a read says nothing of a
-        # run that may have begun.
+        # These errors come from reads, which change nothing, and from a post that nobody took. A proxy's answer to a read
+        # does not say whether a run has begun: an ambiguous item stays ambiguous.
         except (Unreachable, Ambiguous) as error:
             return Retry(error.code, error.detail, answered=False, ambiguous=item.ambiguous, after=error.retry_after)
         except Refused as error:
@@ -84,7 +84,7 @@ class Delivery(Destination):
             return Retry(error.code, error.detail, absent=not item.ambiguous, ambiguous=item.ambiguous, after=waits)
 
     async def _post(self, client: AirflowClient, trigger: RowMapping) -> Outcome:
-        """Nothing of ours is there. Post, unless the DAG is paused: Airflow would take it and leave it queued for ever."""
+        """Post the run, which is not there yet. Not to a paused DAG: Airflow would take the run and never start it."""
         dag_id, run_id = trigger["dag_id"], trigger["dag_run_id"]
         try:
             dag = await client.dag(dag_id)
@@ -110,11 +110,11 @@ class Delivery(Destination):
             return _arrived(run, trigger)
         if isinstance(error, Rejected):
             return Dead(error.code, error.detail)
-        # Not there now, but a request that left may still be at work in Airflow: look again before posting.
+        # It is not there now, but Airflow may still be working on our request. The next attempt reads before it posts.
         return Retry(error.code, error.detail, answered=error.code == "conflict", ambiguous=True)
 
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
-        """Write the consequences beside the settled item."""
+        """Change the trigger and its group as the outcome says."""
         match outcome:
             case Delivered():
                 await self._accepted(conn, item.id, outcome.result, now)
@@ -156,7 +156,7 @@ class Delivery(Destination):
         await self._endings.taken(conn, row, now)
 
     async def after(self, item: Item, outcome: Outcome) -> None:
-        """After the commit: follow the run, and let memory know."""
+        """Have the new run followed. Of a dead trigger, let in whoever waits for its place, and report its end."""
         if isinstance(outcome, Delivered):
             log.info("the DAG run is in Airflow", extra={"trigger_id": str(item.id)})
             root_span("trigger", item.id, item.created_at, {"gateway.target": item.target})

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, Table, Uuid, and_, func, or_, select, text, tuple_
+from sqlalchemy import DateTime, RowMapping, Select, Table, Uuid, and_, literal_column, or_, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,7 +14,7 @@ from app import tables
 from app.kit.db import rows_of
 
 _alerts, _triggers, _decisions = tables.alerts, tables.triggers, tables.decisions
-_QUIET_SINCE = func.greatest(_alerts.c.closed_at, _alerts.c.resolved_at, _alerts.c.late_at)  # tables.QUIET_SINCE
+_QUIET_SINCE = literal_column(tables.QUIET_SINCE, DateTime(timezone=True))
 
 #: Shown of one alert's decisions, of one trigger's alerts, and the like: the newest. More are counted.
 SHOWN = 100

@@ -33,10 +33,10 @@ _NEWEST = 200  # alerts that are looked at for one that came near
 # Each alert once, by the decision that tells the most: a fire of this time, else the newest that is not the echo of an
 # earlier one. The first condition on the time holds wherever the third does, and it is indexed; so are an alert's labels,
 # which have those of its group, but for the empty ones that it lacks.
-_BECAME = """
+_BECAME = f"""
     SELECT told.action, told.reason, count(*) AS alerts, max(heard.last_seen_at) AS newest FROM (
-        SELECT id, last_seen_at FROM alerts WHERE route = :route AND group_labels @> CAST(:labels AS jsonb) {having} AND (
-            closed_at IS NULL OR (closed_at IS NOT NULL AND greatest(closed_at, resolved_at, late_at) >= :since)
+        SELECT id, last_seen_at FROM alerts WHERE route = :route AND group_labels @> CAST(:labels AS jsonb) {{having}} AND (
+            closed_at IS NULL OR (closed_at IS NOT NULL AND {tables.QUIET_SINCE} >= :since)
         ) AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
     ) heard CROSS JOIN LATERAL (
         SELECT action, reason FROM decisions WHERE alert = heard.id

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from app.decide.alert import no_nul
+from app.decide.alert import Labels, no_nul
 from app.explain import examples
-from app.intake.sources.alertmanager import Labels
 
 
 class PauseBody(BaseModel):

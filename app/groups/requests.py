@@ -152,6 +152,7 @@ class Requests:
             return ledger
 
         await self._aftermath.committed(await with_retries(self._engine, redrive))
+        log.info("trigger redriven", extra={"trigger_id": str(trigger_id), "caller": caller})
 
     async def cancel(self, trigger_id: UUID, caller: str) -> None:
         """held -> cancelled; each alert behind it is told. What fired already is Airflow's to stop."""

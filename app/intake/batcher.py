@@ -62,7 +62,7 @@ class Batcher:
             return await job.done
         finally:
             timer.cancel()
-            self._leave(job)  # The sender may have hung up.
+            self._leave(job)  # It may have given up, or its sender may have hung up.
 
     async def run(self) -> None:
         """Write batches for ever. On cancellation the batch under way and what is queued are written first."""
@@ -88,7 +88,7 @@ class Batcher:
         while self._waiting and alerts < self._max_batch:
             job = next(iter(self._waiting))
             self._leave(job)
-            if job.done.done():  # Its request was cancelled a moment ago: it leaves when the request runs again.
+            if job.done.done():  # Its request has given up in this very turn of the loop.
                 continue
             jobs.append(job)
             alerts += len(job.alerts) + len(job.bad)
@@ -135,7 +135,6 @@ class Batcher:
         stages = self._intake.stages
         explain = stages.explain_queued if job in self._waiting else stages.explain
         job.done.set_exception(NotDurable(f"Postgres did not take the alerts in time: {explain(job.arrived)}"))
-        self._leave(job)
 
     def _oldest(self) -> str:
         return self._intake.stages.explain_queued(next(iter(self._waiting)).arrived)

@@ -3,12 +3,13 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.decide.alert import Bad
+from app.kit.prune import BEGINNING, Prune, by_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,17 @@ _TRIM = text("""
         SELECT sha256 FROM quarantine ORDER BY last_at DESC OFFSET :rows LIMIT 1000 FOR UPDATE SKIP LOCKED
     )
 """)
+
+_PAGE = text("""
+    SELECT sha256 AS id, last_at AS at FROM quarantine WHERE last_at < :before AND (last_at, sha256) > (:at, :id)
+    ORDER BY last_at, sha256 LIMIT :most
+""")
+_LOCK = text("""
+    SELECT sha256 AS id FROM quarantine WHERE sha256 = ANY(CAST(:ids AS text[])) AND last_at < :before FOR UPDATE SKIP LOCKED
+""")
+PRUNE: Final = Prune(
+    "quarantine", _PAGE, _LOCK, (by_id("quarantine", "sha256", "text"),), start={**BEGINNING, "id": ""}
+)
 
 
 async def keep(conn: AsyncConnection, bad: list[tuple[str, Bad]], now: datetime, limits: Limits) -> None:

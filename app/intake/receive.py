@@ -197,8 +197,8 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
 
 
 async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: IntakeServices) -> None:
-    """A refused body is kept for people to see; that it could not be kept does not change the answer."""
+    """Keep a refused body for people to see. The answer is the same when it cannot be kept."""
     try:
         await services.batcher.submit(Job([], [Bad(0, None, str(error), raw)], source, len(raw)), services.timeout)
-    except NotDurable:
-        log.warning("a refused body could not be kept", extra={"source": source})
+    except NotDurable as failure:
+        log.warning("a refused body could not be kept", extra={"source": source, "error": str(failure)})

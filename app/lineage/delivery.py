@@ -1,7 +1,7 @@
-"""Records on their way to MLflow: one attempt at a stream, by the code that the spool itself replays with.
+"""Records on their way to MLflow: one attempt at a stream, with the spool's own code for replaying.
 
-An attempt delivers what the stream holds, in order, for as long as half of its time allows. What MLflow refuses for good
-is set aside with its reason and the rest goes on; whatever else is wrong, the stream waits and nothing is given up.
+An attempt delivers the records of the stream in order, for half of its time at most. A record that MLflow refuses for good
+is set aside with the reason, and the rest goes on. Any other trouble makes the stream wait; nothing is given up.
 """
 
 import logging
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 PAGE = 1000  # records that one attempt looks at
 SETTLE = 5.0  # seconds after a creation whose end is not known, before it is looked for
-#: That MLflow, asked again and again, does not know an id that nobody here creates.
+#: So long MLflow must answer that it does not know an id which no record here creates, before a record gives up on it.
 STRANGER_PATIENCE = timedelta(days=1)
 
 #: One request to MLflow, and its answer whatever the status; raises TargetError.
@@ -37,19 +37,19 @@ Send = Callable[[Call], Awaitable[Answer]]
 
 
 def sending(mlflow: Mlflow, clock: Clock) -> Send:
-    """Requests of the spool's code to an MLflow."""
+    """How the spool's code sends its requests to an MLflow."""
 
     async def send(call: Call) -> Answer:
         body, params = (None, call.body) if call.method == "GET" else (call.body or None, None)
         raw = await mlflow.send(call.method, call.path, body, params)
-        told = raw.body if isinstance(raw.body, dict) else {"message": str(raw.body)[:500]}
-        return Answer(raw.status, told, raw.retry_after(clock.now()))
+        content = raw.body if isinstance(raw.body, dict) else {"message": str(raw.body)[:500]}
+        return Answer(raw.status, content, raw.retry_after(clock.now()))
 
     return send
 
 
 async def drive(steps: Steps[Any], send: Send) -> Any:
-    """Run `steps` of the spool's code over a server that is awaited; what they return."""
+    """Run `steps` of the spool's code, await each of its requests, and return what the steps return."""
     try:
         call = next(steps)
         while True:
@@ -64,7 +64,7 @@ async def drive(steps: Steps[Any], send: Send) -> Any:
 
 
 async def _sent(call: Call, send: Send) -> Answer:
-    """The spool's words for what went wrong. Only what cannot be written down as a request is the record's fault."""
+    """Send a call, and translate our errors into the spool's. Only a call that cannot be a request is the record's fault."""
     try:
         return await send(call)
     except (Unreachable, Refused) as error:  # Refused: a fault of our own, such as a login that cannot be read.
@@ -106,12 +106,12 @@ class Delivery(Destination):
         return Delivered(None)
 
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
-        """A stream that still holds something stays pending."""
+        """Keep a stream pending that still has records."""
         if isinstance(outcome, Delivered):
             await store.wake_again(conn, item.id, item.payload["stream"], now)
 
     async def _together(self, batch: Batch, names: dict[str, str], send: Send) -> Retry | None:
-        """None: the stream goes on after these records."""
+        """Deliver a batch. None: the stream goes on after it."""
         if len(batch.records) == 1:
             return await self._one(batch.records[0], names, send)
         first = batch.records[0]
@@ -121,7 +121,7 @@ class Delivery(Destination):
             return None
         if isinstance(outcome, Waits | Later) and not (isinstance(outcome, Later) and not outcome.unwell):
             return await self._judge(first, outcome, names, send)
-        for record in batch.records:  # One of them may be what MLflow does not take: alone, each shows what it is.
+        for record in batch.records:  # MLflow may refuse only one of them: alone, each shows whether it is the one.
             trouble = await self._one(record, names, send)
             if trouble is not None:
                 return trouble
@@ -145,8 +145,8 @@ class Delivery(Destination):
                 await self._done((record,), outcome, names)
                 return None
             case Never():
-                said = outcome.answer.body
-                problem = f"{outcome.answer.status} {said.get('error_code', '')}: {said.get('message', '')}"
+                content = outcome.answer.body
+                problem = f"{outcome.answer.status} {content.get('error_code', '')}: {content.get('message', '')}"
                 await self._aside(record, problem)
                 return None
             case Waits():
@@ -171,13 +171,13 @@ class Delivery(Destination):
         async with transaction(self._engine) as conn:
             await store.set_aside(conn, record, problem)
         self._metrics.metadata_records.labels("aside").inc()
-        about = {"key": record.key, "stream": record.stream, "kind": record.kind.value, "problem": problem[:500]}
-        log.error("MLflow refused a record for good", extra=about)
+        extra = {"key": record.key, "stream": record.stream, "kind": record.kind.value, "problem": problem[:500]}
+        log.error("MLflow refused a record for good", extra=extra)
 
     async def _find(self, token: str, send: Send) -> tuple[tuple[str, str], ...] | None:
-        """What MLflow knows of a local id; None when it did not say."""
+        """What MLflow knows of a local id. None: it did not answer."""
         try:
-            if token.startswith("version:"):  # Its number tells too little of its key to be searched for.
+            if token.startswith("version:"):  # Its number is only a part of its key: not enough to search for it.
                 return () if is_well(await _sent(HEALTH, send)) else None
             found: tuple[tuple[str, str], ...] = await drive(finding(token), send)
         except SpoolError:
@@ -185,13 +185,13 @@ class Delivery(Destination):
         return found
 
     async def _wait(self, record: Record, outcome: Waits, names: dict[str, str], send: Send) -> Retry | None:
-        """It names what has not been created. Whether that will still happen is known from who creates it."""
+        """A record names ids that are not created yet. The records that create them show whether that will still happen."""
         async with self._engine.connect() as conn:
             makers = await store.makers(conn, outcome.tokens)
         strange = sorted(outcome.tokens - makers.keys())
         answered = True
         for token in strange:
-            # Perhaps the machine that made it has delivered it itself.
+            # The machine that made it may have delivered it itself.
             learned = await self._find(token, send)
             answered = answered and learned is not None
             if learned:

@@ -211,9 +211,6 @@ async def take_report(conn: AsyncConnection, row: Mapping[str, Any]) -> Mapping[
     return (await conn.execute(_KNOWN_REPORT, {"key": row["key"]})).mappings().one()
 
 
-COUNTS = text("SELECT state, count(*) AS number FROM records WHERE state IN ('pending', 'aside') GROUP BY state")
-
-
 # -- what is shown of them ----------------------------------------------------------------------------------------------
 
 

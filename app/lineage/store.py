@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Table, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import RowMapping, Table, and_, delete, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
+from app.kit.metrics import Metrics
 from app.lineage.model import SeenAlias, SeenRun, SeenVersion
 from app.lineage.rules import Kind, Orphan, TriggerFacts
 
@@ -18,6 +19,8 @@ _runs, _versions, _aliases = tables.runs, tables.versions, tables.aliases
 _orphans, _surveys, _triggers = tables.orphans, tables.surveys, tables.triggers
 
 SURVEY = "mlflow"
+
+_WAITING = text("SELECT state, count(*) AS number FROM records WHERE state IN ('pending', 'aside') GROUP BY state")
 
 _FACTS = tuple(_triggers.c[name] for name in ("id", "route", "state", "dag_run_id", "accepted_at", "ended_at"))
 
@@ -206,6 +209,22 @@ async def settle(conn: AsyncConnection, token: UUID, **values: Any) -> bool:
 async def survey(conn: AsyncConnection) -> RowMapping | None:
     """How far it has come; None before the first round."""
     return (await conn.execute(select(_surveys).where(_surveys.c.name == SURVEY))).mappings().one_or_none()
+
+
+# -- gauges -------------------------------------------------------------------------------------------------------------
+
+
+async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
+    """Count what waits for MLflow and what lacks a link of its lineage; say when the newest survey ended."""
+    waiting = {row.state: row.number for row in await conn.execute(_WAITING)}
+    newest = await survey(conn)
+    orphans = await count_orphans(conn) if newest is not None else {}  # Without MLflow there is no survey.
+    for state in ("pending", "aside"):
+        metrics.metadata_waiting.labels(state).set(waiting.get(state, 0))
+    for kind, count in orphans.items():
+        metrics.orphans.labels(kind).set(count)
+    if newest is not None and newest["ended_at"] is not None:
+        metrics.survey_ended.set(newest["ended_at"].timestamp())
 
 
 def _run(row: RowMapping) -> SeenRun:

@@ -55,7 +55,7 @@ class Survey:
     def __init__(
         self, core: Core, mlflow: Callable[[], Mlflow | None], telling: Telling, *, retention: float, page: int = PAGE
     ) -> None:
-        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._engine, self._clock = core.engine, core.clock
         self._policy = core.policies.current
         self._mlflow = mlflow
         self._telling = telling
@@ -70,7 +70,6 @@ class Survey:
         async with transaction(self._engine) as conn:
             row = await store.claim(conn, token, now, now + LEASE, now - self._policy().lineage.every)
         if row is None:
-            await self._count()
             return False
         began = row["began_at"] if row["place"] else now
         try:
@@ -88,17 +87,7 @@ class Survey:
             if not await store.settle(conn, token, place=page.following, began_at=began, **ended):
                 return False
             await self._keep(conn, page, began, now)
-        if page.following is None:
-            await self._count()
         return page.following is not None
-
-    async def _count(self) -> None:
-        async with self._engine.connect() as conn:
-            counts, row = await store.count_orphans(conn), await store.survey(conn)
-        for kind, count in counts.items():
-            self._metrics.orphans.labels(kind).set(count)
-        if row is not None and row["ended_at"] is not None:
-            self._metrics.survey_ended.set(row["ended_at"].timestamp())
 
     # -- looking --------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A notice on its way to one receiver: one attempt, and what its answer means for the outbox."""
+"""A notice on its way to one receiver: one attempt, and what the answer means for the outbox."""
 
 import logging
 from uuid import UUID
@@ -32,7 +32,7 @@ class Delivery(Destination):
         self._external_url = external_url
 
     async def deliver(self, item: Item) -> Outcome:
-        """Tell the receiver as the policy in force describes it."""
+        """Send the notice to the receiver as the policy in force describes it."""
         name = item.payload["receiver"]
         receiver = self._policy().receiver(name)
         if receiver is None:
@@ -71,12 +71,12 @@ class Delivery(Destination):
         )
 
     def _link(self, link: str | None) -> str | None:
-        """A path is below GATEWAY_EXTERNAL_URL; without that it leads nowhere."""
+        """The full address of a path below GATEWAY_EXTERNAL_URL. None when that is not set: a bare path leads nowhere."""
         if link is None or not link.startswith("/"):
             return link
         return f"{self._external_url.rstrip('/')}{link}" if self._external_url else None
 
     async def after(self, item: Item, outcome: Outcome) -> None:
-        """For the log."""
+        """Write the log line of a notice that arrived."""
         if isinstance(outcome, Delivered):
             log.info("a receiver was told", extra={"target": item.target, **item.payload})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import RowMapping, bindparam, select, text, update
@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.kit.db import rows_of
+from app.kit.metrics import Metrics
+from app.kit.prune import Prune, by_id
 from app.notices.model import Notice
 
 _notices, _tellings, _outbox = tables.notices, tables.tellings, tables.outbox
@@ -36,6 +38,32 @@ _DIED = text("""
     JOIN outbox o ON o.id IN (t.open_item, t.resolve_item) AND o.state = 'dead'
     WHERE t.notice = :notice AND (e.id IS NULL OR e.state = 'dead') ORDER BY o.place
 """)
+
+_PAGE = text("""
+    SELECT id, resolved_at AS at FROM notices
+    WHERE resolved_at IS NOT NULL AND resolved_at < :before AND (resolved_at, id) > (:at, :id)
+    ORDER BY resolved_at, id LIMIT :most
+""")
+# An incident whose end is still on its way to a receiver stays, however long the receiver is away.
+_LOCK = text("""
+    SELECT id FROM notices n WHERE id = ANY(CAST(:ids AS uuid[])) AND resolved_at < :before
+      AND NOT EXISTS (
+        SELECT FROM tellings t JOIN outbox o ON o.id IN (t.open_item, t.resolve_item)
+        WHERE t.notice = n.id AND o.state = 'pending'
+      ) FOR UPDATE SKIP LOCKED
+""")
+_ITEMS = "(SELECT unnest(ARRAY[open_item, resolve_item]) FROM tellings WHERE notice = ANY(CAST(:ids AS uuid[])))"
+PRUNE: Final = Prune(
+    "notices",
+    _PAGE,
+    _LOCK,
+    (
+        ("attempts", text(f"DELETE FROM attempts WHERE item IN {_ITEMS}")),
+        ("outbox", text(f"DELETE FROM outbox WHERE id IN {_ITEMS}")),
+        by_id("tellings", "notice"),
+        by_id("notices"),
+    ),
+)
 
 
 async def insert_notice(conn: AsyncConnection, ident: UUID, notice: Notice, now: datetime) -> bool:
@@ -137,3 +165,14 @@ async def send(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
 async def send_again(conn: AsyncConnection, items: Sequence[UUID], now: datetime) -> None:
     """The same items once more, unless they are still on their way."""
     await conn.execute(_SEND_AGAIN, {"items": list(items), "now": now})
+
+
+_OPEN = text("SELECT event, count(*) AS number FROM notices WHERE resolved_at IS NULL GROUP BY event")
+
+
+async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
+    """Count the open incidents."""
+    rows = (await conn.execute(_OPEN)).all()
+    metrics.notices_open.clear()
+    for row in rows:
+        metrics.notices_open.labels(row.event).set(row.number)

@@ -20,6 +20,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.loop import all_of
 from app.promotion.model import Artifact, Input, Version
 
 ALIAS: Final = "gateway.alias"
@@ -33,6 +34,7 @@ READ: Final = 8.0  # seconds; a call takes at most the sum, since nothing is tri
 _UNFIT: Final = re.compile(r"[^\w .:/=+\-@]")
 _BUSY: Final = ("ThrottlingException", "Throttling", "TooManyRequestsException", "SlowDown")
 _LOGIN: Final = ("AccessDenied", "UnrecognizedClient", "ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch")
+_MISSING: Final = ("ResourceNotFound", "NoSuchKey", "NoSuchBucket", "NotFound")
 
 Json = dict[str, Any]
 
@@ -77,7 +79,7 @@ class SagemakerRegistry:
         newest = sorted(packages, key=lambda one: int(one["ModelPackageVersion"]), reverse=True)
         for first in range(0, min(len(newest), MOST_APPROVED), AT_ONCE):
             some = newest[first : first + AT_ONCE]
-            for package in await asyncio.gather(*(self._describe(one["ModelPackageArn"]) for one in some)):
+            for package in await all_of(self._describe(one["ModelPackageArn"]) for one in some):
                 if package.get("ModelApprovalStatus") == "Approved" and mark in _marks(package):
                     return str(package["ModelPackageVersion"])
         if len(newest) > MOST_APPROVED:
@@ -150,15 +152,27 @@ class SagemakerRegistry:
         for _ in range(MAX_PAGES):
             try:
                 page = await self._call("sagemaker", "list_model_packages", **asked)
-            except Rejected as error:
-                if error.code == "missing":
-                    return []
-                raise
+            except Rejected:
+                # AWS answers a group that is not there with a ValidationException, as any other bad request.
+                if await self._has_group(model):
+                    raise
+                return []
             found += page.get("ModelPackageSummaryList", [])
             if not page.get("NextToken"):
                 return found
             asked["NextToken"] = page["NextToken"]
         raise Refused("too_many", f"SageMaker has more than {PAGE * MAX_PAGES} packages of {model}")
+
+    async def _has_group(self, model: str) -> bool:
+        asked: Json = {"NameContains": model, "MaxResults": PAGE}
+        for _ in range(MAX_PAGES):
+            page = await self._call("sagemaker", "list_model_package_groups", **asked)
+            if any(one["ModelPackageGroupName"] == model for one in page.get("ModelPackageGroupSummaryList", [])):
+                return True
+            if not page.get("NextToken"):
+                return False
+            asked["NextToken"] = page["NextToken"]
+        raise Refused("too_many", f"SageMaker has more than {PAGE * MAX_PAGES} groups with {model} in their name")
 
     async def _artifact(self, package: Json, name: str) -> Artifact | None:
         url = _metadata(package).get(f"artifact.{name}", _model_url(package) if name == "model" else "")
@@ -231,7 +245,7 @@ def _refusal(response: Json, what: str, *, write: bool) -> TargetError:
         return (Ambiguous if write else Unreachable)("server_error", told)
     if code.startswith(_LOGIN) or status in (401, 403):
         return Refused("forbidden", f"{told} ({code})")
-    if status == 404 or "does not exist" in told or "not found" in told:
+    if status == 404 or code in _MISSING:
         return Rejected("missing", told)
     return Rejected("bad_request", f"{told} ({code})")
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.kit.db import rows_of
+from app.kit.metrics import Metrics
 
 _promotions = tables.promotions
 
@@ -93,10 +94,10 @@ async def get(conn: AsyncConnection, ident: UUID) -> Promotion | None:
     return Promotion(**found) if found else None
 
 
-async def count_open(conn: AsyncConnection) -> int:
-    """How many changes are not settled."""
+async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
+    """Count the changes that are not settled."""
     found = await conn.execute(text("SELECT count(*) FROM promotions WHERE state IN ('open', 'moving')"))
-    return int(found.scalar_one())
+    metrics.promotions_open.set(int(found.scalar_one()))
 
 
 async def page(

@@ -7,7 +7,7 @@ from app.kit.columns import metadata, time, words
 
 #: Of a closed alert: when it was last heard of, or closed. Indexed, unlike last_seen_at, which moves with every repeat.
 #: The migrations add statistics of it (st_alerts_quiet).
-QUIET_SINCE = text("greatest(closed_at, resolved_at, late_at)")
+QUIET_SINCE = "greatest(closed_at, resolved_at, late_at)"
 
 groups = Table(
     "groups",
@@ -79,7 +79,7 @@ alerts = Table(
     Column("decision_count", BigInteger, nullable=False),
     words("reason", nullable=True),  # the newest decision's, to be listed by
     Index("ix_alerts_reason", "reason", "id"),
-    Index("ix_alerts_quiet", QUIET_SINCE, "id", postgresql_where=text("closed_at IS NOT NULL")),
+    Index("ix_alerts_quiet", text(QUIET_SINCE), "id", postgresql_where=text("closed_at IS NOT NULL")),
     Index("ix_alerts_open_fingerprint", "fingerprint", unique=True, postgresql_where=text("closed_at IS NULL")),
     Index("ix_alerts_fingerprint", "fingerprint", "id"),
     Index("ix_alerts_open_group", "group_key", postgresql_where=text("closed_at IS NULL OR late_at IS NOT NULL")),

@@ -106,7 +106,7 @@ def _lifespan(open_services: OpenServices, *, worker: bool) -> Callable[[FastAPI
 
 
 async def metrics(request: Request) -> Response:
-    """In Prometheus' text format; docs/metrics.md tells what each means and when to worry."""
+    """In Prometheus' text format; docs/reference/metrics.md tells what each means and when to worry."""
     services: Services = request.app.state.services
     return Response(services.core.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 

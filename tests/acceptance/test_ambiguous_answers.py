@@ -5,6 +5,7 @@ import pytest
 from tests.acceptance.world import World, policy
 from tests.fakes.airflow import FakeRun
 from tests.fakes.faults import Fault, answer, busy, drop, limbo, meanwhile, page, refuse, timeout
+from tests.fakes.proxies import PAGES, WORDINGS, Proxy
 from tests.servers import TestServers
 
 HTML = {"content-type": "text/html"}
@@ -41,6 +42,56 @@ async def test_an_unclear_answer_leads_to_one_dag_run(servers: TestServers, data
         assert (await world.trigger())["state"] == "running"
         await world.pass_by(minutes=20)
         assert (await world.trigger())["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("proxy", [pytest.param(proxy, id=name) for name, proxy in (WORDINGS | PAGES).items()])
+@pytest.mark.parametrize("there", [False, True], ids=["no run", "run there"])
+async def test_whatever_the_words_of_a_404_an_unclear_answer_leads_to_one_dag_run(
+    servers: TestServers, database: str, proxy: Proxy, there: bool
+) -> None:
+    async with World(servers, database) as world:
+        world.airflow.add_dag("retrain_model")
+        world.airflow.proxy = proxy
+        world.airflow.disturb(answer(500, after_commit=there), on="trigger")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        await world.pass_by(minutes=5, steps=5)
+        assert world.airflow.faults_pending == 0
+        trigger = await world.trigger()
+        assert (trigger["state"], trigger["blocked"]) == ("running", None)
+        assert len(world.airflow.posts) == len(world.airflow.runs) == 1
+
+
+async def test_a_run_whose_dag_was_deleted_with_it_is_gone_whatever_the_words(
+    servers: TestServers, database: str
+) -> None:
+    async with World(servers, database) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        world.airflow.proxy = WORDINGS["short words"]
+        world.airflow.runs.clear()
+        world.airflow.dags.clear()
+        await world.pass_by(minutes=5, steps=5)
+        trigger = await world.trigger()
+        assert (trigger["state"], trigger["outcome"]) == ("failed", "gone")
+
+
+async def test_a_proxy_that_answers_404_to_everything_ends_no_run(servers: TestServers, database: str) -> None:
+    async with World(servers, database) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        for body in ({"message": "no Route matched"}, {"detail": "DagRun not found"}, "<html>", ""):
+            world.airflow.calm()
+            world.airflow.disturb(answer(404, body), on=None, times=None)
+            await world.pass_by(minutes=1, steps=2)
+            trigger = await world.trigger()
+            assert (trigger["outcome"], trigger["blocked"]) == (None, "not_airflow")
+        world.airflow.calm()
+        await world.pass_by(minutes=20)
+        assert (await world.trigger())["state"] == "succeeded"
+        assert len(world.airflow.runs) == 1
 
 
 async def test_an_answer_that_stays_unclear_is_told_and_not_asked_again_blindly(

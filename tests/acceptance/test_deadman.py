@@ -9,6 +9,7 @@ from tests.acceptance.world import POLICY, World
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
 from tests.integration.api import problem
+from tests.integration.pruned import prune
 from tests.servers import TestServers
 
 SWITCHES = (
@@ -409,10 +410,11 @@ async def test_flips_are_kept_for_the_retention(servers: TestServers, database: 
         await world.pass_by(hours=26)
         await world.post("/ping/export", b"")
         await world.pass_by(days=20)
-        await world.services[0].loop("switches").step()
+        await prune(world)
         assert await flips(world, "export") == ["down", "up", "down"]
         await world.pass_by(days=11)
-        await world.services[0].loop("switches").step()
+        await prune(world)
+        await world.services[0].loop("gauges").step()
         assert await flips(world, "export") == ["down"]
         told = (await world.clients[0].get("/metrics")).text
         assert 'gateway_deadman_down{switch="export"} 1.0' in told

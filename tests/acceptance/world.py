@@ -40,7 +40,7 @@ from tests.fakes.faults import Fault, meanwhile
 from tests.servers import TestServers
 
 #: Loops that only measure and tidy up: a test that means them steps them itself.
-RESTLESS = ("gauges", "switches", "retention", "watchman")
+RESTLESS = ("gauges", "retention", "watchman")
 ZERO = "0001-01-01T00:00:00Z"
 
 POLICY = """

@@ -15,8 +15,10 @@ The scheduler moves only when told: `start_run(id)`, `finish(id, state)`, `advan
     call advance. Runs of a paused DAG, and all runs while `components["scheduler"]` is not "healthy", stay queued.
 
 What goes wrong is scripted as in every fake, see tests.fakes.server. `on` is an operation: "login", "trigger", "run",
-    "list_runs", "fail_run", "dag", "patch_dag", "import_errors", "health", "version", "unknown"; or a predicate on the
-    Call; or None for every request.
+    "list_runs", "fail_run", "dag", "list_dags", "patch_dag", "import_errors", "health", "version", "unknown"; or a
+    predicate on the Call; or None for every request.
+
+Who stands before it: `proxy(call, reply)` gives the reply that the sender gets; see tests.fakes.proxies.
 
 What tests assert on
     `posts`: the bodies of accepted triggers, in order: "exactly one POST" is len(fake.posts) == 1.
@@ -58,6 +60,7 @@ class FakeAirflow(AirflowState, FakeServer):
         )
         FakeServer.__init__(self, clock)
         self.most_open = 0
+        self.proxy: Callable[[Call, Reply], Reply] = lambda _call, reply: reply
         self._api = AirflowApi(self) if api == "v2" else AirflowApiV1(self)
 
     def operation(self, method: str, path: str) -> str:
@@ -68,4 +71,4 @@ class FakeAirflow(AirflowState, FakeServer):
             self.advance()
         reply = self._api.answer(call)
         self.most_open = max(self.most_open, len(self.open_runs()))
-        return reply
+        return self.proxy(call, reply)

@@ -12,6 +12,7 @@ from tests.fakes.faults import Call, Reply
 _API = "/api/v[12]"
 _ROUTES = [
     ("POST", r"/auth/token", "login"),
+    ("GET", rf"{_API}/dags", "list_dags"),
     ("GET", rf"{_API}/dags/[^/]+", "dag"),
     ("PATCH", rf"{_API}/dags/[^/]+", "patch_dag"),
     ("POST", rf"{_API}/dags/[^/]+/dagRuns", "trigger"),
@@ -151,6 +152,12 @@ class AirflowApi:
         self._user(call)
         dag = self._known_dag(call)
         return Reply(200, dag.json(has_import_errors=dag.file in self._state.broken_files))
+
+    def _list_dags(self, call: Call) -> Reply:
+        self._user(call)
+        limit = int(call.query.get("limit", "50"))
+        shown = [dag.json(has_import_errors=dag.file in self._state.broken_files) for dag in self._state.dags.values()]
+        return Reply(200, {"dags": shown[:limit], "total_entries": len(shown)})
 
     def _patch_dag(self, call: Call) -> Reply:
         self._user(call, write=True)

@@ -99,12 +99,20 @@ class FakeMlflowRegistry(FakeServer):
                 return _missing("artifact") if content is None else Reply(200, content.decode())
             case "GET registered-models/alias" | "POST registered-models/alias" | "DELETE registered-models/alias":
                 return self._alias(call.method, asked)
+            case "GET registered-models/get":
+                return self._model(asked["name"])
             case "GET model-versions/get":
                 found = self.versions.get((asked["name"], asked["version"]))
                 return Reply(200, {"model_version": self._shown(found)}) if found else _missing("Model Version")
             case "POST model-versions/set-tag" | "DELETE model-versions/delete-tag":
                 return self._tag(call.method, asked)
         return Reply(404, "<html>")
+
+    def _model(self, name: str) -> Reply:
+        if all(model != name for model, _ in self.versions):
+            return _missing("Registered Model")
+        aliases = [{"alias": a, "version": v} for (model, a), v in self.aliases.items() if model == name]
+        return Reply(200, {"registered_model": {"name": name} | ({"aliases": aliases} if aliases else {})})
 
     def _alias(self, method: str, asked: Json) -> Reply:
         name, alias = asked["name"], asked["alias"]

@@ -1,6 +1,6 @@
 """PostgreSQL as a primary with a standby, from the wheel's programs: made, killed, promoted, rewound, restored.
 
-What docs/operations/high-availability.md tells an operator to do, in the same order and with the same programs. Everybody may log in
+It does what docs/operations/high-availability.md says, in the same order and with the same programs. Everybody may log in
 from loopback: the machine is a test's.
 """
 

@@ -1,4 +1,4 @@
-"""Outbox items for tests, and a destination that does as it is told."""
+"""Outbox items for tests, and a destination whose outcomes a test chooses."""
 
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -62,8 +62,8 @@ async def row(engine: AsyncEngine, item: UUID) -> dict[str, Any]:
 
 
 class Target(Destination):
-    """A destination: `behave(item)` makes the outcome, `meanwhile()` happens during the attempt. Remembers what it was
-    asked, the outcomes that were settled, and those whose commit it heard of."""
+    """`behave(item)` makes the outcome of an attempt, `meanwhile()` happens during it. The lists keep the items that were
+    asked for, and the outcomes that were settled and committed."""
 
     kind = "test"
 
@@ -114,9 +114,9 @@ async def settle_all(relays: Sequence[Relay], most: int = 200) -> None:
 
 
 def missing(wanted: Iterable[UUID], found: Iterable[UUID]) -> list[UUID]:
-    """What of `wanted` is not in `found`."""
+    """The items of `wanted` that are not in `found`."""
     left = list(wanted)
-    for one in found:
+    for item in found:
         with suppress(ValueError):
-            left.remove(one)
+            left.remove(item)
     return left

@@ -25,7 +25,11 @@ def direct(world: World, name: str, **labels: str) -> Alert:
 
 
 async def submit(services: Services, *alerts: Alert) -> list[AlertDecision]:
-    return await services.intake.batcher.submit(Job(list(alerts), [], "test", 0), 8)
+    return await submit_within(services, 8, *alerts)
+
+
+async def submit_within(services: Services, seconds: float, *alerts: Alert) -> list[AlertDecision]:
+    return await services.intake.batcher.submit(Job(list(alerts), [], "test", 0), seconds)
 
 
 async def run(services: Services, *statements: str) -> None:

@@ -114,7 +114,7 @@ async def reported(world: World) -> None:
     """The policy names no MLflow to deliver it to."""
     body = {"component": "training", "state": "started", "run": "nightly", "who": "a test"}
     assert (await world.post("/api/v1/metadata", body)).status_code == 202
-    await world.services[0].loop("metadata").step()
+    await world.services[0].loop("gauges").step()
 
 
 async def failing_loop(world: World) -> None:
@@ -128,14 +128,14 @@ async def failing_loop(world: World) -> None:
 async def switch_down(world: World) -> None:
     await world.reload(POLICY + "deadman: [{name: export, expect: heartbeat, every: 1d}]\n")
     assert (await world.clients[0].get("/ping/export/fail")).text == "OK"
-    await world.services[0].loop("switches").step()
+    await world.services[0].loop("gauges").step()
 
 
 async def unwatched(world: World) -> None:
     await world.settle()
     world.outage(minutes=2)
     await world.settle()
-    await world.services[0].loop("switches").step()
+    await world.services[0].loop("gauges").step()
 
 
 async def unread(world: World) -> None:
@@ -192,6 +192,8 @@ MOVED: list[tuple[Callable[[World], Awaitable[None]], str, float]] = [
 #: What needs a server or a race of its own is moved by the test that has it.
 ELSEWHERE = {
     "gateway_batch_retries": "integration/test_storm.py",
+    "gateway_fast_path_failures": "integration/test_intake_memory.py",
+    "gateway_intake_seconds": "integration/test_stages.py",
     "gateway_metadata_records": "acceptance/test_metadata.py",
     "gateway_confirms": "acceptance/test_confirm.py",
     "gateway_shadow_triggers": "acceptance/test_shadow.py",

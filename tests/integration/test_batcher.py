@@ -187,6 +187,81 @@ async def test_a_caller_that_is_cancelled_gives_its_place_free() -> None:
     assert commits.batches == [["first"], ["x", "y", "z"]]
 
 
+async def gives_up(batcher: Batcher, leaving: Job) -> None:
+    with pytest.raises(NotDurable, match="in time"):
+        await batcher.submit(leaving, 0.01)
+
+
+async def hangs_up(batcher: Batcher, leaving: Job) -> None:
+    waiting = asyncio.create_task(batcher.submit(leaving, 5))
+    await turns()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize("goes", [gives_up, hangs_up])
+@pytest.mark.parametrize(
+    ("limits", "size"), [({"max_queue": 7}, 0), ({"max_queue": 100, "max_bytes": 70}, 20)], ids=["alerts", "bytes"]
+)
+async def test_whoever_no_longer_waits_leaves_the_queue_at_once_from_its_midst(
+    goes: Callable[[Batcher, Job], Awaitable[None]], limits: dict[str, int], size: int
+) -> None:
+    """The first of the queue still waits when the second leaves it."""
+    commits = Commits()
+    batcher = Names(commits, **limits)
+    async with running(batcher):
+        first = await commits.hold(batcher)
+        ahead = asyncio.create_task(batcher.submit(job("ahead", size=size), 5))
+        await turns()
+        await goes(batcher, job("gone", size=size))
+        behind = [asyncio.create_task(batcher.submit(job(name, size=size), 5)) for name in ("b", "c")]
+        await turns()
+        commits.gate.set()
+        assert await asyncio.gather(first, ahead, *behind) == [["first"], ["ahead"], ["b"], ["c"]]
+    assert commits.batches == [["first"], ["ahead", "b", "c"]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "refused"),
+    [
+        ([50, 50], []),
+        ([50, 51], [1]),
+        ([60, 60, 40], [1]),
+        ([500], []),  # A body of any size fits into an empty queue.
+        ([500, 1], [1]),
+        ([1, 500], [1]),
+    ],
+)
+async def test_the_queue_is_bounded_in_bytes_and_an_empty_one_takes_any_body(
+    sizes: list[int], refused: list[int]
+) -> None:
+    commits = Commits()
+    batcher = Names(commits, max_queue=10_000, max_bytes=100)
+    async with running(batcher):
+        first = await commits.hold(batcher)
+        sent = [asyncio.create_task(batcher.submit(job(f"{n}", size=size), 5)) for n, size in enumerate(sizes)]
+        await turns()
+        commits.gate.set()
+        results = await asyncio.gather(*sent, return_exceptions=True)
+        await first
+        assert [n for n, result in enumerate(results) if isinstance(result, NotDurable)] == refused
+        assert all("too many bytes wait" in str(results[n]) for n in refused)
+        assert await batcher.submit(job("again", size=100), 5) == ["again"]
+
+
+async def test_a_batch_is_bounded_also_in_what_cannot_be_read() -> None:
+    commits = Commits()
+    batcher = Names(commits, max_queue=10_000, max_batch=100)
+    bad = [Bad(0, None, "not JSON", b"{")] * 60
+    async with running(batcher):
+        first = await commits.hold(batcher)
+        others = [asyncio.create_task(batcher.submit(Job([], bad, "test", 60), 5)) for _ in range(4)]
+        await turns()
+        commits.gate.set()
+        await asyncio.gather(first, *others)
+    assert len(commits.batches) == 3
+
+
 @pytest.mark.parametrize(
     ("failure", "message"),
     [

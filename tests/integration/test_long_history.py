@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import event, text
 
+from app.bootstrap.parts import PRUNES
 from app.groups.retention import Retention
 from app.kit.clock import monotonic
 from tests.acceptance.world import World
@@ -279,7 +280,7 @@ async def test_intake_does_not_notice_the_history(world: World, servers: TestSer
 
 async def test_a_step_of_pruning_is_read_by_index_alone(world: World) -> None:
     s = world.services[0]
-    pruning = Retention(s.core, keep=30 * 86400, batch=10)
+    pruning = Retention(s.core, PRUNES, keep=30 * 86400, batch=10)
     before = (await world.clients[0].get("/metrics")).text.count("gateway_pruned_rows_total{")
     with recorded(world) as statements:
         for _ in range(60):  # Small batches: of a small table a large one is cheaper read whole.

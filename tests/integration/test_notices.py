@@ -191,6 +191,19 @@ async def test_a_repeat_goes_to_whom_the_policy_names_by_now_and_the_end_to_ever
     assert sorted(desk.told) == [("oncall", "resolve", 1), ("ops", "resolve", 1), ("pager", "resolve", 1)]
 
 
+async def test_a_repeat_that_fails_once_is_sent_again_as_soon_as_a_first_notice(desk: Desk) -> None:
+    await desk.open("oncall", repeat=timedelta(hours=1))
+    for _ in range(12):
+        await desk.pass_by(hours=1)
+    [item] = await rows(desk.engine)
+    assert (item["payload"]["times"], item["state"], item["slot"]) == (12, "delivered", False)
+    desk.away.add("oncall")
+    await desk.pass_by(hours=1)
+    [item] = await rows(desk.engine)
+    assert item["attempts"] == 1
+    assert item["available_at"] - desk.clock.now() <= timedelta(seconds=2)
+
+
 async def test_what_is_resolved_while_it_is_due_is_told_no_more(desk: Desk) -> None:
     await desk.open("oncall", repeat=timedelta(hours=1))
     await desk.pass_by(minutes=59)

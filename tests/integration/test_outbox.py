@@ -1,4 +1,4 @@
-"""The relay on a real Postgres: what each outcome leads to, nothing is lost or sent twice, no target holds up another."""
+"""The relay on a real Postgres: what each outcome leads to, how rounds count, and that no target holds up another."""
 
 import asyncio
 import random
@@ -32,9 +32,9 @@ REFUSED = Retry("no_dag", "there is no such DAG", absent=True, after=10)
 
 async def test_equal_attempts_are_folded_into_one_row_and_different_ones_are_not(engine: AsyncEngine) -> None:
     item, now = uuid7(), NOON
-    told = [("retry", "unreachable"), ("retry", "unreachable"), ("retry", "timeout"), ("retry", "unreachable")]
+    results = [("retry", "unreachable"), ("retry", "unreachable"), ("retry", "timeout"), ("retry", "unreachable")]
     first_of_kind = []
-    for n, (result, code) in enumerate(told):
+    for n, (result, code) in enumerate(results):
         async with transaction(engine) as conn:
             at = now + timedelta(minutes=n)
             first_of_kind.append(await store.record_attempt(conn, item, result, code, f"try {n}", at))
@@ -71,6 +71,24 @@ async def test_each_outcome_is_settled_in_its_way(
     assert [i for i, _ in target.settlements] == [i for i, _ in target.commits] == [item]
     [attempt] = await rows(engine, tables.attempts)
     assert (attempt["item"], attempt["code"]) == (item, outcome.code)
+
+
+class _Runs(Target):
+    """What it starts goes on after the delivery."""
+
+    keeps_slot = True
+
+
+@pytest.mark.parametrize(
+    ("target", "delivered"), [pytest.param(Target(), 3, id="over"), pytest.param(_Runs(), 1, id="goes on")]
+)
+async def test_a_delivered_item_keeps_its_slot_while_what_it_started_goes_on(
+    engine: AsyncEngine, target: Target, delivered: int
+) -> None:
+    await put(engine, 3)
+    await settle_all([relay(engine, ManualClock(NOON + timedelta(hours=1)), target, cap=1)])
+    assert len(target.delivered()) == delivered
+    assert [r["slot"] for r in await rows(engine) if r["state"] == "delivered"] == [target.keeps_slot] * delivered
 
 
 async def test_a_deliverer_that_breaks_is_an_ambiguous_attempt_not_the_end(engine: AsyncEngine) -> None:
@@ -354,7 +372,7 @@ async def test_an_attempt_that_brought_a_part_begins_a_new_row_of_attempts(engin
 
 
 class _Gate(Target):
-    """A destination that does not answer for one target until `opened` is set."""
+    """Does not answer for one target until `opened` is set."""
 
     def __init__(self, slow: str) -> None:
         super().__init__()
@@ -409,13 +427,18 @@ async def test_a_relay_that_ends_gives_up_what_is_under_way_and_another_goes_on(
     assert other.delivered() == [item]
 
 
-async def test_a_round_that_never_ends_makes_the_step_stuck_so_that_livez_fails(engine: AsyncEngine) -> None:
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_round_that_never_ends_makes_the_step_stuck_so_that_livez_fails(
+    engine: AsyncEngine, others: int
+) -> None:
     clock = ManualClock(NOON + timedelta(hours=1))
     await put(engine, 1, target="receiver:slow")
     gate = _Gate("receiver:slow")
     runner = relay(engine, clock, gate, turn=0.0, attempt=3600.0)
     assert await runner.step()
     clock.pass_by(timedelta(hours=4))
+    if others:
+        await put(engine, others, target="receiver:fast")
     stepping = asyncio.create_task(runner.step())
     await asyncio.wait([stepping], timeout=0.5)
     assert not stepping.done()

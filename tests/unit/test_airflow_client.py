@@ -10,7 +10,8 @@ from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachabl
 from app.kit.http import open_http
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
-from tests.fakes.faults import Fault, answer, busy, drop, limbo, page, redirect, refuse, timeout
+from tests.fakes.faults import Fault, Reply, answer, busy, drop, limbo, page, redirect, refuse, timeout
+from tests.fakes.proxies import WORDINGS, Proxy, rewording
 
 RUN = "gateway__accuracy__0198"
 CONF = {"gateway": {"trigger_id": "0198", "route": "accuracy"}, "dataset": "s3://x"}
@@ -66,6 +67,7 @@ async def test_a_second_trigger_of_the_same_id_is_a_conflict_to_be_read_back(
     assert (await client.run("retrain_model", RUN)) is not None
 
 
+TEXT = {"content-type": "text/plain"}
 # What a fault means: for the trigger, for the reading of a run, for the failing of one; and the code of all three.
 FAULTS = [
     pytest.param(refuse(), Unreachable, Unreachable, Unreachable, "connect", id="refused"),
@@ -79,12 +81,14 @@ FAULTS = [
     pytest.param(answer(503, "busy"), Ambiguous, Unreachable, Ambiguous, "server_error", id="503 of a proxy"),
     pytest.param(busy(), Unreachable, Unreachable, Unreachable, "busy", id="429"),
     pytest.param(page(), Ambiguous, Refused, Ambiguous, "not_airflow", id="a page"),
-    pytest.param(page(404), Refused, Refused, Refused, "not_airflow", id="a page with 404"),
+    pytest.param(page(404), Refused, None, Refused, "not_airflow", id="one page with 404"),
+    pytest.param(answer(404, "", headers=TEXT), Refused, None, Refused, "not_airflow", id="one empty 404"),
     pytest.param(redirect("http://sso.test/"), Refused, Refused, Refused, "not_airflow", id="a redirect"),
     pytest.param(
-        answer(404, {"detail": "Not Found"}), Refused, Refused, Refused, "not_airflow", id="a framework's 404"
+        answer(404, {"detail": "Not Found"}), Refused, None, Refused, "not_airflow", id="one 404 of a framework"
     ),
-    pytest.param(answer(404, {"error": "no"}), Refused, Refused, Refused, "not_airflow", id="an unknown route"),
+    pytest.param(answer(404, {"error": "no"}), Refused, None, Refused, "not_airflow", id="one unknown route"),
+    pytest.param(page(409), Ambiguous, Refused, Ambiguous, "", id="a page with 409"),
     pytest.param(answer(403, {"detail": "Forbidden"}), Refused, Refused, Refused, "forbidden", id="403"),
     pytest.param(answer(401, {"detail": "Token Expired"}), None, None, None, "", id="one 401 is got over"),
     pytest.param(answer(422, {"detail": []}), Rejected, Rejected, Rejected, "bad_request", id="422"),
@@ -113,7 +117,7 @@ async def test_what_goes_wrong_has_one_meaning_for_each_call(
             continue
         with pytest.raises(TargetError) as raised:
             await call(client)
-        assert (op, type(raised.value), raised.value.code) == (op, kind, code)
+        assert (op, type(raised.value), raised.value.code) == (op, kind, code or raised.value.code)
         if ("retrain_model", RUN) not in fake.runs:
             await trigger(client)
     assert fake.faults_pending == 0
@@ -192,15 +196,110 @@ async def test_a_run_is_read_in_each_state(client: AirflowClient, fake: FakeAirf
         assert (ended.state, ended.ended_at) == (state, fake.clock.now())
 
 
-@pytest.mark.parametrize("detail", ["Dag with dag_id: 'retrain_model' was not found", "Bundle not found"])
-async def test_a_404_about_something_else_is_not_no_such_run(
-    client: AirflowClient, fake: FakeAirflow, detail: str
+NOBODYS = (
+    WORDINGS | {name: rewording(page, 404) for name, page in (("a page", "<html>"), ("an empty body", ""))}
+).items()
+
+
+@pytest.mark.parametrize("proxy", [pytest.param(proxy, id=name) for name, proxy in NOBODYS])
+class TestWhatIsThereDecidesWhateverTheWordsOfA404:
+    """`proxy` words every error."""
+
+    async def test_no_such_run(self, client: AirflowClient, fake: FakeAirflow, proxy: Proxy) -> None:
+        fake.proxy = proxy
+        assert await read(client) is None
+        with pytest.raises(Refused) as raised:
+            await end(client)
+        assert raised.value.code == "run_missing"
+
+    async def test_no_such_dag_and_so_no_such_run(self, client: AirflowClient, fake: FakeAirflow, proxy: Proxy) -> None:
+        del fake.dags["retrain_model"]
+        fake.proxy = proxy
+        assert await read(client) is None
+        calls: list[Call] = [
+            trigger,
+            lambda asked: asked.dag("retrain_model"),
+            lambda asked: asked.ended_runs("retrain_model", fake.clock.now(), 10),
+        ]
+        for call in calls:
+            with pytest.raises(Refused) as raised:
+                await call(client)
+            assert raised.value.code == "dag_missing"
+
+    async def test_a_dag_that_went_stale(self, client: AirflowClient, fake: FakeAirflow, proxy: Proxy) -> None:
+        fake.proxy = proxy
+        fake.break_dag("retrain_model")
+        with pytest.raises(Refused) as raised:
+            await trigger(client)
+        assert raised.value.code == "dag_broken"
+        assert await read(client) is None
+
+    async def test_not_airflow(self, client: AirflowClient, fake: FakeAirflow, proxy: Proxy) -> None:
+        """Somebody else answers 404 to everything."""
+        await trigger(client)
+        fake.proxy = lambda call, _reply: proxy(call, Reply(404))
+        calls: list[Call] = [trigger, read, end, lambda asked: asked.dag("retrain_model")]
+        for call in calls:
+            with pytest.raises(Refused) as raised:
+                await call(client)
+            assert raised.value.code == "not_airflow"
+
+
+async def test_a_404_while_airflow_restarts_is_read_again(client: AirflowClient, fake: FakeAirflow) -> None:
+    await trigger(client)
+    fake.disturb(answer(404, {"message": "no Route matched with those values"}), on="run")
+    assert (await read(client)).dag_run_id == RUN
+    assert [seen.call.op for seen in fake.seen[-3:]] == ["run", "dag", "run"]
+
+
+@pytest.mark.parametrize("op", ["dag", "list_dags"])
+async def test_while_it_cannot_be_asked_what_is_there_a_404_means_nothing(
+    client: AirflowClient, fake: FakeAirflow, op: str
 ) -> None:
-    fake.disturb(answer(404, {"detail": detail}), on="run")
-    with pytest.raises(Refused) as raised:
+    del fake.dags["retrain_model"]
+    fake.disturb(answer(503), on=op)
+    with pytest.raises(Unreachable) as raised:
         await read(client)
-    assert raised.value.code == "dag_missing"
-    assert detail in raised.value.detail
+    assert raised.value.code == "server_error"
+
+
+async def test_a_404_to_a_trigger_of_a_dag_that_is_there_names_what_stands_in_between(
+    client: AirflowClient, fake: FakeAirflow
+) -> None:
+    fake.disturb(answer(404, {"detail": "Dag not found"}), on="trigger")
+    with pytest.raises(Refused, match="what stands in between") as raised:
+        await trigger(client)
+    assert raised.value.code == "not_airflow"
+    assert fake.posts == []
+
+
+@pytest.mark.parametrize("words", ["Dag has import errors", "El DAG no se puede importar", ""])
+@pytest.mark.parametrize(
+    ("broken", "kind", "code"),
+    [(True, Refused, "dag_broken"), (False, Rejected, "bad_request")],
+    ids=["broken", "fine"],
+)
+async def test_a_400_to_a_trigger_is_for_good_only_when_the_dag_is_fine(
+    client: AirflowClient, fake: FakeAirflow, words: str, broken: bool, kind: type[TargetError], code: str
+) -> None:
+    if broken:
+        fake.break_dag("retrain_model")
+    fake.disturb(answer(400, {"detail": words}), on="trigger")
+    with pytest.raises(kind) as raised:
+        await trigger(client)
+    assert raised.value.code == code
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "bad_request"), (404, "dag_missing")])
+@pytest.mark.parametrize("fault", [timeout(), answer(500), answer(400)], ids=["timeout", "500", "400"])
+async def test_a_trigger_whose_refusal_cannot_be_explained_is_tried_again(
+    client: AirflowClient, fake: FakeAirflow, status: int, code: str, fault: Fault
+) -> None:
+    fake.disturb(answer(status, {"detail": "no"}), on="trigger")
+    fake.disturb(fault, on="dag")
+    with pytest.raises(Refused) as raised:
+        await trigger(client)
+    assert raised.value.code == code
 
 
 ANOTHER_RUN = {"dag_id": "retrain_model", "dag_run_id": "another", "state": "queued"}
@@ -271,7 +370,3 @@ async def test_import_errors_are_bounded_and_the_newest_first(client: AirflowCli
         fake.add_broken_file(f"broken_{n}.py")
     assert len(await client.import_errors()) == 100
     assert fake.calls("import_errors")[0].call.query == {"limit": "100", "order_by": "-timestamp"}
-
-
-def test_a_lease_can_be_measured_against_the_longest_call(client: AirflowClient) -> None:
-    assert client.longest == 5 * 14.0

@@ -11,6 +11,7 @@ from tests.e2e import airflow_contract
 from tests.e2e.airflow_contract import CHECKS, CHECKS_V1, Check, Site
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
+from tests.fakes.proxies import PAGES, WORDINGS, Proxy
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -23,7 +24,18 @@ async def test_the_fake_keeps_the_contract_as_an_airflow_2(check: Check) -> None
     await keep(check, "v1")
 
 
-async def keep(check: Check, api: Literal["v1", "v2"]) -> None:
+@pytest.mark.parametrize("api", ["v2", "v1"])
+@pytest.mark.parametrize("proxy", (WORDINGS | PAGES).values(), ids=(WORDINGS | PAGES).keys())
+async def test_the_contract_does_not_depend_on_the_words_of_an_error(proxy: Proxy, api: Literal["v1", "v2"]) -> None:
+    for check in CHECKS if api == "v2" else CHECKS_V1:
+        try:
+            await keep(check, api, proxy)
+        except BaseException as error:
+            error.add_note(check.__name__)
+            raise
+
+
+async def keep(check: Check, api: Literal["v1", "v2"], proxy: Proxy | None = None) -> None:
     clock = ManualClock()
     fake = FakeAirflow(
         clock,
@@ -31,6 +43,7 @@ async def keep(check: Check, api: Literal["v1", "v2"]) -> None:
         auto_finish=timedelta(seconds=2),
         outcome=lambda run: "failed" if run.dag_id == "always_fails" else "success",
     )
+    fake.proxy = proxy or fake.proxy
     for dag_id in ("quick_dag", "always_fails"):
         fake.add_dag(dag_id)
     fake.add_dag("paused_dag", paused=True)

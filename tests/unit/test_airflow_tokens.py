@@ -13,6 +13,7 @@ from app.kit.errors import Refused, TargetError, Unreachable
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import NOON
 from tests.fakes.faults import Fault, answer, busy, drop, meanwhile, page, redirect, refuse, timeout
+from tests.fakes.proxies import rewording
 from tests.unit.airflow_site import Site, jwt
 
 HOUR = timedelta(hours=1)
@@ -77,9 +78,15 @@ async def test_a_token_is_renewed_before_it_ends_so_that_airflow_never_refuses_o
     assert site.logins() == 29, "a renewal at the first call after each 48 minutes: every 50 of 1430 minutes"
 
 
+def rotate_and_reword(fake: FakeAirflow) -> None:
+    fake.rotate_secret()
+    fake.proxy = rewording({"detail": "No autorizado"})
+
+
 REVOKED: list[Any] = [
     pytest.param(lambda fake: fake.expire_tokens(), id="401 Token Expired"),
     pytest.param(lambda fake: fake.rotate_secret(), id="403 Invalid JWT token"),
+    pytest.param(rotate_and_reword, id="403 in other words"),
 ]
 
 

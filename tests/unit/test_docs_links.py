@@ -202,6 +202,15 @@ def test_a_piece_of_policy_on_a_page_is_good_where_it_says_that_it_is_one(page: 
         load_policy(file, require_env=False)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_body_that_a_page_sends_is_read_as_it_stands(page: Path) -> None:
+    for path, body in re.findall(r"/api/v1/(alerts|metadata)\b[^']*? -d '(.*?)'", page.read_text(), re.S):
+        if path == "alerts":
+            assert native.read(body.encode(), 10).alerts
+        else:
+            assert Report.model_validate_json(body).component
+
+
 def test_every_code_that_the_readme_says_may_block_a_trigger_is_one() -> None:
     found = re.search(r"\*\*A trigger is `pending`\.\*\*(.*?)Mend that", README, re.S)
     assert found

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from app.policy.keys import is_known_key
-from app.policy.load import parse_policy
+from app.policy.file.keys import is_known_key
+from app.policy.file.load import parse_policy
 from tests.every_key import POLICY
 from tools.policy_reference import PAGE, page
 

@@ -24,7 +24,8 @@ def borrowed(source: str) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom):
             yield from (f"{node.lineno}: {alias.name}" for alias in node.names if is_private(alias.name))
         elif isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
-            if not (isinstance(node.value, ast.Name) and node.value.id in modules):
+            of_a_module = isinstance(node.value, ast.Name) and node.value.id in modules
+            if not of_a_module:
                 yield f"{node.lineno}: {node.attr}"
 
 

@@ -1,5 +1,6 @@
 """What answers of AWS mean, what fits into customer metadata, and what a package tells."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,8 @@ ANSWERS: list[tuple[Exception, str, type[TargetError], type[TargetError]]] = [
     (refused("InternalFailure", 500), "server_error", Unreachable, Ambiguous),
     (refused("AccessDeniedException", 400), "forbidden", Refused, Refused),
     (refused("ExpiredTokenException", 400), "forbidden", Refused, Refused),
-    (refused("ValidationException", 400, "ModelPackageGroup x does not exist."), "missing", Rejected, Rejected),
+    (refused("ValidationException", 400, "ModelPackageGroup x does not exist."), "bad_request", Rejected, Rejected),
+    (refused("ResourceNotFound", 400), "missing", Rejected, Rejected),
     (refused("404", 404), "missing", Rejected, Rejected),
     (refused("ValidationException", 400), "bad_request", Rejected, Rejected),
     (exceptions.EndpointConnectionError(endpoint_url="http://x"), "connect", Unreachable, Unreachable),
@@ -88,6 +90,54 @@ async def test_a_mark_that_none_of_the_newest_holds_blocks() -> None:
     assert await registry_of(Packages(MOST_APPROVED, 0, 1)).holder("churn", "champion") is None
     with pytest.raises(Refused, match="none of the newest 100 Approved packages of churn is champion"):
         await registry_of(Packages(MOST_APPROVED + 5, 1, 1)).holder("churn", "champion")
+
+
+class OneBusy(Packages):
+    """AWS is busy when it is asked about the newest package, and answers for no other before `over`."""
+
+    over = threading.Event()
+
+    def describe_model_package(self, *, ModelPackageName: str) -> Any:  # noqa: N803
+        self.meeting.wait()
+        if int(ModelPackageName) == self.number:
+            raise refused("ThrottlingException", 400)
+        self.over.wait(60)
+        return {}
+
+
+async def test_a_package_that_cannot_be_described_leaves_no_task_behind() -> None:
+    before, packages = asyncio.all_tasks(), OneBusy(AT_ONCE, 1, AT_ONCE)
+    try:
+        with pytest.raises(Unreachable):
+            await registry_of(packages).holder("churn", "champion")
+        assert asyncio.all_tasks() == before
+    finally:
+        packages.over.set()
+
+
+class Groups:
+    """Two pages of groups; a list of packages is refused with a ValidationException in these words."""
+
+    def __init__(self, words: str, *names: str) -> None:
+        self.words, self.pages = words, {"": ["churn-old"], "2": list(names)}
+
+    def list_model_packages(self, **_asked: Any) -> Any:
+        raise refused("ValidationException", 400, self.words)
+
+    def list_model_package_groups(self, *, NextToken: str = "", **_asked: Any) -> Any:  # noqa: N803
+        found: Any = {"ModelPackageGroupSummaryList": [{"ModelPackageGroupName": n} for n in self.pages[NextToken]]}
+        return found if NextToken else found | {"NextToken": "2"}
+
+
+@pytest.mark.parametrize("words", ["ModelPackageGroup churn does not exist.", "No such group", ""])
+async def test_the_list_of_groups_shows_that_a_group_is_missing_whatever_the_words(words: str) -> None:
+    registry = SagemakerRegistry()
+    registry._clients["sagemaker"] = Groups(words)
+    assert await registry.version("churn", "1") is None
+    assert await registry.holder("churn", "champion") is None
+    registry._clients["sagemaker"] = Groups(words, "churn")
+    with pytest.raises(Rejected):
+        await registry.version("churn", "1")
 
 
 Read = Callable[[str], Input]

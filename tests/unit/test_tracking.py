@@ -18,6 +18,8 @@ from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
 from tests.cores import core_of
 from tests.fakes.clock import ManualClock
+from tests.fakes.faults import answer
+from tests.fakes.mlflow_registry import FakeMlflowRegistry
 
 POLICY = "version: 1\nairflow: [{name: a, url: http://a}]\nroutes: []\n"
 
@@ -197,3 +199,35 @@ async def test_the_login_of_the_policy_is_the_one_that_is_sent(tmp_path: Path) -
         assert client is not None
         await client.run("r")
         assert (wire.asked[0].url.host, wire.asked[0].headers["authorization"]) == ("m", sent)
+
+
+@pytest.mark.parametrize(
+    "message", ["Registered model alias champion not found.", "El alias no existe", "", "alias other not found"]
+)
+@pytest.mark.parametrize("aliases", [{}, {("churn", "staging"): "1"}], ids=["no alias", "another alias"])
+async def test_the_model_shows_that_nothing_holds_an_alias_whatever_the_words(
+    message: str, aliases: dict[tuple[str, str], str]
+) -> None:
+    fake = FakeMlflowRegistry(ManualClock())
+    fake.add("churn", {"f1": 0.9})
+    fake.aliases |= aliases
+    fake.disturb(answer(400, error("INVALID_PARAMETER_VALUE", message)), on="GET registered-models/alias")
+    async with open_http(transport=fake.transport()) as http:
+        assert await Mlflow(http, fake.url, clock=ManualClock()).holder("churn", "champion") is None
+
+
+async def test_an_alias_that_was_set_meanwhile_is_held() -> None:
+    fake = FakeMlflowRegistry(ManualClock())
+    fake.aliases["churn", "champion"] = fake.add("churn", {"f1": 0.9})
+    words = error("INVALID_PARAMETER_VALUE", "Registered model alias champion not found.")
+    fake.disturb(answer(400, words), on="GET registered-models/alias")
+    async with open_http(transport=fake.transport()) as http:
+        held = await Mlflow(http, fake.url, clock=ManualClock()).holder("churn", "champion")
+    assert held is not None
+    assert held["version"] == "1"
+
+
+async def test_an_alias_of_no_model_is_held_by_nobody() -> None:
+    fake = FakeMlflowRegistry(ManualClock())
+    async with open_http(transport=fake.transport()) as http:
+        assert await Mlflow(http, fake.url, clock=ManualClock()).holder("churn", "champion") is None

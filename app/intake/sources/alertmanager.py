@@ -20,6 +20,8 @@ from app.decide.alert import (
     ALERT_ID_LENGTH,
     ANNOTATION_LENGTH,
     Alert,
+    Annotations,
+    Labels,
     Parsed,
     Unreadable,
     fingerprint_of,
@@ -27,12 +29,6 @@ from app.decide.alert import (
     no_nul,
 )
 from app.intake.sources.read import ItemCache, read_items
-
-LabelName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-LabelValue = Annotated[str, StringConstraints(max_length=4096)]
-Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=128)]
-Annotations = Annotated[dict[LabelName, str], Field(max_length=128)]
-
 
 _REMEMBERED_TIMES = 8192
 _times: dict[str, datetime] = {}

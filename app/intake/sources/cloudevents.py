@@ -13,8 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from app.decide.alert import ALERT_ID_LENGTH, Alert, Parsed, Unreadable
-from app.intake.sources.alertmanager import Annotations, Labels
+from app.decide.alert import ALERT_ID_LENGTH, Alert, Annotations, Labels, Parsed, Unreadable
 from app.intake.sources.native import AlertId, NativeAlert, Severity, Timestamp, to_alert
 from app.intake.sources.read import read_apart, read_items
 

@@ -6,8 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from app.decide.alert import ALERT_ID_LENGTH, Alert, Parsed, Unreadable, fingerprint_of, in_range, no_nul
-from app.intake.sources.alertmanager import Annotations, Labels, cut
+from app.decide.alert import (
+    ALERT_ID_LENGTH,
+    Alert,
+    Annotations,
+    Labels,
+    Parsed,
+    Unreadable,
+    fingerprint_of,
+    in_range,
+    no_nul,
+)
+from app.intake.sources.alertmanager import cut
 from app.intake.sources.read import ItemCache, read_items
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")

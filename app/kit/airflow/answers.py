@@ -1,5 +1,8 @@
 """What Airflow's answers mean, whichever API they come from (app.kit.airflow.apis). Pure: no call is made here.
 
+Only the status and the shape of an answer have a meaning. Its words are shown to people and decide nothing: another
+version, another language or a proxy words it differently. What a status leaves open, the client asks for.
+
 Facts were taken from Airflow 3.3.2 (API v2): `detail` of an error is a string, an object (409) or a list (422); an
 unknown route is 404 {"error": "API route not found"} and a wrong base path brings the web page, with 200.
 """
@@ -131,30 +134,27 @@ def read_broken_files(body: Any) -> list[BrokenFile] | None:
     ]
 
 
-def is_about_a_run(detail: str) -> bool:
-    """Whether a 404 says that the DAG run is not there (Airflow 3: "The DagRun with dag_id: .. was not found")."""
-    return bool(re.search(r"dag[ _]?run|run_id", detail, re.IGNORECASE))
+def lists_dags(answer: Answer) -> bool:
+    """Whether this is Airflow's list of DAGs: proof that Airflow itself answers at this address, and takes our login."""
+    return answer.status == 200 and isinstance(answer.body, dict) and isinstance(answer.body.get("dags"), list)
 
 
 class Dialect(Protocol):
-    """What of an API (app.kit.airflow.apis) the meaning of its answers depends on."""
+    """The part of an API (app.kit.airflow.apis) that errors name."""
 
     version: ClassVar[str]
-
-    def refusal(self, answer: Answer, *, write: bool) -> str | None: ...
+    login_help: ClassVar[str]  # what to do when Airflow does not take our login
 
 
 def failure(
     answer: Answer, what: str, dialect: Dialect, *, write: bool, now: datetime, quote: Callable[[str], str] = str
 ) -> TargetError:
     """The error that an answer other than the expected one stands for. `what` names the call, as in "the trigger";
-    `quote` makes of Airflow's words what may be told of them."""
-    words = said(answer.body)
+    `quote` leaves out Airflow's words where they repeat a secret."""
     told = f"Airflow answered {answer.status} to {what}: {said(answer.body, quote) or 'no reason given'}"
     wait = answer.retry_after(now)
-    refusal = dialect.refusal(answer, write=write)
-    if refusal is not None:
-        return Refused("token_rejected", f"{told}: {refusal}")
+    if answer.status == 401:
+        return Refused("token_rejected", f"{told}: {dialect.login_help}")
     if answer.status == 429:
         return Unreachable("busy", told, retry_after=wait)
     if answer.status >= 500 or answer.status == 408:
@@ -163,14 +163,13 @@ def failure(
         # Somebody took the write: a page in place of Airflow's answer does not prove that nothing was started behind it.
         code = "unreadable" if isinstance(answer.body, dict) else "not_airflow"
         return Ambiguous(code, f"{not_airflow(answer, what, dialect)}; whether it acted is not known")
+    if write and answer.status == 409:
+        # Also when a proxy puts its own page in place of Airflow's body: the run may be ours.
+        return Ambiguous("conflict", told)
     if not isinstance(answer.body, dict) or answer.status in {404, 405}:
         return not_airflow(answer, what, dialect)
     if answer.status == 403:
         return Refused("forbidden", f"{told}: the gateway's user needs a role that may do this")
-    if answer.status == 409:
-        return Ambiguous("conflict", told)
-    if answer.status == 400 and "import error" in words:
-        return Refused("dag_broken", told)
     if answer.status in {400, 413, 422}:
         return Rejected("bad_request", told)
     return not_airflow(answer, what, dialect)

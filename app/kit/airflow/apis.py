@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
-from app.kit.airflow.answers import DagRun, Health, read_health, read_run, said
-from app.kit.http import Answer
+from app.kit.airflow.answers import DagRun, Health, read_health, read_run
 
 
 class ApiV2:
@@ -24,6 +23,7 @@ class ApiV2:
     basic_auth: ClassVar[bool] = False  # a password is shown to the login, which gives a token for it
     update_mask: ClassVar[Mapping[str, str]] = {"update_mask": "state"}
     lists_unknown_dags: ClassVar[bool] = False  # as DAGs without runs, instead of a 404
+    login_help: ClassVar[str] = "Airflow does not take the token, check airflow.auth in the policy file"
     #: A body that no Airflow takes, and what it is answered to who may post a better one.
     impossible: ClassVar[tuple[Mapping[str, Any], int]] = (
         {"dag_run_id": None, "logical_date": "never", "conf": None},
@@ -50,17 +50,6 @@ class ApiV2:
         """Whether the DAG is only remembered: a run posted to it is refused."""
         return dag.get("has_import_errors") is True or dag.get("is_stale") is True
 
-    def not_found(self, answer: Answer) -> str | None:
-        """What Airflow says it does not have, or None when the 404 is not about a DAG or a run but about the address."""
-        detail = answer.body.get("detail") if answer.status == 404 and isinstance(answer.body, dict) else None
-        return detail if isinstance(detail, str) and detail != "Not Found" else None
-
-    def refusal(self, answer: Answer, *, write: bool) -> str | None:  # noqa: ARG002 (v1 needs it)
-        """What to do about a login that is not taken; None when the login is not the trouble."""
-        if answer.status == 401 or (answer.status == 403 and said(answer.body) == "Invalid JWT token"):
-            return "Airflow does not take the token, check airflow.auth in the policy file"
-        return None
-
 
 class ApiV1(ApiV2):
     """Airflow 2."""
@@ -71,6 +60,10 @@ class ApiV1(ApiV2):
     basic_auth = True
     update_mask: ClassVar[Mapping[str, str]] = {}
     lists_unknown_dags = True
+    login_help = (
+        "Airflow 2 does not let this user in: check airflow.auth in the policy file, and that [api] auth_backends "
+        "in Airflow has airflow.api.auth.backend.basic_auth"
+    )
     impossible = ({"dag_run_id": None, "logical_date": None}, 400)
 
     def run_body(self, dag_run_id: str, conf: Mapping[str, Any], note: str | None) -> dict[str, Any]:
@@ -90,22 +83,6 @@ class ApiV1(ApiV2):
 
     def is_gone(self, dag: Mapping[str, Any]) -> bool:
         return dag.get("has_import_errors") is True or dag.get("is_active") is False
-
-    def not_found(self, answer: Answer) -> str | None:
-        if answer.status != 404 or not isinstance(answer.body, dict):
-            return None
-        title, detail = answer.body.get("title"), answer.body.get("detail")
-        told = detail or title
-        return told if isinstance(told, str) and title != "Not Found" else None
-
-    def refusal(self, answer: Answer, *, write: bool) -> str | None:
-        # A forbidden read is a login that is not taken, since every role may read. Who reads and may not write lacks a role.
-        if answer.status == 401 or (answer.status == 403 and not write):
-            return (
-                "Airflow 2 does not let this user in: check airflow.auth in the policy file, and that [api] auth_backends "
-                "in Airflow has airflow.api.auth.backend.basic_auth"
-            )
-        return None
 
 
 APIS: Final[Mapping[str, ApiV2]] = {"v2": ApiV2(), "v1": ApiV1()}

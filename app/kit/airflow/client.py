@@ -1,6 +1,8 @@
-"""The client of Airflow 3 (API v2) and 2 (v1). A method is one call; only a refused token makes it log in and call again.
+"""The client of Airflow 3 (API v2) and 2 (v1). A method is one call, unless the answer leaves open what it means.
 
 What was not answered is classified by `app.kit.errors`, so that the relay can decide: see `app.kit.airflow.answers.failure`.
+A 404 and a 403 may come from Airflow or from a proxy before it, in any words. What is there decides: the client asks for
+the DAG, and for the list of DAGs, which every role may read.
 """
 
 import asyncio
@@ -16,11 +18,12 @@ from app.kit.airflow.answers import (
     DagRun,
     Health,
     failure,
-    is_about_a_run,
+    lists_dags,
     one_line,
     read_broken_files,
     read_runs,
     run_is_ours,
+    said,
 )
 from app.kit.airflow.apis import APIS, ApiV2
 from app.kit.airflow.auth import Auth, PasswordAuth, TokenAuth, TokenFileAuth, open_tokens
@@ -43,6 +46,7 @@ __all__ = [
 
 MAX_BROKEN_FILES: Final = 100
 PAGE: Final = 20  # DAG runs a request: each may carry 16 KB of conf, and no more than 1 MiB is read of an answer
+_ANY_DAG: Final[Mapping[str, str | int]] = {"limit": 1}
 DAG_ID: Final = re.compile(r"[\w.-]+")  # airflow.utils.helpers.validate_key; anything else cannot be a DAG
 
 
@@ -57,9 +61,6 @@ class AirflowClient:
         self._clock = clock
         self._api: ApiV2 = APIS[api]
         self._tokens = open_tokens(auth, http, self._url, clock, basic=self._api.basic_auth)
-        # Seconds that one method takes at the most (login, call, login again, call again, and the naming of a missing
-        # DAG); a lease has to be longer.
-        self.longest = 5 * http.longest
 
     async def dag(self, dag_id: str) -> DagInfo:
         """The DAG, if Airflow can run it.
@@ -68,12 +69,9 @@ class AirflowClient:
         longer imports is still shown by Airflow, as stale, and a run posted to it is answered 404.
         """
         _refuse_impossible(dag_id)
-        answer = await self._call("GET", _dag_path(dag_id))
-        if self._api.not_found(answer) is not None:
+        body = await self._shown_dag(dag_id)
+        if body is None:
             raise await self._why_no_dag(dag_id, None)
-        body = answer.body
-        if answer.status != 200 or not isinstance(body, dict) or not isinstance(body.get("is_paused"), bool):
-            raise self._failure(answer, f"the request for DAG {dag_id!r}", write=False)
         file = self._api.file_of(body)
         file = file if isinstance(file, str) else None
         if self._api.is_gone(body):
@@ -85,7 +83,7 @@ class AirflowClient:
         """Start one DAG run under an id of ours, which stands for no date of a schedule.
 
         Raises Ambiguous when the run may be there (no answer, 5xx, and "conflict": the id is taken, perhaps by us), so
-        read it back with `run`; Unreachable when it is not; Refused when Airflow cannot now (dag_missing, dag_broken,
+        read it back with `run`; Unreachable when it is not; Refused when Airflow cannot do it now (dag_missing, dag_broken,
         token_rejected, forbidden, not_airflow); Rejected when it never will.
         """
         _refuse_impossible(dag_id)
@@ -94,9 +92,8 @@ class AirflowClient:
         run = self._api.read_run(answer.body) if answer.status in {200, 201} else None
         if run is not None and run.dag_run_id == dag_run_id:
             return run
-        if self._api.not_found(answer) is not None:
-            raise await self._explain_404(dag_id)
-        raise self._failure(answer, f"the trigger of DAG {dag_id!r}", write=True)
+        failure = self._failure(answer, f"the trigger of DAG {dag_id!r}", write=True)
+        raise await self._why_not_started(dag_id, answer, failure) if answer.status in {400, 404} else failure
 
     async def may_trigger(self, dag_id: str) -> bool | None:
         """Whether our user may start runs of this DAG; None when that cannot be told. Starts nothing.
@@ -107,30 +104,24 @@ class AirflowClient:
         _refuse_impossible(dag_id)
         body, allowed = self._api.impossible
         answer = await self._call("POST", f"{_dag_path(dag_id)}/dagRuns", json=body)
-        if answer.status in {403, allowed} and self._api.refusal(answer, write=True) is None:
+        if answer.status in {403, allowed}:
             return answer.status == allowed
-        if answer.status in {401, 403}:
-            raise self._failure(answer, f"the question whether DAG {dag_id!r} may be triggered", write=False)
         return None
 
     async def run(self, dag_id: str, dag_run_id: str) -> DagRun | None:
-        """The DAG run, or None when Airflow itself says that it has no such run (also when it has no such DAG).
+        """The DAG run, or None when Airflow itself has no such run (also when it has no such DAG).
 
-        Raises Refused("not_airflow") for a 404 that is not Airflow's: it must never be taken for "no such run".
+        A 404 counts when Airflow then shows the DAG, or shows that it has none, and a second read brings 404 again: the
+        first one may have come from a proxy while Airflow was away. Raises Refused("not_airflow") when somebody else
+        answers: that must never be taken for "no such run".
         """
         if not DAG_ID.fullmatch(dag_id):
             return None
-        answer = await self._call("GET", _run_path(dag_id, dag_run_id))
-        run = self._api.read_run(answer.body) if answer.status == 200 else None
-        if run is not None and run.dag_run_id == dag_run_id:
-            return run
-        missing = self._api.not_found(answer)
-        if missing is None:
-            raise self._failure(answer, f"the request for DAG run {dag_run_id!r}", write=False)
-        if is_about_a_run(missing):
-            return None
-        told = self._tokens.quote(missing)
-        raise Refused("dag_missing", f"Airflow cannot show DAG run {dag_run_id!r}: {told}")
+        run = await self._shown_run(dag_id, dag_run_id)
+        if run is None:
+            await self._shown_dag(dag_id)
+            run = await self._shown_run(dag_id, dag_run_id)
+        return run
 
     async def fail_run(self, dag_id: str, dag_run_id: str) -> DagRun:
         """Set the DAG run to failed, whatever its state is: Airflow overwrites a success too, so read it first.
@@ -143,7 +134,7 @@ class AirflowClient:
         run = self._api.read_run(answer.body) if answer.status == 200 else None
         if run is not None and run.dag_run_id == dag_run_id:
             return run
-        if self._api.not_found(answer) is not None:
+        if answer.status == 404 and await self.run(dag_id, dag_run_id) is None:
             raise Refused("run_missing", f"Airflow has no DAG run {dag_run_id!r} of DAG {dag_id!r}")
         raise self._failure(answer, f"the failing of DAG run {dag_run_id!r}", write=True)
 
@@ -184,10 +175,8 @@ class AirflowClient:
         params |= {"limit": limit, "offset": offset}
         answer = await self._call("GET", f"{_dag_path(dag_id)}/dagRuns", params=params)
         rows = read_runs(answer.body, self._api.read_run) if answer.status == 200 else None
-        if rows == [] and self._api.lists_unknown_dags:
-            answer = await self._call("GET", _dag_path(dag_id))
-            rows = rows if answer.status == 200 else None
-        if self._api.not_found(answer) is not None:
+        in_doubt = answer.status == 404 or (rows == [] and self._api.lists_unknown_dags)
+        if in_doubt and await self._shown_dag(dag_id) is None:
             raise await self._why_no_dag(dag_id, None)
         if rows is None:
             raise self._failure(answer, f"the request for the runs of DAG {dag_id!r}", write=False)
@@ -210,17 +199,48 @@ class AirflowClient:
             raise self._failure(answer, "the request for import errors", write=False)
         return broken
 
-    async def _explain_404(self, dag_id: str) -> TargetError:
-        """Why a run could not be posted. The DAG's own page still names the file when the DAG went stale."""
+    async def _shown_dag(self, dag_id: str) -> Mapping[str, Any] | None:
+        """The DAG as Airflow shows it, or None when Airflow has no such DAG: then it shows its list of DAGs instead.
+
+        Raises Refused("not_airflow") when not even the list is there: somebody else answers."""
+        answer = await self._call("GET", _dag_path(dag_id))
+        body = answer.body
+        if answer.status == 200 and isinstance(body, dict) and isinstance(body.get("is_paused"), bool):
+            return body
+        if answer.status != 404:
+            raise self._failure(answer, f"the request for DAG {dag_id!r}", write=False)
+        listed = await self._call("GET", "/dags", params=_ANY_DAG)
+        if lists_dags(listed):
+            return None
+        raise self._failure(listed, f"the request for the list of DAGs, after 404 for DAG {dag_id!r},", write=False)
+
+    async def _shown_run(self, dag_id: str, dag_run_id: str) -> DagRun | None:
+        """The DAG run as Airflow shows it, or None for a 404, whoever answers it."""
+        answer = await self._call("GET", _run_path(dag_id, dag_run_id))
+        if answer.status == 404:
+            return None
+        run = self._api.read_run(answer.body) if answer.status == 200 else None
+        if run is not None and run.dag_run_id == dag_run_id:
+            return run
+        raise self._failure(answer, f"the request for DAG run {dag_run_id!r}", write=False)
+
+    async def _why_not_started(self, dag_id: str, answer: Answer, failure: TargetError) -> TargetError:
+        """Why a trigger was answered with 400 or 404: what is wrong with the DAG, if anything is. Nothing was started."""
         try:
             async with asyncio.timeout(self._http.longest):
                 await self.dag(dag_id)
-        except Refused as refusal:
-            if refusal.code in {"dag_missing", "dag_broken"}:
-                return refusal
-        except (TargetError, TimeoutError):
-            pass  # The 404 stands; only its explanation could not be had.
-        return _missing(dag_id, [])
+        except (TargetError, TimeoutError) as error:
+            if isinstance(error, Refused) and error.code in {"dag_missing", "dag_broken", "not_airflow"}:
+                return error
+            # Nobody can say what is wrong. The trigger is tried again.
+            return _missing(dag_id, []) if answer.status == 404 else Refused(failure.code, str(failure))
+        if answer.status != 404:
+            return failure
+        return Refused(
+            "not_airflow",
+            f"Airflow shows DAG {dag_id!r}, but its trigger was answered with 404: the DAG may have come back just now; if "
+            "this stays, check what stands in between",
+        )
 
     async def _why_no_dag(self, dag_id: str, file: str | None) -> Refused:
         """Named by an import error that is about this DAG: of its file if that is known, else one that mentions it."""
@@ -242,12 +262,25 @@ class AirflowClient:
     ) -> Answer:
         token = await self._tokens.current()
         answer = await self._send(method, path, token, json, params)
-        if self._api.refusal(answer, write=False) is not None:
-            token = await self._tokens.after_refusal(token)
+        if not await self._is_refused(answer, token):
+            return answer
+        token = await self._tokens.after_refusal(token)
+        if token is not None:
             # A refused call changed nothing, so calling again is safe for writes as well.
-            if token is not None:
-                answer = await self._send(method, path, token, json, params)
+            answer = await self._send(method, path, token, json, params)
+            if not await self._is_refused(answer, token):
+                return answer
+        if isinstance(answer.body, dict):
+            told = said(answer.body, self._tokens.quote) or "no reason given"
+            raise Refused("token_rejected", f"Airflow answered {answer.status}: {told}: {self._api.login_help}")
         return answer
+
+    async def _is_refused(self, answer: Answer, token: str | None) -> bool:
+        """Whether our login was not taken. A 403 may also be about this one call: every role may read the list of DAGs, so
+        a login that may not even do that is not taken."""
+        if answer.status != 403:
+            return answer.status == 401
+        return (await self._send("GET", "/dags", token, None, _ANY_DAG)).status in {401, 403}
 
     async def _send(
         self, method: str, path: str, token: str | None, json: Any, params: Mapping[str, str | int] | None

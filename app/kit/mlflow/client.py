@@ -195,11 +195,12 @@ class Mlflow:
         """The version that an alias names; None when there is no such model, or nothing holds the alias."""
         try:
             return await self.find("registered-models/alias", "model_version", name=name, alias=alias)
-        except Rejected as error:
-            # Of a model that is there MLflow 3.17.2 says so with 400 INVALID_PARAMETER_VALUE.
-            if f"alias {alias} not found" in error.detail:
-                return None
-            raise
+        except Rejected:
+            # For an alias that nothing holds MLflow 3.17.2 answers 400 INVALID_PARAMETER_VALUE, as for any bad request.
+            # The model itself shows which aliases it has.
+            aliases = (await self.model(name) or {}).get("aliases") or ()
+            held = next((str(one.get("version")) for one in aliases if one.get("alias") == alias), None)
+            return None if held is None else await self.version(name, held)
 
     def versions(self, filter: str, *, page: int = PAGE) -> AsyncIterator[Json]:
         """Versions by MLflow's filter: `name = 'churn'`, `run_id = '...'`, ``tags.`key` = '...'``; newest first."""

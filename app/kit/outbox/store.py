@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.kit.db import rows_of
+from app.kit.metrics import Metrics
 from app.kit.outbox.model import Item
 from app.kit.outbox.tables import attempts, outbox
 
@@ -129,3 +130,23 @@ async def record_attempt(conn: AsyncConnection, item: UUID, result: str, code: s
     row = {"id": uuid7(), "item": item, "result": result, "code": code, "detail": detail[:1000]}
     await conn.execute(attempts.insert(), row | {"count": 1, "first_at": now, "last_at": now})
     return True
+
+
+# Two looks, because each has an index of its own: what is delivered stands in neither.
+_GAUGES = text("""
+    SELECT target, count(*) AS pending, 0 AS dead, min(created_at) AS oldest FROM outbox
+    WHERE state = 'pending' GROUP BY target
+    UNION ALL
+    SELECT target, 0, count(*), NULL FROM outbox WHERE state = 'dead' GROUP BY target
+""")
+
+
+async def set_gauges(conn: AsyncConnection, now: datetime, metrics: Metrics) -> None:
+    """Count what waits for delivery, since when, and what is dead."""
+    rows = (await conn.execute(_GAUGES)).all()
+    for gauge in (metrics.outbox_pending, metrics.outbox_oldest, metrics.outbox_dead):
+        gauge.clear()
+    for row in rows:
+        metrics.outbox_pending.labels(row.target).inc(row.pending)
+        metrics.outbox_dead.labels(row.target).inc(row.dead)
+        metrics.outbox_oldest.labels(row.target).inc((now - row.oldest).total_seconds() if row.oldest else 0)
