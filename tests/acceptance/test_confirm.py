@@ -72,7 +72,7 @@ async def test_what_is_not_confirmed_is_asked_again_after_five_minutes_while_it_
         assert reasons(await world.push(alert)) == [("suppress", "unconfirmed")], "told again, and not asked again"
         explained = await world.explain(alert.body()["fingerprint"])
         assert explained["now"]["reason"] == "unconfirmed"
-        assert explained["would_fire"].startswith("Prometheus to confirm it: it is asked at ")
+        assert explained["would_fire"].startswith("Prometheus must confirm the alert. The gateway asks it at ")
         await world.pass_by(minutes=3)
         assert len(prometheus.queries) == 2
         prometheus.says = lambda _: prometheus.vector(0.7)
