@@ -9,6 +9,7 @@ from typing import Any
 
 from app.decide import facts
 from app.decide.state import SHADOW, Action, Decision, Episode, Group, Reason
+from app.kit.times import at
 from app.policy.language.durations import format_duration
 from app.policy.schema import Route
 
@@ -33,11 +34,6 @@ UNBLOCK = {
     "bad_url": "Correct `url` of the airflow {airflow} in the policy.",
     "no_airflow": "Add the airflow {airflow} to the policy again.",
 }
-
-
-def at(time: datetime) -> str:
-    """The time in UTC, in whole seconds."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def of_alert(alert: Row, trigger: Row | None) -> str:

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from app.kit.db import transaction
+from app.kit.db import with_retries
 from app.kit.errors import Problem, TargetError
 from app.policy.core import Core
 from app.policy.language.expressions import metrics_in
@@ -50,7 +51,7 @@ class Gate:
     row, whatever it came to."""
 
     def __init__(self, core: Core, registries: Mapping[str, Registry], change: Change, telling: Telling) -> None:
-        self._engine, self._clock = core.engine, core.clock
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._policy = core.policies.current
         self._registries = registries
         self._change = change
@@ -138,8 +139,7 @@ class Gate:
         """The journal's row before the first change; one a model, so the second of two is told that it lost."""
         now = self._clock.now()
         opened = replace(row, state="open", lease_until=now + LEASE, detail="under way")
-        async with transaction(self._engine) as conn:
-            took = await store.add(conn, opened)
+        took = await with_retries(self._engine, lambda conn: store.add(conn, opened))
         if not took:
             return await self._end(row, "lost", f"another promotion of {row.model} is under way")
         return await self._change.carry_out(opened)
@@ -147,9 +147,13 @@ class Gate:
     async def _end(self, row: Promotion, state: str, detail: str, *, quiet: bool = False) -> Promotion:
         now = self._clock.now()
         row = replace(row, state=state, detail=detail[:1000], ended_at=now)
-        async with transaction(self._engine) as conn:
+
+        async def end(conn: AsyncConnection) -> None:
             await store.add(conn, row)
             await self._telling.ended(conn, row, now, quiet=quiet)
+
+        await with_retries(self._engine, end)
+        self._metrics.promotions.labels(row.state).inc()
         return row
 
     def _row(self, entry: Entry, policy: Policy, wanted: Wanted, caller: str) -> Promotion:

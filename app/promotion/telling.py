@@ -1,4 +1,4 @@
-"""What people and metrics are told of a promotion, in the transaction that ended it."""
+"""The incident that a promotion opens or resolves, in the transaction that ended it."""
 
 import hashlib
 from datetime import datetime
@@ -22,13 +22,11 @@ class Telling:
 
     def __init__(self, core: Core, notices: Notices) -> None:
         self._policy = core.policies.current
-        self._metrics = core.metrics
         self._notices = notices
 
     async def ended(self, conn: AsyncConnection, row: Promotion, now: datetime, *, quiet: bool = False) -> None:
         """Tell of a row that is not open any more. Rehearsals are nobody's incident. `quiet`: this refusal is a normal day,
         told as `info`."""
-        self._metrics.promotions.labels(row.state).inc()
         if row.dry_run or row.mode == "shadow":
             return
         if row.state in store.REFUSED:
