@@ -111,7 +111,7 @@ async def test_when_there_is_no_answer_on_error_says_what_counts(
             newest = told["decisions"][-1]
             assert newest["reason"] == {"fire": "new_alert", "suppress": "unconfirmed"}[on_error]
             if on_error == "suppress":
-                assert newest["detail"].startswith("no answer of Prometheus (")
+                assert newest["detail"].startswith("no answer from Prometheus (")
                 assert newest["detail"].endswith("), and on_error is suppress")
         assert len(world.airflow.posts) == (len(ERRORS) if on_error == "fire" else 0)
         metrics = (await world.clients[0].get("/metrics")).text
