@@ -36,7 +36,7 @@ DETAIL: dict[str, Any] = SWITCH | {
     "flips": [FLIP],
     "pings": [],
     "explanation": "No successful run of route accuracy for model=churn for 8d9h: due at 2026-11-23T03:00:00Z, given up "
-    "after a grace of 12h. 41 alerts were heard of since 2026-11-16T03:00:00Z: 40 in cooldown, 1 fired.",
+    "after a grace of 12h. 41 alerts arrived since 2026-11-16T03:00:00Z: 40 in cooldown, 1 fired.",
 }
 
 

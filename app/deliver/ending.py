@@ -121,7 +121,7 @@ class Endings:
         it was told to be. After the commit, in a transaction of its own, since it locks other groups than the trigger's."""
         route = self._policy().route(route_name)
         if route is not None and route.limit is not None:
-            await with_retries(engine, lambda conn: limits.let_in(conn, route_name, trigger_id))
+            await with_retries(engine, lambda conn: limits.wake_waiting(conn, route_name, trigger_id))
 
     def tell(self, trigger_id: UUID, outcome: str, detail: str, route: str) -> None:
         """After the commit: log, count, wake whoever waits for a slot or for the group."""

@@ -1,4 +1,4 @@
-"""The fires of a route, counted under a lock of its row: without it two groups could both take the last one.
+"""The fires of a route, counted under a lock on its row. Without the lock two groups could both take the last place.
 
 The lock is taken before any lock of a group, and only for routes that have a limit.
 """
@@ -17,8 +17,8 @@ from app.policy.schema import Policy, Route
 _MAKE = text("INSERT INTO routes (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING")
 _LOCK = text("SELECT name FROM routes WHERE name = ANY(CAST(:names AS text[])) ORDER BY name FOR UPDATE")
 
-# The keys are locked in the order of every flow.
-_LET_IN = text("""
+# The keys are locked in the order that every flow uses.
+_WAKE_WAITING = text("""
     UPDATE groups SET wake_at = t.ended_at FROM triggers t WHERE t.id = :trigger AND key IN (
         SELECT key FROM groups WHERE route = :route AND wake_at IS NOT NULL AND open_trigger IS NULL ORDER BY key FOR UPDATE
     ) AND groups.wake_at > t.ended_at
@@ -26,7 +26,7 @@ _LET_IN = text("""
 
 
 async def lock(conn: AsyncConnection, policy: Policy, names: Iterable[str], now: datetime) -> dict[str, list[datetime]]:
-    """Lock those of the routes that have a limit; their fires that count, the newest first."""
+    """Lock the named routes that have a limit. Returns their fires that count, by route, the newest first."""
     limited = [r for name in sorted(set(names)) if (r := policy.route(name)) is not None and r.limit is not None]
     if not limited:
         return {}
@@ -38,8 +38,9 @@ async def lock(conn: AsyncConnection, policy: Policy, names: Iterable[str], now:
 
 
 async def fires(conn: AsyncConnection, route: Route, now: datetime) -> list[datetime]:
-    """The newest fires of a route that count against its limit: from the fire on, failed and forced ones too; dead and
-    cancelled ones do not. In shadow mode what would have fired counts, and never counts for the live route."""
+    """The newest fires of a route that count against its limit. A trigger counts from its fire on, also when it was forced
+    or its run failed, but not when it is dead or cancelled. In shadow mode the triggers that would have fired count; they
+    never count for the route in live mode."""
     if route.limit is None:
         return []
     t = tables.triggers
@@ -53,6 +54,6 @@ async def fires(conn: AsyncConnection, route: Route, now: datetime) -> list[date
     return list((await conn.execute(statement)).scalars())
 
 
-async def let_in(conn: AsyncConnection, route: str, trigger: UUID) -> None:
-    """A trigger of the route died and counts no more: every group that waits is looked at again, and one takes the place."""
-    await conn.execute(_LET_IN, {"route": route, "trigger": trigger})
+async def wake_waiting(conn: AsyncConnection, route: str, trigger: UUID) -> None:
+    """Make every waiting group of the route due: a dead trigger no longer counts, so one of them can take its place."""
+    await conn.execute(_WAKE_WAITING, {"route": route, "trigger": trigger})

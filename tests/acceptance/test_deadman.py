@@ -393,7 +393,7 @@ async def test_a_retrain_that_is_missed_explains_itself_from_the_history(servers
         assert found["state"] == "down"
         told = found["explanation"]
         assert told.startswith("No successful run of route accuracy for model=churn for 9d1h: due at ")
-        assert "4 alerts were heard of since" in told
+        assert "4 alerts arrived since" in told
         assert "1 fired" in told
         assert "3 in cooldown" in told
         assert "the DAG retrain_model is paused in Airflow" in told
