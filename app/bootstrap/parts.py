@@ -61,12 +61,12 @@ from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
 from app.promotion import store as promotion_store
 from app.promotion.change import Change, Sweeper
+from app.promotion.incidents import PromotionIncidents
 from app.promotion.mlflow import MlflowRegistry
 from app.promotion.model import Registry
 from app.promotion.promote import Gate
 from app.promotion.sagemaker import SagemakerRegistry
 from app.promotion.service import PromotionServices
-from app.promotion.telling import Telling as PromotionTelling
 from app.tables import audit_log
 from app.web.probes import Probes
 from app.web.tokens import Tokens
@@ -298,10 +298,10 @@ def promotion_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) ->
     """The gate, its registries, and the sweeper that settles what a crash left behind."""
     core = base.core
     registries: Mapping[str, Registry] = {"mlflow": MlflowRegistry(mlflow), "sagemaker": SagemakerRegistry()}
-    telling = PromotionTelling(core, notices)
-    change = Change(core, registries, telling)
+    incidents = PromotionIncidents(core, notices)
+    change = Change(core, registries, incidents)
     sweeper = Sweeper(core, change)
-    services = PromotionServices(base.reader, Gate(core, registries, change, telling), base.limiter)
+    services = PromotionServices(base.reader, Gate(core, registries, change, incidents), base.limiter)
     return Part(services, (Loop("sweeper", sweeper.step, idle=5.0),))
 
 
