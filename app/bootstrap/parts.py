@@ -45,11 +45,11 @@ from app.lineage import retention as lineage_retention
 from app.lineage import store as lineage_store
 from app.lineage.chain import Lineage
 from app.lineage.delivery import Delivery as MetadataDelivery
+from app.lineage.incidents import OrphanIncidents
 from app.lineage.mlflow_client import MlflowOf
 from app.lineage.service import LineageServices
 from app.lineage.survey import LEASE, Survey
 from app.lineage.taking import Taking
-from app.lineage.telling import Telling as OrphanTelling
 from app.notices import store as notices_store
 from app.notices.delivery import Delivery as NoticeDelivery
 from app.notices.receivers.send import Sender
@@ -283,7 +283,7 @@ def lineage_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> P
     """Metadata in, its way to MLflow, and the walk over MLflow that keeps the chains."""
     core, settings = base.core, base.settings
     delivery = MetadataDelivery(core, mlflow, time=settings.delivery_timeout)
-    survey = Survey(core, mlflow, OrphanTelling(core, notices), retention=settings.retention)
+    survey = Survey(core, mlflow, OrphanIncidents(core, notices), retention=settings.retention)
     return Part(
         LineageServices(core, base.reader, base.limiter, Taking(core), Lineage(core, mlflow), mlflow),
         (

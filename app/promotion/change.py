@@ -118,8 +118,8 @@ class Change:
         found = await registry.holder(row.model, row.alias)
         if found != holder:
             before = f"version {holder}" if holder else "no version"
-            now = f"version {found}" if found else "no version"
-            raise Overtaken(f"{before} held {row.alias}, and now {now} holds it: somebody else moved it")
+            after = f"version {found}" if found else "no version"
+            raise Overtaken(f"{before} held {row.alias}, and now {after} holds it: somebody else moved it")
 
     async def _complete(self, registry: Registry, row: Promotion) -> Promotion:
         """End the row, after the alias moved, when the tags read back are right too."""
