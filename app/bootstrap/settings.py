@@ -1,5 +1,6 @@
 """Settings from the environment: GATEWAY_<NAME>, or GATEWAY_<NAME>_FILE for a file that holds the value."""
 
+import ipaddress
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -48,6 +49,11 @@ _Retention = Annotated[
 _Read = TypeVar("_Read", bound="Address")
 
 
+def authority(host: str, port: int) -> str:
+    """`host:port` as a URL has it (RFC 3986, 3.2.2, and RFC 6874 for the zone of a link-local address)."""
+    return f"[{host.replace('%', '%25')}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Address(BaseSettings):
     """Where the gateway of this machine serves: all that a command has to know that only asks it."""
 
@@ -58,9 +64,18 @@ class Address(BaseSettings):
 
     @property
     def url(self) -> str:
-        """Where it is reached from this machine."""
-        reachable = "127.0.0.1" if self.host in {"", "0.0.0.0", "::"} else self.host
-        return f"http://[{reachable}]:{self.port}" if ":" in reachable else f"http://{reachable}:{self.port}"
+        """The address that a program of this machine can open."""
+        # A server on every IPv6 address may not answer on IPv4, and the other way round.
+        host = ("::1" if ":" in self.host else "127.0.0.1") if self.is_everywhere else self.host
+        return f"http://{authority(host, self.port)}"
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it serves on every address of this machine: then `host` is none that can be opened."""
+        try:
+            return self.host == "" or ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return self.host == "0"  # A short form of 0.0.0.0 that sockets take.
 
     @classmethod
     def settings_customise_sources(

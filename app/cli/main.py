@@ -21,7 +21,7 @@ from app.cli.doctor.finding import Finding
 from app.kit.clock import SystemClock
 from app.kit.errors import GatewayError, UsageError
 from app.policy.file.load import PolicyError, load_policy
-from app.policy.file.starter import STARTER_POLICY, alertmanager_receiver
+from app.policy.file.starter import STARTER_POLICY, THIS_MACHINE, alertmanager_receiver
 from app.policy.language.durations import parse_duration
 from app.web.tokens import SCOPES, create_token
 
@@ -64,7 +64,7 @@ def init(
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
     settings = read_settings()
     print(f"Wrote {path}. Set your Airflow and your DAG in it.\n")
-    print(alertmanager_receiver(f"http://{settings.host}:{settings.port}"))
+    print(alertmanager_receiver(f"http://{THIS_MACHINE}:{settings.port}" if settings.is_everywhere else settings.url))
     default = path == Path("policy.yaml")
     prefix = "" if default else f"GATEWAY_POLICY_FILE={path} "
     print(f"Next:  trigger-gateway check {path}\nThen:  {prefix}trigger-gateway serve")

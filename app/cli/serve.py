@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.bootstrap.core import Urls, read_policy, servers
 from app.bootstrap.parts import Services, open_services
-from app.bootstrap.settings import Settings
+from app.bootstrap.settings import Settings, authority
 from app.cli.workers import bind, reloading_on_hangup, run_workers
 from app.kit import log as logs
 from app.kit.errors import GatewayError, UsageError
@@ -69,7 +69,9 @@ def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] 
     try:
         server.run(sockets=sockets)
     except OSError as error:
-        raise UsageError(f"cannot serve on {settings.host}:{settings.port}: {error.strerror or error}") from error
+        raise UsageError(
+            f"cannot serve on {authority(settings.host, settings.port)}: {error.strerror or error}"
+        ) from error
     except SystemExit as ended:
         if failures:
             raise failures[0] from ended
@@ -163,7 +165,7 @@ def _announce(settings: Settings, services: Services) -> None:
     log.info(
         "trigger gateway is up",
         extra={
-            "url": f"http://{settings.host}:{settings.port}/docs",
+            "url": f"{settings.url}/docs",
             "policy": services.core.policy.hash,
             "database": where,
         },

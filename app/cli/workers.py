@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
+from app.bootstrap.settings import authority
 from app.kit.clock import monotonic
 from app.kit.errors import GatewayError, UsageError
 
@@ -30,7 +31,7 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise UsageError(f"cannot serve on {host}:{port}: {error.strerror}") from error
+        raise UsageError(f"cannot serve on {authority(host, port)}: {error.strerror}") from error
     return bound
 
 

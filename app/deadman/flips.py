@@ -75,7 +75,13 @@ class Flips:
         if record.state == State.DOWN:
             await self._notices.resolve(conn, incident_key(record.name), now, detail)
         record.state, record.since = str(after), now
-        self._metrics.deadman_flips.labels(str(after)).inc()
+        record.flipped.append(record.state)
+
+    def count(self, *records: Record) -> None:
+        """Count the flips of switches, after the commit: a transaction that is done again flips only once."""
+        for record in records:
+            for state in record.flipped:
+                self._metrics.deadman_flips.labels(state).inc()
 
     async def _open(
         self, conn: AsyncConnection, record: Record, instance: Instance, detail: str, now: datetime

@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 
 from app.deadman import rules, store
 from app.deadman.flips import Flips
+from app.deadman.store import Record
 from app.deadman.watch import Roster
 from app.kit.db import with_retries
 from app.kit.errors import Problem
@@ -42,13 +43,13 @@ class Pings:
     async def take(self, ping: Ping) -> None:
         """Apply it to its switch and keep it, in one transaction. Raises Problem 404 for a switch that takes no pings."""
 
-        async def write(conn: AsyncConnection) -> None:
-            await self._write(conn, ping)
+        async def write(conn: AsyncConnection) -> Record:
+            return await self._write(conn, ping)
 
-        await with_retries(self._engine, write)
+        self._flips.count(await with_retries(self._engine, write))
         self._metrics.pings.labels(ping.kind).inc()
 
-    async def _write(self, conn: AsyncConnection, ping: Ping) -> None:
+    async def _write(self, conn: AsyncConnection, ping: Ping) -> Record:
         roster, now = Roster(self._policy()), self._clock.now()
         named = roster.named().get(ping.switch)
         if named is not None and named.switch.kind == "ping":
@@ -72,3 +73,4 @@ class Pings:
             await self._flips.settle(conn, record, instance, now, judge=ping.kind == "fail")
         row = {"id": uuid7(), "switch": ping.switch, "at": now, "kind": ping.kind, "run": ping.run}
         await store.add_ping(conn, row | {"code": ping.code, "body": ping.body[: self._max_body]})
+        return record

@@ -4,10 +4,8 @@ A run of ours names its route and group in `conf.gateway`. Any other belongs to 
 each label with the label's value, beside what the DAG's own id says. A switch without a group counts every run of the DAG.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,8 +15,9 @@ from app.deadman.flips import Flips
 from app.deadman.store import FORGOTTEN, Record
 from app.deadman.watch import Roster
 from app.kit.airflow.client import AirflowClient, DagRun
-from app.kit.db import alone, transaction
+from app.kit.db import transaction
 from app.kit.errors import TargetError
+from app.kit.loop import each_alone
 from app.policy.core import Core
 from app.policy.deadman import Instance, Retrain
 from app.policy.language.templates import placeholders
@@ -49,7 +48,7 @@ class Retrains:
         self._airflows = airflows
         self._flips = flips
         self._interval = timedelta(seconds=interval)
-        self._parallel = asyncio.Semaphore(parallel)
+        self._parallel = parallel
 
     async def step(self) -> bool:
         """One round."""
@@ -59,41 +58,51 @@ class Retrains:
         async with transaction(self._engine) as conn:
             switches = _by_dag(roster, await store.read(conn))
             due = await store.claim_dags(conn, sorted(switches), now, now + self._interval) if switches else {}
-        looks = [self._look(roster, dag, newest, switches[dag]) for dag, newest in due.items()]
-        failed = [
-            error for error in await asyncio.gather(*looks, return_exceptions=True) if isinstance(error, Exception)
-        ]
+
+        async def look(dag: Dag) -> None:
+            await self._look(roster, dag, due[dag], switches[dag])
+
+        problem = "the runs of a DAG cannot be counted"
+        failed = await each_alone(
+            due, look, lambda dag: {"airflow": dag[0], "dag_id": dag[1]}, problem, at_once=self._parallel
+        )
         if failed:
-            raise ExceptionGroup("DAGs whose runs could not be counted", failed)
+            self._metrics.items_failed.labels("retrains").inc(len(failed))
+            raise ExceptionGroup("DAGs whose runs could not be counted", [error for _, error in failed])
         return False
 
     async def _look(self, roster: Roster, dag: Dag, newest: datetime, switches: Sequence[str]) -> None:
         client = self._airflows().get(dag[0])
         if client is None:
             return
-        async with self._parallel:
-            read_at = self._clock.now()
-            try:
-                runs = await client.ended_runs(dag[1], newest - OVERLAP, MOST_RUNS)
-            except TargetError as error:
-                self._metrics.deadman_reads_failed.labels(error.code).inc()
-                async with transaction(self._engine) as conn:
-                    await store.book_read(conn, dag, newest=None, read_at=None, error=error.detail)
-                return
-        failed: list[Exception] = []
+        read_at = self._clock.now()
+        try:
+            runs = await client.ended_runs(dag[1], newest - OVERLAP, MOST_RUNS)
+        except TargetError as error:
+            self._metrics.deadman_reads_failed.labels(error.code).inc()
+            async with transaction(self._engine) as conn:
+                await store.book_read(conn, dag, newest=None, read_at=None, error=error.detail)
+            return
         async with transaction(self._engine) as conn:
-            for record in await store.lock(conn, switches):
-                told = partial(self._tell, roster, conn, record, runs)
-                await alone(conn, f"the switch {record.name}", failed, told)
+            records = await store.lock(conn, switches)
+
+            async def apply(record: Record) -> None:
+                async with conn.begin_nested():
+                    await self._apply(roster, conn, record, runs)
+
+            problem = "the runs of a DAG cannot be counted for a switch"
+            failed = await each_alone(records, apply, lambda record: {"switch": record.name}, problem)
             ends = [run.ended_at for run in runs if run.ended_at is not None]
-            # Airflow's clock may be ahead of ours: an end in the future would hide every run that ends before it. What could
-            # not be told to a switch is read again.
+            # Airflow's clock may be ahead of ours: an end in the future would hide every run that ends before it. What a
+            # switch could not take is read again.
             seen = newest if failed else min(max([newest, *ends]), read_at)
             await store.book_read(conn, dag, newest=seen, read_at=read_at, error="")
+        names = {record.name for record, _ in failed}
+        self._flips.count(*(record for record in records if record.name not in names))
         if failed:
-            raise ExceptionGroup("switches that could not be told", failed)
+            raise ExceptionGroup("switches that could not take what was read", [error for _, error in failed])
 
-    async def _tell(self, roster: Roster, conn: AsyncConnection, record: Record, runs: Sequence[DagRun]) -> None:
+    async def _apply(self, roster: Roster, conn: AsyncConnection, record: Record, runs: Sequence[DagRun]) -> None:
         """The newest run that the switch counts is a good sign."""
         instance, now = roster.instance(record), self._clock.now()
         if instance is None or record.state == FORGOTTEN:

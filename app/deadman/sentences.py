@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from app.deadman import rules
 from app.deadman.rules import Expectation, State
 from app.deadman.store import Record
+from app.kit.times import at
 from app.policy.deadman import Instance, Retrain
 from app.policy.language.durations import format_duration
 
@@ -84,8 +85,3 @@ def span(time: timedelta) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts[:2]) or "0s"
-
-
-def at(time: datetime) -> str:
-    """A time to the second, UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")

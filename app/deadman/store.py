@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -39,6 +39,7 @@ class Record:
     last_event: str = ""
     paused_until: datetime | None = None
     note: str = ""
+    flipped: list[str] = field(default_factory=list)  # the states it changed to in this transaction; in no column
 
 
 def record_of(row: RowMapping) -> Record:

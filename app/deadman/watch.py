@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final
 
 from sqlalchemy import RowMapping
@@ -19,7 +18,8 @@ from app.deadman.flips import Flips, expectation
 from app.deadman.rules import State
 from app.deadman.store import FORGOTTEN, Record, Watched
 from app.groups import holds
-from app.kit.db import alone, transaction
+from app.kit.db import transaction
+from app.kit.loop import each_alone
 from app.policy.core import Core
 from app.policy.deadman import Instance, Retrain, Switch
 from app.policy.language.templates import render_text
@@ -78,10 +78,19 @@ class Watch:
             reads = await store.dag_reads(conn) if any(s.kind == "retrain" for s in roster.policy.deadman) else {}
             gap_until = now if gap else watched.gap_until
             look = _Look(roster, reads, self._interval, gap_until, watched.until if gap else None, now)
-            for record in await store.lock(conn, [r.name for r in records if look.changes(r)]):
-                await alone(conn, f"the switch {record.name}", failed, partial(self._judge, conn, record, look))
+            locked = await store.lock(conn, [r.name for r in records if look.changes(r)])
+
+            async def judge(record: Record) -> None:
+                async with conn.begin_nested():
+                    await self._judge(conn, record, look)
+
+            unjudged = await each_alone(locked, judge, _named, "a switch cannot be judged")
             await store.keep_watch(conn, Watched(max(now, watched.until), gap_until))
+        names = {record.name for record, _ in unjudged}
+        self._flips.count(*(record for record in locked if record.name not in names))
+        failed += (error for _, error in unjudged)
         if failed:
+            self._metrics.items_failed.labels("watch").inc(len(failed))
             raise ExceptionGroup("switches that could not be judged", failed)
         return False
 
@@ -103,13 +112,22 @@ class Watch:
         known = {record.name: record for record in records}
         wanted = {name: instance for name, instance in roster.named().items() if name not in known}
         if self._seen_at is None or now - self._seen_at >= _SEEN_EVERY:
-            for switch in [switch for switch in roster.policy.deadman if switch.for_each]:
-                seen = await alone(conn, f"the values of {switch.name}", failed, partial(_seen, conn, switch, known))
-                wanted |= {instance.name: instance for instance in seen or ()}
+
+            async def look(switch: Switch) -> None:
+                async with conn.begin_nested():
+                    wanted.update({instance.name: instance for instance in await _seen(conn, switch, known)})
+
+            switches = [switch for switch in roster.policy.deadman if switch.for_each]
+            unseen = await each_alone(switches, look, _named, "the values of a switch cannot be read")
+            failed += (error for _, error in unseen)
             self._seen_at = now
-        for name, instance in sorted(wanted.items()):
-            made = await alone(conn, f"the switch {name}", failed, partial(store.create, conn, [instance], now))
-            records += made or ()
+
+        async def create(instance: Instance) -> None:
+            async with conn.begin_nested():
+                records.extend(await store.create(conn, [instance], now))
+
+        new = sorted(wanted.values(), key=lambda instance: instance.name)
+        failed += (error for _, error in await each_alone(new, create, _named, "a switch cannot be enrolled"))
         return records
 
     async def _judge(self, conn: AsyncConnection, record: Record, look: "_Look") -> None:
@@ -163,6 +181,10 @@ class _Look:
         read = self.reads.get(dag)
         deadline = rules.down_at(record.facts, expectation(instance))
         return rules.may_judge(deadline, read["read_at"] if read else None, self.gap_until, self.now, self.interval)
+
+
+def _named(item: Record | Switch | Instance) -> dict[str, object]:
+    return {"switch": item.name}
 
 
 async def _seen(conn: AsyncConnection, switch: Switch, known: Mapping[str, Record]) -> list[Instance]:

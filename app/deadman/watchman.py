@@ -11,6 +11,7 @@ from typing import Final
 from sqlalchemy import text
 
 from app.intake.batcher import Batcher
+from app.kit.db import log_a_bug
 from app.kit.errors import TargetError
 from app.kit.http import Http
 from app.kit.loop import Loop
@@ -73,6 +74,7 @@ class Watchman:
             async with self._engine.connect() as conn:
                 row = (await conn.execute(_WATCHED)).one_or_none()
         except Exception as error:  # Whatever it is: it is no sign of being well.
+            log_a_bug(error)
             return [*found, f"postgres does not answer ({type(error).__name__})"]
         if row is None or self._clock.now() - row.watched_until > _STALE:
             found.append("nobody watches the switches")

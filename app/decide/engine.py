@@ -12,7 +12,7 @@ from heapq import nlargest, nsmallest
 from typing import Final
 from uuid import UUID
 
-from app.decide import facts, placing, regroup
+from app.decide import facts, placing
 from app.decide.alert import Alert
 from app.decide.batch import AlertDecision, fold
 from app.decide.books import MATES, Books
@@ -265,7 +265,7 @@ class PureEngine:
             books.take_group(group)
             if group.last_trigger is None and self._shapes[group.route, group.mode] - {frozenset(group.labels)}:
                 others = (other for other in self.groups.values() if other.labels.keys() != group.labels.keys())
-                if regroup.inherit(group, others):
+                if facts.inherit(group, others):
                     books.mark(group)
 
     def _take_fires(self, books: Books, names: Iterable[str]) -> None:

@@ -14,10 +14,10 @@ from app.decide import episodes, facts, placing, rules
 from app.decide.batch import AlertDecision, Fold
 from app.decide.books import Books
 from app.decide.episodes import Move
-from app.decide.firing import firing, put_behind, start
 from app.decide.muting import Mute, mute_of
 from app.decide.placing import Intent, no_route
 from app.decide.state import (
+    SHADOW,
     Action,
     Ask,
     Asked,
@@ -94,7 +94,7 @@ class Ledger:
         was_behind = held is not None and episode.trigger_id == held and not episode.firing
         if was_behind:
             episode.trigger_id = None  # Nothing has fired for it: if it reopens, it is new.
-        if was_behind and not firing(self.books, group, route):
+        if was_behind and not _firing(self.books, group, route):
             self._cancel(group, "everything behind it resolved while it was held")
             detail = "resolved before the debounce was over: nothing is started"
             return Decision(Action.CANCEL, Reason.RESOLVED_WHILE_HELD, None, held, detail)
@@ -130,14 +130,14 @@ class Ledger:
             return Decision(
                 Action.SUPPRESS, Reason.DUPLICATE, decision.until, trigger.id, "its trigger would have fired"
             )
-        put_behind(self.books, episode, trigger)
+        _put_behind(self.books, episode, trigger)
         return rules.shadowed(Decision(Action.FIRE, Reason.NEW_ALERT, detail="together with its group"), trigger.id)
 
     def _fire(self, group: Group, episode: Episode, route: Route, decision: Decision) -> Decision:
         if decision.trigger_id is not None and decision.trigger_id == group.last_trigger:
-            put_behind(self.books, episode, self.books.triggers[decision.trigger_id])
+            _put_behind(self.books, episode, self.books.triggers[decision.trigger_id])
             return decision
-        trigger = start(self.books, group, route, decision, None, episode)
+        trigger = _start(self.books, group, route, decision, None, episode)
         if trigger.rehearsed:
             return rules.shadowed(decision, trigger.id)
         return Decision(Action.FIRE, decision.reason, None, trigger.id, decision.detail)
@@ -145,7 +145,7 @@ class Ledger:
     def _hold(self, group: Group, episode: Episode, route: Route, decision: Decision) -> Decision:
         if group.open_trigger is None:
             # The debounce counts from the group's first alert, whichever of its alerts is decided first.
-            since = min([episode.firing_since, *(m.firing_since for m in firing(self.books, group, route))])
+            since = min([episode.firing_since, *(m.firing_since for m in _firing(self.books, group, route))])
             due = since + route.debounce
             asked = route.confirm is None or group.key in self.books.answers
             if due <= self.now and asked:
@@ -188,7 +188,7 @@ class Ledger:
             raise ValueError(f"a request for a route that is not in the policy: {group.route}")
         decision = rules.decide_request(group, route, ask, self.now, self.way(route))
         if decision.action is Action.FIRE:
-            trigger = start(self.books, group, route, decision, ask)
+            trigger = _start(self.books, group, route, decision, ask)
             rehearsed = trigger.rehearsed
             decision = rules.shadowed(decision, trigger.id) if rehearsed else replace(decision, trigger_id=trigger.id)
         elif decision.until is not None:
@@ -250,7 +250,7 @@ class Ledger:
             group.unconfirmed_at = None if answer.confirmed else self.now
         blocked: dict[UUID, Decision] = {}
         asking = False
-        for episode in firing(self.books, group, route):
+        for episode in _firing(self.books, group, route):
             decision = self._decide_again(group, episode, route)
             if decision is None:
                 continue
@@ -321,3 +321,56 @@ class Ledger:
             elif books.latest.get(episode.fingerprint, episode).id == episode.id:
                 books.touch(episode)
                 episodes.reopen(episode, episode.late_at)
+
+
+# -- a group fires as a whole: each alert of it that fires stands behind one trigger -----------------------------------
+
+
+def _firing(books: Books, group: Group, route: Route) -> list[Episode]:
+    """The alerts of the group that may start a DAG run, the first alert first."""
+    able = (m for m in books.mates_of(group.key) if facts.may_fire(m, route, books.now))
+    return sorted(able, key=lambda m: (m.firing_since, m.id))
+
+
+def _start(
+    books: Books, group: Group, route: Route, decision: Decision, ask: Ask | None, first: Episode | None = None
+) -> NewTrigger:
+    """Fire: a new trigger, or the held one under its id. The caller decides the alert `first`; the others are decided
+    here."""
+    trigger_id = group.open_trigger or books.new_id()
+    earlier = books.triggers.get(trigger_id)
+    is_new = earlier.is_new if earlier is not None else group.open_trigger is None
+    trigger = NewTrigger(trigger_id, group, TriggerState.PENDING, decision.reason, is_new, [], decision.detail, ask)
+    books.triggers[trigger_id] = trigger
+    mates = (mate for mate in _firing(books, group, route) if first is None or mate.id != first.id)
+    others = [(mate, rules.calm(group, mate).reason) for mate in mates]
+    if group.mode == SHADOW:
+        trigger.state = TriggerState.CANCELLED
+        trigger.detail = f"shadow mode: live it would have started the DAG {route.dag.id}; nothing was started"
+        facts.rehearse(group, trigger_id, route, books.now)
+    else:
+        facts.fire(group, trigger_id, route.on_failure, books.now)
+    if route.name in books.fires:
+        books.fires[route.name].insert(0, books.now)
+    books.mark(group)
+    if first is not None:
+        _put_behind(books, first, trigger)
+    for mate, reason in others:
+        _join(books, mate, reason, trigger)
+    return trigger
+
+
+def _put_behind(books: Books, episode: Episode, trigger: NewTrigger) -> None:
+    """The alert stands behind a trigger that fires in this pass."""
+    episode.trigger_id = trigger.id
+    episode.spent = episode.spent or trigger.rehearsed
+    trigger.alerts.append(episode)
+    books.touch(episode)
+
+
+def _join(books: Books, mate: Episode, reason: Reason, trigger: NewTrigger) -> None:
+    _put_behind(books, mate, trigger)
+    decision = Decision(Action.FIRE, reason, None, trigger.id, "fires together with its group")
+    if trigger.rehearsed:
+        decision = rules.shadowed(replace(decision, detail="together with its group"), trigger.id)
+    books.record(mate, decision, 1, mate.last_seen_at)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.kit.times import at
 from app.policy.intervals import end_of
 from app.policy.schema import Policy, Route
 
@@ -34,7 +35,7 @@ class Mute:
 
     def __str__(self) -> str:
         """For people."""
-        end = f"muted until {self.until:%Y-%m-%dT%H:%M:%SZ}" if self.until else "muted with no end in sight"
+        end = f"muted until {at(self.until)}" if self.until else "muted with no end in sight"
         return f"{end}: {self.by}"
 
 

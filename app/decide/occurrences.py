@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.decide.state import Ask, Reason
+from app.kit.times import at
 from app.policy.language.durations import format_duration
 from app.policy.schedules import Schedule
 from app.policy.schema import Route
@@ -22,7 +23,7 @@ def passed_over(schedule: Schedule, occurrence: datetime, now: datetime) -> str 
 
 def ask_of(schedule: Schedule, occurrence: datetime) -> Ask:
     """The request of one occurrence."""
-    why = f"due at {occurrence:%Y-%m-%dT%H:%M:%SZ}"
+    why = f"due at {at(occurrence)}"
     return Ask(Reason.SCHEDULED, f"the schedule {schedule.name}", why, {})
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from app.decide.facts import backing_off, clear_at, held_until, is_spent, redrive_at
 from app.decide.muting import Mute
 from app.decide.state import DEAD, SHADOW, Action, Ask, Confirmation, Decision, Episode, Group, Reason
+from app.kit.times import at
 from app.policy.language.durations import format_duration
 from app.policy.schema import Route
 
@@ -46,8 +47,8 @@ def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way =
     held = group.held
     if held and now < (due := held_until(group, route)):
         if alert.trigger_id == group.open_trigger:
-            return Decision(_SUPPRESS, Reason.DUPLICATE, due, group.open_trigger, f"already held until {_at(due)}")
-        return Decision(_HOLD, Reason.JOINED, due, group.open_trigger, f"joins the group held until {_at(due)}")
+            return Decision(_SUPPRESS, Reason.DUPLICATE, due, group.open_trigger, f"already held until {at(due)}")
+        return Decision(_HOLD, Reason.JOINED, due, group.open_trigger, f"joins the group held until {at(due)}")
     if group.open_trigger is not None and not held:
         if alert.trigger_id == group.open_trigger:
             return Decision(_SUPPRESS, Reason.DUPLICATE, None, group.open_trigger, "its trigger is already under way")
@@ -69,12 +70,12 @@ def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way =
 def _cooling(group: Group, alert: Episode, clear: datetime) -> Decision:
     if backing_off(group):
         run = "trigger died" if group.outcome == DEAD else f"DAG run ended as {group.outcome}"
-        detail = f"the {run}, failure {group.failures} in a row: next not before {_at(clear)}"
+        detail = f"the {run}, failure {group.failures} in a row: next not before {at(clear)}"
         return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
     if alert.trigger_id is not None and alert.trigger_id == group.last_trigger:
-        detail = f"its trigger {_has(group)} fired; the group cools down until {_at(clear)}"
+        detail = f"its trigger {_has(group)} fired; the group cools down until {at(clear)}"
         return Decision(_SUPPRESS, Reason.DUPLICATE, clear, group.last_trigger, detail)
-    detail = f"the group {_has(group)} fired and cools down until {_at(clear)}"
+    detail = f"the group {_has(group)} fired and cools down until {at(clear)}"
     return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
 
 
@@ -91,7 +92,7 @@ def _unconfirmed(group: Group, answer: Confirmation | None, now: datetime) -> De
     if again is None or now >= again:
         return None
     return Decision(
-        _SUPPRESS, Reason.UNCONFIRMED, again, None, f"not confirmed by Prometheus; asked again at {_at(again)}"
+        _SUPPRESS, Reason.UNCONFIRMED, again, None, f"not confirmed by Prometheus; asked again at {at(again)}"
     )
 
 
@@ -135,7 +136,7 @@ def limited(route: Route, fires: Sequence[datetime], now: datetime) -> Decision 
     if limit is None or len(fires) < limit.triggers or now >= (leaves := fires[limit.triggers - 1] + limit.per):
         return None
     per = format_duration(limit.per)
-    detail = f"the route has fired {limit.triggers} times in {per}, its limit: next not before {_at(leaves)}"
+    detail = f"the route has fired {limit.triggers} times in {per}, its limit: next not before {at(leaves)}"
     return Decision(_SUPPRESS, Reason.LIMIT, leaves, None, detail)
 
 
@@ -153,9 +154,9 @@ def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way
         )
     clear = clear_at(group, route)
     if clear is not None and now < clear and not ask.force:
-        detail = f"the group {_has(group)} fired and cools down until {_at(clear)}"
+        detail = f"the group {_has(group)} fired and cools down until {at(clear)}"
         if backing_off(group):
-            detail = f"failure {group.failures} in a row: next not before {_at(clear)}"
+            detail = f"failure {group.failures} in a row: next not before {at(clear)}"
         return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
     full = limited(route, way.fires, now)
     if full is not None and not ask.force:
@@ -184,7 +185,7 @@ def refuse_redrive(
 
 def debouncing(due: datetime) -> Decision:
     """Hold until `due`, in a new trigger."""
-    return Decision(_HOLD, Reason.DEBOUNCING, due, None, f"held until {_at(due)} to see whether it lasts")
+    return Decision(_HOLD, Reason.DEBOUNCING, due, None, f"held until {at(due)} to see whether it lasts")
 
 
 def shadowed(decision: Decision, trigger_id: UUID | None = None) -> Decision:
@@ -192,7 +193,3 @@ def shadowed(decision: Decision, trigger_id: UUID | None = None) -> Decision:
     return Decision(
         _SUPPRESS, Reason.SHADOW, None, trigger_id, f"in shadow mode; live it would fire: {decision.detail}"
     )
-
-
-def _at(time: datetime) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,6 +1,5 @@
 """Accepted by Airflow is not success: every open DAG run is read until it ends."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from app.deliver.ending import Endings
 from app.kit.airflow.client import AirflowClient, DagRun
 from app.kit.db import rows_of, transaction, with_retries
 from app.kit.errors import TargetError
+from app.kit.loop import each_alone
 from app.policy.core import Core
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Follower:
         parallel: int,
         tell_after: float,
     ) -> None:
-        self._engine, self._clock = core.engine, core.clock
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._airflows = airflows
         self._endings = endings
         self._interval = timedelta(seconds=interval)
@@ -66,7 +66,10 @@ class Follower:
         async with transaction(self._engine) as conn:
             parameters = {"now": now, "next": now + self._interval, "most": self._parallel}
             due = (await conn.execute(_DUE, parameters)).mappings().all()
-        await asyncio.gather(*(self._look(row) for row in due))
+        broken = await each_alone(
+            due, self._look, _named, "an open DAG run could not be looked at", at_once=self._parallel
+        )
+        self._metrics.items_failed.labels("follower").inc(len(broken))
         return len(due) == self._parallel
 
     async def _look(self, trigger: RowMapping) -> None:
@@ -159,6 +162,10 @@ class Follower:
         )
         if found.rowcount and trigger["unread_since"] is not None:
             await self._endings.taken(conn, trigger, now)
+
+
+def _named(trigger: RowMapping) -> dict[str, str]:
+    return {"trigger_id": str(trigger["id"]), "dag_run_id": trigger["dag_run_id"]}
 
 
 def _open(trigger: RowMapping) -> Update:

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.decide import facts
 from app.decide.state import SHADOW, Action, Decision, Episode, Group, Reason
+from app.kit.times import at
 from app.policy.language.durations import format_duration
 from app.policy.schema import Route
 
@@ -30,11 +31,6 @@ UNBLOCK = {
     "bad_url": "Correct `url` of the airflow {airflow} in the policy.",
     "no_airflow": "Name the airflow {airflow} in the policy again.",
 }
-
-
-def at(time: datetime) -> str:
-    """An absolute time for people, UTC, whole seconds."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def of_alert(alert: Row, trigger: Row | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from app.decide.muting import Mute
 from app.decide.state import SHADOW
 from app.explain import sentences
-from app.explain.sentences import at
+from app.kit.times import at
 
 Row = dict[str, Any]
 

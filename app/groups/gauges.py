@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.kit.loop import each_alone
 from app.kit.metrics import Metrics
 from app.policy.core import Core
 
@@ -55,14 +56,13 @@ class Gauges:
     async def step(self) -> bool:
         """A reading that fails holds up no other: it is raised at the end."""
         now = self._core.clock.now()
-        failed: list[Exception] = []
-        for name, reading in self._readings.items():
-            try:
-                async with self._core.engine.connect() as conn:
-                    await reading(conn, now, self._core.metrics)
-            except Exception as error:
-                error.add_note(f"the gauges of {name}")
-                failed.append(error)
+
+        async def read(name: str) -> None:
+            async with self._core.engine.connect() as conn:
+                await self._readings[name](conn, now, self._core.metrics)
+
+        failed = await each_alone(self._readings, read, lambda name: {"gauges": name}, "gauges cannot be read")
         if failed:
-            raise ExceptionGroup("gauges that could not be read", failed)
+            self._core.metrics.items_failed.labels("gauges").inc(len(failed))
+            raise ExceptionGroup("gauges that could not be read", [error for _, error in failed])
         return False

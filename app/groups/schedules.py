@@ -16,10 +16,11 @@ from app import tables
 from app.decide.ledger import Ledger
 from app.decide.occurrences import ask_of, group_of, passed_over
 from app.decide.state import Decision
-from app.explain.sentences import at
 from app.groups import requests, store
 from app.groups.aftermath import Aftermath
 from app.kit.db import transaction, with_retries
+from app.kit.loop import each_alone
+from app.kit.times import at
 from app.policy.core import Core
 from app.policy.schedules import Schedule
 from app.policy.schema import Policy
@@ -60,21 +61,22 @@ class Schedules:
     async def step(self) -> bool:
         """Take the newest occurrence of every schedule that is due. Never True: nothing more is due at this moment.
 
-        What goes wrong with one holds up no other: it is raised when all have been tried.
+        A schedule that fails holds up no other: it is raised when all have been tried.
         """
         policy, now = self._policy(), self._clock.now()
         if self._adopted != policy.hash:
             await self._adopt(policy, now)
-        failed: list[Exception] = []
-        for schedule in policy.schedules:
-            if self._next[schedule.name] <= now:
-                try:
-                    await self._take(policy, schedule, now)
-                except Exception as error:
-                    error.add_note(f"the schedule {schedule.name}")
-                    failed.append(error)
+
+        async def take(schedule: Schedule) -> None:
+            await self._take(policy, schedule, now)
+
+        due = [schedule for schedule in policy.schedules if self._next[schedule.name] <= now]
+        failed = await each_alone(
+            due, take, lambda schedule: {"schedule": schedule.name}, "a schedule cannot be decided"
+        )
         if failed:
-            raise ExceptionGroup("schedules that could not be decided", failed)
+            self._core.metrics.items_failed.labels("schedules").inc(len(failed))
+            raise ExceptionGroup("schedules that could not be decided", [error for _, error in failed])
         return False
 
     async def _adopt(self, policy: Policy, now: datetime) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app import tables
-from app.decide import placing, regroup
+from app.decide import facts, placing
 from app.decide.books import MATES, Books
 from app.decide.conf import dag_call
 from app.decide.ledger import Ledger
@@ -147,7 +147,7 @@ async def _inherit(conn: AsyncConnection, books: Books) -> None:
         parameters = {"route": route, "mode": mode, "names": sorted(names)}
         others = [Group(**row) for row in (await conn.execute(_OF_ANOTHER_SHAPE, parameters)).mappings()]
         for group in groups:
-            if regroup.inherit(group, others):
+            if facts.inherit(group, others):
                 books.mark(group)
 
 

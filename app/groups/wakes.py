@@ -1,7 +1,5 @@
 """Groups that are due: the end of a debounce, of a cooldown, of a backoff or of a run decides without a notification."""
 
-import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,11 +14,10 @@ from app.groups import holds, limits, pauses, store
 from app.groups.aftermath import Aftermath
 from app.groups.prometheus import Prometheus
 from app.kit.db import one_statement, passes, transaction
+from app.kit.loop import all_of, each_alone
 from app.policy.core import Core
 from app.policy.language.promql import render_query
 from app.policy.schema import Policy
-
-log = logging.getLogger(__name__)
 
 # After an outage of ours a hold waits until the watch has given the time back (app.groups.holds).
 _DUE = text("""
@@ -108,23 +105,23 @@ class Waker:
         self._reviewed = reviewed
 
     async def _one_at_a_time(self, policy: Policy) -> bool:
-        """Decide what is due group by group, after a round that went wrong: one that cannot be decided must not hold up
-        the others. It is told, and tried again later. False: each went well alone."""
+        """Decide what is due group by group, after a round that went wrong: a group that cannot be decided must not hold up
+        the others. It is tried again later. False: each group went well alone."""
         async with transaction(self._engine) as conn:
             due = [row.key for row in await self._are_due(conn, policy, self._clock.now())]
-        failed = False
-        for key in due:
-            try:
-                await self._round(policy, key)
-            except Exception as error:
-                if passes(error):
-                    raise
-                failed = True
-                log.exception("a group cannot be decided", extra={"group_key": key})
-                now = self._clock.now()
-                async with transaction(self._engine) as conn:
+
+        async def decide(key: str) -> None:
+            await self._round(policy, key)
+
+        failed = await each_alone(due, decide, lambda key: {"group_key": key}, "a group cannot be decided")
+        if failed:
+            loop = "waker" if self._prometheus is None else "confirmer"
+            self._core.metrics.items_failed.labels(loop).inc(len(failed))
+            now = self._clock.now()
+            async with transaction(self._engine) as conn:
+                for key, _ in failed:
                     await conn.execute(_PUT_OFF, {"key": key, "now": now, "later": now + _PAUSE})
-        return failed
+        return bool(failed)
 
     async def _round(self, policy: Policy, only: str | None = None) -> bool:
         asked = await self._ask(policy, only) if self._prometheus is not None else {}
@@ -138,7 +135,7 @@ class Waker:
         async with transaction(self._engine) as conn:  # Nothing of it is written.
             ledger.books.pauses = await pauses.in_force(conn)
             groups = ledger.questions(await self._due(conn, ledger.books, only))
-        answers = await asyncio.gather(*(self._answer(policy, group) for group in groups))
+        answers = await all_of(self._answer(policy, group) for group in groups)
         return {g.key: Asked(g.facts_version, answer) for g, answer in zip(groups, answers, strict=True)}
 
     async def _answer(self, policy: Policy, group: Group) -> Confirmation:

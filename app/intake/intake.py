@@ -5,9 +5,9 @@ The flow of one batch, and the only place where an alert's transaction is opened
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -24,7 +24,17 @@ from app.intake import quarantine
 from app.intake.fast_path import FastPath
 from app.intake.stages import Stages
 from app.kit.clock import monotonic
-from app.kit.db import CONNECTING, DATA_ERRORS, LOCK_TIMEOUT, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
+from app.kit.db import (
+    ATTEMPTS,
+    CONNECTING,
+    DATA_ERRORS,
+    LOCK_TIMEOUT,
+    OF_THE_DATABASE,
+    TRY_AGAIN,
+    again_after_races,
+    sqlstate,
+    transaction,
+)
 from app.kit.errors import NotDurable
 from app.kit.log import Seldom
 from app.policy.core import Core
@@ -33,7 +43,6 @@ from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)
 
-_ATTEMPTS = 5
 _QUIET = 60.0  # seconds between two tracebacks of the fast path: a storm would write one for every batch
 
 
@@ -145,26 +154,25 @@ class Intake:
         return [AlertDecision(alert, None, {}, Decision(Action.IGNORE, Reason.INVALID, detail=detail))]
 
     async def _with_retries(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
+        """Raises NotDurable when open episodes name other groups each time. That needs a new policy for each attempt."""
         moved: dict[str, GroupName] = {}
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
-                return await self._once(alerts, bad, moved)
+                return await again_after_races(partial(self._once, alerts, bad, moved), self._lost)
             except store.MovedGroup as error:
                 moved |= error.groups
-            except DBAPIError as error:
-                if sqlstate(error) == LOCK_TIMEOUT:
-                    self.stages.was_a_lock()
-                if sqlstate(error) not in TRY_AGAIN or attempt == _ATTEMPTS - 1:
-                    raise
-                self._metrics.batch_retries.inc()
-                await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
             except TimeoutError:
                 # One connection may stand still while Postgres is well. Without a commit nothing is written: there is time
                 # for a second one. After a commit nobody knows, and the sender has to come again.
                 if attempt or self.stages.current not in ("lock", "statement"):
                     raise
                 self._metrics.batch_retries.inc()
-        raise NotDurable(f"the alerts could not be written in {_ATTEMPTS} attempts")
+        raise NotDurable(f"the alerts could not be written in {ATTEMPTS} attempts")
+
+    def _lost(self, error: DBAPIError) -> None:
+        self._metrics.batch_retries.inc()
+        if sqlstate(error) == LOCK_TIMEOUT:
+            self.stages.was_a_lock()
 
     async def _once(
         self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]], moved: dict[str, GroupName]

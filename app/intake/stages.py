@@ -21,6 +21,7 @@ Stage = Literal["queue", "memory", "decide", "pool", "lock", "statement", "commi
 _LATE: Final = 1.0  # seconds after which a batch is late: it is logged, and Postgres is asked what it waits for
 _PATIENCE: Final = 1.0  # seconds for one such question
 _PAUSE: Final = 1.0  # seconds between two
+_STILL: Final = 0.25  # seconds by which a timer may be late before it means that this process stood still
 _WORTH_TELLING: Final = 0.05  # seconds; a shorter stage explains no stall
 _LOCKED: Final = "waits for a lock"
 _IDLE: Final = "Postgres waits for the gateway: one of them or the network stands still"
@@ -45,6 +46,7 @@ class Stages:
         self._conn: AsyncConnection | None = None
         self._arrived = self._began = self._since = monotonic()
         self._under_way = False
+        self._still = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -57,7 +59,7 @@ class Stages:
         """A batch begins. `arrived`: when the first of its alerts did, by `monotonic`."""
         self._arrived, self._began = arrived, monotonic()
         self._since, self._stage, self._conn = self._began, "decide", None
-        self._spent, self._causes, self._under_way = {}, {}, True
+        self._spent, self._causes, self._under_way, self._still = {}, {}, True, 0.0
         self._timer = asyncio.get_running_loop().call_later(_LATE, self._look)
 
     def enter(self, stage: Stage, conn: AsyncConnection | None = None) -> None:
@@ -105,16 +107,26 @@ class Stages:
         longest = max(spent, key=lambda stage: spent[stage])
         shown = [stage for stage in get_args(Stage) if stage == longest or spent.get(stage, 0.0) >= _WORTH_TELLING]
         parts = [(f"{stage} {spent[stage]:.1f} s", self._causes.get(stage)) for stage in shown]
-        return ", ".join(f"{words} ({cause})" if cause else words for words, cause in parts)
+        words = ", ".join(f"{words} ({cause})" if cause else words for words, cause in parts)
+        return f"{words}; the gateway itself stood still for {self._still:.1f} s of it" if self._still else words
+
+    def _notice(self, due: float) -> None:
+        """Something was to happen at `due` and happens now. This process stood still if that is much later."""
+        late = monotonic() - due
+        if late >= _STILL:
+            self._still += late
 
     def _look(self) -> None:
+        self._notice(self._began + _LATE)
         self._looking = asyncio.create_task(self._find_causes())
 
     async def _find_causes(self) -> None:
         """Ask until the batch is over. It is a task of its own, so that the batch never waits for it."""
         while True:
             began, stage = self._since, self._stage
+            asked = monotonic()
             cause = await self._cause(stage)
+            self._notice(asked + _PATIENCE)
             if self._since == began and cause is not None:
                 if cause == _IDLE:  # Perhaps asked between two statements: it explains less than any other cause.
                     self._causes.setdefault(self._stage, cause)
@@ -122,7 +134,9 @@ class Stages:
                     self._causes[self._stage] = cause
                 if cause.startswith(_LOCKED):
                     self.was_a_lock()
+            due = monotonic() + _PAUSE
             await asyncio.sleep(_PAUSE)
+            self._notice(due)
 
     async def _cause(self, stage: Stage) -> str | None:
         if stage == "pool":

@@ -26,6 +26,8 @@ Result = TypeVar("Result")
 LOCK_TIMEOUT = "55P03"
 #: Try the batch again: serialization failure, deadlock, a row that appeared in between, a lock that was not had in time.
 TRY_AGAIN = frozenset({"40001", "40P01", "23505", LOCK_TIMEOUT})
+#: How often that is tried, in all.
+ATTEMPTS = 5
 #: What asyncpg raises bare while it connects.
 CONNECTING = (asyncpg.PostgresError, asyncpg.InterfaceError)
 #: The classes of SQLSTATE that speak of the data, not of the server's health.
@@ -77,20 +79,33 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         yield conn
 
 
-async def with_retries(
-    engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Result]], attempts: int = 5
+async def again_after_races(
+    work: Callable[[], Awaitable[Result]], lost: Callable[[DBAPIError], None] = lambda _error: None
 ) -> Result:
-    """`work` in one transaction, again from the start when it lost a race (TRY_AGAIN), `attempts` times at most."""
-    for attempt in range(attempts - 1):
+    """Do `work`, and do it again from the start when it loses a race (TRY_AGAIN), ATTEMPTS times at most. `lost` hears of
+    each lost race. The pauses between are random, so that two who met do not meet again."""
+    for attempt in range(ATTEMPTS):
         try:
-            async with transaction(engine) as conn:
-                return await work(conn)
+            return await work()
         except DBAPIError as error:
             if sqlstate(error) not in TRY_AGAIN:
                 raise
-            await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
-    async with transaction(engine) as conn:
-        return await work(conn)
+            lost(error)
+            if attempt == ATTEMPTS - 1:
+                raise
+        await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def with_retries(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+    """Do `work` in one transaction, again from the start when it loses a race. It is done more than once only if nothing of
+    it was committed, so it must change nothing but the database: count and ring afterwards."""
+
+    async def whole() -> Result:
+        async with transaction(engine) as conn:
+            return await work(conn)
+
+    return await again_after_races(whole)
 
 
 @asynccontextmanager
@@ -128,22 +143,6 @@ async def database_now(engine: AsyncEngine) -> tuple[datetime, float]:
         before = monotonic()
         now: datetime = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
         return now, (before + monotonic()) / 2
-
-
-async def alone(
-    conn: AsyncConnection, about: str, failed: list[Exception], work: Callable[[], Awaitable[Result]]
-) -> Result | None:
-    """`work` in a savepoint. What is wrong with it is undone, kept in `failed` with a note of what it is about, and holds up
-    nothing else; what is wrong with the database, or a race, is raised."""
-    try:
-        async with conn.begin_nested():
-            return await work()
-    except Exception as error:
-        if passes(error):
-            raise
-        error.add_note(about)
-        failed.append(error)
-        return None
 
 
 def rows_of(statement: str, table: Table, **more: TypeEngine[Any]) -> TextualSelect:
@@ -194,3 +193,9 @@ def passes(error: Exception) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or sqlstate(error) in TRY_AGAIN
     return isinstance(error, OF_THE_DATABASE)
+
+
+def log_a_bug(error: Exception) -> None:
+    """For a probe, which answers whatever happens. An error that is not of the database is a bug: it goes to the log."""
+    if not isinstance(error, OF_THE_DATABASE):
+        log.error("a bug: a probe broke", exc_info=error)

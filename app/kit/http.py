@@ -228,5 +228,4 @@ def _too_large(request: httpx.Request) -> TargetError:
 
 def _target(request: httpx.Request) -> str:
     """Host and port alone: paths, queries and user names of a URL can hold secrets."""
-    url = request.url
-    return f"{url.host}:{url.port}" if url.port else url.host
+    return request.url.netloc.decode("ascii")

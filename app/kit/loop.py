@@ -13,6 +13,7 @@ from app.kit.db import passes
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Bell:
@@ -141,3 +142,14 @@ async def each_alone(
             first.add_note(f"Another item met {type(error).__name__}: {error}")
         raise first
     return failed
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """What these works, done side by side, return, in their order. When one raises, the others are cancelled, and the error
+    is raised when all have ended: no task is left behind."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            started = [tasks.create_task(work) for work in works]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return [task.result() for task in started]

@@ -24,6 +24,9 @@ class Metrics:
             "gateway_policy_last_reload_timestamp_seconds", "When the policy in force was read.", registry=r
         )
         self.loop_failures = Gauge("gateway_loop_failures", "Failed steps in a row of a loop.", ["loop"], registry=r)
+        self.items_failed = Counter(
+            "gateway_loop_items_failed", "Items that a loop left aside after an unexpected error.", ["loop"], registry=r
+        )
         self._of_intake(r)
         self._of_triggers(r)
         self._of_delivery(r)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.explain import history
-from app.kit.db import transaction
+from app.kit.db import with_retries
 from app.kit.errors import Rejected, TargetError
 from app.kit.mlflow.answers import quoted, tags_of
 from app.kit.mlflow.client import Mlflow
@@ -98,8 +98,8 @@ class Lineage:
         if subject.model is not None and subject.version is not None:
             version = await mlflow.version(subject.model, subject.version)
             if version is None:
-                async with transaction(self._engine) as conn:
-                    await store.forget_version(conn, subject.model, subject.version)
+                model, number = subject.model, subject.version
+                await with_retries(self._engine, lambda conn: store.forget_version(conn, model, number))
             elif run_id := read_version(version).run_id:
                 await self._ask_run(mlflow, run_id)
             if version is not None:
@@ -125,8 +125,8 @@ class Lineage:
         except Rejected:  # MLflow refuses text that cannot be an id.
             item = None
         if item is None:
-            async with transaction(self._engine) as conn:
-                await store.forget_run(conn, run_id, self._clock.now())
+            now = self._clock.now()
+            await with_retries(self._engine, lambda conn: store.forget_run(conn, run_id, now))
         else:
             await self._ask_versions(mlflow, [_read(item)])
 
@@ -141,10 +141,13 @@ class Lineage:
         self, runs: list[SeenRun], versions: list[SeenVersion], aliases: list[SeenAlias], models: set[str]
     ) -> None:
         now = self._clock.now()
-        async with transaction(self._engine) as conn:
+
+        async def keep(conn: AsyncConnection) -> None:
             await store.keep_runs(conn, runs, now)
             await store.keep_versions(conn, versions, now, of=[run.run_id for run in runs])
             await store.keep_aliases(conn, models, aliases, now)
+
+        await with_retries(self._engine, keep)
 
 
 async def _aliases(mlflow: Mlflow, models: set[str]) -> list[SeenAlias]:

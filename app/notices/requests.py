@@ -8,11 +8,12 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app import tables
 from app.kit.clock import monotonic
-from app.kit.db import transaction
+from app.kit.db import with_retries
 from app.kit.errors import Problem
 from app.kit.outbox import store as outbox
 from app.notices import store
@@ -49,9 +50,9 @@ class NoticeRequests:
 
     async def resolve(self, ident: UUID, reason: str, caller: str) -> None:
         """Receivers are told that it is over. If it is not, the next sign of it is a new incident."""
-        now = self._clock.now()
-        async with transaction(self._engine) as conn:
-            found = await store.notice(conn, ident)
+
+        async def resolve(conn: AsyncConnection) -> None:
+            now, found = self._clock.now(), await store.notice(conn, ident)
             if found is None:
                 raise Problem(404, "not_found", f"There is no notice {ident}.")
             detail = f"resolved by {caller}" + (f": {reason}" if reason else "")
@@ -61,13 +62,15 @@ class NoticeRequests:
             if found["resolved_at"] is not None or not await self._notices.resolve(conn, found["key"], now, detail):
                 raise Problem(409, "wrong_state", "Only an open notice can be resolved.", state="resolved")
             await audit.write(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})
+
+        await with_retries(self._engine, resolve)
         self._relay.ring()
 
     async def redrive(self, ident: UUID, caller: str) -> None:
         """Send again what of an incident a receiver refused for good, in the order in which it happened."""
-        now = self._clock.now()
-        async with transaction(self._engine) as conn:
-            found = await store.lock_notice(conn, ident)
+
+        async def redrive(conn: AsyncConnection) -> None:
+            now, found = self._clock.now(), await store.lock_notice(conn, ident)
             if found is None:
                 raise Problem(404, "not_found", f"There is no notice {ident}.")
             items = await store.died(conn, ident)
@@ -80,6 +83,8 @@ class NoticeRequests:
             for item in items:
                 await outbox.redrive(conn, item, now)
             await audit.write(conn, now, caller, "redrive", f"notice {ident}", {"items": len(items)})
+
+        await with_retries(self._engine, redrive)
         self._relay.ring()
 
     async def test(self, name: str, caller: str) -> Tested:
@@ -88,19 +93,22 @@ class NoticeRequests:
         receiver = self._policy().receiver(name)
         if receiver is None:
             raise Problem(404, "not_found", f"The policy has no receiver named {name!r}.")
-        now, mark = self._clock.now(), uuid7()
         notice = Notice(
-            key=f"test:{mark}",
+            key=f"test:{uuid7()}",
             event=TEST,
             severity=Severity.INFO,
             title=f"Test of the receiver {name}: nothing is wrong",
             detail=f"{caller} asked whether notices of Trigger Gateway arrive here. They do.",
             labels={"receiver": name},
         )
-        async with transaction(self._engine) as conn:
+
+        async def send(conn: AsyncConnection) -> None:
+            now = self._clock.now()
             await self._notices.open(conn, [name], notice, now)
             await self._notices.resolve(conn, notice.key, now, "the test is over", after=TEST_LASTS)
             await audit.write(conn, now, caller, "test", f"receiver {name}", {"notice": notice.key})
+
+        await with_retries(self._engine, send)
         self._relay.ring()
         ident, state, detail = await self._answer(notice.key)
         return Tested(name, receiver.kind, state, detail, ident)

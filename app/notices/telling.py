@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.kit.db import transaction
+from app.kit.loop import each_alone
 from app.kit.outbox.model import new_item
 from app.notices import store
 from app.notices.model import SWITCH_DOWN, TEST, Action, Notice
@@ -25,6 +26,7 @@ from app.policy.schema import Policy
 
 KIND: Final = "notice"  # of an item in the outbox
 _MOST: Final = 100  # told again in one step
+_PAUSE: Final = timedelta(minutes=1)  # until an incident that could not be repeated is tried again
 
 
 class Notices:
@@ -34,7 +36,7 @@ class Notices:
     """
 
     def __init__(self, core: Core, repeat: timedelta | None = None) -> None:
-        self._engine, self._clock = core.engine, core.clock
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._policy = core.policies.current
         self._repeat = repeat
 
@@ -105,10 +107,22 @@ class Notices:
         async with transaction(self._engine) as conn:
             due = await store.due(conn, now, _MOST)
             # An incident that is just being resolved is left to whoever does that: its tellings are locked after it there.
-            for incident in await store.lock_open(conn, {row["notice"] for row in due}):
-                await self._tell_again(
-                    conn, incident, {r["receiver"] for r in due if r["notice"] == incident["id"]}, now
-                )
+            incidents = await store.lock_open(conn, {row["notice"] for row in due})
+
+            async def repeat(incident: RowMapping) -> None:
+                receivers = {row["receiver"] for row in due if row["notice"] == incident["id"]}
+                async with conn.begin_nested():
+                    await self._tell_again(conn, incident, receivers, now)
+
+            failed = await each_alone(
+                incidents, repeat, lambda incident: {"notice": str(incident["id"])}, "an incident cannot be repeated"
+            )
+            broken = {incident["id"] for incident, _ in failed}
+            later = [{"item": r["open_item"], "next": now + _PAUSE} for r in due if r["notice"] in broken]
+            await store.book_next(conn, later)
+        if failed:
+            self._metrics.items_failed.labels("notices").inc(len(failed))
+            raise ExceptionGroup("incidents that could not be repeated", [error for _, error in failed])
         return len(due) == _MOST
 
     async def _tell_again(self, conn: AsyncConnection, incident: RowMapping, due: set[str], now: datetime) -> None:

@@ -16,8 +16,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from app.kit.db import transaction
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.kit.db import transaction, with_retries
 from app.kit.errors import Ambiguous, Rejected, TargetError
+from app.kit.loop import each_alone
 from app.policy.core import Core
 from app.promotion import store
 from app.promotion.incidents import PromotionIncidents
@@ -47,7 +50,7 @@ class Change:
     """Carries out the change of an open row, or repairs it. `registries` are the registries by name."""
 
     def __init__(self, core: Core, registries: Mapping[str, Registry], incidents: PromotionIncidents) -> None:
-        self._engine, self._clock = core.engine, core.clock
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._registries = registries
         self._incidents = incidents
 
@@ -143,25 +146,28 @@ class Change:
     async def _end(self, row: Promotion, state: str, detail: str) -> Promotion:
         now = self._clock.now()
         ended: dict[str, Any] = {"state": state, "detail": detail[:1000], "ended_at": now, "lease_until": None}
-        async with transaction(self._engine) as conn:
+        settled = replace(row, **ended)
+
+        async def end(conn: AsyncConnection) -> None:
             if not await store.advance(conn, row, **ended):
                 raise Fenced
-            row = replace(row, **ended)
-            await self._incidents.open_or_resolve(conn, row, now)
+            await self._incidents.open_or_resolve(conn, settled, now)
+
+        await with_retries(self._engine, end)
+        self._metrics.promotions.labels(state).inc()
         log.info("a promotion ended", extra={"promotion": str(row.id), "state": state, "detail": detail})
-        return row
+        return settled
 
     async def _advance(self, row: Promotion, **values: Any) -> Promotion:
-        async with transaction(self._engine) as conn:
-            if not await store.advance(conn, row, **values):
-                raise Fenced
+        if not await with_retries(self._engine, lambda conn: store.advance(conn, row, **values)):
+            raise Fenced
         return replace(row, **values)
 
     async def _leave(self, row: Promotion, why: str, wait: timedelta) -> Promotion:
         """Leave the row open. After `wait` the sweeper takes it."""
         detail = f"not settled yet: {why}"[:1000]
-        async with transaction(self._engine) as conn:
-            await store.advance(conn, row, detail=detail, lease_until=self._clock.now() + wait)
+        values = {"detail": detail, "lease_until": self._clock.now() + wait}
+        await with_retries(self._engine, lambda conn: store.advance(conn, row, **values))
         return await self._current(row)
 
     async def _current(self, row: Promotion) -> Promotion:
@@ -174,7 +180,7 @@ class Sweeper:
     """Repairs what any replica left unfinished: one row a step."""
 
     def __init__(self, core: Core, change: Change) -> None:
-        self._engine, self._clock = core.engine, core.clock
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._change = change
 
     async def step(self) -> bool:
@@ -183,5 +189,9 @@ class Sweeper:
             row = await store.take(conn, now, now + LEASE)
         if row is None:
             return False
-        await self._change.repair(row)
+        # Its lease puts off a row that fails, so that the next step takes another one.
+        describe = {"promotion": str(row.id), "model": row.model}
+        repair, problem = self._change.repair, "a promotion cannot be repaired"
+        failed = await each_alone([row], repair, lambda _row: describe, problem)
+        self._metrics.items_failed.labels("sweeper").inc(len(failed))
         return True

@@ -22,15 +22,13 @@ class PromotionIncidents:
 
     def __init__(self, core: Core, notices: Notices) -> None:
         self._policy = core.policies.current
-        self._metrics = core.metrics
         self._notices = notices
 
     async def open_or_resolve(
         self, conn: AsyncConnection, row: Promotion, now: datetime, *, routine: bool = False
     ) -> None:
-        """Count a promotion that has ended, and open or resolve its incidents. A dry run and shadow mode have no incident.
+        """Open or resolve the incidents of a promotion that has ended. A dry run and shadow mode have none.
         `routine`: the refusal is part of a normal day, and its severity is `info`."""
-        self._metrics.promotions.labels(row.state).inc()
         if row.dry_run or row.mode == "shadow":
             return
         if row.state in store.REFUSED:

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from app.kit.db import transaction
+from app.kit.db import with_retries
 from app.kit.errors import Problem, TargetError
 from app.policy.core import Core
 from app.policy.language.expressions import metrics_in
@@ -52,7 +53,7 @@ class Gate:
     def __init__(
         self, core: Core, registries: Mapping[str, Registry], change: Change, incidents: PromotionIncidents
     ) -> None:
-        self._engine, self._clock = core.engine, core.clock
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._policy = core.policies.current
         self._registries = registries
         self._change = change
@@ -139,8 +140,7 @@ class Gate:
         """Write the row before the first change. A model has one open row, so the second of two promotions is `lost`."""
         now = self._clock.now()
         opened = replace(row, state="open", lease_until=now + LEASE, detail="under way")
-        async with transaction(self._engine) as conn:
-            took = await store.add(conn, opened)
+        took = await with_retries(self._engine, lambda conn: store.add(conn, opened))
         if not took:
             return await self._end(row, "lost", f"another promotion of {row.model} is under way")
         return await self._change.carry_out(opened)
@@ -148,9 +148,13 @@ class Gate:
     async def _end(self, row: Promotion, state: str, detail: str, *, routine: bool = False) -> Promotion:
         now = self._clock.now()
         row = replace(row, state=state, detail=detail[:1000], ended_at=now)
-        async with transaction(self._engine) as conn:
+
+        async def end(conn: AsyncConnection) -> None:
             await store.add(conn, row)
             await self._incidents.open_or_resolve(conn, row, now, routine=routine)
+
+        await with_retries(self._engine, end)
+        self._metrics.promotions.labels(row.state).inc()
         return row
 
     def _row(self, entry: Entry, policy: Policy, wanted: Wanted, caller: str) -> Promotion:

@@ -22,6 +22,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.loop import all_of
 from app.promotion.model import Artifact, Input, Version
 
 ALIAS: Final = "gateway.alias"
@@ -80,7 +81,7 @@ class SagemakerRegistry:
         newest = sorted(packages, key=lambda summary: int(summary["ModelPackageVersion"]), reverse=True)
         for first in range(0, min(len(newest), MOST_APPROVED), AT_ONCE):
             some = newest[first : first + AT_ONCE]
-            for package in await asyncio.gather(*(self._describe(item["ModelPackageArn"]) for item in some)):
+            for package in await all_of(self._describe(item["ModelPackageArn"]) for item in some):
                 if package.get("ModelApprovalStatus") == "Approved" and alias in _aliases(package):
                     return str(package["ModelPackageVersion"])
         if len(newest) > MOST_APPROVED:

@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from sqlalchemy import text
 
 from app.bootstrap.parts import Services
+from app.kit.db import log_a_bug
 from app.tables import migrate
 from app.web.security import identify
 from app.web.tokens import Caller
@@ -107,6 +108,7 @@ async def _postgres(services: Services) -> str:
             current, head = await migrate.current_and_head(conn)
         return "ok" if current == head else "not migrated: run `trigger-gateway migrate`"
     except Exception as error:  # Whatever it is: a probe answers, it does not break.
+        log_a_bug(error)
         return f"unreachable ({type(error).__name__})"
 
 

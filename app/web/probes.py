@@ -13,9 +13,12 @@ from app.deadman import probe as deadman_probe
 from app.deliver.dags import dags_of
 from app.kit.airflow import probe as airflow_probe
 from app.kit.airflow.client import AirflowClient
+from app.kit.db import log_a_bug
 from app.kit.errors import TargetError
+from app.kit.loop import all_of
 from app.kit.mlflow.client import Mlflow
 from app.kit.once import Once
+from app.kit.times import at
 from app.lineage.record_store import oldest_waiting
 from app.policy.core import Core
 
@@ -60,13 +63,14 @@ class Probes:
         try:
             dags = await self._ask(lambda conn: dags_of(conn, policy))
         except Exception as error:  # Whatever it is: a probe answers, it does not break.
+            log_a_bug(error)
             return {"postgres": f"does not answer ({type(error).__name__})"}
         looks = [
             airflow_probe.look(name, client, dags.get(name, []), now, self._queued_limit)
             for name, client in self._airflows().items()
         ]
         found: Findings = {}
-        for part in await asyncio.gather(*looks):
+        for part in await all_of(looks):
             found |= part
         return found
 
@@ -83,10 +87,11 @@ class Probes:
         try:
             oldest = await self._ask(oldest_waiting)
         except Exception as error:
+            log_a_bug(error)
             return found | {"backlog": f"postgres does not answer ({type(error).__name__})"}
         found["backlog"] = "ok"
         if oldest is not None and oldest <= self._core.clock.now() - self._backlog_limit:
-            found["backlog"] = f"metadata waits since {oldest:%Y-%m-%dT%H:%M:%SZ}"
+            found["backlog"] = f"metadata waits since {at(oldest)}"
         return found
 
     async def _ask(self, work: Callable[[AsyncConnection], Awaitable[Found]]) -> Found:

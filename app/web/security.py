@@ -11,6 +11,7 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 
 from app.kit.errors import Problem, UsageError
+from app.kit.times import at
 from app.web.tokens import SCOPES, Caller, Scope, Token, Tokens, create_token, tokens_exist
 
 __all__ = [
@@ -140,7 +141,7 @@ def _unauthorized(tokens: Tokens, header: str | None) -> Problem:
         detail, challenge = f"No token: {_HOW}.", "Bearer"
     elif (token := tokens.find(header)) is not None and token.expires_at is not None:
         detail, challenge = (
-            f"The token {token.name} expired at {token.expires_at:%Y-%m-%dT%H:%M:%SZ}.",
+            f"The token {token.name} expired at {at(token.expires_at)}.",
             'Bearer error="invalid_token"',
         )
     else:

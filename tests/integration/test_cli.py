@@ -80,6 +80,32 @@ def test_init_writes_a_good_policy_once_and_prints_what_to_do_next(tmp_path: Pat
     assert (tmp_path / "policy.yaml").read_text() != GOOD
 
 
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8090/"),
+        ("::1", "http://[::1]:8090/"),
+        ("0.0.0.0", "http://THIS-MACHINE:8090/"),
+        ("::", "http://THIS-MACHINE:8090/"),
+        ("gateway.example", "http://gateway.example:8090/"),
+    ],
+)
+def test_init_prints_an_address_that_alertmanager_can_open_or_says_what_to_fill_in(
+    tmp_path: Path, host: str, address: str
+) -> None:
+    done = command(tmp_path, "init", host=host)
+    assert f"url: {address}api/v1/webhooks/alertmanager" in done.stdout
+    assert ("for THIS-MACHINE put the name" in done.stdout) is ("THIS-MACHINE" in address)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("::1", "http://[::1]:"), ("::", "http://[::1]:"), ("", "http://127.0.0.1:")]
+)
+def test_a_command_asks_an_address_that_can_be_opened(tmp_path: Path, host: str, address: str) -> None:
+    done = command(tmp_path, "history", host=host, port="9")
+    assert (done.returncode, f"the gateway at {address}9 " in done.stderr) == (1, True), done.stderr
+
+
 def test_init_names_a_place_it_cannot_write_to(tmp_path: Path) -> None:
     done = command(tmp_path, "init", "nowhere/policy.yaml")
     assert done.returncode == 2

@@ -112,6 +112,17 @@ def test_a_bind_beyond_loopback_without_tokens_is_refused(tmp_path: Path, argume
     assert not (tmp_path / ".gateway").exists()
 
 
+async def test_on_every_address_the_log_names_one_that_can_be_opened(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    assert command(tmp_path, "migrate", database_url=database).returncode == 0
+    assert command(tmp_path, "token", "create", "--scope", "read").returncode == 0
+    process = Process(tmp_path, {"host": "0.0.0.0", "database_url": database, "redis_url": servers.valkey.url})
+    async with running(process):
+        log = (tmp_path / f"serve-{process.port}.log").read_text()
+    assert f"http://127.0.0.1:{process.port}/docs" in log
+
+
 def test_a_taken_port_is_named(servers: TestServers, database: str, tmp_path: Path) -> None:
     Process(tmp_path).write_policy()
     port = servers.postgres.access.port

@@ -15,6 +15,7 @@ import pytest
 
 from app.bootstrap.parts import Services
 from app.intake.stages import Stage
+from app.kit.clock import monotonic
 from app.kit.errors import NotDurable
 from tests.acceptance.world import World
 from tests.integration.submitting import counts, direct, metric, model, one, run, submit, submit_within
@@ -87,7 +88,7 @@ async def test_a_stall_names_its_stage_and_its_cause(
         async with stall(services, database):
             with pytest.raises(NotDurable) as given_up:
                 await submit_within(services, 2.5, direct(world, "a", model=model()))
-        assert re.fullmatch(rf"Postgres did not take the alerts in time: (.*, )?{words}", str(given_up.value))
+        assert re.fullmatch(rf"Postgres did not take the alerts in time: (.*, )?{words}(;.*)?", str(given_up.value))
     [late] = [r for r in caplog.records if r.message == "a batch was late"]
     assert late.levelno == logging.WARNING
     assert words.partition(" ")[0] in late.__dict__["stages"]
@@ -121,8 +122,21 @@ async def test_a_sender_reads_the_stage_in_the_problem(servers: TestServers, dat
             answer = await world.post("/api/v1/webhooks/alertmanager", {"alerts": [world.alert(model=model()).body()]})
         assert answer.status_code == 503
         assert re.search(
-            r"in time: .*lock \d\.\d s \(waits for a lock .*\)\. Send them again\.$", answer.json()["detail"]
+            r"in time: .*lock \d\.\d s \(waits for a lock .*\).*\. Send them again\.$", answer.json()["detail"]
         )
+
+
+async def test_a_gateway_that_stands_still_says_that_it_was_not_postgres(servers: TestServers, database: str) -> None:
+    async with World(servers, database) as world:
+        services = world.services[0]
+        async with somebody_holds_a_lock(services, database):
+            waiting = asyncio.create_task(submit_within(services, 2.5, direct(world, "a", model=model())))
+            await asyncio.wait([waiting], timeout=0.1)
+            until = monotonic() + 2.5
+            while monotonic() < until:
+                pass  # Nothing else of this process runs.
+            with pytest.raises(NotDurable, match=r"; the gateway itself stood still for [12]\.\d s of it$"):
+                await waiting
 
 
 async def test_every_stage_is_measured(servers: TestServers, database: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from mlflow_spool.errors import NoAnswer, NotSent
-from mlflow_spool.records import API, Answer, Call
+from mlflow_spool.records import API, Answer, Call, answer_of
 from tests.spool.proxy import INSTEAD, Fault, Plan, never
 
 Body = dict[str, Any]
@@ -45,7 +45,7 @@ class FakeMlflow:
         def put() -> Answer:
             self.files[f"{root}/{path}"] = file.read_bytes()
             self.uploads.append(path)
-            return Answer(200, {})
+            return answer_of(200, b"")
 
         return self._with_fault(self.plan(len(self.seen) - 1, line), put)
 

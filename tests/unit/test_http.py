@@ -253,6 +253,23 @@ async def test_a_bad_address_is_unreachable(url: str) -> None:
     assert raised.value.code == "bad_url"
 
 
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("http://airflow.test/x", "airflow.test"),
+        ("http://airflow.test:8080/s3cret", "airflow.test:8080"),
+        ("http://user:s3cret@airflow.test:8080/x", "airflow.test:8080"),
+        ("http://[2001:db8::7]:8080/x", "[2001:db8::7]:8080"),
+        ("http://[2001:db8::7]/x", "[2001:db8::7]"),
+    ],
+)
+async def test_an_error_names_host_and_port_as_a_url_has_them_and_nothing_else_of_it(url: str, target: str) -> None:
+    async with open_http(transport=raises(httpx.ConnectError("refused"))) as http:
+        with pytest.raises(Unreachable) as raised:
+            await http.request("GET", url)
+    assert raised.value.detail == f"cannot connect to {target}: refused"
+
+
 @asynccontextmanager
 async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[bytes]]:
     """A proxy that the environment names for everything; the request lines that it was asked."""

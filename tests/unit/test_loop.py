@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.kit.loop import Loop, each_alone
+from app.kit.loop import Loop, all_of, each_alone
 
 LONG = 3600.0  # seconds; a test that waited for it would never end
 
@@ -230,3 +230,33 @@ async def test_no_items_are_no_work() -> None:
         raise AssertionError(item)
 
     assert await each_alone([], work, named, "an item failed") == []
+
+
+async def test_all_of_them_side_by_side_in_their_order() -> None:
+    both = asyncio.Barrier(2)
+
+    async def work(item: str) -> str:
+        await asyncio.wait_for(both.wait(), 5)
+        return item
+
+    assert await all_of(work(item) for item in "ab") == ["a", "b"]
+
+
+async def test_when_one_of_them_raises_the_others_are_given_up_and_its_error_is_raised() -> None:
+    given_up: list[str] = []
+
+    async def work(item: str) -> str:
+        if item == "bad":
+            await asyncio.sleep(0)
+            raise LookupError(item)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.append(item)
+        return item
+
+    before = asyncio.all_tasks()
+    with pytest.raises(LookupError, match="bad"):
+        await all_of(work(item) for item in ("a", "bad", "b"))
+    assert sorted(given_up) == ["a", "b"]
+    assert asyncio.all_tasks() == before

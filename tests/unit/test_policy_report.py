@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from app.policy.deadman import Retrain, Switch
 from app.policy.file.load import Policy, load_policy, parse_policy
-from app.policy.file.starter import STARTER_POLICY, alertmanager_receiver
+from app.policy.file.starter import STARTER_POLICY, THIS_MACHINE, alertmanager_receiver
 from app.policy.intervals import Interval, TimeInterval
 from app.policy.mlflow import Mlflow
 from app.policy.promotions import Promotion, Require
@@ -198,12 +198,16 @@ def test_the_full_example_shows_every_key() -> None:
     assert [route.name for route in policy.routes] == ["accuracy", "drift", "refresh-features", "canary"]
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8090", "http://127.0.0.1:8090/"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8090", "http://127.0.0.1:8090/", "http://[::1]:8090", f"http://{THIS_MACHINE}:8090"]
+)
 def test_the_receiver_to_paste_posts_everything_to_this_gateway(url: str) -> None:
-    pasted = yaml.safe_load(alertmanager_receiver(url))
+    text = alertmanager_receiver(url)
+    assert ("put the name or address by which Alertmanager reaches this machine" in text) is (THIS_MACHINE in url)
+    pasted = yaml.safe_load(text)
     (receiver,) = pasted["receivers"]
     (webhook,) = receiver["webhook_configs"]
-    assert webhook["url"] == "http://127.0.0.1:8090/api/v1/webhooks/alertmanager"
+    assert webhook["url"] == url.rstrip("/") + "/api/v1/webhooks/alertmanager"
     assert (webhook["send_resolved"], webhook["max_alerts"]) == (True, 0)
     assert webhook["http_config"]["authorization"]["credentials_file"]
     (route,) = pasted["route"]["routes"]

@@ -1,5 +1,6 @@
 """What answers of AWS mean, what fits into customer metadata, and what a package tells."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -89,6 +90,29 @@ async def test_a_mark_that_none_of_the_newest_holds_blocks() -> None:
     assert await registry_of(Packages(MOST_APPROVED, 0, 1)).holder("churn", "champion") is None
     with pytest.raises(Refused, match="none of the newest 100 Approved packages of churn holds champion"):
         await registry_of(Packages(MOST_APPROVED + 5, 1, 1)).holder("churn", "champion")
+
+
+class OneBusy(Packages):
+    """AWS is busy when it is asked about the newest package, and answers for no other before `over`."""
+
+    over = threading.Event()
+
+    def describe_model_package(self, *, ModelPackageName: str) -> Any:  # noqa: N803
+        self.meeting.wait()
+        if int(ModelPackageName) == self.number:
+            raise refused("ThrottlingException", 400)
+        self.over.wait(60)
+        return {}
+
+
+async def test_a_package_that_cannot_be_described_leaves_no_task_behind() -> None:
+    before, packages = asyncio.all_tasks(), OneBusy(AT_ONCE, 1, AT_ONCE)
+    try:
+        with pytest.raises(Unreachable):
+            await registry_of(packages).holder("churn", "champion")
+        assert asyncio.all_tasks() == before
+    finally:
+        packages.over.set()
 
 
 class Groups:

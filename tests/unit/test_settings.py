@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
@@ -207,14 +208,24 @@ def test_tokens_stand_in_the_data_directory_unless_told_otherwise(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("host", "url"),
+    ("host", "url", "everywhere"),
     [
-        ("127.0.0.1", "http://127.0.0.1:8090"),
-        ("0.0.0.0", "http://127.0.0.1:8090"),
-        ("::", "http://127.0.0.1:8090"),
-        ("::1", "http://[::1]:8090"),
-        ("gateway.example", "http://gateway.example:8090"),
+        ("127.0.0.1", "http://127.0.0.1:8090", False),
+        ("localhost", "http://localhost:8090", False),
+        ("10.1.2.3", "http://10.1.2.3:8090", False),
+        ("gateway.example", "http://gateway.example:8090", False),
+        ("::1", "http://[::1]:8090", False),
+        ("2001:db8::7", "http://[2001:db8::7]:8090", False),
+        ("fe80::1%eth0", "http://[fe80::1%25eth0]:8090", False),
+        ("", "http://127.0.0.1:8090", True),
+        ("0.0.0.0", "http://127.0.0.1:8090", True),
+        ("0", "http://127.0.0.1:8090", True),
+        ("::", "http://[::1]:8090", True),
+        ("0:0:0:0:0:0:0:0", "http://[::1]:8090", True),
     ],
 )
-def test_where_a_bind_is_reached_from_here(host: str, url: str) -> None:
-    assert Settings(host=host).url == url
+def test_where_a_bind_is_reached_from_here(host: str, url: str, everywhere: bool) -> None:
+    settings = Settings(host=host)
+    assert (settings.url, settings.is_everywhere) == (url, everywhere)
+    split = urlsplit(url)
+    assert (split.port, split.hostname) == (8090, url.removeprefix("http://").rpartition(":")[0].strip("[]"))

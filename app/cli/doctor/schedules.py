@@ -6,6 +6,7 @@ from itertools import islice
 
 from app.cli.doctor.finding import Finding, good, warn
 from app.decide.muting import mute_of
+from app.kit.times import at
 from app.policy.schedules import Schedule
 from app.policy.schema import Policy, Route
 
@@ -31,4 +32,4 @@ def _examine(policy: Policy, schedule: Schedule, route: Route, now: datetime) ->
     refused = schedule.refused_by(route.cooldown, now)
     if refused is not None:
         return warn(check, refused, f"Let it come less often, or shorten the cooldown of the route {route.name}.")
-    return good(check, f"due next at {due[0]:%Y-%m-%dT%H:%M:%SZ}")
+    return good(check, f"due next at {at(due[0])}")

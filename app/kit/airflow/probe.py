@@ -7,6 +7,7 @@ from typing import Final
 
 from app.kit.airflow.client import AirflowClient
 from app.kit.errors import TargetError
+from app.kit.times import at
 
 _AT_ONCE: Final = 4  # DAGs asked for at the same time
 _QUEUED: Final = 100  # queued runs looked at, the oldest first
@@ -29,11 +30,12 @@ async def look(
         return found | {f"{name} login": error.detail}
     found[f"{name} login"] = "ok"
     late = [run for run in queued if run.dag_id in dags and run.queued_at and run.queued_at <= now - queued_limit]
-    told = [f"{run.dag_run_id} of {run.dag_id} since {run.queued_at:%Y-%m-%dT%H:%M:%SZ}" for run in late[:3]]
+    told = [f"{run.dag_run_id} of {run.dag_id} since {at(run.queued_at)}" for run in late[:3] if run.queued_at]
     found[f"{name} queue"] = f"{len(late)} runs are queued for long: {', '.join(told)}" if late else "ok"
     limit = asyncio.Semaphore(_AT_ONCE)
-    states = await asyncio.gather(*(_dag(client, dag_id, limit) for dag_id in dags))
-    return found | {f"{name} dag {dag_id}": state for dag_id, state in zip(dags, states, strict=True)}
+    async with asyncio.TaskGroup() as tasks:
+        states = {dag_id: tasks.create_task(_dag(client, dag_id, limit)) for dag_id in dags}
+    return found | {f"{name} dag {dag_id}": state.result() for dag_id, state in states.items()}
 
 
 async def _dag(client: AirflowClient, dag_id: str, limit: asyncio.Semaphore) -> str:

@@ -60,10 +60,17 @@ receivers:
             credentials_file: /etc/alertmanager/trigger-gateway.token
 """
 
+#: Stands for a name that only the user knows: the gateway serves on every address of its machine.
+THIS_MACHINE: Final = "THIS-MACHINE"
+
 
 def alertmanager_receiver(gateway_url: str) -> str:
-    """The YAML to paste into alertmanager.yml, for the gateway at `gateway_url` (scheme, host and port).
+    """The YAML to paste into alertmanager.yml, for the gateway at `gateway_url` (scheme, host and port). With THIS_MACHINE
+    for the host, a comment says what to fill in.
 
     The file of `credentials_file` holds the text that `trigger-gateway token create --scope ingest` prints.
     """
-    return _RECEIVER.replace("__URL__", gateway_url.rstrip("/") + "/api/v1/webhooks/alertmanager")
+    url = f"{gateway_url.rstrip('/')}/api/v1/webhooks/alertmanager"
+    if THIS_MACHINE in gateway_url:
+        url += f"  # for {THIS_MACHINE} put the name or address by which Alertmanager reaches this machine"
+    return _RECEIVER.replace("__URL__", url)

@@ -52,11 +52,11 @@ def send_file(record: Record, file: Path | None, uploader: Uploader, resolve: Re
         return Later(str(error), unwell=True)
     except NoAnswer as error:
         return Later(str(error), unwell=True, maybe=True)
+    if 200 <= answer.status < 300 and not answer.body.get("message"):
+        return Done({})  # MLflow answers an upload with no content, and a login page has some.
     if is_strange(answer):
         # A store refused it (no such bucket), which a person mends; or a proxy answered in MLflow's place.
         return replace(later(answer, maybe=False), unwell=False, suspect=True)
-    if answer.status < 300:
-        return Done({})
     if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
         return later(answer, maybe=False)
     return Never(answer)

@@ -157,6 +157,15 @@ def test_a_certificate_says_that_it_could_not_be_read_after_an_odd_answer(memory
     assert all(found.is_complete for found in spool.certificates())
 
 
+def test_a_certificate_says_that_something_else_answered(memory: Path) -> None:
+    server = FakeMlflow()
+    spool = spool_on(server, memory, ManualClock())
+    train(spool, memory)
+    server.plan = lambda number, _line: Fault.LOGIN_PAGE if number >= 0 else Fault.NONE
+    with pytest.raises(SpoolError):
+        list(spool.certificates())
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -167,15 +176,6 @@ def test_a_certificate_says_that_it_could_not_be_read_after_an_odd_answer(memory
     ],
     ids=str,
 )
-def test_a_certificate_says_that_something_else_answered(memory: Path) -> None:
-    server = FakeMlflow()
-    spool = spool_on(server, memory, ManualClock())
-    train(spool, memory)
-    server.plan = lambda number, _line: Fault.LOGIN_PAGE if number >= 0 else Fault.NONE
-    with pytest.raises(SpoolError):
-        list(spool.certificates())
-
-
 def test_an_odd_answer_is_not_remembered_for_when_mlflow_is_away(memory: Path, body: Any) -> None:
     server = OddMlflow()
     server.odd["experiments/get-by-name"] = body
