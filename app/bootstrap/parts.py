@@ -45,11 +45,11 @@ from app.lineage import retention as lineage_retention
 from app.lineage import store as lineage_store
 from app.lineage.chain import Lineage
 from app.lineage.delivery import Delivery as MetadataDelivery
+from app.lineage.incidents import OrphanIncidents
 from app.lineage.mlflow_client import MlflowOf
 from app.lineage.service import LineageServices
 from app.lineage.survey import LEASE, Survey
 from app.lineage.taking import Taking
-from app.lineage.telling import Telling as OrphanTelling
 from app.notices import store as notices_store
 from app.notices.delivery import Delivery as NoticeDelivery
 from app.notices.receivers.send import Sender
@@ -61,12 +61,12 @@ from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
 from app.promotion import store as promotion_store
 from app.promotion.change import Change, Sweeper
+from app.promotion.incidents import PromotionIncidents
 from app.promotion.mlflow import MlflowRegistry
 from app.promotion.model import Registry
 from app.promotion.promote import Gate
 from app.promotion.sagemaker import SagemakerRegistry
 from app.promotion.service import PromotionServices
-from app.promotion.telling import Telling as PromotionTelling
 from app.tables import audit_log
 from app.web.probes import Probes
 from app.web.tokens import Tokens
@@ -283,7 +283,7 @@ def lineage_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> P
     """Metadata in, its way to MLflow, and the walk over MLflow that keeps the chains."""
     core, settings = base.core, base.settings
     delivery = MetadataDelivery(core, mlflow, time=settings.delivery_timeout)
-    survey = Survey(core, mlflow, OrphanTelling(core, notices), retention=settings.retention)
+    survey = Survey(core, mlflow, OrphanIncidents(core, notices), retention=settings.retention)
     return Part(
         LineageServices(core, base.reader, base.limiter, Taking(core), Lineage(core, mlflow), mlflow),
         (
@@ -298,10 +298,10 @@ def promotion_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) ->
     """The gate, its registries, and the sweeper that settles what a crash left behind."""
     core = base.core
     registries: Mapping[str, Registry] = {"mlflow": MlflowRegistry(mlflow), "sagemaker": SagemakerRegistry()}
-    telling = PromotionTelling(core, notices)
-    change = Change(core, registries, telling)
+    incidents = PromotionIncidents(core, notices)
+    change = Change(core, registries, incidents)
     sweeper = Sweeper(core, change)
-    services = PromotionServices(base.reader, Gate(core, registries, change, telling), base.limiter)
+    services = PromotionServices(base.reader, Gate(core, registries, change, incidents), base.limiter)
     return Part(services, (Loop("sweeper", sweeper.step, idle=5.0),))
 
 
