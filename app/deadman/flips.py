@@ -9,8 +9,8 @@ from uuid_utils.compat import uuid7
 from app.deadman import rules, sentences, store
 from app.deadman.rules import Expectation, State
 from app.deadman.store import Record
+from app.notices.incidents import Incidents
 from app.notices.model import SWITCH_DOWN, Notice, Severity
-from app.notices.telling import Notices
 from app.policy.core import Core
 from app.policy.deadman import Instance, incident_key
 
@@ -24,7 +24,7 @@ class Flips:
     """Every method works on a switch that the caller has locked, in the caller's transaction. `repeat` is how often one
     that is down is told again when its switch does not say; None: once."""
 
-    def __init__(self, core: Core, notices: Notices) -> None:
+    def __init__(self, core: Core, notices: Incidents) -> None:
         self._notices = notices
         self._metrics = core.metrics
 

@@ -7,8 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.lineage import store
 from app.lineage.rules import Kind
+from app.notices.incidents import Incidents
 from app.notices.model import Notice, Severity
-from app.notices.telling import Notices
 from app.policy.core import Core
 
 EVENT: Final = "orphan"
@@ -26,7 +26,7 @@ class Telling:
     """`round_ended` opens an incident of each kind that has orphans, told again every `repeat`, and resolves those that have
     none any more."""
 
-    def __init__(self, core: Core, notices: Notices) -> None:
+    def __init__(self, core: Core, notices: Incidents) -> None:
         self._policy = core.policies.current
         self._notices = notices
 
@@ -40,4 +40,4 @@ class Telling:
             (first,) = await store.list_orphans(conn, kind, None, 1)
             detail = f"{count}; for one, {first['detail']}. `trigger-gateway lineage --orphans` lists them."
             notice = Notice(key, EVENT, Severity.WARNING, _TITLES[kind], detail, {"kind": kind})
-            await self._notices.open(conn, self._policy().told(EVENT), notice, now)
+            await self._notices.open(conn, self._policy().receivers_of(EVENT), notice, now)

@@ -6,8 +6,8 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.notices.incidents import Incidents
 from app.notices.model import Notice, Severity
-from app.notices.telling import Notices
 from app.policy.core import Core
 from app.promotion import store
 from app.promotion.store import Promotion
@@ -20,7 +20,7 @@ class Telling:
     """A refusal opens an incident of its version, mark and reason, told again every `repeat`, in the place of one for
     another reason; the next promotion to that mark resolves all of them."""
 
-    def __init__(self, core: Core, notices: Notices) -> None:
+    def __init__(self, core: Core, notices: Incidents) -> None:
         self._policy = core.policies.current
         self._metrics = core.metrics
         self._notices = notices
@@ -34,7 +34,7 @@ class Telling:
         if row.state in store.REFUSED:
             notice = _notice(row, Severity.INFO if quiet else Severity.WARNING)
             await self._notices.resolve_below(conn, _of_version(row), now, row.detail, but=notice.key)
-            await self._notices.open(conn, self._policy().told("promotion_blocked"), notice, now)
+            await self._notices.open(conn, self._policy().receivers_of("promotion_blocked"), notice, now)
         elif row.state in _DONE:
             await self._notices.resolve_below(conn, _of_mark(row), now, row.detail)
 
