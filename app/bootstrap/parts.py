@@ -52,10 +52,10 @@ from app.lineage.survey import LEASE, Survey
 from app.lineage.taking import Taking
 from app.notices import store as notices_store
 from app.notices.delivery import Delivery as NoticeDelivery
+from app.notices.incidents import Incidents
 from app.notices.receivers.send import Sender
 from app.notices.requests import NoticeRequests
 from app.notices.service import NoticeServices
-from app.notices.telling import Notices
 from app.policy.core import Core
 from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
@@ -156,19 +156,19 @@ async def open_services(
 def assemble(base: Foundation) -> Services:
     """Every part, in an order in which each finds what it is made of."""
     core = base.core
-    notices = Notices(core, base.settings.repeat)
+    incidents = Incidents(core, base.settings.repeat)
     airflows = AirflowClients(core, base.http)
     mlflow = MlflowOf(core, base.http)
-    told = notices_part(base, notices)
-    lineage = lineage_part(base, notices, mlflow)
-    promotion = promotion_part(base, notices, mlflow)
-    deadman = deadman_part(base, notices, airflows)
+    notices = notices_part(base, incidents)
+    lineage = lineage_part(base, incidents, mlflow)
+    promotion = promotion_part(base, incidents, mlflow)
+    deadman = deadman_part(base, incidents, airflows)
     intake = intake_part(base)
     groups = groups_part(base)
-    deliver = deliver_part(base, notices, airflows, (*told.destinations, *lineage.destinations))
+    deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
     reloader = Reloader(core, base.settings.policy_file)
     constant = _constant(core, reloader)
-    loops = tuple(loop for part in (told, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
+    loops = tuple(loop for part in (notices, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
     loops += _watchman(base, (*constant, *loops), intake.services.batcher)
     for loop in (*constant, *loops):
         core.metrics.loop_failures.labels(loop.name).set_function(partial(getattr, loop, "failures"))
@@ -178,7 +178,7 @@ def assemble(base: Foundation) -> Services:
         reloader=reloader,
         intake=intake.services,
         groups=groups.services,
-        notices=told.services,
+        notices=notices.services,
         lineage=lineage.services,
         promotion=promotion.services,
         deadman=deadman.services,
@@ -227,11 +227,11 @@ def groups_part(base: Foundation) -> Part[GroupServices]:
 
 
 def deliver_part(
-    base: Foundation, notices: Notices, airflows: AirflowClients, others: tuple[Destination, ...]
+    base: Foundation, incidents: Incidents, airflows: AirflowClients, others: tuple[Destination, ...]
 ) -> Part[None]:
     """The way to Airflow and the eyes on it, and the relay that delivers for every room."""
     settings, core = base.settings, base.core
-    endings = Endings(core, Tell(core, notices))
+    endings = Endings(core, Tell(core, incidents))
     delivery = Delivery(
         core,
         airflows,
@@ -266,24 +266,24 @@ def deliver_part(
     )
 
 
-def notices_part(base: Foundation, notices: Notices) -> Part[NoticeServices]:
+def notices_part(base: Foundation, incidents: Incidents) -> Part[NoticeServices]:
     """The way to the receivers, and the loop that repeats what is still open."""
     core, settings = base.core, base.settings
     sender = Sender(base.http, core.clock)
     delivery = NoticeDelivery(core, sender, gateway=settings.name, external_url=settings.external_url)
-    requests = NoticeRequests(core, notices, patience=base.http.longest + 2)
+    requests = NoticeRequests(core, incidents, patience=base.http.longest + 2)
     return Part(
         NoticeServices(base.reader, requests, base.limiter),
-        (Loop("notices", notices.step, idle=5.0),),
+        (Loop("notices", incidents.step, idle=5.0),),
         (delivery,),
     )
 
 
-def lineage_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> Part[LineageServices]:
+def lineage_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce) -> Part[LineageServices]:
     """Metadata in, its way to MLflow, and the walk over MLflow that keeps the chains."""
     core, settings = base.core, base.settings
     delivery = MetadataDelivery(core, mlflow, time=settings.delivery_timeout)
-    survey = Survey(core, mlflow, OrphanIncidents(core, notices), retention=settings.retention)
+    survey = Survey(core, mlflow, OrphanIncidents(core, incidents), retention=settings.retention)
     return Part(
         LineageServices(core, base.reader, base.limiter, Taking(core), Lineage(core, mlflow), mlflow),
         (
@@ -294,21 +294,21 @@ def lineage_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> P
     )
 
 
-def promotion_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> Part[PromotionServices]:
+def promotion_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce) -> Part[PromotionServices]:
     """The gate, its registries, and the sweeper that settles what a crash left behind."""
     core = base.core
     registries: Mapping[str, Registry] = {"mlflow": MlflowRegistry(mlflow), "sagemaker": SagemakerRegistry()}
-    incidents = PromotionIncidents(core, notices)
-    change = Change(core, registries, incidents)
+    blocked = PromotionIncidents(core, incidents)
+    change = Change(core, registries, blocked)
     sweeper = Sweeper(core, change)
-    services = PromotionServices(base.reader, Gate(core, registries, change, incidents), base.limiter)
+    services = PromotionServices(base.reader, Gate(core, registries, change, blocked), base.limiter)
     return Part(services, (Loop("sweeper", sweeper.step, idle=5.0),))
 
 
-def deadman_part(base: Foundation, notices: Notices, airflows: AirflowClients) -> Part[DeadmanServices]:
+def deadman_part(base: Foundation, incidents: Incidents, airflows: AirflowClients) -> Part[DeadmanServices]:
     """The dead man's switches: the watch, the look at what ended in Airflow, heartbeats, and what a person asks."""
     core, settings = base.core, base.settings
-    flips = Flips(core, notices)
+    flips = Flips(core, incidents)
     watch = Watch(core, flips, interval=settings.follow_interval)
     retrains = Retrains(core, airflows, flips, interval=settings.follow_interval, parallel=settings.delivery_parallel)
     pings = Pings(core, flips, max_body=settings.ping_body)
