@@ -5,8 +5,8 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 
 import asyncpg
@@ -107,11 +107,9 @@ async def _opened(settings: Settings) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry())
         urls = await stack.enter_async_context(servers(settings))
-        try:
+        with _naming_postgres(urls):
             await _migrate(urls, settings)
             services = await stack.enter_async_context(open_services(settings, policy, urls))
-        except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise _no_postgres(urls, error) from error
         _announce(settings, services)
         # The objects of the start live as long as the process. Each full collection would visit them all again, and every
         # request would wait for it: about 90 ms every few seconds under load.
@@ -120,10 +118,16 @@ async def _opened(settings: Settings) -> AsyncIterator[Services]:
             yield services
 
 
-def _no_postgres(urls: Urls, error: Exception) -> GatewayError:
-    where = urls.database.rpartition("@")[2].partition("?")[0]  # What follows the last @ holds no password.
-    step = "Start it or correct GATEWAY_DATABASE_URL; `trigger-gateway doctor` says more"
-    return GatewayError(f"Postgres at {where} cannot be used: {error or type(error).__name__}. {step}")
+@contextmanager
+def _naming_postgres(urls: Urls) -> Iterator[None]:
+    """Turn an error of Postgres, or of the way to it, into a sentence that says where it is and what to do."""
+    try:
+        yield
+    except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        where = urls.database.rpartition("@")[2].partition("?")[0]  # What follows the last @ holds no password.
+        cause = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
+        step = "Look at Postgres and at GATEWAY_DATABASE_URL; `trigger-gateway doctor` says more"
+        raise GatewayError(f"Postgres at {where} cannot be used: {cause}. {step}") from error
 
 
 def _serve_child(settings: Settings, bound: socket.socket, loops: bool) -> None:
@@ -150,9 +154,13 @@ async def _work(settings: Settings) -> None:
 
 
 async def migrate_database(settings: Settings) -> str:
-    """Bring the database, embedded or configured, to this version's schema. Returns its revision."""
+    """Bring the database, embedded or configured, to this version's schema. Returns its revision.
+
+    Raises GatewayError with one sentence for a person.
+    """
     async with servers(settings) as urls:
-        await migrate.upgrade(urls.database)
+        with _naming_postgres(urls):
+            await migrate.upgrade(urls.database)
     return migrate.head()
 
 
