@@ -11,7 +11,7 @@ from app.decide.state import Decision, Reason
 from app.deliver.delivery import Delivery
 from app.deliver.ending import Endings
 from app.deliver.following import Follower
-from app.deliver.notify import Tell
+from app.deliver.incidents import Incidents
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
 from app.groups.prometheus import Prometheus
@@ -90,8 +90,8 @@ def _airflow(base: Base, others: Mapping[str, Destination]) -> tuple[Relay, Foll
     """The way to Airflow and the eyes on it."""
     settings, metrics = base.settings, base.metrics
     airflows = base.airflows
-    notify = Tell(base.notices, base.current, base.repeat)
-    endings = Endings(base.current, metrics, notify, ended=lambda: base.ring("relay", "waker", "confirmer"))
+    incidents = Incidents(base.notices, base.current, base.repeat)
+    endings = Endings(base.current, metrics, incidents, ended=lambda: base.ring("relay", "waker", "confirmer"))
     delivery = Delivery(
         base.engine,
         airflows,

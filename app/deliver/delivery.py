@@ -1,7 +1,7 @@
-"""A fired trigger on its way to Airflow: one attempt, and what follows from it in the books.
+"""A fired trigger on its way to Airflow: one attempt, and what follows from it in the database.
 
-An id that is derived from the trigger makes asking twice harmless; what was not answered clearly is read back, and a run
-counts as ours only when it carries our trigger's id.
+The id of the DAG run is made from the trigger's id, so asking twice does no harm. An answer that is not clear is read
+back. A run counts as ours only when it carries our trigger's id.
 """
 
 import logging
@@ -46,13 +46,17 @@ class Delivery:
         self._paused_retry = paused_retry
         self._follow = follow
         self._follow_interval = follow_interval
-        self._tell_after = timedelta(seconds=tell_after)
+        self._incident_after = timedelta(seconds=tell_after)
 
     async def deliver(self, item: Item) -> Outcome:
         """One attempt: read back if an earlier one may have arrived, look at the DAG, post."""
         trigger = await self._trigger(item.id)
-        named = {"gateway.route": trigger["route"], "gateway.dag_id": trigger["dag_id"], "gateway.target": item.target}
-        with span("deliver", item.id, named) as made:
+        attributes = {
+            "gateway.route": trigger["route"],
+            "gateway.dag_id": trigger["dag_id"],
+            "gateway.target": item.target,
+        }
+        with span("deliver", item.id, attributes) as made:
             outcome = await self._attempt(item, trigger)
             made.set_attribute("gateway.outcome", outcome.code)
         return outcome
@@ -67,8 +71,8 @@ class Delivery:
                 if run is not None:
                     return _arrived(run, trigger)
             return await self._post(client, trigger)
-        # Reads get here, which change nothing, and a post that nobody took. What a proxy answers to a read says nothing of a
-        # run that may have begun.
+        # A read that failed, or a post that nobody took. The answer of a proxy to a read says nothing about a run that may
+        # have begun.
         except (Unreachable, Ambiguous) as error:
             return Retry(error.code, error.detail, answered=False, ambiguous=item.ambiguous, after=error.retry_after)
         except Refused as error:
@@ -78,7 +82,7 @@ class Delivery:
             return Retry(error.code, error.detail, absent=not item.ambiguous, ambiguous=item.ambiguous, after=waits)
 
     async def _post(self, client: AirflowClient, trigger: RowMapping) -> Outcome:
-        """Nothing of ours is there. Post, unless the DAG is paused: Airflow would take it and leave it queued for ever."""
+        """No run of ours is there. Post it, unless the DAG is paused: Airflow would take it and leave it queued."""
         dag_id, run_id = trigger["dag_id"], trigger["dag_run_id"]
         try:
             dag = await client.dag(dag_id)
@@ -104,11 +108,11 @@ class Delivery:
             return _arrived(run, trigger)
         if isinstance(error, Rejected):
             return Dead(error.code, error.detail)
-        # Not there now, but a request that left may still be at work in Airflow: look again before posting.
+        # The run is not there now, but Airflow may still be at work on our request: look again before the next post.
         return Retry(error.code, error.detail, answered=error.code == "conflict", ambiguous=True)
 
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
-        """Write the consequences beside the settled item."""
+        """Write what follows from the outcome, in the transaction that settles the item."""
         match outcome:
             case Delivered():
                 await self._accepted(conn, item.id, outcome.result, now)
@@ -126,8 +130,8 @@ class Delivery:
             .returning(_triggers)
         )
         trigger = changed.mappings().one_or_none()
-        if trigger is not None and now - item.created_at >= self._tell_after:
-            await self._endings.waits(conn, trigger, outcome.detail, now)
+        if trigger is not None and now - item.created_at >= self._incident_after:
+            await self._endings.waiting_long(conn, trigger, outcome.detail, now)
 
     async def _accepted(self, conn: AsyncConnection, trigger_id: UUID, run: DagRun, now: datetime) -> None:
         row = (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one()
@@ -145,20 +149,20 @@ class Delivery:
             )
         )
         if changed.rowcount and group is not None:
-            # The cooldown counts again from here: time spent waiting for Airflow must not use it up.
+            # The cooldown begins again here: time spent in waiting for Airflow must not use it up.
             group.accepted_at = now
             await store.save_groups(conn, [group])
-        await self._endings.taken(conn, row, now)
+        await self._endings.accepted(conn, row, now)
 
     async def after(self, item: Item, outcome: Outcome) -> None:
-        """After the commit: follow the run, and let memory know."""
+        """After the commit: follow the run, or announce that the trigger is dead."""
         if isinstance(outcome, Delivered):
             log.info("the DAG run is in Airflow", extra={"trigger_id": str(item.id)})
             root_span("trigger", item.id, item.created_at, {"gateway.target": item.target})
             self._follow()
         if isinstance(outcome, Dead):
-            await self._endings.let_in(self._engine, item.id, item.payload["route"])
-            self._endings.tell(item.id, DEAD, outcome.detail, item.payload["route"])
+            await self._endings.free_place(self._engine, item.id, item.payload["route"])
+            self._endings.after(item.id, DEAD, outcome.detail, item.payload["route"])
 
     async def _trigger(self, trigger_id: UUID) -> RowMapping:
         async with self._engine.connect() as conn:

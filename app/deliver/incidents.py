@@ -1,6 +1,6 @@
-"""Who is told of what becomes of a trigger, and when it is over: written in the transaction that finds out.
+"""The incidents of triggers. Each is opened and resolved in the transaction that finds out.
 
-An incident is one event of one group, `<event>:<route>:<group>`; what goes wrong again while it is open is the same
+An incident is one event of one group, `<event>:<route>:<group>`. What goes wrong again while it is open is the same
 incident. docs/contract.md says what ends each.
 """
 
@@ -19,16 +19,16 @@ TRIGGER_WAITING: Final = "trigger_waiting"
 TRIGGER_LOST: Final = "trigger_lost"
 RUN_FAILED: Final = "run_failed"
 
-_WHAT: Final[Mapping[str, tuple[Severity, str]]] = {
-    TRIGGER_DEAD: (Severity.CRITICAL, "No retraining of {what}: its trigger is dead"),
-    TRIGGER_WAITING: (Severity.ERROR, "The retraining of {what} waits for Airflow"),
-    TRIGGER_LOST: (Severity.ERROR, "The retraining of {what} does not end"),
-    RUN_FAILED: (Severity.WARNING, "The retraining of {what} failed"),
+_TITLES: Final[Mapping[str, tuple[Severity, str]]] = {
+    TRIGGER_DEAD: (Severity.CRITICAL, "No retraining of {group}: its trigger is dead"),
+    TRIGGER_WAITING: (Severity.ERROR, "The retraining of {group} waits for Airflow"),
+    TRIGGER_LOST: (Severity.ERROR, "The retraining of {group} does not end"),
+    RUN_FAILED: (Severity.WARNING, "The retraining of {group} failed"),
 }
-EVENTS: Final = tuple(_WHAT)
+EVENTS: Final = tuple(_TITLES)
 
 
-class Tell:
+class Incidents:
     """Opens and resolves the incidents of triggers. `trigger` is a row with at least id, route, group_key, group_labels."""
 
     def __init__(self, notices: Notices, policy: Callable[[], Policy], repeat: timedelta | None) -> None:
@@ -36,26 +36,26 @@ class Tell:
         self._policy = policy
         self._repeat = repeat
 
-    async def wrong(self, conn: AsyncConnection, event: str, trigger: Any, detail: str, now: datetime) -> None:
-        """This went wrong with the trigger."""
-        severity, title = _WHAT[event]
+    async def open(self, conn: AsyncConnection, event: str, trigger: Any, detail: str, now: datetime) -> None:
+        """Open the incident of this event for the trigger's group, unless it is open already."""
+        severity, title = _TITLES[event]
         route, labels = trigger["route"], trigger["group_labels"]
-        what = ", ".join([route, *(f"{name}={value}" for name, value in labels.items())])
+        group = ", ".join([route, *(f"{name}={value}" for name, value in labels.items())])
         notice = Notice(
             key=_key(event, trigger),
             event=event,
             severity=severity,
-            title=title.format(what=what),
+            title=title.format(group=group),
             detail=detail,
             labels={**labels, "route": route},
             link=f"/api/v1/explain/{trigger['id']}",
         )
         await self._notices.open(conn, self._policy().told(event, route), notice, now, self._repeat)
 
-    async def over(
+    async def resolve(
         self, conn: AsyncConnection, events: tuple[str, ...], trigger: Any, detail: str, now: datetime
     ) -> None:
-        """These are over for the trigger's group."""
+        """Resolve the incidents of these events that are open for the trigger's group."""
         await self._notices.resolve_all(conn, [_key(event, trigger) for event in events], now, detail)
 
 
