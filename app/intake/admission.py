@@ -1,4 +1,4 @@
-"""Who may tell of alerts: a token with the scope `ingest`, and on a route with a secret whoever signs with it."""
+"""Who may send alerts: a token with the scope `ingest`, or, for a source with a secret, a request signed with it."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from app.web.tokens import Caller, Scope
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may come in. `proof` names the signing of its body, when it can be used once only."""
+    """A request that may come in. `proof` names its signature when that may be used only once."""
 
     caller: Caller
     body: bytes
@@ -21,10 +21,10 @@ class Admitted:
 
 
 async def admit(request: Request, source: str, services: IntakeServices, scope: Scope = "ingest") -> Admitted:
-    """The caller with its body. Raises Problem 401 or 403.
+    """The caller and the body of a request. Raises Problem 401 or 403.
 
-    Where a secret is set for `source`, every request must be signed. The signature then stands for a token: those who
-    sign webhooks often cannot send one. A token that is sent all the same must be good for `scope`.
+    When `source` has a secret, every request must be signed. The signature then replaces a token, because many senders of
+    signed webhooks cannot send one. If there is a token all the same, it must have the scope.
     """
     signature = services.signature_of(source)
     if signature is None:
@@ -43,6 +43,6 @@ async def admit(request: Request, source: str, services: IntakeServices, scope: 
 
 
 async def spend(admitted: Admitted, services: IntakeServices) -> None:
-    """After the body is durable: its signature is not taken again. Before, the sender may come again with it."""
+    """Never accept this signature again. Call it when the body is durable: until then the sender may repeat the request."""
     if admitted.proof:
         await services.memory.spend(admitted.proof, REPLAYABLE)

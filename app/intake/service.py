@@ -1,4 +1,4 @@
-"""What the routes of intake need, in one value that bootstrap makes."""
+"""What the endpoints of intake need, in one value that bootstrap makes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from app.web.signatures import Signature
 
 @dataclass(frozen=True, slots=True)
 class IntakeServices:
-    """`timeout` is the longest time in seconds that a request waits for its commit. `signatures` has the sources whose
-    requests a setting wants signed."""
+    """`timeout` is how many seconds a request waits for its commit at most. `signatures` are those that settings require,
+    by source."""
 
     core: Core
     batcher: Batcher
@@ -26,12 +26,12 @@ class IntakeServices:
     timeout: float
 
     def signature_of(self, source: str) -> Signature | None:
-        """How the requests of a source must be signed, by a setting or by the policy that maps its body."""
+        """The signature that a source must send, by a setting or by the policy that maps its body. None: it needs none."""
         mapped = self.core.policy.source(source)
         return mapped.signature if mapped else self.signatures.get(source)
 
 
 def services_of(request: Request) -> IntakeServices:
-    """The services of the application that the request came to."""
+    """The services of the application that got the request."""
     services: IntakeServices = request.app.state.services.intake
     return services
