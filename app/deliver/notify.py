@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.notices.incidents import Incidents
 from app.notices.model import Notice, Severity
-from app.notices.telling import Notices
 from app.policy.core import Core
 
 TRIGGER_DEAD: Final = "trigger_dead"
@@ -31,7 +31,7 @@ EVENTS: Final = tuple(_WHAT)
 class Tell:
     """Opens and resolves the incidents of triggers. `trigger` is a row with at least id, route, group_key, group_labels."""
 
-    def __init__(self, core: Core, notices: Notices) -> None:
+    def __init__(self, core: Core, notices: Incidents) -> None:
         self._policy = core.policies.current
         self._notices = notices
 
@@ -49,7 +49,7 @@ class Tell:
             labels={**labels, "route": route},
             link=f"/api/v1/explain/{trigger['id']}",
         )
-        await self._notices.open(conn, self._policy().told(event, route), notice, now)
+        await self._notices.open(conn, self._policy().receivers_of(event, route), notice, now)
 
     async def over(
         self, conn: AsyncConnection, events: tuple[str, ...], trigger: Any, detail: str, now: datetime

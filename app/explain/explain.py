@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide import facts, rules
-from app.decide.muting import mute_of
 from app.decide.placing import no_route
+from app.decide.rules import mute_of
 from app.decide.state import SHADOW, Action, Decision, Episode, Group, Reason, group_key
 from app.explain import history, sentences
 from app.groups import limits, live, pauses

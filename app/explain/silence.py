@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from app.decide.muting import Mute
+from app.decide.rules import Mute
 from app.decide.state import SHADOW
 from app.explain import sentences
 from app.kit.times import at

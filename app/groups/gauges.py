@@ -63,5 +63,6 @@ class Gauges:
 
         failed = await each_alone(self._readings, read, lambda name: {"gauges": name}, "gauges cannot be read")
         if failed:
+            self._core.metrics.items_failed.labels("gauges").inc(len(failed))
             raise ExceptionGroup("gauges that could not be read", [error for _, error in failed])
         return False

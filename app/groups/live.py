@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide import facts
-from app.decide.muting import EVERY_ROUTE, Pause, mute_of
+from app.decide.rules import EVERY_ROUTE, Pause, mute_of
 from app.decide.state import Group
 from app.explain.history import SHOWN_ON_A_PAGE, Page, Row
 from app.groups import pauses

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 
-from app.decide.muting import Pause
+from app.decide.rules import Pause
 from app.explain import examples
 from app.explain.schemas import PauseOut
 from app.groups.bodies import PauseBody

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.decide.muting import EVERY_ROUTE, Pause
+from app.decide.rules import EVERY_ROUTE, Pause
 from app.kit.db import with_retries
 from app.kit.errors import Problem
 from app.policy.core import Core

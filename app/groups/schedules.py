@@ -75,6 +75,7 @@ class Schedules:
             due, take, lambda schedule: {"schedule": schedule.name}, "a schedule cannot be decided"
         )
         if failed:
+            self._core.metrics.items_failed.labels("schedules").inc(len(failed))
             raise ExceptionGroup("schedules that could not be decided", [error for _, error in failed])
         return False
 

@@ -256,9 +256,8 @@ def _trigger_row(trigger: NewTrigger, books: Books) -> dict[str, Any]:
     call = dag_call(trigger, route, traceparent=traceparent(trigger.id))
     row |= {"airflow": call.airflow, "dag_id": call.dag_id, "dag_run_id": call.dag_run_id}
     row |= {"run_timeout": route.run_timeout.total_seconds(), "on_failure": route.on_failure}
-    if trigger.fired:
-        row |= {"fired_at": now, "conf": call.conf}
-    return row
+    # Rows of one INSERT share their columns: one that is only held names these as well.
+    return row | {"fired_at": now if trigger.fired else None, "conf": call.conf if trigger.fired else None}
 
 
 async def save_groups(conn: AsyncConnection, changed: list[Group]) -> None:

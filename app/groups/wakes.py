@@ -114,6 +114,8 @@ class Waker:
 
         failed = await each_alone(due, decide, lambda key: {"group_key": key}, "a group cannot be decided")
         if failed:
+            loop = "waker" if self._prometheus is None else "confirmer"
+            self._core.metrics.items_failed.labels(loop).inc(len(failed))
             now = self._clock.now()
             async with transaction(self._engine) as conn:
                 for key, _ in failed:

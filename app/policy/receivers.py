@@ -101,19 +101,19 @@ class Receiver(Frozen):
         return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))
 
 
-Told = Annotated[tuple[Text, ...], Field(strict=False)]
+ReceiverNames = Annotated[tuple[Text, ...], Field(strict=False)]
 
 
 class RouteNotify(Frozen):
     """Receivers by event, for what happens to a trigger. `[]` sends nothing. None leaves it to the level above."""
 
-    trigger_dead: Told | None = None
+    trigger_dead: ReceiverNames | None = None
     """Airflow never took a trigger. It will not start by itself."""
-    trigger_waiting: Told | None = None
+    trigger_waiting: ReceiverNames | None = None
     """Airflow has not taken a trigger for `GATEWAY_WAITING_NOTICE`, or its DAG run could not be read for so long."""
-    trigger_lost: Told | None = None
+    trigger_lost: ReceiverNames | None = None
     """A DAG run is still open after its `run_timeout`."""
-    run_failed: Told | None = None
+    run_failed: ReceiverNames | None = None
     """A DAG run failed, or was deleted in Airflow."""
 
 
@@ -121,9 +121,9 @@ class Notify(RouteNotify):
     """Which receivers get a notice of which event. An event without a list goes to every receiver. `[]` sends
     nothing."""
 
-    promotion_blocked: Told | None = None
+    promotion_blocked: ReceiverNames | None = None
     """The gate refused a model version."""
-    orphan: Told | None = None
+    orphan: ReceiverNames | None = None
     """A run, a version, an alias or a trigger lacks its lineage."""
 
 

@@ -190,8 +190,8 @@ class Policy(Frozen):
         """The receiver of this name."""
         return next((receiver for receiver in self.receivers if receiver.name == name), None)
 
-    def told(self, event: str, route: str | None = None) -> tuple[str, ...]:
-        """Who is told of an event: as the route says, else as the policy does, else every receiver."""
+    def receivers_of(self, event: str, route: str | None = None) -> tuple[str, ...]:
+        """The receivers of an event: those that the route names, else those that `notify` names, else every receiver."""
         of_route = self.route(route) if route else None
         for notify in (of_route.notify if of_route else None, self.notify):
             names: tuple[str, ...] | None = getattr(notify, event, None)
