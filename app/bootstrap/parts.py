@@ -18,9 +18,8 @@ from app.deadman.watch import Watch
 from app.deadman.watchman import Watchman
 from app.deliver.airflows import AirflowClients
 from app.deliver.delivery import Delivery
-from app.deliver.ending import Endings
+from app.deliver.ending import Endings, TriggerIncidents
 from app.deliver.following import Follower
-from app.deliver.notify import Tell
 from app.groups import gauges, retention
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
@@ -231,7 +230,7 @@ def deliver_part(
 ) -> Part[None]:
     """Starting DAG runs and following them, and the relay that delivers the items of every room."""
     settings, core = base.settings, base.core
-    endings = Endings(core, Tell(core, incidents))
+    endings = Endings(core, TriggerIncidents(core, incidents))
     delivery = Delivery(
         core,
         airflows,

@@ -14,7 +14,7 @@ from app.decide.placing import no_route
 from app.decide.rules import mute_of
 from app.decide.state import SHADOW, Action, Decision, Episode, Group, Reason, group_key
 from app.explain import history, sentences
-from app.groups import limits, live, pauses
+from app.groups import live, pauses, store
 from app.policy.language.durations import format_duration
 from app.policy.own_alarms import is_own_alarm
 from app.policy.schema import Policy, Route
@@ -74,7 +74,7 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
 
 async def way_of(conn: AsyncConnection, policy: Policy, route: Route, now: datetime) -> rules.Way:
     """What may keep a route from firing: its fires and its mute. It takes no lock, because it only informs people."""
-    return rules.Way(await limits.fires(conn, route, now), mute_of(policy, route, await pauses.read(conn), now))
+    return rules.Way(await store.fires(conn, route, now), mute_of(policy, route, await pauses.read(conn), now))
 
 
 def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, way: rules.Way) -> Decision:

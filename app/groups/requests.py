@@ -16,7 +16,7 @@ from app.decide.books import Books
 from app.decide.ledger import Ledger
 from app.decide.state import Action, Ask, Decision, Group, NewTrigger, Reason, TriggerState, group_key
 from app.explain import history
-from app.groups import idempotency, limits, store
+from app.groups import idempotency, store
 from app.groups.aftermath import Aftermath
 from app.groups.idempotency import Repeatable
 from app.kit.db import with_retries
@@ -200,7 +200,7 @@ class Requests:
         """The fires that count against the limit of a trigger's route. The route is locked, as routes come before groups."""
         statement = select(_triggers.c.route).where(_triggers.c.id == trigger_id)
         names = (await conn.execute(statement)).scalars().all()
-        return await limits.lock(conn, books.policy, names, books.now)
+        return await store.lock_routes(conn, books.policy, names, books.now)
 
     async def _locked(self, conn: AsyncConnection, trigger_id: UUID) -> tuple[RowMapping, Group]:
         """A trigger and its group, both locked, the group first."""

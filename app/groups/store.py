@@ -8,8 +8,9 @@ import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -19,8 +20,8 @@ from app.decide.books import MATES, Books
 from app.decide.conf import dag_call
 from app.decide.ledger import Ledger
 from app.decide.placing import GroupName, Intent
-from app.decide.state import Episode, Group, NewTrigger, TriggerState
-from app.groups import limits, pauses
+from app.decide.state import SHADOW, Episode, Group, NewTrigger, TriggerState
+from app.groups import pauses
 from app.kit.db import insert_rows, rows_of, update_rows
 from app.kit.outbox.model import new_item
 from app.kit.telemetry import traceparent
@@ -88,7 +89,7 @@ async def load(conn: AsyncConnection, books: Books, intents: Sequence[Intent], e
     """Lock and read everything that a batch may change. `extra`: the groups of an earlier MovedGroup. Raises MovedGroup."""
     wanted = placing.groups_of(intents) | extra
     books.pauses = await pauses.in_force(conn)
-    books.fires = await limits.lock(conn, books.policy, (route for route, _, _ in wanted.values()), books.now)
+    books.fires = await lock_routes(conn, books.policy, (route for route, _, _ in wanted.values()), books.now)
     await _lock_groups(conn, books, wanted)
     await _lock_episodes(conn, books, sorted({i.alert.fingerprint for i in intents}), placing.deciding(books))
     if moved := placing.missing(books):
@@ -106,7 +107,7 @@ async def load_groups(conn: AsyncConnection, books: Books, keys: Iterable[str]) 
 async def load_group(conn: AsyncConnection, books: Books, route: Route, key: str, labels: dict[str, str]) -> None:
     """Lock and read one group with its alerts, for a request. The group is made if it does not exist yet."""
     books.pauses = await pauses.in_force(conn)
-    books.fires = await limits.lock(conn, books.policy, [route.name], books.now)
+    books.fires = await lock_routes(conn, books.policy, [route.name], books.now)
     await _lock_groups(conn, books, {key: (route.name, route.mode, labels)})
     await _lock_episodes(conn, books, [], [key])
 
@@ -271,3 +272,52 @@ async def save_groups(conn: AsyncConnection, changed: list[Group]) -> None:
 
 def _episode_row(episode: Episode) -> dict[str, Any]:
     return {name: getattr(episode, name) for name in _EPISODE_COLUMNS}
+
+
+# -- The limit of a route: its fires are counted under a lock on its row. Without it two groups could take the last place. --
+
+_MAKE_ROUTES = text("INSERT INTO routes (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING")
+_LOCK_ROUTES = text("SELECT name FROM routes WHERE name = ANY(CAST(:names AS text[])) ORDER BY name FOR UPDATE")
+
+# The keys are locked in the order that every flow uses.
+_WAKE_WAITING = text("""
+    UPDATE groups SET wake_at = t.ended_at FROM triggers t WHERE t.id = :trigger AND key IN (
+        SELECT key FROM groups WHERE route = :route AND wake_at IS NOT NULL AND open_trigger IS NULL ORDER BY key FOR UPDATE
+    ) AND groups.wake_at > t.ended_at
+""")
+
+
+async def lock_routes(
+    conn: AsyncConnection, policy: Policy, names: Iterable[str], now: datetime
+) -> dict[str, list[datetime]]:
+    """Lock the named routes that have a limit. Returns their fires that count, by route, the newest first."""
+    limited = [r for name in sorted(set(names)) if (r := policy.route(name)) is not None and r.limit is not None]
+    if not limited:
+        return {}
+    wanted = {"names": [route.name for route in limited]}
+    if len((await conn.execute(_LOCK_ROUTES, wanted)).all()) < len(limited):
+        await conn.execute(_MAKE_ROUTES, wanted)
+        await conn.execute(_LOCK_ROUTES, wanted)
+    return {route.name: await fires(conn, route, now) for route in limited}
+
+
+async def fires(conn: AsyncConnection, route: Route, now: datetime) -> list[datetime]:
+    """The newest fires of a route that count against its limit. A trigger counts from its fire on, also when it was forced
+    or its run failed, but not when it is dead or cancelled. In shadow mode the triggers that would have fired count; they
+    never count for the route in live mode."""
+    if route.limit is None:
+        return []
+    t = tables.triggers
+    statement = (
+        select(t.c.fired_at)
+        .where(t.c.route == route.name, t.c.mode == route.mode, t.c.fired_at > now - route.limit.per)
+        .where(or_(t.c.mode == SHADOW, t.c.state.not_in(("dead", "cancelled"))))
+        .order_by(t.c.fired_at.desc())
+        .limit(route.limit.triggers)
+    )
+    return list((await conn.execute(statement)).scalars())
+
+
+async def wake_waiting(conn: AsyncConnection, route: str, trigger: UUID) -> None:
+    """Make every waiting group of the route due: a dead trigger no longer counts, so one of them can take its place."""
+    await conn.execute(_WAKE_WAITING, {"route": route, "trigger": trigger})

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.decide.books import Books
 from app.decide.placing import successor
 from app.decide.state import Asked, Confirmation, Group
-from app.groups import holds, limits, pauses, store
+from app.groups import holds, pauses, store
 from app.groups.aftermath import Aftermath
 from app.groups.prometheus import Prometheus
 from app.kit.db import one_statement, passes, transaction
@@ -156,7 +156,7 @@ class Waker:
         """Lock and read the groups that are due. Returns their keys."""
         due = await self._are_due(conn, books.policy, books.now, only)
         # Every flow locks routes before groups.
-        books.fires = await limits.lock(conn, books.policy, (row.route for row in due), books.now)
+        books.fires = await store.lock_routes(conn, books.policy, (row.route for row in due), books.now)
         return await _take(conn, books, due)
 
     async def _decide(self, policy: Policy, asked: Mapping[str, Asked], only: str | None) -> bool:

@@ -12,10 +12,8 @@ from pydantic_core import to_json
 from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
-from app.intake.admission import admit, spend
-from app.intake.direct import DirectRoute
 from app.intake.intake import Job
-from app.intake.service import IntakeServices, services_of
+from app.intake.service import DirectRoute, IntakeServices, admit, services_of, spend
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.errors import NotDurable, Problem
 from app.web.problems import BAD_SIGNATURE, responses
