@@ -152,8 +152,9 @@ class Endings:
 class TriggerIncidents:
     """Opens and resolves the incidents of triggers, in the transaction that finds out.
 
-    An incident is one event of one group, `<event>:<route>:<group>`. What goes wrong again while it is open is the same
-    incident (docs/reference/notices.md). `trigger` is a row with at least id, route, group_key, group_labels.
+    An incident is one event of one group, with the key `<event>:<route>:<group>`. If the same happens again while it is open,
+    it stays the same incident (docs/reference/notices.md). `trigger` is a row with at least id, route, group_key and
+    group_labels.
     """
 
     def __init__(self, core: Core, incidents: Incidents) -> None:

@@ -114,7 +114,7 @@ def _would_fire(decision: Decision, group: Group, episode: Episode, route: Route
             return "Only a new episode of the alert: `refire` is off, and this episode has had its trigger."
         case Reason.DUPLICATE | Reason.COOLDOWN if until is not None and not held:
             cooling = f"the cooldown of {format_duration(route.cooldown)}"
-            pause = "the pause after the failure" if facts.backing_off(group) else cooling
+            pause = "the backoff after the failure" if facts.backing_off(group) else cooling
             return f"The alert must still fire at {until}, when {pause} ends. To start a run sooner, `reset` the group."
         case Reason.DUPLICATE | Reason.JOINED | Reason.DEBOUNCING if until is not None:
             end = f"The alert must still fire at {until}, when the debounce of {format_duration(route.debounce)} ends"

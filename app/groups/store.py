@@ -274,7 +274,7 @@ def _episode_row(episode: Episode) -> dict[str, Any]:
     return {name: getattr(episode, name) for name in _EPISODE_COLUMNS}
 
 
-# -- the limit of a route: its fires are counted under a lock of its row, or two groups could both take the last place ----
+# -- The limit of a route: its fires are counted under a lock on its row. Without it two groups could take the last place. --
 
 _MAKE_ROUTES = text("INSERT INTO routes (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING")
 _LOCK_ROUTES = text("SELECT name FROM routes WHERE name = ANY(CAST(:names AS text[])) ORDER BY name FOR UPDATE")

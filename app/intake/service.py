@@ -1,4 +1,4 @@
-"""What the routes of intake are made of: their services, who may send to them, and a route without FastAPI's machinery."""
+"""What the endpoints of intake share: their services, who may send to them, and a route without FastAPI's overhead."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from app.web.tokens import Scope as TokenScope
 
 @dataclass(frozen=True, slots=True)
 class IntakeServices:
-    """`timeout` is the longest time in seconds that a request waits for its commit. `signatures` has the sources whose
-    requests a setting wants signed."""
+    """`timeout` is how many seconds a request waits for its commit at most. `signatures` are those that settings require,
+    by source."""
 
     core: Core
     batcher: Batcher
@@ -32,20 +32,20 @@ class IntakeServices:
     timeout: float
 
     def signature_of(self, source: str) -> Signature | None:
-        """How the requests of a source must be signed, by a setting or by the policy that maps its body."""
+        """The signature that a source must send, by a setting or by the policy that maps its body. None: it needs none."""
         mapped = self.core.policy.source(source)
         return mapped.signature if mapped else self.signatures.get(source)
 
 
 def services_of(request: Request) -> IntakeServices:
-    """The services of the application that the request came to."""
+    """The services of the application that got the request."""
     services: IntakeServices = request.app.state.services.intake
     return services
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may come in. `proof` names the signing of its body, when it can be used once only."""
+    """A request that may come in. `proof` names its signature when that may be used only once."""
 
     caller: Caller
     body: bytes
@@ -53,10 +53,10 @@ class Admitted:
 
 
 async def admit(request: Request, source: str, services: IntakeServices, scope: TokenScope = "ingest") -> Admitted:
-    """The caller with its body. Raises Problem 401 or 403.
+    """The caller and the body of a request. Raises Problem 401 or 403.
 
-    Where a secret is set for `source`, every request must be signed. The signature then stands for a token: those who
-    sign webhooks often cannot send one. A token that is sent all the same must be good for `scope`.
+    When `source` has a secret, every request must be signed. The signature then replaces a token, because many senders of
+    signed webhooks cannot send one. If there is a token all the same, it must have the scope.
     """
     signature = services.signature_of(source)
     if signature is None:
@@ -75,21 +75,21 @@ async def admit(request: Request, source: str, services: IntakeServices, scope: 
 
 
 async def spend(admitted: Admitted, services: IntakeServices) -> None:
-    """After the body is durable: its signature is not taken again. Before, the sender may come again with it."""
+    """Never accept this signature again. Call it when the body is durable: until then the sender may repeat the request."""
     if admitted.proof:
         await services.memory.spend(admitted.proof, REPLAYABLE)
 
 
 class DirectRoute(APIRoute):
-    """A route whose endpoint gets the request and nothing else; it stands in the document like any other.
+    """A route whose endpoint gets only the request. The OpenAPI document shows it like any other.
 
-    Solving dependencies and the stacks around it cost FastAPI about as much as the reading of a webhook. So such an
-    endpoint calls `app.web.security.authorize` itself, and `openapi_extra` tells what it takes and who may call it.
+    FastAPI's dependencies cost about as much time as reading a webhook. So such an endpoint calls
+    `app.web.security.authorize` itself, and `openapi_extra` documents its bodies and scope.
     """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)  # It knows how to refuse a method.
+            await super().handle(scope, receive, send)  # FastAPI refuses the method.
             return
         response: Response = await self.endpoint(Request(scope, receive))
         await response(scope, receive, send)

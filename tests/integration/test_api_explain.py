@@ -129,7 +129,7 @@ SITUATIONS: list[tuple[Situation, str, str, str, str | None]] = [
         failed,
         SUBJECT,
         "failed: the DAG run failed",
-        "when the pause after the failure ends",
+        "when the backoff after the failure ends",
         "Look at the log of the run gateway__",
     ),
     (
@@ -158,7 +158,7 @@ SITUATIONS: list[tuple[Situation, str, str, str, str | None]] = [
         dead,
         SUBJECT,
         "dead: ",
-        "when the pause after the failure ends",
+        "when the backoff after the failure ends",
         "Correct the error that the summary names, then `redrive`",
     ),
     (

@@ -131,7 +131,7 @@ SITUATIONS: list[tuple[Situation, str, str, str]] = [
     ),
     (paused, "pending: the DAG retrain_model is paused in Airflow", "has ended", "Unpause the DAG retrain_model"),
     (full, "1 over the limit. At this moment: suppress, limit:", "limit (2 in 30d)", "Nothing."),
-    (dead, "The last success is not in the history.", "pause after the failure", "`redrive` the trigger"),
+    (dead, "The last success is not in the history.", "backoff after the failure", "`redrive` the trigger"),
     (
         held_up_by_hand,
         "duplicate: its trigger has fired; the group cools down until 2026-11-24T12:10:00Z. "
