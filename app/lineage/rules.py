@@ -144,7 +144,7 @@ def judge_alias(alias: SeenAlias, *, exists: bool) -> list[Orphan]:
 
 
 def judge_trigger(trigger: TriggerFacts, runs: int, patience: Patience, *, reports: bool = True) -> list[Orphan]:
-    """An orphan when a DAG run succeeded and has no run in MLflow, unless its route has `reports: false`. `runs`: how many
+    """An orphan when a DAG run succeeded and has no run in MLflow, unless its route has `lineage: false`. `runs`: how many
     runs in MLflow name the trigger."""
     if (
         not reports

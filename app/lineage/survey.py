@@ -83,7 +83,7 @@ class Survey:
             page = await self._look(mlflow, row["place"] or _BEGINNING, began)
         except TargetError as error:
             log.warning("the survey of MLflow waits", extra={"code": error.code, "detail": error.detail})
-            # MLflow refuses this place, so the round begins again from the start.
+            # MLflow refuses this place, so this round ends here, and the next one begins from the start.
             place = None if isinstance(error, Rejected) else row["place"] or _BEGINNING
             async with transaction(self._engine) as conn:
                 await store.settle(conn, token, place=place, began_at=began)
