@@ -94,7 +94,7 @@ class Gate:
     def automatic(self, model: str) -> tuple[str, ...]:
         """The marks that a new version of a model in MLflow is asked for by itself, in the order of the policy."""
         policy = self._policy()
-        entries = (policy.promotion(model, mark) for mark in policy.marks(model))
+        entries = (policy.promotion(model, mark) for mark in policy.aliases(model))
         return tuple(e.to for e in entries if e is not None and e.on_new_version and e.registry == "mlflow")
 
     async def roll_back(self, ident: UUID, reason: str | None, caller: str) -> Promotion:
@@ -182,7 +182,7 @@ class Gate:
 
 
 def _entry(policy: Policy, wanted: Wanted) -> Entry:
-    marks = policy.marks(wanted.model)
+    marks = policy.aliases(wanted.model)
     if not marks:
         raise Problem(404, "not_found", f"The policy has no promotion for a model named {wanted.model!r}.")
     if wanted.to is None and len(marks) > 1:
