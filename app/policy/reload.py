@@ -137,7 +137,7 @@ class Reloader:
 
 
 def _digest(path: Path) -> str:
-    """A digest of the file as it is now. A file that cannot be read has a digest of its own too."""
+    """A digest of the file as it is now; the error, when it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.sha256(file.read(MAX_BYTES + 1)).hexdigest()

@@ -39,7 +39,7 @@ class Schedule(Frozen):
     group: dict[str, Text] = Field(default_factory=dict)
     """A value for each label of the route's `group_by`."""
     catch_up: Annotated[Literal["one", "none"], choice("one", "none")] = "one"
-    """What happens to a time that passed while no gateway ran: `one` makes up for the newest, `none` for nothing."""
+    """What happens to times that passed while no gateway ran: `one` starts a run for the newest one, `none` starts none."""
 
     @cached_property
     def times(self) -> Cron:

@@ -80,7 +80,7 @@ class Defaults(Frozen):
     meanwhile, nothing fires. Choose more than Alertmanager's `group_interval` (5m), or the end of an alert arrives
     too late."""
     cooldown: Duration = timedelta(hours=24)
-    """How long the group starts no new trigger after one has fired."""
+    """How long no new trigger of the group fires after one has fired."""
     refire: bool = True
     """Whether an alert that still fires after the cooldown may start the next trigger."""
     on_failure: Annotated[Literal["release", "keep"], choice("release", "keep")] = "release"
@@ -129,7 +129,7 @@ class Route(Defaults):
 
 
 class Policy(Frozen):
-    """A whole policy file. `hash` is 12 hex characters. It holds no secret, and files of the same meaning have the same."""
+    """A whole policy file. `hash`: 12 hex characters without a secret; files of the same meaning have the same hash."""
 
     version: Literal[1]
     """The version of this format."""

@@ -59,7 +59,7 @@ Choices = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_as_l
 
 class Source(Frozen):
     """Monitors whose bodies have another shape. A JSON Pointer says where a part of the alert is. Text that does not begin
-    with `/` is taken as it is. Of a list, the first pointer that finds a value counts."""
+    with `/` is taken as it is. Of a list, the first entry that gives a value counts."""
 
     name: Annotated[Name, AfterValidator(_name)]
     """The last part of the address that the monitor posts to: `/api/v1/webhooks/<name>`."""
