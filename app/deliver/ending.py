@@ -152,8 +152,8 @@ class Endings:
 class TriggerIncidents:
     """Opens and resolves the incidents of triggers, in the transaction that finds out.
 
-    An incident is one event of one group, with the key `<event>:<route>:<group>`. If the same happens again while it is open,
-    it stays the same incident (docs/reference/notices.md). `trigger` is a row with at least id, route, group_key and
+    An incident is one event of one group, with the key `<event>:<route>:<group>`. If the same happens again while it is
+    open, it stays the same incident (docs/reference/notices.md). `trigger` is a row with at least id, route, group_key and
     group_labels.
     """
 

@@ -1,4 +1,4 @@
-"""`receivers:`, who is told, and `notify:`, of what."""
+"""`receivers:`, where notices go, and `notify:`, which receiver gets which event."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final, Self
@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from app.policy.values import Frozen, Name, Secret, SigningSecret, Text, Url, known_secret, read_address
 
-# Who knows the address of a webhook may post to it; often it is the only secret there is.
+# Anybody who knows the address of a webhook may post to it. Often the address is the only secret.
 SecretUrl = Annotated[Secret, known_secret(lambda value: read_address(value, query=True))]
 
 
@@ -86,17 +86,17 @@ class Receiver(Frozen):
 
     @property
     def kind(self) -> str:
-        """The key that is given."""
+        """The kind that the policy gives, such as `pagerduty`."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property
     def address(self) -> str:
-        """Its `url`; may hold a secret."""
+        """Its `url`. It may hold a secret."""
         url: str | SecretStr = getattr(self, self.kind).url
         return url if isinstance(url, str) else url.get_secret_value()
 
     def secrets(self) -> tuple[str, ...]:
-        """What must not be repeated to anybody."""
+        """The texts that no answer, log line or error may repeat."""
         values = getattr(self, self.kind).__dict__.values()
         return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))
 
