@@ -28,14 +28,14 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Mute:
-    """What mutes a route, in words, and until when. None: no end is known."""
+    """What mutes a route, in words, and until when. None: the end is not known."""
 
     by: str
     until: datetime | None
 
     def __str__(self) -> str:
         """For people."""
-        end = f"muted until {at(self.until)}" if self.until else "muted with no end in sight"
+        end = f"muted until {at(self.until)}" if self.until else "muted, without a known end"
         return f"{end}: {self.by}"
 
 
