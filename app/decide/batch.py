@@ -23,7 +23,7 @@ class AlertDecision:
 
     @cached_property
     def json(self) -> bytes:
-        """As a decision of the contract; encoded once for all that share it."""
+        """The decision as JSON, as the contract has it. Encoded once for all alerts that share it."""
         v = self.decision
         shown = {
             "alert_id": self.alert.alert_id,

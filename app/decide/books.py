@@ -14,8 +14,8 @@ from app.decide.rules import Pause
 from app.decide.state import Confirmation, Decision, DecisionRow, Episode, Group, NewTrigger
 from app.policy.schema import Policy
 
-#: The most alerts of a group that are read to decide it as a whole: those heard of last. A sender that makes a new
-#: alert_id for every event leaves any number of open alerts behind.
+#: The most alerts of a group that are read to decide it as a whole: those with the newest notifications. A sender that
+#: makes a new alert_id for every event leaves any number of open alerts behind.
 MATES: Final = 1000
 
 
@@ -48,7 +48,7 @@ class Books:
         self.groups[group.key] = group
 
     def take_episode(self, episode: Episode) -> None:
-        """Read an episode in. One that stands here already stays: there is one object an id."""
+        """Read an episode in. If the books have it already, that object stays: there is one object per id."""
         known = self.mates.get(episode.group_key or "", {}).get(episode.id, episode)
         last = self.latest.get(episode.fingerprint)
         kept = last if last is not None and last.id == episode.id else known
@@ -78,7 +78,7 @@ class Books:
         self.changed_groups.add(group.key)
 
     def wake_by(self, group: Group, at: datetime | None) -> None:
-        """The group is woken at `at` or earlier. This pass has decided what is past already."""
+        """Wake the group at `at` or earlier. A time that is past needs no wake: this pass decides the group."""
         if at is None or at <= self.now:
             return
         if group.wake_at is None or at < group.wake_at:
@@ -86,7 +86,7 @@ class Books:
             self.mark(group)
 
     def record(self, episode: Episode, decision: Decision, times: int, previously_seen: datetime) -> None:
-        """Count an unchanged decision; write a row for a change of mind."""
+        """Count an unchanged decision; write a row for a changed one."""
         self.touch(episode)
         content = (str(decision.action), str(decision.reason), decision.trigger_id)
         if content == (episode.action, episode.reason, episode.decided_trigger) and episode.decision_id is not None:

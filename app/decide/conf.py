@@ -1,4 +1,4 @@
-"""What Airflow is given: the DAG, the run's name and its `conf`, frozen when the trigger fires. Pure."""
+"""What we send to Airflow: the DAG, the run's id and its `conf`, frozen when the trigger fires. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class DagCall:
-    """A DAG run to start: in which Airflow (its name in the policy), of which DAG, under which id, with what."""
+    """A DAG run to start: the Airflow (its name in the policy), the DAG, the id of the run and its conf."""
 
     airflow: str
     dag_id: str
@@ -24,9 +24,9 @@ class DagCall:
 
 
 def dag_call(trigger: NewTrigger, route: Route, *, traceparent: str | None = None) -> DagCall:
-    """Deterministic: a trigger always asks for the same `dag_run_id`, so that asking twice starts one run.
+    """Deterministic: a trigger always has the same `dag_run_id`, so that two requests start one run.
 
-    traceparent: of the trace of the trigger, if there is one (app.kit.telemetry).
+    traceparent: the W3C header of the trigger's trace, if there is one (app.kit.telemetry).
     """
     labels = trigger.group.labels
     return DagCall(
@@ -38,8 +38,8 @@ def dag_call(trigger: NewTrigger, route: Route, *, traceparent: str | None = Non
 
 
 def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[str, Any]:
-    """The user's conf with `gateway` written last. What would make it larger than 16 KB is left out, and the conf says so:
-    `alerts_omitted` counts alerts, and `labels_cut` names the labels of the group whose values are cut.
+    """The user's conf, with `gateway` written last. To stay under 16 KB it leaves alerts out and cuts values, and says so:
+    `alerts_omitted` counts the alerts, and `labels_cut` names the labels of the group whose values are cut.
 
     The loop ends: the user's part has at most CONF_ROOM bytes before it is filled in, and "…" is shorter than any
     placeholder. A value that is cut ends with "…", so that it is not the name of something else.

@@ -40,7 +40,7 @@ from app.decide.state import (
 )
 from app.policy.schema import Policy, Route
 
-#: Groups that one round of wakes decides together: those that are due longest.
+#: Most groups that one round of wakes decides together: those that have been due longest.
 ROUND: Final = 20
 
 
@@ -131,7 +131,7 @@ class PureEngine:
         self._review(now)
 
     def reload(self, policy: Policy, now: datetime) -> None:
-        """Another policy is in force. A schedule that is new or changed counts from now on."""
+        """Put another policy in force. A new or changed schedule counts from now on."""
         known = {schedule.name: schedule.definition for schedule in self.policy.schedules}
         same = {s.name for s in policy.schedules if known.get(s.name) == s.definition}
         self._taken = {name: at for name, at in self._taken.items() if name in same}
@@ -142,7 +142,7 @@ class PureEngine:
     # -- what time does -----------------------------------------------------------------------------------------------
 
     def next_at(self) -> datetime | None:
-        """When a group or a schedule is due next. None: nothing happens until somebody acts."""
+        """When a group or a schedule is due next. None: nothing is due."""
         wakes = [group.wake_at for group in self.groups.values() if group.wake_at is not None]
         return min((*wakes, *self._next.values()), default=None)
 
@@ -152,7 +152,7 @@ class PureEngine:
         return sorted(key for _, key in nsmallest(ROUND, due))
 
     def questions(self, now: datetime) -> list[Group]:
-        """The groups of the next round about which Prometheus is asked: they fire if it says yes. Nothing changes."""
+        """The groups of the next round that fire if Prometheus confirms them. Changes nothing."""
         routes = ((key, self.policy.route(self.groups[key].route)) for key in self.due(now))
         asking = [key for key, route in routes if route is not None and route.confirm is not None]
         return self._due_ledger(asking, now).questions(asking)
@@ -189,7 +189,7 @@ class PureEngine:
         self._next = {s.name: s.times.after(self._taken[s.name]) for s in self.policy.schedules}
 
     def _review(self, now: datetime) -> None:
-        """Look at every group that may be decided otherwise by other pauses or by another policy."""
+        """Wake every group whose decision may differ with other pauses or another policy."""
         for key, group in self.groups.items():
             waits = group.open_trigger is None and any(self.episodes[mate].firing for mate in self._mates[key])
             if waits if group.wake_at is None else group.wake_at > now:
@@ -227,7 +227,7 @@ class PureEngine:
         return True
 
     def _let_in(self, route: str, now: datetime) -> None:
-        """A dead trigger counts no more against the limit of its route: each group that waits is looked at again."""
+        """A dead trigger no longer counts against the limit of its route, so each group that waits is woken."""
         for key, group in self.groups.items():
             waits = group.route == route and group.open_trigger is None
             if waits and group.wake_at is not None and group.wake_at > now:
@@ -241,7 +241,7 @@ class PureEngine:
         return ledger
 
     def _due_ledger(self, keys: Iterable[str], now: datetime) -> Ledger:
-        """With groups that are due, and those that take over where a route has changed its mode."""
+        """A ledger with the groups that are due, and with the groups that succeed them when a route has changed its mode."""
         ledger = self._ledger(now)
         wanted: dict[str, GroupName] = {}
         for group in (self.groups[key] for key in keys):
@@ -286,7 +286,7 @@ class PureEngine:
         return fires
 
     def _take_episodes(self, books: Books, fingerprints: Iterable[str], keys: Iterable[str]) -> None:
-        """The newest episode of each fingerprint, and what of each group fires or may reopen."""
+        """The newest episode of each fingerprint, and the episodes of each group that fire or may reopen."""
         ids = {self._newest[name] for name in fingerprints if name in self._newest}
         for key in keys:
             mates = (self.episodes[mate] for mate in self._mates[key])
@@ -341,7 +341,7 @@ class PureEngine:
             self._fired[group.route, group.mode].append(trigger)
 
     def _next_version(self, key: str) -> Group:
-        """The row of a group, to be changed."""
+        """The row of a group with its next version, for a change in place."""
         known = self.groups[key]
         self.groups[key] = replace(known, version=known.version + 1)
         return self.groups[key]

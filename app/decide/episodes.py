@@ -1,8 +1,8 @@
 """Which episode does a notification belong to? Pure (design, 6.1).
 
-A fingerprint has one open episode. The rules come from what was measured: two Prometheus replicas move startsAt by
+A fingerprint has at most one open episode. The rules come from measurements: two Prometheus replicas differ in startsAt by
 seconds; after a partition Alertmanager sends "resolved" and then "firing" again with the same startsAt; notifications
-overtake each other. Senders' times are compared only with senders' times, and arrivals only with our clock.
+overtake each other. A sender's time is compared only with senders' times, and an arrival only with our clock.
 """
 
 from dataclasses import dataclass

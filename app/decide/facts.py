@@ -19,7 +19,7 @@ def held_until(group: Group, route: Route) -> datetime:
 
 
 def clear_at(group: Group, route: Route) -> datetime | None:
-    """When the cooldown or the backoff of the group ends; None: it has none. An open trigger is another matter."""
+    """When the cooldown or the backoff of the group ends; None: it has none. An open trigger does not count here."""
     releases = (group.on_failure or route.on_failure) == "release"  # as it was when the trigger fired
     if backing_off(group) and (group.outcome == DEAD or releases):
         return _unless_reset(group, group.ended_at, backoff(group.failures, route))
@@ -138,12 +138,12 @@ def is_spent(alert: Episode, route: Route) -> bool:
 
 
 def may_fire(alert: Episode, route: Route, now: datetime) -> bool:
-    """True when the alert still fires, was heard of lately, and has neither had its trigger nor been cancelled."""
+    """True when the alert may start a DAG run: it fires and is not stale, spent or cancelled by a person."""
     return alert.firing and not (is_stale(alert, route, now) or is_spent(alert, route) or alert.dismissed)
 
 
 def is_stale(alert: Episode, route: Route, now: datetime) -> bool:
-    """True when the alert has not been heard of for so long that it no longer counts as firing."""
+    """True when no notification of the alert came for `stale_after`: it no longer counts as firing."""
     return now - alert.last_seen_at > route.stale_after
 
 
@@ -156,8 +156,8 @@ def _unless_reset(group: Group, start: datetime | None, pause: timedelta) -> dat
 # -- after a change of group_by -----------------------------------------------------------------------------------------
 
 # When `group_by` gets finer or coarser, or two replicas run different files, the alerts of one model are in groups of
-# another shape. A group that has not fired yet takes over what those groups have fired. So nobody gets around a cooldown by
-# a change of the file.
+# another shape. A group that has not fired yet takes over what those groups have fired. So a change of the file does not
+# end a cooldown.
 
 
 def inherit(group: Group, others: Iterable[Group]) -> bool:

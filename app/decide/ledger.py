@@ -1,8 +1,8 @@
 """One batch, one wake or one request, decided in memory. Pure.
 
-A flow reads rows into the ledger's books, lets the ledger `take` alerts, `wake` a group or decide a `request`, and
-writes what the books then hold as changed. So every way to a DAG run goes through the same lines, and all of them run
-without a database too: in tests, and in `app.decide.engine`.
+The caller reads rows into the ledger's books, lets the ledger `take` alerts, `wake` a group or decide a `request`, and
+writes the rows that the books hold as changed. So every DAG run comes from the same code, and this code also runs without
+a database: in tests, and in `app.decide.engine`.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -46,8 +46,8 @@ class Ledger:
     # -- alerts arrive ------------------------------------------------------------------------------------------------
 
     def take(self, folds: Sequence[Fold]) -> dict[int, AlertDecision]:
-        """Decide a batch: the first alert of each fold, then its repeats at once, for they may have become duplicates of
-        it. The answers by their place in the batch."""
+        """Decide a batch: the first alert of each fold, then all its repeats together, because they may now be duplicates of
+        it. Returns the answers by their place in the batch."""
         answers: dict[int, AlertDecision] = {}
         for fold in folds:
             for places in (fold.places[:1], fold.places[1:]):
@@ -69,7 +69,7 @@ class Ledger:
         return decision, episode
 
     def way(self, route: Route, group: Group | None = None) -> rules.Way:
-        """What stands in the way of a route in this pass, and what Prometheus said of the group."""
+        """What stands in the way of a route in this pass, and what Prometheus answered about the group."""
         if route.name not in self._mutes:
             self._mutes[route.name] = mute_of(self.policy, route, self.books.pauses, self.now)
         answer = self.books.answers.get(group.key) if group is not None else None
@@ -149,7 +149,7 @@ class Ledger:
             due = since + route.debounce
             asked = route.confirm is None or group.key in self.books.answers
             if due <= self.now and asked:
-                # That alert's calm is over: what this pass does to it later does not undo it.
+                # The debounce of that alert is over, and a later change of the alert in this pass does not undo that.
                 return self._fire(group, episode, route, rules.calm(group, episode))
             decision = rules.debouncing(due) if due > self.now else decision
             trigger_id = self.books.new_id()
@@ -218,8 +218,7 @@ class Ledger:
     # -- a group is looked at without a notification ------------------------------------------------------------------
 
     def questions(self, keys: Collection[str]) -> list[Group]:
-        """The groups that fire if Prometheus says yes. This fills the books with what would happen then: nobody may
-        write them."""
+        """The groups that fire if Prometheus confirms them. The books then hold what would happen: do not write them."""
         self.books.answers = dict.fromkeys(keys, Confirmation(True, "if Prometheus says yes"))
         for key in keys:
             self.wake(key)
@@ -261,7 +260,7 @@ class Ledger:
             group.wake_at = self.now
             return
         if due is not None and due <= self.now and group.held:
-            detail = "nothing of it fires any more at the end of the debounce: nothing is started"
+            detail = "none of its alerts fires at the end of the debounce: nothing is started"
             detail = next((v.detail for v in blocked.values()), detail)
             cancelled = Decision(Action.CANCEL, Reason.RESOLVED_WHILE_HELD, None, group.open_trigger, detail)
             self.release_held(group, cancelled, blocked)
@@ -271,7 +270,9 @@ class Ledger:
 
     def _leave_mode(self, group: Group, route: Route) -> None:
         """Its route has changed its mode: its alerts go to the group of the other mode, and are decided there."""
-        detail = f"its route is in {route.mode} mode now: what was held is let go, and decided anew"
+        detail = (
+            f"its route is in {route.mode} mode now: the held trigger is cancelled, and its alerts are decided anew"
+        )
         self.release_held(group, Decision(Action.CANCEL, Reason.BY_REQUEST, None, group.open_trigger, detail))
         key = group_key(route.name, route.mode, group.labels)
         mates = self.books.mates_of(group.key)
@@ -287,7 +288,7 @@ class Ledger:
             return None  # It fired together with its group.
         decision = self._decide(group, episode, route)
         if decision.reason is Reason.DUPLICATE:
-            return decision  # Without a notification there is nothing to be a duplicate: it is not written.
+            return decision  # Without a notification there is no duplicate to write.
         if (decision.action, decision.reason, decision.trigger_id) != (
             episode.action,
             episode.reason,

@@ -9,7 +9,7 @@ from app.policy.language.durations import format_duration
 from app.policy.schedules import Schedule
 from app.policy.schema import Route
 
-#: An occurrence that nobody took for so long has been missed. Cron has no finer step.
+#: An occurrence is missed when it is seen so late. Cron has no finer step.
 MISSED_AFTER: Final = timedelta(minutes=1)
 
 

@@ -1,7 +1,7 @@
-"""Which alerts of a batch repeat what is remembered, so that nothing but their count changes? Pure.
+"""Which alerts of a batch repeat what Redis remembers, so that only their count changes? Pure.
 
-Memory may be behind. So an answer from here counts only after a proof: the episode is open and has the same decision,
-and the group has the same version.
+Memory may be behind Postgres. So an answer from here counts only after a proof: the episode is open and has the same
+decision, and the group has the same version.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ from app.policy.schema import Route
 def known_of(
     folds: Sequence[Fold], groups: Mapping[str, Group], episodes: Mapping[str, Episode], ledger: Ledger
 ) -> list[tuple[Fold, AlertDecision]]:
-    """The folds that repeat what is remembered. When one fold of a fingerprint must be decided from Postgres, all folds of
-    it are, so that their order is kept. Heartbeats are decided there too, for they are more than alerts."""
+    """The folds that repeat what is remembered. When one fold of a fingerprint must be decided from Postgres, all its folds
+    are, to keep their order. Heartbeats are decided there too, because they also change a switch."""
     decisions = [unchanged(f.intent, episodes, groups, ledger) for f in folds]
     changed = {f.intent.alert.fingerprint for f, v in zip(folds, decisions, strict=True) if v is None}
     known = []
@@ -37,7 +37,7 @@ def known_of(
 def unchanged(
     intent: Intent, episodes: Mapping[str, Episode], groups: Mapping[str, Group], ledger: Ledger
 ) -> Decision | None:
-    """The decision on a repeat if nothing but its count changes, from memory alone; None: ask Postgres.
+    """The decision on a repeat if only its count changes, from memory alone; None: ask Postgres.
 
     Only Postgres knows the fires of a limit and the pauses. They can make a decision differ from the one before, and then
     Postgres is asked. They never make two different decisions the same."""

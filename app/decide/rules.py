@@ -91,7 +91,7 @@ FREE = Way()
 def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way = FREE) -> Decision:
     """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger."""
     if alert.dismissed:
-        detail = "a person cancelled what it was held for; it counts again when it fires anew"
+        detail = "a person cancelled its held trigger; it counts again when it fires anew"
         return Decision(Action.CANCEL, Reason.BY_REQUEST, None, None, detail)
     if is_spent(alert, route):
         return Decision(

@@ -19,7 +19,7 @@ class Action(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why. One enum for the answer, the column and the metric's label."""
+    """Why an action was chosen. The answer, the column and the metric's label use this one enum."""
 
     NEW_ALERT = "new_alert"
     STILL_FIRING = "still_firing"
@@ -63,7 +63,7 @@ SUCCESS, FAILED, LOST, GONE, DEAD = "success", "failed", "lost", "gone", "dead"
 
 
 def state_after(outcome: str) -> TriggerState:
-    """The state of a trigger that ended so."""
+    """The state of a trigger that ended with this outcome."""
     return {SUCCESS: TriggerState.SUCCEEDED, DEAD: TriggerState.DEAD}.get(outcome, TriggerState.FAILED)
 
 
@@ -239,6 +239,6 @@ class DecisionRow:
 
 
 def group_key(route: str, mode: str, labels: Mapping[str, str]) -> str:
-    """The key of a group. It is a hash, for labels may be too long for an index."""
+    """The key of a group. It is a hash, because labels may be too long for an index."""
     text = json.dumps([route, mode, sorted(labels.items())], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

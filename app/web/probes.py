@@ -1,4 +1,4 @@
-"""What the probes ask, each kept for a few seconds."""
+"""What the probes find. Each result is kept for a few seconds."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +22,7 @@ from app.kit.times import at
 from app.lineage.record_store import oldest_waiting
 from app.policy.core import Core
 
-Findings = dict[str, str]  # "ok", or what is wrong, by what was looked at
+Findings = dict[str, str]  # by the name of a check: "ok", or what is wrong
 
 Found = TypeVar("Found")
 
@@ -30,7 +30,7 @@ _PATIENCE = 3.0  # seconds that a probe waits for Postgres
 
 
 class Probes:
-    """What each probe finds. All who ask within `GATEWAY_PROBE_CACHE` seconds get one look."""
+    """What each probe finds. All callers within `GATEWAY_PROBE_CACHE` seconds share one look."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Probes:
         policy, now = self._core.policy, self._core.clock.now()
         try:
             dags = await self._ask(lambda conn: dags_of(conn, policy))
-        except Exception as error:  # Whatever it is: a probe answers, it does not break.
+        except Exception as error:  # A probe must answer, whatever the error is.
             log_a_bug(error)
             return {"postgres": f"does not answer ({type(error).__name__})"}
         looks = [
@@ -75,7 +75,7 @@ class Probes:
         return found
 
     async def _metadata(self) -> Findings:
-        """The MLflow of the policy, and what waits for it. Without one there is nothing to be ill."""
+        """The MLflow of the policy, and the metadata that waits for it. A policy without MLflow has no checks here."""
         client = self._mlflow()
         if client is None:
             return {}

@@ -120,7 +120,7 @@ async def test_a_pause_is_shown_and_explained(servers: TestServers, database: st
         alert = world.alert(model="churn")
         [said] = await world.push(alert)
         assert (said["reason"], said["until"]) == ("muted", None)
-        assert said["detail"] == f"muted with no end in sight: anonymous has paused it: {WHY}"
+        assert said["detail"] == f"muted, without a known end: anonymous has paused it: {WHY}"
         [shown] = (await world.get("/api/v1/routes"))["items"]
         assert (shown["pause"]["until"], shown["muted"]["until"]) == (until, None)
         explained = await world.explain(alert.body()["fingerprint"])

@@ -138,7 +138,7 @@ def test_silence_for_stale_after_is_no_reason_to_fire_at_the_end_of_a_hold() -> 
     kept.pass_by(HOUR)
     kept.wake()
     assert (states(kept), told(kept)) == ([TriggerState.CANCELLED], [CANCELLED])
-    assert "nothing of it fires any more" in kept.books.decisions[0].detail
+    assert "none of its alerts fires" in kept.books.decisions[0].detail
 
 
 def test_the_debounce_counts_from_the_groups_first_alert_whichever_is_decided_first() -> None:
