@@ -79,7 +79,7 @@ class Endings:
         if row is None:
             return False
         if outcome == SUCCESS:
-            # Alerts are locked in the same order everywhere: intake counts repeats without the lock of a group.
+            # Lock alerts in the order that every flow uses, because intake counts repeats without the lock of a group.
             a = tables.alerts
             mine = select(a.c.id).where(a.c.trigger_id == trigger_id).order_by(a.c.fingerprint)
             await conn.execute(update(a).where(a.c.id.in_(mine.with_for_update(key_share=True))).values(spent=True))
@@ -118,7 +118,7 @@ class Endings:
             await self._incidents.open(conn, TRIGGER_DEAD if outcome == DEAD else RUN_FAILED, trigger, detail, now)
 
     async def accepted(self, conn: AsyncConnection, trigger: RowMapping, now: datetime) -> None:
-        """Airflow has a run of the group: nothing keeps it from starting any more."""
+        """Airflow has a run of the group: resolve the incidents that say that none can start."""
         await self._incidents.resolve(conn, (TRIGGER_DEAD, TRIGGER_WAITING), trigger, "Airflow has the DAG run", now)
 
     async def waiting_long(self, conn: AsyncConnection, trigger: RowMapping, detail: str, now: datetime) -> None:
@@ -153,8 +153,8 @@ class TriggerIncidents:
     """Opens and resolves the incidents of triggers, in the transaction that finds out.
 
     An incident is one event of one group, with the key `<event>:<route>:<group>`. If the same happens again while it is
-    open, it stays the same incident (docs/reference/notices.md). `trigger` is a row with at least id, route, group_key and
-    group_labels.
+    open, it stays the same incident (docs/reference/notices.md). `trigger` is a row with at least id, route, group_key
+    and group_labels.
     """
 
     def __init__(self, core: Core, incidents: Incidents) -> None:

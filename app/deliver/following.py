@@ -41,7 +41,7 @@ class _Seen:
 
 
 class Follower:
-    """`step()` reads the DAG runs that are due and writes what became of them. What goes wrong with one stops no other."""
+    """`step()` reads the DAG runs that are due and writes their state. An error with one run does not stop the others."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Follower:
         self._incident_after = timedelta(seconds=tell_after)
 
     async def step(self) -> bool:
-        """One round. True when as many were due as one round takes."""
+        """One round. True: more may be due."""
         now = self._clock.now()
         async with transaction(self._engine) as conn:
             parameters = {"now": now, "next": now + self._interval, "most": self._parallel}
