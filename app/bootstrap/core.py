@@ -1,4 +1,4 @@
-"""The second phase: open the servers, and build what every room stands on."""
+"""The second phase of a start: open the servers, and build what every room needs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,8 +37,8 @@ class Urls:
 
 @asynccontextmanager
 async def servers(settings: Settings) -> AsyncIterator[Urls]:
-    """The configured servers; PostgreSQL and Valkey from their wheels for what is not configured. The last process that uses
-    them stops them at its end."""
+    """The configured servers. For a server that is not configured, start PostgreSQL or Valkey from its wheel. The last
+    process that uses such a server stops it."""
     async with AsyncExitStack() as stack:
         database = settings.database_url.get_secret_value() if settings.database_url else None
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
@@ -54,7 +54,7 @@ async def servers(settings: Settings) -> AsyncIterator[Urls]:
 
 
 def read_policy(settings: Settings) -> Policy:
-    """The policy file's policy. Raises UsageError naming `init` when there is no file, PolicyError when it is wrong."""
+    """Read the policy file. Raises UsageError, which names `init`, when there is no file; PolicyError when it is wrong."""
     path = settings.policy_file
     if not Path(path).is_file():
         raise UsageError(f"there is no policy at {path}: `trigger-gateway init` writes one, or set GATEWAY_POLICY_FILE")
@@ -63,8 +63,8 @@ def read_policy(settings: Settings) -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class Foundation:
-    """What the rooms stand on. `intake` is the core with database connections for intake alone: no list and no delivery can
-    keep an alert from being written."""
+    """What every room needs. `intake` is the core with database connections of its own. A list or a delivery can take none
+    of them, so neither can keep an alert from being written."""
 
     settings: Settings
     core: Core
@@ -82,7 +82,7 @@ class Foundation:
 async def open_foundation(
     settings: Settings, policy: Policy, urls: Urls, *, clock: Clock | None, http: Http | None
 ) -> AsyncIterator[Foundation]:
-    """Built on migrated servers, closed again in reverse. `clock` and `http` are what a test brings instead of ours."""
+    """Build the foundation on migrated servers; it is closed in reverse order. Tests pass their own `clock` and `http`."""
     refuse_open_bind(settings.host, tokens_exist(settings.tokens_path))
     async with AsyncExitStack() as stack:
         metrics = Metrics()

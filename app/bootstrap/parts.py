@@ -1,4 +1,4 @@
-"""The third phase: each room's part, put together straight down, and all of them as the services of one process."""
+"""The third phase of a start: build each room's part, one after the other, and collect them as the services of a process."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -18,9 +18,8 @@ from app.deadman.watch import Watch
 from app.deadman.watchman import Watchman
 from app.deliver.airflows import AirflowClients
 from app.deliver.delivery import Delivery
-from app.deliver.ending import Endings
+from app.deliver.ending import Endings, TriggerIncidents
 from app.deliver.following import Follower
-from app.deliver.notify import Tell
 from app.groups import gauges, retention
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
@@ -52,10 +51,10 @@ from app.lineage.survey import LEASE, Survey
 from app.lineage.taking import Taking
 from app.notices import store as notices_store
 from app.notices.delivery import Delivery as NoticeDelivery
+from app.notices.incidents import Incidents
 from app.notices.receivers.send import Sender
 from app.notices.requests import NoticeRequests
 from app.notices.service import NoticeServices
-from app.notices.telling import Notices
 from app.policy.core import Core
 from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
@@ -73,7 +72,7 @@ from app.web.tokens import Tokens
 
 S = TypeVar("S")
 
-#: What is deleted when it is old, in this order.
+#: The tables whose old rows are deleted, in this order.
 PRUNES = (
     *retention.PRUNES,
     notices_store.PRUNE,
@@ -96,7 +95,7 @@ MlflowInForce = Callable[[], Mlflow | None]
 
 @dataclass(frozen=True, slots=True)
 class Part(Generic[S]):
-    """One room, put together: what its HTTP routes need, its loops, and what the relay delivers for it."""
+    """One room: what its HTTP routes need, its loops, and where the relay delivers its items."""
 
     services: S
     loops: tuple[Loop, ...] = ()
@@ -148,27 +147,27 @@ class Services:
 async def open_services(
     settings: Settings, policy: Policy, urls: Urls, *, clock: Clock | None = None, http: Http | None = None
 ) -> AsyncIterator[Services]:
-    """Everything, built on migrated servers; closed again in reverse. Tests replace `clock` and `http`."""
+    """Build everything on migrated servers; it is closed in reverse order. Tests replace `clock` and `http`."""
     async with open_foundation(settings, policy, urls, clock=clock, http=http) as foundation:
         yield assemble(foundation)
 
 
 def assemble(base: Foundation) -> Services:
-    """Every part, in an order in which each finds what it is made of."""
+    """Build every part. A part comes after the parts that it needs."""
     core = base.core
-    notices = Notices(core, base.settings.repeat)
+    incidents = Incidents(core, base.settings.repeat)
     airflows = AirflowClients(core, base.http)
     mlflow = MlflowOf(core, base.http)
-    told = notices_part(base, notices)
-    lineage = lineage_part(base, notices, mlflow)
-    promotion = promotion_part(base, notices, mlflow)
-    deadman = deadman_part(base, notices, airflows)
+    notices = notices_part(base, incidents)
+    lineage = lineage_part(base, incidents, mlflow)
+    promotion = promotion_part(base, incidents, mlflow)
+    deadman = deadman_part(base, incidents, airflows)
     intake = intake_part(base)
     groups = groups_part(base)
-    deliver = deliver_part(base, notices, airflows, (*told.destinations, *lineage.destinations))
+    deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
     reloader = Reloader(core, base.settings.policy_file)
     constant = _constant(core, reloader)
-    loops = tuple(loop for part in (told, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
+    loops = tuple(loop for part in (notices, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
     loops += _watchman(base, (*constant, *loops), intake.services.batcher)
     for loop in (*constant, *loops):
         core.metrics.loop_failures.labels(loop.name).set_function(partial(getattr, loop, "failures"))
@@ -178,7 +177,7 @@ def assemble(base: Foundation) -> Services:
         reloader=reloader,
         intake=intake.services,
         groups=groups.services,
-        notices=told.services,
+        notices=notices.services,
         lineage=lineage.services,
         promotion=promotion.services,
         deadman=deadman.services,
@@ -189,7 +188,7 @@ def assemble(base: Foundation) -> Services:
 
 
 def intake_part(base: Foundation) -> Part[IntakeServices]:
-    """Alerts in. It has no loop of the worker: each web process runs the batcher."""
+    """Taking alerts. It gives the worker no loop: each web process runs the batcher."""
     settings = base.settings
     limits = quarantine.Limits(settings.quarantine_rows, settings.quarantine_body)
     intake = Intake(base.intake, base.memory, base.aftermath, limits)
@@ -209,7 +208,7 @@ def intake_part(base: Foundation) -> Part[IntakeServices]:
 
 
 def groups_part(base: Foundation) -> Part[GroupServices]:
-    """Everything else that changes a group: wakes, schedules, and what people ask for."""
+    """Everything but alerts that changes a group: wakes, schedules, and requests of people."""
     core, aftermath, bells = base.core, base.aftermath, base.core.bells
     waker, confirmer = Waker(core, aftermath), Waker(core, aftermath, Prometheus(base.http, core.clock))
     schedules = Schedules(core, aftermath)
@@ -227,11 +226,11 @@ def groups_part(base: Foundation) -> Part[GroupServices]:
 
 
 def deliver_part(
-    base: Foundation, notices: Notices, airflows: AirflowClients, others: tuple[Destination, ...]
+    base: Foundation, incidents: Incidents, airflows: AirflowClients, others: tuple[Destination, ...]
 ) -> Part[None]:
-    """The way to Airflow and the eyes on it, and the relay that delivers for every room."""
+    """Starting DAG runs and following them, and the relay that delivers the items of every room."""
     settings, core = base.settings, base.core
-    endings = Endings(core, Tell(core, notices))
+    endings = Endings(core, TriggerIncidents(core, incidents))
     delivery = Delivery(
         core,
         airflows,
@@ -266,24 +265,24 @@ def deliver_part(
     )
 
 
-def notices_part(base: Foundation, notices: Notices) -> Part[NoticeServices]:
-    """The way to the receivers, and the loop that repeats what is still open."""
+def notices_part(base: Foundation, incidents: Incidents) -> Part[NoticeServices]:
+    """Sending notices to the receivers, and the loop that repeats the notices of open incidents."""
     core, settings = base.core, base.settings
     sender = Sender(base.http, core.clock)
     delivery = NoticeDelivery(core, sender, gateway=settings.name, external_url=settings.external_url)
-    requests = NoticeRequests(core, notices, patience=base.http.longest + 2)
+    requests = NoticeRequests(core, incidents, patience=base.http.longest + 2)
     return Part(
         NoticeServices(base.reader, requests, base.limiter),
-        (Loop("notices", notices.step, idle=5.0),),
+        (Loop("notices", incidents.step, idle=5.0),),
         (delivery,),
     )
 
 
-def lineage_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> Part[LineageServices]:
-    """Metadata in, its way to MLflow, and the walk over MLflow that keeps the chains."""
+def lineage_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce) -> Part[LineageServices]:
+    """Taking metadata, delivering it to MLflow, and the survey that reads MLflow and keeps the chains."""
     core, settings = base.core, base.settings
     delivery = MetadataDelivery(core, mlflow, time=settings.delivery_timeout)
-    survey = Survey(core, mlflow, OrphanIncidents(core, notices), retention=settings.retention)
+    survey = Survey(core, mlflow, OrphanIncidents(core, incidents), retention=settings.retention)
     return Part(
         LineageServices(core, base.reader, base.limiter, Taking(core), Lineage(core, mlflow), mlflow),
         (
@@ -294,21 +293,21 @@ def lineage_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> P
     )
 
 
-def promotion_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> Part[PromotionServices]:
-    """The gate, its registries, and the sweeper that settles what a crash left behind."""
+def promotion_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce) -> Part[PromotionServices]:
+    """The gate, its registries, and the sweeper that finishes the promotions that a crash interrupted."""
     core = base.core
     registries: Mapping[str, Registry] = {"mlflow": MlflowRegistry(mlflow), "sagemaker": SagemakerRegistry()}
-    incidents = PromotionIncidents(core, notices)
-    change = Change(core, registries, incidents)
+    blocked = PromotionIncidents(core, incidents)
+    change = Change(core, registries, blocked)
     sweeper = Sweeper(core, change)
-    services = PromotionServices(base.reader, Gate(core, registries, change, incidents), base.limiter)
+    services = PromotionServices(base.reader, Gate(core, registries, change, blocked), base.limiter)
     return Part(services, (Loop("sweeper", sweeper.step, idle=5.0),))
 
 
-def deadman_part(base: Foundation, notices: Notices, airflows: AirflowClients) -> Part[DeadmanServices]:
-    """The dead man's switches: the watch, the look at what ended in Airflow, heartbeats, and what a person asks."""
+def deadman_part(base: Foundation, incidents: Incidents, airflows: AirflowClients) -> Part[DeadmanServices]:
+    """The dead man's switches: the watch, the search for retrains that ended, heartbeats, and requests of people."""
     core, settings = base.core, base.settings
-    flips = Flips(core, notices)
+    flips = Flips(core, incidents)
     watch = Watch(core, flips, interval=settings.follow_interval)
     retrains = Retrains(core, airflows, flips, interval=settings.follow_interval, parallel=settings.delivery_parallel)
     pings = Pings(core, flips, max_body=settings.ping_body)
@@ -322,7 +321,7 @@ def deadman_part(base: Foundation, notices: Notices, airflows: AirflowClients) -
 
 
 def _constant(core: Core, reloader: Reloader) -> tuple[Loop, ...]:
-    """What a process without the worker's loops needs as well: the right time, and the policy of the day."""
+    """The loops that every process runs, with the worker's loops or without: the database's time and the newest policy."""
 
     async def synchronise() -> bool:
         if isinstance(core.clock, SystemClock):
@@ -333,7 +332,7 @@ def _constant(core: Core, reloader: Reloader) -> tuple[Loop, ...]:
 
 
 def _watchman(base: Foundation, loops: tuple[Loop, ...], batcher: Batcher) -> tuple[Loop, ...]:
-    """The loop that pings the outside, if there is an address to ping."""
+    """The loop that pings an address outside, if one is set."""
     settings = base.settings
     if settings.watchdog_url is None:
         return ()
@@ -344,5 +343,5 @@ def _watchman(base: Foundation, loops: tuple[Loop, ...], batcher: Batcher) -> tu
 
 
 def _patience(base: Foundation) -> float:
-    """Seconds after which a step that waits for somebody else's server is stuck: more than twice its time limit."""
+    """Seconds after which a step that waits for somebody else's server counts as stuck: more than twice its time limit."""
     return 2 * base.settings.delivery_timeout + 30

@@ -14,8 +14,8 @@ from app.decide import episodes, facts, placing, rules
 from app.decide.batch import AlertDecision, Fold
 from app.decide.books import Books
 from app.decide.episodes import Move
-from app.decide.muting import Mute, mute_of
 from app.decide.placing import Intent, no_route
+from app.decide.rules import Mute, mute_of
 from app.decide.state import (
     SHADOW,
     Action,

@@ -13,7 +13,7 @@ from app.policy.schema import Airflow, Policy
 
 
 class AirflowClients:
-    """Called for the clients by name. A client whose address and login stay keeps its token, also across a reload."""
+    """Call it for the clients by name. A client keeps its token across a reload that leaves its address and login alone."""
 
     def __init__(self, core: Core, http: Http) -> None:
         self._policy = core.policies.current

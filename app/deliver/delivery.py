@@ -52,13 +52,17 @@ class Delivery(Destination):
         self._endings = endings
         self._paused_retry = paused_retry
         self._follow_interval = follow_interval
-        self._tell_after = timedelta(seconds=tell_after)
+        self._incident_after = timedelta(seconds=tell_after)
 
     async def deliver(self, item: Item) -> Outcome:
         """Read back if an earlier attempt may have arrived, look at the DAG, post."""
         trigger = await self._trigger(item.id)
-        named = {"gateway.route": trigger["route"], "gateway.dag_id": trigger["dag_id"], "gateway.target": item.target}
-        with span("deliver", item.id, named) as made:
+        attributes = {
+            "gateway.route": trigger["route"],
+            "gateway.dag_id": trigger["dag_id"],
+            "gateway.target": item.target,
+        }
+        with span("deliver", item.id, attributes) as made:
             outcome = await self._attempt(item, trigger)
             made.set_attribute("gateway.outcome", outcome.code)
         return outcome
@@ -132,8 +136,8 @@ class Delivery(Destination):
             .returning(_triggers)
         )
         trigger = changed.mappings().one_or_none()
-        if trigger is not None and now - item.created_at >= self._tell_after:
-            await self._endings.waits(conn, trigger, outcome.detail, now)
+        if trigger is not None and now - item.created_at >= self._incident_after:
+            await self._endings.waiting_long(conn, trigger, outcome.detail, now)
 
     async def _accepted(self, conn: AsyncConnection, trigger_id: UUID, run: DagRun, now: datetime) -> None:
         row = (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one()
@@ -153,7 +157,7 @@ class Delivery(Destination):
         if changed.rowcount and group is not None:
             facts.accept(group, now)
             await store.save_groups(conn, [group])
-        await self._endings.taken(conn, row, now)
+        await self._endings.accepted(conn, row, now)
 
     async def after(self, item: Item, outcome: Outcome) -> None:
         """Have the new run followed. Of a dead trigger, let in whoever waits for its place, and report its end."""
@@ -162,8 +166,8 @@ class Delivery(Destination):
             root_span("trigger", item.id, item.created_at, {"gateway.target": item.target})
             self._follower.ring()
         if isinstance(outcome, Dead):
-            await self._endings.let_in(self._engine, item.id, item.payload["route"])
-            self._endings.tell(item.id, DEAD, outcome.detail, item.payload["route"])
+            await self._endings.free_place(self._engine, item.id, item.payload["route"])
+            self._endings.after(item.id, DEAD, outcome.detail, item.payload["route"])
 
     async def _trigger(self, trigger_id: UUID) -> RowMapping:
         async with self._engine.connect() as conn:

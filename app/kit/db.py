@@ -151,9 +151,11 @@ def rows_of(statement: str, table: Table, **more: TypeEngine[Any]) -> TextualSel
 
 
 async def insert_rows(conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], conflict: str = "") -> None:
-    """INSERT all rows in one statement. The rows share their columns; what they leave out is NULL."""
+    """INSERT all rows in one statement. The rows share their columns; the columns that they leave out are NULL."""
     if not rows:
         return
+    if any(row.keys() != rows[0].keys() for row in rows):
+        raise ValueError(f"the new rows of {table.name} do not share their columns")
     columns = ", ".join(f'"{name}"' for name in rows[0])
     values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb))"
     statement = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {values} {conflict}"

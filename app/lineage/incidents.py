@@ -7,8 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.lineage import store
 from app.lineage.rules import Kind
+from app.notices.incidents import Incidents
 from app.notices.model import Notice, Severity
-from app.notices.telling import Notices
 from app.policy.core import Core
 
 EVENT: Final = "orphan"
@@ -25,7 +25,7 @@ _TITLES: Final = {
 class OrphanIncidents:
     """Opens one incident for each kind that has orphans, and resolves it when there are none left."""
 
-    def __init__(self, core: Core, notices: Notices) -> None:
+    def __init__(self, core: Core, notices: Incidents) -> None:
         self._policy = core.policies.current
         self._notices = notices
 
@@ -39,4 +39,4 @@ class OrphanIncidents:
             (first,) = await store.list_orphans(conn, kind, None, 1)
             detail = f"{count} found, such as: {first['detail']}. `trigger-gateway lineage --orphans` lists them."
             notice = Notice(key, EVENT, Severity.WARNING, _TITLES[kind], detail, {"kind": kind})
-            await self._notices.open(conn, self._policy().told(EVENT), notice, now)
+            await self._notices.open(conn, self._policy().receivers_of(EVENT), notice, now)

@@ -7,8 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from app.intake.admission import admit, spend
-from app.intake.service import services_of
+from app.intake.service import admit, services_of, spend
 from app.kit.errors import Problem
 from app.promotion import schemas, store
 from app.promotion.promote import Wanted, shown

@@ -6,8 +6,8 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.notices.incidents import Incidents
 from app.notices.model import Notice, Severity
-from app.notices.telling import Notices
 from app.policy.core import Core
 from app.promotion import store
 from app.promotion.store import Promotion
@@ -20,9 +20,9 @@ class PromotionIncidents:
     """A refusal opens one incident for its version, alias and reason. It resolves the open incidents of that version that
     have another reason. The next promotion to that alias resolves all incidents of the alias."""
 
-    def __init__(self, core: Core, notices: Notices) -> None:
+    def __init__(self, core: Core, incidents: Incidents) -> None:
         self._policy = core.policies.current
-        self._notices = notices
+        self._incidents = incidents
 
     async def open_or_resolve(
         self, conn: AsyncConnection, row: Promotion, now: datetime, *, routine: bool = False
@@ -33,10 +33,10 @@ class PromotionIncidents:
             return
         if row.state in store.REFUSED:
             notice = _notice(row, Severity.INFO if routine else Severity.WARNING)
-            await self._notices.resolve_below(conn, _of_version(row), now, row.detail, but=notice.key)
-            await self._notices.open(conn, self._policy().told("promotion_blocked"), notice, now)
+            await self._incidents.resolve_below(conn, _of_version(row), now, row.detail, but=notice.key)
+            await self._incidents.open(conn, self._policy().receivers_of(EVENT), notice, now)
         elif row.state in _DONE:
-            await self._notices.resolve_below(conn, _of_alias(row), now, row.detail)
+            await self._incidents.resolve_below(conn, _of_alias(row), now, row.detail)
 
 
 def _of_alias(row: Promotion) -> str:

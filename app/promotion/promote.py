@@ -95,7 +95,7 @@ class Gate:
     def automatic(self, model: str) -> tuple[str, ...]:
         """The aliases for which a new version in MLflow is judged by itself, in the order of the policy."""
         policy = self._policy()
-        entries = (policy.promotion(model, alias) for alias in policy.marks(model))
+        entries = (policy.promotion(model, alias) for alias in policy.aliases(model))
         return tuple(e.to for e in entries if e is not None and e.on_new_version and e.registry == "mlflow")
 
     async def roll_back(self, ident: UUID, reason: str | None, caller: str) -> Promotion:
@@ -187,7 +187,7 @@ class Gate:
 
 
 def _entry(policy: Policy, wanted: Wanted) -> Entry:
-    aliases = policy.marks(wanted.model)
+    aliases = policy.aliases(wanted.model)
     if not aliases:
         raise Problem(404, "not_found", f"The policy has no promotion for a model named {wanted.model!r}.")
     if wanted.to is None and len(aliases) > 1:

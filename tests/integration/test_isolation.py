@@ -46,7 +46,9 @@ async def test_an_incident_that_cannot_be_repeated_holds_up_no_other(
         for key in ("broken", "whole"):
             async with transaction(services.core.engine) as conn:
                 found = Notice(key, "test", Severity.INFO, "title", "detail")
-                await services.notices.requests._notices.open(conn, ["oncall"], found, clock.now(), timedelta(hours=1))
+                await services.notices.requests._incidents.open(
+                    conn, ["oncall"], found, clock.now(), timedelta(hours=1)
+                )
         await world.settle()
         async with sql(database) as connection:
             broken = await connection.fetchval("SELECT id FROM notices WHERE key = 'broken'")
