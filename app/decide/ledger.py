@@ -1,4 +1,4 @@
-"""One batch, one wake or one request, decided in memory. Pure.
+"""One pass: a batch, a wake or a request, decided from rows that were read before. Pure.
 
 The caller reads rows into the ledger's books, lets the ledger `take` alerts, `wake` a group or decide a `request`, and
 writes the rows that the books hold as changed. So every DAG run comes from the same code, and this code also runs without

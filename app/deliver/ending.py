@@ -58,8 +58,10 @@ class Endings:
         detail: str,
         now: datetime,
     ) -> bool:
-        """End the trigger. After a success the whole cooldown begins; any other outcome releases it as the policy says.
-        False: the trigger had ended already."""
+        """End the trigger. False: it had ended already.
+
+        After a success the cooldown goes on, counted from the fire. Any other outcome may end it early (`facts.clear_at`).
+        """
         group = await self._group_of(conn, trigger_id)
         changed = await conn.execute(
             update(_triggers)

@@ -130,6 +130,7 @@ async def take_native(request: Request) -> Response:
     return await _take_signed(request, native.read, "native", limited=True)
 
 
+# It takes every name, so routes of other webhooks stand above it.
 @router.post(
     "/webhooks/{source}",  # noqa: FAST003 (a DirectRoute gets the request alone)
     status_code=202,

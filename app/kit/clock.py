@@ -1,8 +1,8 @@
-"""The one place where time is read. Everything else is handed a `now` (timezone-aware, UTC).
+"""The only place that reads the time. Everything else gets a `now` (timezone-aware, UTC).
 
-Time is Postgres': a replica whose own clock is wrong must not shorten a cooldown. The offset to the database is measured
-at start and every minute; between measurements the clock runs on the machine's monotonic counter, so that a step of the
-wall clock changes nothing.
+We use Postgres' time, because a replica with a wrong clock must not shorten a cooldown. The offset to the database is
+measured at the start and every minute. Between measurements the clock follows the machine's monotonic counter, so that a
+step of the wall clock changes nothing.
 """
 
 import time
@@ -18,7 +18,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock until `synchronise` has learned the database's."""
+    """The machine's clock, and the database's clock after the first `synchronise`."""
 
     def __init__(self) -> None:
         self._base = datetime.now(UTC)
@@ -29,7 +29,7 @@ class SystemClock:
         return self._base + timedelta(seconds=time.monotonic() - self._monotonic)
 
     async def synchronise(self, database_now: Callable[[], Awaitable[tuple[datetime, float]]]) -> None:
-        """Take over the database's time: what it was, and the monotonic() at which it was that."""
+        """Take over the database's time. `database_now` returns it with the value of monotonic() at that moment."""
         self._base, self._monotonic = await database_now()
         self.offset = self.now() - datetime.now(UTC)
 

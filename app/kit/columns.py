@@ -1,4 +1,4 @@
-"""What every table is made of."""
+"""The metadata and the column types of every table."""
 
 from sqlalchemy import Column, DateTime, MetaData, Text
 
@@ -8,7 +8,7 @@ metadata = MetaData(
 
 
 def time(name: str, *, nullable: bool = True) -> Column[object]:
-    """An instant; every one is kept with its zone."""
+    """A time, kept with its zone."""
     return Column(name, DateTime(timezone=True), nullable=nullable)
 
 

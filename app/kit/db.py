@@ -22,23 +22,23 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-#: A lock was not had in time.
+#: A statement did not get a lock in time.
 LOCK_TIMEOUT = "55P03"
-#: Try the batch again: serialization failure, deadlock, a row that appeared in between, a lock that was not had in time.
+#: Try the batch again: serialization failure, deadlock, a row that another process has inserted, lock timeout.
 TRY_AGAIN = frozenset({"40001", "40P01", "23505", LOCK_TIMEOUT})
 #: How often that is tried, in all.
 ATTEMPTS = 5
-#: What asyncpg raises bare while it connects.
+#: Errors of asyncpg while it connects. SQLAlchemy does not wrap them.
 CONNECTING = (asyncpg.PostgresError, asyncpg.InterfaceError)
-#: The classes of SQLSTATE that speak of the data, not of the server's health.
+#: The classes of SQLSTATE that are about the data, not about the server's health.
 DATA_ERRORS = ("22", "23", "21", "54")
-#: What speaks of the database or of the way to it.
+#: Errors of the database, or of the way to it.
 OF_THE_DATABASE = (SQLAlchemyError, *CONNECTING, OSError, EOFError)
 
 
 def open_engine(url: str, *, pool_size: int = 10, read_only: bool = False) -> AsyncEngine:
-    """An engine whose every connection gives up on a lock after 2 s, on a statement after 5 s, idle in a transaction
-    after 10 s: a stuck peer costs a retry, not the service. With `read_only` the server refuses every write."""
+    """An engine whose connections give up: on a lock after 2 s, on a statement after 5 s, in an idle transaction after 10 s.
+    So a peer that is stuck costs a retry, not the service. With `read_only` the server refuses every write."""
 
     async def connect() -> asyncpg.Connection:
         return await asyncpg.connect(
@@ -68,13 +68,13 @@ def open_engine(url: str, *, pool_size: int = 10, read_only: bool = False) -> As
 
 
 def _end_at_once(connection: Any, *_: object) -> None:
-    """A server that did not answer would be given another 2 s to say goodbye, while whoever asked waits."""
+    """Close at once. Otherwise a server that did not answer gets 2 s more to close, and the caller waits for it."""
     connection.driver_connection.terminate()
 
 
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """One transaction. A connection that turned out to lead to a read-only server (25006: a failover) is thrown away."""
+    """One transaction. A connection to a server that has become read-only (25006: a failover) is thrown away."""
     async with engine.connect() as conn, _leaving_a_standby(engine, conn), conn.begin():
         yield conn
 
@@ -82,8 +82,8 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def again_after_races(
     work: Callable[[], Awaitable[Result]], lost: Callable[[DBAPIError], None] = lambda _error: None
 ) -> Result:
-    """Do `work`, and do it again from the start when it loses a race (TRY_AGAIN), ATTEMPTS times at most. `lost` hears of
-    each lost race. The pauses between are random, so that two who met do not meet again."""
+    """Do `work`, and do it again from the start when it loses a race (TRY_AGAIN), ATTEMPTS times at most. Each lost race
+    calls `lost`. The pauses are random, so that two processes that collided do not collide again."""
     for attempt in range(ATTEMPTS):
         try:
             return await work()
@@ -121,7 +121,7 @@ async def _leaving_a_standby(engine: AsyncEngine, conn: AsyncConnection) -> Asyn
 
 @asynccontextmanager
 async def one_statement(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """For one statement that is a transaction by itself: without BEGIN and COMMIT it costs one way there and back."""
+    """For one statement that is a transaction by itself. Without BEGIN and COMMIT it costs one round trip."""
     async with engine.connect() as conn:
         await conn.execution_options(isolation_level="AUTOCOMMIT")
         async with _leaving_a_standby(engine, conn):
@@ -129,7 +129,7 @@ async def one_statement(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 def backend_pid(conn: AsyncConnection) -> int:
-    """The process of the server behind a connection. It asks nobody."""
+    """The pid of the server process behind a connection. It sends no query."""
     assert conn.sync_connection is not None
     driver: Any = conn.sync_connection.connection.driver_connection
     pid: int = driver.get_server_pid()
@@ -137,8 +137,8 @@ def backend_pid(conn: AsyncConnection) -> int:
 
 
 async def database_now(engine: AsyncEngine) -> tuple[datetime, float]:
-    """The database's time, and the monotonic() at which it was that, if its answer was made half way through the round trip.
-    Waiting for a connection is no part of that."""
+    """The database's time, and the value of monotonic() at that moment: half way through the round trip. The wait for a
+    connection does not count."""
     async with one_statement(engine) as conn:
         before = monotonic()
         now: datetime = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
@@ -151,7 +151,7 @@ def rows_of(statement: str, table: Table, **more: TypeEngine[Any]) -> TextualSel
 
 
 async def insert_rows(conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], conflict: str = "") -> None:
-    """INSERT all rows in one statement. The rows share their columns; the columns that they leave out are NULL."""
+    """INSERT all rows in one statement. All rows have the same columns; other columns are NULL."""
     if not rows:
         return
     if any(row.keys() != rows[0].keys() for row in rows):
@@ -175,12 +175,12 @@ async def update_rows(
 
 
 def as_json(value: Any) -> str:
-    """JSON text for a jsonb parameter, from dataclass fields that are datetimes and UUIDs as well."""
+    """JSON text for a jsonb parameter. Datetimes and UUIDs become text."""
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """The five characters by which Postgres names an error, or None when it did not come from Postgres."""
+    """The SQLSTATE of an error: five characters. None when the error is not from Postgres."""
     seen: Any = error
     while seen is not None:
         state = getattr(seen, "sqlstate", None)
@@ -191,13 +191,13 @@ def sqlstate(error: BaseException) -> str | None:
 
 
 def passes(error: Exception) -> bool:
-    """Whether an error speaks of a race or of the way to the database, and not of what was to be written."""
+    """Whether an error is about a race or about the way to the database, and not about the rows to write."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or sqlstate(error) in TRY_AGAIN
     return isinstance(error, OF_THE_DATABASE)
 
 
 def log_a_bug(error: Exception) -> None:
-    """For a probe, which answers whatever happens. An error that is not of the database is a bug: it goes to the log."""
+    """For a probe, which answers after every error. An error that is not of the database is a bug: write it to the log."""
     if not isinstance(error, OF_THE_DATABASE):
         log.error("a bug: a probe broke", exc_info=error)

@@ -4,7 +4,7 @@
   + UsageError          the operator must change a setting, a file or a command line (exit code 2)
     - PolicyError       the policy file, with every problem at its line (app.policy.file.load)
   + Problem             an HTTP answer: application/problem+json with its status
-  + NotDurable          Postgres did not take it in time: 503, the sender comes again
+  + NotDurable          Postgres did not take it in time: 503, the sender tries again
   + TargetError         somebody else's server, as its adapter classified the answer
     - Unreachable       nothing was sent, or the target says it is not well: try again, the breaker counts it
     - Ambiguous         the request left and no answer came: read back before anything else
@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 LEFT_OUT: Final = "(left out: it repeats a secret of ours)"
-_TELLING: Final = 8  # characters; a shorter secret may be a word that stands in any sentence
+_UNUSUAL: Final = 8  # characters; a shorter secret may be a word of any sentence
 
 
 class GatewayError(Exception):
-    """Base of everything raised on purpose. `str(error)` is one sentence for a person."""
+    """Base of every error raised on purpose. `str(error)` is one sentence for a person."""
 
 
 class UsageError(GatewayError):
@@ -48,17 +48,17 @@ class Problem(GatewayError):
 
 
 class NotDurable(GatewayError):
-    """Postgres did not take the alerts in time. Nothing was acknowledged; the sender must come again."""
+    """Postgres did not take the alerts in time. Nothing was acknowledged, so the sender must try again."""
 
 
 class TargetError(GatewayError):
-    """A call to somebody else's server did not bring what we asked for. `code` names why, for metrics and columns."""
+    """A call to somebody else's server failed. `code` names the cause, for metrics and columns."""
 
     def __init__(self, code: str, detail: str, *, retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
-        self.retry_after = retry_after  # seconds, as the target's Retry-After asked
+        self.retry_after = retry_after  # seconds, from the target's Retry-After
 
 
 class Unreachable(TargetError):
@@ -77,11 +77,11 @@ class Rejected(TargetError):
     """The target will never accept this request as it is."""
 
 
-def quotable(said: str, *secrets: str | None, sent: str | None = None) -> str:
-    """What somebody else's server said, or LEFT_OUT when it repeats one of `secrets`: a hole in a sentence that people
-    know would show what stood there. Only these words are judged, never ours around them.
+def quotable(answer: str, *secrets: str | None, sent: str | None = None) -> str:
+    """The words of somebody else's server, or LEFT_OUT when they repeat one of `secrets`. Then no word is kept: people know
+    such sentences, and a gap would show the secret. Pass only the server's words, without ours.
 
-    A secret of under eight characters is looked for only as it is `sent`: `Bearer token`, `user:password`.
+    A secret of under eight characters counts only in the form in which it was `sent`: `Bearer token`, `user:password`.
     """
-    looked_for = [sent, *(secret for secret in secrets if secret and len(secret) >= _TELLING)]
-    return LEFT_OUT if any(text in said for text in looked_for if text) else said
+    looked_for = [sent, *(secret for secret in secrets if secret and len(secret) >= _UNUSUAL)]
+    return LEFT_OUT if any(text in answer for text in looked_for if text) else answer

@@ -1,8 +1,8 @@
-"""The one way out over HTTP: bounded, never following redirects, and honest about whether a request left this machine.
+"""Every HTTP request that we send: bounded in time and size, without redirects.
 
-Adapters build on two promises. An answer is returned whatever its status is; only the transport raises. And what the
-transport raises tells whether the other side may have acted: `Unreachable` when nothing was sent (or nothing could have
-changed), `Ambiguous` when a write left and its answer did not arrive.
+Adapters need two promises. An answer is returned whatever its status is: only the transport raises. The error of the
+transport says whether the other side may have acted. It is `Unreachable` when nothing was sent or nothing could have
+changed, and `Ambiguous` when a write left and its answer did not arrive.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ import httpx
 from app.kit.clock import monotonic
 from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 
-Transport = httpx.AsyncBaseTransport  # what tests hand to `open_http` in place of the network
+Transport = httpx.AsyncBaseTransport  # tests pass one to `open_http` in place of the network
 
 MAX_ANSWER: Final = 1024 * 1024  # bytes, decoded
 MAX_RETRY_AFTER: Final = 3600.0  # seconds; a target cannot silence us for longer
 POOL_WAIT: Final = 2.0  # seconds to wait for a free connection
-IDLE_CONNECTION: Final = 2.0  # seconds; uvicorn closes idle connections after 5 and a race there would be ambiguous
+IDLE_CONNECTION: Final = 2.0  # seconds; uvicorn closes idle connections after 5, and a race with that is ambiguous
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer. `body` is parsed JSON when the answer says so and is, otherwise text."""
+    """A complete answer. `body` is parsed JSON if the answer declares JSON and holds it; otherwise it is text."""
 
     status: int
     body: Any
@@ -42,20 +42,20 @@ class Answer:
     raw: bytes = field(default=b"", repr=False)  # the body as it came
 
     def retry_after(self, now: datetime) -> float | None:
-        """Seconds that the target asks us to stay away (RFC 9110, 10.2.3: a number or a date), at most an hour."""
+        """Seconds that the target asks us to wait (RFC 9110, 10.2.3: a number or a date), at most an hour."""
         value = self.headers.get("retry-after", "").strip()
         if re.fullmatch(r"[0-9]{1,9}", value):
             return min(float(value), MAX_RETRY_AFTER)
         try:
             date = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):  # The year 99999999999999999999 is not one of datetime's.
+        except (ValueError, OverflowError):  # datetime has no year 99999999999999999999.
             return None
         date = date if date.tzinfo else date.replace(tzinfo=UTC)
         return min(max((date - now).total_seconds(), 0.0), MAX_RETRY_AFTER)
 
 
 class Http:
-    """A pool of connections. Loopback is always reached directly, anything else through the environment's proxies."""
+    """A pool of connections. Requests to loopback go directly, all others through the proxies of the environment."""
 
     def __init__(self, client: httpx.AsyncClient, direct: httpx.AsyncClient, *, longest: float) -> None:
         self._client = client
@@ -72,10 +72,10 @@ class Http:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str | int] | None = None,
     ) -> Answer:
-        """Send one request, once, and return its answer whatever the status is; redirects are answers too. The body is
-        `json`, or exactly the bytes of `content`.
+        """Send a request once, and return its answer whatever the status is, even a redirect. The body is `json`, or exactly
+        the bytes of `content`.
 
-        Raises Unreachable when nothing was sent or when a read did not complete, Ambiguous when a write left and no
+        Raises Unreachable when nothing was sent, or when a read did not complete. Raises Ambiguous when a write left and no
         complete answer came, Refused when the answer to a read is over 1 MiB, Rejected when `json` cannot be written.
         """
         request = self._build(method, url, content, json, headers, params)
@@ -89,7 +89,7 @@ class Http:
                 finally:
                     await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError) as error:
-            # `from None`: the library's errors can carry the request, and with it the token, into a printed traceback.
+            # `from None`: an error of the library can hold the request, and so print the token in a traceback.
             raise _classify(error, request) from None
         if raw is None:
             raise _too_large(request)
@@ -115,7 +115,7 @@ class Http:
         except httpx.InvalidURL:
             raise Unreachable("bad_url", "the address is not a URL") from None
         except (ValueError, TypeError, RecursionError):
-            # Only the body and the headers are ours to get wrong, and both may hold secrets: nothing is repeated here.
+            # Only the body or the headers can be wrong here. Both may hold secrets, so the error does not quote them.
             raise Rejected("unsendable", "the request cannot be written as JSON and ASCII headers") from None
 
     async def aclose(self) -> None:
@@ -139,9 +139,9 @@ def open_http(
     verify: bool | ssl.SSLContext = True,
     transport: Transport | None = None,
 ) -> Http:
-    """A pool with `connect` and `read` timeouts in seconds; a whole request takes `Http.longest` at the most.
+    """A pool with `connect` and `read` timeouts in seconds. A whole request takes at most `Http.longest`.
 
-    `verify` is how certificates are checked. `transport` replaces the network; no proxy is used then.
+    `verify` says how certificates are checked. `transport` replaces the network, and then no proxy is used.
     """
     timeout = httpx.Timeout(read, connect=connect, pool=POOL_WAIT)
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=IDLE_CONNECTION)
@@ -174,7 +174,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _read(response: httpx.Response) -> bytes | None:
-    """The body, or None when it is over the cap; what is over is not read."""
+    """The body, or None when it is over the cap. The rest is not read then."""
     parts: list[bytes] = []
     size = 0
     async for part in response.aiter_bytes():
@@ -196,7 +196,7 @@ def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
 
 
 def _classify(error: Exception, request: httpx.Request) -> TargetError:
-    """What a failure of the transport means for us. Its own text is repeated only where it cannot hold a header."""
+    """What a failure of the transport means for us. Its text is quoted only where it cannot hold a header."""
     target = _target(request)
     match error:
         case httpx.ConnectTimeout():

@@ -1,8 +1,8 @@
-"""Logs: one line an event, JSON unless a person watches, secrets taken out.
+"""Logs: one line per event, JSON unless the output is a terminal, without secrets.
 
-structlog, the standard library's loggers and uvicorn's end in the same handler, so that all of them are redacted. Write
-`log = logging.getLogger(__name__)` and give fields by `extra=`, or use structlog's logger; bind what belongs to a whole
-request or pass by `structlog.contextvars.bound_contextvars`.
+structlog, the standard library's loggers and uvicorn's all use the same handler, so that all of them are redacted. Write
+`log = logging.getLogger(__name__)` and pass fields in `extra=`, or use structlog's logger. Bind the fields of a whole
+request or pass with `structlog.contextvars.bound_contextvars`.
 """
 
 import json
@@ -22,7 +22,7 @@ from app.kit.errors import UsageError
 
 MASK = "***"
 LEVELS = ("debug", "info", "warning", "error")
-_DEEPEST = 8  # Nesting beyond which a value is written as text.
+_DEEPEST = 8  # A value that is nested deeper is written as text.
 
 _SECRET_NAME = re.compile(
     r"(^|_)(pass(word|wd|phrase)?|secret|token|authorization|credentials?|(routing|api|private|access|secret)_?key|cookie)$"
@@ -38,7 +38,7 @@ _SECRET_TEXT: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 class Seldom:
-    """Whether to write a line of a kind that may come with every request: true once in so many seconds."""
+    """Limits a log line that could come with every request: True once in so many seconds."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -53,17 +53,17 @@ class Seldom:
 
 
 def configure(level: str = "info", json: bool | None = None, stream: TextIO | None = None) -> None:
-    """Send every log of this process to `stream` (default: stderr, which leaves stdout to a command's own output).
+    """Send every log of this process to `stream` (default: stderr; stdout is for the output of commands).
 
-    `json` None means JSON unless the stream is a terminal. Times are UTC, RFC 3339. May be called again; the last call
-    holds. Raises UsageError for a level that is not debug, info, warning or error.
+    `json` None means JSON unless the stream is a terminal. Times are UTC, RFC 3339. A later call replaces an earlier one.
+    Raises UsageError for a level that is not debug, info, warning or error.
     """
     if level.lower() not in LEVELS:
         raise UsageError(f"log level {level!r}: use one of {', '.join(LEVELS)}")
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(not stream.isatty() if json is None else json, stream.isatty()))
-    handler.addFilter(_told_already)
+    handler.addFilter(_is_no_copy)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -71,7 +71,7 @@ def configure(level: str = "info", json: bool | None = None, stream: TextIO | No
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
         logging.getLogger(name).setLevel(logging.NOTSET)
-    # Their INFO is a line for each request we make, or for each look at the schema.
+    # At INFO these write a line for each request that we send, or for each look at the schema.
     for name in ("httpx", "httpcore", "alembic.runtime.migration"):
         logging.getLogger(name).setLevel(logging.NOTSET if level.lower() == "debug" else logging.WARNING)
     logging.captureWarnings(True)
@@ -90,7 +90,7 @@ def configure(level: str = "info", json: bool | None = None, stream: TextIO | No
 
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """A structlog processor: values under a secret's name become `***`, and so do secrets inside any text."""
-    event.pop("color_message", None)  # Uvicorn's event once more, with colours.
+    event.pop("color_message", None)  # Uvicorn's copy of the event with colours.
     return {name: _clean(name, value, 0) for name, value in event.items()}
 
 
@@ -113,7 +113,7 @@ def _formatter(as_json: bool, colours: bool) -> logging.Formatter:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.StackInfoRenderer(),
-            # As text and without the frames' variables: those hold passwords under any name.
+            # As text, without the variables of the frames: these can hold passwords under any name.
             structlog.processors.format_exc_info,
             redact,
             renderer,
@@ -156,6 +156,6 @@ def _dumps(event: Any, **_: Any) -> str:
     return json.dumps(event, default=repr)
 
 
-def _told_already(record: logging.LogRecord) -> bool:
-    """Drop uvicorn's copy of a fault that `app.web.problems` has logged with its error id."""
+def _is_no_copy(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's copy of an error that `app.web.error_answers` has logged with its error id."""
     return not (record.name == "uvicorn.error" and record.getMessage().startswith("Exception in ASGI application"))

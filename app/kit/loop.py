@@ -1,4 +1,4 @@
-"""Background loops. A loop is a `step() -> bool`: True means "there may be more, again at once", False "nothing to do"."""
+"""Background loops. A loop calls `step() -> bool`. True means "there may be more: again at once", False "nothing to do"."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class Bell:
-    """Whoever has work for a loop rings its bell, and the loop cuts its rest short."""
+    """Code that has work for a loop rings its bell, and the loop ends its rest early."""
 
     def __init__(self) -> None:
         self._rung = asyncio.Event()
@@ -27,7 +27,7 @@ class Bell:
 
     @property
     def rung(self) -> bool:
-        """Whether it rang since the loop last heard it."""
+        """Whether it rang since the last wait."""
         return self._rung.is_set()
 
     async def wait(self, seconds: float) -> None:
@@ -39,14 +39,14 @@ class Bell:
 
 @dataclass
 class Loop:
-    """One named loop. Its `bell` cuts its rest short; `stuck()` tells /livez that a step does not come back."""
+    """One named loop. Its `bell` ends its rest early. /livez calls `stuck()` to learn that a step does not return."""
 
     name: str
     step: Callable[[], Coroutine[Any, Any, bool]]
     idle: float  # seconds of rest after a step that found nothing to do
-    pace: float = 0.0  # seconds of rest after a step that found something: for what is not urgent
+    pace: float = 0.0  # seconds of rest after a step that found something, for work that is not urgent
     patience: float = 60.0  # seconds after which a step that has not returned counts as stuck
-    stop: Callable[[], None] = lambda: None  # what to give up when the loop ends between two steps
+    stop: Callable[[], None] = lambda: None  # called when the loop ends, to give up work in progress
     failures: int = 0  # in a row
     started: bool = False
     bell: Bell = field(default_factory=Bell)
@@ -60,7 +60,7 @@ class Loop:
         return monotonic() - self._last_end > self.idle + self.patience
 
     async def run(self) -> None:
-        """Step for ever. An error is logged and waited out with a growing pause: a loop never ends by itself."""
+        """Step forever. An error is logged, and a growing pause follows: a loop never ends by itself."""
         self.started = True
         try:
             while True:
@@ -92,7 +92,7 @@ class Loop:
 
 @asynccontextmanager
 async def running(loops: Iterable[Loop]) -> AsyncIterator[None]:
-    """Run the loops, in one TaskGroup, while the block runs. At the end each loop stops where it waits."""
+    """Run the loops in one TaskGroup while the block runs. At the end each loop is cancelled where it waits."""
     async with asyncio.TaskGroup() as tasks:
         started = [tasks.create_task(loop.run(), name=loop.name) for loop in loops]
         try:
@@ -112,7 +112,7 @@ async def each_alone(
 ) -> list[tuple[Item, Exception]]:
     """Do `work` for every item, `at_once` at a time. Return the items that failed, each with its error.
 
-    An item that fails stops no other. It is logged as `problem`, with what `describe` says of it. An error of our own
+    An item that fails stops no other. It is logged as `problem`, with the fields of `describe`. An error of our own
     Postgres is not the item's fault (`passes`): no further item begins, those under way end, and then it is raised. No
     task is left behind.
     """
@@ -145,8 +145,8 @@ async def each_alone(
 
 
 async def all_of(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """What these works, done side by side, return, in their order. When one raises, the others are cancelled, and the error
-    is raised when all have ended: no task is left behind."""
+    """Run the coroutines side by side and return their results in order. When one raises, the others are cancelled, and the
+    error is raised when all have ended: no task is left behind."""
     try:
         async with asyncio.TaskGroup() as tasks:
             started = [tasks.create_task(work) for work in works]

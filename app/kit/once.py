@@ -1,4 +1,4 @@
-"""One look for many who ask: the answer is kept for a moment, and who comes while it is being found waits for the same."""
+"""One look for many callers. The answer is kept for a moment, and callers that come during a look share its answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,8 @@ Found = TypeVar("Found")
 
 
 class Once(Generic[Found]):
-    """`get()` is `look()`, made again when the newest answer is `keep` seconds old. What it raises is not kept."""
+    """`get()` returns the result of `look()`, which is called again when the result is `keep` seconds old. An error is not
+    kept."""
 
     def __init__(self, look: Callable[[], Awaitable[Found]], clock: Clock, keep: float) -> None:
         self._look = look
@@ -21,12 +22,12 @@ class Once(Generic[Found]):
         self._under_way: asyncio.Task[Found] | None = None
 
     async def get(self) -> Found:
-        """The answer, at most `keep` seconds old when it was asked for."""
+        """The answer, at most `keep` seconds old at the time of the call."""
         if self._found is not None and self._clock.now() - self._found[0] < self._keep:
             return self._found[1]
         if self._under_way is None or self._under_way.done():
             self._under_way = asyncio.create_task(self._make())
-        # Who goes away does not take the answer from the others.
+        # The shield keeps the look alive for the other callers when this caller is cancelled.
         return await asyncio.shield(self._under_way)
 
     async def _make(self) -> Found:

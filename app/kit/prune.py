@@ -1,4 +1,4 @@
-"""Old rows are deleted in small batches that wait for nobody. Each room says as data what ends and when; see `Prune`."""
+"""Old rows are deleted in small batches that wait for no lock. Each room says as data which rows end and when: `Prune`."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +19,15 @@ BEGINNING: Final[Place] = {"at": EPOCH, "id": UUID(int=0)}
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """One kind of row that ends.
+    """One kind of row that is deleted when it is old.
 
     `page` reads the next `:most` rows of a walk along an index, from `start` on. `lock` takes the `:ids` of that page and
-    locks the rows that may go: it judges each row again and skips what somebody else has locked. `deletes` removes by these
-    ids what hangs on the rows, table by table, and the rows last. `also` removes what SQL cannot find by the ids; it gets
-    the rows of `lock`.
+    locks the rows that may be deleted: it checks each row again and skips rows that another process has locked. `deletes`
+    deletes by these ids, table by table: first the rows that belong to these rows, then the rows themselves. `also` deletes
+    what SQL cannot find by the ids; it gets the rows of `lock`.
 
-    The statements may use the times that the caller has: `:before` is the end of the retention. A walk ends at the first
-    row whose `at` is not before it.
+    The statements may use the caller's times: rows from before `:before` are old. A walk ends at the first row whose `at` is
+    not before it.
     """
 
     name: str
@@ -46,7 +46,7 @@ def by_id(table: str, column: str = "id", kind: str = "uuid") -> tuple[str, Text
 async def one_batch(
     conn: AsyncConnection, prune: Prune, place: Place, times: Mapping[str, datetime], most: int
 ) -> tuple[Place | None, Deleted]:
-    """Delete one batch in the caller's transaction. Returns where to go on (None: nothing old is left) and what went."""
+    """Delete one batch in the caller's transaction. Returns where to go on (None: nothing old is left) and the counts."""
     page = (await conn.execute(prune.page, _used(prune.page, {**times, **place, "most": most}))).mappings().all()
     if not page:
         return None, {}

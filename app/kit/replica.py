@@ -1,7 +1,6 @@
 """Reads for people may go to a copy of the database (GATEWAY_DATABASE_READ_URL): lists and explanations, never decisions.
 
-A copy lags behind and may be away. Neither is told to who asks: what the copy does not answer, the primary does, which
-would have answered everything were there no copy.
+A copy lags behind and may be away. The caller does not notice: when the copy does not answer, the primary does.
 """
 
 import logging
@@ -22,15 +21,15 @@ log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
-#: The driver's own errors reach us bare while a connection is made.
+#: While a connection is made, SQLAlchemy does not wrap the driver's errors.
 _AWAY = (OSError, TimeoutError, PoolTimeout, DBAPIError, *CONNECTING)
-_PAUSE = 10.0  # seconds without the copy after it failed: nobody waits for it in vain again and again
-_TOO_SLOW = "57014"  # a statement that took too long there would take too long here, and at the cost of decisions
+_PAUSE = 10.0  # seconds without the copy after it failed, so that not every read waits for it in vain
+_TOO_SLOW = "57014"  # a statement too slow for the copy is too slow for the primary, and would delay decisions there
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Intake has connections of its own: no list and no delivery can keep an alert from being written."""
+    """Intake has connections of its own, so that a list or a delivery cannot keep an alert from being written."""
 
     everything: AsyncEngine
     intake: AsyncEngine
@@ -50,7 +49,7 @@ async def open_engines(url: str, read_url: SecretStr | None) -> AsyncIterator[En
 
 
 class Reader:
-    """Runs reads on `replica` while it answers, and on `primary` otherwise; `failed()` is called for each that moved."""
+    """Runs reads on `replica` while it answers, and on `primary` otherwise. Each read that moves calls `failed()`."""
 
     def __init__(self, primary: AsyncEngine, replica: AsyncEngine | None, failed: Callable[[], None]) -> None:
         self._primary = primary
@@ -59,9 +58,9 @@ class Reader:
         self._away_until = 0.0
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[Found]]) -> Found:
-        """What `work` returns on a connection that only reads. It is run again from its beginning on the primary when
-        the copy does not answer. Raises what the primary raises, and what the copy says of the data or of a statement
-        that takes too long."""
+        """Run `work` on a connection that only reads, and return its result. When the copy does not answer, `work` runs
+        again from its beginning on the primary. Raises the errors of the primary. Of the copy's errors it raises those about
+        the data or about a statement that takes too long."""
         if self._replica is not None and monotonic() >= self._away_until:
             try:
                 async with self._replica.connect() as conn:
@@ -79,12 +78,12 @@ class Reader:
             return await work(conn)
 
     async def fresh(self, work: Callable[[AsyncConnection], Awaitable[Found]]) -> Found:
-        """What `work` returns on the primary: for what was just written."""
+        """Run `work` on the primary, for rows that were just written."""
         async with self._primary.connect() as conn:
             return await work(conn)
 
     async def find(self, work: Callable[[AsyncConnection], Awaitable[Found | None]]) -> Found | None:
-        """Like `read`, for one thing by its name: what has not reached the copy yet is looked for in the primary."""
+        """Like `read`, for one row by its key. A row that has not reached the copy yet is looked for in the primary."""
         found = await self.read(work)
         if found is None and self._replica is not None:
             async with self._primary.connect() as conn:

@@ -1,8 +1,8 @@
 """Traces by OpenTelemetry, with the extra `otel` and an endpoint in the standard OTEL_* variables. Else nothing happens.
 
-A trigger is a trace of its own, and its id is the trace's: the UUID in hexadecimal, without dashes. So every replica, and an
-attempt after a crash, adds to the same trace without being told of it, and a DAG run can go on with it. FastAPI makes
-the spans of HTTP requests by itself where a tracer is set.
+Each trigger has a trace of its own, with the trigger's id as trace id: the UUID in hexadecimal, without dashes. So every
+replica, and an attempt after a crash, adds to the same trace, and a DAG run can continue it. FastAPI makes the spans of
+HTTP requests by itself if a tracer is set.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _SCOPE: Final = "trigger-gateway"
-#: The ids of the span that is being made, where they are not to be random.
+#: The trace id and span id of the span that is being made, if they must not be random.
 _own_ids: ContextVar[tuple[int, int] | None] = ContextVar("own_ids", default=None)
 
 
 @contextmanager
 def telemetry() -> Iterator[None]:
-    """Send traces while this is open, if the environment says where to; what is left is sent at its end."""
+    """Send traces while this is open, if the environment names an endpoint. The rest is sent at the end."""
     endpoint = next((name for name in _ENDPOINTS if os.environ.get(name)), None)
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
     if endpoint is None or off:
@@ -52,7 +52,7 @@ def telemetry() -> Iterator[None]:
 
 
 def tracer_provider() -> Any:
-    """The SDK's provider: its resource and sampler come from OTEL_* variables, some of its ids from us."""
+    """The SDK's provider. Its resource and sampler come from OTEL_* variables, and some of its ids from us."""
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
@@ -73,7 +73,7 @@ def tracer_provider() -> Any:
 
 
 def traceparent(trigger_id: UUID) -> str | None:
-    """The context that whoever goes on with a trigger's trace needs (W3C Trace Context); None when nothing is traced."""
+    """The header with which others continue a trigger's trace (W3C Trace Context); None when nothing is traced."""
     provider = trace.get_tracer_provider()
     sampler = getattr(provider, "sampler", None)  # The API's own provider, which does nothing, has none.
     if sampler is None:
@@ -84,12 +84,12 @@ def traceparent(trigger_id: UUID) -> str | None:
 
 @contextmanager
 def span(name: str, trigger_id: UUID, attributes: Mapping[str, str]) -> Iterator[trace.Span]:
-    """A step on the way of a trigger, in its trace."""
-    told = traceparent(trigger_id)
-    flags = TraceFlags(int(told[-2:], 16) if told else 0)
+    """A span for one step of a trigger, in its trace."""
+    header = traceparent(trigger_id)
+    flags = TraceFlags(int(header[-2:], 16) if header else 0)
     parent = SpanContext(trigger_id.int, _root(trigger_id), is_remote=True, trace_flags=flags)
     context = trace.set_span_in_context(NonRecordingSpan(parent))
-    # An exception's text may hold what only the log's filter takes out.
+    # The text of an exception may hold a secret, which only the log's filter removes.
     with trace.get_tracer(_SCOPE).start_as_current_span(
         name, context, attributes=dict(attributes), record_exception=False, set_status_on_exception=False
     ) as made:
@@ -97,7 +97,7 @@ def span(name: str, trigger_id: UUID, attributes: Mapping[str, str]) -> Iterator
 
 
 def root_span(name: str, trigger_id: UUID, began: datetime, attributes: Mapping[str, str]) -> None:
-    """What a trigger's steps and its DAG run hang from: from the fire until now, when Airflow has it."""
+    """The root span of a trigger's trace: from the fire until now, when Airflow has its DAG run."""
     token = _own_ids.set((trigger_id.int, _root(trigger_id)))
     try:
         made = trace.get_tracer(_SCOPE).start_span(

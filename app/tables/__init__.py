@@ -5,7 +5,7 @@ decisions.py
 - `pauses`: one row a route that a person has muted.
 - `groups`: one row a (route, mode, group): the facts that decisions are made from, with a version.
 - `alerts`: one row an episode. A fingerprint fires until it is resolved, goes stale or begins anew.
-- `decisions`: the decisions on an episode, and those on refused requests. A new row when action, reason or trigger changes.
+- `decisions`: the decisions on an episode, and the answer to each request. A new row when action, reason or trigger changes.
 - `triggers`: our decisions to start one DAG run, followed to its end.
 - `schedules`: one row a schedule of the policy: its newest occurrence, and the decision on it.
 - `idempotency`: requests that were answered 201, by their Idempotency-Key, for a day.

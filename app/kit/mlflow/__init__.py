@@ -1,1 +1,1 @@
-"""MLflow's REST API as we need it: read what training logged and registered, and move the marks of the registry."""
+"""MLflow's REST API as we need it: read what training logged and registered, and move the aliases of the registry."""

@@ -1,8 +1,8 @@
-"""MLflow's REST API: runs, registered models, their versions and aliases, artifacts. Each method asks, once.
+"""MLflow's REST API: runs, registered models, their versions and aliases, artifacts. A method sends each request once.
 
-Over `app.kit.http` and not MLflow's own client, which blocks for minutes and repeats creations (docs/decisions/0017).
-Facts were taken from MLflow 3.17.2: times are milliseconds; ids of runs are made by the server; creating has no idempotency
-key. What its answers mean is in `app.kit.mlflow.answers`.
+We do not use MLflow's own client, because it blocks for minutes and repeats creations (docs/decisions/0017). Facts from
+MLflow 3.17.2: times are milliseconds; the server makes the ids of runs; a creation has no idempotency key. What its
+answers mean is in `app.kit.mlflow.answers`.
 """
 
 import base64
@@ -19,13 +19,13 @@ from app.kit.http import Answer, Http
 from app.kit.mlflow.answers import Json, failure
 
 API: Final = "/api/2.0/mlflow"
-PAGE: Final = 200  # items asked for at once; MLflow itself allows 50000 runs and 200000 versions
+PAGE: Final = 200  # items per request; MLflow itself allows 50000 runs and 200000 versions
 MAX_PAGES: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How MLflow knows us: user and password, a token, or a file that holds the token. All empty: it does not ask."""
+    """Our login to MLflow: user and password, a token, or a file that holds the token. All empty: no login."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -45,22 +45,25 @@ class Login:
                 raise Refused("token_file", f"the token of MLflow cannot be read from {self.token_file}") from None
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    def quote(self, said: str) -> str:
-        """What MLflow said, unless it repeats how it knows us."""
+    def quote(self, message: str) -> str:
+        """The message of MLflow, unless it repeats our login."""
         sent = ""
         with suppress(Refused):
             sent = self.header().get("Authorization", "")
-        told = quotable(said, sent.partition(" ")[2], self.password, sent=sent)
-        return quotable(told, sent=f"{self.username}:{self.password}") if self.username else told
+        shown = quotable(message, sent.partition(" ")[2], self.password, sent=sent)
+        return quotable(shown, sent=f"{self.username}:{self.password}") if self.username else shown
 
 
 class Mlflow:
     """One MLflow server. Safe to share between tasks; `http` belongs to the caller, who closes it.
 
-    What exists comes back as MLflow's own JSON object, what does not as None. Every method raises of app.kit.errors:
-    Unreachable (a read without an answer, 429, 5xx on a read, nothing sent), Ambiguous (a write without a clear answer:
-    read back), Refused (the login, or something that is not MLflow), Rejected (MLflow will never take this; its `code`
-    is `missing` for what a write needs and is not there, `exists`, or `bad_request`).
+    A method returns MLflow's own JSON object, or None when there is none. It raises these errors of app.kit.errors:
+
+    - Unreachable: nothing was sent, or a read got no answer, a 429 or a 5xx.
+    - Ambiguous: a write got no clear answer. Read back.
+    - Refused: the login is wrong, or the server is not MLflow.
+    - Rejected: MLflow will never take this. `code` is `missing` (a write needs something that does not exist), `exists` or
+      `bad_request`.
     """
 
     def __init__(self, http: Http, url: str, login: Login | None = None, *, clock: Clock) -> None:
@@ -81,9 +84,9 @@ class Mlflow:
         params: Mapping[str, str | int] | None = None,
         read: bool | None = None,
     ) -> Json:
-        """One request below /api/2.0/mlflow, as `call("POST", "runs/log-batch", {...})`; the object it answers with.
+        """Send one request below /api/2.0/mlflow, as `call("POST", "runs/log-batch", {...})`. Return the object it answers.
 
-        read: whether nothing can have changed, so that no answer is Unreachable and not Ambiguous; GET by default.
+        read: the request changes nothing, so a missing answer is Unreachable and not Ambiguous. Default: True for GET.
         Raises Rejected("missing") also when a read finds nothing.
         """
         answer = await self.send(method, f"{API}/{path}", body, params, read=read)
@@ -111,7 +114,7 @@ class Mlflow:
     ) -> AsyncIterator[Json]:
         """Every object of a list, page after page, at most `page` times `pages`.
 
-        Raises Refused("too_many") when there are more: what was seen so far must not be taken for all.
+        Raises Refused("too_many") when there are more, so that nobody takes a part for the whole list.
         """
         asked: Json = {**query, "max_results": page}
         for _ in range(pages):
@@ -127,7 +130,7 @@ class Mlflow:
         raise Refused("too_many", f"MLflow has more than {page * pages} {key.replace('_', ' ')} for this question")
 
     async def healthy(self) -> bool:
-        """Whether it answers. Needs no login. Raises Unreachable when it cannot be reached."""
+        """Whether MLflow says that it is well. Needs no login. Raises Unreachable when it cannot be reached."""
         return (await self.send("GET", "/health", None, None, read=True)).status == 200
 
     # -- runs ----------------------------------------------------------------------------------------------------------
@@ -140,7 +143,7 @@ class Mlflow:
     async def experiments(self, filter: str = "") -> list[Json]:
         """Every experiment that is not deleted, by MLflow's filter (`name = 'x'`)."""
         query: Json = {"filter": filter} if filter else {}
-        return [one async for one in self.walk("POST", "experiments/search", "experiments", query)]
+        return [each async for each in self.walk("POST", "experiments/search", "experiments", query)]
 
     def runs(
         self, experiment_ids: list[str], filter: str = "", *, order_by: tuple[str, ...] = (), page: int = PAGE
@@ -173,7 +176,7 @@ class Mlflow:
         return [file for file in files if isinstance(file, dict)]
 
     async def file(self, run_id: str, path: str) -> bytes | None:
-        """A small file of a run, by way of MLflow; None when there is none. Over 1 MiB: Refused("answer_too_large")."""
+        """A small file of a run, from MLflow; None when there is none. Over 1 MiB: Refused("answer_too_large")."""
         return await self._file("/get-artifact", {"run_uuid": run_id, "path": path})
 
     async def model_file(self, model_id: str, path: str) -> bytes | None:
@@ -192,14 +195,14 @@ class Mlflow:
         return await self.find("model-versions/get", "model_version", name=name, version=version)
 
     async def holder(self, name: str, alias: str) -> Json | None:
-        """The version that an alias names; None when there is no such model, or nothing holds the alias."""
+        """The version that holds an alias; None when there is no such model, or no version holds the alias."""
         try:
             return await self.find("registered-models/alias", "model_version", name=name, alias=alias)
         except Rejected:
-            # For an alias that nothing holds MLflow 3.17.2 answers 400 INVALID_PARAMETER_VALUE, as for any bad request.
+            # For an alias that no version holds MLflow 3.17.2 answers 400 INVALID_PARAMETER_VALUE, as for any bad request.
             # The model itself shows which aliases it has.
             aliases = (await self.model(name) or {}).get("aliases") or ()
-            held = next((str(one.get("version")) for one in aliases if one.get("alias") == alias), None)
+            held = next((str(each.get("version")) for each in aliases if each.get("alias") == alias), None)
             return None if held is None else await self.version(name, held)
 
     def versions(self, filter: str, *, page: int = PAGE) -> AsyncIterator[Json]:
@@ -208,11 +211,11 @@ class Mlflow:
         return self.walk("GET", "model-versions/search", "model_versions", query, page=page)
 
     async def set_alias(self, name: str, alias: str, version: str) -> None:
-        """The last writer wins: MLflow compares nothing."""
+        """Let a version hold the alias. MLflow compares nothing: the last writer wins."""
         await self.call("POST", "registered-models/alias", {"name": name, "alias": alias, "version": version})
 
     async def delete_alias(self, name: str, alias: str) -> None:
-        """Also when nothing holds it."""
+        """Delete an alias, also when no version holds it."""
         await self.call("DELETE", "registered-models/alias", {"name": name, "alias": alias})
 
     async def tag_version(self, name: str, version: str, key: str, value: str) -> None:
@@ -249,7 +252,7 @@ class Mlflow:
         *,
         read: bool | None = None,
     ) -> Answer:
-        """One request to a path below the server's root, and its answer whatever the status is; `read` as in `call`.
+        """Send one request to a path below the server's root. Return its answer whatever the status is. `read` as in `call`.
 
         Raises Unreachable, Ambiguous, Refused, Rejected."""
         try:

@@ -17,7 +17,7 @@ class Item:
     payload: dict[str, Any]
     created_at: datetime
     claim: UUID
-    attempts: int  # in a row that failed before this one
+    attempts: int  # failed attempts in a row before this one
     ambiguous: bool  # an earlier attempt may have arrived: read back before sending again
     answered_at: datetime | None
     answered_seconds: float

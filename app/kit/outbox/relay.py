@@ -1,7 +1,7 @@
 """One relay for every destination: claim items, deliver them with no transaction open, settle them.
 
-A destination makes one attempt and classifies what came of it. Everything else is here and only here: when to try again,
-how long to leave a target alone, when to give up.
+A destination makes one attempt and classifies its outcome. Only the relay decides everything else: when to try again, how
+long to leave a target alone, when to give up.
 """
 
 import asyncio

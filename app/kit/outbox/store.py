@@ -16,10 +16,10 @@ from app.kit.outbox.tables import attempts, outbox
 # Slots are counted and taken under one lock a target. Without it two relays could both take the last slot.
 _LOCK_TARGET = text("SELECT pg_advisory_xact_lock(hashtextextended('outbox:' || :target, 0))")
 
-# Items go by the time since which they are available, so items that wait and come back again and again take turns with
-# the others. An item that holds a slot already (its earlier attempt may have arrived) needs no new one and goes first:
-# otherwise older items that wait for its slot would keep it out of every round. An item waits while an earlier one of its
-# lane is pending, claimed or not, because a lane is delivered in order.
+# Items go in the order in which they became available, so items that are tried again and again take turns with the others.
+# An item that holds a slot already (its earlier attempt may have arrived) needs no new slot and goes first. Otherwise older
+# items that wait for its slot would keep it out of every round. A lane is delivered in order: an item waits while an
+# earlier item of its lane is pending, claimed or not.
 _CLAIM = rows_of(
     """
     WITH free AS (

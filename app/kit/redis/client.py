@@ -1,7 +1,7 @@
-"""Redis for everybody in this process: it never costs more than a short time limit, and nobody waits for it twice.
+"""Redis for the whole process. A call takes at most a short time limit, and after a failure no request waits for Redis.
 
-After a call that failed or came too late Redis is left alone. While there is work for it, one look in the background at a
-time finds out whether it is back (and where: a failover moves it); requests do not wait for that.
+After a call that failed or took too long, requests leave Redis alone. While there is work for Redis, one look at a time in
+the background finds out whether it is back, and where: a failover moves it.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from app.kit.redis.url import RedisUrl, parse_redis_url
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 20  # calls of this process that Redis works on; more wait their turn within their time limit
-_LOOK_SECONDS = 5.0  # for one look, which may have to find a new master first
+_AT_ONCE = 20  # calls of this process at the same time; more wait for their turn within their time limit
+_LOOK_SECONDS = 5.0  # for one look, because it may have to find a new master first
 _PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds before the first, second, ... look after a failure
 
 _T = TypeVar("_T")
 
 
 class Away(GatewayError):
-    """Redis did not do it, or was not asked since it is left alone; `asked` says which. `str` names the fault."""
+    """Redis failed (`asked` is True), or was not asked after an earlier failure (False). `str` names the fault."""
 
     def __init__(self, fault: str, *, asked: bool) -> None:
         super().__init__(fault)
@@ -33,7 +33,7 @@ class Away(GatewayError):
 
 
 class Redis:
-    """Four calls, each of which raises `Away` within `timeout` seconds or does what it says. Keys get the prefix."""
+    """Calls to Redis. Each does its work within `timeout` seconds or raises `Away`. Keys get the prefix."""
 
     def __init__(
         self,
@@ -65,19 +65,19 @@ class Redis:
         return await self._call(lambda: self._servers.read([self._key(name) for name in names]))
 
     async def run(self, script: str, shared: Sequence[Any], items: Sequence[Item]) -> Any:
-        """Run a Lua script over keys: ARGV holds `shared`, then the arguments of each key. On a Cluster it runs once for the
-        keys of each slot; the answer is then that of the first."""
+        """Run a Lua script over keys: ARGV holds `shared`, then the arguments of each key. On a Cluster it runs once for
+        the keys of each slot, and this returns the first answer."""
         return await self._call(
             lambda: self._servers.run(script, shared, [(self._key(name), own) for name, own in items])
         )
 
     async def keep(self, name: str, value: bytes, ttl: timedelta) -> None:
-        """Set a key for so long."""
+        """Set a key that lives for `ttl`."""
         await self.run("return redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1])", [_ms(ttl)], [(name, [value])])
 
     async def fault(self) -> str | None:
-        """What is wrong with it at this moment, one sentence without a secret; None: it works. Asks whatever happened
-        before, and waits no longer than any other call."""
+        """What is wrong with Redis now, in one sentence without a secret; None: it works. It asks Redis even after a
+        failure, and waits no longer than any other call."""
         if self._fault is None:
             try:
                 await self._call(self._check)
@@ -102,7 +102,7 @@ class Redis:
         try:
             async with asyncio.timeout(self._timeout), self._turns:
                 return await work()
-        # The library's errors have no common base, and a change of a Cluster's shape under a call raises what it happens to.
+        # The library's errors have no common base, and a Cluster that changes during a call can raise any error.
         except Exception as error:
             fault = self._name(error, self._timeout)
             self._failed(fault)
@@ -129,7 +129,7 @@ class Redis:
         await self._servers.check(self._key("alive"))
 
     def _failed(self, fault: str, *, again: bool = False) -> None:
-        """`again`: a look has failed. Calls that fail beside each other are one failure."""
+        """`again`: a look has failed. Calls that fail at the same time count as one failure."""
         if self._fault is not None and not again:
             return
         pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
@@ -145,16 +145,17 @@ class Redis:
     def _name(self, error: Exception, seconds: float) -> str:
         if isinstance(error, TimeoutError):
             return f"no answer within {seconds:g} s"
-        told = " ".join(str(error).split())[:300] or type(error).__name__
-        if told.startswith("HELLO must be called with the client already authenticated"):
-            told = "it asks for a password, and the URL has none"
+        fault = " ".join(str(error).split())[:300] or type(error).__name__
+        if fault.startswith("HELLO must be called with the client already authenticated"):
+            fault = "it asks for a password, and the URL has none"
         for secret in (self.url.login.password, self.url.sentinel_login.password):
-            told = told.replace(secret, "***") if secret else told
-        return told
+            fault = fault.replace(secret, "***") if secret else fault
+        return fault
 
 
 def open_redis(url: str, timeout: float, *, prefix: str = "gateway") -> Redis:
-    """A client for a URL of app.kit.redis.url; nothing is sent yet. ValueError: a bad URL; UsageError: files of TLS."""
+    """A client for a URL of app.kit.redis.url; nothing is sent yet. Raises ValueError for a bad URL, and UsageError for
+    files of TLS that cannot be used."""
     parsed = parse_redis_url(url)
     return Redis(connect(parsed, timeout), parsed, timeout, prefix=prefix)
 

@@ -1,8 +1,8 @@
-"""The three shapes that Redis comes in, behind four commands. The only file that knows the library redis.
+"""The three kinds of Redis (one server, Sentinels, Cluster) behind the same calls. Only this file uses the library redis.
 
-Nothing here retries: the library's own retries cost seconds a command. The caller bounds each call
-(app.kit.redis.client). Sockets have a time limit as well: a search among several members then passes over one that hangs,
-and asyncio.wait_for, by which the library sends, forgets a cancellation that comes as it ends (until Python 3.12).
+Nothing here retries, because the library's own retries cost seconds per command. The caller limits the time of each call
+(app.kit.redis.client). Sockets have a time limit as well, for two reasons. A search among several members must pass over a
+member that hangs. And the library sends with asyncio.wait_for, which can lose a cancellation before Python 3.12.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from app.kit.errors import UsageError
 from app.kit.redis.url import Login, RedisUrl
 
 CONNECT_SECONDS: Final = 1.0
-#: Concurrency is bounded by who calls; a pool that refuses (or blocks) by itself would be a second bound.
+#: The caller limits how many calls run at once, so the pool needs no limit of its own.
 _PLENTY: Final = 10_000
 
 #: A key of a script and its own arguments.
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 
 class Servers(Protocol):
-    """What the gateway asks of Redis. Any call may raise anything that the library does."""
+    """What the gateway needs from Redis. Any call may raise any error of the library."""
 
     async def read(self, names: Sequence[str]) -> list[bytes | None]:
         """The values of many keys."""
@@ -42,13 +42,13 @@ class Servers(Protocol):
         """Raise unless every master takes part and a key can be written."""
 
     async def forget(self) -> None:
-        """Drop idle connections and what is known of who is master: what comes next looks anew."""
+        """Drop idle connections and the known master, so that the next call looks for the master anew."""
 
     async def aclose(self) -> None: ...
 
 
 class _Single:
-    """One server: the one at an address, or the master that Sentinels name at the moment of connecting."""
+    """One server: the server at an address, or the master that the Sentinels name when we connect."""
 
     def __init__(self, client: Redis, sentinels: "_Sentinels | None" = None) -> None:
         self._client = client
@@ -75,7 +75,7 @@ class _Single:
 
 
 class _Cluster:
-    """Keys lie on several masters by their slot, and a command may touch one slot only; so one pipeline goes to each."""
+    """Keys lie on several masters by their slot. A command may touch only one slot, so a call sends a command per slot."""
 
     def __init__(self, client: RedisCluster) -> None:
         self._client = client
@@ -121,8 +121,8 @@ class _Cluster:
 
 
 class _Sentinels(Sentinel):
-    """Asks all Sentinels at once, and not again before `forget`: the library asks one after the other, each that hangs
-    costing its timeout, for every connection."""
+    """Asks all Sentinels at once, and keeps the answer until `forget`. The library asks one after the other for every
+    connection, and each Sentinel that hangs costs its timeout."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
@@ -140,23 +140,23 @@ class _Sentinels(Sentinel):
             return self._master
 
     async def _vote(self, service: str) -> tuple[str, int]:
-        asked = [asyncio.create_task(_ask(one, service)) for one in self.sentinels]
+        asked = [asyncio.create_task(_ask(sentinel, service)) for sentinel in self.sentinels]
         votes: Counter[tuple[str, int]] = Counter()
         answers, fault = 0, ""
         try:
             for answer in asyncio.as_completed(asked):
                 try:
                     address = await answer
-                except Exception as error:  # One Sentinel less; the others decide.
+                except Exception as error:  # The other Sentinels decide.
                     fault = str(error) or type(error).__name__
                     continue
                 answers += 1
                 votes.update([address] if address else [])
                 if address and votes[address] > len(asked) // 2:
-                    return address  # Whatever those say that hang.
+                    return address  # The others cannot change a majority.
         finally:
-            for one in asked:
-                one.cancel()
+            for task in asked:
+                task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
         if not answers:
             raise MasterNotFoundError(f"no Sentinel answers: {fault}")
@@ -171,7 +171,7 @@ async def _ask(sentinel: Redis, service: str) -> tuple[str, int] | None:
 
 
 def connect(url: RedisUrl, timeout: float) -> Servers:
-    """The client for this URL; nothing is sent yet. `timeout` (seconds) is for one answer.
+    """The client for this URL; nothing is sent yet. `timeout` is in seconds, for one answer.
 
     Raises UsageError for files of TLS that cannot be used.
     """
@@ -185,7 +185,7 @@ def connect(url: RedisUrl, timeout: float) -> Servers:
         case "cluster":
             nodes = [ClusterNode(host, port) for host, port in url.members]
             more = options | _login(url.login)
-            # Slots without a node are their own keys' trouble, and told by the check.
+            # A slot without a node makes only its own keys fail, and the check reports it.
             return _Cluster(RedisCluster(startup_nodes=nodes, require_full_coverage=False, **more))
         case "standalone":
             [(host, port)] = url.members
@@ -225,6 +225,6 @@ def _options(url: RedisUrl, timeout: float) -> dict[str, Any]:
 
 
 def _eval(script: str, shared: Sequence[Any], items: Sequence[Item]) -> list[Any]:
-    """What follows EVAL, the script itself: a server that has forgotten it, or is another one, needs no second call."""
+    """The arguments of EVAL. They hold the script itself, so a server that does not know it needs no second call."""
     arguments = [argument for _, arguments in items for argument in arguments]
     return [script, len(items), *(name for name, _ in items), *shared, *arguments]

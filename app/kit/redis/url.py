@@ -1,10 +1,10 @@
-"""The URL of a Redis, spelt as Python's clients spell that of Sentinels. Pure; no message repeats what may be a secret.
+"""The URL of a Redis, in the form that Python's clients use for Sentinels. Pure. No message repeats a possible secret.
 
     redis://[user[:password]@]host[:6379][/db]
     redis+sentinel://[user[:password]@]host[:26379][,host...]/service[/db]
     redis+cluster://[user[:password]@]host[:6379][,host...]
 
-`rediss` instead of `redis` is TLS, for Sentinels and nodes alike.
+`rediss` instead of `redis` means TLS, for Sentinels and for nodes.
 """
 
 import re
@@ -31,7 +31,7 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who we are to a server. Empty: nobody."""
+    """Our login to a server. Empty: no login."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -39,7 +39,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What TLS needs beside the system's authorities; paths of PEM files."""
+    """The settings of TLS: paths of PEM files, and what is checked. Without `ca` the system's authorities count."""
 
     ca: str | None = None
     certificate: str | None = None
@@ -50,10 +50,10 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """Where Redis is and how to get in. As a string it holds no secret."""
+    """The addresses of Redis and our logins. Its string holds no secret."""
 
     kind: Kind
-    members: tuple[tuple[str, int], ...]  # of Sentinel: the Sentinels
+    members: tuple[tuple[str, int], ...]  # the server, the Sentinels, or some nodes of the Cluster
     database: int = 0
     service: str = ""
     login: Login = Login()
@@ -68,7 +68,7 @@ class RedisUrl:
 
 
 def parse_redis_url(text: str) -> RedisUrl:
-    """Raises ValueError with what is wrong with it."""
+    """Read a URL. Raises ValueError, which says what is wrong with it."""
     found = _SHAPE.fullmatch(text.strip())
     if found is None:
         if "#" in text:
