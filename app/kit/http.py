@@ -1,8 +1,8 @@
-"""The one way out over HTTP: bounded, never following redirects, and honest about whether a request left this machine.
+"""All requests to other servers. They are bounded in time and size, and follow no redirects.
 
-Adapters build on two promises. An answer is returned whatever its status is; only the transport raises. And what the
-transport raises tells whether the other side may have acted: `Unreachable` when nothing was sent (or nothing could have
-changed), `Ambiguous` when a write left and its answer did not arrive.
+Adapters build on two promises. First, an answer is returned whatever its status is; only the transport raises. Second, the
+error says whether the other side may have acted: `Unreachable` when nothing was sent or nothing could have changed,
+`Ambiguous` when a write left and its answer did not arrive.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachabl
 Transport = httpx.AsyncBaseTransport  # what tests hand to `open_http` in place of the network
 
 MAX_ANSWER: Final = 1024 * 1024  # bytes, decoded
-MAX_RETRY_AFTER: Final = 3600.0  # seconds; a target cannot silence us for longer
+MAX_RETRY_AFTER: Final = 3600.0  # seconds; a target cannot hold us off for longer
 POOL_WAIT: Final = 2.0  # seconds to wait for a free connection
 IDLE_CONNECTION: Final = 2.0  # seconds; uvicorn closes idle connections after 5 and a race there would be ambiguous
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -33,7 +33,7 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer. `body` is parsed JSON when the answer says so and is, otherwise text."""
+    """A complete answer. `body` is the parsed JSON when the answer declares JSON and holds it, otherwise text."""
 
     status: int
     body: Any
@@ -42,7 +42,7 @@ class Answer:
     raw: bytes = field(default=b"", repr=False)  # the body as it came
 
     def retry_after(self, now: datetime) -> float | None:
-        """Seconds that the target asks us to stay away (RFC 9110, 10.2.3: a number or a date), at most an hour."""
+        """Seconds that the target asks us to wait (RFC 9110, 10.2.3: a number or a date), at most an hour."""
         value = self.headers.get("retry-after", "").strip()
         if re.fullmatch(r"[0-9]{1,9}", value):
             return min(float(value), MAX_RETRY_AFTER)
@@ -55,7 +55,7 @@ class Answer:
 
 
 class Http:
-    """A pool of connections. Loopback is always reached directly, anything else through the environment's proxies."""
+    """A pool of connections. Loopback is reached directly, everything else through the environment's proxies."""
 
     def __init__(self, client: httpx.AsyncClient, direct: httpx.AsyncClient, *, longest: float) -> None:
         self._client = client
@@ -115,7 +115,7 @@ class Http:
         except httpx.InvalidURL:
             raise Unreachable("bad_url", "the address is not a URL") from None
         except (ValueError, TypeError, RecursionError):
-            # Only the body and the headers are ours to get wrong, and both may hold secrets: nothing is repeated here.
+            # The fault is in the body or in a header. Both may hold secrets, so nothing of them is repeated.
             raise Rejected("unsendable", "the request cannot be written as JSON and ASCII headers") from None
 
     async def aclose(self) -> None:
@@ -174,7 +174,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _read(response: httpx.Response) -> bytes | None:
-    """The body, or None when it is over the cap; what is over is not read."""
+    """The body, or None when it is over MAX_ANSWER; the rest is not read."""
     parts: list[bytes] = []
     size = 0
     async for part in response.aiter_bytes():
@@ -196,7 +196,7 @@ def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
 
 
 def _classify(error: Exception, request: httpx.Request) -> TargetError:
-    """What a failure of the transport means for us. Its own text is repeated only where it cannot hold a header."""
+    """Our error for a failure of the transport. Its own text is repeated only where it cannot hold a header."""
     target = _target(request)
     match error:
         case httpx.ConnectTimeout():

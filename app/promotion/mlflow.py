@@ -132,7 +132,7 @@ class _Artifacts:
 
 
 def _key(key: str) -> str:
-    """A data set's context is any text; of a key MLflow wants certain characters, and a path in its shortest form."""
+    """A key that MLflow takes: it allows certain characters only, and a path only in its shortest form."""
     fit = _UNFIT.sub("_", key)[:LONGEST_KEY]
     return fit if posixpath.normpath(fit) == fit else fit.replace("/", "_")
 
@@ -143,7 +143,7 @@ def _model_ids(version: Json, run: Json | None) -> list[str]:
     if source.startswith("models:/m-"):
         ids.append(source.removeprefix("models:/"))
     outputs = ((run or {}).get("outputs") or {}).get("model_outputs") or []
-    ids += [str(one["model_id"]) for one in outputs if isinstance(one, dict) and one.get("model_id")]
+    ids += [str(item["model_id"]) for item in outputs if isinstance(item, dict) and item.get("model_id")]
     return list(dict.fromkeys(ids))
 
 
@@ -163,20 +163,22 @@ def _inputs(run: Json) -> dict[str, tuple[Input, ...]]:
         context = tags_of(item).get(CONTEXT_TAG, "")
         data = item.get("dataset") or {}
         if context:
-            one = Input(str(data.get("name", "")), str(data.get("digest", "")), _address(str(data.get("source", ""))))
-            found[context] = (*found.get(context, ()), one)
+            data_set = Input(
+                str(data.get("name", "")), str(data.get("digest", "")), _address(str(data.get("source", "")))
+            )
+            found[context] = (*found.get(context, ()), data_set)
     return {context: tuple(sorted(data, key=str)) for context, data in found.items()}
 
 
 def _address(source: str) -> str:
     """Where a data set came from: MLflow keeps JSON with one of these keys."""
     try:
-        told = json.loads(source)
+        parsed = json.loads(source)
     except ValueError:
         return source
-    if not isinstance(told, dict):
+    if not isinstance(parsed, dict):
         return source
-    return next((str(told[key]) for key in ("uri", "url", "path", "delta_table_name") if told.get(key)), "")
+    return next((str(parsed[key]) for key in ("uri", "url", "path", "delta_table_name") if parsed.get(key)), "")
 
 
 def _digest(content: bytes) -> str:

@@ -2,8 +2,8 @@
 
 A model is a model package group, a version a package of it. Who holds a mark: the newest Approved package whose customer
 metadata `gateway.alias` has it among its words. A promotion approves the new package and gives it the mark, then takes the
-mark from the old one, which stays Approved; between the two there is always somebody who holds it. Who lost the mark to
-somebody else meanwhile loses the approval as well: what it was before stands in `gateway.approval_before`.
+mark from the old one, which stays Approved: at every moment a package holds the mark. A package that lost the mark to
+another promotion meanwhile loses its approval as well; its status before stands in `gateway.approval_before`.
 
 Customer metadata is one namespace: a value that reads as a number is a metric, every value is a param and a tag as well.
 `input.<context>` is "name digest source" of a data set, `artifact.<path>` the s3 address of what is stored; the artifact
@@ -76,15 +76,15 @@ class SagemakerRegistry:
 
     async def holder(self, model: str, mark: str) -> str | None:
         packages = await self._list(model, ModelApprovalStatus="Approved")
-        newest = sorted(packages, key=lambda one: int(one["ModelPackageVersion"]), reverse=True)
+        newest = sorted(packages, key=lambda package: int(package["ModelPackageVersion"]), reverse=True)
         for first in range(0, min(len(newest), MOST_APPROVED), AT_ONCE):
             some = newest[first : first + AT_ONCE]
-            for package in await all_of(self._describe(one["ModelPackageArn"]) for one in some):
+            for package in await all_of(self._describe(summary["ModelPackageArn"]) for summary in some):
                 if package.get("ModelApprovalStatus") == "Approved" and mark in _marks(package):
                     return str(package["ModelPackageVersion"])
         if len(newest) > MOST_APPROVED:
-            told = f"none of the newest {MOST_APPROVED} Approved packages of {model} is {mark}: reject old ones"
-            raise Refused("too_many", told)
+            detail = f"none of the newest {MOST_APPROVED} Approved packages of {model} is {mark}: reject old ones"
+            raise Refused("too_many", detail)
         return None
 
     async def own_tags(self, model: str, version: str) -> Mapping[str, str] | None:
@@ -104,26 +104,26 @@ class SagemakerRegistry:
                 metadata[BEFORE] = str(package.get("ModelApprovalStatus"))
             await self._update(package, {**metadata, ALIAS: " ".join(marks)}, approved=mark)
         if of is not None and of != to and (package := await self._package(model, of) or {}):
-            marks = [one for one in _marks(package) if one != mark]
+            marks = [other for other in _marks(package) if other != mark]
             await self._update(package, {**_metadata(package), ALIAS: " ".join(marks) or None})
 
     async def withdraw(self, model: str, mark: str, of: str) -> None:
         package = await self._package(model, of)
         if package is None or mark not in _marks(package):
             return
-        marks = [one for one in _marks(package) if one != mark]
+        marks = [other for other in _marks(package) if other != mark]
         if not marks:  # Another mark keeps it Approved.
             package |= {"ModelApprovalStatus": _metadata(package).get(BEFORE, package.get("ModelApprovalStatus"))}
         await self._update(package, {**_metadata(package), ALIAS: " ".join(marks) or None, BEFORE: None})
 
     async def _update(self, package: Json, metadata: Mapping[str, str | None], approved: str | None = None) -> None:
         status = "Approved" if approved else package.get("ModelApprovalStatus")
-        about = f"{approved}, by the promotion gate" if approved else package.get("ApprovalDescription")
+        description = f"{approved}, by the promotion gate" if approved else package.get("ApprovalDescription")
         gone = [key for key, value in metadata.items() if value is None and key in _metadata(package)]
         fields: Json = {
             "ModelPackageArn": package["ModelPackageArn"],
             "ModelApprovalStatus": status,
-            "ApprovalDescription": about,
+            "ApprovalDescription": description,
             "CustomerMetadataProperties": {key: value for key, value in metadata.items() if value is not None},
         } | ({"CustomerMetadataPropertiesToRemove": gone} if gone else {})
         sent = {key: value for key, value in fields.items() if value is not None}
@@ -167,7 +167,7 @@ class SagemakerRegistry:
         asked: Json = {"NameContains": model, "MaxResults": PAGE}
         for _ in range(MAX_PAGES):
             page = await self._call("sagemaker", "list_model_package_groups", **asked)
-            if any(one["ModelPackageGroupName"] == model for one in page.get("ModelPackageGroupSummaryList", [])):
+            if any(group["ModelPackageGroupName"] == model for group in page.get("ModelPackageGroupSummaryList", [])):
                 return True
             if not page.get("NextToken"):
                 return False
@@ -238,16 +238,16 @@ def _classified(call: Callable[[], Any], what: str, *, write: bool) -> Any:
 def _refusal(response: Json, what: str, *, write: bool) -> TargetError:
     error = response.get("Error") or {}
     status = int((response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0)
-    code, told = str(error.get("Code", "")), f"{what}: {str(error.get('Message', 'refused'))[:300]}"
+    code, detail = str(error.get("Code", "")), f"{what}: {str(error.get('Message', 'refused'))[:300]}"
     if code in _BUSY or status == 429:
-        return Unreachable("busy", told)
+        return Unreachable("busy", detail)
     if status >= 500:
-        return (Ambiguous if write else Unreachable)("server_error", told)
+        return (Ambiguous if write else Unreachable)("server_error", detail)
     if code.startswith(_LOGIN) or status in (401, 403):
-        return Refused("forbidden", f"{told} ({code})")
+        return Refused("forbidden", f"{detail} ({code})")
     if status == 404 or code in _MISSING:
-        return Rejected("missing", told)
-    return Rejected("bad_request", f"{told} ({code})")
+        return Rejected("missing", detail)
+    return Rejected("bad_request", f"{detail} ({code})")
 
 
 def _metadata(package: Json) -> dict[str, str]:

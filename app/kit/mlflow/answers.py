@@ -1,7 +1,9 @@
-"""What MLflow's answers mean: what a run or a version carries, and what a refusal is called here. Pure.
+"""What MLflow's answers mean: what a run or a version carries, and the error for a refusal. Pure.
 
-Facts were taken from MLflow 3.17.2: errors are `{"error_code", "message"}`; 404 RESOURCE_DOES_NOT_EXIST is its word for
-"there is none", any other 404 is about the address; a message may quote SQL with values, so only its first line is told.
+Only the status and MLflow's `error_code`, a constant of its API, have a meaning. A `message` is for people and decides
+nothing. Facts were taken from MLflow 3.17.2: errors are `{"error_code", "message"}`; RESOURCE_DOES_NOT_EXIST says that
+something is not there; a 404 without an `error_code` is not from MLflow; a message may quote SQL with values, so only its
+first line is shown.
 """
 
 import re
@@ -40,7 +42,7 @@ def metrics_of(run: Json) -> dict[str, float]:
 
 
 def quoted(value: str) -> str:
-    """A value inside a filter of MLflow, in quotes. Its grammar has no escape: what holds both quotes cannot be asked for.
+    """A value in a filter of MLflow, in quotes. The grammar has no escape, so a value with both kinds of quotes is refused.
 
     Raises Rejected("bad_request") for that.
     """
@@ -52,30 +54,30 @@ def quoted(value: str) -> str:
 
 
 def failure(answer: Answer, what: str, *, write: bool, clock: Clock, quote: Callable[[str], str]) -> TargetError:
-    """The error that an answer other than the expected one stands for. `what` names the call, as in "GET runs/get"; `quote`
-    leaves out MLflow's words where they repeat a secret."""
+    """The error for an answer that is not the expected one. `what` names the call, as in "GET runs/get"; `quote` leaves out
+    MLflow's words where they repeat a secret."""
     body = answer.body if isinstance(answer.body, dict) else {}
     code = str(body.get("error_code", ""))
-    told = f"MLflow answered {answer.status} to {what}: {_said(body, quote) or 'no reason given'}"
+    detail = f"MLflow answered {answer.status} to {what}: {_words(body, quote) or 'no reason given'}"
     wait = answer.retry_after(clock.now())
     if answer.status == 401:
-        return Refused("token_rejected", f"{told}: check mlflow.auth in the policy file")
+        return Refused("token_rejected", f"{detail}: check mlflow.auth in the policy file")
     if answer.status == 403:
-        return Refused("forbidden", f"{told}: MLflow does not let us, or does not know this host (--allowed-hosts)")
+        return Refused("forbidden", f"{detail}: MLflow does not let us, or does not know this host (--allowed-hosts)")
     if answer.status == 429:
-        return Unreachable("busy", told, retry_after=wait)
+        return Unreachable("busy", detail, retry_after=wait)
     if answer.status >= 500 or answer.status == 408:
-        return (Ambiguous if write else Unreachable)("server_error", told, retry_after=wait)
+        return (Ambiguous if write else Unreachable)("server_error", detail, retry_after=wait)
     if write and 200 <= answer.status < 300:
         return Ambiguous(
             "not_mlflow", f"{what} was answered with something else than JSON; whether it acted is not known"
         )
     if code == "RESOURCE_DOES_NOT_EXIST":
-        return Rejected("missing", told)
+        return Rejected("missing", detail)
     if code == "RESOURCE_ALREADY_EXISTS":
-        return Rejected("exists", told)
+        return Rejected("exists", detail)
     if code and answer.status in {400, 404, 409, 413, 422}:
-        return Rejected("bad_request", told)
+        return Rejected("bad_request", detail)
     kind = answer.headers.get("content-type", "no content type").split(";")[0][:60]
     return Refused(
         "not_mlflow",
@@ -92,7 +94,7 @@ def _pairs(items: Any) -> dict[str, str]:
     return found
 
 
-def _said(body: Json, quote: Callable[[str], str]) -> str:
+def _words(body: Json, quote: Callable[[str], str]) -> str:
     text = _BARE_SQL.split(quote(str(body.get("message", ""))), maxsplit=1)[0]
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_SENTENCE]).split())
     return line if len(line) <= MAX_SENTENCE else line[: MAX_SENTENCE - 1] + "…"

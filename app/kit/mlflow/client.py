@@ -25,7 +25,7 @@ MAX_PAGES: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How MLflow knows us: user and password, a token, or a file that holds the token. All empty: it does not ask."""
+    """Our login in MLflow: user and password, a token, or a file that holds the token. All empty: none is needed."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -45,19 +45,19 @@ class Login:
                 raise Refused("token_file", f"the token of MLflow cannot be read from {self.token_file}") from None
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    def quote(self, said: str) -> str:
-        """What MLflow said, unless it repeats how it knows us."""
+    def quote(self, words: str) -> str:
+        """MLflow's words, unless they repeat our login."""
         sent = ""
         with suppress(Refused):
             sent = self.header().get("Authorization", "")
-        told = quotable(said, sent.partition(" ")[2], self.password, sent=sent)
-        return quotable(told, sent=f"{self.username}:{self.password}") if self.username else told
+        shown = quotable(words, sent.partition(" ")[2], self.password, sent=sent)
+        return quotable(shown, sent=f"{self.username}:{self.password}") if self.username else shown
 
 
 class Mlflow:
-    """One MLflow server. Safe to share between tasks; `http` belongs to the caller, who closes it.
+    """One MLflow server. Tasks may share it. The caller owns `http` and closes it.
 
-    What exists comes back as MLflow's own JSON object, what does not as None. Every method raises of app.kit.errors:
+    A method returns MLflow's own JSON object, or None when there is no such thing. Every method raises of app.kit.errors:
     Unreachable (a read without an answer, 429, 5xx on a read, nothing sent), Ambiguous (a write without a clear answer:
     read back), Refused (the login, or something that is not MLflow), Rejected (MLflow will never take this; its `code`
     is `missing` for what a write needs and is not there, `exists`, or `bad_request`).
@@ -83,7 +83,7 @@ class Mlflow:
     ) -> Json:
         """One request below /api/2.0/mlflow, as `call("POST", "runs/log-batch", {...})`; the object it answers with.
 
-        read: whether nothing can have changed, so that no answer is Unreachable and not Ambiguous; GET by default.
+        read: the call changes nothing, so a lost answer is Unreachable and not Ambiguous; by default a GET is a read.
         Raises Rejected("missing") also when a read finds nothing.
         """
         answer = await self.send(method, f"{API}/{path}", body, params, read=read)
@@ -111,7 +111,7 @@ class Mlflow:
     ) -> AsyncIterator[Json]:
         """Every object of a list, page after page, at most `page` times `pages`.
 
-        Raises Refused("too_many") when there are more: what was seen so far must not be taken for all.
+        Raises Refused("too_many") when there are more: nobody may take the first ones for all.
         """
         asked: Json = {**query, "max_results": page}
         for _ in range(pages):
@@ -140,7 +140,7 @@ class Mlflow:
     async def experiments(self, filter: str = "") -> list[Json]:
         """Every experiment that is not deleted, by MLflow's filter (`name = 'x'`)."""
         query: Json = {"filter": filter} if filter else {}
-        return [one async for one in self.walk("POST", "experiments/search", "experiments", query)]
+        return [item async for item in self.walk("POST", "experiments/search", "experiments", query)]
 
     def runs(
         self, experiment_ids: list[str], filter: str = "", *, order_by: tuple[str, ...] = (), page: int = PAGE
@@ -199,7 +199,7 @@ class Mlflow:
             # For an alias that nothing holds MLflow 3.17.2 answers 400 INVALID_PARAMETER_VALUE, as for any bad request.
             # The model itself shows which aliases it has.
             aliases = (await self.model(name) or {}).get("aliases") or ()
-            held = next((str(one.get("version")) for one in aliases if one.get("alias") == alias), None)
+            held = next((str(item.get("version")) for item in aliases if item.get("alias") == alias), None)
             return None if held is None else await self.version(name, held)
 
     def versions(self, filter: str, *, page: int = PAGE) -> AsyncIterator[Json]:
