@@ -19,7 +19,7 @@ LABEL org.opencontainers.image.title="Trigger Gateway" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 COPY --from=build /opt/gateway /opt/gateway
-# A volume mounted here takes over the owner of the directory, so the user below may write to it.
+# A volume that is mounted here gets the owner of this directory, so the user below may write to it.
 RUN install --directory --owner=10001 --group=10001 /var/lib/gateway
 ENV PATH=/opt/gateway/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -1,20 +1,20 @@
-# Everything is done from here; `make` alone says what there is. Needs Python 3.11 or newer, git and make: no root, no Docker.
+# All work starts here. `make` alone lists the targets. You need Python 3.11 or newer, git and make, but no root and no Docker.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
-# One more than there are cores: much of the time of a test is waiting for somebody else's server.
+# One more than there are cores, because tests often wait for another server.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))' 2>/dev/null || echo 2)
 ARGS ?=
 
 export GATEWAY_POLICY_FILE ?= examples/policy.yaml
-# With it set, every start of a server compiles everything from source again.
+# With it, every start of a server compiles everything from source again.
 unexport PYTHONDONTWRITEBYTECODE
-# A uv called from an activated environment would otherwise look there.
+# Otherwise uv works on the environment that is active in the shell.
 unexport VIRTUAL_ENV
 unexport CONDA_PREFIX
-# uv brings its own list of certificate authorities, which knows nothing of a company's proxy; the system's list does.
+# uv brings its own list of certificate authorities. Only the system's list knows a company's proxy.
 ifndef SSL_CERT_FILE
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),)
 export UV_SYSTEM_CERTS := 1
@@ -25,9 +25,9 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --uni
 	--generate-hashes --no-emit-index-url --no-annotate --no-emit-package mlflow-spool $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test prove check bench ha-drill dist migrate lock clean
+.PHONY: help setup run demo test prove check prose bench ha-drill dist migrate lock clean
 
-help: ## Say what there is
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## Make .venv with exactly the pinned packages
@@ -35,7 +35,7 @@ setup: $(VENV)/.installed ## Make .venv with exactly the pinned packages
 run: setup ## Serve on 127.0.0.1:8090 with embedded PostgreSQL and Valkey
 	$(BIN)/trigger-gateway serve $(ARGS)
 
-demo: setup ## Show it: a real Airflow, a storm of alerts, one DAG run per model (ARGS=--keep leaves it up)
+demo: setup ## Show a real Airflow, a storm of alerts, one DAG run per model (ARGS=--keep leaves it running)
 	$(BIN)/trigger-gateway demo $(ARGS)
 
 test: check ## Check, then run every test (ARGS="-k word" for some)
@@ -44,19 +44,23 @@ test: check ## Check, then run every test (ARGS="-k word" for some)
 prove: check ## The same tests at full size: 35 to 40 minutes
 	PROVE=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
 
-check: setup ## Lint, formatting, types, import contracts, Dockerfile, docker-compose.yml
+check: setup prose ## Lint, formatting, types, import contracts, Dockerfile, docker-compose.yml, prose
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy --python-version 3.10 -p mlflow_spool # It runs beside training code, whose Python may be older than ours.
+	$(BIN)/mypy --python-version 3.10 -p mlflow_spool # It runs in training code, whose Python may be older.
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	@found=$$($(BIN)/compose-lint check --quiet --no-env docker-compose.yml 2>&1) || { echo "$$found"; exit 1; }
 
+prose: setup ## Check the spelling of everything and the style of what people read
+	$(BIN)/typos
+	$(BIN)/python -m tools.prose
+
 bench: setup ## Measure durable intake against a plain FastAPI endpoint (needs wrk)
 	$(BIN)/python -m benchmarks.intake $(ARGS)
 
-ha-drill: setup ## Kill the primary under load, promote the standby, undo a DELETE: four minutes (docs/high-availability.md)
+ha-drill: setup ## Kill the primary under load, promote the standby, undo a DELETE: four minutes (docs/operations/high-availability.md)
 	PROVE=1 $(BIN)/pytest -n 0 -s tests/ha $(ARGS)
 
 dist: setup ## Build wheels and source archives of both packages into dist/

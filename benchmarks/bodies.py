@@ -55,7 +55,7 @@ def body(numbers: list[int]) -> str:
 
 
 def bodies(alerts_per_webhook: int, chance: random.Random) -> str:
-    """BODIES different bodies, one a line; over all of them every alert comes."""
+    """BODIES different bodies, one a line. Together they hold every alert."""
     if alerts_per_webhook == 1:
         picked = [[number] for number in chance.sample(range(ALERTS), ALERTS)]
     else:

@@ -1,8 +1,8 @@
 """Durable intake against a plain FastAPI endpoint: `make bench`, or `python -m benchmarks.intake --help`.
 
-One gateway process on an embedded PostgreSQL (fsync on) and Valkey, and one yardstick process (benchmarks.plain), both
-up all the time and loaded in turn by wrk (Debian: `apt install wrk`), never both at once. Each round asks both, so that
-what else the machine does hits both alike; the ratios are taken within a round, and their median is told.
+One gateway process runs on an embedded PostgreSQL (fsync on) and Valkey, beside one plain process (benchmarks.plain). wrk
+(Debian: `apt install wrk`) loads them in turn, never both at once. Each round loads both, so that other work of the machine
+hits both alike. The ratios are taken within a round, and the report has their median.
 """
 
 import argparse
@@ -37,7 +37,7 @@ CONNECTIONS = 64
 WEBHOOK = "/api/v1/webhooks/alertmanager"
 HERE = Path(__file__).parent
 
-# Nothing listens on port 9: the triggers stay pending behind an open breaker, as in an outage of Airflow.
+# Nothing listens on port 9. The triggers stay pending behind an open breaker, as in an outage of Airflow.
 POLICY = """
 version: 1
 airflow:
@@ -78,7 +78,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A process of ours that answers on a port of loopback."""
+    """A server that this benchmark started on loopback."""
 
     port: int
     pid: int
@@ -101,15 +101,15 @@ def wrk(server: Server, file: Path, seconds: int) -> Measured:
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not found:
         raise SystemExit(f"wrk failed:\n{done.stdout}{done.stderr}")
-    told = json.loads(found[0].removeprefix("RESULT "))
+    result = json.loads(found[0].removeprefix("RESULT "))
     return Measured(
-        answers=told["answers"],
-        per_second=told["answers"] / (told["microseconds"] / 1e6),
-        p50=told["p50"] / 1e3,
-        p99=told["p99"] / 1e3,
-        refused=told["refused"],
-        broken=told["broken"],
-        cpu=(server.cpu_seconds() - before) / max(told["answers"], 1) * 1e6,
+        answers=result["answers"],
+        per_second=result["answers"] / (result["microseconds"] / 1e6),
+        p50=result["p50"] / 1e3,
+        p99=result["p99"] / 1e3,
+        refused=result["refused"],
+        broken=result["broken"],
+        cpu=(server.cpu_seconds() - before) / max(result["answers"], 1) * 1e6,
     )
 
 
@@ -153,7 +153,7 @@ def _median(runs: list[Measured]) -> Measured:
 
 @contextmanager
 def process(command: list[str], port: int, path: str, environment: Mapping[str, str]) -> Iterator[Server]:
-    """A server of ours, until the block ends; entered when `path` answers."""
+    """A server that runs until the block ends. The block begins when `path` answers."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     started = subprocess.Popen([sys.executable, *command], cwd=HERE.parent, env={**inherited, **environment})
     try:
@@ -186,7 +186,7 @@ def _answers(url: str) -> bool:
 
 
 async def facts_of(url: str) -> tuple[int, dict[str, str]]:
-    """The notifications counted in the history, and what of Postgres bears on the figures."""
+    """The notifications counted in the history, and the settings of Postgres that matter for the figures."""
     connection = await asyncpg.connect(url, timeout=5)
     try:
         counted: int = await connection.fetchval("SELECT coalesce(sum(count), 0)::bigint FROM alerts")
@@ -197,7 +197,7 @@ async def facts_of(url: str) -> tuple[int, dict[str, str]]:
 
 
 def fsync_milliseconds(folder: Path) -> float:
-    """The median of 50 times 8 KiB written and fsynced: what a commit costs at least on this disk."""
+    """The median time to write and fsync 8 KiB, of 50: the least that a commit costs on this disk."""
     times = []
     with (folder / "fsync").open("wb", buffering=0) as file:
         for _ in range(50):
@@ -226,8 +226,8 @@ def machine(folder: Path) -> dict[str, Any]:
 
 
 def measure(rounds: int, seconds: int, folder: Path, loads: list[int]) -> dict[str, Any]:
-    """The whole measurement, in `folder`, which is left to its owner to remove."""
-    about = machine(folder)
+    """The whole measurement, in `folder`. The caller removes it."""
+    described = machine(folder)
     policy = folder / "policy.yaml"
     policy.write_text(POLICY)
     postgres = start_postgres(folder / "data")
@@ -256,10 +256,10 @@ def measure(rounds: int, seconds: int, folder: Path, loads: list[int]) -> dict[s
     finally:
         postgres.stop()
     acknowledged = sum(alerts for _, alerts in found)
-    # When wrk ends, each of its connections may have one webhook under way that is committed, and answered to nobody.
+    # When wrk ends, each of its connections may have one webhook under way. It is committed, and wrk misses the answer.
     unanswered = sum(CONNECTIONS * alerts * (rounds + 1) for alerts in loads)
     return {
-        "machine": about | database,
+        "machine": described | database,
         "loads": [asdict(compared) for compared, _ in found],
         "acknowledged": acknowledged,
         "counted": counted,

@@ -1,4 +1,4 @@
-"""The yardstick: a plain FastAPI endpoint that validates the same body and stores nothing.
+"""The server to compare with: a plain FastAPI endpoint that validates the same body and stores nothing.
 
     python -m benchmarks.plain PORT
 
@@ -17,7 +17,7 @@ app = FastAPI()
 
 @app.post("/api/v1/webhooks/alertmanager", status_code=202)
 async def take(webhook: Webhook) -> dict[str, int]:
-    """What everybody writes first: FastAPI reads and validates the body, and the answer is small."""
+    """The usual first version: FastAPI reads and validates the body, and the answer is small."""
     return {"alerts": len(webhook.alerts)}
 
 

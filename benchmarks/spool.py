@@ -1,14 +1,15 @@
 """What the spool costs, against the plain client in the same run: `python -m benchmarks.spool --help`.
 
-One MLflow server on an embedded PostgreSQL. Each round lets the plain client and the spool do the same, one after the
-other, so that what else the machine does hits both alike; ratios are taken within a round, and their median is told.
+One MLflow server runs on an embedded PostgreSQL. In each round the plain client and the spool do the same work, one
+after the other, so that other work of the machine hits both alike. Ratios are taken within a round, and the report has
+their median.
 
-calls     what one `log_metric` takes: the plain client, the spool with MLflow there, the spool with MLflow away; and the
-          first call that finds it gone
-training  a whole training script (tests/spool/scripts/train.py) with MLflow there
-drain     a backlog delivered, in records a second, against the plain client's; the peak of memory
+- calls: the time of one `log_metric` with the plain client, with the spool, and with the spool while MLflow is away.
+  Also the time of the first call that finds MLflow gone.
+- training: the time of a whole training script (tests/spool/scripts/train.py) while MLflow is up.
+- drain: how many records of a backlog are delivered in a second, and the peak of memory.
 
-Each limit of the issue is told as met or not.
+The report says of each limit whether it is met.
 """
 
 import argparse
@@ -36,7 +37,7 @@ SCRIPT = HERE.parent / "tests" / "spool" / "scripts" / "train.py"
 
 @dataclass(frozen=True)
 class Bench:
-    """Where things are; each measurement gets a fresh spool."""
+    """The servers and folders of a run. Each measurement gets a fresh spool."""
 
     environment: Environment
     server: MlflowServer
@@ -54,15 +55,15 @@ class Bench:
 
 
 def calls(bench: Bench, rounds: int, number: int) -> None:
-    """Distributions of what a call takes, in milliseconds."""
+    """Distributions of the time that a call takes, in milliseconds."""
     cases = {"plain client": bench.server.uri, "spool": f"spool+{bench.server.uri}", "spool, MLflow away": bench.away}
     found: dict[str, list[float]] = {name: [] for name in cases}
     first: list[float] = []
     for _ in range(rounds):
         for name, uri in cases.items():
             budget = "0" if uri == bench.away else "60"
-            told = bench.run([HERE / "spool_worker.py", str(number)], uri, MLFLOW_SPOOL_EXIT_BUDGET=budget)
-            measured = json.loads(told.splitlines()[-1])
+            printed = bench.run([HERE / "spool_worker.py", str(number)], uri, MLFLOW_SPOOL_EXIT_BUDGET=budget)
+            measured = json.loads(printed.splitlines()[-1])
             found[name] += measured["calls"]
             first += [measured["first"]] if uri == bench.away else []
     print(
@@ -81,7 +82,7 @@ def judge(what: str, met: bool) -> None:
 
 
 def training(bench: Bench, rounds: int) -> None:
-    """Wall time of a whole script, start-up included, with MLflow there."""
+    """Wall time of a whole script, start-up included, while MLflow is up."""
     times: dict[str, list[float]] = {"plain": [], "spool": []}
     for number in range(rounds + 1):
         for name, uri in (("plain", bench.server.uri), ("spool", f"spool+{bench.server.uri}")):
@@ -93,16 +94,16 @@ def training(bench: Bench, rounds: int) -> None:
     middle = {name: statistics.median(several) for name, several in times.items()}
     print(f"a training script: plain {middle['plain']:.2f} s, spool {middle['spool']:.2f} s (medians of {rounds})")
     ratio = statistics.median(ratios)
-    print(f"ratio in a round, least first: {' '.join(f'{one:.2f}' for one in ratios)}")
+    print(f"ratio in a round, least first: {' '.join(f'{ratio:.2f}' for ratio in ratios)}")
     judge(
         f"training at a healthy server: {ratio:.2f} of the plain client's time, at most {TRAINING}", ratio <= TRAINING
     )
 
 
 def drain(bench: Bench, number: int, plain: int) -> None:
-    """A backlog of metrics of one run: records a second out of the journal, against the plain client's calls."""
-    told = bench.run([HERE / "spool_worker.py", str(plain)], bench.server.uri)
-    rate = 1000 * plain / sum(json.loads(told.splitlines()[-1])["calls"])
+    """A backlog of metrics of one run: the records a second out of the journal, against the plain client's calls."""
+    printed = bench.run([HERE / "spool_worker.py", str(plain)], bench.server.uri)
+    rate = 1000 * plain / sum(json.loads(printed.splitlines()[-1])["calls"])
     out = json.loads(bench.run([HERE / "spool_worker.py", "--backlog", str(number)], f"spool+{bench.server.uri}"))
     print(f"the plain client logs {rate:.0f} records a second ({plain} calls)")
     drained = number / out["seconds"]

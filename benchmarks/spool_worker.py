@@ -1,7 +1,7 @@
 """One process of benchmarks.spool, in the environment of MLflow's client: prints JSON.
 
-N            what each of N calls of log_metric took, and the first call of all, in milliseconds
---backlog N  N records in a journal, delivered: seconds, and memory in MB
+- N: the time of each of N calls of log_metric, and of the very first call, in milliseconds
+- --backlog N: the seconds that N records in a journal take to be delivered, and the memory in MB
 """
 
 import json
@@ -42,7 +42,7 @@ def backlog(number: int) -> dict[str, float]:
     create = draft(Call("POST", f"{API}/runs/create", {"experiment_id": "0", "start_time": now}), now)
     assert create is not None
     spool.journal.append(create)
-    # As `append` writes them, but a million calls of fsync would measure the disk.
+    # The same rows as `append` writes. A million calls of fsync would measure the disk.
     db = sqlite3.connect(Path(journal_folder(settings, uri)) / "journal.db")
     body = '{"run_id":"%s","key":"loss%d","value":%r,"timestamp":%d,"step":%d}'
     same = (create.stream, "log", "POST", f"{API}/runs/log-metric", now)
@@ -57,7 +57,7 @@ def backlog(number: int) -> dict[str, float]:
 
 
 def peak() -> float:
-    """Megabytes that this process has held at most."""
+    """The most memory that this process has held, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -1,4 +1,4 @@
--- For wrk: posts the bodies of a file (one a line) in turn, and prints what was measured as one line of JSON.
+-- For wrk: posts the bodies of a file (one a line) in turn, and prints the measurements as one line of JSON.
 -- No `response` function: with one, wrk would copy every answer into Lua, and measure itself.
 
 local requests, at = {}, 0

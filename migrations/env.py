@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: over the connection that app.tables.migrate hands in, or the `alembic` command's own."""
+"""How Alembic reaches the database: over the connection from app.migrate, or over its own for the `alembic` command."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from app.tables.migrate import migration_engine, under_lock
 
 
 def migrate(connection: Connection) -> None:
-    """Run what was asked for. Each migration is a transaction of its own, so that one may also step out of it."""
+    """Run the migrations. Each has its own transaction, so that one may also leave it."""
     context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
     with context.begin_transaction():
         context.run_migrations()
@@ -21,7 +21,7 @@ def migrate(connection: Connection) -> None:
 async def migrate_over_own_connection() -> None:
     url = context.config.attributes.get("url") or os.environ.get("GATEWAY_DATABASE_URL")
     if not url:
-        raise UsageError("Set GATEWAY_DATABASE_URL to the database that alembic shall work on.")
+        raise UsageError("Set GATEWAY_DATABASE_URL to the database that alembic should work on.")
     engine = migration_engine(url)
     try:
         async with engine.connect() as connection:
@@ -31,7 +31,7 @@ async def migrate_over_own_connection() -> None:
 
 
 def print_sql() -> None:
-    """`alembic upgrade head --sql`: the statements for a database administrator to read and run."""
+    """Print the statements, for a database administrator to read and run: `alembic upgrade head --sql`."""
     context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()

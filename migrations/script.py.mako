@@ -14,7 +14,7 @@ depends_on = ${repr(depends_on)}
 
 
 def upgrade() -> None:
-    # Rather fail and be run again than wait behind a long query with every other query queueing up behind us.
+    # Better fail soon and be run again. A migration that waits behind a long query makes every other query wait too.
     op.execute("SET LOCAL lock_timeout = '5s'")
     ${upgrades if upgrades else "pass"}
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -31,7 +32,7 @@ def _read_retention(value: Any) -> Any:
     try:
         return parse_duration(value).total_seconds()
     except (TypeError, ValueError):
-        return value  # A number of seconds, or something that the type refuses.
+        return value  # A number of seconds, or a value that pydantic refuses.
 
 
 def _no_slip(seconds: float) -> float:
@@ -54,7 +55,7 @@ def authority(host: str, port: int) -> str:
 
 
 class Address(BaseSettings):
-    """Where the gateway of this machine serves: all that a command has to know that only asks it."""
+    """Where the gateway of this machine serves. A command that only sends requests to it needs no other setting."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
@@ -85,107 +86,128 @@ class Address(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments first, then the environment, then the files that it names."""
+        """Arguments first, then the environment, then the files that the environment names."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, _FileSource(settings_cls)
 
 
 class Settings(Address):
-    """Everything that is not policy. Durations are seconds, sizes are bytes."""
+    """Every setting; the policy is a file of its own. Durations are seconds, sizes are bytes."""
 
-    policy_file: Path = Field(Path("policy.yaml"), description="The policy: routes and the Airflow they lead to.")
-    data_dir: Path = Field(Path(".gateway"), description="Where the embedded servers and the tokens live.")
+    policy_file: Path = Field(
+        Path("policy.yaml"), description="The policy file: routes, and the Airflow that each starts runs in."
+    )
+    data_dir: Path = Field(Path(".gateway"), description="Directory of the embedded servers' data and of the tokens.")
     name: str = Field(
         "trigger-gateway",
         pattern="^[A-Za-z0-9._-]{1,60}$",
-        description="What receivers know it by: gateways that share a receiver need different ones.",
+        description="Name of this gateway in its notices. Gateways that share a receiver need different names.",
     )
     external_url: str | None = Field(
         None,
         pattern="^https?://[^\\s?#]+$",
-        description="Where people reach the gateway, for links in notices. Unset: none.",
+        description="URL at which people reach the gateway, for links in notices. Unset: no links.",
     )
     database_url: SecretStr | None = Field(None, description="postgresql:// URL. Unset: an embedded PostgreSQL.")
     database_read_url: SecretStr | None = Field(
-        None, description="A copy for lists and explanations, never decisions. Unset: the database itself."
+        None,
+        description="A read-only copy for lists and explanations, never for decisions. Unset: the database itself.",
     )
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
-        None, description="A server, Sentinels or a Cluster, with TLS or without: below. Unset: an embedded Valkey."
+        None, description="A Redis server, Sentinels or a Cluster; the forms stand below. Unset: an embedded Valkey."
     )
-    tokens_file: Path | None = Field(None, description="Hashed API tokens. Default: tokens in the data directory.")
+    tokens_file: Path | None = Field(
+        None, description="File of the hashed API tokens. Unset: `tokens` in the data directory."
+    )
     grafana_secret: SecretStr | None = Field(
-        None, min_length=16, description="Secret of Grafana's HMAC signature. Set: its webhooks must be signed."
+        None,
+        min_length=16,
+        description="Secret of Grafana's HMAC signature. Set: its webhooks must be signed with it.",
     )
     grafana_timestamp_header: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9-]+$",
-        description="Timestamp header of Grafana's signature. Set: it must be there, at most five minutes old.",
+        description="Timestamp header of Grafana's signature. Set: each webhook needs it, at most five minutes old.",
     )
     mlflow_secret: SecretStr | None = Field(
-        None, min_length=16, description="Secret of MLflow's registry webhooks. Set: they must be signed with it."
+        None,
+        min_length=16,
+        description="Secret of MLflow's registry webhooks. Set: these webhooks must be signed with it.",
     )
     webhook_secret: Annotated[SecretStr, AfterValidator(_standard_secret)] | None = Field(
         None, description="Secret of Standard Webhooks (whsec_...). Set: `POST /api/v1/alerts` must be signed."
     )
-    max_body: int = Field(4 * 2**20, gt=0, description="Largest request body that is read, in bytes.")
+    max_body: int = Field(4 * 2**20, gt=0, description="Largest request body that the gateway reads, in bytes.")
     max_alerts: int = Field(10_000, gt=0, description="Most alerts read from one body.")
-    reorder_window: _Seconds = Field(120, description="Within this time an older firing may follow a resolved.")
-    intake_timeout: Annotated[float, Field(gt=0, le=8)] = Field(
-        8, description="After this time without a commit a webhook is answered 503."
+    reorder_window: _Seconds = Field(
+        120, description="How late an older firing notification may follow a resolved one."
     )
-    intake_queue: int = Field(20_000, gt=0, description="Alerts waiting for a commit beyond which the answer is 503.")
-    rate_limit: int = Field(6000, ge=0, description="Write requests a minute and token, webhooks apart. 0: no limit.")
+    intake_timeout: Annotated[float, Field(gt=0, le=8)] = Field(
+        8, description="A webhook is answered 503 when nothing is committed within this time."
+    )
+    intake_queue: int = Field(
+        20_000,
+        gt=0,
+        description="Most alerts that wait for a commit; more get 503. In bytes: 64 MiB, or 16 of the largest bodies.",
+    )
+    rate_limit: int = Field(
+        6000, ge=0, description="Write requests per minute and token, without webhooks. 0: no limit."
+    )
     memory_ttl: _Seconds = Field(60, description="How long Redis remembers the state of a group or an episode.")
     redis_prefix: str = Field(
         "gateway",
         pattern="^[A-Za-z0-9._-]{1,64}$",
-        description="Begins every key in Redis: gateways with different databases that share a Redis need different ones.",
+        description="Prefix of every key in Redis. Gateways that share a Redis but not a database need different prefixes.",
     )
-    redis_timeout: _Seconds = Field(0.2, description="Longest wait for Redis before going on without it.")
+    redis_timeout: _Seconds = Field(0.2, description="Longest wait for Redis; then the gateway goes on without it.")
     delivery_deadline: _Seconds = Field(
-        6 * 3600, description="A trigger that an answering Airflow keeps refusing for so long is dead."
+        6 * 3600, description="A trigger is dead when Airflow answers and refuses it for so long."
     )
     delivery_timeout: _Seconds = Field(
-        30, description="Longest time for one delivery attempt. Its lease is twice that."
+        30, description="Longest time for one delivery attempt. Its lease lasts twice as long."
     )
-    delivery_parallel: int = Field(8, gt=0, description="Delivery attempts at once.")
-    retry_max: _Seconds = Field(60, description="Longest pause between two attempts.")
-    paused_retry: _Seconds = Field(15, description="How often a paused, missing or broken DAG is looked at again.")
-    follow_interval: _Seconds = Field(10, description="How often the state of an open DAG run is read.")
+    delivery_parallel: int = Field(8, gt=0, description="Most delivery attempts at the same time.")
+    retry_max: _Seconds = Field(60, description="Longest pause between two delivery attempts.")
+    paused_retry: _Seconds = Field(15, description="How often the gateway tries a paused, missing or broken DAG again.")
+    follow_interval: _Seconds = Field(10, description="How often the gateway reads the state of an open DAG run.")
     waiting_notice: _Seconds = Field(
         1800,
-        description="A fired trigger that Airflow has not taken, or whose DAG run could not be read, for so long is told "
-        "(`trigger_waiting`).",
+        description="A notice (`trigger_waiting`) is sent when Airflow has not taken a fired trigger, or its DAG run could "
+        "not be read, for so long.",
     )
     notice_repeat: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        86400, description="How often an open incident is told again, unless a switch has a `repeat`. 0: once."
+        86400,
+        description="How often the notice of an open incident is repeated; a switch's `repeat` comes first. 0: never.",
     )
-    ping_body: int = Field(10000, ge=0, description="Bytes kept of the body of a ping.")
-    queued_limit: _Seconds = Field(900, description="A DAG run queued for longer fails `/health/orchestrator`.")
-    backlog_limit: _Seconds = Field(
-        900, description="Metadata that MLflow has not taken for longer fails `/health/metadata`."
-    )
+    ping_body: int = Field(10000, ge=0, description="Most bytes kept of the body of a ping.")
+    queued_limit: _Seconds = Field(900, description="`/health/orchestrator` fails when a DAG run is queued for longer.")
+    backlog_limit: _Seconds = Field(900, description="`/health/metadata` fails when metadata waits longer for MLflow.")
     watchdog_url: SecretStr | None = Field(
-        None, description="Address outside that is pinged while everything here is well. Unset: none."
+        None, description="Address outside that the gateway pings while all is well here. Unset: no pings."
     )
     watchdog_authorization: SecretStr | None = Field(
         None, description="Authorization header of that ping, such as `GenieKey ...` for Opsgenie."
     )
-    watchdog_interval: _Seconds = Field(60, description="Time between two pings to the outside.")
-    probe_cache: float = Field(5, ge=0, description="How long the answer of a probe below /health is kept.")
-    quarantine_rows: int = Field(1000, gt=0, description="Unreadable bodies kept; the oldest go first.")
-    quarantine_body: int = Field(65536, gt=0, description="Bytes kept of an unreadable body.")
+    watchdog_interval: _Seconds = Field(60, description="Time between two pings to the address outside.")
+    probe_cache: float = Field(5, ge=0, description="How long the gateway keeps the answer of a probe under /health.")
+    quarantine_rows: int = Field(1000, gt=0, description="Most unreadable bodies kept; the oldest are deleted first.")
+    quarantine_body: int = Field(65536, gt=0, description="Most bytes kept of an unreadable body.")
     retention: _Retention = Field(
-        90 * 86400, description="History older than this is deleted: seconds, or 90d. 0: nothing ever is."
+        90 * 86400, description="History older than this is deleted: seconds, or 90d. 0: nothing is deleted."
     )
     open_docs: bool = Field(False, description="Serve /docs and /openapi.json without a token.")
     open_metrics: bool = Field(False, description="Serve /metrics without a token.")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error.")
     log_json: bool | None = Field(None, description="JSON logs. Unset: JSON unless the output is a terminal.")
 
     @property
     def tokens_path(self) -> Path:
         return self.tokens_file or self.data_dir / "tokens"
+
+    @property
+    def repeat(self) -> timedelta | None:
+        """How often the notice of an open incident is repeated, unless the policy says otherwise. None: never."""
+        return timedelta(seconds=self.notice_repeat) if self.notice_repeat else None
 
     @property
     def signatures(self) -> dict[str, Signature]:
@@ -202,7 +224,7 @@ class Settings(Address):
 
 
 class _FileSource(PydanticBaseSettingsSource):
-    """GATEWAY_<NAME>_FILE: the value stands in that file, as secret mounts of Kubernetes and Docker give it."""
+    """GATEWAY_<NAME>_FILE: that file holds the value, as with secret mounts of Kubernetes and Docker."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 (the interface)
         path = os.environ.get(f"{_PREFIX}{field_name.upper()}_FILE")
@@ -224,12 +246,12 @@ class _FileSource(PydanticBaseSettingsSource):
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """The settings in force. Raises UsageError that names every bad variable at once."""
+    """The settings in force. Raises UsageError, which names every bad variable at once."""
     return _read(Settings, **overrides)
 
 
 def read_address() -> Address:
-    """Host and port alone: who only asks a gateway may not be able to read its secrets. Raises as `read_settings` does."""
+    """Host and port alone: a user who calls a gateway may not be allowed to read its secrets. Raises as `read_settings`."""
     return _read(Address)
 
 

@@ -1,6 +1,6 @@
-"""How a command asks a running gateway over HTTP (GATEWAY_URL, GATEWAY_TOKEN) and shows its answer.
+"""How a command calls a running gateway over HTTP (GATEWAY_URL, GATEWAY_TOKEN) and shows its answer.
 
-Without GATEWAY_URL it is the gateway of this machine, where GATEWAY_HOST and GATEWAY_PORT have `serve` listen.
+Without GATEWAY_URL it calls the gateway of this machine, at GATEWAY_HOST and GATEWAY_PORT.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from app.bootstrap.settings import read_address
 from app.kit.errors import GatewayError, TargetError, UsageError
 from app.kit.http import Answer, open_http
 
-#: Error answers that are a no, or nothing yet, to a good request, as every 5xx is: exit code 1. For any other the command
-#: line, a setting or the token has to change first: exit code 2. docs/contract.md, "Command line".
+#: With these answers and every 5xx a good request failed or was refused: exit code 1. With any other 4xx the command line, a
+#: setting or the token has to change first: exit code 2. docs/contract.md, "Command line".
 _FAILURES = frozenset({404, 409, 429})
 
-AsJson = Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer as JSON, for scripts.")]
 
 
 def ask(
@@ -34,10 +34,10 @@ def ask(
     within: float = 10.0,
     **parameters: Any,
 ) -> Any:
-    """GET a path of the running gateway, or POST `body` to it; or `method`, as named. `also`: errors whose body is an
-    answer to the caller; `within`: seconds.
+    """GET a path of the running gateway, or POST `body` to it; `method` overrides this choice. `also` names error statuses
+    whose body is returned like a good answer. `within` is in seconds.
 
-    Raises UsageError for what the caller must change, GatewayError for a no and for no good answer.
+    Raises UsageError when the caller must change something, GatewayError when the gateway refuses or gives no good answer.
     """
     url = gateway_url()
     token = _token()
@@ -56,7 +56,7 @@ def ask(
         answer = asyncio.run(send())
     except TargetError as error:
         raise GatewayError(
-            f"the gateway at {url} does not answer: {error.detail}. Is it running? (GATEWAY_URL, GATEWAY_PORT)"
+            f"the gateway at {url} does not answer: {error.detail}. Start it, or correct GATEWAY_URL or GATEWAY_PORT"
         ) from error
     return answer.body if answer.status in also else _good(answer, url)
 
@@ -68,17 +68,17 @@ def _good(answer: Answer, url: str) -> Any:
         hint = " (GATEWAY_TOKEN)" if answer.status in (401, 403) else ""
         raise kind(f"{detail or f'the gateway at {url} answered {answer.status}'}{hint}")
     if not isinstance(answer.body, dict) or 300 <= answer.status < 400:
-        raise GatewayError(f"what answers at {url} is no Trigger Gateway. Is GATEWAY_URL right?")
+        raise GatewayError(f"the server at {url} is not a Trigger Gateway: correct GATEWAY_URL")
     return answer.body
 
 
 def gateway_url() -> str:
-    """Where to ask. Raises UsageError for a GATEWAY_PORT that is none."""
+    """The URL of the gateway to call. Raises UsageError when GATEWAY_PORT is not a port."""
     return (os.environ.get("GATEWAY_URL") or read_address().url).rstrip("/")
 
 
 def _token() -> str | None:
-    """GATEWAY_TOKEN, or what stands in the file that GATEWAY_TOKEN_FILE names."""
+    """GATEWAY_TOKEN, or the content of the file that GATEWAY_TOKEN_FILE names."""
     path = os.environ.get("GATEWAY_TOKEN_FILE")
     if path is None:
         return os.environ.get("GATEWAY_TOKEN")
@@ -89,13 +89,13 @@ def _token() -> str | None:
 
 
 def show(what: str | Table, style: str | None = None) -> None:
-    """Print; what senders wrote is text, whatever brackets it has. A pipe or a file has no width: nothing is folded."""
+    """Print as it is: brackets that a sender wrote are no markup. For a pipe or a file nothing is folded."""
     wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     Console(highlight=False, markup=False, width=10_000 if wide else None).print(what, style=style)
 
 
 def id_column() -> Column:
-    # An id that is cut is of no use: the other columns fold instead.
+    # A cut id is useless, so the other columns fold instead.
     return Column("id", no_wrap=True, min_width=36)
 
 

@@ -1,7 +1,7 @@
-"""The command line. Errors are one sentence; exit codes are 0, 1 for a failure and 2 for a wrong use.
+"""The command line. An error is one sentence. Exit codes: 0, 1 for a failure, 2 for a wrong use.
 
-What serves and migrates is imported inside the commands that need it: its frameworks take more than a second to load, and
-`check` or `token create` must not wait for them.
+Commands that serve or migrate import their code themselves: its frameworks take more than a second to load, and `check` or
+`token create` must not wait for them.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from app.web.tokens import SCOPES, create_token
 
 app = typer.Typer(
     help="The decision point of continuous training: alerts in, exactly one Airflow DAG run out.",
-    epilog="Exit codes: 0 done; 1 it failed, or the answer is no (404, 409, 429, 5xx, none); 2 change the command line, a "
-    "setting or the token first (any other 4xx).",
+    epilog="Exit codes: 0: done. 1: it failed, or the gateway said no (404, 409, 429, 5xx) or did not answer. 2: change the "
+    "command line, a setting or the token first (any other 4xx).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -41,7 +41,7 @@ for group in GROUPS:
 
 @app.callback()
 def _root() -> None:
-    """Kept so that every command is a subcommand."""
+    """Without a callback, Typer would make a single command the whole program."""
 
 
 @app.command()
@@ -53,17 +53,17 @@ def version() -> None:
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write the policy.")] = Path("policy.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
 ) -> None:
     """Write a commented policy, and print the Alertmanager receiver to paste and the next command."""
     if path.exists() and not force:
-        raise UsageError(f"{path} is there already; --force overwrites it")
+        raise UsageError(f"{path} exists already: choose another path, or overwrite it with --force")
     try:
         path.write_text(STARTER_POLICY)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise UsageError(f"cannot write {path}: {error.strerror}. Choose a path that you may write to") from error
     settings = read_settings()
-    print(f"Wrote {path}. Set your Airflow and your DAG in it.\n")
+    print(f"Wrote {path}. Put your Airflow and your DAG into it.\n")
     print(alertmanager_receiver(f"http://{THIS_MACHINE}:{settings.port}" if settings.is_everywhere else settings.url))
     default = path == Path("policy.yaml")
     prefix = "" if default else f"GATEWAY_POLICY_FILE={path} "
@@ -86,8 +86,8 @@ def check(policy: Annotated[Path, typer.Argument(help="The policy file.")]) -> N
 
 @app.command()
 def serve(
-    no_worker: Annotated[bool, typer.Option("--no-worker", help="HTTP only: another process runs the loops.")] = False,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
+    no_worker: Annotated[bool, typer.Option("--no-worker", help="Serve HTTP only; `worker` runs the loops.")] = False,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of processes that serve.")] = 1,
 ) -> None:
     """Serve HTTP and run the loops, with embedded PostgreSQL and Valkey unless their URLs are set."""
     from app.cli import serve as processes
@@ -97,7 +97,7 @@ def serve(
 
 @app.command()
 def worker() -> None:
-    """Run the loops alone: delivery, following, wakes. For `serve --no-worker` processes beside it."""
+    """Run the loops only: delivery, following, wakes. Use it together with `serve --no-worker`."""
     from app.cli import serve as processes
 
     processes.work(_settings())
@@ -105,7 +105,7 @@ def worker() -> None:
 
 @app.command(name="migrate")
 def migrate_command() -> None:
-    """Bring the database to this version's schema. Safe to run by any number of replicas at once."""
+    """Bring the database to this version's schema. Any number of replicas may run it at once."""
     from app.cli import serve as processes
 
     print(f"The database is at revision {asyncio.run(processes.migrate_database(_settings()))}.")
@@ -114,10 +114,12 @@ def migrate_command() -> None:
 @app.command()
 def doctor(
     alertmanager: Annotated[str | None, typer.Option(help="URL of a running Alertmanager.")] = None,
-    alertmanager_config: Annotated[Path | None, typer.Option(help="Its configuration file instead.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One document, for scripts.")] = False,
+    alertmanager_config: Annotated[
+        Path | None, typer.Option(help="Its configuration file, instead of the URL.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for scripts.")] = False,
 ) -> None:
-    """Look for everything that a first-day user gets wrong, and say how to mend it. Changes nothing. 1: something fails."""
+    """Look for the usual mistakes of the first day and say how to mend each. Changes nothing. Exit code 1: a check fails."""
     from app.cli.doctor.examine import Asked, examine
     from app.cli.doctor.finding import worst
     from app.cli.doctor.report import as_json as document
@@ -141,27 +143,27 @@ def doctor(
 @token.command()
 def create(
     scope: Annotated[list[str], typer.Option(help=f"What it may do; repeat for more: {', '.join(SCOPES)}.")],
-    name: Annotated[str, typer.Option(help="Shown in logs and the audit.")] = "",
-    expires: Annotated[str, typer.Option(help="Life, such as 90d. Default: for ever.")] = "",
+    name: Annotated[str, typer.Option(help="Name in logs and in the audit.")] = "",
+    expires: Annotated[str, typer.Option(help="How long it is valid, such as 90d. Default: forever.")] = "",
 ) -> None:
-    """Make a token. Its text is printed once, alone on stdout; only its hash is kept."""
+    """Make a token. Its text is printed once, alone on stdout; the gateway keeps only its hash."""
     settings = read_settings()
     now = SystemClock().now()
     life = _duration(expires) if expires else None
     chosen = name or f"{'-'.join(scope)}-{now:%Y%m%d%H%M%S}"
     print(create_token(settings.tokens_path, scope, chosen, now, now + life if life else None))
-    print(f"Kept as {chosen} in {settings.tokens_path}; the text above is shown only now.", file=sys.stderr)
+    print(f"Kept its hash as {chosen} in {settings.tokens_path}. Its text is shown only now.", file=sys.stderr)
 
 
 @app.command()
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything up at the end.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running at the end, until Ctrl-C.")] = False,
 ) -> None:
     """Show the main job on real servers: a storm of alerts, and exactly one Airflow DAG run per model."""
     try:
         from demo.story import run_demo
-    except ImportError as error:  # The wheel does not carry it.
-        raise UsageError("the demo needs the source: clone the repository and run `make demo` in it") from error
+    except ImportError as error:  # The wheel does not contain it.
+        raise UsageError("the demo needs the source code: clone the repository and run `make demo` in it") from error
 
     raise typer.Exit(asyncio.run(run_demo(keep=keep)))
 
@@ -182,7 +184,7 @@ def _duration(text: str) -> timedelta:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script `trigger-gateway`."""
     try:
         app()
     except UsageError as error:

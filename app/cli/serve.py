@@ -1,12 +1,12 @@
-"""Processes: one that serves, several that share a port, or one that only runs the loops."""
+"""Processes: one that serves, several that share a port, or one that runs only the loops."""
 
 import asyncio
 import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 
 import asyncpg
@@ -14,11 +14,12 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 
-from app.bootstrap.services import Services, Urls, open_services, read_policy, servers
-from app.bootstrap.settings import Settings, authority
-from app.cli.workers import bind, reloading_on_hangup, run_workers
+from app.bootstrap.core import Urls, read_policy, servers
+from app.bootstrap.parts import Services, open_services
+from app.bootstrap.settings import Settings
+from app.cli.workers import bind, cannot_serve, reloading_on_hangup, run_workers
 from app.kit import log as logs
-from app.kit.errors import GatewayError, UsageError
+from app.kit.errors import GatewayError
 from app.kit.loop import running
 from app.kit.telemetry import telemetry
 from app.tables import migrate
@@ -28,13 +29,13 @@ from app.web.tokens import tokens_exist
 
 log = logging.getLogger(__name__)
 
-DRAIN = 20  # seconds that open requests get after SIGTERM
+DRAIN = 20  # seconds that open requests have to end after SIGTERM
 
 
 def serve(settings: Settings, *, workers: int, loops: bool) -> None:
-    """Serve in `workers` processes until SIGTERM or Ctrl-C; `loops` says whether they deliver and follow as well.
+    """Serve in `workers` processes until SIGTERM or Ctrl-C. `loops` says whether they run the worker's loops as well.
 
-    Raises UsageError for a missing or bad policy and for a bind that would be open to everybody.
+    Raises UsageError for a missing or bad policy, and for an address that would be open to everybody.
     """
     read_policy(settings)
     refuse_open_bind(settings.host, tokens_exist(settings.tokens_path))
@@ -46,7 +47,7 @@ def serve(settings: Settings, *, workers: int, loops: bool) -> None:
 
 
 def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] | None = None) -> None:
-    """Serve until SIGTERM or Ctrl-C: then open requests are answered, what is queued is written, the loops end."""
+    """Serve until SIGTERM or Ctrl-C. Then answer open requests, write the alerts in the queue, and end the loops."""
 
     failures: list[GatewayError] = []
 
@@ -60,17 +61,15 @@ def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] 
                 raise
             yield services
 
-    # uvicorn would print a traceback where the sentence that follows says it all.
+    # Without this uvicorn prints a traceback before the sentence that says it all.
     logging.getLogger("uvicorn.error").addFilter(lambda r: not (failures and r.getMessage().startswith("Traceback")))
-    # When it has drained, uvicorn raises the signal again: that is a good end, and no death by a signal.
+    # When every request has ended, uvicorn raises the signal again. That is a good end: exit code 0.
     signal.signal(signal.SIGTERM, _end)
     server = uvicorn.Server(_config(create_app(settings, opened, worker=loops), settings))
     try:
         server.run(sockets=sockets)
     except OSError as error:
-        raise UsageError(
-            f"cannot serve on {authority(settings.host, settings.port)}: {error.strerror or error}"
-        ) from error
+        raise cannot_serve(settings.host, settings.port, error) from error
     except SystemExit as ended:
         if failures:
             raise failures[0] from ended
@@ -101,26 +100,34 @@ def _end(*_: object) -> None:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[Services]:
-    """Servers and services, and who they are told to the log. Raises GatewayError with one sentence for a person."""
+    """The servers and the services. Logs where they are. Raises GatewayError with one sentence for a person."""
     policy = read_policy(settings)
     for warning in policy.warnings:
         log.warning("policy: %s", warning)
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry())
         urls = await stack.enter_async_context(servers(settings))
-        try:
+        with _naming_postgres(urls):
             await _migrate(urls, settings)
             services = await stack.enter_async_context(open_services(settings, policy, urls))
-        except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            # What follows the last @ holds no password.
-            where = urls.database.rpartition("@")[2].partition("?")[0]
-            raise GatewayError(f"Postgres at {where} cannot be used: {error or type(error).__name__}") from error
         _announce(settings, services)
-        # What the start has made lives as long as the process. Each full collection would walk it anew, and every request
-        # would wait for it: some 90 ms every few seconds under load.
+        # The objects of the start live as long as the process. Each full collection would visit them all again, and every
+        # request would wait for it: about 90 ms every few seconds under load.
         gc.freeze()
         with reloading_on_hangup(services.reload_soon):
             yield services
+
+
+@contextmanager
+def _naming_postgres(urls: Urls) -> Iterator[None]:
+    """Turn an error of Postgres, or of the way to it, into a sentence that says where it is and what to do."""
+    try:
+        yield
+    except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        where = urls.database.rpartition("@")[2].partition("?")[0]  # What follows the last @ holds no password.
+        cause = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
+        step = "Look at Postgres and at GATEWAY_DATABASE_URL; `trigger-gateway doctor` says more"
+        raise GatewayError(f"Postgres at {where} cannot be used: {cause}. {step}") from error
 
 
 def _serve_child(settings: Settings, bound: socket.socket, loops: bool) -> None:
@@ -147,14 +154,18 @@ async def _work(settings: Settings) -> None:
 
 
 async def migrate_database(settings: Settings) -> str:
-    """Bring the database, embedded or configured, to this version's schema; returns its revision."""
+    """Bring the database, embedded or configured, to this version's schema. Returns its revision.
+
+    Raises GatewayError with one sentence for a person.
+    """
     async with servers(settings) as urls:
-        await migrate.upgrade(urls.database)
+        with _naming_postgres(urls):
+            await migrate.upgrade(urls.database)
     return migrate.head()
 
 
 async def _migrate(urls: Urls, settings: Settings) -> None:
-    """Embedded servers are ours to migrate. A configured database is the operator's: `trigger-gateway migrate`."""
+    """Migrate an embedded database. The operator migrates a configured one with `trigger-gateway migrate`."""
     if settings.database_url is None:
         await migrate.upgrade(urls.database)
 
@@ -165,7 +176,7 @@ def _announce(settings: Settings, services: Services) -> None:
         "trigger gateway is up",
         extra={
             "url": f"{settings.url}/docs",
-            "policy": services.policy.hash,
+            "policy": services.core.policy.hash,
             "database": where,
         },
     )

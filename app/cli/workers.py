@@ -1,4 +1,4 @@
-"""`serve --workers N`: several processes behind one port, kept alive, ended together. And what SIGHUP means to each."""
+"""`serve --workers N`: several processes that share a port, are restarted when they die, and end together. And SIGHUP."""
 
 import asyncio
 import logging
@@ -18,27 +18,33 @@ from app.kit.errors import GatewayError, UsageError
 
 log = logging.getLogger(__name__)
 
-_YOUNG = 10.0  # seconds; a process that ends earlier has not come up
+_YOUNG = 10.0  # seconds; a process that ends earlier counts as not started
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before the next start of a process that keeps ending
-_HOPELESS = 5  # young deaths in a row after which the rest is ended too
+_HOPELESS = 5  # a process that ends young so often in a row is not started again
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """The port that the processes share. Raises UsageError when it cannot be had."""
+    """Bind the port that the processes share. Raises UsageError when another program has it, or the host is not ours."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise UsageError(f"cannot serve on {authority(host, port)}: {error.strerror}") from error
+        raise cannot_serve(host, port, error) from error
     return bound
 
 
+def cannot_serve(host: str, port: int, error: OSError) -> UsageError:
+    """The error for an address that cannot be bound. It says what to do."""
+    step = "End the program that uses the port, or set GATEWAY_HOST and GATEWAY_PORT to a free address of this machine"
+    return UsageError(f"cannot serve on {authority(host, port)}: {error.strerror or error}. {step}")
+
+
 def run_workers(number: int, work: Callable[[], None]) -> None:
-    """Run `work` (picklable) in `number` processes until SIGTERM or Ctrl-C, which they get as SIGTERM; SIGHUP they
-    get as it is. One that dies is started again, after a pause that grows while it keeps dying; GatewayError when none
-    of it comes up."""
+    """Run `work` (picklable) in `number` processes until SIGTERM or Ctrl-C, which both reach them as SIGTERM. SIGHUP is
+    passed on as it is. A process that dies is started again, after a pause that grows while it keeps dying. Raises
+    GatewayError when every process keeps dying."""
     stopping = threading.Event()
 
     def stop(*_: object) -> None:
@@ -60,7 +66,7 @@ def run_workers(number: int, work: Callable[[], None]) -> None:
             for place in places:
                 place.tend()
             if all(place.hopeless for place in places):
-                raise GatewayError("no serving process comes up; the log above says why")
+                raise GatewayError("every serving process ends soon after its start: the log above says why")
     finally:
         for place in places:
             place.signal(signal.SIGTERM)
@@ -69,7 +75,7 @@ def run_workers(number: int, work: Callable[[], None]) -> None:
 
 
 class _Place:
-    """One of the processes, and how its predecessors fared."""
+    """The place of one process: the process that runs there now, and how often earlier ones died young."""
 
     def __init__(self, work: Callable[[], None], context: multiprocessing.context.SpawnContext) -> None:
         self._work = work
@@ -90,7 +96,7 @@ class _Place:
             self._young_deaths = self._young_deaths + 1 if young else 0
             log.error("a serving process ended with %s", self._process.exitcode)
             self._process = None
-            self._began = monotonic()  # from here the pause counts
+            self._began = monotonic()  # The pause begins here.
         if self._process is None and not self.hopeless:
             pause = _PAUSES[min(self._young_deaths, len(_PAUSES)) - 1] if self._young_deaths else 0.0
             if monotonic() - self._began >= pause:
@@ -111,28 +117,28 @@ class _Place:
 
 
 def _child(work: Callable[[], None], parent: int) -> None:
-    """The process' body. Without its parent it ends as by SIGTERM: nobody else would ever end it."""
+    """What the child process runs. When its parent dies it ends as by SIGTERM, because nobody else would end it."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    # Ctrl-C reaches the whole group; the parent passes it on as SIGTERM, once.
+    # Ctrl-C reaches the whole process group, and the parent passes it on as SIGTERM, once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload; the end of a terminal is the parent's to notice
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Until it can reload. The parent notices when the terminal closes.
     threading.Thread(target=watch, daemon=True).start()
     work()
 
 
 @contextmanager
 def reloading_on_hangup(reload: Callable[[], None]) -> Iterator[None]:
-    """While the block runs in an event loop, SIGHUP calls `reload`. When it came because the terminal was closed, the
-    process ends as by SIGTERM: nobody asked for a daemon."""
+    """While the block runs in an event loop, SIGHUP calls `reload`. When SIGHUP comes because the terminal was closed, the
+    process ends as by SIGTERM, since nobody asked for a daemon."""
     loop = asyncio.get_running_loop()
     try:
         loop.add_signal_handler(signal.SIGHUP, _on_hangup(reload))
-    except (RuntimeError, ValueError):  # Not in the main thread, where no signal arrives.
+    except (RuntimeError, ValueError):  # Outside the main thread no signal arrives.
         yield
         return
     try:
@@ -142,7 +148,7 @@ def reloading_on_hangup(reload: Callable[[], None]) -> Iterator[None]:
 
 
 def _on_hangup(reload: Callable[[], None]) -> Callable[[], None]:
-    # Under nohup the end of the terminal is to be survived, and SIGHUP comes ignored.
+    # Under nohup SIGHUP is ignored from the start, and the process must outlive its terminal.
     had_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
     def hangup() -> None:
@@ -155,7 +161,7 @@ def _on_hangup(reload: Callable[[], None]) -> Callable[[], None]:
 
 
 def _has_terminal() -> bool:
-    """Whether there is a controlling terminal: the kernel takes it from every process of a session that hung up."""
+    """Whether there is a controlling terminal. When it closes, the kernel takes it from every process of the session."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:

@@ -1,21 +1,19 @@
-"""Heartbeats by request, in Healthchecks' shape: success, start, fail, exit code, run id. Durable before it is answered."""
+"""Pings, as in Healthchecks: success, start, fail, exit code, run id. Each is durable before the answer."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
-from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from app.deadman import rules, store
 from app.deadman.flips import Flips
+from app.deadman.store import Record
 from app.deadman.watch import Roster
-from app.kit.clock import Clock
 from app.kit.db import with_retries
 from app.kit.errors import Problem
-from app.kit.metrics import Metrics
-from app.policy.schema import Policy
+from app.policy.core import Core
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9._:~+-]{1,100}")
 
@@ -24,7 +22,7 @@ Kind = Literal["success", "start", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """What was said: `code` is an exit code, 0 a success; `run` tells runs under way at the same time apart."""
+    """One ping. `code` is an exit code, 0 for success. `run` is the id of a run, for runs that go on at the same time."""
 
     switch: str
     kind: Kind
@@ -34,37 +32,24 @@ class Ping:
 
 
 class Pings:
-    """`take` writes one. `max_body`: bytes kept of a body."""
+    """`take` records a ping. `max_body`: how many bytes of its body are kept."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        flips: Flips,
-        metrics: Metrics,
-        *,
-        new_id: Callable[[], UUID],
-        max_body: int,
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, core: Core, flips: Flips, *, max_body: int) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._policy = core.policies.current
         self._flips = flips
-        self._metrics = metrics
-        self._new_id = new_id
         self._max_body = max_body
 
     async def take(self, ping: Ping) -> None:
-        """Apply it to its switch and keep it, in one transaction. Raises Problem 404 for a switch that takes no pings."""
+        """Change the switch and keep the ping, in one transaction. Raises Problem 404 for a switch that takes no pings."""
 
-        async def write(conn: AsyncConnection) -> None:
-            await self._write(conn, ping)
+        async def write(conn: AsyncConnection) -> Record:
+            return await self._write(conn, ping)
 
-        await with_retries(self._engine, write)
+        self._flips.count(await with_retries(self._engine, write))
         self._metrics.pings.labels(ping.kind).inc()
 
-    async def _write(self, conn: AsyncConnection, ping: Ping) -> None:
+    async def _write(self, conn: AsyncConnection, ping: Ping) -> Record:
         roster, now = Roster(self._policy()), self._clock.now()
         named = roster.named().get(ping.switch)
         if named is not None and named.switch.kind == "ping":
@@ -81,10 +66,11 @@ class Pings:
                 record.last_event = "a ping"
             case "fail":
                 rules.fail(record.facts, now, ping.run)
-        # Whether it is overdue is the watch's to say, which gives an outage of ours back first.
+        # Only the watch declares a switch overdue, because it first adds our own outage to the time that is left.
         if ping.kind == "start":
             await store.save(conn, record)
         else:
             await self._flips.settle(conn, record, instance, now, judge=ping.kind == "fail")
-        row = {"id": self._new_id(), "switch": ping.switch, "at": now, "kind": ping.kind, "run": ping.run}
+        row = {"id": uuid7(), "switch": ping.switch, "at": now, "kind": ping.kind, "run": ping.run}
         await store.add_ping(conn, row | {"code": ping.code, "body": ping.body[: self._max_body]})
+        return record

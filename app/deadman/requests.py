@@ -1,71 +1,70 @@
-"""What a person asks of a switch: pause, resume, forget. Each in one transaction, each audited."""
+"""What a person may ask of a switch: pause, resume, forget. Each request is one transaction and is audited."""
 
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any
-from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import tables
 from app.deadman import store
 from app.deadman.flips import Flips
 from app.deadman.rules import State
 from app.deadman.store import Record
 from app.deadman.watch import Roster
-from app.kit.clock import Clock
-from app.kit.db import transaction
+from app.kit.db import with_retries
 from app.kit.errors import Problem
-from app.policy.schema import Policy
+from app.policy.core import Core
+from app.tables import audit_log as audit
 
 
 class SwitchRequests:
     """Every method raises Problem: 404 for an unknown switch, 409 when it is not in the state that the request needs."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        flips: Flips,
-        *,
-        new_id: Callable[[], UUID],
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, core: Core, flips: Flips) -> None:
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
         self._flips = flips
-        self._new_id = new_id
 
     async def pause(self, name: str, until: datetime | None, reason: str, caller: str) -> None:
-        """Await nothing, until then or until it is resumed. A new pause takes the place of the old one; one that is over
-        already ends with the next look of the watch."""
-        now = self._clock.now()
-        async with transaction(self._engine) as conn:
-            record = await self._locked(conn, name)
-            note = f"paused by {caller}" + (f": {reason}" if reason else "")
+        """Expect nothing until `until`, or until a person resumes it. A new pause replaces the old one.
+
+        A pause whose end has passed already is lifted at the next step of the watch.
+        """
+        note = f"paused by {caller}" + (f": {reason}" if reason else "")
+
+        async def pause(conn: AsyncConnection) -> Record:
+            now, record = self._clock.now(), await self._locked(conn, name)
+            detail = {"until": str(until or ""), "reason": reason}
+            await audit.write(conn, now, caller, "pause", f"switch {name}", detail)
             await self._flips.pause(conn, record, until, note, now)
-            await self._audit(conn, now, caller, "pause", name, {"until": str(until or ""), "reason": reason})
+            return record
+
+        self._flips.count(await with_retries(self._engine, pause))
 
     async def resume(self, name: str, caller: str) -> None:
-        """It counts anew."""
-        now = self._clock.now()
-        async with transaction(self._engine) as conn:
-            record = await self._locked(conn, name)
+        """End the pause. The period starts again."""
+
+        async def resume(conn: AsyncConnection) -> Record:
+            now, record = self._clock.now(), await self._locked(conn, name)
             if record.state != State.PAUSED:
                 detail = f"Only a paused switch can be resumed; this one is {record.state}."
                 raise Problem(409, "wrong_state", detail, state=record.state)
+            await audit.write(conn, now, caller, "resume", f"switch {name}", {})
             await self._flips.resume(conn, record, f"resumed by {caller}", now)
-            await self._audit(conn, now, caller, "resume", name, {})
+            return record
+
+        self._flips.count(await with_retries(self._engine, resume))
 
     async def forget(self, name: str, caller: str) -> bool:
-        """What was heard of it is gone. True: the policy names it, and it begins anew; else with the next sign of it."""
-        now = self._clock.now()
-        async with transaction(self._engine) as conn:
-            record = await self._locked(conn, name)
-            named = name in Roster(self._policy()).named()
+        """Forget what it has received. True: the policy names it, so it is new. False: it is gone until its value comes
+        again."""
+        named = name in Roster(self._policy()).named()
+
+        async def forget(conn: AsyncConnection) -> Record:
+            now, record = self._clock.now(), await self._locked(conn, name)
+            await audit.write(conn, now, caller, "forget", f"switch {name}", {})
             await self._flips.forget(conn, record, f"forgotten by {caller}", now, begin_anew=named)
-            await self._audit(conn, now, caller, "forget", name, {})
+            return record
+
+        self._flips.count(await with_retries(self._engine, forget))
         return named
 
     async def _locked(self, conn: AsyncConnection, name: str) -> Record:
@@ -74,13 +73,7 @@ class SwitchRequests:
             raise unknown(name)
         return record
 
-    async def _audit(
-        self, conn: AsyncConnection, now: datetime, caller: str, action: str, name: str, detail: dict[str, Any]
-    ) -> None:
-        row = {"id": self._new_id(), "at": now, "caller": caller, "action": action, "subject": f"switch {name}"}
-        await conn.execute(tables.audit.insert().values(**row, detail=detail))
-
 
 def unknown(name: str) -> Problem:
-    """There is no such switch."""
+    """The problem for a switch that does not exist."""
     return Problem(404, "not_found", f"There is no switch {name[:200]!r}.")

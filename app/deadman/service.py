@@ -1,6 +1,5 @@
-"""What the routes of the switches need, in one value that bootstrap makes."""
+"""What the API of the switches needs, in one value that app.bootstrap makes."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,20 +7,18 @@ from fastapi import Depends, Request
 
 from app.deadman.pings import Pings
 from app.deadman.requests import SwitchRequests
-from app.kit.clock import Clock
 from app.kit.replica import Reader
-from app.policy.schema import Policy
-from app.web.tokens import Caller
+from app.policy.core import Core
+from app.web.ratelimit import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
 class DeadmanServices:
-    """`limit` raises the problem 429. What only shows reads through `reader`."""
+    """`reader` serves requests that only read."""
 
+    core: Core
     reader: Reader
-    policy: Callable[[], Policy]
-    clock: Clock
-    limit: Callable[[Caller], Awaitable[None]]
+    limiter: RateLimit
     pings: Pings
     requests: SwitchRequests
 
@@ -31,5 +28,5 @@ async def _services(request: Request) -> DeadmanServices:
     return services
 
 
-#: How a route asks for them.
+#: How a request handler gets them.
 Services = Annotated[DeadmanServices, Depends(_services)]

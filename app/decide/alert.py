@@ -1,20 +1,28 @@
-"""What a monitor says, in one form for every source. Pure values."""
+"""An alert in one form, whatever its source. Pure values."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
 
 from app.kit.errors import GatewayError
 
-#: Postgres and Airflow take wider ranges, but no monitor means a time outside of this one.
+#: Postgres and Airflow accept a wider range, but a time outside of this one is a mistake of the sender.
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 ALERT_ID_LENGTH = 512  # characters: an index of Postgres holds no row over 2,704 bytes
-ANNOTATION_LENGTH = 4096  # characters kept of an annotation; prose must not keep an alert from being decided
+ANNOTATION_LENGTH = 4096  # characters kept of an annotation; a longer text must not stop the decision on an alert
+
+#: The labels and annotations that a body may hold. Longer annotations are cut.
+LabelName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+LabelValue = Annotated[str, StringConstraints(max_length=4096)]
+Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=128)]
+Annotations = Annotated[dict[LabelName, str], Field(max_length=128)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +34,11 @@ class Alert:
     firing: bool
     severity: str
     starts_at: datetime
-    ends_at: datetime | None  # of a resolved; None while it fires
+    ends_at: datetime | None  # None while it fires
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     source: str
-    timestamped: bool = False  # native: `starts_at` is the time of the notification, so that a later one is a repeat
+    timestamped: bool = False  # native: `starts_at` is the time of the notification, and a later one is a repeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,7 @@ class Parsed:
 
 
 class Unreadable(GatewayError):
-    """Nothing in the body can be read. `status` is the HTTP answer: 400 not JSON, 413 too many, 422 wrong shape."""
+    """Nothing in the body can be read. `status` is the HTTP status: 400 not JSON, 413 too many alerts, 422 wrong shape."""
 
     def __init__(self, status: int, detail: str, errors: list[dict[str, str]] | None = None) -> None:
         super().__init__(detail)
@@ -62,7 +70,7 @@ class Unreadable(GatewayError):
 
 
 def fingerprint_of(alert_id: str, labels: Mapping[str, str]) -> str:
-    """The identity of an alert that brings none: over its id and its labels without severity, which may change."""
+    """A fingerprint for an alert that has none, from its id and its labels. Severity may change and does not count."""
     named = {name: value for name, value in labels.items() if name != "severity"}
     text = json.dumps([alert_id, named], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""What a batch is made of: equal notifications in a row are one fold, and all of a fold get one answer. Pure."""
+"""The parts of a batch: equal notifications in a row are one fold, and a whole fold gets the same answers. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from app.policy.schema import Policy
 
 @dataclass(frozen=True)
 class AlertDecision:
-    """The decision on one alert, as the 202 tells it. Equal notifications of a batch share one."""
+    """The decision on one alert, as the 202 shows it. Equal notifications of a batch share it."""
 
     alert: Alert
     route: str | None
@@ -23,9 +23,9 @@ class AlertDecision:
 
     @cached_property
     def json(self) -> bytes:
-        """As a decision of the contract; encoded once for all that share it."""
+        """The decision as JSON, as the contract has it. Encoded once for all alerts that share it."""
         v = self.decision
-        told = {
+        shown = {
             "alert_id": self.alert.alert_id,
             "fingerprint": self.alert.fingerprint,
             "status": "firing" if self.alert.firing else "resolved",
@@ -37,19 +37,20 @@ class AlertDecision:
             "until": v.until,
             "detail": v.detail,
         }
-        return to_json(told)
+        return to_json(shown)
 
 
 @dataclass(slots=True)
 class Fold:
-    """Equal notifications in a row: the first may change something, the others repeat it. `places` in the batch."""
+    """Equal notifications in a row: the first may change something, the others repeat it. `places` are in the batch."""
 
     intent: Intent
     places: list[int]
 
 
 def fold(alerts: Sequence[Alert], policy: Policy) -> list[Fold]:
-    """Alerts in order; equal notifications of one fingerprint with nothing of it in between become one fold."""
+    """The folds of a batch, in order. Equal notifications of a fingerprint are one fold when no other notification of that
+    fingerprint comes between them."""
     newest: dict[str, Fold] = {}
     folds = []
     for at, alert in enumerate(alerts):

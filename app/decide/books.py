@@ -1,107 +1,116 @@
-"""What one batch or one wake has read and changed, in memory: the rows, and what of them must be written. Pure."""
+"""The books of one pass: what it has read, what it changed and what must be written. Data, no decisions. Pure.
+
+A pass is one batch of alerts, one wake or one request, by one policy at one `now`. The store reads rows into the books
+and writes what they hold as changed. `app.decide.ledger` decides in between.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from app.decide.muting import Mute, Pause
+from app.decide.rules import Pause
 from app.decide.state import Confirmation, Decision, DecisionRow, Episode, Group, NewTrigger
 from app.policy.schema import Policy
+
+#: The most alerts of a group that are read to decide it as a whole: those with the newest notifications. A sender that
+#: makes a new alert_id for every event leaves any number of open alerts behind.
+MATES: Final = 1000
 
 
 @dataclass
 class Books:
-    """`groups` by key, `latest` the newest episode by fingerprint, `mates` the episodes of a group that still fire or
-    may reopen. `new_id` makes UUIDv7s, so that rows sort by their making."""
+    """`new_id` makes UUIDv7s, so that rows sort by the order in which they were made."""
 
     policy: Policy
     now: datetime
-    reorder: timedelta
     new_id: Callable[[], UUID]
-    groups: dict[str, Group] = field(default_factory=dict)
-    latest: dict[str, Episode] = field(default_factory=dict)
-    mates: dict[str, dict[UUID, Episode]] = field(default_factory=dict)
-    fires: dict[str, list[datetime]] = field(default_factory=dict)  # of routes that have a limit, the newest first
-    pauses: dict[str, Pause] = field(default_factory=dict)  # by route
-    answers: dict[str, Confirmation] = field(default_factory=dict)  # of Prometheus, by group
-    mutes: dict[str, Mute | None] = field(default_factory=dict)  # by route, as they were asked for
 
-    created: dict[UUID, Episode] = field(default_factory=dict)
-    changed: dict[UUID, Episode] = field(default_factory=dict)
-    changed_groups: set[str] = field(default_factory=set)
-    triggers: dict[UUID, NewTrigger] = field(default_factory=dict)
-    decisions: list[DecisionRow] = field(default_factory=list)
-    ended_decisions: list[tuple[UUID, int, datetime]] = field(default_factory=list)  # id, count, last time
+    # What was read.
+    groups: dict[str, Group] = field(default_factory=dict, init=False)  # by key
+    latest: dict[str, Episode] = field(default_factory=dict, init=False)  # the newest episode, by fingerprint
+    mates: dict[str, dict[UUID, Episode]] = field(default_factory=dict, init=False)  # of a group: firing, or may reopen
+    fires: dict[str, list[datetime]] = field(default_factory=dict, init=False)  # of routes with a limit, newest first
+    pauses: dict[str, Pause] = field(default_factory=dict, init=False)  # by route
+    answers: dict[str, Confirmation] = field(default_factory=dict, init=False)  # of Prometheus, by group
 
-    # -- reading in ---------------------------------------------------------------------------------------------------
+    # What must be written.
+    created: dict[UUID, Episode] = field(default_factory=dict, init=False)
+    changed: dict[UUID, Episode] = field(default_factory=dict, init=False)
+    changed_groups: set[str] = field(default_factory=set, init=False)
+    triggers: dict[UUID, NewTrigger] = field(default_factory=dict, init=False)
+    decisions: list[DecisionRow] = field(default_factory=list, init=False)
+    ended_decisions: list[tuple[UUID, int, datetime]] = field(default_factory=list, init=False)  # id, count, last time
 
     def take_group(self, group: Group) -> None:
+        """Read a group in."""
         self.groups[group.key] = group
 
-    def take_episode(self, episode: Episode, *, newest: bool = True) -> Episode:
-        """The Ledger's own copy of an episode: one object an id, however often it was read."""
-        known = self.mates.get(episode.group_key or "", {}).get(episode.id)
+    def take_episode(self, episode: Episode) -> None:
+        """Read an episode in. If the books have it already, that object stays: there is one object per id."""
+        known = self.mates.get(episode.group_key or "", {}).get(episode.id, episode)
         last = self.latest.get(episode.fingerprint)
-        if last is not None and last.id == episode.id:
-            known = last
-        kept = known or episode
-        if newest:
-            self.latest[kept.fingerprint] = kept
-        self._keep_mate(kept)
-        return kept
+        kept = last if last is not None and last.id == episode.id else known
+        self.latest[kept.fingerprint] = kept
+        self.keep_mate(kept)
 
-    def take_pauses(self, pauses: dict[str, Pause]) -> None:
-        self.pauses = pauses
-        self.mutes.clear()
+    def begin(self, episode: Episode) -> None:
+        """A new episode is the newest of its fingerprint."""
+        self.created[episode.id] = self.latest[episode.fingerprint] = episode
 
-    # -- keeping them --------------------------------------------------------------------------------------------------
+    def keep_mate(self, episode: Episode) -> None:
+        """Count an episode among those of its group while it fires or may reopen."""
+        if episode.group_key is not None and (episode.firing or episode.late_at is not None):
+            self.mates.setdefault(episode.group_key, {})[episode.id] = episode
 
-    def _record(self, episode: Episode, decision: Decision, times: int, previously_seen: datetime) -> None:
-        """Count an unchanged decision; write a row for a change of mind."""
-        self._touch(episode)
+    def mates_of(self, key: str) -> list[Episode]:
+        """The episodes of a group that fire or may reopen."""
+        return list(self.mates.get(key, {}).values())
+
+    def touch(self, episode: Episode) -> None:
+        """The episode changed: its row must be written."""
+        if episode.id not in self.created:
+            self.changed[episode.id] = episode
+
+    def mark(self, group: Group) -> None:
+        """The group changed: its row must be written."""
+        self.changed_groups.add(group.key)
+
+    def wake_by(self, group: Group, at: datetime | None) -> None:
+        """Wake the group at `at` or earlier. A time that is past needs no wake: this pass decides the group."""
+        if at is None or at <= self.now:
+            return
+        if group.wake_at is None or at < group.wake_at:
+            group.wake_at = at
+            self.mark(group)
+
+    def record(self, episode: Episode, decision: Decision, times: int, previously_seen: datetime) -> None:
+        """Count an unchanged decision; write a row for a changed one."""
+        self.touch(episode)
         content = (str(decision.action), str(decision.reason), decision.trigger_id)
         if content == (episode.action, episode.reason, episode.decided_trigger) and episode.decision_id is not None:
             episode.decision_count += times
             return
         if episode.decision_id is not None:
             self.ended_decisions.append((episode.decision_id, episode.decision_count, previously_seen))
-        row = self._write(episode.id, episode.route, episode.group_key, decision)
+        row = self.write(episode.id, episode.route, episode.group_key, decision)
         episode.decision_id, episode.decision_count = row.id, times
         episode.action, episode.reason, episode.decided_trigger = content
 
-    def _write(self, alert: UUID | None, route: str | None, key: str | None, decision: Decision) -> DecisionRow:
-        action, reason = str(decision.action), str(decision.reason)
+    def write(self, alert: UUID | None, route: str | None, key: str | None, decision: Decision) -> DecisionRow:
+        """Write a row for a decision. A request has no alert."""
         row = DecisionRow(
             self.new_id(),
             alert,
             decision.trigger_id,
             route,
             key,
-            action,
-            reason,
+            str(decision.action),
+            str(decision.reason),
             decision.until,
             decision.detail,
             self.now,
         )
         self.decisions.append(row)
         return row
-
-    def _wake_by(self, group: Group, at: datetime | None) -> None:
-        """The group is woken at `at` or earlier. What is past already has been decided in this very pass."""
-        if at is None or at <= self.now:
-            return
-        if group.wake_at is None or at < group.wake_at:
-            group.wake_at = at
-            self._mark(group)
-
-    def _keep_mate(self, episode: Episode) -> None:
-        if episode.group_key is not None and (episode.firing or episode.late_at is not None):
-            self.mates.setdefault(episode.group_key, {})[episode.id] = episode
-
-    def _touch(self, episode: Episode) -> None:
-        if episode.id not in self.created:
-            self.changed[episode.id] = episode
-
-    def _mark(self, group: Group) -> None:
-        self.changed_groups.add(group.key)

@@ -1,4 +1,4 @@
-"""What Airflow is given: the DAG, the run's name and its `conf`, frozen when the trigger fires. Pure."""
+"""What we send to Airflow: the DAG, the run's id and its `conf`, frozen when the trigger fires. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class DagCall:
-    """One DAG run to be: which Airflow (by its name in the policy), which DAG, under which id, with what."""
+    """A DAG run to start: the Airflow (its name in the policy), the DAG, the id of the run and its conf."""
 
     airflow: str
     dag_id: str
@@ -24,9 +24,9 @@ class DagCall:
 
 
 def dag_call(trigger: NewTrigger, route: Route, *, traceparent: str | None = None) -> DagCall:
-    """Deterministic: the same trigger always asks for the same `dag_run_id`, so that asking twice starts one run.
+    """Deterministic: a trigger always has the same `dag_run_id`, so that two requests start one run.
 
-    traceparent: of the trigger's trace, where there is one (app.kit.telemetry).
+    traceparent: the W3C header of the trigger's trace, if there is one (app.kit.telemetry).
     """
     labels = trigger.group.labels
     return DagCall(
@@ -38,19 +38,19 @@ def dag_call(trigger: NewTrigger, route: Route, *, traceparent: str | None = Non
 
 
 def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[str, Any]:
-    """The user's conf with `gateway` written last. What would make it larger than 16 KB is left out, and that is told:
-    alerts are counted in `alerts_omitted`, and values of the group that are too long are cut and named in `labels_cut`.
+    """The user's conf, with `gateway` written last. To stay under 16 KB it leaves alerts out and cuts values, and says so:
+    `alerts_omitted` counts the alerts, and `labels_cut` names the labels of the group whose values are cut.
 
-    It always ends: the user's part is at most CONF_ROOM before it is filled in, and "…" is shorter than any placeholder. A
-    value that is cut ends with it, so that it is nobody else's name.
+    The loop ends: the user's part has at most CONF_ROOM bytes before it is filled in, and "…" is shorter than any
+    placeholder. A value that is cut ends with "…", so that it is not the name of something else.
     """
-    most, room = 2 * CONF_BYTES, -1  # Not as long as they come: filled in hundreds of times they would take the memory.
+    most, room = 2 * CONF_BYTES, -1  # Uncut values, filled in hundreds of times, would take all memory.
     while room < 0 and most > 0:
         most //= 2
         cut = {name: text if len(text) <= most else text[:most] + "…" for name, text in trigger.group.labels.items()}
         conf = _without_alerts(trigger, route, traceparent, cut)
         room = CONF_BYTES - conf_bytes(conf) - len('"alerts_omitted": 1000000, ')
-    about = conf["gateway"]
+    gateway = conf["gateway"]
     for place, alert in enumerate(trigger.alerts):
         entry = {
             "alert_id": alert.alert_id,
@@ -60,17 +60,17 @@ def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[st
         }
         room -= conf_bytes(entry) + 2
         if room < 0:
-            about["alerts_omitted"] = len(trigger.alerts) - place
+            gateway["alerts_omitted"] = len(trigger.alerts) - place
             break
-        about["alerts"].append(entry)
+        gateway["alerts"].append(entry)
     return conf
 
 
 def _without_alerts(
     trigger: NewTrigger, route: Route, traceparent: str | None, labels: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What stands in it whatever the alerts are, filled from `labels`. An `openlineage` of the user's own stays."""
-    about: dict[str, Any] = {
+    """The conf without its alerts, filled from `labels`. The user's own `openlineage` stays."""
+    gateway: dict[str, Any] = {
         "trigger_id": str(trigger.id),
         "route": route.name,
         "reason": str(trigger.reason),
@@ -79,19 +79,19 @@ def _without_alerts(
         "schema": SCHEMA,
     }
     if traceparent is not None:
-        about["traceparent"] = traceparent
+        gateway["traceparent"] = traceparent
     if cut := [name for name, value in labels.items() if value != trigger.group.labels[name]]:
-        about["labels_cut"] = cut
+        gateway["labels_cut"] = cut
     rendered = render(route.dag.conf, labels)
     asked = trigger.ask.conf if trigger.ask else {}
-    return {**_parent(trigger, route), **(rendered if isinstance(rendered, dict) else {}), **asked, "gateway": about}
+    return {**_parent(trigger, route), **(rendered if isinstance(rendered, dict) else {}), **asked, "gateway": gateway}
 
 
 def _parent(trigger: NewTrigger, route: Route) -> dict[str, Any]:
     """The trigger as the OpenLineage run that started the DAG run, and the root of all that follows.
 
-    In the names that apache-airflow-providers-openlineage reads from `conf` since 2.8.0. A run's id is a UUID there, as a
-    trigger's is.
+    The names are those that apache-airflow-providers-openlineage reads from `conf` since 2.8.0. The id of a run is a UUID
+    there, like the id of a trigger.
     """
     if route.openlineage is None:
         return {}

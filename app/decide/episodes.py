@@ -1,8 +1,8 @@
 """Which episode does a notification belong to? Pure (design, 6.1).
 
-A fingerprint has one open episode. Measured facts behind the rules: two Prometheus replicas move startsAt by seconds; a
-partition makes Alertmanager send "resolved" and then "firing" again with the same startsAt; notifications overtake each
-other. Senders' times are only compared with senders' times, arrivals only with our clock.
+A fingerprint has at most one open episode. The rules come from measurements: two Prometheus replicas differ in startsAt by
+seconds; after a partition Alertmanager sends "resolved" and then "firing" again with the same startsAt; notifications
+overtake each other. A sender's time is compared only with senders' times, and an arrival only with our clock.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ class Move(Enum):
     BEGIN = "begin"  # a new episode; the open one, if any, is closed
     REPEAT = "repeat"  # of the open episode
     LATE = "late"  # a firing overtaken by its resolved: wait for the window's end
-    REOPEN = "reopen"  # the resolved was not the last word
+    REOPEN = "reopen"  # it fires on after its resolved
     RESOLVE = "resolve"  # closes the open episode
     AFTER = "after"  # a resolved that closes nothing: a repeat, or of an episode before the open one
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """GATEWAY_REORDER_WINDOW, and for native alerts what `stale_after` of the route ends."""
+    """GATEWAY_REORDER_WINDOW, and `stale_after` of the route, which ends native alerts."""
 
     reorder: timedelta
     stale_after: timedelta | None = None
@@ -49,7 +49,7 @@ def place(last: Episode | None, alert: Alert, window: Window, now: datetime) -> 
 
 def _place_beside_open(last: Episode, alert: Alert, window: Window, now: datetime) -> Move:
     if alert.timestamped:
-        # A native timestamp moves with every repeat, so that only silence tells one episode from the next.
+        # A native timestamp moves with every repeat: only a silence separates two episodes.
         stale = window.stale_after is not None and now - last.last_seen_at > window.stale_after
         return Move.BEGIN if stale else Move.REPEAT
     return Move.BEGIN if alert.starts_at > last.starts_at + window.reorder else Move.REPEAT
@@ -65,7 +65,7 @@ def _place_resolved(last: Episode | None, alert: Alert) -> Move:
 
 
 def begin(alert: Alert, episode_id: UUID, now: datetime) -> Episode:
-    """The episode that `alert` begins; one that begins with a resolved is over at once, and in the history."""
+    """The episode that `alert` begins. One that begins with a resolved is over at once, and stays in the history."""
     closed = None if alert.firing else now
     return Episode(
         id=episode_id,
@@ -87,7 +87,7 @@ def begin(alert: Alert, episode_id: UUID, now: datetime) -> Episode:
 
 
 def supersede(episode: Episode, now: datetime) -> None:
-    """A newer episode of the fingerprint begins: this one neither fires nor reopens any more."""
+    """A newer episode of the fingerprint begins: this one does not fire and does not reopen any more."""
     episode.late_at = None
     if episode.firing:
         episode.closed_at, episode.status = now, "resolved"

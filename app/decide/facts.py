@@ -1,8 +1,9 @@
 """The facts of a group: until when they hold it or cool it down, and how a fire, an end and a reset change them. Pure.
 
-The facts stand in the group's row; every deadline derives from them with the policy in force (design, 6.7).
+The facts are in the row of the group. Every deadline is computed from them with the policy in force (design, 6.7).
 """
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -18,7 +19,7 @@ def held_until(group: Group, route: Route) -> datetime:
 
 
 def clear_at(group: Group, route: Route) -> datetime | None:
-    """Before this no new trigger of the group, unless one is open; None when nothing cools."""
+    """When the cooldown or the backoff of the group ends; None: it has none. An open trigger does not count here."""
     releases = (group.on_failure or route.on_failure) == "release"  # as it was when the trigger fired
     if backing_off(group) and (group.outcome == DEAD or releases):
         return _unless_reset(group, group.ended_at, backoff(group.failures, route))
@@ -32,8 +33,8 @@ def backing_off(group: Group) -> bool:
 
 
 def backoff(failures: int, route: Route) -> timedelta:
-    """The pause after n failures in a row: doubled each time, at most the cooldown, so that a broken DAG is not
-    retried for ever at the same pace."""
+    """The pause after so many failures in a row: doubled each time, at most the cooldown, so that a broken DAG is not
+    started again and again at the same pace."""
     if not route.failure_backoff:
         return timedelta(0)
     longest = max(route.cooldown, route.failure_backoff)
@@ -42,7 +43,8 @@ def backoff(failures: int, route: Route) -> timedelta:
 
 
 def wake_at(group: Group, route: Route) -> datetime | None:
-    """When the group must be looked at without a new notification; None: something else will touch it, or nothing can."""
+    """When the group must be looked at without a new notification; None: the end of its run looks at it, or there is
+    nothing to wait for."""
     if group.held:
         return held_until(group, route)
     if group.open_trigger is not None:
@@ -51,10 +53,10 @@ def wake_at(group: Group, route: Route) -> datetime | None:
 
 
 def book(group: Group, outcome: str, route: Route | None, now: datetime, *, counted: bool = False) -> None:
-    """Write the end of the newest trigger into its group's facts, and when the group is looked at next.
+    """Write the end of the newest trigger into the facts of its group, and when the group is looked at next.
 
-    A lost trigger ends twice: when it is told as lost, still open, and when its run is known to be over; then `counted`
-    says that the failure stands in `failures` already.
+    A lost trigger ends twice: first as lost, while its run is still open, and again when its run is over. The second time
+    `counted` says that `failures` has this failure already.
     """
     group.outcome, group.ended_at = outcome, now
     if outcome == SUCCESS:
@@ -66,18 +68,41 @@ def book(group: Group, outcome: str, route: Route | None, now: datetime, *, coun
     group.wake_at = None if group.open_trigger is not None else max(wake or now, now)
 
 
+def accept(group: Group, now: datetime) -> None:
+    """Airflow has the DAG run. The cooldown counts again from here: time spent waiting for Airflow must not use it up."""
+    group.accepted_at = now
+
+
+def end(group: Group, trigger_id: UUID, outcome: str, route: Route | None, now: datetime, *, counted: bool) -> bool:
+    """The trigger is over, and its group is free. False: the group has another open trigger, or none."""
+    if group.open_trigger != trigger_id:
+        return False
+    group.open_trigger = group.held_since = None
+    book(group, outcome, route, now, counted=counted)
+    return True
+
+
+def lose(group: Group, trigger_id: UUID, route: Route | None, now: datetime) -> bool:
+    """The DAG run is open past its run_timeout: it counts as failed, and its group stays in flight. False: the group has
+    another open trigger, or none."""
+    if group.open_trigger != trigger_id:
+        return False
+    book(group, LOST, route, now)
+    return True
+
+
 def fire(group: Group, trigger_id: UUID, on_failure: str, now: datetime) -> None:
     """The trigger is on its way, fired or redriven: it is the group's open one, and the cooldown counts from here."""
     group.open_trigger = group.last_trigger = trigger_id
     group.fired_at, group.on_failure = now, on_failure
-    # A reset frees one fire. Left standing it would free this one's cooldown as well, were both of the same instant.
+    # A reset frees one fire. If it stayed, it would also end the cooldown of a fire in the same instant.
     group.accepted_at = group.ended_at = group.outcome = group.reset_at = None
     group.held_since = group.wake_at = group.unconfirmed_at = None
 
 
 def rehearse(group: Group, trigger_id: UUID, route: Route, now: datetime) -> None:
-    """As `fire` in shadow mode: nothing is under way, and it counts as a run that succeeded at once. Without a cooldown
-    only the next notification looks at the group again: it would fire for ever."""
+    """`fire` in shadow mode: nothing is under way, and it counts as a run that succeeded at once. Without a cooldown only
+    the next notification looks at the group again, or it would fire without end."""
     fire(group, trigger_id, route.on_failure, now)
     group.open_trigger, group.failures = None, 0
     clear = clear_at(group, route)
@@ -85,8 +110,8 @@ def rehearse(group: Group, trigger_id: UUID, route: Route, now: datetime) -> Non
 
 
 def redrive_at(group: Group, trigger_id: UUID, route: Route, now: datetime) -> datetime | None:
-    """When a dead trigger may be redriven, if not now. It passes its group like a fire: a newer trigger's cooldown stands
-    in its way, the backoff of its own death does not."""
+    """When a dead trigger may be redriven; None: now. The cooldown of a newer trigger stops it, the backoff of its own death
+    does not."""
     clear = clear_at(group, route) if group.last_trigger != trigger_id else None
     return clear if clear is not None and now < clear else None
 
@@ -98,18 +123,27 @@ def reset(group: Group, now: datetime) -> None:
         group.wake_at = now
 
 
+def may_act(group: Group, route: Route | None, now: datetime) -> bool:
+    """True when an alert can make the group fire or cancel, so that all alerts of the group must be known: it is held, or
+    clear."""
+    if group.held:
+        return True
+    clear = clear_at(group, route) if route else None
+    return group.open_trigger is None and (clear is None or clear <= now)
+
+
 def is_spent(alert: Episode, route: Route) -> bool:
     """True when a trigger of the alert has succeeded and the route gives each episode only one."""
     return alert.spent and not route.refire
 
 
 def may_fire(alert: Episode, route: Route, now: datetime) -> bool:
-    """True when the alert still fires, was heard of lately, and nobody and nothing has settled it already."""
+    """True when the alert may start a DAG run: it fires and is not stale, spent or cancelled by a person."""
     return alert.firing and not (is_stale(alert, route, now) or is_spent(alert, route) or alert.dismissed)
 
 
 def is_stale(alert: Episode, route: Route, now: datetime) -> bool:
-    """True when the alert has not been heard of for so long that it no longer counts as firing."""
+    """True when no notification of the alert came for `stale_after`: it no longer counts as firing."""
     return now - alert.last_seen_at > route.stale_after
 
 
@@ -117,3 +151,48 @@ def _unless_reset(group: Group, start: datetime | None, pause: timedelta) -> dat
     if start is None or (group.reset_at is not None and group.reset_at >= start):
         return None
     return start + pause
+
+
+# -- after a change of group_by -----------------------------------------------------------------------------------------
+
+# When `group_by` gets finer or coarser, or two replicas run different files, the alerts of one model are in groups of
+# another shape. A group that has not fired yet takes over what those groups have fired. So a change of the file does not
+# end a cooldown.
+
+
+def inherit(group: Group, others: Iterable[Group]) -> bool:
+    """Give a group that has not fired the facts of the newest trigger among `others`, the groups of its route. A trigger
+    under way comes before all others. True when that changed the group."""
+    if group.last_trigger is not None:
+        return False
+    kin = [other for other in others if other.last_trigger is not None and _agree(group, other)]
+    if not kin:
+        return False
+    _take(group, max(kin, key=_rank))
+    return True
+
+
+def _agree(group: Group, other: Group) -> bool:
+    """Whether two groups of a route are not the same, and have the same value of every label that both have."""
+    if group.key == other.key or (group.route, group.mode) != (other.route, other.mode):
+        return False
+    return all(group.labels[name] == other.labels[name] for name in group.labels.keys() & other.labels.keys())
+
+
+def _under_way(group: Group) -> bool:
+    return group.open_trigger is not None and not group.held
+
+
+def _rank(group: Group) -> tuple[bool, float, str]:
+    return _under_way(group), group.fired_at.timestamp() if group.fired_at else 0.0, group.key
+
+
+def _take(group: Group, source: Group) -> None:
+    """The end of a run under way is written only into the group that fired it. Here the whole cooldown of that run counts,
+    whatever its outcome will be."""
+    group.fired_at, group.accepted_at = source.fired_at, source.accepted_at
+    group.last_trigger, group.on_failure, group.failures = source.last_trigger, source.on_failure, source.failures
+    if not _under_way(source):
+        group.outcome, group.ended_at = source.outcome, source.ended_at
+    resets = [time for time in (group.reset_at, source.reset_at) if time is not None]
+    group.reset_at = max(resets, default=None)  # A person may have reset this group before it was looked at.

@@ -1,64 +1,89 @@
-"""One batch, or one wake, in memory: what was read under lock, changed by the rules, to be written once. Pure.
+"""One batch, one wake or one request, decided in memory. Pure.
 
-The store reads rows into a Ledger, the flow lets it `observe` alerts or `wake` a group, and the store writes what the
-Ledger then holds as changed. So every path to a DAG run goes through the same lines, and all of them can be tested
-without a database.
+The caller reads rows into the ledger's books, lets the ledger `take` alerts, `wake` a group or decide a `request`, and
+writes the rows that the books hold as changed. So every DAG run comes from the same code, and this code also runs without
+a database: in tests, and in `app.decide.engine`.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.decide import episodes, facts, rules
+from app.decide import episodes, facts, placing, rules
+from app.decide.batch import AlertDecision, Fold
+from app.decide.books import Books
 from app.decide.episodes import Move
-from app.decide.muting import mute_of
-from app.decide.placing import Intent, Placing, no_route
-from app.decide.state import SHADOW, Action, Ask, Decision, Episode, Group, NewTrigger, Reason, TriggerState, group_key
+from app.decide.placing import Intent, no_route
+from app.decide.rules import Mute, mute_of
+from app.decide.state import (
+    SHADOW,
+    Action,
+    Ask,
+    Asked,
+    Confirmation,
+    Decision,
+    Episode,
+    Group,
+    NewTrigger,
+    Reason,
+    TriggerState,
+    group_key,
+)
 from app.policy.schema import Policy, Route
 
 
-@dataclass
-class Ledger(Placing):
-    """The books of one pass, and the decisions that change them."""
+class Ledger:
+    """Decides one pass over its `books`. `reorder` is GATEWAY_REORDER_WINDOW."""
 
-    # -- an alert arrives ---------------------------------------------------------------------------------------------
+    def __init__(self, policy: Policy, now: datetime, reorder: timedelta, new_id: Callable[[], UUID]) -> None:
+        self.policy = policy
+        self.now = now
+        self.reorder = reorder
+        self.books = Books(policy, now, new_id)
+        self._mutes: dict[str, Mute | None] = {}  # by route, as they were asked for
+
+    # -- alerts arrive ------------------------------------------------------------------------------------------------
+
+    def take(self, folds: Sequence[Fold]) -> dict[int, AlertDecision]:
+        """Decide a batch: the first alert of each fold, then all its repeats together, because they may now be duplicates of
+        it. Returns the answers by their place in the batch."""
+        answers: dict[int, AlertDecision] = {}
+        for fold in folds:
+            for places in (fold.places[:1], fold.places[1:]):
+                if places:
+                    decision, episode = self.observe(fold.intent, len(places))
+                    answer = AlertDecision(fold.intent.alert, episode.route, episode.group_labels, decision)
+                    answers |= dict.fromkeys(places, answer)
+        return answers
 
     def observe(self, intent: Intent, times: int = 1) -> tuple[Decision, Episode]:
         """Take one notification (or `times` equal ones in a row) into the history and decide it."""
-        alert = intent.alert
-        last = self.latest.get(alert.fingerprint)
-        route = self._route_of(last, intent)
-        window = episodes.Window(self.reorder, route.stale_after if route else None)
-        kind = episodes.place(last, alert, window, self.now)
-        if kind is Move.BEGIN:
-            route = intent.route
-        episode = self._place(kind, last, alert)
-        self._assign(episode, intent, route)
+        kind, episode, route = placing.place(self.books, intent, self.reorder)
         previously_seen = episode.last_seen_at
         if kind is not Move.AFTER or not episode.firing:
             episode.last_seen_at = self.now  # The end of an earlier episode does not say that this one still fires.
         episode.count += times
         decision = self._decision(kind, episode, route)
-        self._record(episode, decision, times, previously_seen)
+        self.books.record(episode, decision, times, previously_seen)
         return decision, episode
 
     def way(self, route: Route, group: Group | None = None) -> rules.Way:
-        """What stands in the way of a route in this pass, and what Prometheus said of the group."""
-        if route.name not in self.mutes:
-            self.mutes[route.name] = mute_of(self.policy, route, self.pauses, self.now)
-        answer = self.answers.get(group.key) if group is not None else None
-        return rules.Way(self.fires.get(route.name, ()), self.mutes[route.name], answer)
+        """What stands in the way of a route in this pass, and what Prometheus answered about the group."""
+        if route.name not in self._mutes:
+            self._mutes[route.name] = mute_of(self.policy, route, self.books.pauses, self.now)
+        answer = self.books.answers.get(group.key) if group is not None else None
+        return rules.Way(self.books.fires.get(route.name, ()), self._mutes[route.name], answer)
 
     # -- deciding -----------------------------------------------------------------------------------------------------
 
     def _decision(self, kind: Move, episode: Episode, route: Route | None) -> Decision:
         if route is None:
             return Decision(Action.IGNORE, Reason.NO_ROUTE, detail=no_route(episode.labels))
-        group = self.groups[episode.group_key or ""]
+        group = self.books.groups[episode.group_key or ""]
         if kind is Move.LATE:
             detail = "overtaken by its resolved; decided again when the reorder window ends"
-            self._wake_by(group, (episode.resolved_at or self.now) + self.reorder)
+            self.books.wake_by(group, (episode.resolved_at or self.now) + self.reorder)
             return Decision(Action.IGNORE, Reason.RESOLVED, detail=detail)
         if not episode.firing or kind in (Move.RESOLVE, Move.AFTER):
             return self._resolved(group, episode, route)
@@ -68,22 +93,23 @@ class Ledger(Placing):
         held = group.open_trigger if group.held else None
         was_behind = held is not None and episode.trigger_id == held and not episode.firing
         if was_behind:
-            episode.trigger_id = None  # Nothing has fired for it: should it reopen, it is new.
-        if was_behind and not self._firing(group, route):
+            episode.trigger_id = None  # Nothing has fired for it: if it reopens, it is new.
+        if was_behind and not _firing(self.books, group, route):
             self._cancel(group, "everything behind it resolved while it was held")
             detail = "resolved before the debounce was over: nothing is started"
             return Decision(Action.CANCEL, Reason.RESOLVED_WHILE_HELD, None, held, detail)
         return Decision(Action.IGNORE, Reason.RESOLVED, detail="resolved: nothing to start")
 
     def _decide(self, group: Group, episode: Episode, route: Route) -> Decision:
+        triggers = self.books.triggers
         decision = rules.decide(group, episode, route, self.now, self.way(route, group))
-        trigger = self.triggers.get(group.open_trigger) if group.open_trigger else None
+        trigger = triggers.get(group.open_trigger) if group.open_trigger else None
         just_fired = trigger is not None and trigger.state is TriggerState.PENDING
-        earlier = self.triggers.get(group.last_trigger) if group.last_trigger else None
+        earlier = triggers.get(group.last_trigger) if group.last_trigger else None
         if earlier is not None and earlier.rehearsed:
             return self._beside_rehearsed(episode, earlier, decision)
         if just_fired and decision.reason is Reason.IN_FLIGHT:
-            # The trigger fired a moment ago in this very batch: the alert stands behind it like the first.
+            # The trigger fired a moment ago in this batch: the alert stands behind it like the first one.
             decision = Decision(
                 Action.FIRE, Reason.NEW_ALERT, None, group.open_trigger, "fires together with its group"
             )
@@ -93,131 +119,123 @@ class Ledger(Placing):
             case Action.HOLD:
                 return self._hold(group, episode, route, decision)
         if decision.until is not None:
-            self._wake_by(group, decision.until)
+            self.books.wake_by(group, decision.until)
         return decision
 
     def _beside_rehearsed(self, episode: Episode, trigger: NewTrigger, decision: Decision) -> Decision:
-        """The group would have fired a moment ago in this very pass: what else of it fires stands behind that trigger."""
+        """The group would have fired a moment ago in this pass: its other alerts that fire stand behind that trigger."""
         if decision.action is Action.CANCEL or episode.spent:
             return decision
         if episode.trigger_id == trigger.id:
             return Decision(
                 Action.SUPPRESS, Reason.DUPLICATE, decision.until, trigger.id, "its trigger would have fired"
             )
-        self._put_behind(episode, trigger)
+        _put_behind(self.books, episode, trigger)
         return rules.shadowed(Decision(Action.FIRE, Reason.NEW_ALERT, detail="together with its group"), trigger.id)
 
     def _fire(self, group: Group, episode: Episode, route: Route, decision: Decision) -> Decision:
         if decision.trigger_id is not None and decision.trigger_id == group.last_trigger:
-            self._put_behind(episode, self.triggers[decision.trigger_id])
+            _put_behind(self.books, episode, self.books.triggers[decision.trigger_id])
             return decision
-        trigger = self._start(group, route, decision, None, episode)
+        trigger = _start(self.books, group, route, decision, None, episode)
         if trigger.rehearsed:
             return rules.shadowed(decision, trigger.id)
         return Decision(Action.FIRE, decision.reason, None, trigger.id, decision.detail)
 
-    def _start(
-        self, group: Group, route: Route, decision: Decision, ask: Ask | None, first: Episode | None = None
-    ) -> NewTrigger:
-        """Fire: a new trigger, or the held one under its id. Whatever of the group fires stands behind it; `first` is
-        decided by the caller."""
-        trigger_id = group.open_trigger or self.new_id()
-        earlier = self.triggers.get(trigger_id)
-        is_new = earlier.is_new if earlier is not None else group.open_trigger is None
-        trigger = NewTrigger(trigger_id, group, TriggerState.PENDING, decision.reason, is_new, [], decision.detail, ask)
-        self.triggers[trigger_id] = trigger
-        mates = (mate for mate in self._firing(group, route) if first is None or mate.id != first.id)
-        others = [(mate, rules.calm(group, mate).reason) for mate in mates]
-        if group.mode == SHADOW:
-            trigger.state = TriggerState.CANCELLED
-            trigger.detail = f"shadow mode: live it would have started the DAG {route.dag.id}; nothing was started"
-            facts.rehearse(group, trigger_id, route, self.now)
-        else:
-            facts.fire(group, trigger_id, route.on_failure, self.now)
-        if route.name in self.fires:
-            self.fires[route.name].insert(0, self.now)
-        self._mark(group)
-        if first is not None:
-            self._put_behind(first, trigger)
-        for mate, reason in others:
-            self._join_fire(mate, reason, trigger)
-        return trigger
-
-    def _join_fire(self, mate: Episode, reason: Reason, trigger: NewTrigger) -> None:
-        """A group fires as a whole: what else of it fires stands behind the same trigger."""
-        self._put_behind(mate, trigger)
-        decision = Decision(Action.FIRE, reason, None, trigger.id, "fires together with its group")
-        if trigger.rehearsed:
-            decision = rules.shadowed(replace(decision, detail="together with its group"), trigger.id)
-        self._record(mate, decision, 1, mate.last_seen_at)
-
     def _hold(self, group: Group, episode: Episode, route: Route, decision: Decision) -> Decision:
         if group.open_trigger is None:
             # The debounce counts from the group's first alert, whichever of its alerts is decided first.
-            since = min([episode.firing_since, *(m.firing_since for m in self._firing(group, route))])
+            since = min([episode.firing_since, *(m.firing_since for m in _firing(self.books, group, route))])
             due = since + route.debounce
-            asked = route.confirm is None or group.key in self.answers
+            asked = route.confirm is None or group.key in self.books.answers
             if due <= self.now and asked:
-                # That alert's calm is over: what this pass does to it later does not undo it.
+                # The debounce of that alert is over, and a later change of the alert in this pass does not undo that.
                 return self._fire(group, episode, route, rules.calm(group, episode))
             decision = rules.debouncing(due) if due > self.now else decision
-            trigger_id = self.new_id()
+            trigger_id = self.books.new_id()
             trigger = NewTrigger(trigger_id, group, TriggerState.HELD, Reason.NEW_ALERT, True, [], decision.detail)
-            self.triggers[trigger_id] = trigger
+            self.books.triggers[trigger_id] = trigger
             group.open_trigger, group.held_since = trigger_id, since
             group.wake_at = min(due, group.wake_at or due)
-            self._mark(group)
+            self.books.mark(group)
         episode.trigger_id = group.open_trigger
-        self._touch(episode)
+        self.books.touch(episode)
         return Decision(decision.action, decision.reason, decision.until, group.open_trigger, decision.detail)
 
     def _cancel(self, group: Group, detail: str) -> None:
         trigger_id = group.open_trigger
         if trigger_id is None:
             return
-        known = self.triggers.get(trigger_id)
+        known = self.books.triggers.get(trigger_id)
         is_new = known.is_new if known else False
-        self.triggers[trigger_id] = NewTrigger(
+        self.books.triggers[trigger_id] = NewTrigger(
             trigger_id, group, TriggerState.CANCELLED, Reason.NEW_ALERT, is_new, [], detail
         )
         group.open_trigger = group.held_since = group.wake_at = None
-        late = [m for m in self.mates.get(group.key, {}).values() if m.late_at is not None and not m.firing]
+        late = [m for m in self.books.mates_of(group.key) if m.late_at is not None and not m.firing]
         if late:  # They may still reopen.
             group.wake_at = min((m.resolved_at or self.now) + self.reorder for m in late)
-        self._mark(group)
-
-    def _put_behind(self, episode: Episode, trigger: NewTrigger) -> None:
-        episode.trigger_id = trigger.id
-        episode.spent = episode.spent or trigger.rehearsed
-        trigger.alerts.append(episode)
-        self._touch(episode)
+        self.books.mark(group)
 
     # -- a person or a script asks ------------------------------------------------------------------------------------
 
     def request(self, key: str, ask: Ask) -> Decision:
-        """Decide a request for one DAG run of a group; refused or not, it is a decision."""
-        group = self.groups[key]
+        """Decide a request for one DAG run of a group. It is a decision, refused or not."""
+        books = self.books
+        group = books.groups[key]
         route = self.policy.route(group.route)
         if route is None:
             raise ValueError(f"a request for a route that is not in the policy: {group.route}")
         decision = rules.decide_request(group, route, ask, self.now, self.way(route))
         if decision.action is Action.FIRE:
-            trigger = self._start(group, route, decision, ask)
+            trigger = _start(self.books, group, route, decision, ask)
             rehearsed = trigger.rehearsed
             decision = rules.shadowed(decision, trigger.id) if rehearsed else replace(decision, trigger_id=trigger.id)
         elif decision.until is not None:
-            self._wake_by(group, decision.until)
-        self._write(None, group.route, group.key, decision)
+            books.wake_by(group, decision.until)
+        books.write(None, group.route, group.key, decision)
         return decision
 
+    def cancel(self, key: str, trigger_id: UUID, by: str) -> bool:
+        """Cancel a held trigger; each alert behind it gets that decision. False: the group does not hold this trigger."""
+        group = self.books.groups[key]
+        if not group.held or group.open_trigger != trigger_id:
+            return False
+        self.release_held(group, Decision(Action.CANCEL, Reason.BY_REQUEST, None, trigger_id, f"cancelled by {by}"))
+        return True
+
+    def redrive(self, key: str, trigger_id: UUID, on_failure: str) -> Decision | None:
+        """Fire a dead trigger again, `on_failure` as it was frozen. Returns what stands in its way; None: it fires."""
+        group = self.books.groups[key]
+        route = self.policy.route(group.route)
+        fires = self.books.fires.get(group.route, ())
+        refused = rules.refuse_redrive(group, trigger_id, route, fires, self.now)
+        if refused is None:
+            facts.fire(group, trigger_id, on_failure, self.now)
+            self.books.mark(group)
+        return refused
+
     # -- a group is looked at without a notification ------------------------------------------------------------------
+
+    def questions(self, keys: Collection[str]) -> list[Group]:
+        """The groups that fire if Prometheus confirms them. The books then hold what would happen: do not write them."""
+        self.books.answers = dict.fromkeys(keys, Confirmation(True, "if Prometheus says yes"))
+        for key in keys:
+            self.wake(key)
+        return [t.group for t in self.books.triggers.values() if t.fired and t.group.key in keys]
+
+    def hear(self, key: str, asked: Asked) -> None:
+        """Take an answer of Prometheus in. An answer about older facts of the group does not count."""
+        if asked.version == self.books.groups[key].facts_version:
+            self.books.answers[key] = asked.answer
 
     def wake(self, key: str) -> None:
         """Decide a group again from its alerts that still fire. Held becomes pending, or is cancelled with a reason for
         each alert behind it. Sets the next wake."""
-        group = self.groups[key]
+        books = self.books
+        group = books.groups[key]
         group.wake_at = None
-        self._mark(group)
+        books.mark(group)
         route = self.policy.route(group.route)
         self._reopen_late(group)
         if route is None:
@@ -227,11 +245,11 @@ class Ledger(Placing):
             self._leave_mode(group, route)
             return
         due = facts.held_until(group, route) if group.held else None
-        if (answer := self.answers.get(key)) is not None:
+        if (answer := books.answers.get(key)) is not None:
             group.unconfirmed_at = None if answer.confirmed else self.now
         blocked: dict[UUID, Decision] = {}
         asking = False
-        for episode in self._firing(group, route):
+        for episode in _firing(self.books, group, route):
             decision = self._decide_again(group, episode, route)
             if decision is None:
                 continue
@@ -242,71 +260,118 @@ class Ledger(Placing):
             group.wake_at = self.now
             return
         if due is not None and due <= self.now and group.held:
-            detail = "nothing of it fires any more at the end of the debounce: nothing is started"
+            detail = "none of its alerts fires at the end of the debounce: nothing is started"
             detail = next((v.detail for v in blocked.values()), detail)
             cancelled = Decision(Action.CANCEL, Reason.RESOLVED_WHILE_HELD, None, group.open_trigger, detail)
             self.release_held(group, cancelled, blocked)
         for decision in blocked.values():
-            self._wake_by(group, decision.until)
-        self._wake_by(group, facts.wake_at(group, route))
+            books.wake_by(group, decision.until)
+        books.wake_by(group, facts.wake_at(group, route))
 
     def _leave_mode(self, group: Group, route: Route) -> None:
-        """Its route has changed its mode: what fires goes to the group of the other one, and is decided there."""
-        detail = f"its route is in {route.mode} mode now: what was held is let go, and decided anew"
+        """Its route has changed its mode: its alerts go to the group of the other mode, and are decided there."""
+        detail = (
+            f"its route is in {route.mode} mode now: the held trigger is cancelled, and its alerts are decided anew"
+        )
         self.release_held(group, Decision(Action.CANCEL, Reason.BY_REQUEST, None, group.open_trigger, detail))
         key = group_key(route.name, route.mode, group.labels)
-        mates = list(self.mates.get(group.key, {}).values())
+        mates = self.books.mates_of(group.key)
         for episode in mates:
-            self._start_clean(episode, key)
+            placing.start_clean(self.books, episode, key)
         if mates:
             self.wake(key)
 
     def _decide_again(self, group: Group, episode: Episode, route: Route) -> Decision | None:
-        """The decision on an alert that was not decided a moment ago; written when it changed."""
-        if episode.trigger_id in self.triggers and self.triggers[episode.trigger_id].fired:
+        """The decision on an alert that this pass has not decided yet; written when it changed."""
+        trigger = self.books.triggers.get(episode.trigger_id) if episode.trigger_id else None
+        if trigger is not None and trigger.fired:
             return None  # It fired together with its group.
         decision = self._decide(group, episode, route)
         if decision.reason is Reason.DUPLICATE:
-            return decision  # Without a notification there is nothing to be a duplicate: it is not written.
+            return decision  # Without a notification there is no duplicate to write.
         if (decision.action, decision.reason, decision.trigger_id) != (
             episode.action,
             episode.reason,
             episode.decided_trigger,
         ):
-            self._record(episode, decision, 1, episode.last_seen_at)
+            self.books.record(episode, decision, 1, episode.last_seen_at)
         return decision
 
-    def release_held(self, group: Group, decision: Decision, told: Collection[UUID] = ()) -> None:
-        """Cancel the held trigger; each alert behind it is told why, but those `told` already."""
+    def release_held(self, group: Group, decision: Decision, decided: Collection[UUID] = ()) -> None:
+        """Cancel the held trigger. Each alert behind it gets this decision, except those that are `decided` already."""
         held = group.open_trigger if group.held else None
         if held is None:
             return
-        for episode in self.mates.get(group.key, {}).values():
+        for episode in self.books.mates_of(group.key):
             if episode.trigger_id == held:
                 episode.trigger_id = None
                 episode.dismissed = decision.reason is Reason.BY_REQUEST
-                self._touch(episode)
-                if episode.id not in told:
-                    self._record(episode, decision, 1, episode.last_seen_at)
+                self.books.touch(episode)
+                if episode.id not in decided:
+                    self.books.record(episode, decision, 1, episode.last_seen_at)
         self._cancel(group, decision.detail)
 
     def _reopen_late(self, group: Group) -> None:
-        for episode in list(self.mates.get(group.key, {}).values()):
+        books = self.books
+        for episode in books.mates_of(group.key):
             if episode.firing or episode.late_at is None:
                 continue
             due = (episode.resolved_at or episode.late_at) + self.reorder
             if self.now < due:
-                self._wake_by(group, due)
-            elif self.latest.get(episode.fingerprint, episode).id == episode.id:
-                self._touch(episode)
+                books.wake_by(group, due)
+            elif books.latest.get(episode.fingerprint, episode).id == episode.id:
+                books.touch(episode)
                 episodes.reopen(episode, episode.late_at)
 
-    def _firing(self, group: Group, route: Route) -> list[Episode]:
-        """What of the group may start a DAG run, the first alert first."""
-        mates = self.mates.get(group.key, {}).values()
-        able = (m for m in mates if facts.may_fire(m, route, self.now))
-        return sorted(able, key=lambda m: (m.firing_since, m.id))
+
+# -- a group fires as a whole: each alert of it that fires stands behind one trigger -----------------------------------
 
 
-#: Empty books for one pass: by the policy in force, and its `now`.
-NewLedger = Callable[[Policy, datetime], Ledger]
+def _firing(books: Books, group: Group, route: Route) -> list[Episode]:
+    """The alerts of the group that may start a DAG run, the first alert first."""
+    able = (m for m in books.mates_of(group.key) if facts.may_fire(m, route, books.now))
+    return sorted(able, key=lambda m: (m.firing_since, m.id))
+
+
+def _start(
+    books: Books, group: Group, route: Route, decision: Decision, ask: Ask | None, first: Episode | None = None
+) -> NewTrigger:
+    """Fire: a new trigger, or the held one under its id. The caller decides the alert `first`; the others are decided
+    here."""
+    trigger_id = group.open_trigger or books.new_id()
+    earlier = books.triggers.get(trigger_id)
+    is_new = earlier.is_new if earlier is not None else group.open_trigger is None
+    trigger = NewTrigger(trigger_id, group, TriggerState.PENDING, decision.reason, is_new, [], decision.detail, ask)
+    books.triggers[trigger_id] = trigger
+    mates = (mate for mate in _firing(books, group, route) if first is None or mate.id != first.id)
+    others = [(mate, rules.calm(group, mate).reason) for mate in mates]
+    if group.mode == SHADOW:
+        trigger.state = TriggerState.CANCELLED
+        trigger.detail = f"shadow mode: live it would have started the DAG {route.dag.id}; nothing was started"
+        facts.rehearse(group, trigger_id, route, books.now)
+    else:
+        facts.fire(group, trigger_id, route.on_failure, books.now)
+    if route.name in books.fires:
+        books.fires[route.name].insert(0, books.now)
+    books.mark(group)
+    if first is not None:
+        _put_behind(books, first, trigger)
+    for mate, reason in others:
+        _join(books, mate, reason, trigger)
+    return trigger
+
+
+def _put_behind(books: Books, episode: Episode, trigger: NewTrigger) -> None:
+    """The alert stands behind a trigger that fires in this pass."""
+    episode.trigger_id = trigger.id
+    episode.spent = episode.spent or trigger.rehearsed
+    trigger.alerts.append(episode)
+    books.touch(episode)
+
+
+def _join(books: Books, mate: Episode, reason: Reason, trigger: NewTrigger) -> None:
+    _put_behind(books, mate, trigger)
+    decision = Decision(Action.FIRE, reason, None, trigger.id, "fires together with its group")
+    if trigger.rehearsed:
+        decision = rules.shadowed(replace(decision, detail="together with its group"), trigger.id)
+    books.record(mate, decision, 1, mate.last_seen_at)

@@ -1,30 +1,84 @@
-"""Does this alert start a DAG run? Pure: facts, policy and one `now` in, an action with its reason out.
+"""Does this alert start a DAG run? Pure: facts, policy and one `now` go in, an action with its reason comes out.
 
-The reason is the first that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit, muted,
-unconfirmed, shadow (design, 6.3). The first two need no group and are found by the ledger.
+The reason is the first one that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit, muted,
+unconfirmed, shadow (design, 6.3). The ledger finds the first two, for they need no group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.decide.facts import backing_off, clear_at, held_until, is_spent
-from app.decide.muting import Mute
+from app.decide.facts import backing_off, clear_at, held_until, is_spent, redrive_at
 from app.decide.state import DEAD, SHADOW, Action, Ask, Confirmation, Decision, Episode, Group, Reason
+from app.kit.times import at
+from app.policy.intervals import end_of
 from app.policy.language.durations import format_duration
-from app.policy.schema import Route
+from app.policy.schema import Policy, Route
 
-#: What Prometheus did not confirm is asked again after this, while the alert fires.
+#: If Prometheus does not confirm an alert, it is asked again after this time, as long as the alert fires.
 ASK_AGAIN = timedelta(minutes=5)
 
 _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
 
 
+#: As the name of a route: every route.
+EVERY_ROUTE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A person mutes a route, or every route, until a time. None: until somebody lifts it."""
+
+    route: str
+    until: datetime | None
+    reason: str
+    by: str
+    at: datetime
+
+    def holds(self, now: datetime) -> bool:
+        return self.until is None or now < self.until
+
+
+@dataclass(frozen=True, slots=True)
+class Mute:
+    """What mutes a route, in words, and until when. None: no end is known."""
+
+    by: str
+    until: datetime | None
+
+    def __str__(self) -> str:
+        """For people."""
+        end = f"muted until {at(self.until)}" if self.until else "muted with no end in sight"
+        return f"{end}: {self.by}"
+
+
+def mute_of(policy: Policy, route: Route, pauses: Mapping[str, Pause], now: datetime) -> Mute | None:
+    """What mutes the route now. If several things mute it one after the other, `until` is the end of the last one."""
+    paused = [p for name in (route.name, EVERY_ROUTE) if (p := pauses.get(name)) is not None]
+    named = policy.mutes(route)
+    by = next((f"{p.by} has paused it: {p.reason}" for p in paused if p.holds(now)), None)
+    if by is None:
+        by = next((f"the time interval {name!r} holds" for name, i in named if i.contains(now)), None)
+    if by is None:
+        return None
+    intervals = tuple(interval for _, interval in named)
+    until: datetime | None = now
+    while until is not None:
+        later = end_of(intervals, until)
+        for pause in paused:
+            if later is not None and pause.holds(later):
+                later = pause.until
+        if later == until:
+            break
+        until = later
+    return Mute(by, until)
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What may stand in the way of a whole route: its newest fires, when it has a limit, what mutes it, and what Prometheus
-    has answered, where it must be asked; None: it was not asked."""
+    """What may stand in the way of a route: its newest fires if it has a limit, what mutes it, and the answer of
+    Prometheus (None: it was not asked)."""
 
     fires: Sequence[datetime] = ()
     mute: Mute | None = None
@@ -37,7 +91,7 @@ FREE = Way()
 def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way = FREE) -> Decision:
     """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger."""
     if alert.dismissed:
-        detail = "a person cancelled what it was held for; it counts again when it fires anew"
+        detail = "a person cancelled its held trigger; it counts again when it fires anew"
         return Decision(Action.CANCEL, Reason.BY_REQUEST, None, None, detail)
     if is_spent(alert, route):
         return Decision(
@@ -46,8 +100,8 @@ def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way =
     held = group.held
     if held and now < (due := held_until(group, route)):
         if alert.trigger_id == group.open_trigger:
-            return Decision(_SUPPRESS, Reason.DUPLICATE, due, group.open_trigger, f"already held until {_at(due)}")
-        return Decision(_HOLD, Reason.JOINED, due, group.open_trigger, f"joins the group held until {_at(due)}")
+            return Decision(_SUPPRESS, Reason.DUPLICATE, due, group.open_trigger, f"already held until {at(due)}")
+        return Decision(_HOLD, Reason.JOINED, due, group.open_trigger, f"joins the group held until {at(due)}")
     if group.open_trigger is not None and not held:
         if alert.trigger_id == group.open_trigger:
             return Decision(_SUPPRESS, Reason.DUPLICATE, None, group.open_trigger, "its trigger is already under way")
@@ -69,12 +123,12 @@ def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way =
 def _cooling(group: Group, alert: Episode, clear: datetime) -> Decision:
     if backing_off(group):
         run = "trigger died" if group.outcome == DEAD else f"DAG run ended as {group.outcome}"
-        detail = f"the {run}, failure {group.failures} in a row: next not before {_at(clear)}"
+        detail = f"the {run}, failure {group.failures} in a row: next not before {at(clear)}"
         return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
     if alert.trigger_id is not None and alert.trigger_id == group.last_trigger:
-        detail = f"its trigger {_has(group)} fired; the group cools down until {_at(clear)}"
+        detail = f"its trigger {_has(group)} fired; the group cools down until {at(clear)}"
         return Decision(_SUPPRESS, Reason.DUPLICATE, clear, group.last_trigger, detail)
-    detail = f"the group {_has(group)} fired and cools down until {_at(clear)}"
+    detail = f"the group {_has(group)} fired and cools down until {at(clear)}"
     return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
 
 
@@ -91,12 +145,12 @@ def _unconfirmed(group: Group, answer: Confirmation | None, now: datetime) -> De
     if again is None or now >= again:
         return None
     return Decision(
-        _SUPPRESS, Reason.UNCONFIRMED, again, None, f"not confirmed by Prometheus; asked again at {_at(again)}"
+        _SUPPRESS, Reason.UNCONFIRMED, again, None, f"not confirmed by Prometheus; asked again at {at(again)}"
     )
 
 
 def _asking(group: Group, alert: Episode, now: datetime) -> Decision:
-    """Nothing but Prometheus' word is missing: held, and due, until it has been asked in the wake."""
+    """Only the answer of Prometheus is missing: the group is held, and due, until a wake has asked."""
     if not group.held:
         return Decision(_HOLD, Reason.DEBOUNCING, now, None, "held until Prometheus has been asked")
     if alert.trigger_id == group.open_trigger:
@@ -120,7 +174,7 @@ def _clear(group: Group, alert: Episode, route: Route, now: datetime, answer: Co
 
 def calm(group: Group, alert: Episode) -> Decision:
     """Fire: the debounce is over, by this alert or by another one of its group."""
-    # Then it has been held since, to be confirmed.
+    # An alert from before the last fire has been held since then, to be confirmed.
     fired_before = group.fired_at is not None and alert.firing_since <= group.fired_at
     if alert.trigger_id is not None and (alert.trigger_id != group.open_trigger or fired_before):
         detail = "the alert still fires after its cooldown"
@@ -129,12 +183,13 @@ def calm(group: Group, alert: Episode) -> Decision:
 
 
 def limited(route: Route, fires: Sequence[datetime], now: datetime) -> Decision | None:
-    """The no of a route whose limit is used up, until its oldest counted fire leaves the time; None: there is room."""
+    """The refusal of a route whose limit is used up, until the oldest fire that counts is old enough; None: there is
+    room."""
     limit = route.limit
     if limit is None or len(fires) < limit.triggers or now >= (leaves := fires[limit.triggers - 1] + limit.per):
         return None
     per = format_duration(limit.per)
-    detail = f"the route has fired {limit.triggers} times in {per}, its limit: next not before {_at(leaves)}"
+    detail = f"the route has fired {limit.triggers} times in {per}, its limit: next not before {at(leaves)}"
     return Decision(_SUPPRESS, Reason.LIMIT, leaves, None, detail)
 
 
@@ -143,18 +198,18 @@ def _muted(mute: Mute) -> Decision:
 
 
 def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way = FREE) -> Decision:
-    """What to do about a request: it needs no calm and no alert, obeys cooldown, limit and a run in flight, and takes a
-    held group over. Forced, it overrides cooldown and limit, never a run in flight. A person may ask while the route is
-    muted; a schedule may not."""
+    """What to do about a request. It needs no calm and no alert. It obeys cooldown, limit and a run in flight, and takes a
+    held group over. A forced one overrides cooldown and limit, never a run in flight. A mute stops a schedule, not a
+    person."""
     if group.open_trigger is not None and not group.held:
         return Decision(
             _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
         )
     clear = clear_at(group, route)
     if clear is not None and now < clear and not ask.force:
-        detail = f"the group {_has(group)} fired and cools down until {_at(clear)}"
+        detail = f"the group {_has(group)} fired and cools down until {at(clear)}"
         if backing_off(group):
-            detail = f"failure {group.failures} in a row: next not before {_at(clear)}"
+            detail = f"failure {group.failures} in a row: next not before {at(clear)}"
         return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
     full = limited(route, way.fires, now)
     if full is not None and not ask.force:
@@ -164,17 +219,30 @@ def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way
     return Decision(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")
 
 
+def refuse_redrive(
+    group: Group, trigger_id: UUID, route: Route | None, fires: Sequence[datetime], now: datetime
+) -> Decision | None:
+    """What keeps a dead trigger from firing again; None: nothing does. It passes its group and its route's limit like a
+    fire. A route that left the policy sets no conditions."""
+    if group.open_trigger is not None:
+        detail = "its group has another open trigger"
+        return Decision(_SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, detail)
+    if route is None:
+        return None
+    until = redrive_at(group, trigger_id, route, now)
+    if until is not None:
+        detail = "a newer trigger of its group cools down or backs off; reset the group to redrive this one"
+        return Decision(_SUPPRESS, Reason.COOLDOWN, until, group.last_trigger, detail)
+    return limited(route, fires, now)
+
+
 def debouncing(due: datetime) -> Decision:
     """Hold until `due`, in a new trigger."""
-    return Decision(_HOLD, Reason.DEBOUNCING, due, None, f"held until {_at(due)} to see whether it lasts")
+    return Decision(_HOLD, Reason.DEBOUNCING, due, None, f"held until {at(due)} to see whether it lasts")
 
 
 def shadowed(decision: Decision, trigger_id: UUID | None = None) -> Decision:
-    """What is said of a fire in shadow mode."""
+    """The decision that stands for a fire in shadow mode."""
     return Decision(
         _SUPPRESS, Reason.SHADOW, None, trigger_id, f"in shadow mode; live it would fire: {decision.detail}"
     )
-
-
-def _at(time: datetime) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")

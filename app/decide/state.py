@@ -19,7 +19,7 @@ class Action(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why. One enum for the answer, the column and the metric's label."""
+    """Why an action was chosen. The answer, the column and the metric's label use this one enum."""
 
     NEW_ALERT = "new_alert"
     STILL_FIRING = "still_firing"
@@ -58,13 +58,18 @@ OPEN_STATES = (TriggerState.HELD, TriggerState.PENDING, TriggerState.SUBMITTED, 
 #: Modes of a route, and of the groups and triggers that it has in each.
 LIVE, SHADOW = "live", "shadow"
 
-#: How a trigger ended: the DAG run's state, or what became of it instead.
+#: How a trigger ended: the state of its DAG run, or what happened instead.
 SUCCESS, FAILED, LOST, GONE, DEAD = "success", "failed", "lost", "gone", "dead"
+
+
+def state_after(outcome: str) -> TriggerState:
+    """The state of a trigger that ended with this outcome."""
+    return {SUCCESS: TriggerState.SUCCEEDED, DEAD: TriggerState.DEAD}.get(outcome, TriggerState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the rules conclude of one alert at one moment."""
+    """What the rules decide about one alert at one moment."""
 
     action: Action
     reason: Reason
@@ -100,6 +105,11 @@ class Group:
     def held(self) -> bool:
         return self.open_trigger is not None and self.held_since is not None
 
+    @property
+    def facts_version(self) -> tuple[int, str]:
+        """Changes with every change of the facts that is written."""
+        return self.version, self.nonce
+
 
 @dataclass(slots=True)
 class Episode:
@@ -130,7 +140,7 @@ class Episode:
     dismissed: bool = False
     decision_id: UUID | None = None
     decision_count: int = 0
-    # The newest decision's content: read beside the row, so that an unchanged one is counted and not written again.
+    # The newest decision, read beside the row: an unchanged decision is counted and not written again.
     action: str | None = None
     reason: str | None = None
     decided_trigger: UUID | None = None
@@ -142,15 +152,23 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What Prometheus says to a question before a fire, in one sentence too."""
+    """The answer of Prometheus to the question before a fire, with one sentence for people."""
 
     confirmed: bool
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """An answer of Prometheus about a group, and the `facts_version` that the group had when the question was made."""
+
+    version: tuple[int, str]
+    answer: Confirmation
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
-    """What a person or a script asks for: one DAG run of a group now. `conf` is laid over the route's."""
+    """A request for one DAG run of a group now. `conf` is laid over the route's."""
 
     reason: Reason
     by: str
@@ -161,7 +179,7 @@ class Ask:
 
 @dataclass(slots=True)
 class NewTrigger:
-    """A trigger that a batch or a wake makes, holds or fires; `is_new` says whether its row is there already."""
+    """A trigger that a pass makes, holds, fires or cancels. `is_new`: it has no row yet."""
 
     id: UUID
     group: Group
@@ -179,13 +197,34 @@ class NewTrigger:
 
     @property
     def rehearsed(self) -> bool:
-        """It would fire in this pass, were its route live."""
+        """It would fire in this pass if its route were live."""
         return self.group.mode == SHADOW and self.group.last_trigger == self.id
+
+
+@dataclass(slots=True)
+class Trigger:
+    """A trigger, as the pure engine keeps it."""
+
+    id: UUID
+    key: str  # of its group
+    route: str
+    mode: str
+    group: dict[str, str]
+    reason: str
+    state: TriggerState
+    detail: str
+    created_at: datetime
+    on_failure: str | None = None  # frozen when it fires
+    outcome: str | None = None
+    fired_at: datetime | None = None
+    accepted_at: datetime | None = None
+    ended_at: datetime | None = None
+    lost_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionRow:
-    """One change of mind about one episode."""
+    """A new decision on an episode, or the answer to a request."""
 
     id: UUID
     alert: UUID | None
@@ -200,6 +239,6 @@ class DecisionRow:
 
 
 def group_key(route: str, mode: str, labels: Mapping[str, str]) -> str:
-    """The key of a group: a hash, since labels may be longer than an index row."""
+    """The key of a group. It is a hash, because labels may be too long for an index."""
     text = json.dumps([route, mode, sorted(labels.items())], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

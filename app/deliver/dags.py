@@ -1,4 +1,4 @@
-"""The DAGs that the policy leads to."""
+"""The DAGs that the policy can start."""
 
 from collections.abc import Sequence
 from typing import Any, Final

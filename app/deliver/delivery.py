@@ -1,7 +1,7 @@
-"""A fired trigger on its way to Airflow: one attempt, and what follows from it in the database.
+"""A fired trigger on its way to Airflow: one attempt, and what follows from it in Postgres.
 
-The id of the DAG run is made from the trigger's id, so asking twice does no harm. An answer that is not clear is read
-back. A run counts as ours only when it carries our trigger's id.
+The id of the DAG run is made from the trigger's id, so a second request does no harm. After an unclear answer we read
+back before we post again. A run counts as ours only when it carries our trigger's id.
 """
 
 import logging
@@ -10,46 +10,52 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import RowMapping, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
+from app.decide import facts
 from app.decide.state import DEAD, TriggerState
 from app.deliver.ending import Endings
 from app.groups import store
 from app.kit.airflow.client import AirflowClient, DagRun, run_is_ours
 from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.kit.outbox.relay import Destination
 from app.kit.telemetry import root_span, span
+from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
 _triggers = tables.triggers
 
 
-class Delivery:
-    """The destination `airflow.dag_run` of the outbox."""
+class Delivery(Destination):
+    """Delivers a fired trigger to its Airflow."""
+
+    kind = store.KIND
+    keeps_slot = True  # until its DAG run has ended
+    log_fields = ("trigger_id", "route")
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        core: Core,
         airflows: Callable[[], Mapping[str, AirflowClient]],
         endings: Endings,
         *,
         paused_retry: float,
-        follow: Callable[[], None],
         follow_interval: float,
         tell_after: float,
     ) -> None:
-        self._engine = engine
+        self._engine = core.engine
+        self._follower = core.bells.follower
         self._airflows = airflows
         self._endings = endings
         self._paused_retry = paused_retry
-        self._follow = follow
         self._follow_interval = follow_interval
         self._incident_after = timedelta(seconds=tell_after)
 
     async def deliver(self, item: Item) -> Outcome:
-        """One attempt: read back if an earlier one may have arrived, look at the DAG, post."""
+        """One attempt: look for the run if an earlier attempt may have arrived, look at the DAG, post the run."""
         trigger = await self._trigger(item.id)
         attributes = {
             "gateway.route": trigger["route"],
@@ -71,8 +77,8 @@ class Delivery:
                 if run is not None:
                     return _arrived(run, trigger)
             return await self._post(client, trigger)
-        # A read that failed, or a post that nobody took. The answer of a proxy to a read says nothing about a run that may
-        # have begun.
+        # These errors come from reads, which change nothing, and from a post that reached no server. A proxy's answer to a
+        # read does not say whether a run has begun, so an ambiguous item stays ambiguous.
         except (Unreachable, Ambiguous) as error:
             return Retry(error.code, error.detail, answered=False, ambiguous=item.ambiguous, after=error.retry_after)
         except Refused as error:
@@ -82,7 +88,7 @@ class Delivery:
             return Retry(error.code, error.detail, absent=not item.ambiguous, ambiguous=item.ambiguous, after=waits)
 
     async def _post(self, client: AirflowClient, trigger: RowMapping) -> Outcome:
-        """No run of ours is there. Post it, unless the DAG is paused: Airflow would take it and leave it queued."""
+        """Post the run, which does not exist yet. Not to a paused DAG: Airflow would accept the run and never start it."""
         dag_id, run_id = trigger["dag_id"], trigger["dag_run_id"]
         try:
             dag = await client.dag(dag_id)
@@ -108,11 +114,11 @@ class Delivery:
             return _arrived(run, trigger)
         if isinstance(error, Rejected):
             return Dead(error.code, error.detail)
-        # The run is not there now, but Airflow may still be at work on our request: look again before the next post.
+        # The run does not exist now, but Airflow may still work on our request. The next attempt reads before it posts.
         return Retry(error.code, error.detail, answered=error.code == "conflict", ambiguous=True)
 
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
-        """Write what follows from the outcome, in the transaction that settles the item."""
+        """Write the outcome to the trigger and its group."""
         match outcome:
             case Delivered():
                 await self._accepted(conn, item.id, outcome.result, now)
@@ -149,17 +155,16 @@ class Delivery:
             )
         )
         if changed.rowcount and group is not None:
-            # The cooldown begins again here: time spent in waiting for Airflow must not use it up.
-            group.accepted_at = now
+            facts.accept(group, now)
             await store.save_groups(conn, [group])
         await self._endings.accepted(conn, row, now)
 
     async def after(self, item: Item, outcome: Outcome) -> None:
-        """After the commit: follow the run, or announce that the trigger is dead."""
+        """Have the new run followed. After a dead trigger, wake the groups that wait for its place, and report its end."""
         if isinstance(outcome, Delivered):
             log.info("the DAG run is in Airflow", extra={"trigger_id": str(item.id)})
             root_span("trigger", item.id, item.created_at, {"gateway.target": item.target})
-            self._follow()
+            self._follower.ring()
         if isinstance(outcome, Dead):
             await self._endings.free_place(self._engine, item.id, item.payload["route"])
             self._endings.after(item.id, DEAD, outcome.detail, item.payload["route"])

@@ -1,8 +1,9 @@
 """How a trigger ends, in one place: its row, its group's facts, its slot, the episodes behind it and its incidents."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import RowMapping, select, update
@@ -10,31 +11,43 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
 from app.decide import facts
-from app.decide.state import DEAD, LOST, OPEN_STATES, SUCCESS, Group, TriggerState
-from app.deliver.incidents import EVENTS, RUN_FAILED, TRIGGER_DEAD, TRIGGER_LOST, TRIGGER_WAITING, Incidents
-from app.groups import limits, store
+from app.decide.state import DEAD, LOST, OPEN_STATES, SUCCESS, Group, state_after
+from app.groups import store
 from app.kit.db import with_retries
-from app.kit.metrics import Metrics
 from app.kit.outbox.store import release_slot
-from app.policy.schema import Policy
+from app.notices.incidents import Incidents
+from app.notices.model import Notice, Severity
+from app.policy.core import Core
+from app.policy.schema import Route
 
 log = logging.getLogger(__name__)
 
+TRIGGER_DEAD: Final = "trigger_dead"
+TRIGGER_WAITING: Final = "trigger_waiting"
+TRIGGER_LOST: Final = "trigger_lost"
+RUN_FAILED: Final = "run_failed"
+
+_TITLES: Final[Mapping[str, tuple[Severity, str]]] = {
+    TRIGGER_DEAD: (Severity.CRITICAL, "No retraining of {group}: its trigger is dead"),
+    TRIGGER_WAITING: (Severity.ERROR, "The retraining of {group} waits for Airflow"),
+    TRIGGER_LOST: (Severity.ERROR, "The retraining of {group} does not end"),
+    RUN_FAILED: (Severity.WARNING, "The retraining of {group} failed"),
+}
+EVENTS: Final = tuple(_TITLES)
+
+
 _triggers = tables.triggers
 _NAMED = (_triggers.c.id, _triggers.c.route, _triggers.c.group_key, _triggers.c.group_labels)
-_STATE = {SUCCESS: TriggerState.SUCCEEDED, DEAD: TriggerState.DEAD}
 
 
 class Endings:
     """Every way out of an open trigger goes through `end` or `lose`."""
 
-    def __init__(
-        self, policy: Callable[[], Policy], metrics: Metrics, incidents: Incidents, ended: Callable[[], None]
-    ) -> None:
-        self._policy = policy
-        self._metrics = metrics
+    def __init__(self, core: Core, incidents: "TriggerIncidents") -> None:
+        self._bells = core.bells
+        self._metrics = core.metrics
+        self._policy = core.policies.current
         self._incidents = incidents
-        self._ended = ended
 
     async def end(
         self,
@@ -52,7 +65,7 @@ class Endings:
             update(_triggers)
             .where(_triggers.c.id == trigger_id, _triggers.c.state.in_(OPEN_STATES))
             .values(
-                state=_STATE.get(outcome, TriggerState.FAILED),
+                state=state_after(outcome),
                 outcome=outcome,
                 detail=detail,
                 ended_at=now,
@@ -66,14 +79,14 @@ class Endings:
         if row is None:
             return False
         if outcome == SUCCESS:
-            # Alerts are locked in the same order everywhere: intake counts repeats without the lock of a group.
+            # Lock alerts in the order that every flow uses, because intake counts repeats without the lock of a group.
             a = tables.alerts
             mine = select(a.c.id).where(a.c.trigger_id == trigger_id).order_by(a.c.fingerprint)
             await conn.execute(update(a).where(a.c.id.in_(mine.with_for_update(key_share=True))).values(spent=True))
         await release_slot(conn, trigger_id)
-        if group is not None and group.open_trigger == trigger_id:
-            group.open_trigger = group.held_since = None
-            await self._book(conn, group, outcome, now, counted=row["lost_at"] is not None)
+        counted = row["lost_at"] is not None
+        if group is not None and facts.end(group, trigger_id, outcome, self._route(group), now, counted=counted):
+            await store.save_groups(conn, [group])
         await self._change_incidents(conn, row, outcome, detail, now)
         return True
 
@@ -90,8 +103,8 @@ class Endings:
         row = changed.mappings().one_or_none()
         if row is None:
             return False
-        if group is not None and group.open_trigger == trigger_id:
-            await self._book(conn, group, LOST, now, counted=False)
+        if group is not None and facts.lose(group, trigger_id, self._route(group), now):
+            await store.save_groups(conn, [group])
         await self._incidents.open(conn, TRIGGER_LOST, row, detail, now)
         return True
 
@@ -105,16 +118,15 @@ class Endings:
             await self._incidents.open(conn, TRIGGER_DEAD if outcome == DEAD else RUN_FAILED, trigger, detail, now)
 
     async def accepted(self, conn: AsyncConnection, trigger: RowMapping, now: datetime) -> None:
-        """Airflow has a run of the group: nothing keeps it from starting any more."""
+        """Airflow has a run of the group: resolve the incidents that say that none can start."""
         await self._incidents.resolve(conn, (TRIGGER_DEAD, TRIGGER_WAITING), trigger, "Airflow has the DAG run", now)
 
     async def waiting_long(self, conn: AsyncConnection, trigger: RowMapping, detail: str, now: datetime) -> None:
         """The trigger has waited for Airflow for so long that a person must know."""
         await self._incidents.open(conn, TRIGGER_WAITING, trigger, detail, now)
 
-    async def _book(self, conn: AsyncConnection, group: Group, outcome: str, now: datetime, *, counted: bool) -> None:
-        facts.book(group, outcome, self._policy().route(group.route), now, counted=counted)
-        await store.save_groups(conn, [group])
+    def _route(self, group: Group) -> Route | None:
+        return self._policy().route(group.route)
 
     async def _group_of(self, conn: AsyncConnection, trigger_id: UUID) -> Group | None:
         """Lock the group first: groups before triggers, as every flow does."""
@@ -126,11 +138,51 @@ class Endings:
         commit, in a transaction of its own, since it locks other groups than the trigger's."""
         route = self._policy().route(route_name)
         if route is not None and route.limit is not None:
-            await with_retries(engine, lambda conn: limits.let_in(conn, route_name, trigger_id))
+            await with_retries(engine, lambda conn: store.wake_waiting(conn, route_name, trigger_id))
 
     def after(self, trigger_id: UUID, outcome: str, detail: str, route: str) -> None:
         """After the commit of an end: log it, count it, and wake the loops that wait for a slot or for the group."""
         self._metrics.triggers_ended.labels(route, outcome).inc()
         level = logging.INFO if outcome == SUCCESS else logging.ERROR
         log.log(level, "trigger ended: %s", outcome, extra={"trigger_id": str(trigger_id), "detail": detail})
-        self._ended()
+        for bell in (self._bells.relay, self._bells.waker, self._bells.confirmer):
+            bell.ring()
+
+
+class TriggerIncidents:
+    """Opens and resolves the incidents of triggers, in the transaction that finds out.
+
+    An incident is one event of one group, with the key `<event>:<route>:<group>`. If the same happens again while it is
+    open, it stays the same incident (docs/reference/notices.md). `trigger` is a row with at least id, route, group_key
+    and group_labels.
+    """
+
+    def __init__(self, core: Core, incidents: Incidents) -> None:
+        self._policy = core.policies.current
+        self._incidents = incidents
+
+    async def open(self, conn: AsyncConnection, event: str, trigger: Any, detail: str, now: datetime) -> None:
+        """Open the incident of this event for the trigger's group, unless it is open already."""
+        severity, title = _TITLES[event]
+        route, labels = trigger["route"], trigger["group_labels"]
+        group = ", ".join([route, *(f"{name}={value}" for name, value in labels.items())])
+        notice = Notice(
+            key=_key(event, trigger),
+            event=event,
+            severity=severity,
+            title=title.format(group=group),
+            detail=detail,
+            labels={**labels, "route": route},
+            link=f"/api/v1/explain/{trigger['id']}",
+        )
+        await self._incidents.open(conn, self._policy().receivers_of(event, route), notice, now)
+
+    async def resolve(
+        self, conn: AsyncConnection, events: tuple[str, ...], trigger: Any, detail: str, now: datetime
+    ) -> None:
+        """Resolve the incidents of these events that are open for the trigger's group."""
+        await self._incidents.resolve_all(conn, [_key(event, trigger) for event in events], now, detail)
+
+
+def _key(event: str, trigger: Any) -> str:
+    return f"{event}:{trigger['route']}:{trigger['group_key'][:16]}"

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import RowMapping, Update, func, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide.state import FAILED, GONE, LOST, SUCCESS, TriggerState
 from app.deliver.ending import Endings
 from app.kit.airflow.client import AirflowClient, DagRun
-from app.kit.clock import Clock
 from app.kit.db import rows_of, transaction, with_retries
 from app.kit.errors import TargetError
 from app.kit.loop import each_alone
-from app.kit.metrics import Metrics
+from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
@@ -42,31 +41,27 @@ class _Seen:
 
 
 class Follower:
-    """`step()` reads the DAG runs that are due and writes what became of them. What goes wrong with one stops no other."""
+    """`step()` reads the DAG runs that are due and writes their state. An error with one run does not stop the others."""
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        clock: Clock,
+        core: Core,
         airflows: Callable[[], Mapping[str, AirflowClient]],
         endings: Endings,
-        metrics: Metrics,
         *,
         interval: float,
         parallel: int,
         tell_after: float,
     ) -> None:
-        self._engine = engine
-        self._clock = clock
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._airflows = airflows
         self._endings = endings
-        self._metrics = metrics
         self._interval = timedelta(seconds=interval)
         self._parallel = parallel
         self._incident_after = timedelta(seconds=tell_after)
 
     async def step(self) -> bool:
-        """One round. True when as many were due as one round takes."""
+        """One round. True: more may be due."""
         now = self._clock.now()
         async with transaction(self._engine) as conn:
             parameters = {"now": now, "next": now + self._interval, "most": self._parallel}

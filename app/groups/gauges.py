@@ -1,28 +1,25 @@
-"""What stands in the books right now, as gauges: open triggers, what waits for delivery, what is dead."""
+"""Gauges of what the database holds at this moment. Each room has its own function that reads and sets its gauges."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.kit.clock import Clock
+from app.kit.loop import each_alone
 from app.kit.metrics import Metrics
+from app.policy.core import Core
+
+#: It reads everything, then sets its gauges without a pause in between. So a scrape never sees half of them.
+Reading = Callable[[AsyncConnection, datetime, Metrics], Awaitable[None]]
 
 _TRIGGERS = text("""
     SELECT route, state, count(*) AS number FROM triggers
     WHERE state IN ('held', 'pending', 'submitted', 'running', 'dead') AND mode = 'live' GROUP BY route, state
 """)
 
-# Two looks, because each has an index of its own: what is delivered stands in neither.
-_OUTBOX = text("""
-    SELECT target, count(*) AS pending, 0 AS dead, min(created_at) AS oldest FROM outbox
-    WHERE state = 'pending' GROUP BY target
-    UNION ALL
-    SELECT target, 0, count(*), NULL FROM outbox WHERE state = 'dead' GROUP BY target
-""")
-
-_NOTICES = text("SELECT event, count(*) AS number FROM notices WHERE resolved_at IS NULL GROUP BY event")
-
-# From the books and not from what this process has seen: it must outlive a restart. One look into the index a route:
-# with years of history, grouping it would be the most expensive thing that the gateway does.
+# It comes from the database, not from what this process has seen, because it must outlive a restart. It takes one look into
+# the index for each route. To group years of history would be the most expensive statement of the gateway.
 _SUCCESS = text("""
     WITH RECURSIVE names(route) AS (
         (SELECT route FROM triggers WHERE state = 'succeeded' ORDER BY route LIMIT 1)
@@ -37,33 +34,35 @@ _SUCCESS = text("""
 """)
 
 
-class Gauges:
-    """`step()` reads them anew."""
+async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
+    """Count the open triggers, and show the newest success of each route."""
+    triggers = (await conn.execute(_TRIGGERS)).all()
+    successes = (await conn.execute(_SUCCESS)).all()
+    metrics.triggers.clear()
+    for row in triggers:
+        metrics.triggers.labels(row.route, row.state).set(row.number)
+    for row in successes:
+        metrics.last_success.labels(row.route).set(row.at.timestamp())
+        metrics.last_success_took.labels(row.route).set((row.at - row.fired_at).total_seconds())
 
-    def __init__(self, engine: AsyncEngine, clock: Clock, metrics: Metrics) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._metrics = metrics
+
+class Gauges:
+    """`step()` reads and sets all gauges. `readings` are by name."""
+
+    def __init__(self, core: Core, readings: Mapping[str, Reading]) -> None:
+        self._core = core
+        self._readings = readings
 
     async def step(self) -> bool:
-        now = self._clock.now()
-        async with self._engine.connect() as conn:
-            triggers = (await conn.execute(_TRIGGERS)).all()
-            outbox = (await conn.execute(_OUTBOX)).all()
-            successes = (await conn.execute(_SUCCESS)).all()
-            incidents = (await conn.execute(_NOTICES)).all()
-        m = self._metrics
-        for gauge in (m.triggers, m.outbox_pending, m.outbox_oldest, m.outbox_dead, m.notices_open):
-            gauge.clear()
-        for row in successes:
-            m.last_success.labels(row.route).set(row.at.timestamp())
-            m.last_success_took.labels(row.route).set((row.at - row.fired_at).total_seconds())
-        for row in triggers:
-            m.triggers.labels(row.route, row.state).set(row.number)
-        for row in incidents:
-            m.notices_open.labels(row.event).set(row.number)
-        for row in outbox:
-            m.outbox_pending.labels(row.target).inc(row.pending)
-            m.outbox_dead.labels(row.target).inc(row.dead)
-            m.outbox_oldest.labels(row.target).inc((now - row.oldest).total_seconds() if row.oldest else 0)
+        """A reading that fails does not stop the others. Its error is raised at the end."""
+        now = self._core.clock.now()
+
+        async def read(name: str) -> None:
+            async with self._core.engine.connect() as conn:
+                await self._readings[name](conn, now, self._core.metrics)
+
+        failed = await each_alone(self._readings, read, lambda name: {"gauges": name}, "gauges cannot be read")
+        if failed:
+            self._core.metrics.items_failed.labels("gauges").inc(len(failed))
+            raise ExceptionGroup("gauges that could not be read", [error for _, error in failed])
         return False

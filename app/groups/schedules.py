@@ -1,25 +1,27 @@
-"""Schedules: what comes due is decided like a request, exactly once whatever the number of replicas.
+"""Schedules: each occurrence is decided like a request, exactly once, whatever the number of replicas.
 
-A schedule's row keeps its newest occurrence, and only moves forward. It is moved in the very transaction of the decision,
-so that of all replicas one decides, and a crash leaves the occurrence to the next one.
+The row of a schedule holds its newest occurrence and only moves forward. It moves in the transaction of the decision. So one
+replica alone decides an occurrence, and after a crash another replica decides it.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import RowMapping, delete, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.decide.ledger import Ledger, NewLedger
-from app.decide.state import Action, Ask, Decision, Reason
-from app.explain.sentences import at
-from app.groups import requests
-from app.kit.clock import Clock
+from app.decide.ledger import Ledger
+from app.decide.occurrences import ask_of, group_of, passed_over
+from app.decide.state import Decision
+from app.groups import requests, store
+from app.groups.aftermath import Aftermath
 from app.kit.db import transaction, with_retries
-from app.policy.language.durations import format_duration
+from app.kit.loop import each_alone
+from app.kit.times import at
+from app.policy.core import Core
 from app.policy.schedules import Schedule
 from app.policy.schema import Policy
 
@@ -27,17 +29,14 @@ log = logging.getLogger(__name__)
 
 _schedules = tables.schedules
 
-#: An occurrence that nobody took for so long has been missed. Cron knows nothing finer.
-MISSED_AFTER: Final = timedelta(minutes=1)
-
-# A schedule that is new, or became another one, counts from now on.
+# A schedule that is new or changed counts from now on.
 _ADOPT = text("""
     INSERT INTO schedules (name, definition, last_at) VALUES (:name, :definition, :now)
     ON CONFLICT (name) DO UPDATE SET definition = :definition, last_at = greatest(schedules.last_at, :now)
     WHERE schedules.definition <> :definition
 """)
 
-# No row comes back when another replica has taken this occurrence, or a later one.
+# It returns no row when another replica has taken this occurrence or a later one.
 _TAKE = text("""
     INSERT INTO schedules (name, definition, last_at, decided_at, detail)
     VALUES (:name, :definition, :occurrence, :now, :detail)
@@ -48,58 +47,48 @@ _TAKE = text("""
 
 
 class Schedules:
-    """`step()` decides what is due. In between it asks nobody: what each schedule is due at is kept in memory."""
+    """`step()` decides the schedules that are due. Memory holds when each is due, so that most steps read no database."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        *,
-        ledger: NewLedger,
-        fired: Callable[[], None],
-        decided: Callable[[str, Decision], None],
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._clock = clock
-        self._ledger = ledger
-        self._fired = fired
-        self._decided = decided
-        self._adopted: str | None = None  # hash of the policy whose schedules are known
-        self._since: dict[str, datetime] = {}  # by name: what is due after this is still to be taken
+    def __init__(self, core: Core, aftermath: Aftermath) -> None:
+        self._core = core
+        self._engine, self._clock = core.engine, core.clock
+        self._policy = core.policies.current
+        self._aftermath = aftermath
+        self._adopted: str | None = None  # the hash of the policy whose schedules are known
+        self._since: dict[str, datetime] = {}  # by name: the newest occurrence that was taken
         self._next: dict[str, datetime] = {}
 
     async def step(self) -> bool:
-        """Take the newest occurrence of every schedule that is due. Never True: nothing more is due at this moment.
+        """Take the newest occurrence of every schedule that is due. Always False, because it takes all of them.
 
-        What goes wrong with one holds up no other: it is raised when all have been tried.
+        A schedule that fails does not stop the others. Its error is raised after all have been tried.
         """
         policy, now = self._policy(), self._clock.now()
         if self._adopted != policy.hash:
             await self._adopt(policy, now)
-        failed: list[Exception] = []
-        for schedule in policy.schedules:
-            if self._next[schedule.name] <= now:
-                try:
-                    await self._take(policy, schedule, now)
-                except Exception as error:
-                    error.add_note(f"the schedule {schedule.name}")
-                    failed.append(error)
+
+        async def take(schedule: Schedule) -> None:
+            await self._take(policy, schedule, now)
+
+        due = [schedule for schedule in policy.schedules if self._next[schedule.name] <= now]
+        failed = await each_alone(
+            due, take, lambda schedule: {"schedule": schedule.name}, "a schedule cannot be decided"
+        )
         if failed:
-            raise ExceptionGroup("schedules that could not be decided", failed)
+            self._core.metrics.items_failed.labels("schedules").inc(len(failed))
+            raise ExceptionGroup("schedules that could not be decided", [error for _, error in failed])
         return False
 
     async def _adopt(self, policy: Policy, now: datetime) -> None:
-        """Learn where each schedule stands, the first time under a policy."""
+        """Learn the newest occurrence of each schedule, once for each policy."""
 
         async def adopt(conn: AsyncConnection) -> dict[str, datetime]:
             names = [schedule.name for schedule in policy.schedules]
-            # Should one that left come back one day, it is new.
+            # A schedule that left the policy and comes back later counts as new.
             await conn.execute(delete(_schedules).where(_schedules.c.name.not_in(names)))
             for schedule in sorted(policy.schedules, key=lambda s: s.name):
-                about = {"name": schedule.name, "definition": schedule.definition, "now": now}
-                await conn.execute(_ADOPT, about)
+                values = {"name": schedule.name, "definition": schedule.definition, "now": now}
+                await conn.execute(_ADOPT, values)
             rows = await conn.execute(select(_schedules.c.name, _schedules.c.last_at))
             return {row.name: row.last_at for row in rows}
 
@@ -110,48 +99,46 @@ class Schedules:
     async def _take(self, policy: Policy, schedule: Schedule, now: datetime) -> None:
         occurrence = schedule.times.newest(self._since[schedule.name], now)
         if occurrence is not None:
-            if schedule.catch_up == "none" and now - occurrence > MISSED_AFTER:
-                await self._pass_over(schedule, occurrence, now)
+            missed = passed_over(schedule, occurrence, now)
+            if missed is not None:
+                await self._pass_over(schedule, occurrence, now, missed)
             else:
                 await self._decide(policy, schedule, occurrence, now)
             self._since[schedule.name] = occurrence
         self._next[schedule.name] = schedule.times.after(self._since[schedule.name])
 
-    async def _pass_over(self, schedule: Schedule, occurrence: datetime, now: datetime) -> None:
-        late = format_duration(now - occurrence)
-        detail = f"passed over: seen {late} late, and catch_up is none"
+    async def _pass_over(self, schedule: Schedule, occurrence: datetime, now: datetime, detail: str) -> None:
         async with transaction(self._engine) as conn:
             taken = await _move(conn, schedule, occurrence, now, detail)
         if taken:
-            about = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
-            log.warning("a scheduled run was passed over", extra=about | {"detail": detail})
+            extra = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
+            log.warning("a scheduled run was passed over", extra=extra | {"detail": detail})
 
     async def _decide(self, policy: Policy, schedule: Schedule, occurrence: datetime, now: datetime) -> None:
-        async def decide(conn: AsyncConnection) -> Decision | None:
+        async def decide(conn: AsyncConnection) -> tuple[Ledger, Decision] | None:
             if not await _move(conn, schedule, occurrence, now, ""):
                 return None
-            ledger = self._ledger(policy, now)
+            ledger = store.new_ledger(self._core, policy, now)
             decision = await _request(conn, ledger, schedule, occurrence)
             decided = {"action": decision.action, "reason": decision.reason, "trigger_id": decision.trigger_id}
             values = decided | {"detail": decision.detail}
             await conn.execute(update(_schedules).where(_schedules.c.name == schedule.name).values(**values))
-            return decision
+            return ledger, decision
 
-        decision = await with_retries(self._engine, decide)
-        if decision is None:
+        taken = await with_retries(self._engine, decide)
+        if taken is None:
             return
-        about = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
+        ledger, decision = taken
+        await self._aftermath.committed(ledger)
+        extra = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
         trigger_id = str(decision.trigger_id) if decision.trigger_id else None
-        log.info("schedule decided: %s", decision.reason, extra=about | {"trigger_id": trigger_id})
-        self._decided(schedule.route, decision)
-        if decision.action is Action.FIRE:
-            self._fired()
+        log.info("schedule decided: %s", decision.reason, extra=extra | {"trigger_id": trigger_id})
 
 
 async def _move(conn: AsyncConnection, schedule: Schedule, occurrence: datetime, now: datetime, detail: str) -> bool:
-    """Move the schedule's row forward to this occurrence. False: it was taken by another replica."""
-    about = {"name": schedule.name, "definition": schedule.definition, "occurrence": occurrence, "now": now}
-    return (await conn.execute(_TAKE, about | {"detail": detail})).one_or_none() is not None
+    """Move the schedule's row forward to this occurrence. False: another replica has taken it."""
+    values = {"name": schedule.name, "definition": schedule.definition, "occurrence": occurrence, "now": now}
+    return (await conn.execute(_TAKE, values | {"detail": detail})).one_or_none() is not None
 
 
 async def _request(conn: AsyncConnection, ledger: Ledger, schedule: Schedule, occurrence: datetime) -> Decision:
@@ -159,13 +146,12 @@ async def _request(conn: AsyncConnection, ledger: Ledger, schedule: Schedule, oc
     route = ledger.policy.route(schedule.route)
     if route is None:
         raise ValueError(f"the schedule {schedule.name} names a route that the policy does not have")
-    labels = {label: schedule.group[label] for label in route.group_by}
-    ask = Ask(Reason.SCHEDULED, f"the schedule {schedule.name}", f"due at {at(occurrence)}", {})
-    return await requests.decide(conn, ledger, route, labels, ask)
+    ask = ask_of(schedule, occurrence)
+    return await requests.decide(conn, ledger, route, group_of(schedule, route), ask)
 
 
 async def list_schedules(conn: AsyncConnection, schedules: Sequence[Schedule], now: datetime) -> list[dict[str, Any]]:
-    """Each schedule of the policy with what it is due at next, and what became of its newest occurrence."""
+    """Each schedule with its next occurrence and the decision on its newest one, as the API shows them."""
     rows = {row["name"]: row for row in (await conn.execute(select(_schedules))).mappings()}
     return [_shown(schedule, rows.get(schedule.name), now) for schedule in schedules]
 
@@ -175,6 +161,6 @@ def _shown(schedule: Schedule, row: RowMapping | None, now: datetime) -> dict[st
     if row is not None and row["decided_at"] is not None:
         names = ("decided_at", "action", "reason", "trigger_id", "detail")
         last = {"at": row["last_at"]} | {name: row[name] for name in names}
-    # Due and not taken yet: by `since` it is next, however late.
+    # An occurrence that is due but not taken yet is the next one, however late.
     since = row["last_at"] if row is not None else now
     return schedule.model_dump(mode="json") | {"next_at": schedule.times.after(since), "last": last}

@@ -1,32 +1,34 @@
-"""Reading a Ledger from Postgres under lock, and writing back what it changed. Every function takes the transaction.
+"""Read the books of a pass from Postgres under lock, and write what it changed. Every function takes the transaction.
 
-Locks are taken in one order: the pauses', routes by name, groups by key, then alerts by fingerprint. Many rows travel as
-one JSON parameter, so that the number of statements does not depend on the number of alerts.
+Locks are taken in one order: the lock of the pauses, routes by name, groups by key, alerts by fingerprint. Many rows travel
+as one JSON parameter, so that the number of statements does not depend on the number of alerts.
 """
 
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from app import tables
-from app.decide import facts, regroup
+from app.decide import facts, placing
+from app.decide.books import MATES, Books
 from app.decide.conf import dag_call
 from app.decide.ledger import Ledger
 from app.decide.placing import GroupName, Intent
-from app.decide.state import Episode, Group, NewTrigger, TriggerState
-from app.groups import limits, pauses
+from app.decide.state import SHADOW, Episode, Group, NewTrigger, TriggerState
+from app.groups import pauses
 from app.kit.db import insert_rows, rows_of, update_rows
 from app.kit.outbox.model import new_item
 from app.kit.telemetry import traceparent
-from app.policy.schema import Route
+from app.policy.core import Core
+from app.policy.schema import Policy, Route
 
-#: Alerts of a group that are read to decide it as a whole: those heard of last, for a sender with a new alert_id per event
-#: leaves any number behind that nobody resolves.
-MATES = 1000
+KIND: Final = "airflow.dag_run"  # the kind of its items in the outbox
 
 _GROUP_COLUMNS = [c.name for c in tables.groups.columns]
 _EPISODE_COLUMNS = [c.name for c in tables.alerts.columns]
@@ -38,7 +40,7 @@ _LOCK_GROUPS = (
     .with_for_update()
 )
 
-# In the normal course of things there is none: one look at the route's rows, and no labels are compared one by one.
+# Normally there is none. Then it is one look at the rows of the route, without comparing labels one by one.
 _OF_ANOTHER_SHAPE = rows_of(
     """
     SELECT * FROM groups WHERE route = :route AND mode = :mode AND last_trigger IS NOT NULL AND NOT (
@@ -76,41 +78,43 @@ _LOCK_EPISODES = (
 
 
 class MovedGroup(Exception):
-    """An open episode belongs to another group than the policy in force gives it: lock that one as well."""
+    """An open episode belongs to another group than the policy in force gives it. Lock that group as well, and try again."""
 
     def __init__(self, groups: dict[str, GroupName]) -> None:
         super().__init__("an episode keeps the group that took it")
         self.groups = groups
 
 
-async def load(conn: AsyncConnection, ledger: Ledger, intents: Sequence[Intent], extra: dict[str, GroupName]) -> None:
-    """Lock and read what a batch may change. `extra`: groups learned from MovedGroup. Raises MovedGroup."""
-    known = ((i.key, i.route, i.labels) for i in intents)
-    wanted = {key: (r.name, r.mode, labels) for key, r, labels in known if key is not None and r is not None} | extra
-    ledger.take_pauses(await pauses.in_force(conn))
-    ledger.fires = await limits.lock(conn, ledger.policy, (route for route, _, _ in wanted.values()), ledger.now)
-    await _lock_groups(conn, ledger, wanted)
-    whole = [g.key for g in ledger.groups.values() if _may_act(g, ledger)]
-    await _lock_episodes(conn, ledger, sorted({i.alert.fingerprint for i in intents}), whole)
-    moved = {k: group for e in ledger.latest.values() for k, group in ledger.homes(e) if k not in ledger.groups}
-    if moved:
+async def load(conn: AsyncConnection, books: Books, intents: Sequence[Intent], extra: dict[str, GroupName]) -> None:
+    """Lock and read everything that a batch may change. `extra`: the groups of an earlier MovedGroup. Raises MovedGroup."""
+    wanted = placing.groups_of(intents) | extra
+    books.pauses = await pauses.in_force(conn)
+    books.fires = await lock_routes(conn, books.policy, (route for route, _, _ in wanted.values()), books.now)
+    await _lock_groups(conn, books, wanted)
+    await _lock_episodes(conn, books, sorted({i.alert.fingerprint for i in intents}), placing.deciding(books))
+    if moved := placing.missing(books):
         raise MovedGroup(moved)
 
 
-async def load_groups(conn: AsyncConnection, ledger: Ledger, keys: Iterable[str]) -> None:
+async def load_groups(conn: AsyncConnection, books: Books, keys: Iterable[str]) -> None:
     """Lock and read groups with their alerts, for a wake or the end of a run."""
     for row in (await conn.execute(_LOCK_GROUPS, {"keys": sorted(keys)})).mappings():
-        ledger.take_group(Group(**row))
-    await _inherit(conn, ledger)
-    await _lock_episodes(conn, ledger, [], list(ledger.groups))
+        books.take_group(Group(**row))
+    await _inherit(conn, books)
+    await _lock_episodes(conn, books, [], list(books.groups))
 
 
-async def load_group(conn: AsyncConnection, ledger: Ledger, route: Route, key: str, labels: dict[str, str]) -> None:
-    """Lock and read one group with its alerts, made when it is not there yet, for a request."""
-    ledger.take_pauses(await pauses.in_force(conn))
-    ledger.fires = await limits.lock(conn, ledger.policy, [route.name], ledger.now)
-    await _lock_groups(conn, ledger, {key: (route.name, route.mode, labels)})
-    await _lock_episodes(conn, ledger, [], [key])
+async def load_group(conn: AsyncConnection, books: Books, route: Route, key: str, labels: dict[str, str]) -> None:
+    """Lock and read one group with its alerts, for a request. The group is made if it does not exist yet."""
+    books.pauses = await pauses.in_force(conn)
+    books.fires = await lock_routes(conn, books.policy, [route.name], books.now)
+    await _lock_groups(conn, books, {key: (route.name, route.mode, labels)})
+    await _lock_episodes(conn, books, [], [key])
+
+
+def new_ledger(core: Core, policy: Policy, now: datetime) -> Ledger:
+    """An empty ledger for one pass."""
+    return Ledger(policy, now, core.reorder, uuid7)
 
 
 async def lock_group(conn: AsyncConnection, key: str) -> Group | None:
@@ -119,7 +123,7 @@ async def lock_group(conn: AsyncConnection, key: str) -> Group | None:
     return Group(**row) if row else None
 
 
-async def _lock_groups(conn: AsyncConnection, ledger: Ledger, wanted: dict[str, GroupName]) -> None:
+async def _lock_groups(conn: AsyncConnection, books: Books, wanted: dict[str, GroupName]) -> None:
     if not wanted:
         return
     keys = sorted(wanted)
@@ -130,26 +134,26 @@ async def _lock_groups(conn: AsyncConnection, ledger: Ledger, wanted: dict[str, 
         await insert_rows(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
         rows = (await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings().all()
     for row in rows:
-        ledger.take_group(Group(**row))
-    await _inherit(conn, ledger)
+        books.take_group(Group(**row))
+    await _inherit(conn, books)
 
 
-async def _inherit(conn: AsyncConnection, ledger: Ledger) -> None:
-    """Groups that have not fired yet count what their route fired under another group_by."""
+async def _inherit(conn: AsyncConnection, books: Books) -> None:
+    """Groups that have not fired yet take over what their route fired under another group_by."""
     by_shape: dict[tuple[str, str, frozenset[str]], list[Group]] = {}
-    for group in ledger.groups.values():
+    for group in books.groups.values():
         if group.last_trigger is None:
             by_shape.setdefault((group.route, group.mode, frozenset(group.labels)), []).append(group)
     for (route, mode, names), groups in by_shape.items():
         parameters = {"route": route, "mode": mode, "names": sorted(names)}
         others = [Group(**row) for row in (await conn.execute(_OF_ANOTHER_SHAPE, parameters)).mappings()]
         for group in groups:
-            if regroup.inherit(group, others):
-                ledger.changed_groups.add(group.key)
+            if facts.inherit(group, others):
+                books.mark(group)
 
 
 async def make_groups(conn: AsyncConnection, wanted: dict[str, GroupName]) -> None:
-    """Rows for groups that may not have one yet."""
+    """Make the rows of the groups that have none yet."""
     new = [_new_group(key, *wanted[key]) for key in sorted(wanted)]
     await insert_rows(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
 
@@ -166,26 +170,17 @@ def _new_group(key: str, route: str, mode: str, labels: dict[str, str]) -> dict[
     }
 
 
-def _may_act(group: Group, ledger: Ledger) -> bool:
-    """Only a held or a clear group may cancel or fire, and needs its other alerts for it."""
-    if group.held:
-        return True
-    route = ledger.policy.route(group.route)
-    clear = facts.clear_at(group, route) if route else None
-    return group.open_trigger is None and (clear is None or clear <= ledger.now)
-
-
-async def _lock_episodes(conn: AsyncConnection, ledger: Ledger, fingerprints: list[str], keys: list[str]) -> None:
+async def _lock_episodes(conn: AsyncConnection, books: Books, fingerprints: list[str], keys: list[str]) -> None:
     parameters = {"fingerprints": fingerprints, "keys": keys, "most": MATES}
     for row in (await conn.execute(_LOCK_EPISODES, parameters)).mappings():
-        ledger.take_episode(Episode(**row))
+        books.take_episode(Episode(**row))
 
 
-async def save(conn: AsyncConnection, ledger: Ledger) -> None:
-    """Write everything the Ledger changed. Rows that make room (closed episodes, cancelled triggers) go first."""
-    await update_rows(conn, tables.alerts, [_episode_row(e) for e in ledger.changed.values()], _EPISODE_COLUMNS[1:])
-    # In one order, for alerts of no route are under no group's lock: two batches that make the same must not cross.
-    created = sorted(ledger.created.values(), key=lambda e: e.fingerprint)
+async def save(conn: AsyncConnection, books: Books) -> None:
+    """Write everything that the pass changed. Closed episodes and cancelled triggers go first, to make room for new ones."""
+    await update_rows(conn, tables.alerts, [_episode_row(e) for e in books.changed.values()], _EPISODE_COLUMNS[1:])
+    # In one order, because no group's lock covers alerts without a route: two batches with the same ones must not deadlock.
+    created = sorted(books.created.values(), key=lambda e: e.fingerprint)
     await insert_rows(conn, tables.alerts, [_episode_row(e) for e in created])
     decisions = [
         {
@@ -198,22 +193,22 @@ async def save(conn: AsyncConnection, ledger: Ledger) -> None:
             "reason": d.reason,
             "until": d.until,
             "detail": d.detail,
-            "policy": ledger.policy.hash,
+            "policy": books.policy.hash,
             "count": 1,
             "first_at": d.at,
             "last_at": d.at,
         }
-        for d in ledger.decisions
+        for d in books.decisions
     ]
     await insert_rows(conn, tables.decisions, decisions)
-    ended = [{"id": i, "count": count, "last_at": at} for i, count, at in ledger.ended_decisions]
+    ended = [{"id": i, "count": count, "last_at": at} for i, count, at in books.ended_decisions]
     await update_rows(conn, tables.decisions, ended, ["count", "last_at"])
-    await _save_triggers(conn, ledger)
-    await save_groups(conn, [ledger.groups[key] for key in sorted(ledger.changed_groups)])
+    await _save_triggers(conn, books)
+    await save_groups(conn, [books.groups[key] for key in sorted(books.changed_groups)])
 
 
-async def _save_triggers(conn: AsyncConnection, ledger: Ledger) -> None:
-    rows = [(t, _trigger_row(t, ledger)) for t in ledger.triggers.values()]
+async def _save_triggers(conn: AsyncConnection, books: Books) -> None:
+    rows = [(t, _trigger_row(t, books)) for t in books.triggers.values()]
     fired = [row for t, row in rows if t.fired and not t.is_new]
     others = [row for t, row in rows if not t.fired and not t.is_new]
     await update_rows(conn, tables.triggers, others, ["state", "detail", "ended_at"])
@@ -231,17 +226,17 @@ async def _save_triggers(conn: AsyncConnection, ledger: Ledger) -> None:
     ]
     await update_rows(conn, tables.triggers, fired, [*columns, "on_failure", "requested_by", "policy"])
     await insert_rows(conn, tables.triggers, [row for t, row in rows if t.is_new])
-    await insert_rows(conn, tables.outbox, [outbox_item(row, ledger.now) for t, row in rows if t.state == "pending"])
+    await insert_rows(conn, tables.outbox, [outbox_item(row, books.now) for t, row in rows if t.state == "pending"])
 
 
 def outbox_item(trigger: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """The item that carries a fired trigger to its Airflow. It has the trigger's id, so that there can be only one."""
+    """The outbox item that delivers a fired trigger to its Airflow. Its id is the trigger's, so there is at most one."""
     payload = {"trigger_id": trigger["id"], "route": trigger["route"]}
-    return new_item(trigger["id"], "airflow.dag_run", f"airflow:{trigger['airflow']}", payload, now)
+    return new_item(trigger["id"], KIND, f"airflow:{trigger['airflow']}", payload, now)
 
 
-def _trigger_row(trigger: NewTrigger, ledger: Ledger) -> dict[str, Any]:
-    group, now = trigger.group, ledger.now
+def _trigger_row(trigger: NewTrigger, books: Books) -> dict[str, Any]:
+    group, now = trigger.group, books.now
     row: dict[str, Any] = {
         "id": trigger.id,
         "route": group.route,
@@ -253,22 +248,21 @@ def _trigger_row(trigger: NewTrigger, ledger: Ledger) -> dict[str, Any]:
         "detail": trigger.detail,
         "requested_by": trigger.ask.by if trigger.ask else None,
         "created_at": now,
-        "policy": ledger.policy.hash,
+        "policy": books.policy.hash,
         "ended_at": now if trigger.state is TriggerState.CANCELLED else None,
     }
-    route = ledger.policy.route(group.route)
-    if route is None:  # Only a cancelled trigger can outlive its route, and its row is there already.
+    route = books.policy.route(group.route)
+    if route is None:  # Only a cancelled trigger can have no route any more, and its row exists already.
         return row
     call = dag_call(trigger, route, traceparent=traceparent(trigger.id))
     row |= {"airflow": call.airflow, "dag_id": call.dag_id, "dag_run_id": call.dag_run_id}
     row |= {"run_timeout": route.run_timeout.total_seconds(), "on_failure": route.on_failure}
-    if trigger.fired:
-        row |= {"fired_at": now, "conf": call.conf}
-    return row
+    # Rows of one INSERT share their columns: one that is only held names these as well.
+    return row | {"fired_at": now if trigger.fired else None, "conf": call.conf if trigger.fired else None}
 
 
 async def save_groups(conn: AsyncConnection, changed: list[Group]) -> None:
-    """Write groups under their next version."""
+    """Write groups with their next version."""
     for group in changed:
         group.version += 1
         group.nonce = secrets.token_hex(4)
@@ -278,3 +272,52 @@ async def save_groups(conn: AsyncConnection, changed: list[Group]) -> None:
 
 def _episode_row(episode: Episode) -> dict[str, Any]:
     return {name: getattr(episode, name) for name in _EPISODE_COLUMNS}
+
+
+# -- The limit of a route: its fires are counted under a lock on its row. Without it two groups could take the last place. --
+
+_MAKE_ROUTES = text("INSERT INTO routes (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING")
+_LOCK_ROUTES = text("SELECT name FROM routes WHERE name = ANY(CAST(:names AS text[])) ORDER BY name FOR UPDATE")
+
+# The keys are locked in the order that every flow uses.
+_WAKE_WAITING = text("""
+    UPDATE groups SET wake_at = t.ended_at FROM triggers t WHERE t.id = :trigger AND key IN (
+        SELECT key FROM groups WHERE route = :route AND wake_at IS NOT NULL AND open_trigger IS NULL ORDER BY key FOR UPDATE
+    ) AND groups.wake_at > t.ended_at
+""")
+
+
+async def lock_routes(
+    conn: AsyncConnection, policy: Policy, names: Iterable[str], now: datetime
+) -> dict[str, list[datetime]]:
+    """Lock the named routes that have a limit. Returns their fires that count, by route, the newest first."""
+    limited = [r for name in sorted(set(names)) if (r := policy.route(name)) is not None and r.limit is not None]
+    if not limited:
+        return {}
+    wanted = {"names": [route.name for route in limited]}
+    if len((await conn.execute(_LOCK_ROUTES, wanted)).all()) < len(limited):
+        await conn.execute(_MAKE_ROUTES, wanted)
+        await conn.execute(_LOCK_ROUTES, wanted)
+    return {route.name: await fires(conn, route, now) for route in limited}
+
+
+async def fires(conn: AsyncConnection, route: Route, now: datetime) -> list[datetime]:
+    """The newest fires of a route that count against its limit. A trigger counts from its fire on, also when it was forced
+    or its run failed, but not when it is dead or cancelled. In shadow mode the triggers that would have fired count; they
+    never count for the route in live mode."""
+    if route.limit is None:
+        return []
+    t = tables.triggers
+    statement = (
+        select(t.c.fired_at)
+        .where(t.c.route == route.name, t.c.mode == route.mode, t.c.fired_at > now - route.limit.per)
+        .where(or_(t.c.mode == SHADOW, t.c.state.not_in(("dead", "cancelled"))))
+        .order_by(t.c.fired_at.desc())
+        .limit(route.limit.triggers)
+    )
+    return list((await conn.execute(statement)).scalars())
+
+
+async def wake_waiting(conn: AsyncConnection, route: str, trigger: UUID) -> None:
+    """Make every waiting group of the route due: a dead trigger no longer counts, so one of them can take its place."""
+    await conn.execute(_WAKE_WAITING, {"route": route, "trigger": trigger})

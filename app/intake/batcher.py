@@ -1,68 +1,71 @@
-"""Group commit: while one batch is being written the next one collects. An idle gateway adds no delay."""
+"""Group commit: while one batch is written, the next one collects. An idle gateway adds no delay."""
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections import OrderedDict
+from typing import Final
 
-from app.decide.alert import Alert, Bad
+from app.decide.batch import AlertDecision
+from app.intake.intake import Intake, Job
 from app.kit.clock import monotonic
 from app.kit.errors import NotDurable
+from app.kit.log import Seldom
 
 log = logging.getLogger(__name__)
 
+#: How many bytes the waiting bodies may have: QUEUE_BYTES, or QUEUE_BODIES bodies of the largest size if that is more.
+QUEUE_BYTES: Final = 64 * 2**20
+QUEUE_BODIES: Final = 16
 
-@dataclass(slots=True)
-class Job:
-    """One body: its alerts, what of it could not be read, and the future that its request waits for."""
-
-    alerts: list[Alert]
-    bad: list[Bad]
-    source: str
-    done: "asyncio.Future[list[Any]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+_QUIET: Final = 10.0  # seconds between two log lines about batches that are not durable
 
 
 class Batcher:
-    """Hands jobs to `commit` in batches. `commit(jobs)` returns one list of answers a job, after its transaction."""
+    """Collects jobs and has them written in batches. A request waits only for its own job.
 
-    def __init__(
-        self, commit: Callable[[list[Job]], Awaitable[list[list[Any]]]], *, max_queue: int, max_batch: int = 2000
-    ) -> None:
-        self._commit = commit
+    `max_queue` is how many alerts may wait, and `max_bytes` how many bytes of their bodies. The batch under way counts in
+    neither, so that memory holds at most twice as much. An empty queue takes a body of any size.
+    """
+
+    def __init__(self, intake: Intake, *, max_queue: int, max_bytes: int = QUEUE_BYTES, max_batch: int = 2000) -> None:
+        self._intake = intake
         self._max_queue = max_queue
+        self._max_bytes = max_bytes
         self._max_batch = max_batch
-        self._waiting: deque[Job] = deque()
+        self._waiting: OrderedDict[Job, None] = OrderedDict()  # In order of arrival. Any job can leave at no cost.
         self._queued = 0
+        self._bytes = 0
         self._arrived = asyncio.Event()
         self._turn = monotonic()
+        self._may_log = Seldom(_QUIET)
 
     def stuck(self, patience: float = 30.0) -> bool:
-        """True when alerts wait and no batch has come to its end for `patience` seconds."""
+        """True when alerts wait and no batch has ended for `patience` seconds."""
         return bool(self._waiting) and monotonic() - self._turn > patience
 
-    async def submit(self, job: Job, within: float) -> list[Any]:
-        """Answers of the job's alerts in order, once they are durable.
+    async def submit(self, job: Job, within: float) -> list[AlertDecision]:
+        """The decisions on the job's alerts, in their order, when they are durable.
 
         Raises NotDurable when the queue is full, when Postgres does not take them, or after `within` seconds.
         """
-        while self._queued >= self._max_queue and self._waiting and self._waiting[0].done.done():
-            self._take()  # Its request has given up: it needs no place.
         if self._queued >= self._max_queue:
-            raise NotDurable("too many alerts wait to be written")
-        self._waiting.append(job)
+            raise NotDurable(f"too many alerts wait to be written: {self._oldest()}")
+        if self._waiting and self._bytes + job.size > self._max_bytes:
+            raise NotDurable(f"too many bytes wait to be written: {self._oldest()}")
+        self._waiting[job] = None
         self._queued += len(job.alerts) + 1
+        self._bytes += job.size
         self._arrived.set()
         # asyncio.wait_for makes a second future and two callbacks; at thousands of webhooks a second that shows.
-        timer = asyncio.get_running_loop().call_later(within, _give_up, job)
+        timer = asyncio.get_running_loop().call_later(within, self._give_up, job)
         try:
             return await job.done
         finally:
             timer.cancel()
+            self._leave(job)  # The request may have given up, or its sender may have hung up.
 
     async def run(self) -> None:
-        """Write batches for ever; on cancellation the batch under way and what is queued are written first."""
+        """Write batches until cancelled. On cancellation, first write the batch under way and the queue."""
         writing: asyncio.Task[None] | None = None
         try:
             while True:
@@ -70,7 +73,7 @@ class Batcher:
                 self._arrived.clear()
                 self._turn = monotonic()
                 while self._waiting:
-                    # A task of its own, so that a cancellation does not tear a transaction that requests wait for.
+                    # A task of its own: a cancellation must not break a transaction that requests wait for.
                     writing = asyncio.create_task(self._write(self._next()))
                     await asyncio.shield(writing)
         finally:
@@ -83,37 +86,60 @@ class Batcher:
         jobs: list[Job] = []
         alerts = 0
         while self._waiting and alerts < self._max_batch:
-            job = self._take()
-            if job.done.done():  # Its request has given up: the sender was told to come again.
+            job = next(iter(self._waiting))
+            self._leave(job)
+            if job.done.done():  # Its request has just given up.
                 continue
             jobs.append(job)
-            alerts += len(job.alerts)
+            alerts += len(job.alerts) + len(job.bad)
         return jobs
 
-    def _take(self) -> Job:
-        job = self._waiting.popleft()
-        self._queued -= len(job.alerts) + 1
-        return job
+    def _leave(self, job: Job) -> None:
+        """Remove the job from the queue, wherever it is. Does nothing when the job is not there."""
+        if job in self._waiting:
+            del self._waiting[job]
+            self._queued -= len(job.alerts) + 1
+            self._bytes -= job.size
 
     async def _write(self, jobs: list[Job]) -> None:
         if not jobs:
             return
         self._turn = monotonic()
+        stages = self._intake.stages
+        stages.begin(jobs[0].arrived)
         try:
-            answers = await self._commit(jobs)
+            answers = await self._intake.commit(jobs)
         except Exception as error:
-            if not isinstance(error, NotDurable):
-                log.exception("a batch could not be written")
-            failure = error if isinstance(error, NotDurable) else NotDurable("the alerts could not be written")
-            for job in jobs:
+            self._fail(jobs, error)
+        else:
+            for job, answer in zip(jobs, answers, strict=True):
                 if not job.done.done():
-                    job.done.set_exception(failure)
-            return
-        for job, answer in zip(jobs, answers, strict=True):
+                    job.done.set_result(answer)
+        finally:
+            stages.end()
+
+    def _fail(self, jobs: list[Job], error: Exception) -> None:
+        reason = str(error) if isinstance(error, NotDurable) else "the alerts could not be written"
+        if not isinstance(error, NotDurable):
+            log.error("a batch could not be written", exc_info=error)
+        elif self._may_log():
+            stages = self._intake.stages.explain(jobs[0].arrived)
+            log.warning("a batch is not durable: %s", error, extra={"stages": stages, "cause": _cause(error)})
+        for job in jobs:
             if not job.done.done():
-                job.done.set_result(answer)
+                job.done.set_exception(NotDurable(f"{reason}: {self._intake.stages.explain(job.arrived)}"))
+
+    def _give_up(self, job: Job) -> None:
+        if job.done.done():
+            return
+        stages = self._intake.stages
+        explain = stages.explain_queued if job in self._waiting else stages.explain
+        job.done.set_exception(NotDurable(f"Postgres did not take the alerts in time: {explain(job.arrived)}"))
+
+    def _oldest(self) -> str:
+        return self._intake.stages.explain_queued(next(iter(self._waiting)).arrived)
 
 
-def _give_up(job: Job) -> None:
-    if not job.done.done():
-        job.done.set_exception(NotDurable("Postgres did not take the alerts in time"))
+def _cause(error: BaseException) -> str:
+    """The class of the error behind a NotDurable. Its message is left out, because it may repeat what a sender sent."""
+    return type(error.__cause__).__name__ if error.__cause__ else ""

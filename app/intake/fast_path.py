@@ -1,30 +1,25 @@
-"""The fast path: memory answers the alerts whose decision is unchanged, and one statement counts them and proves that memory
+"""The fast path: memory answers the alerts whose decision is unchanged. One statement counts them and proves that memory
 was up to date.
 
-This statement is alone, before whatever else is in the batch: a transaction that had locked what it decides and then counted
-repeats would lock alerts out of order, and two of them would wait for each other until Postgres ends one.
+This statement runs alone, before the transaction that decides the rest of the batch. If that transaction also counted the
+repeats, it would lock alerts out of order. Then two batches could wait for each other until Postgres ends one of them.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.decide import rules
 from app.decide.batch import AlertDecision, Fold
-from app.decide.episodes import Move, Window, place
 from app.decide.ledger import Ledger
-from app.decide.placing import Intent, no_route
-from app.decide.state import Action, Decision, Episode, Group, Reason
-from app.intake.memory import Memory
-from app.kit.db import TRY_AGAIN, one_statement, sqlstate
-from app.kit.metrics import Metrics
-from app.policy.deadman import heartbeats_of
-from app.policy.schema import Route
+from app.decide.repeats import known_of
+from app.decide.state import Episode, Group
+from app.groups.memory import Memory
+from app.intake.stages import Stages
+from app.kit.db import LOCK_TIMEOUT, TRY_AGAIN, one_statement, sqlstate
+from app.policy.core import Core
 
 _COUNT = text("""
     WITH v AS (
@@ -48,19 +43,22 @@ _COUNT = text("""
 
 
 class FastPath:
-    """`answer(folds, ledger)` before anything of a batch is decided in Postgres."""
+    """Call `answer(folds, ledger)` before anything of a batch is decided in Postgres."""
 
-    def __init__(self, engine: AsyncEngine, memory: Memory, metrics: Metrics) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, memory: Memory, stages: Stages) -> None:
+        self._engine, self._metrics = core.engine, core.metrics
         self._memory = memory
-        self._metrics = metrics
+        self._stages = stages
 
     async def answer(self, folds: Sequence[Fold], ledger: Ledger) -> dict[int, AlertDecision]:
-        """The answers that memory knows, by place, their repeats counted and durable. None of them where memory was behind
-        Postgres or the statement lost a race: those are to be decided like the rest. Raises what Postgres raises."""
+        """The answers that memory has, by the alert's place in the batch; their repeats are counted and durable. Empty when
+        memory was behind Postgres or the statement lost a race: then the whole batch must be decided. Raises the errors of
+        Postgres."""
         keys = list({f.intent.key for f in folds if f.intent.key is not None})
         prints = list({f.intent.alert.fingerprint for f in folds})
+        self._stages.enter("memory")
         groups, episodes = await self._memory.read(keys, prints)
+        self._stages.enter("decide")
         known = known_of(folds, groups, episodes, ledger) if episodes else []
         if not known:
             return {}
@@ -69,6 +67,8 @@ class FastPath:
                 self._metrics.memory_stale.inc()
                 return {}
         except DBAPIError as error:
+            if sqlstate(error) == LOCK_TIMEOUT:
+                self._stages.was_a_lock()
             if sqlstate(error) not in TRY_AGAIN:
                 raise
             self._metrics.batch_retries.inc()
@@ -78,14 +78,16 @@ class FastPath:
     async def _count(
         self, folds: list[Fold], groups: dict[str, Group], episodes: dict[str, Episode], ledger: Ledger
     ) -> bool:
-        """Whole or not at all, so that it needs no transaction around it. False when an episode is closed or decided
-        otherwise by now, or a group of another version: then nothing is counted."""
+        """Count all of the repeats, or none: so it needs no transaction around it. False: nothing is counted, because an
+        episode is closed or has another decision now, or a group has another version."""
         times: Counter[tuple[UUID, UUID | None]] = Counter()
         for fold in folds:
             episode = episodes[fold.intent.alert.fingerprint]
             times[episode.id, episode.decision_id] += len(fold.places)
         used = [groups[key] for key in {fold.intent.key for fold in folds} if key is not None]
+        self._stages.enter("pool")
         async with one_statement(self._engine) as conn:
+            self._stages.enter("statement", conn)
             counted = await conn.execute(
                 _COUNT,
                 {
@@ -98,58 +100,6 @@ class FastPath:
                     "nonces": [g.nonce for g in used],
                 },
             )
-            return bool(counted.scalar_one())
-
-
-def known_of(
-    folds: Sequence[Fold], groups: dict[str, Group], episodes: dict[str, Episode], ledger: Ledger
-) -> list[tuple[Fold, AlertDecision]]:
-    """The folds that repeat what is remembered. A fingerprint that has one fold to be decided from Postgres goes there with
-    all of them, so that their order is kept; so do heartbeats, which are more than alerts."""
-    decisions = [unchanged(f.intent, episodes, groups, ledger) for f in folds]
-    changed = {f.intent.alert.fingerprint for f, v in zip(folds, decisions, strict=True) if v is None}
-    known = []
-    for fold, decision in zip(folds, decisions, strict=True):
-        alert = fold.intent.alert
-        if decision is None or alert.fingerprint in changed or heartbeats_of(ledger.policy.heartbeats, alert.labels):
-            continue
-        route = episodes[alert.fingerprint].route
-        known.append((fold, AlertDecision(alert, route, fold.intent.labels, decision)))
-    return known
-
-
-def unchanged(
-    intent: Intent, episodes: dict[str, Episode], groups: dict[str, Group], ledger: Ledger
-) -> Decision | None:
-    """The decision on a repeat if nothing but its count changes, from memory alone; None: ask Postgres.
-
-    Only Postgres knows the fires of a limit and the pauses. They can make a decision differ from the one before, and then
-    Postgres is asked. They never make two different decisions the same."""
-    alert, route = intent.alert, intent.route
-    episode = episodes.get(alert.fingerprint)
-    if episode is None or episode.group_key != intent.key or alert.severity != episode.severity:
-        return None
-    if place(episode, alert, Window(ledger.reorder, _stale_after(route)), ledger.now) is not Move.REPEAT:
-        return None
-    if alert.starts_at < episode.starts_at:
-        return None
-    if route is None:
-        decision = Decision(Action.IGNORE, Reason.NO_ROUTE, detail=no_route(alert.labels))
-    else:
-        group = groups.get(intent.key or "")
-        if group is None:
-            return None
-        decision = rules.decide(group, episode, route, ledger.now, ledger.way(route))
-        if decision.until is not None and (group.wake_at is None or group.wake_at > decision.until):
-            # The same word as before, but nobody would look at it when it ends: in the next night of a mute.
-            return None
-    same = (decision.action, decision.reason, decision.trigger_id) == (
-        episode.action,
-        episode.reason,
-        episode.decided_trigger,
-    )
-    return decision if same else None
-
-
-def _stale_after(route: Route | None) -> timedelta | None:
-    return route.stale_after if route else None
+            fresh = bool(counted.scalar_one())
+        self._stages.enter("decide")
+        return fresh

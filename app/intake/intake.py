@@ -5,68 +5,81 @@ The flow of one batch, and the only place where an alert's transaction is opened
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.deadman.store import record_heartbeats
 from app.decide.alert import Alert, Bad
 from app.decide.batch import AlertDecision, Fold, fold
-from app.decide.ledger import Ledger, NewLedger
 from app.decide.placing import GroupName
 from app.decide.state import Action, Decision, Reason
-from app.groups import logs, store
+from app.groups import store
+from app.groups.aftermath import Aftermath
+from app.groups.memory import Memory
 from app.intake import quarantine
-from app.intake.batcher import Job
 from app.intake.fast_path import FastPath
-from app.intake.memory import Memory
-from app.kit.clock import Clock
-from app.kit.db import CONNECTING, DATA_ERRORS, OF_THE_DATABASE, TRY_AGAIN, sqlstate, transaction
+from app.intake.stages import Stages
+from app.kit.clock import monotonic
+from app.kit.db import (
+    ATTEMPTS,
+    CONNECTING,
+    DATA_ERRORS,
+    LOCK_TIMEOUT,
+    OF_THE_DATABASE,
+    TRY_AGAIN,
+    again_after_races,
+    sqlstate,
+    transaction,
+)
 from app.kit.errors import NotDurable
-from app.kit.metrics import Metrics
+from app.kit.log import Seldom
+from app.policy.core import Core
 from app.policy.deadman import Instance, heartbeats_of
 from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)
 
-_ATTEMPTS = 5
+_QUIET = 60.0  # seconds between two tracebacks of the fast path: in a storm each batch would write one
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One body: its alerts, its unreadable entries, its size in bytes, and the future that its request waits for."""
+
+    alerts: list[Alert]
+    bad: list[Bad]
+    source: str
+    size: int
+    done: "asyncio.Future[list[AlertDecision]]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    arrived: float = field(default_factory=monotonic)
 
 
 class Intake:
-    """`commit(jobs)` for the batcher. `fired()` is called after a commit that started a trigger, or left one that is due."""
+    """The batcher calls `commit(jobs)`, one batch after the other. The database connections of `core` are for intake only.
+    `stages` says in which stage the batch under way is."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        memory: Memory,
-        policy: Callable[[], Policy],
-        clock: Clock,
-        metrics: Metrics,
-        *,
-        ledger: NewLedger,
-        fired: Callable[[], None],
-        limits: quarantine.Limits,
-    ) -> None:
-        self._engine = engine
-        self._memory = memory
-        self._fast_path = FastPath(engine, memory, metrics)
-        self._policy = policy
-        self._clock = clock
-        self._metrics = metrics
-        self._ledger = ledger
-        self._fired = fired
+    def __init__(self, core: Core, memory: Memory, aftermath: Aftermath, limits: quarantine.Limits) -> None:
+        self._core = core
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._policy = core.policies.current
+        self.stages = Stages(core.engine, core.metrics)
+        self._fast_path = FastPath(core, memory, self.stages)
+        self._aftermath = aftermath
         self._limits = limits
+        self._may_log = Seldom(_QUIET)
 
     async def commit(self, jobs: list[Job]) -> list[list[AlertDecision]]:
-        """One list of answers a job, in body order, after everything in them is durable. Raises NotDurable."""
+        """For each job the list of its answers, in the order of its body, when everything is durable. Raises NotDurable."""
         alerts = [a for job in jobs for a in job.alerts]
         bad = [(job.source, b) for job in jobs for b in job.bad]
         answers = await self._answer(alerts, bad)
         self._metrics.batch_alerts.observe(len(alerts))
-        self._metrics.decided((a.route, a.decision.action, a.decision.reason) for a in answers)
         cut, lists = 0, []
         for job in jobs:
             lists.append(answers[cut : cut + len(job.alerts)])
@@ -89,10 +102,14 @@ class Intake:
     async def _repeated(self, alerts: Sequence[Alert]) -> dict[int, AlertDecision]:
         try:
             policy = self._policy()
-            return await self._fast_path.answer(fold(alerts, policy), self._ledger(policy, self._clock.now()))
+            ledger = store.new_ledger(self._core, policy, self._clock.now())
+            return await self._fast_path.answer(fold(alerts, policy), ledger)
         except (NotDurable, *OF_THE_DATABASE):
             raise
-        except Exception:  # A bug of ours in one of them: `_decide` finds out which.
+        except Exception:  # Our bug. `_decide` needs no memory, and isolates the alert if the bug is in it too.
+            self._metrics.fast_path_failures.labels("bug").inc()
+            if self._may_log():
+                log.exception("a bug: the fast path failed, Postgres decides the batch")
             return {}
 
     async def _decide(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
@@ -109,9 +126,9 @@ class Intake:
         except Exception as error:
             if len(alerts) + len(bad) <= 1:
                 log.exception("a bug: an alert cannot be decided")
-                what = f"a bug of the gateway: {type(error).__name__}: {error}"
-                return await self._set_aside(alerts, what[:500], "it cannot be decided: a bug of the gateway")
-        # Halve until the culprit stands alone: one alert that cannot be stored or decided must not cost the others.
+                message = f"a bug of the gateway: {type(error).__name__}: {error}"
+                return await self._set_aside(alerts, message[:500], "it cannot be decided: a bug of the gateway")
+        # Halve until the bad alert is alone: one alert that cannot be stored or decided must not fail the others.
         if not alerts:
             half = len(bad) // 2
             return await self._decide([], bad[:half]) + await self._decide([], bad[half:])
@@ -121,81 +138,73 @@ class Intake:
 
     async def _set_aside(self, alerts: Sequence[Alert], error: str, detail: str) -> list[AlertDecision]:
         if not alerts:
-            log.error("what could not be read could not be kept either", extra={"error": error})
+            log.error("an unreadable alert could not be kept in the quarantine", extra={"error": error})
             return []
         alert = alerts[0]
+        self.stages.enter("pool")
         async with transaction(self._engine) as conn:
+            self.stages.enter("statement", conn)
             body = repr(alert).encode("utf-8", "replace")
             culprit = Bad(0, alert.alert_id, error, body)
             await quarantine.keep(conn, [(alert.source, culprit)], self._clock.now(), self._limits)
+            self.stages.enter("commit", conn)
+        self.stages.enter("decide")
+        self._metrics.alerts_bad.labels(alert.source).inc()
         log.error("an alert was quarantined: %s", detail, extra={"error": error})
         return [AlertDecision(alert, None, {}, Decision(Action.IGNORE, Reason.INVALID, detail=detail))]
 
     async def _with_retries(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
+        """Raises NotDurable when each attempt finds episodes of yet other groups, which takes a new policy each time."""
         moved: dict[str, GroupName] = {}
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
-                return await self._once(alerts, bad, moved)
+                return await again_after_races(partial(self._once, alerts, bad, moved), self._lost)
             except store.MovedGroup as error:
                 moved |= error.groups
-            except DBAPIError as error:
-                if sqlstate(error) not in TRY_AGAIN or attempt == _ATTEMPTS - 1:
+            except TimeoutError:
+                # One connection may hang while Postgres works. Before the commit nothing is written, and there is time for a
+                # second attempt. During the commit the result is not known, so the sender has to repeat the alerts.
+                if attempt or self.stages.current not in ("lock", "statement"):
                     raise
                 self._metrics.batch_retries.inc()
-                await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
-        raise NotDurable(f"the alerts could not be written in {_ATTEMPTS} attempts")
+        raise NotDurable(f"the alerts could not be written in {ATTEMPTS} attempts")
+
+    def _lost(self, error: DBAPIError) -> None:
+        self._metrics.batch_retries.inc()
+        if sqlstate(error) == LOCK_TIMEOUT:
+            self.stages.was_a_lock()
 
     async def _once(
         self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]], moved: dict[str, GroupName]
     ) -> list[AlertDecision]:
         policy = self._policy()
-        folds, ledger = fold(alerts, policy), self._ledger(policy, self._clock.now())
+        folds, ledger = fold(alerts, policy), store.new_ledger(self._core, policy, self._clock.now())
         answers: dict[int, AlertDecision] = {}
         beats = _heartbeats(folds, policy)
+        self.stages.enter("pool")
         async with transaction(self._engine) as conn:
+            self.stages.enter("lock", conn)
             if folds:
-                await store.load(conn, ledger, [f.intent for f in folds], moved)
-                for each in folds:
-                    answers |= observe(ledger, each)
-                await store.save(conn, ledger)
+                await store.load(conn, ledger.books, [f.intent for f in folds], moved)
+                self.stages.enter("decide")
+                answers = ledger.take(folds)
+                self.stages.enter("statement", conn)
+                await store.save(conn, ledger.books)
             if bad:
                 await quarantine.keep(conn, bad, ledger.now, self._limits)
             if beats:
                 await record_heartbeats(conn, beats, ledger.now)
-        try:
-            await self._after(ledger)
-        except Exception:  # A bug of ours: it is committed all the same, and must not be decided a second time.
-            log.exception("a batch is committed, but what follows was not done")
+            self.stages.enter("commit", conn)
+        self.stages.enter("memory")
+        await self._aftermath.committed(ledger)
         return [answers[at] for at in range(len(alerts))]
-
-    async def _after(self, ledger: Ledger) -> None:
-        logs.decided(ledger)
-        self._metrics.rehearsed(t.group.route for t in ledger.triggers.values() if t.rehearsed)
-        due = any(g.wake_at is not None and g.wake_at <= ledger.now for g in ledger.groups.values())
-        if due or any(t.state == "pending" for t in ledger.triggers.values()):
-            self._fired()
-        if ledger.groups or ledger.latest:
-            versions = {key: group.version for key, group in ledger.groups.items()}
-            episodes = [(e, versions.get(e.group_key or "", 0)) for e in ledger.latest.values()]
-            await self._memory.remember(ledger.groups.values(), episodes)
 
 
 def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:
-    """The switches that firing alerts of the batch are heartbeats of, each once."""
+    """The switches for which a firing alert of the batch is a heartbeat, each once."""
     if not policy.heartbeats:
         return []
     firing = (each.intent.alert for each in folds if each.intent.alert.firing)
     return list(
         {beat.name: beat for alert in firing for beat in heartbeats_of(policy.heartbeats, alert.labels)}.values()
     )
-
-
-def observe(ledger: Ledger, fold: Fold) -> dict[int, AlertDecision]:
-    """The first of a fold, then its repeats at once: they may have become duplicates of it. Answers by place."""
-    answers: dict[int, AlertDecision] = {}
-    for places in (fold.places[:1], fold.places[1:]):
-        if places:
-            decision, episode = ledger.observe(fold.intent, len(places))
-            answer = AlertDecision(fold.intent.alert, episode.route, episode.group_labels, decision)
-            answers |= dict.fromkeys(places, answer)
-    return answers

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import Table, text
+from sqlalchemy import Table, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.selectable import TextualSelect
@@ -22,8 +22,12 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+#: A lock was not had in time.
+LOCK_TIMEOUT = "55P03"
 #: Try the batch again: serialization failure, deadlock, a row that appeared in between, a lock that was not had in time.
-TRY_AGAIN = frozenset({"40001", "40P01", "23505", "55P03"})
+TRY_AGAIN = frozenset({"40001", "40P01", "23505", LOCK_TIMEOUT})
+#: How often that is tried, in all.
+ATTEMPTS = 5
 #: What asyncpg raises bare while it connects.
 CONNECTING = (asyncpg.PostgresError, asyncpg.InterfaceError)
 #: The classes of SQLSTATE that speak of the data, not of the server's health.
@@ -51,7 +55,7 @@ def open_engine(url: str, *, pool_size: int = 10, read_only: bool = False) -> As
             | ({"default_transaction_read_only": "on"} if read_only else {}),
         )
 
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=pool_size,
@@ -59,6 +63,13 @@ def open_engine(url: str, *, pool_size: int = 10, read_only: bool = False) -> As
         pool_timeout=5,
         pool_recycle=1800,
     )
+    event.listen(engine.sync_engine, "invalidate", _end_at_once)
+    return engine
+
+
+def _end_at_once(connection: Any, *_: object) -> None:
+    """A server that did not answer would be given another 2 s to say goodbye, while whoever asked waits."""
+    connection.driver_connection.terminate()
 
 
 @asynccontextmanager
@@ -68,20 +79,33 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         yield conn
 
 
-async def with_retries(
-    engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Result]], attempts: int = 5
+async def again_after_races(
+    work: Callable[[], Awaitable[Result]], lost: Callable[[DBAPIError], None] = lambda _error: None
 ) -> Result:
-    """`work` in one transaction, again from the start when it lost a race (TRY_AGAIN), `attempts` times at most."""
-    for attempt in range(attempts - 1):
+    """Do `work`, and do it again from the start when it loses a race (TRY_AGAIN), ATTEMPTS times at most. `lost` hears of
+    each lost race. The pauses between are random, so that two who met do not meet again."""
+    for attempt in range(ATTEMPTS):
         try:
-            async with transaction(engine) as conn:
-                return await work(conn)
+            return await work()
         except DBAPIError as error:
             if sqlstate(error) not in TRY_AGAIN:
                 raise
-            await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
-    async with transaction(engine) as conn:
-        return await work(conn)
+            lost(error)
+            if attempt == ATTEMPTS - 1:
+                raise
+        await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def with_retries(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+    """Do `work` in one transaction, again from the start when it loses a race. It is done more than once only if nothing of
+    it was committed, so it must change nothing but the database: count and ring afterwards."""
+
+    async def whole() -> Result:
+        async with transaction(engine) as conn:
+            return await work(conn)
+
+    return await again_after_races(whole)
 
 
 @asynccontextmanager
@@ -104,6 +128,14 @@ async def one_statement(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             yield conn
 
 
+def backend_pid(conn: AsyncConnection) -> int:
+    """The process of the server behind a connection. It asks nobody."""
+    assert conn.sync_connection is not None
+    driver: Any = conn.sync_connection.connection.driver_connection
+    pid: int = driver.get_server_pid()
+    return pid
+
+
 async def database_now(engine: AsyncEngine) -> tuple[datetime, float]:
     """The database's time, and the monotonic() at which it was that, if its answer was made half way through the round trip.
     Waiting for a connection is no part of that."""
@@ -113,31 +145,17 @@ async def database_now(engine: AsyncEngine) -> tuple[datetime, float]:
         return now, (before + monotonic()) / 2
 
 
-async def alone(
-    conn: AsyncConnection, about: str, failed: list[Exception], work: Callable[[], Awaitable[Result]]
-) -> Result | None:
-    """`work` in a savepoint. What is wrong with it is undone, kept in `failed` with a note of what it is about, and holds up
-    nothing else; what is wrong with the database, or a race, is raised."""
-    try:
-        async with conn.begin_nested():
-            return await work()
-    except Exception as error:
-        if passes(error):
-            raise
-        error.add_note(about)
-        failed.append(error)
-        return None
-
-
 def rows_of(statement: str, table: Table, **more: TypeEngine[Any]) -> TextualSelect:
     """SQL text that returns columns of a table, matched by name, so that values come back in their types."""
     return text(statement).columns(**{c.name: c.type for c in table.columns}, **more)
 
 
 async def insert_rows(conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], conflict: str = "") -> None:
-    """INSERT all rows in one statement. The rows share their columns; what they leave out is NULL."""
+    """INSERT all rows in one statement. The rows share their columns; the columns that they leave out are NULL."""
     if not rows:
         return
+    if any(row.keys() != rows[0].keys() for row in rows):
+        raise ValueError(f"the new rows of {table.name} do not share their columns")
     columns = ", ".join(f'"{name}"' for name in rows[0])
     values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb))"
     statement = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {values} {conflict}"
@@ -177,3 +195,9 @@ def passes(error: Exception) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or sqlstate(error) in TRY_AGAIN
     return isinstance(error, OF_THE_DATABASE)
+
+
+def log_a_bug(error: Exception) -> None:
+    """For a probe, which answers whatever happens. An error that is not of the database is a bug: it goes to the log."""
+    if not isinstance(error, OF_THE_DATABASE):
+        log.error("a bug: a probe broke", exc_info=error)

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app.kit.clock import monotonic
 from app.kit.errors import UsageError
 
 MASK = "***"
@@ -34,6 +35,21 @@ _SECRET_TEXT: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)([?&](?:key|token|api_key|password|secret|sig|signature)=)[^&\s\"'<>]+"), rf"\1{MASK}"),
     (re.compile(r"(?i)(hooks\.slack\.com/services/)[^\s\"'<>]+"), rf"\1{MASK}"),
 )
+
+
+class Seldom:
+    """Whether to write a line of a kind that may come with every request: true once in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = float("-inf")
+
+    def __call__(self) -> bool:
+        now = monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
 
 
 def configure(level: str = "info", json: bool | None = None, stream: TextIO | None = None) -> None:

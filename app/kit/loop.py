@@ -16,9 +16,30 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class Bell:
+    """Whoever has work for a loop rings its bell, and the loop cuts its rest short."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        self._rung.set()
+
+    @property
+    def rung(self) -> bool:
+        """Whether it rang since the loop last heard it."""
+        return self._rung.is_set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the bell rings, or rang since the last wait, or after `seconds`."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._rung.wait(), seconds)
+        self._rung.clear()
+
+
 @dataclass
 class Loop:
-    """One named loop. `wake()` cuts its rest short; `stuck()` tells /livez that a step does not come back."""
+    """One named loop. Its `bell` cuts its rest short; `stuck()` tells /livez that a step does not come back."""
 
     name: str
     step: Callable[[], Coroutine[Any, Any, bool]]
@@ -28,12 +49,9 @@ class Loop:
     stop: Callable[[], None] = lambda: None  # what to give up when the loop ends between two steps
     failures: int = 0  # in a row
     started: bool = False
-    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    bell: Bell = field(default_factory=Bell)
     _step_began: float | None = None
     _last_end: float = field(default_factory=monotonic)
-
-    def wake(self) -> None:
-        self._woken.set()
 
     def stuck(self) -> bool:
         """True when a step has been under way for longer than `patience` seconds, or the loop has ended."""
@@ -55,9 +73,7 @@ class Loop:
             await asyncio.sleep(self.pace)  # A busy loop must not starve the requests.
             return
         pause = self.idle if not self.failures else min(30.0, self.idle * 2 ** min(self.failures, 6))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), pause)
-        self._woken.clear()
+        await self.bell.wait(pause)
 
     async def _guarded_step(self) -> bool:
         self._step_began = monotonic()

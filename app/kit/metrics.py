@@ -1,8 +1,5 @@
 """Every metric, declared once. Labels have few values: routes, targets, reasons; never a fingerprint or an id."""
 
-from collections import Counter as Tally
-from collections.abc import Iterable
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from app import __version__
@@ -58,6 +55,21 @@ class Metrics:
             "gateway_batch_alerts", "Alerts in one commit.", registry=r, buckets=(1, 2, 5, 10, 20, 50, 100, 500, 2000)
         )
         self.batch_retries = Counter("gateway_batch_retries", "Batches decided again after a conflict.", registry=r)
+        self.intake_seconds = Histogram(
+            "gateway_intake_seconds",
+            "Seconds of a batch by stage: queue, memory, decide, pool, lock, statement, commit.",
+            ["stage"],
+            registry=r,
+            buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 2, 4, 8),
+        )
+        self.fast_path_failures = Counter(
+            "gateway_fast_path_failures",
+            "Batches that Postgres decided because the fast path failed, by cause: bug, content.",
+            ["cause"],
+            registry=r,
+        )
+        for cause in ("bug", "content"):
+            self.fast_path_failures.labels(cause)  # From 0, so that the first failure is an increase.
         self.memory_stale = Counter(
             "gateway_memory_stale", "Batches decided again because Redis was behind Postgres.", registry=r
         )
@@ -169,16 +181,6 @@ class Metrics:
         self.watched_until = Gauge(
             "gateway_watched_until_timestamp_seconds", "Until when the switches were watched.", registry=r
         )
-
-    def decided(self, outcomes: Iterable[tuple[str | None, str, str]]) -> None:
-        """Count decisions: (route, action, reason) each."""
-        for (route, action, reason), times in Tally(outcomes).items():
-            self.decisions.labels(route or "", action, reason).inc(times)
-
-    def rehearsed(self, routes: Iterable[str]) -> None:
-        """Count triggers that would have fired, by their routes."""
-        for route in routes:
-            self.shadow_triggers.labels(route).inc()
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

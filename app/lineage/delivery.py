@@ -1,7 +1,7 @@
-"""Records on their way to MLflow: one attempt at a stream, by the code that the spool itself replays with.
+"""The delivery of records to MLflow: one attempt at a stream, with the spool's own code for the replay.
 
-An attempt delivers what the stream holds, in order, for as long as half of its time allows. What MLflow refuses for good
-is set aside with its reason and the rest goes on; whatever else is wrong, the stream waits and nothing is given up.
+An attempt delivers the records of the stream in order, for at most half of its time. A record that MLflow refuses for good
+is set aside with the reason, and the rest goes on. After any other trouble the stream waits, and no record is given up.
 """
 
 import logging
@@ -10,16 +10,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit.clock import Clock, monotonic
 from app.kit.db import transaction
 from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
-from app.kit.metrics import Metrics
 from app.kit.mlflow.client import Mlflow
 from app.kit.outbox.model import Delivered, Item, Outcome, Retry
-from app.kit.outbox.store import release_slot
+from app.kit.outbox.relay import Destination
 from app.lineage import record_store as store
+from app.policy.core import Core
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
 from mlflow_spool.records import ONCE, Answer, Call, Record
@@ -27,29 +27,29 @@ from mlflow_spool.replay import HEALTH, Done, Later, Never, Steps, Waits, findin
 
 log = logging.getLogger(__name__)
 
-PAGE = 1000  # records that one attempt looks at
-SETTLE = 5.0  # seconds after a creation whose end is not known, before it is looked for
-#: That MLflow, asked again and again, does not know an id that nobody here creates.
+PAGE = 1000  # records that one attempt reads
+SETTLE = 5.0  # seconds from a creation with an unknown end until MLflow is searched for its result
+#: A record waits this long for an id that no record here creates and that MLflow does not know. Then it is set aside.
 STRANGER_PATIENCE = timedelta(days=1)
 
-#: One request to MLflow, and its answer whatever the status; raises TargetError.
+#: Sends one request to MLflow and returns its answer, whatever the status. Raises TargetError.
 Send = Callable[[Call], Awaitable[Answer]]
 
 
 def sending(mlflow: Mlflow, clock: Clock) -> Send:
-    """Requests of the spool's code to an MLflow."""
+    """A function that sends the requests of the spool's code to this MLflow."""
 
     async def send(call: Call) -> Answer:
         body, params = (None, call.body) if call.method == "GET" else (call.body or None, None)
         raw = await mlflow.send(call.method, call.path, body, params)
-        told = raw.body if isinstance(raw.body, dict) else {"message": str(raw.body)[:500]}
-        return Answer(raw.status, told, raw.retry_after(clock.now()))
+        content = raw.body if isinstance(raw.body, dict) else {"message": str(raw.body)[:500]}
+        return Answer(raw.status, content, raw.retry_after(clock.now()))
 
     return send
 
 
 async def drive(steps: Steps[Any], send: Send) -> Any:
-    """Run `steps` of the spool's code over a server that is awaited; what they return."""
+    """Run `steps` of the spool's code, await each of its requests, and return what the steps return."""
     try:
         call = next(steps)
         while True:
@@ -64,10 +64,10 @@ async def drive(steps: Steps[Any], send: Send) -> Any:
 
 
 async def _sent(call: Call, send: Send) -> Answer:
-    """The spool's words for what went wrong. Only what cannot be written down as a request is the record's fault."""
+    """Send a call, and translate our errors into the spool's. A Rejected call could not be sent: the record is at fault."""
     try:
         return await send(call)
-    except (Unreachable, Refused) as error:  # Refused: a fault of our own, such as a login that cannot be read.
+    except (Unreachable, Refused) as error:  # Refused: our own fault, such as a login that cannot be read.
         raise NotSent(error.detail) from None
     except Ambiguous as error:
         raise NoAnswer(error.detail) from None
@@ -75,47 +75,44 @@ async def _sent(call: Call, send: Send) -> Answer:
         return Answer(400, {"error_code": error.code, "message": error.detail})
 
 
-class Delivery:
-    """The destination `mlflow.records` of the outbox. `mlflow` is None while the policy names none."""
+class Delivery(Destination):
+    """Delivers the records of a stream to MLflow. `mlflow()` is None while the policy has no `mlflow`. time: seconds of an
+    attempt."""
 
-    def __init__(
-        self, engine: AsyncEngine, mlflow: Callable[[], Mlflow | None], clock: Clock, metrics: Metrics, *, time: float
-    ) -> None:
-        self._engine = engine
+    kind = store.KIND
+
+    def __init__(self, core: Core, mlflow: Callable[[], Mlflow | None], *, time: float) -> None:
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._mlflow = mlflow
-        self._clock = clock
-        self._metrics = metrics
-        self._time = time / 2  # of an attempt; the rest is for the request that begins last
+        self._time = time / 2  # the rest of an attempt is for the request that begins last
 
     async def deliver(self, item: Item) -> Outcome:
         """One attempt at a stream."""
         mlflow = self._mlflow()
         if mlflow is None:
-            return Retry("no_mlflow", "the policy has no mlflow", waits=True, after=30)
+            return Retry("no_mlflow", "the policy has no `mlflow`", waits=True, after=30)
         send = sending(mlflow, self._clock)
         async with self._engine.connect() as conn:
             records = await store.pending(conn, item.payload["stream"], PAGE)
             names = await store.names_for(conn, records)
         end = monotonic() + self._time
+        progress = False
         for batch in joined(records):
             trouble = await self._together(batch, names, send)
             if trouble is not None:
-                return trouble
+                return replace(trouble, answered=True, progress=True) if progress else trouble
+            progress = True
             if monotonic() > end:
                 break
         return Delivered(None)
 
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
-        """A stream that still holds something stays pending."""
+        """Keep a stream pending that still has records."""
         if isinstance(outcome, Delivered):
-            await release_slot(conn, item.id)
             await store.wake_again(conn, item.id, item.payload["stream"], now)
 
-    async def after(self, item: Item, outcome: Outcome) -> None:
-        """Nobody waits for it."""
-
     async def _together(self, batch: Batch, names: dict[str, str], send: Send) -> Retry | None:
-        """None: the stream goes on after these records."""
+        """Deliver a batch. None: the stream goes on after it."""
         if len(batch.records) == 1:
             return await self._one(batch.records[0], names, send)
         first = batch.records[0]
@@ -125,7 +122,7 @@ class Delivery:
             return None
         if isinstance(outcome, Waits | Later) and not (isinstance(outcome, Later) and not outcome.unwell):
             return await self._judge(first, outcome, names, send)
-        for record in batch.records:  # One of them may be what MLflow does not take: alone, each shows what it is.
+        for record in batch.records:  # MLflow may refuse only one of them. Each is sent alone to find it.
             trouble = await self._one(record, names, send)
             if trouble is not None:
                 return trouble
@@ -136,7 +133,7 @@ class Delivery:
         if record.kind in ONCE:
             settled_in = (record.attempted_at or 0) / 1000 + SETTLE - now / 1000
             if record.attempted_at is not None and settled_in > 0:
-                return Retry("settling", "the end of a request is not known yet", waits=True, after=settled_in)
+                return Retry("settling", "the result of a request is not known yet", waits=True, after=settled_in)
             async with transaction(self._engine) as conn:
                 await store.attempting(conn, record, now)
         return await self._judge(record, await drive(replaying(record, names.get), send), names, send)
@@ -149,8 +146,8 @@ class Delivery:
                 await self._done((record,), outcome, names)
                 return None
             case Never():
-                said = outcome.answer.body
-                problem = f"{outcome.answer.status} {said.get('error_code', '')}: {said.get('message', '')}"
+                content = outcome.answer.body
+                problem = f"{outcome.answer.status} {content.get('error_code', '')}: {content.get('message', '')}"
                 await self._aside(record, problem)
                 return None
             case Waits():
@@ -175,13 +172,13 @@ class Delivery:
         async with transaction(self._engine) as conn:
             await store.set_aside(conn, record, problem)
         self._metrics.metadata_records.labels("aside").inc()
-        about = {"key": record.key, "stream": record.stream, "kind": record.kind.value, "problem": problem[:500]}
-        log.error("MLflow refused a record for good", extra=about)
+        extra = {"key": record.key, "stream": record.stream, "kind": record.kind.value, "problem": problem[:500]}
+        log.error("MLflow refused a record for good", extra=extra)
 
     async def _find(self, token: str, send: Send) -> tuple[tuple[str, str], ...] | None:
-        """What MLflow knows of a local id; None when it did not say."""
+        """Search MLflow for a local id. None: MLflow did not answer."""
         try:
-            if token.startswith("version:"):  # Its number tells too little of its key to be searched for.
+            if token.startswith("version:"):  # Its number is only a part of its key, which is not enough for a search.
                 return () if is_well(await _sent(HEALTH, send)) else None
             found: tuple[tuple[str, str], ...] = await drive(finding(token), send)
         except SpoolError:
@@ -189,20 +186,20 @@ class Delivery:
         return found
 
     async def _wait(self, record: Record, outcome: Waits, names: dict[str, str], send: Send) -> Retry | None:
-        """It names what has not been created. Whether that will still happen is known from who creates it."""
+        """Handle a record with ids that do not exist yet. The records that create them show whether they can still come."""
         async with self._engine.connect() as conn:
             makers = await store.makers(conn, outcome.tokens)
         strange = sorted(outcome.tokens - makers.keys())
         answered = True
         for token in strange:
-            # Perhaps the machine that made it has delivered it itself.
+            # The machine that made the id may have delivered its record itself.
             learned = await self._find(token, send)
             answered = answered and learned is not None
             if learned:
                 names.update(learned)
                 async with transaction(self._engine) as conn:
                     await store.learn(conn, learned, self._clock.now())
-                return Retry("found", f"{token} was found in MLflow", waits=True, after=0.1)
+                return Retry("found", f"MLflow has {token} now", waits=True, after=0.1)
         lost = sorted(token for token, state in makers.items() if state == "aside")
         if lost:
             await self._aside(record, f"it needs {', '.join(lost)}, which was set aside")

@@ -1,27 +1,29 @@
-"""What the routes of lineage need, in one value that bootstrap makes."""
+"""What the routes of lineage need, in one value. Bootstrap makes it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.kit.clock import Clock
 from app.kit.mlflow.client import Mlflow
 from app.kit.replica import Reader
+from app.lineage.chain import Lineage
 from app.lineage.taking import Taking
-from app.web.tokens import Caller
+from app.policy.core import Core
+from app.web.ratelimit import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
 class LineageServices:
-    """`limit` raises the problem 429. `mlflow` is None while the policy names none."""
+    """`mlflow()` is None while the policy has no `mlflow`."""
 
-    taking: Taking
-    limit: Callable[[Caller], Awaitable[None]]
+    core: Core
     reader: Reader
+    limiter: RateLimit
+    taking: Taking
+    lineage: Lineage
     mlflow: Callable[[], Mlflow | None]
-    clock: Clock
 
 
 async def _services(request: Request) -> LineageServices:
@@ -29,5 +31,5 @@ async def _services(request: Request) -> LineageServices:
     return services
 
 
-#: How a route asks for them.
+#: A route takes them as an argument of this type.
 Services = Annotated[LineageServices, Depends(_services)]

@@ -1,45 +1,41 @@
-"""A notice on its way to one receiver: one attempt, and what its answer means for the outbox."""
+"""One attempt to send a notice to its receiver, and what the answer means for the outbox."""
 
 import logging
-from collections.abc import Callable
-from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.kit.outbox.relay import Destination
 from app.notices import store
+from app.notices.incidents import KIND
 from app.notices.model import Action
 from app.notices.receivers.message import Message
 from app.notices.receivers.send import Sender
-from app.policy.schema import Policy
+from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
 
-class Delivery:
-    """The destination `notice` of the outbox. Nothing is read back: a receiver that deduplicates by key takes a message
-    twice without harm, and the others are told at least once."""
+class Delivery(Destination):
+    """Sends notices to their receivers, at least once.
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        policy: Callable[[], Policy],
-        sender: Sender,
-        *,
-        gateway: str,
-        external_url: str | None,
-    ) -> None:
-        self._engine = engine
-        self._policy = policy
+    It does not ask the receiver what arrived. Most receivers know a message again by its key, so a second copy does no
+    harm there.
+    """
+
+    kind = KIND
+
+    def __init__(self, core: Core, sender: Sender, *, gateway: str, external_url: str | None) -> None:
+        self._engine = core.engine
+        self._policy = core.policies.current
         self._sender = sender
         self._gateway = gateway
         self._external_url = external_url
 
     async def deliver(self, item: Item) -> Outcome:
-        """Tell the receiver as the policy in force describes it."""
+        """Send one notice to its receiver, as the policy in force describes that receiver."""
         name = item.payload["receiver"]
         receiver = self._policy().receiver(name)
         if receiver is None:
@@ -78,15 +74,12 @@ class Delivery:
         )
 
     def _link(self, link: str | None) -> str | None:
-        """A path is below GATEWAY_EXTERNAL_URL; without that it leads nowhere."""
+        """The full address of a path below GATEWAY_EXTERNAL_URL. None without that setting: a bare path leads nowhere."""
         if link is None or not link.startswith("/"):
             return link
         return f"{self._external_url.rstrip('/')}{link}" if self._external_url else None
 
-    async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
-        """Nothing follows: the item itself says what became of it."""
-
     async def after(self, item: Item, outcome: Outcome) -> None:
-        """For the log."""
+        """Write the log line of a notice that arrived."""
         if isinstance(outcome, Delivered):
-            log.info("a receiver was told", extra={"target": item.target, **item.payload})
+            log.info("a receiver got a notice", extra={"target": item.target, **item.payload})

@@ -1,6 +1,5 @@
-"""What the routes of notices need, in one value that bootstrap makes."""
+"""What the API of notices needs, in one value that app.bootstrap makes."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,16 +7,16 @@ from fastapi import Depends, Request
 
 from app.kit.replica import Reader
 from app.notices.requests import NoticeRequests
-from app.web.tokens import Caller
+from app.web.ratelimit import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
 class NoticeServices:
-    """`limit` raises the problem 429."""
+    """`reader` serves requests that only read."""
 
     reader: Reader
     requests: NoticeRequests
-    limit: Callable[[Caller], Awaitable[None]]
+    limiter: RateLimit
 
 
 async def _services(request: Request) -> NoticeServices:
@@ -25,5 +24,5 @@ async def _services(request: Request) -> NoticeServices:
     return services
 
 
-#: How a route asks for them.
+#: How a request handler gets them.
 Services = Annotated[NoticeServices, Depends(_services)]

@@ -8,8 +8,11 @@ from app.policy.values import Frozen, Url, choice
 
 
 class Confirm(Frozen):
-    """Fires only when the instant query has an answer that says yes; `on_error` is what counts when there is none."""
+    """A question to Prometheus before a route fires."""
 
     prometheus: Url
+    """The address of Prometheus, without `/api`."""
     query: Annotated[str, Field(min_length=1, max_length=4096)]
+    """An instant query. Any series in the answer says yes. It may hold `{{group.label}}` inside quotes."""
     on_error: Annotated[Literal["fire", "suppress"], choice("fire", "suppress")] = "fire"
+    """What counts when Prometheus gives no answer: `fire` or `suppress`."""

@@ -1,4 +1,4 @@
-"""`deadman:`, the switches: what is expected to happen, how often, and who is told when it does not."""
+"""`deadman:`, the switches: what must happen, how often, and which receivers get a notice when it does not."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ from app.policy.values import (
     when_known,
 )
 
-#: Characters of a switch's name, once filled: it stands in addresses and in the keys of incidents.
+#: Characters of a switch's name with its labels filled in. The name is part of addresses and of incident keys.
 LONGEST_NAME: Final = 150
 #: Switches of one policy. Each is judged every few seconds.
 MOST_SWITCHES: Final = 1000
@@ -43,12 +43,16 @@ Kind = Literal["retrain", "alert", "ping"]
 
 
 class Retrain(Frozen):
-    """A DAG run of the route's DAG that ends: with success, or `any` how; by anybody, or by the `gateway` alone."""
+    """A DAG run of a route's DAG that must end."""
 
     retrain: Name
+    """A route. A run of its DAG must end."""
     group: dict[Text, str] = Field(default_factory=dict)
+    """Only runs of this group count."""
     outcome: Annotated[Literal["success", "any"], choice("success", "any")] = "success"
+    """Whether the run must succeed, or may end in `any` way."""
     started_by: Annotated[Literal["any", "gateway"], choice("any", "gateway")] = "any"
+    """`gateway` counts only the gateway's own runs; `any` counts every run."""
 
 
 def _read_expect(value: Any) -> Any:
@@ -84,17 +88,27 @@ Every = Annotated[
 
 
 class Switch(Frozen):
-    """One entry: one switch, or with `for_each` one for each combination of its values, those seen later too."""
+    """Dead man's switches: what must happen, how often, and who gets a notice when it does not."""
 
     name: Text
+    """The name of the switch. It may hold `{{group.label}}` for each label of `for_each`."""
     expect: Expect
+    """`heartbeat`, or the retrain that must happen."""
     for_each: dict[Text, Annotated[tuple[Text, ...], Field(strict=False)]] = Field(default_factory=dict)
+    """Labels with their values. Each combination is a switch, and values that alerts bring are added."""
     match: Annotated[tuple[MatcherValue, ...], Field(strict=False)] = ()
+    """Matchers of an alert that always fires: the heartbeat. Without them the heartbeat is a request to
+    `/ping/<name>`."""
     timezone: Zone = "UTC"
+    """The time zone of a cron expression in `every`."""
     every: Every
+    """How often it must happen: a duration, or a cron expression such as `0 3 * * 1`."""
     grace: Duration = timedelta(0)
+    """How much later it may come. After that the switch is down, and the receivers get a notice."""
     receivers: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Names of `receivers`. `[]` sends nothing."""
     repeat: PositiveDuration | None = None
+    """How often the notice is repeated while the switch is down."""
 
     @field_validator("every", mode="before")
     @classmethod
@@ -115,7 +129,7 @@ class Switch(Frozen):
 
     @property
     def kind(self) -> Kind:
-        """`retrain`: a DAG run. `alert`: an alert that always fires, matched by its labels. `ping`: a request."""
+        """What the switch expects. `retrain`: a DAG run. `alert`: an alert that always fires. `ping`: a request."""
         if isinstance(self.expect, Retrain):
             return "retrain"
         return "alert" if self.match else "ping"
@@ -126,17 +140,17 @@ class Switch(Frozen):
         return Instance(render_text(self.name, values), self, group | dict(values))
 
     def instances(self) -> Iterator["Instance"]:
-        """Those that the policy names."""
+        """The switches for the values that the policy names."""
         for combination in itertools.product(*self.for_each.values()):
             yield self.instance(dict(zip(self.for_each, combination, strict=True)))
 
     def seen(self, labels: Mapping[str, str]) -> "Instance | None":
-        """The switch that these labels speak of; None when they lack a label of `for_each`."""
+        """The switch for these labels; None when they lack a label of `for_each`."""
         values = {name: labels.get(name, "") for name in self.for_each}
         return self.instance(values) if all(values.values()) else None
 
-    def hears(self, labels: Mapping[str, str]) -> bool:
-        """Whether an alert with these labels is its heartbeat."""
+    def is_heartbeat(self, labels: Mapping[str, str]) -> bool:
+        """Whether an alert with these labels is a heartbeat of this switch."""
         return (
             self.kind == "alert" and all(matcher.matches(labels) for matcher in self.match) and not is_own_alarm(labels)
         )
@@ -144,7 +158,7 @@ class Switch(Frozen):
 
 @dataclass(frozen=True)
 class Instance:
-    """One switch with its name filled. `labels`: the group that it is about."""
+    """One switch, with the labels filled into its name. `labels`: its group."""
 
     name: str
     switch: Switch
@@ -152,11 +166,16 @@ class Instance:
 
     @property
     def usable(self) -> bool:
-        """Whether a name made from what was seen can be one."""
+        """Whether the name, which may come from an alert, is a valid name."""
         return 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
+
+
+def incident_key(switch: str) -> str:
+    """The key of the incident that the switch of this name opens."""
+    return f"deadman:{switch}"
 
 
 def heartbeats_of(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:
     """The switches for which an alert with these labels is a heartbeat."""
-    found = (switch.seen(labels) for switch in switches if switch.hears(labels))
+    found = (switch.seen(labels) for switch in switches if switch.is_heartbeat(labels))
     return [instance for instance in found if instance is not None and instance.usable]

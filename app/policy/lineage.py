@@ -1,4 +1,4 @@
-"""`lineage:`, the walk over MLflow that keeps its runs and versions and looks for what lacks its lineage."""
+"""`lineage:`, the walk over MLflow that records its runs and versions and finds what lacks its lineage."""
 
 from datetime import timedelta
 
@@ -6,7 +6,9 @@ from app.policy.values import Frozen, PositiveDuration
 
 
 class Lineage(Frozen):
-    """How often a round begins, and how long a run or trigger must be quiet before it is judged: spools deliver late."""
+    """The walk over MLflow. It finds runs, versions, aliases and triggers that lack their lineage."""
 
     every: PositiveDuration = timedelta(minutes=15)
+    """How often the gateway walks over MLflow."""
     grace: PositiveDuration = timedelta(hours=1)
+    """How long a run or a trigger must be quiet before the gateway judges it. Spools deliver late."""

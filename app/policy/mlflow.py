@@ -4,7 +4,9 @@ from app.policy.values import Auth, Frozen, Url
 
 
 class Mlflow(Frozen):
-    """The MLflow server. Its own basic-auth takes a user and password; a proxy before it may ask for a token."""
+    """The MLflow server where training keeps its metadata and its models."""
 
     tracking_uri: Url
+    """The address of the tracking server."""
     auth: Auth | None = None
+    """How the gateway logs in. Give `username` and `password`, or `token`, or `token_file`."""

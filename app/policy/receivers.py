@@ -1,4 +1,4 @@
-"""`receivers:`, who is told, and `notify:`, of what."""
+"""`receivers:`, where notices go, and `notify:`, which receiver gets which event."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final, Self
@@ -7,42 +7,50 @@ from pydantic import Field, SecretStr, model_validator
 
 from app.policy.values import Frozen, Name, Secret, SigningSecret, Text, Url, known_secret, read_address
 
-# Who knows the address of a webhook may post to it; often it is the only secret there is.
+# Anybody who knows the address of a webhook may post to it. Often the address is the only secret.
 SecretUrl = Annotated[Secret, known_secret(lambda value: read_address(value, query=True))]
 
 
 class Pagerduty(Frozen):
-    """A service of PagerDuty, by the integration key of its Events API v2. In the EU: https://events.eu.pagerduty.com."""
+    """A service of PagerDuty."""
 
     routing_key: Secret
+    """The integration key of the Events API v2."""
     url: Url = "https://events.pagerduty.com"
+    """In the EU it is `https://events.eu.pagerduty.com`."""
 
 
 class Opsgenie(Frozen):
-    """Opsgenie (in the EU: https://api.eu.opsgenie.com), or Jira Service Management
-    (https://api.atlassian.com/jsm/ops/integration), by the key of an API integration."""
+    """Opsgenie, or Jira Service Management."""
 
     api_key: Secret
+    """The key of an API integration."""
     url: Url = "https://api.opsgenie.com"
+    """In the EU it is `https://api.eu.opsgenie.com`. For Jira Service Management it is
+    `https://api.atlassian.com/jsm/ops/integration`."""
 
 
 class Slack(Frozen):
-    """A channel of Slack, by its incoming webhook."""
+    """A channel of Slack."""
 
     url: SecretUrl
+    """The address of an incoming webhook. It is a secret."""
 
 
 class Webhook(Frozen):
-    """Any server that takes POST, signed as Standard Webhooks says."""
+    """Any server that takes POST."""
 
     url: SecretUrl
+    """Where the gateway posts. It may be a secret."""
     secret: SigningSecret
+    """Signs each request as Standard Webhooks says: `whsec_...`."""
 
 
 class AlertmanagerReceiver(Frozen):
-    """An Alertmanager, which then tells whom its own configuration says."""
+    """An Alertmanager, which sends the alert on as its own configuration says."""
 
     url: Url
+    """The address of the Alertmanager."""
 
 
 KINDS: Final[Mapping[str, type[Frozen]]] = {
@@ -55,14 +63,20 @@ KINDS: Final[Mapping[str, type[Frozen]]] = {
 
 
 class Receiver(Frozen):
-    """Somebody who is told. Exactly one kind is given."""
+    """Where notices go. Each receiver has exactly one kind."""
 
     name: Name
+    """Lower-case letters, digits, `_` and `-`, at most 63."""
     pagerduty: Pagerduty | None = None
+    """A service of PagerDuty."""
     opsgenie: Opsgenie | None = None
+    """Opsgenie, or Jira Service Management."""
     slack: Slack | None = None
+    """A channel of Slack."""
     webhook: Webhook | None = None
+    """Any server that takes POST."""
     alertmanager: AlertmanagerReceiver | None = None
+    """An Alertmanager, which sends the alert on as its own configuration says."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -72,38 +86,45 @@ class Receiver(Frozen):
 
     @property
     def kind(self) -> str:
-        """The key that is given."""
+        """The kind that the policy gives, such as `pagerduty`."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property
     def address(self) -> str:
-        """Its `url`; may hold a secret."""
+        """Its `url`. It may hold a secret."""
         url: str | SecretStr = getattr(self, self.kind).url
         return url if isinstance(url, str) else url.get_secret_value()
 
     def secrets(self) -> tuple[str, ...]:
-        """What must not be repeated to anybody."""
+        """The texts that no answer, log line or error may repeat."""
         values = getattr(self, self.kind).__dict__.values()
         return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))
 
 
-Told = Annotated[tuple[Text, ...], Field(strict=False)]
+ReceiverNames = Annotated[tuple[Text, ...], Field(strict=False)]
 
 
 class RouteNotify(Frozen):
-    """Receivers by event, of what happens to a trigger. An empty list tells nobody; None is left to the level above."""
+    """Receivers by event, for what happens to a trigger. `[]` sends nothing. None leaves it to the level above."""
 
-    trigger_dead: Told | None = None
-    trigger_waiting: Told | None = None
-    trigger_lost: Told | None = None
-    run_failed: Told | None = None
+    trigger_dead: ReceiverNames | None = None
+    """Airflow never took a trigger. It will not start by itself."""
+    trigger_waiting: ReceiverNames | None = None
+    """Airflow has not taken a trigger for `GATEWAY_WAITING_NOTICE`, or its DAG run could not be read for so long."""
+    trigger_lost: ReceiverNames | None = None
+    """A DAG run is still open after its `run_timeout`."""
+    run_failed: ReceiverNames | None = None
+    """A DAG run failed, or was deleted in Airflow."""
 
 
 class Notify(RouteNotify):
-    """Receivers by event, of everything."""
+    """Which receivers get a notice of which event. An event without a list goes to every receiver. `[]` sends
+    nothing."""
 
-    promotion_blocked: Told | None = None
-    orphan: Told | None = None
+    promotion_blocked: ReceiverNames | None = None
+    """The gate refused a model version."""
+    orphan: ReceiverNames | None = None
+    """A run, a version, an alias or a trigger lacks its lineage."""
 
 
 EVENTS: Final = tuple(Notify.model_fields)

@@ -1,6 +1,6 @@
 """The policy as the rest of the gateway sees it: frozen, complete, with every default filled in.
 
-Built by `app.policy.file.load`, which also tells every error at its line.
+`app.policy.file.load` builds it, and reports each error with its line.
 """
 
 from collections.abc import Mapping
@@ -28,97 +28,138 @@ def _read_group_by(value: tuple[str, ...]) -> tuple[str, ...]:
     if "..." in value:
         raise ValueError("... (every label) would make a group of every alert; name the labels")
     if len(set(value)) < len(value):
-        raise ValueError("a label stands here twice")
+        raise ValueError("a label is here twice")
     return value
 
 
 class Airflow(Frozen):
-    """One Airflow. `max_parallel` is the DAG runs of ours that may be open at once; None is no cap."""
+    """The Airflows that the gateway may start DAG runs in. At least one is required."""
 
     name: Text
+    """What `dag.airflow` of a route calls this Airflow."""
     url: Url
+    """Its address. It may end in a path when Airflow is served below a path."""
     api: Annotated[Literal["v2", "v1"], choice("v2", "v1")] = "v2"
+    """`v2` for Airflow 3, `v1` for Airflow 2."""
     auth: Auth | None = None
+    """How the gateway logs in. Give `username` and `password`, or `token`, or `token_file`."""
     max_parallel: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """How many DAG runs of the gateway may be open at once. More triggers wait as `pending`, the oldest first.
+    Without it there is no cap."""
 
 
 class Dag(Frozen):
-    """What a route starts. `id` and the strings of `conf` may hold `{{group.label}}` (app.policy.language.templates)."""
+    """What a route starts. Placeholders are in app.policy.language.templates."""
 
     airflow: Text = "default"
+    """The entry of `airflow` that has the DAG. With a single Airflow, that one is the default."""
     id: Text
+    """The DAG to start. It may hold `{{group.label}}`."""
     conf: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the DAG run gets as `conf`, beside the gateway's own key `gateway`. Its strings may hold
+    `{{group.label}}`."""
 
 
 class Limit(Frozen):
     """At most so many triggers of a route in a sliding time, whatever their groups."""
 
     triggers: Annotated[int, Field(ge=1, le=100_000)]
+    """How many triggers may fire in that time."""
     per: PositiveDuration
+    """How long the sliding time is."""
 
 
 class Defaults(Frozen):
-    """What a route may leave out; a top-level `defaults:` changes these values. All durations are timedeltas.
-
-    openlineage: the namespace in which the route is a job of OpenLineage; None: the DAG run is told of no parent.
-    """
+    """What a route may leave out. The top-level `defaults:` changes these values."""
 
     group_by: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_read_group_by)] = ()
+    """The labels that make a group. Each group has its own debounce, cooldown and run. Without a label the whole
+    route is one group."""
     debounce: Duration = timedelta(0)
+    """How long the gateway waits before it fires, counted from the group's first alert. When every alert resolves
+    meanwhile, nothing fires. Choose more than Alertmanager's `group_interval` (5m), or the end of an alert arrives
+    too late."""
     cooldown: Duration = timedelta(hours=24)
+    """How long no new trigger of the group fires after one has fired."""
     refire: bool = True
+    """Whether an alert that still fires after the cooldown may start the next trigger."""
     on_failure: Annotated[Literal["release", "keep"], choice("release", "keep")] = "release"
+    """What a failed DAG run does to the cooldown: `release` ends it early, `keep` does not."""
     failure_backoff: Duration = timedelta(minutes=30)
+    """How long a failed group waits before the next trigger. It doubles with each failure in a row, up to the
+    cooldown."""
     run_timeout: PositiveDuration = timedelta(hours=24)
+    """How long a DAG run may take. A run that is still open then counts as lost, and as failed."""
     stale_after: PositiveDuration = timedelta(hours=6)
+    """How long an alert stays valid without a new notification. After that it no longer fires."""
     limit: Limit | None = None
+    """A limit for the whole route, whatever the groups."""
     mute: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Names of `time_intervals`. While one of them holds, nothing fires. The gateway decides again when it ends."""
     confirm: Confirm | None = None
+    """A question to Prometheus before each fire. Requests of people and schedules are not confirmed."""
     mode: Annotated[Literal["live", "shadow"], choice("live", "shadow")] = "live"
+    """`shadow` decides and records everything, and starts nothing. Use it to try a route."""
     notify: RouteNotify | None = None
+    """Receivers by event for this route. An event without a list follows the top-level `notify`."""
     openlineage: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """The namespace of the route's job in OpenLineage. The trigger becomes the parent run in Airflow's events.
+    Without it the DAG run gets no parent."""
 
 
 class Route(Defaults):
-    """One way from alerts to a DAG. Every matcher must hold; no matcher at all takes every alert.
-
-    lineage: whether a run of it has to report to MLflow.
-    """
+    """The ways from alerts to DAGs. The first route that matches an alert takes it."""
 
     name: Name
+    """Lower-case letters, digits, `_` and `-`, at most 63."""
     match: Annotated[tuple[MatcherValue, ...], Field(strict=False)]
+    """Alertmanager's matchers. All of them must hold. `[]` takes every alert."""
     dag: Dag
+    """The DAG that the route starts."""
     lineage: bool = True
+    """Whether a DAG run of this route must leave a run in MLflow. Say `false` for a DAG that trains nothing."""
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether an alert with these labels is this route's, were it the only one."""
+        """Whether this route would take an alert with these labels, if it were the only route."""
         return all(matcher.matches(labels) for matcher in self.match)
 
     def group(self, labels: Mapping[str, str]) -> dict[str, str]:
-        """The group of an alert: exactly `group_by`, in its order; a label that the alert lacks is ""."""
+        """The group of an alert: exactly the labels of `group_by`, in that order. A label that the alert lacks is ""."""
         return {name: labels.get(name, "") for name in self.group_by}
 
 
 class Policy(Frozen):
-    """A whole policy file. `hash` is 12 hex characters; it holds no secret, and the same meaning gives the same."""
+    """A whole policy file. `hash`: 12 hex characters without a secret; files of the same meaning have the same hash."""
 
     version: Literal[1]
+    """The version of this format."""
     airflow: tuple[Airflow, ...]
+    """The Airflows that run the DAGs."""
     routes: tuple[Route, ...]
+    """Which alerts start which DAG, and how often."""
     mlflow: Mlflow | None = None
+    """The MLflow server."""
     time_intervals: tuple[TimeInterval, ...] = ()
+    """Times in which routes are muted."""
     promotions: tuple[Promotion, ...] = ()
+    """What a model version needs for an alias."""
     receivers: tuple[Receiver, ...] = ()
+    """Where notices go."""
     notify: Notify | None = None
+    """Which receiver gets which event."""
     lineage: Lineage = Lineage()
+    """The walk over MLflow that looks for missing lineage."""
     schedules: tuple[Schedule, ...] = ()
+    """DAG runs by the clock."""
     sources: tuple[Source, ...] = ()
+    """Other monitors, and how to read their alerts."""
     deadman: tuple[Switch, ...] = ()
+    """What must happen regularly, and who gets a notice when it does not."""
     hash: str
     warnings: tuple[InstanceOf[Problem], ...] = ()
 
     def route_for(self, labels: Mapping[str, str]) -> Route | None:
-        """The first route that takes an alert with these labels; None when no route does, as of a gateway's own alarm."""
+        """The first route that takes an alert with these labels; None when no route does, or for a gateway's own alarm."""
         if is_own_alarm(labels):
             return None
         for route in self.routes:
@@ -134,23 +175,23 @@ class Policy(Frozen):
         return self._routes_by_name.get(name)
 
     def promotion(self, model: str, to: str) -> Promotion | None:
-        """The first entry that leads this model to this mark."""
+        """The first entry for this model and this alias."""
         return next((entry for entry in self.promotions if entry.to == to and entry.takes(model)), None)
 
-    def marks(self, model: str) -> tuple[str, ...]:
-        """Every mark that a version of this model may be promoted to, in the order of the file."""
+    def aliases(self, model: str) -> tuple[str, ...]:
+        """Every alias that a version of this model may be promoted to, in the order of the file."""
         return tuple(dict.fromkeys(entry.to for entry in self.promotions if entry.takes(model)))
 
     def source(self, name: str) -> Source | None:
-        """The monitor of this name, whose body the policy maps."""
+        """The source of this name."""
         return next((source for source in self.sources if source.name == name), None)
 
     def receiver(self, name: str) -> Receiver | None:
         """The receiver of this name."""
         return next((receiver for receiver in self.receivers if receiver.name == name), None)
 
-    def told(self, event: str, route: str | None = None) -> tuple[str, ...]:
-        """Who is told of an event: as the route says, else as the policy does, else every receiver."""
+    def receivers_of(self, event: str, route: str | None = None) -> tuple[str, ...]:
+        """The receivers of an event: those that the route names, else those that `notify` names, else every receiver."""
         of_route = self.route(route) if route else None
         for notify in (of_route.notify if of_route else None, self.notify):
             names: tuple[str, ...] | None = getattr(notify, event, None)
@@ -159,16 +200,16 @@ class Policy(Frozen):
         return tuple(receiver.name for receiver in self.receivers)
 
     def reports(self, route: str) -> bool:
-        """Whether runs of a route have to be found in MLflow; those of one that is gone had to."""
+        """Whether the DAG runs of a route must leave a run in MLflow. True also for a route that is gone."""
         found = self.route(route)
         return found is None or found.lineage
 
     def airflow_named(self, name: str) -> Airflow | None:
-        """The Airflow of this name. Every `route.dag.airflow` has one."""
+        """The Airflow of this name. The `dag.airflow` of each route names one that exists."""
         return self._airflow_by_name.get(name)
 
     def mutes(self, route: Route) -> tuple[tuple[str, Interval], ...]:
-        """The intervals that mute a route, each with the name that it stands under."""
+        """The intervals that mute a route, each with the name of its `time_intervals` entry."""
         return self._mutes.get(route.name, ())
 
     @cached_property
@@ -178,7 +219,7 @@ class Policy(Frozen):
 
     @cached_property
     def heartbeats(self) -> tuple[Switch, ...]:
-        """The switches that an alert is a heartbeat of."""
+        """The switches whose heartbeat is an alert."""
         return tuple(switch for switch in self.deadman if switch.kind == "alert")
 
     @cached_property

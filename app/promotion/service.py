@@ -1,25 +1,22 @@
-"""What the routes of promotion need, in one value that bootstrap makes."""
+"""What the routes of promotion need, in one value. Bootstrap makes it."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.kit.replica import Reader
 from app.promotion.promote import Gate
-from app.web.tokens import Caller
+from app.web.ratelimit import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
 class PromotionServices:
-    """`limit` raises the problem 429."""
+    """`reader` serves the routes that only read."""
 
-    engine: AsyncEngine
     reader: Reader
     gate: Gate
-    limit: Callable[[Caller], Awaitable[None]]
+    limiter: RateLimit
 
 
 async def _services(request: Request) -> PromotionServices:
@@ -27,5 +24,5 @@ async def _services(request: Request) -> PromotionServices:
     return services
 
 
-#: How a route asks for them.
+#: A route takes them as an argument of this type.
 Services = Annotated[PromotionServices, Depends(_services)]

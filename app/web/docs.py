@@ -1,7 +1,7 @@
-"""The API's documentation without any network: Swagger UI from the installed package, nothing from elsewhere.
+"""The API's documentation without any network: Swagger UI comes from the installed package.
 
 The scripts and styles are the files that fastapi-offline ships. The page's own script is a file as well, so that the
-Content-Security-Policy can forbid everything inline and everything foreign.
+Content-Security-Policy can forbid inline scripts and everything from other hosts.
 """
 
 import json
@@ -58,13 +58,13 @@ SwaggerUIBundle({
 
 
 def install(app: FastAPI, dependency: Callable[..., Any] | None) -> None:
-    """Serve `/docs`, `/openapi.json` and, leading there, `/`.
+    """Serve `/docs` and `/openapi.json`, and redirect `/` to `/docs`.
 
-    `dependency` guards all but the redirect; None opens them to anybody. Raises RuntimeError when `app` serves its own
-    document beside these (make it with `openapi_url=None`), or when the installed package lacks a file.
+    `dependency` guards everything but the redirect; None opens it to everybody. Raises RuntimeError when `app` also serves
+    a document of its own (make it with `openapi_url=None`), or when the installed package lacks a file.
     """
     if app.openapi_url is not None:
-        raise RuntimeError("make the app with openapi_url=None: FastAPI's own /openapi.json is open to anybody")
+        raise RuntimeError("make the app with openapi_url=None: FastAPI's own /openapi.json is open to everybody")
     folder = Path(str(files("fastapi_offline"))) / "static"
     if missing := [name for name in _ASSETS if not (folder / name).is_file()]:
         raise RuntimeError(f"fastapi-offline lacks {', '.join(missing)} in {folder}")

@@ -21,17 +21,17 @@ from app.web.problems import CODE_OF_STATUS, KINDS, MEDIA_TYPE, document_problem
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a sender should come again when Postgres did not take its alerts.
+#: Seconds after which a sender should try again when Postgres did not take its alerts.
 RETRY_AFTER = 5
-_MOST_ERRORS = 100  # A body of 10,000 bad labels is told by its first hundred.
+_MOST_ERRORS = 100  # For a body with 10,000 bad labels the first hundred are enough.
 _LONGEST_TEXT = 500  # Characters of a message or pointer that came from the sender.
 
 
 def install(app: FastAPI, *, max_body: int | None = None) -> None:
     """Make every error of `app` a problem, in its answers and in its OpenAPI document.
 
-    `max_body`: bytes; a larger body is refused with 413 before it is read when it declares its length, and as soon as
-    the limit is passed when it is chunked.
+    `max_body` is in bytes. A larger body is answered 413: before it is read if it declares its length, and as soon as it
+    passes the limit if it is chunked.
     """
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(NotDurable, _on_not_durable)
@@ -41,7 +41,7 @@ def install(app: FastAPI, *, max_body: int | None = None) -> None:
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_bug)
     if max_body is not None:
-        # FastAPI's own max_body_size answers text/plain whenever the length is declared, whatever the handlers say.
+        # FastAPI's own max_body_size answers text/plain, not a problem, when the length is declared.
         app.add_middleware(BodyLimit, limit=max_body)
     plain = app.openapi
 
@@ -81,7 +81,7 @@ class BodyLimit:
 
 
 class _TooLarge(HTTPException):
-    """An HTTPException, because FastAPI turns anything else that is raised while a body is read into a 400."""
+    """An HTTPException, because FastAPI turns every other error that is raised while it reads a body into a 400."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(413)
@@ -104,7 +104,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     if found and found[0]["type"] == "json_invalid":
         where = f"{found[0]['ctx']['error']} at character {found[0]['loc'][-1]}"
         return _answer(request, 400, "bad_request", f"The body is not JSON: {where}.")
-    errors = [_pointed(one) for one in found[:_MOST_ERRORS]]
+    errors = [_pointed(each) for each in found[:_MOST_ERRORS]]
     count = f"{len(found)} errors" if len(found) != 1 else "1 error"
     return _answer(request, 422, "invalid", f"The request has {count}.", {"errors": errors})
 
@@ -119,20 +119,20 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if error.status_code < 400:
         return Response(status_code=error.status_code, headers=error.headers)
     code = CODE_OF_STATUS.get(error.status_code, f"http_{error.status_code}")
-    said = error.detail if isinstance(error.detail, str) else ""
-    if said in ("", _phrase(error.status_code)):
-        said = KINDS[code].detail if code in KINDS and error.status_code in (404, 405) else _phrase(error.status_code)
-    return _answer(request, error.status_code, code, said, headers=error.headers)
+    detail = error.detail if isinstance(error.detail, str) else ""
+    if detail in ("", _phrase(error.status_code)):
+        detail = KINDS[code].detail if code in KINDS and error.status_code in (404, 405) else _phrase(error.status_code)
+    return _answer(request, error.status_code, code, detail, headers=error.headers)
 
 
 async def _on_disconnect(request: Request, _: Exception) -> Response:
-    return _answer(request, 400, "bad_request", "The sender went away before its body was complete.")
+    return _answer(request, 400, "bad_request", "The sender closed the connection before its body was complete.")
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     error_id = secrets.token_hex(4)
-    told = {"error_id": error_id, "method": request.method, "path": request.scope["path"]}
-    log.error("a request failed by a fault of ours", exc_info=error, extra=told)
+    fields = {"error_id": error_id, "method": request.method, "path": request.scope["path"]}
+    log.error("a request failed by a fault of ours", exc_info=error, extra=fields)
     return _answer(request, 500, "internal", KINDS["internal"].detail, {"error_id": error_id})
 
 
@@ -163,7 +163,7 @@ def _phrase(status: int) -> str:
 
 
 def _sentence(clause: str) -> str:
-    """What is raised as a clause ("its group has another open trigger") is told as a sentence."""
+    """Make a sentence of a clause, such as "its group has another open trigger": a capital letter and a full stop."""
     return f"{clause[:1].upper()}{clause[1:]}" + ("" if clause.endswith((".", "?", "!")) else ".")
 
 
@@ -174,7 +174,7 @@ def _plain(value: Any) -> Any:
 
 
 def _pointed(error: Mapping[str, Any]) -> dict[str, str]:
-    """Where and what, in the form of RFC 9457's own example (section 3). Never the value: it may be a secret."""
+    """The place and the message of an error, as in the example of RFC 9457, section 3. The value may be a secret."""
     where, *path = error["loc"] or ("body",)
     pointer = "#" + "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
     return {"in": str(where), "pointer": pointer[:_LONGEST_TEXT], "message": str(error["msg"])[:_LONGEST_TEXT]}

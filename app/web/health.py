@@ -1,4 +1,4 @@
-"""Is the process alive, is it ready, and what are its numbers. The status code is the answer; Kubernetes reads no body."""
+"""Is the process alive, and is it ready? The status code is the answer: Kubernetes does not read the body."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from sqlalchemy import text
 
-from app.bootstrap.services import Services
+from app.bootstrap.parts import Services
+from app.kit.db import log_a_bug
 from app.tables import migrate
 from app.web.security import identify
 from app.web.tokens import Caller
@@ -21,14 +22,14 @@ _PATIENCE = 3.0  # seconds that a probe waits for Postgres
 
 
 class Refused(BaseModel):
-    """A newer policy file that was not taken: since when, and every error line of it."""
+    """A newer policy file that the gateway refused: since when, and each of its errors."""
 
     at: datetime
     errors: list[str]
 
 
 class PolicyHealth(BaseModel):
-    """The policy in force, since when, and what is wrong with the newer file; null: nothing is."""
+    """The policy in force, since when, and what is wrong with a newer file. null: there is no newer file, or it is good."""
 
     hash: str
     loaded_at: datetime
@@ -36,7 +37,7 @@ class PolicyHealth(BaseModel):
 
 
 class Health(BaseModel):
-    """`ok`, `degraded` (serving, but something is missing) or `failing`; the checks need the scope `read`."""
+    """`ok`, `degraded` (it serves, but something is missing) or `failing`. Only the scope `read` sees the checks."""
 
     status: str
     checks: dict[str, str] | None = None
@@ -44,8 +45,8 @@ class Health(BaseModel):
 
 
 def _answers(check: str, good: str, bad: str) -> dict[int | str, dict[str, Any]]:
-    def shown(status: str, told: str) -> dict[str, Any]:
-        return {"content": {"application/json": {"example": {"status": status, "checks": {check: told}}}}}
+    def shown(status: str, found: str) -> dict[str, Any]:
+        return {"content": {"application/json": {"example": {"status": status, "checks": {check: found}}}}}
 
     return {200: shown("ok", good), 503: {"model": Health, "description": "Not well"} | shown("failing", bad)}
 
@@ -62,9 +63,9 @@ _Services = Annotated[Services, Depends(_services)]
     "/livez", summary="Is the process alive?", response_model=Health, responses=_answers("waker", "ok", "stuck")
 )
 async def livez(services: _Services, caller: Annotated[Caller | None, Depends(identify)]) -> Response:
-    """503 when a loop is stuck: a restart is what helps."""
+    """503 when a loop is stuck: then only a restart helps."""
     checks = {loop.name: "stuck" if loop.stuck() else "ok" for loop in services.running}
-    checks["intake"] = "stuck" if services.batcher.stuck() else "ok"
+    checks["intake"] = "stuck" if services.intake.batcher.stuck() else "ok"
     return _answer("failing" if "stuck" in checks.values() else "ok", checks, caller)
 
 
@@ -77,36 +78,37 @@ async def livez(services: _Services, caller: Annotated[Caller | None, Depends(id
 async def readyz(
     services: _Services, caller: Annotated[Caller | None, Depends(identify)], request: Request
 ) -> Response:
-    """503 when Postgres cannot be written to or is not migrated. Redis away: 200, degraded. With `?verbose` also why a newer
-    policy file was refused."""
+    """503 when Postgres accepts no writes or is not migrated. 200 and `degraded` when Redis is away. With `?verbose` it says
+    why a newer policy file was refused."""
     checks = {"postgres": await _postgres(services), "redis": await _redis(services)}
-    checks["policy"] = services.policy.hash
+    checks["policy"] = services.core.policy.hash
     well = "ok" if checks["redis"] == "ok" else "degraded"
     status = well if checks["postgres"] == "ok" else "failing"
-    # Not a declared parameter: a probe is never answered 422, whatever it asks.
+    # Read by hand, because a declared parameter with a bad value would be answered 422.
     shown = request.query_params.get("verbose", "false").lower() not in ("0", "false")
     return _answer(status, checks, caller, {"policy": _policy(services)} if shown else {})
 
 
 def _policy(services: Services) -> PolicyHealth:
-    held = services.policies
+    held = services.core.policies
     refused = Refused(at=held.refusal.at, errors=list(held.refusal.errors)) if held.refusal else None
     return PolicyHealth(hash=held.current().hash, loaded_at=held.loaded_at, refused=refused)
 
 
 async def _redis(services: Services) -> str:
-    fault = await services.redis.fault()
-    return "ok" if fault is None else f"away ({services.redis.url.kind}: {fault})"
+    fault = await services.foundation.redis.fault()
+    return "ok" if fault is None else f"away ({services.foundation.redis.url.kind}: {fault})"
 
 
 async def _postgres(services: Services) -> str:
     try:
-        async with asyncio.timeout(_PATIENCE), services.engine.connect() as conn:
+        async with asyncio.timeout(_PATIENCE), services.core.engine.connect() as conn:
             if (await conn.execute(text("SELECT pg_is_in_recovery()"))).scalar_one():
                 return "read-only: a standby, or a failover is under way"
             current, head = await migrate.current_and_head(conn)
         return "ok" if current == head else "not migrated: run `trigger-gateway migrate`"
-    except Exception as error:  # Whatever it is: a probe answers, it does not break.
+    except Exception as error:  # A probe must answer, whatever the error is.
+        log_a_bug(error)
         return f"unreachable ({type(error).__name__})"
 
 

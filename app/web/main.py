@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import __version__
-from app.bootstrap.services import Services
+from app.bootstrap.parts import Services
 from app.bootstrap.settings import Settings
 from app.deadman import api as deadman_api
 from app.deadman import ping_api
@@ -34,10 +34,10 @@ from app.web.security import require
 
 log = logging.getLogger(__name__)
 
-DESCRIPTION = """The decision point of continuous training: alerts come in, exactly one Airflow DAG run goes out, and
-every decision is kept with its reason. Start with `POST /api/v1/alerts`, then ask `GET /api/v1/explain/{subject}`."""
+DESCRIPTION = """The decision point of continuous training. It takes alerts, starts exactly one Airflow DAG run, and keeps
+every decision with its reason. Start with `POST /api/v1/alerts`, then call `GET /api/v1/explain/{subject}`."""
 
-# What reading from Postgres raises when it cannot be reached; a connection that fails is not wrapped by SQLAlchemy.
+# The errors of a Postgres that cannot be reached. SQLAlchemy does not wrap the error of a connection that fails.
 _DATABASE_AWAY = (DBAPIError, PoolTimeout, OSError, *CONNECTING)
 
 METRICS = """# HELP gateway_alerts_total Alerts acknowledged as durable.
@@ -45,7 +45,7 @@ METRICS = """# HELP gateway_alerts_total Alerts acknowledged as durable.
 gateway_alerts_total{source="alertmanager"} 12.0
 """
 
-# Spans of requests, where a tracer is set (app.kit.telemetry). Numbers are Prometheus', errors are the log's.
+# Spans of requests, if a tracer is set (app.kit.telemetry). Prometheus has the numbers, and the log has the errors.
 TRACED: TelemetryConfig = {
     "metrics": False,
     "logs": False,
@@ -58,7 +58,7 @@ OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
 
 def create_app(settings: Settings, open_services: OpenServices, *, worker: bool = True) -> FastAPI:
-    """The application. `open_services` is entered when it starts and left when it has drained."""
+    """The application. It enters `open_services` when it starts, and leaves it when every request has ended."""
     app = FastAPI(
         title="Trigger Gateway",
         version=__version__,
@@ -71,7 +71,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     error_answers.install(app, max_body=settings.max_body)
     for kind in _DATABASE_AWAY:
         app.add_exception_handler(kind, _on_database_away)
-    # First and in the application's own list: to be found in an included router would cost a webhook half of its way in.
+    # First, and in the application's own list: the search in an included router would double the time of a webhook here.
     app.router.routes.extend([*promotion_api.webhook.routes, *receive.router.routes])
     docs.install(app, None if settings.open_docs else require("read"))
     parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
@@ -93,7 +93,7 @@ def _lifespan(open_services: OpenServices, *, worker: bool) -> Callable[[FastAPI
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services() as services:
             app.state.services = services
-            writing = asyncio.create_task(services.batcher.run(), name="batcher")
+            writing = asyncio.create_task(services.intake.batcher.run(), name="batcher")
             try:
                 async with running((*services.constant, *(services.loops if worker else ()))):
                     yield
@@ -106,13 +106,13 @@ def _lifespan(open_services: OpenServices, *, worker: bool) -> Callable[[FastAPI
 
 
 async def metrics(request: Request) -> Response:
-    """In Prometheus' text format; docs/metrics.md tells what each means and when to worry."""
+    """In Prometheus' text format. docs/reference/metrics.md says what each metric means and when to act."""
     services: Services = request.app.state.services
-    return Response(services.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(services.core.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _on_database_away(request: Request, error: Exception) -> Response:
-    """503 as long as Postgres is at fault; an error that speaks of our statement or its data is a fault of ours."""
+    """503 while Postgres is at fault. An error about our statement or its data is a bug, and is raised again."""
     if (sqlstate(error) or "").startswith((*DATA_ERRORS, "42")):
         raise error
     log.warning("postgres does not answer", extra={"path": request.url.path, "error": type(error).__name__})

@@ -1,4 +1,5 @@
-"""Probes for PagerDuty and uptime monitors: the status code is the answer. Cached, so that a storm of them costs nothing."""
+"""Probes for PagerDuty and uptime monitors. The status code is the answer. Answers are cached, so that many probes cost
+little."""
 
 from typing import Annotated, Any
 
@@ -6,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from app.bootstrap.services import Services
+from app.bootstrap.parts import Services
 from app.web.security import identify
 from app.web.tokens import Caller
 
@@ -14,7 +15,7 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 
 class Probe(BaseModel):
-    """`ok` or `failing`; what was found, by name, needs the scope `read`."""
+    """`ok` or `failing`. Only the scope `read` sees the checks, by name."""
 
     status: str
     checks: dict[str, str] | None = None
@@ -38,42 +39,42 @@ _Caller = Annotated[Caller | None, Depends(identify)]
 
 @router.get(
     "/orchestrator",
-    summary="Would Airflow run what it is sent?",
+    summary="Would Airflow run the DAGs of the policy?",
     response_model=Probe,
     responses=_answers({"default scheduler": "ok"}, {"default dag retrain_model": "paused: unpause it in Airflow"}),
 )
 async def orchestrator(services: _Services, caller: _Caller) -> Response:
-    """503 when an Airflow of the policy does not answer or is not healthy (its own status code is always 200), when it does
-    not take the login, when a DAG of the policy is missing, broken or paused, and when a run of one is queued for longer
-    than `GATEWAY_QUEUED_LIMIT`. The details name each."""
+    """503 when an Airflow of the policy does not answer, is not healthy (its own status code is always 200) or refuses the
+    login. 503 too when a DAG of the policy is missing, broken or paused, or has a run that is queued for longer than
+    `GATEWAY_QUEUED_LIMIT`. The checks name each fault."""
     return _answer(await services.probes.orchestrator(), caller)
 
 
 @router.get(
     "/metadata",
-    summary="Does MLflow take what it is sent?",
+    summary="Does MLflow take our metadata?",
     response_model=Probe,
     responses=_answers({"mlflow": "ok", "backlog": "ok"}, {"mlflow": "cannot connect to mlflow.example:5000"}),
 )
 async def metadata(services: _Services, caller: _Caller) -> Response:
-    """503 when the MLflow of the policy does not answer or does not take the login, and when metadata waits for it for
-    longer than `GATEWAY_BACKLOG_LIMIT`."""
+    """503 when the MLflow of the policy does not answer or refuses the login, and when metadata has waited for it for longer
+    than `GATEWAY_BACKLOG_LIMIT`."""
     return _answer(await services.probes.metadata(), caller)
 
 
 @router.get(
     "/deadman",
-    summary="Is every dead man's switch well?",
+    summary="Is every dead man's switch up?",
     response_model=Probe,
     responses=_answers({"watch": "ok"}, {"watch": "ok", "retrained-churn": "down since 2026-11-23T15:00:02Z"}),
 )
 async def deadman(services: _Services, caller: _Caller) -> Response:
-    """503 while a switch is down, and while nobody watches them. The details name each."""
+    """503 while a switch is down, and while no process watches the switches. The checks name each fault."""
     return _answer(await services.probes.deadman(), caller)
 
 
 def _answer(found: dict[str, str], caller: Caller | None) -> Response:
-    failing = any(told != "ok" for told in found.values())
+    failing = any(state != "ok" for state in found.values())
     body: dict[str, Any] = {"status": "failing" if failing else "ok"}
     if caller is not None and caller.can("read"):
         body["checks"] = found

@@ -1,8 +1,8 @@
-"""The kinds of error answers, application/problem+json (RFC 9457), and their entries in the OpenAPI document. Good answers:
-app.web.answers.
+"""The kinds of error answers, application/problem+json (RFC 9457), and their entries in the OpenAPI document. For good
+answers see app.web.answers.
 
 The members are `type` (`urn:trigger-gateway:problem:<code>`), `title` (fixed for a code), `status`, `detail` (one
-sentence about this case), `instance` (the path), `code`, and what the problem adds: `errors`, `limit`, `until`.
+sentence about this case), `instance` (the path) and `code`. Some problems add others: `errors`, `limit`, `until`.
 """
 
 import json
@@ -15,7 +15,7 @@ MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of problem for the OpenAPI document: its `detail` and `members` are the example shown there."""
+    """One kind of problem. Its `detail` and `members` are the example in the OpenAPI document."""
 
     code: str
     status: int
@@ -24,7 +24,7 @@ class Kind:
     headers: Mapping[str, str] = field(default_factory=dict)  # name to description
 
 
-_RETRY = {"Retry-After": "Seconds to wait before coming again."}
+_RETRY = {"Retry-After": "Seconds to wait before the next try."}
 _KINDS = (
     Kind("bad_request", 400, "The body is not JSON: Expecting value at character 0."),
     Kind("unauthorized", 401, "No token: send `Authorization: Bearer tg_...`.", headers={"WWW-Authenticate": "Bearer"}),
@@ -38,17 +38,17 @@ _KINDS = (
         "The request has 1 error.",
         {"errors": [{"in": "body", "pointer": "#/severity", "message": "Field required"}]},
     ),
-    Kind("rate_limited", 429, "The token ci made too many write requests; come again in 3 seconds.", headers=_RETRY),
-    Kind("internal", 500, "The gateway failed here. Its log tells more under the error id.", {"error_id": "3f9c2a71"}),
+    Kind("rate_limited", 429, "The token ci made too many write requests; try again in 3 seconds.", headers=_RETRY),
+    Kind("internal", 500, "The gateway failed here. Look for the error id in its log.", {"error_id": "3f9c2a71"}),
     Kind("not_durable", 503, "Postgres did not take the alerts within 8 seconds. Send them again.", headers=_RETRY),
 )
-#: What every route that asks Postgres may answer.
-UNAVAILABLE = Kind("unavailable", 503, "Postgres does not answer now. Come again.", headers=_RETRY)
-#: Of a route whose sender signs. Not among KINDS: 401 by itself means the token.
+#: Every route that reads from Postgres may answer this.
+UNAVAILABLE = Kind("unavailable", 503, "Postgres does not answer now. Try again later.", headers=_RETRY)
+#: For routes with signed requests. Not among KINDS, where 401 stands for the token.
 BAD_SIGNATURE = Kind(
     "bad_signature",
     401,
-    "The signature in X-Grafana-Alerting-Signature is not of this body with the secret that is set here.",
+    "The signature in X-Grafana-Alerting-Signature does not fit this body and the secret that is set here.",
     headers={"WWW-Authenticate": "HMAC-SHA256"},
 )
 KINDS: Mapping[str, Kind] = {kind.code: kind for kind in _KINDS}
@@ -56,9 +56,9 @@ CODE_OF_STATUS = {kind.status: kind.code for kind in _KINDS} | {503: "unavailabl
 
 
 def responses(*kinds: str | Kind) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI entries for a route's `responses=`, an example for each kind; a string names one of KINDS.
+    """OpenAPI entries for a route's `responses=`, with an example for each kind. A string names one of KINDS.
 
-    What the house itself answers (401 and 403 behind a token, 400, 413 and 422 for a body) is added by `document_problems`.
+    `document_problems` adds the problems that every route may have: 401 and 403 behind a token, 400, 413 and 422 for a body.
     Raises KeyError for a code that is not in KINDS.
     """
     entries: dict[int | str, dict[str, Any]] = {}
@@ -104,15 +104,15 @@ _SCHEMA = {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "One sentence about this case."},
-        "instance": {"type": "string", "description": "The path that was asked for."},
-        "code": {"type": "string", "description": "Stable; branch on this."},
+        "instance": {"type": "string", "description": "The path of the request."},
+        "code": {"type": "string", "description": "Stable: let programs branch on this."},
     },
 }
 _METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 
 
 def document_problems(document: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI document with every problem that the house itself answers, in place of FastAPI's own form."""
+    """The OpenAPI document with the problems that every route may have, in place of FastAPI's own errors."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = _SCHEMA
     for path, item in document.get("paths", {}).items():
@@ -124,19 +124,19 @@ def document_problems(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _document_operation(path: str, operation: dict[str, Any]) -> None:
-    told: dict[str, Any] = operation.setdefault("responses", {})
-    if "HTTPValidationError" in json.dumps(told.get("422", {})):
-        del told["422"]
+    answers: dict[str, Any] = operation.setdefault("responses", {})
+    if "HTTPValidationError" in json.dumps(answers.get("422", {})):
+        del answers["422"]
     codes = ["unauthorized", "forbidden"] if operation.get("security") else []
     if "requestBody" in operation:
         codes += ["bad_request", "too_large", "invalid"]
     elif operation.get("parameters"):
         codes += ["invalid"]
     for status, entry in responses(*codes).items():
-        mine = told.setdefault(str(status), entry)
+        mine = answers.setdefault(str(status), entry)
         examples = mine.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {})
         for code, example in entry["content"][MEDIA_TYPE]["examples"].items():
             examples.setdefault(code, example)
-    for response in told.values():
+    for response in answers.values():
         for example in response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {}).values():
             example["value"] = example["value"] | {"instance": path}

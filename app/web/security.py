@@ -11,6 +11,7 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 
 from app.kit.errors import Problem, UsageError
+from app.kit.times import at
 from app.web.tokens import SCOPES, Caller, Scope, Token, Tokens, create_token, tokens_exist
 
 __all__ = [
@@ -37,7 +38,7 @@ _HOW = "send `Authorization: Bearer tg_...`; `trigger-gateway token create` make
 
 
 class _Bearer(SecurityBase):
-    """Puts the scheme into the OpenAPI document; `require` reads the header itself, once."""
+    """Adds the scheme to the OpenAPI document. It reads no header: `require` does that, once."""
 
     def __init__(self) -> None:
         self.model = HTTPBearer(description="A token made by `trigger-gateway token create --scope SCOPE`.")
@@ -51,7 +52,7 @@ _BEARER = _Bearer()
 
 
 def require(scope: Scope, *, key_parameter: bool = False) -> Callable[..., Coroutine[Any, Any, Caller]]:
-    """A FastAPI dependency that yields the Caller, for `Depends(require("read"))`: `authorize`, shown in OpenAPI."""
+    """A FastAPI dependency that returns the Caller, for `Depends(require("read"))`: `authorize`, shown in OpenAPI."""
 
     async def caller(request: Request, _: Annotated[None, Security(_BEARER, scopes=[scope])]) -> Caller:
         return authorize(request, scope, key_parameter=key_parameter)
@@ -60,10 +61,10 @@ def require(scope: Scope, *, key_parameter: bool = False) -> Callable[..., Corou
 
 
 def authorize(request: Request, scope: Scope, *, key_parameter: bool = False) -> Caller:
-    """The caller, if a token with `scope` says who it is. On loopback without any token everybody is `ANONYMOUS`.
+    """The caller, whose token must have `scope`. On loopback, while no token exists, every caller is `ANONYMOUS`.
 
-    With `key_parameter` the token may also stand in `?key=`, for callers that cannot set a header. Raises Problem 401
-    with `WWW-Authenticate: Bearer` without a valid token, 403 with one that lacks the scope. Needs
+    With `key_parameter` the token may also come in `?key=`, for callers that cannot set a header. Raises Problem 401 with
+    `WWW-Authenticate: Bearer` when there is no valid token, and 403 when it lacks the scope. Needs
     `app.state.services.tokens`.
     """
     tokens: Tokens = request.app.state.services.tokens
@@ -83,12 +84,12 @@ def authorize(request: Request, scope: Scope, *, key_parameter: bool = False) ->
 
 
 async def identify(request: Request) -> Caller | None:
-    """The caller when one can be told, else None; for routes open to anybody that show more to some."""
+    """The caller when its token is valid, else None. For open routes that show more to callers with a token."""
     return _authenticate(request, request.app.state.services.tokens, request.headers.get("authorization"))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a bind to `host` is reachable from this machine alone. Names other than localhost are not trusted."""
+    """Whether only this machine can reach a server on `host`. No name but localhost counts as loopback."""
     if host.lower() == "localhost":
         return True
     try:
@@ -100,11 +101,11 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_open_bind(host: str, tokens_exist: bool) -> None:
-    """Raise UsageError for a bind that other machines reach while no token guards the gateway."""
+    """Raise UsageError when other machines could reach `host` and no token guards the gateway."""
     if not tokens_exist and not is_loopback(host):
         raise UsageError(
             f"refusing to serve on {host or 'every address'} without tokens: anybody who reaches it could start a DAG. "
-            "Make one first with `trigger-gateway token create --scope SCOPE`, or bind to 127.0.0.1."
+            "Make a token with `trigger-gateway token create --scope SCOPE`, or set GATEWAY_HOST=127.0.0.1."
         )
 
 
@@ -119,11 +120,11 @@ def _authenticate(request: Request, tokens: Tokens, header: str | None) -> Calle
     if not tokens.is_open:
         token = tokens.check(header)
         return None if token is None else token.caller
-    # Open on loopback means open to the programs of this machine. A page of another site in a browser on it is none of
-    # them; browsers name such requests (Fetch Metadata), nobody else sends the header.
-    # A page whose name was made to lead here (DNS rebinding) is of the same site to the browser; its Host tells.
+    # On loopback without tokens every program of this machine may call, but no web page of another site in its browser.
+    # A browser marks such requests (Fetch Metadata: Sec-Fetch-Site), and nothing else sends this header. With DNS rebinding
+    # a page's own name leads here, and the browser takes it for the same site. Then the Host header shows the foreign name.
     if not _leads_here(request.headers.get("host", "")):
-        raise Problem(403, "cross_site", "Without tokens the gateway answers to localhost alone: call it by that name.")
+        raise Problem(403, "cross_site", "Without tokens the gateway answers only to the name localhost: use it.")
     if request.method not in _SAFE_METHODS and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise Problem(403, "cross_site", "A page of another site may not write here.")
     return ANONYMOUS
@@ -140,7 +141,7 @@ def _unauthorized(tokens: Tokens, header: str | None) -> Problem:
         detail, challenge = f"No token: {_HOW}.", "Bearer"
     elif (token := tokens.find(header)) is not None and token.expires_at is not None:
         detail, challenge = (
-            f"The token {token.name} expired at {token.expires_at:%Y-%m-%dT%H:%M:%SZ}.",
+            f"The token {token.name} expired at {at(token.expires_at)}.",
             'Bearer error="invalid_token"',
         )
     else:

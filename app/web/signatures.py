@@ -1,8 +1,8 @@
-"""What senders sign their requests with: Grafana's HMAC, and Standard Webhooks. Pure: the time is handed in.
+"""The signatures of requests: Grafana's HMAC, and Standard Webhooks. Pure: the caller passes the time.
 
 Sources: `HMACRoundTripper.sign` in github.com/grafana/alerting (http/hmac.go), where the timestamp header has no default
 name; the specification at github.com/standard-webhooks/standard-webhooks, with its tolerance of five minutes.
-The library of Standard Webhooks reads the machine's clock; here a late signature is judged by the gateway's own.
+The library of Standard Webhooks reads the machine's clock. We use the gateway's clock, so we do not use the library.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from typing import Protocol
 from app.kit.errors import Problem
 
 TOLERANCE = timedelta(minutes=5)
-#: For so long a signature with a timestamp may come again before it is late.
+#: A signature with a timestamp can be replayed for so long; after that it is too old.
 REPLAYABLE = 2 * TOLERANCE + timedelta(minutes=1)
 
 _PREFIX = "whsec_"
-#: Of MLflow's webhooks (captured from 3.17.2).
+#: The headers of MLflow's webhooks, as captured from 3.17.2.
 MLFLOW_HEADERS = ("X-MLflow-Delivery-Id", "X-MLflow-Timestamp", "X-MLflow-Signature")
 
 
@@ -28,8 +28,11 @@ class Signature(Protocol):
     """How the requests of one route are signed."""
 
     def check(self, headers: Mapping[str, str], body: bytes, now: datetime) -> str | None:
-        """A proof that names this one signing, to be remembered for REPLAYABLE; None when the signature holds no time and
-        so may rightly come again. Raises Problem 401 `bad_signature`. `headers` are looked up by lower-case names."""
+        """Check the signature. Raises Problem 401 `bad_signature`. `headers` are found by their lower-case names.
+
+        Returns a proof of this signature, which the caller remembers for REPLAYABLE to refuse a replay. Returns None when
+        the signature holds no time: then the same signature may come again.
+        """
         ...
 
 
@@ -58,14 +61,14 @@ class GrafanaSignature:
 class StandardSignature:
     """Standard Webhooks, symmetric: `v1,` and the base64 of HMAC-SHA256 over `<id>.<unix time>.<body>`.
 
-    `headers` are the names of the id, the time and the signature; MLflow signs in the same way under names of its own.
+    `headers` are the names of the headers of the id, the time and the signature. MLflow signs so too, with other names.
     """
 
     key: bytes = field(repr=False)
     headers: tuple[str, str, str] = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
     def sign(self, ident: str, body: bytes, now: datetime) -> dict[str, str]:
-        """The three headers of a body that is sent now."""
+        """The three headers for a body that is sent now."""
         timestamp = str(int(now.timestamp()))
         return {
             self.headers[0]: ident,
@@ -77,7 +80,7 @@ class StandardSignature:
         ident, timestamp, signatures = (_header(headers, name) for name in self.headers)
         expected = self._digest(ident, timestamp, body)
         mine = _v1(expected)
-        # A sender that changes its secret signs with both; what is not v1 is another kind of key.
+        # While a sender changes its secret it signs with the old and the new one. Only `v1` signatures use such a key.
         if not any(_equal(each, mine) for each in signatures.split(" ")):
             raise _forged(self.headers[2])
         _in_time(timestamp, self.headers[1], now)
@@ -92,7 +95,7 @@ def _v1(digest: bytes) -> str:
 
 
 def standard_key(secret: str) -> bytes:
-    """The key in a secret of Standard Webhooks. Raises ValueError when it is none."""
+    """The key in a secret of Standard Webhooks. Raises ValueError when the secret has another form."""
     text = secret.removeprefix(_PREFIX)
     try:
         key = b64decode(text, validate=True)
@@ -104,24 +107,24 @@ def standard_key(secret: str) -> bytes:
 
 
 def replayed() -> Problem:
-    """The refusal of a signature that was taken before."""
-    return _refused("This signature was used before: every request is signed anew.")
+    """The refusal of a signature that was accepted before."""
+    return _refused("This signature was used before: sign every request anew.")
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:
     value = headers.get(name.lower(), "")
     if not value:
-        raise _refused(f"The header {name} is missing: only signed requests are taken here.")
+        raise _refused(f"The header {name} is missing: only signed requests are accepted here.")
     return value
 
 
 def _in_time(timestamp: str, header: str, now: datetime) -> None:
-    # Judged after the signature: who cannot sign is not told what else is wrong.
+    # Checked after the signature, so that a sender without the secret learns nothing else.
     seconds = int(timestamp) if timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12 else None
     if seconds is None:
-        raise _refused(f"The header {header} is no time in seconds since 1970.")
+        raise _refused(f"The header {header} is not a time in seconds since 1970.")
     if abs(now.timestamp() - seconds) > TOLERANCE.total_seconds():
-        raise _refused(f"The time in {header} is more than five minutes from the gateway's.")
+        raise _refused(f"The time in {header} differs by more than five minutes from the gateway's.")
 
 
 def _equal(theirs: str, mine: str) -> bool:
@@ -129,12 +132,12 @@ def _equal(theirs: str, mine: str) -> bool:
 
 
 def _proof(digest: bytes) -> str:
-    # Not the signature itself: what is remembered must not be one.
+    # A hash, so that no valid signature is stored.
     return hashlib.sha256(digest).hexdigest()[:32]
 
 
 def _forged(header: str) -> Problem:
-    return _refused(f"The signature in {header} is not of this body with the secret that is set here.")
+    return _refused(f"The signature in {header} does not fit this body and the secret that is set here.")
 
 
 def _refused(detail: str) -> Problem:

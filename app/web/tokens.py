@@ -1,11 +1,11 @@
 """The tokens file: bearer tokens with scopes, kept as hashes.
 
-A token is `tg_` and 43 URL-safe characters (256 random bits), so one SHA-256 is enough to keep it: there is nothing to
-guess that a slow hash would protect. The file holds one JSON object a line:
+A token is `tg_` and 43 URL-safe characters (256 random bits). Nobody can guess it, so a fast hash (SHA-256) is enough. The
+file holds one JSON object per line:
 
     {"name": "alertmanager", "sha256": "<64 hex>", "scopes": ["ingest"], "created_at": "...", "expires_at": "..."}
 
-A line is all there is to a token: delete it and the token is revoked within a second.
+Delete the line of a token to revoke it: the gateway refuses it within a second.
 """
 
 import fcntl
@@ -35,13 +35,13 @@ SCOPES: tuple[str, ...] = get_args(Scope)
 _PREFIX = "tg_"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LONGEST_HEADER = 200  # "Bearer " and a token are 53 characters; nothing longer is worth hashing.
+_LONGEST_HEADER = 200  # "Bearer " and a token are 53 characters; a much longer header is not worth hashing.
 _CACHE_SIZE = 1024
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who is calling. `scopes` as the token has them; `admin` stands for every scope."""
+    """The caller of a request. `scopes` are those of its token; `admin` stands for every scope."""
 
     name: str
     scopes: frozenset[str]
@@ -52,7 +52,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Token:
-    """One line of the tokens file. The token's text is not known here, only its hash."""
+    """One line of the tokens file. It holds the hash of the token, never its text."""
 
     name: str
     sha256: str
@@ -71,10 +71,10 @@ class Token:
 class Tokens:
     """The tokens of a file, read again within a second of its change.
 
-    A file that cannot be read keeps the tokens that are in force and is logged once; so does a file that went away:
-    losing it must not open the gateway. `loopback` says that the bind is loopback only.
+    When the file cannot be read or disappears, the tokens in force stay so, and a log line says it once: a lost file must
+    not open the gateway. `loopback` says that the gateway serves on loopback only.
 
-    Raises UsageError at the start when the file is there and bad.
+    Raises UsageError at the start when the file exists and is bad.
     """
 
     def __init__(self, path: Path, clock: Clock, *, loopback: bool, monotonic: Callable[[], float] = monotonic) -> None:
@@ -90,7 +90,7 @@ class Tokens:
 
     @property
     def is_open(self) -> bool:
-        """True on loopback as long as this process has seen no token: then nobody needs one."""
+        """True on loopback while this process has never seen a token: then no caller needs one."""
         self._refresh()
         return self._loopback and not self._ever
 
@@ -100,12 +100,12 @@ class Tokens:
         return None if token is None or token.expired(self._clock.now()) else token
 
     def find(self, authorization_header: str | None) -> Token | None:
-        """As `check`, but an expired token is found too, for telling its holder why it no longer works."""
+        """As `check`, but it finds an expired token too, so that the answer can say that it expired."""
         self._refresh()
         if not authorization_header:
             return None
-        # The webhook path sends the same header all day. A dict is safe here: strings are hashed with a random key and
-        # compared only when all 64 bits agree, so timing tells nothing about a stored header.
+        # Webhooks send the same header all day. A dict is safe here: Python hashes strings with a random key, and compares
+        # them only when all 64 bits agree. So the time that it takes shows nothing about a stored header.
         if (token := self._cache.get(authorization_header)) is not None:
             return token
         token = self._compare(authorization_header)
@@ -121,7 +121,7 @@ class Tokens:
             return None
         given = hash_token(text.strip())
         found = None
-        for token in self._tokens:  # To the end even after a match: the time must not tell which token it was.
+        for token in self._tokens:  # No early end: the time that it takes must not show which token matched.
             if hmac.compare_digest(token.sha256, given):
                 found = token
         return found
@@ -134,14 +134,14 @@ class Tokens:
         signature = _signature(self._path)
         if signature == self._signature:
             return
-        self._signature = signature  # Also for a bad file: it is read, and complained about, once.
+        self._signature = signature  # For a bad file too: it is read and logged once.
         if signature is None:
-            log.warning("the tokens file went away; the tokens it held stay in force", extra={"path": str(self._path)})
+            log.warning("the tokens file is gone; its tokens stay in force", extra={"path": str(self._path)})
             return
         try:
             self._tokens = read_tokens(self._path)
         except UsageError as error:
-            log.error("the tokens file is bad; the tokens before it stay in force", extra={"problem": str(error)})
+            log.error("the tokens file is bad; the earlier tokens stay in force", extra={"problem": str(error)})
             return
         self._ever = self._ever or bool(self._tokens)
         self._cache.clear()
@@ -149,17 +149,17 @@ class Tokens:
 
 
 def hash_token(text: str) -> str:
-    """What the file keeps of a token: SHA-256 in lower-case hex."""
+    """The hash of a token in the file: SHA-256 in lower-case hex."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def create_token(
     path: Path, scopes: Iterable[str], name: str, now: datetime, expires_at: datetime | None = None
 ) -> str:
-    """Add a token to the file (made with mode 0600, with its directory) and return its text, which is kept nowhere.
+    """Add a token to the file and return its text, which is stored nowhere. A new file gets mode 0600.
 
-    When this returns, the line is on disk; a crash at any point leaves the old file or the new one. Safe beside other
-    processes that do the same. Raises UsageError for a bad name, scope or expiry, a name that is taken, and a file
+    When this returns, the line is on disk. A crash at any point leaves the old file or the new one. Other processes may do
+    the same at the same time. Raises UsageError for a bad name, scope or expiry, for a name that is in use, and for a file
     that cannot be read or written.
     """
     wanted = sorted(set(scopes))
@@ -183,12 +183,12 @@ def create_token(
 
 
 def tokens_exist(path: Path) -> bool:
-    """Whether the file holds a token, expired or not. Raises UsageError when it is there and bad."""
+    """Whether the file holds a token, expired or not. Raises UsageError when the file exists and is bad."""
     return bool(read_tokens(path))
 
 
 def read_tokens(path: Path) -> list[Token]:
-    """The tokens of the file; none when there is no file. Raises UsageError naming the first bad line."""
+    """The tokens of the file; none when there is no file. Raises UsageError, which names the first bad line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -204,7 +204,7 @@ def read_tokens(path: Path) -> list[Token]:
             found.append(_parse(json.loads(line)))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise UsageError(f"{path}:{number}: not a token: {what}") from error
+            raise UsageError(f"{path}:{number}: not a token: {what}. Correct or delete the line") from error
     return found
 
 
@@ -242,17 +242,17 @@ def _append(path: Path, name: str, line: str) -> None:
     with _locked_directory(path.parent) as directory:
         tokens = read_tokens(path)
         if any(token.name == name for token in tokens):
-            raise UsageError(f"a token named {name} exists already in {path}; delete its line first, or choose another")
+            raise UsageError(f"a token named {name} exists in {path} already: delete its line, or choose another name")
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         if before and not before.endswith("\n"):
             before += "\n"
         _replace(path, before + line + "\n")
-        os.fsync(directory)  # The new name must survive a crash as well as the bytes.
+        os.fsync(directory)  # Not only the bytes, but also the new name must survive a crash.
 
 
 @contextmanager
 def _locked_directory(path: Path) -> Iterator[int]:
-    """The lock is on the directory, since the file itself is replaced. It ends with the descriptor, also by kill -9."""
+    """Lock the directory, because the file itself is replaced. The kernel frees the lock after kill -9 too."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
@@ -262,7 +262,7 @@ def _locked_directory(path: Path) -> Iterator[int]:
 
 
 def _replace(path: Path, content: str) -> None:
-    """Write beside and rename, so that a reader sees the old file or the new one. Keeps an existing owner and mode."""
+    """Write a second file and rename it, so that a reader sees the old file or the new one. Keeps owner and mode."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

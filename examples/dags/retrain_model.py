@@ -1,16 +1,22 @@
 """Retrain one model: data retrieval -> validation -> training -> evaluation -> registration -> promotion.
 
-The gateway starts this DAG with `conf["gateway"]`: the trigger, its group (which model) and the alerts behind it. Started by
-hand, without a conf, it retrains the model named `default`.
+The gateway starts this DAG with `conf["gateway"]`: the trigger, its group (which model) and the alerts behind it. A
+person may start it without a conf. Then it retrains the model named `default`.
 
-The steps are in retrain_steps.py and run in a Python of their own, `RETRAIN_PYTHON`, which has MLflow, mlflow-spool and
-scikit-learn: these and Airflow hold each other's dependencies back, and training code changes more often than Airflow does.
-It is a plain process and not `@task.external_python`, which copies each function without the module around it: so a step
-can be run by hand, a test can import it, and MLflow sees from which git commit it comes. `MLFLOW_TRACKING_URI` and
-`MLFLOW_SPOOL_DIR` say where it reports, `RETRAIN_STORE` where the data is kept, `RETRAIN_GIT_COMMIT` the commit of a
-DAGs folder that is no git checkout. `GATEWAY_URL` and `GATEWAY_TOKEN` (scope `promote`) lead to the gateway whose gate
-decides whether the new version is promoted (to the mark `RETRAIN_PROMOTE_TO`, needed when the policy has several for the
-model); without them nobody is asked.
+The steps are in retrain_steps.py. They run in a Python of their own, which has MLflow, mlflow-spool and scikit-learn.
+These packages and Airflow hold each other's dependencies back, and training code changes more often than Airflow does.
+Each step is a plain process and not `@task.external_python`, which copies a function without the module around it. So a
+person can run a step by hand, a test can import it, and MLflow sees its git commit.
+
+Variables of the environment:
+
+- `RETRAIN_PYTHON`: the Python of the steps.
+- `MLFLOW_TRACKING_URI`, `MLFLOW_SPOOL_DIR`: where the steps report to.
+- `RETRAIN_STORE`: where the data is kept.
+- `RETRAIN_GIT_COMMIT`: the commit, when the DAGs folder is no git checkout.
+- `GATEWAY_URL`, `GATEWAY_TOKEN` (scope `promote`): the gateway that decides whether to promote the new version. Without them
+  the new version is only registered.
+- `RETRAIN_PROMOTE_TO`: the alias, when the policy has several for the model.
 """
 
 import json
@@ -28,7 +34,7 @@ STEPS = Path(__file__).with_name("retrain_steps.py")
 
 
 def run_step(step: str, work: dict[str, Any]) -> dict[str, Any]:
-    """Run one step to its end; what it says to people is in this task's log."""
+    """Run one step to its end. Its messages are in this task's log."""
     done = subprocess.run([PYTHON, STEPS, step], input=json.dumps(work), stdout=subprocess.PIPE, text=True, check=True)
     handed_on: dict[str, Any] = json.loads(done.stdout)
     return handed_on
@@ -45,7 +51,7 @@ def run_step(step: str, work: dict[str, Any]) -> dict[str, Any]:
 def retrain_model() -> None:
     @task
     def data_retrieval() -> dict[str, Any]:
-        """The only task that reads the conf."""
+        """Read the conf. No other task does."""
         run = get_current_context()["dag_run"]
         gateway = (run.conf or {}).get("gateway", {})
         work = {
@@ -73,8 +79,8 @@ def retrain_model() -> None:
     def registration(work: dict[str, Any]) -> dict[str, Any]:
         return run_step("registration", work)
 
-    # The gate answers 503 while it cannot read MLflow and 409 while it promotes another version of the model, and nobody can
-    # be asked while the version waits in the spool.
+    # The gate answers 503 while it cannot read MLflow, and 409 while it promotes another version of the model. While the
+    # version waits in the spool, the task cannot ask at all.
     @task(retries=40, retry_delay=timedelta(seconds=30))
     def promotion(work: dict[str, Any]) -> dict[str, Any]:
         return run_step("promotion", work)

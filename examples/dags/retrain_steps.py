@@ -2,9 +2,10 @@
 
     python retrain_steps.py training < work.json
 
-A step reads from its input what the step before handed on, and prints what it hands on: references and digests,
-kilobytes. The data stays in the store. All but the last report into one MLflow run, which carries the trigger of the
-gateway; with MLFLOW_TRACKING_URI=spool+http://... (mlflow-spool) none of them waits for MLflow or fails because it is away.
+A step reads the output of the step before from its input, and prints its own output: references and digests, a few
+kilobytes. The data stays in the store. All steps but the last report into one MLflow run, which carries the gateway's
+trigger. With MLFLOW_TRACKING_URI=spool+http://... (mlflow-spool) no step waits for MLflow, or fails because MLflow is
+away.
 """
 
 import hashlib
@@ -31,7 +32,7 @@ ROWS = 2000
 HELD_OUT = 500  # the last rows are kept away from training and judge the model
 LABEL = "churned"
 WEIGHTS = (1.5, -1.0, 0.5, 0.0)  # what the made-up truth gives each feature
-LOCAL_VERSIONS = 2_000_000_000  # from here on mlflow-spool numbers versions that MLflow does not have yet
+LOCAL_VERSIONS = 2_000_000_000  # mlflow-spool numbers versions that MLflow does not have yet from here on
 PARAMS = {"C": 1.0, "max_iter": 200}
 
 
@@ -41,12 +42,12 @@ def digest(path: Path) -> str:
 
 
 def reference(path: Path) -> dict[str, str]:
-    """What travels between tasks in the place of a file."""
+    """What a task hands on instead of a file."""
     return {"uri": path.as_uri(), "sha256": digest(path)}
 
 
 def open_reference(handed: dict[str, str]) -> Path:
-    """The file behind a reference. Raises ValueError when its bytes are not those that were handed over."""
+    """The file behind a reference. Raises ValueError when the file has changed."""
     path = Path(handed["uri"].removeprefix("file://"))
     if digest(path) != handed["sha256"]:
         raise ValueError(f"{path} changed since it was handed over")
@@ -59,7 +60,7 @@ def read_rows(work: Work) -> pandas.DataFrame:
 
 @contextmanager
 def reporting(work: Work, *, last: bool = False) -> Iterator[None]:
-    """The pipeline's MLflow run is the active one inside. It ends with the last step, or with the one that fails."""
+    """Make the pipeline's MLflow run the active one. The run ends with the last step, or with a step that fails."""
     mlflow.start_run(run_id=work["run_id"])
     try:
         yield
@@ -70,7 +71,7 @@ def reporting(work: Work, *, last: bool = False) -> Iterator[None]:
 
 
 def data_retrieval(work: Work) -> Work:
-    """Begin the MLflow run that says who asked for it, and fetch the data: here it is made up, another for each DAG run."""
+    """Begin the MLflow run, with the trigger behind it, and fetch the data. Here each DAG run makes its own data up."""
     folder = STORE / re.sub(r"[^A-Za-z0-9_.-]", "_", work["model"]).lstrip(".") / work["dag_run_id"]
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "dataset.csv"
@@ -92,7 +93,7 @@ def data_retrieval(work: Work) -> Work:
 
 
 def validation(work: Work) -> Work:
-    """Refuse data that nobody should train on, and say in MLflow which data it was: where, what digest, what columns."""
+    """Refuse unusable data, and log the data set in MLflow: its place, its digest, its columns."""
     with reporting(work):
         rows = read_rows(work)
         source, sha256 = work["dataset"]["uri"], work["dataset"]["sha256"]
@@ -109,7 +110,7 @@ def validation(work: Work) -> Work:
 
 
 def training(work: Work) -> Work:
-    """Fit on all but the held-out rows; the model goes to MLflow, and into the store beside its data."""
+    """Fit on all but the held-out rows. Put the model into MLflow, and into the store beside its data."""
     import joblib
     from sklearn.linear_model import LogisticRegression
 
@@ -120,7 +121,7 @@ def training(work: Work) -> Work:
         model = LogisticRegression(**PARAMS).fit(features, rows[LABEL])
         file = open_reference(work["dataset"]).with_name("model.joblib")
         joblib.dump(model, file)
-        # Without the list MLflow would load the model in a process of its own to find out what it needs.
+        # Without the list MLflow would start a process and load the model there, to find its requirements.
         info = mlflow.sklearn.log_model(
             model,
             name="model",
@@ -150,7 +151,7 @@ def evaluation(work: Work) -> Work:
 
 
 def registration(work: Work) -> Work:
-    """Register a good model as the next version; whether it is promoted is another's decision."""
+    """Register a good model as the next version. The gate decides later whether to promote it."""
     with reporting(work, last=True):
         if work["metrics"]["accuracy"] < 0.85:
             raise ValueError(f"not good enough to register: {work['metrics']}")
@@ -159,40 +160,42 @@ def registration(work: Work) -> Work:
 
 
 def registered(work: Work) -> str:
-    """The version's number in MLflow. Raises RuntimeError while it still waits in the spool: the task is tried again."""
+    """The version's number in MLflow. Raises RuntimeError while it waits in the spool: Airflow tries again."""
     version = str(work["version"])
     if int(version) >= LOCAL_VERSIONS:
         version = str(mlflow.MlflowClient().get_model_version(work["model"], version).version)
     if int(version) >= LOCAL_VERSIONS:
-        raise RuntimeError("the version still waits in the spool for MLflow: nobody can be asked yet")
+        raise RuntimeError("the version still waits in the spool for MLflow: the gate cannot be asked yet")
     return version
 
 
 def promotion(work: Work) -> Work:
-    """Ask the gateway's gate for the new version. Its no is an answer and no failure of the pipeline, which has done its
-    work; no answer is one, and neither is a race that was lost, so that the task is tried again."""
+    """Ask the gateway's gate to promote the new version. A no is an answer, and the pipeline has done its work.
+
+    Without an answer the task fails, and after a lost race too, so that Airflow tries it again.
+    """
     gateway, token = os.environ.get("GATEWAY_URL"), os.environ.get("GATEWAY_TOKEN")
     if not gateway:
         return {**work, "promotion": "nobody was asked: GATEWAY_URL is not set"}
     version = registered(work)
     body = {"model": work["model"], "version": version, "reason": f"trained by {work['dag_run_id']}"}
-    if mark := os.environ.get("RETRAIN_PROMOTE_TO"):  # Needed when the policy leads the model to several.
-        body["to"] = mark
+    if alias := os.environ.get("RETRAIN_PROMOTE_TO"):  # Needed when the policy has several for the model.
+        body["to"] = alias
     request = urllib.request.Request(f"{gateway}/api/v1/promotions", json.dumps(body).encode())
     request.add_header("Content-Type", "application/json")
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=90) as answer:
-            told = json.load(answer)
+            answered = json.load(answer)
     except urllib.error.HTTPError as error:
-        if error.code not in (404, 409):  # 404: the policy leads this model nowhere
+        if error.code not in (404, 409):  # 404: the policy has no entry for this model
             raise
-        told = json.load(error)
-        if told["code"] == "lost_race":
-            raise RuntimeError(told["detail"]) from error
-    print(json.dumps(told, indent=2), file=sys.stderr)
-    return {**work, "version": version, "promotion": told["detail"]}
+        answered = json.load(error)
+        if answered["code"] == "lost_race":
+            raise RuntimeError(answered["detail"]) from error
+    print(json.dumps(answered, indent=2), file=sys.stderr)
+    return {**work, "version": version, "promotion": answered["detail"]}
 
 
 STEPS: dict[str, Callable[[Work], Work]] = {

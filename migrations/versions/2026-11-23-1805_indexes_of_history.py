@@ -1,7 +1,7 @@
 """Indexes of history
 
-Lists, explanations and pruning by index alone, however long the history. The reason of the newest decision stands beside
-its alert, because no index spans two tables. Everything is built without blocking writers.
+With these, lists, explanations and pruning use indexes only, however long the history is. The reason of the newest decision
+stands beside its alert, because no index spans two tables. Postgres builds each index without blocking writers.
 
 Made 2026-11-23 18:05 UTC.
 """
@@ -56,7 +56,7 @@ _FILL = sa.text("""
 
 
 def upgrade() -> None:
-    # Rather fail and be run again than wait behind a long query with every other query queueing up behind us.
+    # Better fail soon and be run again. A migration that waits behind a long query makes every other query wait too.
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute("ALTER TABLE alerts ADD COLUMN IF NOT EXISTS reason text")
     with op.get_context().autocommit_block():
@@ -64,7 +64,7 @@ def upgrade() -> None:
         while after is not None:
             after = op.get_bind().execute(_FILL, {"after": after}).scalar_one_or_none()
         for name, table, columns, more in INDEXES:
-            # One that an earlier run left half built is there, and of no use.
+            # An earlier run may have left a half-built index, which is of no use.
             op.drop_index(name, table_name=table, if_exists=True, postgresql_concurrently=True)
             op.create_index(name, table, columns, postgresql_concurrently=True, **more)
 

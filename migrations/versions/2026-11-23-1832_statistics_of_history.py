@@ -1,7 +1,7 @@
 """Statistics of history
 
-What Postgres learns for a partial index it does not use for estimates: without statistics of its own it believes that a
-third of all alerts was heard of in the last hour, and reads the whole table.
+Postgres does not use the statistics of a partial index for its estimates. Without statistics of the expression it believes
+that a third of all alerts arrived in the last hour, and reads the whole table.
 
 Made 2026-11-23 18:32 UTC.
 """
@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Rather fail and be run again than wait behind a long query with every other query queueing up behind us.
+    # Better fail soon and be run again. A migration that waits behind a long query makes every other query wait too.
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute("CREATE STATISTICS st_alerts_quiet ON (greatest(closed_at, resolved_at, late_at)) FROM alerts")
     op.execute("ANALYZE alerts")

@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Rather fail and be run again than wait behind a long query with every other query queueing up behind us.
+    # Better fail soon and be run again. A migration that waits behind a long query makes every other query wait too.
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.create_table(
         "notices",
@@ -55,7 +55,7 @@ def upgrade() -> None:
         "ix_tellings_next_at", "tellings", ["next_at"], unique=False, postgresql_where=sa.text("next_at IS NOT NULL")
     )
     op.create_index("ix_tellings_open_item", "tellings", ["open_item"], unique=False)
-    # The numbering writes the table anew: it holds a row a trigger of the retention, which takes seconds at most.
+    # The numbering writes the table anew. The table has one row for each kept trigger, so this takes seconds at most.
     op.add_column("outbox", sa.Column("place", sa.BigInteger(), sa.Identity(), nullable=False))
     op.add_column("outbox", sa.Column("lane", sa.Text(), nullable=True))
     op.create_index(

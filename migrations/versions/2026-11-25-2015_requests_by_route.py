@@ -1,6 +1,6 @@
 """Requests by route
 
-Decisions on requests and schedules, found by their route and time: with an alert behind it a decision is found by the alert.
+An index finds decisions on requests and schedules by route and time. Decisions on an alert are found by the alert.
 
 Made 2026-11-25 20:15 UTC.
 """
@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Rather fail and be run again than wait behind a long query with every other query queueing up behind us.
+    # Better fail soon and be run again. A migration that waits behind a long query makes every other query wait too.
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.create_index(
         "ix_decisions_refused",

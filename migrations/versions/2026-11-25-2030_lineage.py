@@ -1,6 +1,6 @@
 """Lineage
 
-MLflow as it was last seen, what lacks its lineage, and how far the walk over MLflow has come.
+The last known state of MLflow, the entries that lack their lineage, and the position of the walk over MLflow.
 
 Made 2026-11-25 20:30 UTC.
 """
@@ -16,7 +16,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Rather fail and be run again than wait behind a long query with every other query queueing up behind us.
+    # Better fail soon and be run again. A migration that waits behind a long query makes every other query wait too.
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.create_table(
         "runs",

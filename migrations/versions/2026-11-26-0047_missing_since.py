@@ -1,4 +1,4 @@
-"""Since when MLflow does not know what a record names
+"""Since when MLflow does not know the object of a record
 
 Made 2026-11-26 00:47 UTC.
 """

@@ -1,6 +1,6 @@
-"""One open promotion a model, whatever the mark
+"""One open promotion a model, whatever the alias
 
-Fails while two are open for one model, which lasts a minute at most: run it again.
+It fails while two are open for one model. Run it again after a minute.
 
 Made 2026-11-26 03:32 UTC.
 """

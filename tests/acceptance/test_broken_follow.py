@@ -52,7 +52,7 @@ async def test_a_run_that_meets_a_bug_is_logged_and_counted_and_the_others_are_f
         assert "trigger_id" in vars(logged[0])
         [counted] = [
             line.split()[-1]
-            for line in world.services[0].metrics.render().decode().splitlines()
+            for line in world.services[0].core.metrics.render().decode().splitlines()
             if line.startswith('gateway_loop_items_failed_total{loop="follower"}')
         ]
         assert float(counted) == len(logged)

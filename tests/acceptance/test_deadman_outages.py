@@ -10,12 +10,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import event
-from uuid_utils.compat import uuid7
 
-from app.bootstrap.services import Services
+from app.bootstrap.parts import Services
 from app.deadman.flips import Flips
 from app.deadman.watch import Watch
-from app.notices.telling import Notices
+from app.notices.incidents import Incidents
 from tests.acceptance.test_telling import RECEIVERS
 from tests.acceptance.world import POLICY, World
 from tests.fakes.clock import ManualClock
@@ -108,7 +107,7 @@ def dying(services: Services, step: int) -> Iterator[None]:
         if count == step:
             raise Killed
 
-    engine = services.engine.sync_engine
+    engine = services.core.engine.sync_engine
     for name in ("before_cursor_execute", "commit"):
         event.listen(engine, name, kill)
     try:
@@ -219,6 +218,6 @@ def _next_hour(now: datetime) -> datetime:
 
 def _restart(world: World, services: Services) -> None:
     """A watch that knows nothing but what stands in Postgres."""
-    flips = Flips(Notices(services.engine, world.clock, uuid7), uuid7, services.metrics, None)
-    watch = Watch(services.engine, services.policies.current, world.clock, flips, services.metrics, interval=10.0)
+    flips = Flips(services.core, Incidents(services.core))
+    watch = Watch(services.core, flips, interval=10.0)
     services.loop("watch").step = watch.step

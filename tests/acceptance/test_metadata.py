@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from app import tables
 from mlflow_spool.records import Answer, Call
 from tests.acceptance.world import World
 from tests.fakes.mlflow import MlflowSite
@@ -180,6 +183,28 @@ async def test_mlflow_away_for_days_loses_and_doubles_nothing(
         told = await gateway.get(f"/api/v1/metadata/{run}", to=1)
         assert (told["complete"], told["missing"]) == (True, [])
         assert told["spooled"] == told["readable"] > 15
+
+
+async def test_a_stream_that_gets_on_between_hiccups_waits_no_longer_after_each(
+    servers: TestServers, database: str
+) -> None:
+    site = MlflowSite()
+    async with world(servers, database, site) as gateway:
+        for n in range(16):
+            data = {"name": f"d{n}", "uri": f"s3://features/{n}", "digest": "sha256:" + f"{n:02}" * 32}
+            await tell(gateway, component="training", run="nightly", state="started", datasets=[data])
+        site.fake.plan = lambda number, _line: Fault.UNAVAILABLE if number % 5 == 4 else Fault.NONE
+        relay, seen = gateway.services[0].loop("relay"), []
+        for _ in range(60):
+            if not await relay.step():
+                async with gateway.services[0].core.engine.connect() as conn:
+                    seen.append((await conn.execute(select(tables.outbox.c.state, tables.outbox.c.attempts))).one())
+                gateway.clock.pass_by(timedelta(seconds=2))
+        hiccups = [row.attempts for row in seen if row.state == "pending"]
+        assert len(hiccups) > 3
+        assert set(hiccups) == {1}
+        (run,) = held(site)["runs"].values()
+        assert len(run["inputs"]) == 16
 
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE], ids=lambda fault: fault.value)

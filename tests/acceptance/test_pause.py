@@ -120,12 +120,12 @@ async def test_a_pause_is_shown_and_explained(servers: TestServers, database: st
         alert = world.alert(model="churn")
         [said] = await world.push(alert)
         assert (said["reason"], said["until"]) == ("muted", None)
-        assert said["detail"] == f"muted with no end in sight: anonymous has paused it: {WHY}"
+        assert said["detail"] == f"muted, without a known end: anonymous has paused it: {WHY}"
         [shown] = (await world.get("/api/v1/routes"))["items"]
         assert (shown["pause"]["until"], shown["muted"]["until"]) == (until, None)
         explained = await world.explain(alert.body()["fingerprint"])
         assert explained["now"]["reason"] == "muted"
-        assert explained["would_fire"].startswith("What mutes its route to end")
+        assert explained["would_fire"].startswith("The mute of its route must end")
         assert (await lift(world, "-")).status_code == 200
         assert (await world.explain(alert.body()["fingerprint"]))["now"]["until"] == until
         await world.settle()

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from uuid_utils.compat import uuid7
 
-from app.decide.ledger import Ledger
 from app.groups.schedules import Schedules
 from app.kit.db import open_engine
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
 from tests.acceptance.world import World, at, policy
+from tests.cores import aftermath_of, core_of
 from tests.fakes.clock import ManualClock
 from tests.servers import TestServers
 from tests.sizes import size
@@ -36,17 +35,20 @@ async def listed(world: World, to: int = 0) -> dict[str, Any]:
     return found
 
 
-async def test_one_that_cannot_be_decided_holds_up_no_other(servers: TestServers, database: str) -> None:
+async def test_one_that_cannot_be_decided_holds_up_no_other(
+    servers: TestServers, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
     other = DAILY.replace("daily", "other").replace("churn", "fraud")
     async with World(servers, database, scheduled(DAILY, other)) as world:
         world.airflow.add_dag("retrain_model")
         await world.settle()
-        async with world.services[0].engine.begin() as conn:
+        async with world.services[0].core.engine.begin() as conn:
             await conn.execute(text("ALTER TABLE schedules ADD CHECK (name <> 'daily' OR decided_at IS NULL)"))
         world.clock.pass_by(timedelta(hours=17))
         with pytest.raises(ExceptionGroup) as caught:
             await world.services[0].loop("schedules").step()
-        assert [error.__notes__ for error in caught.value.exceptions] == [["the schedule daily"]]
+        assert len(caught.value.exceptions) == 1
+        assert [r.schedule for r in caplog.records if r.message == "a schedule cannot be decided"] == ["daily"]  # type: ignore[attr-defined]
         assert [t["group"] for t in await world.triggers()] == [{"model": "fraud"}]
 
 
@@ -281,14 +283,8 @@ SPANS = size([(f"2026-{day}T12:00", 2) for day in ("03-07", "03-28", "10-24", "1
 
 def replica(engine: AsyncEngine, parsed: Policy, clock: ManualClock) -> Schedules:
     """One replica's loop, as it is after a start."""
-    return Schedules(
-        engine,
-        lambda: parsed,
-        clock,
-        ledger=lambda policy, now: Ledger(policy, now, timedelta(minutes=2), uuid7),
-        fired=lambda: None,
-        decided=lambda route, decision: None,
-    )
+    core = core_of(parsed, engine, clock)
+    return Schedules(core, aftermath_of(core))
 
 
 @pytest.mark.parametrize(("begin", "days"), SPANS, ids=[begin for begin, _ in SPANS])

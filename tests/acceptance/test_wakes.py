@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from app.groups.store import MATES
+from app.decide.books import MATES
 from tests.acceptance.world import World, policy
 from tests.servers import TestServers
 
@@ -33,7 +33,7 @@ async def test_a_group_with_many_alerts_of_long_ago_fires_for_a_new_one(servers:
     async with World(servers, database, policy("debounce: 10m")) as world:
         world.airflow.add_dag("retrain_model")
         await world.push(world.alert(model="churn", event="0"))
-        async with world.services[0].engine.begin() as conn:
+        async with world.services[0].core.engine.begin() as conn:
             await conn.execute(text(EVENTS), {"many": MATES})
         await world.pass_by(hours=30, steps=2)
         before = len(world.airflow.posts)
@@ -49,15 +49,15 @@ async def test_a_group_that_cannot_be_decided_holds_up_no_other(
         world.airflow.add_dag("retrain_model")
         await world.push(*(world.alert(model=model) for model in ("a", "poison", "z")))
         await world.settle()
-        async with world.services[0].engine.begin() as conn:
+        async with world.services[0].core.engine.begin() as conn:
             for statement in POISON:
                 await conn.execute(text(statement))
         await world.pass_by(minutes=10)
         assert len(world.airflow.posts) == 2
-        [told] = [r for r in caplog.records if r.levelno == logging.ERROR and r.name == "app.groups.wakes"]
+        [told] = [r for r in caplog.records if r.levelno == logging.ERROR and r.name == "app.kit.loop"]
         assert told.exc_info is not None
         assert "poisoned" in str(told.exc_info[1])
-        async with world.services[0].engine.begin() as conn:
+        async with world.services[0].core.engine.begin() as conn:
             await conn.execute(text("DROP TRIGGER poison ON groups"))
         await world.settle()
         assert len(world.airflow.posts) == 2, "not before its pause is over"
@@ -74,7 +74,7 @@ async def test_the_first_round_under_a_new_policy_locks_no_group_before_a_route(
         await world.push(world.alert(model="a"), world.alert(model="b"))
         await world.pass_by(minutes=30)
         await world.reload(policy(limit, cooldown="23h"))
-        engine = world.services[0].engine
+        engine = world.services[0].core.engine
         async with engine.begin() as conn:
             later = {"at": world.clock.now() + timedelta(hours=1)}
             await conn.execute(text("UPDATE groups SET wake_at = :at"), later)

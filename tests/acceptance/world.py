@@ -27,7 +27,8 @@ from pydantic import SecretStr
 from redis import asyncio as redis
 from sqlalchemy import text
 
-from app.bootstrap.services import Services, Urls, open_services
+from app.bootstrap.core import Urls
+from app.bootstrap.parts import Services, open_services
 from app.bootstrap.settings import read_settings
 from app.kit.http import open_http
 from app.policy.file.load import parse_policy
@@ -39,7 +40,7 @@ from tests.fakes.faults import Fault, meanwhile
 from tests.servers import TestServers
 
 #: Loops that only measure and tidy up: a test that means them steps them itself.
-RESTLESS = ("gauges", "switches", "retention", "watchman")
+RESTLESS = ("gauges", "retention", "watchman")
 ZERO = "0001-01-01T00:00:00Z"
 
 POLICY = """
@@ -298,7 +299,7 @@ class World:
     async def watched(self) -> None:
         """Somebody watched until now, and read every DAG."""
         now = {"now": self.clock.now()}
-        async with self.services[0].engine.begin() as conn:
+        async with self.services[0].core.engine.begin() as conn:
             await conn.execute(text("UPDATE watch SET watched_until = :now"), now)
             await conn.execute(text("UPDATE dag_reads SET next_at = :now"), now)
 

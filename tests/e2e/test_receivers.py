@@ -15,7 +15,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.bootstrap.services import Services, Urls, open_services
+from app.bootstrap.core import Urls
+from app.bootstrap.parts import Services, open_services
 from app.bootstrap.settings import read_settings
 from app.kit.db import transaction
 from app.kit.embedded.processes import free_ports
@@ -138,11 +139,11 @@ async def test_all_kinds_are_told_of_an_incident_and_of_its_end(
 ) -> None:
     policy = POLICY.format(alertmanager=people.url, ear=ear.url, secret=SECRET)
     async with gateway(servers, database, tmp_path, policy) as (services, clock):
-        notices = services.notices.requests._notices
+        notices = services.notices.requests._incidents
         notice = Notice(
             "run_failed:a:1", "run_failed", Severity.WARNING, "It failed", "the DAG run failed", {"model": "churn"}
         )
-        async with transaction(services.engine) as conn:
+        async with transaction(services.core.engine) as conn:
             await notices.open(conn, ["people", "team", "jsm", "hook"], notice, clock.now())
         await settle(services)
         [alert] = people.firing()
@@ -160,7 +161,7 @@ async def test_all_kinds_are_told_of_an_incident_and_of_its_end(
         clock.pass_by(timedelta(minutes=1, seconds=1))
         await settle(services)
         assert len(people.firing()) == 1
-        async with transaction(services.engine) as conn:
+        async with transaction(services.core.engine) as conn:
             await notices.resolve(conn, notice.key, clock.now(), "it goes again")
         await settle(services)
         clock.pass_by(timedelta(seconds=1))

@@ -1,6 +1,6 @@
 """PostgreSQL as a primary with a standby, from the wheel's programs: made, killed, promoted, rewound, restored.
 
-What docs/high-availability.md tells an operator to do, in the same order and with the same programs. Everybody may log in
+It does what docs/operations/high-availability.md says, in the same order and with the same programs. Everybody may log in
 from loopback: the machine is a test's.
 """
 
@@ -37,7 +37,7 @@ SETTINGS = {
 }
 
 
-CHAPTER = Path(__file__).resolve().parents[2] / "docs/high-availability.md"
+CHAPTER = Path(__file__).resolve().parents[2] / "docs/operations/high-availability.md"
 
 
 def _told(setting: str) -> str:

@@ -1,5 +1,6 @@
-"""Outbox items for tests, and a destination that does as it is told."""
+"""Outbox items for tests, and a destination whose outcomes a test chooses."""
 
+import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -60,39 +61,39 @@ async def row(engine: AsyncEngine, item: UUID) -> dict[str, Any]:
     return next(r for r in await rows(engine) if r["id"] == item)
 
 
-class Target:
-    """A destination: `behave(item)` makes the outcome, `meanwhile()` happens during the attempt. Remembers what it was
-    asked and what was settled."""
+class Target(Destination):
+    """`behave(item)` makes the outcome of an attempt, `meanwhile()` happens during it. The lists keep the items that were
+    asked for, and the outcomes that were settled and committed."""
+
+    kind = "test"
 
     def __init__(self, behave: Behave | None = None, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
         self._meanwhile = meanwhile
         self.behave: Behave = behave or (lambda _item: Delivered(None))
         self.asked: list[Item] = []
-        self.settled: list[tuple[UUID, Outcome]] = []
-        self.told: list[tuple[UUID, Outcome]] = []
+        self.settlements: list[tuple[UUID, Outcome]] = []
+        self.commits: list[tuple[UUID, Outcome]] = []
 
-    def destination(self) -> Destination:
-        return Destination(self._deliver, self._settle, self._after)
-
-    async def _deliver(self, item: Item) -> Outcome:
+    async def deliver(self, item: Item) -> Outcome:
         self.asked.append(item)
         if self._meanwhile is not None:
             await self._meanwhile()
         return self.behave(item)
 
-    async def _settle(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
-        self.settled.append((item.id, outcome))
+    async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
+        self.settlements.append((item.id, outcome))
 
-    async def _after(self, item: Item, outcome: Outcome) -> None:
-        self.told.append((item.id, outcome))
+    async def after(self, item: Item, outcome: Outcome) -> None:
+        self.commits.append((item.id, outcome))
 
     def delivered(self) -> list[UUID]:
-        return [item for item, outcome in self.settled if isinstance(outcome, Delivered)]
+        return [item for item, outcome in self.settlements if isinstance(outcome, Delivered)]
 
 
 def relay(engine: AsyncEngine, clock: ManualClock, target: Target, **limits: Any) -> Relay:
     """A relay with one destination. Limits: seconds; `cap` for every target."""
     cap: int | None = limits.pop("cap", None)
+    chance: random.Random | None = limits.pop("chance", None)
     chosen: dict[str, Any] = {
         "deadline": 3600.0,
         "attempt": 30.0,
@@ -101,7 +102,7 @@ def relay(engine: AsyncEngine, clock: ManualClock, target: Target, **limits: Any
         "turn": 1e6,
     } | limits
     made = Limits(**chosen, cap=lambda _target: cap)
-    return Relay(engine, clock, {"test": target.destination()}, made, Metrics(), uuid7)
+    return Relay(engine, clock, [target], made, Metrics(), chance)
 
 
 async def settle_all(relays: Sequence[Relay], most: int = 200) -> None:
@@ -113,9 +114,9 @@ async def settle_all(relays: Sequence[Relay], most: int = 200) -> None:
 
 
 def missing(wanted: Iterable[UUID], found: Iterable[UUID]) -> list[UUID]:
-    """What of `wanted` is not in `found`."""
+    """The items of `wanted` that are not in `found`."""
     left = list(wanted)
-    for one in found:
+    for item in found:
         with suppress(ValueError):
-            left.remove(one)
+            left.remove(item)
     return left

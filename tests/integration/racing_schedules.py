@@ -10,25 +10,17 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from uuid_utils.compat import uuid7
-
-from app.decide.ledger import Ledger
 from app.groups.schedules import Schedules
 from app.kit.db import open_engine
 from app.policy.file.load import Policy, load_policy
+from tests.cores import aftermath_of, core_of
 from tests.fakes.clock import ManualClock
 
 
 async def race(database: str, parsed: Policy, hours: int) -> None:
     engine, clock = open_engine(database, pool_size=1), ManualClock()
-    schedules = Schedules(
-        engine,
-        lambda: parsed,
-        clock,
-        ledger=lambda policy, now: Ledger(policy, now, timedelta(minutes=2), uuid7),
-        fired=lambda: None,
-        decided=lambda route, decision: None,
-    )
+    core = core_of(parsed, engine, clock)
+    schedules = Schedules(core, aftermath_of(core))
     await schedules.step()
     for hour in range(hours):
         if hour % 10 == 0:

@@ -5,10 +5,10 @@ from typing import Any
 
 from sqlalchemy import text
 
-from app.bootstrap.services import Services
+from app.bootstrap.parts import Services
 from app.decide.alert import Alert
 from app.decide.batch import AlertDecision
-from app.intake.batcher import Job
+from app.intake.intake import Job
 from app.kit.db import transaction
 from tests.acceptance.world import World
 
@@ -25,26 +25,30 @@ def direct(world: World, name: str, **labels: str) -> Alert:
 
 
 async def submit(services: Services, *alerts: Alert) -> list[AlertDecision]:
-    return await services.batcher.submit(Job(list(alerts), [], "test"), 8)
+    return await submit_within(services, 8, *alerts)
+
+
+async def submit_within(services: Services, seconds: float, *alerts: Alert) -> list[AlertDecision]:
+    return await services.intake.batcher.submit(Job(list(alerts), [], "test", 0), seconds)
 
 
 async def run(services: Services, *statements: str) -> None:
-    async with transaction(services.engine) as conn:
+    async with transaction(services.core.engine) as conn:
         for statement in statements:
             await conn.execute(text(statement))
 
 
 async def one(services: Services, statement: str) -> Any:
-    async with services.engine.connect() as conn:
+    async with services.core.engine.connect() as conn:
         return (await conn.execute(text(statement))).scalar_one()
 
 
 async def counts(services: Services) -> dict[str, int]:
     """Committed notifications by fingerprint, over all its episodes."""
-    async with services.engine.connect() as conn:
+    async with services.core.engine.connect() as conn:
         found = await conn.execute(text("SELECT fingerprint, sum(count) FROM alerts GROUP BY fingerprint"))
         return {row[0]: int(row[1]) for row in found}
 
 
 def metric(services: Services, name: str) -> float:
-    return services.metrics.registry.get_sample_value(name) or 0.0
+    return services.core.metrics.registry.get_sample_value(name) or 0.0

@@ -113,7 +113,7 @@ async def test_what_a_person_asks_is_audited(servers: TestServers, database: str
         assert (await world.post("/api/v1/deadman/export/forget", {})).json() == {"name": "export", "begins_anew": True}
         shown = await world.get("/api/v1/deadman/export")
         assert (shown["state"], shown["last_at"], shown["last_event"]) == ("new", None, "")
-        async with world.services[0].engine.connect() as conn:
+        async with world.services[0].core.engine.connect() as conn:
             rows = await conn.exec_driver_sql("SELECT action, caller, subject FROM audit ORDER BY id")
             told = [tuple(row) for row in rows]
         assert told == [(action, "anonymous", "switch export") for action in ("pause", "resume", "forget")]
@@ -146,8 +146,8 @@ async def test_the_commands_show_and_change_switches(servers: TestServers, datab
         assert "export     new    -" in await ask(world, "deadman", "list")
         assert len(json.loads(await ask(world, "deadman", "list", "--json"))["items"]) == 4
         shown = await ask(world, "deadman", "show", "export")
-        assert "Nothing was heard of it yet: a ping is due by 2026-11-24T12:00:00Z." in shown
+        assert "Nothing has arrived yet: a ping is due by 2026-11-24T12:00:00Z." in shown
         assert "paused by anonymous: freeze." in await ask(world, "deadman", "pause", "export", "--reason", "freeze")
-        assert "Nothing was heard of it yet" in await ask(world, "deadman", "resume", "export")
-        assert await ask(world, "deadman", "forget", "export") == "export begins anew.\n"
+        assert "Nothing has arrived yet" in await ask(world, "deadman", "resume", "export")
+        assert await ask(world, "deadman", "forget", "export") == "export is new again.\n"
         assert "forgotten by anonymous" in await ask(world, "deadman", "show", "export")

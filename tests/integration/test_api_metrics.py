@@ -47,7 +47,7 @@ async def bad_body(world: World) -> None:
 
 
 async def not_written(world: World) -> None:
-    async with world.services[0].engine.begin() as conn:
+    async with world.services[0].core.engine.begin() as conn:
         await conn.execute(text("ALTER TABLE alerts RENAME TO elsewhere"))
     await world.post(ALERTMANAGER, notification(webhook_alert("Nobody")))
 
@@ -58,13 +58,13 @@ async def behind(world: World) -> None:
     one = webhook_alert(model="churn")
     await world.post(ALERTMANAGER, notification(one))
     await world.post(ALERTMANAGER, notification(one))
-    async with world.services[0].engine.begin() as conn:
+    async with world.services[0].core.engine.begin() as conn:
         await conn.execute(text("UPDATE groups SET version = version + 1"))
     await world.post(ALERTMANAGER, notification(one))
 
 
 async def redis_away(world: World) -> None:
-    world.services[0].memory._count(Away("nobody listens", asked=True))
+    world.services[0].foundation.memory._count(Away("nobody listens", asked=True))
 
 
 async def too_many(world: World) -> None:
@@ -114,12 +114,12 @@ async def reported(world: World) -> None:
     """The policy names no MLflow to deliver it to."""
     body = {"component": "training", "state": "started", "run": "nightly", "who": "a test"}
     assert (await world.post("/api/v1/metadata", body)).status_code == 202
-    await world.services[0].loop("metadata").step()
+    await world.services[0].loop("gauges").step()
 
 
 async def failing_loop(world: World) -> None:
     world.airflow.down = True
-    async with world.services[0].engine.begin() as conn:
+    async with world.services[0].core.engine.begin() as conn:
         await conn.execute(text("ALTER TABLE groups RENAME TO elsewhere"))
     [waker] = [loop for loop in world.services[0].loops if loop.name == "waker"]
     await waker._guarded_step()
@@ -128,14 +128,14 @@ async def failing_loop(world: World) -> None:
 async def switch_down(world: World) -> None:
     await world.reload(POLICY + "deadman: [{name: export, expect: heartbeat, every: 1d}]\n")
     assert (await world.clients[0].get("/ping/export/fail")).text == "OK"
-    await world.services[0].loop("switches").step()
+    await world.services[0].loop("gauges").step()
 
 
 async def unwatched(world: World) -> None:
     await world.settle()
     world.outage(minutes=2)
     await world.settle()
-    await world.services[0].loop("switches").step()
+    await world.services[0].loop("gauges").step()
 
 
 async def unread(world: World) -> None:
@@ -192,6 +192,8 @@ MOVED: list[tuple[Callable[[World], Awaitable[None]], str, float]] = [
 #: What needs a server or a race of its own is moved by the test that has it.
 ELSEWHERE = {
     "gateway_batch_retries": "integration/test_storm.py",
+    "gateway_fast_path_failures": "integration/test_intake_memory.py",
+    "gateway_intake_seconds": "integration/test_stages.py",
     "gateway_metadata_records": "acceptance/test_metadata.py",
     "gateway_confirms": "acceptance/test_confirm.py",
     "gateway_shadow_triggers": "acceptance/test_shadow.py",
@@ -225,7 +227,7 @@ async def test_a_metric_is_moved(
             world.clients[0].headers.update(token)
         before = await shown(world)
         await bring_about(world)
-        wanted = sample.replace("HASH", world.services[0].policy.hash)
+        wanted = sample.replace("HASH", world.services[0].core.policy.hash)
         wanted = re.sub("VERSION", next(iter(re.findall(r'build_info\{version="(.+?)"', " ".join(before)))), wanted)
         after = await shown(world)
         assert after[wanted] == value, "\n".join(f"{k} {v}" for k, v in after.items() if v != before.get(k))

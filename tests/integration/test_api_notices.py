@@ -69,7 +69,7 @@ async def test_a_test_is_sent_the_whole_way_and_its_answer_told(servers: TestSer
         await world.pass_by(minutes=2)
         assert (pagerduty.opened, pagerduty.open()) == ([incident], [])
         shown = await while_it_runs(world, ask(world, "receivers", "test", "oncall"))
-        assert shown.startswith("oncall was told: pagerduty answered 202")
+        assert shown.startswith("oncall got the test: pagerduty answered 202")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_a_test_that_is_not_taken_says_what_the_receiver_answered(
 ) -> None:
     async with telling(servers, database) as (world, pagerduty):
         pagerduty.disturb(fault)
-        with pytest.raises(GatewayError, match=f"oncall was not told .{state}.: {said}"):
+        with pytest.raises(GatewayError, match=f"oncall did not get the test .{state}.: {said}"):
             await while_it_runs(world, ask(world, "receivers", "test", "oncall"))
 
 
@@ -98,7 +98,7 @@ async def test_what_cannot_be_tested(servers: TestServers, database: str) -> Non
 
 async def test_incidents_are_listed_with_what_each_receiver_answered(servers: TestServers, database: str) -> None:
     async with telling(servers, database) as (world, _):
-        assert await ask(world, "notices") == "Nobody was told of anything.\n"
+        assert await ask(world, "notices") == "There are no incidents.\n"
         await fail_a_run(world)
         [incident] = await items(world)
         assert (incident["event"], incident["severity"], incident["resolved_at"]) == ("run_failed", "warning", None)
@@ -161,7 +161,7 @@ async def test_an_opening_that_a_receiver_refused_is_told_again_once(servers: Te
         assert [one.summary for one in pagerduty.open()] == ["The retraining of accuracy, model=churn failed"]
         path = f"/api/v1/notices/{incident['id']}/redrive"
         assert problem(await world.post(path, b""), 409, "wrong_state")["state"] == "open"
-        async with world.services[0].engine.connect() as conn:
+        async with world.services[0].core.engine.connect() as conn:
             audited = (
                 await conn.exec_driver_sql("SELECT caller, subject, detail FROM audit WHERE action = 'redrive'")
             ).all()

@@ -107,7 +107,7 @@ async def test_what_is_not_signed_or_not_well_is_refused_counted_and_no_alert(wo
     before = await refused(world, source)
     for headers, says in [
         ({}, "is missing"),
-        (other, "is not of this body"),
+        (other, "does not fit this body"),
         (late, "more than five minutes"),
         (early, "more than five minutes"),
         ({"Authorization": "Bearer tg_anything"}, "is missing"),

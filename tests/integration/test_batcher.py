@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from app.decide.alert import Alert, Bad
-from app.intake.batcher import Batcher, Job
+from app.intake.batcher import Batcher
+from app.intake.intake import Intake, Job
+from app.intake.stages import Stages
+from app.kit.db import open_engine
 from app.kit.errors import NotDurable
+from app.kit.metrics import Metrics
 from tests.sizes import seed, size
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -22,14 +26,15 @@ def alert(name: str) -> Alert:
     return Alert(name, name, True, "critical", NOW, None, labels, {}, "test")
 
 
-def job(*names: str) -> Job:
-    return Job([alert(name) for name in names], [], "test")
+def job(*names: str, size: int = 0) -> Job:
+    return Job([alert(name) for name in names], [], "test", size)
 
 
-class Commits:
-    """A commit that answers with the alerts' names. `gate` holds it back, `failure` breaks it."""
+class Commits(Intake):
+    """An intake without a database. It answers with the alerts' names. `gate` holds it back, `failure` breaks it."""
 
     def __init__(self) -> None:
+        self.stages = Stages(open_engine("postgresql://127.0.0.1:1/none"), Metrics())
         self.batches: list[list[str]] = []
         self.began = asyncio.Event()
         self.gate = asyncio.Event()
@@ -37,7 +42,7 @@ class Commits:
         self.failure: Callable[[], BaseException] | None = None
         self.durable: set[str] = set()
 
-    async def __call__(self, jobs: list[Job]) -> list[list[Any]]:
+    async def commit(self, jobs: list[Job]) -> list[list[Any]]:
         names = [[a.alert_id for a in job.alerts] for job in jobs]
         self.batches.append([name for of_job in names for name in of_job])
         self.began.set()
@@ -54,6 +59,13 @@ class Commits:
         first = asyncio.create_task(batcher.submit(job("first"), 5))
         await self.began.wait()
         return first
+
+
+class Names(Batcher):
+    """A batcher whose answers are names."""
+
+    async def submit(self, job: Job, within: float) -> list[Any]:
+        return await super().submit(job, within)
 
 
 @asynccontextmanager
@@ -75,7 +87,7 @@ async def turns(number: int = 5) -> None:
 
 async def test_an_idle_batcher_writes_a_job_alone_and_at_once() -> None:
     commits = Commits()
-    batcher = Batcher(commits, max_queue=100)
+    batcher = Names(commits, max_queue=100)
     async with running(batcher):
         assert await batcher.submit(job("a", "b"), 5) == ["a", "b"]
         assert await batcher.submit(job("c"), 5) == ["c"]
@@ -84,7 +96,7 @@ async def test_an_idle_batcher_writes_a_job_alone_and_at_once() -> None:
 
 async def test_what_arrives_during_a_commit_is_one_commit() -> None:
     commits = Commits()
-    batcher = Batcher(commits, max_queue=10_000)
+    batcher = Names(commits, max_queue=10_000)
     async with running(batcher):
         first = await commits.hold(batcher)
         others = [asyncio.create_task(batcher.submit(job(f"{i}"), 5)) for i in range(500)]
@@ -97,7 +109,7 @@ async def test_what_arrives_during_a_commit_is_one_commit() -> None:
 
 async def test_a_batch_is_bounded_and_keeps_the_order_of_arrival() -> None:
     commits = Commits()
-    batcher = Batcher(commits, max_queue=10_000, max_batch=100)
+    batcher = Names(commits, max_queue=10_000, max_batch=100)
     async with running(batcher):
         first = await commits.hold(batcher)
         others = [asyncio.create_task(batcher.submit(job(f"{i}"), 5)) for i in range(250)]
@@ -110,7 +122,7 @@ async def test_a_batch_is_bounded_and_keeps_the_order_of_arrival() -> None:
 
 async def test_an_answer_comes_only_after_the_commit() -> None:
     commits = Commits()
-    batcher = Batcher(commits, max_queue=100)
+    batcher = Names(commits, max_queue=100)
     async with running(batcher):
         first = await commits.hold(batcher)
         await turns()
@@ -121,7 +133,7 @@ async def test_an_answer_comes_only_after_the_commit() -> None:
 
 async def test_a_full_queue_says_so_at_once_and_takes_more_when_it_has_room() -> None:
     commits = Commits()
-    batcher = Batcher(commits, max_queue=10)
+    batcher = Names(commits, max_queue=10)
     async with running(batcher):
         first = await commits.hold(batcher)
         waiting = [asyncio.create_task(batcher.submit(job(f"{i}"), 5)) for i in range(5)]
@@ -136,7 +148,7 @@ async def test_a_full_queue_says_so_at_once_and_takes_more_when_it_has_room() ->
 
 async def test_a_request_that_waited_too_long_is_told_and_its_job_is_not_written_later() -> None:
     commits = Commits()
-    batcher = Batcher(commits, max_queue=100)
+    batcher = Names(commits, max_queue=100)
     async with running(batcher):
         first = await commits.hold(batcher)
         with pytest.raises(NotDurable, match="in time"):
@@ -149,7 +161,7 @@ async def test_a_request_that_waited_too_long_is_told_and_its_job_is_not_written
 
 async def test_a_request_that_gave_up_during_its_commit_harms_nobody() -> None:
     commits = Commits()
-    batcher = Batcher(commits, max_queue=100)
+    batcher = Names(commits, max_queue=100)
     async with running(batcher):
         commits.gate.clear()
         with pytest.raises(NotDurable):
@@ -161,7 +173,7 @@ async def test_a_request_that_gave_up_during_its_commit_harms_nobody() -> None:
 async def test_a_caller_that_is_cancelled_gives_its_place_free() -> None:
     """A sender that hangs up while it waits must not fill the queue for ever."""
     commits = Commits()
-    batcher = Batcher(commits, max_queue=4)
+    batcher = Names(commits, max_queue=4)
     async with running(batcher):
         first = await commits.hold(batcher)
         waiting = [asyncio.create_task(batcher.submit(job(f"{i}"), 5)) for i in range(2)]
@@ -173,6 +185,81 @@ async def test_a_caller_that_is_cancelled_gives_its_place_free() -> None:
         await first
         assert await batcher.submit(job("x", "y", "z"), 5) == ["x", "y", "z"]
     assert commits.batches == [["first"], ["x", "y", "z"]]
+
+
+async def gives_up(batcher: Batcher, leaving: Job) -> None:
+    with pytest.raises(NotDurable, match="in time"):
+        await batcher.submit(leaving, 0.01)
+
+
+async def hangs_up(batcher: Batcher, leaving: Job) -> None:
+    waiting = asyncio.create_task(batcher.submit(leaving, 5))
+    await turns()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize("goes", [gives_up, hangs_up])
+@pytest.mark.parametrize(
+    ("limits", "size"), [({"max_queue": 7}, 0), ({"max_queue": 100, "max_bytes": 70}, 20)], ids=["alerts", "bytes"]
+)
+async def test_whoever_no_longer_waits_leaves_the_queue_at_once_from_its_midst(
+    goes: Callable[[Batcher, Job], Awaitable[None]], limits: dict[str, int], size: int
+) -> None:
+    """The first of the queue still waits when the second leaves it."""
+    commits = Commits()
+    batcher = Names(commits, **limits)
+    async with running(batcher):
+        first = await commits.hold(batcher)
+        ahead = asyncio.create_task(batcher.submit(job("ahead", size=size), 5))
+        await turns()
+        await goes(batcher, job("gone", size=size))
+        behind = [asyncio.create_task(batcher.submit(job(name, size=size), 5)) for name in ("b", "c")]
+        await turns()
+        commits.gate.set()
+        assert await asyncio.gather(first, ahead, *behind) == [["first"], ["ahead"], ["b"], ["c"]]
+    assert commits.batches == [["first"], ["ahead", "b", "c"]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "refused"),
+    [
+        ([50, 50], []),
+        ([50, 51], [1]),
+        ([60, 60, 40], [1]),
+        ([500], []),  # A body of any size fits into an empty queue.
+        ([500, 1], [1]),
+        ([1, 500], [1]),
+    ],
+)
+async def test_the_queue_is_bounded_in_bytes_and_an_empty_one_takes_any_body(
+    sizes: list[int], refused: list[int]
+) -> None:
+    commits = Commits()
+    batcher = Names(commits, max_queue=10_000, max_bytes=100)
+    async with running(batcher):
+        first = await commits.hold(batcher)
+        sent = [asyncio.create_task(batcher.submit(job(f"{n}", size=size), 5)) for n, size in enumerate(sizes)]
+        await turns()
+        commits.gate.set()
+        results = await asyncio.gather(*sent, return_exceptions=True)
+        await first
+        assert [n for n, result in enumerate(results) if isinstance(result, NotDurable)] == refused
+        assert all("too many bytes wait" in str(results[n]) for n in refused)
+        assert await batcher.submit(job("again", size=100), 5) == ["again"]
+
+
+async def test_a_batch_is_bounded_also_in_what_cannot_be_read() -> None:
+    commits = Commits()
+    batcher = Names(commits, max_queue=10_000, max_batch=100)
+    bad = [Bad(0, None, "not JSON", b"{")] * 60
+    async with running(batcher):
+        first = await commits.hold(batcher)
+        others = [asyncio.create_task(batcher.submit(Job([], bad, "test", 60), 5)) for _ in range(4)]
+        await turns()
+        commits.gate.set()
+        await asyncio.gather(first, *others)
+    assert len(commits.batches) == 3
 
 
 @pytest.mark.parametrize(
@@ -187,7 +274,7 @@ async def test_a_commit_that_fails_is_told_to_everybody_in_it_and_the_next_is_tr
     failure: Callable[[], BaseException], message: str
 ) -> None:
     commits = Commits()
-    batcher = Batcher(commits, max_queue=100)
+    batcher = Names(commits, max_queue=100)
     async with running(batcher):
         first = await commits.hold(batcher)
         others = [asyncio.create_task(batcher.submit(job(f"{i}"), 5)) for i in range(3)]
@@ -204,7 +291,7 @@ async def test_a_commit_that_fails_is_told_to_everybody_in_it_and_the_next_is_tr
 
 async def test_cancelled_it_ends_the_commit_under_way_and_writes_what_is_queued() -> None:
     commits = Commits()
-    batcher = Batcher(commits, max_queue=100)
+    batcher = Names(commits, max_queue=100)
     async with running(batcher) as task:
         first = await commits.hold(batcher)
         queued = [asyncio.create_task(batcher.submit(job(f"{i}"), 5)) for i in range(3)]
@@ -221,19 +308,20 @@ async def test_cancelled_it_ends_the_commit_under_way_and_writes_what_is_queued(
 async def test_a_body_of_which_nothing_can_be_read_is_a_job_too() -> None:
     seen: list[list[Bad]] = []
 
-    async def commit(jobs: list[Job]) -> list[list[Any]]:
-        seen.extend(j.bad for j in jobs)
-        return [[] for _ in jobs]
+    class Seen(Commits):
+        async def commit(self, jobs: list[Job]) -> list[list[Any]]:
+            seen.extend(j.bad for j in jobs)
+            return [[] for _ in jobs]
 
-    batcher = Batcher(commit, max_queue=100)
+    batcher = Names(Seen(), max_queue=100)
     async with running(batcher):
-        assert await batcher.submit(Job([], [Bad(0, None, "not JSON", b"{")], "test"), 5) == []
+        assert await batcher.submit(Job([], [Bad(0, None, "not JSON", b"{")], "test", 1), 5) == []
     assert [[b.error for b in bad] for bad in seen] == [["not JSON"]]
 
 
 async def test_it_is_stuck_only_when_alerts_wait_and_nothing_moves() -> None:
     commits = Commits()
-    batcher = Batcher(commits, max_queue=100)
+    batcher = Names(commits, max_queue=100)
     async with running(batcher):
         assert not batcher.stuck(0)
         first = await commits.hold(batcher)
@@ -254,14 +342,14 @@ async def test_whatever_happens_an_acknowledged_job_is_durable_and_every_caller_
 
 
 async def _random_round(chance: random.Random) -> None:
-    commits = Commits()
+    class Moody(Commits):
+        async def commit(self, jobs: list[Job]) -> list[list[Any]]:
+            await turns(chance.randrange(4))
+            self.failure = (lambda: RuntimeError("x")) if chance.random() < 0.2 else None
+            return await super().commit(jobs)
 
-    async def commit(jobs: list[Job]) -> list[list[Any]]:
-        await turns(chance.randrange(4))
-        commits.failure = (lambda: RuntimeError("x")) if chance.random() < 0.2 else None
-        return await commits(jobs)
-
-    batcher = Batcher(commit, max_queue=chance.choice((5, 50, 500)), max_batch=chance.choice((1, 7, 100)))
+    commits = Moody()
+    batcher = Names(commits, max_queue=chance.choice((5, 50, 500)), max_batch=chance.choice((1, 7, 100)))
 
     async def request(name: str) -> str:
         await turns(chance.randrange(30))

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from app.bootstrap.services import Services
+from app.bootstrap.parts import Services
 from app.decide.alert import Alert
 from app.kit.errors import NotDurable
 from tests.acceptance.world import World, reasons
@@ -203,7 +203,7 @@ async def test_the_quarantine_counts_equal_bytes_and_lets_the_oldest_go(servers:
             assert [q["index"] for q in answer.json()["quarantined"]] == [0, 2]
         answer = await world.post("/api/v1/webhooks/alertmanager", {"alerts": [bad, good]})
         assert answer.status_code == 202
-        async with world.services[0].engine.connect() as conn:
+        async with world.services[0].core.engine.connect() as conn:
             kept = (await conn.execute(text("SELECT * FROM quarantine ORDER BY last_at"))).mappings().all()
         assert [f'"n": {n}' in k["body"].decode() for n, k in enumerate(kept, start=3)] == [True] * 5
         assert [k["count"] for k in kept] == [2, 2, 2, 2, 3]
@@ -222,6 +222,26 @@ async def test_more_bad_alerts_in_one_body_than_the_quarantine_holds_cost_the_go
         assert len(answer.json()["quarantined"]) == 200
         assert reasons(answer.json()["decisions"]) == [("fire", "new_alert")]
         assert await one(world.services[0], "SELECT count(*) FROM quarantine") == 5
+
+
+async def test_refused_bodies_that_postgres_does_not_take_are_bounded_in_bytes(
+    servers: TestServers, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One is being written, sixteen of the largest wait, and three find no place."""
+    async with World(servers, database, intake_timeout=1.5) as world:
+        holder = await asyncpg.connect(database)
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE quarantine IN ACCESS EXCLUSIVE MODE")
+            first = asyncio.create_task(world.post("/api/v1/webhooks/alertmanager", b"x"))
+            while not await holder.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 (Postgres tells nobody.)
+                await asyncio.sleep(0.01)
+            body = b"x" * world.services[0].settings.max_body
+            answers = await asyncio.gather(*(world.post("/api/v1/webhooks/alertmanager", body) for _ in range(19)))
+            assert {a.status_code for a in (await first, *answers)} == {400}
+        await holder.close()
+    errors = [r.__dict__["error"] for r in caplog.records if r.message == "a refused body could not be kept"]
+    assert len(errors) == 20
+    assert sum("too many bytes wait" in error for error in errors) == 3
 
 
 # Connections.

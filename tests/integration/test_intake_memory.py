@@ -1,13 +1,16 @@
 """Policies and memory that are not of one mind: what Redis remembers is never believed blindly."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from redis import asyncio as redis
 
+from app.bootstrap.parts import Services
 from tests.acceptance.world import POLICY, World, reasons
-from tests.integration.submitting import metric, model, one, run
+from tests.integration.submitting import counts, direct, metric, model, one, run, submit
 from tests.servers import TestServers
 
 WIDE = POLICY.replace("group_by: [model]", "group_by: [model, region]")
@@ -110,3 +113,41 @@ async def test_a_memory_of_another_database_changes_no_decision(
         for world in (one_world, other):
             assert await one(world.services[0], "SELECT sum(count) FROM alerts") == 6
             assert await one(world.services[0], "SELECT count(*) FROM triggers") == 1
+
+
+async def test_what_redis_holds_and_nobody_can_read_is_counted_and_logged_once_a_minute(
+    servers: TestServers, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with World(servers, database) as world:
+        services, alert = world.services[0], world.alert(model=model())
+        await world.push(alert)
+        async with redis.Redis.from_url(servers.valkey.url) as client:
+            for _ in range(3):
+                for name in await world.redis_content():
+                    await client.set(name, b"1 {}")
+                assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
+        assert failures(services) == {"bug": 0, "content": 3}
+        assert await one(services, "SELECT sum(count) FROM alerts") == 4
+    [told] = [r for r in caplog.records if r.message.startswith("Redis holds a value that cannot be read")]
+    assert told.exc_info is not None
+
+
+async def test_a_bug_in_the_fast_path_is_counted_and_logged_once_a_minute(
+    servers: TestServers, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No parser makes a time without a zone: whoever compares it raises."""
+    async with World(servers, database) as world:
+        services, alert = world.services[0], direct(world, "a", model=model())
+        await submit(services, alert)
+        for _ in range(3):
+            await submit(services, replace(alert, starts_at=alert.starts_at.replace(tzinfo=None)), alert)
+        assert failures(services) == {"bug": 3, "content": 0}
+        assert await counts(services) == {"a": 4}
+    [told] = [r for r in caplog.records if r.message.startswith("a bug: the fast path failed")]
+    assert told.exc_info is not None
+
+
+def failures(services: Services) -> dict[str, float | None]:
+    """How often the fast path failed, by cause."""
+    value = services.core.metrics.registry.get_sample_value
+    return {cause: value("gateway_fast_path_failures_total", {"cause": cause}) for cause in ("bug", "content")}

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.bootstrap.services import Services, Urls, open_services
+from app.bootstrap.core import Urls
+from app.bootstrap.parts import Services, open_services
 from app.bootstrap.settings import read_settings
 from app.kit.loop import Loop
 from app.policy.file.load import parse_policy

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import event, text
 
+from app.bootstrap.parts import PRUNES
 from app.groups.retention import Retention
 from app.kit.clock import monotonic
 from tests.acceptance.world import World
@@ -103,7 +104,7 @@ async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
 def recorded(world: World) -> Iterator[list[tuple[str, Any]]]:
     """The statements that the gateway runs meanwhile, with their parameters."""
     seen: list[tuple[str, Any]] = []
-    engine = world.services[0].engine.sync_engine
+    engine = world.services[0].core.engine.sync_engine
 
     def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: Any) -> None:
         seen.append((statement, parameters))
@@ -118,7 +119,7 @@ def recorded(world: World) -> Iterator[list[tuple[str, Any]]]:
 async def whole_scans(world: World, statements: list[tuple[str, Any]]) -> list[str]:
     """What their plans read from one end to the other."""
     found = []
-    async with world.services[0].engine.connect() as conn:
+    async with world.services[0].core.engine.connect() as conn:
         for statement, parameters in statements:
             plan = (await conn.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)).scalar_one()
             for node in nodes((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]):
@@ -197,7 +198,7 @@ async def test_a_long_page_shows_fewer_decisions_of_each_alert(world: World) -> 
         SELECT uuidv7(n * interval '1 ms'), :alert, 'accuracy', '', 'suppress', 'cooldown', 'n' || n, 'p', 1, now(), now()
         FROM generate_series(1, 40) n
     """
-    async with world.services[0].engine.begin() as conn:
+    async with world.services[0].core.engine.begin() as conn:
         await conn.execute(text(more), {"alert": newest})
     for limit, shown in ((100, 42), (200, 42), (500, 20), (1000, 10)):
         page = (await world.get("/api/v1/alerts", limit=limit))["items"]
@@ -279,7 +280,7 @@ async def test_intake_does_not_notice_the_history(world: World, servers: TestSer
 
 async def test_a_step_of_pruning_is_read_by_index_alone(world: World) -> None:
     s = world.services[0]
-    pruning = Retention(s.engine, s.clock, lambda: s.policy, s.metrics, keep=30 * 86400, batch=10)
+    pruning = Retention(s.core, PRUNES, keep=30 * 86400, batch=10)
     before = (await world.clients[0].get("/metrics")).text.count("gateway_pruned_rows_total{")
     with recorded(world) as statements:
         for _ in range(60):  # Small batches: of a small table a large one is cheaper read whole.

@@ -12,8 +12,9 @@ import pytest
 from redis import asyncio as redis
 
 from app.decide.state import Episode, Group
-from app.intake.memory import Memory
+from app.groups.memory import Memory
 from app.kit.clock import monotonic
+from app.kit.metrics import Metrics
 from app.kit.redis.client import open_redis
 from tests.servers import TestServers
 
@@ -62,14 +63,15 @@ class Counted:
     """A Memory with a prefix of its own, the client under it, and how often Redis failed it."""
 
     def __init__(self, url: str, *, timeout: float = 0.2, ttl: float = 60.0) -> None:
-        self.failures = 0
         self.prefix = f"test-{secrets.token_hex(4)}"
         self.client = redis.Redis.from_url(url)
         self.redis = open_redis(url, timeout, prefix=self.prefix)
-        self.memory = Memory(self.redis, ttl=ttl, failed=self._failed)
+        self.metrics = Metrics()
+        self.memory = Memory(self.redis, self.metrics, ttl=ttl)
 
-    def _failed(self) -> None:
-        self.failures += 1
+    @property
+    def failures(self) -> float:
+        return self.metrics.registry.get_sample_value("gateway_redis_failures_total", {"use": "memory"}) or 0
 
     async def aclose(self) -> None:
         await self.client.aclose()

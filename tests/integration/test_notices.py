@@ -8,21 +8,43 @@ from itertools import groupby
 from typing import Any
 
 import pytest
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
-from uuid_utils.compat import uuid7
 
 from app import tables
 from app.kit.db import transaction
 from app.kit.metrics import Metrics
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Limits, Relay
+from app.notices.incidents import KIND, Incidents
 from app.notices.model import LONGEST_KEY, Notice, Severity
-from app.notices.telling import KIND, Notices
+from tests.cores import core_of
 from tests.fakes.clock import ManualClock
 from tests.integration.outbox_items import Target, rows, settle_all
 from tests.sizes import seed, size
 
 AWAY = Retry("connect", "connection refused", answered=False)
+
+
+class _Named(Incidents):
+    """Notices that ask the desk, and not a policy, whom to tell."""
+
+    def __init__(self, desk: "Desk", refresh: dict[str, timedelta]) -> None:
+        super().__init__(core_of(engine=desk.engine, clock=desk.clock))
+        self._desk = desk
+        self._every = refresh
+
+    def audience(self, incident: RowMapping) -> list[str] | None:
+        return self._desk.named
+
+    def refresh(self, receiver: str) -> timedelta | None:
+        return self._every.get(receiver)
+
+
+class Receivers(Target):
+    """Every receiver of the policy."""
+
+    kind = KIND
 
 
 class Desk:
@@ -32,16 +54,16 @@ class Desk:
         self.engine = engine
         self.clock = ManualClock()
         self.named: list[str] | None = None  # whom the policy names by now
-        self.notices = Notices(engine, self.clock, uuid7, (refresh or {}).get, lambda _incident: self.named)
+        self.notices = _Named(self, refresh or {})
         self.away: set[str] = set()
         self.refuses: set[str] = set()
         self.told: list[tuple[str, str, int]] = []
-        self.target = Target(self._behave)
+        self.target = Receivers(self._behave)
         self.relay = self.another_relay()
 
     def another_relay(self) -> Relay:
         limits = Limits(deadline=3600, attempt=30, retry_max=60, parallel=8, cap=lambda _target: None)
-        return Relay(self.engine, self.clock, {KIND: self.target.destination()}, limits, Metrics(), uuid7)
+        return Relay(self.engine, self.clock, [self.target], limits, Metrics())
 
     def _behave(self, item: Item) -> Outcome:
         receiver = item.payload["receiver"]
@@ -167,6 +189,19 @@ async def test_a_repeat_goes_to_whom_the_policy_names_by_now_and_the_end_to_ever
     await desk.resolve()
     await desk.pass_by(minutes=1)
     assert sorted(desk.told) == [("oncall", "resolve", 1), ("ops", "resolve", 1), ("pager", "resolve", 1)]
+
+
+async def test_a_repeat_that_fails_once_is_sent_again_as_soon_as_a_first_notice(desk: Desk) -> None:
+    await desk.open("oncall", repeat=timedelta(hours=1))
+    for _ in range(12):
+        await desk.pass_by(hours=1)
+    [item] = await rows(desk.engine)
+    assert (item["payload"]["times"], item["state"], item["slot"]) == (12, "delivered", False)
+    desk.away.add("oncall")
+    await desk.pass_by(hours=1)
+    [item] = await rows(desk.engine)
+    assert item["attempts"] == 1
+    assert item["available_at"] - desk.clock.now() <= timedelta(seconds=2)
 
 
 async def test_what_is_resolved_while_it_is_due_is_told_no_more(desk: Desk) -> None:

@@ -1,18 +1,23 @@
-"""The relay on a real Postgres: what each outcome leads to, nothing is lost or sent twice, no target holds up another."""
+"""The relay on a real Postgres: what each outcome leads to, how rounds count, and that no target holds up another."""
 
 import asyncio
+import random
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app import tables
 from app.kit.db import transaction
 from app.kit.outbox import store
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
+from app.lineage.record_store import add, item_of, wake_again
+from mlflow_spool.records import Call, Kind, Record
 from tests.fakes.clock import ManualClock
 from tests.integration.outbox_items import NOON, Target, put, relay, row, rows, settle_all
 
@@ -27,12 +32,12 @@ REFUSED = Retry("no_dag", "there is no such DAG", absent=True, after=10)
 
 async def test_equal_attempts_are_folded_into_one_row_and_different_ones_are_not(engine: AsyncEngine) -> None:
     item, now = uuid7(), NOON
-    told = [("retry", "unreachable"), ("retry", "unreachable"), ("retry", "timeout"), ("retry", "unreachable")]
+    results = [("retry", "unreachable"), ("retry", "unreachable"), ("retry", "timeout"), ("retry", "unreachable")]
     first_of_kind = []
-    for n, (result, code) in enumerate(told):
+    for n, (result, code) in enumerate(results):
         async with transaction(engine) as conn:
             at = now + timedelta(minutes=n)
-            first_of_kind.append(await store.record_attempt(conn, uuid7(), item, result, code, f"try {n}", at))
+            first_of_kind.append(await store.record_attempt(conn, item, result, code, f"try {n}", at))
     assert first_of_kind == [True, False, True, True]
     found = [(r["code"], r["count"], r["detail"], r["last_at"] - now) for r in await rows(engine, tables.attempts)]
     assert found == [
@@ -43,7 +48,7 @@ async def test_equal_attempts_are_folded_into_one_row_and_different_ones_are_not
 
 
 OUTCOMES = {
-    "delivered": (Delivered(None), {"state": "delivered", "slot": True, "ambiguous": False}),
+    "delivered": (Delivered(None), {"state": "delivered", "slot": False, "ambiguous": False}),
     "dead": (Dead("rejected", "no"), {"state": "dead", "slot": False, "detail": "no"}),
     "unreachable": (NO_ANSWER, {"state": "pending", "slot": False, "ambiguous": False, "answered_at": None}),
     "ambiguous": (AMBIGUOUS, {"state": "pending", "slot": True, "ambiguous": True}),
@@ -63,9 +68,27 @@ async def test_each_outcome_is_settled_in_its_way(
     found = await row(engine, item)
     assert {name: found[name] for name in expected} == expected
     assert (found["claim"], found["lease_until"], found["attempts"]) == (None, None, 1)
-    assert [i for i, _ in target.settled] == [i for i, _ in target.told] == [item]
+    assert [i for i, _ in target.settlements] == [i for i, _ in target.commits] == [item]
     [attempt] = await rows(engine, tables.attempts)
     assert (attempt["item"], attempt["code"]) == (item, outcome.code)
+
+
+class _Runs(Target):
+    """What it starts goes on after the delivery."""
+
+    keeps_slot = True
+
+
+@pytest.mark.parametrize(
+    ("target", "delivered"), [pytest.param(Target(), 3, id="over"), pytest.param(_Runs(), 1, id="goes on")]
+)
+async def test_a_delivered_item_keeps_its_slot_while_what_it_started_goes_on(
+    engine: AsyncEngine, target: Target, delivered: int
+) -> None:
+    await put(engine, 3)
+    await settle_all([relay(engine, ManualClock(NOON + timedelta(hours=1)), target, cap=1)])
+    assert len(target.delivered()) == delivered
+    assert [r["slot"] for r in await rows(engine) if r["state"] == "delivered"] == [target.keeps_slot] * delivered
 
 
 async def test_a_deliverer_that_breaks_is_an_ambiguous_attempt_not_the_end(engine: AsyncEngine) -> None:
@@ -195,21 +218,171 @@ async def test_a_dead_item_that_is_redriven_is_read_back_and_has_a_new_deadline(
     assert (await row(engine, item))["state"] == "delivered"
 
 
+async def test_an_item_of_an_unknown_kind_is_put_off_by_name_and_its_neighbours_arrive(engine: AsyncEngine) -> None:
+    """A newer version has put it there."""
+    clock = ManualClock(NOON + timedelta(hours=1))
+    [newer] = await put(engine, 1, kind="newer")
+    others = await put(engine, 3)
+    target = Target()
+    await relay(engine, clock, target).step()
+    assert set(target.delivered()) == set(others)
+    found = await row(engine, newer)
+    assert (found["state"], found["claim"], found["slot"]) == ("pending", None, False)
+    assert "'newer'" in found["detail"]
+    assert found["available_at"] > clock.now()
+    [attempt] = [a for a in await rows(engine, tables.attempts) if a["item"] == newer]
+    assert (attempt["result"], attempt["code"]) == ("retry", "unknown_kind")
+
+
+# Rounds of a target, and its breaker.
+
+
+@pytest.mark.parametrize(
+    ("failures", "asked_after", "asked_at_once"),
+    [
+        pytest.param({0, 1, 2, 3, 4, 5, 6, 7}, 2, 0, id="nobody answered: one failure, not eight"),
+        pytest.param({7}, 0, 4, id="one did not, the last"),
+        pytest.param({0, 1, 2, 3, 4, 5, 6}, 0, 4, id="one answered, the last"),
+        pytest.param({1, 2, 3, 4, 5, 6, 7}, 0, 4, id="one answered, the first"),
+    ],
+)
+async def test_a_round_is_a_failure_of_its_target_when_no_item_was_answered_and_counts_once(
+    engine: AsyncEngine, failures: set[int], asked_after: float, asked_at_once: int
+) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    await put(engine, 8)
+    target = Target(lambda item: NO_ANSWER if item.payload["n"] in failures else Delivered(None))
+    runner = relay(engine, clock, target)
+    await runner.step()
+    target.behave = lambda _item: Delivered(None)
+    late = await put(engine, 4, payload={"n": 99})
+    before = len(target.asked)
+    await runner.step()
+    assert len(target.asked) - before == asked_at_once
+    clock.pass_by(timedelta(seconds=asked_after))
+    await settle_all([runner])
+    assert set(late) <= set(target.delivered())
+
+
+class _Broken(Target):
+    """Items whose payload is in `broken` cannot be settled."""
+
+    def __init__(self, *broken: str) -> None:
+        super().__init__()
+        self._broken = broken
+
+    async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
+        name = item.payload.get("name")
+        if name in self._broken:
+            raise ValueError(name)
+        await super().settled(conn, item, outcome, now)
+
+
+def _all_of(error: BaseException) -> list[str]:
+    """The texts of an error, or of all errors of a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return sorted(text for each in error.exceptions for text in _all_of(each))
+    return [str(error)]
+
+
+async def test_every_error_of_a_step_is_reported_and_holds_up_no_neighbour(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    for target, name in [("a", "a1"), ("a", "a2"), ("a", "fine"), ("b", "b1"), ("b", "fine")]:
+        await put(engine, 1, target=target, payload={"name": name})
+    broken = _Broken("a1", "a2", "b1")
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await relay(engine, clock, broken).step()
+    assert _all_of(caught.value) == ["a1", "a2", "b1"]
+    assert len(broken.delivered()) == 2
+    states = {(r["payload"]["name"], r["state"]) for r in await rows(engine)}
+    assert states == {("a1", "pending"), ("a2", "pending"), ("b1", "pending"), ("fine", "delivered")}
+
+
+async def test_a_round_with_an_error_ends_when_its_slowest_item_does(engine: AsyncEngine) -> None:
+    """Or attempts would go on that nobody waits for, nor stops."""
+    clock = ManualClock(NOON + timedelta(hours=1))
+    await put(engine, 1, payload={"name": "broken"})
+    [slow] = await put(engine, 1, payload={"name": "slow"})
+    opened = asyncio.Event()
+
+    class Gate(_Broken):
+        async def deliver(self, item: Item) -> Outcome:
+            if item.id == slow:
+                await opened.wait()
+            return await super().deliver(item)
+
+    target = Gate("broken")
+    stepping = asyncio.create_task(relay(engine, clock, target).step())
+    await asyncio.wait([stepping], timeout=0.5)
+    assert not stepping.done()
+    opened.set()
+    with pytest.raises(BaseExceptionGroup):
+        await stepping
+    assert target.delivered() == [slow]
+
+
+# Attempts in a row.
+
+
+async def _hiccup(
+    engine: AsyncEngine, clock: ManualClock, item: UUID, outcome: Outcome = NO_ANSWER
+) -> tuple[int, float]:
+    """Fail one attempt at an item: the attempts in a row that are kept, and the longest pause that may follow."""
+    longest: list[float] = []
+
+    class Longest(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            longest.append(b)
+            return b
+
+    await relay(engine, clock, Target(lambda _item: outcome), chance=Longest()).step()
+    return (await row(engine, item))["attempts"], longest[0]
+
+
+async def test_a_dead_item_that_is_redriven_forgets_its_earlier_attempts(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    [item] = await put(engine, 1, state="dead", attempts=40)
+    async with transaction(engine) as conn:
+        assert await store.redrive(conn, item, clock.now())
+    assert await _hiccup(engine, clock, item) == (1, 2.0)
+
+
+async def test_a_stream_of_records_that_goes_on_forgets_the_attempts_of_what_arrived(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    stream = "run:nightly"
+    [item] = await put(engine, 1, id=item_of(stream), attempts=40, payload={"stream": stream})
+    call = Call("POST", "/api/2.0/mlflow/runs/log-batch", {})
+    record = Record("k1", stream, Kind.LOG, call, 0)
+    async with transaction(engine) as conn:
+        await add(conn, [record], clock.now())
+        await conn.execute(update(tables.outbox).values(state="delivered"))
+        await wake_again(conn, item, stream, clock.now())
+    assert (await row(engine, item))["state"] == "pending"
+    assert await _hiccup(engine, clock, item) == (1, 2.0)
+
+
+async def test_an_attempt_that_brought_a_part_begins_a_new_row_of_attempts(engine: AsyncEngine) -> None:
+    clock = ManualClock(NOON + timedelta(hours=1))
+    [item] = await put(engine, 1, attempts=40)
+    part = Retry("away", "no answer", progress=True)
+    assert await _hiccup(engine, clock, item, part) == (1, 2.0)
+
+
 # Several targets.
 
 
 class _Gate(Target):
-    """A destination that does not answer for one target until `opened` is set."""
+    """Does not answer for one target until `opened` is set."""
 
     def __init__(self, slow: str) -> None:
         super().__init__()
         self.opened = asyncio.Event()
         self._slow = slow
 
-    async def _deliver(self, item: Item) -> Outcome:
+    async def deliver(self, item: Item) -> Outcome:
         if item.target == self._slow:
             await self.opened.wait()
-        return await super()._deliver(item)
+        return await super().deliver(item)
 
 
 async def test_a_target_that_does_not_answer_holds_up_no_other(engine: AsyncEngine) -> None:
@@ -254,13 +427,18 @@ async def test_a_relay_that_ends_gives_up_what_is_under_way_and_another_goes_on(
     assert other.delivered() == [item]
 
 
-async def test_a_round_that_never_ends_makes_the_step_stuck_so_that_livez_fails(engine: AsyncEngine) -> None:
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_round_that_never_ends_makes_the_step_stuck_so_that_livez_fails(
+    engine: AsyncEngine, others: int
+) -> None:
     clock = ManualClock(NOON + timedelta(hours=1))
     await put(engine, 1, target="receiver:slow")
     gate = _Gate("receiver:slow")
     runner = relay(engine, clock, gate, turn=0.0, attempt=3600.0)
     assert await runner.step()
     clock.pass_by(timedelta(hours=4))
+    if others:
+        await put(engine, others, target="receiver:fast")
     stepping = asyncio.create_task(runner.step())
     await asyncio.wait([stepping], timeout=0.5)
     assert not stepping.done()
@@ -280,4 +458,4 @@ async def test_a_relay_that_is_cancelled_while_it_waits_leaves_nothing_running(e
     assert stepping.cancelled()
     gate.opened.set()
     await asyncio.sleep(0)
-    assert gate.settled == []
+    assert gate.settlements == []

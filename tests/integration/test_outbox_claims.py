@@ -1,4 +1,4 @@
-"""Claims, leases and caps on a real Postgres: an item is one relay's at a time, and no more are under way than may be."""
+"""Claims, leases and caps on a real Postgres: one relay at a time holds an item, and slots never exceed the cap."""
 
 import asyncio
 import random
@@ -63,7 +63,7 @@ async def test_many_claimers_at_once_never_share_an_item(engine: AsyncEngine) ->
     assert not missing(wanted, taken)
 
 
-async def test_a_claimed_item_is_nobodys_until_its_lease_has_expired(engine: AsyncEngine) -> None:
+async def test_nobody_else_takes_a_claimed_item_until_its_lease_has_expired(engine: AsyncEngine) -> None:
     await put(engine, 1)
     [mine] = await claim(engine)
     assert await claim(engine, after=59.9) == []
@@ -85,7 +85,7 @@ async def test_the_result_of_a_lost_lease_is_dropped(engine: AsyncEngine) -> Non
 
 
 async def test_a_relay_that_lost_its_lease_writes_no_consequences(engine: AsyncEngine) -> None:
-    """The slow relay's answer arrives when another one has delivered."""
+    """The slow relay gets its answer after another one has delivered the item."""
     clock = ManualClock(NOON + timedelta(hours=1))
     await put(engine, 1)
     fast = Target()
@@ -99,7 +99,7 @@ async def test_a_relay_that_lost_its_lease_writes_no_consequences(engine: AsyncE
     await relay(engine, clock, slow).step()
     [item] = await rows(engine)
     assert item["state"] == "delivered"
-    assert (len(fast.settled), slow.settled, slow.told) == (1, [], [])
+    assert (len(fast.settlements), slow.settlements, slow.commits) == (1, [], [])
 
 
 # The cap.
@@ -123,7 +123,7 @@ async def test_a_cap_belongs_to_one_target(engine: AsyncEngine) -> None:
     assert len(await claim(engine, cap=1)) == 1
 
 
-async def test_a_cap_that_was_lowered_takes_nobody_his_slot_and_gives_none(engine: AsyncEngine) -> None:
+async def test_a_cap_that_was_lowered_takes_no_slot_away_and_gives_none(engine: AsyncEngine) -> None:
     await put(engine, 4, slot=True, state="delivered")
     await put(engine, 2)
     assert await claim(engine, cap=2) == []
@@ -133,7 +133,7 @@ async def test_a_cap_that_was_lowered_takes_nobody_his_slot_and_gives_none(engin
 async def test_an_item_that_holds_a_slot_is_not_kept_out_by_older_ones_without(
     engine: AsyncEngine, waiting: int
 ) -> None:
-    """With every slot held by items that must be read back, older items cannot go: the read-back must come first."""
+    """Items that must be read back hold every slot, so older items cannot go: the read-back must come first."""
     [holder] = await put(engine, 1, at=NOON + timedelta(minutes=30), slot=True, ambiguous=True)
     older = await put(engine, waiting)
     assert [i.id for i in await claim(engine, most=8, cap=1)] == [holder]
@@ -142,7 +142,7 @@ async def test_an_item_that_holds_a_slot_is_not_kept_out_by_older_ones_without(
 
 
 async def test_many_claimers_at_once_never_exceed_the_cap(database: str) -> None:
-    """Each with connections of its own, as replicas have."""
+    """Each has connections of its own, as replicas have."""
     chance = random.Random(seed())
     number, cap = size(40, 400), 4
     engines = [open_engine(database, pool_size=2) for _ in range(4)]

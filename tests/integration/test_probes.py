@@ -2,13 +2,13 @@
 
 import asyncio
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from app.deadman.watchman import Watchman
+from app.intake.batcher import Batcher
 from app.kit.http import open_http
 from app.kit.loop import Loop
 from app.lineage.report_examples import REPORT
@@ -177,10 +177,10 @@ async def test_the_outside_is_pinged_only_while_all_is_well(servers: TestServers
         assert await pings(world) == 0, "a loop fails"
         waker.failures = 0
         assert await pings(world) == 1
-        async with world.services[0].engine.begin() as conn:
+        async with world.services[0].core.engine.begin() as conn:
             await conn.execute(text("ALTER TABLE watch RENAME TO elsewhere"))
         assert await pings(world) == 0, "Postgres does not answer"
-        async with world.services[0].engine.begin() as conn:
+        async with world.services[0].core.engine.begin() as conn:
             await conn.execute(text("ALTER TABLE elsewhere RENAME TO watch"))
         outside.status = 500
         await world.services[0].loop("watchman").step()
@@ -190,22 +190,25 @@ async def test_the_outside_is_pinged_only_while_all_is_well(servers: TestServers
         assert 'gateway_watchdog_pings_total{result="failed"} 1.0' in told
 
 
+class StuckBatcher(Batcher):
+    """A batcher of which the test says whether it is stuck."""
+
+    def __init__(self, batcher: Batcher, is_stuck: bool) -> None:
+        self.__dict__ |= batcher.__dict__
+        self._is_stuck = is_stuck
+
+    def stuck(self, patience: float = 30.0) -> bool:
+        return self._is_stuck
+
+
 async def test_a_stuck_intake_stops_the_ping(servers: TestServers, database: str) -> None:
     outside = Outside()
     async with World(servers, database) as world, open_http(transport=outside.transport()) as http:
         await world.settle()
         services = world.services[0]
         for is_stuck in (True, False):
-            watchman = Watchman(
-                http,
-                ADDRESS,
-                {},
-                services.engine,
-                world.clock,
-                services.metrics,
-                loops=list,
-                intake_stuck=partial(bool, is_stuck),
-            )
+            batcher = StuckBatcher(services.intake.batcher, is_stuck)
+            watchman = Watchman(services.core, http, ADDRESS, {}, [], batcher)
             await watchman.step()
             assert len(outside.seen) == (0 if is_stuck else 1)
 

@@ -6,6 +6,9 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
+from app.bootstrap.parts import PRUNES
 from app.groups.retention import Retention
 from app.kit.db import transaction
 from app.notices.model import Notice, Severity
@@ -30,7 +33,7 @@ async def many_old(world: World, number: int) -> None:
 def retention(world: World, batch: int) -> Retention:
     services = world.services[0]
     keep = 90 * 86400
-    return Retention(services.engine, services.clock, lambda: services.policy, services.metrics, keep=keep, batch=batch)
+    return Retention(services.core, PRUNES, keep=keep, batch=batch)
 
 
 async def test_an_incident_goes_with_what_was_told_when_it_is_over_and_told(
@@ -43,11 +46,11 @@ async def test_an_incident_goes_with_what_was_told_when_it_is_over_and_told(
         services = world.services[0]
         for key in ("over", "open", "not told"):
             told = ["gone"] if key == "not told" else []
-            async with transaction(services.engine) as conn:
+            async with transaction(services.core.engine) as conn:
                 notice = Notice(key, "test", Severity.INFO, "t", "d")
-                await services.notices.requests._notices.open(conn, told, notice, world.clock.now())
+                await services.notices.requests._incidents.open(conn, told, notice, world.clock.now())
                 if key != "open":
-                    await services.notices.requests._notices.resolve(conn, key, world.clock.now(), "over")
+                    await services.notices.requests._incidents.resolve(conn, key, world.clock.now(), "over")
         world.clock.pass_by(timedelta(days=91))
         await prune(world)
         async with sql(database) as connection:
@@ -160,3 +163,45 @@ async def pruned_rightly(world: World) -> None:
     for trigger in triggers:
         assert trigger["ended_at"] is not None or trigger["id"] in remaining
         assert (trigger["ended_at"] or "9") < limit.replace("+00:00", "Z") or trigger["id"] in remaining
+
+
+async def test_metadata_goes_with_its_reports_and_its_item_but_not_what_mlflow_still_lacks(
+    servers: TestServers, database: str
+) -> None:
+    counted = ("reports", "records", "outbox", "attempts")
+    async with opened(servers, database) as world, sql(database) as connection:
+        for run in ("waits", "taken"):
+            body = {"component": "training", "state": "started", "run": run, "who": "a test"}
+            answer = await world.post("/api/v1/metadata", body)
+        await world.settle()
+        stream = f"run:{answer.json()['run']}"
+        await connection.execute("UPDATE records SET state = 'delivered' WHERE stream = $1", stream)
+        await connection.execute("UPDATE outbox SET state = 'delivered' WHERE payload->>'stream' = $1", stream)
+        before = [await connection.fetchval(f"SELECT count(*) FROM {name}") for name in counted]
+        await prune_all(world, days=90)
+        assert before == [await connection.fetchval(f"SELECT count(*) FROM {name}") for name in counted]
+        await prune_all(world, days=1)
+        left = [await connection.fetchval(f"SELECT count(*) FROM {name}") for name in counted]
+        assert left == [number // 2 for number in before]
+        assert await connection.fetch("SELECT FROM records WHERE state <> 'pending'") == []
+
+
+async def test_a_walk_that_fails_holds_up_no_other(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as world, sql(database) as connection:
+        await world.post("/api/v1/alerts", b"not JSON")
+        world.clock.pass_by(timedelta(days=91))
+        await connection.execute("ALTER TABLE notices RENAME TO elsewhere")
+        failed, pruning = 0, retention(world, 10)
+        for _ in PRUNES:
+            try:
+                await pruning.step()
+            except DBAPIError:
+                failed += 1
+        assert failed == 1
+        assert await connection.fetchval("SELECT count(*) FROM quarantine") == 0
+
+
+async def prune_all(world: World, days: int) -> None:
+    world.clock.pass_by(timedelta(days=days))
+    while await world.services[0].loop("retention").step():
+        pass

@@ -10,8 +10,11 @@ from redis import asyncio as aioredis
 
 from app.kit.embedded import start_valkey
 from app.kit.errors import Problem
+from app.kit.metrics import Metrics
 from app.kit.redis.client import Redis, open_redis
 from app.web.ratelimit import RateLimit
+from app.web.tokens import Caller
+from tests.fakes.clock import ManualClock
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -28,15 +31,19 @@ async def connect(url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
+CI = Caller("ci", frozenset({"trigger"}))
+
+
 class Limits:
     """A RateLimit with a counter of what passed unlimited."""
 
     def __init__(self, redis: Redis, per_minute: int) -> None:
-        self.unlimited = 0
-        self.limit = RateLimit(redis, per_minute, on_unlimited=self._count)
+        self._metrics = Metrics()
+        self.limit = RateLimit(redis, per_minute, ManualClock(NOW), self._metrics)
 
-    def _count(self) -> None:
-        self.unlimited += 1
+    @property
+    def unlimited(self) -> float:
+        return self._metrics.registry.get_sample_value("gateway_redis_failures_total", {"use": "rate_limit"}) or 0
 
     async def spend(self, requests: int, at: float = 0, token: str = "ci") -> int:
         """How many of so many requests pass, `at` seconds after NOW."""
@@ -110,9 +117,9 @@ async def test_replicas_share_it_also_when_they_ask_at_once(url: str, redis: Red
 async def test_too_many_is_a_problem_429_with_whole_seconds_to_wait(redis: Redis) -> None:
     limits = Limits(redis, 40)
     await limits.spend(39)
-    await limits.limit.check("ci", NOW)
+    await limits.limit.check(CI)
     with pytest.raises(Problem) as caught:
-        await limits.limit.check("ci", NOW)
+        await limits.limit.check(CI)
     assert (caught.value.status, caught.value.code) == (429, "rate_limited")
     assert caught.value.headers == {"Retry-After": "2"}
     assert "ci" in caught.value.detail

@@ -116,7 +116,7 @@ async def test_a_file_that_is_gone_changes_nothing_and_is_told(servers: TestServ
 async def look(world: World) -> str:
     """One look at the file, as the loop takes it every two seconds; the hash then in force."""
     await world.services[0].loop("policy").step()
-    return world.services[0].policy.hash
+    return world.services[0].core.policy.hash
 
 
 async def test_a_change_is_taken_at_the_second_look_that_finds_it_the_same(servers: TestServers, database: str) -> None:
@@ -143,7 +143,7 @@ async def test_a_link_that_is_swapped_is_a_change(servers: TestServers, database
             file.symlink_to(tmp_path / name)
             for _ in range(2):
                 await look(world)
-        assert world.services[0].policy.hash == hash_of(POLICY.replace("24h", "23h"))
+        assert world.services[0].core.policy.hash == hash_of(POLICY.replace("24h", "23h"))
 
 
 async def test_a_bad_file_is_refused_once_and_not_at_every_look(

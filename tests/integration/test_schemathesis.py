@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
-from app.bootstrap.services import Urls, open_services
+from app.bootstrap.core import Urls
+from app.bootstrap.parts import open_services
 from app.bootstrap.settings import read_settings
 from app.kit.clock import SystemClock
 from app.kit.http import open_http

@@ -93,6 +93,19 @@ async def test_a_database_that_is_away_at_the_start_is_named(tmp_path: Path) -> 
     assert "hunter2" not in log
 
 
+@pytest.mark.parametrize("uses", ["migrate", "worker"])
+def test_a_database_that_is_away_is_one_sentence_with_what_to_do(tmp_path: Path, uses: str) -> None:
+    Process(tmp_path).write_policy()
+    url = "postgresql://u:hunter2@127.0.0.1:1/x"
+    done = command(tmp_path, uses, database_url=url, redis_url="redis://127.0.0.1:1")
+    assert done.returncode == 1
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith("Postgres at 127.0.0.1:1/x cannot be used: ")
+    assert sentence.endswith("Look at Postgres and at GATEWAY_DATABASE_URL; `trigger-gateway doctor` says more")
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
 # What it refuses.
 
 

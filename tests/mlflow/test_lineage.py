@@ -277,6 +277,7 @@ async def test_each_planted_kind_of_orphan_is_found_and_is_gone_when_it_is_mende
     await site.surveyed()
     assert await site.orphans(uncommitted, second["id"], lost[0], gone[0], marked[0]) == set()
     assert await site.orphans(silent) == {("run_without_metrics", "metrics")}
+    await site.world.services[0].loop("gauges").step()
     text = (await site.world.clients[0].get("/metrics")).text
     assert 'gateway_orphans{kind="run_without_metrics"}' in text
     assert "gateway_survey_last_end_timestamp_seconds 1.79" in text

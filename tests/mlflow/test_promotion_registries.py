@@ -368,7 +368,7 @@ async def test_who_loses_the_mark_in_sagemaker_loses_the_approval_as_well(
         model = f"plain-{secrets.token_hex(4)}"
         first, second, third = [await publish(sagemaker, model, {"f1": f1}) for f1 in (0.85, 0.9, 0.95)]
         assert (await ask(world, model, first)).status_code == 200
-        registry: Any = world.services[0].promotion.gate._registry("sagemaker")
+        registry: Any = world.services[0].promotion.gate._registries["sagemaker"]
         registry._clients["sagemaker"] = Meddled(
             registry._clients["sagemaker"], lambda: asyncio.run(sagemaker.seize(model, third))
         )

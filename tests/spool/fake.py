@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from mlflow_spool.errors import NoAnswer, NotSent
-from mlflow_spool.records import API, Answer, Call
-from tests.spool.proxy import Fault, Plan, never
+from mlflow_spool.records import API, Answer, Call, answer_of
+from tests.spool.proxy import INSTEAD, Fault, Plan, never
 
 Body = dict[str, Any]
 
@@ -45,7 +45,7 @@ class FakeMlflow:
         def put() -> Answer:
             self.files[f"{root}/{path}"] = file.read_bytes()
             self.uploads.append(path)
-            return Answer(200, {})
+            return answer_of(200, b"")
 
         return self._with_fault(self.plan(len(self.seen) - 1, line), put)
 
@@ -54,10 +54,8 @@ class FakeMlflow:
             raise NotSent("refused")
         if fault is Fault.HANG:
             raise NoAnswer("no answer in time")
-        if fault is Fault.UNAVAILABLE:
-            return Answer(503, {"message": "no"})
-        if fault is Fault.NOT_FOUND:
-            return Answer(404, {"message": "404 page not found"})
+        if fault in INSTEAD:
+            return Answer(INSTEAD[fault], {"message": "no"})
         answer = happen()
         if fault is Fault.COMMIT_AND_503:
             return Answer(503, {"message": "no"})

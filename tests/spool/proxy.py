@@ -18,9 +18,13 @@ class Fault(Enum):
     HANG = "hang"  # nothing is forwarded, and no answer comes
     UNAVAILABLE = "503"  # nothing is forwarded
     NOT_FOUND = "404 of a proxy"  # nothing is forwarded: there is no MLflow behind it
+    LOGIN_PAGE = "200 of a login page"  # nothing is forwarded
     COMMIT_AND_503 = "commit, then 503"
     COMMIT_AND_DROP = "commit, then drop"  # forwarded, and the answer is lost
 
+
+#: Statuses of what something else answers in the server's place.
+INSTEAD = {Fault.UNAVAILABLE: 503, Fault.NOT_FOUND: 404, Fault.LOGIN_PAGE: 200}
 
 #: Decides by the number of the request (0, 1, ...) and its line, as in "POST /api/2.0/mlflow/runs/create".
 Plan = Callable[[int, str], Fault]
@@ -91,8 +95,8 @@ class Proxy:
             self._released.wait(60)
             _drop(handler)
             return
-        if fault in (Fault.UNAVAILABLE, Fault.NOT_FOUND):
-            _answer(handler, 503 if fault is Fault.UNAVAILABLE else 404, b"no", [])
+        if fault in INSTEAD:
+            _answer(handler, INSTEAD[fault], b"no", [])
             return
         status, headers, answer = self._forward(handler, body)
         if fault is Fault.COMMIT_AND_DROP:

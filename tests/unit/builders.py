@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from app.decide.alert import Alert
+from app.decide.books import Books
 from app.decide.ledger import Ledger
 from app.decide.placing import GroupName, intend
 from app.decide.state import Action, Confirmation, Decision, Episode, Group, Reason, group_key
@@ -124,7 +125,7 @@ def _alert(fingerprint: str, start: datetime, end: datetime | None, native: bool
     )
 
 
-class Books:
+class Kept:
     """What the database would hold, for tests that take a ledger through several batches: each batch is a new Ledger
     over the same groups and episodes."""
 
@@ -141,9 +142,9 @@ class Books:
         for key, name in wanted:
             self.groups.setdefault(key, Group(key, *name))
         for known in self.groups.values():
-            ledger.take_group(known)
-        for one in self.episodes:
-            ledger.take_episode(one)
+            ledger.books.take_group(known)
+        for kept in self.episodes:
+            ledger.books.take_episode(kept)
         return ledger
 
     def send(self, *alerts: Alert, times: int = 1) -> list[Decision]:
@@ -155,18 +156,25 @@ class Books:
             if i.key is not None and i.route is not None
         )
         decisions = [self.ledger.observe(intent, times)[0] for intent in intents]
-        self.episodes += self.ledger.created.values()
+        self.episodes += self.ledger.books.created.values()
         return decisions
 
     def wake(self, *, confirmed: bool | None = None) -> Ledger:
         """Every group that is due is looked at, once, with this word of Prometheus; None: it was not asked."""
         self.ledger = self._open([])
         if confirmed is not None:
-            self.ledger.answers = dict.fromkeys(self.groups, Confirmation(confirmed, f"Prometheus said {confirmed}"))
+            self.ledger.books.answers = dict.fromkeys(
+                self.groups, Confirmation(confirmed, f"Prometheus said {confirmed}")
+            )
         for key, known in self.groups.items():
             if known.wake_at is not None and known.wake_at <= self.now:
                 self.ledger.wake(key)
         return self.ledger
+
+    @property
+    def books(self) -> Books:
+        """Of the newest pass."""
+        return self.ledger.books
 
     def pass_by(self, time: timedelta) -> None:
         self.now += time

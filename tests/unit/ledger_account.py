@@ -6,7 +6,7 @@ from datetime import datetime
 from app.decide.state import DEAD, FAILED, GONE, LOST
 from app.policy.schema import Route
 from tests.unit.builders import DAY
-from tests.unit.ledger_simulation import Fired
+from tests.unit.replicas import Fired
 
 
 @dataclass

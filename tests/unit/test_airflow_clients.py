@@ -7,7 +7,7 @@ from app.deliver.airflows import AirflowClients
 from app.kit.http import open_http
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
-from tests.fakes.clock import ManualClock
+from tests.cores import core_of
 
 ENTRY = '{name: default, url: "http://airflow.test:8080", auth: {username: gateway, password: secret}}'
 
@@ -22,9 +22,12 @@ class Changing:
     """A policy that a test replaces."""
 
     def __init__(self, *entries: str) -> None:
-        self.policy = policy_of(*entries)
+        self._core = core_of(policy_of(*entries))
         http = open_http(transport=httpx.MockTransport(lambda _: httpx.Response(500)))
-        self.clients = AirflowClients(lambda: self.policy, http, ManualClock())
+        self.clients = AirflowClients(self._core, http)
+
+    def change(self, policy: Policy) -> None:
+        self._core.policies.take(policy, self._core.clock.now())
 
 
 @pytest.mark.parametrize(
@@ -41,20 +44,20 @@ def test_a_client_is_made_anew_only_for_another_address_or_login(entry: str, kep
     changing = Changing(ENTRY)
     before = changing.clients()["default"]
     assert changing.clients()["default"] is before
-    changing.policy = policy_of(entry)
+    changing.change(policy_of(entry))
     assert (changing.clients()["default"] is before) is kept
 
 
 def test_an_airflow_that_is_added_is_there_and_one_that_left_is_gone() -> None:
     changing = Changing(ENTRY, ENTRY.replace("default", "old"))
     assert set(changing.clients()) == {"default", "old"}
-    changing.policy = policy_of(ENTRY, ENTRY.replace("default", "new"))
+    changing.change(policy_of(ENTRY, ENTRY.replace("default", "new")))
     assert set(changing.clients()) == {"default", "new"}
 
 
 def test_the_cap_is_that_of_the_policy_in_force() -> None:
     changing = Changing(ENTRY)
     assert changing.clients.cap("airflow:default") is None
-    changing.policy = policy_of(ENTRY.replace("}}", "}, max_parallel: 2}"))
+    changing.change(policy_of(ENTRY.replace("}}", "}, max_parallel: 2}")))
     assert changing.clients.cap("airflow:default") == 2
     assert changing.clients.cap("airflow:elsewhere") is None

@@ -139,7 +139,7 @@ def test_alertmanager_tells_both_replicas_with_the_token_that_was_made_for_it() 
 
 def test_a_replaced_primary_is_kept_from_writing_before_the_standby_is_promoted() -> None:
     """The next `up` starts it again, and it is first in every URL."""
-    commands = re.findall(r"^ +ha (.*)", (ROOT / "docs/high-availability.md").read_text(), re.MULTILINE)
+    commands = re.findall(r"^ +ha (.*)", (ROOT / "docs/operations/high-availability.md").read_text(), re.MULTILINE)
     stopped, kept, promoted = (
         next(n for n, line in enumerate(commands) if part in line)
         for part in ("stop postgres", "standby.signal", "exec -u postgres postgres-standby")

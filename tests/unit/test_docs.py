@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI, Header
 from prometheus_client.metrics import MetricWrapperBase
 
 from app.bootstrap.settings import Settings, read_settings
+from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Reason, TriggerState
 from app.explain import sentences
 from app.kit.errors import Problem
 from app.kit.metrics import Metrics
@@ -123,7 +124,10 @@ def rows_of(page: str) -> list[list[str]]:
 
 
 def test_the_page_of_settings_names_each_with_its_default_and_meaning() -> None:
-    told = {cells[0].strip("`| "): (cells[1].strip("`"), cells[2].rstrip(" |")) for cells in rows_of("settings.md")}
+    told = {
+        cells[0].strip("`| "): (cells[1].strip("`"), cells[2].rstrip(" |"))
+        for cells in rows_of("reference/settings.md")
+    }
     fields = Settings.model_fields
     assert set(told) == {f"GATEWAY_{name.upper()}" for name in fields}
     for name, field in fields.items():
@@ -132,7 +136,7 @@ def test_the_page_of_settings_names_each_with_its_default_and_meaning() -> None:
 
 
 def test_the_page_of_metrics_names_each_with_its_labels() -> None:
-    told = {cells[0].strip("`| "): set(re.findall(r"`(\w+)`", cells[1])) for cells in rows_of("metrics.md")}
+    told = {cells[0].strip("`| "): set(re.findall(r"`(\w+)`", cells[1])) for cells in rows_of("reference/metrics.md")}
     declared = {}
     for collector in Metrics().registry._collector_to_names:
         assert isinstance(collector, MetricWrapperBase)
@@ -141,8 +145,8 @@ def test_the_page_of_metrics_names_each_with_its_labels() -> None:
     assert told == declared
 
 
-def test_every_code_of_a_problem_stands_in_the_contract() -> None:
-    told = {cells[0].strip("`| "): cells[1] for cells in rows_of("contract.md") if cells[1].isdecimal()}
+def test_the_page_of_problems_names_every_code_with_its_status() -> None:
+    told = {cells[0].strip("`| "): cells[1] for cells in rows_of("reference/problems.md") if cells[1].isdecimal()}
     kinds = dict(problems.KINDS) | {k.code: k for k in (problems.UNAVAILABLE, problems.BAD_SIGNATURE)}
     assert {code: str(kind.status) for code, kind in kinds.items()}.items() <= told.items()
     app = create_app(read_settings(), None)  # type: ignore[arg-type]  # Its lifespan is not entered.
@@ -150,6 +154,24 @@ def test_every_code_of_a_problem_stands_in_the_contract() -> None:
     assert shown <= set(told)
 
 
-def test_every_code_that_can_block_a_trigger_has_its_line_in_the_contract() -> None:
-    told = " ".join(cells[0] for cells in rows_of("contract.md"))
+def test_the_page_of_words_names_every_code_that_can_block_a_trigger() -> None:
+    told = " ".join(cells[0] for cells in rows_of("reference/words.md"))
     assert [code for code in sentences.UNBLOCK if f"`{code}`" not in told] == []
+
+
+def test_the_page_of_words_names_every_action_reason_state_and_outcome() -> None:
+    rows = rows_of("reference/words.md")
+    words = {word for cells in rows for cell in cells[:2] for word in re.findall(r"`(\w+)`", cell)}
+    assert {*Action, *Reason, *TriggerState, SUCCESS, FAILED, LOST, GONE, DEAD} - words == set()
+
+
+def test_the_page_of_the_api_names_every_call_with_its_scope() -> None:
+    listed = {}
+    for cells in rows_of("reference/http-api.md"):
+        for method, path in re.findall(r"`(GET|POST|DELETE|PUT|PATCH) (/[^`]*)`", "| " + cells[0]):
+            listed[method, path] = cells[1]
+    document = create_app(read_settings(), None).openapi()  # type: ignore[arg-type]  # Its lifespan is not entered.
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            scopes = [scope for need in operation.get("security", []) for scope in need["bearer"]]
+            assert all(f"`{scope}`" in listed[method.upper(), path] for scope in scopes), (method, path)

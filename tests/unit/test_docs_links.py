@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 import yaml
 
-from app.bootstrap.services import open_services
+from app.bootstrap.parts import open_services
 from app.bootstrap.settings import Settings
 from app.cli.main import app as cli
 from app.decide.conf import dag_call
@@ -27,7 +27,8 @@ from app.web.main import create_app
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
-TRANSITIONS = (ROOT / "docs/transitions.md").read_text()
+MISSION = (ROOT / "docs/mission.md").read_text()
+PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if page != ROOT / "docs/README.md")
 DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
 EXAMPLES = sorted([*(ROOT / "examples").glob("policy*.yaml"), *(ROOT / "examples/compose").glob("policy*.yaml")])
 
@@ -60,6 +61,11 @@ def test_every_link_leads_to_a_file_or_a_heading_that_is_there(document: Path) -
     assert broken == []
 
 
+def test_every_page_stands_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    assert [name(page) for page in PAGES if f"({page.relative_to(ROOT / 'docs')})" not in index] == []
+
+
 @cache
 def functions_in(path: str) -> frozenset[str]:
     file = ROOT / path
@@ -79,8 +85,8 @@ def test_every_test_that_is_named_exists(document: Path) -> None:
 
 
 @pytest.mark.parametrize("part", range(1, 8))
-def test_every_transition_names_its_tests_or_says_that_it_comes_later(part: int) -> None:
-    found = re.search(rf"^## {part}\. .*?(?=^## |\Z)", TRANSITIONS, re.M | re.S)
+def test_every_part_of_the_mission_names_its_tests_or_says_that_it_comes_later(part: int) -> None:
+    found = re.search(rf"^## {part}\. .*?(?=^## |\Z)", MISSION, re.M | re.S)
     assert found
     assert "later release" in found[0] or re.search(r"tests/\w+/\w+\.py::test_", found[0])
     for row in re.findall(r"^\| (?!how|part|-)(.*) \|$", found[0], re.M):
@@ -88,8 +94,8 @@ def test_every_transition_names_its_tests_or_says_that_it_comes_later(part: int)
         assert proof == "a later release" or "::test_" in proof, row
 
 
-def test_the_events_of_the_transitions_are_read_as_they_stand() -> None:
-    least, full, *_ = blocks(TRANSITIONS, "json")
+def test_the_events_of_the_mission_are_read_as_they_stand() -> None:
+    least, full, *_ = blocks(MISSION, "json")
     (by_hand,) = native.read(least.encode(), 10).alerts
     (by_alertmanager,) = alertmanager.read(full.encode(), 10).alerts
     assert set(json.loads(least)) == {"alert_id", "severity", "timestamp"}
@@ -98,13 +104,13 @@ def test_the_events_of_the_transitions_are_read_as_they_stand() -> None:
     assert by_alertmanager.firing
 
 
-def test_the_report_of_the_transitions_is_read_as_it_stands() -> None:
-    report = Report.model_validate_json(blocks(TRANSITIONS, "json")[-1])
+def test_the_report_of_the_mission_is_read_as_it_stands() -> None:
+    report = Report.model_validate_json(blocks(MISSION, "json")[-1])
     assert (report.component, report.state) == ("training", "succeeded")
 
 
-def test_the_conf_of_the_transitions_is_the_one_that_airflow_gets(tmp_path: Path) -> None:
-    _, full, conf, *_ = blocks(TRANSITIONS, "json")
+def test_the_conf_of_the_mission_is_the_one_that_airflow_gets(tmp_path: Path) -> None:
+    _, full, conf, *_ = blocks(MISSION, "json")
     shown = json.loads(conf)
     (alert,) = alertmanager.read(full.encode(), 10).alerts
     (route,) = twelve_lines(tmp_path).routes
@@ -163,13 +169,46 @@ def test_every_metric_that_is_named_is_one() -> None:
         assert named <= exposed, name(document)
 
 
-def test_every_path_of_the_api_in_the_readme_is_in_the_openapi_document() -> None:
+@cache
+def paths_of_the_api() -> list[re.Pattern[str]]:
     document = create_app(Settings(), cast(Any, open_services)).openapi()
-    paths = [re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in document["paths"]]
+    return [re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in document["paths"]]
+
+
+def test_every_path_of_the_api_in_the_readme_is_in_the_openapi_document() -> None:
+    paths = paths_of_the_api()
     named = set(re.findall(r"(/api/v1/[\w/$]+|/livez|/readyz|/metrics)", README))
     assert named
     unknown = [path for path in named if not any(pattern.fullmatch(path) for pattern in paths)]
     assert unknown == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_path_of_the_api_on_a_page_is_in_the_openapi_document(page: Path) -> None:
+    paths = paths_of_the_api()
+    named = set(re.findall(r"(?<![\w.>])(/api/v1/[\w/${}<>-]+|/health/\w+|/livez|/readyz|/metrics)", page.read_text()))
+    assert [path for path in named if not any(pattern.fullmatch(path) for pattern in paths)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_piece_of_policy_on_a_page_is_good_where_it_says_that_it_is_one(page: Path, tmp_path: Path) -> None:
+    """A block that begins with `# policy.yaml` is laid over the smallest policy."""
+    for number, text in enumerate(blocks(page.read_text(), "yaml")):
+        if not text.startswith("# policy.yaml\n"):
+            continue
+        whole = yaml_of("policy.yaml") | yaml.safe_load(text)
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(json.dumps(whole))
+        load_policy(file, require_env=False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_body_that_a_page_sends_is_read_as_it_stands(page: Path) -> None:
+    for path, body in re.findall(r"/api/v1/(alerts|metadata)\b[^']*? -d '(.*?)'", page.read_text(), re.S):
+        if path == "alerts":
+            assert native.read(body.encode(), 10).alerts
+        else:
+            assert Report.model_validate_json(body).component
 
 
 def test_every_code_that_the_readme_says_may_block_a_trigger_is_one() -> None:

@@ -87,7 +87,7 @@ RECEIVER, ROUTE = "receiver", "route accuracy"
         pytest.param(
             config(receiver="people", routes=[{"receiver": "people"}, {"receiver": "gw"}]),
             [(ROUTE, "fail")],
-            "take it away",
+            "take these alerts",
             id="another-route-takes-it-away",
         ),
         pytest.param(

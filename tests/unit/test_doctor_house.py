@@ -10,7 +10,7 @@ import pytest
 from app.cli.doctor.finding import Finding, fail, good, warn, worst
 from app.cli.doctor.house import examine_gateway, examine_policy, examine_tokens
 from app.cli.doctor.report import as_json, show
-from app.cli.doctor.servers import _told as told_of
+from app.cli.doctor.servers import _quoted as told_of
 from app.cli.doctor.servers import judge_durability, judge_offset, judge_writes
 from app.kit.errors import LEFT_OUT
 from app.kit.http import open_http
@@ -147,8 +147,10 @@ DURABLE = {"fsync": "on", "synchronous_commit": "on", "standbys": "ANY 1 (*)", "
         pytest.param({}, False, "ok", "ANY 1 (*)", id="a-synchronous-standby"),
         pytest.param({"synchronous_commit": "remote_apply"}, False, "ok", "remote_apply", id="even-stricter"),
         pytest.param({"standbys": ""}, False, "warn", "synchronous_standby_names", id="no-standby"),
-        pytest.param({"standbys": ""}, True, "ok", "nobody fails over", id="no-standby-of-the-embedded-one"),
-        pytest.param({"synchronous_commit": "local"}, False, "warn", "not waited for", id="the-standby-not-waited-for"),
+        pytest.param({"standbys": ""}, True, "ok", "without failover", id="no-standby-of-the-embedded-one"),
+        pytest.param(
+            {"synchronous_commit": "local"}, False, "warn", "does not wait for", id="the-standby-not-waited-for"
+        ),
         pytest.param({"synchronous_commit": "off"}, False, "fail", "synchronous_commit = on", id="off"),
         pytest.param({"synchronous_commit": "off"}, True, "fail", "synchronous_commit = on", id="off-and-embedded"),
         pytest.param({"fsync": "off"}, False, "fail", "fsync = on", id="no-fsync"),

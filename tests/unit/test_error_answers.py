@@ -134,7 +134,7 @@ async def test_not_durable_asks_the_sender_to_come_again(client: httpx.AsyncClie
         pytest.param("GET", "/raise/teapot", 418, "http_418", "I am a teapot", id="any other status"),
         pytest.param("GET", "/raise/unavailable", 503, "unavailable", "Service Unavailable", id="503 without a word"),
         pytest.param("GET", "/raise/structured", 400, "bad_request", "Bad Request", id="a detail that is no text"),
-        pytest.param("GET", "/raise/gone", 400, "bad_request", "The sender went away", id="a sender that went away"),
+        pytest.param("GET", "/raise/gone", 400, "bad_request", "The sender closed", id="a sender that went away"),
     ],
 )
 async def test_what_the_framework_raises_is_a_problem(

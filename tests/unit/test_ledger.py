@@ -7,7 +7,7 @@ import pytest
 
 from app.decide import facts
 from app.decide.state import FAILED, SUCCESS, Action, Decision, Reason, TriggerState
-from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Books, firing, policy, resolved, said
+from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Kept, firing, policy, resolved, said
 
 FIRES = (Action.FIRE, Reason.NEW_ALERT)
 AGAIN = (Action.FIRE, Reason.STILL_FIRING)
@@ -21,15 +21,15 @@ RESOLVED = (Action.IGNORE, Reason.RESOLVED)
 NO_ROUTE = (Action.IGNORE, Reason.NO_ROUTE)
 
 
-def books(**options: Any) -> Books:
-    return Books(policy(**options))
+def books(**options: Any) -> Kept:
+    return Kept(policy(**options))
 
 
-def slow(**options: Any) -> Books:
+def slow(**options: Any) -> Kept:
     return books(debounce=10 * MINUTE, **options)
 
 
-def end(kept: Books, outcome: str = SUCCESS) -> None:
+def end(kept: Kept, outcome: str = SUCCESS) -> None:
     """The open trigger of the only group ends, as app.deliver.ending books it."""
     ended = kept.group.open_trigger
     for one in kept.episodes:
@@ -38,13 +38,13 @@ def end(kept: Books, outcome: str = SUCCESS) -> None:
     facts.book(kept.group, outcome, kept.policy.route("accuracy"), kept.now)
 
 
-def states(kept: Books) -> list[TriggerState]:
-    return [t.state for t in kept.ledger.triggers.values()]
+def states(kept: Kept) -> list[TriggerState]:
+    return [t.state for t in kept.books.triggers.values()]
 
 
-def told(kept: Books) -> list[tuple[str, str]]:
+def told(kept: Kept) -> list[tuple[str, str]]:
     """Action and reason of every decision row of the newest batch or wake."""
-    return [(d.action, d.reason) for d in kept.ledger.decisions]
+    return [(d.action, d.reason) for d in kept.books.decisions]
 
 
 # -- one batch -------------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_alerts_of_one_group_in_one_batch_stand_behind_one_trigger() -> None:
     decisions = kept.send(*[firing(f) for f in "abcde"])
     assert said(decisions) == [FIRES] * 5
     assert {v.trigger_id for v in decisions} == {kept.group.open_trigger}
-    (trigger,) = kept.ledger.triggers.values()
+    (trigger,) = kept.books.triggers.values()
     assert [e.fingerprint for e in trigger.alerts] == list("abcde")
     assert (trigger.state, trigger.is_new) == (TriggerState.PENDING, True)
 
@@ -68,13 +68,13 @@ def test_groups_of_one_batch_do_not_touch_each_other() -> None:
 
 
 def test_a_group_is_its_routes_labels_and_a_missing_one_is_empty() -> None:
-    kept = Books(policy({"name": "r", "match": [], "group_by": ["team", "model"]}))
+    kept = Kept(policy({"name": "r", "match": [], "group_by": ["team", "model"]}))
     kept.send(firing("a"))
     assert kept.group.labels == {"team": "", "model": "churn"}
 
 
 def test_what_no_route_takes_is_in_the_history_and_touches_no_group() -> None:
-    kept = Books(policy({"name": "r", "match": ['alertname="Else"']}))
+    kept = Kept(policy({"name": "r", "match": ['alertname="Else"']}))
     assert said(kept.send(firing("a"), resolved("b"), firing("a"))) == [NO_ROUTE] * 3
     assert (kept.groups, len(kept.episodes), kept.of("a").count) == ({}, 2, 2)
 
@@ -90,13 +90,13 @@ def test_a_batch_that_fires_resolves_and_fires_again_starts_one_run() -> None:
     kept = books()
     later = firing("a", NOW + HOUR)
     assert said(kept.send(firing("a"), resolved("a", NOW + MINUTE), later)) == [FIRES, RESOLVED, FIRES]
-    assert (len(kept.ledger.triggers), len(kept.episodes)) == (1, 2)
+    assert (len(kept.books.triggers), len(kept.episodes)) == (1, 2)
 
 
 def test_a_batch_that_holds_and_resolves_leaves_a_cancelled_trigger() -> None:
     kept = slow()
     assert said(kept.send(firing("a"), resolved("a", NOW + MINUTE))) == [HELD, CANCELLED]
-    (trigger,) = kept.ledger.triggers.values()
+    (trigger,) = kept.books.triggers.values()
     assert (trigger.state, trigger.is_new) == (TriggerState.CANCELLED, True)
     assert (kept.group.open_trigger, kept.group.held_since) == (None, None)
 
@@ -116,7 +116,7 @@ def test_a_held_group_fires_as_a_whole_when_its_debounce_ends() -> None:
     assert told(kept) == [FIRES] * 3
     assert (states(kept), kept.group.open_trigger) == ([TriggerState.PENDING], held)
     assert held is not None
-    assert not kept.ledger.triggers[held].is_new
+    assert not kept.books.triggers[held].is_new
     assert not kept.group.held
 
 
@@ -129,7 +129,7 @@ def test_a_hold_ends_only_when_nothing_of_it_fires_any_more() -> None:
     decisions = kept.send(resolved("b", NOW + MINUTE))
     assert said(decisions) == [CANCELLED]
     assert (states(kept), kept.group.open_trigger) == ([TriggerState.CANCELLED], None)
-    assert decisions[0].trigger_id in kept.ledger.triggers
+    assert decisions[0].trigger_id in kept.books.triggers
 
 
 def test_silence_for_stale_after_is_no_reason_to_fire_at_the_end_of_a_hold() -> None:
@@ -138,7 +138,7 @@ def test_silence_for_stale_after_is_no_reason_to_fire_at_the_end_of_a_hold() -> 
     kept.pass_by(HOUR)
     kept.wake()
     assert (states(kept), told(kept)) == ([TriggerState.CANCELLED], [CANCELLED])
-    assert "nothing of it fires any more" in kept.ledger.decisions[0].detail
+    assert "none of its alerts fires" in kept.books.decisions[0].detail
 
 
 def test_the_debounce_counts_from_the_groups_first_alert_whichever_is_decided_first() -> None:
@@ -173,7 +173,7 @@ def test_an_old_alert_that_begins_anew_behind_a_young_one_has_had_its_calm() -> 
     end(kept, FAILED)
     kept.pass_by(30 * MINUTE)
     assert said(kept.send(firing("a"), firing("z", NOW + HOUR))) == [FIRES, FIRES]
-    (trigger,) = kept.ledger.triggers.values()
+    (trigger,) = kept.books.triggers.values()
     assert [(e.fingerprint, e.firing_since) for e in trigger.alerts] == [
         ("a", kept.now),
         ("z", NOW),
@@ -190,7 +190,7 @@ def test_a_cancel_by_request_is_told_to_each_alert_behind_the_hold() -> None:
     assert told(kept) == [(Action.CANCEL, Reason.BY_REQUEST)] * 2
     assert [e.trigger_id for e in kept.episodes] == [None, None]
     kept.ledger.release_held(kept.group, decision)
-    assert len(kept.ledger.decisions) == 2
+    assert len(kept.books.decisions) == 2
 
 
 # -- cooldown, failure, refire ---------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_without_refire_an_episode_that_had_its_retrain_is_done() -> None:
     kept.wake()
     assert states(kept) == []
     assert said(kept.send(firing("a"), firing("b"), firing("a"))) == [DUPLICATE, FIRES, DUPLICATE]
-    assert [e.fingerprint for t in kept.ledger.triggers.values() for e in t.alerts] == ["b"]
+    assert [e.fingerprint for t in kept.books.triggers.values() for e in t.alerts] == ["b"]
 
 
 def test_without_refire_a_spent_alert_keeps_no_hold_alive() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.decide.state import Action, Ask, Reason, TriggerState
-from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Books, firing, policy, resolved, said
+from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Kept, firing, policy, resolved, said
 from tests.unit.test_ledger import (
     AGAIN,
     CANCELLED,
@@ -25,11 +25,11 @@ WOULD_FIRE = (Action.SUPPRESS, Reason.SHADOW)
 CONFIRM = {"prometheus": "http://prometheus.test", "query": "drift > 1"}
 
 
-def asking(**options: Any) -> Books:
+def asking(**options: Any) -> Kept:
     return books(confirm=CONFIRM, **options)
 
 
-def shadow(**options: Any) -> Books:
+def shadow(**options: Any) -> Kept:
     return books(mode="shadow", **options)
 
 
@@ -105,7 +105,7 @@ def test_a_rehearsal_is_told_of_the_whole_group_and_leaves_nothing_open() -> Non
     decisions = kept.send(firing("a"), firing("b"), firing("a"))
     assert said(decisions) == [WOULD_FIRE, WOULD_FIRE, DUPLICATE]
     assert {v.trigger_id for v in decisions} == {kept.group.last_trigger}
-    (trigger,) = kept.ledger.triggers.values()
+    (trigger,) = kept.books.triggers.values()
     assert (trigger.state, trigger.is_new, trigger.rehearsed) == (TriggerState.CANCELLED, True, True)
     assert [e.fingerprint for e in trigger.alerts] == ["a", "b"]
     assert (kept.group.open_trigger, kept.group.fired_at) == (None, NOW)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.decide.alert import Alert
-from app.decide.state import DEAD, FAILED, GONE, OPEN_STATES, SUCCESS, Action, Episode, Reason, TriggerState
+from app.decide.state import DEAD, FAILED, GONE, OPEN_STATES, SUCCESS, Action, Episode, Reason, Trigger, TriggerState
 from tests.sizes import size
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, firing, policy, resolved
 from tests.unit.ledger_account import Account
-from tests.unit.ledger_simulation import LONGEST_QUESTION, Fired, SimTrigger, Simulation
+from tests.unit.replicas import LONGEST_QUESTION, Fired, Replicas
 
 REASONS = {
     Action.FIRE: {Reason.NEW_ALERT, Reason.STILL_FIRING},
@@ -80,7 +80,7 @@ class Gateway(RuleBasedStateMachine):
         matched = {"name": "accuracy", "match": ['alertname="ModelAccuracyLow"'], "group_by": ["model"]}
         self.options = {**matched, **options}
         self.route = policy(self.options).routes[0]
-        self.sim = Simulation(policy(self.options))
+        self.sim = Replicas(policy(self.options))
         self.accounts: dict[str, Account] = {}
         self.sent: dict[str, int] = dict.fromkeys(FINGERPRINTS, 0)
         self.began: dict[str, datetime] = dict.fromkeys(FINGERPRINTS, NOW)
@@ -127,10 +127,10 @@ class Gateway(RuleBasedStateMachine):
     def pass_by(self, time: timedelta) -> None:
         self.sim.pass_by(time)
 
-    @precondition(lambda self: any(g.wake_at for g in self.sim.rows.groups.values()))
+    @precondition(lambda self: any(g.wake_at for g in self.sim.engine.groups.values()))
     @rule(off=st.sampled_from([-SECOND, timedelta(0), SECOND]))
     def jump_to_next_wake(self, off: timedelta) -> None:
-        soonest = min(g.wake_at for g in self.sim.rows.groups.values() if g.wake_at is not None)
+        soonest = min(g.wake_at for g in self.sim.engine.groups.values() if g.wake_at is not None)
         self.sim.pass_by(max(soonest + off - self.sim.now, timedelta(0)))
 
     @precondition(lambda self: self.sim.due())
@@ -164,10 +164,10 @@ class Gateway(RuleBasedStateMachine):
     def run_ends(self, pick: int, outcome: str) -> None:
         self.ends(self.pick(self.fired(accepted=True), pick), outcome)
 
-    @precondition(lambda self: any(not t.lost for t in self.fired(accepted=True)))
+    @precondition(lambda self: any(not t.lost_at for t in self.fired(accepted=True)))
     @rule(pick=st.integers(0, 9))
     def run_is_lost(self, pick: int) -> None:
-        trigger = self.pick([t for t in self.fired(accepted=True) if not t.lost], pick)
+        trigger = self.pick([t for t in self.fired(accepted=True) if not t.lost_at], pick)
         self.accounts[trigger.key].failures += 1
         self.sim.lose(trigger)
 
@@ -175,13 +175,12 @@ class Gateway(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 9))
     def redrive(self, pick: int) -> None:
         trigger = self.pick(self.sim.triggers(TriggerState.DEAD), pick)
-        if self.sim.redrive(trigger):
-            trigger.accepted = False
+        self.sim.redrive(trigger)
 
-    @precondition(lambda self: self.sim.rows.groups)
+    @precondition(lambda self: self.sim.engine.groups)
     @rule(pick=st.integers(0, 9))
     def reset(self, pick: int) -> None:
-        key = sorted(self.sim.rows.groups)[pick % len(self.sim.rows.groups)]
+        key = sorted(self.sim.engine.groups)[pick % len(self.sim.engine.groups)]
         self.sim.reset(key)
         account = self.accounts.setdefault(key, Account())
         account.was_reset, account.failures = True, 0
@@ -228,15 +227,15 @@ class Gateway(RuleBasedStateMachine):
                 at = at.replace(minute=0, second=0, microsecond=0) + HOUR
         return at
 
-    def fired(self, *, accepted: bool) -> list[SimTrigger]:
-        return [t for t in self.sim.triggers(TriggerState.PENDING, TriggerState.SUBMITTED) if t.accepted == accepted]
+    def fired(self, *, accepted: bool) -> list[Trigger]:
+        return self.sim.triggers(TriggerState.SUBMITTED if accepted else TriggerState.PENDING)
 
     @staticmethod
-    def pick(triggers: list[SimTrigger], number: int) -> SimTrigger:
+    def pick(triggers: list[Trigger], number: int) -> Trigger:
         return triggers[number % len(triggers)]
 
-    def ends(self, trigger: SimTrigger, outcome: str) -> None:
-        account, counted = self.accounts[trigger.key], trigger.lost
+    def ends(self, trigger: Trigger, outcome: str) -> None:
+        account, counted = self.accounts[trigger.key], trigger.lost_at is not None
         self.sim.end(trigger, outcome)
         account.outcome, account.ended_at = outcome, self.sim.now
         account.failures = 0 if outcome == SUCCESS else account.failures + (not counted)
@@ -245,10 +244,10 @@ class Gateway(RuleBasedStateMachine):
 
     @invariant()
     def one_open_trigger_a_group(self) -> None:
-        for key, group in self.sim.rows.groups.items():
+        for key, group in self.sim.engine.groups.items():
             open_ones = [t.id for t in self.sim.open_of(key)]
             assert open_ones == ([group.open_trigger] if group.open_trigger else [])
-            held = bool(open_ones) and self.sim.rows.triggers[open_ones[0]].state is TriggerState.HELD
+            held = bool(open_ones) and self.sim.engine.triggers[open_ones[0]].state is TriggerState.HELD
             assert group.held == held
 
     @invariant()
@@ -261,7 +260,7 @@ class Gateway(RuleBasedStateMachine):
                 assert account.ended_at is not None, "it fired beside another"
                 assert fired.at >= clear
             self.accounts[fired.trigger.key] = account = Account(newest=fired, failures=account.failures)
-            if self.sim.rows.groups[fired.trigger.key].mode == "shadow":
+            if self.sim.engine.groups[fired.trigger.key].mode == "shadow":
                 assert fired.trigger.state is TriggerState.CANCELLED, "a rehearsal starts nothing"
                 account.ended_at, account.outcome, account.failures = fired.at, SUCCESS, 0
             if not fired.redriven:
@@ -270,13 +269,13 @@ class Gateway(RuleBasedStateMachine):
 
     def fires_for_a_reason(self, fired: Fired) -> None:
         assert not self.is_muted(fired.at)
-        behind = fired.trigger.behind
+        behind = fired.behind
         assert behind
         assert len({e.id for e in behind}) == len(behind)
         # A later line of the same batch may have closed one of them by now.
         assert all(e.firing or e.closed_at == fired.at for e in behind)
         assert all(fired.at - e.last_seen_at <= self.route.stale_after for e in behind)
-        held_since = fired.trigger.held_since
+        held_since = fired.held_since
         calm_since = [held_since] if held_since is not None else [e.firing_since for e in behind]
         assert min(calm_since) + self.route.debounce <= fired.at
         if not self.route.refire:
@@ -289,8 +288,8 @@ class Gateway(RuleBasedStateMachine):
 
     @invariant()
     def nothing_suppressed_is_forgotten(self) -> None:
-        for key, group in self.sim.rows.groups.items():
-            waiting = [e for e in self.sim.rows.episodes.values() if e.group_key == key and self.waits(e)]
+        for key, group in self.sim.engine.groups.items():
+            waiting = [e for e in self.sim.engine.episodes.values() if e.group_key == key and self.waits(e)]
             if group.open_trigger is not None and not group.held:
                 continue
             if group.held:
@@ -323,9 +322,9 @@ class Gateway(RuleBasedStateMachine):
 
     @invariant()
     def every_episode_has_its_decision_and_its_count(self) -> None:
-        rows = {d.id: d for d in self.sim.rows.decisions}
+        rows = {d.id: d for d in self.sim.engine.decisions}
         counted = dict.fromkeys(FINGERPRINTS, 0)
-        for episode in self.sim.rows.episodes.values():
+        for episode in self.sim.engine.episodes.values():
             counted[episode.fingerprint] += episode.count
             assert episode.decision_id is not None
             newest = rows[episode.decision_id]
@@ -336,7 +335,7 @@ class Gateway(RuleBasedStateMachine):
 
     @invariant()
     def one_open_episode_a_fingerprint(self) -> None:
-        still_open = [e.fingerprint for e in self.sim.rows.episodes.values() if e.firing]
+        still_open = [e.fingerprint for e in self.sim.engine.episodes.values() if e.firing]
         assert len(still_open) == len(set(still_open))
 
     def teardown(self) -> None:
@@ -348,7 +347,7 @@ class Gateway(RuleBasedStateMachine):
                 self.wake({"churn"})
         self.no_fire_within_a_cooldown_or_a_backoff()
         assert not self.sim.due()
-        assert all(t.state in OPEN_STATES for k in self.sim.rows.groups for t in self.sim.open_of(k))
+        assert all(t.state in OPEN_STATES for k in self.sim.engine.groups for t in self.sim.open_of(k))
         self.nothing_suppressed_is_forgotten()
 
 

@@ -1,7 +1,7 @@
 """The ledger over time: firings that arrive late, another policy, and which decision rows are written."""
 
 from app.decide.state import TriggerState
-from tests.unit.builders import HOUR, MINUTE, NOW, REORDER, Books, firing, policy, resolved, said
+from tests.unit.builders import HOUR, MINUTE, NOW, REORDER, Kept, firing, policy, resolved, said
 from tests.unit.test_ledger import (
     AGAIN,
     CANCELLED,
@@ -21,7 +21,7 @@ from tests.unit.test_ledger import (
 # -- late firings ----------------------------------------------------------------------------------------------------
 
 
-def late(kept: Books) -> None:
+def late(kept: Kept) -> None:
     """`a` has resolved, and a firing from before arrives just after."""
     kept.send(firing("a"))
     kept.send(resolved("a", NOW + MINUTE))
@@ -103,7 +103,7 @@ def test_an_open_episode_whose_route_is_gone_goes_to_the_route_that_takes_it_now
 
 
 def test_a_route_that_comes_back_takes_the_open_episode_that_had_none() -> None:
-    kept = Books(policy({"name": "accuracy", "match": ['model="x"']}))
+    kept = Kept(policy({"name": "accuracy", "match": ['model="x"']}))
     assert said(kept.send(firing("a"))) == [NO_ROUTE]
     kept.policy = policy()
     assert said(kept.send(firing("a"))) == [FIRES]
@@ -119,12 +119,12 @@ def test_a_decision_row_is_written_for_a_change_of_mind_and_counted_otherwise() 
     for minute, sender in enumerate([firing("a")] * 4):
         kept.now = NOW + minute * MINUTE
         kept.send(sender)
-        rows += kept.ledger.decisions
+        rows += kept.books.decisions
     assert [(r.action, r.reason) for r in rows] == [FIRES, DUPLICATE]
     assert (kept.of("a").decision_id, kept.of("a").decision_count) == (rows[1].id, 3)
     kept.now = NOW + 5 * MINUTE
     kept.send(resolved("a", NOW + MINUTE))
-    assert kept.ledger.ended_decisions == [(rows[1].id, 3, NOW + 3 * MINUTE)]
+    assert kept.books.ended_decisions == [(rows[1].id, 3, NOW + 3 * MINUTE)]
 
 
 def test_the_same_reason_for_another_trigger_is_a_change_of_mind() -> None:
@@ -137,7 +137,7 @@ def test_the_same_reason_for_another_trigger_is_a_change_of_mind() -> None:
     kept.pass_by(HOUR)
     kept.send(firing("a"))
     assert told(kept) == [AGAIN]
-    assert kept.ledger.decisions[0].trigger_id == kept.group.open_trigger
+    assert kept.books.decisions[0].trigger_id == kept.group.open_trigger
 
 
 def test_a_wake_that_changes_nothing_writes_nothing() -> None:

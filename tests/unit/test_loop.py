@@ -71,7 +71,7 @@ async def test_a_wake_cuts_its_rest_short() -> None:
 
     async def wake() -> None:
         await first.wait()
-        loop.wake()
+        loop.bell.ring()
 
     await asyncio.gather(run_until(loop, second), wake())
 
@@ -83,7 +83,7 @@ async def test_a_wake_during_a_step_is_not_lost() -> None:
     async def step() -> bool:
         taken.append(len(taken))
         if len(taken) == 1:
-            loop.wake()
+            loop.bell.ring()
         else:
             done.set()
         return False

@@ -76,7 +76,7 @@ def test_a_night_without_an_answer_costs_nothing_of_the_deadline() -> None:
 def test_a_well_target_takes_as_many_as_one_round_has() -> None:
     breaker = Breaker(60)
     assert (breaker.allows(NOW, 8), breaker.is_open) == (8, False)
-    breaker.answered(8)
+    breaker.answered(1, 8)
     assert breaker.allows(NOW, 8) == 8
 
 
@@ -109,20 +109,19 @@ def test_a_target_that_is_back_gets_twice_as_many_a_round() -> None:
     for _ in range(5):
         allowed = breaker.allows(NOW + 2 * SECOND, 8)
         rounds.append(allowed)
-        for _ in range(allowed):
-            breaker.answered(8)
+        breaker.answered(allowed, 8)
     assert (rounds, breaker.is_open) == ([1, 2, 4, 8, 8], False)
 
 
 def test_a_target_that_falls_again_while_it_recovers_starts_from_one() -> None:
     breaker = Breaker(60)
     breaker.failed(NOW)
-    breaker.answered(8)
-    breaker.answered(8)
+    breaker.answered(1, 8)
+    breaker.answered(1, 8)
     breaker.failed(NOW)
     assert breaker.allows(NOW, 8) == 0
     assert breaker.allows(NOW + 2 * SECOND, 8) == 1
-    breaker.answered(8)
+    breaker.answered(1, 8)
     assert breaker.allows(NOW, 8) == 2
 
 
@@ -130,7 +129,7 @@ def test_an_answer_forgets_the_failures_in_a_row() -> None:
     breaker = Breaker(60)
     for _ in range(5):
         breaker.failed(NOW)
-    breaker.answered(8)
+    breaker.answered(1, 8)
     breaker.failed(NOW)
     assert breaker.allows(NOW + 2 * SECOND, 8) == 1
 
@@ -138,5 +137,5 @@ def test_an_answer_forgets_the_failures_in_a_row() -> None:
 def test_a_round_of_one_item_needs_no_ramp() -> None:
     breaker = Breaker(60)
     breaker.failed(NOW)
-    breaker.answered(1)
+    breaker.answered(1, 1)
     assert breaker.allows(NOW, 1) == 1

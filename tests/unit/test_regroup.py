@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from app.decide.regroup import inherit
+from app.decide.facts import inherit
 from app.decide.state import FAILED, LOST, SUCCESS, Group, group_key
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

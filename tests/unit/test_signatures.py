@@ -110,7 +110,7 @@ FORGED: dict[str, tuple[Signature, dict[str, str], dict[str, str]]] = {
 @pytest.mark.parametrize(("signature", "good", "change"), FORGED.values(), ids=FORGED.keys())
 def test_a_forged_signature_is_refused(signature: Signature, good: dict[str, str], change: dict[str, str]) -> None:
     body, now = (MESSAGE, SENT) if signature is standard else (BODY, NOW)
-    assert "is not of this body" in refusal(signature, good | change, body, now)
+    assert "does not fit this body" in refusal(signature, good | change, body, now)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_one_byte_of_the_body_or_another_secret_makes_a_signature_bad(
 ) -> None:
     check(signature, headers, body, now)
     for changed in (body + b" ", body[:-1], body.replace(b'"', b"'"), b""):
-        assert "is not of this body" in refusal(signature, headers, changed, now)
+        assert "does not fit this body" in refusal(signature, headers, changed, now)
     other: Signature = (
         StandardSignature(b"x" * 24)
         if signature is standard
         else GrafanaSignature(b"another secret", signature.timestamp_header)
     )
-    assert "is not of this body" in refusal(other, headers, body, now)
+    assert "does not fit this body" in refusal(other, headers, body, now)
     for name in headers:
         missing = {n: v for n, v in headers.items() if n != name}
         assert refusal(signature, missing, body, now).startswith(f"The header {name} is missing")
@@ -163,7 +163,7 @@ def test_a_signed_time_may_differ_by_five_minutes(
 def test_a_signed_time_that_is_none_is_refused(time: str) -> None:
     signed = hmac.new(timed.secret, f"{time}:".encode() + BODY, hashlib.sha256).hexdigest()
     headers = {"X-Grafana-Alerting-Signature": signed, "X-Grafana-Timestamp": time}
-    assert "no time in seconds" in refusal(timed, headers, BODY, NOW)
+    assert "not a time in seconds" in refusal(timed, headers, BODY, NOW)
 
 
 def test_a_late_forgery_is_told_of_the_forgery_alone() -> None:

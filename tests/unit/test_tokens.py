@@ -242,7 +242,7 @@ def test_a_new_token_works_within_a_second_and_not_by_a_look_at_each_request(pat
     ("spoil", "says"),
     [
         pytest.param(lambda path: path.write_text("{"), "the tokens file is bad", id="made bad"),
-        pytest.param(lambda path: path.unlink(), "the tokens file went away", id="deleted"),
+        pytest.param(lambda path: path.unlink(), "the tokens file is gone", id="deleted"),
         pytest.param(lambda path: path.write_bytes(b"\xff"), "the tokens file is bad", id="not text"),
     ],
 )

@@ -9,13 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from app.bootstrap.mlflow import MlflowOf
 from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.kit.http import open_http
 from app.kit.mlflow.answers import metrics_of, params_of, quoted, tags_of
 from app.kit.mlflow.client import Login, Mlflow
+from app.lineage.mlflow_client import MlflowOf
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
+from tests.cores import core_of
 from tests.fakes.clock import ManualClock
 from tests.fakes.faults import answer
 from tests.fakes.mlflow_registry import FakeMlflowRegistry
@@ -175,16 +176,16 @@ def test_a_reload_makes_a_new_client_only_when_its_entry_changed() -> None:
     def policy(more: str) -> Policy:
         return parse_policy(POLICY + more, "p.yaml", {})
 
-    held = [policy("")]
-    of = MlflowOf(lambda: held[-1], open_http(transport=Wire()), ManualClock())
+    core = core_of(policy(""))
+    of = MlflowOf(core, open_http(transport=Wire()))
     assert of() is None
-    held.append(policy("mlflow: {tracking_uri: http://m:5000}\n"))
+    core.policies.take(policy("mlflow: {tracking_uri: http://m:5000}\n"), core.clock.now())
     first = of()
     assert first is not None
     assert (first.url, of()) == ("http://m:5000", first)
-    held.append(policy("mlflow: {tracking_uri: http://m:5000}\n# the same\n"))
+    core.policies.take(policy("mlflow: {tracking_uri: http://m:5000}\n# the same\n"), core.clock.now())
     assert of() is first
-    held.append(policy("mlflow: {tracking_uri: http://m:5000, auth: {token: x}}\n"))
+    core.policies.take(policy("mlflow: {tracking_uri: http://m:5000, auth: {token: x}}\n"), core.clock.now())
     assert of() is not first
 
 
@@ -194,7 +195,7 @@ async def test_the_login_of_the_policy_is_the_one_that_is_sent(tmp_path: Path) -
     for auth, sent in (logins | {f"{{token_file: {tmp_path / 't'}}}": "Bearer c"}).items():
         wire = Wire(200, json.loads('{"run": {}}'))
         read = parse_policy(f"{POLICY}mlflow: {{tracking_uri: http://m, auth: {auth}}}", "p.yaml", {})
-        client = MlflowOf(lambda read=read: read, open_http(transport=wire), ManualClock())()  # type: ignore[misc]
+        client = MlflowOf(core_of(read), open_http(transport=wire))()
         assert client is not None
         await client.run("r")
         assert (wire.asked[0].url.host, wire.asked[0].headers["authorization"]) == ("m", sent)

@@ -1,4 +1,4 @@
-"""Everything that the doctor looks at, in an order in which a cause stands before what it causes."""
+"""Everything that the doctor checks, in an order in which a cause stands before its effects."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from app.bootstrap.services import servers
+from app.bootstrap.core import servers
 from app.bootstrap.settings import Settings
 from app.cli.doctor.airflow import Patient, examine_airflow
 from app.cli.doctor.alertmanager import judge
@@ -28,16 +28,16 @@ from app.policy.schema import Policy
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Where Alertmanager's configuration is to be had: a running one, a file, or neither."""
+    """Where to read Alertmanager's configuration: from a running Alertmanager, from a file, or nowhere."""
 
     alertmanager: str | None = None
     alertmanager_config: Path | None = None
 
 
 async def examine(settings: Settings, asked: Asked, gateway_url: str, http: Http) -> tuple[Finding, ...]:
-    """What is right and wrong with this set-up, in the order of its causes. Changes nothing anywhere.
+    """What is right and what is wrong with this set-up, causes first. Changes nothing.
 
-    Embedded servers that do not run are started for the look and stopped again. `gateway_url` is where it serves.
+    Embedded servers that do not run are started for this and stopped again. `gateway_url` is where the gateway serves.
     """
     clock = SystemClock()
     read = examine_policy(settings.policy_file)
@@ -63,7 +63,7 @@ async def _stores(
         try:
             urls = await stack.enter_async_context(servers(settings))
         except (GatewayError, OSError) as error:
-            step = f"Mend that in the data directory {settings.data_dir}, or set GATEWAY_DATABASE_URL."
+            step = f"Mend it in the data directory {settings.data_dir}, or set GATEWAY_DATABASE_URL."
             return [fail("postgres reachable", f"the embedded servers do not start: {error}", step)], {}
         embedded = settings.database_url is None
         database = await examine_postgres(urls.database, clock, routes, embedded=embedded)
@@ -98,8 +98,8 @@ async def _alertmanager(
 ) -> Sequence[Finding]:
     check = "alertmanager"
     if asked.alertmanager is None and asked.alertmanager_config is None:
-        step = "Look with --alertmanager URL or --alertmanager-config FILE."
-        return [warn(check, "its receiver and its timings were not looked at", step)]
+        step = "Add --alertmanager URL or --alertmanager-config FILE to check them."
+        return [warn(check, "its receiver and its intervals were not checked", step)]
     found: list[Finding] = []
     try:
         if asked.alertmanager_config is not None:
@@ -111,25 +111,25 @@ async def _alertmanager(
             found.append(good(check, f"{asked.alertmanager} answers"))
         config: Any = yaml.safe_load(text)
     except TargetError as error:
-        step = "Correct the URL, or look at its file with --alertmanager-config FILE."
+        step = "Correct the URL, or pass its file with --alertmanager-config FILE."
         return [fail(check, error.detail, step)]
     except OSError as error:
         step = "Correct the path of --alertmanager-config."
         return [fail(check, f"cannot read {asked.alertmanager_config}: {error.strerror}", step)]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        return [fail(check, f"its configuration is no YAML: {told}", "`amtool check-config` names the line.")]
+        cause = f"its configuration is not YAML: {' '.join(str(error).split())}"
+        return [fail(check, cause, "Correct the file; `amtool check-config` names the line.")]
     return [*found, *judge(config, policy.routes, gateway_url=gateway_url, tokens=tokens)]
 
 
 async def _configuration(url: str, http: Http) -> str:
-    """The YAML that a running Alertmanager goes by (GET /api/v2/status, config.original), secrets hidden.
+    """The YAML configuration of a running Alertmanager (GET /api/v2/status, config.original), with its secrets hidden.
 
-    Raises TargetError when something else answers, or nothing.
+    Raises TargetError when another program answers, or nothing.
     """
     answer = await http.request("GET", f"{url.rstrip('/')}/api/v2/status")
     config = answer.body.get("config") if isinstance(answer.body, dict) else None
     original = config.get("original") if isinstance(config, dict) else None
     if answer.status != 200 or not isinstance(original, str):
-        raise TargetError("not_alertmanager", f"{url} answers {answer.status}, and not as Alertmanager's API v2 does")
+        raise TargetError("not_alertmanager", f"{url} answers {answer.status}, but not as Alertmanager's API v2")
     return original

@@ -10,7 +10,7 @@ _ORDER: Final[tuple[Level, ...]] = ("ok", "warn", "fail")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, how it is, and what to do. `next_step` is empty when nothing is to be done."""
+    """What was checked, how it is, and what to do. `next_step` is empty when there is nothing to do."""
 
     check: str
     level: Level
@@ -24,15 +24,15 @@ def good(check: str, detail: str) -> Finding:
 
 
 def warn(check: str, detail: str, next_step: str) -> Finding:
-    """It works, but not as well as it could, or it could not be looked at."""
+    """It works, but not as well as it could; or it could not be checked."""
     return Finding(check, "warn", detail, next_step)
 
 
 def fail(check: str, detail: str, next_step: str) -> Finding:
-    """Alerts would be lost or no DAG run would be started, or not as the policy says."""
+    """Alerts would be lost, or DAG runs would not start as the policy says."""
     return Finding(check, "fail", detail, next_step)
 
 
 def worst(findings: Iterable[Finding]) -> Level:
-    """The level of the whole: that of its worst finding."""
+    """The level of all findings together: the worst of them."""
     return max((finding.level for finding in findings), key=_ORDER.index, default="ok")

@@ -1,4 +1,4 @@
-"""What stands on this side: the policy and its values, the tokens, and the gateway itself."""
+"""Our side: the policy and its values, the tokens, and the gateway itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class PolicyRead:
 
 
 def examine_policy(path: Path) -> PolicyRead:
-    """Read it twice: without values, as `check` does, and with them, as `serve` does."""
+    """Read the policy twice: without the ${...} values, as `check` does, and with them, as `serve` does."""
     if not path.is_file():
         step = "Run `trigger-gateway init`, or set GATEWAY_POLICY_FILE."
         return PolicyRead((fail("policy", f"there is no file {path}", step),))
@@ -33,7 +33,7 @@ def examine_policy(path: Path) -> PolicyRead:
         step = f"Correct the line; `trigger-gateway check {path}` looks again."
         return PolicyRead(tuple(fail("policy", str(problem), step) for problem in error.problems))
     findings = [good("policy", f"{path}: {len(policy.routes)} route(s), hash {policy.hash}")]
-    findings += [warn("policy", str(warning), "Change it if that is not meant.") for warning in policy.warnings]
+    findings += [warn("policy", str(warning), "Change it if you did not mean that.") for warning in policy.warnings]
     try:
         policy = load_policy(path)
     except PolicyError as error:
@@ -54,8 +54,8 @@ def examine_tokens(path: Path, host: str, now: datetime) -> tuple[list[Finding],
         return _tokens(check, tokens, path, now), True
     make = "Run `trigger-gateway token create --scope ingest`"
     if is_loopback(host):
-        return [good(check, f"none, and none is needed: {host} is reached from this machine alone")], False
-    cause = f"none, and GATEWAY_HOST={host} is reached from other machines: `serve` refuses that"
+        return [good(check, f"there are none, and none is needed: only this machine can reach {host}")], False
+    cause = f"there are none, and other machines can reach GATEWAY_HOST={host}: `serve` refuses that"
     return [fail(check, cause, f"{make}, or set GATEWAY_HOST=127.0.0.1.")], False
 
 
@@ -64,7 +64,7 @@ def _tokens(check: str, tokens: Sequence[Token], path: Path, now: datetime) -> l
     good_ones = [token for token in tokens if not token.expired(now)]
     expired = [token.name for token in tokens if token.expired(now)]
     if not any(token.scopes & {"ingest", "admin"} for token in good_ones):
-        cause = f"no token in {path} may send alerts: every webhook is answered 401 or 403"
+        cause = f"no token in {path} may send alerts: the gateway answers every webhook 401 or 403"
         findings.append(fail(check, cause, "Run `trigger-gateway token create --scope ingest`."))
     else:
         findings.append(good(check, f"{len(good_ones)} in {path}"))
@@ -75,7 +75,7 @@ def _tokens(check: str, tokens: Sequence[Token], path: Path, now: datetime) -> l
 
 
 async def examine_gateway(url: str, http: Http) -> Finding:
-    """Whether it runs already. That it does not is no fault: the doctor is asked before the first start as well."""
+    """Whether the gateway runs. If not, that is only a warning: people ask the doctor before the first start as well."""
     check = "gateway"
     try:
         answer = await http.request("GET", f"{url}/readyz")
@@ -88,5 +88,5 @@ async def examine_gateway(url: str, http: Http) -> Finding:
     if status in {"degraded", "failing"}:
         level = warn if status == "degraded" else fail
         return level(check, f"{url} is {status}", "See `checks` of GET /readyz with a token of scope read.")
-    step = "Set GATEWAY_PORT to a free one, or GATEWAY_URL to where the gateway runs."
-    return fail(check, f"{url} answers {answer.status}, and is not the gateway", step)
+    step = "Set GATEWAY_PORT to a free port, or GATEWAY_URL to the URL of the gateway."
+    return fail(check, f"{url} answers {answer.status}, but it is not the gateway", step)

@@ -1,4 +1,4 @@
-"""The receivers of the policy: is somebody there? Nothing is sent; `receivers test` does that."""
+"""The receivers of the policy: does each host answer? No notice is sent; `receivers test` sends one."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -9,14 +9,15 @@ from app.kit.http import Http
 from app.policy.receivers import Receiver
 from app.policy.schema import Policy
 
-#: Where a question costs nothing; elsewhere any answer shows that the host is there.
+#: The path of a status page. For any other kind, any answer shows that the host is there.
 _STATUS: Final = {"alertmanager": "/api/v2/status"}
 
 
 async def examine_receivers(policy: Policy, http: Http, *, has_secrets: bool) -> list[Finding]:
-    """`has_secrets`: whether every variable of the policy is set here, and with it every address."""
+    """`has_secrets`: whether every variable of the policy is set here, so that every address is known."""
     if policy.receivers and not has_secrets:
-        return [warn("receivers", "variables of the policy are not set here", "Set them, and ask again.")]
+        step = "Set the variables that are named above, and run `doctor` again."
+        return [warn("receivers", "not checked: variables of the policy are not set here", step)]
     return [await _examine(receiver, http) for receiver in policy.receivers]
 
 
@@ -27,13 +28,13 @@ async def _examine(receiver: Receiver, http: Http) -> Finding:
     try:
         answer = await http.request("GET", f"{parts.scheme}://{host}{_path(receiver, parts.path)}")
     except TargetError as error:
-        step = f"Correct the `url` of the receiver {receiver.name}, or let the gateway out to {host}."
+        step = f"Correct the `url` of the receiver {receiver.name}, or allow the gateway to connect to {host}."
         return fail(check, f"{receiver.kind}: {error.detail}", step)
     if receiver.kind in _STATUS and answer.status != 200:
         step = f"Correct the `url` of the receiver {receiver.name}."
-        return fail(check, f"{host} answers {answer.status}, and not as {receiver.kind} does", step)
+        return fail(check, f"{host} answers {answer.status}, but not as {receiver.kind} does", step)
     return good(
-        check, f"{receiver.kind} at {host} is there; `trigger-gateway receivers test {receiver.name}` shows more"
+        check, f"{receiver.kind} at {host} answers; `trigger-gateway receivers test {receiver.name}` sends a notice"
     )
 
 

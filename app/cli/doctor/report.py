@@ -1,4 +1,4 @@
-"""How the doctor's answer is shown: a line a check for people, one document for scripts."""
+"""How the doctor's answer is shown: one line per check for people, one JSON document for scripts."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 
 def show(findings: Sequence[Finding]) -> None:
-    """A line a check, with what to do on the line below where something is to be done, and the sum at the end."""
+    """Print one line per check, what to do below it, and the totals at the end."""
     console = Console(highlight=False, markup=False)
     width = max((len(finding.check) for finding in findings), default=0)
     for finding in findings:

@@ -1,8 +1,8 @@
-"""Where Alertmanager's tree of routes leads an alert of which only some labels are known. Pure.
+"""Where Alertmanager's tree of routes leads an alert when only some of its labels are known. Pure.
 
-The walk is Alertmanager's own (its documentation, "Routing-related settings"): of a node's children the first that
-matches takes the alert, unless it has `continue: true`; a node takes what none of its children takes. What a route
-leaves out comes from its parent, at the top from Alertmanager: group_interval 5m, repeat_interval 4h.
+The walk is Alertmanager's own (its documentation, "Routing-related settings"). The first child that matches takes the alert,
+and the next ones get it too only after `continue: true`. A node takes an alert that none of its children takes. A setting
+that a route leaves out comes from its parent. At the top it is Alertmanager's: group_interval 5m, repeat_interval 4h.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Any, Final
 from app.policy.language.durations import parse_duration
 from app.policy.language.matchers import Matcher, MatcherError, parse_matchers
 
-Known = Mapping[str, frozenset[str]]  # label to the values that it may have; a label that is not there may be anything
+Known = Mapping[str, frozenset[str]]  # label to its possible values; a label that is missing here may have any value
 
 GROUP_INTERVAL: Final = timedelta(minutes=5)
 REPEAT_INTERVAL: Final = timedelta(hours=4)
@@ -27,7 +27,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One route of Alertmanager, with what it inherits."""
+    """One route of Alertmanager, with the settings that it inherits."""
 
     receiver: str
     matchers: tuple[Matcher, ...]
@@ -52,16 +52,16 @@ def reached(node: Node, known: Known) -> tuple[Node, ...]:
     found: list[Node] = []
     taken = False
     for child in node.children:
-        verdict = _matches(child, known)
+        matches = _matches(child, known)
         found += reached(child, known)
-        taken = taken or verdict is True
-        if verdict is True and not child.goes_on:
+        taken = taken or matches is True
+        if matches is True and not child.goes_on:
             break
     return tuple(found) if taken else (*found, node)
 
 
 def known_labels(matchers: tuple[Matcher, ...]) -> dict[str, frozenset[str]]:
-    """What is known of the labels of an alert that satisfies these matchers: of `=`, and of `=~` between plain words."""
+    """The labels that an alert must have to satisfy these matchers, as far as `=` and `=~` with plain words say it."""
     known: dict[str, frozenset[str]] = {}
     for matcher in matchers:
         if matcher.op == "=":
@@ -78,13 +78,13 @@ def known_labels(matchers: tuple[Matcher, ...]) -> dict[str, frozenset[str]]:
 
 
 def _matches(node: Node, known: Known) -> bool | None:
-    """True and False when it is sure; None when it depends on labels that are not known."""
+    """True or False when that is sure; None when it depends on labels that are not known."""
     sure = True
     for matcher in node.matchers:
-        verdicts = {matcher.matches({matcher.name: value}) for value in known.get(matcher.name, ())}
-        if verdicts == {False}:
+        answers = {matcher.matches({matcher.name: value}) for value in known.get(matcher.name, ())}
+        if answers == {False}:
             return False
-        sure = sure and verdicts == {True}
+        sure = sure and answers == {True}
     return True if sure else None
 
 
@@ -99,7 +99,7 @@ def _read(route: Mapping[str, Any], parent: Node) -> Node:
     )
     below = route.get("routes") or []
     if not isinstance(below, list) or not all(isinstance(child, Mapping) for child in below):
-        raise ConfigError("`routes` is no list of routes")
+        raise ConfigError("`routes` is not a list of routes")
     children = tuple(_read(child, node) for child in below)
     return Node(node.receiver, node.matchers, node.goes_on, node.group_interval, node.repeat_interval, children)
 

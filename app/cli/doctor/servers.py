@@ -1,4 +1,4 @@
-"""Postgres and Redis, as far as the promises of the gateway rest on them (docs/contract.md, README Limits)."""
+"""Postgres and Redis: what the gateway's promises need from them (docs/contract.md, README Limits)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from app.kit.errors import GatewayError, quotable
 from app.kit.redis.client import open_redis
 from app.tables import migrate
 
-#: Time is Postgres', so this machine's clock harms nothing but the reading of logs.
+#: The gateway uses Postgres' time, so a wrong clock of this machine makes only the log hard to read.
 SKEW: Final = timedelta(seconds=5)
 PATIENCE: Final = 3.0  # seconds for Redis; the gateway itself waits much less
 
@@ -34,14 +34,14 @@ _AWAY: Final = (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceErr
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """What Postgres told. `groups` are the groups that the routes asked for have had."""
+    """What Postgres answered. `groups` has the labels of each route's groups so far."""
 
     findings: tuple[Finding, ...]
     groups: Mapping[str, list[dict[str, str]]]
 
 
 async def examine_postgres(url: str, clock: SystemClock, routes: list[str], *, embedded: bool) -> Database:
-    """Everything about Postgres; `clock` takes over its time. `embedded`: `serve` migrates it, and nobody fails over."""
+    """Everything about Postgres; `clock` takes over its time. `embedded`: `serve` migrates it, and there is no failover."""
     engine = open_engine(url, pool_size=1)
     where = "embedded" if embedded else url.rpartition("@")[2].partition("?")[0]
     try:
@@ -53,7 +53,7 @@ async def examine_postgres(url: str, clock: SystemClock, routes: list[str], *, e
         step = "Start Postgres, or correct GATEWAY_DATABASE_URL."
         if sqlstate(error) in {"28P01", "28000", "3D000"}:
             step = "Correct user, password and database name in GATEWAY_DATABASE_URL."
-        return Database((fail("postgres reachable", f"{where}: {_told(error, url)}", step),), {})
+        return Database((fail("postgres reachable", f"{where}: {_quoted(error, url)}", step),), {})
     finally:
         await engine.dispose()
 
@@ -82,16 +82,16 @@ async def _groups(conn: AsyncConnection, route: str) -> list[dict[str, str]]:
 
 
 def judge_writes(facts: Mapping[Any, Any]) -> Finding:
-    """Whether it takes writes."""
+    """Whether it accepts writes."""
     if not facts["read_only"]:
-        return good("postgres writable", "takes writes")
-    cause = "read-only: a standby, or default_transaction_read_only is on"
-    step = "Point GATEWAY_DATABASE_URL at the primary; several hosts with target_session_attrs=read-write find it."
+        return good("postgres writable", "it accepts writes")
+    cause = "it is read-only: a standby, or default_transaction_read_only is on"
+    step = "Set GATEWAY_DATABASE_URL to the primary, or to all hosts with target_session_attrs=read-write."
     return fail("postgres writable", cause, step)
 
 
 def judge_durability(facts: Mapping[Any, Any], *, embedded: bool) -> list[Finding]:
-    """Whether what it acknowledged outlives a crash and a failover."""
+    """Whether the data that it acknowledged outlives a crash and a failover."""
     check = "postgres durable"
     level, standbys = facts["synchronous_commit"], facts["standbys"]
     found = []
@@ -104,12 +104,12 @@ def judge_durability(facts: Mapping[Any, Any], *, embedded: bool) -> list[Findin
     if found:
         return found
     if embedded:
-        return [good(check, f"fsync on, synchronous_commit {level}; one server, which nobody fails over")]
+        return [good(check, f"fsync on, synchronous_commit {level}; one server, without failover")]
     if not standbys or level == "local":
         cause = "no synchronous standby: a failover can lose alerts that were acknowledged, and fire again"
-        step = "Set synchronous_standby_names if you fail over; without a standby there is nothing to do."
+        step = "Set synchronous_standby_names if you use failover; without a standby do nothing."
         if level == "local":
-            step = "Set `synchronous_commit = on`: with `local` the standby is not waited for."
+            step = "Set `synchronous_commit = on`: with `local` Postgres does not wait for the standby."
         return [warn(check, cause, step)]
     return [good(check, f"synchronous_commit {level}, synchronous standbys {standbys}")]
 
@@ -120,35 +120,35 @@ def judge_offset(offset: timedelta) -> Finding:
     if abs(offset) <= SKEW:
         return good("postgres clock", "agrees with this machine's")
     way = "ahead of" if offset > timedelta(0) else "behind"
-    step = "Run NTP on both machines. The gateway goes by Postgres' time; the times in its log do not."
+    step = "Run NTP on both machines. The gateway uses Postgres' time, but its log uses this machine's."
     return warn("postgres clock", f"{seconds:.0f} s {way} this machine's", step)
 
 
 async def examine_read_database(url: str) -> Finding:
-    """The copy that lists are read from. Without it they are read from the primary."""
+    """The copy that the gateway reads lists from. While it is away the gateway reads them from the primary."""
     where = url.rpartition("@")[2].partition("?")[0]
     engine = open_engine(url, pool_size=1)
     try:
         async with engine.connect() as conn:
             current, head = await migrate.current_and_head(conn)
     except _AWAY as error:
-        step = "Start it, or correct GATEWAY_DATABASE_READ_URL. Until then lists burden the primary."
-        return warn("postgres read copy", f"{where}: {_told(error, url)}", step)
+        step = "Start it, or correct GATEWAY_DATABASE_READ_URL. Until then the gateway reads lists from the primary."
+        return warn("postgres read copy", f"{where}: {_quoted(error, url)}", step)
     finally:
         await engine.dispose()
     if current == head:
         return good("postgres read copy", where)
-    step = "Look at its replication; once it has caught up it has the tables."
+    step = "Look at its replication; it has the tables when it has caught up."
     return warn("postgres read copy", f"{where} is at revision {current or 'none'}, not {head}", step)
 
 
 async def examine_redis(url: str, *, embedded: bool) -> Finding:
-    """Redis is the memory, not the truth: without it everything works, slower and without rate limits."""
-    step = "Start Redis, or correct GATEWAY_REDIS_URL. Until then the gateway is slower, and right."
+    """Whether Redis answers. Without it everything works, but slower and without rate limits."""
+    step = "Start Redis, or correct GATEWAY_REDIS_URL. Until then the gateway decides correctly, but slower."
     try:
         redis = open_redis(url, PATIENCE)
     except (ValueError, GatewayError) as error:
-        return warn("redis reachable", _told(error, url), step)
+        return warn("redis reachable", _quoted(error, url), step)
     try:
         fault = await redis.fault()
     finally:
@@ -157,8 +157,8 @@ async def examine_redis(url: str, *, embedded: bool) -> Finding:
     return good("redis reachable", where) if fault is None else warn("redis reachable", f"{where}: {fault}", step)
 
 
-def _told(error: Exception, url: str) -> str:
-    """One line of an error. A driver that cannot read a URL may repeat it; a server is never told a password."""
-    told = " ".join((str(getattr(error, "orig", None) or error) or type(error).__name__).split())
+def _quoted(error: Exception, url: str) -> str:
+    """The error in one line, without the password. A driver that cannot read a URL may repeat it; a server may not."""
+    text = " ".join((str(getattr(error, "orig", None) or error) or type(error).__name__).split())
     login = url.partition("://")[2].rpartition("@")[0]
-    return told if sqlstate(error) else quotable(told, login.partition(":")[2], sent=login)
+    return text if sqlstate(error) else quotable(text, login.partition(":")[2], sent=login)

@@ -1,4 +1,4 @@
-"""The words of delivery: an item, what one attempt at it brought, and when to try again. Pure."""
+"""The words of delivery: an item, the outcome of one attempt at it, and when to try again. Pure."""
 
 import random
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing that must reach somebody else's server."""
+    """One thing that must reach another server."""
 
     id: UUID
     kind: str
@@ -17,7 +17,7 @@ class Item:
     payload: dict[str, Any]
     created_at: datetime
     claim: UUID
-    attempts: int  # before this one
+    attempts: int  # in a row that failed before this one
     ambiguous: bool  # an earlier attempt may have arrived: read back before sending again
     answered_at: datetime | None
     answered_seconds: float
@@ -25,7 +25,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """It has arrived. `result` is what the destination's settle function needs."""
+    """It has arrived. `result` is for the destination's `settled` and `after`."""
 
     result: Any
     detail: str = "delivered"
@@ -34,10 +34,12 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not now. `answered`: the target is well and answered, so that this time counts against the deadline.
+    """Not now; the relay tries again.
 
-    `waits`: it stands outside of delivery (a paused DAG), and no deadline runs. `absent`: a read in this attempt showed
-    that nothing has arrived. `ambiguous`: it may have arrived. `after`: seconds to wait instead of the usual backoff.
+    `answered`: the target is well and answered, so this time counts against the deadline. `waits`: somebody must act
+    outside of delivery first, and no deadline runs. `absent`: a read in this attempt showed that nothing has arrived.
+    `ambiguous`: it may have arrived. `progress`: a part has arrived, so this attempt is the first of a new row of failed
+    ones. `after`: seconds to wait instead of the usual backoff.
     """
 
     code: str
@@ -46,12 +48,13 @@ class Retry:
     waits: bool = False
     absent: bool = False
     ambiguous: bool = False
+    progress: bool = False
     after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """It will never arrive as it is: a person must look."""
+    """It will never arrive as it is. A person must look."""
 
     code: str
     detail: str
@@ -63,7 +66,7 @@ Outcome = Delivered | Retry | Dead
 def new_item(
     ident: UUID, kind: str, target: str, payload: dict[str, Any], now: datetime, lane: str | None = None
 ) -> dict[str, Any]:
-    """The row of an item that is to be delivered from now on, in its lane after those before it."""
+    """The row of an item to deliver from now on. In its lane it comes after the items before it."""
     return {
         "id": ident,
         "kind": kind,
@@ -82,17 +85,17 @@ def new_item(
 
 
 def backoff(attempts: int, longest: float, chance: random.Random) -> timedelta:
-    """Full jitter: anywhere between nothing and a bound that doubles with each attempt, at most `longest` seconds."""
+    """A random pause below a bound that doubles with each attempt in a row and is `longest` seconds at most."""
     return timedelta(seconds=chance.uniform(0.1, min(longest, 2.0 ** min(attempts, 20))))
 
 
-#: Seconds between two answers to one item that count as time in which the target answered. In a longer silence nobody
-#: asked (this gateway was down, or the breaker let other items try), so that nothing is known of it.
+#: So many seconds between two answers to one item count, at most, as time in which the target answered. During a longer
+#: silence nobody asked: this process was down, or the breaker let other items try.
 LONGEST_GAP = 120.0
 
 
 def spent(item: Item, outcome: Retry, now: datetime) -> float:
-    """Seconds of its deadline that an item has used: only time between two answers in a row counts."""
+    """The seconds of its deadline that an item has used. Only time between two answers in a row counts."""
     if not outcome.answered or outcome.waits or item.answered_at is None:
         return item.answered_seconds
     gap = max(0.0, (now - item.answered_at).total_seconds())
@@ -100,11 +103,14 @@ def spent(item: Item, outcome: Retry, now: datetime) -> float:
 
 
 class Breaker:
-    """Leaves a target alone that does not answer. After a pause it lets one item through, then twice as many in each round
-    that is answered, so that a target that has just come back is not run over."""
+    """Leaves a target alone while it does not answer.
+
+    It counts rounds, not items: a round of eight that fails at once is one failure. After a pause it lets one item
+    through. Each answer lets one more through, so rounds of 1, 2, 4, ... do not overload a target that has just come back.
+    """
 
     def __init__(self, longest: float) -> None:
-        self._longest = longest  # seconds between two tries of an open breaker, at most
+        self._longest = longest  # seconds between two tries while it is open
         self._failures = 0
         self._open_until: datetime | None = None
         self._ramp: int | None = None  # None: closed, no bound
@@ -119,16 +125,16 @@ class Breaker:
             return 0 if now < self._open_until else 1
         return most if self._ramp is None else min(self._ramp, most)
 
-    def answered(self, most: int) -> None:
-        """The target answered: close, and let more through than before."""
+    def answered(self, answers: int, most: int) -> None:
+        """The target answered so many items of a round: close, and let more through than before."""
         self._failures = 0
         if self._open_until is not None:
             self._open_until, self._ramp = None, 1
-        if self._ramp is not None:  # One more for each answer: 1, 2, 4, ... a round.
-            self._ramp = None if self._ramp + 1 >= most else self._ramp + 1
+        if self._ramp is not None:
+            self._ramp = None if self._ramp + answers >= most else self._ramp + answers
 
     def failed(self, now: datetime, after: float | None = None) -> None:
-        """The target did not answer, or asked to be left alone for `after` seconds."""
+        """The target answered no item of a round, or asked to be left alone for `after` seconds."""
         self._failures += 1
         self._ramp = None
         pause = min(self._longest, 2.0 ** min(self._failures, 20))

@@ -1,18 +1,17 @@
-"""One relay for every destination: claim, deliver with no transaction open, settle.
+"""One relay for every destination: claim items, deliver them with no transaction open, settle them.
 
-A destination is an adapter that makes one attempt and says what came of it, and a settle function that writes the
-consequences in the transaction that settles the item. Retrying, waiting, leaving a target alone and giving up are here,
-and only here.
+A destination makes one attempt and classifies what came of it. Everything else is here and only here: when to try again,
+how long to leave a target alone, when to give up.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
+from typing import Any, ClassVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -25,20 +24,44 @@ from app.kit.outbox.model import Breaker, Dead, Delivered, Item, Outcome, Retry,
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """`deliver` makes one attempt and classifies it; it never loops. `settled` writes what follows from it, given the
-    outcome after the relay has judged the deadline. `after` runs when that is committed."""
+class Destination(ABC):
+    """Where items of one kind go. A subclass makes one attempt, and writes what follows from it."""
 
-    deliver: Callable[[Item], Awaitable[Outcome]]
-    settled: Callable[[AsyncConnection, Item, Outcome, datetime], Awaitable[None]]
-    after: Callable[[Item, Outcome], Awaitable[None]]
+    kind: ClassVar[str]
+    #: What a delivered item started goes on and keeps its slot, until somebody calls `store.release_slot`.
+    keeps_slot: ClassVar[bool] = False
+    #: The members of a payload that every log line of an item shows.
+    log_fields: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    async def deliver(self, item: Item) -> Outcome:
+        """Make one attempt and classify it. Never loop: the relay tries again. No transaction is open."""
+
+    async def settled(  # noqa: B027 (most kinds have nothing to write)
+        self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime
+    ) -> None:
+        """Write what follows, in the transaction that settles the item. The relay has judged the deadline before."""
+
+    async def after(self, item: Item, outcome: Outcome) -> None:  # noqa: B027 (as above)
+        """Do what follows the commit: log lines, loops to wake."""
+
+
+class _Unknown(Destination):
+    """Puts off items of a kind that this version does not know. A newer version wrote them and will deliver them."""
+
+    kind = "unknown"
+
+    async def deliver(self, item: Item) -> Outcome:
+        return Retry("unknown_kind", f"this version cannot deliver items of the kind {item.kind!r}", waits=True)
+
+
+_UNKNOWN = _Unknown()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds; `cap` tells how many items of a target may hold a slot at once (None: any number). A step leaves a target
-    that takes longer than `turn` to itself and goes on with the others."""
+    """Times are in seconds. `cap(target)` is how many items of a target may hold a slot at once; None: any number.
+    `turn` is how long a step waits for a slow target before it goes on with the others."""
 
     deadline: float
     attempt: float
@@ -50,7 +73,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """One target's round under way, and since when."""
+    """A round of one target that has not ended yet, and when it began."""
 
     task: asyncio.Task[bool]
     since: datetime
@@ -63,25 +86,26 @@ class Relay:
         self,
         engine: AsyncEngine,
         clock: Clock,
-        destinations: Mapping[str, Destination],
+        destinations: Sequence[Destination],
         limits: Limits,
         metrics: Metrics,
-        new_id: Callable[[], UUID],
         chance: random.Random | None = None,
     ) -> None:
         self._engine = engine
         self._clock = clock
-        self._destinations = destinations
+        self._destinations = {destination.kind: destination for destination in destinations}
         self._limits = limits
         self._metrics = metrics
-        self._new_id = new_id
         self._chance = chance or random.Random()
         self._breakers: dict[str, Breaker] = {}
         self._rounds: dict[str, _Round] = {}
 
     async def step(self) -> bool:
-        """Claim what is ready, deliver it, settle it. True when there may be more. A target whose round of an earlier step
-        is still under way is left out: a slow one holds up nobody but itself."""
+        """Begin a round for every target that has something ready. True when there may be more.
+
+        A target whose earlier round has not ended gets no new one: a slow target holds up only itself. All errors of the
+        rounds that have ended are raised together.
+        """
         now = self._clock.now()
         async with transaction(self._engine) as conn:
             targets = await store.ready_targets(conn, now)
@@ -95,31 +119,35 @@ class Relay:
             self.stop()
             raise
         ended = [self._rounds.pop(target).task for target in list(self._rounds) if self._rounds[target].task.done()]
-        for error in [task.exception() for task in ended]:
-            if error is not None:
-                raise error
+        errors = [error for task in ended if (error := task.exception()) is not None]
+        if errors:
+            raise BaseExceptionGroup("rounds of the relay failed", errors)
         return any(task.result() for task in ended) or bool(self._rounds)
 
     def stop(self) -> None:
-        """This process ends: give up what is under way. Its leases run out, and another relay goes on."""
+        """Give up what has not ended: this process ends. When its leases have run out, another relay goes on."""
         for round_ in self._rounds.values():
             round_.task.cancel()
         self._rounds.clear()
 
     async def _wait(self, begun: list[str], now: datetime) -> None:
-        """Until what this step began has ended, or, when it began nothing, any round; for one turn at most. A round that
-        should have ended long ago is waited for without end, so that /livez sees a loop that is stuck."""
-        turn, overdue = timedelta(seconds=self._limits.turn), timedelta(seconds=3 * self._limits.attempt)
+        """Wait for all rounds that this step began, or for any round if it began none; for one turn at most.
+
+        A round that should have ended long ago is waited for without end. So /livez sees that the loop is stuck.
+        """
+        turn, longest = timedelta(seconds=self._limits.turn), timedelta(seconds=3 * self._limits.attempt)
+        stuck = {round_.task for round_ in self._rounds.values() if now - round_.since > longest}
+        if stuck:
+            await asyncio.wait(stuck, return_when=asyncio.FIRST_COMPLETED)
+            return
         waited = {self._rounds[target].task for target in begun or self._rounds}
         while waited:
             done, waited = await asyncio.wait(waited, timeout=0.05)
-            is_stuck = any(now - round_.since > overdue for round_ in self._rounds.values())
-            is_over = self._clock.now() - now >= turn and not is_stuck
-            if is_over or (done and not begun):
+            if self._clock.now() - now >= turn or (done and not begun):
                 return
 
     async def _round(self, target: str, now: datetime) -> bool:
-        """One round of a target. False: nothing could be claimed."""
+        """One round of a target; it ends with its slowest item. False: nothing could be claimed."""
         most = self._breaker(target).allows(now, self._limits.parallel)
         if not most:
             return False
@@ -127,11 +155,17 @@ class Relay:
             items = await store.claim(
                 conn, target, now, most=most, lease=2 * self._limits.attempt, cap=self._limits.cap(target)
             )
-        await asyncio.gather(*(self._handle(item) for item in items))
+        outcomes: list[Outcome] = []
+        handled = await asyncio.gather(*(self._handle(item, outcomes) for item in items), return_exceptions=True)
+        self._count(target, outcomes)
+        errors = [error for error in handled if error is not None]
+        if errors:
+            raise BaseExceptionGroup(f"items of {target} could not be settled", errors)
         return bool(items)
 
-    async def _handle(self, item: Item) -> None:
-        destination = self._destinations[item.kind]
+    async def _handle(self, item: Item, outcomes: list[Outcome]) -> None:
+        """Make one attempt at an item, add its outcome to `outcomes`, and settle it."""
+        destination = self._destinations.get(item.kind, _UNKNOWN)
         outcome: Outcome
         try:
             async with asyncio.timeout(self._limits.attempt) as limit:
@@ -139,68 +173,75 @@ class Relay:
         except Exception as error:
             if limit.expired():
                 outcome = Retry("timeout", "the attempt took too long", answered=False, ambiguous=True)
-            elif passes(error):  # Also a TimeoutError of its own: a Postgres that hangs.
-                # Our own Postgres says nothing of the target, and could not be told anyway. When the lease has run out, the
-                # item is taken up as one whose attempt nobody knows the end of.
-                log.warning("a delivery attempt is put off: Postgres does not answer", extra=_about(item))
+            elif passes(error):  # A TimeoutError that is not ours belongs here too: Postgres hangs.
+                # Our own Postgres failed. That says nothing of the target, and the item cannot be settled anyway. When the
+                # lease has run out, a relay takes the item up as one whose attempt has an unknown end.
+                log.warning("a delivery attempt is put off: Postgres does not answer", extra=_logged(item, destination))
                 return
             else:
-                log.exception("a delivery attempt broke", extra=_about(item))
+                log.exception("a delivery attempt broke", extra=_logged(item, destination))
                 outcome = Retry("error", f"the attempt broke: {type(error).__name__}", answered=False, ambiguous=True)
+        outcomes.append(outcome)
+        self._metrics.attempts.labels(item.target, type(outcome).__name__.lower(), outcome.code).inc()
         await self._settle(item, destination, outcome)
 
     async def _settle(self, item: Item, destination: Destination, outcome: Outcome) -> None:
         now = self._clock.now()
-        self._count(item, outcome, now)
         used = spent(item, outcome, now) if isinstance(outcome, Retry) else item.answered_seconds
         if isinstance(outcome, Retry) and outcome.absent and not outcome.waits and used > self._limits.deadline:
             outcome = Dead(outcome.code, f"given up after {used:.0f} s of answers: {outcome.detail}")
         async with transaction(self._engine) as conn:
-            if not await store.settle(conn, item, **self._values(item, outcome, used, now)):
-                log.warning("a lease was lost; the result is dropped", extra=_about(item))
+            if not await store.settle(conn, item, **self._values(item, destination, outcome, used, now)):
+                log.warning("a lease was lost; the result is dropped", extra=_logged(item, destination))
                 return
             result = type(outcome).__name__.lower()
-            new = await store.record_attempt(conn, self._new_id(), item.id, result, outcome.code, outcome.detail, now)
+            new = await store.record_attempt(conn, item.id, result, outcome.code, outcome.detail, now)
             await destination.settled(conn, item, outcome, now)
         if new and not isinstance(outcome, Delivered):
             level = logging.ERROR if isinstance(outcome, Dead) else logging.WARNING
-            about = _about(item) | {"code": outcome.code, "detail": outcome.detail}
-            log.log(level, "a delivery is dead" if level == logging.ERROR else "a delivery waits", extra=about)
+            extra = _logged(item, destination) | {"code": outcome.code, "detail": outcome.detail}
+            log.log(level, "a delivery is dead" if level == logging.ERROR else "a delivery waits", extra=extra)
         await destination.after(item, outcome)
 
-    def _values(self, item: Item, outcome: Outcome, used: float, now: datetime) -> dict[str, object]:
+    def _values(
+        self, item: Item, destination: Destination, outcome: Outcome, used: float, now: datetime
+    ) -> dict[str, object]:
         match outcome:
             case Delivered():
-                return {"state": "delivered", "detail": outcome.detail, "ambiguous": False}
+                kept = destination.keeps_slot
+                return {"state": "delivered", "detail": outcome.detail, "ambiguous": False, "slot": kept}
             case Dead():
                 return {"state": "dead", "detail": outcome.detail, "slot": False}
-        wait = backoff(item.attempts + 1, self._limits.retry_max, self._chance)
+        attempts = 1 if outcome.progress else item.attempts + 1
+        wait = backoff(attempts, self._limits.retry_max, self._chance)
         if outcome.after is not None:
             wait = timedelta(seconds=outcome.after)
         maybe_there = outcome.ambiguous or (item.ambiguous and not outcome.absent)
         return {
             "detail": outcome.detail,
             "available_at": now + wait,
+            "attempts": attempts,
             "ambiguous": maybe_there,
             "slot": maybe_there,
             "answered_at": now if outcome.answered and not outcome.waits else None,
             "answered_seconds": used,
         }
 
-    def _count(self, item: Item, outcome: Outcome, now: datetime) -> None:
-        breaker = self._breaker(item.target)
-        if isinstance(outcome, Retry) and not outcome.answered:
-            breaker.failed(now, outcome.after)
-        else:
-            breaker.answered(self._limits.parallel)
-        self._metrics.breaker_open.labels(item.target).set(breaker.is_open)
-        self._metrics.attempts.labels(item.target, type(outcome).__name__.lower(), outcome.code).inc()
+    def _count(self, target: str, outcomes: Sequence[Outcome]) -> None:
+        """Count a round in the target's breaker. A target that answered any item is well."""
+        breaker = self._breaker(target)
+        silent = [outcome for outcome in outcomes if isinstance(outcome, Retry) and not outcome.answered]
+        if len(silent) < len(outcomes):
+            breaker.answered(len(outcomes) - len(silent), self._limits.parallel)
+        elif silent:
+            breaker.failed(self._clock.now(), max(outcome.after or 0.0 for outcome in silent))
+        self._metrics.breaker_open.labels(target).set(breaker.is_open)
 
     def _breaker(self, target: str) -> Breaker:
         return self._breakers.setdefault(target, Breaker(self._limits.retry_max))
 
 
-def _about(item: Item) -> dict[str, Any]:
-    """What a line of the log says of an item: of a trigger's also which one, so that a search for its id finds it."""
-    ids = {name: str(item.payload[name]) for name in ("trigger_id", "route") if name in item.payload}
-    return {"item": str(item.id), "target": item.target} | ids
+def _logged(item: Item, destination: Destination) -> dict[str, Any]:
+    """What every log line of an item shows, so that a search for its id finds it."""
+    shown = {name: str(item.payload[name]) for name in destination.log_fields if name in item.payload}
+    return {"item": str(item.id), "target": item.target} | shown

@@ -1,4 +1,4 @@
-"""The outbox in SQL: claim, settle, redrive. An item is claimed by one relay at a time, by lease and random token."""
+"""The outbox in SQL: claim, settle, redrive. One relay at a time holds an item, by a lease and a random token."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -6,20 +6,20 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
-from app import tables
 from app.kit.db import rows_of
+from app.kit.metrics import Metrics
 from app.kit.outbox.model import Item
+from app.kit.outbox.tables import attempts, outbox
 
-_outbox = tables.outbox
-
-# Slots are counted and taken under one lock a target, or two relays could both take the last one. An item that holds a
-# slot already (its earlier attempt may have arrived) needs no new one and goes first: older items that wait for its slot
-# would otherwise keep it out of every round, for ever. An item waits while one before it in its lane is pending, claimed
-# or not: what must arrive in order is sent in order.
+# Slots are counted and taken under one lock a target. Without it two relays could both take the last slot.
 _LOCK_TARGET = text("SELECT pg_advisory_xact_lock(hashtextextended('outbox:' || :target, 0))")
 
-# By when each became available: items that only wait (a paused DAG) come back all the time, and take turns with others.
+# Items go by the time since which they are available, so items that wait and come back again and again take turns with
+# the others. An item that holds a slot already (its earlier attempt may have arrived) needs no new one and goes first:
+# otherwise older items that wait for its slot would keep it out of every round. An item waits while an earlier one of its
+# lane is pending, claimed or not, because a lane is delivered in order.
 _CLAIM = rows_of(
     """
     WITH free AS (
@@ -41,7 +41,7 @@ _CLAIM = rows_of(
     WHERE outbox.id = ready.id AND (ready.slot OR free.slots IS NULL OR ready.place <= free.slots)
     RETURNING outbox.*
 """,
-    _outbox,
+    outbox,
 )
 
 _TARGETS = text("""
@@ -52,15 +52,14 @@ _TARGETS = text("""
 
 
 async def ready_targets(conn: AsyncConnection, now: datetime) -> list[str]:
-    """Targets that have an item to be delivered now."""
+    """Targets that have an item to deliver now."""
     return [row.target for row in await conn.execute(_TARGETS, {"now": now})]
 
 
 async def claim(
     conn: AsyncConnection, target: str, now: datetime, *, most: int, lease: float, cap: int | None
 ) -> list[Item]:
-    """Take up to `most` of the oldest ready items of a target for `lease` seconds. With a `cap`, so many that no more
-    than `cap` items of the target hold a slot."""
+    """Take up to `most` ready items of a target for `lease` seconds. `cap` is how many of its items may hold a slot."""
     if cap is not None:
         await conn.execute(_LOCK_TARGET, {"target": target})
     token = uuid4()
@@ -92,26 +91,27 @@ async def claim(
 
 
 async def settle(conn: AsyncConnection, item: Item, **values: Any) -> bool:
-    """Write what became of a claimed item. False: the lease was lost to another relay, and the result must be dropped."""
+    """Write the outcome of a claimed item. False: another relay has the lease now, and the caller must drop the result."""
     statement = (
-        update(_outbox)
-        .where(_outbox.c.id == item.id, _outbox.c.claim == item.claim)
-        .values(claim=None, lease_until=None, attempts=_outbox.c.attempts + 1, **values)
+        update(outbox)
+        .where(outbox.c.id == item.id, outbox.c.claim == item.claim)
+        .values({"claim": None, "lease_until": None, "attempts": outbox.c.attempts + 1} | values)
     )
     return bool((await conn.execute(statement)).rowcount)
 
 
 async def release_slot(conn: AsyncConnection, item_id: UUID) -> None:
-    """What the item started is over: its slot is free for the next."""
-    await conn.execute(update(_outbox).where(_outbox.c.id == item_id, _outbox.c.slot).values(slot=False))
+    """Free the slot of an item: what it started is over."""
+    await conn.execute(update(outbox).where(outbox.c.id == item_id, outbox.c.slot).values(slot=False))
 
 
 async def redrive(conn: AsyncConnection, item_id: UUID, now: datetime) -> bool:
-    """dead -> pending, with a fresh deadline. What an earlier attempt left behind is read back first."""
+    """Make a dead item pending again, with a new deadline. It is ambiguous: an earlier attempt may have arrived."""
+    anew = {"detail": "", "attempts": 0, "answered_at": None, "answered_seconds": 0}
     statement = (
-        update(_outbox)
-        .where(_outbox.c.id == item_id, _outbox.c.state == "dead")
-        .values(state="pending", available_at=now, ambiguous=True, answered_at=None, answered_seconds=0, detail="")
+        update(outbox)
+        .where(outbox.c.id == item_id, outbox.c.state == "dead")
+        .values(anew | {"state": "pending", "available_at": now, "ambiguous": True})
     )
     return bool((await conn.execute(statement)).rowcount)
 
@@ -122,13 +122,31 @@ _FOLD_ATTEMPT = text("""
 """)
 
 
-async def record_attempt(
-    conn: AsyncConnection, attempt_id: UUID, item: UUID, result: str, code: str, detail: str, now: datetime
-) -> bool:
-    """Keep one attempt; a result equal to the one before is counted there. True when it is the first of its kind."""
+async def record_attempt(conn: AsyncConnection, item: UUID, result: str, code: str, detail: str, now: datetime) -> bool:
+    """Keep one attempt. A result equal to the one before is counted in the same row. True: it needed a new row."""
     values = {"item": item, "result": result, "code": code, "detail": detail[:1000], "now": now}
     if (await conn.execute(_FOLD_ATTEMPT, values)).rowcount:
         return False
-    row = {"id": attempt_id, "item": item, "result": result, "code": code, "detail": detail[:1000]}
-    await conn.execute(tables.attempts.insert(), row | {"count": 1, "first_at": now, "last_at": now})
+    row = {"id": uuid7(), "item": item, "result": result, "code": code, "detail": detail[:1000]}
+    await conn.execute(attempts.insert(), row | {"count": 1, "first_at": now, "last_at": now})
     return True
+
+
+# Two looks, because each has an index of its own: what is delivered stands in neither.
+_GAUGES = text("""
+    SELECT target, count(*) AS pending, 0 AS dead, min(created_at) AS oldest FROM outbox
+    WHERE state = 'pending' GROUP BY target
+    UNION ALL
+    SELECT target, 0, count(*), NULL FROM outbox WHERE state = 'dead' GROUP BY target
+""")
+
+
+async def set_gauges(conn: AsyncConnection, now: datetime, metrics: Metrics) -> None:
+    """Count what waits for delivery, since when, and what is dead."""
+    rows = (await conn.execute(_GAUGES)).all()
+    for gauge in (metrics.outbox_pending, metrics.outbox_oldest, metrics.outbox_dead):
+        gauge.clear()
+    for row in rows:
+        metrics.outbox_pending.labels(row.target).inc(row.pending)
+        metrics.outbox_dead.labels(row.target).inc(row.dead)
+        metrics.outbox_oldest.labels(row.target).inc((now - row.oldest).total_seconds() if row.oldest else 0)

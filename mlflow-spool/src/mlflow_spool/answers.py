@@ -1,16 +1,15 @@
-"""What a call is answered from the journal alone, in the shapes of MLflow's REST API. Pure."""
+"""Answers out of the journal alone, in the shapes of MLflow's REST API. Pure."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from mlflow_spool.records import Call, Kind, Record, local_version
 
-FINISHED = {"FINISHED", "FAILED", "KILLED"}
 NAME_TAG = "mlflow.runName"
 
 
 def answer_write(record: Record, history: Iterable[Record] = ()) -> dict[str, Any]:
-    """The answer to a write that is queued. history: the records of its stream, itself included."""
+    """The answer to a write that waits. history: the records of its stream, with this one."""
     body = record.call.body
     if record.kind is Kind.RUN:
         return {"run": run_of([record])}
@@ -31,7 +30,7 @@ def answer_write(record: Record, history: Iterable[Record] = ()) -> dict[str, An
 
 
 def run_of(history: Iterable[Record]) -> dict[str, Any] | None:
-    """A run as GET runs/get would show it, out of all that was logged; None when its beginning is not in `history`."""
+    """A run as GET runs/get shows it, out of what was logged; None when its creation is not in `history`."""
     run: dict[str, Any] | None = None
     for record in history:
         if record.kind is Kind.RUN:
@@ -81,8 +80,9 @@ def _apply(run: dict[str, Any], call: Call) -> None:
     elif name == "log-batch":
         for metric in body.get("metrics", []):
             _measure(data["metrics"], metric)
-        data["params"].update({one["key"]: one for one in body.get("params", []) if one["key"] not in data["params"]})
-        data["tags"].update({one["key"]: one for one in body.get("tags", [])})
+        for param in body.get("params", []):
+            data["params"].setdefault(param["key"], param)
+        data["tags"].update({tag["key"]: tag for tag in body.get("tags", [])})
     elif name == "log-inputs":
         for field, plural in (("datasets", "dataset_inputs"), ("models", "model_inputs")):
             run["inputs"].setdefault(plural, []).extend(body.get(field, []))
@@ -93,7 +93,7 @@ def _apply(run: dict[str, Any], call: Call) -> None:
 
 
 def _order(metric: dict[str, Any]) -> tuple[int, int, float]:
-    # The latest of a metric is told as MLflow's own store does it: by step, then timestamp, then value.
+    # MLflow's own store finds the latest value of a metric so: by step, then timestamp, then value.
     return int(metric.get("step", 0)), int(metric.get("timestamp", 0)), float(metric.get("value", 0.0))
 
 
@@ -104,20 +104,20 @@ def _measure(latest: dict[str, Any], metric: dict[str, Any]) -> None:
 
 
 def measurements(history: Iterable[Record], key: str) -> list[dict[str, Any]]:
-    """Every value of one metric, in the order it was logged."""
+    """Every value of one metric, in the order of the log calls."""
     found = []
     for record in history:
         name = record.call.path.rpartition("/runs/")[2]
         several = record.call.body.get("metrics", []) if name == "log-batch" else []
-        one = [record.call.body] if name == "log-metric" else []
-        found += [metric for metric in (*several, *one) if metric.get("key") == key]
+        single = [record.call.body] if name == "log-metric" else []
+        found += [metric for metric in (*several, *single) if metric.get("key") == key]
     return [
         {name: metric[name] for name in ("key", "value", "timestamp", "step") if name in metric} for metric in found
     ]
 
 
 def logged_model_of(history: Iterable[Record]) -> dict[str, Any] | None:
-    """A logged model as GET logged-models/{id} would show it; None when its beginning is not in `history`."""
+    """A logged model as GET logged-models/{id} shows it; None when its creation is not in `history`."""
     model: dict[str, Any] | None = None
     for record in history:
         body = record.call.body
@@ -154,9 +154,9 @@ def _new_model(record: Record) -> dict[str, Any]:
     return {"info": info, "data": {"params": body.get("params", [])}}
 
 
-def registered_of(history: Iterable[Record], told: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """A registered model as its records leave it, out of what the server `told` of it before; None when nothing tells."""
-    model = told
+def registered_of(history: Iterable[Record], shown: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """A registered model after its records. shown: as the server showed it before them. None: nothing is known of it."""
+    model = shown
     for record in history:
         body = record.call.body
         if record.kind is Kind.REGISTERED_MODEL:
@@ -166,15 +166,15 @@ def registered_of(history: Iterable[Record], told: dict[str, Any] | None = None)
         if record.call.path.endswith("/registered-models/set-tag"):
             model = _with(model, "tags", "key", {"key": body["key"], "value": body.get("value", "")})
         elif record.call.path.endswith("/registered-models/alias"):
-            mark = {"alias": body["alias"], "version": str(body.get("version", ""))}
-            model = _with(model, "aliases", "alias", mark, gone=record.kind is Kind.DELETE)
+            alias = {"alias": body["alias"], "version": str(body.get("version", ""))}
+            model = _with(model, "aliases", "alias", alias, gone=record.kind is Kind.DELETE)
     return model
 
 
 def _with(
     model: dict[str, Any], name: str, known_by: str, item: dict[str, Any], *, gone: bool = False
 ) -> dict[str, Any]:
-    others = [one for one in model.get(name, []) if one[known_by] != item[known_by]]
+    others = [other for other in model.get(name, []) if other[known_by] != item[known_by]]
     return {**model, name: others if gone else [*others, item]}
 
 
@@ -186,7 +186,7 @@ def _registered(record: Record) -> dict[str, Any]:
 
 
 def version_of(record: Record) -> dict[str, Any]:
-    """A model version that has not been registered yet."""
+    """A model version whose registration waits."""
     body, at = record.call.body, record.made_at
     kept = ("name", "source", "run_id", "run_link", "tags", "description", "model_id")
     shown = {name: body[name] for name in kept if name in body}

@@ -1,4 +1,4 @@
-"""MLflow's artifact repository with the spool below it: uploads that cannot go now are kept, and go later."""
+"""MLflow's artifact repository with the spool below it: a file that cannot be uploaded now is kept, and uploaded later."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,11 +17,11 @@ from mlflow_spool.transport import plain_repository
 
 
 class SpoolArtifacts(ArtifactRepository):
-    """The artifacts of a run whose root is `mlflow-artifacts:...`, or not known yet (`spool-artifacts:...`)."""
+    """The artifacts of a run whose root is `mlflow-artifacts:...`, or is not known yet (`spool-artifacts:...`)."""
 
     def __init__(self, artifact_uri: str, tracking_uri: str, registry_uri: str | None = None) -> None:
         super().__init__(artifact_uri, tracking_uri, registry_uri)
-        # `runs:/<id>/model` makes a repository of its own, below the run's.
+        # `runs:/<id>/model` makes a repository of its own, below that of the run.
         root, slash, below = artifact_uri.partition("/artifacts")
         self._root, self._below = root + slash, below.strip("/")
         self._spool = spool_for(tracking_uri)
@@ -43,7 +43,7 @@ class SpoolArtifacts(ArtifactRepository):
             self.log_artifact(str(file), None if below == "." else below)
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
-        """Files and folders directly below `path`: those that the server has, and those that wait here."""
+        """The files and folders directly below `path`, on the server and waiting here."""
         kept = {PurePosixPath(name): size for name, size in self._spool.waiting_files(self._root).items()}
         base = PurePosixPath(self._below)
         own = {str(name.relative_to(base)): size for name, size in kept.items() if base in name.parents}
@@ -69,7 +69,7 @@ class SpoolArtifacts(ArtifactRepository):
         return str(PurePosixPath(self._below) / path)
 
     def _real(self) -> Any:
-        """The repository behind this one, None while its root is not known."""
+        """MLflow's own repository; None while its root is not known."""
         root = self._spool.real_root(self.artifact_uri)
         if root is None:
             return None
@@ -77,7 +77,7 @@ class SpoolArtifacts(ArtifactRepository):
 
 
 def repository(artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
-    """What the entry points of both schemes make: with a tracking URI that is no spool's, MLflow's own repository."""
+    """The repository for the entry points of both schemes. With a tracking URI without the spool it is MLflow's own."""
     where = tracking_uri or get_tracking_uri()
     if where.startswith(PREFIX):
         return SpoolArtifacts(artifact_uri, where, registry_uri)
@@ -85,7 +85,7 @@ def repository(artifact_uri: str, tracking_uri: str | None = None, registry_uri:
 
 
 def _directly_below(files: dict[str, int], path: str) -> Iterator[tuple[str, int | None]]:
-    """Names directly below `path` with sizes in bytes; None for a folder."""
+    """The names directly below `path` with their sizes in bytes; None for a folder."""
     base = PurePosixPath(path)
     for name, size in files.items():
         whole = PurePosixPath(name)

@@ -1,4 +1,4 @@
-"""A thread that drains while the process lives."""
+"""The thread that delivers while the process lives."""
 
 import logging
 import threading
@@ -9,16 +9,16 @@ from mlflow_spool.delivery import Clock
 from mlflow_spool.drain import Drainer
 
 log = logging.getLogger("mlflow_spool")
-IDLE = 30.0  # seconds between two looks for what other processes left behind
-RETRY = 1.0  # seconds until what waits for something else than the server is tried again
+IDLE = 30.0  # seconds between two looks for records that other processes left
+RETRY = 1.0  # seconds until the next attempt of records that do not wait for the server
 TIDY = 600.0  # seconds between two rounds of housekeeping, which read the whole journal
 
 
 class Background:
-    """A thread that drains while the process lives. It is started when there is something to do."""
+    """A thread that delivers while the process lives. The first record starts it."""
 
     def __init__(self, drainer: Drainer, breaker: Breaker, clock: Clock, timeout: float) -> None:
-        """timeout: seconds a request."""
+        """timeout: seconds of each request."""
         self._drainer = drainer
         self._clock = clock
         self._tidy_at = 0.0  # monotonic seconds
@@ -38,7 +38,7 @@ class Background:
         self._work.set()
 
     def stop(self) -> None:
-        """No request begins any more; one under way is not waited for."""
+        """Begin no further request. A request that is under way is not waited for."""
         self._stop.set()
         self._work.set()
 
@@ -46,7 +46,7 @@ class Background:
         if (now := self._clock.monotonic()) < self._tidy_at:
             return
         self._tidy_at = now + TIDY
-        with suppress(Exception):  # It is only housekeeping, and the next round does it.
+        with suppress(Exception):  # Housekeeping can wait for the next round.
             self._drainer.tidy()
 
     def _run(self) -> None:
@@ -54,7 +54,7 @@ class Background:
             try:
                 busy = self._drainer.step(lambda: 0.0 if self._stop.is_set() else self._timeout)
             except Exception:
-                log.exception("mlflow-spool could not look into its journal; it tries again")
+                log.exception("mlflow-spool could not deliver from its journal; it tries again")
                 busy = False
             if busy:
                 continue

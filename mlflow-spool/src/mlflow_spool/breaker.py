@@ -1,15 +1,15 @@
-"""Whether it is worth asking the server at all: one breaker a server and process."""
+"""Whether a request to the server is worth the wait: one breaker for each server and process."""
 
 import random
 import threading
 from collections.abc import Callable
 
-FIRST = 2.0  # seconds until the first look whether the server is back
-LONGEST = 60.0  # seconds between two looks, after a long time away
+FIRST = 2.0  # seconds until the first probe of a server that is away
+LONGEST = 60.0  # seconds between two probes, once it has been away for long
 
 
 class Breaker:
-    """Closed while the server answers; open for a growing, jittered period after it did not.
+    """Closed while the server answers. After a failure it is open for a period with jitter, which grows.
 
     monotonic: seconds on a counter that never goes back.
     """
@@ -25,11 +25,11 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether calls should not wait for the server. It stays so until a probe or a delivery succeeds."""
+        """Whether calls should not wait for the server. Only a probe or a delivery that succeeds closes it."""
         return self._failures > 0
 
     def wait(self) -> float:
-        """Seconds until the next look; 0 when it is due, or when the server is well."""
+        """Seconds until the next probe; 0 when it is due, or when the server is well."""
         with self._lock:
             return max(0.0, self._until - self._monotonic()) if self._failures else 0.0
 
@@ -38,9 +38,9 @@ class Breaker:
         self._failures = 0
 
     def failed(self, retry_after: float | None = None) -> None:
-        """The server did not answer, or said that it is not well and (perhaps) when to come again, in seconds.
+        """The server did not answer, or is not well. retry_after: seconds until it may be asked again, if it named them.
 
-        A failure within an open period changes nothing: many callers may find out at the same time.
+        A failure within an open period changes nothing: many callers may notice the same outage.
         """
         with self._lock:
             now = self._monotonic()

@@ -1,4 +1,4 @@
-"""`mlflow-spool COMMAND`: what waits in this machine's journals, and its way out."""
+"""`mlflow-spool COMMAND`: shows what waits in the journals of this machine, and delivers it."""
 
 import argparse
 import json
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlflow_spool.errors import SpoolError
-from mlflow_spool.handover import Gateway, HandOver
+from mlflow_spool.gateway import Gateway
+from mlflow_spool.handover import HandOver
 from mlflow_spool.journal import Journal
 from mlflow_spool.records import strings
 from mlflow_spool.settings import Settings, read_settings
@@ -22,16 +23,16 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 when something is left or set aside, 2 for wrong usage."""
     parser = argparse.ArgumentParser(prog="mlflow-spool", description="Metadata on its way to MLflow.")
     commands = parser.add_subparsers(dest="command", required=True)
-    status = commands.add_parser("status", help="say what waits, and what MLflow refused")
-    status.add_argument("--json", action="store_true", help="as one JSON object a journal")
+    status = commands.add_parser("status", help="show what waits, and what MLflow refused")
+    status.add_argument("--json", action="store_true", help="print a JSON object for each journal")
     flush = commands.add_parser("flush", help="deliver what waits")
-    flush.add_argument("--timeout", type=float, default=3600.0, help="give up after so many seconds (3600)")
-    again = commands.add_parser("redrive", help="let what MLflow refused wait again, once the reason is mended")
-    again.add_argument("--run", help="only what belongs to the run of this id, MLflow's or a local one")
+    flush.add_argument("--timeout", type=float, default=3600.0, help="stop after so many seconds (3600)")
+    again = commands.add_parser("redrive", help="let what MLflow refused wait again, once you have fixed the reason")
+    again.add_argument("--run", help="only records of the run with this id, MLflow's or a local one")
     give = commands.add_parser("hand-over", help="hand what waits to the gateway, as at the end of a process")
-    give.add_argument("--timeout", type=float, default=60.0, help="give up after so many seconds (60)")
+    give.add_argument("--timeout", type=float, default=60.0, help="stop after so many seconds (60)")
     export = commands.add_parser("export", help="write what waits or was refused as JSON lines")
-    export.add_argument("--all", action="store_true", help="with what was delivered")
+    export.add_argument("--all", action="store_true", help="also what was delivered")
     commands.add_parser("verify", help="compare every run of the journal with what MLflow shows")
     args = parser.parse_args(argv)
     stream = out or sys.stdout
@@ -67,23 +68,25 @@ def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
     for uri, journal in _journals(settings):
         counts, aside = journal.inventory.counts(), journal.inventory.asides()
         troubled = troubled or bool(aside)
-        said: dict[str, Any] = {
+        shown: dict[str, Any] = {
             "server": uri,
             "pending": counts.pending,
             "delivered": counts.done,
             "handed_over": counts.handed,
             "gateway_may_have": counts.handing,
-            "refused": [{"kind": one.record.kind.value, "of": one.record.stream, "why": one.problem} for one in aside],
+            "refused": [
+                {"kind": item.record.kind.value, "of": item.record.stream, "why": item.problem} for item in aside
+            ],
             "oldest": counts.oldest,
             "bytes": journal.size(),
         }
         if as_json:
-            print(json.dumps(said), file=out)
+            print(json.dumps(shown), file=out)
             continue
         print(f"{uri}: {counts.pending} waiting, {counts.done} delivered, {len(aside)} refused", file=out)
         if counts.handed or counts.handing:
             print(f"  handed over to the gateway: {counts.handed}, perhaps: {counts.handing}", file=out)
-        for refused in said["refused"]:
+        for refused in shown["refused"]:
             print(f"  refused: {refused['kind']} of {refused['of']}: {refused['why']}", file=out)
     return FAILED if troubled else OK
 
@@ -106,8 +109,10 @@ def _redrive(settings: Settings, out: TextIO, run: str | None) -> int:
     found = 0
     for uri, journal in _journals(settings):
         ids = {run, journal.names.token_of(run), journal.names.name_of(run)} - {None} if run else None
-        asides = [one.record for one in journal.inventory.asides()]
-        records = [one for one in asides if ids is None or ids & {*one.stream.split(":"), *strings(one.call.body)}]
+        asides = [aside.record for aside in journal.inventory.asides()]
+        records = [
+            record for record in asides if ids is None or ids & {*record.stream.split(":"), *strings(record.call.body)}
+        ]
         if again := journal.redrive(records):
             print(f"{uri}: {again} records wait again; `mlflow-spool flush` delivers them", file=out)
         found += again
@@ -119,7 +124,7 @@ def _redrive(settings: Settings, out: TextIO, run: str | None) -> int:
 
 def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
     if not settings.gateway_url:
-        print("MLFLOW_SPOOL_GATEWAY_URL names no gateway", file=sys.stderr)
+        print("set MLFLOW_SPOOL_GATEWAY_URL to the address of the gateway", file=sys.stderr)
         return USAGE
     left = 0
     for uri, journal in _journals(settings):
@@ -158,12 +163,12 @@ def _export(settings: Settings, out: TextIO, *, everything: bool) -> int:
 
 
 def run() -> int:
-    """The command, whose reader may go away before its end (`export | head`)."""
+    """The command as a program. The reader of its output may go away before the end (`export | head`)."""
     try:
         code = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes at its end once more, and would say so.
+        # Python flushes once more at its end, and would print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     return code

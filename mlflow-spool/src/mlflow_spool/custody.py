@@ -1,7 +1,7 @@
-"""Whose a record is: this machine's, or the gateway's. A record has one owner at any time, whatever dies.
+"""Whose a record is: this machine's, or the gateway's. At any time it has one owner, whatever dies.
 
-It is `handing` while it is not known whether the gateway has it, and nobody's to deliver here until that is known; or
-until its lease has run out, since who asks may have died, and may have no gateway any more.
+It is `handing` while nobody knows whether the gateway has it. Then nobody delivers it here, until that is known or until its
+lease ends: the process that handed it over may have died, and this machine may have no gateway any more.
 """
 
 from collections.abc import Iterable
@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from mlflow_spool.database import Database
 from mlflow_spool.records import Kind, Record
 
-#: What belongs to a stream that the gateway has goes by the gateway too, or order would be lost. Files go by themselves.
+#: A stream that the gateway has goes by the gateway, so that its order is kept. Files go by themselves.
 OURS_SQL = "(kind = 'artifact' OR stream NOT IN (SELECT stream FROM records WHERE state IN ('handing', 'handed')))"
 
 #: States of a record that the gateway has, or may have.
 AT_GATEWAY = frozenset({"handing", "handed"})
-#: Milliseconds since a record was offered, after which it is this machine's again though the gateway may have it. Far
-#: more than a process waits for the answer; and both look in MLflow before they create what may be there already.
+#: Milliseconds after the offer of a record. Then it is this machine's again, though the gateway may have it. This is far
+#: more than a process waits for an answer; and both look in MLflow before they create what may be there already.
 LEASE = 3_600_000
 
 
@@ -31,9 +31,10 @@ class Custody:
         return self._database.records(f"state = 'pending' AND seq > ?{where} ORDER BY seq LIMIT ?", (after, limit))
 
     def hand(self, records: Iterable[Record], now: int) -> list[Record]:
-        """Note, durably, that they are being handed over: those that still wait. Files are among them, and stay.
+        """Note, durably, that records are being handed over; returns those that still waited. Files are among them, and
+        stay.
 
-        now: milliseconds since 1970, UTC, from which their lease runs.
+        now: milliseconds since 1970, UTC, the begin of their lease.
         """
         ours = []
         with self._database.transaction() as cursor:
@@ -47,24 +48,25 @@ class Custody:
         return ours
 
     def handing(self, after: int, limit: int) -> list[Record]:
-        """Records beyond the number `after` of which it is not known whether the gateway has them, in order."""
+        """The records beyond the number `after` that the gateway may have, in order."""
         where = "state = 'handing' AND state IN ('handing', 'handed') AND seq > ? ORDER BY seq LIMIT ?"
         return self._database.records(where, (after, limit), index="gateways")
 
     def handed(self, records: Iterable[Record]) -> None:
         """The gateway has them."""
+        keys = [(record.key,) for record in records]
         sql = "UPDATE records SET state = 'handed' WHERE key = ? AND state = 'handing'"
-        self._database.surely(lambda cursor: cursor.executemany(sql, [(one.key,) for one in records]))
+        self._database.surely(lambda cursor: cursor.executemany(sql, keys))
 
     def keep(self, records: Iterable[Record]) -> None:
         """The gateway does not have them: they are this machine's again, as they were before."""
-        values = [(one.attempted_at, one.key) for one in records]
+        values = [(record.attempted_at, record.key) for record in records]
         sql = "UPDATE records SET state = 'pending', attempted_at = ? WHERE key = ? AND state = 'handing'"
         self._database.surely(lambda cursor: cursor.executemany(sql, values))
 
     def take_back(self, now: int) -> bool:
-        """Whether there were records whose lease has run out: they are this machine's again, to be looked for before they
-        are sent. now: milliseconds since 1970, UTC."""
+        """Make records whose lease has ended this machine's again; whether there were any. They are searched for in MLflow
+        before they are sent. now: milliseconds since 1970, UTC."""
         if not self.handing(0, 1):
             return False
         sql = (

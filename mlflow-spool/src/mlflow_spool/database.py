@@ -1,7 +1,7 @@
-"""The journal's file: SQLite in WAL, its schema, and how a row is a record.
+"""The journal's file: SQLite with a WAL, its schema, and a record out of a row.
 
-Any number of threads and processes use it at the same time, one writer at a time; a child of a fork opens it anew. What
-is committed survives the death of the process at once; it survives a power failure once a durable commit came after it.
+Any number of threads and processes use it at the same time, with one writer at a time. A child of a fork opens it again.
+What is committed survives the death of the process. It survives a power failure after the next durable commit.
 """
 
 import json
@@ -18,7 +18,7 @@ from mlflow_spool.records import Call, Kind, Record
 from mlflow_spool.spare import Spare
 
 log = logging.getLogger("mlflow_spool")
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 Row = tuple[Any, ...]
 
 SCHEMA_SQL = """
@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS records (
   state TEXT NOT NULL DEFAULT 'pending',
   attempted_at INTEGER,
   attempts INTEGER NOT NULL DEFAULT 0,
-  bytes INTEGER NOT NULL DEFAULT 0, -- of the file that an artifact's record stands for
+  bytes INTEGER NOT NULL DEFAULT 0, -- of the file of an artifact's record
   problem TEXT
 );
 CREATE INDEX IF NOT EXISTS pending ON records (stream, seq) WHERE state = 'pending';
@@ -47,14 +47,14 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 COLUMNS = "key, stream, kind, method, path, body, made_at, seq, attempted_at, attempts"
 BUSY_TIMEOUT = 10.0  # seconds to wait for another process that writes
-#: Connections that a fork left in this process: closing them would disturb the parent's.
+#: Connections that a fork left in this process. To close them would disturb those of the parent.
 _inherited: list[sqlite3.Connection] = []
 
 
 class Database:
-    """The file at `path`. Every method is safe to call from any thread.
+    """The file at `path`. Every thread may call every method.
 
-    spare: bytes of the disk kept for delivery, so that what is kept can leave a full disk.
+    spare: bytes of the disk that are reserved for delivery, so that records can leave a full disk.
     """
 
     def __init__(self, path: Path, spare: int = 0) -> None:
@@ -70,7 +70,7 @@ class Database:
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Cursor]:
-        """All of what is done with the cursor, or none. durable: it and all before it survive a power failure."""
+        """Commit all changes by the cursor, or none. durable: they and all before them survive a power failure."""
         self._mine()
         with self._lock:
             if durable is not self._durable:
@@ -87,8 +87,8 @@ class Database:
                 raise
             self.syncs += durable
 
-    def surely(self, work: Callable[[sqlite3.Cursor], Result], *, durable: bool = True) -> Result:
-        """What `work` returns, in a transaction; on a full disk again in the room that is kept for delivery."""
+    def surely(self, work: Callable[[sqlite3.Cursor], Returned], *, durable: bool = True) -> Returned:
+        """The result of `work` in a transaction. On a full disk it runs again, in the reserved room."""
         try:
             with self.transaction(durable=durable) as cursor:
                 return work(cursor)
@@ -100,7 +100,7 @@ class Database:
             return work(cursor)
 
     def has_spare(self) -> bool:
-        """Whether the room for delivery is kept; if need be it is taken out of what was delivered meanwhile."""
+        """Whether the room for delivery is reserved. If it is not, it is taken from what was delivered meanwhile."""
         if self._spare.take():
             return True
         self._mine()
@@ -115,7 +115,7 @@ class Database:
             return self._connection.execute(sql, values).fetchall()
 
     def scan(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
-        """The rows of a query that may take long: no call that trains waits for it."""
+        """The rows of a query that may take long. No call of training code waits for it."""
         self._mine()
         with self._scanning:
             if self._scanner is None:
@@ -123,12 +123,12 @@ class Database:
             return self._scanner.execute(sql, values).fetchall()
 
     def records(self, where: str, values: Sequence[object] = (), index: str = "") -> list[Record]:
-        """Records by a condition (and an order), over `scan`; with `index`, by that one."""
+        """Records by a condition and an order, over `scan`. index: the one that SQLite has to use."""
         source = f"records INDEXED BY {index}" if index else "records"
         return [record_of(row) for row in self.scan(f"SELECT {COLUMNS} FROM {source} WHERE {where}", values)]
 
     def close(self) -> None:
-        """End this process' use of the file; nothing is lost without it."""
+        """Close the file in this process. Without it nothing is lost."""
         with self._lock, self._scanning:
             if self._pid == os.getpid():
                 self._connection.close()
@@ -142,8 +142,8 @@ class Database:
 
     def _open(self) -> None:
         if self._pid > 0:
-            _inherited.extend(one for one in (self._connection, self._scanner) if one is not None)
-        # A fork may have copied the old ones while another thread held them.
+            _inherited.extend(old for old in (self._connection, self._scanner) if old is not None)
+        # A fork may have copied the old locks while another thread held them.
         self._lock, self._scanning = threading.RLock(), threading.Lock()
         self._connection, self._scanner, self._durable = self._connect(), None, None
         self._pid = os.getpid()

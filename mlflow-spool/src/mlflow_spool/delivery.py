@@ -1,4 +1,4 @@
-"""Deliver one record of the journal, and note in it what came of that. Who calls holds the record's stream."""
+"""Deliver one record of the journal, and note the outcome in it. The caller holds the lock of the record's stream."""
 
 import logging
 import random
@@ -12,7 +12,7 @@ from mlflow_spool.custody import AT_GATEWAY
 from mlflow_spool.errors import Refused, TransportError
 from mlflow_spool.files import Files
 from mlflow_spool.journal import Journal
-from mlflow_spool.records import ONCE, Answer, Kind, Record, references
+from mlflow_spool.records import ONCE, Kind, Record, references
 from mlflow_spool.replay import (
     HEALTH,
     Done,
@@ -25,23 +25,24 @@ from mlflow_spool.replay import (
     finding,
     is_hopeless,
     is_well,
+    lets_in,
     replay,
 )
 from mlflow_spool.uploads import Uploader, send_file
 
 log = logging.getLogger("mlflow_spool")
-LONGEST_PAUSE = 300.0  # seconds between two attempts of a record that is answered with 500
+LONGEST_PAUSE = 300.0  # seconds between two attempts of a record that the server answers with 500
 STRANGER_PATIENCE = 86_400.0  # seconds that a record waits for a run that another machine's journal holds
-LOOK = 10.0  # seconds between two looks for what the gateway or another machine creates
+LOOK = 10.0  # seconds between two searches for what the gateway or another machine creates
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Time as the spool reads it: `now` milliseconds since 1970 (UTC), `monotonic` seconds; `pause` waits seconds."""
+    """Time as the spool reads it."""
 
-    now: Callable[[], int]
-    monotonic: Callable[[], float]
-    pause: Callable[[float], None]
+    now: Callable[[], int]  # milliseconds since 1970, UTC
+    monotonic: Callable[[], float]  # seconds
+    pause: Callable[[float], None]  # waits so many seconds
 
 
 class Target(Server, Uploader, Protocol):
@@ -49,7 +50,10 @@ class Target(Server, Uploader, Protocol):
 
 
 class Delivery:
-    """Delivers records of one journal to one server. settle: seconds after an attempt to create with unknown end."""
+    """Delivers records of one journal to one server.
+
+    settle: seconds after an attempt to create with an unknown end, before the next attempt.
+    """
 
     def __init__(
         self, journal: Journal, files: Files, target: Target, breaker: Breaker, clock: Clock, settle: float
@@ -59,17 +63,17 @@ class Delivery:
         self._server = target
         self._breaker = breaker
         self._clock = clock
-        self._patience = settle
-        self._look_after: dict[str, float] = {}  # local id -> monotonic seconds, of those that others create
-        self._sought: set[str] = set()  # of those, where the server answered the last look
+        self._settle_seconds = settle
+        self._look_after: dict[str, float] = {}  # local id that others create -> monotonic seconds of the next search
+        self._sought: set[str] = set()  # the local ids whose last search the server answered
         self._not_before: dict[str, float] = {}  # stream -> monotonic seconds, after answers of 500
 
     def is_paused(self, stream: str) -> bool:
-        """Whether the server failed on a record of `stream` lately, though it is well."""
+        """Whether the server, though well otherwise, failed on a record of `stream` a moment ago."""
         return self._not_before.get(stream, 0.0) > self._clock.monotonic()
 
     def probe(self, timeout: float) -> bool:
-        """Ask the server whether it is well, and tell the breaker. timeout: seconds."""
+        """Ask whether the server is well, and set the breaker so. timeout: seconds."""
         try:
             answer = self._server.send(HEALTH, timeout)
         except TransportError:
@@ -82,11 +86,11 @@ class Delivery:
         return True
 
     def deliver(self, record: Record, timeout: float) -> bool:
-        """Deliver one record; whether the next record of its stream may go. timeout: seconds a request."""
+        """Deliver one record. True: the next record of its stream may go. timeout: seconds of each request."""
         now = self._clock.now()
         if (
             record.attempted_at is not None
-            and now - record.attempted_at < self._patience * 1000
+            and now - record.attempted_at < self._settle_seconds * 1000
             and record.kind in ONCE
         ):
             return False
@@ -101,34 +105,35 @@ class Delivery:
             return self._forsaken(record, outcome)
         return self.note(record, outcome)
 
-    def send(self, record: Record, timeout: float, *, told: bool = True) -> Outcome:
-        """One attempt of which nothing is noted yet. timeout: seconds a request; told: see `replaying`."""
+    def send(self, record: Record, timeout: float, *, returned: bool = True) -> Outcome:
+        """Make one attempt, and note nothing yet. timeout: seconds of each request; returned: see `replaying`."""
         if record.kind is Kind.ARTIFACT:
             return self.upload(record, self._files.find(record.key), timeout)
-        return replay(record, self._server, self._journal.names.name_of, timeout, told=told)
+        return replay(record, self._server, self._journal.names.name_of, timeout, returned=returned)
 
     def upload(self, record: Record, file: Path | None, timeout: float) -> Outcome:
-        """One attempt to upload a file of which nothing is noted yet."""
+        """Make one attempt to upload a file, and note nothing yet."""
         outcome = send_file(record, file, self._server, self._journal.names.name_of, timeout)
-        if isinstance(outcome, Later) and outcome.suspect and not self.probe(timeout):
+        if isinstance(outcome, Later) and outcome.suspect and not self._is_there(timeout):
             return replace(outcome, unwell=True, suspect=False)
         return outcome
 
     def settle(self, record: Record, outcome: Done | Never) -> None:
-        """Nobody has to deliver it any more."""
+        """Note that nobody has to deliver the record any more."""
         self._journal.settle([record], outcome.learned if isinstance(outcome, Done) else ())
         if record.kind is Kind.ARTIFACT:
             self._files.drop(record.key)
 
     def note(self, record: Record, outcome: Outcome) -> bool:
-        """Note what came of an attempt; whether the next record of the stream may go."""
+        """Note the outcome of an attempt. True: the next record of the stream may go."""
         if isinstance(outcome, Done):
             self._breaker.succeeded()
             self.settle(record, outcome)
             return True
         if isinstance(outcome, Never):
             self._breaker.succeeded()
-            self._aside(record, _said(outcome.answer))
+            status, body = outcome.answer.status, outcome.answer.body
+            self._set_aside(record, f"{status} {body.get('error_code', '')}: {body.get('message', '')}")
             return True
         if isinstance(outcome, Later):
             if outcome.unwell:
@@ -138,25 +143,31 @@ class Delivery:
                 return self._stubborn(record, attempts, outcome)
         return False
 
+    def _is_there(self, timeout: float) -> bool:
+        try:
+            return drive(lets_in(), lambda call: self._server.send(call, timeout))
+        except TransportError:
+            return False
+
     def _stubborn(self, record: Record, attempts: int, outcome: Later) -> bool:
-        """The server is well otherwise: this stream waits longer and longer. It may pass, or be the record's fault."""
+        """The server is well otherwise: the pauses of this stream grow. The trouble may pass, or the record is its cause."""
         if is_hopeless(outcome, attempts, (self._clock.now() - record.made_at) / 1000):
-            self._aside(record, outcome.reason)
+            self._set_aside(record, outcome.reason)
             return True
         pause = random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, 2.0 ** min(attempts, 10))
         self._not_before[record.stream] = self._clock.monotonic() + pause
         return False
 
     def _is_incomplete(self, record: Record) -> bool:
-        """Whether files of the model to be registered still wait."""
+        """Whether files of the model in a version's record still wait."""
         body = record.call.body
         named = {str(body.get(name)) for name in ("run_id", "model_id") if body.get(name)} | references(record.call)
         owners = named | {token for name in named if (token := self._journal.names.token_of(name))}
-        streams = (f"{noun}:{one}" for one in owners for noun in ("artifacts", "logged-model"))
+        streams = (f"{noun}:{owner}" for owner in owners for noun in ("artifacts", "logged-model"))
         return any(self._journal.is_behind(stream, record.seq) for stream in streams)
 
     def _found(self, tokens: frozenset[str], timeout: float) -> bool:
-        """Whether the server has some of what somebody else was to create: the gateway, or another machine."""
+        """Whether the server has some of what the gateway or another machine creates under those local ids."""
         learned: list[tuple[str, str]] = []
         now = self._clock.monotonic()
         for token in sorted(tokens):
@@ -178,22 +189,19 @@ class Delivery:
         return bool(learned)
 
     def _forsaken(self, record: Record, outcome: Waits) -> bool:
+        """Set the record aside if nobody will create what it names. True: it is aside."""
         lost = [token for token in outcome.tokens if self._journal.state_of(token) == "aside"]
         if lost:
-            self._aside(record, f"it needs {', '.join(lost)}, which was set aside")
+            self._set_aside(record, f"it needs {', '.join(lost)}, which was set aside")
             return True
-        # While the server is away nobody knows what others have created meanwhile.
+        # While the server is away, nobody knows what others have created meanwhile.
         sure = {token for token in outcome.tokens if token.startswith("version:") or token in self._sought}
         strange = sorted(token for token in sure if self._journal.state_of(token) is None)
         if strange and self._clock.now() - record.made_at > STRANGER_PATIENCE * 1000:
-            self._aside(record, f"it needs {', '.join(strange)}, which this machine's journal never held")
+            self._set_aside(record, f"it needs {', '.join(strange)}, which this machine's journal never held")
             return True
         return False
 
-    def _aside(self, record: Record, problem: str) -> None:
+    def _set_aside(self, record: Record, problem: str) -> None:
         self._journal.set_aside(record, problem)
         log.error("MLflow refused a spooled record for good (%s, %s): %s", record.kind.value, record.stream, problem)
-
-
-def _said(answer: Answer) -> str:
-    return f"{answer.status} {answer.body.get('error_code', '')}: {answer.body.get('message', '')}"

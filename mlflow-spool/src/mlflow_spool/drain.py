@@ -1,4 +1,4 @@
-"""Bring what the journal holds to the server: in order per stream, one stream after another, as far as it goes along."""
+"""Bring what the journal holds to the server: in order within a stream, one stream after another, as far as it is taken."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,13 +15,13 @@ from mlflow_spool.records import Record
 from mlflow_spool.replay import Done, Later, Never
 from mlflow_spool.uploads import RATE
 
-KEEP_DELIVERED = 86_400.0  # seconds that reads are answered from what was delivered
-#: Seconds for the next request. With 0 or less none is begun any more, in the midst of a stream too.
+KEEP_DELIVERED = 86_400.0  # seconds for which reads are answered from what was delivered
+#: Seconds for the next request. At 0 or less no request begins any more, in the middle of a stream too.
 Allowed = Callable[[], float]
 
 
 class Drainer:
-    """Delivers the records of one journal to one server, each stream held while it is at it."""
+    """Delivers the records of one journal to one server. It holds the lock of a stream meanwhile."""
 
     def __init__(
         self,
@@ -41,18 +41,18 @@ class Drainer:
         self._delivery = Delivery(journal, files, target, breaker, clock, settle)
 
     def now_or_never(self, record: Record, timeout: float) -> Done | None:
-        """Deliver a record just written down, for a caller who waits; None when it stays for the background, or somebody
-        has delivered it already. timeout: seconds.
+        """Deliver a record that was just written, for a caller that waits. timeout: seconds.
 
-        Raises Refused when the server says no: the caller is told, so the record is forgotten.
+        None: the record stays for the background, or it was delivered already. Raises Refused when the server refuses; the
+        record is settled then, since the caller knows.
         """
-        # Behind others it waits for the background anyhow, and whoever delivers those holds the stream for long.
+        # Behind other records it waits for the background anyway, and their delivery holds the stream for long.
         wait = 0.0 if self._journal.is_behind(record.stream, record.seq) else timeout
         with locked(self._lock_file, record.stream, wait=wait) as ours:
             if not ours or not self._journal.is_next(record):
                 return None
             fresh = replace(record, attempted_at=None)
-            outcome = self._delivery.send(fresh, timeout, told=False)
+            outcome = self._delivery.send(fresh, timeout, returned=False)
             if isinstance(outcome, Never):
                 self._breaker.succeeded()
                 self._delivery.settle(record, outcome)
@@ -61,7 +61,7 @@ class Drainer:
             return outcome if isinstance(outcome, Done) else None
 
     def upload_now(self, record: Record, file: Path, timeout: float) -> bool:
-        """Upload a file for a caller who waits, without keeping it; False when that cannot be done now.
+        """Upload a file for a caller that waits, without a copy of it. False: that is not possible now.
 
         timeout: seconds, and more for a large file. Raises Refused.
         """
@@ -78,7 +78,7 @@ class Drainer:
         return isinstance(outcome, Done)
 
     def step(self, allowed: Allowed) -> bool:
-        """One round over all streams, as far as the server goes along and time allows. True: something was delivered."""
+        """Make one round over all streams, as far as the server and the time allow. True: something was delivered."""
         if self._breaker.is_open and not self.probe(min(allowed(), 5.0)):
             return False
         delivered = False
@@ -95,11 +95,11 @@ class Drainer:
         return self._journal.has_pending()
 
     def probe(self, timeout: float) -> bool:
-        """Ask the server whether it is well, and tell the breaker. timeout: seconds."""
+        """Ask whether the server is well, and set the breaker so. timeout: seconds."""
         return self._delivery.probe(timeout)
 
     def tidy(self) -> None:
-        """Drop what was delivered long ago, and copies of files whose records are gone."""
+        """Drop records that were delivered long ago, and copies of files without a record."""
         self._journal.forget_delivered(self._clock.now() - int(KEEP_DELIVERED * 1000))
         for key in self._files.orphans():
             if not self._journal.waits(key):
@@ -128,5 +128,5 @@ class Drainer:
                 return True
             if isinstance(outcome, Later) and outcome.unwell:
                 return self._delivery.note(first, outcome)
-            # One of them may be what the server does not take: alone, each shows what it is.
-        return all((timeout := allowed()) > 0 and self._delivery.deliver(one, timeout) for one in batch.records)
+            # The server may refuse only one of them: each is sent alone, to find it.
+        return all((timeout := allowed()) > 0 and self._delivery.deliver(record, timeout) for record in batch.records)

@@ -1,10 +1,10 @@
 """What the spool raises on purpose.
 
 * SpoolError
-  + Offline        the server is away and the journal does not know the answer
-  + SpoolFull      the record was not kept: no room under the cap, or none on the disk
-  + Refused        the server answered, and its answer is no (a 4xx); carries that answer
-  + TransportError no answer came
+  + Offline        the server is away, and the journal does not know the answer
+  + SpoolFull      the record was not kept: no room under the cap, or no room on the disk
+  + Refused        the server answered no (a 4xx); it carries that answer
+  + TransportError no answer came that anybody understands
     - NotSent      the request never left: it is certain that nothing happened
     - NoAnswer     the request may have been carried out
 """
@@ -13,11 +13,11 @@ from typing import Any
 
 
 class SpoolError(Exception):
-    """Base of everything raised on purpose. `str(error)` is one sentence for a person."""
+    """Base of everything that is raised on purpose. `str(error)` is one sentence for a person."""
 
 
 class Offline(SpoolError):
-    """The server is away, and this machine's journal does not hold what was asked for."""
+    """The server is away, and this machine's journal does not have the answer."""
 
 
 class SpoolFull(SpoolError):
@@ -25,7 +25,7 @@ class SpoolFull(SpoolError):
 
 
 class Refused(SpoolError):
-    """The server's definite no: its HTTP `status` and the JSON `body` with MLflow's error_code and message."""
+    """The server refused: its HTTP `status`, and the JSON `body` with MLflow's error_code and message."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         super().__init__(f"{status} {body.get('error_code', '')}: {body.get('message', '')}".strip(": "))
@@ -34,7 +34,7 @@ class Refused(SpoolError):
 
 
 class TransportError(SpoolError):
-    """No answer came from the server."""
+    """No answer came from the server, or none that anybody understands."""
 
 
 class NotSent(TransportError):
@@ -42,4 +42,4 @@ class NotSent(TransportError):
 
 
 class NoAnswer(TransportError):
-    """The request left and no answer came: it may have been carried out."""
+    """The request left, and no answer came that anybody understands: it may have been carried out."""

@@ -1,4 +1,4 @@
-"""Artifacts that wait: copies of files below the spool's folder, one folder a record. Pure file work."""
+"""Artifacts that wait: copies of files below the spool's folder, one folder for each record."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from mlflow_spool.records import TOKEN
 
 #: The one file of a model that names runs and models; it is small text.
 NAMES_IDS = "MLmodel"
-ORPHAN_AGE = 3600.0  # seconds; a younger folder without a record may be one that is being filled
+ORPHAN_AGE = 3600.0  # seconds; a younger folder without a record may still be filled
 
 
 class Files:
@@ -20,9 +20,9 @@ class Files:
         self._folder = folder
 
     def keep(self, key: str, source: Path) -> Path:
-        """Copy `source` for the record `key`; on return the copy is durable.
+        """Copy `source` for the record `key`. On return the copy is durable. Raises SpoolFull when the disk is full.
 
-        A copy and no link: the script may write to its file again. Raises SpoolFull when the disk is full.
+        A link would not do: the script may write to its file again.
         """
         target = self._folder / key / source.name
         try:
@@ -38,17 +38,17 @@ class Files:
         return target
 
     def find(self, key: str) -> Path | None:
-        """The copy for the record `key`, None when it is gone."""
+        """The copy for the record `key`; None when it is gone."""
         folder = self._folder / key
         found = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
         return found[0] if found else None
 
     def drop(self, key: str) -> None:
-        """Its record was delivered."""
+        """Remove the copy for the record `key`, which was delivered."""
         shutil.rmtree(self._folder / key, ignore_errors=True)
 
     def orphans(self) -> list[str]:
-        """Keys of folders old enough to be looked at: a process may have died between a copy and its record."""
+        """Keys of old folders. Their records may be missing: a process may have died between a copy and its record."""
         if not self._folder.is_dir():
             return []
         limit = time.time() - ORPHAN_AGE
@@ -56,10 +56,10 @@ class Files:
 
 
 def names_local_ids(file: Path) -> bool:
-    """Whether `file` must have its ids put right before it is uploaded."""
+    """Whether `file` has local ids, which are replaced before its upload."""
     return file.name == NAMES_IDS and bool(TOKEN.search(file.read_text(errors="replace")))
 
 
 def place(artifact_path: str | None, name: str) -> str:
-    """The path below the artifact root of a file called `name`, logged under `artifact_path`."""
+    """The path below the artifact root of a file with this name, logged under `artifact_path`."""
     return str(PurePosixPath(artifact_path or "") / name)

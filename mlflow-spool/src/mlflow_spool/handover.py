@@ -1,79 +1,42 @@
-"""Hand records to the gateway when MLflow does not take them and this machine may not come back, as a pod does not.
+"""Hand records to the gateway when MLflow does not take them, since this machine may not come back: a pod does not.
 
-A record is the gateway's once it has answered 202, and this machine's until then. In between, and after an answer that got
-lost, it is nobody else's to deliver: handing it over again settles that, since the gateway knows a record by its key.
-Files stay here; what is handed over only tells of them.
+A record belongs to the gateway once the gateway has answered 202, and to this machine before. After a request without an
+answer it is not known whose the record is. Then nobody delivers it here, until the gateway has been asked again: it knows a
+record by its key. Files stay here; the gateway only gets their records.
 """
 
 import json
 import logging
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mlflow_spool.delivery import Clock
 from mlflow_spool.errors import NoAnswer, NotSent
+from mlflow_spool.gateway import TAKEN, Taker
 from mlflow_spool.journal import Journal
 from mlflow_spool.locks import locked
 from mlflow_spool.records import Answer, Kind, Record, references
-from mlflow_spool.replay import UNWELL
+from mlflow_spool.replay import FORBIDDEN, UNWELL
 
 log = logging.getLogger("mlflow_spool")
-PATH = "/api/v1/metadata"
-MOST = 500  # records of one request; the gateway takes 1000
-MOST_BYTES = 1_000_000  # of their bodies, unless one alone is larger
-TAKEN = 202
-FORBIDDEN = 403
-BLAMED = frozenset({FORBIDDEN, 413, 422})  # refusals of a request that can be one record's fault
-MOMENT = 0.1  # seconds: the least that a request gets
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two attempts, unless the gateway names them (Retry-After)
-Left = Callable[[], float]  # seconds of the budget that are left
+PAGE_RECORDS = 500  # of one request; the gateway takes 1000
+PAGE_BYTES = 1_000_000  # of their bodies, unless a single one is larger
+BLAMED = frozenset({FORBIDDEN, 413, 422})  # refusals of a request that one record can cause
+MOMENT = 0.1  # seconds: the shortest timeout of a request
+FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0  # seconds between two attempts, unless the gateway names them (Retry-After)
+Left = Callable[[], float]  # seconds that are left of the budget
 
 
 class _NotNow(Exception):
-    """The gateway takes nothing now; `final`: nor later, as it looks. retry_after: seconds that it asks for."""
+    """The gateway takes nothing now. final: asking again would not help; retry_after: seconds that the gateway asks for."""
 
     def __init__(self, retry_after: float | None = None, *, final: bool = False) -> None:
         super().__init__(retry_after)
         self.retry_after = retry_after
         self.final = final
-
-
-class Taker(Protocol):
-    """The gateway, over any HTTP client."""
-
-    def take(self, body: dict[str, Any], timeout: float) -> Answer:
-        """One POST /api/v1/metadata, never repeated. timeout: seconds. Raises NotSent or NoAnswer."""
-        ...
-
-
-class Gateway:
-    """The gateway at `url`, with a token of the scope `ingest`."""
-
-    def __init__(self, url: str, token: str) -> None:
-        self._url = url.rstrip("/") + PATH
-        self._headers = {"Content-Type": "application/json"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
-
-    def take(self, body: dict[str, Any], timeout: float) -> Answer:
-        """See `Taker`."""
-        request = urllib.request.Request(self._url, json.dumps(body).encode(), self._headers, method="POST")
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                return Answer(response.status, _json(response.read()))
-        except urllib.error.HTTPError as error:
-            after = error.headers.get("Retry-After") or ""
-            return Answer(error.code, _json(error.read()), float(after) if after.isdigit() else None)
-        except urllib.error.URLError as error:
-            # urllib wraps what goes wrong until the request has been sent; only a timeout may be one of the answer.
-            raise (NoAnswer if isinstance(error.reason, TimeoutError) else NotSent)(str(error.reason)) from None
-        except (OSError, ValueError) as error:
-            raise NoAnswer(f"{type(error).__name__}: {error}") from None
 
 
 class HandOver:
@@ -84,19 +47,20 @@ class HandOver:
         self._gateway = gateway
         self._lock_file = lock_file
         self._clock = clock
-        self._held: set[str] = set()  # streams of which nothing more is handed over in this run
+        self._held: set[str] = set()  # streams from which this run hands over nothing more
 
     def run(self, budget: float, *, everything: bool = True) -> None:
-        """Hand over what waits within `budget` seconds, as far as the gateway takes it: again while it is away or busy.
+        """Hand over what waits, as far as the gateway takes it within `budget` seconds. It is asked again while it is away
+        or busy.
 
-        everything: not only what belongs to streams that the gateway has already.
+        everything: with False, only the streams that the gateway has already.
         """
         clock = self._clock
-        end, pause = clock.monotonic() + budget, FIRST_PAUSE
+        end, pause = clock.monotonic() + budget, FIRST_WAIT
         self._held.clear()
         while True:
             try:
-                self._settle(lambda: max(end - clock.monotonic(), MOMENT))
+                self._offer_again(lambda: max(end - clock.monotonic(), MOMENT))
                 self._rest(lambda: end - clock.monotonic(), everything=everything)
                 return
             except _NotNow as no:
@@ -104,39 +68,40 @@ class HandOver:
                 if no.final or clock.monotonic() + wait >= end:
                     return
                 clock.pause(wait)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, LONGEST_WAIT)
 
-    def _settle(self, left: Left) -> None:
-        """Ask again about records of which it is not known whose they are. Raises _NotNow while that stays so."""
+    def _offer_again(self, left: Left) -> None:
+        """Offer again the records that the gateway may have. Raises _NotNow while that is not known."""
         after = 0
-        while records := self._journal.custody.handing(after, MOST):
+        while records := self._journal.custody.handing(after, PAGE_RECORDS):
             page = _page(records)
             self._offer(page, left, again=True)
             after = page[-1].seq
 
     def _rest(self, left: Left, *, everything: bool) -> None:
-        """Hand over what waits, in order, until nothing does or no time is left. Raises _NotNow."""
+        """Hand over what waits, in order, until nothing waits or no time is left. Raises _NotNow."""
         after = 0
-        while left() > 0 and (found := self._journal.custody.to_hand_over(after, MOST, everything=everything)):
+        while left() > 0 and (found := self._journal.custody.to_hand_over(after, PAGE_RECORDS, everything=everything)):
             page = _page(found)
             with ExitStack() as locks:
-                streams = {record.stream for record in page}
-                free = {one for one in sorted(streams) if locks.enter_context(locked(self._lock_file, one))}
+                streams = sorted({record.stream for record in page})
+                free = {stream for stream in streams if locks.enter_context(locked(self._lock_file, stream))}
                 self._give([record for record in page if record.stream in free], left)
             after = page[-1].seq
 
     def _give(self, records: list[Record], left: Left) -> None:
-        """Mark records and hand them over, but none of a stream that has to stay here. Raises _NotNow."""
+        """Mark records and hand them over, except those of streams that have to stay here. Raises _NotNow."""
         free = [record for record in records if record.stream not in self._held]
         ours = self._journal.custody.hand(free, self._clock.now())
         if ours:
             self._offer(ours, left, again=False)
 
     def _offer(self, records: list[Record], left: Left, *, again: bool) -> None:
-        """Hand over marked records: a definite no leaves them this machine's, and parts of them are tried where one may be
-        to blame. again: only a yes tells anything, since an earlier request may have been taken all the same.
+        """Hand over marked records. A refusal leaves them to this machine. If one record may have caused it, the halves of
+        the records are offered one after the other.
 
-        Raises _NotNow when the gateway takes nothing now.
+        again: an earlier request may have succeeded, so that a refusal does not show whose the records are. Raises _NotNow
+        when the gateway takes nothing now.
         """
         try:
             answer = self._gateway.take(self._body(records), max(left(), MOMENT))
@@ -151,8 +116,8 @@ class HandOver:
         if answer.status == TAKEN:
             self._journal.custody.handed(records)
             return
-        log.warning("the gateway did not take %d records: %s %s", len(records), answer.status, _said(answer))
-        if 400 <= answer.status < 500 and not again:
+        log.warning("the gateway did not take %d records: %s %s", len(records), answer.status, _detail(answer))
+        if 300 <= answer.status < 500 and not again:  # A redirect too: the request has gone no further.
             self._journal.custody.keep(records)
         if answer.status not in BLAMED:
             raise _NotNow(answer.retry_after, final=answer.status not in UNWELL and answer.status < 500)
@@ -168,39 +133,32 @@ class HandOver:
                 self._give(half, left)
 
     def _refused(self, record: Record, answer: Answer, *, again: bool) -> None:
-        """One record that the gateway does not take. What the token may not do stays here, with what follows it in its
-        stream: a person mends that. Anything else is set aside, so that the rest can go."""
+        """The gateway does not take one record. If the token lacks a permission, the record stays here, with those after it
+        in its stream: a person mends that. Otherwise it is set aside, so that the rest can go."""
         if again or answer.status == FORBIDDEN:
             self._held.add(record.stream)
         elif record.kind is not Kind.ARTIFACT:
-            self._journal.set_aside(record, f"the gateway refused it: {answer.status} {_said(answer)}")
+            self._journal.set_aside(record, f"the gateway refused it: {answer.status} {_detail(answer)}")
 
     def _body(self, records: list[Record]) -> dict[str, Any]:
         tokens = {token for record in records for token in references(record.call)}
         wanted = tokens | {f"root:{token}" for token in tokens if not token.startswith("version:")}
         names = {token: name for token in sorted(wanted) if (name := self._journal.names.name_of(token))}
-        # Should the answer get lost for good, this machine delivers them too: who creates has to look first.
-        told = [replace(record, attempted_at=record.attempted_at or record.made_at) for record in records]
-        return {"records": [record.exported() for record in told], "names": names}
+        # If no answer ever comes, this machine delivers the records too. So the gateway has to look before it creates.
+        attempted = [replace(record, attempted_at=record.attempted_at or record.made_at) for record in records]
+        return {"records": [record.exported() for record in attempted], "names": names}
 
 
 def _page(records: list[Record]) -> list[Record]:
-    """The first of them that fit into one request."""
+    """The first records, as many as fit into one request."""
     size = 0
     for number, record in enumerate(records):
         size += len(json.dumps(record.call.body))
-        if number and size > MOST_BYTES:
+        if number and size > PAGE_BYTES:
             return records[:number]
     return records
 
 
-def _json(content: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(content)
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"message": content[:200].decode(errors="replace")}
-
-
-def _said(answer: Answer) -> str:
+def _detail(answer: Answer) -> str:
+    """The words of a refusal, for a person."""
     return str(answer.body.get("detail") or answer.body.get("message") or "")

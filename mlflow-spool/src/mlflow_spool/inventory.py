@@ -1,4 +1,4 @@
-"""What one journal holds, for commands and certificates: counts, what was set aside, whole histories. Reads only."""
+"""What one journal holds, for commands and certificates: counts, what was set aside, whole histories. It only reads."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from mlflow_spool.records import Kind, Record
 
 @dataclass(frozen=True)
 class Aside:
-    """A record that the server refused for good, and what it said."""
+    """A record that was refused for good, and why."""
 
     record: Record
     problem: str
@@ -17,18 +17,18 @@ class Aside:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many records there are in each state, and since when the oldest waits (milliseconds since 1970, UTC)."""
+    """How many records there are in each state."""
 
     pending: int
     done: int
     aside: int
-    oldest: int | None
+    oldest: int | None  # milliseconds since 1970, UTC: when the oldest that waits was made
     handed: int = 0  # the gateway has them
     handing: int = 0  # the gateway may have them
 
 
 class Inventory:
-    """The records in one journal's file, as they are told to people."""
+    """The records in one journal's file, as people see them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -48,12 +48,12 @@ class Inventory:
         return [Aside(record_of(row[1:]), row[0] or "") for row in rows]
 
     def refused(self, streams: Sequence[str]) -> list[str]:
-        """What the server refused of `streams`, in words."""
-        asides = (one for one in self.asides() if one.record.stream in streams)
-        return [f"{one.record.kind.value}, refused: {one.problem}" for one in asides]
+        """What was refused of `streams`, in words."""
+        asides = (aside for aside in self.asides() if aside.record.stream in streams)
+        return [f"{aside.record.kind.value}, refused: {aside.problem}" for aside in asides]
 
     def runs(self) -> list[str]:
-        """Local ids of the runs whose creation is still here, oldest first."""
+        """Local ids of the runs whose creation this journal still holds, oldest first."""
         rows = self._database.scan("SELECT key FROM records WHERE kind = ? ORDER BY seq", (Kind.RUN.value,))
         return [f"spool-{row[0]}" for row in rows]
 
@@ -67,7 +67,7 @@ class Inventory:
         yield from self._database.records("state != 'aside' AND kind = ? ORDER BY seq", (kind.value,))
 
     def everything(self, states: Sequence[str] = ("pending", "aside"), page: int = 500) -> Iterator[tuple[str, Record]]:
-        """Records in those states with their state, in order, a page at a time."""
+        """Records in `states` with their state, in order, read in pages."""
         marks, seq = ", ".join("?" * len(states)), 0
         while True:
             sql = f"SELECT state, {COLUMNS} FROM records WHERE state IN ({marks}) AND seq > ? ORDER BY seq LIMIT ?"

@@ -1,6 +1,6 @@
-"""Join neighbouring log calls of one run into few runs/log-batch requests, within MLflow's limits. Pure.
+"""Join log calls of one run that follow each other into few runs/log-batch requests, within MLflow's limits. Pure.
 
-A backlog is delivered many times faster so. The limits are those of MLflow's server (mlflow.utils.validation): 1000
+So a backlog is delivered many times faster. The limits are those of MLflow's server (mlflow.utils.validation): 1000
 metrics, 100 params, 100 tags, 1000 in all, and a megabyte.
 """
 
@@ -13,20 +13,20 @@ from mlflow_spool.records import API, Call, Kind, Record
 
 LIMITS = {"metrics": 1000, "params": 100, "tags": 100}
 MOST = 1000
-MOST_BYTES = 900_000  # of the JSON; the server counts a little differently
+MOST_BYTES = 900_000  # of the JSON, a little below the megabyte, since the server counts in another way
 Items = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Records that go in one request: `call` says what they say, in their order."""
+    """Records that go in one request: `call` has all that they log, in their order."""
 
     records: tuple[Record, ...]
     call: Call
 
 
 def joined(records: Sequence[Record]) -> Iterator[Batch]:
-    """The same records in the same order, neighbours joined where that changes nothing."""
+    """The same records in the same order. Neighbours are joined where that changes nothing."""
     waiting: list[Record] = []
     items: Items = _none()
     size = 0
@@ -58,7 +58,7 @@ def _batch(records: list[Record], items: Items) -> Batch:
 
 
 def _items(record: Record) -> Items | None:
-    """What a call logs; None when it is another kind of call, or says what a batch cannot say."""
+    """What a call logs; None when it is another kind of call, or has a field that a batch does not have."""
     if record.kind is not Kind.LOG:
         return None
     name, body = record.call.path.rpartition("/")[2], record.call.body
@@ -76,7 +76,7 @@ def _fits(first: Record, record: Record, items: Items, own: Items) -> bool:
     sizes = {name: len(items[name]) + len(own[name]) for name in LIMITS}
     if sum(sizes.values()) > MOST or any(sizes[name] > limit for name, limit in LIMITS.items()):
         return False
-    # A param or a tag twice in one request would leave the choice to the server.
+    # If a param or a tag came twice in one request, the server would choose between them.
     return not any(
-        {one["key"] for one in items[name]} & {one["key"] for one in own[name]} for name in ("params", "tags")
+        {item["key"] for item in items[name]} & {item["key"] for item in own[name]} for name in ("params", "tags")
     )

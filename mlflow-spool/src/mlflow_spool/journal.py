@@ -1,8 +1,7 @@
-"""The journal: every write is in it before anything else happens to it, and durable before its caller goes on.
+"""The journal: it gets every write before anything else happens to the write, and before the caller goes on.
 
-A record is `pending`, then `done` or `aside` (the server refused it for good; `redrive` lets it wait again), or the
-gateway's: see `custody`. What is known of local ids stands beside the records, see `names`; what commands read of them is
-the `inventory`.
+A record is `pending`. Then it becomes `done`, or `aside` (the server refused it for good; `redrive` lets it wait again), or
+the gateway gets it: see `custody`. The real names of local ids are in `names`; commands read the `inventory`.
 """
 
 import json
@@ -18,40 +17,40 @@ from mlflow_spool.inventory import Inventory
 from mlflow_spool.names import Names
 from mlflow_spool.records import ONCE, Kind, Record, local_version
 
-HANDED_KEPT = 30 * 86_400_000  # milliseconds; MLflow may be away for long, and until then the run is the gateway's
-#: What the server may not have, here and at the gateway. Left alone SQLite takes the index of all that a stream ever held.
+HANDED_KEPT = 30 * 86_400_000  # milliseconds; MLflow may be away for long, and the run is the gateway's meanwhile
+#: What the server may not have, here and at the gateway. By itself SQLite takes the index of all records of a stream.
 WAITING = (
     "records INDEXED BY pending WHERE state = 'pending'",
     "records INDEXED BY gateways WHERE state IN ('handing', 'handed')",
 )
 FILES_SHARE = 0.9  # of the cap
-OVERHEAD = 1000  # bytes of a record besides its body, with its part of the indexes
-LOOK = 1_000_000  # bytes that are written at most between two looks at how much room is left
-FORGET = 2000  # records that are forgotten in one transaction, so that no writer waits for long
+OVERHEAD = 1000  # bytes of a record without its body, with its part of the indexes
+CHECK = 1_000_000  # bytes, at most, that are written between two checks of the room
+FORGET = 2000  # records that one transaction deletes, so that no writer waits for long
 
 
 class Journal:
-    """The journal of one server in `folder`. Every method is safe to call from any thread.
+    """The journal of one server in `folder`. Every thread may call every method.
 
-    max_bytes: how large the file may become; `append` raises SpoolFull beyond, and when the disk is full. spare: bytes of
-    the disk kept for delivery, so that what is kept can leave a full disk.
+    max_bytes: the largest size; beyond it `append` raises SpoolFull, as on a full disk. spare: bytes of the disk that are
+    reserved for delivery, so that records can leave a full disk.
     """
 
     def __init__(self, folder: Path, max_bytes: int, spare: int = 0) -> None:
         self.folder = folder
         self._database = Database(folder / "journal.db", spare)
         self._max_bytes = max_bytes
-        self._room = 0  # bytes that are certainly free under the cap
+        self._room = 0  # bytes that are surely free under the cap
         self.names = Names(self._database)
         self.custody = Custody(self._database)
         self.inventory = Inventory(self._database)
 
     def append(self, record: Record, *, attempted: bool = False) -> Record:
-        """Write `record` down. Its `seq` is set in what is returned. Raises SpoolFull.
+        """Write `record`; returns it with its `seq`. On return it is durable, unless it is `attempted`. Raises SpoolFull.
 
-        On return it is durable, with one exception: attempted says that it is about to be sent (whoever finds it pending
-        must look first whether that has happened), and if sending it twice changes nothing it then only survives the
-        death of the process. Unless the server says that it has it, `secure` it before its caller goes on.
+        attempted: it is about to be sent, so that a later delivery has to search for it first. If a second request changes
+        nothing, it now survives only the death of the process, not of the machine. Then call `secure` before its caller
+        goes on, unless the server has it.
         """
         at = record.made_at if attempted else None
         body = json.dumps(record.call.body, separators=(",", ":"))
@@ -72,10 +71,10 @@ class Journal:
             raise SpoolFull(f"the journal {self._database.path} could not be written: {error}") from error
 
     def secure(self, record: Record) -> None:
-        """On return `record` is durable, and so is all that was written before it. Raises SpoolFull."""
+        """Make `record` durable, and everything before it. Raises SpoolFull."""
         if record.kind in ONCE:
             return
-        # Something must change, or SQLite would have nothing to bring to the disk.
+        # Without a change SQLite would write nothing to the disk.
         sql = "INSERT OR REPLACE INTO facts (name, value) VALUES ('secured', ?)"
         try:
             self._database.surely(lambda cursor: cursor.execute(sql, (record.key,)))
@@ -83,10 +82,10 @@ class Journal:
             raise SpoolFull(f"the journal {self._database.path} could not be written: {error}") from error
 
     def make_room(self, need: int, file: int = 0) -> None:
-        """Raises SpoolFull unless `need` bytes of metadata and a file of `file` bytes have room under the cap.
+        """Raise SpoolFull unless `need` bytes of metadata and a file of `file` bytes have room under the cap.
 
-        Files may fill nine tenths of it: metadata comes first. What was delivered already gives way. Near the cap every
-        call looks; far from it few do, so that processes with one journal may pass it by LOOK each.
+        Files may fill nine tenths of it, so that metadata has room. Delivered records are deleted for it. Near the cap every
+        call checks the size, far from it few do: processes with one journal may exceed it by CHECK each.
         """
         need += OVERHEAD
         if not file and need <= self._room:
@@ -100,11 +99,11 @@ class Journal:
             raise SpoolFull(
                 f"{self._database.path.parent} has no room for more {what}: MLFLOW_SPOOL_MAX_BYTES is {self._max_bytes}"
             )
-        self._room = 0 if file else min(LOOK, (free - need) // 8)
+        self._room = 0 if file else min(CHECK, (free - need) // 8)
 
     def forget_delivered(self, before: int) -> None:
-        """Drop delivered records of streams in which nothing waits and nothing was written since `before` (milliseconds
-        since 1970, UTC); reads can then no longer be answered from them while the server is away."""
+        """Delete the delivered records of each stream that has no record that waits and none since `before` (milliseconds
+        since 1970, UTC). After that they answer no reads while the server is away."""
         over = (
             "SELECT stream FROM records GROUP BY stream"
             " HAVING max(made_at) < ? AND sum(state IN ('pending', 'handing')) = 0"
@@ -115,27 +114,27 @@ class Journal:
                     pass
 
     def _forget(self, where: str, values: Sequence[object]) -> bool:
-        """Whether some were there: the oldest of them are gone now."""
+        """Delete the oldest of those records; whether there were any."""
         sql = f"DELETE FROM records WHERE seq IN (SELECT seq FROM records WHERE {where} ORDER BY seq LIMIT {FORGET})"
         with self._database.transaction(durable=False) as cursor:
             return cursor.execute(sql, values).rowcount > 0
 
     def pending(self, stream: str, limit: int = 1000) -> list[Record]:
-        """The oldest records of `stream` that wait for this machine to deliver them, in order."""
+        """The oldest records of `stream` that this machine has to deliver, in order."""
         where = f"state = 'pending' AND stream = ? AND {OURS_SQL} ORDER BY seq LIMIT ?"
         return self._database.records(where, (stream, limit), index="pending")
 
     def pending_streams(self) -> list[str]:
-        """The streams in which records wait, the one that has waited longest first."""
+        """The streams with records that wait, the longest wait first."""
         sql = f"SELECT stream FROM records WHERE state = 'pending' AND {OURS_SQL} GROUP BY stream ORDER BY min(seq)"
         return [row[0] for row in self._database.scan(sql)]
 
     def has_pending(self) -> bool:
-        """Whether anything waits for this machine to deliver it."""
+        """Whether this machine has anything to deliver."""
         return bool(self._database.scan(f"SELECT 1 FROM records WHERE state = 'pending' AND {OURS_SQL} LIMIT 1"))
 
     def is_waiting(self, stream: str) -> bool:
-        """Whether the server may not know all of `stream` yet."""
+        """Whether the server may lack some of `stream`."""
         return self.is_behind(stream, 2**63 - 1)
 
     def is_behind(self, stream: str, seq: int) -> bool:
@@ -144,24 +143,24 @@ class Journal:
         return bool(self._database.read(" UNION ALL ".join(waiting) + " LIMIT 1", (stream, seq) * len(WAITING)))
 
     def is_next(self, record: Record) -> bool:
-        """Whether of all that waits of its stream, here or at the gateway, `record` is the first."""
+        """Whether `record` is the first of its stream that waits, here or at the gateway."""
         first = (f"SELECT min(seq) AS seq FROM {those} AND stream = ?" for those in WAITING)
         sql = f"SELECT min(seq) FROM ({' UNION ALL '.join(first)})"
         return bool(self._database.read(sql, (record.stream,) * len(WAITING))[0][0] == record.seq)
 
     def history(self, stream: str) -> list[Record]:
-        """Every record of `stream` that was not set aside, in order: what this machine knows of it."""
+        """Every record of `stream` that was not set aside, in order."""
         return self._database.records("state != 'aside' AND stream = ? ORDER BY seq", (stream,))
 
     def attempting(self, records: Iterable[Record], now: int) -> None:
-        """Note, durably, that requests leave whose ends we may never know. now: milliseconds since 1970."""
-        values = [(now, one.key) for one in records]
+        """Note, durably, that these records are about to be sent. now: milliseconds since 1970."""
+        values = [(now, record.key) for record in records]
         sql = "UPDATE records SET attempted_at = ? WHERE key = ?"
         self._database.surely(lambda cursor: cursor.executemany(sql, values))
 
     def settle(self, records: Iterable[Record], learned: Iterable[tuple[str, str]] = ()) -> None:
-        """The server has them. Without fsync: if the power fails now they are sent again, which changes nothing."""
-        keys, names = [(one.key,) for one in records], list(learned)
+        """The server has them. There is no fsync: after a power failure they are sent again, which changes nothing."""
+        keys, names = [(record.key,) for record in records], list(learned)
 
         def change(cursor: sqlite3.Cursor) -> None:
             cursor.executemany("UPDATE records SET state = 'done' WHERE key = ? AND state = 'pending'", keys)
@@ -170,7 +169,7 @@ class Journal:
         self._database.surely(change, durable=False)
 
     def failed(self, record: Record, reason: str, *, maybe: bool) -> int:
-        """An attempt came to nothing; returns how many that makes."""
+        """Note a failed attempt; returns how many there were. maybe: the request may have been carried out."""
         forget = "" if maybe else ", attempted_at = NULL"
 
         def change(cursor: sqlite3.Cursor) -> int:
@@ -182,14 +181,14 @@ class Journal:
         return self._database.surely(change, durable=False)
 
     def set_aside(self, record: Record, problem: str) -> None:
-        """The server will never take it: the records after it go on."""
+        """Note that the server will never take the record. The records after it go on."""
         sql = "UPDATE records SET state = 'aside', problem = ? WHERE key = ?"
         self._database.surely(lambda cursor: cursor.execute(sql, (problem, record.key)))
 
     def redrive(self, records: Iterable[Record]) -> int:
-        """Let records that were set aside wait again, each in its old place; returns how many there were."""
+        """Let records that were set aside wait again, each in its old place; returns their number."""
         sql = "UPDATE records SET state = 'pending', attempts = 0, problem = NULL WHERE key = ? AND state = 'aside'"
-        values = [(one.key,) for one in records]
+        values = [(record.key,) for record in records]
         return self._database.surely(lambda cursor: cursor.executemany(sql, values).rowcount)
 
     def state_of(self, token: str) -> str | None:
@@ -201,11 +200,11 @@ class Journal:
         return rows[0][0] if rows else None
 
     def waits(self, key: str) -> bool:
-        """Whether the record `key` is there and not delivered."""
+        """Whether the record `key` is here and not delivered."""
         return bool(self._database.read("SELECT 1 FROM records WHERE key = ? AND state != 'done'", (key,)))
 
     def size(self) -> int:
-        """Bytes that records and waiting files take on the disk."""
+        """Bytes on the disk of the records, and of the files that wait."""
         pages, free, page = (
             self._database.read(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size")
         )
@@ -214,9 +213,9 @@ class Journal:
 
     @property
     def syncs(self) -> int:
-        """How often this process has waited for the disk."""
+        """How many times this process has waited for the disk."""
         return self._database.syncs
 
     def close(self) -> None:
-        """End this process' use of the journal; nothing is lost without it."""
+        """Close the journal in this process. Without it nothing is lost."""
         self._database.close()

@@ -1,4 +1,4 @@
-"""What the journal knows: reads answered from it, in the shapes of MLflow's REST API."""
+"""What the journal knows: the answers to reads, in the shapes of MLflow's REST API."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 from mlflow_spool.answers import logged_model_of, measurements, registered_of, run_of, version_of
 from mlflow_spool.errors import Refused
 from mlflow_spool.journal import Journal
-from mlflow_spool.records import API, LOCAL_VERSIONS, Answer, Call, Kind, Record, references
+from mlflow_spool.records import API, LOCAL_VERSIONS, Answer, Call, Kind, Record, references, text_at
 from mlflow_spool.replay import drive, finding
 
 Ask = Callable[[Call], dict[str, Any]]
@@ -20,10 +20,10 @@ class Knowledge:
         self._journal = journal
 
     def answer(self, call: Call, *, waiting_only: bool) -> dict[str, Any] | None:
-        """The answer to a read, None when the journal does not have it.
+        """The answer to a read; None when the journal does not have it.
 
-        Raises Refused for an experiment's name that is not known: for training code that is the answer to go on with.
-        waiting_only: answer only what the server cannot know yet, since records of it still wait here.
+        waiting_only: answer only what the server cannot know yet, since records of it still wait here. Raises Refused for
+        the unknown name of an experiment: training code goes on with that answer.
         """
         if call.method != "GET" or not call.path.startswith(API + "/"):
             return None
@@ -37,7 +37,7 @@ class Knowledge:
         if rest == "registered-models/get" and not waiting_only:
             return self._registered(str(call.body.get("name")))
         if rest == "registered-models/alias":
-            return self._marked(call.body)
+            return self._under_alias(call.body)
         if rest == "model-versions/get":
             return self._version(call.body)
         if rest == "experiments/get":
@@ -47,28 +47,32 @@ class Knowledge:
         return None
 
     def notice(self, call: Call, body: dict[str, Any]) -> None:
-        """Keep what the server told, for when it is away."""
-        facts = []
-        if (experiment := body.get("experiment")) and call.path.startswith(f"{API}/experiments/get"):
-            told = json.dumps(experiment)
-            facts = [(f"experiment:{experiment.get('experiment_id')}", told)]
-            facts += [(f"experiment-name:{experiment.get('name')}", told)]
-        elif (model := body.get("registered_model")) and call.path == f"{API}/registered-models/get":
-            facts = [(f"registered-model:{model.get('name')}", json.dumps(model))]
-        for name, told in facts:
-            if self._journal.names.fact(name) != told:
-                self._journal.names.remember(name, told)
+        """Keep what the server shows in the answer to a read, for the time when it is away."""
+        facts: dict[str, Any] = {}
+        if call.path.startswith(f"{API}/experiments/get"):
+            experiment = body.get("experiment")
+            facts[f"experiment:{text_at(experiment, 'experiment_id')}"] = experiment
+            facts[f"experiment-name:{text_at(experiment, 'name')}"] = experiment
+        elif call.path == f"{API}/registered-models/get":
+            model = body.get("registered_model")
+            facts[f"registered-model:{text_at(model, 'name')}"] = model
+        if any(name.endswith(":") for name in facts):
+            return  # It has not MLflow's shape.
+        for name, shown in facts.items():
+            fact = json.dumps(shown)
+            if self._journal.names.fact(name) != fact:
+                self._journal.names.remember(name, fact)
 
     def queued(self, record: Record) -> None:
-        """Keep what a creation that waits will make, for other processes that ask for it by name."""
+        """Keep the experiment of a creation that waits, for other processes that ask for it by name."""
         if record.kind is Kind.EXPERIMENT:
             name = record.call.body.get("name", "")
             self._journal.names.remember(f"experiment-name:{name}", json.dumps(_experiment_of(record)))
 
     def find_elsewhere(self, call: Call, ask: Ask) -> str | None:
-        """Look on the server for what other machines' journals made under the local ids in `call`.
+        """Search the server for what other machines' journals made under the local ids in `call`.
 
-        Returns the real id of the last, and remembers all; None when one of them is not there.
+        All real ids are kept. Returns the last of them; None when one is not there.
         """
         found = None
         for token in references(call):
@@ -84,7 +88,7 @@ class Knowledge:
         return learned[0][1] if learned else None
 
     def is_waiting_version(self, name: str, version: str) -> bool:
-        """Whether `version` is a local number that has not become a real one."""
+        """Whether `version` is a local number without a real one."""
         return self._version({"name": name, "version": version}) is not None
 
     def _history(self, noun: str, name: str, waiting_only: bool) -> list[Record]:
@@ -103,7 +107,7 @@ class Knowledge:
         return {"metrics": measurements(history, str(query.get("metric_key")))}
 
     def _named(self, entity: dict[str, Any]) -> dict[str, Any]:
-        """With the real id and artifact root, when they are known already."""
+        """The same with the real id and artifact root, if they are known."""
         info = entity["info"]
         for field in ("run_id", "run_uuid", "model_id"):
             if field in info:
@@ -113,16 +117,16 @@ class Knowledge:
         return entity
 
     def _registered(self, name: str) -> dict[str, Any] | None:
-        stream, told = f"model:{name}", self._journal.names.fact(f"registered-model:{name}")
-        # What the server told before has what was delivered in it, and what others did since.
-        records = self._journal.pending(stream) if told else self._journal.history(stream)
-        model = registered_of(records, json.loads(told) if told else None)
+        stream, fact = f"model:{name}", self._journal.names.fact(f"registered-model:{name}")
+        # What the server showed contains what was delivered, and what others did.
+        records = self._journal.pending(stream) if fact else self._journal.history(stream)
+        model = registered_of(records, json.loads(fact) if fact else None)
         return {"registered_model": model} if model else None
 
-    def _marked(self, query: dict[str, Any]) -> dict[str, Any] | None:
-        """The version under an alias, when both still wait here."""
+    def _under_alias(self, query: dict[str, Any]) -> dict[str, Any] | None:
+        """The version with an alias, when both still wait here."""
         model = registered_of(self._journal.pending(f"model:{query.get('name')}")) or {}
-        named = [one["version"] for one in model.get("aliases", []) if one["alias"] == query.get("alias")]
+        named = [item["version"] for item in model.get("aliases", []) if item["alias"] == query.get("alias")]
         found = self._version({"name": query.get("name"), "version": named[0]}) if named else None
         return {"model_version": {**found["model_version"], "aliases": [query["alias"]]}} if found else None
 
@@ -141,20 +145,20 @@ class Knowledge:
                 return {"experiment": _experiment_of(record)}
         if waiting_only:
             return None
-        told = self._journal.names.fact(f"experiment:{experiment_id}")
-        if told is not None:
-            return {"experiment": json.loads(told)}
-        # An experiment id comes from an operator's setting. It is believed, since training must not stop over it.
+        fact = self._journal.names.fact(f"experiment:{experiment_id}")
+        if fact is not None:
+            return {"experiment": json.loads(fact)}
+        # An operator's setting names the id. The answer is that it exists, since training must not stop here.
         return {"experiment": {"experiment_id": experiment_id, "name": experiment_id, "lifecycle_stage": "active"}}
 
     def _experiment_by_name(self, name: str) -> dict[str, Any]:
-        told = self._journal.names.fact(f"experiment-name:{name}")
-        if told is not None:
-            experiment = json.loads(told)
+        fact = self._journal.names.fact(f"experiment-name:{name}")
+        if fact is not None:
+            experiment = json.loads(fact)
             token = experiment["experiment_id"]
             return {"experiment": {**experiment, "experiment_id": self._journal.names.name_of(token) or token}}
-        # Training code asks, and creates what is not there: so it goes on, and when the creation is delivered
-        # an experiment that was there all the time is taken.
+        # Training code then creates the experiment, and goes on. If the server has an experiment of that name, the delivery
+        # of the creation takes it.
         missing = f"no experiment {name!r} is known while MLflow is away"
         raise Refused(404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": missing})
 

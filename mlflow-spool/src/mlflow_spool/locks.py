@@ -1,7 +1,7 @@
-"""Who delivers a stream: one thread of one process at a time, whatever dies.
+"""One thread of one process at a time delivers a stream, whatever dies.
 
-A byte of a file is locked for each stream. The kernel frees such a lock when its process ends, and a child of a fork
-does not inherit it. It knows no threads, so threads of one process agree by a set.
+Each stream has a byte of a file, which is locked. The kernel frees such a lock when its process ends, and a child of a fork
+does not inherit it. The kernel does not tell threads apart, so the threads of one process share a set.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 class _File:
-    """One lock file of this process. It is never closed: closing any descriptor of it would free all its locks."""
+    """One lock file of this process. It is never closed, since that would free all its locks."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -37,7 +37,7 @@ os.register_at_fork(after_in_child=_renew_guard)
 
 @functools.cache
 def _real(path: Path) -> str:
-    """Each call locks, and finding out where links lead costs a look at each folder on the way."""
+    """Without links. It is cached, since every call locks, and each folder on the way costs a look at the disk."""
     return str(path.resolve())
 
 
@@ -51,9 +51,9 @@ def _file(path: Path) -> _File:
 
 @contextmanager
 def locked(path: Path, stream: str, wait: float = 0.0) -> Iterator[bool]:
-    """Hold `stream`, if nobody else does: yields whether we do.
+    """Hold `stream` if nobody else holds it; yields whether we hold it.
 
-    wait: seconds to wait for another thread of this process; for another process there is no waiting.
+    wait: seconds to wait for another thread of this process. Another process is never waited for.
     """
     file, byte = _file(path), zlib.crc32(stream.encode())
     with file.changed:

@@ -1,4 +1,4 @@
-"""Local ids and what became of them, and facts that the server told: what processes with one journal share."""
+"""Local ids with their real names, and facts that the server showed. Processes with the same journal share them."""
 
 from collections.abc import Iterable
 
@@ -17,21 +17,21 @@ class Names:
         return rows[0][0] if rows else None
 
     def token_of(self, name: str) -> str | None:
-        """The local id that became `name`."""
+        """The local id whose real name is `name`."""
         rows = self._database.read("SELECT token FROM names WHERE name = ? AND token NOT LIKE '%:%'", (name,))
         return rows[0][0] if rows else None
 
     def learn(self, names: Iterable[tuple[str, str]]) -> None:
-        """Remember real names of local ids that were found out in another way than by delivery."""
+        """Keep real names of local ids that a search found. A delivery keeps its own."""
         with self._database.transaction(durable=False) as cursor:
             cursor.executemany("INSERT OR IGNORE INTO names (token, name) VALUES (?, ?)", list(names))
 
     def remember(self, name: str, value: str) -> None:
-        """Keep a fact that the server told (an experiment's id by its name), for when it is away."""
+        """Keep a fact that the server showed (an experiment's id by its name), for the time when it is away."""
         with self._database.transaction(durable=False) as cursor:
             cursor.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
 
     def fact(self, name: str) -> str | None:
-        """What `remember` kept."""
+        """What `remember` kept under `name`."""
         rows = self._database.read("SELECT value FROM facts WHERE name = ?", (name,))
         return rows[0][0] if rows else None

@@ -1,7 +1,8 @@
-"""What MLflow's entry points name. Imported while MLflow itself is being imported, so it imports MLflow only when called.
+"""The functions of MLflow's entry points. MLflow imports this module during its own import, so that MLflow must
+not be imported here before a call.
 
-The end of the process is noted here, before MLflow notes its own: exit handlers run last noted first, so MLflow ends its
-run before the spool delivers the rest.
+The exit handler is registered here, before MLflow's. The last that is registered runs first: MLflow ends its run, and then
+the spool delivers the rest.
 """
 
 import atexit

@@ -1,9 +1,10 @@
-"""What is written down: one call of MLflow's REST API a record, with what replaying it must know. Pure.
+"""Records: each is one call of MLflow's REST API, with what its delivery must know. Pure.
 
-A record is the request itself, so that any program that can send HTTP can deliver it. What it names by a local id
-(`spool-<32 hex>`, made while the server was away) is put right when it is sent: see `replay`.
+A record is the request itself, so that any program with an HTTP client can deliver it. It may name things by local ids
+(`spool-<32 hex>`, made while the server was away), which get their real names when it is sent: see `replay`.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -13,21 +14,22 @@ from typing import Any
 from urllib.parse import unquote
 
 API = "/api/2.0/mlflow"
-#: The tag by which a run, a logged model or a model version that was created twice would be recognised.
+#: The tag with the key of the creation, on a run, an experiment, a logged model or a model version.
 KEY_TAG = "mlflow_spool.run_key"
 SCHEMA = 1
-#: Ids that a spool made up. Those of logged models begin like MLflow's, since `models:/m-...` is told by that.
+#: Local ids. Those of logged models begin like MLflow's, since MLflow recognises `models:/m-...` by that.
 TOKEN = re.compile(r"(?:m-)?spool-[0-9a-f]{32}")
-#: Where the artifacts of a run with a local id seem to be.
+#: The artifact root of a run with a local id, until the real one is known.
 ROOT = re.compile(r"spool-artifacts:/((?:m-)?spool-[0-9a-f]{32})/artifacts")
-#: Versions of registered models above this are local; a real one would need two thousand million registrations.
+#: Version numbers of registered models from here on are local: no model has two thousand million real versions.
 LOCAL_VERSIONS = 2_000_000_000
-#: Such a version in the JSON of a tag: MLflow's client writes `mlflow.modelVersions` so.
+#: Such a number in the JSON of the tag `mlflow.modelVersions`, as MLflow's client writes it.
 VERSION_TEXT = re.compile(r'(?<="version": ")20[01]\d{7}(?=")')
+_HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Kind(Enum):
-    """How a call is replayed; the value is what `status` and `export` show."""
+    """How a call is delivered. `status` and `export` show the value."""
 
     RUN = "create run"
     EXPERIMENT = "create experiment"
@@ -36,13 +38,13 @@ class Kind(Enum):
     VERSION = "create model version"
     OUTPUTS = "log outputs"
     MODEL_PARAMS = "log model params"
-    DELETE = "delete"  # gone already is as good as done
-    LOG = "log"  # may be joined with its neighbours into one runs/log-batch
-    WRITE = "write"  # sending it twice changes nothing
+    DELETE = "delete"  # done also if it is gone already
+    LOG = "log"  # may be joined with its neighbours to one runs/log-batch
+    WRITE = "write"  # a second request changes nothing
     ARTIFACT = "artifact"  # a file, by its path in the spool
 
 
-#: Kinds that would do harm if they were sent again after an attempt whose end is unknown.
+#: Kinds whose second request does harm, so that they are not simply sent again after an attempt with an unknown end.
 ONCE = frozenset(
     {Kind.RUN, Kind.EXPERIMENT, Kind.LOGGED_MODEL, Kind.REGISTERED_MODEL, Kind.VERSION, Kind.OUTPUTS, Kind.MODEL_PARAMS}
     | {Kind.DELETE}
@@ -61,24 +63,42 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the HTTP status, the JSON object, seconds that Retry-After asked for."""
+    """The answer to a request: the HTTP status, the JSON object, the seconds of Retry-After."""
 
     status: int
     body: dict[str, Any]
     retry_after: float | None = None
 
 
+def answer_of(status: int, content: bytes, retry_after: str | None = None) -> Answer:
+    """The answer with this status and the bytes of its content. retry_after: that header.
+
+    Every content makes a body: if it is no JSON object, it is the body's `message`. A Retry-After that is a date is ignored,
+    since the clocks may differ.
+    """
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    body = found if isinstance(found, dict) else {"message": content[:500].decode(errors="replace")}
+    if _HALF_CHARACTER.search(content):
+        # JSON can spell half of a character, which SQLite does not store.
+        body = json.loads(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
+    wait = float(retry_after) if retry_after and re.fullmatch("[0-9]{1,9}", retry_after) else None
+    return Answer(status, body, wait)
+
+
 @dataclass(frozen=True)
 class Record:
-    """A write on its durable way to MLflow. Records of one `stream` (a run, an experiment, a model) keep their order."""
+    """A write on its way to MLflow. Records of one `stream` (a run, an experiment, a model) keep their order."""
 
     key: str  # 32 hex digits, unique
     stream: str
     kind: Kind
     call: Call
     made_at: int  # milliseconds since 1970, UTC
-    seq: int = 0  # the journal's order; 0 before it is written down
-    attempted_at: int | None = None  # when a request left whose end we do not know, milliseconds since 1970
+    seq: int = 0  # its place in the journal; 0 before it is written
+    attempted_at: int | None = None  # time of a request with an unknown end, milliseconds since 1970
     attempts: int = 0
 
     @property
@@ -87,7 +107,7 @@ class Record:
         return f"m-spool-{self.key}" if self.kind is Kind.LOGGED_MODEL else f"spool-{self.key}"
 
     def exported(self) -> dict[str, Any]:
-        """As a JSON object; `imported` reads it back, in any program and on any machine."""
+        """The record as a JSON object. `imported` reads it back, in any program and on any machine."""
         return {
             "schema": SCHEMA,
             "key": self.key,
@@ -103,14 +123,14 @@ class Record:
 
 
 def imported(value: Mapping[str, Any]) -> Record:
-    """What `Record.exported` wrote. Raises ValueError when it is of another schema or lacks something."""
+    """The record that `Record.exported` wrote. Raises ValueError for another schema or a missing field."""
     if value.get("schema") != SCHEMA:
         raise ValueError(f"not a record of schema {SCHEMA}: {value.get('schema')!r}")
     try:
         call = Call(value["method"], value["path"], dict(value["body"]))
         kind = Kind(value["kind"])
-        once = value.get("attempted_at")
-        return Record(value["key"], value["stream"], kind, call, int(value["made_at"]), int(value["seq"]), once)
+        attempted_at = value.get("attempted_at")
+        return Record(value["key"], value["stream"], kind, call, int(value["made_at"]), int(value["seq"]), attempted_at)
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a record: {error}") from None
 
@@ -120,7 +140,7 @@ def new_key() -> str:
     return uuid.uuid4().hex
 
 
-# Paths below /api/2.0/mlflow, the kind of the call, and the field whose value names the stream.
+# Paths below /api/2.0/mlflow; the kind of the call, the field whose value names the stream, and the noun before it.
 _BODY_WRITES: dict[tuple[str, str], tuple[Kind, str, str]] = {
     ("POST", "experiments/create"): (Kind.EXPERIMENT, "", "experiment"),
     ("POST", "experiments/update"): (Kind.WRITE, "experiment_id", "experiment"),
@@ -166,9 +186,9 @@ _MODEL_WRITES: dict[tuple[str, str], Kind] = {
 
 
 def draft(call: Call, made_at: int, key: str | None = None) -> Record | None:
-    """The record of `call`, or None when the call is no write that the spool keeps (a read, a trace, an admin's work).
+    """The record of `call`; None when the spool keeps no such call (a read, a trace, an administrator's call).
 
-    made_at: milliseconds since 1970, UTC. Creations get the key as a tag.
+    made_at: milliseconds since 1970, UTC. A creation gets the key as a tag.
     """
     key = key or new_key()
     if not call.path.startswith(API + "/"):
@@ -198,8 +218,15 @@ def _tagged(call: Call, kind: Kind, key: str) -> Call:
     return replace(call, body={**call.body, "tags": tags})
 
 
+def text_at(value: Any, *path: str) -> str:
+    """The text or whole number at `path` in a JSON value of any shape, as text; empty when there is none."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return str(value) if isinstance(value, str | int) else ""
+
+
 def strings(value: Any) -> Iterator[str]:
-    """Every string in a JSON value, keys included."""
+    """Every string in a JSON value, the keys too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -212,7 +239,7 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def references(call: Call) -> set[str]:
-    """The local ids that a call names: it can be sent once each of them is known by its real name."""
+    """The local ids that a call names. It can be sent once the real name of each is known."""
     found: set[str] = set()
     for text in strings([call.path, call.body]):
         found.update(TOKEN.findall(text))
@@ -224,7 +251,7 @@ def references(call: Call) -> set[str]:
 
 
 def translated(call: Call, resolve: Callable[[str], str | None]) -> Call:
-    """`call` with every local id replaced by what `resolve` knows of it; unknown ones stay.
+    """`call` with the real name of each local id. A local id without one stays.
 
     resolve takes a token, `root:<token>` (the artifact root of a run or logged model) or `version:<number>`.
     """
@@ -254,5 +281,5 @@ def translated(call: Call, resolve: Callable[[str], str | None]) -> Call:
 
 
 def local_version(key: str) -> int:
-    """The number a model version goes by until it has a real one."""
+    """The number of a model version until it has a real one."""
     return LOCAL_VERSIONS + int(key[:6], 16)

@@ -1,9 +1,10 @@
-"""Deliver one record: what to send, and what its answer means. No journal, no clock, no MLflow client, no way of sending:
-`replaying` yields each request and is given its answer, so that a thread and an event loop deliver by the same code.
+"""Deliver one record: what to send, and what the answer means. No journal, no clock, no HTTP client.
 
-Creations carry a key as a tag. After an attempt whose end is unknown the server is searched for the key first, so that
-nothing is created twice. (MLflow gives no idempotency keys: it drops a run id that a client chose, and its own client's
-retries create duplicates.)
+`replaying` yields each request and is sent its answer, so that a thread and an event loop deliver by the same code.
+
+A creation carries a key as a tag. After an attempt whose end is unknown, the key is searched for first, so that nothing is
+created twice. (MLflow has no idempotency keys: it drops a run id that a client chose, and the retries of its own client
+create duplicates.)
 """
 
 from collections.abc import Callable, Generator
@@ -11,27 +12,42 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from mlflow_spool.errors import NoAnswer, NotSent, Refused, TransportError
-from mlflow_spool.records import API, KEY_TAG, ONCE, Answer, Call, Kind, Record, local_version, references, translated
+from mlflow_spool.records import (
+    API,
+    KEY_TAG,
+    ONCE,
+    Answer,
+    Call,
+    Kind,
+    Record,
+    local_version,
+    references,
+    text_at,
+    translated,
+)
 
-#: Answers of a server, or of a proxy before it, that is not well. 500 is not among them: it can be the record's fault.
+#: Statuses of a server, or of a proxy before it, that is not well. 500 is not among them: a record can cause it.
 UNWELL = frozenset({408, 425, 429, 502, 503, 504})
-#: Answers that a person must mend; nothing is lost meanwhile.
+#: Statuses that a person must mend. Nothing is lost meanwhile.
 CREDENTIALS = frozenset({401, 403, 407})
 HEALTH = Call("GET", "/health")
 FORBIDDEN = 403
-#: What anybody may ask whom MLflow lets in.
+#: A request that MLflow allows to everybody with a login.
 LOGIN = Call("POST", f"{API}/experiments/search", {"max_results": 1})
+#: Values of `error_code`, an enum of MLflow's REST API (ErrorCode in its databricks.proto), never its texts.
 GONE = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
-#: What MLflow says, with the status 400, of trouble of its database that is no OperationalError (mlflow/store/db/utils.py).
+#: MLflow answers it with the status 400 when its database fails in another way than by an OperationalError
+#: (mlflow/store/db/utils.py), and when outputs or params are there already: asking for them tells the two apart.
 DATABASE = "BAD_REQUEST"
+STRANGER = "an answer that is not MLflow's"
 
 
 class Server(Protocol):
     """MLflow, over any HTTP client."""
 
     def send(self, call: Call, timeout: float) -> Answer:
-        """One request, never repeated. Raises NotSent or NoAnswer; every HTTP answer is returned."""
+        """Send one request, and never repeat it. Every HTTP answer is returned. Raises NotSent or NoAnswer."""
         ...
 
 
@@ -45,56 +61,53 @@ class Done:
 
 @dataclass(frozen=True)
 class Later:
-    """Not now. `unwell`: the server is to blame, so that others need not try. `maybe`: it may have happened.
-
-    `suspect`: the record may be to blame, since the server fails on it.
-    """
+    """Not now."""
 
     reason: str
-    unwell: bool
-    maybe: bool = False
-    retry_after: float | None = None
-    suspect: bool = False
-    forbidden: bool = False  # to this login, which the server lets in otherwise
+    unwell: bool  # the server has a problem, so that other records need not try
+    maybe: bool = False  # the request may have been carried out
+    retry_after: float | None = None  # seconds
+    suspect: bool = False  # the record may be the cause, since the server fails on it
+    forbidden: bool = False  # to this login, which may do other things
 
 
 @dataclass(frozen=True)
 class Waits:
-    """It names something by a local id that has not been created yet."""
+    """It names local ids whose creation has not been delivered yet."""
 
     tokens: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Never:
-    """The server answered no, and would answer so again."""
+    """The server refused it, and would refuse it again."""
 
     answer: Answer
 
 
 Outcome = Done | Later | Waits | Never
-STUBBORN = 12  # attempts answered with 500 by a server that is well otherwise, before a record is set aside
-PATIENCE = 86_400.0  # seconds that a record waits for a permission that its login lacks
+STUBBORN = 12  # attempts that fail on a server which is well otherwise, before a record is set aside
+PATIENCE = 86_400.0  # seconds that a record waits for a permission of its login
 
 
 def is_hopeless(outcome: Later, attempts: int, age: float) -> bool:
-    """Whether a record is set aside after that many attempts, so that the rest goes on. age: seconds since it was made."""
+    """Whether a record is set aside after that many attempts, so that the rest can go on. age: of the record, seconds."""
     return attempts >= STUBBORN and (outcome.suspect or (outcome.forbidden and age > PATIENCE))
 
 
 Resolve = Callable[[str], str | None]
 Result = TypeVar("Result")
-#: Yields a request, is sent its answer (or thrown a TransportError), returns what came of it all.
+#: Yields a request, is sent its answer (or thrown a TransportError), returns the result.
 Steps = Generator[Call, Answer, Result]
 
 
-def replay(record: Record, server: Server, resolve: Resolve, timeout: float, *, told: bool = True) -> Outcome:
-    """`replaying` over a server that is waited for. timeout: seconds a request."""
-    return drive(replaying(record, resolve, told=told), lambda call: server.send(call, timeout))
+def replay(record: Record, server: Server, resolve: Resolve, timeout: float, *, returned: bool = True) -> Outcome:
+    """`replaying` over a server that blocks. timeout: seconds of each request."""
+    return drive(replaying(record, resolve, returned=returned), lambda call: server.send(call, timeout))
 
 
 def drive(steps: Steps[Result], send: Callable[[Call], Answer]) -> Result:
-    """What `steps` return, each of their requests sent by `send`."""
+    """The result of `steps`, each of whose requests goes out by `send`."""
     try:
         call = next(steps)
         while True:
@@ -109,17 +122,70 @@ def drive(steps: Steps[Result], send: Callable[[Call], Answer]) -> Result:
         return result
 
 
-def replaying(record: Record, resolve: Resolve, *, told: bool = True) -> Steps[Outcome]:
-    """The requests that deliver `record` once. A record that was attempted before is looked for first.
+def replaying(record: Record, resolve: Resolve, *, returned: bool = True) -> Steps[Outcome]:
+    """The requests that deliver `record` once. A record with an earlier attempt is searched for first.
 
-    told: its caller has gone on, as if it were done; so what exists already, or is gone already, is as good as done.
-    Otherwise the caller hears of it.
+    returned: the call that made the record has returned, as if it were done. Then a creation of what exists counts as done,
+    and so does a deletion of what is gone. Otherwise the caller gets MLflow's refusal.
     """
     missing = {token for token in references(record.call) if resolve(token) is None} - {record.token}
     if missing:
         return Waits(frozenset(missing))
-    call = translated(record.call, resolve)
     maybe = record.attempted_at is not None
+    try:
+        return (yield from _attempt(record, translated(record.call, resolve), maybe=maybe, returned=returned))
+    except NotSent as error:
+        return Later(str(error), unwell=True, maybe=maybe)
+    except NoAnswer as error:
+        return Later(str(error), unwell=True, maybe=True)
+
+
+def is_well(pulse: Answer) -> bool:
+    """Whether the server that gave this answer to HEALTH is up. (A proxy may want credentials for it.)"""
+    return pulse.status < 300 or pulse.status in CREDENTIALS
+
+
+def is_strange(answer: Answer) -> bool:
+    """Whether MLflow gives no such answer: neither a JSON object nor an error with its code.
+
+    `answer_of` marks content that is no JSON object by the body's `message`, which no success of MLflow has.
+    """
+    if answer.status < 300:
+        return "message" in answer.body
+    return answer.status < 500 and answer.status not in UNWELL | CREDENTIALS and "error_code" not in answer.body
+
+
+class Unclear(Refused):
+    """The server did not answer the question: it cannot now, or something else answered in its place."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status, answer.body)
+        self.answer = answer
+
+
+def ask(call: Call, read: Callable[[dict[str, Any]], Result]) -> Steps[Result | None]:
+    """What `read` finds in the answer to a question; None when MLflow says that there is no such thing.
+
+    read: takes the JSON object apart, and may do so as if it had MLflow's shape. Raises Unclear.
+    """
+    answer = yield call
+    if answer.status >= 300 and answer.body.get("error_code") == GONE:
+        return None
+    if answer.status >= 300 or is_strange(answer):
+        raise Unclear(answer)
+    try:
+        return read(answer.body)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise Unclear(replace(answer, body={"message": STRANGER})) from None
+
+
+def lets_in() -> Steps[bool]:
+    """Whether MLflow is there, and takes the login."""
+    answer = yield LOGIN
+    return answer.status < 300 and not is_strange(answer)
+
+
+def _attempt(record: Record, call: Call, *, maybe: bool, returned: bool) -> Steps[Outcome]:
     try:
         if maybe and record.kind in ONCE:
             found = yield from _look(record, call)
@@ -127,97 +193,80 @@ def replaying(record: Record, resolve: Resolve, *, told: bool = True) -> Steps[O
                 return found
             call = found
         answer = yield call
-        return (yield from _judge(record, call, answer, told=told or maybe))
-    except NotSent as error:
-        return Later(str(error), unwell=True, maybe=maybe)
-    except NoAnswer as error:
-        return Later(str(error), unwell=True, maybe=True)
-    except _Unreadable as error:
-        return later(error.answer, maybe=maybe)
+        return (yield from _judge(record, call, answer, returned=returned or maybe))
+    except Unclear as error:
+        unclear = error.answer
+    if is_strange(unclear):
+        return (yield from _stranger(unclear, maybe=maybe))
+    return later(unclear, maybe=maybe)
 
 
-def is_well(pulse: Answer) -> bool:
-    """Whether the answer to HEALTH is MLflow's. (A proxy may want credentials for it.)"""
-    return pulse.status < 300 or pulse.status in CREDENTIALS
-
-
-class _Unreadable(Exception):
-    """The server could not say whether it has something already."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
-
-
-def _judge(record: Record, call: Call, answer: Answer, *, told: bool) -> Steps[Outcome]:
-    if is_strange(answer):
-        # A proxy whose server is away answers 404, a login page 200. MLflow's pulse tells whether it is there at all.
-        there = is_well((yield HEALTH))
-        reason = f"{answer.status} from something that does not speak as MLflow"
-        return Later(reason, unwell=not there, maybe=answer.status < 400, suspect=there)
+def _judge(record: Record, call: Call, answer: Answer, *, returned: bool) -> Steps[Outcome]:
+    learned = _learned(record, answer.body) if answer.status < 300 else ()
+    if is_strange(answer) or learned is None:
+        return (yield from _stranger(answer, maybe=answer.status < 400))
     if answer.status < 300:
-        return Done(answer.body, _learned(record, answer.body))
+        return Done(answer.body, learned)
     code = answer.body.get("error_code")
     if answer.status == FORBIDDEN:
-        lets_in = (yield LOGIN).status < 300
-        return replace(later(answer, maybe=False), forbidden=lets_in)
+        return replace(later(answer, maybe=False), forbidden=(yield from lets_in()))
     if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS or code == DATABASE:
         return later(answer, maybe=answer.status >= 500 or code == DATABASE)
     if code == EXISTS and record.kind is Kind.EXPERIMENT:
-        found = yield from _experiment(call)
-        if found is not None and (told or _has_key(found, record.key)):
-            return Done({"experiment_id": found["experiment_id"]}, ((record.token, str(found["experiment_id"])),))
-    if code == EXISTS and record.kind is Kind.REGISTERED_MODEL and told:
+        found = yield from _experiment(record, call)
+        if found is not None and (returned or found[1]):
+            return found[0]
+    if code == EXISTS and record.kind is Kind.REGISTERED_MODEL and returned:
         return Done({"registered_model": {"name": call.body.get("name")}})
-    if code == GONE and record.kind is Kind.DELETE and told:
+    if code == GONE and record.kind is Kind.DELETE and returned:
         return Done({})
     return Never(answer)
 
 
-def is_strange(answer: Answer) -> bool:
-    """Whether it is nothing that MLflow says to a write: neither a JSON object nor an error with its code."""
-    if answer.status < 300:
-        return "message" in answer.body
-    return answer.status < 500 and answer.status not in UNWELL | CREDENTIALS and "error_code" not in answer.body
+def _stranger(answer: Answer, *, maybe: bool) -> Steps[Outcome]:
+    """Something that is not MLflow answered: a proxy whose server is away says 404, a login page says 200.
+
+    Only a question that MLflow alone can answer shows whether it is there. Then the record may be the cause.
+    """
+    there = yield from lets_in()
+    return Later(f"{answer.status}: {STRANGER}", unwell=not there, maybe=maybe, suspect=there)
 
 
 def later(answer: Answer, *, maybe: bool) -> Later:
-    """What an answer that is neither yes nor no means."""
-    said = answer.body.get("message") or answer.body.get("error_code") or ""
-    # Bad credentials are no reason to leave the server alone: a stream waits, and anything else may be allowed.
+    """What an answer means that is neither a success nor a refusal."""
+    text = answer.body.get("message") or answer.body.get("error_code") or ""
+    # Bad credentials do not open the breaker: the stream waits, and the login may be good for other records.
     suspect = answer.status == 500 or answer.body.get("error_code") == DATABASE
     unwell = not suspect and answer.status not in CREDENTIALS
-    return Later(f"{answer.status} {said}".strip(), unwell, maybe, answer.retry_after, suspect)
+    return Later(f"{answer.status} {text}".strip(), unwell, maybe, answer.retry_after, suspect)
 
 
-def _learned(record: Record, body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The real names in the answer to a creation."""
-    token = record.token
-    if record.kind is Kind.RUN:
-        info = body["run"]["info"]
-        return ((token, info["run_id"]), ("root:" + token, info.get("artifact_uri", "")))
-    if record.kind is Kind.EXPERIMENT:
-        return ((token, str(body["experiment_id"])),)
-    if record.kind is Kind.LOGGED_MODEL:
-        info = body["model"]["info"]
-        return ((token, info["model_id"]), ("root:" + token, info.get("artifact_uri", "")))
-    if record.kind is Kind.VERSION:
-        return ((f"version:{local_version(record.key)}", str(body["model_version"]["version"])),)
-    return ()
+#: Where the answer to a creation has the real name of what it made. A sibling may be the root of its artifacts.
+_NAMES = {
+    Kind.RUN: ("run", "info", "run_id"),
+    Kind.EXPERIMENT: ("experiment_id",),
+    Kind.LOGGED_MODEL: ("model", "info", "model_id"),
+    Kind.VERSION: ("model_version", "version"),
+}
 
 
-def _ask(call: Call) -> Steps[dict[str, Any] | None]:
-    """The answer to a read; None when there is no such thing. Raises _Unreadable."""
-    answer = yield call
-    if answer.status < 300:
-        return answer.body
-    if answer.body.get("error_code") == GONE:
+def _learned(record: Record, body: dict[str, Any]) -> tuple[tuple[str, str], ...] | None:
+    """The real names in the answer to a creation; None when they are not in it."""
+    path = _NAMES.get(record.kind)
+    if path is None:
+        return ()
+    name = text_at(body, *path)
+    if not name:
         return None
-    raise _Unreadable(answer)
+    if record.kind is Kind.VERSION:
+        return ((f"version:{local_version(record.key)}", name),)
+    if record.kind is Kind.EXPERIMENT:
+        return ((record.token, name),)
+    return ((record.token, name), (f"root:{record.token}", text_at(body, *path[:-1], "artifact_uri")))
 
 
 def _look(record: Record, call: Call) -> Steps[Done | Call]:
-    """What an attempt with unknown end has left: Done, or the call for what is still missing."""
+    """What an attempt with an unknown end has left: Done, or the call for the part that is missing. Raises Unclear."""
     if record.kind is Kind.OUTPUTS:
         return (yield from _without_outputs(call))
     if record.kind is Kind.MODEL_PARAMS:
@@ -225,11 +274,18 @@ def _look(record: Record, call: Call) -> Steps[Done | Call]:
     search = _search(record, call)
     if search is None:
         return call
-    found = ((yield from _ask(search)) or {}).get(_PLURAL[record.kind], [])
-    if not found:
-        return call
-    body = {_SINGULAR[record.kind]: found[0]}
-    return Done(body, _learned(record, body))
+
+    def first(body: dict[str, Any]) -> Done | Call:
+        found = body.get(_PLURAL[record.kind], [])
+        if found == []:
+            return call
+        made = {_SINGULAR[record.kind]: found[0]}
+        learned = _learned(record, made)
+        if learned is None:
+            raise ValueError("it has no name")
+        return Done(made, learned)
+
+    return (yield from ask(search, first)) or call
 
 
 _PLURAL = {Kind.RUN: "runs", Kind.LOGGED_MODEL: "models", Kind.VERSION: "model_versions"}
@@ -237,58 +293,76 @@ _SINGULAR = {Kind.RUN: "run", Kind.LOGGED_MODEL: "model", Kind.VERSION: "model_v
 
 
 def finding(token: str) -> Steps[tuple[tuple[str, str], ...]]:
-    """What the server knows of an id that some spool made up, by the key that its creation carried: real names, as in
-    `Done.learned`; none when nothing is there. Raises TransportError, Refused."""
+    """The real names of an id that some spool made up, as in `Done.learned`; none when MLflow has nothing under its key.
+
+    Raises TransportError, Refused.
+    """
     key = token.rpartition("spool-")[2]
-    by_key = f"tags.`{KEY_TAG}` = '{key}'"
     page: dict[str, Any] = {"view_type": "ALL", "max_results": 1000}
     while True:
-        answer = yield from _page("experiments/search", page)
-        experiments = answer.get("experiments", [])
-        for one in experiments:
-            if _has_key(one, key):
-                return ((token, str(one["experiment_id"])),)
-        query = {"experiment_ids": [one["experiment_id"] for one in experiments], "filter": by_key, "max_results": 1}
-        what = "models" if token.startswith("m-") else "runs"
-        path = "logged-models/search" if what == "models" else "runs/search"
-        kept = {} if what == "models" else {"run_view_type": "ALL"}
-        found = (yield from _page(path, query | kept)).get(what, []) if experiments else []
-        if found:
-            info = found[0]["info"]
-            name = info["model_id"] if what == "models" else info["run_id"]
-            return ((token, str(name)), ("root:" + token, info.get("artifact_uri", "")))
-        if not answer.get("next_page_token"):
+        found = yield from ask(Call("POST", f"{API}/experiments/search", page), lambda body: _experiments(body, key))
+        ids, own, following = found or ([], None, None)
+        if own:
+            return ((token, own),)
+        learned = (yield from _by_key(token, key, ids)) if ids else ()
+        if learned or not following:
+            return learned
+        page = {**page, "page_token": following}
+
+
+def _experiments(body: dict[str, Any], key: str) -> tuple[list[str], str | None, str | None]:
+    """The ids in a page of experiments, the id of the experiment with `key`, and the token of the next page."""
+    experiments = body.get("experiments", [])
+    ids = [str(experiment["experiment_id"]) for experiment in experiments]
+    own = [str(experiment["experiment_id"]) for experiment in experiments if _has_key(experiment, key)]
+    return ids, (own[0] if own else None), body.get("next_page_token")
+
+
+def _by_key(token: str, key: str, experiments: list[str]) -> Steps[tuple[tuple[str, str], ...]]:
+    """The real names of the run or logged model with `key` in those experiments."""
+    query = {"experiment_ids": experiments, "filter": f"tags.`{KEY_TAG}` = '{key}'", "max_results": 1}
+    if token.startswith("m-"):
+        search, plural, field = Call("POST", f"{API}/logged-models/search", query), "models", "model_id"
+    else:
+        query["run_view_type"] = "ALL"
+        search, plural, field = Call("POST", f"{API}/runs/search", query), "runs", "run_id"
+
+    def names(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+        found = body.get(plural, [])
+        if found == []:
             return ()
-        page = {**page, "page_token": answer["next_page_token"]}
+        name = text_at(found[0], "info", field)
+        if not name:
+            raise ValueError("it has no name")
+        return ((token, name), (f"root:{token}", text_at(found[0], "info", "artifact_uri")))
 
-
-def _page(path: str, query: dict[str, Any]) -> Steps[dict[str, Any]]:
-    answer = yield Call("POST", f"{API}/{path}", query)
-    if answer.status >= 300:
-        raise Refused(answer.status, answer.body)
-    return answer.body
+    return (yield from ask(search, names)) or ()
 
 
 def _search(record: Record, call: Call) -> Call | None:
-    by_key = f"tags.`{KEY_TAG}` = '{record.key}'"
-    where = [str(call.body.get("experiment_id", "0"))]
-    if record.kind is Kind.RUN:
-        order = ["attributes.start_time ASC"]
-        query = {"experiment_ids": where, "filter": by_key, "run_view_type": "ALL", "max_results": 2, "order_by": order}
-        return Call("POST", f"{API}/runs/search", query)
-    if record.kind is Kind.LOGGED_MODEL:
-        return Call(
-            "POST", f"{API}/logged-models/search", {"experiment_ids": where, "filter": by_key, "max_results": 2}
-        )
+    query: dict[str, Any] = {"filter": f"tags.`{KEY_TAG}` = '{record.key}'", "max_results": 2}
     if record.kind is Kind.VERSION:
-        return Call("GET", f"{API}/model-versions/search", {"filter": by_key, "max_results": 2})
+        return Call("GET", f"{API}/model-versions/search", query)
+    query["experiment_ids"] = [str(call.body.get("experiment_id", "0"))]
+    if record.kind is Kind.LOGGED_MODEL:
+        return Call("POST", f"{API}/logged-models/search", query)
+    if record.kind is Kind.RUN:
+        query |= {"run_view_type": "ALL", "order_by": ["attributes.start_time ASC"]}
+        return Call("POST", f"{API}/runs/search", query)
     return None
 
 
-def _experiment(call: Call) -> Steps[dict[str, Any] | None]:
-    read = Call("GET", f"{API}/experiments/get-by-name", {"experiment_name": call.body.get("name")})
-    found: dict[str, Any] | None = ((yield from _ask(read)) or {}).get("experiment")
-    return found
+def _experiment(record: Record, call: Call) -> Steps[tuple[Done, bool] | None]:
+    """The experiment that has the name already, and whether it carries the record's key. Raises Unclear."""
+
+    def read(body: dict[str, Any]) -> tuple[Done, bool]:
+        name = text_at(body, "experiment", "experiment_id")
+        if not name:
+            raise ValueError("it has no id")
+        return Done({"experiment_id": name}, ((record.token, name),)), _has_key(body["experiment"], record.key)
+
+    query = {"experiment_name": call.body.get("name")}
+    return (yield from ask(Call("GET", f"{API}/experiments/get-by-name", query), read))
 
 
 def _has_key(found: dict[str, Any], key: str) -> bool:
@@ -297,14 +371,19 @@ def _has_key(found: dict[str, Any], key: str) -> bool:
 
 def _without_outputs(call: Call) -> Steps[Done | Call]:
     """MLflow refuses an output that a run has already, with all the others of that request."""
-    run = (yield from _ask(Call("GET", f"{API}/runs/get", {"run_id": call.body.get("run_id")}))) or {}
-    there = {model.get("model_id") for model in run.get("run", {}).get("outputs", {}).get("model_outputs", [])}
+
+    def read(body: dict[str, Any]) -> set[str]:
+        return {model["model_id"] for model in body["run"].get("outputs", {}).get("model_outputs", [])}
+
+    there = (yield from ask(Call("GET", f"{API}/runs/get", {"run_id": call.body.get("run_id")}), read)) or set()
     return _missing(call, "models", lambda model: model.get("model_id") in there)
 
 
 def _without_params(call: Call) -> Steps[Done | Call]:
-    model = (yield from _ask(Call("GET", call.path.removesuffix("/params")))) or {}
-    there = {param.get("key") for param in model.get("model", {}).get("data", {}).get("params", [])}
+    def read(body: dict[str, Any]) -> set[str]:
+        return {param["key"] for param in body["model"].get("data", {}).get("params", [])}
+
+    there = (yield from ask(Call("GET", call.path.removesuffix("/params")), read)) or set()
     return _missing(call, "params", lambda param: param.get("key") in there)
 
 

@@ -1,4 +1,4 @@
-"""What the environment says: MLFLOW_SPOOL_* variables, read when a spool is opened."""
+"""The MLFLOW_SPOOL_* variables of the environment. They are read when a spool is opened."""
 
 import os
 from collections.abc import Mapping
@@ -16,21 +16,21 @@ class Settings:
     """How a spool behaves. Durations are seconds, sizes bytes."""
 
     folder: Path
-    probe_timeout: float = 1.0  # the longest that one call may find out that the server is gone
-    request_timeout: float = 30.0  # of a request that nobody waits for
-    exit_budget: float = 5.0  # delivering what is left when the process ends
-    settle: float = 5.0  # after an attempt to create with unknown end, before we look whether it happened
+    probe_timeout: float = 1.0  # of the first call that finds the server gone
+    request_timeout: float = 30.0  # of a request in the background
+    exit_budget: float = 5.0  # for what is left at the end of the process
+    settle: float = 5.0  # after an attempt to create with an unknown end, before the search for it
     max_bytes: int = MAX_BYTES
     spare: int = SPARE  # of the disk, kept for delivery
-    gateway_url: str = ""  # who takes over what is left at exit while MLflow is away; empty: nobody
+    gateway_url: str = ""  # of the gateway that takes what MLflow has not taken at the end; empty: none
     gateway_token: str = field(default="", repr=False)
-    strict: bool = False  # a record that cannot be kept raises instead of being told in the log
+    strict: bool = False  # a record that cannot be kept raises; otherwise the log has an error
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of `environ` (the process' own by default).
+    """The settings in `environ` (by default the environment of the process).
 
-    Raises ValueError, naming the variable, when a number is none.
+    Raises ValueError with the variable's name when a value is not a number.
     """
     env = os.environ if environ is None else environ
     return Settings(
@@ -47,7 +47,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def server_uri(store_uri: str) -> str:
-    """`spool+http://mlflow:5000` -> `http://mlflow:5000`; any other URI is returned as it is."""
+    """`spool+http://mlflow:5000` -> `http://mlflow:5000`; any other URI stays as it is."""
     return store_uri.removeprefix(PREFIX).rstrip("/") if store_uri.startswith(PREFIX) else store_uri
 
 

@@ -1,6 +1,6 @@
-"""Room that is kept for delivery: on a full disk new records are refused, but those that are kept can still leave.
+"""Room for delivery: on a full disk new records are refused, but the records that it holds can still leave.
 
-To mark a record as delivered takes room too, so that without a reserve a full disk would stay full.
+The mark that a record was delivered takes room too. Without a reserve a full disk would stay full.
 """
 
 import os
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 class Spare:
-    """A file that only takes room: `size` bytes, 0 for none."""
+    """A file whose only purpose is its size: `size` bytes, 0 for no file."""
 
     def __init__(self, path: Path, size: int) -> None:
         self._path = path
         self._size = size
 
     def take(self) -> bool:
-        """Whether the room is there, or could be taken now."""
+        """Take the room if it is not taken; whether it is."""
         if not self._size or self._path.exists():
             return True
         try:
@@ -30,7 +30,7 @@ class Spare:
         return True
 
     def release(self) -> bool:
-        """Give the room back; False when there was none."""
+        """Give the room back; whether there was any."""
         try:
             self._path.unlink()
         except OSError:

@@ -1,4 +1,4 @@
-"""MLflow's REST API with a journal before it: `Spool.call` is all that the plugin's stores use."""
+"""MLflow's REST API with a journal before it. The plugin's stores use only `Spool.call`."""
 
 import hashlib
 import logging
@@ -20,7 +20,8 @@ from mlflow_spool.delivery import Clock, Target
 from mlflow_spool.drain import Drainer
 from mlflow_spool.errors import Offline, Refused, SpoolFull, TransportError
 from mlflow_spool.files import Files, names_local_ids
-from mlflow_spool.handover import Gateway, HandOver, Taker
+from mlflow_spool.gateway import Gateway, Taker
+from mlflow_spool.handover import HandOver
 from mlflow_spool.journal import Journal
 from mlflow_spool.knowledge import Knowledge
 from mlflow_spool.records import Answer, Call, Kind, Record, draft, new_key, references, translated
@@ -32,27 +33,27 @@ log = logging.getLogger("mlflow_spool")
 
 
 def system_clock() -> Clock:
-    """The machine's clocks; the one place where the spool reads them."""
+    """The machine's clocks. Deliveries and the breaker read no others."""
     return Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic, pause=time.sleep)
 
 
 def journal_folder(settings: Settings, uri: str) -> Path:
-    """Where the journal of the server at `uri` lives: each server has its own."""
+    """The folder with the journal of the server at `uri`. Each server has its own."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", uri.partition("://")[2]).strip("-")[:60]
     return settings.folder / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
 
 
 def lock_file(folder: Path) -> Path:
-    """By which those who deliver or hand over the journal in `folder` keep out of each other's way."""
+    """The lock file of the journal in `folder`: a stream is delivered or handed over under its lock."""
     return folder / "streams.lock"
 
 
 class _Unknown(Offline):
-    """The server is there; what is asked for is on another machine, if anywhere."""
+    """The server is there, but the answer is on another machine, if anywhere."""
 
 
 class Spool:
-    """One server's spool in this process. Safe to use from any thread, and after a fork."""
+    """The spool of one server in this process. Every thread may use it, and a child of a fork."""
 
     def __init__(
         self,
@@ -64,8 +65,8 @@ class Spool:
         background: bool = True,
         taker: Taker | None = None,
     ) -> None:
-        """background: deliver in a thread of its own too; otherwise only in calls and in `finish`. taker: the gateway, by
-        another way than its address in the settings."""
+        """background: deliver in a thread too; without it, only calls and `finish` deliver. taker: the gateway, instead of
+        its address in the settings."""
         self.uri = uri
         folder = journal_folder(settings, uri)
         self.journal = Journal(folder, settings.max_bytes, settings.spare)
@@ -86,17 +87,17 @@ class Spool:
         self._knowledge = Knowledge(self.journal)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """One call of the REST API, in and out as JSON objects.
+        """Make one call of the REST API; takes and returns JSON objects.
 
-        A write is durable on return, delivered or not. Raises Refused (the server says no), Offline (a read that the
-        journal cannot answer while the server is away), SpoolFull (only with MLFLOW_SPOOL_STRICT).
+        On return a write is durable, delivered or not. Raises Refused (the server refuses), Offline (the server is away, and
+        the journal cannot answer the read), SpoolFull (only with MLFLOW_SPOOL_STRICT).
         """
         call = Call(method, path, body or {})
         record = draft(call, self._clock.now())
         return self._read(call) if record is None else self._write(self._homed(record))
 
     def put_file(self, root: str, path: str, file: Path) -> None:
-        """Log `file` as the artifact `path` below `root`: uploaded on return, or kept to be.
+        """Log `file` as the artifact `path` below `root`. On return it is uploaded, or kept for it.
 
         Raises Refused, OSError when it cannot be read, SpoolFull (only with MLFLOW_SPOOL_STRICT).
         """
@@ -120,17 +121,17 @@ class Spool:
             self.wake()
 
     def waiting_files(self, root: str) -> dict[str, int]:
-        """Paths and sizes in bytes of the files below `root` that have not been uploaded yet."""
-        found = (one.call.body for one in self._waiting(root))
+        """The paths of the files below `root` whose upload waits, with their sizes in bytes."""
+        found = (record.call.body for record in self._waiting(root))
         return {str(body["path"]): int(body["bytes"]) for body in found}
 
     def waiting_file(self, root: str, path: str) -> Path | None:
-        """The copy of an artifact that has not been uploaded yet, None when there is none."""
-        keys = [one.key for one in self._waiting(root) if one.call.body["path"] == path]
+        """The copy of an artifact whose upload waits; None when there is none."""
+        keys = [record.key for record in self._waiting(root) if record.call.body["path"] == path]
         return self._files.find(keys[-1]) if keys else None
 
     def real_root(self, root: str) -> str | None:
-        """Where the artifacts below `root` are, None while the server has not told."""
+        """The real artifact root for `root`; None while the server has not named it."""
         call = Call("GET", root)
         known = all(self.journal.names.name_of(token) for token in references(call))
         return translated(call, self.journal.names.name_of).path if known else None
@@ -140,33 +141,34 @@ class Spool:
         records = self.journal.pending(stream, limit=100_000)
         roots = {root, self.real_root(root)}
         return [
-            one
-            for one in records
-            if one.kind is Kind.ARTIFACT and roots & {one.call.body["root"], self.real_root(one.call.body["root"])}
+            record
+            for record in records
+            if record.kind is Kind.ARTIFACT
+            and roots & {record.call.body["root"], self.real_root(record.call.body["root"])}
         ]
 
     def certificates(self) -> Iterator[Certificate]:
-        """Of every run that this journal made and still holds. Raises Refused, Offline and TransportError."""
+        """Certify every run whose creation this journal still holds. Raises Refused, Offline, TransportError."""
         for token in self.journal.inventory.runs():
             if self.journal.names.name_of(token) is None and self.journal.state_of(token) in AT_GATEWAY:
                 self._knowledge.find_elsewhere(Call("GET", token), self._ask)
             ids = [token, *filter(None, [self.journal.names.name_of(token)])]
-            told = gather(
+            logged = gather(
                 ids, self.journal.inventory.streams, self.journal.inventory.of_kind, self.journal.inventory.refused
             )
-            steps = certifying(token, told, self.journal.names.name_of)
+            steps = certifying(token, logged, self.journal.names.name_of)
             yield drive(steps, lambda call: self._send(call, self._settings.request_timeout))
 
     def wake(self) -> None:
-        """Look in the background whether something waits, also of processes that are gone."""
+        """Let the thread look for what waits, also from processes that are gone."""
         if self._background is not None:
             self._background.wake()
 
     def finish(self, budget: float, *, patient: bool = False) -> int:
         """Deliver what is left within `budget` seconds; returns how many records still wait.
 
-        patient: wait for a server that is away; otherwise it is asked once, and what is left then, for whatever reason, is
-        handed to the gateway within `budget` seconds more.
+        patient: wait for a server that is away. Without it, a server that is away is asked once. Then the gateway gets what
+        is left, for whatever reason, within `budget` seconds more.
         """
         if self._background is not None:
             self._background.stop()
@@ -175,14 +177,14 @@ class Spool:
             self.journal.custody.take_back(self._clock.now())
         self._drain(end, patient=patient)
         if self._handover is not None:
-            # Who is patient stays: then only what belongs to runs that it has already.
+            # A patient caller stays here, so that the gateway only gets more of the streams that it has already.
             self._handover.run(budget, everything=not patient)
             if self.journal.custody.take_back(self._clock.now()):
                 self._drain(end, patient=patient)
         return self.journal.inventory.counts().pending
 
     def _drain(self, end: float, *, patient: bool) -> None:
-        """Deliver until nothing waits, or `end` (monotonic seconds), or unless patient the server is found away."""
+        """Deliver until nothing waits, or `end` (monotonic seconds). Unless patient, stop when the server is away."""
         while (left := end - self._clock.monotonic()) > 0 and self._drainer.has_pending():
             if self._drainer.step(lambda: min(end - self._clock.monotonic(), self._settings.request_timeout)):
                 continue
@@ -191,11 +193,11 @@ class Spool:
             self._clock.pause(min(left, self._breaker.wait() or RETRY))
 
     def knows_version(self, name: str, version: str) -> bool:
-        """Whether that version of a registered model is one that waits here to be registered."""
+        """Whether the registration of that version waits here."""
         return self._knowledge.is_waiting_version(name, str(version))
 
     def _homed(self, record: Record) -> Record:
-        """The same record in the stream of the local id, when its run or model has one."""
+        """The same record in the stream of the local id, if its run or model has one."""
         noun, _, name = record.stream.partition(":")
         token = self.journal.names.token_of(name)
         return replace(record, stream=f"{noun}:{token}") if token else record
@@ -213,12 +215,12 @@ class Spool:
             self._secure(kept)
         self._knowledge.queued(kept)
         self.wake()
-        # Only an update shows the whole of what it is about; reading it back for each metric would cost more and more.
+        # Only an update answers with the whole run or model. To read that for each metric would cost more and more.
         history = self.journal.history(kept.stream) if kept.kind is Kind.WRITE else ()
         return answer_write(kept, history)
 
     def _secure(self, record: Record) -> None:
-        """The server did not say that it has it: only this journal may know of it now, so it must not get lost."""
+        """Make a record durable that the server may not have: this journal may be the only place that has it."""
         try:
             self.journal.secure(record)
         except SpoolFull as error:
@@ -227,7 +229,7 @@ class Spool:
             log.error("mlflow-spool may lose a %s if the power fails: %s", record.kind.value, error)
 
     def _unkept(self, record: Record, error: SpoolFull) -> dict[str, Any]:
-        """A record for which there is no room: it is sent without one, and training goes on whatever comes of it."""
+        """Send a call without a record, since there is no room. Training goes on, whatever comes of it."""
         if self._settings.strict:
             raise error
         log.error("mlflow-spool keeps no record of this %s: %s", record.kind.value, error)
@@ -267,7 +269,7 @@ class Spool:
         return answer.body
 
     def _send(self, call: Call, timeout: float) -> Answer:
-        """Raises Offline at once while the breaker is open, and TransportError or Offline when there is no answer."""
+        """Send one request. Raises Offline, at once while the breaker is open, and TransportError when no answer comes."""
         if self._breaker.is_open:
             self.wake()
             raise Offline("it did not answer before")
@@ -277,9 +279,9 @@ class Spool:
             self._breaker.failed()
             self.wake()
             raise
-        if answer.status >= 300 and is_strange(answer) and self._drainer.probe(timeout) and draft(call, 0) is None:
+        if is_strange(answer) and self._drainer.probe(timeout) and draft(call, 0) is None:
             answer = self._server.send(call, timeout)  # MLflow is there, and asking again changes nothing.
-        if answer.status >= 300 and is_strange(answer):
+        if is_strange(answer):
             raise Offline(f"something else answered {answer.status} in its place")
         if answer.status in UNWELL:
             self._breaker.failed(answer.retry_after)
@@ -289,7 +291,8 @@ class Spool:
         return answer
 
     def _patiently(self, call: Call, timeout: float) -> Answer:
-        """A slow answer is none that is missing: when the server is well otherwise, it gets the time it needs."""
+        """Send one request. If no answer comes in half of the time, but the server is well, it gets the time of a request in
+        the background: a slow answer is not a missing one."""
         try:
             return self._server.send(call, timeout / 2)
         except TransportError:
@@ -299,12 +302,12 @@ class Spool:
 
 
 _spools: dict[tuple[int, str], Spool] = {}
-_guard = threading.Lock()
+_opening = threading.Lock()
 
 
 def open_spool(uri: str, connect: Callable[[str], Target], settings: Settings) -> Spool:
-    """This process' spool for the server at `uri`, made on first use. connect: makes the HTTP client for it."""
-    with _guard:
+    """The spool of this process for the server at `uri`, made on first use. connect: makes its HTTP client."""
+    with _opening:
         key = (os.getpid(), uri)
         if key not in _spools:
             _spools[key] = Spool(uri, connect(uri), settings, system_clock())
@@ -313,12 +316,20 @@ def open_spool(uri: str, connect: Callable[[str], Target], settings: Settings) -
 
 
 def finish_all(budget: float) -> None:
-    """At the end of the process: deliver what can be delivered within `budget` seconds, and say what is left."""
+    """At the end of the process: deliver what can be delivered within `budget` seconds, and log what is left.
+
+    A spool that fails, as on a broken disk, takes the turn of no other.
+    """
     for (pid, uri), spool in list(_spools.items()):
         if pid != os.getpid():
             continue
-        left = spool.finish(budget)
+        try:
+            left = spool.finish(budget)
+            handed = spool.journal.inventory.counts().handed
+        except Exception:
+            log.exception("mlflow-spool could not finish its work for MLflow at %s", uri)
+            continue
         if left:
             log.warning("%d records for MLflow at %s are kept; `mlflow-spool flush` delivers them", left, uri)
-        if handed := spool.journal.inventory.counts().handed:
+        if handed:
             log.warning("%d records for MLflow at %s were handed over to the gateway", handed, uri)

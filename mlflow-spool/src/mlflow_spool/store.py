@@ -1,4 +1,4 @@
-"""MLflow's stores with the spool below them: every call they make over HTTP goes through `Spool.call`."""
+"""MLflow's stores with the spool below them: each of their HTTP calls goes through `Spool.call`."""
 
 import functools
 import json
@@ -18,7 +18,7 @@ from mlflow_spool.transport import MlflowServer
 
 
 class SpoolOffline(MlflowException):
-    """MLflow is away, and this machine's journal does not know what was asked for."""
+    """MLflow is away, and this machine's journal does not have the answer."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, error_code=TEMPORARILY_UNAVAILABLE)
@@ -53,7 +53,7 @@ class SpoolTrackingStore(TrackingRestStore):
         api: Any,
         json_body: str | None = None,
         endpoint: str | None = None,
-        retry_timeout_seconds: float | None = None,  # noqa: ARG002 (MLflow's signature; the spool has its own patience)
+        retry_timeout_seconds: float | None = None,  # noqa: ARG002 (MLflow's signature; the spool has timeouts of its own)
         response_proto: Any = None,
     ) -> Any:
         methods = self._V3_METHOD_TO_INFO if api in self._V3_APIS else self._METHOD_TO_INFO
@@ -83,6 +83,6 @@ class SpoolRegistryStore(RegistryRestStore):
         return _call(self._spool, method, endpoint, json_body, self._get_response_from_method(api))
 
     def _await_model_version_creation(self, mv: Any, await_creation_for: float | None) -> None:
-        """A version that waits in the journal is not waited for: training goes on, and it is registered later."""
+        """Training does not wait for a version in the journal: it is registered later."""
         if str(mv.status) != "PENDING_REGISTRATION" or not self._spool.knows_version(mv.name, mv.version):
             super()._await_model_version_creation(mv, await_creation_for)

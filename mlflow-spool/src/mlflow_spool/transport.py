@@ -1,6 +1,6 @@
 """The way to MLflow through MLflow's own HTTP code, so that every kind of authentication and TLS setting works.
 
-Its retries are off: they would send a creation twice, and keep training waiting for minutes.
+Its retries are off: they would send a creation twice, and make training wait for minutes.
 """
 
 import mimetypes
@@ -18,7 +18,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from mlflow_spool.errors import NoAnswer, NotSent
-from mlflow_spool.records import Answer, Call
+from mlflow_spool.records import Answer, Call, answer_of
 from mlflow_spool.settings import server_uri
 from mlflow_spool.uploads import folder_of
 
@@ -32,7 +32,7 @@ class MlflowServer:
         self._uri = uri
 
     def send(self, call: Call, timeout: float) -> Answer:
-        """One request. timeout: seconds to connect, and between two pieces of the answer. Raises NotSent, NoAnswer."""
+        """Send one request. timeout: seconds to connect, and between two pieces of the answer. Raises NotSent, NoAnswer."""
         body = {"params" if call.method == "GET" else "json": call.body or None}
         return self._request(self._uri, call.path, call.method, timeout, **body)
 
@@ -42,14 +42,20 @@ class MlflowServer:
             response = http_request(creds, path, method, max_retries=0, timeout=limit, raise_on_status=False, **content)
         except MlflowException as error:
             cause = error.__cause__ or error.__context__
-            if not isinstance(cause, requests.exceptions.RequestException):
+            if cause is None:  # MLflow found its own settings wrong, before it sent anything.
                 raise
             raise (NotSent if _never_left(cause) else NoAnswer)(_brief(cause)) from None
-        return Answer(response.status_code, _json(response), _seconds(response.headers.get("Retry-After")))
+        if response.request.method != method:
+            # A redirect made a GET of a write, so that the last answer says nothing about the write: the first counts.
+            response = response.history[0]
+        return answer_of(response.status_code, response.content, response.headers.get("Retry-After"))
 
     def upload(self, root: str, path: str, file: Path, timeout: float) -> Answer:
-        """Put `file` at `path` below `root`: through MLflow if it stands before the store, else by MLflow's client for
-        that kind of store, whose own patience then counts. Raises NotSent, NoAnswer."""
+        """Put `file` at `path` below `root`. Raises NotSent, NoAnswer.
+
+        It goes through MLflow if MLflow stands before the store. Otherwise MLflow's client for that kind of store sends it,
+        and the timeouts are the client's own.
+        """
         if not root.startswith("mlflow-artifacts:"):
             return self._store(root, path, file)
         base = MlflowArtifactsRepository.resolve_uri(root, self._uri)
@@ -63,10 +69,10 @@ class MlflowServer:
         try:
             plain_repository(root, self._uri).log_artifact(str(file), folder_of(path))
         except Exception as error:  # Each kind of store has errors of its own.
-            status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
+            status = _status_of(error)
             if status is None:
                 raise NoAnswer(str(error)[:300]) from error
-            return Answer(int(status), {"message": str(error)})
+            return Answer(status, {"message": str(error)})
         return Answer(200, {})
 
 
@@ -78,26 +84,25 @@ def plain_repository(root: str, tracking_uri: str | None, registry_uri: str | No
     return get_artifact_repository(root, tracking_uri=plain)
 
 
-def _never_left(error: requests.exceptions.RequestException) -> bool:
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return True
-    reason = getattr(error.args[0], "reason", None) if error.args else None
-    return isinstance(reason, _NOT_SENT)
+def _status_of(error: Exception) -> int | None:
+    """The HTTP status in an error of botocore or requests; None when the error has none."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(response, "status_code", None)
+    return status if isinstance(status, int) else None
 
 
-def _brief(error: requests.exceptions.RequestException) -> str:
-    reason = getattr(error.args[0], "reason", None) if error.args else None
+def _never_left(error: BaseException) -> bool:
+    return isinstance(error, requests.exceptions.ConnectTimeout) or isinstance(_reason(error), _NOT_SENT)
+
+
+def _reason(error: BaseException) -> Any:
+    """urllib3's error in one of requests."""
+    return getattr(error.args[0], "reason", None) if error.args else None
+
+
+def _brief(error: BaseException) -> str:
+    reason = _reason(error)
     return f"{type(reason or error).__name__}: {reason or error}"[:300]
-
-
-def _json(response: Any) -> dict[str, Any]:
-    try:
-        found = response.json()
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"message": str(response.text)[:500]}
-
-
-def _seconds(header: str | None) -> float | None:
-    """Retry-After in seconds; a date is not worth a wrong clock."""
-    return float(header) if header and header.isdigit() else None

@@ -1,8 +1,8 @@
-"""Deliver one artifact: `replay` for files. The records of artifacts never leave the machine; their bytes are here."""
+"""Deliver one artifact: `replay` for files. The record of an artifact stays on this machine, with the bytes."""
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -11,9 +11,9 @@ from typing import Protocol
 from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.files import names_local_ids
 from mlflow_spool.records import Answer, Call, Kind, Record, references, translated
-from mlflow_spool.replay import CREDENTIALS, UNWELL, Done, Later, Never, Outcome, Waits, later
+from mlflow_spool.replay import CREDENTIALS, UNWELL, Done, Later, Never, Outcome, Resolve, Waits, is_strange, later
 
-RATE = 2_000_000  # bytes a second that an upload must make to be waited for
+RATE = 2_000_000  # bytes a second: the slowest upload that is waited for
 _OWNER = re.compile(r"/((?:m-)?(?:spool-)?[0-9a-f]{32})/artifacts(?:/|$)")
 
 
@@ -28,8 +28,8 @@ class Uploader(Protocol):
 def artifact(key: str, root: str, path: str, size: int, made_at: int) -> Record:
     """The record of a file kept under `key`. root: an artifact URI; size: bytes; made_at: milliseconds since 1970, UTC.
 
-    A logged model's files are among its other records, so that it is not ready before they are there. A run's stand
-    apart: its metadata need not wait for its files.
+    The files of a logged model are in the stream of its other records, so that the model is not ready before its files are
+    there. The files of a run have a stream of their own, so that the metadata of the run does not wait for them.
     """
     found = _OWNER.search(root)
     owner = found[1] if found else root
@@ -37,10 +37,8 @@ def artifact(key: str, root: str, path: str, size: int, made_at: int) -> Record:
     return Record(key, stream, Kind.ARTIFACT, Call("PUT", "", {"root": root, "path": path, "bytes": size}), made_at)
 
 
-def send_file(
-    record: Record, file: Path | None, uploader: Uploader, resolve: Callable[[str], str | None], timeout: float
-) -> Outcome:
-    """Upload the file of `record` once; sending it twice changes nothing. timeout: seconds, and more for a large one."""
+def send_file(record: Record, file: Path | None, uploader: Uploader, resolve: Resolve, timeout: float) -> Outcome:
+    """Upload the file of `record`; a second upload changes nothing. timeout: seconds, and more for a large file."""
     missing = {token for token in references(record.call) if resolve(token) is None}
     if missing:
         return Waits(frozenset(missing))
@@ -54,18 +52,18 @@ def send_file(
         return Later(str(error), unwell=True)
     except NoAnswer as error:
         return Later(str(error), unwell=True, maybe=True)
-    if answer.status < 300:
-        return Done({})
+    if 200 <= answer.status < 300 and not answer.body.get("message"):
+        return Done({})  # MLflow answers an upload with no content, and a login page has some.
+    if is_strange(answer):
+        # A store refused it (no such bucket), which a person mends; or a proxy answered in MLflow's place.
+        return replace(later(answer, maybe=False), unwell=False, suspect=True)
     if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
         return later(answer, maybe=False)
-    if "error_code" not in answer.body:
-        # Not MLflow's own no: a store's (no such bucket), which a person mends, or a proxy's without MLflow behind it.
-        return replace(later(answer, maybe=False), unwell=False, suspect=True)
     return Never(answer)
 
 
 @contextmanager
-def _with_real_ids(file: Path, resolve: Callable[[str], str | None]) -> Iterator[Path]:
+def _with_real_ids(file: Path, resolve: Resolve) -> Iterator[Path]:
     if not names_local_ids(file):
         yield file
         return
