@@ -1,9 +1,9 @@
 """Does this alert start a DAG run? Pure: facts, policy and one `now` go in, an action with its reason comes out.
 
 A decision says no with the first reason that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit,
-muted, unconfirmed, shadow. The ledger finds no_route, resolved and shadow; the others are found here. An alert is a duplicate
-when it stands behind the trigger that is in the way. Without a no, the alert holds (debouncing) or fires (new_alert,
-still_firing).
+muted, unconfirmed, shadow. The ledger finds no_route, resolved and shadow; the others are found here. An alert is a
+duplicate when it stands behind the trigger that is in the way. Without a no, the alert holds (debouncing) or fires
+(new_alert, still_firing).
 """
 
 from collections.abc import Mapping, Sequence

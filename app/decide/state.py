@@ -107,8 +107,8 @@ class Group:
 
     @property
     def facts_version(self) -> tuple[int, str]:
-        """Changes with every written change of the facts, except of `wake_at`. The random part tells a row that was made anew from
-        an older one with the same counter."""
+        """Changes with every written change of the facts, except of `wake_at`. The random part tells a new row from an older
+        one with the same counter."""
         return self.version, self.nonce
 
 

@@ -1,8 +1,8 @@
 """Redis: the recent state of groups and episodes, so that repeats need no locks. Postgres always has the last word.
 
-A value from here only says which work can be skipped, and Postgres compares its version before anything is counted. So Redis
-may be flushed, stale, failed over, slow or away: decisions then come from Postgres. The signatures that were used are in Redis
-alone: when it forgets them, a signed body can be sent a second time, and its alerts are repeats.
+A value from here only says which work can be skipped, and Postgres compares its version before anything counts. So Redis
+may be flushed, stale, failed over, slow or away: decisions then come from Postgres. Used signatures are in
+Redis alone: when it forgets them, a signed body can be sent a second time, and its alerts are repeats.
 """
 
 import logging
