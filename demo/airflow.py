@@ -1,8 +1,7 @@
 """A real Airflow 3 as processes on this machine: api-server, scheduler (which runs the tasks) and dag-processor.
 
-Its settings come from measurements of 3.3.2: tasks call the api-server back and look at port 8080 unless told, the
-scheduler forks 32 workers unless told, a new DAG is seen after 5 minutes unless told, and each process makes up its own
-JWT secret unless told.
+Its settings replace defaults of 3.3.2 that do not fit here, as measured. Tasks call the api-server back on port 8080. The
+scheduler forks 32 workers. A new DAG is seen after 5 minutes. Each process makes its own JWT secret.
 """
 
 import json
@@ -32,7 +31,7 @@ PARTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SeenRun:
-    """One DAG run as Airflow's own API tells it."""
+    """One DAG run, from Airflow's own API."""
 
     dag_run_id: str
     state: str  # queued, running, success or failed
@@ -117,7 +116,7 @@ class Airflow:
         return self._servers[list(PARTS).index(part)].process.pid
 
     async def wait_healthy(self, within: float, say: Say) -> None:
-        """Wait at most `within` seconds until database, scheduler and dag-processor say that they are well."""
+        """Wait at most `within` seconds until the database, the scheduler and the dag-processor are healthy."""
 
         async def healthy() -> bool:
             health = await self._get("/api/v2/monitor/health")
@@ -136,21 +135,21 @@ class Airflow:
         await wait_until(f"Airflow to read the DAG {dag_id}", known, within=within, servers=self._servers, say=say)
 
     async def unpause(self, dag_id: str) -> None:
-        """Let the runs of a DAG start. Raises ServerError when Airflow does not do it."""
+        """Unpause a DAG. Raises ServerError when Airflow does not do it."""
         path = f"/api/v2/dags/{quote(dag_id, safe='')}?update_mask=is_paused"
         answer = await self._call("PATCH", path, {"is_paused": False})
         if answer.status != 200:
             raise ServerError(f"Airflow did not unpause {dag_id}: {answer.status} {answer.body}")
 
     async def runs(self, dag_id: str) -> list[SeenRun]:
-        """The DAG's newest runs, at most 100. Raises ServerError when Airflow does not tell."""
+        """The DAG's newest runs, at most 100. Raises ServerError when Airflow does not list them."""
         answer = await self._call("GET", f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns?limit=100&order_by=-run_after")
         if answer.status != 200:
             raise ServerError(f"Airflow did not list the runs of {dag_id}: {answer.status} {answer.body}")
         return [SeenRun(each["dag_run_id"], each["state"], each["conf"] or {}) for each in answer.body["dag_runs"]]
 
     async def _get(self, path: str) -> dict[str, Any] | None:
-        """The body of a 200, and None for anything else: it is not up yet, or does not know."""
+        """The body of a 200. None for any other answer: Airflow is not up yet, or it has no such object."""
         try:
             answer = await self._call("GET", path)
         except TargetError:
@@ -173,7 +172,7 @@ class Airflow:
         return self._environment / "bin" / "airflow"
 
     def _variables(self) -> dict[str, str]:
-        """The whole configuration: nothing of the user's own Airflow gets in."""
+        """The whole configuration. It takes nothing from the user's own Airflow."""
         _, worker_log_port, trigger_log_port = self._ports
         return self._extra | clean_environment(
             PATH=f"{self._environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

@@ -50,7 +50,7 @@ MLFLOW: Final = Environment("MLflow", "mlflow", 220, 1080)
 
 
 def repository() -> Path:
-    """The checkout that this code runs from: the example DAGs and the pinned requirements are in no wheel.
+    """The checkout that this code runs from. No wheel holds the example DAGs and the pinned requirements.
 
     Raises UsageError when it does not run from a checkout.
     """
@@ -67,7 +67,7 @@ def is_installed(folder: Path, requirements: Path) -> bool:
 
 
 async def install(title: str, folder: Path, requirements: Path, say: Say) -> Path:
-    """Make the environment below `folder` unless it is there already; returns it (its programs are in `bin`).
+    """Make the environment below `folder` unless it exists already. Returns it (its programs are in `bin`).
 
     Two processes that come at once do it once. Raises ServerError when the installation fails.
     """

@@ -1,4 +1,4 @@
-"""The gateway of the demo: a real `trigger-gateway serve`, asked and told over HTTP like any other."""
+"""The gateway of the demo: a real `trigger-gateway serve`. The demo uses its HTTP API, as any sender does."""
 
 import asyncio
 import sys
@@ -15,12 +15,12 @@ from demo.processes import Say, Server, ServerError, clean_environment, launch, 
 from demo.storm import REPLICAS, Post
 
 COMMAND: Final = (sys.executable, "-c", "from app.cli.main import main; main()")
-PORT: Final = 8090  # if it is free; any other if not
+PORT: Final = 8090  # if it is free; otherwise any free port
 START_TIMEOUT: Final = 60.0  # seconds; 3 s measured on an idle machine
-STOP_GRACE: Final = 20.0  # seconds; it ends its PostgreSQL and its Valkey when nobody else uses them
+STOP_GRACE: Final = 20.0  # seconds; it stops its PostgreSQL and its Valkey when no other process uses them
 ROUTE: Final = "accuracy"
 
-# A debounce of seconds, for people who watch; the receiver's own group_interval is the right measure elsewhere.
+# The debounce is only seconds long, because people watch. In production it is longer than Alertmanager's group_interval.
 POLICY: Final = """\
 version: 1
 airflow:
@@ -44,7 +44,7 @@ promotions:
 
 
 class Gateway:
-    """One gateway on `data_dir`, leading to an Airflow and an MLflow. `start` it, and `stop` it at the end."""
+    """One gateway on `data_dir`, for one Airflow and one MLflow. `start` it, and `stop` it at the end."""
 
     def __init__(self, *, folder: Path, data_dir: Path, mlflow_url: str) -> None:
         self._folder = folder
@@ -95,7 +95,7 @@ class Gateway:
 
     async def items(self, http: Http, kind: str) -> list[dict[str, Any]]:
         """`alerts` or `triggers` of the demo's route, or `promotions`, newest first. Raises ServerError when it does not
-        tell."""
+        list them."""
         which = "" if kind == "promotions" else f"route={ROUTE}&"
         answer = await http.request("GET", f"{self.url}/api/v1/{kind}?{which}limit=1000")
         if answer.status != 200:
@@ -103,26 +103,28 @@ class Gateway:
         items: list[dict[str, Any]] = answer.body["items"]
         return items
 
-    async def tell(self, posts: Sequence[Post], told: Callable[[Post], None]) -> None:
-        """Post them as their replicas would, at their times. Raises ServerError for anything but a 202."""
+    async def send(self, posts: Sequence[Post], acknowledged: Callable[[Post], None]) -> None:
+        """Send the notifications at their times, as their replicas would. Raises ServerError for any answer but a 202."""
         began = monotonic()
         parts = [[post for post in posts if post.replica == replica] for replica in REPLICAS]
-        ends = await asyncio.gather(*(self._tell_as(part, began, told) for part in parts), return_exceptions=True)
+        ends = await asyncio.gather(
+            *(self._send_as(part, began, acknowledged) for part in parts), return_exceptions=True
+        )
         for error in filter(None, ends):
             raise error
 
-    async def _tell_as(self, posts: Sequence[Post], began: float, told: Callable[[Post], None]) -> None:
+    async def _send_as(self, posts: Sequence[Post], began: float, acknowledged: Callable[[Post], None]) -> None:
         async with open_http() as http:
             for post in posts:
                 await asyncio.sleep(began + post.after - monotonic())
                 answer = await http.request("POST", f"{self.url}/api/v1/webhooks/alertmanager", json=post.body)
                 if answer.status != 202:
                     raise ServerError(f"the gateway answered {answer.status} to an alert: {answer.body}")
-                told(post)
+                acknowledged(post)
 
     async def run(self, *arguments: str, width: int, code: int = 0) -> str:
-        """What `trigger-gateway` with these arguments prints, `width` columns wide. Raises ServerError when it does not end
-        with this code."""
+        """Run `trigger-gateway` with these arguments and return its output, `width` columns wide. Raises ServerError when it
+        ends with another exit code."""
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
             *arguments,

@@ -21,7 +21,7 @@ QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 @dataclass(frozen=True, slots=True)
 class SeenVersion:
-    """One registered version as MLflow's own API tells it, with the run that it comes from."""
+    """One registered version with its run, from MLflow's own API."""
 
     model: str
     version: str
@@ -69,7 +69,7 @@ class Mlflow:
         }
 
     async def build_spool(self, source: Path) -> None:
-        """Build mlflow-spool from its source and lay it where `training` finds it. Raises ServerError."""
+        """Build mlflow-spool from its source and put it where `training` finds it. Raises ServerError."""
         argv: list[str | Path] = [
             sys.executable,
             "-m",
@@ -87,12 +87,12 @@ class Mlflow:
                 archive.extractall(self._plugin)
 
     def launch(self) -> None:
-        """Begin to start it; `wait_ready` tells when it answers."""
+        """Begin to start it. `wait_ready` waits until it answers."""
         self._home.mkdir(parents=True, exist_ok=True)
         argv: list[str | Path] = [self._python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
         argv += ["--port", str(self._port), "--artifacts-destination", (self._home / "artifacts").as_uri()]
         argv += ["--backend-store-uri", self._database_url.replace("postgresql://", "postgresql+psycopg2://", 1)]
-        # Job execution would be eight more processes, for evaluations that nobody asks for here.
+        # Job execution would start eight more processes, for evaluations that the demo does not use.
         environment = clean_environment(**QUIET, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
         self._server = launch("mlflow server", argv, env=environment, log=self._home / "server.log", cwd=self._home)
 
@@ -121,13 +121,13 @@ class Mlflow:
             await stop([server])
 
     async def deliver(self, within: float = 120.0) -> None:
-        """Deliver what the spool still keeps, as `mlflow-spool flush` does. Raises ServerError when something is left."""
+        """Deliver what is still in the spool, as `mlflow-spool flush` does. Raises ServerError when something is left."""
         argv: list[str | Path] = [self._python, "-m", "mlflow_spool.cli", "flush", "--timeout", str(within)]
         environment, log = clean_environment(**self.training), self._home / "flush.log"
         await run("mlflow-spool flush", argv, env=environment, log=log, cwd=self._home, within=within + 30)
 
     async def versions(self) -> list[SeenVersion]:
-        """The registered versions, at most 200, with their runs. Raises ServerError when MLflow does not tell."""
+        """The registered versions, at most 200, with their runs. Raises ServerError when MLflow does not list them."""
         found = await self._get("model-versions/search", max_results=200)
         seen = []
         for version in found.get("model_versions", []):
@@ -146,7 +146,8 @@ class Mlflow:
         return seen
 
     async def register_by_hand(self, model: str, f1: float) -> str:
-        """A version from somebody's notebook: a metric, and none of the papers. Its number. Raises ServerError."""
+        """Register a version as from a notebook: with a metric, without other metadata. Returns its number. Raises
+        ServerError."""
         experiment = (await self._get("experiments/get-by-name", experiment_name=model))["experiment"]
         made = await self._post("runs/create", {"experiment_id": experiment["experiment_id"], "run_name": "notebook"})
         run_id = made["run"]["info"]["run_id"]

@@ -1,7 +1,7 @@
-"""Other people's servers as processes: started in a group of their own, watched while we wait, and ended for sure.
+"""Other people's servers as processes. Each has a process group of its own, is watched while we wait, and is always ended.
 
-Waiting sleeps here, since a process cannot be awaited in any other way; every wait is bounded, says what it waits for,
-and shows the end of the log of a server that did not make it.
+We sleep while we wait, because nothing else can be awaited here. Every wait has a limit and says what it waits for. When a
+server does not become ready, the error shows the end of its log.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ Say = Callable[[str], None]  # takes one line of progress for a person
 
 POLL: Final = 0.1  # seconds between two looks at a process
 SAY_EVERY: Final = 5.0  # seconds between two lines of progress while waiting
-KILL_SECONDS: Final = 5.0  # until the kernel and init have cleared away what was killed
+KILL_SECONDS: Final = 5.0  # until the kernel and init have removed the killed processes
 LARGEST_TAIL: Final = 64 * 1024  # bytes read from the end of a log
-# prctl(2), PR_SET_PDEATHSIG = 1: the kernel ends the program when whoever started it has ended. It is set by a program
-# in between, since code between fork and exec (preexec_fn) is not safe in a process that has threads.
+# prctl(2), PR_SET_PDEATHSIG = 1: the kernel ends the program when its parent has ended. A program in between sets it,
+# because code between fork and exec (preexec_fn) is not safe in a process with threads.
 _END_WITH_PARENT: Final = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -64,8 +64,8 @@ class Server:
 
 
 def launch(name: str, argv: Sequence[str | Path], *, env: Mapping[str, str], log: Path, cwd: Path) -> Server:
-    """Start a process with `log` truncated as its output. Call it in the main thread: the process is told to end when
-    the thread that started it does, so that even kill -9 of us leaves nothing behind (Linux only).
+    """Start a process; its output replaces `log`. Call it in the main thread: the kernel ends the process when the thread
+    that started it ends, so that even kill -9 of us leaves nothing running (Linux only).
 
     Raises ServerError when there is no such program.
     """
@@ -125,7 +125,7 @@ async def wait_until(
     interval: float = POLL,
     say_every: float = SAY_EVERY,
 ) -> float:
-    """Ask `ready` every `interval` seconds until it says yes; returns the seconds it took.
+    """Call `ready` every `interval` seconds until it returns True. Returns the seconds that it took.
 
     Raises ServerError as soon as one of `servers` ends, and after `within` seconds.
     """
@@ -162,8 +162,8 @@ def _signal(server: Server, number: signal.Signals) -> None:
 
 
 def _lives(server: Server) -> bool:
-    """Whether anything of its group is left: workers can outlive their leader."""
-    server.process.poll()  # a leader that was not waited for would count as alive
+    """Whether a process of its group is left: workers can outlive their leader."""
+    server.process.poll()  # Without this a leader that has ended would count as alive.
     try:
         os.killpg(server.process.pid, 0)
     except (ProcessLookupError, PermissionError):
@@ -172,6 +172,6 @@ def _lives(server: Server) -> bool:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """Our environment without what would configure a server behind our back, and with `extra`."""
+    """Our environment with `extra`, and without variables that would configure a server by accident."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     return kept | extra

@@ -1,4 +1,4 @@
-"""What the demo shows: from the gateway's own lists to a table that a person understands. Pure but for printing."""
+"""What the demo shows: it turns the gateway's lists into a table for people. Pure, except that it prints."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,25 +15,25 @@ from demo.mlflow import SeenVersion
 from demo.storm import DROPPING, FLAPPING
 
 MODELS = (*DROPPING, FLAPPING)
-OVER = frozenset({"succeeded", "failed", "dead", "cancelled"})  # states of a trigger that nothing changes any more
+OVER = frozenset({"succeeded", "failed", "dead", "cancelled"})  # the last states of a trigger
 
 Item = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model's night. Counts of notifications are of its alerts in them."""
+    """One model's night. Its alerts in all notifications are counted."""
 
     model: str
     received: int  # notifications that the history counts
-    folded: int  # of those, how many repeat an episode that was known
-    held: int  # triggers that waited for calm
+    folded: int  # how many of those repeat a known episode
+    held: int  # triggers that waited to see whether the alerts last
     called_off: int  # held triggers whose alerts ended first
-    fired: int  # triggers that were to start a DAG run
-    suppressed: Mapping[str, int]  # reason to notifications that started nothing for it
+    fired: int  # triggers that had to start a DAG run
+    suppressed: Mapping[str, int]  # by reason: notifications that started nothing
     trigger: Item | None  # the newest
-    runs: Sequence[SeenRun] = ()  # as Airflow tells them
-    versions: Sequence[SeenVersion] = ()  # as MLflow tells them, made for a trigger of this model
+    runs: Sequence[SeenRun] = ()  # from Airflow
+    versions: Sequence[SeenVersion] = ()  # from MLflow, made for a trigger of this model
 
     @property
     def as_promised(self) -> bool:
@@ -82,9 +82,9 @@ def table(rows: Sequence[Row]) -> Table:
         result.add_column(each.model, justify="right")
     lines: list[tuple[str, Callable[[Row], str]]] = [
         ("alerts received", lambda each: str(each.received)),
-        ("folded: told of before", lambda each: str(each.folded)),
+        ("folded: known already", lambda each: str(each.folded)),
         ("held, to see whether it lasts", lambda each: str(each.held)),
-        ("called off: it did not last", lambda each: str(each.called_off)),
+        ("cancelled: it did not last", lambda each: str(each.called_off)),
         ("fired", lambda each: str(each.fired)),
         *(
             (f"started nothing: {reason}", lambda each, reason=reason: str(each.suppressed.get(reason, 0)))
@@ -103,7 +103,7 @@ def table(rows: Sequence[Row]) -> Table:
 def state_of(each: Row) -> str:
     """Where a model stands, in a few words."""
     if each.trigger is None:
-        return "heard of" if each.received else "not heard of yet"
+        return "alerts received" if each.received else "no alert yet"
     return f"{each.trigger['state']:<10} {each.trigger['detail']}"
 
 
@@ -113,11 +113,11 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
-        self._said: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """While this is open, `show` changes what stands there; its last state stays."""
+        """While this is open, `show` replaces the table. Its last state stays on the screen."""
         if not self._console.is_terminal:
             yield
             return
@@ -130,8 +130,8 @@ class Screen:
             return
         for each in rows:
             state = state_of(each)
-            if self._said.get(each.model) != state:
-                self._said[each.model] = state
+            if self._shown.get(each.model) != state:
+                self._shown[each.model] = state
                 self._console.print(f"   {each.model:<12} {state}", soft_wrap=True)
 
 

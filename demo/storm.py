@@ -1,8 +1,8 @@
-"""The storm: bodies recorded from a real Alertmanager 0.25, told again at the demo's time. Pure but for reading them.
+"""The storm: bodies recorded from a real Alertmanager 0.25, sent with the times of the demo. Pure, except for reading them.
 
-It is a bad night, as the receiver sees it. Two models got worse and stay so; an HA pair of Alertmanagers
-tells everything twice, and its two Prometheus disagree by seconds on when it began; every notification is repeated; a
-third model flaps. Later both models recover and drop again, well within the cooldown.
+It is a bad night, as the receiver sees it. Two models get worse and stay so. A pair of Alertmanagers sends everything
+twice, and their two Prometheus differ by seconds in the beginning. Every notification is repeated. A third model flaps.
+Later both models recover and drop again, within the cooldown.
 """
 
 import json
@@ -14,8 +14,8 @@ from typing import Any, Final
 DROPPING: Final = ("churn", "fraud")  # as recorded; each must be retrained exactly once
 FLAPPING: Final = "recommender"  # recovers within the debounce, so it must not be retrained
 REPLICAS: Final = ("a", "b")
-REPLICA_LAG: Final = 0.3  # seconds by which the second Alertmanager tells later
-REPLICA_SKEW: Final = timedelta(seconds=3)  # by which the second Prometheus saw it later
+REPLICA_LAG: Final = 0.3  # seconds by which the second Alertmanager sends later
+REPLICA_SKEW: Final = timedelta(seconds=3)  # by which the second Prometheus sees the beginning later
 REPEATS: Final = 24  # rounds of repeated notifications in the first wave
 LATER_REPEATS: Final = 20
 FIRST_WAVE: Final = 4.0  # seconds
@@ -41,8 +41,8 @@ def recorded(name: str) -> dict[str, Any]:
     return body
 
 
-def told_again(name: str, began: datetime, ended: datetime | None = None, model: str | None = None) -> dict[str, Any]:
-    """The recorded body `name` with other times and, if it is about one model, for another one.
+def replayed(name: str, began: datetime, ended: datetime | None = None, model: str | None = None) -> dict[str, Any]:
+    """The recorded body `name` with other times and, if `model` is given, for that model.
 
     began: startsAt of its alerts; ended: endsAt of its resolved alerts.
     """
@@ -67,7 +67,7 @@ def fingerprint(labels: dict[str, str]) -> str:
 
 
 def first_wave(began: datetime, now: datetime) -> list[Post]:
-    """Both models drop (since `began`) and are told of again and again; the third fires and recovers, twice."""
+    """Both models drop (since `began`), and their alerts are repeated many times. The third fires and recovers, twice."""
     return _in_order([post for replica in REPLICAS for post in _drop(replica, began, now)])
 
 
@@ -78,40 +78,40 @@ def second_wave(began: datetime, now: datetime) -> list[Post]:
 
 def _drop(replica: str, began: datetime, now: datetime) -> list[Post]:
     lag, since = _late(replica, began)
-    told = [
-        told_again("firing_group_of_two", since),
-        told_again("repeat_firing", since),
-        told_again("firing_single", since),
-        told_again("firing_single", since, model="churn"),
+    bodies = [
+        replayed("firing_group_of_two", since),
+        replayed("repeat_firing", since),
+        replayed("firing_single", since),
+        replayed("firing_single", since, model="churn"),
     ]
-    step = FIRST_WAVE / (REPEATS * len(told))
-    repeats = [Post(lag + number * step, replica, told[number % len(told)]) for number in range(REPEATS * len(told))]
+    count = REPEATS * len(bodies)
+    repeats = [Post(lag + n * FIRST_WAVE / count, replica, bodies[n % len(bodies)]) for n in range(count)]
     return repeats + _flap(replica, lag, now, 0.5) + _flap(replica, lag, now, 2.2)
 
 
 def _flap(replica: str, lag: float, now: datetime, at: float) -> list[Post]:
     """Fires `at` seconds into the wave, is repeated, and recovers after one second."""
     began, ended = now + timedelta(seconds=at), now + timedelta(seconds=at + 0.9)
-    firing = told_again("firing_single", began, model=FLAPPING)
-    resolved = told_again("resolved_single", began, ended, model=FLAPPING)
+    firing = replayed("firing_single", began, model=FLAPPING)
+    resolved = replayed("resolved_single", began, ended, model=FLAPPING)
     return [Post(lag + at + wait, replica, body) for wait, body in ((0.0, firing), (0.4, firing), (1.0, resolved))]
 
 
 def _aftermath(replica: str, began: datetime, now: datetime) -> list[Post]:
     lag, since = _late(replica, began)
     recovered, again = now + timedelta(seconds=1), now + timedelta(seconds=1.5)
-    still = told_again("firing_group_of_two", since)
-    second = told_again("firing_group_of_two", again)
+    still = replayed("firing_group_of_two", since)
+    second = replayed("firing_group_of_two", again)
     return [
         *(Post(lag + number / LATER_REPEATS, replica, still) for number in range(LATER_REPEATS)),
-        Post(lag + 1.05, replica, told_again("mixed_firing_and_resolved", since, recovered)),
-        Post(lag + 1.1, replica, told_again("group_resolved", since, recovered)),
+        Post(lag + 1.05, replica, replayed("mixed_firing_and_resolved", since, recovered)),
+        Post(lag + 1.1, replica, replayed("group_resolved", since, recovered)),
         *(Post(lag + 1.6 + number / LATER_REPEATS, replica, second) for number in range(LATER_REPEATS)),
     ]
 
 
 def _late(replica: str, began: datetime) -> tuple[float, datetime]:
-    """How late a replica tells, in seconds, and since when it believes that the models are bad."""
+    """By how many seconds a replica sends late, and since when it takes the models for bad."""
     number = REPLICAS.index(replica)
     return number * REPLICA_LAG, began + number * REPLICA_SKEW
 

@@ -1,7 +1,8 @@
-"""`trigger-gateway demo`: one bad night on real servers, told while it happens, and checked at the end.
+"""`trigger-gateway demo`: one bad night on real servers, shown while it happens, and checked at the end.
 
-Everything runs on this machine: the embedded PostgreSQL and Valkey, a real Airflow 3 and a real MLflow with their metadata
-in the same PostgreSQL, and the gateway as a process of its own. The alerts are bodies recorded from a real Alertmanager.
+Everything runs on this machine: the embedded PostgreSQL and Valkey, a real Airflow 3, a real MLflow, and the gateway as a
+process of its own. Airflow and MLflow keep their metadata in the same PostgreSQL. The alerts are bodies recorded from a
+real Alertmanager.
 """
 
 import asyncio
@@ -33,17 +34,17 @@ from demo.storm import DROPPING, FLAPPING, Post, first_wave, second_wave
 
 FOLDER: Final = Path(".demo")
 DAG: Final = "retrain_model"
-TERMINATED: Final = 128 + signal.SIGTERM  # exit code, as shells have it
+TERMINATED: Final = 128 + signal.SIGTERM  # the exit code that shells use
 RUNS_TIMEOUT: Final = 300.0  # seconds from the end of the storm to the end of the DAG runs; 25 s measured
 BAD_SINCE: Final = timedelta(minutes=1)
-LOOK_EVERY: Final = 0.4  # seconds between two looks at what the gateway says
+LOOK_EVERY: Final = 0.4  # seconds between two requests for the gateway's state
 
 
 async def run_demo(*, keep: bool = False) -> int:
-    """Tell the story in the current directory's .demo; returns the exit code: 0 if it went as promised, 1 if not.
+    """Run the story in .demo of the current directory. Returns the exit code: 0 if it went as promised, 1 if not.
 
-    keep: leave everything up at the end, until Ctrl-C. However it ends, every process that was started here is stopped.
-    Raises UsageError and ServerError when it cannot be told.
+    keep: leave the servers running at the end, until Ctrl-C. Every process that was started here is stopped, however the
+    story ends. Raises UsageError and ServerError when it cannot run.
     """
     demo = asyncio.create_task(_demo(keep))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, demo.cancel)
@@ -62,22 +63,22 @@ async def _demo(keep: bool) -> int:
     with _alone(folder):
         async with contextlib.AsyncExitStack() as stack:
             try:
-                return await _tell(console, stack, root, folder, keep)
+                return await _run(console, stack, root, folder, keep)
             finally:
-                console.print("Stopping what was started")
+                console.print("Stopping the servers")
 
 
-async def _tell(console: Console, stack: contextlib.AsyncExitStack, root: Path, folder: Path, keep: bool) -> int:
+async def _run(console: Console, stack: contextlib.AsyncExitStack, root: Path, folder: Path, keep: bool) -> int:
     began = monotonic()
     _announce(console, root)
     airflow, mlflow, gateway = await _start(console, stack, root, folder)
     console.print(f"All up after {monotonic() - began:.0f} s. Now a bad night.\n")
     async with open_http() as http:
         story = _Story(console, gateway, airflow, mlflow, http)
-        good = await story.tell()
-    console.print(f"\nTold in {monotonic() - began:.0f} s.")
+        good = await story.run()
+    console.print(f"\nDone in {monotonic() - began:.0f} s.")
     if keep:
-        console.print(f"\nEverything is still up, until Ctrl-C:\n  gateway  {gateway.url}/docs")
+        console.print(f"\nEverything runs until Ctrl-C:\n  gateway  {gateway.url}/docs")
         console.print(f"  airflow  {airflow.url}  (user admin, password {airflow.admin_password})")
         console.print(f"  mlflow   {mlflow.url}")
         console.print(f"  try      GATEWAY_URL={gateway.url} {_program()} history")
@@ -103,7 +104,7 @@ def _announce(console: Console, root: Path) -> None:
 async def _start(
     console: Console, stack: contextlib.AsyncExitStack, root: Path, folder: Path
 ) -> tuple[Airflow, Mlflow, Gateway]:
-    """Start everything; what was started is stopped by `stack`, last first."""
+    """Start everything. `stack` stops it again, in reverse order."""
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
@@ -136,14 +137,14 @@ async def _start(
 
 
 def _program() -> str:
-    """How to call the command line from here."""
+    """The path of the command from the current directory."""
     return os.path.relpath(Path(sys.executable).with_name("trigger-gateway"))
 
 
 def _fresh_postgres(state: Path) -> Postgres:
-    """Each demo begins with an empty history: the cooldowns of the last one would suppress everything."""
+    """Each demo begins with an empty history, because the cooldowns of the last demo would suppress everything."""
     if state.exists():
-        # A demo that was killed leaves its servers behind; they are found, and stopped, by starting them again.
+        # A demo that was killed leaves its servers running. A start adopts them, and `stop` stops them.
         for start in (start_postgres, start_valkey):
             with contextlib.suppress(UsageError):
                 start(state).stop()
@@ -163,7 +164,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 class _Story:
-    """The night itself: everything is up, and only the gateway's HTTP API and Airflow's are asked."""
+    """The night itself. All servers run, and the story uses only their HTTP APIs and the command line."""
 
     def __init__(self, console: Console, gateway: Gateway, airflow: Airflow, mlflow: Mlflow, http: Http) -> None:
         self._console = console
@@ -175,11 +176,11 @@ class _Story:
         self._sent = 0  # notifications that were answered with 202
         self._alerts = 0  # alerts in them
 
-    async def tell(self) -> bool:
-        """Tell it all; whether it went as promised."""
+    async def run(self) -> bool:
+        """Run the whole night. True if it went as promised."""
         now = SystemClock().now()
         self._say(
-            f"[bold]1.[/bold] {' and '.join(DROPPING)} get worse, {FLAPPING} flaps; two Alertmanagers tell it all"
+            f"[bold]1.[/bold] {' and '.join(DROPPING)} get worse, {FLAPPING} flaps; two Alertmanagers send every alert"
         )
         await self._storm(first_wave(now - BAD_SINCE, now), self._all_over)
         self._say("[bold]2.[/bold] The same alerts again; then both models recover, and drop a second time")
@@ -188,7 +189,7 @@ class _Story:
         return await self._gate(DROPPING[0]) and good
 
     async def _storm(self, posts: Sequence[Post], until: Callable[[list[Row]], bool] | None) -> None:
-        """Send the wave and show what comes of it, until `until` says that it is over."""
+        """Send the wave and show the results, until `until` says that it is over."""
         self._say(f"   sending {len(posts)} notifications, which hold {sum(post.alerts for post in posts)} alerts")
 
         async def look() -> bool:
@@ -197,18 +198,18 @@ class _Story:
             return until is None or until(rows)
 
         with self._screen.live():
-            telling = asyncio.create_task(self._gateway.tell(posts, self._told))
+            sending = asyncio.create_task(self._gateway.send(posts, self._acknowledged))
             try:
-                while not telling.done():
+                while not sending.done():
                     await look()
-                    await asyncio.wait([telling], timeout=LOOK_EVERY)
-                await telling
+                    await asyncio.wait([sending], timeout=LOOK_EVERY)
+                await sending
                 await wait_until("the DAG runs to end", look, within=RUNS_TIMEOUT, interval=LOOK_EVERY)
             except ServerError as error:
-                # The table that follows shows where each model got to, and the exit code tells.
+                # The table that follows shows the state of each model, and the exit code is 1.
                 self._say(f"[red]{escape(str(error))}[/red]")
             finally:
-                telling.cancel()
+                sending.cancel()
 
     async def _end(self) -> bool:
         rows = await self._rows(await self._airflow.runs(DAG), await self._mlflow.versions())
@@ -225,7 +226,7 @@ class _Story:
         elif counted != self._alerts:
             self._say("\n[red]The history does not count what was acknowledged.[/red]")
         else:
-            self._say("\n[green]Exactly one DAG run per model, and every no has a name.[/green]")
+            self._say("\n[green]Exactly one DAG run per model, and every refusal has a reason.[/green]")
         return not wrong and counted == self._alerts
 
     async def _explain_second_drop(self, model: str) -> None:
@@ -236,28 +237,28 @@ class _Story:
         self._console.print(explained, markup=False, soft_wrap=True)
 
     async def _gate(self, model: str) -> bool:
-        """What the pipeline's last task asked for, and what becomes of a worse version without papers."""
+        """The promotion that the pipeline's last task asked for, and the refusal of a worse version without metadata."""
         self._say(
-            "\n[bold]3.[/bold] Each pipeline asked the gate to make its version champion; then a notebook has a go"
+            "\n[bold]3.[/bold] Each pipeline asked the gate to make its version champion; then a notebook tries it too"
         )
         versions = {seen.model: seen.metrics["f1"] for seen in await self._mlflow.versions() if "f1" in seen.metrics}
         worse = await self._mlflow.register_by_hand(model, round(versions.get(model, 0.9) - 0.02, 4))
         self._say(f"   trigger-gateway promote {model} {worse}\n")
-        told = await self._gateway.run("promote", model, worse, width=self._console.width, code=1)
-        self._console.print(told, markup=False, soft_wrap=True)
+        output = await self._gateway.run("promote", model, worse, width=self._console.width, code=1)
+        self._console.print(output, markup=False, soft_wrap=True)
         rows = await self._gateway.items(self._http, "promotions")
         states = {(row["model"], row["version"]): row["state"] for row in rows}
         good = states == {**{(each, "1"): "promoted" for each in DROPPING}, (model, worse): "blocked"}
         if good:
-            self._say("\n[green]One champion per model, and no model without its papers.[/green]")
+            self._say("\n[green]One champion per model, and no model without its metadata.[/green]")
         else:
             self._say(f"\n[red]Not as promised:[/red] {escape(str(states))}")
         self._say(f"\nWhy does {model} 1 exist?  trigger-gateway lineage {model}/1\n")
-        told = await self._gateway.run("lineage", f"{model}/1", width=self._console.width)
-        self._console.print(told, markup=False, soft_wrap=True)
+        output = await self._gateway.run("lineage", f"{model}/1", width=self._console.width)
+        self._console.print(output, markup=False, soft_wrap=True)
         return good
 
-    def _told(self, post: Post) -> None:
+    def _acknowledged(self, post: Post) -> None:
         self._sent += 1
         self._alerts += post.alerts
 

@@ -56,7 +56,7 @@ def test_the_demo_retrains_each_model_once_and_says_why_not_twice(tmp_path: Path
         code = process.wait(timeout=420)
     said = (tmp_path / "out").read_text()
     assert code == 0, said
-    assert "Exactly one DAG run per model, and every no has a name." in said
+    assert "Exactly one DAG run per model, and every refusal has a reason." in said
     assert said.count("as promised") == 3
     assert re.search(r"registered in MLflow\s+│\s+version 1\s+│\s+version 1\s+│\s+-", said)
     assert re.search(r"^promotion +promote to champion: promoted", said, re.M)
@@ -64,7 +64,7 @@ def test_the_demo_retrains_each_model_once_and_says_why_not_twice(tmp_path: Path
     assert "trigger-gateway explain" in said
     assert "suppress" in said
     assert "cools down until" in said
-    assert "One champion per model, and no model without its papers." in said
+    assert "One champion per model, and no model without its metadata." in said
     for reason in ("param C", "input training", "artifact model", "f1 >= champion.f1"):
         assert reason in said.rpartition("trigger-gateway promote")[2], reason
     assert left_in(tmp_path) == []
@@ -85,6 +85,6 @@ def test_interrupted_in_the_middle_of_its_start_it_stops_what_it_has_started(
         assert left_in(tmp_path)
         process.send_signal(number)
         assert process.wait(timeout=60) == code
-    assert "Stopping what was started" in (tmp_path / "out").read_text()
+    assert "Stopping the servers" in (tmp_path / "out").read_text()
     assert "Traceback" not in (tmp_path / "out").read_text()
     assert left_in(tmp_path) == []

@@ -130,8 +130,8 @@ def test_the_table_fits_a_terminal_of_80_columns_and_names_every_reason() -> Non
 @pytest.mark.parametrize(
     ("triggers", "alerts", "words"),
     [
-        pytest.param([], [], "not heard of yet", id="silence"),
-        pytest.param([], ALERTS, "heard of", id="no-trigger"),
+        pytest.param([], [], "no alert yet", id="silence"),
+        pytest.param([], ALERTS, "alerts received", id="no-trigger"),
         pytest.param(TRIGGERS, ALERTS, "succeeded  it is succeeded", id="trigger"),
     ],
 )

@@ -16,8 +16,8 @@ from demo.storm import (
     fingerprint,
     first_wave,
     recorded,
+    replayed,
     second_wave,
-    told_again,
 )
 
 NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
@@ -42,8 +42,8 @@ def test_the_demo_carries_the_recorded_bodies_unchanged(name: str) -> None:
     assert recorded(name) == json.loads((FIXTURES / f"{name}.json").read_text())
 
 
-def test_told_again_only_times_change() -> None:
-    body, original = told_again("mixed_firing_and_resolved", BEGAN, NOW), recorded("mixed_firing_and_resolved")
+def test_in_a_replayed_body_only_times_change() -> None:
+    body, original = replayed("mixed_firing_and_resolved", BEGAN, NOW), recorded("mixed_firing_and_resolved")
     for alert, first in zip(body["alerts"], original["alerts"], strict=True):
         assert alert.pop("startsAt") == "2026-11-24T02:59:00.000Z"
         assert alert.pop("endsAt") == ("2026-11-24T03:00:00.000Z" if alert["status"] == "resolved" else first["endsAt"])
@@ -52,7 +52,7 @@ def test_told_again_only_times_change() -> None:
 
 
 def test_told_of_another_model_its_name_and_its_fingerprint_change_everywhere() -> None:
-    body = told_again("firing_single", BEGAN, model="recommender")
+    body = replayed("firing_single", BEGAN, model="recommender")
     assert "fraud" not in json.dumps(body)
     assert body["groupLabels"]["model"] == body["alerts"][0]["labels"]["model"] == "recommender"
     assert body["alerts"][0]["fingerprint"] != recorded("firing_single")["alerts"][0]["fingerprint"]
@@ -89,7 +89,7 @@ def test_the_replicas_disagree_on_when_it_began() -> None:
         for alert in post.body["alerts"]
         if alert["labels"]["model"] in DROPPING
     }
-    assert starts == {told_again("firing_single", t)["alerts"][0]["startsAt"] for t in (BEGAN, BEGAN + REPLICA_SKEW)}
+    assert starts == {replayed("firing_single", t)["alerts"][0]["startsAt"] for t in (BEGAN, BEGAN + REPLICA_SKEW)}
 
 
 def test_no_dropping_model_recovers_in_the_first_wave() -> None:

@@ -1,8 +1,8 @@
 """One server of one data directory, shared by every process that uses this directory.
 
-However many processes start it at once, one server runs; whatever was killed with -9, the next start goes on from the
-same data. A server that outlived its gateway is known by the lock it holds, must answer to the remembered password, and
-is used again. The last process that uses a server stops it.
+When many processes start it at once, one server runs. After a kill -9 the next start goes on with the same data. A server
+that outlived its gateway is found by the lock that it holds. It is used again if it accepts the remembered password. The
+last process that uses a server stops it.
 """
 
 import atexit
@@ -35,12 +35,12 @@ class Daemon(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    setting: ClassVar[str]  # names a server of the operator's own, for who cannot run this one
-    stop_signals: ClassVar[Sequence[tuple[signal.Signals, float]]]  # in this order, with the seconds each is given
-    hung_seconds: ClassVar[float] = 15.0  # A server that lives and does not answer for so long is ended.
-    pid_seconds: ClassVar[float] = 5.0  # for one that is just starting to write its pid file, or for a tool to end
-    expendable: ClassVar[str | None] = None  # a file the server can do without, set aside when it is damaged,
-    damage: ClassVar[Sequence[str]] = ()  # of which one of these words in the log tells (lower case)
+    setting: ClassVar[str]  # the setting that names a server of the operator's own, to use instead of this one
+    stop_signals: ClassVar[Sequence[tuple[signal.Signals, float]]]  # in this order, each with the seconds to wait
+    hung_seconds: ClassVar[float] = 15.0  # A server that runs and does not answer for so long is ended.
+    pid_seconds: ClassVar[float] = 5.0  # for a server that starts to write its pid file, or for a tool to end
+    expendable: ClassVar[str | None] = None  # a file that the server can do without: set aside when it is damaged
+    damage: ClassVar[Sequence[str]] = ()  # words (lower case); each of them in the log shows that damage
 
     def __init__(self, data_dir: Path) -> None:
         self.directory = ServerDirectory(data_dir, self.name)
@@ -59,15 +59,15 @@ class Daemon(ABC):
 
     @abstractmethod
     def _marker(self) -> str:
-        """The argument by which the process of this very directory is known before it gets a signal."""
+        """The argument that marks the process of exactly this directory. It is checked before a signal is sent."""
 
     @abstractmethod
     def _pid_on_file(self) -> int | None:
-        """What the server's own pid file says, true or stale."""
+        """The pid in the server's own pid file, which may be stale."""
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Whether the server at the remembered port takes the remembered password and is ready for work."""
+        """Whether the server at the remembered port accepts the remembered password and is ready for work."""
 
     def _environment(self) -> dict[str, str]:
         return clean_environment()
@@ -80,11 +80,11 @@ class Daemon(ABC):
         return self._access
 
     def start(self) -> Self:
-        """Start the server, or take part in the one that runs; returns when it answers.
+        """Start the server, or share the one that runs. Returns when it answers.
 
         Raises UsageError, which says what to do, when the server cannot run here.
         """
-        with self._told():
+        with self._explaining():
             self.directory.open()
             with self.directory.alone():
                 share = self.directory.take_share() if self._share is None else self._share
@@ -92,7 +92,7 @@ class Daemon(ABC):
                     self._access = self.directory.remembered()
                     if not self._adopt():
                         self._launch()
-                except BaseException:  # Ctrl-C too: a start that was given up leaves nothing running.
+                except BaseException:  # Ctrl-C too: a start that fails leaves nothing running.
                     self._let_go(share)
                     self._share = None
                     raise
@@ -102,11 +102,11 @@ class Daemon(ABC):
         return self
 
     def ensure_running(self) -> bool:
-        """Start the server again on the same port when it died under us; True when that was needed.
+        """Start the server again on the same port if it has died. True when that was needed.
 
         Raises UsageError as `start` does, and when another program has taken the port meanwhile.
         """
-        with self._told(), self.directory.alone():
+        with self._explaining(), self.directory.alone():
             if self.directory.remembered() != self.access:
                 raise UsageError(f"{self.title} was started again on another port: start this process again too.")
             if self._adopt():
@@ -115,30 +115,30 @@ class Daemon(ABC):
             return True
 
     def stop(self) -> None:
-        """Give the server up, and stop it when no other process uses it; waits 16 s at most for its end, then kills."""
+        """Give the server up, and stop it when no other process uses it. Waits at most 16 s for its end, then kills it."""
         share, self._share = self._share, None
         atexit.unregister(self.stop)
-        # A process forked from ours holds the same lock, and would always find itself alone with it.
+        # A forked child holds the same lock, and would always take itself for the last process that uses the server.
         if share is None or self._share_pid != os.getpid():
             return
         try:
             with self.directory.alone():
                 self._let_go(share)
         except FileNotFoundError:
-            # Somebody removed the data directory under the server, which has nothing left to keep.
+            # Somebody removed the data directory while the server ran, so it has nothing left to write.
             if self._process is not None:
                 self._process.kill()
                 self._process.wait()
 
     def leave(self) -> None:
-        """Give the server up and let it run on without us; the next start adopts it."""
+        """Give the server up and let it run on. The next start adopts it."""
         share, self._share = self._share, None
         atexit.unregister(self.stop)
         if share is not None:
             os.close(share)
 
     def _let_go(self, share: int) -> None:
-        """Give up a share inside `alone`, where nobody can take one that is just being given up."""
+        """Give up a share. Call it inside `alone`, so that no other process takes a share meanwhile."""
         try:
             if self.directory.is_last(share):
                 self._terminate()
@@ -146,7 +146,7 @@ class Daemon(ABC):
             os.close(share)
 
     def _adopt(self) -> bool:
-        """Whether a server of this directory runs and answers; one that runs and does not answer is ended."""
+        """Whether a server of this directory runs and answers. A server that runs and does not answer is ended."""
         if self._access is not None and wait_for(self._state, self.hung_seconds):
             return True
         self._terminate()
@@ -172,7 +172,7 @@ class Daemon(ABC):
         while True:
             access = Access(port, known.password)
             self._prepare(access)
-            # Remembered before the start, so that a server whose gateway is killed right now can be found and adopted.
+            # Remembered before the start, so that a server is found and adopted if its gateway is killed right now.
             self._access = access
             self.directory.remember(access)
             log = self._spawn()
@@ -185,7 +185,7 @@ class Daemon(ABC):
                 port = free_port()
 
     def _spawn(self) -> str | None:
-        """Start the server and wait until it is ready: None, or what it logged when it came to nothing."""
+        """Start the server and wait until it is ready. Returns None, or the log of a start that failed."""
         with self.directory.open_log() as log, self.directory.life() as life:
             begin = log.tell()
             process = self._process = subprocess.Popen(
@@ -196,7 +196,7 @@ class Daemon(ABC):
                 pass_fds=(life,),
                 cwd="/",
                 env=self._environment(),
-                start_new_session=True,  # Ctrl-C is for the gateway, which needs its database until it has drained.
+                start_new_session=True,  # Ctrl-C must not end the database: the gateway needs it until it has ended.
             )
         if wait_for(lambda: False if process.poll() is not None else (self._state() or None), START_SECONDS):
             return None
@@ -204,7 +204,7 @@ class Daemon(ABC):
         return self.directory.log_since(begin)
 
     def _terminate(self) -> None:
-        """End this directory's server if it runs, politely first."""
+        """End this directory's server if it runs, with the mildest signal first."""
         for number, seconds in (*self.stop_signals, (signal.SIGKILL, 3.0)):
             pid = wait_for(lambda: self._running_pid() if self.directory.is_alive() else 0, self.pid_seconds)
             if not pid:
@@ -218,14 +218,14 @@ class Daemon(ABC):
                 self._process.wait(timeout=1)  # so that no zombie stays
 
     def _running_pid(self) -> int | None:
-        """The pid of this directory's server; None when its file is stale, its pid somebody else's by now."""
+        """The pid of this directory's server. None when the pid file is stale and its pid belongs to another process."""
         if self._process is not None and self._process.poll() is None:
             return self._process.pid
         pid = self._pid_on_file()
         return pid if pid and self._marker() in command_line(pid) else None
 
     def _set_aside(self, log: str) -> bool:
-        """Whether the start failed because of the expendable file, which is moved out of the way then."""
+        """Whether the start failed because of the expendable file. Then the file is moved out of the way."""
         if self.expendable is None or not any(words in log.lower() for words in self.damage):
             return False
         file = self.directory.server / self.expendable
@@ -235,14 +235,14 @@ class Daemon(ABC):
         return True
 
     def _run_tool(self, command: list[str], directory: Path, text: str = "") -> None:
-        """Run one of the server's programs to its end as the server's user; UsageError with its words if it fails."""
+        """Run a program of the server as the server's user, to its end. Raises UsageError with its output if it fails."""
         with self.directory.life() as life:
             done = subprocess.run(
                 self.directory.as_server_user(command, directory),
                 input=text,
                 capture_output=True,
                 text=True,
-                pass_fds=(life,),  # One that outlives us works on the same files as a server does.
+                pass_fds=(life,),  # A program that outlives us uses the server's files, so it must hold the lock too.
                 cwd="/",
                 env=clean_environment(),
                 start_new_session=True,
@@ -256,15 +256,15 @@ class Daemon(ABC):
         place = self.directory.data_dir
         if os.strerror(errno.ENOSPC) in log:
             return _disk_full(place)
-        tail = "\n  ".join(log.strip().splitlines()[-SHOWN_LOG_LINES:]) or "(it said nothing)"
+        tail = "\n  ".join(log.strip().splitlines()[-SHOWN_LOG_LINES:]) or "(the log is empty)"
         return (
-            f"{self.title} cannot run in {place}: see the end of its log below (all of it is in {self.directory.log}), "
-            f"or set {self.setting} to a server of your own.\n  {tail}"
+            f"{self.title} cannot run in {place}: mend what the end of its log below says (the whole log is "
+            f"{self.directory.log}), or set {self.setting} to a server of your own.\n  {tail}"
         )
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what the operating system refuses into a sentence that says what to do."""
+    def _explaining(self) -> Iterator[None]:
+        """Turn an error of the operating system into a sentence that says what to do."""
         try:
             yield
         except subprocess.TimeoutExpired as error:
@@ -280,4 +280,6 @@ class Daemon(ABC):
 
 
 def _disk_full(place: Path) -> str:
-    return f"No space is left on the disk of {place}: free some, or set GATEWAY_DATA_DIR to one on another disk."
+    return (
+        f"No space is left on the disk of {place}: free some, or set GATEWAY_DATA_DIR to a directory on another disk."
+    )

