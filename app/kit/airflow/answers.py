@@ -3,8 +3,8 @@
 Only the status and the shape of an answer have a meaning. Its words are shown to people and decide nothing: another
 version, another language or a proxy words it differently. What a status leaves open, the client asks for.
 
-Facts were taken from Airflow 3.3.2 (API v2): `detail` of an error is a string, an object (409) or a list (422); an
-unknown route is 404 {"error": "API route not found"} and a wrong base path brings the web page, with 200.
+Facts of Airflow 3.3.2 (API v2): `detail` of an error is a string, an object (409) or a list (422). An unknown route is
+404 {"error": "API route not found"}. A wrong base path brings the web page, with 200.
 """
 
 import re
@@ -161,7 +161,7 @@ def failure(
     if answer.status >= 500 or answer.status == 408:
         return (Ambiguous if write else Unreachable)("server_error", detail, retry_after=wait)
     if write and 200 <= answer.status < 300:
-        # A server took the write. A page in place of Airflow's answer does not prove that nothing was started behind it.
+        # A server took the write. Even if a page stands in place of Airflow's answer, a run may have started behind it.
         code = "unreadable" if isinstance(answer.body, dict) else "not_airflow"
         return Ambiguous(code, f"{not_airflow(answer, what, dialect)}; whether it acted is not known")
     if write and answer.status == 409:

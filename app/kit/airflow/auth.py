@@ -1,8 +1,8 @@
 """Our login in Airflow, and one token that all callers share.
 
-Facts (Airflow 3.3.2, SimpleAuthManager): POST /auth/token answers 201 with a JWT that lives for a day; an expired
-token brings 401 "Token Expired", one signed with another secret 403 "Invalid JWT token", a missing permission 403
-"Forbidden".
+Facts (Airflow 3.3.2, SimpleAuthManager): POST /auth/token answers 201 with a JWT that lives for a day. An expired token
+brings 401 "Token Expired". A token signed with another secret brings 403 "Invalid JWT token", and a missing permission
+403 "Forbidden".
 """
 
 import asyncio

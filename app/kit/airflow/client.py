@@ -65,8 +65,8 @@ class AirflowClient:
     async def dag(self, dag_id: str) -> DagInfo:
         """The DAG, if Airflow can run it.
 
-        Raises Refused("dag_missing") or Refused("dag_broken"), with what to do about it; a DAG whose file is gone or no
-        longer imports is still shown by Airflow, as stale, and a run posted to it is answered 404.
+        Raises Refused("dag_missing") or Refused("dag_broken"), with what to do about it. Airflow still shows a DAG
+        whose file is gone or no longer imports, as stale, and answers a run posted to it with 404.
         """
         _refuse_impossible(dag_id)
         body = await self._shown_dag(dag_id)
@@ -80,11 +80,11 @@ class AirflowClient:
         return DagInfo(dag_id, body["is_paused"], schedule if isinstance(schedule, str) else None, file)
 
     async def trigger(self, dag_id: str, dag_run_id: str, conf: Mapping[str, Any], note: str | None = None) -> DagRun:
-        """Start one DAG run under an id of ours. It belongs to no date of a schedule.
+        """Start one DAG run under our own id. It belongs to no date of a schedule.
 
         Raises Ambiguous when the run may be there (no answer, 5xx, and "conflict": the id is taken, perhaps by us), so
-        read it back with `run`; Unreachable when it is not; Refused when Airflow cannot do it now (dag_missing, dag_broken,
-        token_rejected, forbidden, not_airflow); Rejected when it never will.
+        read it back with `run`. Raises Unreachable when it is not there. Raises Refused when Airflow cannot do it now
+        (dag_missing, dag_broken, token_rejected, forbidden, not_airflow), and Rejected when it never will.
         """
         _refuse_impossible(dag_id)
         body = self._api.run_body(dag_run_id, conf, note)
@@ -112,8 +112,8 @@ class AirflowClient:
     async def run(self, dag_id: str, dag_run_id: str) -> DagRun | None:
         """The DAG run, or None when Airflow itself has no such run (also when it has no such DAG).
 
-        A 404 counts when Airflow then shows the DAG, or shows that it has none, and a second read brings 404 again: the
-        first one may have come from a proxy while Airflow was away. Raises Refused("not_airflow") when somebody else
+        A 404 counts when Airflow then shows the DAG, or shows that it has none, and a second read brings 404 again. The
+        first 404 may have come from a proxy while Airflow was away. Raises Refused("not_airflow") when somebody else
         answers: that must never be taken for "no such run".
         """
         if not DAG_ID.fullmatch(dag_id):

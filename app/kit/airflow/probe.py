@@ -30,8 +30,8 @@ async def look(
         return found | {f"{name} login": error.detail}
     found[f"{name} login"] = "ok"
     late = [run for run in queued if run.dag_id in dags and run.queued_at and run.queued_at <= now - queued_limit]
-    told = [f"{run.dag_run_id} of {run.dag_id} since {at(run.queued_at)}" for run in late[:3] if run.queued_at]
-    found[f"{name} queue"] = f"{len(late)} runs are queued for long: {', '.join(told)}" if late else "ok"
+    shown = [f"{run.dag_run_id} of {run.dag_id} since {at(run.queued_at)}" for run in late[:3] if run.queued_at]
+    found[f"{name} queue"] = f"{len(late)} runs are queued for long: {', '.join(shown)}" if late else "ok"
     limit = asyncio.Semaphore(_AT_ONCE)
     async with asyncio.TaskGroup() as tasks:
         states = {dag_id: tasks.create_task(_dag(client, dag_id, limit)) for dag_id in dags}

@@ -37,8 +37,8 @@ LOGIN = Call("POST", f"{API}/experiments/search", {"max_results": 1})
 #: Values of `error_code`, an enum of MLflow's REST API (ErrorCode in its databricks.proto), never its texts.
 GONE = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
-#: MLflow answers it with the status 400 when its database fails in another way than by an OperationalError
-#: (mlflow/store/db/utils.py), and when outputs or params are there already: asking for them tells the two apart.
+#: MLflow answers it, with the status 400, when its database fails in another way than by an OperationalError
+#: (mlflow/store/db/utils.py). It also answers it when outputs or params are there already. A read tells the two apart.
 DATABASE = "BAD_REQUEST"
 STRANGER = "an answer that is not MLflow's"
 
