@@ -57,7 +57,7 @@ WORDS: Final[tuple[tuple[Any, str, str], ...]] = (
     (values.MatcherValue, "matcher", "matchers"),
     (values.Text, "text", "texts"),
     (promotions.RuleValue, "rule", "rules"),
-    (promotions.Mark, "alias", "aliases"),
+    (promotions.Alias, "alias", "aliases"),
     (deadman.Zone, "time zone", "time zones"),
     (deadman.Every, "duration or cron expression", ""),
     (intervals.Location, "time zone", "time zones"),

@@ -18,9 +18,8 @@ from app.deadman.watch import Watch
 from app.deadman.watchman import Watchman
 from app.deliver.airflows import AirflowClients
 from app.deliver.delivery import Delivery
-from app.deliver.ending import Endings
+from app.deliver.ending import Endings, TriggerIncidents
 from app.deliver.following import Follower
-from app.deliver.notify import Tell
 from app.groups import gauges, retention
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
@@ -45,28 +44,28 @@ from app.lineage import retention as lineage_retention
 from app.lineage import store as lineage_store
 from app.lineage.chain import Lineage
 from app.lineage.delivery import Delivery as MetadataDelivery
+from app.lineage.incidents import OrphanIncidents
 from app.lineage.mlflow_client import MlflowOf
 from app.lineage.service import LineageServices
 from app.lineage.survey import LEASE, Survey
 from app.lineage.taking import Taking
-from app.lineage.telling import Telling as OrphanTelling
 from app.notices import store as notices_store
 from app.notices.delivery import Delivery as NoticeDelivery
+from app.notices.incidents import Incidents
 from app.notices.receivers.send import Sender
 from app.notices.requests import NoticeRequests
 from app.notices.service import NoticeServices
-from app.notices.telling import Notices
 from app.policy.core import Core
 from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
 from app.promotion import store as promotion_store
 from app.promotion.change import Change, Sweeper
+from app.promotion.incidents import PromotionIncidents
 from app.promotion.mlflow import MlflowRegistry
 from app.promotion.model import Registry
 from app.promotion.promote import Gate
 from app.promotion.sagemaker import SagemakerRegistry
 from app.promotion.service import PromotionServices
-from app.promotion.telling import Telling as PromotionTelling
 from app.tables import audit_log
 from app.web.probes import Probes
 from app.web.tokens import Tokens
@@ -156,19 +155,19 @@ async def open_services(
 def assemble(base: Foundation) -> Services:
     """Build every part. A part comes after the parts that it needs."""
     core = base.core
-    notices = Notices(core, base.settings.repeat)
+    incidents = Incidents(core, base.settings.repeat)
     airflows = AirflowClients(core, base.http)
     mlflow = MlflowOf(core, base.http)
-    sending = notices_part(base, notices)
-    lineage = lineage_part(base, notices, mlflow)
-    promotion = promotion_part(base, notices, mlflow)
-    deadman = deadman_part(base, notices, airflows)
+    notices = notices_part(base, incidents)
+    lineage = lineage_part(base, incidents, mlflow)
+    promotion = promotion_part(base, incidents, mlflow)
+    deadman = deadman_part(base, incidents, airflows)
     intake = intake_part(base)
     groups = groups_part(base)
-    deliver = deliver_part(base, notices, airflows, (*sending.destinations, *lineage.destinations))
+    deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
     reloader = Reloader(core, base.settings.policy_file)
     constant = _constant(core, reloader)
-    loops = tuple(loop for part in (sending, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
+    loops = tuple(loop for part in (notices, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
     loops += _watchman(base, (*constant, *loops), intake.services.batcher)
     for loop in (*constant, *loops):
         core.metrics.loop_failures.labels(loop.name).set_function(partial(getattr, loop, "failures"))
@@ -178,7 +177,7 @@ def assemble(base: Foundation) -> Services:
         reloader=reloader,
         intake=intake.services,
         groups=groups.services,
-        notices=sending.services,
+        notices=notices.services,
         lineage=lineage.services,
         promotion=promotion.services,
         deadman=deadman.services,
@@ -227,11 +226,11 @@ def groups_part(base: Foundation) -> Part[GroupServices]:
 
 
 def deliver_part(
-    base: Foundation, notices: Notices, airflows: AirflowClients, others: tuple[Destination, ...]
+    base: Foundation, incidents: Incidents, airflows: AirflowClients, others: tuple[Destination, ...]
 ) -> Part[None]:
     """Starting DAG runs and following them, and the relay that delivers the items of every room."""
     settings, core = base.settings, base.core
-    endings = Endings(core, Tell(core, notices))
+    endings = Endings(core, TriggerIncidents(core, incidents))
     delivery = Delivery(
         core,
         airflows,
@@ -266,24 +265,24 @@ def deliver_part(
     )
 
 
-def notices_part(base: Foundation, notices: Notices) -> Part[NoticeServices]:
+def notices_part(base: Foundation, incidents: Incidents) -> Part[NoticeServices]:
     """Sending notices to the receivers, and the loop that repeats the notices of open incidents."""
     core, settings = base.core, base.settings
     sender = Sender(base.http, core.clock)
     delivery = NoticeDelivery(core, sender, gateway=settings.name, external_url=settings.external_url)
-    requests = NoticeRequests(core, notices, patience=base.http.longest + 2)
+    requests = NoticeRequests(core, incidents, patience=base.http.longest + 2)
     return Part(
         NoticeServices(base.reader, requests, base.limiter),
-        (Loop("notices", notices.step, idle=5.0),),
+        (Loop("notices", incidents.step, idle=5.0),),
         (delivery,),
     )
 
 
-def lineage_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> Part[LineageServices]:
+def lineage_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce) -> Part[LineageServices]:
     """Taking metadata, delivering it to MLflow, and the survey that reads MLflow and keeps the chains."""
     core, settings = base.core, base.settings
     delivery = MetadataDelivery(core, mlflow, time=settings.delivery_timeout)
-    survey = Survey(core, mlflow, OrphanTelling(core, notices), retention=settings.retention)
+    survey = Survey(core, mlflow, OrphanIncidents(core, incidents), retention=settings.retention)
     return Part(
         LineageServices(core, base.reader, base.limiter, Taking(core), Lineage(core, mlflow), mlflow),
         (
@@ -294,21 +293,21 @@ def lineage_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> P
     )
 
 
-def promotion_part(base: Foundation, notices: Notices, mlflow: MlflowInForce) -> Part[PromotionServices]:
+def promotion_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce) -> Part[PromotionServices]:
     """The gate, its registries, and the sweeper that finishes the promotions that a crash interrupted."""
     core = base.core
     registries: Mapping[str, Registry] = {"mlflow": MlflowRegistry(mlflow), "sagemaker": SagemakerRegistry()}
-    telling = PromotionTelling(core, notices)
-    change = Change(core, registries, telling)
+    blocked = PromotionIncidents(core, incidents)
+    change = Change(core, registries, blocked)
     sweeper = Sweeper(core, change)
-    services = PromotionServices(base.reader, Gate(core, registries, change, telling), base.limiter)
+    services = PromotionServices(base.reader, Gate(core, registries, change, blocked), base.limiter)
     return Part(services, (Loop("sweeper", sweeper.step, idle=5.0),))
 
 
-def deadman_part(base: Foundation, notices: Notices, airflows: AirflowClients) -> Part[DeadmanServices]:
+def deadman_part(base: Foundation, incidents: Incidents, airflows: AirflowClients) -> Part[DeadmanServices]:
     """The dead man's switches: the watch, the search for retrains that ended, heartbeats, and requests of people."""
     core, settings = base.core, base.settings
-    flips = Flips(core, notices)
+    flips = Flips(core, incidents)
     watch = Watch(core, flips, interval=settings.follow_interval)
     retrains = Retrains(core, airflows, flips, interval=settings.follow_interval, parallel=settings.delivery_parallel)
     pings = Pings(core, flips, max_body=settings.ping_body)

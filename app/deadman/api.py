@@ -1,4 +1,4 @@
-"""The API of the switches: how they stand, what a person asks of them, and the heartbeats that come by request."""
+"""The API of the dead man's switches: their states, and what a person may ask: pause, resume, forget."""
 
 from typing import Annotated
 
@@ -28,7 +28,8 @@ _RESUMED = schemas.DETAIL | {
     "state": "new",
     "last_at": None,
     "last_event": "",
-    "explanation": "Nothing was heard of it.",
+    "explanation": "Nothing has arrived yet: a successful run of route accuracy for model=churn is due by "
+    "2026-11-30T03:00:00Z.",
 }
 _PAUSED = schemas.DETAIL | {"state": "paused", "due_at": None, "down_at": None, "note": "paused by ana: data freeze"}
 
@@ -49,7 +50,7 @@ async def list_switches(
         str | None, Query(max_length=LONGEST_NAME, pattern=r"^[^\x00]*$", description="`next` of the page before.")
     ] = None,
 ) -> Response:
-    """By name: what each expects, what was heard of it, and when it is due."""
+    """Switches by name: what each one expects, its last good sign, and when the next one is due."""
     policy = services.core.policy
     items, following = await services.reader.read(
         lambda conn: show.page(conn, policy, state=state, limit=limit, cursor=cursor)
@@ -60,61 +61,61 @@ async def list_switches(
 @router.get(
     "/{name:path}",
     tags=["history"],
-    summary="Show one switch, and why it is as it is",
+    summary="Show one switch, and why it is in its state",
     response_model=schemas.SwitchDetail,
     responses=shows(schemas.DETAIL, _NO_SWITCH, "invalid"),
 )
 async def get_switch(services: Services, _: Reader, name: Name) -> Response:
-    """With its flips, the requests that it got, and an explanation that is built from the history."""
-    return await _one(services, name)
+    """With its flips, its pings, and an explanation from the history."""
+    return await _answer(services, name)
 
 
 @router.post(
     "/{name:path}/pause",
     tags=["operate"],
-    summary="Await nothing of a switch for a while",
+    summary="Expect nothing of a switch for a while",
     response_model=schemas.SwitchDetail,
     responses=shows(_PAUSED, _NO_SWITCH, "invalid", "rate_limited"),
 )
 async def pause(services: Services, caller: Operator, name: Name, body: schemas.PauseBody) -> Response:
-    """It is never down while it is paused, and counts anew afterwards. An incident of it that is open is resolved."""
+    """A paused switch is never down. Its period starts again when the pause ends. Its open incident is resolved."""
     await services.limiter.check(caller)
     await services.requests.pause(name, body.until, body.reason, caller.name)
-    return await _one(services, name, fresh=True)
+    return await _answer(services, name, fresh=True)
 
 
 @router.post(
     "/{name:path}/resume",
     tags=["operate"],
-    summary="Await a paused switch again",
+    summary="End the pause of a switch",
     response_model=schemas.SwitchDetail,
     responses=shows(_RESUMED, _NO_SWITCH, "invalid", _NOT_PAUSED, "rate_limited"),
 )
 async def resume(services: Services, caller: Operator, name: Name) -> Response:
-    """It counts anew, like one that was just loaded."""
+    """Its period starts again, as if it had just been loaded."""
     await services.limiter.check(caller)
     await services.requests.resume(name, caller.name)
-    return await _one(services, name, fresh=True)
+    return await _answer(services, name, fresh=True)
 
 
 @router.post(
     "/{name:path}/forget",
     tags=["operate"],
-    summary="Forget what was heard of a switch",
+    summary="Forget what a switch has received",
     response_model=schemas.Forgotten,
     responses=shows(schemas.FORGOTTEN, _NO_SWITCH, "invalid", "rate_limited"),
 )
 async def forget(services: Services, caller: Operator, name: Name) -> Response:
-    """One that the policy names begins anew. One that was made for a value that alerts brought is gone until they bring it
-    again."""
+    """A switch that the policy names becomes new. A switch that was made for a value from an alert is gone until an alert
+    brings that value again."""
     await services.limiter.check(caller)
     return json_answer({"name": name, "begins_anew": await services.requests.forget(name, caller.name)})
 
 
-async def _one(services: DeadmanServices, name: str, *, fresh: bool = False) -> Response:
+async def _answer(services: DeadmanServices, name: str, *, fresh: bool = False) -> Response:
     policy, now = services.core.policy, services.core.clock.now()
     find = services.reader.fresh if fresh else services.reader.find
-    found = await find(lambda conn: show.one(conn, name, policy, now))
+    found = await find(lambda conn: show.switch(conn, name, policy, now))
     if found is None:
         raise unknown(name)
     return json_answer(found)

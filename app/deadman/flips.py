@@ -9,8 +9,8 @@ from uuid_utils.compat import uuid7
 from app.deadman import rules, sentences, store
 from app.deadman.rules import Expectation, State
 from app.deadman.store import Record
+from app.notices.incidents import Incidents
 from app.notices.model import SWITCH_DOWN, Notice, Severity
-from app.notices.telling import Notices
 from app.policy.core import Core
 from app.policy.deadman import Instance, incident_key
 
@@ -21,17 +21,16 @@ def expectation(instance: Instance) -> Expectation:
 
 
 class Flips:
-    """Every method works on a switch that the caller has locked, in the caller's transaction. `repeat` is how often one
-    that is down is told again when its switch does not say; None: once."""
+    """Every method works on a switch that the caller has locked, in the caller's transaction."""
 
-    def __init__(self, core: Core, notices: Notices) -> None:
-        self._notices = notices
+    def __init__(self, core: Core, incidents: Incidents) -> None:
+        self._incidents = incidents
         self._metrics = core.metrics
 
     async def settle(
         self, conn: AsyncConnection, record: Record, instance: Instance, now: datetime, *, judge: bool = True
     ) -> None:
-        """Write the switch, and bring its state up to its facts. Without `judge` nothing goes down."""
+        """Write the switch, with the state that follows from its facts. Without `judge` it does not go down."""
         after = rules.shown(record.state, rules.state_at(record.facts, expectation(instance), now), judge=judge)
         if after != record.state:
             detail = sentences.flip(record, instance, after, now)
@@ -43,14 +42,14 @@ class Flips:
     async def pause(
         self, conn: AsyncConnection, record: Record, until: datetime | None, note: str, now: datetime
     ) -> None:
-        """It is awaited no more, until then or until it is resumed. An open incident is over."""
+        """Expect nothing until `until`, or until a person resumes it. Its open incident is resolved."""
         record.paused_until, record.note, record.facts.paused = until, note, True
         if record.state != State.PAUSED:
             await self._flip(conn, record, State.PAUSED, note, now)
         await store.save(conn, record)
 
     async def resume(self, conn: AsyncConnection, record: Record, note: str, now: datetime) -> None:
-        """It counts anew."""
+        """Start its period again."""
         record.paused_until, record.note = None, ""
         rules.resume(record.facts, now)
         await self._flip(conn, record, State.NEW, note, now)
@@ -59,21 +58,21 @@ class Flips:
     async def forget(
         self, conn: AsyncConnection, record: Record, note: str, now: datetime, *, begin_anew: bool
     ) -> None:
-        """What was heard of it is gone. One that the policy names begins anew; another is hidden until it is seen again."""
+        """Forget what it has received. With `begin_anew` it is new; otherwise it is hidden until its value is seen again."""
         record.paused_until, record.note, record.last_event, record.facts.last_at = None, "", "", None
         rules.resume(record.facts, now)
         await self._flip(conn, record, State.NEW if begin_anew else store.FORGOTTEN, note, now)
         await store.save(conn, record)
 
     async def drop(self, conn: AsyncConnection, record: Record, now: datetime) -> None:
-        """It left the policy."""
+        """Remove a switch that is no longer in the policy."""
         await self._flip(conn, record, store.FORGOTTEN, "it is no longer in the policy", now)
         await store.remove(conn, record.name)
 
     async def _flip(self, conn: AsyncConnection, record: Record, after: str, detail: str, now: datetime) -> None:
         await store.add_flip(conn, uuid7(), record, str(after), detail, now)
         if record.state == State.DOWN:
-            await self._notices.resolve(conn, incident_key(record.name), now, detail)
+            await self._incidents.resolve(conn, incident_key(record.name), now, detail)
         record.state, record.since = str(after), now
         record.flipped.append(record.state)
 
@@ -96,4 +95,4 @@ class Flips:
             link=f"/api/v1/deadman/{quote(record.name, safe='')}",
         )
         switch = instance.switch
-        await self._notices.open(conn, switch.receivers, notice, now, switch.repeat)
+        await self._incidents.open(conn, switch.receivers, notice, now, switch.repeat)

@@ -1,4 +1,4 @@
-"""Heartbeats by request, outside of /api/v1 where Healthchecks has them."""
+"""Pings: heartbeats by request. They stand outside of /api/v1, at the same address as in Healthchecks."""
 
 from typing import Annotated, Any
 
@@ -16,11 +16,11 @@ from app.web.tokens import Caller
 router = APIRouter(prefix="/ping", tags=["intake"], responses=responses(UNAVAILABLE))
 
 Pinger = Annotated[Caller, Depends(require("ping", key_parameter=True))]
-_SAID = r"^(start|fail|[0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$"
-Said = Annotated[str, Path(pattern=_SAID, description="start, fail, or the exit code of what ran: 0 is a success.")]
+_SIGNAL = r"^(start|fail|[0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$"
+Signal = Annotated[str, Path(pattern=_SIGNAL, description="start, fail, or the exit code of the job: 0 is a success.")]
 Run = Annotated[
     str | None,
-    Query(pattern=f"^{RUN_ID.pattern}$", description="Tells runs apart that are under way at the same time."),
+    Query(pattern=f"^{RUN_ID.pattern}$", description="An id of the run, for runs that go on at the same time."),
 ]
 Key = Annotated[str | None, Query(description="The token, for callers that cannot send a header.")]
 _NO_PING = ProblemKind("not_found", 404, "The policy has no switch 'nightly' that expects a ping.")
@@ -31,30 +31,39 @@ _OK: dict[int | str, dict[str, Any]] = {
 
 
 @router.head("/{switch}", include_in_schema=False)
-@router.get("/{switch}", summary="Tell a switch that all is well", response_class=Response, responses=_OK)
-@router.post("/{switch}", summary="Tell a switch that all is well, with a body", response_class=Response, responses=_OK)
+@router.get("/{switch}", summary="Report a success to a switch", response_class=Response, responses=_OK)
+@router.post("/{switch}", summary="Report a success to a switch, with a body", response_class=Response, responses=_OK)
 async def ping(
     services: Services, caller: Pinger, request: Request, switch: Name, rid: Run = None, key: Key = None
 ) -> Response:
-    """A heartbeat, in the shape of Healthchecks: `OK` once it is durable. The beginning of a body is kept with it."""
-    del key  # `require` has read it.
+    """A heartbeat, as in Healthchecks. The answer is `OK` when the ping is durable. The gateway keeps the beginning of the
+    body."""
+    del key  # `require` has read the token.
     return await _take(services, caller, request, switch, "success", rid, None)
 
 
-@router.head("/{switch}/{said}", include_in_schema=False)
-@router.get("/{switch}/{said}", summary="Tell a switch how a run goes", response_class=Response, responses=_OK)
-@router.post(
-    "/{switch}/{said}", summary="Tell a switch how a run goes, with a body", response_class=Response, responses=_OK
+@router.head("/{switch}/{signal}", include_in_schema=False)
+@router.get(
+    "/{switch}/{signal}",
+    summary="Report how a run goes to a switch",
+    response_class=Response,
+    responses=_OK,
 )
-async def ping_said(
-    services: Services, caller: Pinger, request: Request, switch: Name, said: Said, rid: Run = None, key: Key = None
+@router.post(
+    "/{switch}/{signal}",
+    summary="Report how a run goes to a switch, with a body",
+    response_class=Response,
+    responses=_OK,
+)
+async def ping_signal(
+    services: Services, caller: Pinger, request: Request, switch: Name, signal: Signal, rid: Run = None, key: Key = None
 ) -> Response:
-    """`start`: a run began, and is down when it does not end within the grace. `fail` and an exit code other than 0: down
-    at once, until the next success."""
+    """After `start` the run must end within the grace, or the switch goes down. After `fail`, or an exit code other than 0,
+    the switch is down until the next success."""
     del key
-    code = int(said) if said.isdecimal() else None
+    code = int(signal) if signal.isdecimal() else None
     kinds: dict[str, Kind] = {"start": "start", "fail": "fail", "0": "success"}
-    return await _take(services, caller, request, switch, kinds.get(said, "fail"), rid, code)
+    return await _take(services, caller, request, switch, kinds.get(signal, "fail"), rid, code)
 
 
 async def _take(
@@ -68,6 +77,6 @@ async def _take(
 ) -> Response:
     await services.limiter.check(caller)
     if request.headers.get("sec-fetch-site") == "cross-site":
-        raise Problem(403, "cross_site", "A page of another site may not speak for a switch.")
+        raise Problem(403, "cross_site", "A page of another site may not ping a switch.")
     await services.pings.take(Ping(switch, kind, run, code, await request.body()))
     return Response("OK", media_type="text/plain")

@@ -1,4 +1,4 @@
-"""Heartbeats by request, in Healthchecks' shape: success, start, fail, exit code, run id. Durable before it is answered."""
+"""Pings, as in Healthchecks: success, start, fail, exit code, run id. Each is durable before the answer."""
 
 import re
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Kind = Literal["success", "start", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """What was said: `code` is an exit code, 0 a success; `run` tells runs under way at the same time apart."""
+    """One ping. `code` is an exit code, 0 for success. `run` is the id of a run, for runs that go on at the same time."""
 
     switch: str
     kind: Kind
@@ -32,7 +32,7 @@ class Ping:
 
 
 class Pings:
-    """`take` writes one. `max_body`: bytes kept of a body."""
+    """`take` records a ping. `max_body`: how many bytes of its body are kept."""
 
     def __init__(self, core: Core, flips: Flips, *, max_body: int) -> None:
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
@@ -41,7 +41,7 @@ class Pings:
         self._max_body = max_body
 
     async def take(self, ping: Ping) -> None:
-        """Apply it to its switch and keep it, in one transaction. Raises Problem 404 for a switch that takes no pings."""
+        """Change the switch and keep the ping, in one transaction. Raises Problem 404 for a switch that takes no pings."""
 
         async def write(conn: AsyncConnection) -> Record:
             return await self._write(conn, ping)
@@ -66,7 +66,7 @@ class Pings:
                 record.last_event = "a ping"
             case "fail":
                 rules.fail(record.facts, now, ping.run)
-        # Whether it is overdue is the watch's to say, which gives an outage of ours back first.
+        # Only the watch declares a switch overdue, because it first adds our own outage to the time that is left.
         if ping.kind == "start":
             await store.save(conn, record)
         else:

@@ -1,4 +1,4 @@
-"""Is anything down? What /health/deadman answers from."""
+"""Is a switch down? The checks of /health/deadman."""
 
 import asyncio
 from typing import Final
@@ -16,12 +16,12 @@ _PATIENCE: Final = 3.0  # seconds that a probe waits for Postgres
 
 
 async def look(engine: AsyncEngine, policy: Policy, clock: Clock) -> dict[str, str]:
-    """ "ok", or what is wrong, of the watch and of each switch that is down."""
+    """By name: for the watch "ok" or what is wrong, and for each switch that is down since when."""
     try:
         async with asyncio.timeout(_PATIENCE), engine.connect() as conn:
             watched = await store.read_watch(conn)
             down = await store.down(conn)
-    except Exception as error:  # Whatever it is: a probe answers, it does not break.
+    except Exception as error:  # A probe answers, whatever the error.
         log_a_bug(error)
         return {"watch": f"postgres does not answer ({type(error).__name__})"}
     found = {"watch": "ok"}

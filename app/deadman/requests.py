@@ -1,4 +1,4 @@
-"""What a person asks of a switch: pause, resume, forget. Each in one transaction, each audited."""
+"""What a person may ask of a switch: pause, resume, forget. Each request is one transaction and is audited."""
 
 from datetime import datetime
 
@@ -24,8 +24,10 @@ class SwitchRequests:
         self._flips = flips
 
     async def pause(self, name: str, until: datetime | None, reason: str, caller: str) -> None:
-        """Await nothing, until then or until it is resumed. A new pause takes the place of the old one; one that is over
-        already ends with the next look of the watch."""
+        """Expect nothing until `until`, or until a person resumes it. A new pause replaces the old one.
+
+        A pause whose end has passed already is lifted at the next step of the watch.
+        """
         note = f"paused by {caller}" + (f": {reason}" if reason else "")
 
         async def pause(conn: AsyncConnection) -> Record:
@@ -38,7 +40,7 @@ class SwitchRequests:
         self._flips.count(await with_retries(self._engine, pause))
 
     async def resume(self, name: str, caller: str) -> None:
-        """It counts anew."""
+        """End the pause. The period starts again."""
 
         async def resume(conn: AsyncConnection) -> Record:
             now, record = self._clock.now(), await self._locked(conn, name)
@@ -52,7 +54,8 @@ class SwitchRequests:
         self._flips.count(await with_retries(self._engine, resume))
 
     async def forget(self, name: str, caller: str) -> bool:
-        """Drop what was heard of it. True: the policy names it, and it begins anew; else with the next sign of it."""
+        """Forget what it has received. True: the policy names it, so it is new. False: it is gone until its value comes
+        again."""
         named = name in Roster(self._policy()).named()
 
         async def forget(conn: AsyncConnection) -> Record:
@@ -72,5 +75,5 @@ class SwitchRequests:
 
 
 def unknown(name: str) -> Problem:
-    """There is no such switch."""
+    """The problem for a switch that does not exist."""
     return Problem(404, "not_found", f"There is no switch {name[:200]!r}.")

@@ -1,7 +1,8 @@
-"""Retrains are read from Airflow: every run of a switch's DAG that ends, whoever started it.
+"""Retrains are read from Airflow: every run of a switch's DAG that ends, no matter who started it.
 
-A run of ours names its route and group in `conf.gateway`. Any other belongs to a group when its conf says so, a key for
-each label with the label's value, beside what the DAG's own id says. A switch without a group counts every run of the DAG.
+Our own run names its route and its group in `conf.gateway`. Any other run belongs to a group when its conf has each label
+of the group as a key, with the label's value. Labels that fill the DAG's id need no key. A switch without a group counts
+every run of the DAG.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,16 +24,16 @@ from app.policy.deadman import Instance, Retrain
 from app.policy.language.templates import placeholders
 from app.policy.schema import Policy
 
-#: Airflow's end of a run may be written late, and by several clocks: so far back it is read again each time.
+#: Airflow may write the end of a run late, and from several clocks. So each read goes back this far over the last one.
 OVERLAP: Final = timedelta(minutes=10)
-#: Runs of one DAG read in one step, the newest first. After an outage of ours older ones of a very busy DAG are let be.
+#: Runs of one DAG that one step reads, the newest first. Of a very busy DAG it may miss older ones after our outage.
 MOST_RUNS: Final = 1000
 
 Dag = tuple[str, str]  # Airflow's name and the DAG's id
 
 
 class Retrains:
-    """`step()` reads the DAGs that are due, and tells the switches. `interval` is seconds between two reads of a DAG."""
+    """`step()` reads the DAGs that are due and updates their switches. `interval`: seconds between two reads of a DAG."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Retrains:
         self._parallel = parallel
 
     async def step(self) -> bool:
-        """One round."""
+        """Read every DAG that is due."""
         roster, now = Roster(self._policy()), self._clock.now()
         if not any(switch.kind == "retrain" for switch in roster.policy.deadman):
             return False
@@ -67,6 +68,7 @@ class Retrains:
             due, look, lambda dag: {"airflow": dag[0], "dag_id": dag[1]}, problem, at_once=self._parallel
         )
         if failed:
+            self._metrics.items_failed.labels("retrains").inc(len(failed))
             raise ExceptionGroup("DAGs whose runs could not be counted", [error for _, error in failed])
         return False
 
@@ -87,22 +89,22 @@ class Retrains:
 
             async def apply(record: Record) -> None:
                 async with conn.begin_nested():
-                    await self._apply(roster, conn, record, runs)
+                    await self._count(roster, conn, record, runs)
 
             problem = "the runs of a DAG cannot be counted for a switch"
             failed = await each_alone(records, apply, lambda record: {"switch": record.name}, problem)
             ends = [run.ended_at for run in runs if run.ended_at is not None]
-            # Airflow's clock may be ahead of ours: an end in the future would hide every run that ends before it. What a
-            # switch could not take is read again.
+            # Airflow's clock may be ahead of our clock: an end in the future would hide every run that ends before it.
+            # When a switch failed, the same runs are read again.
             seen = newest if failed else min(max([newest, *ends]), read_at)
             await store.book_read(conn, dag, newest=seen, read_at=read_at, error="")
         names = {record.name for record, _ in failed}
         self._flips.count(*(record for record in records if record.name not in names))
         if failed:
-            raise ExceptionGroup("switches that could not take what was read", [error for _, error in failed])
+            raise ExceptionGroup("switches whose runs could not be counted", [error for _, error in failed])
 
-    async def _apply(self, roster: Roster, conn: AsyncConnection, record: Record, runs: Sequence[DagRun]) -> None:
-        """The newest run that the switch counts is a good sign."""
+    async def _count(self, roster: Roster, conn: AsyncConnection, record: Record, runs: Sequence[DagRun]) -> None:
+        """The newest run that the switch counts is its good sign."""
         instance, now = roster.instance(record), self._clock.now()
         if instance is None or record.state == FORGOTTEN:
             return
@@ -110,12 +112,12 @@ class Retrains:
         newest = max(good, key=lambda run: run.ended_at or now, default=None)
         if newest is None or newest.ended_at is None:
             return
-        at = min(newest.ended_at, now)  # Airflow's clock may be ahead of ours.
+        at = min(newest.ended_at, now)  # Airflow's clock may be ahead of our clock.
         if record.facts.last_at is not None and at <= record.facts.last_at:
             return
         rules.succeed(record.facts, at)
         record.last_event = f"DAG run {newest.dag_run_id[:150]} ended with {newest.state}"
-        # Whether it is still overdue is the watch's to say.
+        # Only the watch declares a switch overdue.
         await self._flips.settle(conn, record, instance, now, judge=False)
 
 
@@ -138,7 +140,7 @@ def counts(run: DagRun, policy: Policy, instance: Instance) -> bool:
 
 
 def _by_dag(roster: Roster, records: Sequence[Record]) -> dict[Dag, list[str]]:
-    """The switches to tell of each DAG."""
+    """The names of the switches that count the runs of each DAG."""
     found: dict[Dag, list[str]] = {}
     for record in records:
         instance = roster.instance(record) if record.state != FORGOTTEN else None

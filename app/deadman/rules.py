@@ -1,6 +1,6 @@
-"""Is somebody overdue? Pure: the facts of one switch, what is expected of it and one `now` in, its state out.
+"""The state of a switch, from its facts, what is expected of it, and `now`. Pure.
 
-Deadlines are never stored: they follow from the facts by the policy in force, so that a reload counts at once.
+Deadlines are never stored: they follow from the facts and the policy in force, so a reload counts at once.
 """
 
 from dataclasses import dataclass, field
@@ -10,17 +10,17 @@ from typing import Final
 
 from app.policy.language.cron import Cron
 
-#: Open runs of a switch that are kept. The oldest is overdue first, so that a newer one more changes nothing.
+#: How many open runs a switch keeps. The oldest is overdue first, so one more newer run changes nothing.
 MOST_STARTS: Final = 100
-#: How long beyond the time between two looks at Airflow the judgement of a retrain waits for one made after its deadline.
-#: Longer after an outage of our own: then nothing is known of what ended meanwhile, and what is down with us may come up
-#: later than we do.
+#: A retrain is judged after a read of Airflow that was made after the deadline. This is how long the judgement waits for
+#: such a read, beyond the time between two reads. It waits longer after our own outage: we do not know which runs ended
+#: meanwhile, and Airflow may come up later than we do.
 PATIENCE: Final = timedelta(seconds=30)
 PATIENCE_AFTER_GAP: Final = timedelta(minutes=10)
 
 
 class State(StrEnum):
-    """`new`: nothing heard since it counts. `grace`: due, and not yet given up. Times in Healthchecks' words."""
+    """Healthchecks' states. `new`: no good sign since it began to count. `grace`: due, and not yet down."""
 
     NEW = "new"
     UP = "up"
@@ -31,7 +31,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """How often a switch must be heard of, and how long after that it is given up."""
+    """How often a switch must get a good sign, and how long after that it goes down."""
 
     every: timedelta | Cron
     grace: timedelta
@@ -41,8 +41,8 @@ class Expectation:
 class Facts:
     """What is known of one switch.
 
-    `counts_from`: when it was first loaded, or last resumed: what was heard before counts for nothing. `last_at`: the
-    newest good sign. `failed_at`: a failure said since. `starts`: runs under way by their run id ("" without one).
+    `counts_from`: when it was first loaded, or last resumed; earlier signs do not count. `last_at`: the newest good sign.
+    `failed_at`: the first failure since. `starts`: when each open run began, by its run id ("" without one).
     `allowance`: our own outages since the last good sign.
     """
 
@@ -55,7 +55,7 @@ class Facts:
 
 
 def state_at(facts: Facts, expected: Expectation, now: datetime) -> State:
-    """The state at `now`. A deadline belongs to what comes after it: due at its instant, down at the end of the grace."""
+    """The state at `now`. At a deadline itself the later state holds: `grace` when due, `down` when the grace ends."""
     if facts.paused:
         return State.PAUSED
     if now >= down_at(facts, expected):
@@ -72,8 +72,10 @@ def due_at(facts: Facts, expected: Expectation) -> datetime:
 
 
 def down_at(facts: Facts, expected: Expectation) -> datetime:
-    """When it is given up: at a failure, when a run that began has not ended within the grace, else a grace after it was
-    due. Without a grace a run has no limit of its own."""
+    """When it goes down: at a failure, when an open run has lasted for the grace, or a grace after it was due.
+
+    Without a grace a run has no limit of its own.
+    """
     if facts.failed_at is not None:
         return facts.failed_at
     begun = list(facts.starts.values()) if expected.grace else []
@@ -85,7 +87,7 @@ def _counted_from(facts: Facts) -> datetime:
 
 
 def next_change(facts: Facts, expected: Expectation, now: datetime) -> datetime | None:
-    """The next instant at which time alone changes the state; None: only a sign or a person does."""
+    """The next instant at which time alone changes the state; None: only a sign or a person changes it."""
     if facts.paused:
         return None
     coming = [at for at in (due_at(facts, expected), down_at(facts, expected)) if at > now]
@@ -93,7 +95,7 @@ def next_change(facts: Facts, expected: Expectation, now: datetime) -> datetime 
 
 
 def succeed(facts: Facts, at: datetime, run: str | None = None) -> None:
-    """A good sign. With a run id it ends that run, without one all of them."""
+    """A good sign. With a run id it ends that run; without one it ends all runs."""
     if facts.last_at is None or at > facts.last_at:
         facts.last_at, facts.allowance = at, timedelta(0)
     if facts.failed_at is not None and at >= facts.failed_at:
@@ -102,44 +104,48 @@ def succeed(facts: Facts, at: datetime, run: str | None = None) -> None:
 
 
 def start(facts: Facts, at: datetime, run: str | None = None) -> None:
-    """A run began. The same id again is the same run."""
+    """A run began. A second start with the same id changes nothing."""
     key = run or ""
     if len(facts.starts) < MOST_STARTS:
         facts.starts.setdefault(key, at)
 
 
 def fail(facts: Facts, at: datetime, run: str | None = None) -> None:
-    """A failure was said. It is down until the next good sign."""
+    """A failure was reported. The switch is down until the next good sign."""
     facts.failed_at = facts.failed_at or at
     facts.starts = {key: began for key, began in facts.starts.items() if run is not None and key != run}
 
 
 def resume(facts: Facts, at: datetime) -> None:
-    """It counts anew, like one just loaded."""
+    """The period starts again, as if the switch had just been loaded."""
     facts.counts_from, facts.paused, facts.failed_at = at, False, None
     facts.starts, facts.allowance = {}, timedelta(0)
 
 
 def allow(facts: Facts, state: State, since: datetime, until: datetime) -> None:
-    """Nobody watched from `since` to `until`, and nothing could be heard: what was awaited then may come later by that.
-    Called once a gap. What was down stays down. What was heard of in between gets the rest of the gap: we may have heard it
-    just before our end."""
+    """Nobody watched from `since` to `until`, and no sign could arrive. So what was expected may come that much later.
+
+    Call it once for each gap. A switch that was down stays down. A sign that is younger than `since` gets only the rest of
+    the gap: it may have arrived just before our end.
+    """
     if state in (State.DOWN, State.PAUSED):
         return
     facts.allowance += _rest(_counted_from(facts), since, until)
     facts.starts = {run: began + _rest(began, since, until) for run, began in facts.starts.items()}
 
 
-def _rest(heard: datetime, since: datetime, until: datetime) -> timedelta:
-    return max(timedelta(0), until - max(since, heard))
+def _rest(began: datetime, since: datetime, until: datetime) -> timedelta:
+    return max(timedelta(0), until - max(since, began))
 
 
 def may_judge(
     deadline: datetime, read_at: datetime | None, gap_until: datetime | None, now: datetime, interval: timedelta
 ) -> bool:
-    """Whether a retrain that is overdue since `deadline` may be given up: Airflow, which is read every `interval`, was read
-    after the deadline, and after the end of our newest outage. When it does not answer, what is known has to do after a
-    while."""
+    """Whether a retrain that is overdue since `deadline` may go down.
+
+    It may when Airflow, which is read every `interval`, was read after the deadline and after our newest outage. When
+    Airflow does not answer for a while, the switch is judged without such a read.
+    """
     after_gap = gap_until is not None and gap_until > deadline
     needed = gap_until if gap_until is not None and after_gap else deadline
     if read_at is not None and read_at >= needed:
@@ -149,6 +155,8 @@ def may_judge(
 
 
 def shown(before: str, after: State, *, judge: bool) -> State:
-    """The state that is made known of one that follows from the facts. Without `judge` too little is known to give a switch
-    up: it is in grace still. One that is down already stays down, until it is heard of."""
+    """The state to show for the state `after` that follows from the facts.
+
+    Without `judge` too little is known to let a switch go down: it stays in grace. A switch that is down already stays down.
+    """
     return State.GRACE if after is State.DOWN and not judge and before != State.DOWN else after

@@ -1,4 +1,4 @@
-"""The shapes of the switches' API, with one example of each: one model, one week without a retrain."""
+"""The JSON of the switches, with the examples that OpenAPI shows: one model, one week without a retrain."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -28,15 +28,15 @@ FLIP: dict[str, Any] = {
     "at": "2026-11-23T15:00:02.118Z",
     "before": "grace",
     "after": "down",
-    "detail": "no successful run of route accuracy for model=churn for 7d12h: due at 2026-11-23T03:00:00Z, given up after a "
+    "detail": "no successful run of route accuracy for model=churn for 7d12h: due at 2026-11-23T03:00:00Z, down after a "
     "grace of 12h",
 }
 DETAIL: dict[str, Any] = SWITCH | {
     "dag": {"airflow": "default", "id": "retrain_model", "read_at": "2026-11-24T12:00:00Z", "error": ""},
     "flips": [FLIP],
     "pings": [],
-    "explanation": "No successful run of route accuracy for model=churn for 8d9h: due at 2026-11-23T03:00:00Z, given up "
-    "after a grace of 12h. 41 alerts were heard of since 2026-11-16T03:00:00Z: 40 in cooldown, 1 fired.",
+    "explanation": "No successful run of route accuracy for model=churn for 8d9h: due at 2026-11-23T03:00:00Z, down "
+    "after a grace of 12h. 41 alerts arrived since 2026-11-16T03:00:00Z: 40 in cooldown, 1 fired.",
 }
 
 
@@ -44,13 +44,13 @@ FORGOTTEN: dict[str, Any] = {"name": "retrained-churn", "begins_anew": True}
 
 
 class SwitchOut(BaseModel):
-    """One switch: what is expected, what was heard, and how it stands."""
+    """One switch: what is expected, what has arrived, and its state."""
 
     model_config = ConfigDict(json_schema_extra={"example": SWITCH})
 
     name: str
-    kind: str = Field(description="retrain, alert or ping; gone: no longer in the policy.")
-    expects: str = Field(description="What is awaited, in words.")
+    kind: str = Field(description="retrain, alert or ping; gone when it is no longer in the policy.")
+    expects: str = Field(description="What is expected, in words.")
     group: dict[str, str]
     state: str = Field(description="new, up, grace, down or paused.")
     since: datetime = Field(description="When that state began.")
@@ -77,7 +77,7 @@ class FlipOut(BaseModel):
 
 
 class PingOut(BaseModel):
-    """One request to a switch. `body` is cut at GATEWAY_PING_BODY bytes."""
+    """One ping. `body` is cut at GATEWAY_PING_BODY bytes."""
 
     at: datetime
     kind: str = Field(description="success, start or fail.")
@@ -87,7 +87,7 @@ class PingOut(BaseModel):
 
 
 class DagOut(BaseModel):
-    """The DAG whose runs are counted, when it was read, and why the newest read brought nothing."""
+    """The DAG whose runs count, when it was last read, and why the newest read failed."""
 
     airflow: str
     id: str
@@ -96,7 +96,7 @@ class DagOut(BaseModel):
 
 
 class SwitchDetail(SwitchOut):
-    """A switch with its newest hundred flips and pings, and what it says for itself."""
+    """A switch with its newest hundred flips and pings, and why it is in its state."""
 
     model_config = ConfigDict(json_schema_extra={"example": DETAIL})
 
@@ -114,14 +114,14 @@ class SwitchPage(BaseModel):
 
 
 class Forgotten(BaseModel):
-    """What was heard of it is gone; `begins_anew` says whether the policy names it, so that it counts from now."""
+    """The switch forgot what it had received. `begins_anew`: the policy names it, so it is new now; otherwise it is gone."""
 
     name: str
     begins_anew: bool
 
 
 class PauseBody(BaseModel):
-    """Until when nothing is awaited (left out: until it is resumed), and why."""
+    """Until when nothing is expected (left out: until a person resumes it), and why."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"example": {"until": "2026-12-01T00:00:00Z", "reason": "data freeze"}}

@@ -1,4 +1,4 @@
-"""What a switch says for itself: one sentence a change of state. Pure."""
+"""Why a switch is in its state, and why it changed: one sentence each. Pure."""
 
 from datetime import datetime, timedelta
 
@@ -17,15 +17,15 @@ def flip(record: Record, instance: Instance, after: State, now: datetime) -> str
         case State.DOWN:
             return _down(record, instance, expected, now)
         case State.GRACE:
-            return f"{awaited(instance)} was due at {at(rules.due_at(record.facts, expected))}"
+            return f"{expected_event(instance)} was due at {at(rules.due_at(record.facts, expected))}"
         case State.UP if record.state in (State.DOWN, State.GRACE):
-            return f"heard of again: {record.last_event}, {span(now - record.since)} after it was {record.state}"
+            return f"up again after {span(now - record.since)} {record.state}: {record.last_event}"
         case State.UP:
-            return f"heard of: {record.last_event}"
-    return "counts anew"
+            return f"the first good sign: {record.last_event}"
+    return "its period starts again"
 
 
-def awaited(instance: Instance) -> str:
+def expected_event(instance: Instance) -> str:
     """What is expected, in words."""
     expect = instance.switch.expect
     if not isinstance(expect, Retrain):
@@ -37,7 +37,7 @@ def awaited(instance: Instance) -> str:
 
 
 def standing(record: Record, instance: Instance, expected: Expectation, now: datetime) -> str:
-    """How it stands at this moment, as a sentence."""
+    """Why it is in its state at this moment, as a sentence."""
     facts = record.facts
     match record.state:
         case State.PAUSED:
@@ -46,30 +46,31 @@ def standing(record: Record, instance: Instance, expected: Expectation, now: dat
         case State.DOWN:
             return f"{_capital(_down(record, instance, expected, now))}."
         case State.GRACE:
-            told = f"{awaited(instance)} was due at {at(rules.due_at(facts, expected))}"
-            return f"{_capital(told)}; it is down at {at(rules.down_at(facts, expected))}."
+            overdue = f"{expected_event(instance)} was due at {at(rules.due_at(facts, expected))}"
+            return f"{_capital(overdue)}; it goes down at {at(rules.down_at(facts, expected))}."
     due = at(rules.due_at(facts, expected))
     if facts.last_at is None:
-        return f"Nothing was heard of it yet: {awaited(instance)} is due by {due}."
-    return f"Last heard of {span(now - facts.last_at)} ago ({record.last_event}): {awaited(instance)} is due by {due}."
+        return f"Nothing has arrived yet: {expected_event(instance)} is due by {due}."
+    came = f"The last good sign came {span(now - facts.last_at)} ago ({record.last_event})"
+    return f"{came}: {expected_event(instance)} is due by {due}."
 
 
 def _down(record: Record, instance: Instance, expected: Expectation, now: datetime) -> str:
     facts, grace = record.facts, format_duration(expected.grace)
     if facts.failed_at is not None:
-        return f"said at {at(facts.failed_at)} that it failed"
+        return f"a failure was reported at {at(facts.failed_at)}"
     due = rules.due_at(facts, expected)
     overrun = min(facts.starts.values(), default=None) if expected.grace else None
     if overrun is not None and overrun < due:
         return f"a run that began at {at(overrun)} has not ended within {grace}"
     since = facts.last_at
     if since is None or since < facts.counts_from:
-        return f"no {_bare(instance)} in the {span(now - facts.counts_from)} since it counts: due at {at(due)}"
-    return f"no {_bare(instance)} for {span(now - since)}: due at {at(due)}, given up after a grace of {grace}"
+        return f"no {_bare(instance)} in the {span(now - facts.counts_from)} since it began to count: due at {at(due)}"
+    return f"no {_bare(instance)} for {span(now - since)}: due at {at(due)}, down after a grace of {grace}"
 
 
 def _bare(instance: Instance) -> str:
-    return awaited(instance).removeprefix("a ").removeprefix("its ")
+    return expected_event(instance).removeprefix("a ").removeprefix("its ")
 
 
 def _capital(text: str) -> str:
@@ -77,7 +78,7 @@ def _capital(text: str) -> str:
 
 
 def span(time: timedelta) -> str:
-    """A time as people say it: its two largest units."""
+    """A time in its two largest units, such as 8d9h."""
     units = [("d", 86400), ("h", 3600), ("m", 60), ("s", 1)]
     rest, parts = max(0, int(time.total_seconds())), list[str]()
     for unit, seconds in units:

@@ -1,4 +1,4 @@
-"""What the routes of the switches need, in one value that bootstrap makes."""
+"""What the API of the switches needs, in one value that app.bootstrap makes."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,7 +14,7 @@ from app.web.ratelimit import RateLimit
 
 @dataclass(frozen=True, slots=True)
 class DeadmanServices:
-    """`reader` serves what only shows."""
+    """`reader` serves requests that only read."""
 
     core: Core
     reader: Reader
@@ -28,5 +28,5 @@ async def _services(request: Request) -> DeadmanServices:
     return services
 
 
-#: How a route asks for them.
+#: How a request handler gets them.
 Services = Annotated[DeadmanServices, Depends(_services)]

@@ -1,4 +1,4 @@
-"""A switch as the API shows it, and what it says for itself."""
+"""A switch as the API shows it, and why it is in its state."""
 
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -18,7 +18,7 @@ from app.policy.language.durations import format_duration
 from app.policy.schema import Policy
 
 MOST_FLIPS: Final = 100
-#: How far back an explanation looks when the switch was never heard of, or longer ago than that.
+#: How far back an explanation looks when the last good sign is older, or never came.
 _FARTHEST: Final = timedelta(days=90)
 
 
@@ -32,7 +32,7 @@ async def page(
     return shown, records[limit - 1].name if len(records) > limit else None
 
 
-async def one(conn: AsyncConnection, name: str, policy: Policy, now: datetime) -> dict[str, Any] | None:
+async def switch(conn: AsyncConnection, name: str, policy: Policy, now: datetime) -> dict[str, Any] | None:
     """One switch with its flips, its pings and its explanation."""
     record = await store.find(conn, name)
     if record is None or record.state == FORGOTTEN:
@@ -59,19 +59,19 @@ async def explain(
     policy: Policy,
     now: datetime,
 ) -> str:
-    """Why it is as it is; of a retrain that is overdue also what the history says of its route since the newest one."""
+    """Why it is in its state. For a retrain that is overdue also what its route did since the newest good sign."""
     if instance is None:
-        return "It is no longer in the policy and goes with the next look of the watch."
+        return "It is no longer in the policy; the next step of the watch removes it."
     sentence = sentences.standing(record, instance, expectation(instance), now)
     expect = instance.switch.expect
     route = policy.route(expect.retrain) if isinstance(expect, Retrain) else None
     if route is None or record.state not in (State.GRACE, State.DOWN):
         return sentence
     since = max(record.facts.last_at or record.facts.counts_from, now - _FARTHEST)
-    told = await why(conn, policy, route, instance.labels, since, now)
-    parts = [sentence, told.summary]
+    history = await why(conn, policy, route, instance.labels, since, now)
+    parts = [sentence, history.summary]
     if read is not None and read["error"]:
-        parts.append(f"Runs started in Airflow itself cannot be seen: {read['error']}.")
+        parts.append(f"Runs that were started in Airflow itself cannot be seen: {read['error']}.")
     return " ".join(parts)
 
 
@@ -99,7 +99,7 @@ def _shown(record: Record, instance: Instance | None) -> dict[str, Any]:
         shown["down_at"] = rules.down_at(facts, expectation(instance))
     every = switch.every.expression if isinstance(switch.every, Cron) else format_duration(switch.every)
     return shown | {
-        "expects": sentences.awaited(instance),
+        "expects": sentences.expected_event(instance),
         "every": every,
         "timezone": switch.timezone,
         "grace": format_duration(switch.grace),

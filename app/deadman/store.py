@@ -1,4 +1,4 @@
-"""Switches in SQL: their facts, their flips, what was read of DAGs, and until when somebody watched."""
+"""Switches in SQL: their facts and flips, the reads of their DAGs, and until when the watch was kept."""
 
 import json
 from collections import Counter
@@ -20,15 +20,15 @@ from app.policy.deadman import Instance
 
 _switches, _flips, _pings = tables.switches, tables.flips, tables.pings
 
-#: The state of a switch that a person wants to see no more, until something of it is seen again.
+#: The state of a switch that a person forgot. It is hidden until its value is seen again.
 FORGOTTEN: Final = "forgotten"
-#: Requests kept of a switch.
+#: How many pings of a switch are kept.
 MOST_PINGS: Final = 100
 
 
 @dataclass(slots=True)
 class Record:
-    """A switch as its row holds it. `state` is the one of the newest flip; the facts may be ahead of it."""
+    """A switch as its row holds it. `state` is the state after the newest flip; the facts may be newer."""
 
     name: str
     entry: str
@@ -43,7 +43,7 @@ class Record:
 
 
 def record_of(row: RowMapping) -> Record:
-    """A row's switch."""
+    """The switch of a row."""
     facts = Facts(
         counts_from=row["counts_from"],
         last_at=row["last_at"],
@@ -79,12 +79,12 @@ def _row_of(record: Record) -> dict[str, Any]:
 
 
 def new_record(instance: Instance, now: datetime) -> Record:
-    """A switch that was just loaded, or just seen."""
+    """A new switch: the policy named it now, or an alert brought its value now."""
     return Record(instance.name, instance.switch.name, instance.labels, State.NEW, now, Facts(now))
 
 
 async def create(conn: AsyncConnection, instances: Iterable[Instance], now: datetime) -> list[Record]:
-    """Rows for those that have none; which these are."""
+    """Write a row for each switch that has none. Returns the new switches."""
     rows = [_row_of(new_record(instance, now)) for instance in sorted(instances, key=lambda i: i.name)]
     if not rows:
         return []
@@ -93,7 +93,7 @@ async def create(conn: AsyncConnection, instances: Iterable[Instance], now: date
 
 
 async def read(conn: AsyncConnection) -> list[Record]:
-    """Every switch, by name; those forgotten too."""
+    """Every switch, by name, with the forgotten ones."""
     return [record_of(row) for row in (await conn.execute(select(_switches).order_by(_switches.c.name))).mappings()]
 
 
@@ -110,7 +110,7 @@ async def lock_one(conn: AsyncConnection, name: str) -> Record | None:
 
 
 async def page(conn: AsyncConnection, *, after: str, state: str | None, most: int) -> list[Record]:
-    """Switches by name, those that nobody forgot."""
+    """Switches by name, without the forgotten ones."""
     statement = select(_switches).where(_switches.c.name > after, _switches.c.state != FORGOTTEN)
     if state is not None:
         statement = statement.where(_switches.c.state == state)
@@ -119,7 +119,7 @@ async def page(conn: AsyncConnection, *, after: str, state: str | None, most: in
 
 
 async def down(conn: AsyncConnection) -> list[Record]:
-    """Those that are down."""
+    """The switches that are down."""
     rows = (await conn.execute(select(_switches).where(_switches.c.state == State.DOWN))).mappings()
     return [record_of(row) for row in rows]
 
@@ -137,13 +137,13 @@ async def save(conn: AsyncConnection, record: Record) -> None:
 
 
 async def remove(conn: AsyncConnection, name: str) -> None:
-    """It is no longer in the policy. Its flips stay."""
+    """Delete a switch and its pings. Its flips stay."""
     await conn.execute(delete(_switches).where(_switches.c.name == name))
     await conn.execute(delete(_pings).where(_pings.c.switch == name))
 
 
-# One statement, after everything else that a batch of alerts locks; rows in the order of their names.
-_HEARD = text("""
+# One statement, after all other locks of a batch of alerts, with its rows in the order of their names: no deadlock.
+_HEARTBEATS = text("""
     INSERT INTO switches (name, entry, labels, state, since, counts_from, last_at, last_event, starts, allowance, note)
     SELECT v.name, v.entry, v.labels, 'new', :now, :now, :now, 'alert', '{}', 0, ''
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS v(name text, entry text, labels jsonb) ORDER BY v.name
@@ -159,25 +159,25 @@ _HEARD = text("""
 async def record_heartbeats(conn: AsyncConnection, switches: Iterable[Instance], now: datetime) -> None:
     """Record an alert that is a heartbeat of these switches. New label values make new switches."""
     rows = [{"name": s.name, "entry": s.switch.name, "labels": s.labels} for s in switches]
-    await conn.execute(_HEARD, {"rows": json.dumps(rows), "now": now})
+    await conn.execute(_HEARTBEATS, {"rows": json.dumps(rows), "now": now})
 
 
 # -- what happened ------------------------------------------------------------------------------------------------------
 
 
 async def add_flip(conn: AsyncConnection, ident: UUID, record: Record, after: str, detail: str, now: datetime) -> None:
-    """Keep a change of state."""
+    """Record a change of state."""
     row = {"id": ident, "switch": record.name, "at": now, "before": str(record.state), "after": after, "detail": detail}
     await conn.execute(_flips.insert(), row)
 
 
 async def flips(conn: AsyncConnection, name: str, most: int) -> Sequence[RowMapping]:
-    """The newest changes of state, the newest first."""
+    """The newest flips, the newest first."""
     statement = select(_flips).where(_flips.c.switch == name).order_by(_flips.c.id.desc()).limit(most)
     return (await conn.execute(statement)).mappings().all()
 
 
-# Ids sort by their making, so that the old ones come first.
+# Ids sort by the time at which they were made, so the old flips come first.
 _FLIPS_PAGE = text("SELECT id, at FROM flips WHERE id > :id ORDER BY id LIMIT :most")
 _FLIPS_LOCK = text("SELECT id FROM flips WHERE id = ANY(CAST(:ids AS uuid[])) AND at < :before FOR UPDATE SKIP LOCKED")
 PRUNE: Final = Prune("flips", _FLIPS_PAGE, _FLIPS_LOCK, (by_id("flips"),))
@@ -191,13 +191,13 @@ _PRUNE_PINGS = text("""
 
 
 async def add_ping(conn: AsyncConnection, row: dict[str, Any]) -> None:
-    """Keep a request; of each switch the newest hundred."""
+    """Record a ping, and delete all but the newest hundred of its switch."""
     await conn.execute(_pings.insert(), row)
     await conn.execute(_PRUNE_PINGS, {"switch": row["switch"], "most": MOST_PINGS})
 
 
 async def pings(conn: AsyncConnection, name: str, most: int) -> Sequence[RowMapping]:
-    """The newest requests, the newest first."""
+    """The newest pings, the newest first."""
     statement = select(_pings).where(_pings.c.switch == name).order_by(_pings.c.id.desc()).limit(most)
     return (await conn.execute(statement)).mappings().all()
 
@@ -209,13 +209,13 @@ _SEEN = text("""
 
 
 async def groups_seen(conn: AsyncConnection, route: str, most: int) -> Sequence[RowMapping]:
-    """The groups of a route, each with when something happened to it, the newest first."""
+    """The groups of a route, each with the time of its last trigger or hold, the newest first."""
     return (await conn.execute(_SEEN, {"route": route, "most": most})).mappings().all()
 
 
 # -- reading DAGs -------------------------------------------------------------------------------------------------------
 
-# The next look is booked before the read: when this process dies, another one looks later.
+# The next read is booked before this one is made: when this process dies, another one reads later.
 _CLAIM = text("""
     INSERT INTO dag_reads (airflow, dag_id, newest, next_at, error)
     SELECT v.airflow, v.dag_id, :now, :next, '' FROM unnest(CAST(:airflows AS text[]), CAST(:dags AS text[]))
@@ -228,7 +228,7 @@ _CLAIM = text("""
 async def claim_dags(
     conn: AsyncConnection, dags: Sequence[tuple[str, str]], now: datetime, next_at: datetime
 ) -> dict[tuple[str, str], datetime]:
-    """Of these (Airflow, DAG) those that are to be read now, with the end of the newest run known."""
+    """The DAGs among these, as (Airflow, DAG), that must be read now, each with the end of the newest run that is known."""
     parameters = {"airflows": [a for a, _ in dags], "dags": [d for _, d in dags], "now": now, "next": next_at}
     return {(row.airflow, row.dag_id): row.newest for row in await conn.execute(_CLAIM, parameters)}
 
@@ -236,7 +236,7 @@ async def claim_dags(
 async def book_read(
     conn: AsyncConnection, dag: tuple[str, str], *, newest: datetime | None, read_at: datetime | None, error: str
 ) -> None:
-    """What a read brought; without `read_at` it was not answered."""
+    """Record a read. Without `read_at` Airflow gave no answer, and only `error` is written."""
     d = tables.dag_reads
     values: dict[str, Any] = {"error": error[:1000]}
     if read_at is not None:
@@ -245,7 +245,7 @@ async def book_read(
 
 
 async def dag_reads(conn: AsyncConnection) -> dict[tuple[str, str], RowMapping]:
-    """What was read of each DAG, and when."""
+    """The last read of each DAG, by (Airflow, DAG)."""
     rows = (await conn.execute(select(tables.dag_reads))).mappings()
     return {(row["airflow"], row["dag_id"]): row for row in rows}
 
@@ -255,7 +255,7 @@ async def dag_reads(conn: AsyncConnection) -> dict[tuple[str, str], RowMapping]:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Until when somebody watched, and when our newest outage ended."""
+    """Until when a replica watched, and when our newest outage ended."""
 
     until: datetime
     gap_until: datetime | None
@@ -266,7 +266,7 @@ _BEGIN = text("INSERT INTO watch (id, watched_until) VALUES (1, :now) ON CONFLIC
 
 
 async def take_watch(conn: AsyncConnection, now: datetime) -> Watched | None:
-    """The watch, for this transaction; None: another replica has it."""
+    """Take the watch for this transaction; None: another replica has it."""
     row = (await conn.execute(_TAKE)).one_or_none()
     if row is not None:
         return Watched(row.watched_until, row.gap_until)
@@ -275,13 +275,13 @@ async def take_watch(conn: AsyncConnection, now: datetime) -> Watched | None:
 
 
 async def read_watch(conn: AsyncConnection) -> Watched | None:
-    """Until when somebody watched; None: nobody ever did."""
+    """Until when a replica watched; None: none ever did."""
     row = (await conn.execute(select(tables.watch))).one_or_none()
     return Watched(row.watched_until, row.gap_until) if row else None
 
 
 async def keep_watch(conn: AsyncConnection, watched: Watched) -> None:
-    """Hand the watch back."""
+    """Write until when this replica watched. The end of the transaction frees the watch."""
     await conn.execute(update(tables.watch).values(watched_until=watched.until, gap_until=watched.gap_until))
 
 
@@ -289,7 +289,7 @@ async def keep_watch(conn: AsyncConnection, watched: Watched) -> None:
 
 
 async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
-    """Show which switches are down, how many are in each state, and until when they were watched."""
+    """Set the gauges: which switches are down, how many are in each state, and until when they were watched."""
     records = [record for record in await read(conn) if record.state != FORGOTTEN]
     watched = await read_watch(conn)
     metrics.deadman_down.clear()

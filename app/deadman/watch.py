@@ -1,7 +1,7 @@
-"""The watch: every few seconds each switch is judged, and every outage of our own is given back to what was awaited then.
+"""The watch: every few seconds it judges each switch, and adds our own outages to the time that switches and holds have.
 
-Any number of replicas may watch: one at a time does, by the lock of the one row of `watch`, and a flip is written in the
-transaction that opens its incident. So a crash between them loses neither, and N replicas tell once.
+Any number of replicas may watch. A lock on the one row of `watch` lets one at a time do so. A flip is written in the
+transaction that opens its incident: a crash loses neither, and many replicas open one incident.
 """
 
 import logging
@@ -27,22 +27,22 @@ from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)
 
-_SEEN_EVERY: Final = timedelta(seconds=60)  # between two looks for new values of for_each
-_MOST_SEEN: Final = 5000  # groups of a route looked at
+_SEEN_EVERY: Final = timedelta(seconds=60)  # between two searches for new values of for_each
+_MOST_SEEN: Final = 5000  # groups of a route that one search reads
 
 
 @dataclass(frozen=True)
 class Roster:
-    """The switches of the policy in force: those that it names, and those that were seen."""
+    """The switches of the policy in force: those that it names, and those whose values alerts brought."""
 
     policy: Policy
 
     def named(self) -> dict[str, Instance]:
-        """By name."""
+        """The switches that the policy names, by name."""
         return {instance.name: instance for switch in self.policy.deadman for instance in switch.instances()}
 
     def instance(self, record: Record) -> Instance | None:
-        """What the policy says of a switch; None: nothing any more."""
+        """A switch as the policy describes it; None: the policy no longer has it."""
         switch = next((s for s in self.policy.deadman if s.name == record.entry), None)
         found = switch.seen(record.labels) if switch else None
         return found if found is not None and found.name == record.name else None
@@ -65,15 +65,18 @@ class Watch:
         self._seen_at: datetime | None = None
 
     async def step(self) -> bool:
-        """One look, in one transaction. A switch that cannot be judged holds up no other, and no hold of a group, which
-        waits for the watch: it is raised at the end."""
+        """Judge every switch, in one transaction.
+
+        A switch that cannot be judged stops no other switch, and no hold of a group, which waits for the watch. Its error
+        is raised at the end.
+        """
         now, roster = self._clock.now(), Roster(self._policy())
         failed: list[Exception] = []
         async with transaction(self._engine) as conn:
             watched = await store.take_watch(conn, now)
             if watched is None:
                 return False
-            gap = await self._give_back(conn, watched, now)
+            gap = await self._move_holds(conn, watched, now)
             records = await self._enrolled(conn, roster, now, failed)
             reads = await store.dag_reads(conn) if any(s.kind == "retrain" for s in roster.policy.deadman) else {}
             gap_until = now if gap else watched.gap_until
@@ -90,11 +93,12 @@ class Watch:
         self._flips.count(*(record for record in locked if record.name not in names))
         failed += (error for _, error in unjudged)
         if failed:
+            self._metrics.items_failed.labels("watch").inc(len(failed))
             raise ExceptionGroup("switches that could not be judged", failed)
         return False
 
-    async def _give_back(self, conn: AsyncConnection, watched: Watched, now: datetime) -> timedelta:
-        """Our own outage, if there was one: every hold goes on from where it was. Groups are locked before switches."""
+    async def _move_holds(self, conn: AsyncConnection, watched: Watched, now: datetime) -> timedelta:
+        """How long our own outage was, or zero. Every hold ends later by that time. Groups are locked before switches."""
         gap = now - watched.until
         if gap <= holds.GAP:
             return timedelta(0)
@@ -106,7 +110,7 @@ class Watch:
     async def _enrolled(
         self, conn: AsyncConnection, roster: Roster, now: datetime, failed: list[Exception]
     ) -> list[Record]:
-        """Every switch, those first seen now too."""
+        """Every switch, with those that are new now."""
         records = await store.read(conn)
         known = {record.name: record for record in records}
         wanted = {name: instance for name, instance in roster.named().items() if name not in known}
@@ -143,7 +147,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one step goes by. `gap_since`: when our outage that ends with this step began."""
+    """What one step knows. `gap_since`: when our outage began, if one ends with this step."""
 
     roster: Roster
     reads: dict[tuple[str, str], RowMapping]
@@ -153,7 +157,7 @@ class _Look:
     now: datetime
 
     def changes(self, record: Record) -> bool:
-        """Whether a switch has to be locked and judged again. If that cannot be said it has to: there it fails alone."""
+        """Whether a switch must be locked and judged. True also on an error: its own judgement then fails, and no other."""
         if record.state == FORGOTTEN:
             return False
         try:
@@ -173,7 +177,7 @@ class _Look:
         return record.state == State.PAUSED and record.paused_until is not None and record.paused_until <= self.now
 
     def may_judge(self, record: Record, instance: Instance) -> bool:
-        """Whether enough is known to say that it is down."""
+        """Whether enough is known to let it go down."""
         dag = self.roster.dag(instance)
         if dag is None:
             return True
@@ -187,13 +191,13 @@ def _named(item: Record | Switch | Instance) -> dict[str, object]:
 
 
 async def _seen(conn: AsyncConnection, switch: Switch, known: Mapping[str, Record]) -> list[Instance]:
-    """Groups of a route that make a switch of their own, by the values of for_each that alerts have brought."""
+    """The switches that groups of the route make, with the values of for_each that alerts brought."""
     if not isinstance(switch.expect, Retrain):
         return []
     groups = await store.groups_seen(conn, switch.expect.retrain, _MOST_SEEN)
     if len(groups) == _MOST_SEEN:
-        told = {"switch": switch.name, "groups": _MOST_SEEN}
-        log.warning("only the newest groups of a route were looked at", extra=told)
+        most = {"switch": switch.name, "groups": _MOST_SEEN}
+        log.warning("only the newest groups of a route were looked at", extra=most)
     found: list[Instance] = []
     for group in groups:
         instance = _instance_of(switch, switch.expect, group["labels"])
@@ -209,7 +213,7 @@ async def _seen(conn: AsyncConnection, switch: Switch, known: Mapping[str, Recor
 
 
 def _instance_of(switch: Switch, expect: Retrain, labels: dict[str, str]) -> Instance | None:
-    """The switch of a group, if the group is one that the entry speaks of."""
+    """The switch of a group, if the entry takes this group."""
     if any(labels.get(name) != value for name, value in expect.group.items()):
         return None
     instance = switch.seen(labels)

@@ -1,6 +1,7 @@
-"""Who watches the watchman: an address outside is pinged while we are truly well. When the pings stop, somebody else pages.
+"""The gateway pings an address outside while it is well. When the pings stop, the service at that address pages.
 
-Healthchecks, Dead Man's Snitch and Opsgenie's heartbeats take such a request; their period should be a few of ours.
+Healthchecks, Dead Man's Snitch and Opsgenie's heartbeats take such a request. Their period should be a few times our
+interval.
 """
 
 import logging
@@ -19,15 +20,15 @@ from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
-_FAILURES: Final = 3  # steps in a row that may fail before a loop counts as ill
+_FAILURES: Final = 3  # failed steps in a row after which a loop is not well
 _STALE: Final = timedelta(seconds=60)
 
-# The watch writes this row every few seconds: that it is fresh says that Postgres takes writes, and that somebody watches.
+# The watch writes this row every few seconds. A fresh row shows that Postgres takes writes and that a replica watches.
 _WATCHED = text("SELECT watched_until, pg_is_in_recovery() AS standby FROM watch")
 
 
 class Watchman:
-    """`step()` pings once, or says in the log why it does not. `loops` and `batcher` are of this process."""
+    """`step()` pings once, or logs why it does not. `loops` and `batcher` are those of this process."""
 
     def __init__(
         self,
@@ -49,13 +50,13 @@ class Watchman:
         ill = await self._ill()
         if ill:
             self._metrics.watchman.labels("withheld").inc()
-            log.error("not well: the ping to the outside is withheld", extra={"faults": ill})
+            log.error("the gateway is not well: it sends no ping to the outside", extra={"faults": ill})
             return False
         try:
             answer = await self._http.request("GET", self._url, headers=self._headers)
         except TargetError as error:
             self._metrics.watchman.labels("failed").inc()
-            log.warning("the outside could not be pinged", extra={"code": error.code, "detail": error.detail})
+            log.warning("the ping to the outside failed", extra={"code": error.code, "detail": error.detail})
             return False
         good = answer.status < 300
         self._metrics.watchman.labels("sent" if good else "failed").inc()
@@ -64,7 +65,7 @@ class Watchman:
         return False
 
     async def _ill(self) -> list[str]:
-        """What is wrong with us."""
+        """What is wrong with this gateway."""
         running = [loop for loop in self._loops if loop.started]
         found = [f"the loop {loop.name} is stuck" for loop in running if loop.stuck()]
         found += [f"the loop {loop.name} fails" for loop in running if loop.failures >= _FAILURES]
@@ -73,7 +74,7 @@ class Watchman:
         try:
             async with self._engine.connect() as conn:
                 row = (await conn.execute(_WATCHED)).one_or_none()
-        except Exception as error:  # Whatever it is: it is no sign of being well.
+        except Exception as error:  # Any error is a fault.
             log_a_bug(error)
             return [*found, f"postgres does not answer ({type(error).__name__})"]
         if row is None or self._clock.now() - row.watched_until > _STALE:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from app.decide.muting import Pause
+from app.decide.rules import Pause
 from app.decide.state import Confirmation, Decision, DecisionRow, Episode, Group, NewTrigger
 from app.policy.schema import Policy
 

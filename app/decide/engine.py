@@ -17,9 +17,9 @@ from app.decide.alert import Alert
 from app.decide.batch import AlertDecision, fold
 from app.decide.books import MATES, Books
 from app.decide.ledger import Ledger
-from app.decide.muting import Pause
 from app.decide.occurrences import ask_of, group_of, passed_over
 from app.decide.placing import GroupName
+from app.decide.rules import Pause
 from app.decide.state import (
     DEAD,
     LOST,

@@ -1,4 +1,4 @@
-"""Which episode does a notification belong to? Pure (design, 6.1).
+"""Which episode does a notification belong to? Pure.
 
 A fingerprint has at most one open episode. The rules come from measurements: two Prometheus replicas differ in startsAt by
 seconds; after a partition Alertmanager sends "resolved" and then "firing" again with the same startsAt; notifications

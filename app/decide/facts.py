@@ -1,6 +1,6 @@
 """The facts of a group: until when they hold it or cool it down, and how a fire, an end and a reset change them. Pure.
 
-The facts are in the row of the group. Every deadline is computed from them with the policy in force (design, 6.7).
+The facts are in the row of the group. Every deadline is computed from them with the policy in force.
 """
 
 from collections.abc import Iterable
@@ -19,8 +19,11 @@ def held_until(group: Group, route: Route) -> datetime:
 
 
 def clear_at(group: Group, route: Route) -> datetime | None:
-    """When the cooldown or the backoff of the group ends; None: it has none. An open trigger does not count here."""
-    releases = (group.on_failure or route.on_failure) == "release"  # as it was when the trigger fired
+    """When the cooldown or the backoff of the group ends; None: it has none.
+
+    It does not look at the open trigger of the group: its callers do that first.
+    """
+    releases = (group.on_failure or route.on_failure) == "release"  # `on_failure`, as it was when the trigger fired
     if backing_off(group) and (group.outcome == DEAD or releases):
         return _unless_reset(group, group.ended_at, backoff(group.failures, route))
     starts = [t for t in (group.fired_at, group.accepted_at) if t is not None]

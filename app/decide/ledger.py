@@ -1,4 +1,4 @@
-"""One batch, one wake or one request, decided in memory. Pure.
+"""One pass: a batch, a wake or a request, decided from rows that were read before. Pure.
 
 The caller reads rows into the ledger's books, lets the ledger `take` alerts, `wake` a group or decide a `request`, and
 writes the rows that the books hold as changed. So every DAG run comes from the same code, and this code also runs without
@@ -14,8 +14,8 @@ from app.decide import episodes, facts, placing, rules
 from app.decide.batch import AlertDecision, Fold
 from app.decide.books import Books
 from app.decide.episodes import Move
-from app.decide.muting import Mute, mute_of
 from app.decide.placing import Intent, no_route
+from app.decide.rules import Mute, mute_of
 from app.decide.state import (
     SHADOW,
     Action,

@@ -1,25 +1,80 @@
 """Does this alert start a DAG run? Pure: facts, policy and one `now` go in, an action with its reason comes out.
 
-The reason is the first one that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit, muted,
-unconfirmed, shadow (design, 6.3). The ledger finds the first two, for they need no group.
+A decision says no with the first reason that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit,
+muted, unconfirmed, shadow. The ledger finds no_route, resolved and shadow; the others are found here. An alert is a
+duplicate when it stands behind the trigger that is in the way. Without a no, the alert holds (debouncing) or fires
+(new_alert, still_firing).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.decide.facts import backing_off, clear_at, held_until, is_spent, redrive_at
-from app.decide.muting import Mute
 from app.decide.state import DEAD, SHADOW, Action, Ask, Confirmation, Decision, Episode, Group, Reason
 from app.kit.times import at
+from app.policy.intervals import end_of
 from app.policy.language.durations import format_duration
-from app.policy.schema import Route
+from app.policy.schema import Policy, Route
 
 #: If Prometheus does not confirm an alert, it is asked again after this time, as long as the alert fires.
 ASK_AGAIN = timedelta(minutes=5)
 
 _FIRE, _HOLD, _SUPPRESS = Action.FIRE, Action.HOLD, Action.SUPPRESS
+
+
+#: As the name of a route: every route.
+EVERY_ROUTE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A person mutes a route, or every route, until a time. None: until somebody lifts it."""
+
+    route: str
+    until: datetime | None
+    reason: str
+    by: str
+    at: datetime
+
+    def holds(self, now: datetime) -> bool:
+        return self.until is None or now < self.until
+
+
+@dataclass(frozen=True, slots=True)
+class Mute:
+    """What mutes a route, in words, and until when. None: no end is known."""
+
+    by: str
+    until: datetime | None
+
+    def __str__(self) -> str:
+        """For people."""
+        end = f"muted until {at(self.until)}" if self.until else "muted with no end in sight"
+        return f"{end}: {self.by}"
+
+
+def mute_of(policy: Policy, route: Route, pauses: Mapping[str, Pause], now: datetime) -> Mute | None:
+    """What mutes the route now. If several things mute it one after the other, `until` is the end of the last one."""
+    paused = [p for name in (route.name, EVERY_ROUTE) if (p := pauses.get(name)) is not None]
+    named = policy.mutes(route)
+    by = next((f"{p.by} has paused it: {p.reason}" for p in paused if p.holds(now)), None)
+    if by is None:
+        by = next((f"the time interval {name!r} holds" for name, i in named if i.contains(now)), None)
+    if by is None:
+        return None
+    intervals = tuple(interval for _, interval in named)
+    until: datetime | None = now
+    while until is not None:
+        later = end_of(intervals, until)
+        for pause in paused:
+            if later is not None and pause.holds(later):
+                later = pause.until
+        if later == until:
+            break
+        until = later
+    return Mute(by, until)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,25 +21,25 @@ class Action(StrEnum):
 class Reason(StrEnum):
     """Why an action was chosen. The answer, the column and the metric's label use this one enum."""
 
-    NEW_ALERT = "new_alert"
-    STILL_FIRING = "still_firing"
-    MANUAL = "manual"
-    SCHEDULED = "scheduled"
-    FORCED = "forced"
-    DEBOUNCING = "debouncing"
-    JOINED = "joined"
-    DUPLICATE = "duplicate"
-    COOLDOWN = "cooldown"
-    LIMIT = "limit"
-    MUTED = "muted"
-    UNCONFIRMED = "unconfirmed"
-    SHADOW = "shadow"
-    IN_FLIGHT = "in_flight"
-    RESOLVED_WHILE_HELD = "resolved_while_held"
-    BY_REQUEST = "by_request"
-    NO_ROUTE = "no_route"
-    RESOLVED = "resolved"
-    INVALID = "invalid"
+    NEW_ALERT = "new_alert"  # fire: the alert has fired nothing yet
+    STILL_FIRING = "still_firing"  # fire: the same alert, after its cooldown
+    MANUAL = "manual"  # fire: a person or a script asked
+    SCHEDULED = "scheduled"  # fire: a schedule was due
+    FORCED = "forced"  # fire: a request overrode cooldown and limit
+    DEBOUNCING = "debouncing"  # hold: the first alert of a group waits for calm
+    JOINED = "joined"  # hold: another alert of a group that is held
+    DUPLICATE = "duplicate"  # suppress: it stands behind the trigger that is in the way
+    COOLDOWN = "cooldown"  # suppress: the group fired, or failed, a short time ago
+    LIMIT = "limit"  # suppress: the route has fired too often
+    MUTED = "muted"  # suppress: a time interval or a person mutes the route
+    UNCONFIRMED = "unconfirmed"  # suppress: Prometheus did not confirm it
+    SHADOW = "shadow"  # suppress: it would have fired
+    IN_FLIGHT = "in_flight"  # suppress: another trigger of the group is under way
+    RESOLVED_WHILE_HELD = "resolved_while_held"  # cancel: it ended before it fired
+    BY_REQUEST = "by_request"  # cancel: a person asked, or the mode of the route changed
+    NO_ROUTE = "no_route"  # ignore
+    RESOLVED = "resolved"  # ignore: an end starts nothing
+    INVALID = "invalid"  # ignore: it could not be stored or decided
 
 
 class TriggerState(StrEnum):
@@ -107,7 +107,8 @@ class Group:
 
     @property
     def facts_version(self) -> tuple[int, str]:
-        """Changes with every change of the facts that is written."""
+        """Changes with every written change of the facts, except of `wake_at`. The random part tells a new row from an older
+        one with the same counter."""
         return self.version, self.nonce
 
 

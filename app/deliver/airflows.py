@@ -1,4 +1,4 @@
-"""The Airflows of the policy in force, each with its client. A reload rebuilds those whose entry changed."""
+"""The clients of the Airflows of the policy in force. A reload makes new clients only where address or login changed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from app.policy.schema import Airflow, Policy
 
 
 class AirflowClients:
-    """Called for the clients by name. A client whose address and login stay keeps its token, also across a reload."""
+    """Call it for the clients by name. A client keeps its token across a reload that leaves its address and login alone."""
 
     def __init__(self, core: Core, http: Http) -> None:
         self._policy = core.policies.current
@@ -32,23 +32,23 @@ class AirflowClients:
         return self._clients
 
     def cap(self, target: str) -> int | None:
-        """How many DAG runs of ours may be open at once at an outbox target `airflow:<name>`; None: any number."""
+        """How many of our DAG runs may be open at once at an outbox target `airflow:<name>`; None: any number."""
         entry = self._policy().airflow_named(target.removeprefix("airflow:"))
         return entry.max_parallel if entry else None
 
     def _client(self, entry: Airflow) -> AirflowClient:
         known = self._entries.get(entry.name)
-        if known is not None and _way_in(known) == _way_in(entry):
+        if known is not None and _address_and_login(known) == _address_and_login(entry):
             return self._clients[entry.name]
         return airflow_client(entry, self._http, self._clock)
 
 
 def airflow_client(entry: Airflow, http: Http, clock: Clock) -> AirflowClient:
-    """The client of an Airflow of the policy; `http` stays the caller's."""
+    """The client of an Airflow of the policy. The caller closes `http`."""
     return AirflowClient(http, entry.url, _auth(entry), clock, api=entry.api)
 
 
-def _way_in(entry: Airflow) -> tuple[object, ...]:
+def _address_and_login(entry: Airflow) -> tuple[object, ...]:
     return entry.url, entry.api, entry.auth
 
 

@@ -1,4 +1,4 @@
-"""The DAGs that the policy leads to."""
+"""The DAGs that the policy can start."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.policy.language.templates import placeholders, render_text
 from app.policy.schema import Policy, Route
 
-_MOST: Final = 50  # DAGs of one route whose id is filled from the group: those of the groups that fired last
+_MOST: Final = 50  # DAGs of a route whose `dag.id` names group labels: those of the groups that fired last
 
 _GROUPS = text("""
     SELECT labels FROM groups WHERE route = :route AND mode = 'live' ORDER BY fired_at DESC NULLS LAST, key LIMIT :most
@@ -17,7 +17,7 @@ _GROUPS = text("""
 
 
 async def dags_of(conn: AsyncConnection, policy: Policy) -> dict[str, list[str]]:
-    """Ids by the name of their Airflow, each once. A route in shadow mode starts nothing and is left out."""
+    """The ids by the name of their Airflow, each once. Routes in shadow mode start nothing and are left out."""
     found: dict[str, dict[str, None]] = {airflow.name: {} for airflow in policy.airflow}
     for route in policy.routes:
         if route.mode == "live":

@@ -30,7 +30,7 @@ _triggers = tables.triggers
 
 
 class Delivery(Destination):
-    """Takes a fired trigger to its Airflow."""
+    """Delivers a fired trigger to its Airflow."""
 
     kind = store.KIND
     keeps_slot = True  # until its DAG run has ended
@@ -52,13 +52,17 @@ class Delivery(Destination):
         self._endings = endings
         self._paused_retry = paused_retry
         self._follow_interval = follow_interval
-        self._tell_after = timedelta(seconds=tell_after)
+        self._incident_after = timedelta(seconds=tell_after)
 
     async def deliver(self, item: Item) -> Outcome:
-        """Read back if an earlier attempt may have arrived, look at the DAG, post."""
+        """One attempt: look for the run if an earlier attempt may have arrived, look at the DAG, post the run."""
         trigger = await self._trigger(item.id)
-        named = {"gateway.route": trigger["route"], "gateway.dag_id": trigger["dag_id"], "gateway.target": item.target}
-        with span("deliver", item.id, named) as made:
+        attributes = {
+            "gateway.route": trigger["route"],
+            "gateway.dag_id": trigger["dag_id"],
+            "gateway.target": item.target,
+        }
+        with span("deliver", item.id, attributes) as made:
             outcome = await self._attempt(item, trigger)
             made.set_attribute("gateway.outcome", outcome.code)
         return outcome
@@ -73,8 +77,8 @@ class Delivery(Destination):
                 if run is not None:
                     return _arrived(run, trigger)
             return await self._post(client, trigger)
-        # These errors come from reads, which change nothing, and from a post that nobody took. A proxy's answer to a read
-        # does not say whether a run has begun: an ambiguous item stays ambiguous.
+        # These errors come from reads, which change nothing, and from a post that reached no server. A proxy's answer to a
+        # read does not say whether a run has begun, so an ambiguous item stays ambiguous.
         except (Unreachable, Ambiguous) as error:
             return Retry(error.code, error.detail, answered=False, ambiguous=item.ambiguous, after=error.retry_after)
         except Refused as error:
@@ -84,7 +88,7 @@ class Delivery(Destination):
             return Retry(error.code, error.detail, absent=not item.ambiguous, ambiguous=item.ambiguous, after=waits)
 
     async def _post(self, client: AirflowClient, trigger: RowMapping) -> Outcome:
-        """Post the run, which is not there yet. Not to a paused DAG: Airflow would take the run and never start it."""
+        """Post the run, which does not exist yet. Not to a paused DAG: Airflow would accept the run and never start it."""
         dag_id, run_id = trigger["dag_id"], trigger["dag_run_id"]
         try:
             dag = await client.dag(dag_id)
@@ -110,11 +114,11 @@ class Delivery(Destination):
             return _arrived(run, trigger)
         if isinstance(error, Rejected):
             return Dead(error.code, error.detail)
-        # It is not there now, but Airflow may still be working on our request. The next attempt reads before it posts.
+        # The run does not exist now, but Airflow may still work on our request. The next attempt reads before it posts.
         return Retry(error.code, error.detail, answered=error.code == "conflict", ambiguous=True)
 
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
-        """Change the trigger and its group as the outcome says."""
+        """Write the outcome to the trigger and its group."""
         match outcome:
             case Delivered():
                 await self._accepted(conn, item.id, outcome.result, now)
@@ -132,8 +136,8 @@ class Delivery(Destination):
             .returning(_triggers)
         )
         trigger = changed.mappings().one_or_none()
-        if trigger is not None and now - item.created_at >= self._tell_after:
-            await self._endings.waits(conn, trigger, outcome.detail, now)
+        if trigger is not None and now - item.created_at >= self._incident_after:
+            await self._endings.waiting_long(conn, trigger, outcome.detail, now)
 
     async def _accepted(self, conn: AsyncConnection, trigger_id: UUID, run: DagRun, now: datetime) -> None:
         row = (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one()
@@ -153,17 +157,17 @@ class Delivery(Destination):
         if changed.rowcount and group is not None:
             facts.accept(group, now)
             await store.save_groups(conn, [group])
-        await self._endings.taken(conn, row, now)
+        await self._endings.accepted(conn, row, now)
 
     async def after(self, item: Item, outcome: Outcome) -> None:
-        """Have the new run followed. Of a dead trigger, let in whoever waits for its place, and report its end."""
+        """Have the new run followed. After a dead trigger, wake the groups that wait for its place, and report its end."""
         if isinstance(outcome, Delivered):
             log.info("the DAG run is in Airflow", extra={"trigger_id": str(item.id)})
             root_span("trigger", item.id, item.created_at, {"gateway.target": item.target})
             self._follower.ring()
         if isinstance(outcome, Dead):
-            await self._endings.let_in(self._engine, item.id, item.payload["route"])
-            self._endings.tell(item.id, DEAD, outcome.detail, item.payload["route"])
+            await self._endings.free_place(self._engine, item.id, item.payload["route"])
+            self._endings.after(item.id, DEAD, outcome.detail, item.payload["route"])
 
     async def _trigger(self, trigger_id: UUID) -> RowMapping:
         async with self._engine.connect() as conn:

@@ -1,7 +1,9 @@
-"""How a trigger ends, in one place: its row, its group's facts, its slot, the episodes behind it, and who is told."""
+"""How a trigger ends, in one place: its row, its group's facts, its slot, the episodes behind it and its incidents."""
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import RowMapping, select, update
@@ -10,27 +12,42 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app import tables
 from app.decide import facts
 from app.decide.state import DEAD, LOST, OPEN_STATES, SUCCESS, Group, state_after
-from app.deliver.notify import EVENTS, RUN_FAILED, TRIGGER_DEAD, TRIGGER_LOST, TRIGGER_WAITING, Tell
-from app.groups import limits, store
+from app.groups import store
 from app.kit.db import with_retries
 from app.kit.outbox.store import release_slot
+from app.notices.incidents import Incidents
+from app.notices.model import Notice, Severity
 from app.policy.core import Core
 from app.policy.schema import Route
 
 log = logging.getLogger(__name__)
 
+TRIGGER_DEAD: Final = "trigger_dead"
+TRIGGER_WAITING: Final = "trigger_waiting"
+TRIGGER_LOST: Final = "trigger_lost"
+RUN_FAILED: Final = "run_failed"
+
+_TITLES: Final[Mapping[str, tuple[Severity, str]]] = {
+    TRIGGER_DEAD: (Severity.CRITICAL, "No retraining of {group}: its trigger is dead"),
+    TRIGGER_WAITING: (Severity.ERROR, "The retraining of {group} waits for Airflow"),
+    TRIGGER_LOST: (Severity.ERROR, "The retraining of {group} does not end"),
+    RUN_FAILED: (Severity.WARNING, "The retraining of {group} failed"),
+}
+EVENTS: Final = tuple(_TITLES)
+
+
 _triggers = tables.triggers
-_TOLD = (_triggers.c.id, _triggers.c.route, _triggers.c.group_key, _triggers.c.group_labels)
+_NAMED = (_triggers.c.id, _triggers.c.route, _triggers.c.group_key, _triggers.c.group_labels)
 
 
 class Endings:
     """Every way out of an open trigger goes through `end` or `lose`."""
 
-    def __init__(self, core: Core, notify: Tell) -> None:
+    def __init__(self, core: Core, incidents: "TriggerIncidents") -> None:
         self._bells = core.bells
         self._metrics = core.metrics
         self._policy = core.policies.current
-        self._notify = notify
+        self._incidents = incidents
 
     async def end(
         self,
@@ -41,8 +58,10 @@ class Endings:
         detail: str,
         now: datetime,
     ) -> bool:
-        """The trigger is over. Success begins the cooldown's full length, anything else releases it as the policy says.
-        False: it was over already."""
+        """End the trigger. False: it had ended already.
+
+        After a success the cooldown goes on, counted from the fire. Any other outcome may end it early (`facts.clear_at`).
+        """
         group = await self._group_of(conn, trigger_id)
         changed = await conn.execute(
             update(_triggers)
@@ -56,13 +75,13 @@ class Endings:
                 follow_at=None,
                 blocked=None,
             )
-            .returning(*_TOLD, _triggers.c.lost_at)
+            .returning(*_NAMED, _triggers.c.lost_at)
         )
         row = changed.mappings().one_or_none()
         if row is None:
             return False
         if outcome == SUCCESS:
-            # In the order of all locks on alerts: repeats are counted under no group's lock.
+            # Lock alerts in the order that every flow uses, because intake counts repeats without the lock of a group.
             a = tables.alerts
             mine = select(a.c.id).where(a.c.trigger_id == trigger_id).order_by(a.c.fingerprint)
             await conn.execute(update(a).where(a.c.id.in_(mine.with_for_update(key_share=True))).values(spent=True))
@@ -70,43 +89,43 @@ class Endings:
         counted = row["lost_at"] is not None
         if group is not None and facts.end(group, trigger_id, outcome, self._route(group), now, counted=counted):
             await store.save_groups(conn, [group])
-        await self._tell_of_end(conn, row, outcome, detail, now)
+        await self._change_incidents(conn, row, outcome, detail, now)
         return True
 
     async def lose(self, conn: AsyncConnection, trigger_id: UUID, detail: str, now: datetime) -> bool:
-        """The run is still open after its run_timeout: it counts as failed, and its group stays in flight until a read
-        shows that it ended or is gone. False: that was known already."""
+        """The run is still open after its run_timeout, so it counts as failed. Its group stays in flight until a read shows
+        that the run ended or is gone. False: the run was lost already."""
         group = await self._group_of(conn, trigger_id)
         changed = await conn.execute(
             update(_triggers)
             .where(_triggers.c.id == trigger_id, _triggers.c.state.in_(OPEN_STATES), _triggers.c.lost_at.is_(None))
             .values(outcome=LOST, lost_at=now, detail=detail)
-            .returning(*_TOLD)
+            .returning(*_NAMED)
         )
         row = changed.mappings().one_or_none()
         if row is None:
             return False
         if group is not None and facts.lose(group, trigger_id, self._route(group), now):
             await store.save_groups(conn, [group])
-        await self._notify.wrong(conn, TRIGGER_LOST, row, detail, now)
+        await self._incidents.open(conn, TRIGGER_LOST, row, detail, now)
         return True
 
-    async def _tell_of_end(
+    async def _change_incidents(
         self, conn: AsyncConnection, trigger: RowMapping, outcome: str, detail: str, now: datetime
     ) -> None:
         if outcome == SUCCESS:
-            await self._notify.over(conn, EVENTS, trigger, detail, now)
+            await self._incidents.resolve(conn, EVENTS, trigger, detail, now)
         else:
-            await self._notify.over(conn, (TRIGGER_WAITING, TRIGGER_LOST), trigger, detail, now)
-            await self._notify.wrong(conn, TRIGGER_DEAD if outcome == DEAD else RUN_FAILED, trigger, detail, now)
+            await self._incidents.resolve(conn, (TRIGGER_WAITING, TRIGGER_LOST), trigger, detail, now)
+            await self._incidents.open(conn, TRIGGER_DEAD if outcome == DEAD else RUN_FAILED, trigger, detail, now)
 
-    async def taken(self, conn: AsyncConnection, trigger: RowMapping, now: datetime) -> None:
-        """Airflow has a run of the group: whatever kept it from starting is over."""
-        await self._notify.over(conn, (TRIGGER_DEAD, TRIGGER_WAITING), trigger, "Airflow has the DAG run", now)
+    async def accepted(self, conn: AsyncConnection, trigger: RowMapping, now: datetime) -> None:
+        """Airflow has a run of the group: resolve the incidents that say that none can start."""
+        await self._incidents.resolve(conn, (TRIGGER_DEAD, TRIGGER_WAITING), trigger, "Airflow has the DAG run", now)
 
-    async def waits(self, conn: AsyncConnection, trigger: RowMapping, detail: str, now: datetime) -> None:
-        """The trigger has been waiting for Airflow for so long that a person must know."""
-        await self._notify.wrong(conn, TRIGGER_WAITING, trigger, detail, now)
+    async def waiting_long(self, conn: AsyncConnection, trigger: RowMapping, detail: str, now: datetime) -> None:
+        """The trigger has waited for Airflow for so long that a person must know."""
+        await self._incidents.open(conn, TRIGGER_WAITING, trigger, detail, now)
 
     def _route(self, group: Group) -> Route | None:
         return self._policy().route(group.route)
@@ -116,17 +135,56 @@ class Endings:
         key = (await conn.execute(select(_triggers.c.group_key).where(_triggers.c.id == trigger_id))).scalar_one()
         return await store.lock_group(conn, key)
 
-    async def let_in(self, engine: AsyncEngine, trigger_id: UUID, route_name: str) -> None:
-        """A dead trigger leaves its place in the limit of its route: what waits for one is decided at once, and not when
-        it was told to be. After the commit, in a transaction of its own, since it locks other groups than the trigger's."""
+    async def free_place(self, engine: AsyncEngine, trigger_id: UUID, route_name: str) -> None:
+        """A dead trigger no longer counts in the limit of its route: wake the groups that wait for a place. This follows the
+        commit, in a transaction of its own, since it locks other groups than the trigger's."""
         route = self._policy().route(route_name)
         if route is not None and route.limit is not None:
-            await with_retries(engine, lambda conn: limits.let_in(conn, route_name, trigger_id))
+            await with_retries(engine, lambda conn: store.wake_waiting(conn, route_name, trigger_id))
 
-    def tell(self, trigger_id: UUID, outcome: str, detail: str, route: str) -> None:
-        """After the commit: log, count, wake whoever waits for a slot or for the group."""
+    def after(self, trigger_id: UUID, outcome: str, detail: str, route: str) -> None:
+        """After the commit of an end: log it, count it, and wake the loops that wait for a slot or for the group."""
         self._metrics.triggers_ended.labels(route, outcome).inc()
         level = logging.INFO if outcome == SUCCESS else logging.ERROR
         log.log(level, "trigger ended: %s", outcome, extra={"trigger_id": str(trigger_id), "detail": detail})
         for bell in (self._bells.relay, self._bells.waker, self._bells.confirmer):
             bell.ring()
+
+
+class TriggerIncidents:
+    """Opens and resolves the incidents of triggers, in the transaction that finds out.
+
+    An incident is one event of one group, with the key `<event>:<route>:<group>`. If the same happens again while it is
+    open, it stays the same incident (docs/reference/notices.md). `trigger` is a row with at least id, route, group_key
+    and group_labels.
+    """
+
+    def __init__(self, core: Core, incidents: Incidents) -> None:
+        self._policy = core.policies.current
+        self._incidents = incidents
+
+    async def open(self, conn: AsyncConnection, event: str, trigger: Any, detail: str, now: datetime) -> None:
+        """Open the incident of this event for the trigger's group, unless it is open already."""
+        severity, title = _TITLES[event]
+        route, labels = trigger["route"], trigger["group_labels"]
+        group = ", ".join([route, *(f"{name}={value}" for name, value in labels.items())])
+        notice = Notice(
+            key=_key(event, trigger),
+            event=event,
+            severity=severity,
+            title=title.format(group=group),
+            detail=detail,
+            labels={**labels, "route": route},
+            link=f"/api/v1/explain/{trigger['id']}",
+        )
+        await self._incidents.open(conn, self._policy().receivers_of(event, route), notice, now)
+
+    async def resolve(
+        self, conn: AsyncConnection, events: tuple[str, ...], trigger: Any, detail: str, now: datetime
+    ) -> None:
+        """Resolve the incidents of these events that are open for the trigger's group."""
+        await self._incidents.resolve_all(conn, [_key(event, trigger) for event in events], now, detail)
+
+
+def _key(event: str, trigger: Any) -> str:
+    return f"{event}:{trigger['route']}:{trigger['group_key'][:16]}"

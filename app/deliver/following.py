@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _triggers = tables.triggers
 
-# The next look is booked before the read: when this process dies, another one looks later.
+# The time of the next look is written before the read: when this process dies, another one looks later.
 _DUE = rows_of(
     """
     UPDATE triggers SET follow_at = :next WHERE id IN (
@@ -34,14 +34,14 @@ _DUE = rows_of(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What one read showed: the run, or that it is gone (None); `paused`: it is queued and its DAG is paused."""
+    """What one read showed: the run, or None when it is gone; `paused`: the run is queued and its DAG is paused."""
 
     run: DagRun | None
     paused: bool = False
 
 
 class Follower:
-    """`step()` reads the DAG runs that are due and writes what became of them."""
+    """`step()` reads the DAG runs that are due and writes their state. An error with one run does not stop the others."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class Follower:
         self._endings = endings
         self._interval = timedelta(seconds=interval)
         self._parallel = parallel
-        self._tell_after = timedelta(seconds=tell_after)
+        self._incident_after = timedelta(seconds=tell_after)
 
     async def step(self) -> bool:
-        """One round. True when as many were due as one round takes."""
+        """One round. True: more may be due."""
         now = self._clock.now()
         async with transaction(self._engine) as conn:
             parameters = {"now": now, "next": now + self._interval, "most": self._parallel}
@@ -86,37 +86,34 @@ class Follower:
         await self._write(trigger, seen, self._clock.now())
 
     async def _unread(self, trigger: RowMapping, code: str, detail: str) -> None:
-        """The DAG run cannot be read: whoever looks at the trigger is told why, and after a while a receiver too. The next
-        good read clears it."""
+        """The DAG run cannot be read. The trigger shows why; after a while an incident is opened. The next good read ends
+        both."""
         now, detail = self._clock.now(), f"the DAG run cannot be read: {detail}"
         is_new = (trigger["blocked"], trigger["detail"]) != (code, detail)
-        is_long = trigger["unread_since"] is not None and now - trigger["unread_since"] >= self._tell_after
+        is_long = trigger["unread_since"] is not None and now - trigger["unread_since"] >= self._incident_after
         if trigger["lost_at"] is not None or not (is_new or is_long):
             return
         if is_new:
-            about = {"trigger_id": str(trigger["id"]), "code": code, "detail": detail}
-            log.warning("a DAG run cannot be read now", extra=about)
+            log.warning("a DAG run cannot be read now", extra=_named(trigger) | {"code": code, "detail": detail})
         async with transaction(self._engine) as conn:
             since = func.coalesce(_triggers.c.unread_since, now)
             found = await conn.execute(_open(trigger).values(blocked=code, detail=detail, unread_since=since))
             if found.rowcount and is_long:
-                await self._endings.waits(conn, trigger, detail, now)
+                await self._endings.waiting_long(conn, trigger, detail, now)
 
     async def _end_queued(self, client: AirflowClient, trigger: RowMapping, seen: _Seen) -> _Seen:
-        """A run that has not even begun by its run_timeout must not begin later, beside a newer one. Before that, one
-        that stays queued may have had its DAG paused behind it: that is found and named."""
+        """Fail a run that has not begun by its run_timeout: it must not begin later, beside a newer one. Before that time,
+        look whether its DAG was paused after the run was queued."""
         if seen.run is None or seen.run.state != "queued":
             return seen
         if not _overdue(trigger, self._clock.now()):
             return _Seen(seen.run, await self._is_paused(client, trigger))
-        log.warning(
-            "a DAG run is still queued after its run_timeout: failing it", extra={"trigger_id": str(trigger["id"])}
-        )
+        log.warning("a DAG run is still queued after its run_timeout: failing it", extra=_named(trigger))
         return _Seen(await client.fail_run(trigger["dag_id"], trigger["dag_run_id"]))
 
     async def _is_paused(self, client: AirflowClient, trigger: RowMapping) -> bool:
         if trigger["dag_run_state"] != "queued" or trigger["lost_at"] is not None:
-            return False  # Only from the second look on: most runs leave the queue at once.
+            return False  # Ask only at the second look: most runs leave the queue at once.
         try:
             return (await client.dag(trigger["dag_id"])).is_paused
         except TargetError:
@@ -137,10 +134,10 @@ class Follower:
             return await self._endings.end(conn, trigger["id"], outcome, state, detail, now)
 
         if await with_retries(self._engine, write) and found is not None:
-            self._endings.tell(trigger["id"], *found, trigger["route"])
+            self._endings.after(trigger["id"], *found, trigger["route"])
 
     async def _still_open(self, conn: AsyncConnection, trigger: RowMapping, seen: _Seen, now: datetime) -> None:
-        """Write what is new of an open run: its state, or that its DAG was paused while it was queued."""
+        """Write what is new about an open run: its state, or that its DAG was paused while it was queued."""
         run = seen.run
         if run is None:
             return
@@ -161,7 +158,7 @@ class Follower:
             )
         )
         if found.rowcount and trigger["unread_since"] is not None:
-            await self._endings.taken(conn, trigger, now)
+            await self._endings.accepted(conn, trigger, now)
 
 
 def _named(trigger: RowMapping) -> dict[str, str]:
@@ -174,7 +171,7 @@ def _open(trigger: RowMapping) -> Update:
 
 
 def _outcome(trigger: RowMapping, run: DagRun | None, now: datetime) -> tuple[str, str] | None:
-    """What a read means for the trigger: its outcome and one sentence; None while the run is open and in time."""
+    """The trigger's outcome after this read, with one sentence; None while the run is open and in time."""
     if run is None:
         return GONE, "Airflow no longer has the DAG run: somebody deleted it"
     if run.state == "success":
@@ -189,6 +186,6 @@ def _outcome(trigger: RowMapping, run: DagRun | None, now: datetime) -> tuple[st
 
 
 def _overdue(trigger: RowMapping, now: datetime) -> bool:
-    """Judged on a read made after the deadline: `now` is taken when the answer is there."""
+    """Whether the run_timeout is over. `now` is taken after the answer, so the read itself was made after the deadline."""
     accepted: datetime | None = trigger["accepted_at"]
     return accepted is not None and now >= accepted + timedelta(seconds=trigger["run_timeout"])

@@ -1,4 +1,7 @@
-"""The API of the trigger side: history and explanations out. Alerts in: receive.py; requests: requests_api.py."""
+"""The API that reads: alerts, triggers, routes, quarantine and explanations.
+
+Alerts come in by app/intake/receive.py, requests by app/groups/requests_api.py.
+"""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,7 +30,7 @@ Reader = Annotated[Caller, Depends(require("read"))]
 _ROUTE = f"^{ROUTE_NAME.pattern}$"
 _Label = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$")]
 _FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-Ident = Annotated[UUID, Path(description="Its id, a UUID.")]
+Ident = Annotated[UUID, Path(description="The id, a UUID.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Items on a page.")]
 
 
@@ -36,13 +39,20 @@ def _query(
     cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
     route: Annotated[str | None, Query(pattern=_ROUTE, description="Name of a route.")] = None,
     reason: Annotated[
-        Reason | None, Query(description="Of an alert: the newest decision's. Of a trigger: its own.")
+        Reason | None,
+        Query(description="For alerts: the reason of the newest decision. For triggers: their own reason."),
     ] = None,
     label: Annotated[
-        list[_Label] | None, Query(description="`name=value`, of the alert or of the group; all must hold.")
+        list[_Label] | None,
+        Query(description="`name=value`, a label of the alert or of the trigger's group. If repeated, all must hold."),
     ] = None,
-    since: Annotated[AwareDatetime | None, Query(description="RFC 3339: seen at or after; made at or after.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="RFC 3339: first seen before; made before.")] = None,
+    since: Annotated[
+        AwareDatetime | None,
+        Query(description="RFC 3339. Alerts last seen, or triggers created, at or after this time."),
+    ] = None,
+    until: Annotated[
+        AwareDatetime | None, Query(description="RFC 3339. Alerts first seen, or triggers created, before this time.")
+    ] = None,
 ) -> history.Query:
     return history.Query(
         limit=limit,
@@ -56,7 +66,7 @@ def _query(
 
 
 def _utc(time: datetime | None) -> datetime | None:
-    """The time in UTC; one that only its offset carries beyond the years 1 and 9999 is as good as their end."""
+    """The time in UTC. Where the offset carries it out of the years 1 to 9999: the first or the last moment of them."""
     try:
         return time.astimezone(UTC) if time else None
     except OverflowError:
@@ -78,7 +88,7 @@ async def list_alerts(
     query: Filters,
     status: Annotated[str | None, Query(pattern="^(firing|resolved)$", description="firing or resolved")] = None,
 ) -> Response:
-    """An alert is one episode: from its first firing until it is resolved or begins anew."""
+    """An alert is one episode: from its first firing until it is resolved or a new episode begins."""
     wanted = replace(query, status=status)
     return _page(await services.reader.read(lambda conn: history.list_alerts(conn, wanted)))
 
@@ -90,7 +100,7 @@ async def list_alerts(
     responses=shows(examples.ALERT, "not_found"),
 )
 async def get_alert(services: Services, _: Reader, id: Ident) -> Response:
-    """One episode of an alert: how often it was heard, and each change of mind about it, the oldest first."""
+    """One episode of an alert: how often it arrived, and the decisions on it, the oldest first."""
     found = await services.reader.find(lambda conn: history.get_alert(conn, id))
     return _found(found, f"There is no alert {id}.")
 
@@ -107,7 +117,7 @@ async def list_triggers(
     query: Filters,
     status: Annotated[TriggerState | None, Query(description="The trigger's state.")] = None,
 ) -> Response:
-    """A trigger is our decision to start one DAG run; it is followed until the run has ended."""
+    """A trigger is our decision to start one DAG run. The gateway follows it until the run has ended."""
     wanted = replace(query, status=status)
     return _page(await services.reader.read(lambda conn: history.list_triggers(conn, wanted)))
 
@@ -135,14 +145,14 @@ async def list_routes(
     _: Reader,
     limit: Limit = 100,
     route: Annotated[
-        str | None, Query(pattern=_ROUTE, description="Only this route; pages through its groups.")
+        str | None, Query(pattern=_ROUTE, description="Only this route. Needed to page through its groups.")
     ] = None,
     cursor: Annotated[str | None, Query(pattern="^[0-9a-f]{32}$", description="`next` of the page before.")] = None,
 ) -> Response:
-    """Each route with its groups: held until when, cooling down until when, or in flight. Name a route to page through
-    more groups than one answer holds."""
+    """Each route with the live state of its groups: held or cooling down and until when, or in flight. Name a route to
+    page through more groups than one answer holds."""
     if cursor is not None and route is None:
-        raise Problem(422, "invalid", "A `cursor` pages through the groups of one route: name it by `route`.")
+        raise Problem(422, "invalid", "A `cursor` pages through the groups of one route: name that route in `route`.")
     policy, now = services.core.policy, services.core.clock.now()
     wanted = partial(live.list_routes, policy=policy, now=now, only=route, limit=limit, cursor=cursor)
     return _page(await services.reader.read(wanted))
@@ -162,7 +172,7 @@ async def list_quarantine(
         str | None, Query(pattern=history.QUARANTINE_CURSOR, description="`next` of the page before.")
     ] = None,
 ) -> Response:
-    """What came newest first. Equal bytes are one item with a count; its place moves to the front when they come again."""
+    """The newest first. Equal bytes are one item with a count, which moves to the front when they arrive again."""
     before = history.read_quarantine_cursor(cursor) if cursor is not None else None
     return _page(await services.reader.read(lambda conn: history.list_quarantine(conn, limit, before)))
 

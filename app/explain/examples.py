@@ -1,4 +1,4 @@
-"""One example of each thing that the API takes or answers: one model, one alert, one night. For the OpenAPI document."""
+"""Examples of what the API takes and answers, for the OpenAPI document. All show one model, one alert, one night."""
 
 from typing import Any
 
@@ -30,6 +30,17 @@ _TAKEN = {
     "last_at": "2026-11-23T03:00:01.204Z",
     "policy": "3f9c2a71d0be",
 }
+_REPEATED = {
+    "action": "suppress",
+    "reason": "duplicate",
+    "trigger_id": _TRIGGER_ID,
+    "until": "2026-11-24T03:00:01.391Z",
+    "detail": "its trigger has fired; the group cools down until 2026-11-24T03:00:01Z",
+    "count": 11,
+    "first_at": "2026-11-23T03:05:01.231Z",
+    "last_at": "2026-11-23T03:55:01.310Z",
+    "policy": "3f9c2a71d0be",
+}
 ALERT: dict[str, Any] = {
     "id": _ALERT_ID,
     "alert_id": "ModelAccuracyLow",
@@ -47,7 +58,7 @@ ALERT: dict[str, Any] = {
     "first_seen_at": "2026-11-23T03:00:01.204Z",
     "last_seen_at": "2026-11-23T03:55:01.310Z",
     "trigger_id": _TRIGGER_ID,
-    "decisions": [_TAKEN],
+    "decisions": [_TAKEN, _REPEATED],
 }
 TRIGGER: dict[str, Any] = {
     "id": _TRIGGER_ID,
@@ -154,22 +165,16 @@ ACCEPTED: dict[str, Any] = {
 }
 EXPLANATION: dict[str, Any] = {
     "subject": "alert",
-    "summary": "Heard 12 times, first at 2026-11-23T03:00:01Z, last at 2026-11-23T03:55:01Z; still firing. "
-    f"It fired the trigger {_TRIGGER_ID}, succeeded: the DAG run succeeded (since 2026-11-23T03:21:40Z). "
+    "summary": "The alert arrived 12 times, first at 2026-11-23T03:00:01Z, last at 2026-11-23T03:55:01Z. Its status is "
+    f"firing. It fired the trigger {_TRIGGER_ID}, now succeeded: the DAG run succeeded (since 2026-11-23T03:21:40Z). "
     "Newest decision: suppressed (duplicate): its trigger has fired; the group cools down until 2026-11-24T03:00:01Z.",
-    "would_fire": "To fire still at 2026-11-24T03:00:01Z, when the cooldown of 1d ends; nobody has to do anything. "
-    "Sooner: `reset` the group.",
+    "would_fire": "The alert must still fire at 2026-11-24T03:00:01Z, when the cooldown of 1d ends. To start a run sooner, "
+    "`reset` the group.",
     "next_step": "Nothing.",
-    "now": {
-        "action": "suppress",
-        "reason": "duplicate",
-        "until": "2026-11-24T03:00:01.391Z",
-        "trigger_id": _TRIGGER_ID,
-        "detail": "its trigger has fired; the group cools down until 2026-11-24T03:00:01Z",
-    },
+    "now": {name: _REPEATED[name] for name in ("action", "reason", "until", "trigger_id", "detail")},
     "alert": ALERT,
     "trigger": TRIGGER,
-    "decisions": [_TAKEN],
+    "decisions": ALERT["decisions"],
     "group": GROUP,
 }
 ALERTMANAGER: dict[str, Any] = {
@@ -235,7 +240,7 @@ CLOUDEVENT: dict[str, Any] = {
     "datacontenttype": "application/json",
     "data": {"alert_id": "churn-drift", "severity": "critical", "labels": {"model": "churn"}},
 }
-#: What the source `cloudwatch` of examples/policy-full.yaml sends, by way of EventBridge.
+#: What the source `cloudwatch` of examples/policy-full.yaml sends through EventBridge.
 CLOUDWATCH: dict[str, Any] = {
     "events": [
         {
@@ -250,12 +255,12 @@ CLOUDWATCH: dict[str, Any] = {
         }
     ]
 }
-#: The attributes of an event in binary mode, by the name behind `ce-`, with what each is for.
+#: The attributes of an event in binary mode, by their name after `ce-`, and what each becomes.
 CLOUDEVENT_HEADERS = {
     "specversion": "Binary mode: `1.0`. The body is then `data` alone.",
-    "id": "Binary mode: the event's id; `alert_id` where the data has none.",
-    "source": "Binary mode: who noticed; becomes the label `source`.",
-    "type": "Binary mode: what kind of event it is; becomes the label `type`.",
-    "subject": "Binary mode, optional: what it is about; becomes the label `subject`.",
-    "time": "Binary mode: when it was noticed, RFC 3339; `timestamp` where the data has none.",
+    "id": "Binary mode: the id of the event; the `alert_id` when the data has none.",
+    "source": "Binary mode: the monitor that noticed it; becomes the label `source`.",
+    "type": "Binary mode: the kind of event; becomes the label `type`.",
+    "subject": "Binary mode, optional: the subject of the event; becomes the label `subject`.",
+    "time": "Binary mode: when it was noticed, RFC 3339; the `timestamp` when the data has none.",
 }

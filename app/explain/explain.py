@@ -10,30 +10,31 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide import facts, rules
-from app.decide.muting import mute_of
 from app.decide.placing import no_route
+from app.decide.rules import mute_of
 from app.decide.state import SHADOW, Action, Decision, Episode, Group, Reason, group_key
 from app.explain import history, sentences
-from app.groups import limits, live, pauses
+from app.groups import live, pauses, store
 from app.policy.language.durations import format_duration
 from app.policy.own_alarms import is_own_alarm
 from app.policy.schema import Policy, Route
 
 Row = dict[str, Any]
 
-#: Codes of attempts that say nothing of the Airflow as a whole.
+#: Codes of attempts that say nothing about the Airflow as a whole.
 _ITS_OWN = ("dag_paused", "no_airflow")
 
 
 async def explain(conn: AsyncConnection, subject: str, policy: Policy, now: datetime) -> Row | None:
-    """What is known of an alert (its id, alert_id or fingerprint) or of a trigger (its id). None: nothing is."""
+    """Everything known about an alert (by its id, alert_id or fingerprint) or a trigger (by its id). None: there is no such
+    alert or trigger."""
     ident = _uuid(subject)
     if ident is not None:
         trigger = await history.get_trigger(conn, ident)
         if trigger is not None:
             return await _of_trigger(conn, trigger, policy, now)
     alert = await history.get_alert(conn, ident) if ident is not None else None
-    if alert is None:  # Senders choose alert_ids and fingerprints, and these may look like one of our ids.
+    if alert is None:  # Senders choose alert_ids and fingerprints, so these may look like our ids.
         found = await history.find_alert(conn, subject)
         alert = await history.get_alert(conn, found) if found is not None else None
     return await _of_alert(conn, alert, policy, now) if alert else None
@@ -52,8 +53,9 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
     answer = {"subject": "alert", "alert": alert, "decisions": alert["decisions"], "group": None}
     if route is None or group is None:
         named = f"its route {alert['route']!r} left the policy" if alert["route"] else no_route(alert["labels"])
-        hint = "A route whose matchers take it: add one to the policy; `trigger-gateway check` reads the file first."
-        hint = "Nothing: it is for people." if is_own_alarm(alert["labels"]) else hint
+        hint = "A route whose matchers its labels satisfy: add one to the policy, and `check` the file first."
+        if is_own_alarm(alert["labels"]):
+            hint = "Nothing: an alarm of the gateway itself is for people and starts no DAG run."
         decision = Decision(Action.IGNORE, Reason.NO_ROUTE, detail=named)
         summary = f"{sentences.of_alert(alert, None)} At this moment {named}."
         return answer | {"now": shown_decision(decision), "summary": summary, "would_fire": hint}
@@ -71,16 +73,16 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
 
 
 async def way_of(conn: AsyncConnection, policy: Policy, route: Route, now: datetime) -> rules.Way:
-    """What stands in the way of a route, for people: nothing is locked."""
-    return rules.Way(await limits.fires(conn, route, now), mute_of(policy, route, await pauses.read(conn), now))
+    """What may keep a route from firing: its fires and its mute. It takes no lock, because it only informs people."""
+    return rules.Way(await store.fires(conn, route, now), mute_of(policy, route, await pauses.read(conn), now))
 
 
 def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, way: rules.Way) -> Decision:
-    """What the rules say of an alert without a new notification of it."""
+    """What the rules decide on an alert at this moment, without a new notification."""
     if not episode.firing:
         return Decision(Action.IGNORE, Reason.RESOLVED, detail="it is resolved")
     if facts.is_stale(episode, route, now):
-        detail = f"not heard of for more than {format_duration(route.stale_after)}: it no longer counts as firing"
+        detail = f"no notification for more than {format_duration(route.stale_after)}: it no longer counts as firing"
         return Decision(Action.IGNORE, Reason.RESOLVED, detail=detail)
     decision = rules.decide(group, episode, route, now, way)
     would_fire = decision.action is Action.FIRE and route.mode == SHADOW
@@ -118,7 +120,7 @@ async def _waiting(conn: AsyncConnection, trigger: Row, policy: Policy) -> str:
     slots = (await conn.execute(taken)).scalar_one()
     if airflow.max_parallel is not None and slots >= airflow.max_parallel:
         return f" It waits for one of the {slots} open DAG runs to end (max_parallel: {airflow.max_parallel})."
-    # While Airflow does not answer one item at a time is tried: what that one met holds the others up as well.
+    # While Airflow does not answer, the relay tries one item at a time. Its error holds up the other items too.
     unanswered = (
         select(a.c.detail)
         .join(o, o.c.id == a.c.item)
@@ -127,18 +129,18 @@ async def _waiting(conn: AsyncConnection, trigger: Row, policy: Policy) -> str:
         .limit(1)
     )
     detail = (await conn.execute(unanswered)).scalar_one_or_none()
-    return f" It waits for Airflow, which another trigger did not reach: {detail}." if detail else ""
+    return f" It waits for Airflow, because another trigger could not be delivered: {detail}." if detail else ""
 
 
 async def _group(conn: AsyncConnection, route: Route, labels: Mapping[str, str]) -> Group:
-    """The group in the mode that its route has now; nothing is known of one without a row."""
+    """The group in the mode that its route has now; an empty one when the table has no row for it."""
     key = group_key(route.name, route.mode, labels)
     row = (await conn.execute(select(tables.groups).where(tables.groups.c.key == key))).mappings().one_or_none()
     return Group(**row) if row else Group(key, route.name, route.mode, dict(labels))
 
 
 async def load_episode(conn: AsyncConnection, alert: UUID) -> Episode:
-    """An alert as the rules see it."""
+    """The episode, as the rules take it."""
     a, d = tables.alerts, tables.decisions
     columns = (d.c.action, d.c.trigger_id.label("decided_trigger"))
     statement = select(a, *columns).join(d, d.c.id == a.c.decision_id).where(a.c.id == alert)

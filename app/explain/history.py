@@ -16,14 +16,14 @@ from app.kit.db import rows_of
 _alerts, _triggers, _decisions = tables.alerts, tables.triggers, tables.decisions
 _QUIET_SINCE = literal_column(tables.QUIET_SINCE, DateTime(timezone=True))
 
-#: Shown of one alert's decisions, of one trigger's alerts, and the like: the newest. More are counted.
+#: How many of one alert's decisions, one trigger's alerts and the like an answer shows: the newest.
 SHOWN = 100
-#: Shown of all of them together on one page: on a page of more than a hundred items fewer of each, ten of a thousand.
+#: How many of these a whole page shows. A page of more than 100 items shows fewer of each: 10 on a page of 1000.
 SHOWN_ON_A_PAGE = 10_000
 
-#: Microseconds since 1970, and the hash: digits that stand in a URL as they are.
+#: Microseconds since 1970, and the hash. These characters need no escape in a URL.
 QUARANTINE_CURSOR = "^[0-9]{1,16}_[0-9a-f]{64}$"
-_NEWEST = 1000  # episodes of one name that are looked at for the one that fires
+_NEWEST = 1000  # episodes of one name among which it looks for one that fires
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Row = dict[str, Any]
@@ -39,7 +39,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a list is filtered by. `since` and `until` are UTC; `labels` must all be there."""
+    """The filters of a list. `since` and `until` are UTC; an item must have all of `labels`."""
 
     limit: int = 100
     cursor: UUID | None = None
@@ -55,12 +55,12 @@ async def list_alerts(conn: AsyncConnection, query: Query) -> Page:
     """Alerts, the newest first."""
     statement: Select[Any] = select(_alerts)
     if query.status:
-        is_open = _alerts.c.closed_at.is_(None)  # what is indexed; the status says the same
+        is_open = _alerts.c.closed_at.is_(None)  # the status says the same, but this is indexed
         statement = statement.where(is_open if query.status == "firing" else ~is_open)
     if query.labels:
         statement = statement.where(_alerts.c.labels.contains(dict(query.labels)))
     if query.since:
-        # The first condition holds wherever the second does, and it is indexed.
+        # The first condition is true wherever the second is, and it is indexed.
         lately = or_(_alerts.c.closed_at.is_(None), and_(_alerts.c.closed_at.is_not(None), query.since <= _QUIET_SINCE))
         statement = statement.where(lately, _alerts.c.last_seen_at >= query.since)
     if query.until:
@@ -77,8 +77,8 @@ async def get_alert(conn: AsyncConnection, alert: UUID) -> Row | None:
 
 
 async def find_alert(conn: AsyncConnection, name: str) -> UUID | None:
-    """The alert of an `alert_id` or a fingerprint that a person means who has no more at hand: of its newest the one that
-    fires, and of those the one heard of last."""
+    """The alert that a person means by an `alert_id` or a fingerprint. Of its newest episodes, one that fires comes first;
+    of several, the one that arrived last."""
     for column in (_alerts.c.alert_id, _alerts.c.fingerprint):
         newest = select(_alerts).where(column == name).order_by(_alerts.c.id.desc()).limit(_NEWEST).subquery()
         firing_first = (newest.c.status == "firing").desc()
@@ -121,7 +121,7 @@ async def _with_decisions(conn: AsyncConnection, rows: Sequence[RowMapping]) -> 
     for d in (await conn.execute(_DECISIONS_OF, {"ids": list(found), "shown": _shown_of(len(rows))})).mappings():
         shown = _decision(d)
         alert = newest.get(d["id"])
-        if alert is not None:  # The newest one's count and time live beside the alert while they still move.
+        if alert is not None:  # Count and time of the newest decision are in the alert's row while they still change.
             shown |= {"count": alert["decision_count"], "last_at": max(d["last_at"], alert["last_seen_at"])}
         found[d["alert"]].append(shown)
     return [_alert(row) | {"decisions": found[row["id"]]} for row in rows]
@@ -150,7 +150,7 @@ def _decision(row: RowMapping) -> Row:
 
 
 async def list_triggers(conn: AsyncConnection, query: Query) -> Page:
-    """Triggers, the newest first. `status` is their state here."""
+    """Triggers, the newest first. Here `status` of the query is their state."""
     statement: Select[Any] = select(_triggers)
     if query.status:
         statement = statement.where(_triggers.c.state == query.status)
@@ -194,7 +194,7 @@ _ATTEMPTS_OF = rows_of(
 )
 
 
-# As MLflow was last seen: app.lineage keeps these tables.
+# What MLflow held at the last look: app.lineage keeps these tables.
 _RUNS_OF = text(
     """
     SELECT r.trigger_id, r.run_id, r.status, r.name, r.seen_at, coalesce((
@@ -231,11 +231,11 @@ def _trigger(row: RowMapping) -> Row:
 
 
 async def list_quarantine(conn: AsyncConnection, limit: int, before: tuple[datetime, str] | None) -> Page:
-    """What could not be read, the newest first; `before` is the place of a `next`, as `read_quarantine_cursor` has it."""
+    """What could not be read, the newest first. `before` is a place in the list, from `read_quarantine_cursor`."""
     q = tables.quarantine
     statement = select(q).order_by(q.c.last_at.desc(), q.c.sha256.desc()).limit(limit + 1)
     if before:
-        # The bad alerts of one body share their time: only with the hash is a place in the list one place.
+        # The bad alerts of one body have the same time. Only time and hash together name one place in the list.
         statement = statement.where(tuple_(q.c.last_at, q.c.sha256) < tuple_(*before))
     rows = (await conn.execute(statement)).mappings().all()
     last = rows[limit - 1] if len(rows) > limit else None
@@ -244,7 +244,7 @@ async def list_quarantine(conn: AsyncConnection, limit: int, before: tuple[datet
 
 
 def read_quarantine_cursor(cursor: str) -> tuple[datetime, str]:
-    """The place that a `next` of the quarantine names; `cursor` is of the form QUARANTINE_CURSOR."""
+    """The place in the quarantine that a cursor names: time and hash. `cursor` matches QUARANTINE_CURSOR."""
     microseconds, _, digest = cursor.partition("_")
     return _EPOCH + timedelta(microseconds=int(microseconds)), digest
 

@@ -1,4 +1,4 @@
-"""The shapes that the API answers with, for the OpenAPI document and for clients made from it."""
+"""The shapes of the API's answers, for the OpenAPI document and the clients generated from it."""
 
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 class DecisionOut(BaseModel):
-    """What was concluded of one alert of the body, in body order."""
+    """The decision on one alert of the body. Decisions have the order of the body."""
 
     model_config = ConfigDict(json_schema_extra={"example": examples.DECISION})
 
@@ -30,7 +30,7 @@ class DecisionOut(BaseModel):
 
 
 class QuarantinedOut(BaseModel):
-    """One alert of the body that could not be read; the others were decided."""
+    """An alert of the body that could not be read. The other alerts were decided."""
 
     index: int
     id: str | None
@@ -47,7 +47,7 @@ class Accepted(BaseModel):
 
 
 class TakenDecision(BaseModel):
-    """One conclusion, and how often it was drawn in a row."""
+    """A decision, and how often it was taken in a row."""
 
     action: Action
     reason: Reason
@@ -61,7 +61,7 @@ class TakenDecision(BaseModel):
 
 
 class AlertOut(BaseModel):
-    """One episode of an alert. `count` is the notifications of it that were committed."""
+    """One episode of an alert. `count` is how many of its notifications were committed."""
 
     model_config = ConfigDict(json_schema_extra={"example": examples.ALERT})
 
@@ -85,7 +85,7 @@ class AlertOut(BaseModel):
 
 
 class AttemptOut(BaseModel):
-    """One result on the way to Airflow; equal ones in a row are counted."""
+    """The result of an attempt to deliver the trigger to Airflow. Equal results in a row are one item with a count."""
 
     result: str
     code: str
@@ -110,7 +110,7 @@ class VersionMade(BaseModel):
 
 
 class RunMade(BaseModel):
-    """One run in MLflow that names the trigger, and what was registered from it, as last seen."""
+    """A run in MLflow that names the trigger, and the model versions registered from it, at the last look."""
 
     run_id: str
     name: str
@@ -120,7 +120,7 @@ class RunMade(BaseModel):
 
 
 class TriggerOut(BaseModel):
-    """Our decision to start one DAG run, and what became of it."""
+    """Our decision to start one DAG run, and how that run went."""
 
     model_config = ConfigDict(json_schema_extra={"example": examples.TRIGGER})
 
@@ -128,13 +128,13 @@ class TriggerOut(BaseModel):
     route: str
     group: dict[str, str]
     mode: str = Field(
-        description="`live`; or `shadow`: nothing is started, and a cancelled one with fired_at would have."
+        description="`live` or `shadow`. A shadow trigger starts nothing; with `fired_at`, live it would have fired."
     )
     reason: Reason
     state: TriggerState
     outcome: str | None
     detail: str
-    blocked: str | None = Field(description="While open: what stands in its way, such as dag_paused.")
+    blocked: str | None = Field(description="While the trigger is open: what blocks it, such as dag_paused.")
     created_at: datetime
     fired_at: datetime | None
     accepted_at: datetime | None
@@ -148,7 +148,7 @@ class TriggerOut(BaseModel):
     requested_by: str | None
     alerts: list[AlertBehind]
     attempts: list[AttemptOut]
-    runs: list[RunMade] = Field(description="As MLflow was last seen; `GET /lineage` asks it.")
+    runs: list[RunMade] = Field(description="What MLflow held at the last look; `GET /lineage` asks MLflow now.")
 
 
 class GroupOut(BaseModel):
@@ -172,21 +172,21 @@ class PauseOut(BaseModel):
     model_config = ConfigDict(json_schema_extra={"example": examples.PAUSE})
 
     route: str
-    until: datetime | None = Field(description="null: until somebody lifts it.")
+    until: datetime | None = Field(description="null: until somebody lifts the pause.")
     reason: str
     by: str
     at: datetime
 
 
 class MutedOut(BaseModel):
-    """What mutes a route at this moment, and when nothing does any more; null: nothing that is known ends it."""
+    """What mutes a route at this moment, and until when. `until` is null when no end is known."""
 
     by: str
     until: datetime | None
 
 
 class RouteOut(BaseModel):
-    """One route of the policy in force with the live state of its groups."""
+    """A route of the policy in force, with the live state of its groups."""
 
     model_config = ConfigDict(json_schema_extra={"example": examples.ROUTE}, extra="allow")
 
@@ -215,7 +215,7 @@ class QuarantineOut(BaseModel):
 
 
 class ListOf(BaseModel, Generic[Item]):
-    """One page. `next` goes into `?cursor=` for the page after it; null on the last."""
+    """One page. Send `next` as `?cursor=` to get the page after it; it is null on the last page."""
 
     items: list[Item]
     next: str | None
@@ -237,6 +237,6 @@ class Explanation(BaseModel):
     subject: str = Field(description="alert or trigger")
     summary: str
     decisions: list[dict[str, Any]]
-    now: NowOut | None = Field(None, description="Of an alert: what the rules say at this moment.")
-    next_step: str | None = Field(None, description="What a person should do about the trigger, if anything.")
-    would_fire: str | None = Field(None, description="Of an alert: what would start a DAG run.")
+    now: NowOut | None = Field(None, description="For an alert: the decision at this moment.")
+    next_step: str | None = Field(None, description="What a person should do about the trigger.")
+    would_fire: str | None = Field(None, description="For an alert: what would start a DAG run.")

@@ -1,4 +1,7 @@
-"""What `explain` tells a person at three in the morning: where it stands, what would start a run, what to do. Pure text."""
+"""The sentences of `explain`, for a person at three in the morning: what happened, what would start a run, what to do.
+
+Pure text. The rows are those of `app.explain.history`.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -27,29 +30,29 @@ UNBLOCK = {
     "token_rejected": "Correct `auth` of the airflow {airflow} in the policy; the run then starts by itself.",
     "token_file": "Make the token file of the airflow {airflow} readable; the run then starts by itself.",
     "forbidden": "Give the gateway's user in Airflow {airflow} a role that may read and trigger the DAG {dag_id}.",
-    "not_airflow": "Check `url` of the airflow {airflow} in the policy, and what stands in between.",
+    "not_airflow": "Check `url` of the airflow {airflow} in the policy, and every proxy between it and the gateway.",
     "bad_url": "Correct `url` of the airflow {airflow} in the policy.",
-    "no_airflow": "Name the airflow {airflow} in the policy again.",
+    "no_airflow": "Add the airflow {airflow} to the policy again.",
 }
 
 
 def of_alert(alert: Row, trigger: Row | None) -> str:
-    """How often it was heard, what it started, and the newest decision."""
-    heard = f"once, at {at(alert['first_seen_at'])}"
+    """How often the alert arrived, which trigger it has, and the newest decision on it."""
+    arrived = f"once, at {at(alert['first_seen_at'])}"
     if alert["count"] > 1:
-        heard = f"{alert['count']} times, first at {at(alert['first_seen_at'])}, last at {at(alert['last_seen_at'])}"
-    text = f"Heard {heard}; {'still firing' if alert['status'] == 'firing' else 'resolved'}."
+        arrived = f"{alert['count']} times, first at {at(alert['first_seen_at'])}, last at {at(alert['last_seen_at'])}"
+    text = f"The alert arrived {arrived}. Its status is {alert['status']}."
     fired = any(d["action"] == Action.FIRE for d in alert["decisions"])
     if trigger is None:
-        text += " It has started nothing."
+        text += " It started nothing."
     else:
-        text += f" It {'fired' if fired else 'is behind'} the trigger {trigger['id']}, {of_trigger(trigger)}"
+        text += f" It {'fired' if fired else 'belongs to'} the trigger {trigger['id']}, now {of_trigger(trigger)}"
     last = alert["decisions"][-1]
     return f"{text} Newest decision: {_ACTIONS[Action(last['action'])]} ({last['reason']}): {last['detail']}."
 
 
 def of_trigger(trigger: Row) -> str:
-    """Where it stands, since when."""
+    """The state of the trigger, why, and since when."""
     return f"{trigger['state']}: {trigger['detail']} (since {at(_since(trigger))})."
 
 
@@ -60,36 +63,42 @@ def _since(trigger: Row) -> datetime:
 
 
 def next_step(trigger: Row, group: Row | None) -> str:
-    """What a person should do about a trigger, if anything. `group` is the live state of its group."""
+    """What a person should do about the trigger; "Nothing." when there is nothing to do. `group`: its group's live state."""
     again = group["cooldown_until"] if group else None
-    after = f" What still fires may start another run at {at(again)}." if again else ""
+    after = f" An alert that still fires may start another run at {at(again)}." if again else ""
     match trigger["state"]:
         case "held":
             until = group["held_until"] if group else None
             when = f"at {at(until)}" if until else "when its debounce ends"
-            return f"Nothing: it fires {when} if an alert of the group still fires. `cancel` of the trigger stops it."
+            return (
+                f"Nothing. It fires {when} if an alert of its group still fires then. To stop it, `cancel` the trigger."
+            )
         case "pending" | "submitted" | "running" if trigger["blocked"] in UNBLOCK:
             return UNBLOCK[trigger["blocked"]].format(**trigger)
         case "pending" if trigger["blocked"] is not None:
-            return f"Bring the Airflow {trigger['airflow']} back; the trigger waits and is delivered when it answers."
+            return (
+                f"Bring the Airflow {trigger['airflow']} back. The gateway delivers the trigger when Airflow answers."
+            )
         case "submitted" | "running" if trigger["blocked"] is not None:
-            return f"Bring the Airflow {trigger['airflow']} back; the trigger is followed again when it answers."
+            return (
+                f"Bring the Airflow {trigger['airflow']} back. The gateway follows the run again when Airflow answers."
+            )
         case "submitted" | "running" if trigger["lost_at"] is not None:
             run = f"{trigger['dag_run_id']} of the DAG {trigger['dag_id']}"
-            return f"End the run {run} in Airflow: until it has ended its group starts no other."
+            return f"End the run {run} in Airflow. Until it has ended, its group starts no other run."
         case "failed":
             return f"Look at the log of the run {trigger['dag_run_id']} in Airflow.{after}"
         case "dead":
-            return f"Put right what is told above, then `redrive` the trigger.{after}"
+            return f"Correct the error that the summary names, then `redrive` the trigger.{after}"
     return "Nothing."
 
 
 def would_fire(decision: Decision, group: Group, episode: Episode, route: Route) -> str:
     """What must happen for this alert to start a DAG run."""
     text = _would_fire(decision, group, episode, route)
-    return (
-        text if route.mode != SHADOW else f"`mode: live` in the route {route.name}, which starts nothing. Then: {text}"
-    )
+    if route.mode == SHADOW:
+        return f"Set `mode: live` in the route {route.name}: in shadow mode it starts nothing. Then: {text}"
+    return text
 
 
 def _would_fire(decision: Decision, group: Group, episode: Episode, route: Route) -> str:
@@ -97,32 +106,35 @@ def _would_fire(decision: Decision, group: Group, episode: Episode, route: Route
     held = group.held
     match decision.reason:
         case Reason.RESOLVED if episode.firing:
-            heard = f"it was last heard of at {at(episode.last_seen_at)}, and stale_after is"
-            return f"A new notification of it: {heard} {format_duration(route.stale_after)}."
+            limit = f"longer ago than `stale_after` ({format_duration(route.stale_after)})"
+            return f"A new notification of the alert. The last one arrived at {at(episode.last_seen_at)}, {limit}."
         case Reason.RESOLVED:
-            return "A new firing of it."
+            return "The alert must fire again."
         case Reason.DUPLICATE if until is None and group.open_trigger is None:
-            return "Only a new episode of it: refire is off, and this one has had its retrain."
+            return "Only a new episode of the alert: `refire` is off, and this episode has had its trigger."
         case Reason.DUPLICATE | Reason.COOLDOWN if until is not None and not held:
             cooling = f"the cooldown of {format_duration(route.cooldown)}"
-            pause = "the pause after the failure" if facts.backing_off(group) else cooling
-            return f"To fire still at {until}, when {pause} ends; nobody has to do anything. Sooner: `reset` the group."
+            pause = "the backoff after the failure" if facts.backing_off(group) else cooling
+            return f"The alert must still fire at {until}, when {pause} ends. To start a run sooner, `reset` the group."
         case Reason.DUPLICATE | Reason.JOINED | Reason.DEBOUNCING if until is not None:
-            end = f"To fire still at {until}, when the debounce of {format_duration(route.debounce)} ends"
-            return f"{end}, and Prometheus to confirm it then." if route.confirm else f"{end}."
+            end = f"The alert must still fire at {until}, when the debounce of {format_duration(route.debounce)} ends"
+            return f"{end}, and Prometheus must confirm it then." if route.confirm else f"{end}."
         case Reason.LIMIT if until is not None and route.limit is not None:
             most = f"{route.limit.triggers} in {format_duration(route.limit.per)}"
-            return f"To fire still at {until}, when the route's limit ({most}) lets the next one through."
+            return (
+                f"The alert must still fire at {until}, when the route's limit ({most}) lets the next trigger through."
+            )
         case Reason.UNCONFIRMED:
-            return f"Prometheus to confirm it: it is asked at {until}, and every 5m after that while the alert fires."
+            return f"Prometheus must confirm the alert. The gateway asks it at {until}, then every 5m while the alert fires."
         case Reason.MUTED:
-            end = f"To fire still at {until}, when nothing mutes its route."
-            return end if until else "What mutes its route to end: that is not known, or for a person to say."
+            if until is None:
+                return "The mute of its route must end: a person has to lift a pause, or the interval has no known end."
+            return f"The alert must still fire at {until}, when nothing mutes its route."
         case Reason.BY_REQUEST:
-            return "Only a new episode of it: a person cancelled what this one was held for."
+            return "Only a new episode of the alert: a person cancelled the trigger that held this one."
         case Reason.DUPLICATE | Reason.IN_FLIGHT:
             run = f"the open DAG run of the trigger {group.open_trigger}"
-            return f"To fire still when {run} has ended and the pause after it is over."
+            return f"The alert must still fire when {run} has ended and the cooldown or backoff after it is over."
     if group.wake_at is None:
-        return "A new notification of it or of its group: nothing stands in its way, but no wake is booked."
-    return f"Nothing stands in its way: it fires at the next notification, or at {at(group.wake_at)}."
+        return "A new notification of the alert or its group. Nothing blocks it, but its group has no `wake_at`."
+    return f"Nothing blocks it: it fires at the next notification, or at {at(group.wake_at)}."

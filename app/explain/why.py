@@ -1,7 +1,7 @@
-"""Why did nothing happen? What the history says of a route, or of some of its groups, over a time. Reads only, by index.
+"""Why did nothing happen? What the history says about a route, or some of its groups, since a time. Reads only, by index.
 
-told = await why(conn, policy, route, {"model": "churn"}, since, now)
-told.summary    # "Nothing has fired on the route accuracy for model=churn since ...: 41 alerts were heard of ..."
+answer = await why(conn, policy, route, {"model": "churn"}, since, now)
+answer.summary    # "The route accuracy has fired no trigger for model=churn since ... 41 alerts arrived since ..."
 """
 
 from collections.abc import Mapping
@@ -24,27 +24,27 @@ from app.kit.db import as_json, rows_of
 from app.policy.own_alarms import is_own_alarm
 from app.policy.schema import Policy, Route
 
-#: Of more alerts in the time the newest are told of, so that the answer to one question stays cheap.
+#: The most alerts that are counted, the newest, so that one question stays cheap.
 MOST_ALERTS = 10_000
-#: Groups that are shown: those with a firing alert first, then by their newest fire.
+#: The most groups that are shown: those with a firing alert first, then by their newest fire.
 MOST_GROUPS = 100
-_NEWEST = 200  # alerts that are looked at for one that came near
+_NEWEST = 200  # alerts among which it looks for the nearest
 
-# Each alert once, by the decision that tells the most: a fire of this time, else the newest that is not the echo of an
-# earlier one. The first condition on the time holds wherever the third does, and it is indexed; so are an alert's labels,
-# which have those of its group, but for the empty ones that it lacks.
-_BECAME = f"""
-    SELECT told.action, told.reason, count(*) AS alerts, max(heard.last_seen_at) AS newest FROM (
+# Each alert counts once, by one decision: a fire since then, else the newest that is no `duplicate` and no `resolved`, for
+# these only repeat an earlier decision. The first condition on the time is true wherever the third is, and it is indexed.
+# So are the labels of an alert. They include the labels of its group, except empty ones.
+_DECIDED = f"""
+    SELECT decided.action, decided.reason, count(*) AS alerts, max(arrived.last_seen_at) AS newest FROM (
         SELECT id, last_seen_at FROM alerts WHERE route = :route AND group_labels @> CAST(:labels AS jsonb) {{having}} AND (
             closed_at IS NULL OR (closed_at IS NOT NULL AND {tables.QUIET_SINCE} >= :since)
         ) AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
-    ) heard CROSS JOIN LATERAL (
-        SELECT action, reason FROM decisions WHERE alert = heard.id
+    ) arrived CROSS JOIN LATERAL (
+        SELECT action, reason FROM decisions WHERE alert = arrived.id
         ORDER BY action = 'fire' AND first_at >= :since DESC, reason IN ('duplicate', 'resolved'), id DESC LIMIT 1
-    ) told GROUP BY 1, 2 ORDER BY 3 DESC, 2
+    ) decided GROUP BY 1, 2 ORDER BY 3 DESC, 2
 """
-_BECAME_OF_ROUTE = text(_BECAME.format(having=""))
-_BECAME_OF_GROUPS = text(_BECAME.format(having="AND labels @> CAST(:having AS jsonb)"))
+_DECIDED_ON_ROUTE = text(_DECIDED.format(having=""))
+_DECIDED_ON_GROUPS = text(_DECIDED.format(having="AND labels @> CAST(:having AS jsonb)"))
 
 _REFUSED = text("""
     SELECT reason, sum(count)::bigint AS count, max(last_at) AS newest FROM decisions
@@ -70,46 +70,46 @@ _GROUPS = rows_of(
 async def why(
     conn: AsyncConnection, policy: Policy, route: Route, labels: Mapping[str, str], since: datetime, now: datetime
 ) -> Why:
-    """What happened on `route` from `since` to `now`, and why no more than that. `labels` narrow it down to the groups
-    that have them all; {} is the whole route."""
-    about = {"route": route.name, "labels": as_json(dict(labels)), "since": since}
+    """What happened on `route` from `since` to `now`, and why no more happened. With `labels`, only the groups that have
+    them all; {} is the whole route."""
+    scope = {"route": route.name, "labels": as_json(dict(labels)), "since": since}
     way = await way_of(conn, policy, route, now)
-    decisions = await _became(conn, about, {name: value for name, value in labels.items() if value})
+    decisions = await _decided(conn, scope, {name: value for name, value in labels.items() if value})
     alerts = sum(row["alerts"] for row in decisions)
-    told = Why(
+    answer = Why(
         route=route.name,
         group=dict(labels),
         since=since,
         until=now,
         alerts=alerts,
         decisions=decisions,
-        refused=await _refused(conn, about),
+        refused=await _refused(conn, scope),
         triggers=await _fired(conn, route, labels, since),
         trigger=await _newest(conn, route, labels),
         last_success_at=await _success(conn, route, labels),
-        groups=await _groups(conn, route, about, now, way),
+        groups=await _groups(conn, route, scope, now, way),
         schedules=await _schedules(conn, policy, route, labels, now),
         near=None if alerts else await _near(conn, route),
         match=[str(matcher) for matcher in route.match],
     )
-    summary = silence.summary(told, way.mute)
-    told = replace(told, summary=summary, would_fire=silence.would_fire(told, route.group_by))
-    return replace(told, next_step=silence.next_step(told))
+    summary = silence.summary(answer, way.mute)
+    answer = replace(answer, summary=summary, would_fire=silence.would_fire(answer, route.group_by))
+    return replace(answer, next_step=silence.next_step(answer))
 
 
-async def _became(conn: AsyncConnection, about: Row, having: dict[str, str]) -> list[Row]:
-    """How many alerts were heard of, by the decision that tells the most of each."""
-    parameters = about | {"most": MOST_ALERTS}
+async def _decided(conn: AsyncConnection, scope: Row, having: dict[str, str]) -> list[Row]:
+    """How many alerts arrived, by the decision that each counts for. `having`: labels that the alerts must have."""
+    parameters = scope | {"most": MOST_ALERTS}
     if having:
-        became = await conn.execute(_BECAME_OF_GROUPS, parameters | {"having": as_json(having)})
+        decided = await conn.execute(_DECIDED_ON_GROUPS, parameters | {"having": as_json(having)})
     else:
-        became = await conn.execute(_BECAME_OF_ROUTE, parameters)
-    return [dict(row) for row in became.mappings()]
+        decided = await conn.execute(_DECIDED_ON_ROUTE, parameters)
+    return [dict(row) for row in decided.mappings()]
 
 
-async def _refused(conn: AsyncConnection, about: Row) -> list[Row]:
-    """Requests and schedules that the policy said no to."""
-    return [dict(row) for row in (await conn.execute(_REFUSED, about)).mappings()]
+async def _refused(conn: AsyncConnection, scope: Row) -> list[Row]:
+    """How many requests and schedules the policy refused, by reason."""
+    return [dict(row) for row in (await conn.execute(_REFUSED, scope)).mappings()]
 
 
 async def _fired(conn: AsyncConnection, route: Route, labels: Mapping[str, str], since: datetime) -> dict[str, int]:
@@ -139,9 +139,9 @@ def _of(statement: Select[Any], route: Route, labels: Mapping[str, str]) -> Sele
     return mine.where(t.c.group_labels.contains(dict(labels))) if labels else mine
 
 
-async def _groups(conn: AsyncConnection, route: Route, about: Row, now: datetime, way: Way) -> list[Row]:
-    """Live states, and of those with a firing alert the decision of this moment on the first of these."""
-    rows = await conn.execute(_GROUPS, about | {"mode": route.mode, "most": MOST_GROUPS})
+async def _groups(conn: AsyncConnection, route: Route, scope: Row, now: datetime, way: Way) -> list[Row]:
+    """The live states of the groups. A group with firing alerts also has the decision at this moment on the newest."""
+    rows = await conn.execute(_GROUPS, scope | {"mode": route.mode, "most": MOST_GROUPS})
     shown = []
     for row in rows.mappings().all():
         group = Group(**{name: row[name] for name in _GROUP_COLUMNS})
@@ -158,15 +158,15 @@ async def _groups(conn: AsyncConnection, route: Route, about: Row, now: datetime
 async def _schedules(
     conn: AsyncConnection, policy: Policy, route: Route, labels: Mapping[str, str], now: datetime
 ) -> list[Row]:
-    """What is scheduled for these groups, the next one first."""
+    """The schedules of these groups, the next one first."""
     mine = [s for s in policy.schedules if s.route == route.name and labels.items() <= s.group.items()]
     shown = await list_schedules(conn, mine, now) if mine else []
-    told = [{name: one[name] for name in ("name", "group", "next_at")} for one in shown]
-    return sorted(told, key=lambda row: row["next_at"])
+    upcoming = [{name: row[name] for name in ("name", "group", "next_at")} for row in shown]
+    return sorted(upcoming, key=lambda row: row["next_at"])
 
 
 async def _near(conn: AsyncConnection, route: Route) -> Row | None:
-    """Of the newest alerts, and the newest of this route, the one that it came nearest to taking."""
+    """Of the newest alerts and this route's newest alert, the nearest: it satisfies the most of its matchers."""
     a = tables.alerts
     newest = select(a.c.id, a.c.alert_id, a.c.labels, a.c.route, a.c.last_seen_at).order_by(a.c.id.desc())
     rows = (await conn.execute(newest.limit(_NEWEST))).mappings().all()

@@ -40,8 +40,8 @@ _WHY: dict[str, Any] = {
     "schedules": [{"name": "weekly", "group": {"model": "churn"}, "next_at": "2026-11-30T02:00:00Z"}],
     "near": None,
     "match": examples.ROUTE["match"],
-    "summary": f"One trigger has fired on the route accuracy for model=churn since {_SINCE}; the newest is "
-    f"{examples.TRIGGER['id']}, succeeded: the DAG run succeeded (since 2026-11-23T03:21:40Z). 41 alerts were heard of "
+    "summary": f"The route accuracy has fired one trigger for model=churn since {_SINCE}. The newest is "
+    f"{examples.TRIGGER['id']}, now succeeded: the DAG run succeeded (since 2026-11-23T03:21:40Z). 41 alerts arrived "
     f"since {_SINCE}: 40 in cooldown, 1 fired. At this moment: suppress, duplicate: its trigger has fired; the group "
     "cools down until 2026-11-24T03:00:01Z.",
     "would_fire": examples.EXPLANATION["would_fire"],
@@ -50,17 +50,18 @@ _WHY: dict[str, Any] = {
 _SHOWN: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": _WHY}}}}
 
 
-class Became(BaseModel):
-    """What became of so many alerts, each counted once, by the decision that tells the most."""
+class AlertsDecided(BaseModel):
+    """How many alerts had this decision. An alert counts once: a fire comes first, then the newest decision that is not a
+    repeat."""
 
     action: Action
     reason: Reason
     alerts: int
-    newest: datetime = Field(description="When the newest of them was last heard of.")
+    newest: datetime = Field(description="When the newest of them last arrived.")
 
 
 class RefusedRequests(BaseModel):
-    """Requests and schedules that the policy said no to."""
+    """How many requests and schedules the policy refused, by reason."""
 
     reason: Reason
     count: int
@@ -68,7 +69,7 @@ class RefusedRequests(BaseModel):
 
 
 class GroupNow(schemas.GroupOut):
-    """The live state of a group, and what would be decided of its firing alert at this moment."""
+    """The live state of a group, and the decision at this moment on its firing alert."""
 
     now: schemas.NowOut | None
     would_fire: str | None
@@ -83,18 +84,19 @@ class Scheduled(BaseModel):
 
 
 class Near(BaseModel):
-    """The newest alert that came nearest to this route: an earlier one of its own, another route's, or nobody's."""
+    """The alert that came nearest to this route: an earlier alert of this route, an alert of another route, or an alert
+    without a route."""
 
     id: str
     alert_id: str
     labels: dict[str, str]
     route: str | None
     last_seen_at: datetime
-    missed: list[str] = Field(description="The matchers that do not take it.")
+    missed: list[str] = Field(description="The matchers that its labels do not satisfy.")
 
 
 class WhyOut(BaseModel):
-    """Why a route, or some of its groups, started no DAG run in a time."""
+    """Why a route, or some of its groups, started no DAG run from `since` to `until`."""
 
     model_config = ConfigDict(json_schema_extra={"example": _WHY})
 
@@ -102,15 +104,15 @@ class WhyOut(BaseModel):
     group: dict[str, str]
     since: datetime
     until: datetime
-    alerts: int = Field(description="Heard of in that time, each once; at most the newest 10,000.")
-    decisions: list[Became]
+    alerts: int = Field(description="Alerts that arrived in that time; each counts once, the newest 10,000 at most.")
+    decisions: list[AlertsDecided]
     refused: list[RefusedRequests]
-    triggers: dict[str, int] = Field(description="Fired in that time, by state.")
-    trigger: schemas.TriggerOut | None = Field(description="The newest that ever fired.")
+    triggers: dict[str, int] = Field(description="Triggers that fired in that time, by state.")
+    trigger: schemas.TriggerOut | None = Field(description="The newest trigger that ever fired.")
     last_success_at: datetime | None
     groups: list[GroupNow] = Field(description="At most 100, those with a firing alert first.")
-    schedules: list[Scheduled] = Field(description="Of the route or its groups, the next one first.")
-    near: Near | None = Field(description="Told when no alert of the route was heard of.")
+    schedules: list[Scheduled] = Field(description="The schedules of the route or its groups, the next one first.")
+    near: Near | None = Field(description="Only when no alert of the route arrived.")
     match: list[str]
     summary: str
     would_fire: str
@@ -136,20 +138,20 @@ async def explain_route(
         list[_Label] | None, Query(description="`name=value` of the group; may be repeated, all must hold.")
     ] = None,
 ) -> Response:
-    """What was heard and decided since then, what blocks each group at this moment, and what would fire. When nothing was
-    heard: the alert that came nearest."""
+    """What arrived and was decided since then, what blocks each group at this moment, and what would fire. When no alert
+    of the route arrived: the alert that came nearest."""
     route = services.core.policy.route(name)
     if route is None:
         raise Problem(404, "not_found", f"The policy has no route named {name}.")
     labels = {key: value for key, _, value in (text.partition("=") for text in label or ())}
     now = services.core.clock.now()
     start = _start(since, now)
-    told: Why = await services.reader.read(lambda conn: why(conn, services.core.policy, route, labels, start, now))
-    return Response(to_json(told), media_type="application/json")
+    answer: Why = await services.reader.read(lambda conn: why(conn, services.core.policy, route, labels, start, now))
+    return Response(to_json(answer), media_type="application/json")
 
 
 def _start(since: str | datetime, now: datetime) -> datetime:
-    """The beginning of the time: at most ten years ago, which is before everything."""
+    """The time that `since` names, but at most ten years ago: the history holds nothing older."""
     earliest = now - MAX_DURATION
     if isinstance(since, str):
         try:

@@ -1,11 +1,11 @@
-"""What follows a commit that decided something, whichever path it took: log, metrics, bells, memory.
+"""What follows a commit that decided something, on every path: log, metrics, bells, memory.
 
     intake  wakes  requests  cancels  schedules  redrives
        \\      \\       |        |        /         /
                   Aftermath.committed(ledger)
 
-Counted as a decision is each row that the pass wrote into `decisions`: a change of mind about one alert, or the answer to a
-request or a schedule. A repeat only moves the count of its row, so it is not counted again.
+The metric of decisions counts the rows that the pass wrote into `decisions`: a new decision on an alert, or the answer to a
+request or a schedule. A repeat only raises the count of its row, so the metric does not count it again.
 """
 
 import logging
@@ -20,22 +20,22 @@ log = logging.getLogger(__name__)
 
 
 class Aftermath:
-    """One for all paths of a process."""
+    """All paths of a process share one."""
 
     def __init__(self, core: Core, memory: Memory) -> None:
         self._core = core
         self._memory = memory
 
     async def committed(self, ledger: Ledger) -> None:
-        """Do everything that follows the commit of this ledger. Never raises: the decision is durable, and nobody may decide
-        it a second time because a line of the log failed."""
+        """Do everything that follows the commit of this ledger. Never raises: the decision is durable, and must not be taken
+        again because a line of the log failed."""
         try:
             _log(ledger.books)
             self._count(ledger.books)
             self._ring(ledger.books)
             await self._remember(ledger.books)
         except Exception:
-            log.exception("a decision is committed, but what follows it was not done")
+            log.exception("a decision is committed, but its log, metrics, bells or memory failed")
 
     def _count(self, books: Books) -> None:
         metrics = self._core.metrics
@@ -61,7 +61,7 @@ class Aftermath:
 
 
 def _log(books: Books) -> None:
-    """One line for each trigger that the pass made, fired or cancelled: a search for its id shows its whole way."""
+    """One line for each trigger that the pass made, fired or cancelled. A search for its id finds its whole story."""
     for trigger in books.triggers.values():
         extra = {
             "trigger_id": str(trigger.id),

@@ -1,4 +1,4 @@
-"""The shapes of what people and scripts ask of the trigger side, for the OpenAPI document and for clients made from it."""
+"""The shapes of the bodies that people and scripts send, for the OpenAPI document and the clients generated from it."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,9 @@ class PauseBody(BaseModel):
         json_schema_extra={"example": {"until": examples.PAUSE["until"], "reason": examples.PAUSE["reason"]}},
     )
 
-    until: AwareDatetime | None = Field(None, description="RFC 3339; without it until somebody lifts the pause.")
+    until: AwareDatetime | None = Field(
+        None, description="RFC 3339. Without it the pause lasts until somebody lifts it."
+    )
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
         description="Why, for the people who read it later."
     )
@@ -43,7 +45,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 class TriggerBody(BaseModel):
-    """One DAG run of a group, asked for by a person or a script."""
+    """A request of a person or a script for one DAG run of a group."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -58,10 +60,10 @@ class TriggerBody(BaseModel):
         description="Why, for the people who read it later."
     )
     requested_by: Annotated[str, StringConstraints(max_length=200)] = Field(
-        "", description="Who; without it the name of the token."
+        "", description="Who asks. Default: the name of the token."
     )
-    force: bool = Field(False, description="Overrides cooldown and limit, never a run in flight. Audited.")
-    conf: dict[str, Any] = Field({}, description="Laid over the route's conf.")
+    force: bool = Field(False, description="Overrides cooldown and limit, but never a run in flight. It is audited.")
+    conf: dict[str, Any] = Field({}, description="Its keys replace those of the route's `conf`.")
 
     @field_validator("reason", "requested_by", "group")
     @classmethod
@@ -78,7 +80,7 @@ class TriggerBody(BaseModel):
 
 
 class ResetBody(BaseModel):
-    """Which group: exactly the labels of the route's `group_by`."""
+    """The group to reset: exactly the labels of the route's `group_by`."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"group": {"model": "churn"}}})
 

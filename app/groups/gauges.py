@@ -1,4 +1,4 @@
-"""What the database holds at this moment, as gauges. Each room has a function of its own that reads and sets its gauges."""
+"""Gauges of what the database holds at this moment. Each room has its own function that reads and sets its gauges."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -10,7 +10,7 @@ from app.kit.loop import each_alone
 from app.kit.metrics import Metrics
 from app.policy.core import Core
 
-#: Reads everything first and sets its gauges then, without a pause in between: a scrape never meets half of them.
+#: It reads everything, then sets its gauges without a pause in between. So a scrape never sees half of them.
 Reading = Callable[[AsyncConnection, datetime, Metrics], Awaitable[None]]
 
 _TRIGGERS = text("""
@@ -18,8 +18,8 @@ _TRIGGERS = text("""
     WHERE state IN ('held', 'pending', 'submitted', 'running', 'dead') AND mode = 'live' GROUP BY route, state
 """)
 
-# From the database and not from what this process has seen: it must outlive a restart. One look into the index a route:
-# with years of history, grouping it would be the most expensive thing that the gateway does.
+# It comes from the database, not from what this process has seen, because it must outlive a restart. It takes one look into
+# the index for each route. To group years of history would be the most expensive statement of the gateway.
 _SUCCESS = text("""
     WITH RECURSIVE names(route) AS (
         (SELECT route FROM triggers WHERE state = 'succeeded' ORDER BY route LIMIT 1)
@@ -47,14 +47,14 @@ async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) ->
 
 
 class Gauges:
-    """`step()` reads them all anew. `readings` by name."""
+    """`step()` reads and sets all gauges. `readings` are by name."""
 
     def __init__(self, core: Core, readings: Mapping[str, Reading]) -> None:
         self._core = core
         self._readings = readings
 
     async def step(self) -> bool:
-        """A reading that fails holds up no other: it is raised at the end."""
+        """A reading that fails does not stop the others. Its error is raised at the end."""
         now = self._core.clock.now()
 
         async def read(name: str) -> None:
@@ -63,5 +63,6 @@ class Gauges:
 
         failed = await each_alone(self._readings, read, lambda name: {"gauges": name}, "gauges cannot be read")
         if failed:
+            self._core.metrics.items_failed.labels("gauges").inc(len(failed))
             raise ExceptionGroup("gauges that could not be read", [error for _, error in failed])
         return False

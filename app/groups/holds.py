@@ -1,4 +1,4 @@
-"""Held groups over an outage of our own: nobody could tell us that an alert ended, so the calm is waited for again."""
+"""Held groups after an outage of the gateway. No end of an alert could arrive meanwhile, so the hold is made longer."""
 
 import secrets
 from datetime import datetime, timedelta
@@ -7,11 +7,11 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-#: A longer silence of the watch is an outage of ours.
+#: When the watch is silent for longer, the gateway had an outage.
 GAP: Final = timedelta(seconds=60)
 
-# The start of the hold moves, so that every place that computes its end from it agrees; the version does too, so that
-# what memory holds of the group is not believed. Rows are locked in the order of every flow.
+# The start of the hold moves, so that every place that computes its end from it agrees. The version changes too, so that
+# memory's copy of the group counts as stale. Rows are locked in the order that every flow uses.
 _MOVE = text("""
     UPDATE groups SET held_since = held_since + (:now - greatest(held_since, :since)), wake_at = :now,
         version = version + 1, nonce = :nonce
@@ -23,7 +23,7 @@ _MOVE = text("""
 
 
 async def move(conn: AsyncConnection, since: datetime, now: datetime) -> int:
-    """Every hold ends later by the time from `since`, when we stopped watching, or from its own beginning, until `now`. It
-    is looked at once now, which finds out when that is. How many there were."""
+    """Make every hold longer by the outage: from `since`, when the watch stopped, or from the hold's own beginning, until
+    `now`. Each held group is due now, so that its next wake is computed anew. Returns the number of groups."""
     parameters = {"since": since, "now": now, "nonce": secrets.token_hex(4)}
     return (await conn.execute(_MOVE, parameters)).rowcount

@@ -1,7 +1,7 @@
-"""Idempotency-Key: a request that comes again is answered as the first time, and starts nothing.
+"""Idempotency-Key: a repeated request gets the answer of the first one, and starts nothing.
 
-The row is written in the transaction of what it answers. So of two at once the second waits for the first: it finds its
-answer when that was committed, and is the first itself when it was rolled back or refused.
+The row is written in the transaction that the request makes. So of two requests at once the second waits for the first. If
+the first is committed, the second finds its answer. If it is rolled back or refused, the second counts as the first.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _SWEEP = text("""
 
 @dataclass(frozen=True, slots=True)
 class Repeatable:
-    """A request with its key, scoped by the caller: two callers may use the same key."""
+    """The hashes of a request's key and body. The key belongs to the caller: two callers may use the same key."""
 
     key: str
     body: str
@@ -46,7 +46,8 @@ class Repeatable:
 
 
 async def take(conn: AsyncConnection, request: Repeatable, now: datetime) -> dict[str, Any] | None:
-    """None: it is the first, go on. Else what was answered. Raises Problem 422 when the key came with another body."""
+    """The stored answer; None for the first request with this key, which goes on. Raises Problem 422 when the key was used
+    with another body."""
     values = {"expired": now - KEPT, "now": now, "most": _SWEPT}
     await conn.execute(_SWEEP, values)
     taken = (await conn.execute(_TAKE, values | {"key": request.key, "body": request.body})).one_or_none()
@@ -61,13 +62,13 @@ async def take(conn: AsyncConnection, request: Repeatable, now: datetime) -> dic
 
 
 async def keep(conn: AsyncConnection, request: Repeatable, answer: dict[str, Any]) -> None:
-    """Keep the answer, in the transaction of what it tells of."""
+    """Store the answer, in the transaction that the request makes."""
     statement = text("UPDATE idempotency SET answer = CAST(:answer AS jsonb) WHERE key = :key")
     await conn.execute(statement, {"answer": to_json(answer).decode(), "key": request.key})
 
 
 async def forget(conn: AsyncConnection, request: Repeatable) -> None:
-    """A refusal is not kept: asked again, it may be granted."""
+    """Forget the key of a refused request: the same request may be granted later."""
     await conn.execute(tables.idempotency.delete().where(tables.idempotency.c.key == request.key))
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide import facts
-from app.decide.muting import EVERY_ROUTE, Pause, mute_of
+from app.decide.rules import EVERY_ROUTE, Pause, mute_of
 from app.decide.state import Group
 from app.explain.history import SHOWN_ON_A_PAGE, Page, Row
 from app.groups import pauses
@@ -27,8 +27,8 @@ _GROUPS_OF = rows_of(
 async def list_routes(
     conn: AsyncConnection, policy: Policy, now: datetime, *, only: str | None, limit: int, cursor: str | None
 ) -> Page:
-    """The routes of the policy in their order, each with the live state of its groups, `limit` at most, and
-    SHOWN_ON_A_PAGE of all routes; the cursor pages through the groups of the route `only`."""
+    """The routes of the policy in their order, each with the live state of at most `limit` groups. All routes together show
+    at most SHOWN_ON_A_PAGE groups. The cursor pages through the groups of the route `only`."""
     routes = [route for route in policy.routes if only in (None, route.name)]
     limit = min(limit, max(SHOWN_ON_A_PAGE // max(len(routes), 1), 1))
     wanted = {"routes": [r.name for r in routes], "modes": [r.mode for r in routes], "most": limit + 1}
@@ -52,7 +52,7 @@ def _route(policy: Policy, route: Route, paused: Mapping[str, Pause], now: datet
 
 
 def group_state(group: Group, route: Route, now: datetime) -> Row:
-    """The live state of a group by the policy in force."""
+    """The live state of a group under the policy in force."""
     clear = facts.clear_at(group, route)
     cooling = clear if clear is not None and clear > now else None
     state = "idle"

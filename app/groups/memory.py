@@ -1,7 +1,8 @@
-"""Redis: the recent state of groups and episodes, so that repeats need no locks. It never has the last word.
+"""Redis: the recent state of groups and episodes, so that repeats need no locks. Postgres always has the last word.
 
-What is read here only chooses which work can be skipped; the transaction compares versions before it commits. So Redis
-may be flushed, stale, failed over, slow or away: decisions then come from Postgres.
+A value from here only says which work can be skipped, and Postgres compares its version before anything counts. So Redis
+may be flushed, stale, failed over, slow or away: decisions then come from Postgres. Used signatures are in
+Redis alone: when it forgets them, a signed body can be sent a second time, and its alerts are repeats.
 """
 
 import logging
@@ -22,7 +23,7 @@ from app.kit.redis.client import Away, Redis
 log = logging.getLogger(__name__)
 
 # Only a value with an older version is overwritten: the writes of two replicas may overtake each other.
-# A value that is not ours counts as older than everything.
+# A value of another writer counts as older than ours.
 _WRITE = """
 for i, key in ipairs(KEYS) do
   local version = tonumber(ARGV[2 * i])
@@ -39,14 +40,15 @@ _GROUP_TIMES = ("fired_at", "accepted_at", "ended_at", "reset_at", "unconfirmed_
 _GROUP_IDS = ("open_trigger", "last_trigger")
 _EPISODE_TIMES = ("starts_at", "first_seen_at", "last_seen_at", "firing_since")
 _EPISODE_IDS = ("id", "trigger_id", "decision_id", "decided_trigger")
-_QUIET = 60.0  # seconds between two lines in the log on values that cannot be read: every batch may meet one
-_REMEMBERED = 4096  # values in this process, by their bytes
+_QUIET = 60.0  # seconds between two log lines about values that cannot be read: every batch may meet one
+_REMEMBERED = 4096  # decoded values that this process keeps, by their bytes
 
 
 class Memory:
-    """Its methods never raise and never take longer than Redis' time limit. Metrics count what did not go well.
+    """Its methods never raise and never take longer than Redis' time limit. Metrics count their failures.
 
-    Nobody may change what `read` returns: calls share it, since reading the same bytes anew is half the work of a repeat.
+    Callers must not change what `read` returns, because calls share it: decoding the same bytes again would be half the
+    work of a repeat.
     """
 
     def __init__(self, redis: Redis, metrics: Metrics, *, ttl: float) -> None:
@@ -58,7 +60,7 @@ class Memory:
     async def read(
         self, keys: Sequence[str], fingerprints: Sequence[str]
     ) -> tuple[dict[str, Group], dict[str, Episode]]:
-        """What is remembered of these groups and fingerprints: one MGET. Nothing when Redis does not answer."""
+        """The remembered groups by key and episodes by fingerprint; one MGET. Both are empty when Redis does not answer."""
         names = [f"g:{k}" for k in keys] + [f"e:{f}" for f in fingerprints]
         if not names:
             return {}, {}
@@ -73,15 +75,15 @@ class Memory:
             found = ((f, _episode(v)) for f, v in zip(fingerprints, values[split:], strict=True) if v)
             episodes = {f: e for f, e in found if e is not None}
         except (ValueError, LookupError, TypeError, AttributeError):
-            # Somebody else's value, or one of another release: as good as none.
+            # A value of another writer or another release counts as none.
             self._metrics.fast_path_failures.labels("content").inc()
             if self._may_log():
-                log.warning("Redis holds what cannot be read, Postgres decides the batch", exc_info=True)
+                log.warning("Redis holds a value that cannot be read, Postgres decides the batch", exc_info=True)
             return {}, {}
         return groups, episodes
 
     async def remember(self, groups: Iterable[Group], episodes: Iterable[tuple[Episode, int]]) -> None:
-        """Keep committed state for about a minute; an episode comes with the version of its group."""
+        """Keep committed state for the time `ttl`. Each episode comes with the version of its group."""
         items = [(f"g:{g.key}", (g.version, to_json(asdict(g)))) for g in groups]
         items += [(f"e:{e.fingerprint}", (version, _pack(e) if e.firing else b"null")) for e, version in episodes]
         if not items:
@@ -92,7 +94,7 @@ class Memory:
             self._count(away)
 
     async def is_spent(self, proof: str) -> bool:
-        """Whether `spend` remembered it. False when Redis does not answer."""
+        """Whether `spend` has remembered this proof. False when Redis does not answer."""
         try:
             return (await self._redis.read([f"s:{proof}"])) != [None]
         except Away as away:
@@ -100,7 +102,7 @@ class Memory:
             return False
 
     async def spend(self, proof: str, keep: timedelta) -> None:
-        """Remember for so long that this was used."""
+        """Remember for the time `keep` that this proof was used."""
         try:
             await self._redis.keep(f"s:{proof}", b"1", keep)
         except Away as away:
@@ -148,7 +150,7 @@ _EPISODE_TEXTS = (
 @lru_cache(_REMEMBERED)
 def _episode(value: bytes) -> Episode | None:
     data = from_json(value.split(b" ", 1)[1])
-    if data is None:  # It has ended: Postgres knows what it was.
+    if data is None:  # The episode has ended: Postgres has it.
         return None
     times, ids, texts = len(_EPISODE_TIMES), len(_EPISODE_IDS), len(_EPISODE_TEXTS)
     if len(data) != times + ids + texts:

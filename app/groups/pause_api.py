@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 
-from app.decide.muting import Pause
+from app.decide.rules import Pause
 from app.explain import examples
 from app.explain.schemas import PauseOut
 from app.groups.bodies import PauseBody
@@ -28,8 +28,8 @@ Name = Annotated[str, Path(pattern=f"^(-|{ROUTE_NAME.pattern})$", description="N
     responses=_SHOWN | responses("not_found", "invalid", "rate_limited"),
 )
 async def pause(services: Services, caller: Operator, name: Name, body: PauseBody) -> Pause:
-    """When this is answered nothing of the route fires any more, on any replica. What would have fired is decided when
-    the pause ends. What has fired already goes on, and requests of people are not paused."""
+    """After the answer the route fires nothing more, on any replica. What would have fired is decided when the pause ends.
+    Triggers that have fired go on, and people can still ask for a run."""
     await services.limiter.check(caller)
     return await services.pauses.pause(name, body.until, body.reason, caller.name)
 
@@ -41,6 +41,6 @@ async def pause(services: Services, caller: Operator, name: Name, body: PauseBod
     responses=_SHOWN | responses("not_found", "invalid", "rate_limited"),
 )
 async def lift(services: Services, caller: Operator, name: Name) -> Pause:
-    """What still fires is decided again at once. A pause of every route (`-`) is lifted as `-`."""
+    """The alerts that still fire are decided again at once. To lift a pause of every route, use `-`."""
     await services.limiter.check(caller)
     return await services.pauses.lift(name, caller.name)

@@ -15,12 +15,12 @@ from app.kit.http import Http
 from app.policy.confirm import Confirm
 from app.policy.language.promql import compares_to_bool
 
-#: An answer about another time than this around now is as good as none: a cache, or a clock that is wrong.
+#: An answer whose time is further from now counts as no answer: it comes from a cache, or a clock is wrong.
 STALE: Final = timedelta(minutes=5)
 
 
-class Said(StrEnum):
-    """What came of a question; the metric's label."""
+class Outcome(StrEnum):
+    """How a question to Prometheus ended; the label of the metric."""
 
     YES = "confirmed"
     NO = "unconfirmed"
@@ -28,49 +28,51 @@ class Said(StrEnum):
 
 
 class Prometheus:
-    """`ask` never raises: no answer is an answer, by `on_error`."""
+    """`ask` never raises: without an answer, `on_error` of the policy decides."""
 
     def __init__(self, http: Http, clock: Clock) -> None:
         self._http = http
         self._clock = clock
 
-    async def ask(self, confirm: Confirm, query: str) -> tuple[Said, Confirmation]:
-        """One question; takes `Http.longest` at most."""
+    async def ask(self, confirm: Confirm, query: str) -> tuple[Outcome, Confirmation]:
+        """Ask one query. It takes `Http.longest` at most."""
         try:
             answer = await self._http.request("GET", f"{confirm.prometheus}/api/v1/query", params={"query": query})
-            said, detail = judge(answer.status, answer.body, query, self._clock.now())
+            outcome, detail = judge(answer.status, answer.body, query, self._clock.now())
         except TargetError as error:
-            said, detail = Said.ERROR, error.detail
-        if said is Said.ERROR:
+            outcome, detail = Outcome.ERROR, error.detail
+        if outcome is Outcome.ERROR:
             fires = confirm.on_error == "fire"
-            return said, Confirmation(fires, f"no answer of Prometheus ({detail}), and on_error is {confirm.on_error}")
-        return said, Confirmation(said is Said.YES, detail)
+            return outcome, Confirmation(
+                fires, f"no answer from Prometheus ({detail}), and on_error is {confirm.on_error}"
+            )
+        return outcome, Confirmation(outcome is Outcome.YES, detail)
 
 
-def judge(status: int, body: Any, query: str, now: datetime) -> tuple[Said, str]:
-    """What an answer says, and in one sentence why. A vector says yes when it has a sample that is a number, as an alerting
-    rule would fire; a scalar, and a vector of a `bool` comparison, when one is not 0."""
+def judge(status: int, body: Any, query: str, now: datetime) -> tuple[Outcome, str]:
+    """What an answer means, and in one sentence why. A vector means yes when it has a sample that is a number, as for an
+    alerting rule. A scalar, and a vector of a `bool` comparison, mean yes when a value is not 0."""
     if status != 200 or not isinstance(body, dict) or body.get("status") != "success":
-        told = body.get("error") if isinstance(body, dict) else None
-        return Said.ERROR, f"it answered {status}{f': {str(told)[:200]}' if told else ''}"
+        error = body.get("error") if isinstance(body, dict) else None
+        return Outcome.ERROR, f"it answered {status}{f': {str(error)[:200]}' if error else ''}"
     try:
         kind, result = body["data"]["resultType"], body["data"]["result"]
         samples = [result] if kind == "scalar" else [item["value"] for item in result] if kind == "vector" else None
         if samples is None:
-            return Said.ERROR, f"the query has the type {str(kind)[:20]}; it must be a vector or a scalar"
+            return Outcome.ERROR, f"the query has the type {str(kind)[:20]}; it must be a vector or a scalar"
         values = [(float(at), float(text)) for at, text in samples]
         late = any(not abs(at - now.timestamp()) <= STALE.total_seconds() for at, _ in values)
     except (KeyError, TypeError, ValueError):
-        return Said.ERROR, "what it answered is no vector and no scalar of numbers"
+        return Outcome.ERROR, "its answer is no vector and no scalar of numbers"
     if late:
-        return Said.ERROR, "its answer is of another time, more than 5m from now"
+        return Outcome.ERROR, "its answer is of another time, more than 5m from now"
     if not values:
-        return Said.NO, "not confirmed by Prometheus: no series satisfies the query"
+        return Outcome.NO, "not confirmed by Prometheus: no series satisfies the query"
     numbers = [value for _, value in values if not math.isnan(value)]
     if not numbers:
-        return Said.NO, "not confirmed by Prometheus: the value is not a number"
+        return Outcome.NO, "not confirmed by Prometheus: the value is not a number"
     zero_is_no = kind == "scalar" or compares_to_bool(query)
     yes = [value for value in numbers if value or not zero_is_no]
     if not yes:
-        return Said.NO, "not confirmed by Prometheus: the value is 0"
-    return Said.YES, f"confirmed by Prometheus: {yes[0]:g}"
+        return Outcome.NO, "not confirmed by Prometheus: the value is 0"
+    return Outcome.YES, f"confirmed by Prometheus: {yes[0]:g}"

@@ -1,4 +1,4 @@
-"""What a person or a script asks for: trigger, redrive, cancel, reset. Each in one transaction, each audited."""
+"""The requests of people and scripts: trigger, redrive, cancel, reset. Each is one transaction, and each is audited."""
 
 import logging
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from app.decide.books import Books
 from app.decide.ledger import Ledger
 from app.decide.state import Action, Ask, Decision, Group, NewTrigger, Reason, TriggerState, group_key
 from app.explain import history
-from app.groups import idempotency, limits, store
+from app.groups import idempotency, store
 from app.groups.aftermath import Aftermath
 from app.groups.idempotency import Repeatable
 from app.kit.db import with_retries
@@ -34,7 +34,7 @@ _triggers = tables.triggers
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A request for a DAG run, as it came: `by` and `why` are for the people who read it later."""
+    """A request for a DAG run, as it arrived. `by` and `why` are for the people who read it later."""
 
     route: str
     group: dict[str, str]
@@ -45,7 +45,8 @@ class Wanted:
 
 
 async def decide(conn: AsyncConnection, ledger: Ledger, route: Route, labels: dict[str, str], ask: Ask) -> Decision:
-    """The decision on a request for one DAG run of a group, in the books: refused or not, its group has it."""
+    """Decide a request for one DAG run of a group, and write the decision. The group gets a row, also when the request is
+    refused."""
     key = group_key(route.name, route.mode, labels)
     await store.load_group(conn, ledger.books, route, key, labels)
     decision = ledger.request(key, ask)
@@ -53,13 +54,13 @@ async def decide(conn: AsyncConnection, ledger: Ledger, route: Route, labels: di
     return decision
 
 
-#: The stored answer to an earlier request with the same key, or the pass that decided, its decision, and the trigger that
-#: it fired (None: refused).
+#: Either the stored answer to an earlier request with the same key, or the ledger of the pass, its decision, and the trigger
+#: that it fired (None: refused).
 _Answer = dict[str, Any] | tuple[Ledger, Decision, dict[str, Any] | None]
 
 
 class Requests:
-    """Every method raises Problem: 404 unknown, 409 not in the state that the request needs, 422 wrong group."""
+    """Every method raises Problem: 404 unknown, 409 wrong state, 422 wrong group."""
 
     def __init__(self, core: Core, aftermath: Aftermath) -> None:
         self._core = core
@@ -68,9 +69,9 @@ class Requests:
         self._aftermath = aftermath
 
     async def trigger(self, wanted: Wanted, caller: str, idempotency_key: str | None) -> dict[str, Any]:
-        """Start one DAG run of a group, or take over the held trigger; the trigger as the API shows it.
+        """Start one DAG run of a group, or fire its held trigger. Returns the trigger as the API shows it.
 
-        Raises Problem 409 with `reason` and `until` when the policy says no, which is a decision and recorded as one.
+        Raises Problem 409 with `reason` and `until` when the policy refuses. The refusal is a decision, and is recorded.
         """
         route, labels = self._route_and_group(wanted.route, wanted.group)
         ask = Ask(Reason.FORCED if wanted.force else Reason.MANUAL, wanted.by, wanted.why, wanted.conf, wanted.force)
@@ -105,8 +106,8 @@ class Requests:
         if again is not None and (answer := await idempotency.take(conn, again, ledger.now)) is not None:
             return answer
         decision = await decide(conn, ledger, route, labels, ask)
-        about = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(decision.reason)}
-        await audit.write(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, about)
+        details = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(decision.reason)}
+        await audit.write(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, details)
         fired = decision.action is Action.FIRE and decision.trigger_id is not None
         shown = await history.get_trigger(conn, decision.trigger_id) if fired and decision.trigger_id else None
         if again is not None and shown is not None:
@@ -121,11 +122,16 @@ class Requests:
             raise Problem(404, "not_found", f"The policy has no route named {name!r}.")
         if set(labels) != set(route.group_by):
             wanted = list(route.group_by)
-            raise Problem(422, "wrong_group", f"The group of this route has exactly the labels {wanted}.")
+            raise Problem(
+                422,
+                "wrong_group",
+                f"The group of the route {name} has exactly these labels: {', '.join(wanted) or 'none'}.",
+            )
         return route, {label: labels[label] for label in route.group_by}
 
     async def redrive(self, trigger_id: UUID, caller: str) -> None:
-        """dead -> pending again. It passes its group and its route's limit like a fire: not beside another open trigger."""
+        """Set a dead trigger to pending again. Like a fire, it needs a group without an open trigger and a free place in the
+        limit of its route."""
         now = self._clock.now()
 
         async def redrive(conn: AsyncConnection) -> Ledger:
@@ -146,7 +152,7 @@ class Requests:
             await conn.execute(redriven)
             await store.save(conn, books)
             await audit.write(conn, now, caller, "redrive", str(trigger_id), {})
-            # Its row is written above, for what it starts was frozen when it fired first. The aftermath must know it.
+            # Its row is written above, because what it starts was fixed at its first fire. This is for the aftermath only.
             reason, detail = Reason(trigger["reason"]), f"redriven by {caller}"
             books.triggers[trigger_id] = NewTrigger(trigger_id, group, TriggerState.PENDING, reason, False, [], detail)
             return ledger
@@ -155,7 +161,7 @@ class Requests:
         log.info("trigger redriven", extra={"trigger_id": str(trigger_id), "caller": caller})
 
     async def cancel(self, trigger_id: UUID, caller: str) -> None:
-        """held -> cancelled; each alert behind it is told. What fired already is Airflow's to stop."""
+        """Cancel a held trigger, with a decision on each of its alerts. Once it has fired, only Airflow can stop the run."""
 
         async def cancel(conn: AsyncConnection) -> Ledger:
             ledger = store.new_ledger(self._core, self._policy(), self._clock.now())
@@ -170,7 +176,7 @@ class Requests:
         await self._aftermath.committed(await with_retries(self._engine, cancel))
 
     async def reset(self, route_name: str, labels: Mapping[str, str], caller: str) -> Group:
-        """Clear a group's cooldown and backoff: what still fires is decided again at once."""
+        """Clear a group's cooldown and backoff. Its alerts that still fire are decided again at once."""
         route, ordered = self._route_and_group(route_name, labels)
         now = self._clock.now()
         key = group_key(route.name, route.mode, ordered)
@@ -191,10 +197,10 @@ class Requests:
         return ledger.books.groups[key]
 
     async def _fires(self, conn: AsyncConnection, trigger_id: UUID, books: Books) -> dict[str, list[datetime]]:
-        """The fires that count against the limit of a trigger's route, its row locked: routes before groups."""
+        """The fires that count against the limit of a trigger's route. The route is locked, as routes come before groups."""
         statement = select(_triggers.c.route).where(_triggers.c.id == trigger_id)
         names = (await conn.execute(statement)).scalars().all()
-        return await limits.lock(conn, books.policy, names, books.now)
+        return await store.lock_routes(conn, books.policy, names, books.now)
 
     async def _locked(self, conn: AsyncConnection, trigger_id: UUID) -> tuple[RowMapping, Group]:
         """A trigger and its group, both locked, the group first."""
@@ -206,21 +212,23 @@ class Requests:
             raise Problem(404, "not_found", f"there is no trigger {trigger_id}")
         locked = select(_triggers).where(_triggers.c.id == trigger_id).with_for_update()
         trigger = (await conn.execute(locked)).mappings().one_or_none()
-        if trigger is None:  # It was older than the retention, and went a moment ago.
+        if trigger is None:  # It was older than the retention, and was deleted a moment ago.
             raise Problem(404, "not_found", f"there is no trigger {trigger_id}")
         return trigger, group
 
 
 def _check_conf(route: Route, ask: Ask) -> None:
     if "gateway" in ask.conf:
-        raise Problem(422, "invalid", "The key gateway of conf is the gateway's own.")
+        raise Problem(422, "invalid", "The key `gateway` of `conf` belongs to the gateway.")
     size = conf_bytes({**route.dag.conf, **ask.conf})
     if size > CONF_ROOM:
-        raise Problem(422, "invalid", f"The conf of the DAG run would have {size} bytes; {CONF_ROOM} are the most.")
+        raise Problem(
+            422, "invalid", f"The conf of the DAG run would have {size} bytes; at most {CONF_ROOM} are allowed."
+        )
 
 
 def _refused(decision: Decision) -> Problem:
-    """The policy's no, with its reason as the code."""
+    """The refusal of the policy, with its reason as the code of the problem."""
     detail = f"{decision.detail[:1].upper()}{decision.detail[1:]}."
     reason = str(decision.reason)
     return Problem(409, reason, detail, reason=reason, until=decision.until, trigger_id=decision.trigger_id)

@@ -1,4 +1,4 @@
-"""What a person or a script may ask of the trigger side over HTTP: a DAG run, a redrive, a cancel, a reset."""
+"""The requests of people and scripts over HTTP: a DAG run, a redrive, a cancel, a reset."""
 
 from typing import Annotated
 from uuid import UUID
@@ -20,7 +20,7 @@ from app.web.tokens import Caller
 router = APIRouter(prefix="/api/v1", tags=["operate"], responses=responses(UNAVAILABLE))
 
 Operator = Annotated[Caller, Depends(require("trigger"))]
-Ident = Annotated[UUID, Path(description="Its id, a UUID.")]
+Ident = Annotated[UUID, Path(description="The id, a UUID.")]
 _NOT_DEAD = Kind("wrong_state", 409, "Only a dead trigger can be redriven; this one is running.", {"state": "running"})
 _NOT_HELD = Kind("wrong_state", 409, "Only a held trigger can be cancelled; this one is running.", {"state": "running"})
 _WRONG_GROUP = Kind("wrong_group", 422, "The group of the route accuracy has exactly these labels: model.")
@@ -66,12 +66,13 @@ async def ask(
     idempotency_key: Annotated[
         str | None,
         Header(
-            pattern="^[\\x21-\\x7e]{1,255}$", description="The same key within a day is answered as the first time."
+            pattern="^[\\x21-\\x7e]{1,255}$",
+            description="Within a day, a request with the same key gets the first answer again.",
         ),
     ] = None,
 ) -> Response:
-    """Starts a DAG run of a group now, or fires the held trigger, without debounce. Cooldown, limit and a run in flight
-    say no with 409, which is a decision like any other. `force` overrides cooldown and limit."""
+    """Starts a DAG run of a group now, or fires its held trigger, without debounce. A cooldown, a limit or a run in flight
+    refuses it with 409; that is recorded like any decision. `force` overrides cooldown and limit."""
     await services.limiter.check(caller)
     wanted = Wanted(body.route, body.group, body.reason, body.requested_by or caller.name, body.force, body.conf)
     return json_answer(await services.requests.trigger(wanted, caller.name, idempotency_key), 201)
@@ -84,7 +85,7 @@ async def ask(
     responses=shows(_REDRIVEN, "not_found", _NOT_DEAD, "rate_limited"),
 )
 async def redrive(services: Services, caller: Operator, id: Ident) -> Response:
-    """dead -> pending. The run is read back first, so that one that did start is found and not started twice."""
+    """Sets a dead trigger to pending. The gateway first looks for its run in Airflow, so that it starts none twice."""
     await services.limiter.check(caller)
     await services.requests.redrive(id, caller.name)
     async with services.core.engine.connect() as conn:
@@ -98,7 +99,7 @@ async def redrive(services: Services, caller: Operator, id: Ident) -> Response:
     responses=shows(_CANCELLED, "not_found", _NOT_HELD, "rate_limited"),
 )
 async def cancel(services: Services, caller: Operator, id: Ident) -> Response:
-    """held -> cancelled. What has fired is Airflow's to stop."""
+    """Sets a held trigger to cancelled. Once it has fired, only Airflow can stop its run."""
     await services.limiter.check(caller)
     await services.requests.cancel(id, caller.name)
     async with services.core.engine.connect() as conn:
@@ -115,7 +116,7 @@ RouteName = Annotated[str, Path(pattern=f"^{ROUTE_NAME.pattern}$", description="
     responses=shows(examples.GROUP, "not_found", "invalid", _WRONG_GROUP, "rate_limited"),
 )
 async def reset(services: Services, caller: Operator, name: RouteName, body: bodies.ResetBody) -> Response:
-    """What still fires is decided again at once. A run in flight is never doubled."""
+    """The alerts that still fire are decided again at once. A run in flight never gets a second run beside it."""
     await services.limiter.check(caller)
     group = await services.requests.reset(name, body.group, caller.name)
     route = services.core.policy.route(name)

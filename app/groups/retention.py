@@ -1,10 +1,10 @@
-"""History ends: what is over and older than GATEWAY_RETENTION is deleted, in small batches that wait for nobody.
+"""Retention: delete history that is over and older than GATEWAY_RETENTION, in small batches that never wait for a lock.
 
-A pass goes through its kinds of rows in their order. Each walks along an index from where it stopped, a page at a time: one
-short transaction (app.kit.prune). Any number of replicas may do it at once.
+A pass goes through the kinds of rows in order. For each kind it walks along an index, one page and one short transaction at
+a time (app.kit.prune). Any number of replicas may do it at once.
 
-What is open is never deleted: an open alert, whatever is behind an open trigger, an open trigger. Nor is the newest trigger
-of a group, which the group's state names, nor a trigger that a decision still names: alerts go first.
+Open things stay: an open alert, an open trigger, and the alerts and decisions of an open trigger. So do the newest trigger
+of a group, because the group's row names it, and a trigger that a decision still names. That is why alerts go first.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from app.tables import QUIET_SINCE
 
 _YOUNG = "(t.ended_at IS NULL OR t.ended_at >= :before)"  # open, or ended within the retention
 
-# A sender that never says "resolved" leaves its alert open. Stale for that long it is over: closed now, deleted one
-# retention later.
+# A sender that never sends "resolved" leaves its alert open. After a retention of silence the alert is closed, and it is
+# deleted one retention later.
 _SILENT_PAGE = text("""
     SELECT id, fingerprint FROM alerts WHERE closed_at IS NULL AND fingerprint > :fingerprint
     ORDER BY fingerprint LIMIT :most
@@ -48,8 +48,8 @@ _ALERTS_LOCK = text(f"""
       ) FOR UPDATE SKIP LOCKED
 """)
 
-# Ids sort by their making, so that the old ones come first. The newest decision of an open alert stays, and so do the
-# decisions of its trigger.
+# Ids sort by time, so the old ones come first. The newest decision of an alert stays, and so do the decisions on the alert
+# that name its trigger.
 _DECISIONS_PAGE = text("SELECT id, first_at AS at FROM decisions WHERE id > :id ORDER BY id LIMIT :most")
 _DECISIONS_LOCK = text(f"""
     SELECT d.id FROM decisions d LEFT JOIN alerts a ON a.id = d.alert
@@ -73,7 +73,7 @@ _TRIGGERS_LOCK = text("""
     FOR UPDATE SKIP LOCKED
 """)
 
-#: In this order: a trigger goes when nothing names it any more.
+#: In this order, because a trigger can go only when no other row names it.
 PRUNES: Final = (
     Prune("silent alerts", _SILENT_PAGE, _SILENT, start={"fingerprint": ""}),
     Prune("alerts", _ALERTS_PAGE, _ALERTS_LOCK, (by_id("decisions", "alert"), by_id("alerts"))),
@@ -83,7 +83,7 @@ PRUNES: Final = (
 
 
 class Retention:
-    """`step()` does one batch of one of `prunes`. `keep` is GATEWAY_RETENTION in seconds; zero keeps everything for ever."""
+    """`step()` deletes one batch of one of `prunes`. `keep` is GATEWAY_RETENTION in seconds; zero means: delete nothing."""
 
     def __init__(
         self,
@@ -101,13 +101,13 @@ class Retention:
         self._place = prunes[0].start
 
     async def step(self) -> bool:
-        """One batch. False: the pass is over. A walk that fails ends for this pass, so that the others go on."""
+        """One batch. False: the pass is over. A walk that fails ends for this pass, and the next walk goes on."""
         if not self._keep:
             return False
         prune = self._prunes[self._turn]
         now = self._core.clock.now()
         routes = self._core.policy.routes
-        # A limit counts triggers, and what still fires by the policy is open however long it has been silent.
+        # A limit counts triggers of its whole period. An alert counts as open until `stale_after`, however long that is.
         keep = max([self._keep, *(route.limit.per for route in routes if route.limit)])
         stale = max([keep, *(route.stale_after for route in routes)])
         times = {"now": now, "before": now - keep, "stale": now - stale}
@@ -126,7 +126,7 @@ class Retention:
         return self._next()
 
     def _next(self) -> bool:
-        """Begin the next walk. False: it is the first of a new pass."""
+        """Begin the next walk. False: the pass is over, and the next walk is the first of a new pass."""
         self._turn = (self._turn + 1) % len(self._prunes)
         self._place = self._prunes[self._turn].start
         return self._turn != 0

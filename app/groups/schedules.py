@@ -1,7 +1,7 @@
-"""Schedules: what comes due is decided like a request, exactly once whatever the number of replicas.
+"""Schedules: each occurrence is decided like a request, exactly once, whatever the number of replicas.
 
-A schedule's row keeps its newest occurrence, and only moves forward. It is moved in the very transaction of the decision,
-so that of all replicas one decides, and a crash leaves the occurrence to the next one.
+The row of a schedule holds its newest occurrence and only moves forward. It moves in the transaction of the decision. So one
+replica alone decides an occurrence, and after a crash another replica decides it.
 """
 
 import logging
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 _schedules = tables.schedules
 
-# A schedule that is new, or became another one, counts from now on.
+# A schedule that is new or changed counts from now on.
 _ADOPT = text("""
     INSERT INTO schedules (name, definition, last_at) VALUES (:name, :definition, :now)
     ON CONFLICT (name) DO UPDATE SET definition = :definition, last_at = greatest(schedules.last_at, :now)
     WHERE schedules.definition <> :definition
 """)
 
-# No row comes back when another replica has taken this occurrence, or a later one.
+# It returns no row when another replica has taken this occurrence or a later one.
 _TAKE = text("""
     INSERT INTO schedules (name, definition, last_at, decided_at, detail)
     VALUES (:name, :definition, :occurrence, :now, :detail)
@@ -47,21 +47,21 @@ _TAKE = text("""
 
 
 class Schedules:
-    """`step()` decides what is due. In between it asks nobody: what each schedule is due at is kept in memory."""
+    """`step()` decides the schedules that are due. Memory holds when each is due, so that most steps read no database."""
 
     def __init__(self, core: Core, aftermath: Aftermath) -> None:
         self._core = core
         self._engine, self._clock = core.engine, core.clock
         self._policy = core.policies.current
         self._aftermath = aftermath
-        self._adopted: str | None = None  # hash of the policy whose schedules are known
-        self._since: dict[str, datetime] = {}  # by name: what is due after this is still to be taken
+        self._adopted: str | None = None  # the hash of the policy whose schedules are known
+        self._since: dict[str, datetime] = {}  # by name: the newest occurrence that was taken
         self._next: dict[str, datetime] = {}
 
     async def step(self) -> bool:
-        """Take the newest occurrence of every schedule that is due. Never True: nothing more is due at this moment.
+        """Take the newest occurrence of every schedule that is due. Always False, because it takes all of them.
 
-        A schedule that fails holds up no other: it is raised when all have been tried.
+        A schedule that fails does not stop the others. Its error is raised after all have been tried.
         """
         policy, now = self._policy(), self._clock.now()
         if self._adopted != policy.hash:
@@ -75,19 +75,20 @@ class Schedules:
             due, take, lambda schedule: {"schedule": schedule.name}, "a schedule cannot be decided"
         )
         if failed:
+            self._core.metrics.items_failed.labels("schedules").inc(len(failed))
             raise ExceptionGroup("schedules that could not be decided", [error for _, error in failed])
         return False
 
     async def _adopt(self, policy: Policy, now: datetime) -> None:
-        """Learn where each schedule stands, the first time under a policy."""
+        """Learn the newest occurrence of each schedule, once for each policy."""
 
         async def adopt(conn: AsyncConnection) -> dict[str, datetime]:
             names = [schedule.name for schedule in policy.schedules]
-            # Should one that left come back one day, it is new.
+            # A schedule that left the policy and comes back later counts as new.
             await conn.execute(delete(_schedules).where(_schedules.c.name.not_in(names)))
             for schedule in sorted(policy.schedules, key=lambda s: s.name):
-                about = {"name": schedule.name, "definition": schedule.definition, "now": now}
-                await conn.execute(_ADOPT, about)
+                values = {"name": schedule.name, "definition": schedule.definition, "now": now}
+                await conn.execute(_ADOPT, values)
             rows = await conn.execute(select(_schedules.c.name, _schedules.c.last_at))
             return {row.name: row.last_at for row in rows}
 
@@ -110,8 +111,8 @@ class Schedules:
         async with transaction(self._engine) as conn:
             taken = await _move(conn, schedule, occurrence, now, detail)
         if taken:
-            about = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
-            log.warning("a scheduled run was passed over", extra=about | {"detail": detail})
+            extra = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
+            log.warning("a scheduled run was passed over", extra=extra | {"detail": detail})
 
     async def _decide(self, policy: Policy, schedule: Schedule, occurrence: datetime, now: datetime) -> None:
         async def decide(conn: AsyncConnection) -> tuple[Ledger, Decision] | None:
@@ -129,15 +130,15 @@ class Schedules:
             return
         ledger, decision = taken
         await self._aftermath.committed(ledger)
-        about = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
+        extra = {"schedule": schedule.name, "occurrence": at(occurrence), "route": schedule.route}
         trigger_id = str(decision.trigger_id) if decision.trigger_id else None
-        log.info("schedule decided: %s", decision.reason, extra=about | {"trigger_id": trigger_id})
+        log.info("schedule decided: %s", decision.reason, extra=extra | {"trigger_id": trigger_id})
 
 
 async def _move(conn: AsyncConnection, schedule: Schedule, occurrence: datetime, now: datetime, detail: str) -> bool:
-    """Move the schedule's row forward to this occurrence. False: it was taken by another replica."""
-    about = {"name": schedule.name, "definition": schedule.definition, "occurrence": occurrence, "now": now}
-    return (await conn.execute(_TAKE, about | {"detail": detail})).one_or_none() is not None
+    """Move the schedule's row forward to this occurrence. False: another replica has taken it."""
+    values = {"name": schedule.name, "definition": schedule.definition, "occurrence": occurrence, "now": now}
+    return (await conn.execute(_TAKE, values | {"detail": detail})).one_or_none() is not None
 
 
 async def _request(conn: AsyncConnection, ledger: Ledger, schedule: Schedule, occurrence: datetime) -> Decision:
@@ -150,7 +151,7 @@ async def _request(conn: AsyncConnection, ledger: Ledger, schedule: Schedule, oc
 
 
 async def list_schedules(conn: AsyncConnection, schedules: Sequence[Schedule], now: datetime) -> list[dict[str, Any]]:
-    """Each schedule of the policy with what it is due at next, and what became of its newest occurrence."""
+    """Each schedule with its next occurrence and the decision on its newest one, as the API shows them."""
     rows = {row["name"]: row for row in (await conn.execute(select(_schedules))).mappings()}
     return [_shown(schedule, rows.get(schedule.name), now) for schedule in schedules]
 
@@ -160,6 +161,6 @@ def _shown(schedule: Schedule, row: RowMapping | None, now: datetime) -> dict[st
     if row is not None and row["decided_at"] is not None:
         names = ("decided_at", "action", "reason", "trigger_id", "detail")
         last = {"at": row["last_at"]} | {name: row[name] for name in names}
-    # Due and not taken yet: by `since` it is next, however late.
+    # An occurrence that is due but not taken yet is the next one, however late.
     since = row["last_at"] if row is not None else now
     return schedule.model_dump(mode="json") | {"next_at": schedule.times.after(since), "last": last}

@@ -1,4 +1,4 @@
-"""GET /api/v1/schedules: when is what due, and what became of it last?"""
+"""GET /api/v1/schedules: the next occurrence of each schedule, and the decision on its newest one."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -40,7 +40,7 @@ _LISTED: dict[int | str, dict[str, Any]] = {
 
 
 class OccurrenceOut(BaseModel):
-    """What became of the newest occurrence. Without an `action` it was passed over, as `catch_up: none` wants it."""
+    """The newest occurrence and the decision on it. Without an `action` it was passed over (`catch_up: none`)."""
 
     at: datetime = Field(description="When it was due.")
     decided_at: datetime
@@ -67,12 +67,12 @@ class ScheduleOut(BaseModel):
 
 @router.get(
     "/schedules",
-    summary="List the schedules with what is due next",
+    summary="List the schedules with their next occurrence",
     response_model=schemas.ListOf[ScheduleOut],
     responses=_LISTED | responses(UNAVAILABLE),
 )
 async def get_schedules(services: Services, _: Annotated[Caller, Depends(require("read"))]) -> Response:
-    """Each schedule of the policy: when it is due next, and what was decided of its newest occurrence."""
+    """Each schedule of the policy: when it is due next, and the decision on its newest occurrence."""
     schedules, now = services.core.policy.schedules, services.core.clock.now()
     items = await services.reader.read(lambda conn: list_schedules(conn, schedules, now))
     return Response(to_json({"items": items, "next": None}), media_type="application/json")

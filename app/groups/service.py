@@ -1,4 +1,4 @@
-"""What the routes of triggers, groups and history need, in one value that bootstrap makes."""
+"""What the endpoints of triggers, groups and history need, in one value that bootstrap makes."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,7 +14,7 @@ from app.web.ratelimit import RateLimit
 
 @dataclass(frozen=True, slots=True)
 class GroupServices:
-    """`reader` serves what only shows; what a request just wrote is read from the database of `core`."""
+    """`reader` is for endpoints that only read. A request reads what it wrote from the database of `core`."""
 
     core: Core
     reader: Reader
@@ -28,5 +28,5 @@ async def _services(request: Request) -> GroupServices:
     return services
 
 
-#: How a route asks for them.
+#: The parameter by which an endpoint gets them.
 Services = Annotated[GroupServices, Depends(_services)]

@@ -1,15 +1,16 @@
-"""Reading books from Postgres under lock, and writing what a pass changed in them. Every function takes the transaction.
+"""Read the books of a pass from Postgres under lock, and write what it changed. Every function takes the transaction.
 
-Locks are taken in one order: the pauses', routes by name, groups by key, then alerts by fingerprint. Many rows travel as
-one JSON parameter, so that the number of statements does not depend on the number of alerts.
+Locks are taken in one order: the lock of the pauses, routes by name, groups by key, alerts by fingerprint. Many rows travel
+as one JSON parameter, so that the number of statements does not depend on the number of alerts.
 """
 
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -19,15 +20,15 @@ from app.decide.books import MATES, Books
 from app.decide.conf import dag_call
 from app.decide.ledger import Ledger
 from app.decide.placing import GroupName, Intent
-from app.decide.state import Episode, Group, NewTrigger, TriggerState
-from app.groups import limits, pauses
+from app.decide.state import SHADOW, Episode, Group, NewTrigger, TriggerState
+from app.groups import pauses
 from app.kit.db import insert_rows, rows_of, update_rows
 from app.kit.outbox.model import new_item
 from app.kit.telemetry import traceparent
 from app.policy.core import Core
 from app.policy.schema import Policy, Route
 
-KIND: Final = "airflow.dag_run"  # of an item in the outbox
+KIND: Final = "airflow.dag_run"  # the kind of its items in the outbox
 
 _GROUP_COLUMNS = [c.name for c in tables.groups.columns]
 _EPISODE_COLUMNS = [c.name for c in tables.alerts.columns]
@@ -39,7 +40,7 @@ _LOCK_GROUPS = (
     .with_for_update()
 )
 
-# In the normal course of things there is none: one look at the route's rows, and no labels are compared one by one.
+# Normally there is none. Then it is one look at the rows of the route, without comparing labels one by one.
 _OF_ANOTHER_SHAPE = rows_of(
     """
     SELECT * FROM groups WHERE route = :route AND mode = :mode AND last_trigger IS NOT NULL AND NOT (
@@ -77,7 +78,7 @@ _LOCK_EPISODES = (
 
 
 class MovedGroup(Exception):
-    """An open episode belongs to another group than the policy in force gives it: lock that one as well."""
+    """An open episode belongs to another group than the policy in force gives it. Lock that group as well, and try again."""
 
     def __init__(self, groups: dict[str, GroupName]) -> None:
         super().__init__("an episode keeps the group that took it")
@@ -85,10 +86,10 @@ class MovedGroup(Exception):
 
 
 async def load(conn: AsyncConnection, books: Books, intents: Sequence[Intent], extra: dict[str, GroupName]) -> None:
-    """Lock and read what a batch may change. `extra`: groups learned from MovedGroup. Raises MovedGroup."""
+    """Lock and read everything that a batch may change. `extra`: the groups of an earlier MovedGroup. Raises MovedGroup."""
     wanted = placing.groups_of(intents) | extra
     books.pauses = await pauses.in_force(conn)
-    books.fires = await limits.lock(conn, books.policy, (route for route, _, _ in wanted.values()), books.now)
+    books.fires = await lock_routes(conn, books.policy, (route for route, _, _ in wanted.values()), books.now)
     await _lock_groups(conn, books, wanted)
     await _lock_episodes(conn, books, sorted({i.alert.fingerprint for i in intents}), placing.deciding(books))
     if moved := placing.missing(books):
@@ -104,9 +105,9 @@ async def load_groups(conn: AsyncConnection, books: Books, keys: Iterable[str]) 
 
 
 async def load_group(conn: AsyncConnection, books: Books, route: Route, key: str, labels: dict[str, str]) -> None:
-    """Lock and read one group with its alerts, made when it is not there yet, for a request."""
+    """Lock and read one group with its alerts, for a request. The group is made if it does not exist yet."""
     books.pauses = await pauses.in_force(conn)
-    books.fires = await limits.lock(conn, books.policy, [route.name], books.now)
+    books.fires = await lock_routes(conn, books.policy, [route.name], books.now)
     await _lock_groups(conn, books, {key: (route.name, route.mode, labels)})
     await _lock_episodes(conn, books, [], [key])
 
@@ -138,7 +139,7 @@ async def _lock_groups(conn: AsyncConnection, books: Books, wanted: dict[str, Gr
 
 
 async def _inherit(conn: AsyncConnection, books: Books) -> None:
-    """Groups that have not fired yet count what their route fired under another group_by."""
+    """Groups that have not fired yet take over what their route fired under another group_by."""
     by_shape: dict[tuple[str, str, frozenset[str]], list[Group]] = {}
     for group in books.groups.values():
         if group.last_trigger is None:
@@ -152,7 +153,7 @@ async def _inherit(conn: AsyncConnection, books: Books) -> None:
 
 
 async def make_groups(conn: AsyncConnection, wanted: dict[str, GroupName]) -> None:
-    """Rows for groups that may not have one yet."""
+    """Make the rows of the groups that have none yet."""
     new = [_new_group(key, *wanted[key]) for key in sorted(wanted)]
     await insert_rows(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING")
 
@@ -176,9 +177,9 @@ async def _lock_episodes(conn: AsyncConnection, books: Books, fingerprints: list
 
 
 async def save(conn: AsyncConnection, books: Books) -> None:
-    """Write everything that the pass changed. Rows that make room (closed episodes, cancelled triggers) go first."""
+    """Write everything that the pass changed. Closed episodes and cancelled triggers go first, to make room for new ones."""
     await update_rows(conn, tables.alerts, [_episode_row(e) for e in books.changed.values()], _EPISODE_COLUMNS[1:])
-    # In one order, for alerts of no route are under no group's lock: two batches that make the same must not cross.
+    # In one order, because no group's lock covers alerts without a route: two batches with the same ones must not deadlock.
     created = sorted(books.created.values(), key=lambda e: e.fingerprint)
     await insert_rows(conn, tables.alerts, [_episode_row(e) for e in created])
     decisions = [
@@ -229,7 +230,7 @@ async def _save_triggers(conn: AsyncConnection, books: Books) -> None:
 
 
 def outbox_item(trigger: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """The item that carries a fired trigger to its Airflow. It has the trigger's id, so that there can be only one."""
+    """The outbox item that delivers a fired trigger to its Airflow. Its id is the trigger's, so there is at most one."""
     payload = {"trigger_id": trigger["id"], "route": trigger["route"]}
     return new_item(trigger["id"], KIND, f"airflow:{trigger['airflow']}", payload, now)
 
@@ -251,18 +252,17 @@ def _trigger_row(trigger: NewTrigger, books: Books) -> dict[str, Any]:
         "ended_at": now if trigger.state is TriggerState.CANCELLED else None,
     }
     route = books.policy.route(group.route)
-    if route is None:  # Only a cancelled trigger can outlive its route, and its row is there already.
+    if route is None:  # Only a cancelled trigger can have no route any more, and its row exists already.
         return row
     call = dag_call(trigger, route, traceparent=traceparent(trigger.id))
     row |= {"airflow": call.airflow, "dag_id": call.dag_id, "dag_run_id": call.dag_run_id}
     row |= {"run_timeout": route.run_timeout.total_seconds(), "on_failure": route.on_failure}
-    if trigger.fired:
-        row |= {"fired_at": now, "conf": call.conf}
-    return row
+    # Rows of one INSERT share their columns: one that is only held names these as well.
+    return row | {"fired_at": now if trigger.fired else None, "conf": call.conf if trigger.fired else None}
 
 
 async def save_groups(conn: AsyncConnection, changed: list[Group]) -> None:
-    """Write groups under their next version."""
+    """Write groups with their next version."""
     for group in changed:
         group.version += 1
         group.nonce = secrets.token_hex(4)
@@ -272,3 +272,52 @@ async def save_groups(conn: AsyncConnection, changed: list[Group]) -> None:
 
 def _episode_row(episode: Episode) -> dict[str, Any]:
     return {name: getattr(episode, name) for name in _EPISODE_COLUMNS}
+
+
+# -- The limit of a route: its fires are counted under a lock on its row. Without it two groups could take the last place. --
+
+_MAKE_ROUTES = text("INSERT INTO routes (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING")
+_LOCK_ROUTES = text("SELECT name FROM routes WHERE name = ANY(CAST(:names AS text[])) ORDER BY name FOR UPDATE")
+
+# The keys are locked in the order that every flow uses.
+_WAKE_WAITING = text("""
+    UPDATE groups SET wake_at = t.ended_at FROM triggers t WHERE t.id = :trigger AND key IN (
+        SELECT key FROM groups WHERE route = :route AND wake_at IS NOT NULL AND open_trigger IS NULL ORDER BY key FOR UPDATE
+    ) AND groups.wake_at > t.ended_at
+""")
+
+
+async def lock_routes(
+    conn: AsyncConnection, policy: Policy, names: Iterable[str], now: datetime
+) -> dict[str, list[datetime]]:
+    """Lock the named routes that have a limit. Returns their fires that count, by route, the newest first."""
+    limited = [r for name in sorted(set(names)) if (r := policy.route(name)) is not None and r.limit is not None]
+    if not limited:
+        return {}
+    wanted = {"names": [route.name for route in limited]}
+    if len((await conn.execute(_LOCK_ROUTES, wanted)).all()) < len(limited):
+        await conn.execute(_MAKE_ROUTES, wanted)
+        await conn.execute(_LOCK_ROUTES, wanted)
+    return {route.name: await fires(conn, route, now) for route in limited}
+
+
+async def fires(conn: AsyncConnection, route: Route, now: datetime) -> list[datetime]:
+    """The newest fires of a route that count against its limit. A trigger counts from its fire on, also when it was forced
+    or its run failed, but not when it is dead or cancelled. In shadow mode the triggers that would have fired count; they
+    never count for the route in live mode."""
+    if route.limit is None:
+        return []
+    t = tables.triggers
+    statement = (
+        select(t.c.fired_at)
+        .where(t.c.route == route.name, t.c.mode == route.mode, t.c.fired_at > now - route.limit.per)
+        .where(or_(t.c.mode == SHADOW, t.c.state.not_in(("dead", "cancelled"))))
+        .order_by(t.c.fired_at.desc())
+        .limit(route.limit.triggers)
+    )
+    return list((await conn.execute(statement)).scalars())
+
+
+async def wake_waiting(conn: AsyncConnection, route: str, trigger: UUID) -> None:
+    """Make every waiting group of the route due: a dead trigger no longer counts, so one of them can take its place."""
+    await conn.execute(_WAKE_WAITING, {"route": route, "trigger": trigger})

@@ -1,4 +1,4 @@
-"""Groups that are due: the end of a debounce, of a cooldown, of a backoff or of a run decides without a notification."""
+"""Groups that are due: at the end of a debounce, cooldown, backoff or run they are decided without a notification."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.decide.books import Books
 from app.decide.placing import successor
 from app.decide.state import Asked, Confirmation, Group
-from app.groups import holds, limits, pauses, store
+from app.groups import holds, pauses, store
 from app.groups.aftermath import Aftermath
 from app.groups.prometheus import Prometheus
 from app.kit.db import one_statement, passes, transaction
@@ -19,7 +19,7 @@ from app.policy.core import Core
 from app.policy.language.promql import render_query
 from app.policy.schema import Policy
 
-# After an outage of ours a hold waits until the watch has given the time back (app.groups.holds).
+# After an outage of the gateway a held group waits until its hold has been made longer (app.groups.holds).
 _DUE = text("""
     SELECT key, route, mode, labels FROM groups WHERE wake_at <= :now AND (route = ANY(CAST(:asking AS text[]))) = :ask
       AND (held_since IS NULL OR NOT EXISTS (SELECT FROM watch WHERE watched_until < :watched))
@@ -27,14 +27,14 @@ _DUE = text("""
     ORDER BY wake_at LIMIT :most
 """)
 
-# A group that another replica or a batch has locked is being decided there.
+# A locked group is being decided by another replica or a batch, so it is skipped.
 _TAKE = text("""
     SELECT key FROM groups WHERE key = ANY(CAST(:keys AS text[])) AND (wake_at <= :now OR key = ANY(CAST(:others AS text[])))
     ORDER BY key FOR UPDATE SKIP LOCKED
 """)
 
-# A wake was set by the policy of its day. A group without one may have alerts that the policy of a while ago did not want.
-# The keys are locked in the order of every flow.
+# The wake of a group was set under an earlier policy. A group without a wake may have alerts that policy did not want.
+# The keys are locked in the order that every flow uses.
 _REVIEW = text("""
     UPDATE groups SET wake_at = :now WHERE key IN (
         SELECT key FROM groups g WHERE key > :after AND (wake_at > :now OR (
@@ -52,8 +52,8 @@ _PAUSE = timedelta(minutes=1)  # until a group that could not be decided is trie
 
 
 async def _take(conn: AsyncConnection, books: Books, due: Sequence[Row[Any]]) -> list[str]:
-    """Lock and read what can be woken of the groups that are due; their keys. One whose route has changed its mode comes
-    with the group that takes its alerts over."""
+    """Lock and read the due groups that are not locked elsewhere. Returns their keys. When the route of a group has changed
+    its mode, the group that takes its alerts over is locked too."""
     found = ((row.key, successor(row.route, row.mode, row.labels, books.policy)) for row in due)
     homes = {key: home for key, home in found if home is not None}
     others = dict(homes.values())
@@ -66,8 +66,8 @@ async def _take(conn: AsyncConnection, books: Books, due: Sequence[Row[Any]]) ->
 
 
 class Waker:
-    """`step()` decides the groups that are due: with `prometheus` those whose route asks it, without it all others, so that
-    a Prometheus that hangs holds up nobody else."""
+    """`step()` decides the groups that are due. With `prometheus` it takes the groups whose route asks Prometheus, without
+    it all others. So a Prometheus that hangs delays no other group."""
 
     def __init__(self, core: Core, aftermath: Aftermath, prometheus: Prometheus | None = None) -> None:
         self._core = core
@@ -75,7 +75,7 @@ class Waker:
         self._policy = core.policies.current
         self._aftermath = aftermath
         self._prometheus = prometheus
-        self._reviewed: object = None  # the policy and the pauses under which every wake was looked at
+        self._reviewed: object = None  # the policy and the pauses under which every wake was reviewed
 
     async def step(self) -> bool:
         """One round. True when more may be due."""
@@ -89,24 +89,23 @@ class Waker:
             return True
 
     async def _review(self, policy: Policy) -> None:
-        """The first round under a policy, or under other pauses, brings every wake forward: a cooldown or a pause that
-        became shorter counts at once, and so does a route that came back. In transactions of its own, for deciding locks
-        routes before groups."""
+        """Make every group with a wake due, once for each policy and set of pauses. So a shorter cooldown or pause counts at
+        once, and so does a route that came back. It has its own transactions, because a decision locks routes first."""
         async with one_statement(self._engine) as conn:
             reviewed = policy.hash, frozenset((await pauses.read(conn)).values())
         if self._reviewed == reviewed:
             return
-        about: dict[str, Any] = {"now": self._clock.now(), "most": _REVIEWED}
+        parameters: dict[str, Any] = {"now": self._clock.now(), "most": _REVIEWED}
         after: str | None = ""
         while after is not None:
             async with transaction(self._engine) as conn:
-                keys = (await conn.execute(_REVIEW, about | {"after": after})).scalars().all()
+                keys = (await conn.execute(_REVIEW, parameters | {"after": after})).scalars().all()
             after = max(keys) if len(keys) == _REVIEWED else None
         self._reviewed = reviewed
 
     async def _one_at_a_time(self, policy: Policy) -> bool:
-        """Decide what is due group by group, after a round that went wrong: a group that cannot be decided must not hold up
-        the others. It is tried again later. False: each group went well alone."""
+        """After a failed round, decide the due groups one by one: a group that cannot be decided must not stop the others.
+        It is tried again after a minute. False: no group failed alone."""
         async with transaction(self._engine) as conn:
             due = [row.key for row in await self._are_due(conn, policy, self._clock.now())]
 
@@ -115,6 +114,8 @@ class Waker:
 
         failed = await each_alone(due, decide, lambda key: {"group_key": key}, "a group cannot be decided")
         if failed:
+            loop = "waker" if self._prometheus is None else "confirmer"
+            self._core.metrics.items_failed.labels(loop).inc(len(failed))
             now = self._clock.now()
             async with transaction(self._engine) as conn:
                 for key, _ in failed:
@@ -124,13 +125,13 @@ class Waker:
     async def _round(self, policy: Policy, only: str | None = None) -> bool:
         asked = await self._ask(policy, only) if self._prometheus is not None else {}
         if self._policy().hash != policy.hash:
-            return True  # What was asked is of a file that is no longer in force.
+            return True  # The policy changed meanwhile: ask again under the new one.
         return await self._decide(policy, asked, only)
 
     async def _ask(self, policy: Policy, only: str | None) -> dict[str, Asked]:
-        """Ask Prometheus about the groups that would fire if it said yes, with no transaction open."""
+        """Ask Prometheus about the groups that would fire if it confirmed them. No transaction is open meanwhile."""
         ledger = store.new_ledger(self._core, policy, self._clock.now())
-        async with transaction(self._engine) as conn:  # Nothing of it is written.
+        async with transaction(self._engine) as conn:  # It only reads.
             ledger.books.pauses = await pauses.in_force(conn)
             groups = ledger.questions(await self._due(conn, ledger.books, only))
         answers = await all_of(self._answer(policy, group) for group in groups)
@@ -139,27 +140,27 @@ class Waker:
     async def _answer(self, policy: Policy, group: Group) -> Confirmation:
         route = policy.route(group.route)
         if route is None or route.confirm is None or self._prometheus is None:
-            raise ValueError(f"the route {group.route} asks nobody")
-        said, answer = await self._prometheus.ask(route.confirm, render_query(route.confirm.query, group.labels))
-        self._metrics.confirms.labels(route.name, said).inc()
+            raise ValueError(f"the route {group.route} has no `confirm`")
+        outcome, answer = await self._prometheus.ask(route.confirm, render_query(route.confirm.query, group.labels))
+        self._metrics.confirms.labels(route.name, outcome).inc()
         return answer
 
     async def _are_due(
         self, conn: AsyncConnection, policy: Policy, now: datetime, only: str | None = None
     ) -> Sequence[Row[Any]]:
         asking = [route.name for route in policy.routes if route.confirm is not None]
-        about = {"now": now, "watched": now - holds.GAP, "most": _ROUND, "only": only}
-        return (await conn.execute(_DUE, about | {"asking": asking, "ask": self._prometheus is not None})).all()
+        parameters = {"now": now, "watched": now - holds.GAP, "most": _ROUND, "only": only}
+        return (await conn.execute(_DUE, parameters | {"asking": asking, "ask": self._prometheus is not None})).all()
 
     async def _due(self, conn: AsyncConnection, books: Books, only: str | None) -> list[str]:
-        """Lock and read the groups that are due here; their keys."""
+        """Lock and read the groups that are due. Returns their keys."""
         due = await self._are_due(conn, books.policy, books.now, only)
-        # Routes are locked before groups, as every flow does.
-        books.fires = await limits.lock(conn, books.policy, (row.route for row in due), books.now)
+        # Every flow locks routes before groups.
+        books.fires = await store.lock_routes(conn, books.policy, (row.route for row in due), books.now)
         return await _take(conn, books, due)
 
     async def _decide(self, policy: Policy, asked: Mapping[str, Asked], only: str | None) -> bool:
-        """Decide in one transaction."""
+        """Decide the due groups in one transaction. True: more may be due."""
         ledger = store.new_ledger(self._core, policy, self._clock.now())
         books = ledger.books
         async with transaction(self._engine) as conn:

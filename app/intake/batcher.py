@@ -1,4 +1,4 @@
-"""Group commit: while one batch is being written the next one collects. An idle gateway adds no delay."""
+"""Group commit: while one batch is written, the next one collects. An idle gateway adds no delay."""
 
 import asyncio
 import logging
@@ -13,18 +13,18 @@ from app.kit.log import Seldom
 
 log = logging.getLogger(__name__)
 
-#: The bodies that wait may have so many bytes, and always as many as so many of the largest bodies.
+#: How many bytes the waiting bodies may have: QUEUE_BYTES, or QUEUE_BODIES bodies of the largest size if that is more.
 QUEUE_BYTES: Final = 64 * 2**20
 QUEUE_BODIES: Final = 16
 
-_QUIET: Final = 10.0  # seconds between two lines in the log on batches that Postgres refused
+_QUIET: Final = 10.0  # seconds between two log lines about batches that are not durable
 
 
 class Batcher:
-    """Collects jobs and has them written in batches. A request waits for its own job alone.
+    """Collects jobs and has them written in batches. A request waits only for its own job.
 
-    `max_queue`: alerts that may wait. `max_bytes`: bytes of their bodies. A batch under way counts in neither, so that at
-    most twice as much is in memory. An empty queue takes a body of any size.
+    `max_queue` is how many alerts may wait, and `max_bytes` how many bytes of their bodies. The batch under way counts in
+    neither, so that memory holds at most twice as much. An empty queue takes a body of any size.
     """
 
     def __init__(self, intake: Intake, *, max_queue: int, max_bytes: int = QUEUE_BYTES, max_batch: int = 2000) -> None:
@@ -32,7 +32,7 @@ class Batcher:
         self._max_queue = max_queue
         self._max_bytes = max_bytes
         self._max_batch = max_batch
-        self._waiting: OrderedDict[Job, None] = OrderedDict()  # In order of arrival, and any of them leaves at no cost.
+        self._waiting: OrderedDict[Job, None] = OrderedDict()  # In order of arrival. Any job can leave at no cost.
         self._queued = 0
         self._bytes = 0
         self._arrived = asyncio.Event()
@@ -44,7 +44,7 @@ class Batcher:
         return bool(self._waiting) and monotonic() - self._turn > patience
 
     async def submit(self, job: Job, within: float) -> list[AlertDecision]:
-        """The decisions on the job's alerts in order, once they are durable.
+        """The decisions on the job's alerts, in their order, when they are durable.
 
         Raises NotDurable when the queue is full, when Postgres does not take them, or after `within` seconds.
         """
@@ -62,10 +62,10 @@ class Batcher:
             return await job.done
         finally:
             timer.cancel()
-            self._leave(job)  # It may have given up, or its sender may have hung up.
+            self._leave(job)  # The request may have given up, or its sender may have hung up.
 
     async def run(self) -> None:
-        """Write batches for ever. On cancellation the batch under way and what is queued are written first."""
+        """Write batches until cancelled. On cancellation, first write the batch under way and the queue."""
         writing: asyncio.Task[None] | None = None
         try:
             while True:
@@ -73,7 +73,7 @@ class Batcher:
                 self._arrived.clear()
                 self._turn = monotonic()
                 while self._waiting:
-                    # A task of its own, so that a cancellation does not tear a transaction that requests wait for.
+                    # A task of its own: a cancellation must not break a transaction that requests wait for.
                     writing = asyncio.create_task(self._write(self._next()))
                     await asyncio.shield(writing)
         finally:
@@ -88,14 +88,14 @@ class Batcher:
         while self._waiting and alerts < self._max_batch:
             job = next(iter(self._waiting))
             self._leave(job)
-            if job.done.done():  # Its request has given up in this very turn of the loop.
+            if job.done.done():  # Its request has just given up.
                 continue
             jobs.append(job)
             alerts += len(job.alerts) + len(job.bad)
         return jobs
 
     def _leave(self, job: Job) -> None:
-        """It waits no longer, wherever in the queue it stood. Nothing happens when it has left before."""
+        """Remove the job from the queue, wherever it is. Does nothing when the job is not there."""
         if job in self._waiting:
             del self._waiting[job]
             self._queued -= len(job.alerts) + 1
@@ -119,7 +119,7 @@ class Batcher:
             stages.end()
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
-        words = str(error) if isinstance(error, NotDurable) else "the alerts could not be written"
+        reason = str(error) if isinstance(error, NotDurable) else "the alerts could not be written"
         if not isinstance(error, NotDurable):
             log.error("a batch could not be written", exc_info=error)
         elif self._may_log():
@@ -127,7 +127,7 @@ class Batcher:
             log.warning("a batch is not durable: %s", error, extra={"stages": stages, "cause": _cause(error)})
         for job in jobs:
             if not job.done.done():
-                job.done.set_exception(NotDurable(f"{words}: {self._intake.stages.explain(job.arrived)}"))
+                job.done.set_exception(NotDurable(f"{reason}: {self._intake.stages.explain(job.arrived)}"))
 
     def _give_up(self, job: Job) -> None:
         if job.done.done():
@@ -141,5 +141,5 @@ class Batcher:
 
 
 def _cause(error: BaseException) -> str:
-    """The class of what a NotDurable came from. Its words may repeat what a sender sent."""
+    """The class of the error behind a NotDurable. Its message is left out, because it may repeat what a sender sent."""
     return type(error.__cause__).__name__ if error.__cause__ else ""

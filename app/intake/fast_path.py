@@ -1,8 +1,8 @@
-"""The fast path: memory answers the alerts whose decision is unchanged, and one statement counts them and proves that memory
+"""The fast path: memory answers the alerts whose decision is unchanged. One statement counts them and proves that memory
 was up to date.
 
-This statement is alone, before whatever else is in the batch: a transaction that had locked what it decides and then counted
-repeats would lock alerts out of order, and two of them would wait for each other until Postgres ends one.
+This statement runs alone, before the transaction that decides the rest of the batch. If that transaction also counted the
+repeats, it would lock alerts out of order. Then two batches could wait for each other until Postgres ends one of them.
 """
 
 from collections import Counter
@@ -43,7 +43,7 @@ _COUNT = text("""
 
 
 class FastPath:
-    """`answer(folds, ledger)` before anything of a batch is decided in Postgres."""
+    """Call `answer(folds, ledger)` before anything of a batch is decided in Postgres."""
 
     def __init__(self, core: Core, memory: Memory, stages: Stages) -> None:
         self._engine, self._metrics = core.engine, core.metrics
@@ -51,8 +51,9 @@ class FastPath:
         self._stages = stages
 
     async def answer(self, folds: Sequence[Fold], ledger: Ledger) -> dict[int, AlertDecision]:
-        """The answers that memory knows, by place, their repeats counted and durable. None of them where memory was behind
-        Postgres or the statement lost a race: those are to be decided like the rest. Raises what Postgres raises."""
+        """The answers that memory has, by the alert's place in the batch; their repeats are counted and durable. Empty when
+        memory was behind Postgres or the statement lost a race: then the whole batch must be decided. Raises the errors of
+        Postgres."""
         keys = list({f.intent.key for f in folds if f.intent.key is not None})
         prints = list({f.intent.alert.fingerprint for f in folds})
         self._stages.enter("memory")
@@ -77,8 +78,8 @@ class FastPath:
     async def _count(
         self, folds: list[Fold], groups: dict[str, Group], episodes: dict[str, Episode], ledger: Ledger
     ) -> bool:
-        """Whole or not at all, so that it needs no transaction around it. False when an episode is closed or decided
-        otherwise by now, or a group of another version: then nothing is counted."""
+        """Count all of the repeats, or none: so it needs no transaction around it. False: nothing is counted, because an
+        episode is closed or has another decision now, or a group has another version."""
         times: Counter[tuple[UUID, UUID | None]] = Counter()
         for fold in folds:
             episode = episodes[fold.intent.alert.fingerprint]

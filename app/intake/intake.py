@@ -43,12 +43,12 @@ from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)
 
-_QUIET = 60.0  # seconds between two tracebacks of the fast path: a storm would write one for every batch
+_QUIET = 60.0  # seconds between two tracebacks of the fast path: in a storm each batch would write one
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One body: its alerts, what of it could not be read, its bytes, and the future that its request waits for."""
+    """One body: its alerts, its unreadable entries, its size in bytes, and the future that its request waits for."""
 
     alerts: list[Alert]
     bad: list[Bad]
@@ -61,8 +61,8 @@ class Job:
 
 
 class Intake:
-    """The batcher calls `commit(jobs)`, one batch after the other. `core` has database connections for intake alone.
-    `stages` says where the batch under way stands."""
+    """The batcher calls `commit(jobs)`, one batch after the other. The database connections of `core` are for intake only.
+    `stages` says in which stage the batch under way is."""
 
     def __init__(self, core: Core, memory: Memory, aftermath: Aftermath, limits: quarantine.Limits) -> None:
         self._core = core
@@ -75,7 +75,7 @@ class Intake:
         self._may_log = Seldom(_QUIET)
 
     async def commit(self, jobs: list[Job]) -> list[list[AlertDecision]]:
-        """One list of answers a job, in body order, after everything in them is durable. Raises NotDurable."""
+        """For each job the list of its answers, in the order of its body, when everything is durable. Raises NotDurable."""
         alerts = [a for job in jobs for a in job.alerts]
         bad = [(job.source, b) for job in jobs for b in job.bad]
         answers = await self._answer(alerts, bad)
@@ -106,7 +106,7 @@ class Intake:
             return await self._fast_path.answer(fold(alerts, policy), ledger)
         except (NotDurable, *OF_THE_DATABASE):
             raise
-        except Exception:  # A bug of ours. `_decide` needs no memory, and isolates the alert if it is in one.
+        except Exception:  # Our bug. `_decide` needs no memory, and isolates the alert if the bug is in it too.
             self._metrics.fast_path_failures.labels("bug").inc()
             if self._may_log():
                 log.exception("a bug: the fast path failed, Postgres decides the batch")
@@ -126,9 +126,9 @@ class Intake:
         except Exception as error:
             if len(alerts) + len(bad) <= 1:
                 log.exception("a bug: an alert cannot be decided")
-                what = f"a bug of the gateway: {type(error).__name__}: {error}"
-                return await self._set_aside(alerts, what[:500], "it cannot be decided: a bug of the gateway")
-        # Halve until the culprit stands alone: one alert that cannot be stored or decided must not cost the others.
+                message = f"a bug of the gateway: {type(error).__name__}: {error}"
+                return await self._set_aside(alerts, message[:500], "it cannot be decided: a bug of the gateway")
+        # Halve until the bad alert is alone: one alert that cannot be stored or decided must not fail the others.
         if not alerts:
             half = len(bad) // 2
             return await self._decide([], bad[:half]) + await self._decide([], bad[half:])
@@ -138,7 +138,7 @@ class Intake:
 
     async def _set_aside(self, alerts: Sequence[Alert], error: str, detail: str) -> list[AlertDecision]:
         if not alerts:
-            log.error("what could not be read could not be kept either", extra={"error": error})
+            log.error("an unreadable alert could not be kept in the quarantine", extra={"error": error})
             return []
         alert = alerts[0]
         self.stages.enter("pool")
@@ -154,7 +154,7 @@ class Intake:
         return [AlertDecision(alert, None, {}, Decision(Action.IGNORE, Reason.INVALID, detail=detail))]
 
     async def _with_retries(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
-        """Raises NotDurable when open episodes name other groups each time. That needs a new policy for each attempt."""
+        """Raises NotDurable when each attempt finds episodes of yet other groups, which takes a new policy each time."""
         moved: dict[str, GroupName] = {}
         for attempt in range(ATTEMPTS):
             try:
@@ -162,8 +162,8 @@ class Intake:
             except store.MovedGroup as error:
                 moved |= error.groups
             except TimeoutError:
-                # One connection may stand still while Postgres is well. Without a commit nothing is written: there is time
-                # for a second one. After a commit nobody knows, and the sender has to come again.
+                # One connection may hang while Postgres works. Before the commit nothing is written, and there is time for a
+                # second attempt. During the commit the result is not known, so the sender has to repeat the alerts.
                 if attempt or self.stages.current not in ("lock", "statement"):
                     raise
                 self._metrics.batch_retries.inc()
@@ -201,7 +201,7 @@ class Intake:
 
 
 def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:
-    """The switches that firing alerts of the batch are heartbeats of, each once."""
+    """The switches for which a firing alert of the batch is a heartbeat, each once."""
     if not policy.heartbeats:
         return []
     firing = (each.intent.alert for each in folds if each.intent.alert.firing)

@@ -1,4 +1,4 @@
-"""What could not be read is kept, so that somebody can see it: by the hash of its bytes, with a count, capped."""
+"""The quarantine keeps what could not be read, so that people can see it: one row for equal bytes, with a count."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from app.kit.prune import BEGINNING, Prune, by_id
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Rows kept in all, and bytes kept of each."""
+    """`rows` is how many rows are kept, and `body` how many bytes of each."""
 
     rows: int
     body: int
@@ -45,7 +45,7 @@ PRUNE: Final = Prune(
 
 
 async def keep(conn: AsyncConnection, bad: list[tuple[str, Bad]], now: datetime, limits: Limits) -> None:
-    """Keep each (source, bad alert); the oldest go when there are more than `limits.rows`."""
+    """Keep each (source, bad alert). When there are more than `limits.rows`, the oldest are deleted."""
     rows: dict[str, dict[str, Any]] = {}
     for source, b in bad:
         digest = hashlib.sha256(b.body).hexdigest()
@@ -54,6 +54,6 @@ async def keep(conn: AsyncConnection, bad: list[tuple[str, Bad]], now: datetime,
         elif len(rows) < limits.rows:
             body, size = b.body[: limits.body], len(b.body)
             rows[digest] = {"source": source, "error": b.error[:1000], "body": body, "size": size, "count": 1}
-    # Sorted: one order of locks in every batch.
+    # Sorted, so that every batch takes the locks in one order.
     await conn.execute(_KEEP, [{"sha256": digest, "now": now, **rows[digest]} for digest in sorted(rows)])
     await conn.execute(_TRIM, {"rows": limits.rows})

@@ -1,4 +1,4 @@
-"""Alerts in: the routes that monitors post to. 202 only after everything in the body is durable."""
+"""The endpoints that monitors post alerts to. The answer is 202 only after everything in the body is durable."""
 
 import logging
 from collections.abc import Callable
@@ -12,10 +12,8 @@ from pydantic_core import to_json
 from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
-from app.intake.admission import admit, spend
-from app.intake.direct import DirectRoute
 from app.intake.intake import Job
-from app.intake.service import IntakeServices, services_of
+from app.intake.service import DirectRoute, IntakeServices, admit, services_of, spend
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.errors import NotDurable, Problem
 from app.web.problems import BAD_SIGNATURE, responses
@@ -31,8 +29,8 @@ _TAKEN: dict[int | str, dict[str, Any]] = {
 
 
 def _accepts(*bodies: tuple[str, dict[str, Any], Any], **more: Any) -> dict[str, Any]:
-    """Bodies (media type, schema, example) and scope in the document. A body is read from the raw bytes, so that one bad
-    alert does not cost the others."""
+    """For the OpenAPI document: the bodies (media type, schema, example) and the scope. The endpoints read the raw bytes
+    themselves, because one bad alert must not fail the others."""
     content = {media_type: {"schema": schema, "example": example} for media_type, schema, example in bodies}
     return {"requestBody": {"required": True, "content": content}, "security": [{"bearer": ["ingest"]}], **more}
 
@@ -42,7 +40,7 @@ def _list_of(schema: dict[str, Any], least: int = 1) -> dict[str, Any]:
 
 
 def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's JSON Schema in one piece: a `$ref` to its own `$defs` would lead nowhere inside of the document."""
+    """The model's JSON Schema without references: a `$ref` to its own `$defs` would not resolve in the OpenAPI document."""
     schema = model.model_json_schema()
     parts = schema.pop("$defs", {})
 
@@ -72,8 +70,8 @@ _ALERT, _EVENT = _schema_of(native.NativeAlert), _schema_of(cloudevents.CloudEve
     openapi_extra=_accepts((_JSON, _schema_of(alertmanager.Webhook), examples.ALERTMANAGER)),
 )
 async def take_alertmanager(request: Request) -> Response:
-    """Answers 202 only after every alert of the body is durable, each with its decision. Alertmanager comes again after
-    503, and gives a notification up after any 4xx: so a body is refused only when none of its alerts can be read."""
+    """Answers 202 only after every alert of the body is durable, each with its decision. Alertmanager repeats a notification
+    after 503 and drops it after any 4xx. So a body is refused only when none of its alerts can be read."""
     authorize(request, "ingest")
     return await _take(await request.body(), alertmanager.read, "alertmanager", services_of(request))
 
@@ -86,8 +84,8 @@ async def take_alertmanager(request: Request) -> Response:
     openapi_extra=_accepts((_JSON, _schema_of(grafana.GrafanaWebhook), examples.GRAFANA)),
 )
 async def take_grafana(request: Request) -> Response:
-    """The body of a webhook contact point of Grafana. Its alerts are decided as Alertmanager's are, and the answers mean
-    the same. With `GATEWAY_GRAFANA_SECRET` set, the contact point's HMAC signature is required."""
+    """Takes the body of a webhook contact point of Grafana. Decisions and answers are the same as for Alertmanager. If
+    `GATEWAY_GRAFANA_SECRET` is set, the contact point must send its HMAC signature."""
     return await _take_signed(request, grafana.read, "grafana", limited=False)
 
 
@@ -101,14 +99,19 @@ async def take_grafana(request: Request) -> Response:
         ("application/cloudevents-batch+json", _list_of(_EVENT, 0), [examples.CLOUDEVENT]),
         (_JSON, _schema_of(cloudevents.EventData), examples.CLOUDEVENT["data"]),
         parameters=[
-            {"name": f"ce-{name}", "in": "header", "schema": {"type": "string", "minLength": 1}, "description": told}
-            for name, told in examples.CLOUDEVENT_HEADERS.items()
+            {
+                "name": f"ce-{name}",
+                "in": "header",
+                "schema": {"type": "string", "minLength": 1},
+                "description": description,
+            }
+            for name, description in examples.CLOUDEVENT_HEADERS.items()
         ],
     ),
 )
 async def take_cloudevents(request: Request) -> Response:
-    """One event in binary or structured mode, or a batch. Its `data` is an alert as `POST /api/v1/alerts` takes it;
-    `alert_id`, `timestamp` and the labels `source`, `type`, `subject` default to the event's."""
+    """Takes one event in binary or structured mode, or a batch. Its `data` is an alert as in `POST /api/v1/alerts`.
+    `alert_id`, `timestamp` and the labels `source`, `type` and `subject` default to those of the event."""
     authorize(request, "ingest")
     read = partial(cloudevents.read, headers=request.headers)
     return await _take(await request.body(), read, "cloudevents", services_of(request))
@@ -117,16 +120,17 @@ async def take_cloudevents(request: Request) -> Response:
 @router.post(
     "/alerts",
     status_code=202,
-    summary="Take alerts from anybody",
+    summary="Take alerts in the gateway's own form",
     responses=_TAKEN | responses("bad_request", *_UNSIGNED, "too_large", "invalid", "rate_limited", "not_durable"),
     openapi_extra=_accepts((_JSON, {"oneOf": [_ALERT, _list_of(_ALERT)]}, examples.NATIVE)),
 )
 async def take_native(request: Request) -> Response:
-    """One alert or a list of them. `alert_id`, `severity` and `timestamp` are enough. With `GATEWAY_WEBHOOK_SECRET` set,
-    requests must be signed in the manner of Standard Webhooks."""
+    """Takes one alert or a list of alerts. `alert_id`, `severity` and `timestamp` are enough. If `GATEWAY_WEBHOOK_SECRET` is
+    set, requests must be signed as Standard Webhooks describes."""
     return await _take_signed(request, native.read, "native", limited=True)
 
 
+# It takes every name, so routes of other webhooks stand above it.
 @router.post(
     "/webhooks/{source}",  # noqa: FAST003 (a DirectRoute gets the request alone)
     status_code=202,
@@ -146,9 +150,9 @@ async def take_native(request: Request) -> Response:
     ),
 )
 async def take_mapped(request: Request) -> Response:
-    """Any JSON, in which `sources:` of the policy says where an alert's parts stand. What they are mapped to is decided as
-    an alert of `POST /api/v1/alerts` is; one that lacks a part is quarantined alone. A source with a `secret` must be signed
-    in the manner of Standard Webhooks."""
+    """Takes any JSON. `sources:` of the policy says where the parts of an alert are. The result is decided like an alert of
+    `POST /api/v1/alerts`; an alert that lacks a part is quarantined alone. If the source has a `secret`, requests must be
+    signed as Standard Webhooks describes."""
     source = services_of(request).core.policy.source(request.path_params["source"])
     if source is None:
         authorize(request, "ingest")
@@ -159,7 +163,7 @@ async def take_mapped(request: Request) -> Response:
 async def _take_signed(
     request: Request, read: Callable[[bytes, int], Parsed], source: str, *, limited: bool
 ) -> Response:
-    """Of a source that may have a secret."""
+    """Take a body of a source that may have a secret. `limited`: the caller's rate limit applies."""
     services = services_of(request)
     admitted = await admit(request, source, services)
     if limited:
@@ -197,7 +201,7 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
 
 
 async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: IntakeServices) -> None:
-    """Keep a refused body for people to see. The answer is the same when it cannot be kept."""
+    """Keep a refused body in the quarantine. If that fails, the answer is the same."""
     try:
         await services.batcher.submit(Job([], [Bad(0, None, str(error), raw)], source, len(raw)), services.timeout)
     except NotDurable as failure:

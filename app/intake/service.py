@@ -1,21 +1,27 @@
-"""What the routes of intake need, in one value that bootstrap makes."""
+"""What the endpoints of intake share: their services, who may send to them, and a route without FastAPI's overhead."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
 
 from app.groups.memory import Memory
 from app.intake.batcher import Batcher
+from app.kit.errors import Problem
 from app.policy.core import Core
 from app.web.ratelimit import RateLimit
-from app.web.signatures import Signature
+from app.web.security import authorize
+from app.web.signatures import REPLAYABLE, Signature, replayed
+from app.web.tokens import Caller
+from app.web.tokens import Scope as TokenScope
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeServices:
-    """`timeout` is the longest time in seconds that a request waits for its commit. `signatures` has the sources whose
-    requests a setting wants signed."""
+    """`timeout` is how many seconds a request waits for its commit at most. `signatures` are those that settings require,
+    by source."""
 
     core: Core
     batcher: Batcher
@@ -26,12 +32,64 @@ class IntakeServices:
     timeout: float
 
     def signature_of(self, source: str) -> Signature | None:
-        """How the requests of a source must be signed, by a setting or by the policy that maps its body."""
+        """The signature that a source must send, by a setting or by the policy that maps its body. None: it needs none."""
         mapped = self.core.policy.source(source)
         return mapped.signature if mapped else self.signatures.get(source)
 
 
 def services_of(request: Request) -> IntakeServices:
-    """The services of the application that the request came to."""
+    """The services of the application that got the request."""
     services: IntakeServices = request.app.state.services.intake
     return services
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may come in. `proof` names its signature when that may be used only once."""
+
+    caller: Caller
+    body: bytes
+    proof: str | None = None
+
+
+async def admit(request: Request, source: str, services: IntakeServices, scope: TokenScope = "ingest") -> Admitted:
+    """The caller and the body of a request. Raises Problem 401 or 403.
+
+    When `source` has a secret, every request must be signed. The signature then replaces a token, because many senders of
+    signed webhooks cannot send one. If there is a token all the same, it must have the scope.
+    """
+    signature = services.signature_of(source)
+    if signature is None:
+        return Admitted(authorize(request, scope), await request.body())
+    signer = Caller(f"signed-{source}", frozenset({scope}))
+    caller = authorize(request, scope) if "authorization" in request.headers else signer
+    body = await request.body()
+    try:
+        proof = signature.check(request.headers, body, services.core.clock.now())
+        if proof and await services.memory.is_spent(proof):
+            raise replayed()
+    except Problem as problem:
+        services.core.metrics.bodies_refused.labels(source, problem.status).inc()
+        raise
+    return Admitted(caller, body, proof)
+
+
+async def spend(admitted: Admitted, services: IntakeServices) -> None:
+    """Never accept this signature again. Call it when the body is durable: until then the sender may repeat the request."""
+    if admitted.proof:
+        await services.memory.spend(admitted.proof, REPLAYABLE)
+
+
+class DirectRoute(APIRoute):
+    """A route whose endpoint gets only the request. The OpenAPI document shows it like any other.
+
+    FastAPI's dependencies cost about as much time as reading a webhook. So such an endpoint calls
+    `app.web.security.authorize` itself, and `openapi_extra` documents its bodies and scope.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)  # FastAPI refuses the method.
+            return
+        response: Response = await self.endpoint(Request(scope, receive))
+        await response(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Where the time of a batch goes. A batch that is late says which stage took how long, and what Postgres waits for."""
+"""Where the time of a batch goes. A late batch says which stage took how long, and what Postgres waits for."""
 
 import asyncio
 import logging
@@ -14,17 +14,22 @@ from app.kit.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-#: queue: until the batch begins. memory: Redis. decide: this process. pool: until there is a connection.
-#: lock: reading under lock, and every wait for a lock that was seen. statement: all others. commit: until Postgres confirms.
+#: - queue: the batch has not begun
+#: - memory: Redis
+#: - decide: work of this process
+#: - pool: wait for a connection
+#: - lock: reads under lock, and every other wait for a lock that was seen
+#: - statement: all other statements
+#: - commit: until Postgres confirms
 Stage = Literal["queue", "memory", "decide", "pool", "lock", "statement", "commit"]
 
-_LATE: Final = 1.0  # seconds after which a batch is late: it is logged, and Postgres is asked what it waits for
+_LATE: Final = 1.0  # seconds after which a batch is late: it is logged, and we ask Postgres what it waits for
 _PATIENCE: Final = 1.0  # seconds for one such question
 _PAUSE: Final = 1.0  # seconds between two
 _STILL: Final = 0.25  # seconds by which a timer may be late before it means that this process stood still
 _WORTH_TELLING: Final = 0.05  # seconds; a shorter stage explains no stall
 _LOCKED: Final = "waits for a lock"
-_IDLE: Final = "Postgres waits for the gateway: one of them or the network stands still"
+_IDLE: Final = "Postgres waits for the gateway: the gateway, Postgres or the network stands still"
 
 _WAITS_FOR = text("""
     SELECT own.wait_event_type, own.wait_event, other.pid, other.application_name, other.state,
@@ -35,7 +40,7 @@ _WAITS_FOR = text("""
 
 
 class Stages:
-    """The stages of the batch under way. There is one such batch: the batcher writes one after the other."""
+    """The stages of the batch under way. There is only one, because the batcher writes one batch after the other."""
 
     def __init__(self, engine: AsyncEngine, metrics: Metrics) -> None:
         self._engine = engine
@@ -52,18 +57,18 @@ class Stages:
 
     @property
     def current(self) -> Stage:
-        """The stage under way. After an error: the one that it ended."""
+        """The stage under way. After an error: the stage in which it happened."""
         return self._stage
 
     def begin(self, arrived: float) -> None:
-        """A batch begins. `arrived`: when the first of its alerts did, by `monotonic`."""
+        """A batch begins. `arrived`: when its first alert arrived, by `monotonic`."""
         self._arrived, self._began = arrived, monotonic()
         self._since, self._stage, self._conn = self._began, "decide", None
         self._spent, self._causes, self._under_way, self._still = {}, {}, True, 0.0
         self._timer = asyncio.get_running_loop().call_later(_LATE, self._look)
 
     def enter(self, stage: Stage, conn: AsyncConnection | None = None) -> None:
-        """The stage before ends and this one begins. `conn`: the connection whose answer it waits for."""
+        """The previous stage ends and this stage begins. `conn`: the connection whose answer it waits for."""
         now = monotonic()
         self._spent[self._stage] = self._spent.get(self._stage, 0.0) + now - self._since
         self._stage, self._since, self._conn = stage, now, conn
@@ -90,7 +95,7 @@ class Stages:
             log.warning("a batch was late", extra={"stages": self._worded(spent)})
 
     def explain(self, arrived: float) -> str:
-        """For alerts of the batch under way that arrived then: which stage took how long so far, and why."""
+        """For alerts of the batch under way that arrived at `arrived`: which stage took how long so far, and why."""
         queue: dict[Stage, float] = {"queue": self._began - arrived}
         return self._worded(queue | self._so_far())
 
@@ -107,11 +112,11 @@ class Stages:
         longest = max(spent, key=lambda stage: spent[stage])
         shown = [stage for stage in get_args(Stage) if stage == longest or spent.get(stage, 0.0) >= _WORTH_TELLING]
         parts = [(f"{stage} {spent[stage]:.1f} s", self._causes.get(stage)) for stage in shown]
-        words = ", ".join(f"{words} ({cause})" if cause else words for words, cause in parts)
-        return f"{words}; the gateway itself stood still for {self._still:.1f} s of it" if self._still else words
+        text = ", ".join(f"{took} ({cause})" if cause else took for took, cause in parts)
+        return f"{text}; the gateway itself stood still for {self._still:.1f} s of it" if self._still else text
 
     def _notice(self, due: float) -> None:
-        """Something was to happen at `due` and happens now. This process stood still if that is much later."""
+        """Something due at `due` happens now. If that is much later, this process stood still."""
         late = monotonic() - due
         if late >= _STILL:
             self._still += late
@@ -121,14 +126,14 @@ class Stages:
         self._looking = asyncio.create_task(self._find_causes())
 
     async def _find_causes(self) -> None:
-        """Ask until the batch is over. It is a task of its own, so that the batch never waits for it."""
+        """Ask for the cause until the batch is over. This is a task of its own, so the batch never waits for it."""
         while True:
             began, stage = self._since, self._stage
             asked = monotonic()
             cause = await self._cause(stage)
             self._notice(asked + _PATIENCE)
             if self._since == began and cause is not None:
-                if cause == _IDLE:  # Perhaps asked between two statements: it explains less than any other cause.
+                if cause == _IDLE:  # Perhaps we asked between two statements: any other cause explains more.
                     self._causes.setdefault(self._stage, cause)
                 else:
                     self._causes[self._stage] = cause
@@ -149,7 +154,7 @@ class Stages:
             pid = backend_pid(self._conn)
             async with asyncio.timeout(_PATIENCE), one_statement(self._engine) as conn:
                 row = (await conn.execute(_WAITS_FOR, {"pid": pid})).one_or_none()
-        except Exception as error:  # Whatever it is: the question must not harm the batch.
+        except Exception as error:  # Of any kind: the question must not harm the batch.
             return f"Postgres does not say why: {type(error).__name__}"
         if row is None:
             return "its connection is gone"

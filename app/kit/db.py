@@ -154,6 +154,8 @@ async def insert_rows(conn: AsyncConnection, table: Table, rows: list[dict[str, 
     """INSERT all rows in one statement. All rows have the same columns; other columns are NULL."""
     if not rows:
         return
+    if any(row.keys() != rows[0].keys() for row in rows):
+        raise ValueError(f"the new rows of {table.name} do not share their columns")
     columns = ", ".join(f'"{name}"' for name in rows[0])
     values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb))"
     statement = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {values} {conflict}"

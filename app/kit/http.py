@@ -25,7 +25,7 @@ from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachabl
 Transport = httpx.AsyncBaseTransport  # tests pass one to `open_http` in place of the network
 
 MAX_ANSWER: Final = 1024 * 1024  # bytes, decoded
-MAX_RETRY_AFTER: Final = 3600.0  # seconds; a target cannot silence us for longer
+MAX_RETRY_AFTER: Final = 3600.0  # seconds; a target cannot hold us off for longer
 POOL_WAIT: Final = 2.0  # seconds to wait for a free connection
 IDLE_CONNECTION: Final = 2.0  # seconds; uvicorn closes idle connections after 5, and a race with that is ambiguous
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})

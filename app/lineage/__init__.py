@@ -1,5 +1,6 @@
-"""What became of it: metadata on its way to MLflow, and the chain from an alert to a model and back.
+"""Metadata on its way to MLflow, and the chain from an alert to a model and back.
 
-MLflow's side of the chain is kept in Postgres as it was last seen (runs, versions, aliases): lineage is then told by index,
-and while MLflow is away. A loop, the survey, walks MLflow page by page to keep it fresh; a question refreshes its subject.
+Postgres keeps MLflow's side of the chain (runs, versions, aliases) as it was last seen. So an answer needs only an index,
+and there is an answer while MLflow is away. The survey, a loop, walks through MLflow page by page and keeps this fresh.
+A question reads its own subject from MLflow first.
 """

@@ -1,4 +1,4 @@
-"""GET /api/v1/lineage and /lineage/orphans."""
+"""The routes GET /api/v1/lineage and /lineage/orphans."""
 
 from typing import Annotated
 from uuid import UUID
@@ -20,9 +20,9 @@ from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1/lineage", tags=["lineage"])
 
-_MANY = "Ask about one of: trigger, alert, dag_run, run, or model with version."
+_MANY = "Name exactly one subject: trigger, alert, dag_run, run, or model with version."
 _INVALID = ProblemKind(
-    "invalid", 422, _MANY, {"errors": [{"in": "query", "pointer": "#/version", "message": "goes with model"}]}
+    "invalid", 422, _MANY, {"errors": [{"in": "query", "pointer": "#/version", "message": "needs model as well"}]}
 )
 
 
@@ -43,16 +43,16 @@ async def get_lineage(
     alert: Annotated[UUID | None, Query(description="Id of an alert.")] = None,
     dag_run: Annotated[_Name | None, Query(description="Airflow's dag_run_id.")] = None,
     run: Annotated[_Name | None, Query(description="MLflow's run id.")] = None,
-    model: Annotated[_Name | None, Query(description="A registered model; with `version`.")] = None,
-    version: Annotated[_Name | None, Query(description="Its version.")] = None,
+    model: Annotated[_Name | None, Query(description="A registered model; needs `version`.")] = None,
+    version: Annotated[_Name | None, Query(description="The version of the model.")] = None,
 ) -> Response:
-    """alert -> decision -> trigger -> DAG run -> MLflow runs -> model versions, from whichever end is known. MLflow is asked
-    first; while it is away its side is told as it was last seen, and `missing` and `mlflow` say so."""
+    """The chain alert -> decision -> trigger -> DAG run -> MLflow runs -> model versions, from any end. MLflow is asked
+    first. While it is away, the answer has its side as it was last seen, and `missing` and `mlflow` say so."""
     subject = Subject(trigger, alert, dag_run, run, model, version)
     if (model is None) != (version is None) or len(subject.shown().keys() - {"version"}) != 1:
         errors = [{"in": "query", "pointer": "#", "message": _MANY}]
         raise Problem(422, "invalid", _MANY, errors=errors)
-    found = await services.lineage.tell(subject)
+    found = await services.lineage.find(subject)
     if found is None:
         named = ", ".join(f"{name} {value}" for name, value in subject.shown().items())
         raise Problem(404, "not_found", f"Neither the gateway nor MLflow knows {named}.")
@@ -72,7 +72,7 @@ async def list_orphans(
     kind: Annotated[Kind | None, Query(description="Only of this kind.")] = None,
     cursor: Annotated[_Name | None, Query(description="`next` of the page before.")] = None,
 ) -> Response:
-    """As the newest walk over MLflow found it, which begins anew every `lineage.every` of the policy. What is younger than
+    """The result of the newest walk through MLflow. A walk begins every `lineage.every` of the policy. What is younger than
     `lineage.grace` is not judged yet: training code that spools delivers late."""
     rows = await services.reader.read(lambda conn: store.list_orphans(conn, kind, cursor, limit + 1))
     more, rows = len(rows) > limit, rows[:limit]

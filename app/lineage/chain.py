@@ -1,7 +1,7 @@
-"""The chain itself: alert -> decision -> trigger -> DAG run -> MLflow's runs -> versions -> promotions, from any end.
+"""The chain: alert -> decision -> trigger -> DAG run -> MLflow's runs -> versions -> promotions, from any end.
 
-Answered from Postgres, by index. Before that MLflow is asked about what the question is about, so that a run of a minute ago
-is there; when it does not answer, what was seen before is told, and the answer says so.
+The answer comes from Postgres, by index. Before that, MLflow is asked about the subject, so that a run of a minute ago is in
+the answer. When MLflow does not answer, the answer has what was seen before, and says so.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
-MOST_CHAINS: Final = 20  # triggers of one answer, the newest: an alert can be behind several
-MOST_RUNS: Final = 200  # and versions, of one answer
+MOST_CHAINS: Final = 20  # in one answer, of the newest triggers: one alert can be behind several
+MOST_RUNS: Final = 200  # in one answer; as many versions
 MOST_PROMOTIONS: Final = 20  # of one version, the newest
-PATIENCE: Final = 5.0  # seconds for MLflow; what it has not told by then is told as it was last seen
+PATIENCE: Final = 5.0  # seconds for MLflow; after that the answer has what was seen before
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is asked about; exactly one is set, `model` and `version` together."""
+    """The subject of a question. Exactly one field is set, or `model` and `version` together."""
 
     trigger: UUID | None = None
     alert: UUID | None = None
@@ -46,23 +46,23 @@ class Subject:
     version: str | None = None
 
     def shown(self) -> dict[str, str]:
-        """As it was asked for."""
+        """The fields that are set."""
         names = ("trigger", "alert", "dag_run", "run", "model", "version")
         return {name: str(value) for name in names if (value := getattr(self, name)) is not None}
 
 
 class Lineage:
-    """`tell` answers one question. It writes what MLflow told, so it needs the primary."""
+    """Finds the chains of a subject. It keeps what MLflow answers, so it needs the primary database."""
 
     def __init__(self, core: Core, mlflow: Callable[[], Mlflow | None]) -> None:
         self._engine, self._clock = core.engine, core.clock
         self._policy = core.policies.current
         self._mlflow = mlflow
 
-    async def tell(self, subject: Subject) -> Row | None:
-        """The chains that the subject is part of. None: neither we nor MLflow know it."""
+    async def find(self, subject: Subject) -> Row | None:
+        """The chains that contain the subject. None: neither the gateway nor MLflow knows it."""
         mlflow = self._mlflow()
-        state, detail = "not_configured", "the policy names no MLflow"
+        state, detail = "not_configured", "the policy has no `mlflow`"
         if mlflow is not None:
             state, detail = await self._refresh(mlflow, subject)
         async with self._engine.connect() as conn:
@@ -73,7 +73,7 @@ class Lineage:
             return None
         links = [link for chain in chains for link in rules.gaps(chain, self._policy().reports)]
         if state != "asked":
-            links.append({"link": "mlflow", "of": "", "detail": f"{detail}: its side is as it was last seen"})
+            links.append({"link": "mlflow", "of": "", "detail": f"{detail}: MLflow's side is as it was last seen"})
         return {
             "subject": subject.shown(),
             "chains": chains,
@@ -94,7 +94,7 @@ class Lineage:
         return "asked", ""
 
     async def _ask(self, mlflow: Mlflow, subject: Subject) -> None:
-        """From MLflow's ends first to the trigger, and from the trigger to all that was made of it."""
+        """Read from MLflow and keep: first the subject, when it is a version or a run; then the runs of each trigger."""
         if subject.model is not None and subject.version is not None:
             version = await mlflow.version(subject.model, subject.version)
             if version is None:
@@ -109,20 +109,20 @@ class Lineage:
         async with self._engine.connect() as conn:
             triggers = [row["id"] for row in await _triggers_of(conn, subject)]
         if triggers:
-            experiments = [str(one["experiment_id"]) for one in await mlflow.experiments()]
+            experiments = [str(item["experiment_id"]) for item in await mlflow.experiments()]
             for trigger in triggers:
                 where = f"tags.`{TRIGGER_TAG}` = {quoted(str(trigger))}"
-                found = [_read(one) async for one in mlflow.runs(experiments, where)] if experiments else []
+                found = [_read(item) async for item in mlflow.runs(experiments, where)] if experiments else []
                 await self._ask_versions(mlflow, found)
                 async with self._engine.connect() as conn:
                     seen = await store.runs_of(conn, [trigger], MOST_RUNS)
                 for gone in {run.run_id for run in seen} - {run.run_id for run in found}:
-                    await self._ask_run(mlflow, gone)  # MLflow lists no run that was deleted.
+                    await self._ask_run(mlflow, gone)  # MLflow does not list deleted runs.
 
     async def _ask_run(self, mlflow: Mlflow, run_id: str) -> None:
         try:
             item = await mlflow.run(run_id)
-        except Rejected:  # An id that MLflow does not even take for one.
+        except Rejected:  # MLflow refuses text that cannot be an id.
             item = None
         if item is None:
             now = self._clock.now()
@@ -132,9 +132,9 @@ class Lineage:
 
     async def _ask_versions(self, mlflow: Mlflow, runs: list[SeenRun]) -> None:
         versions = [
-            read_version(one) for run in runs async for one in mlflow.versions(f"run_id = {quoted(run.run_id)}")
+            read_version(item) for run in runs async for item in mlflow.versions(f"run_id = {quoted(run.run_id)}")
         ]
-        models = {one.model for one in versions}
+        models = {version.model for version in versions}
         await self._keep(runs, versions, await _aliases(mlflow, models), models)
 
     async def _keep(
@@ -163,7 +163,7 @@ def _read(item: Row) -> SeenRun:
 
 
 async def _triggers_of(conn: AsyncConnection, subject: Subject) -> list[Row]:
-    """The triggers of the subject's chains, the newest first."""
+    """The triggers whose chains contain the subject, the newest first."""
     t, d, r, v = tables.triggers, tables.decisions, tables.runs, tables.versions
     if subject.trigger is not None:
         wanted = t.c.id == subject.trigger
@@ -185,7 +185,7 @@ async def _triggers_of(conn: AsyncConnection, subject: Subject) -> list[Row]:
 
 async def _chain_of(conn: AsyncConnection, trigger: Row) -> Row:
     d = tables.decisions
-    led = d.c.action.in_(("hold", "fire", "cancel"))  # What it suppressed since is no part of why it is there.
+    led = d.c.action.in_(("hold", "fire", "cancel"))  # What was suppressed because of this trigger did not cause it.
     statement = select(d).where(d.c.trigger_id == trigger["id"], led).order_by(d.c.id).limit(history.SHOWN)
     names = ("alert", "action", "reason", "until", "detail", "count", "first_at", "last_at", "policy")
     decisions = [{name: row[name] for name in names} for row in (await conn.execute(statement)).mappings()]
@@ -207,20 +207,20 @@ def _dag_run(trigger: Row) -> Row:
 
 
 async def _without_trigger(conn: AsyncConnection, subject: Subject) -> list[Row]:
-    """A run that no trigger of ours asked for, or a version whose run is gone: the chain as far as it goes."""
+    """The chain of a run without a known trigger, or of a version whose run is gone, as far as it goes."""
     runs: dict[str, SeenRun] = {}
     bare: list[SeenVersion] = []
     if subject.dag_run is not None:
-        runs = {one.run_id: one for one in await store.runs_of_dag_run(conn, subject.dag_run, MOST_RUNS)}
+        runs = {run.run_id: run for run in await store.runs_of_dag_run(conn, subject.dag_run, MOST_RUNS)}
     elif subject.run is not None:
         runs = await store.runs_named(conn, [subject.run])
     elif subject.model is not None and subject.version is not None:
         key = (subject.model, subject.version)
         bare = list((await store.versions_named(conn, [key])).values())
-        runs = await store.runs_named(conn, [one.run_id for one in bare if one.run_id])
-    ours = await store.trigger_facts(conn, {run.trigger_id for run in runs.values() if run.trigger_id})
-    left = [run for run in runs.values() if run.trigger_id not in ours]
-    bare = [one for one in bare if one.run_id not in runs]
+        runs = await store.runs_named(conn, [version.run_id for version in bare if version.run_id])
+    known = await store.trigger_facts(conn, {run.trigger_id for run in runs.values() if run.trigger_id})
+    left = [run for run in runs.values() if run.trigger_id not in known]
+    bare = [version for version in bare if version.run_id not in runs]
     if not left and not bare:
         return []
     named = [run.dag_run_id for run in left if run.dag_run_id]
@@ -243,29 +243,28 @@ async def _with_versions(conn: AsyncConnection, runs: list[SeenRun]) -> list[Row
     names = ("run_id", "experiment_id", "name", "status", "deleted", "git_commit", "metrics", "started_at", "ended_at")
     return [
         {name: getattr(run, name) for name in names}
-        | {"trigger_id": run.trigger_id, "versions": [one for one in shown if one["run_id"] == run.run_id]}
+        | {"trigger_id": run.trigger_id, "versions": [version for version in shown if version["run_id"] == run.run_id]}
         for run in runs
     ]
 
 
 async def _shown_versions(conn: AsyncConnection, versions: list[SeenVersion]) -> list[Row]:
-    aliases = await store.aliases_of(conn, {one.model for one in versions})
-    marks: dict[tuple[str, str], list[str]] = {}
-    for alias in aliases:
-        marks.setdefault((alias.model, alias.version), []).append(alias.alias)
+    aliases: dict[tuple[str, str], list[str]] = {}
+    for alias in await store.aliases_of(conn, {version.model for version in versions}):
+        aliases.setdefault((alias.model, alias.version), []).append(alias.alias)
     names = ("model", "version", "run_id", "status", "created_at")
     return [
-        {name: getattr(one, name) for name in names}
+        {name: getattr(version, name) for name in names}
         | {
-            "aliases": marks.get((one.model, one.version), []),
-            "promotions": await _promotions_of(conn, one.model, one.version),
+            "aliases": aliases.get((version.model, version.version), []),
+            "promotions": await _promotions_of(conn, version.model, version.version),
         }
-        for one in versions
+        for version in versions
     ]
 
 
 async def _promotions_of(conn: AsyncConnection, model: str, version: str) -> list[Row]:
-    """Whether it was promoted, to what, and what came of it; the oldest first."""
+    """The promotions and rollbacks of a version, the oldest first; no dry runs."""
     p = tables.promotions
     statement = select(p).where(p.c.registry == "mlflow", p.c.model == model, p.c.version == version, ~p.c.dry_run)
     rows = (await conn.execute(statement.order_by(p.c.id.desc()).limit(MOST_PROMOTIONS))).mappings().all()

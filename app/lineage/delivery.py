@@ -1,7 +1,7 @@
-"""Records on their way to MLflow: one attempt at a stream, with the spool's own code for replaying.
+"""The delivery of records to MLflow: one attempt at a stream, with the spool's own code for the replay.
 
-An attempt delivers the records of the stream in order, for half of its time at most. A record that MLflow refuses for good
-is set aside with the reason, and the rest goes on. Any other trouble makes the stream wait; nothing is given up.
+An attempt delivers the records of the stream in order, for at most half of its time. A record that MLflow refuses for good
+is set aside with the reason, and the rest goes on. After any other trouble the stream waits, and no record is given up.
 """
 
 import logging
@@ -27,17 +27,17 @@ from mlflow_spool.replay import HEALTH, Done, Later, Never, Steps, Waits, findin
 
 log = logging.getLogger(__name__)
 
-PAGE = 1000  # records that one attempt looks at
-SETTLE = 5.0  # seconds after a creation whose end is not known, before it is looked for
-#: So long MLflow must answer that it does not know an id which no record here creates, before a record gives up on it.
+PAGE = 1000  # records that one attempt reads
+SETTLE = 5.0  # seconds from a creation with an unknown end until MLflow is searched for its result
+#: A record waits this long for an id that no record here creates and that MLflow does not know. Then it is set aside.
 STRANGER_PATIENCE = timedelta(days=1)
 
-#: One request to MLflow, and its answer whatever the status; raises TargetError.
+#: Sends one request to MLflow and returns its answer, whatever the status. Raises TargetError.
 Send = Callable[[Call], Awaitable[Answer]]
 
 
 def sending(mlflow: Mlflow, clock: Clock) -> Send:
-    """How the spool's code sends its requests to an MLflow."""
+    """A function that sends the requests of the spool's code to this MLflow."""
 
     async def send(call: Call) -> Answer:
         body, params = (None, call.body) if call.method == "GET" else (call.body or None, None)
@@ -64,10 +64,10 @@ async def drive(steps: Steps[Any], send: Send) -> Any:
 
 
 async def _sent(call: Call, send: Send) -> Answer:
-    """Send a call, and translate our errors into the spool's. Only a call that cannot be a request is the record's fault."""
+    """Send a call, and translate our errors into the spool's. A Rejected call could not be sent: the record is at fault."""
     try:
         return await send(call)
-    except (Unreachable, Refused) as error:  # Refused: a fault of our own, such as a login that cannot be read.
+    except (Unreachable, Refused) as error:  # Refused: our own fault, such as a login that cannot be read.
         raise NotSent(error.detail) from None
     except Ambiguous as error:
         raise NoAnswer(error.detail) from None
@@ -76,20 +76,21 @@ async def _sent(call: Call, send: Send) -> Answer:
 
 
 class Delivery(Destination):
-    """Takes the records of a stream to MLflow. `mlflow()` is None while the policy names no MLflow."""
+    """Delivers the records of a stream to MLflow. `mlflow()` is None while the policy has no `mlflow`. time: seconds of an
+    attempt."""
 
     kind = store.KIND
 
     def __init__(self, core: Core, mlflow: Callable[[], Mlflow | None], *, time: float) -> None:
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._mlflow = mlflow
-        self._time = time / 2  # of an attempt; the rest is for the request that begins last
+        self._time = time / 2  # the rest of an attempt is for the request that begins last
 
     async def deliver(self, item: Item) -> Outcome:
         """One attempt at a stream."""
         mlflow = self._mlflow()
         if mlflow is None:
-            return Retry("no_mlflow", "the policy has no mlflow", waits=True, after=30)
+            return Retry("no_mlflow", "the policy has no `mlflow`", waits=True, after=30)
         send = sending(mlflow, self._clock)
         async with self._engine.connect() as conn:
             records = await store.pending(conn, item.payload["stream"], PAGE)
@@ -121,7 +122,7 @@ class Delivery(Destination):
             return None
         if isinstance(outcome, Waits | Later) and not (isinstance(outcome, Later) and not outcome.unwell):
             return await self._judge(first, outcome, names, send)
-        for record in batch.records:  # MLflow may refuse only one of them: alone, each shows whether it is the one.
+        for record in batch.records:  # MLflow may refuse only one of them. Each is sent alone to find it.
             trouble = await self._one(record, names, send)
             if trouble is not None:
                 return trouble
@@ -132,7 +133,7 @@ class Delivery(Destination):
         if record.kind in ONCE:
             settled_in = (record.attempted_at or 0) / 1000 + SETTLE - now / 1000
             if record.attempted_at is not None and settled_in > 0:
-                return Retry("settling", "the end of a request is not known yet", waits=True, after=settled_in)
+                return Retry("settling", "the result of a request is not known yet", waits=True, after=settled_in)
             async with transaction(self._engine) as conn:
                 await store.attempting(conn, record, now)
         return await self._judge(record, await drive(replaying(record, names.get), send), names, send)
@@ -175,9 +176,9 @@ class Delivery(Destination):
         log.error("MLflow refused a record for good", extra=extra)
 
     async def _find(self, token: str, send: Send) -> tuple[tuple[str, str], ...] | None:
-        """What MLflow knows of a local id. None: it did not answer."""
+        """Search MLflow for a local id. None: MLflow did not answer."""
         try:
-            if token.startswith("version:"):  # Its number is only a part of its key: not enough to search for it.
+            if token.startswith("version:"):  # Its number is only a part of its key, which is not enough for a search.
                 return () if is_well(await _sent(HEALTH, send)) else None
             found: tuple[tuple[str, str], ...] = await drive(finding(token), send)
         except SpoolError:
@@ -185,20 +186,20 @@ class Delivery(Destination):
         return found
 
     async def _wait(self, record: Record, outcome: Waits, names: dict[str, str], send: Send) -> Retry | None:
-        """A record names ids that are not created yet. The records that create them show whether that will still happen."""
+        """Handle a record with ids that do not exist yet. The records that create them show whether they can still come."""
         async with self._engine.connect() as conn:
             makers = await store.makers(conn, outcome.tokens)
         strange = sorted(outcome.tokens - makers.keys())
         answered = True
         for token in strange:
-            # The machine that made it may have delivered it itself.
+            # The machine that made the id may have delivered its record itself.
             learned = await self._find(token, send)
             answered = answered and learned is not None
             if learned:
                 names.update(learned)
                 async with transaction(self._engine) as conn:
                     await store.learn(conn, learned, self._clock.now())
-                return Retry("found", f"{token} was found in MLflow", waits=True, after=0.1)
+                return Retry("found", f"MLflow has {token} now", waits=True, after=0.1)
         lost = sorted(token for token, state in makers.items() if state == "aside")
         if lost:
             await self._aside(record, f"it needs {', '.join(lost)}, which was set aside")

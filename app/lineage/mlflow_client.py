@@ -1,4 +1,4 @@
-"""The MLflow of the policy in force. A reload that changes its address or its login makes a new client."""
+"""The MLflow client of the policy in force. After a reload that changes the address or the login, the client is new."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from app.policy.core import Core
 
 
 class MlflowOf:
-    """Called for the client; None when the policy names no MLflow."""
+    """A call returns the client; None when the policy has no `mlflow`."""
 
     def __init__(self, core: Core, http: Http) -> None:
         self._policy = core.policies.current
@@ -28,7 +28,7 @@ class MlflowOf:
 
 
 def mlflow_client(entry: mlflow.Mlflow, http: Http, clock: Clock) -> Mlflow:
-    """The client of the policy's `mlflow`; `http` stays the caller's."""
+    """Make the client of the policy's `mlflow`. The caller closes `http`."""
     return Mlflow(http, entry.tracking_uri, _login(entry.auth), clock=clock)
 
 

@@ -1,4 +1,4 @@
-"""What MLflow shows of a run, a model version and an alias, as far as lineage needs it. Pure."""
+"""A run, a model version and an alias of MLflow, as far as lineage needs them. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ DAG_RUN_TAG = "airflow.dag_run_id"
 COMMIT_TAG = "mlflow.source.git.commit"
 PARENT_TAG = "mlflow.parentRunId"
 
-_LONGEST = 500  # characters of any text that is kept
+_LONGEST = 500  # characters; a longer text is cut
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class SeenRun:
-    """One run. `trigger_id` is None when the tag is missing or names no trigger of any gateway."""
+    """One run. `trigger_id` is None when the tag is missing or is not a UUID."""
 
     run_id: str
     experiment_id: str
@@ -27,9 +27,9 @@ class SeenRun:
     status: str  # RUNNING, SCHEDULED, FINISHED, FAILED, KILLED
     deleted: bool
     trigger_id: UUID | None
-    dag_run_id: str | None  # of the tag that the pipeline sets beside the trigger's, or without any
+    dag_run_id: str | None  # of the tag airflow.dag_run_id, with or without a trigger
     git_commit: str | None
-    parent: str | None  # the run that it is nested in, which answers for it
+    parent: str | None  # the run that it is nested in; lineage judges that run alone
     metrics: int  # how many it has
     started_at: datetime | None
     ended_at: datetime | None
@@ -48,7 +48,7 @@ class SeenVersion:
 
 @dataclass(frozen=True, slots=True)
 class SeenAlias:
-    """A mark of a registered model, and the version that it names, which may be gone."""
+    """An alias of a registered model, and the version that it names. That version may be gone."""
 
     model: str
     alias: str
@@ -56,7 +56,7 @@ class SeenAlias:
 
 
 def read_run(item: Json, tags: Mapping[str, str]) -> SeenRun:
-    """A run of MLflow's API with its tags."""
+    """Read a run of MLflow's API, with its tags."""
     info, data = item.get("info") or {}, item.get("data") or {}
     return SeenRun(
         run_id=_text(info.get("run_id")),
@@ -75,7 +75,7 @@ def read_run(item: Json, tags: Mapping[str, str]) -> SeenRun:
 
 
 def read_version(item: Json) -> SeenVersion:
-    """A model version of MLflow's API."""
+    """Read a model version of MLflow's API."""
     return SeenVersion(
         model=_text(item.get("name")),
         version=_text(item.get("version")),
@@ -86,13 +86,14 @@ def read_version(item: Json) -> SeenVersion:
 
 
 def read_aliases(item: Json) -> list[SeenAlias]:
-    """The aliases of a registered model of MLflow's API."""
-    found = [one for one in item.get("aliases") or [] if isinstance(one, dict)]
-    return [SeenAlias(_text(item.get("name")), _text(one.get("alias")), _text(one.get("version"))) for one in found]
+    """Read the aliases of a registered model of MLflow's API."""
+    model = _text(item.get("name"))
+    found = [alias for alias in item.get("aliases") or [] if isinstance(alias, dict)]
+    return [SeenAlias(model, _text(alias.get("alias")), _text(alias.get("version"))) for alias in found]
 
 
 def _text(value: object) -> str:
-    # Postgres keeps no NUL, and nobody reads a name of kilobytes.
+    # Postgres cannot store NUL, and a name of kilobytes helps nobody.
     return str(value if value is not None else "").replace("\x00", "")[:_LONGEST]
 
 

@@ -1,7 +1,7 @@
-"""Metadata on its way to MLflow, in SQL: records in order per stream, local ids and what they became, reports.
+"""Metadata on its way to MLflow, in SQL: the records of each stream in their order, local ids with MLflow's, reports.
 
-An item of the outbox stands for a stream that holds something; its row is the lock between those who add to the stream
-and the relay that empties it.
+An item of the outbox stands for a stream that has pending records. Its row is the lock between the requests that add to the
+stream and the relay that empties it.
 """
 
 import json
@@ -24,14 +24,14 @@ _records, _names, _outbox = tables.records, tables.local_ids, tables.outbox
 
 
 def item_of(stream: str) -> UUID:
-    """The outbox item of a stream."""
+    """The id of a stream's outbox item."""
     return uuid5(_STREAMS, stream)
 
 
 async def add(conn: AsyncConnection, records: Sequence[Record], now: datetime, report: UUID | None = None) -> int:
-    """Keep records in their order, and have their streams delivered; those known by their key are left as they are.
+    """Keep records in their order, and wake the items of their streams. A record whose key is known stays as it is.
 
-    Files stay where they are: their records only tell of them. Returns how many are new.
+    The record of a file only names it: the file stays on its machine. Returns how many records are new.
     """
     if not records:
         return 0
@@ -43,7 +43,7 @@ async def add(conn: AsyncConnection, records: Sequence[Record], now: datetime, r
 
 
 def _row(record: Record, now: datetime, report: UUID | None) -> dict[str, Any]:
-    once = record.attempted_at  # By the clock of a machine that may be ahead: nobody waits until it is overtaken.
+    attempted = record.attempted_at  # Another machine's clock, which may be ahead: no delivery waits for that time.
     return {
         "key": record.key,
         "stream": record.stream,
@@ -52,7 +52,7 @@ def _row(record: Record, now: datetime, report: UUID | None) -> dict[str, Any]:
         "path": record.call.path,
         "body": json.dumps(record.call.body),
         "made_at": record.made_at,
-        "attempted_at": once if once is None else min(once, int(now.timestamp() * 1000)),
+        "attempted_at": attempted if attempted is None else min(attempted, int(now.timestamp() * 1000)),
         "attempts": 0,
         "state": "elsewhere" if record.kind is Kind.ARTIFACT else "pending",
         "report": report,
@@ -61,21 +61,21 @@ def _row(record: Record, now: datetime, report: UUID | None) -> dict[str, Any]:
 
 
 async def _wake(conn: AsyncConnection, streams: Sequence[str], now: datetime) -> None:
-    """Their items are pending. One that is pending already keeps its place and its pause."""
+    """Make the items of streams pending. An item that is pending already keeps its place and its pause."""
     if not streams:
         return
     rows = [new_item(item_of(stream), KIND, TARGET, {"stream": stream}, now) for stream in streams]
     fresh = insert(_outbox).values(rows)
     again = {name: fresh.excluded[name] for name in ("state", "detail", "created_at", "available_at", "attempts")}
-    # A row that is pending already is locked all the same (ON CONFLICT DO UPDATE locks before it looks at WHERE): a relay
-    # that settles it at this moment waits for our commit, and then sees the new records.
+    # ON CONFLICT DO UPDATE locks the row before it looks at WHERE, so it also locks a row that is pending already. A relay
+    # that settles the row at this moment waits for our commit, and then sees the new records.
     await conn.execute(
         fresh.on_conflict_do_update(index_elements=["id"], set_=again, where=_outbox.c.state != "pending")
     )
 
 
 async def wake_again(conn: AsyncConnection, item: UUID, stream: str, now: datetime) -> None:
-    """In the transaction that settles an item as delivered: pending again when its stream still holds something."""
+    """Make a delivered item pending again when its stream still has pending records. Call it where the item is settled."""
     more = select(_records.c.seq).where(_records.c.stream == stream, _records.c.state == "pending").exists()
     await conn.execute(
         update(_outbox)
@@ -85,7 +85,7 @@ async def wake_again(conn: AsyncConnection, item: UUID, stream: str, now: dateti
 
 
 async def pending(conn: AsyncConnection, stream: str, most: int) -> list[Record]:
-    """The oldest records of a stream that wait, in order."""
+    """The pending records of a stream, the oldest first, at most `most`."""
     return await _read(conn, _records.c.stream == stream, _records.c.state == "pending", most=most)
 
 
@@ -96,7 +96,7 @@ async def _read(conn: AsyncConnection, *where: Any, most: int | None = None) -> 
 
 
 def record_of(row: Mapping[Any, Any]) -> Record:
-    """A row as the spool's code knows it."""
+    """A row as a record of the spool's code."""
     call = Call(row["method"], row["path"], json.loads(row["body"]))
     return Record(
         row["key"],
@@ -111,20 +111,20 @@ def record_of(row: Mapping[Any, Any]) -> Record:
 
 
 async def names_for(conn: AsyncConnection, records: Iterable[Record]) -> dict[str, str]:
-    """What is known of the local ids that records name, with the artifact roots of those."""
+    """MLflow's ids for the local ids in records, and the artifact roots of these, as far as they are known."""
     tokens = {token for record in records for token in references(record.call)}
     tokens |= {f"root:{token}" for token in tokens}
     return await names(conn, tokens)
 
 
 async def names(conn: AsyncConnection, tokens: Iterable[str]) -> dict[str, str]:
-    """Local id -> MLflow's, of those that have one."""
+    """MLflow's ids by local id, for those that have one."""
     statement = select(_names.c.token, _names.c.name).where(_names.c.token.in_(list(tokens)))
     return {row.token: row.name for row in await conn.execute(statement)}
 
 
 async def learn(conn: AsyncConnection, learned: Iterable[tuple[str, str]], now: datetime) -> None:
-    """Remember what local ids became. An id never changes; a local version's number is short, and its newest use counts."""
+    """Keep MLflow's ids of local ids. An id never changes. A version's local number can come twice: the newest counts."""
     rows = [{"token": token, "name": name, "at": now} for token, name in sorted(dict(learned).items())]
     if rows:
         fresh = insert(_names).values(rows)
@@ -135,19 +135,19 @@ async def learn(conn: AsyncConnection, learned: Iterable[tuple[str, str]], now: 
 
 
 async def attempting(conn: AsyncConnection, record: Record, now: int) -> None:
-    """Note, durably, that a request leaves whose end we may never know. now: milliseconds since 1970."""
+    """Note, before a request leaves, that its end may stay unknown. now: milliseconds since 1970."""
     await conn.execute(update(_records).where(_records.c.key == record.key).values(attempted_at=now))
 
 
 async def delivered(conn: AsyncConnection, records: Sequence[Record]) -> None:
-    """MLflow has them."""
+    """Note that MLflow has these records."""
     keys = [record.key for record in records]
     statement = update(_records).where(_records.c.key.in_(keys), _records.c.state == "pending")
     await conn.execute(statement.values(state="delivered", problem=None))
 
 
 async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: bool) -> int:
-    """An attempt came to nothing; returns how many that makes. maybe: it may have happened all the same."""
+    """Note that an attempt failed; returns the number of attempts so far. maybe: MLflow may have acted all the same."""
     values: dict[str, Any] = {"attempts": _records.c.attempts + 1, "problem": problem[:1000]}
     if not maybe:
         values["attempted_at"] = None
@@ -156,7 +156,7 @@ async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: 
 
 
 async def missing(conn: AsyncConnection, record: Record, now: datetime | None) -> datetime | None:
-    """Note that MLflow does not know what a record names; returns since when it has answered so. None: it did not answer."""
+    """Note that MLflow does not know an id in a record; returns since when. now: None when MLflow did not answer."""
     since = func.coalesce(_records.c.missing_since, now) if now else None
     statement = update(_records).where(_records.c.key == record.key).values(missing_since=since)
     found: datetime | None = (await conn.execute(statement.returning(_records.c.missing_since))).scalar_one()
@@ -164,7 +164,7 @@ async def missing(conn: AsyncConnection, record: Record, now: datetime | None) -
 
 
 async def set_aside(conn: AsyncConnection, record: Record, problem: str) -> None:
-    """MLflow will never take it: the records after it go on."""
+    """Set aside a record that MLflow will never take. The records after it go on."""
     statement = update(_records).where(_records.c.key == record.key)
     await conn.execute(statement.values(state="aside", problem=problem[:1000]))
 
@@ -178,14 +178,14 @@ _REDRIVE = text("""
 
 
 async def redrive(conn: AsyncConnection, stream: str | None, now: datetime, most: int = 10_000) -> int:
-    """What was set aside waits again, each in its old place; returns how many there were. None: of every stream."""
+    """Make what was set aside pending again, each record in its old place; returns how many. None: of every stream."""
     streams = (await conn.execute(_REDRIVE, {"stream": stream, "most": most})).scalars().all()
     await _wake(conn, sorted(set(streams)), now)
     return len(streams)
 
 
 async def makers(conn: AsyncConnection, tokens: Iterable[str]) -> dict[str, str]:
-    """Local id -> state of the record that creates it, of those that are known here."""
+    """The state of the record that creates each local id, for the ids whose record is here."""
     wanted = set(tokens)
     keys = {token.rpartition("spool-")[2]: token for token in wanted if "spool-" in token}
     rows = await conn.execute(select(_records.c.key, _records.c.state).where(_records.c.key.in_(list(keys))))
@@ -204,18 +204,18 @@ _KNOWN_REPORT = select(tables.reports).where(tables.reports.c.key == bindparam("
 
 
 async def take_report(conn: AsyncConnection, row: Mapping[str, Any]) -> Mapping[Any, Any] | None:
-    """Keep a report. None: it is new; else the one that came with the same key before."""
+    """Keep a report. None: it is new; else the earlier report with the same key."""
     new = insert(tables.reports).values(dict(row)).on_conflict_do_nothing(index_elements=["key"])
     if (await conn.execute(new)).rowcount:
         return None
     return (await conn.execute(_KNOWN_REPORT, {"key": row["key"]})).mappings().one()
 
 
-# -- what is shown of them ----------------------------------------------------------------------------------------------
+# -- what the API shows ----------------------------------------------------------------------------------------------
 
 
 async def ids_of(conn: AsyncConnection, run: str) -> tuple[str | None, str | None]:
-    """The local and the real id of a run known by either."""
+    """The local id and MLflow's id of a run, by one of them."""
     if run.startswith("spool-"):
         return run, (await names(conn, [run])).get(run)
     known = select(_names.c.token).where(_names.c.name == run, _names.c.token.like("spool-%")).limit(1)
@@ -223,7 +223,7 @@ async def ids_of(conn: AsyncConnection, run: str) -> tuple[str | None, str | Non
 
 
 async def counts_of(conn: AsyncConnection, streams: Sequence[str]) -> dict[str, int]:
-    """How many records of streams are in each state."""
+    """How many records of these streams are in each state."""
     counted = (
         select(_records.c.state, func.count().label("number"))
         .where(_records.c.stream.in_(streams))
@@ -233,31 +233,31 @@ async def counts_of(conn: AsyncConnection, streams: Sequence[str]) -> dict[str, 
 
 
 async def of_streams(conn: AsyncConnection, streams: Sequence[str]) -> list[Record]:
-    """Every record of streams that was not set aside, in order."""
+    """The records of these streams that were not set aside, in order."""
     return await _read(conn, _records.c.stream.in_(streams), _records.c.state != "aside")
 
 
 async def asides_of(conn: AsyncConnection, streams: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Stream, kind and problem of what MLflow refused of streams."""
+    """Stream, kind and problem of each record of these streams that MLflow refused for good."""
     columns = (_records.c.stream, _records.c.kind, _records.c.problem)
     rows = await conn.execute(select(*columns).where(_records.c.stream.in_(streams), _records.c.state == "aside"))
     return [(row.stream, row.kind, row.problem or "") for row in rows]
 
 
 async def made_by(conn: AsyncConnection, ids: Sequence[str]) -> list[Record]:
-    """The creations of logged models and of model versions that name one of `ids`."""
-    named = or_(*(_records.c.body.contains(one, autoescape=True) for one in ids))
+    """The records that create logged models and model versions, and that name one of `ids`."""
+    named = or_(*(_records.c.body.contains(ident, autoescape=True) for ident in ids))
     kinds = (Kind.LOGGED_MODEL.value, Kind.VERSION.value)
     return await _read(conn, _records.c.kind.in_(kinds), named, _records.c.state != "aside")
 
 
 def versions_of(records: Iterable[Record]) -> list[str]:
-    """The local numbers of the model versions among records, as names are asked for."""
-    return [f"version:{local_version(one.key)}" for one in records if one.kind is Kind.VERSION]
+    """The local ids (`version:<number>`) of the model versions among records, for `names`."""
+    return [f"version:{local_version(record.key)}" for record in records if record.kind is Kind.VERSION]
 
 
 async def list_records(conn: AsyncConnection, state: str, after: int, most: int) -> list[Mapping[str, Any]]:
-    """Records in a state beyond the number `after`, the oldest first."""
+    """The records in a state whose `seq` is above `after`, the oldest first."""
     columns = [_records.c[name] for name in ("seq", "key", "stream", "kind", "attempts", "problem", "report", "at")]
     where = (_records.c.state == state, _records.c.seq > after)
     rows = await conn.execute(select(*columns).where(*where).order_by(_records.c.seq).limit(most))
@@ -268,6 +268,6 @@ _OLDEST = text("SELECT min(at) FROM records WHERE state = 'pending'")
 
 
 async def oldest_waiting(conn: AsyncConnection) -> datetime | None:
-    """When the record came (UTC) that has been waiting for MLflow for longest; None: none waits."""
+    """When the oldest pending record arrived (UTC); None when none is pending."""
     found: datetime | None = (await conn.execute(_OLDEST)).scalar_one()
     return found

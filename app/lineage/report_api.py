@@ -1,4 +1,4 @@
-"""POST /api/v1/metadata: what components of a pipeline did, in any language, on its durable way to MLflow."""
+"""The routes of metadata: take reports of pipeline components and records of spools, list, redrive, certify."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
@@ -28,7 +28,7 @@ from app.web.tokens import Caller
 
 
 class _OneOfTwo(APIRoute):
-    """An error's place in the body is told without the name of the kind of body that it was read as."""
+    """A route with two kinds of body. The place of an error in the body is given without the name of the kind."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         handle = super().get_route_handler()
@@ -37,7 +37,7 @@ class _OneOfTwo(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                found = [{**one, "loc": (*one["loc"][:1], *one["loc"][2:])} for one in error.errors()]
+                found = [{**fault, "loc": (*fault["loc"][:1], *fault["loc"][2:])} for fault in error.errors()]
                 if found and len(error.errors()[0]["loc"]) > 1 and error.errors()[0]["loc"][1] in ("report", "records"):
                     raise RequestValidationError(found) from None
                 raise
@@ -65,14 +65,17 @@ async def report(
     body: Body,
     idempotency_key: Annotated[
         str | None,
-        Header(pattern="^[\\x21-\\x7e]{1,255}$", description="The same key is answered as the first time."),
+        Header(
+            pattern="^[\\x21-\\x7e]{1,255}$", description="A second request with the same key gets the first answer."
+        ),
     ] = None,
 ) -> Response:
-    """202: durable, and delivered to MLflow as a run, now or when it is back. Reports of one trigger and component (and
-    `run`) are one run. Without an `Idempotency-Key` a report that comes again in the same words is the same report.
+    """202: the report is durable, and becomes a run in MLflow, now or when MLflow is back. Reports with the same trigger,
+    component and `run` are one run. Without an `Idempotency-Key`, an identical report is the same report.
 
-    With `records` it takes over what mlflow-spool could not deliver itself. What moves a mark of the registry, deletes from
-    it or sets a tag of the gate needs the scope `promote` as well: 403 names each such record, and nothing was taken."""
+    With `records` the gateway takes over what mlflow-spool could not deliver itself. A record that moves an alias, deletes
+    from the registry or sets a tag of the gate needs the scope `promote` as well: 403 names each such record, and none is
+    taken."""
     await services.limiter.check(caller)
     if isinstance(body, HandOver):
         return _taken(await services.taking.hand_over(body, caller))
@@ -92,11 +95,13 @@ RunName = Annotated[str, Path(pattern="^(spool-)?[0-9a-f]{32}$", description="A 
 async def list_records(
     services: Services,
     _: Watcher,
-    state: Annotated[Literal["pending", "aside"], Query(description="pending waits, aside was refused.")] = "aside",
+    state: Annotated[
+        Literal["pending", "aside"], Query(description="pending: waits; aside: MLflow refused it.")
+    ] = "aside",
     limit: Annotated[int, Query(ge=1, le=1000, description="Items on a page.")] = 100,
     cursor: Annotated[str | None, Query(pattern="^[0-9]{1,18}$", description="`next` of the page before.")] = None,
 ) -> Response:
-    """Each is one write of MLflow's REST API. Set aside is what MLflow refused for good; the rest of its run went on."""
+    """Each item is one write of MLflow's REST API. MLflow refused an `aside` item for good; its run went on without it."""
     after = int(cursor or 0)
     rows = await services.reader.read(lambda conn: store.list_records(conn, state, after, limit + 1))
     items = [{name: value for name, value in row.items() if name != "seq"} | {"state": state} for row in rows[:limit]]
@@ -109,7 +114,7 @@ Operator = Annotated[Caller, Depends(require("trigger"))]
 
 @router.post(
     "/metadata/redrive",
-    summary="Let what MLflow refused wait again",
+    summary="Send again what MLflow refused",
     response_model=RedrivenOut,
     responses=shows({"records": 3}, "invalid", "rate_limited"),
 )
@@ -118,10 +123,12 @@ async def redrive(
     caller: Operator,
     stream: Annotated[
         str | None,
-        Query(min_length=1, max_length=1000, pattern="^[^\x00]+$", description="As listed; without it, everything."),
+        Query(
+            min_length=1, max_length=1000, pattern="^[^\x00]+$", description="As in the list; left out: every stream."
+        ),
     ] = None,
 ) -> Response:
-    """aside -> pending, each in its old place in its run. Mend the reason first, or it is refused again."""
+    """aside -> pending. Each record keeps its place in its run. Repair the cause first, or MLflow refuses it again."""
     await services.limiter.check(caller)
     return json_answer({"records": await services.taking.redrive(stream, caller.name)})
 
@@ -133,10 +140,10 @@ async def redrive(
     responses=shows(examples.CERTIFICATE, "not_found"),
 )
 async def certify(services: Services, _: Watcher, run: RunName) -> Response:
-    """Compares what was told of a run, or handed over, with what MLflow shows at this moment: each missing thing by name."""
+    """Compares what was reported or handed over of a run with what MLflow shows now, and names each missing item."""
     found = await certificate(services.reader, services.mlflow(), services.core.clock, run)
     if found is None:
-        raise Problem(404, "not_found", f"Nothing of a run {run} came through here.")
+        raise Problem(404, "not_found", f"The gateway took no metadata of a run {run}.")
     return json_answer(found)
 
 

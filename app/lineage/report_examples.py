@@ -1,4 +1,4 @@
-"""One example of each body and answer about metadata, for the OpenAPI document."""
+"""One example of each metadata body and answer, for the OpenAPI document."""
 
 from typing import Any
 
@@ -61,5 +61,5 @@ CERTIFICATE: dict[str, Any] = {
     "spooled": 14,
     "readable": 13,
     "missing": ["artifact model/model.pkl of model m-spool-77c0c0d1e2f3445566778899aabbccdd"],
-    "detail": "MLflow shows 13 of 14 things that were told.",
+    "detail": "MLflow shows 13 of 14 reported items.",
 }

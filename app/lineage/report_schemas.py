@@ -1,4 +1,4 @@
-"""The bodies of POST /api/v1/metadata, and what is told of them, for the OpenAPI document and for clients made from it."""
+"""The bodies and answers of /api/v1/metadata, for the OpenAPI document and for clients made from it."""
 
 import json
 import re
@@ -10,14 +10,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field,
 
 from app.lineage import report_examples as examples
 
-#: What MLflow takes as the name of a param, a metric or a tag (mlflow.utils.validation, 3.17.2), and how long.
+#: The names that MLflow takes for a param, a metric or a tag (mlflow.utils.validation, 3.17.2).
 _NAME = r"^[\w.\-:/ ]+$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=250, pattern=_NAME)]
 _Short = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_NAME)]  # part of a tag's name
 ParamValue = Annotated[str, StringConstraints(max_length=6000)] | bool | int | float
 Metric = Annotated[float, Field(allow_inf_nan=False)]
 _Uri = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-#: Tags that only the gateway and the spool set: by them a run is found again.
+#: Only the gateway and the spool set tags that begin so: they find a run again by them.
 _RESERVED = ("gateway.", "mlflow_spool.")
 MOST_RECORDS = 1000
 _LOCAL_ID = r"^((m-)?spool-[0-9a-f]{32}|version:20[01][0-9]{7}|root:(m-)?spool-[0-9a-f]{32})$"
@@ -26,7 +26,7 @@ _REAL_ID = re.compile(r"[A-Za-z0-9_-]{1,250}")
 
 
 def _storable(value: Any) -> Any:
-    """Raises ValueError for what Postgres or JSON cannot hold."""
+    """Return the value. Raises ValueError when Postgres or JSON cannot store it."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
         text.encode()
@@ -38,20 +38,20 @@ def _storable(value: Any) -> Any:
 
 
 class Dataset(BaseModel):
-    """A dataset by reference: where it is, and the digest of its bytes."""
+    """A dataset by reference: its address, and the digest of its bytes."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: _Short
     uri: _Uri
     digest: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
-        description="As in `sha256:9f86d0...`. MLflow keeps its first 36 characters; the whole is a tag."
+        description="Such as `sha256:9f86d0...`. MLflow keeps its first 36 characters; a tag has all of it."
     )
     context: Name = Field("training", description="training, validation, evaluation, ...")
 
 
 class Report(BaseModel):
-    """What one component of a pipeline did. Reports of one trigger (or `run`) and component are one run of MLflow."""
+    """What one component of a pipeline did. Reports with the same trigger, component and `run` are one run of MLflow."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.REPORT})
 
@@ -59,18 +59,21 @@ class Report(BaseModel):
         description="data_retrieval, validation, training, evaluation, ..."
     )
     state: Literal["started", "succeeded", "failed"]
-    who: Annotated[str, StringConstraints(max_length=200)] = Field("", description="Who ran it; else the token's name.")
+    who: Annotated[str, StringConstraints(max_length=200)] = Field(
+        "", description="Who ran it; default: the token's name."
+    )
     trigger_id: UUID | None = Field(None, description="`conf.gateway.trigger_id` of the DAG run.")
     run: Annotated[str, StringConstraints(max_length=200)] = Field(
-        "", description="Tells runs of one component apart, as a DAG run's id or a try; needed without `trigger_id`."
+        "", description="Separates runs of one component, such as a DAG run's id or a try; needed without `trigger_id`."
     )
     run_id: Annotated[str, StringConstraints(pattern=r"^(spool-)?[0-9a-f]{32}$")] | None = Field(
-        None, description="A run of MLflow that the component made itself: this is added to it, and none is created."
+        None,
+        description="A run of MLflow that the component made itself: the report is added to it, and no run is created.",
     )
     experiment: Annotated[str, StringConstraints(max_length=250)] = Field(
-        "", description="Name of MLflow's experiment; made when it is not there. Else MLflow's default."
+        "", description="Name of MLflow's experiment; created when it does not exist. Default: MLflow's default."
     )
-    at: AwareDatetime | None = Field(None, description="When it happened; else the time of arrival.")
+    at: AwareDatetime | None = Field(None, description="When it happened; default: the time of arrival.")
     step: Annotated[int, Field(ge=0, le=2**53)] = Field(0, description="The step of every metric in this report.")
     params: Annotated[dict[Name, ParamValue], Field(max_length=500)] = {}
     metrics: Annotated[dict[Name, Metric], Field(max_length=1000)] = {}
@@ -82,14 +85,14 @@ class Report(BaseModel):
     git_commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{7,64}$")] | None = None
 
     @model_validator(mode="after")
-    def _tells_of_a_run(self) -> "Report":
+    def _names_a_run(self) -> "Report":
         if self.trigger_id is None and not self.run and self.run_id is None:
-            raise ValueError("name a run: trigger_id, run or run_id")
+            raise ValueError("name a run by trigger_id, run or run_id")
         taken = [name for name in self.tags if name.startswith(_RESERVED)]
         if taken:
-            raise ValueError(f"tags that begin with {' or '.join(_RESERVED)} are the gateway's: {taken[0]}")
+            raise ValueError(f"only the gateway sets tags that begin with {' or '.join(_RESERVED)}: {taken[0]}")
         if self.at is not None and not 1970 <= self.at.year <= 2199:
-            raise ValueError("at lies outside of 1970 to 2199")
+            raise ValueError("at must be between 1970 and 2199")
         _storable(self.model_dump(mode="json"))
         return self
 
@@ -112,7 +115,7 @@ class HandedOver(BaseModel):
 
 
 class HandOver(BaseModel):
-    """What a spool could not deliver itself, in the order in which it must be delivered."""
+    """Records that a spool could not deliver itself, in the order of their delivery."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.HAND_OVER})
 
@@ -123,16 +126,16 @@ class HandOver(BaseModel):
             Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^[^\x00]+$")],
         ],
         Field(max_length=10 * MOST_RECORDS),
-    ] = Field({}, description="What local ids are called by MLflow, as far as the spool knows.")
+    ] = Field({}, description="MLflow's ids by local id, as far as the spool knows them.")
 
     @model_validator(mode="after")
     def _can_be_stored(self) -> "HandOver":
         for record in self.records:
             (record.stream + record.path).encode()  # A lone surrogate is a ValueError.
         for token, name in self.names.items():
-            # It takes the local id's place in paths and bodies.
+            # The name replaces the local id in paths and bodies.
             if not token.startswith("root:") and not _REAL_ID.fullmatch(name):
-                raise ValueError(f"{token} cannot be called {name[:100]!r} in MLflow")
+                raise ValueError(f"{name[:100]!r} cannot be MLflow's id of {token}")
         return self
 
 
@@ -140,32 +143,32 @@ def _which(body: Any) -> str:
     return "records" if isinstance(body, HandOver) or (isinstance(body, dict) and "records" in body) else "report"
 
 
-#: Told apart by `records`, so that only what is wrong with the one that was meant is told.
+#: A body with `records` is a hand-over, every other one a report: an error names faults of that kind alone.
 Body = Annotated[Annotated[Report, Tag("report")] | Annotated[HandOver, Tag("records")], Discriminator(_which)]
 
 
 class TakenReport(BaseModel):
-    """The report is durable. `run` is the id of its run: a local one is resolved by mlflow-spool, and here."""
+    """The report is durable. `run` is the id of its run: MLflow's, or a local one that mlflow-spool and the gateway know."""
 
     model_config = ConfigDict(json_schema_extra={"example": examples.TAKEN})
 
     id: UUID
     run: str
-    records: int = Field(description="Writes that it became; 0 when it came again.")
+    records: int = Field(description="How many writes it made; 0 when it came before.")
 
 
 class RecordOut(BaseModel):
-    """A write for MLflow that waits, or that MLflow refused for good: `problem` says why."""
+    """A write for MLflow that waits, or that MLflow refused for good. `problem` says why."""
 
     model_config = ConfigDict(json_schema_extra={"example": examples.ASIDE})
 
     key: str
-    stream: str = Field(description="The run, experiment or model it is about.")
+    stream: str = Field(description="The run, experiment or model that it belongs to.")
     kind: str
     state: str
     attempts: int
     problem: str | None
-    report: UUID | None = Field(description="The report it came from; null: it was handed over.")
+    report: UUID | None = Field(description="The report that it came from; null: a spool handed it over.")
     at: datetime
 
 
@@ -185,20 +188,22 @@ class CertificateOut(BaseModel):
     run_id: str | None = Field(description="MLflow's id, once the run is there.")
     records: dict[str, int]
     complete: bool | None
-    spooled: int | None = Field(description="Things that were told: params, tags, metrics, files, models, versions.")
-    readable: int | None = Field(description="Those that MLflow shows as they were told.")
+    spooled: int | None = Field(
+        description="How many items were reported: params, tags, metrics, files, models, versions."
+    )
+    readable: int | None = Field(description="How many of them MLflow shows with the same value.")
     missing: list[str]
     detail: str
 
 
 class TakenRecords(BaseModel):
-    """The records are durable: `taken` now, `known` before."""
+    """The records are durable: `taken` are new, `known` came before."""
 
     taken: int
     known: int
 
 
 class RedrivenOut(BaseModel):
-    """So many records wait again."""
+    """How many records wait again."""
 
     records: int = Field(description="10,000 at most: ask again until it is 0.")

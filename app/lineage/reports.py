@@ -1,7 +1,7 @@
-"""What a report says, as records: the writes of MLflow's REST API that tell it. Pure.
+"""A report as records: the writes of MLflow's REST API that store it. Pure.
 
-Every key is derived, so that a report that comes again makes the same records, and the first of many reports of a run, in
-whatever order they come, is the one that creates it.
+Every key is a hash of what the record stands for. So a report that comes again makes the same records. Reports of one run
+may come in any order, and the first of them creates the run.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from mlflow_spool.records import API, Call, Record, draft
 
 TRIGGER_TAG, COMPONENT_TAG = "gateway.trigger_id", "gateway.component"
 _DIGEST = 36  # characters of a dataset's digest that MLflow 3.17.2 keeps
-_TAGS = 100  # of one runs/log-batch
+_TAGS = 100  # at most, in one runs/log-batch
 _STATUS = {"succeeded": "FINISHED", "failed": "FAILED"}
 
 
 def run_of(report: Report) -> str:
-    """The id of the run that a report is about: MLflow's, or a local one."""
+    """The id of a report's run: MLflow's, or a local one."""
     return report.run_id or f"spool-{_run_key(report)}"
 
 
 def records_of(report: Report, key: str, who: str, now: datetime) -> list[Record]:
-    """The records of a report. key: what the report is known by; now: when it came."""
+    """The records of a report. key: the key of the report; now: when it came."""
     at = _milliseconds(report.at or now)
     records = [*_creations(report, at)] if report.run_id is None else []
     for number, call in enumerate(_writes(report, run_of(report), who, at)):
@@ -69,7 +69,7 @@ def _writes(report: Report, run: str, who: str, at: int) -> Iterator[Call]:
     for first in range(0, len(tags), _TAGS):
         yield Call("POST", f"{API}/runs/log-batch", {"run_id": run, "tags": tags[first : first + _TAGS]})
     for name, value in report.params.items():
-        # Each by itself: what MLflow can refuse is a param that has another value already.
+        # Each by itself: MLflow refuses a param that already has another value.
         yield Call("POST", f"{API}/runs/log-parameter", {"run_id": run, "key": name, "value": str(value)})
     if report.datasets:
         inputs = [_input(dataset) for dataset in report.datasets]
@@ -85,28 +85,28 @@ def _origin(report: Report) -> dict[str, str]:
 
 
 def _tags(report: Report, who: str) -> dict[str, str]:
-    told = _origin(report)
+    tags = _origin(report)
     if report.run_id is None:
-        told["mlflow.user"] = who
-    else:  # The component's own run has an owner and an end; here the state is only a tag.
-        told[f"gateway.state.{report.component}"] = report.state
+        tags["mlflow.user"] = who
+    else:  # The component itself sets the owner and the end of its run; here the state is only a tag.
+        tags[f"gateway.state.{report.component}"] = report.state
     if report.git_commit:
-        told["mlflow.source.git.commit"] = report.git_commit
-    told |= {f"gateway.artifact.{name}": uri for name, uri in report.artifacts.items()}
-    told |= {f"gateway.dataset.{one.name}": one.digest for one in report.datasets}
-    return {**told, **report.tags}
+        tags["mlflow.source.git.commit"] = report.git_commit
+    tags |= {f"gateway.artifact.{name}": uri for name, uri in report.artifacts.items()}
+    tags |= {f"gateway.dataset.{dataset.name}": dataset.digest for dataset in report.datasets}
+    return {**tags, **report.tags}
 
 
 def _input(dataset: Dataset) -> dict[str, Any]:
     scheme = urlsplit(dataset.uri).scheme or "local"
     digest = dataset.digest.rpartition(":")[2][:_DIGEST]
-    about = {
+    described = {
         "name": dataset.name,
         "digest": digest,
         "source_type": scheme[:36],
         "source": json.dumps({"uri": dataset.uri}),
     }
-    return {"dataset": about, "tags": _pairs({"mlflow.data.context": dataset.context})}
+    return {"dataset": described, "tags": _pairs({"mlflow.data.context": dataset.context})}
 
 
 def _pairs(values: dict[str, str]) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What of the metadata ends (GATEWAY_RETENTION): records that MLflow has, their streams' items, and reports."""
+"""The retention of metadata (GATEWAY_RETENTION): records that no longer wait, their outbox items, and reports."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -12,7 +12,7 @@ from app.lineage.record_store import item_of
 _RECORDS_PAGE = text("""
     SELECT seq AS id, at FROM records WHERE at < :before AND (at, seq) > (:at, :id) ORDER BY at, seq LIMIT :most
 """)
-# A record that waits keeps its whole stream, and so does a young one: a certificate compares all of it.
+# A record that waits or is young keeps its whole stream: a certificate compares all of it.
 _RECORDS_LOCK = text("""
     SELECT seq AS id, stream FROM records r WHERE seq = ANY(CAST(:ids AS bigint[])) AND state <> 'pending'
       AND NOT EXISTS (SELECT FROM records w WHERE w.stream = r.stream AND (w.state = 'pending' OR w.at >= :before))
@@ -36,7 +36,7 @@ _ATTEMPTS = text("DELETE FROM attempts WHERE item = ANY(CAST(:ids AS uuid[]))")
 
 
 async def _items(conn: AsyncConnection, gone: Sequence[RowMapping]) -> Mapping[str, int]:
-    """Delete the items of streams that hold nothing any more; the id of an item is a hash of its stream."""
+    """Delete the items of streams that have no records left. The id of an item is a hash of its stream."""
     streams = sorted({row["stream"] for row in gone})
     empty = (await conn.execute(_EMPTY, {"streams": streams})).scalars().all()
     items = (await conn.execute(_ITEMS, {"ids": [item_of(stream) for stream in empty]})).scalars().all()
@@ -44,7 +44,7 @@ async def _items(conn: AsyncConnection, gone: Sequence[RowMapping]) -> Mapping[s
     return {"outbox": len(items), "attempts": attempts}
 
 
-#: In this order: a report goes when no record of its run is left.
+#: In this order: a report is deleted when no record of its run is left.
 PRUNES: Final = (
     Prune(
         "records",

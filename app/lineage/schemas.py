@@ -1,4 +1,4 @@
-"""The shapes of lineage's answers, and their examples."""
+"""The shapes of lineage's answers, with their examples."""
 
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,7 @@ VERSION: dict[str, Any] = {
             "state": "promoted",
             "previous": "11",
             "requested_by": "ci",
-            "detail": "version 12 is champion, in the place of version 11",
+            "detail": "version 12 holds champion",
             "created_at": "2026-11-23T03:25:11.204Z",
             "ended_at": "2026-11-23T03:25:11.390Z",
         }
@@ -93,7 +93,7 @@ ORPHAN: dict[str, Any] = {
 
 
 class DecisionOfChain(BaseModel):
-    """One conclusion that led to the trigger; `alert` is null when a person or a schedule asked."""
+    """One decision that led to the trigger. `alert` is null when a person or a schedule asked for it."""
 
     alert: UUID | None
     action: Action
@@ -107,7 +107,7 @@ class DecisionOfChain(BaseModel):
 
 
 class DagRunOfChain(BaseModel):
-    """Airflow's run. Of one that we did not start only its id is known."""
+    """Airflow's DAG run. Only the id is known of a DAG run that the gateway did not start."""
 
     airflow: str | None
     dag_id: str | None
@@ -116,7 +116,7 @@ class DagRunOfChain(BaseModel):
 
 
 class PromotionOfChain(BaseModel):
-    """One attempt to give the version a mark, or to take it back."""
+    """One promotion of the version to an alias, or one rollback."""
 
     to: str
     id: UUID
@@ -150,7 +150,7 @@ class RunOfChain(BaseModel):
     status: str
     deleted: bool
     git_commit: str | None
-    metrics: int = Field(description="How many it has.")
+    metrics: int = Field(description="How many metrics it has.")
     started_at: datetime | None
     ended_at: datetime | None
     trigger_id: UUID | None
@@ -158,7 +158,7 @@ class RunOfChain(BaseModel):
 
 
 class Chain(BaseModel):
-    """One trigger with all that led to it and all that came of it. `trigger` is null when none of ours asked for the run."""
+    """One trigger with its causes and its results. `trigger` is null when the gateway did not start the run."""
 
     alerts: list[AlertBehind]
     decisions: list[DecisionOfChain]
@@ -171,20 +171,20 @@ class Chain(BaseModel):
 class Gap(BaseModel):
     """A link that is missing: which, of what, and a sentence."""
 
-    link: str = Field(description="dag_run, run, trigger, git_commit, metrics; mlflow: its side was not asked.")
+    link: str = Field(description="dag_run, run, trigger, git_commit or metrics; mlflow: MLflow was not asked.")
     of: str
     detail: str
 
 
 class MlflowAsked(BaseModel):
-    """Whether MLflow's side is of this moment: `asked`, `away` (as last seen) or `not_configured`."""
+    """Whether MLflow's side is fresh. `state` is `asked`, `away` (the side is as last seen) or `not_configured`."""
 
     state: str
     detail: str
 
 
 class LineageOut(BaseModel):
-    """The chains that the subject is part of, the newest trigger first."""
+    """The chains that contain the subject, the newest trigger first."""
 
     model_config = ConfigDict(json_schema_extra={"example": LINEAGE})
 
@@ -195,7 +195,7 @@ class LineageOut(BaseModel):
 
 
 class OrphanOut(BaseModel):
-    """What lacks its lineage, and which link is missing."""
+    """One thing that lacks a link of its lineage."""
 
     model_config = ConfigDict(json_schema_extra={"example": ORPHAN})
 
@@ -203,6 +203,6 @@ class OrphanOut(BaseModel):
     kind: Kind
     missing: Link
     detail: str
-    about: dict[str, str] = Field(description="The ids by which it is found: run_id, model, version, alias, ...")
+    ids: dict[str, str] = Field(alias="about", description="The ids of the thing: run_id, model, version, alias, ...")
     first_at: datetime
     last_at: datetime

@@ -1,4 +1,4 @@
-"""What the routes of lineage need, in one value that bootstrap makes."""
+"""What the routes of lineage need, in one value. Bootstrap makes it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from app.web.ratelimit import RateLimit
 
 @dataclass(frozen=True, slots=True)
 class LineageServices:
-    """`mlflow()` is None while the policy names none."""
+    """`mlflow()` is None while the policy has no `mlflow`."""
 
     core: Core
     reader: Reader
@@ -31,5 +31,5 @@ async def _services(request: Request) -> LineageServices:
     return services
 
 
-#: How a route asks for them.
+#: A route takes them as an argument of this type.
 Services = Annotated[LineageServices, Depends(_services)]

@@ -26,15 +26,15 @@ _FACTS = tuple(_triggers.c[name] for name in ("id", "route", "state", "dag_run_i
 
 
 async def keep_runs(conn: AsyncConnection, seen: Iterable[SeenRun], now: datetime) -> None:
-    """These runs are as they were seen now."""
-    await _keep(conn, _runs, sorted((asdict(one) for one in seen), key=lambda row: str(row["run_id"])), now)
+    """Keep runs as they were seen now."""
+    await _keep(conn, _runs, sorted((asdict(run) for run in seen), key=lambda row: str(row["run_id"])), now)
 
 
 async def keep_versions(
     conn: AsyncConnection, seen: Iterable[SeenVersion], now: datetime, of: Collection[str] = ()
 ) -> None:
-    """These versions are as they were seen now, and are all that come from the runs `of`."""
-    rows = sorted((asdict(one) for one in seen), key=lambda row: (row["model"], row["version"]))
+    """Keep versions as they were seen now, and delete every other version of the runs `of`."""
+    rows = sorted((asdict(version) for version in seen), key=lambda row: (row["model"], row["version"]))
     await _keep(conn, _versions, rows, now)
     await conn.execute(delete(_versions).where(_versions.c.run_id.in_(of), _versions.c.seen_at < now))
 
@@ -42,19 +42,19 @@ async def keep_versions(
 async def keep_aliases(
     conn: AsyncConnection, models: Collection[str], seen: Iterable[SeenAlias], now: datetime
 ) -> None:
-    """These are all aliases that these models have."""
-    rows = sorted((asdict(one) for one in seen), key=lambda row: (row["model"], row["alias"]))
+    """Keep aliases as they were seen now, and delete every other alias of these models."""
+    rows = sorted((asdict(alias) for alias in seen), key=lambda row: (row["model"], row["alias"]))
     await _keep(conn, _aliases, rows, now)
     await conn.execute(delete(_aliases).where(_aliases.c.model.in_(models), _aliases.c.seen_at < now))
 
 
 async def forget_version(conn: AsyncConnection, model: str, version: str) -> None:
-    """MLflow has no such version."""
+    """Delete a version that MLflow does not have."""
     await conn.execute(delete(_versions).where(_versions.c.model == model, _versions.c.version == version))
 
 
 async def forget_run(conn: AsyncConnection, run_id: str, now: datetime) -> None:
-    """MLflow has no such run, or no longer."""
+    """Mark a run as deleted that MLflow does not have."""
     await conn.execute(update(_runs).where(_runs.c.run_id == run_id).values(deleted=True, seen_at=now))
 
 
@@ -64,7 +64,7 @@ async def _keep(conn: AsyncConnection, table: Table, rows: Sequence[dict[str, An
     statement = insert(table).values([row | {"seen_at": now} for row in rows])
     keys = [column.name for column in table.primary_key]
     changed = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
-    # An answer that was on its way for long does not overwrite a younger one.
+    # A late answer must not overwrite a newer one.
     newer = table.c.seen_at <= statement.excluded.seen_at
     await conn.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed, where=newer))
 
@@ -72,7 +72,7 @@ async def _keep(conn: AsyncConnection, table: Table, rows: Sequence[dict[str, An
 async def runs_named(
     conn: AsyncConnection, run_ids: Collection[str], since: datetime | None = None
 ) -> dict[str, SeenRun]:
-    """Runs by their ids, as they were last seen, with `since` only those that were seen from then on."""
+    """Runs by id, as they were last seen. With `since`: only those that were seen since then."""
     statement = select(_runs).where(_runs.c.run_id.in_(run_ids))
     if since is not None:
         statement = statement.where(_runs.c.seen_at >= since)
@@ -88,14 +88,14 @@ async def runs_of(conn: AsyncConnection, triggers: Collection[UUID], most: int) 
 
 
 async def runs_of_dag_run(conn: AsyncConnection, dag_run_id: str, most: int) -> list[SeenRun]:
-    """The runs that name this DAG run."""
+    """The runs that name this DAG run and were not deleted, the oldest first, at most `most`."""
     statement = select(_runs).where(_runs.c.dag_run_id == dag_run_id, ~_runs.c.deleted)
     rows = (await conn.execute(statement.order_by(_runs.c.started_at, _runs.c.run_id).limit(most))).mappings()
     return [_run(row) for row in rows]
 
 
 async def versions_of(conn: AsyncConnection, run_ids: Collection[str], most: int) -> list[SeenVersion]:
-    """The versions that come from these runs, the newest first."""
+    """The versions that come from these runs, the newest first, at most `most`."""
     statement = select(_versions).where(_versions.c.run_id.in_(run_ids)).order_by(_versions.c.created_at.desc())
     return [_version(row) for row in (await conn.execute(statement.limit(most))).mappings()]
 
@@ -103,7 +103,7 @@ async def versions_of(conn: AsyncConnection, run_ids: Collection[str], most: int
 async def versions_named(
     conn: AsyncConnection, names: Collection[tuple[str, str]], since: datetime | None = None
 ) -> dict[tuple[str, str], SeenVersion]:
-    """Versions by (model, version), as they were last seen, with `since` only those that were seen from then on."""
+    """Versions by (model, version), as they were last seen. With `since`: only those that were seen since then."""
     statement = select(_versions).where(tuple_(_versions.c.model, _versions.c.version).in_(names))
     if since is not None:
         statement = statement.where(_versions.c.seen_at >= since)
@@ -117,13 +117,13 @@ async def aliases_of(conn: AsyncConnection, models: Collection[str]) -> list[See
 
 
 async def trigger_facts(conn: AsyncConnection, triggers: Collection[UUID]) -> dict[UUID, TriggerFacts]:
-    """Of those triggers that we have, what lineage judges."""
+    """The facts that lineage judges, by id, for those triggers that the gateway has."""
     rows = (await conn.execute(select(*_FACTS).where(_triggers.c.id.in_(triggers)))).mappings()
     return {row["id"]: TriggerFacts(**row) for row in rows}
 
 
 async def triggers_after(conn: AsyncConnection, place: tuple[datetime, UUID], most: int) -> list[TriggerFacts]:
-    """A page of the triggers that have ended, in the order of their ends."""
+    """A page of the triggers that ended after `place`, in the order of their ends."""
     key = (_triggers.c.ended_at, _triggers.c.id)
     statement = select(*_FACTS).where(_triggers.c.ended_at.is_not(None), tuple_(*key) > tuple_(*place))
     rows = (await conn.execute(statement.order_by(*key).limit(most))).mappings()
@@ -131,7 +131,7 @@ async def triggers_after(conn: AsyncConnection, place: tuple[datetime, UUID], mo
 
 
 async def count_runs(conn: AsyncConnection, triggers: Collection[UUID]) -> dict[UUID, int]:
-    """How many runs name each of these triggers; deleted ones do not count."""
+    """How many runs name each of these triggers. Deleted runs do not count."""
     statement = (
         select(_runs.c.trigger_id, func.count())
         .where(_runs.c.trigger_id.in_(triggers), ~_runs.c.deleted)
@@ -141,7 +141,7 @@ async def count_runs(conn: AsyncConnection, triggers: Collection[UUID]) -> dict[
 
 
 async def end_round(conn: AsyncConnection, began: datetime) -> None:
-    """What a whole round did not come across is gone from MLflow, and what it did not find again is mended."""
+    """Remove what a whole round did not see: runs, versions and aliases that MLflow lost, and orphans that are repaired."""
     await conn.execute(update(_runs).where(_runs.c.seen_at < began, ~_runs.c.deleted).values(deleted=True))
     for table in (_versions, _aliases):
         await conn.execute(delete(table).where(table.c.seen_at < began))
@@ -152,10 +152,16 @@ async def end_round(conn: AsyncConnection, began: datetime) -> None:
 
 
 async def keep_orphans(conn: AsyncConnection, found: Iterable[Orphan], now: datetime) -> None:
-    """These were found now."""
+    """Keep orphans that were found now."""
     rows = {
-        one.key: {"key": one.key, "kind": one.kind, "missing": one.missing, "detail": one.detail, "about": one.about}
-        for one in found
+        orphan.key: {
+            "key": orphan.key,
+            "kind": orphan.kind,
+            "missing": orphan.missing,
+            "detail": orphan.detail,
+            "about": orphan.ids,
+        }
+        for orphan in found
     }
     if not rows:
         return
@@ -167,7 +173,7 @@ async def keep_orphans(conn: AsyncConnection, found: Iterable[Orphan], now: date
 async def list_orphans(
     conn: AsyncConnection, kind: Kind | None, after: str | None, most: int
 ) -> Sequence[dict[str, Any]]:
-    """Orphans by kind and key."""
+    """A page of the orphans, all or of one kind, whose key is above `after`."""
     statement = select(_orphans).order_by(_orphans.c.key).limit(most)
     if kind is not None:
         statement = statement.where(_orphans.c.kind == kind)
@@ -177,7 +183,7 @@ async def list_orphans(
 
 
 async def count_orphans(conn: AsyncConnection) -> dict[Kind, int]:
-    """How many there are of each kind."""
+    """How many orphans there are of each kind."""
     found = await conn.execute(select(_orphans.c.kind, func.count()).group_by(_orphans.c.kind))
     return dict.fromkeys(Kind, 0) | {Kind(kind): count for kind, count in found}
 
@@ -188,8 +194,8 @@ async def count_orphans(conn: AsyncConnection) -> dict[Kind, int]:
 async def claim(
     conn: AsyncConnection, token: UUID, now: datetime, lease_until: datetime, due_before: datetime
 ) -> RowMapping | None:
-    """Take the survey up, when a round is under way or the newest began before `due_before`; None: nothing to do, or
-    another replica is at it."""
+    """Claim the survey, when a round is under way or the newest round began before `due_before`. None: nothing is due, or
+    another replica has it."""
     await conn.execute(insert(_surveys).values(name=SURVEY).on_conflict_do_nothing())
     s = _surveys.c
     free = or_(s.lease_until.is_(None), s.lease_until < now)
@@ -200,14 +206,14 @@ async def claim(
 
 
 async def settle(conn: AsyncConnection, token: UUID, **values: Any) -> bool:
-    """Let go of the survey with these values. False: the lease ran out and somebody else has it."""
+    """Release the survey with these values. False: the lease ran out and another replica has it."""
     statement = update(_surveys).where(_surveys.c.name == SURVEY, _surveys.c.claim == token)
     done = await conn.execute(statement.values(claim=None, lease_until=None, **values))
     return bool(done.rowcount)
 
 
 async def survey(conn: AsyncConnection) -> RowMapping | None:
-    """How far it has come; None before the first round."""
+    """The row of the survey; None before the first round."""
     return (await conn.execute(select(_surveys).where(_surveys.c.name == SURVEY))).mappings().one_or_none()
 
 
@@ -215,7 +221,7 @@ async def survey(conn: AsyncConnection) -> RowMapping | None:
 
 
 async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
-    """Count what waits for MLflow and what lacks a link of its lineage; say when the newest survey ended."""
+    """Set the gauges: records that wait or were refused, orphans by kind, and the end of the newest round."""
     waiting = {row.state: row.number for row in await conn.execute(_WAITING)}
     newest = await survey(conn)
     orphans = await count_orphans(conn) if newest is not None else {}  # Without MLflow there is no survey.

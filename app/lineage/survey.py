@@ -1,8 +1,8 @@
-"""The survey: a walk over the whole of MLflow, a page a step, that keeps what it sees and judges what lacks its lineage.
+"""The survey: a walk through all of MLflow, one page a step. It keeps what it sees, and finds what lacks its lineage.
 
-A round goes through runs (experiment by experiment), versions, aliases and, in our own books, the triggers that ended. Where
-it stands is in Postgres: after a crash, or while MLflow is away, it goes on from there, in whichever replica comes first.
-Nothing is asked of MLflow while a transaction is open.
+A round goes through runs (experiment by experiment), versions, aliases and, in our own database, the triggers that ended.
+Its place is in Postgres: after a crash, or when MLflow is back, any replica goes on from there. No transaction is open
+while MLflow is asked.
 """
 
 import logging
@@ -20,15 +20,15 @@ from app.kit.errors import Rejected, TargetError
 from app.kit.mlflow.answers import tags_of
 from app.kit.mlflow.client import Mlflow
 from app.lineage import rules, store
+from app.lineage.incidents import OrphanIncidents
 from app.lineage.model import SeenAlias, SeenRun, SeenVersion, read_aliases, read_run, read_version
 from app.lineage.rules import Orphan, Patience
-from app.lineage.telling import Telling
 from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
 PAGE: Final = 200  # items of MLflow, or triggers, in one step
-LEASE: Final = timedelta(minutes=10)  # longer than a step can take: 200 runs that each have to be asked for
+LEASE: Final = timedelta(minutes=10)  # longer than a step can take: it may ask for 200 runs, each by itself
 _BEGINNING: Final = {"phase": "runs"}
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -37,7 +37,7 @@ Place = dict[str, Any]
 
 @dataclass
 class _Page:
-    """What one step saw, and where the next goes on; None: the round is over."""
+    """What one step saw. `following` is the place of the next step; None: the round is over."""
 
     following: Place | None
     runs: list[SeenRun] = field(default_factory=list)
@@ -45,25 +45,32 @@ class _Page:
     versions: list[SeenVersion] = field(default_factory=list)
     sources: dict[str, SeenRun] = field(default_factory=dict)  # the runs that the versions name, by id
     models: list[str] = field(default_factory=list)
-    aliases: list[tuple[SeenAlias, bool]] = field(default_factory=list)  # and whether its version is there
+    aliases: list[tuple[SeenAlias, bool]] = field(default_factory=list)  # with whether its version exists
     triggers: list[rules.TriggerFacts] = field(default_factory=list)
 
 
 class Survey:
-    """`step()` does one page; True while a round is under way. retention: GATEWAY_RETENTION in seconds."""
+    """Walks through MLflow: one page a `step()`. retention: GATEWAY_RETENTION in seconds."""
 
     def __init__(
-        self, core: Core, mlflow: Callable[[], Mlflow | None], telling: Telling, *, retention: float, page: int = PAGE
+        self,
+        core: Core,
+        mlflow: Callable[[], Mlflow | None],
+        incidents: OrphanIncidents,
+        *,
+        retention: float,
+        page: int = PAGE,
     ) -> None:
         self._engine, self._clock = core.engine, core.clock
         self._policy = core.policies.current
         self._mlflow = mlflow
-        self._telling = telling
+        self._incidents = incidents
         self._retention = timedelta(seconds=retention)
         self._size = page
 
     async def step(self) -> bool:
-        """One page, when a round is under way or due. MLflow away: False, and the next step tries the same page again."""
+        """Do one page, when a round is under way or due. True while a round is under way. False while MLflow is away: then
+        the next step tries the same page again."""
         mlflow, now, token = self._mlflow(), self._clock.now(), uuid7()
         if mlflow is None:
             return False
@@ -75,14 +82,14 @@ class Survey:
         try:
             page = await self._look(mlflow, row["place"] or _BEGINNING, began)
         except TargetError as error:
-            log.warning("the walk over MLflow waits", extra={"code": error.code, "detail": error.detail})
-            # A place that MLflow refuses is of no use: the next round begins anew.
+            log.warning("the survey of MLflow waits", extra={"code": error.code, "detail": error.detail})
+            # MLflow refuses this place, so this round ends here, and the next one begins from the start.
             place = None if isinstance(error, Rejected) else row["place"] or _BEGINNING
             async with transaction(self._engine) as conn:
                 await store.settle(conn, token, place=place, began_at=began)
             return False
         async with transaction(self._engine) as conn:
-            # First the claim, whose row is locked by it: whoever has lost it writes nothing.
+            # First settle the claim, which locks its row: a replica that has lost the claim writes nothing.
             ended = {} if page.following else {"ended_at": now}
             if not await store.settle(conn, token, place=page.following, began_at=began, **ended):
                 return False
@@ -102,12 +109,12 @@ class Survey:
         return await self._look_at_triggers(place)
 
     async def _look_at_runs(self, mlflow: Mlflow, place: Place) -> _Page:
-        """A page of the runs of a page of experiments: MLflow lists runs only of experiments that are named."""
+        """A page of the runs of a page of experiments: MLflow lists runs only for named experiments."""
         experiments, more = place.get("experiments"), place.get("more")
         if experiments is None:
             query = {"max_results": self._size} | ({"page_token": more} if more else {})
             body = await mlflow.call("POST", "experiments/search", query, read=True)
-            experiments = [str(one["experiment_id"]) for one in body.get("experiments") or []]
+            experiments = [str(item["experiment_id"]) for item in body.get("experiments") or []]
             more = body.get("next_page_token") or None
         body = {}
         if experiments:
@@ -118,7 +125,7 @@ class Survey:
             }
             query |= {"page_token": place["token"]} if place.get("token") else {}
             body = await mlflow.call("POST", "runs/search", query, read=True)
-        runs = [read_run(one, tags_of(one.get("data") or {})) for one in body.get("runs") or []]
+        runs = [read_run(item, tags_of(item.get("data") or {})) for item in body.get("runs") or []]
         following: Place = {"phase": "versions"}
         if token := body.get("next_page_token"):
             following = {"phase": "runs", "experiments": experiments, "more": more, "token": token}
@@ -128,8 +135,8 @@ class Survey:
 
     async def _look_at_versions(self, mlflow: Mlflow, place: Place, began: datetime) -> _Page:
         body = await self._list(mlflow, "model-versions/search", place, order_by="creation_timestamp ASC")
-        versions = [read_version(one) for one in body.get("model_versions") or []]
-        wanted = {one.run_id for one in versions if one.run_id}
+        versions = [read_version(item) for item in body.get("model_versions") or []]
+        wanted = {version.run_id for version in versions if version.run_id}
         async with self._engine.connect() as conn:
             sources = await store.runs_named(conn, wanted, since=began)
         lost, asked = [], []
@@ -146,15 +153,18 @@ class Survey:
     async def _look_at_aliases(self, mlflow: Mlflow, place: Place, began: datetime) -> _Page:
         body = await self._list(mlflow, "registered-models/search", place)
         models = body.get("registered_models") or []
-        aliases = [alias for one in models for alias in read_aliases(one)]
+        aliases = [alias for model in models for alias in read_aliases(model)]
         async with self._engine.connect() as conn:
-            known = await store.versions_named(conn, {(one.model, one.version) for one in aliases}, since=began)
+            known = await store.versions_named(conn, {(alias.model, alias.version) for alias in aliases}, since=began)
         judged = [
-            (one, (one.model, one.version) in known or await mlflow.version(one.model, one.version) is not None)
-            for one in aliases
+            (
+                alias,
+                (alias.model, alias.version) in known or await mlflow.version(alias.model, alias.version) is not None,
+            )
+            for alias in aliases
         ]
         following = _next(body, "aliases", "triggers")
-        return _Page(following, models=[str(one["name"]) for one in models], aliases=judged)
+        return _Page(following, models=[str(model["name"]) for model in models], aliases=judged)
 
     async def _look_at_triggers(self, place: Place) -> _Page:
         since = (datetime.fromisoformat(place["at"]), UUID(place["id"])) if "at" in place else (_EARLIEST, UUID(int=0))
@@ -182,7 +192,7 @@ class Survey:
         await store.keep_orphans(conn, await self._judge(conn, page, now), now)
         if page.following is None:
             await store.end_round(conn, began)
-            await self._telling.round_ended(conn, now)
+            await self._incidents.open_or_resolve(conn, now)
 
     async def _judge(self, conn: AsyncConnection, page: _Page, now: datetime) -> list[Orphan]:
         policy = self._policy()
@@ -205,7 +215,7 @@ class Survey:
 async def _find_run(mlflow: Mlflow, run_id: str) -> SeenRun | None:
     try:
         item = await mlflow.run(run_id)
-    except Rejected:  # An id that MLflow does not even take for one.
+    except Rejected:  # MLflow refuses text that cannot be an id.
         return None
     return read_run(item, tags_of(item.get("data") or {})) if item else None
 

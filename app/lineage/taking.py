@@ -1,5 +1,5 @@
-"""Metadata in: a report of a component, records that a spool hands over, and again what MLflow refused. Durable when it
-returns."""
+"""Take metadata: the report of a component, the records of a spool, and the redrive of what MLflow refused. Each is
+durable when its method returns."""
 
 import hashlib
 import json
@@ -24,17 +24,17 @@ from mlflow_spool.records import API, CREATES, KEY_TAG, TOKEN, Call, Kind, Recor
 
 @dataclass(frozen=True, slots=True)
 class Taking:
-    """Takes reports and hand-overs, and wakes the relay when there is something new to deliver."""
+    """Takes reports and hand-overs, and wakes the relay when there are new records."""
 
     core: Core
 
     async def report(self, report: Report, caller: str, key: str | None) -> dict[str, Any]:
-        """Keep a report and what it becomes. key: its Idempotency-Key; without one the report itself is the key.
+        """Keep a report and its records. key: the Idempotency-Key; None: the report itself is the key.
 
-        Raises Problem 422 when the key came with another report.
+        Raises Problem 422 when the key came with another report before.
         """
-        told = report.model_dump(mode="json")
-        body = _hash(json.dumps(told, sort_keys=True))
+        content = report.model_dump(mode="json")
+        body = _hash(json.dumps(content, sort_keys=True))
         known_by = _hash(json.dumps([caller, key or body]))
         now, report_id, run = self.core.clock.now(), uuid7(), run_of(report)
         row = {
@@ -46,7 +46,7 @@ class Taking:
             "state": report.state,
             "who": report.who or caller,
             "trigger_id": report.trigger_id,
-            "told": told,
+            "told": content,
             "at": now,
         }
         records = records_of(report, known_by, report.who or caller, now)
@@ -65,8 +65,8 @@ class Taking:
         return answer
 
     async def hand_over(self, body: HandOver, caller: Caller) -> dict[str, int]:
-        """Keep records that a spool could not deliver. Raises Problem 422 for one that no spool writes, and 403, which
-        names each, for those that would go round the promotion gate by the gateway's own login."""
+        """Keep records that a spool could not deliver. Raises Problem 422 for a record that no spool writes. Raises Problem
+        403, which names each record, for records that would bypass the promotion gate by the gateway's own login."""
         records = [_record(index, handed) for index, handed in enumerate(body.records)]
         if not caller.can("promote"):
             _refuse_promotions(records, caller)
@@ -81,7 +81,7 @@ class Taking:
         return {"taken": new, "known": len(records) - new}
 
     async def redrive(self, stream: str | None, caller: str) -> int:
-        """Let what MLflow refused wait again, of one stream or of all; how many there were."""
+        """Make the refused records of one stream, or of all, pending again; returns how many."""
         now = self.core.clock.now()
 
         async def again(conn: AsyncConnection) -> int:
@@ -104,7 +104,7 @@ class Taking:
 
 
 def _record(index: int, handed: HandedOver) -> Record:
-    """The record, if it is one that a spool writes: who may report metadata may not ask MLflow for anything else."""
+    """The record. Raises Problem 422 for what no spool writes: metadata must not be a way to send MLflow other requests."""
     try:
         record = imported(handed.model_dump(by_alias=True))
     except ValueError as error:
@@ -112,30 +112,30 @@ def _record(index: int, handed: HandedOver) -> Record:
     if record.kind is Kind.ARTIFACT:
         return record
     if any(part in {".", ".."} for part in unquote(record.call.path).split("/")) or "?" in record.call.path:
-        raise _invalid(index, "its path is none of the spool's")
+        raise _invalid(index, "a spool never writes this path")
     again = draft(Call(record.call.method, record.call.path, record.call.body), record.made_at, record.key)
     noun = record.stream.partition(":")[0]
     if again is None or again.kind is not record.kind or again.stream.partition(":")[0] != noun:
-        raise _invalid(index, "it is no write that a spool keeps")
+        raise _invalid(index, "a spool never keeps such a write")
     if record.kind in CREATES and {"key": KEY_TAG, "value": record.key} not in record.call.body.get("tags", []):
-        raise _invalid(index, f"it creates something that does not carry its key as the tag {KEY_TAG}")
+        raise _invalid(index, f"it creates something without its key in the tag {KEY_TAG}")
     return record
 
 
 def _refuse_promotions(records: list[Record], caller: Caller) -> None:
-    message = "it moves a mark, deletes from the registry or sets a tag of the gate: only the scope promote may"
+    message = "it moves an alias, deletes from the registry or sets a tag of the gate: this needs the scope promote"
     errors = [
         {"in": "body", "pointer": f"#/records/{index}", "message": message}
         for index, record in enumerate(records)
         if record.kind is not Kind.ARTIFACT and _promotes(record.call)
     ]
     if errors:
-        told = f"The token {caller.name} lacks the scope promote, which {len(errors)} of the records need."
-        raise Problem(403, "forbidden", told, scope="promote", errors=errors)
+        detail = f"The token {caller.name} lacks the scope promote, which {len(errors)} of the records need."
+        raise Problem(403, "forbidden", detail, scope="promote", errors=errors)
 
 
 def _promotes(call: Call) -> bool:
-    """Whether it does to the registry what only the gate may do: move a mark, delete, set a tag that the gate sets."""
+    """Whether a call does what only the gate may do: move an alias, delete from the registry, set a tag of the gate."""
     noun, _, verb = call.path.removeprefix(f"{API}/").partition("/")
     if noun not in ("registered-models", "model-versions"):
         return False
@@ -144,7 +144,7 @@ def _promotes(call: Call) -> bool:
     tags = call.body.get("tags")
     pairs = [call.body, *(tags if isinstance(tags, list) else [])]
     keys = [str(pair.get("key", "")) for pair in pairs if isinstance(pair, dict)]
-    # A local id in a key is replaced when it is sent, by whatever somebody said that it is called.
+    # The sender of the hand-over chose the name that replaces a local id in a key, so such a key can become any tag.
     return any(key == STATUS_TAG or key.startswith(PREFIX) or TOKEN.search(key) for key in keys)
 
 

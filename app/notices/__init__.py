@@ -1,1 +1,1 @@
-"""What must be told to a person: incidents that open, are repeated, and are resolved."""
+"""What a person must know: incidents that open, are repeated and are resolved, and the receivers of their notices."""

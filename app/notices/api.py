@@ -1,4 +1,4 @@
-"""The API of notices: what people were told, that it is over, and whether a receiver hears."""
+"""The API of notices: list incidents, end one by hand, send again what failed, and test a receiver."""
 
 from dataclasses import asdict
 from typing import Annotated, Literal
@@ -19,13 +19,13 @@ router = APIRouter(prefix="/api/v1", responses=responses(UNAVAILABLE))
 
 Reader = Annotated[Caller, Depends(require("read"))]
 Operator = Annotated[Caller, Depends(require("trigger"))]
-Ident = Annotated[UUID, Path(description="Its id, a UUID.")]
+Ident = Annotated[UUID, Path(description="The id of an incident, a UUID.")]
 Name = Annotated[str, Path(pattern=f"^{ROUTE_NAME.pattern}$", description="Name of a receiver.")]
 
 _NO_NOTICE = Kind("not_found", 404, "There is no notice 019ab0c4-6f1e-7d35-9c1a-3f0e4a5b6c7d.")
 _NO_RECEIVER = Kind("not_found", 404, "The policy has no receiver named 'oncall'.")
 _OVER = Kind("wrong_state", 409, "Only an open notice can be resolved.", {"state": "resolved"})
-_NOT_DEAD = Kind("wrong_state", 409, "Nothing of it died on its way to a receiver.", {"state": "open"})
+_NOT_DEAD = Kind("wrong_state", 409, "No notice of this incident is dead.", {"state": "open"})
 _WAITING = {"opened": {"state": "pending", "detail": "", "times": 1}}
 _REDRIVEN = schemas.NOTICE | {"receivers": [schemas.NOTICE["receivers"][0] | _WAITING]}
 _RESOLVED = schemas.NOTICE | {"resolved_at": "2026-11-23T04:00:00Z", "resolution": "resolved by ana: retrained by hand"}
@@ -34,19 +34,19 @@ _RESOLVED = schemas.NOTICE | {"resolved_at": "2026-11-23T04:00:00Z", "resolution
 @router.get(
     "/notices",
     tags=["history"],
-    summary="List what people were told, the newest first",
+    summary="List incidents, the newest first",
     response_model=schemas.NoticePage,
     responses=shows({"items": [schemas.NOTICE], "next": None}, "invalid"),
 )
 async def list_notices(
     services: Services,
     _: Reader,
-    state: Annotated[Literal["open", "resolved"] | None, Query(description="open or resolved")] = None,
-    event: Annotated[str | None, Query(pattern="^[a-z_]{1,64}$", description="Only this event.")] = None,
+    state: Annotated[Literal["open", "resolved"] | None, Query(description="Only incidents in this state.")] = None,
+    event: Annotated[str | None, Query(pattern="^[a-z_]{1,64}$", description="Only incidents of this event.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Items on a page.")] = 100,
     cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
 ) -> Response:
-    """An incident opens once and is resolved by the same key; each receiver of it with what it answered."""
+    """Each incident with its receivers, and with what each receiver answered."""
     query = show.Query(limit=limit, cursor=cursor, open=None if state is None else state == "open", event=event)
     items, following = await services.reader.read(lambda conn: show.page(conn, query))
     return json_answer({"items": items, "next": following})
@@ -55,12 +55,13 @@ async def list_notices(
 @router.post(
     "/notices/{id}/resolve",
     tags=["operate"],
-    summary="Say that an incident is over",
+    summary="Resolve an incident by hand",
     response_model=schemas.NoticeOut,
     responses=shows(_RESOLVED, _NO_NOTICE, "invalid", _OVER, "rate_limited"),
 )
 async def resolve(services: Services, caller: Operator, id: Ident, body: schemas.ResolveBody) -> Response:
-    """For an incident whose cause is never judged again, such as of a route that is gone. Its receivers are told."""
+    """For an incident whose cause the gateway never judges again, for example because its route is gone. Every receiver of
+    its opening gets the end."""
     await services.limiter.check(caller)
     await services.requests.resolve(id, body.reason, caller.name)
     return await _one(services, id)
@@ -69,13 +70,15 @@ async def resolve(services: Services, caller: Operator, id: Ident, body: schemas
 @router.post(
     "/notices/{id}/redrive",
     tags=["operate"],
-    summary="Tell again what a receiver refused",
+    summary="Send again the notices of an incident that are dead",
     response_model=schemas.NoticeOut,
     responses=shows(_REDRIVEN, _NO_NOTICE, _NOT_DEAD, "rate_limited"),
 )
 async def redrive(services: Services, caller: Operator, id: Ident) -> Response:
-    """dead -> pending, for each receiver of it, with a fresh deadline: mend the receiver first. What was delivered is not
-    sent again, nor an opening whose end was."""
+    """Makes the dead notices of the incident pending again, with a fresh deadline. Repair the receiver first.
+
+    Delivered notices are not sent again. A dead opening is not sent when its end was delivered or is on its way.
+    """
     await services.limiter.check(caller)
     await services.requests.redrive(id, caller.name)
     return await _one(services, id)
@@ -91,12 +94,12 @@ async def _one(services: NoticeServices, ident: UUID) -> Response:
 @router.post(
     "/receivers/{name}/test",
     tags=["operate"],
-    summary="Tell a receiver something, to see whether it hears",
+    summary="Send a test to a receiver",
     response_model=schemas.TestedOut,
     responses=shows(schemas.TESTED, _NO_RECEIVER, "invalid", "rate_limited"),
 )
 async def test(services: Services, caller: Operator, name: Name) -> Response:
-    """Sends a notice that is marked as a test through the whole way, and answers with what the receiver said. It is
-    resolved there two minutes later."""
+    """Sends a notice that is marked as a test through the outbox, and answers with what the receiver said. The gateway
+    resolves the test at the receiver two minutes later."""
     await services.limiter.check(caller)
     return json_answer(asdict(await services.requests.test(name, caller.name)))

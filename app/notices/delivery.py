@@ -1,4 +1,4 @@
-"""A notice on its way to one receiver: one attempt, and what the answer means for the outbox."""
+"""One attempt to send a notice to its receiver, and what the answer means for the outbox."""
 
 import logging
 from uuid import UUID
@@ -9,18 +9,21 @@ from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Destination
 from app.notices import store
+from app.notices.incidents import KIND
 from app.notices.model import Action
 from app.notices.receivers.message import Message
 from app.notices.receivers.send import Sender
-from app.notices.telling import KIND
 from app.policy.core import Core
 
 log = logging.getLogger(__name__)
 
 
 class Delivery(Destination):
-    """Takes a notice to its receiver. It reads nothing back: most receivers know a message again by its key, so that a
-    second copy does no harm, and the others get it at least once."""
+    """Sends notices to their receivers, at least once.
+
+    It does not ask the receiver what arrived. Most receivers know a message again by its key, so a second copy does no
+    harm there.
+    """
 
     kind = KIND
 
@@ -32,7 +35,7 @@ class Delivery(Destination):
         self._external_url = external_url
 
     async def deliver(self, item: Item) -> Outcome:
-        """Send the notice to the receiver as the policy in force describes it."""
+        """Send one notice to its receiver, as the policy in force describes that receiver."""
         name = item.payload["receiver"]
         receiver = self._policy().receiver(name)
         if receiver is None:
@@ -71,7 +74,7 @@ class Delivery(Destination):
         )
 
     def _link(self, link: str | None) -> str | None:
-        """The full address of a path below GATEWAY_EXTERNAL_URL. None when that is not set: a bare path leads nowhere."""
+        """The full address of a path below GATEWAY_EXTERNAL_URL. None without that setting: a bare path leads nowhere."""
         if link is None or not link.startswith("/"):
             return link
         return f"{self._external_url.rstrip('/')}{link}" if self._external_url else None
@@ -79,4 +82,4 @@ class Delivery(Destination):
     async def after(self, item: Item, outcome: Outcome) -> None:
         """Write the log line of a notice that arrived."""
         if isinstance(outcome, Delivered):
-            log.info("a receiver was told", extra={"target": item.target, **item.payload})
+            log.info("a receiver got a notice", extra={"target": item.target, **item.payload})

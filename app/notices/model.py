@@ -1,20 +1,20 @@
-"""The words of telling: a notice, and what a receiver is told of it. Pure."""
+"""What a notice holds, and which kinds of notice there are. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-#: Of a key, in characters: PagerDuty's dedup_key holds 255, and the gateway's name stands before it.
+#: Characters of a key. PagerDuty's dedup_key holds 255, and the gateway's name stands before the key.
 LONGEST_KEY: Final = 190
-#: The event of a switch that is down. It is told until the switch says otherwise: nobody ends it by hand.
+#: The event of a switch that is down. Only the switch ends this incident; a person cannot.
 SWITCH_DOWN: Final = "switch_down"
-#: The event of what `receivers test` sends.
+#: The event of the notice that `receivers test` sends.
 TEST: Final = "test"
 
 
 class Severity(StrEnum):
-    """How bad it is, in PagerDuty's words."""
+    """How bad an incident is, in PagerDuty's words."""
 
     CRITICAL = "critical"
     ERROR = "error"
@@ -23,7 +23,7 @@ class Severity(StrEnum):
 
 
 class Action(StrEnum):
-    """What a receiver is told. An incident that is told again is `open` once more."""
+    """What a notice says to a receiver. A repeat is `open` again."""
 
     OPEN = "open"
     RESOLVE = "resolve"
@@ -31,10 +31,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing that is wrong. `key` says what: the same key again is the same incident, until that is resolved.
+    """What a person must know about one fault. While the incident of a `key` is open, the same key opens no other.
 
-    `title` and `detail` are a sentence each, for a person; `link` is an address that helps. Raises ValueError for a key
-    that no receiver could hold.
+    `title` and `detail` are one sentence each, for a person. `link` is an address that helps. Raises ValueError for a key
+    that is empty, too long or not printable.
     """
 
     key: str

@@ -1,5 +1,4 @@
-"""What a person asks: that an incident is over, that it is told again, or that a receiver is told something to see whether
-it hears."""
+"""What a person asks: resolve an incident, send its dead notices again, or test a receiver."""
 
 import asyncio
 from dataclasses import dataclass
@@ -17,19 +16,19 @@ from app.kit.db import with_retries
 from app.kit.errors import Problem
 from app.kit.outbox import store as outbox
 from app.notices import store
+from app.notices.incidents import Incidents
 from app.notices.model import SWITCH_DOWN, TEST, Notice, Severity
-from app.notices.telling import Notices
 from app.policy.core import Core
 from app.tables import audit_log as audit
 
-#: So long a test stays open at a receiver: an Alertmanager that is told of the end within its group_wait tells nobody.
+#: How long a test stays open at a receiver. An Alertmanager that gets the end within its group_wait notifies nobody.
 TEST_LASTS: Final = timedelta(minutes=2)
 _LOOK_EVERY: Final = 0.1  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """What became of a test: `state` as in the outbox, `detail` what the receiver answered."""
+    """The result of a test: `state` is the one in the outbox, `detail` is what the receiver answered."""
 
     receiver: str
     kind: str
@@ -39,17 +38,20 @@ class Tested:
 
 
 class NoticeRequests:
-    """Every method raises Problem: 404 unknown, 409 when its state forbids it. `patience` in seconds."""
+    """Every method raises Problem: 404 for what does not exist, 409 when the state of the incident forbids the request.
 
-    def __init__(self, core: Core, notices: Notices, *, patience: float) -> None:
+    `patience`: seconds that a test waits for the first answer.
+    """
+
+    def __init__(self, core: Core, incidents: Incidents, *, patience: float) -> None:
         self._engine, self._clock = core.engine, core.clock
         self._policy = core.policies.current
         self._relay = core.bells.relay
-        self._notices = notices
+        self._incidents = incidents
         self._patience = patience
 
     async def resolve(self, ident: UUID, reason: str, caller: str) -> None:
-        """Receivers are told that it is over. If it is not, the next sign of it is a new incident."""
+        """End an incident, and send the end to its receivers. When the fault goes on, its next sign opens a new incident."""
 
         async def resolve(conn: AsyncConnection) -> None:
             now, found = self._clock.now(), await store.notice(conn, ident)
@@ -57,9 +59,9 @@ class NoticeRequests:
                 raise Problem(404, "not_found", f"There is no notice {ident}.")
             detail = f"resolved by {caller}" + (f": {reason}" if reason else "")
             if found["event"] == SWITCH_DOWN and found["resolved_at"] is None:
-                sentence = "It ends when the switch is heard of; `trigger-gateway deadman pause` silences it."
+                sentence = "It ends when the switch is up again; `trigger-gateway deadman pause` ends it at once."
                 raise Problem(409, "wrong_state", sentence, state="open")
-            if found["resolved_at"] is not None or not await self._notices.resolve(conn, found["key"], now, detail):
+            if found["resolved_at"] is not None or not await self._incidents.resolve(conn, found["key"], now, detail):
                 raise Problem(409, "wrong_state", "Only an open notice can be resolved.", state="resolved")
             await audit.write(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})
 
@@ -67,7 +69,7 @@ class NoticeRequests:
         self._relay.ring()
 
     async def redrive(self, ident: UUID, caller: str) -> None:
-        """Send again what of an incident a receiver refused for good, in the order in which it happened."""
+        """Send the dead notices of an incident again, in the order in which they were written."""
 
         async def redrive(conn: AsyncConnection) -> None:
             now, found = self._clock.now(), await store.lock_notice(conn, ident)
@@ -76,9 +78,9 @@ class NoticeRequests:
             items = await store.died(conn, ident)
             state = "open" if found["resolved_at"] is None else "resolved"
             if not items:
-                raise Problem(409, "wrong_state", "Nothing of it died on its way to a receiver.", state=state)
+                raise Problem(409, "wrong_state", "No notice of this incident is dead.", state=state)
             if state == "resolved" and found["key"] in await store.open_keys(conn, found["key"]):
-                sentence = "It is open again, as a newer notice: what is told of this one now would end that."
+                sentence = "Its key is open again, as a newer incident: the end of this one would close that one too."
                 raise Problem(409, "wrong_state", sentence, state=state)
             for item in items:
                 await outbox.redrive(conn, item, now)
@@ -88,8 +90,10 @@ class NoticeRequests:
         self._relay.ring()
 
     async def test(self, name: str, caller: str) -> Tested:
-        """Tell one receiver something that is marked as a test, through the outbox, and wait for its first answer. A test
-        that nobody delivers in time is `pending`: no worker runs, or the receiver is away."""
+        """Send a notice that is marked as a test to one receiver through the outbox, and wait for the first answer.
+
+        The state is `pending` when no answer comes in time: no worker runs, or the receiver is away.
+        """
         receiver = self._policy().receiver(name)
         if receiver is None:
             raise Problem(404, "not_found", f"The policy has no receiver named {name!r}.")
@@ -104,8 +108,8 @@ class NoticeRequests:
 
         async def send(conn: AsyncConnection) -> None:
             now = self._clock.now()
-            await self._notices.open(conn, [name], notice, now)
-            await self._notices.resolve(conn, notice.key, now, "the test is over", after=TEST_LASTS)
+            await self._incidents.open(conn, [name], notice, now)
+            await self._incidents.resolve(conn, notice.key, now, "the test is over", after=TEST_LASTS)
             await audit.write(conn, now, caller, "test", f"receiver {name}", {"notice": notice.key})
 
         await with_retries(self._engine, send)
@@ -126,6 +130,6 @@ class NoticeRequests:
             async with self._engine.connect() as conn:
                 row = (await conn.execute(wanted)).one()
             if row.attempts or monotonic() > until:
-                waits = "nothing delivered it yet: does a worker run?" if not row.attempts else row.detail
-                return row.id, row.state, waits
+                detail = row.detail if row.attempts else "no attempt to send it was made yet: does a worker run?"
+                return row.id, row.state, detail
             await asyncio.sleep(_LOOK_EVERY)

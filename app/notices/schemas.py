@@ -13,25 +13,25 @@ class _Out(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ToldOut(_Out):
-    """What became of one telling."""
+class SendOut(_Out):
+    """The state of one notice on its way to a receiver."""
 
     state: Literal["pending", "delivered", "dead"]
-    detail: str = Field(description="What the receiver answered at last.")
-    times: int = Field(description="How often it was told: more than once while an incident stays open.")
+    detail: str = Field(description="The newest answer of the receiver.")
+    times: int = Field(description="How often it was sent. An open incident is repeated.")
 
 
 class ReceiverOut(_Out):
     """One receiver of an incident."""
 
     receiver: str
-    opened: ToldOut | None
-    resolved: ToldOut | None
-    next_at: datetime | None = Field(description="When it is told again while the incident is open.")
+    opened: SendOut | None
+    resolved: SendOut | None
+    next_at: datetime | None = Field(description="When the open incident is repeated.")
 
 
 class NoticeOut(_Out):
-    """An incident: what is wrong, or was."""
+    """An incident: what is wrong, or was wrong."""
 
     id: UUID
     key: str = Field(description="One incident of a key is open at a time.")
@@ -53,13 +53,13 @@ class NoticePage(_Out):
 
 
 class ResolveBody(_Out):
-    """Why it is over."""
+    """Why the incident is over."""
 
     reason: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] = ""
 
 
 class TestedOut(_Out):
-    """What became of a test."""
+    """The result of a test."""
 
     receiver: str
     kind: str

@@ -1,4 +1,4 @@
-"""What the routes of notices need, in one value that bootstrap makes."""
+"""What the API of notices needs, in one value that app.bootstrap makes."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,7 +12,7 @@ from app.web.ratelimit import RateLimit
 
 @dataclass(frozen=True, slots=True)
 class NoticeServices:
-    """`reader` serves what only shows."""
+    """`reader` serves requests that only read."""
 
     reader: Reader
     requests: NoticeRequests
@@ -24,5 +24,5 @@ async def _services(request: Request) -> NoticeServices:
     return services
 
 
-#: How a route asks for them.
+#: How a request handler gets them.
 Services = Annotated[NoticeServices, Depends(_services)]

@@ -1,4 +1,4 @@
-"""Incidents for people: what is wrong, since when, and what each receiver was told of it. Reads only."""
+"""Incidents as the API shows them: what is wrong, since when, and which notices each receiver got. Reads only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 
-_notices, _tellings, _outbox = tables.notices, tables.tellings, tables.outbox
+_notices, _receivers, _outbox = tables.notices, tables.tellings, tables.outbox
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What the list is filtered by. `open`: None is both."""
+    """The page and the filters of the list. `open`: None shows open and resolved incidents."""
 
     limit: int = 100
     cursor: UUID | None = None
@@ -26,7 +26,7 @@ class Query:
 
 
 async def page(conn: AsyncConnection, query: Query) -> tuple[list[Row], str | None]:
-    """Incidents, the newest first, and the cursor of the page after it."""
+    """Incidents, the newest first, and the cursor of the next page."""
     statement: Select[Any] = select(_notices).order_by(_notices.c.id.desc()).limit(query.limit + 1)
     if query.cursor is not None:
         statement = statement.where(_notices.c.id < query.cursor)
@@ -37,33 +37,34 @@ async def page(conn: AsyncConnection, query: Query) -> tuple[list[Row], str | No
         statement = statement.where(_notices.c.event == query.event)
     rows = (await conn.execute(statement)).mappings().all()
     shown = rows[: query.limit]
-    return await _with_tellings(conn, shown), str(shown[-1]["id"]) if len(rows) > query.limit else None
+    return await _with_receivers(conn, shown), str(shown[-1]["id"]) if len(rows) > query.limit else None
 
 
 async def one(conn: AsyncConnection, ident: UUID) -> Row | None:
     """One incident."""
     rows = (await conn.execute(select(_notices).where(_notices.c.id == ident))).mappings().all()
-    return (await _with_tellings(conn, rows))[0] if rows else None
+    return (await _with_receivers(conn, rows))[0] if rows else None
 
 
-async def _with_tellings(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
-    wanted = select(_tellings).where(_tellings.c.notice.in_([row["id"] for row in rows])).order_by(_tellings.c.receiver)
-    tellings = (await conn.execute(wanted)).mappings().all()
-    ids = [item for t in tellings for item in (t["open_item"], t["resolve_item"]) if item is not None]
+async def _with_receivers(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
+    incidents = [row["id"] for row in rows]
+    wanted = select(_receivers).where(_receivers.c.notice.in_(incidents)).order_by(_receivers.c.receiver)
+    receivers = (await conn.execute(wanted)).mappings().all()
+    ids = [item for r in receivers for item in (r["open_item"], r["resolve_item"]) if item is not None]
     items = {row["id"]: row for row in (await conn.execute(select(_outbox).where(_outbox.c.id.in_(ids)))).mappings()}
-    return [_shown(row, [t for t in tellings if t["notice"] == row["id"]], items) for row in rows]
+    return [_shown(row, [r for r in receivers if r["notice"] == row["id"]], items) for row in rows]
 
 
-def _shown(row: RowMapping, tellings: list[RowMapping], items: dict[UUID, RowMapping]) -> Row:
+def _shown(row: RowMapping, receivers: list[RowMapping], items: dict[UUID, RowMapping]) -> Row:
     return dict(row) | {
         "receivers": [
             {
-                "receiver": t["receiver"],
-                "opened": _item(items.get(t["open_item"])),
-                "resolved": _item(items.get(t["resolve_item"])),
-                "next_at": t["next_at"],
+                "receiver": r["receiver"],
+                "opened": _item(items.get(r["open_item"])),
+                "resolved": _item(items.get(r["resolve_item"])),
+                "next_at": r["next_at"],
             }
-            for t in tellings
+            for r in receivers
         ]
     }
 

@@ -1,4 +1,7 @@
-"""Incidents in SQL. Every statement runs in the caller's transaction."""
+"""Incidents in SQL. Every statement runs in the caller's transaction.
+
+The table `tellings` has one row for each receiver of an incident.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -15,16 +18,16 @@ from app.kit.metrics import Metrics
 from app.kit.prune import Prune, by_id
 from app.notices.model import Notice
 
-_notices, _tellings, _outbox = tables.notices, tables.tellings, tables.outbox
+_notices, _receivers, _outbox = tables.notices, tables.tellings, tables.outbox
 
 _DUE = rows_of(
     """
     SELECT * FROM tellings WHERE next_at <= :now ORDER BY next_at LIMIT :most FOR UPDATE SKIP LOCKED
 """,
-    _tellings,
+    _receivers,
 )
 
-# What was delivered, or given up, is sent once more. What is still on its way is not sent twice.
+# A notice that was delivered, or is dead, is sent once more. A notice that is still on its way is not sent twice.
 _SEND_AGAIN = text("""
     UPDATE outbox SET state = 'pending', detail = '', created_at = :now, available_at = :now, ambiguous = false,
         attempts = 0, answered_at = NULL, answered_seconds = 0,
@@ -44,7 +47,7 @@ _PAGE = text("""
     WHERE resolved_at IS NOT NULL AND resolved_at < :before AND (resolved_at, id) > (:at, :id)
     ORDER BY resolved_at, id LIMIT :most
 """)
-# An incident whose end is still on its way to a receiver stays, however long the receiver is away.
+# An incident stays while one of its notices is still on its way, however long the receiver is away.
 _LOCK = text("""
     SELECT id FROM notices n WHERE id = ANY(CAST(:ids AS uuid[])) AND resolved_at < :before
       AND NOT EXISTS (
@@ -67,7 +70,7 @@ PRUNE: Final = Prune(
 
 
 async def insert_notice(conn: AsyncConnection, ident: UUID, notice: Notice, now: datetime) -> bool:
-    """Open an incident. False: one of this key is open. Waits for whoever is just resolving it."""
+    """Open an incident. False: one of this key is open already. Waits for a transaction that is just resolving it."""
     statement = insert(_notices).values(
         id=ident,
         key=notice.key,
@@ -84,7 +87,7 @@ async def insert_notice(conn: AsyncConnection, ident: UUID, notice: Notice, now:
 
 
 async def close(conn: AsyncConnection, keys: Sequence[str], detail: str, now: datetime) -> dict[UUID, str]:
-    """Resolve what is open of these keys: id -> key."""
+    """Resolve the open incidents of these keys; each incident's id with its key."""
     statement = (
         update(_notices)
         .where(_notices.c.key.in_(keys), _notices.c.resolved_at.is_(None))
@@ -95,33 +98,33 @@ async def close(conn: AsyncConnection, keys: Sequence[str], detail: str, now: da
 
 
 async def open_keys(conn: AsyncConnection, prefix: str) -> list[str]:
-    """The keys of the incidents that are open and begin so."""
+    """The keys of open incidents that begin with `prefix`."""
     wanted = select(_notices.c.key).where(_notices.c.key.startswith(prefix, autoescape=True))
     return list((await conn.execute(wanted.where(_notices.c.resolved_at.is_(None)))).scalars())
 
 
-async def insert_tellings(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
-    """One row a receiver of an incident."""
-    await conn.execute(_tellings.insert(), rows)
+async def insert_receiver_rows(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    """Write one row for each receiver of an incident."""
+    await conn.execute(_receivers.insert(), rows)
 
 
-async def tellings_of(conn: AsyncConnection, notices: Iterable[UUID]) -> Sequence[RowMapping]:
-    """Who was told of these incidents."""
-    return (await conn.execute(select(_tellings).where(_tellings.c.notice.in_(list(notices))))).mappings().all()
+async def receiver_rows(conn: AsyncConnection, notices: Iterable[UUID]) -> Sequence[RowMapping]:
+    """The rows of the receivers of these incidents."""
+    return (await conn.execute(select(_receivers).where(_receivers.c.notice.in_(list(notices))))).mappings().all()
 
 
-async def end_tellings(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
-    """Nothing is told again, and `resolve_item` is what tells the end: {opened, resolved} each."""
+async def book_ends(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    """Stop the repeats, and keep the outbox item of each end. A row holds the items of both: {opened, resolved}."""
     statement = (
-        update(_tellings)
-        .where(_tellings.c.open_item == bindparam("opened"))
+        update(_receivers)
+        .where(_receivers.c.open_item == bindparam("opened"))
         .values(next_at=None, resolve_item=bindparam("resolved"))
     )
     await conn.execute(statement, rows)
 
 
 async def due(conn: AsyncConnection, now: datetime, most: int) -> Sequence[RowMapping]:
-    """Whom to tell again now, locked."""
+    """The rows of receivers whose incident must be repeated now, locked."""
     return (await conn.execute(_DUE, {"now": now, "most": most})).mappings().all()
 
 
@@ -131,39 +134,41 @@ async def notice(conn: AsyncConnection, ident: UUID) -> RowMapping | None:
 
 
 async def lock_open(conn: AsyncConnection, idents: Iterable[UUID]) -> Sequence[RowMapping]:
-    """Those of these incidents that are open and that nobody else has locked."""
+    """The open incidents among these, locked. It skips those that another transaction has locked."""
     wanted = select(_notices).where(_notices.c.id.in_(list(idents)), _notices.c.resolved_at.is_(None))
     statement = wanted.order_by(_notices.c.id).with_for_update(skip_locked=True)
     return (await conn.execute(statement)).mappings().all()
 
 
 async def lock_notice(conn: AsyncConnection, ident: UUID) -> RowMapping | None:
-    """One incident, which nobody resolves meanwhile."""
+    """One incident, locked, so that nobody resolves it meanwhile."""
     statement = select(_notices).where(_notices.c.id == ident).with_for_update()
     return (await conn.execute(statement)).mappings().one_or_none()
 
 
 async def died(conn: AsyncConnection, ident: UUID) -> list[UUID]:
-    """What of an incident never reached its receivers and may still be sent, in its order: an end; an opening, unless
-    the end after it was told or is on its way."""
+    """The dead outbox items of an incident that may be sent again, in the order in which they were written.
+
+    An end may. An opening may when the incident has no end for this receiver, or when the end is dead too.
+    """
     return list((await conn.execute(_DIED, {"notice": ident})).scalars())
 
 
 async def book_next(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
-    """When each is told the next time: {item, next} each."""
+    """Set when each receiver gets the next repeat. A row is {item, next}, the item of the opening and the time."""
     if not rows:
         return
-    statement = update(_tellings).where(_tellings.c.open_item == bindparam("item")).values(next_at=bindparam("next"))
+    statement = update(_receivers).where(_receivers.c.open_item == bindparam("item")).values(next_at=bindparam("next"))
     await conn.execute(statement, rows)
 
 
 async def send(conn: AsyncConnection, rows: list[dict[str, Any]]) -> None:
-    """New items of the outbox."""
+    """Put new items into the outbox."""
     await conn.execute(_outbox.insert(), rows)
 
 
 async def send_again(conn: AsyncConnection, items: Sequence[UUID], now: datetime) -> None:
-    """The same items once more, unless they are still on their way."""
+    """Send the same items once more, unless they are still on their way."""
     await conn.execute(_SEND_AGAIN, {"items": list(items), "now": now})
 
 
@@ -171,7 +176,7 @@ _OPEN = text("SELECT event, count(*) AS number FROM notices WHERE resolved_at IS
 
 
 async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
-    """Count the open incidents."""
+    """Count the open incidents of each event."""
     rows = (await conn.execute(_OPEN)).all()
     metrics.notices_open.clear()
     for row in rows:

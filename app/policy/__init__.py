@@ -1,1 +1,1 @@
-"""What the operator wrote: the policy file, its loading, matchers, durations and templates. Pure but for one read."""
+"""The policy: its models, its file, and its language of matchers, durations and templates."""

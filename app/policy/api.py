@@ -1,4 +1,4 @@
-"""POST /-/reload: the policy file is read again now."""
+"""POST /-/reload: read the policy file again now."""
 
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ router = APIRouter(tags=["operate"])
 
 _LINE = "policy.yaml:7:5: routes.0.cooldown: must be a duration such as 10m or 1d12h"
 _REFUSED = Kind(
-    "policy_refused", 422, "The policy file has 1 error; the policy of before stays in force.", {"errors": [_LINE]}
+    "policy_refused", 422, "The policy file has 1 error; the old policy stays in force.", {"errors": [_LINE]}
 )
 _TAKEN: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {"example": {"policy": "3f9c2a71d0e4", "changed": True, "warnings": []}}}}
@@ -24,7 +24,7 @@ _TAKEN: dict[int | str, dict[str, Any]] = {
 
 
 class Reloaded(BaseModel):
-    """`policy` is the hash of the policy in force, `changed` whether it was another one before."""
+    """`policy` is the hash of the policy in force. `changed`: it was another policy before."""
 
     policy: str
     changed: bool
@@ -37,7 +37,7 @@ class Reloaded(BaseModel):
     responses=_TAKEN | responses(_REFUSED, "rate_limited", UNAVAILABLE),
 )
 async def reload(request: Request, caller: Annotated[Caller, Depends(require("trigger"))]) -> Reloaded:
-    """At once, in the process that answers; every other process follows by itself within a few seconds."""
+    """The process that answers reads the file at once. Every other process follows by itself within a few seconds."""
     services = request.app.state.services
     await services.foundation.limiter.check(caller)
     reloader: Reloader = services.reloader
@@ -47,7 +47,7 @@ async def reload(request: Request, caller: Annotated[Caller, Depends(require("tr
     except PolicyError as error:
         errors = [str(problem) for problem in error.problems]
         count = f"{len(errors)} errors" if len(errors) != 1 else "1 error"
-        detail = f"The policy file has {count}; the policy of before stays in force."
+        detail = f"The policy file has {count}; the old policy stays in force."
         raise Problem(422, "policy_refused", detail, errors=errors) from error
     warnings = [str(problem) for problem in policy.warnings]
     return Reloaded(policy=policy.hash, changed=policy.hash != before, warnings=warnings)

@@ -1,4 +1,4 @@
-"""How large the user's part of a DAG run's `conf` may be: one measure for the policy, for requests, and for what is sent."""
+"""How large the user's part of a DAG run's `conf` may be: one limit for the policy, for requests, and for what is sent."""
 
 import json
 from collections.abc import Mapping
@@ -9,5 +9,5 @@ CONF_ROOM: Final = 12_000
 
 
 def conf_bytes(conf: Mapping[str, Any]) -> int:
-    """Bytes of JSON as it is sent: six for one character that is not ASCII."""
+    """Bytes of `conf` as JSON, as it is sent. A character that is not ASCII takes six."""
     return len(json.dumps(conf))

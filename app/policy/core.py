@@ -1,4 +1,4 @@
-"""What every room stands on: the database, the clock, the policy in force, the metrics, and the bells that wake loops."""
+"""What every part of the gateway uses: the database, the clock, the policy in force, the metrics, and the bells of loops."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,8 +14,7 @@ from app.policy.schema import Policy
 
 @dataclass(frozen=True, slots=True)
 class Bells:
-    """The loops that others wake. Nobody hears the bell of a loop that runs in another process: that one finds its work by
-    polling."""
+    """Bells that wake loops of this process. A loop of another process finds its work by polling."""
 
     relay: Bell = field(default_factory=Bell)
     waker: Bell = field(default_factory=Bell)
@@ -39,5 +38,5 @@ class Core:
 
     @property
     def policy(self) -> Policy:
-        """The policy in force. A pass asks once, so that it never sees two policies."""
+        """The policy in force. A pass reads it once, so it never sees two policies."""
         return self.policies.current()

@@ -1,4 +1,4 @@
-"""`deadman:`, the switches: what is expected to happen, how often, and who is told when it does not."""
+"""`deadman:`, the switches: what must happen, how often, and which receivers get a notice when it does not."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ from app.policy.values import (
     when_known,
 )
 
-#: Characters of a switch's name, once filled: it stands in addresses and in the keys of incidents.
+#: Characters of a switch's name with its labels filled in. The name is part of addresses and of incident keys.
 LONGEST_NAME: Final = 150
 #: Switches of one policy. Each is judged every few seconds.
 MOST_SWITCHES: Final = 1000
@@ -129,7 +129,7 @@ class Switch(Frozen):
 
     @property
     def kind(self) -> Kind:
-        """`retrain`: a DAG run. `alert`: an alert that always fires, matched by its labels. `ping`: a request."""
+        """What the switch expects. `retrain`: a DAG run. `alert`: an alert that always fires. `ping`: a request."""
         if isinstance(self.expect, Retrain):
             return "retrain"
         return "alert" if self.match else "ping"
@@ -140,17 +140,17 @@ class Switch(Frozen):
         return Instance(render_text(self.name, values), self, group | dict(values))
 
     def instances(self) -> Iterator["Instance"]:
-        """Those that the policy names."""
+        """The switches for the values that the policy names."""
         for combination in itertools.product(*self.for_each.values()):
             yield self.instance(dict(zip(self.for_each, combination, strict=True)))
 
     def seen(self, labels: Mapping[str, str]) -> "Instance | None":
-        """The switch that these labels speak of; None when they lack a label of `for_each`."""
+        """The switch for these labels; None when they lack a label of `for_each`."""
         values = {name: labels.get(name, "") for name in self.for_each}
         return self.instance(values) if all(values.values()) else None
 
-    def hears(self, labels: Mapping[str, str]) -> bool:
-        """Whether an alert with these labels is its heartbeat."""
+    def is_heartbeat(self, labels: Mapping[str, str]) -> bool:
+        """Whether an alert with these labels is a heartbeat of this switch."""
         return (
             self.kind == "alert" and all(matcher.matches(labels) for matcher in self.match) and not is_own_alarm(labels)
         )
@@ -158,7 +158,7 @@ class Switch(Frozen):
 
 @dataclass(frozen=True)
 class Instance:
-    """One switch with its name filled. `labels`: the group that it is about."""
+    """One switch, with the labels filled into its name. `labels`: its group."""
 
     name: str
     switch: Switch
@@ -166,7 +166,7 @@ class Instance:
 
     @property
     def usable(self) -> bool:
-        """Whether a name made from what was seen can be one."""
+        """Whether the name, which may come from an alert, is a valid name."""
         return 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
 
 
@@ -177,5 +177,5 @@ def incident_key(switch: str) -> str:
 
 def heartbeats_of(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:
     """The switches for which an alert with these labels is a heartbeat."""
-    found = (switch.seen(labels) for switch in switches if switch.hears(labels))
+    found = (switch.seen(labels) for switch in switches if switch.is_heartbeat(labels))
     return [instance for instance in found if instance is not None and instance.usable]

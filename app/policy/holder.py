@@ -1,4 +1,4 @@
-"""The policy in force, and what became of the newest attempt to replace it. Changed by `app.policy.reload` alone."""
+"""The policy in force, and why a newer file was refused. Only `app.policy.reload` changes them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,14 +8,14 @@ from app.policy.schema import Policy
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A newer file that was not taken: when it was first refused (UTC), and every error line of it."""
+    """A newer file that was refused: when that first happened (UTC), and every error line."""
 
     at: datetime
     errors: tuple[str, ...]
 
 
 class Holder:
-    """`current()` is what every flow asks once a pass, so that one pass never sees two policies."""
+    """Holds the policy in force. A pass calls `current()` once, so it never sees two policies."""
 
     def __init__(self, policy: Policy, now: datetime) -> None:
         self._policy = policy
@@ -27,11 +27,11 @@ class Holder:
         return self._policy
 
     def take(self, policy: Policy, now: datetime) -> None:
-        """From now on this one is in force."""
+        """Put this policy in force."""
         self._policy, self.loaded_at, self.refusal = policy, now, None
 
     def refuse(self, errors: tuple[str, ...], now: datetime) -> bool:
-        """Keep the old policy and remember why. False: it was refused for the same reasons before."""
+        """Keep the old policy and remember why. False: the newest refusal had the same errors."""
         if self.refusal is not None and self.refusal.errors == errors:
             return False
         self.refusal = Refusal(now, errors)

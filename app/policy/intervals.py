@@ -1,8 +1,8 @@
 """`time_intervals:` in Alertmanager's syntax and with its meaning, and when a set of them ends. Pure.
 
-Source of the meaning: Alertmanager's documentation of `time_interval`. One interval holds when each of its fields does; a
-field that is left out always does, each of its ranges is inclusive but for the end of a time, and all of them are
-read on the clock of `location` (UTC without one). The intervals of one name, and several names, add up.
+Source of the meaning: Alertmanager's documentation of `time_interval`. One interval holds when each of its fields holds,
+and a field that is left out always holds. Ranges include both ends, except the end of a time. All fields are read on the
+clock of `location` (UTC without one). Of several intervals, or several names, any one is enough.
 """
 
 import calendar
@@ -23,8 +23,8 @@ MONTHS: Final = tuple(calendar.month_name[1:13])
 _TIME: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 _DAY: Final = 24 * 60  # minutes
 _MINUTE: Final = timedelta(minutes=1)
-_STRIDE: Final = 400  # days that one look ahead takes in at the most
-_LOOKS: Final = 5000  # each to the next edge at the least
+_STRIDE: Final = 400  # days that one look ahead covers at most
+_LOOKS: Final = 5000  # looks ahead; each reaches at least the next edge
 _HORIZON: Final = timedelta(days=60 * 366)
 
 
@@ -59,7 +59,7 @@ _ClockText = PlainSerializer(_clock, return_type=str, when_used="json")
 
 
 class TimeRange(Frozen):
-    """Minutes of a day, the last one excluded. A range past midnight is written as two."""
+    """Minutes of a day, without the last one. A range past midnight must be two ranges."""
 
     start_time: Annotated[int, BeforeValidator(_start), _ClockText]
     """From this minute on, such as `'09:30'`."""
@@ -69,7 +69,7 @@ class TimeRange(Frozen):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.start_time >= self.end_time:
-            raise ValueError("start_time must be before end_time; a range past midnight is written as two")
+            raise ValueError("start_time must be before end_time; write a range past midnight as two")
         return self
 
 
@@ -100,8 +100,8 @@ def _days_of_month(found: Range) -> Range:
         if not 1 <= abs(day) <= 31:
             raise ValueError(f"{day} is not a day of a month: 1 to 31, or -1 to -31 from its end")
     if begin < 0 < end:
-        raise ValueError("a range that begins at a negative day must end at one")
-    shortest = 28  # days; what is out of order in the shortest month is no range of any
+        raise ValueError("a range from a negative day must end at a negative day")
+    shortest = 28  # days; a range that is out of order in the shortest month is refused for every month
     if (begin + shortest if begin < 0 else begin) > (end + shortest if end < 0 else end):
         raise ValueError(f"day {end} is always before day {begin}")
     return found
@@ -132,7 +132,7 @@ def _reader(member: Callable[[str], int], judge: Callable[[Range], Range], whole
 
 
 _RangeText = PlainSerializer(lambda found: f"{found.begin}:{found.end}", return_type=str, when_used="json")
-_Loose = Field(strict=False)  # a list of the file becomes a tuple
+_Loose = Field(strict=False)  # a list in the file becomes a tuple
 Weekday = Annotated[InstanceOf[Range], _reader(_weekday, _in_order, Range(0, 6)), _RangeText]
 DayOfMonth = Annotated[InstanceOf[Range], _reader(_number, _days_of_month, Range(1, 31)), _RangeText]
 Month = Annotated[InstanceOf[Range], _reader(_month, _in_order, Range(1, 12)), _RangeText]
@@ -149,7 +149,9 @@ def _read_location(value: object) -> object:
             return ZoneInfo(value)
     except (KeyError, ValueError, OSError):
         pass
-    raise ValueError("must be a time zone such as Europe/Madrid; Local is none, since replicas may differ in it")
+    raise ValueError(
+        "must be a time zone such as Europe/Madrid; Local is not supported, because replicas may differ in it"
+    )
 
 
 _ZoneText = PlainSerializer(lambda zone: zone.key, return_type=str, when_used="json")
@@ -157,7 +159,7 @@ Location = Annotated[InstanceOf[ZoneInfo], BeforeValidator(_read_location), _Zon
 
 
 class Interval(Frozen):
-    """When every field holds. Its ends are whole minutes, and clocks are put forward and back at whole minutes."""
+    """A time in which every field holds. It begins and ends at whole minutes, and clocks change at whole minutes too."""
 
     times: Annotated[tuple[TimeRange, ...], _Loose] | None = None
     """Times of day."""
@@ -177,12 +179,12 @@ class Interval(Frozen):
         return self.location or UTC
 
     def contains(self, at: datetime) -> bool:
-        """Whether it holds at this moment."""
+        """Whether the interval holds at this moment."""
         wall = at.astimezone(self.zone)
         return self._has_date(wall.date()) and self._end_minute(wall) is not None
 
     def holds_until(self, at: datetime) -> datetime | None:
-        """Of a whole minute that it contains: a later one up to which it surely holds; None: for ever."""
+        """A minute up to which it surely holds, for a whole minute `at` that it contains; None: it never ends."""
         wall = at.astimezone(self.zone).replace(tzinfo=None)
         end = self._end_minute(wall)
         if self.times is not None and end is not None and not self._all_day:
@@ -196,11 +198,11 @@ class Interval(Frozen):
             day += timedelta(days=1)
             if not self._has_date(day):
                 break
-        # Where this midnight does not exist, it is the moment at which the clock is put forward over it.
+        # If this midnight does not exist, this is the moment at which the clock jumps over it.
         return datetime.combine(day, time(), self.zone).astimezone(UTC)
 
     def _on_the_wall(self, at: datetime, wall: datetime, target: datetime) -> datetime:
-        """When the clock shows `target`, less than a day ahead, or when it is put forward or back before that."""
+        """When the clock shows `target`, less than a day ahead, or an earlier change of the clock."""
         low, high = 0, (target - wall) // _MINUTE
         if self._offset(at + high * _MINUTE - timedelta(seconds=1)) == self._offset(at):
             return at + high * _MINUTE
@@ -218,7 +220,7 @@ class Interval(Frozen):
         return self.times is not None and any(t.start_time == 0 and t.end_time == _DAY for t in self.times)
 
     def _end_minute(self, wall: datetime) -> int | None:
-        """The end of the time of day that the clock is in, in minutes; None: it is in none."""
+        """The minute of the day at which the current time range ends; None: the clock is in no time range."""
         if self.times is None:
             return _DAY
         minute = wall.hour * 60 + wall.minute
@@ -277,11 +279,12 @@ def any_holds(intervals: Sequence[Interval], now: datetime) -> bool:
 
 
 def end_of(intervals: tuple[Interval, ...], now: datetime) -> datetime | None:
-    """The first moment from `now` on at which none of the intervals holds; None: there is none, as far as can be told.
+    """The first moment from `now` on at which none of the intervals holds; None: no end was found.
 
-    Exact also on the days on which clocks are put forward or back. The work is bounded: days are followed for sixty years,
-    pieces of half a day each for seven."""
+    It is exact also on the days on which clocks change. The work is bounded: it looks sixty years ahead by days, and seven
+    years ahead by pieces of half a day.
+    """
     if not any_holds(intervals, now):
         return now
-    # Everything begins and ends at whole minutes, so that what was found for a minute holds for all of it.
+    # Everything begins and ends at whole minutes, so the answer for a minute holds for each moment in it.
     return _end_of(intervals, now.astimezone(UTC).replace(second=0, microsecond=0))

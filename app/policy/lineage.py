@@ -1,4 +1,4 @@
-"""`lineage:`, the walk over MLflow that keeps its runs and versions and looks for what lacks its lineage."""
+"""`lineage:`, the walk over MLflow that records its runs and versions and finds what lacks its lineage."""
 
 from datetime import timedelta
 

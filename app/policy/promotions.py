@@ -1,4 +1,4 @@
-"""`promotions:`, what a model version must show before it may hold a mark such as `champion`."""
+"""`promotions:`, what a model version needs before it may hold an alias such as `champion`."""
 
 import re
 from functools import cached_property
@@ -10,13 +10,13 @@ from app.policy.language.expressions import Rule
 from app.policy.language.matchers import Matcher
 from app.policy.values import Frozen, Text, choice, when_known
 
-#: What a mark may be called in both registries; MLflow allows no more in an alias.
-MARK: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
+#: What an alias may be called in both registries. MLflow allows no other characters.
+ALIAS: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _RESERVED: Final = re.compile(r"latest|v[0-9]+", re.IGNORECASE)
 
 
-def _read_mark(value: str) -> str:
-    if not MARK.fullmatch(value):
+def _read_alias(value: str) -> str:
+    if not ALIAS.fullmatch(value):
         raise ValueError("must be letters, digits, _ and -, at most 100")
     if _RESERVED.fullmatch(value):
         raise ValueError("latest and v followed by a number are reserved by MLflow")
@@ -24,23 +24,23 @@ def _read_mark(value: str) -> str:
 
 
 def _read_model(value: str) -> str:
-    Matcher("model", "=~", value)  # Its error says what is wrong.
+    Matcher("model", "=~", value)  # It raises an error that says what is wrong.
     return value
 
 
 def _once(values: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(values)) < len(values):
-        raise ValueError("a name stands here twice")
+        raise ValueError("a name is here twice")
     return values
 
 
-Mark = Annotated[str, when_known(_read_mark)]
+Alias = Annotated[str, when_known(_read_alias)]
 Names = Annotated[tuple[Text, ...], Field(strict=False, max_length=100), AfterValidator(_once)]
 RuleValue = Annotated[InstanceOf[Rule], PlainSerializer(str, return_type=str, when_used="json")]
 
 
 class Require(Frozen):
-    """What the version and its run must have, by name: inputs by their context (`training`), artifacts by their path."""
+    """What the version and its run must have, by name. Inputs go by their context (`training`), artifacts by their path."""
 
     params: Names = ()
     """Names of parameters of the run."""
@@ -61,9 +61,9 @@ class Promotion(Frozen):
     """Which models this entry is for: an RE2 over the whole name."""
     registry: Annotated[Literal["mlflow", "sagemaker"], choice("mlflow")] = "mlflow"
     """`mlflow`, or `sagemaker` for the model package group of that name."""
-    to: Mark
+    to: Alias
     """The alias to give: letters, digits, `_` and `-`, at most 100."""
-    requires: Mark | None = None
+    requires: Alias | None = None
     """An alias that the version must hold first."""
     require: Require = Require()
     """What the version and its run must have. Every name must be there."""
@@ -76,7 +76,7 @@ class Promotion(Frozen):
     """Whether each new version that MLflow's webhook announces is judged by itself."""
 
     def takes(self, model: str) -> bool:
-        """Whether this entry is about a model of that name."""
+        """Whether this entry is for a model of that name."""
         return self._matcher.matches({"model": model})
 
     @cached_property

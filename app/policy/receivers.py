@@ -1,4 +1,4 @@
-"""`receivers:`, who is told, and `notify:`, of what."""
+"""`receivers:`, where notices go, and `notify:`, which receiver gets which event."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final, Self
@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from app.policy.values import Frozen, Name, Secret, SigningSecret, Text, Url, known_secret, read_address
 
-# Who knows the address of a webhook may post to it; often it is the only secret there is.
+# Anybody who knows the address of a webhook may post to it. Often the address is the only secret.
 SecretUrl = Annotated[Secret, known_secret(lambda value: read_address(value, query=True))]
 
 
@@ -86,34 +86,34 @@ class Receiver(Frozen):
 
     @property
     def kind(self) -> str:
-        """The key that is given."""
+        """The kind that the policy gives, such as `pagerduty`."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property
     def address(self) -> str:
-        """Its `url`; may hold a secret."""
+        """Its `url`. It may hold a secret."""
         url: str | SecretStr = getattr(self, self.kind).url
         return url if isinstance(url, str) else url.get_secret_value()
 
     def secrets(self) -> tuple[str, ...]:
-        """What must not be repeated to anybody."""
+        """The texts that no answer, log line or error may repeat."""
         values = getattr(self, self.kind).__dict__.values()
         return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))
 
 
-Told = Annotated[tuple[Text, ...], Field(strict=False)]
+ReceiverNames = Annotated[tuple[Text, ...], Field(strict=False)]
 
 
 class RouteNotify(Frozen):
     """Receivers by event, for what happens to a trigger. `[]` sends nothing. None leaves it to the level above."""
 
-    trigger_dead: Told | None = None
+    trigger_dead: ReceiverNames | None = None
     """Airflow never took a trigger. It will not start by itself."""
-    trigger_waiting: Told | None = None
+    trigger_waiting: ReceiverNames | None = None
     """Airflow has not taken a trigger for `GATEWAY_WAITING_NOTICE`, or its DAG run could not be read for so long."""
-    trigger_lost: Told | None = None
+    trigger_lost: ReceiverNames | None = None
     """A DAG run is still open after its `run_timeout`."""
-    run_failed: Told | None = None
+    run_failed: ReceiverNames | None = None
     """A DAG run failed, or was deleted in Airflow."""
 
 
@@ -121,9 +121,9 @@ class Notify(RouteNotify):
     """Which receivers get a notice of which event. An event without a list goes to every receiver. `[]` sends
     nothing."""
 
-    promotion_blocked: Told | None = None
+    promotion_blocked: ReceiverNames | None = None
     """The gate refused a model version."""
-    orphan: Told | None = None
+    orphan: ReceiverNames | None = None
     """A run, a version, an alias or a trigger lacks its lineage."""
 
 

@@ -1,7 +1,7 @@
-"""The policy file is read again when it changes, after SIGHUP, and on request. A bad file changes nothing but the news.
+"""Read the policy file again when it changes, after SIGHUP, and on request. A bad file is refused; the old policy stays.
 
-Each process has its own eyes on the file: replicas and `--workers` follow within seconds of each other, and
-`gateway_policy_info` shows those that differ.
+Each process looks at the file by itself. So replicas and `--workers` follow within seconds of each other, and
+`gateway_policy_info` shows which ones differ.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the file. A change is taken at the second look that finds it the same.
+#: Seconds between two looks at the file. A change is taken when two looks in a row find the same content.
 LOOK_EVERY: Final = 2.0
 
-#: Fired and not ended. A held trigger takes its Airflow from the policy when it fires.
+#: The states of a trigger that has fired and not ended. A held trigger takes its Airflow from the policy when it fires.
 _UNDER_WAY = ("pending", "submitted", "running")
 
 
 class AirflowInUse(PolicyError):
-    """The file is right, but drops an Airflow that has open triggers: it is taken when they have ended."""
+    """The file is valid, but it drops an Airflow that has open triggers. It is taken when they have ended."""
 
 
 class Reloader:
@@ -43,7 +43,7 @@ class Reloader:
         self._one_at_a_time = asyncio.Lock()
         self._asked = False
         self._seen: str | None = None  # digest of the file at the last look
-        self._settled: str | None = None  # digest of the file that was taken, or refused for good
+        self._settled: str | None = None  # digest of the file that was taken, or that was refused for its content
         self._show()
 
     def ask(self) -> None:
@@ -51,14 +51,16 @@ class Reloader:
         self._asked = True
 
     async def step(self) -> bool:
-        """Read the file when it has changed and rests: half a file that an editor or a copy is still writing could be a
-        policy without its last routes."""
+        """Read the file when it has changed and two looks agree.
+
+        An editor may still be writing it, and half of a file could be a valid policy without its last routes.
+        """
         digest = await asyncio.to_thread(_digest, self._path)
         rests, self._seen = digest == self._seen, digest
         if not self._asked and (digest == self._settled or not rests):
             return False
         self._asked = False
-        with suppress(PolicyError):  # It is in the log, in /readyz?verbose and in a metric.
+        with suppress(PolicyError):  # The log, /readyz?verbose and a metric show it.
             await self.reload()
         return False
 
@@ -79,8 +81,10 @@ class Reloader:
             return policy
 
     async def _keep_airflows_in_use(self, policy: Policy) -> None:
-        """An Airflow may not go while triggers of it are open, nor its address change while runs of ours may be there:
-        they would be looked for where they are not, and started a second time."""
+        """Refuse to drop an Airflow with open triggers, and to change the address of an Airflow that may have our runs.
+
+        The gateway would look for the runs in the wrong place, and start them a second time.
+        """
         kept = {airflow.name: airflow for airflow in policy.airflow}
         before = self._holder.current().airflow
         dropped = [airflow.name for airflow in before if airflow.name not in kept]
@@ -133,7 +137,7 @@ class Reloader:
 
 
 def _digest(path: Path) -> str:
-    """What the file holds at this moment; one that cannot be read is as good as another."""
+    """A digest of the file as it is now; the error, when it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.sha256(file.read(MAX_BYTES + 1)).hexdigest()

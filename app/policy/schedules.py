@@ -39,7 +39,7 @@ class Schedule(Frozen):
     group: dict[str, Text] = Field(default_factory=dict)
     """A value for each label of the route's `group_by`."""
     catch_up: Annotated[Literal["one", "none"], choice("one", "none")] = "one"
-    """What happens to a time that passed while no gateway ran: `one` makes up for the newest, `none` for nothing."""
+    """What happens to times that passed while no gateway ran: `one` starts a run for the newest one, `none` starts none."""
 
     @cached_property
     def times(self) -> Cron:
@@ -48,16 +48,20 @@ class Schedule(Frozen):
 
     @cached_property
     def definition(self) -> str:
-        """A hash of what makes it another schedule: one that changed counts from then on."""
+        """A hash of what makes it another schedule. A schedule that changed counts from the change on."""
         meaning = [self.cron.split(), self.timezone, self.route, sorted(self.group.items())]
         return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
 
     def refused_by(self, cooldown: timedelta, after: datetime) -> str | None:
-        """A sentence when an occurrence soon `after` comes within the cooldown that the one before it starts; else None.
-        A cooldown counts from Airflow's acceptance, which is a little later than the occurrence."""
+        """A sentence when one of the next times after `after` falls into the cooldown of the time before it; else None.
+
+        A cooldown counts from the moment when Airflow accepts the run, a little later than the time itself.
+        """
         due = islice(self.times.occurrences(after), _LOOKED_AT)
         gap = min(later - earlier for earlier, later in pairwise(due))
         if gap > cooldown:
             return None
         often, cooling = format_duration(gap), format_duration(cooldown)
-        return f"it is due {often} after the one before, within the route's cooldown of {cooling}: that one is refused"
+        return (
+            f"two of its times are {often} apart, within the route's cooldown of {cooling}: the second one is refused"
+        )

@@ -1,6 +1,6 @@
 """The policy as the rest of the gateway sees it: frozen, complete, with every default filled in.
 
-Built by `app.policy.file.load`, which also tells every error at its line.
+`app.policy.file.load` builds it, and reports each error with its line.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def _read_group_by(value: tuple[str, ...]) -> tuple[str, ...]:
     if "..." in value:
         raise ValueError("... (every label) would make a group of every alert; name the labels")
     if len(set(value)) < len(value):
-        raise ValueError("a label stands here twice")
+        raise ValueError("a label is here twice")
     return value
 
 
@@ -80,7 +80,7 @@ class Defaults(Frozen):
     meanwhile, nothing fires. Choose more than Alertmanager's `group_interval` (5m), or the end of an alert arrives
     too late."""
     cooldown: Duration = timedelta(hours=24)
-    """How long the group starts no new trigger after one has fired."""
+    """How long no new trigger of the group fires after one has fired."""
     refire: bool = True
     """Whether an alert that still fires after the cooldown may start the next trigger."""
     on_failure: Annotated[Literal["release", "keep"], choice("release", "keep")] = "release"
@@ -120,16 +120,16 @@ class Route(Defaults):
     """Whether a DAG run of this route must leave a run in MLflow. Say `false` for a DAG that trains nothing."""
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether an alert with these labels is this route's, were it the only one."""
+        """Whether this route would take an alert with these labels, if it were the only route."""
         return all(matcher.matches(labels) for matcher in self.match)
 
     def group(self, labels: Mapping[str, str]) -> dict[str, str]:
-        """The group of an alert: exactly `group_by`, in its order; a label that the alert lacks is ""."""
+        """The group of an alert: exactly the labels of `group_by`, in that order. A label that the alert lacks is ""."""
         return {name: labels.get(name, "") for name in self.group_by}
 
 
 class Policy(Frozen):
-    """A whole policy file. `hash` is 12 hex characters; it holds no secret, and the same meaning gives the same."""
+    """A whole policy file. `hash`: 12 hex characters without a secret; files of the same meaning have the same hash."""
 
     version: Literal[1]
     """The version of this format."""
@@ -159,7 +159,7 @@ class Policy(Frozen):
     warnings: tuple[InstanceOf[Problem], ...] = ()
 
     def route_for(self, labels: Mapping[str, str]) -> Route | None:
-        """The first route that takes an alert with these labels; None when no route does, as of a gateway's own alarm."""
+        """The first route that takes an alert with these labels; None when no route does, or for a gateway's own alarm."""
         if is_own_alarm(labels):
             return None
         for route in self.routes:
@@ -175,23 +175,23 @@ class Policy(Frozen):
         return self._routes_by_name.get(name)
 
     def promotion(self, model: str, to: str) -> Promotion | None:
-        """The first entry that leads this model to this mark."""
+        """The first entry for this model and this alias."""
         return next((entry for entry in self.promotions if entry.to == to and entry.takes(model)), None)
 
-    def marks(self, model: str) -> tuple[str, ...]:
-        """Every mark that a version of this model may be promoted to, in the order of the file."""
+    def aliases(self, model: str) -> tuple[str, ...]:
+        """Every alias that a version of this model may be promoted to, in the order of the file."""
         return tuple(dict.fromkeys(entry.to for entry in self.promotions if entry.takes(model)))
 
     def source(self, name: str) -> Source | None:
-        """The monitor of this name, whose body the policy maps."""
+        """The source of this name."""
         return next((source for source in self.sources if source.name == name), None)
 
     def receiver(self, name: str) -> Receiver | None:
         """The receiver of this name."""
         return next((receiver for receiver in self.receivers if receiver.name == name), None)
 
-    def told(self, event: str, route: str | None = None) -> tuple[str, ...]:
-        """Who is told of an event: as the route says, else as the policy does, else every receiver."""
+    def receivers_of(self, event: str, route: str | None = None) -> tuple[str, ...]:
+        """The receivers of an event: those that the route names, else those that `notify` names, else every receiver."""
         of_route = self.route(route) if route else None
         for notify in (of_route.notify if of_route else None, self.notify):
             names: tuple[str, ...] | None = getattr(notify, event, None)
@@ -200,16 +200,16 @@ class Policy(Frozen):
         return tuple(receiver.name for receiver in self.receivers)
 
     def reports(self, route: str) -> bool:
-        """Whether runs of a route have to be found in MLflow; those of one that is gone had to."""
+        """Whether the DAG runs of a route must leave a run in MLflow. True also for a route that is gone."""
         found = self.route(route)
         return found is None or found.lineage
 
     def airflow_named(self, name: str) -> Airflow | None:
-        """The Airflow of this name. Every `route.dag.airflow` has one."""
+        """The Airflow of this name. The `dag.airflow` of each route names one that exists."""
         return self._airflow_by_name.get(name)
 
     def mutes(self, route: Route) -> tuple[tuple[str, Interval], ...]:
-        """The intervals that mute a route, each with the name that it stands under."""
+        """The intervals that mute a route, each with the name of its `time_intervals` entry."""
         return self._mutes.get(route.name, ())
 
     @cached_property
@@ -219,7 +219,7 @@ class Policy(Frozen):
 
     @cached_property
     def heartbeats(self) -> tuple[Switch, ...]:
-        """The switches that an alert is a heartbeat of."""
+        """The switches whose heartbeat is an alert."""
         return tuple(switch for switch in self.deadman if switch.kind == "alert")
 
     @cached_property

@@ -1,4 +1,4 @@
-"""`sources:` maps the bodies of other monitors: where in a body the parts of an alert stand (app.intake.sources.mapped)."""
+"""`sources:` maps the bodies of other monitors: where each part of an alert is in a body (app.intake.sources.mapped)."""
 
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
@@ -9,7 +9,7 @@ from app.policy.language.variables import Unexpanded
 from app.policy.values import Frozen, Name, SigningSecret, Text, choice
 from app.web.signatures import Signature, StandardSignature, standard_key
 
-#: Names that routes and records of the gateway's own already have.
+#: Names of the sources that the gateway has already.
 TAKEN: Final = frozenset({"alertmanager", "grafana", "cloudevents", "native", "mlflow"})
 
 
@@ -21,7 +21,7 @@ def pointer_problem(text: str) -> str | None:
     if not text.startswith("/"):
         return "must be a JSON Pointer such as /detail/state"
     rest = text.replace("~0", "").replace("~1", "")
-    return "in a JSON Pointer ~ is written ~0, and / within a name ~1" if "~" in rest else None
+    return "in a JSON Pointer write ~0 for ~, and ~1 for / in a name" if "~" in rest else None
 
 
 def _as_list(value: Any) -> Any:
@@ -33,7 +33,7 @@ def _choices(value: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("must not be empty")
     for text in value[:-1]:
         if not text.startswith("/"):
-            raise ValueError(f"{text!r} stands for itself, so what follows is never looked at")
+            raise ValueError(f"{text!r} is taken as it is, so the entries after it are never used")
     for text in value:
         problem = pointer_problem(text) if text.startswith("/") else None
         if problem:
@@ -50,7 +50,7 @@ def _pointer(value: str) -> str:
 
 def _name(value: str) -> str:
     if value in TAKEN:
-        raise ValueError(f"{value!r} has a body that the gateway knows; choose another name")
+        raise ValueError(f"{value!r} is a source that the gateway has already; choose another name")
     return value
 
 
@@ -58,15 +58,15 @@ Choices = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_as_l
 
 
 class Source(Frozen):
-    """Monitors with a body of their own shape. Where a part of the alert stands is a JSON Pointer; text that does not
-    begin with `/` stands for itself. Of a list, the first that is there counts."""
+    """Monitors whose bodies have another shape. A JSON Pointer says where a part of the alert is. Text that does not begin
+    with `/` is taken as it is. Of a list, the first entry that gives a value counts."""
 
     name: Annotated[Name, AfterValidator(_name)]
     """The last part of the address that the monitor posts to: `/api/v1/webhooks/<name>`."""
     secret: SigningSecret | None = None
     """Requests must be signed with it, as Standard Webhooks says. Without it they need a token."""
     alerts: Annotated[Text, AfterValidator(_pointer)] | None = None
-    """Where the list of alerts stands in the body. Without it the body is one alert, or a list of alerts."""
+    """Where the list of alerts is in the body. Without it the body is one alert, or a list of alerts."""
     alert_id: Choices
     """What the alert is called."""
     severity: Choices
@@ -82,9 +82,9 @@ class Source(Frozen):
     )
     """The monitor's words for `firing` and `resolved`. An alert with another word is quarantined."""
     labels: dict[Text, Choices] = Field(default_factory=dict)
-    """Where each label stands. A label is left out where the body has none."""
+    """Where each label is. A label is left out when the body lacks it."""
     annotations: dict[Text, Choices] = Field(default_factory=dict)
-    """Where each annotation stands."""
+    """Where each annotation is."""
 
     @cached_property
     def signature(self) -> Signature | None:

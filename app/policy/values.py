@@ -1,4 +1,4 @@
-"""What the values of a policy file are made of: durations, names, addresses, secrets, logins."""
+"""The types of values in a policy file: durations, names, addresses, secrets, logins."""
 
 import re
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from app.policy.language.variables import Unexpanded
 from app.web.signatures import standard_key
 
 ROUTE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-#: Stands in for a duration whose ${VARIABLE} is not known, as `check` runs without them.
+#: Stands for a duration whose ${VARIABLE} is not known, because `check` runs without variables.
 UNKNOWN_DURATION: Final = timedelta(hours=1)
 
 
@@ -50,7 +50,7 @@ def _positive(value: timedelta) -> timedelta:
 
 
 def when_known(check: Callable[[str], str]) -> WrapValidator:
-    """Judge a text only when its variables are known; pydantic itself hands on a plain str."""
+    """Check a text only when its variables are known."""
 
     def judge(value: object, handler: ValidatorFunctionWrapHandler) -> str:
         text: str = handler(value)
@@ -60,7 +60,7 @@ def when_known(check: Callable[[str], str]) -> WrapValidator:
 
 
 def known_secret(check: Callable[[str], object]) -> WrapValidator:
-    """Judge a secret only when its variables are known. What `check` says must not repeat it."""
+    """Check a secret only when its variables are known. An error of `check` must not repeat the secret."""
 
     def judge(value: Any, handler: ValidatorFunctionWrapHandler) -> SecretStr:
         secret: SecretStr = handler(value)
@@ -72,7 +72,7 @@ def known_secret(check: Callable[[str], object]) -> WrapValidator:
 
 
 def read_address(value: str, *, query: bool = False) -> str:
-    """An address of HTTP without a user; with `query` it may have one. Raises ValueError, which does not repeat it."""
+    """An HTTP address without user and password. With `query` it may have a query. The ValueError does not repeat it."""
     try:
         parts = urlsplit(value)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -94,7 +94,7 @@ def _read_name(value: str) -> str:
 
 
 def choice(*choices: str) -> BeforeValidator:
-    """Beside a Literal: its first choice stands in for a ${VARIABLE} that `check` does not know."""
+    """For use beside a Literal: the first choice stands for a ${VARIABLE} that `check` does not know."""
     return BeforeValidator(lambda value: choices[0] if isinstance(value, Unexpanded) else value)
 
 
@@ -104,36 +104,36 @@ PositiveDuration = Annotated[timedelta, BeforeValidator(_read_duration), AfterVa
 Text = Annotated[str, Field(min_length=1)]
 MatcherValue = Annotated[InstanceOf[Matcher], PlainSerializer(str, return_type=str, when_used="json")]
 Secret = Annotated[SecretStr, Field(min_length=1, strict=False)]
-#: Of Standard Webhooks: whsec_...
+#: A secret of Standard Webhooks: whsec_...
 SigningSecret = Annotated[Secret, known_secret(standard_key)]
 Name = Annotated[str, when_known(_read_name)]
 Url = Annotated[str, when_known(read_address)]
 
 
 class Frozen(BaseModel):
-    """Base of every part of the policy. The text below a field is what docs/policy-reference.md says of its key."""
+    """Base of every part of the policy. docs/policy-reference.md shows the text below a field."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class PasswordAuth(Frozen):
-    """A user; for Airflow, its token is fetched and renewed by the client."""
+    """A user and a password. For Airflow the client gets a token with them and renews it."""
 
     username: Text
-    """The user. For Airflow the gateway fetches a token with it, and renews it."""
+    """The user. For Airflow the gateway gets a token with it, and renews the token."""
     password: Secret
     """The password."""
 
 
 class TokenAuth(Frozen):
-    """A token as it is sent."""
+    """A token, sent as it is."""
 
     token: Secret
     """A token, sent as it is."""
 
 
 class TokenFileAuth(Frozen):
-    """A file whose content is the token, read again when it changes."""
+    """A file that holds the token. It is read again when it changes."""
 
     token_file: Text
     """A file that holds the token. It is read again when it changes."""

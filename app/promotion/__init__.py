@@ -1,1 +1,1 @@
-"""The gate before the model registry: no model without its papers, one champion, and a history of every verdict."""
+"""The gate before the model registry: no model without its required metadata, one champion, a history of every verdict."""

@@ -1,4 +1,4 @@
-"""The routes of promotion: ask for one, look at what was asked, roll one back."""
+"""The routes of promotion: promote, list, show, roll back, and MLflow's webhook."""
 
 from typing import Annotated
 from uuid import UUID
@@ -7,8 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from app.intake.admission import admit, spend
-from app.intake.service import services_of
+from app.intake.service import admit, services_of, spend
 from app.kit.errors import Problem
 from app.promotion import schemas, store
 from app.promotion.promote import Wanted, shown
@@ -20,12 +19,12 @@ from app.web.security import require
 from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1", tags=["promotion"], responses=responses(UNAVAILABLE))
-#: For itself, since it has to stand before the webhooks whose names the policy gives.
+#: A router of its own: it must stand before the webhooks whose names come from the policy.
 webhook = APIRouter(prefix="/api/v1", tags=["promotion"], responses=responses(UNAVAILABLE))
 
 Promoter = Annotated[Caller, Depends(require("promote"))]
 Reader = Annotated[Caller, Depends(require("read"))]
-Ident = Annotated[UUID, Path(description="Its id, a UUID.")]
+Ident = Annotated[UUID, Path(description="Id of the promotion, a UUID.")]
 _Filter = Annotated[str | None, Query(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
 
 _MEMBERS = {"promotion": schemas.PROMOTION["id"], "state": "blocked", "previous": "3"}
@@ -41,9 +40,9 @@ UNCLEAR = Kind(
     503,
     "Nothing was changed: mlflow:5000 did not answer in time.",
     {**_MEMBERS, "state": "unreadable", "verdicts": []},
-    {"Retry-After": "Seconds to wait before coming again."},
+    {"Retry-After": "Seconds to wait before the next try."},
 )
-_NO_MARK = Kind("wrong_mark", 422, "Say to what: the policy leads this model to staging, champion.")
+_WRONG_ALIAS = Kind("wrong_mark", 422, "Name the alias in `to`: the policy has staging, champion for this model.")
 _NOT_PROMOTED = Kind(
     "wrong_state", 409, "Only a promotion can be rolled back; this one is blocked.", {"state": "blocked"}
 )
@@ -53,13 +52,16 @@ RETRY_AFTER = 30
 
 @router.post(
     "/promotions",
-    summary="Ask for a model version to be promoted",
+    summary="Promote a model version",
     response_model=schemas.PromotionOut,
-    responses=shows(schemas.PROMOTION, "not_found", BLOCKED, LOST_RACE, "invalid", _NO_MARK, "rate_limited", UNCLEAR),
+    responses=shows(
+        schemas.PROMOTION, "not_found", BLOCKED, LOST_RACE, "invalid", _WRONG_ALIAS, "rate_limited", UNCLEAR
+    ),
 )
 async def promote(services: Services, caller: Promoter, body: schemas.PromotionBody) -> Response:
-    """Reads the version, its run and who holds the mark now, judges them by the policy, and moves the mark when everything
-    is passed. 409 is a no, with the verdict on each rule; 503 means that something could not be read or settled."""
+    """Reads the version, its run and the version that holds the alias now, judges by the policy, and moves the alias when
+    every verdict passes. 409 is a refusal with the verdict on each rule. 503 means that a read failed, or that the change is
+    undone or not settled yet."""
     await services.limiter.check(caller)
     if body.override and not caller.can("override"):
         raise Problem(403, "forbidden", f"The token {caller.name} lacks the scope override.", scope="override")
@@ -70,7 +72,7 @@ async def promote(services: Services, caller: Promoter, body: schemas.PromotionB
 @webhook.post(
     "/webhooks/mlflow",
     status_code=202,
-    summary="Take what MLflow tells of its registry",
+    summary="Take an event of MLflow's registry",
     response_model=schemas.Gated,
     responses=shows({"promotions": [schemas.PROMOTION]}, *_WEBHOOK, status=202),
     openapi_extra={
@@ -84,30 +86,32 @@ async def promote(services: Services, caller: Promoter, body: schemas.PromotionB
     },
 )
 async def take_mlflow(services: Services, request: Request) -> Response:
-    """A new version is asked for by itself to each mark whose entry has `on_new_version`, in the order of the policy. With
-    `GATEWAY_MLFLOW_SECRET` set, MLflow's signature is required and stands for a token with the scope `promote`. 503 when a
-    verdict could not be had: MLflow comes again."""
+    """Asks for the promotion of a new version to each alias whose entry has `on_new_version`, in the order of the policy.
+    With `GATEWAY_MLFLOW_SECRET` set, MLflow must sign the request, and the signature stands for a token with the scope
+    `promote`. 503 when there is no verdict, or when another promotion was faster: MLflow then sends again."""
     admitted = await admit(request, "mlflow", services_of(request), "promote")
     new = _new_version(admitted.body)
-    marks = services.gate.automatic(new.name) if new else ()
+    aliases = services.gate.automatic(new.name) if new else ()
     rows: list[Promotion] = []
-    for wanted in [Wanted(new.name, new.version, mark, reason="registered in MLflow") for mark in marks] if new else []:
+    for wanted in (
+        [Wanted(new.name, new.version, alias, reason="registered in MLflow") for alias in aliases] if new else []
+    ):
         rows.append(await services.gate.promote(wanted, admitted.caller.name))
         if rows[-1].state in ("unreadable", "undone", "open", "moving", "lost"):
-            raise _problem(rows[-1], UNCLEAR)  # Also a lost race, which nobody but MLflow would ask again.
+            raise _problem(rows[-1], UNCLEAR)  # Also a lost race: only MLflow would ask again.
     await spend(admitted, services_of(request))
     return json_answer({"promotions": [shown(row) for row in rows]}, 202)
 
 
 def _new_version(body: bytes) -> schemas.NewVersion | None:
-    """The version that an event tells of; None for every other event. Raises Problem 422."""
+    """The new version of an event; None for every other event. Raises Problem 422."""
     try:
         event = schemas.RegistryEvent.model_validate_json(body)
         if (event.entity, event.action) != ("model_version", "created"):
             return None
         return schemas.NewVersion.model_validate(event.data)
     except ValidationError as error:
-        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from error
+        raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]) from error
 
 
 @router.get(
@@ -123,10 +127,10 @@ async def list_promotions(
     cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
     model: Annotated[_Filter, Query(description="Only of this model.")] = None,
     version: Annotated[_Filter, Query(description="Only of this version.")] = None,
-    to: Annotated[_Filter, Query(description="Only to this mark.")] = None,
-    state: Annotated[schemas.State | None, Query(description="Only those that came to this.")] = None,
+    to: Annotated[_Filter, Query(description="Only to this alias.")] = None,
+    state: Annotated[schemas.State | None, Query(description="Only in this state.")] = None,
 ) -> Response:
-    """Every request that was judged: who asked, why, when, and the verdict on each rule. They are kept for ever."""
+    """Every promotion and rollback: who asked, why, when, and the verdict on each rule. The gateway never deletes them."""
     equal = {"model": model, "version": version, "mark": to, "state": state}
     items, following = await services.reader.read(lambda conn: store.page(conn, limit, cursor, equal))
     return json_answer({"items": [shown(row) for row in items], "next": following})
@@ -139,7 +143,7 @@ async def list_promotions(
     responses=shows(schemas.PROMOTION, "not_found"),
 )
 async def get_promotion(services: Services, _: Reader, id: Ident) -> Response:
-    """What was asked, what each rule came to, and where the change stands."""
+    """The request, the verdict on each rule, and the state of the change."""
     found = await services.reader.find(lambda conn: store.get(conn, id))
     if found is None:
         raise Problem(404, "not_found", f"There is no promotion {id}.")
@@ -148,21 +152,21 @@ async def get_promotion(services: Services, _: Reader, id: Ident) -> Response:
 
 @router.post(
     "/promotions/{id}/rollback",
-    summary="Give the mark back to who held it before",
+    summary="Give the alias back to the version before",
     response_model=schemas.PromotionOut,
     responses=shows(
         schemas.ROLLED_BACK, "not_found", _NOT_PROMOTED, BLOCKED, LOST_RACE, "invalid", "rate_limited", UNCLEAR
     ),
 )
 async def roll_back(services: Services, caller: Promoter, id: Ident, body: schemas.RollbackBody) -> Response:
-    """Undoes a promotion that is still in force: the mark goes back to the version before, or to nobody when there was
-    none. 409 when somebody else holds the mark by now, or the version before is not READY any more."""
+    """Undoes a promotion that is still in force. The alias goes back to the version before; when there was none, no version
+    holds it. 409 when another version holds the alias now, or when the version before is not READY any more."""
     await services.limiter.check(caller)
     return _answer(await services.gate.roll_back(id, body.reason, caller.name))
 
 
 def _answer(row: Promotion) -> Response:
-    """200 for what was done, and for every verdict of a shadow entry, which never stands in anybody's way."""
+    """200 for success, and for every verdict of a shadow entry, which must never stop a caller."""
     if row.state in ("promoted", "rolled_back", "unchanged", "passed"):
         return json_answer(shown(row))
     if row.mode == "shadow" and row.state == "blocked":

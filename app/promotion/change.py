@@ -1,12 +1,12 @@
-"""The change of a registry, step by step, so that a crash at any of them is completed or undone.
+"""The change of a registry, step by step. A crash at any step is completed or undone.
 
-    journal row (state open)  ->  who holds the mark?  ->  tags  ->  who holds it still?
-        ->  row: moving  ->  the mark  ->  read back  ->  row: promoted
+    journal row (state open)  ->  read the holder of the alias  ->  write the tags  ->  read the holder again
+        ->  row: moving  ->  move the alias  ->  read everything back  ->  row: promoted
 
-Until the row says `moving` the mark is where it was, so that whoever comes later undoes the tags. From then on the mark may
-have moved, so whoever comes later moves it again, which does no harm, and completes the tags. Nobody works on a row whose
-fence is newer than his, nor after his lease. Registries compare nothing when they write: a change by somebody else is
-found by reading before and after, and is never written over knowingly. No transaction is open while a registry is asked.
+Until the row says `moving` the alias has not moved, so a later worker undoes the tags. From then on the alias may have
+moved, so a later worker moves it again, which does no harm, and completes the tags. A worker stops when its lease has run
+out or a newer fence is in the row. Registries compare nothing when they write: the worker reads before and after, and does
+not overwrite a change that it finds. No transaction is open during a request to a registry.
 """
 
 import asyncio
@@ -23,59 +23,59 @@ from app.kit.errors import Ambiguous, Rejected, TargetError
 from app.kit.loop import each_alone
 from app.policy.core import Core
 from app.promotion import store
+from app.promotion.incidents import PromotionIncidents
 from app.promotion.model import Registry
 from app.promotion.store import Promotion
-from app.promotion.telling import Telling
 
 log = logging.getLogger(__name__)
 
-WITHIN: Final = 15.0  # seconds that one worker takes for a change; a request under way then ends within 10 more
-#: Longer: after it nobody works on the row, and no write of its can arrive any more.
+WITHIN: Final = 15.0  # seconds that one worker may take; a request that is under way then ends within 10 more
+#: Longer than that: after the lease the worker has stopped, and none of its writes can still arrive.
 LEASE: Final = timedelta(seconds=30)
-SOON: Final = timedelta(seconds=5)  # until a change is tried again that stands still
+SOON: Final = timedelta(seconds=5)  # until a change that stands still is tried again
 
 
 _Step = Callable[..., Awaitable[Promotion]]
 
 
 class Overtaken(Exception):
-    """Somebody else moved the mark meanwhile; str() says what it is now."""
+    """Somebody else moved the alias meanwhile; str() says which version holds it now."""
 
 
 class Fenced(Exception):
-    """Somebody newer works on this row."""
+    """A newer worker has this row."""
 
 
 class Change:
-    """Carries out the change that an open row intends, or repairs it. `registry` gives the registry of a name."""
+    """Carries out the change of an open row, or repairs it. `registries` are the registries by name."""
 
-    def __init__(self, core: Core, registries: Mapping[str, Registry], telling: Telling) -> None:
+    def __init__(self, core: Core, registries: Mapping[str, Registry], incidents: PromotionIncidents) -> None:
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._registries = registries
-        self._telling = telling
+        self._incidents = incidents
 
     async def carry_out(self, row: Promotion) -> Promotion:
-        """Every step, within WITHIN seconds; the row as it stands then. What fails with a clear answer is repaired at once,
-        else it stays open for the sweeper."""
+        """Do every step, within WITHIN seconds, and return the row as it then is. A failure with a clear answer is repaired
+        at once. After any other failure the row stays open for the sweeper."""
         return await self._work(row, self._forward)
 
     async def repair(self, row: Promotion) -> Promotion:
-        """Complete or undo a change that its worker left behind."""
+        """Complete or undo a change that its worker left unfinished."""
         return await self._work(row, self._mend)
 
-    async def _work(self, row: Promotion, how: _Step) -> Promotion:
+    async def _work(self, row: Promotion, step: _Step) -> Promotion:
         try:
             async with asyncio.timeout(WITHIN):
                 try:
-                    return await how(row)
+                    return await step(row)
                 except TargetError as error:
-                    log.warning("a promotion stumbled", extra={"promotion": str(row.id), "detail": error.detail})
+                    log.warning("a promotion met an error", extra={"promotion": str(row.id), "detail": error.detail})
                     row = await self._current(row)
-                    if isinstance(error, Ambiguous) or how == self._mend:
+                    if isinstance(error, Ambiguous) or step == self._mend:
                         raise
                     return await self._mend(row, error.detail)
         except TargetError as error:
-            # A write without a clear answer may take effect later, over whatever comes next: nothing does for so long.
+            # A write without a clear answer may still take effect. Until it no longer can, nobody works on the row.
             return await self._leave(row, error.detail, LEASE if isinstance(error, Ambiguous) else SOON)
         except TimeoutError:
             return await self._leave(row, "the registry was too slow", LEASE)
@@ -89,7 +89,7 @@ class Change:
             await registry.tag(row.model, row.version, row.tags)
             await self._expect(registry, row, row.previous)
             row = await self._advance(row, state="moving")
-            await registry.move(row.model, row.mark, row.target, row.previous)
+            await registry.move(row.model, row.alias, row.target, row.previous)
             await self._expect(registry, row, row.target)
             return await self._complete(registry, row)
         except Overtaken as change:
@@ -99,44 +99,44 @@ class Change:
         registry = self._registries[row.registry]
         if row.state == "open":
             return await self._undo(
-                registry, row, "undone", f"{why}; the mark was not touched, and the tags are undone"
+                registry, row, "undone", f"{why}; the alias was not touched, and the tags are undone"
             )
-        holder = await registry.holder(row.model, row.mark)
+        holder = await registry.holder(row.model, row.alias)
         try:
             if holder != row.target:
                 await self._expect(registry, row, row.previous)
-            # Also when it is there already: SageMaker's is not taken from the old one yet.
-            await registry.move(row.model, row.mark, row.target, row.previous)
+            # Also when `target` holds it already: in SageMaker the old version may hold it still.
+            await registry.move(row.model, row.alias, row.target, row.previous)
             await self._expect(registry, row, row.target)
             await registry.tag(row.model, row.version, row.tags)
             return await self._complete(registry, row)
         except Overtaken as change:
             return await self._undo(registry, row, "lost", str(change))
         except Rejected as error:
-            if await registry.holder(row.model, row.mark) != row.previous:
+            if await registry.holder(row.model, row.alias) != row.previous:
                 raise
             return await self._undo(registry, row, "undone", error.detail)
 
     async def _expect(self, registry: Registry, row: Promotion, holder: str | None) -> None:
-        found = await registry.holder(row.model, row.mark)
+        found = await registry.holder(row.model, row.alias)
         if found != holder:
-            wanted = f"version {holder}" if holder else "nobody"
-            seen = f"version {found}" if found else "nobody"
-            raise Overtaken(f"{row.mark} was with {wanted}, and is now with {seen}: somebody else moved it")
+            before = f"version {holder}" if holder else "no version"
+            after = f"version {found}" if found else "no version"
+            raise Overtaken(f"{before} held {row.alias}, and now {after} holds it: somebody else moved it")
 
     async def _complete(self, registry: Registry, row: Promotion) -> Promotion:
-        """The mark is where it should be; when the tags are as well, this is done."""
+        """End the row, after the alias moved, when the tags read back are right too."""
         found = await registry.own_tags(row.model, row.version)
         if found is None or any(found.get(key) != value for key, value in row.tags.items()):
-            raise Ambiguous("tags", "the tags read back are not those that were written")
+            raise Ambiguous("tags", "the tags read back differ from the tags written")
         state = "promoted" if row.kind == "promote" else "rolled_back"
-        holder = f"version {row.target}" if row.target else "nobody"
-        return await self._end(row, state, f"{row.mark} is with {holder}")
+        holder = f"version {row.target}" if row.target else "no version"
+        return await self._end(row, state, f"{holder} holds {row.alias}")
 
     async def _undo(self, registry: Registry, row: Promotion, state: str, why: str) -> Promotion:
-        """Put back what the tags were, where they still are as we set them, and leave no second mark behind."""
+        """Restore each tag that still has the value that we set, and leave no second holder of the alias."""
         if row.state == "moving" and row.target is not None:
-            await registry.withdraw(row.model, row.mark, row.target)
+            await registry.withdraw(row.model, row.alias, row.target)
         found = await registry.own_tags(row.model, row.version) or {}
         back = {key: row.tags_before.get(key) for key, value in row.tags.items() if found.get(key) == value}
         if back and found:
@@ -151,7 +151,7 @@ class Change:
         async def end(conn: AsyncConnection) -> None:
             if not await store.advance(conn, row, **ended):
                 raise Fenced
-            await self._telling.ended(conn, settled, now)
+            await self._incidents.open_or_resolve(conn, settled, now)
 
         await with_retries(self._engine, end)
         self._metrics.promotions.labels(state).inc()
@@ -164,7 +164,7 @@ class Change:
         return replace(row, **values)
 
     async def _leave(self, row: Promotion, why: str, wait: timedelta) -> Promotion:
-        """It stays open, and after `wait` the sweeper takes it."""
+        """Leave the row open. After `wait` the sweeper takes it."""
         detail = f"not settled yet: {why}"[:1000]
         values = {"detail": detail, "lease_until": self._clock.now() + wait}
         await with_retries(self._engine, lambda conn: store.advance(conn, row, **values))
@@ -177,10 +177,10 @@ class Change:
 
 
 class Sweeper:
-    """Repairs what a worker left behind. One row a step, of any replica."""
+    """Repairs what any replica left unfinished: one row a step."""
 
     def __init__(self, core: Core, change: Change) -> None:
-        self._engine, self._clock = core.engine, core.clock
+        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._change = change
 
     async def step(self) -> bool:
@@ -191,5 +191,7 @@ class Sweeper:
             return False
         # Its lease puts off a row that fails, so that the next step takes another one.
         describe = {"promotion": str(row.id), "model": row.model}
-        await each_alone([row], self._change.repair, lambda _row: describe, "a promotion cannot be repaired")
+        repair, problem = self._change.repair, "a promotion cannot be repaired"
+        failed = await each_alone([row], repair, lambda _row: describe, problem)
+        self._metrics.items_failed.labels("sweeper").inc(len(failed))
         return True

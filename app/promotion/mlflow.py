@@ -1,4 +1,4 @@
-"""MLflow's Model Registry: a mark is an alias, papers are the run's, artifacts are asked for by way of MLflow."""
+"""MLflow's Model Registry. A version's metadata is its run's, and MLflow serves the artifacts."""
 
 import hashlib
 import json
@@ -13,15 +13,15 @@ from app.kit.mlflow.client import Mlflow
 from app.promotion.model import Artifact, Input, Version
 
 CONTEXT_TAG: Final = "mlflow.data.context"
-SMALL: Final = 1 << 20  # bytes of a file that is read for its digest
-MANIFEST: Final = "MLmodel"  # names the model, and stands for the whole folder
-LONGEST_KEY: Final = 250  # characters of a tag's key, as MLflow 3.17.2 takes it (mlflow/utils/validation.py)
-READY: Final = "LOGGED_MODEL_READY"  # and not pending, nor with an upload that failed
+SMALL: Final = 1 << 20  # bytes; a file up to this size is read for its digest
+MANIFEST: Final = "MLmodel"  # of a model's folder: its digest stands for the whole folder
+LONGEST_KEY: Final = 250  # characters of a tag's key in MLflow 3.17.2 (mlflow/utils/validation.py)
+READY: Final = "LOGGED_MODEL_READY"  # not while its upload runs, nor after it failed
 _UNFIT: Final = re.compile(r"[^\w.\- :/]")
 
 
 class MlflowRegistry:
-    """See app.promotion.model.Registry. `mlflow` gives the client of the policy in force."""
+    """See app.promotion.model.Registry. `mlflow` returns the client of the policy in force."""
 
     def __init__(self, mlflow: Callable[[], Mlflow | None]) -> None:
         self._mlflow = mlflow
@@ -52,12 +52,12 @@ class MlflowRegistry:
             own_tags=own,
             inputs=_inputs(run or {}),
             artifacts=kept,
-            marks=tuple(str(alias) for alias in found.get("aliases") or ()),
+            aliases=tuple(str(alias) for alias in found.get("aliases") or ()),
             source=str(found.get("source") or ""),
         )
 
-    async def holder(self, model: str, mark: str) -> str | None:
-        found = await self._client().holder(model, mark)
+    async def holder(self, model: str, alias: str) -> str | None:
+        found = await self._client().holder(model, alias)
         return str(found["version"]) if found else None
 
     async def own_tags(self, model: str, version: str) -> Mapping[str, str] | None:
@@ -72,14 +72,14 @@ class MlflowRegistry:
             else:
                 await client.tag_version(model, version, key, value)
 
-    async def move(self, model: str, mark: str, to: str | None, of: str | None) -> None:  # noqa: ARG002
+    async def move(self, model: str, alias: str, to: str | None, of: str | None) -> None:  # noqa: ARG002
         if to is None:
-            await self._client().delete_alias(model, mark)
+            await self._client().delete_alias(model, alias)
         else:
-            await self._client().set_alias(model, mark, to)
+            await self._client().set_alias(model, alias, to)
 
-    async def withdraw(self, model: str, mark: str, of: str) -> None:
-        """An alias is in one place: whoever has it by now took it from the version."""
+    async def withdraw(self, model: str, alias: str, of: str) -> None:
+        """Nothing to do: in MLflow only one version holds an alias, so the version has lost it already."""
 
     def _client(self) -> Mlflow:
         client = self._mlflow()
@@ -89,7 +89,7 @@ class MlflowRegistry:
 
 
 class _Artifacts:
-    """What is stored for one version: below its run, or as a logged model of it (MLflow 3)."""
+    """The artifacts of one version: those of its run, and its logged models (MLflow 3)."""
 
     def __init__(self, client: Mlflow, version: Json, run: Json | None) -> None:
         self._client = client
@@ -97,7 +97,7 @@ class _Artifacts:
         self._models = _model_ids(version, run)
 
     async def find(self, path: str) -> Artifact | None:
-        """It is there, and can be read through MLflow."""
+        """The artifact, if it exists and MLflow can read it."""
         return await self._of_run(path) or await self._of_model(path)
 
     async def _of_run(self, path: str) -> Artifact | None:
@@ -132,7 +132,7 @@ class _Artifacts:
 
 
 def _key(key: str) -> str:
-    """A data set's context is any text; of a key MLflow wants certain characters, and a path in its shortest form."""
+    """A key that MLflow takes: it allows few characters, and a path only in its shortest form. A context is any text."""
     fit = _UNFIT.sub("_", key)[:LONGEST_KEY]
     return fit if posixpath.normpath(fit) == fit else fit.replace("/", "_")
 
@@ -143,7 +143,7 @@ def _model_ids(version: Json, run: Json | None) -> list[str]:
     if source.startswith("models:/m-"):
         ids.append(source.removeprefix("models:/"))
     outputs = ((run or {}).get("outputs") or {}).get("model_outputs") or []
-    ids += [str(one["model_id"]) for one in outputs if isinstance(one, dict) and one.get("model_id")]
+    ids += [str(output["model_id"]) for output in outputs if isinstance(output, dict) and output.get("model_id")]
     return list(dict.fromkeys(ids))
 
 
@@ -157,26 +157,27 @@ def _missing(run_id: str, run: Json | None) -> str:
 
 
 def _inputs(run: Json) -> dict[str, tuple[Input, ...]]:
-    """The data sets by their context, each by its name: a context may have several."""
+    """The data sets by their context, in the order of their names. A context may have several."""
     found: dict[str, tuple[Input, ...]] = {}
     for item in (run.get("inputs") or {}).get("dataset_inputs") or []:
         context = tags_of(item).get(CONTEXT_TAG, "")
         data = item.get("dataset") or {}
         if context:
-            one = Input(str(data.get("name", "")), str(data.get("digest", "")), _address(str(data.get("source", ""))))
-            found[context] = (*found.get(context, ()), one)
+            source = _address(str(data.get("source", "")))
+            dataset = Input(str(data.get("name", "")), str(data.get("digest", "")), source)
+            found[context] = (*found.get(context, ()), dataset)
     return {context: tuple(sorted(data, key=str)) for context, data in found.items()}
 
 
 def _address(source: str) -> str:
-    """Where a data set came from: MLflow keeps JSON with one of these keys."""
+    """The address of a data set. MLflow keeps JSON with one of these keys."""
     try:
-        told = json.loads(source)
+        fields = json.loads(source)
     except ValueError:
         return source
-    if not isinstance(told, dict):
+    if not isinstance(fields, dict):
         return source
-    return next((str(told[key]) for key in ("uri", "url", "path", "delta_table_name") if told.get(key)), "")
+    return next((str(fields[key]) for key in ("uri", "url", "path", "delta_table_name") if fields.get(key)), "")
 
 
 def _digest(content: bytes) -> str:

@@ -1,17 +1,17 @@
-"""What a registry tells of a model version, whichever registry it is, and what the gate asks of one. Pure."""
+"""A model version as every registry shows it, and the calls that the gate makes to a registry. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-#: The tag that the gateway's marks and proofs begin with, on the version itself.
+#: How the keys of the tags begin that the gateway writes on a version.
 PREFIX: Final = "gateway."
 STATUS_TAG: Final = "validation_status"
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A data set that the run read. `digest` is what its content comes to, as the tracking client worked it out."""
+    """A data set that the run read. `digest` is the hash of its content, as the tracking client computed it."""
 
     name: str
     digest: str
@@ -23,7 +23,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Something stored that is there and can be read. `digest` is `sha256:...`, an ETag, or "" where there is none."""
+    """A stored artifact that exists and is readable. `digest` is `sha256:...`, an ETag, or "" when the store has none."""
 
     uri: str
     digest: str = ""
@@ -31,10 +31,12 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A model version with the papers of its run. `own_tags` are the version's; `tags` the run's with those over them.
+    """A model version with the metadata of its run.
 
-    `run_missing` says what is wrong with the run that it names: "" when it is there, or when the version names none.
-    `inputs` are all data sets by their context. `artifacts` are those that the policy asks for and that are there.
+    `own_tags` are the version's tags. `tags` are the run's tags, with the version's over them.
+    `run_missing` says what is wrong with the run that the version names: "" when the run is there, or when the version
+    names no run. `inputs` are all data sets by their context. `artifacts` are those that the policy requires and that are
+    there. `aliases` are those that the version holds.
     """
 
     model: str
@@ -48,13 +50,13 @@ class Version:
     own_tags: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, tuple[Input, ...]] = field(default_factory=dict)
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
-    marks: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one requirement came to. A `final` no is one that no override overcomes."""
+    """The result of one requirement. No override overcomes a `final` failure."""
 
     rule: str
     passed: bool
@@ -63,33 +65,33 @@ class Verdict:
 
 
 class Registry(Protocol):
-    """A model registry. Every method raises TargetError (app.kit.errors): a read that fails is never an empty answer, and a
-    write without a clear answer is Ambiguous. Each write can be done twice with the effect of once."""
+    """A model registry. Every method raises TargetError (app.kit.errors): a failed read is never an empty answer, and a
+    write without a clear answer is Ambiguous. A write that is done twice has the effect of one."""
 
     def fit(self, tags: Mapping[str, str]) -> dict[str, str]:
-        """The tags as this registry can keep them; what is read back later is compared with these."""
+        """The tags in the form that this registry can store. The gate compares what it reads back with these."""
         ...
 
     async def version(self, model: str, version: str, artifacts: tuple[str, ...] = ()) -> Version | None:
-        """The version with its run's papers, `artifacts` looked for; None when the registry says that there is none."""
+        """The version with its run's metadata, and those of `artifacts` that exist; None when there is no such version."""
         ...
 
-    async def holder(self, model: str, mark: str) -> str | None:
-        """The version that holds a mark."""
+    async def holder(self, model: str, alias: str) -> str | None:
+        """The version that holds the alias; None when no version holds it."""
         ...
 
     async def own_tags(self, model: str, version: str) -> Mapping[str, str] | None:
-        """The version's own tags; None when there is no such version."""
+        """The tags of the version itself; None when there is no such version."""
         ...
 
     async def tag(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:
-        """Set tags of a version; None deletes."""
+        """Set tags of a version. A value of None deletes the tag."""
         ...
 
-    async def move(self, model: str, mark: str, to: str | None, of: str | None) -> None:
-        """Give the mark to a version, None: to nobody. `of` is who holds it now."""
+    async def move(self, model: str, alias: str, to: str | None, of: str | None) -> None:
+        """Give the alias to the version `to`; None: to no version. `of` is the version that holds it now."""
         ...
 
-    async def withdraw(self, model: str, mark: str, of: str) -> None:
-        """Take back what a `move` to a version left on it, when somebody else holds the mark by now."""
+    async def withdraw(self, model: str, alias: str, of: str) -> None:
+        """Remove what a `move` left on the version `of`, after another version got the alias."""
         ...

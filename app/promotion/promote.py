@@ -1,4 +1,4 @@
-"""A request to give a mark to a model version: read, judge, keep the verdict, and only then change anything."""
+"""A request to give an alias to a model version: read, judge, keep the verdicts, and only then change the registry."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,18 @@ from app.policy.promotions import Promotion as Entry
 from app.policy.schema import Policy
 from app.promotion import store
 from app.promotion.change import LEASE, Change
+from app.promotion.incidents import PromotionIncidents
 from app.promotion.model import PREFIX, STATUS_TAG, Registry, Verdict, Version
 from app.promotion.rules import judge, only_not_better, passed
 from app.promotion.store import Promotion
-from app.promotion.telling import Telling
 
-READ_WITHIN: Final = 30.0  # seconds for everything that is read before the verdict
+READ_WITHIN: Final = 30.0  # seconds for all reads before the verdicts
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A request as it came. `to` None: the only mark that the policy leads this model to. `expected` None: whoever holds
-    the mark now; "": nobody may hold it."""
+    """A request as it came. `to` None: the only alias that the policy has for this model. `expected` is the version that
+    must hold the alias now; "": no version may hold it; None: any."""
 
     model: str
     version: str
@@ -47,18 +47,20 @@ class _Facts:
 
 
 class Gate:
-    """Every method raises Problem 404 and 422 for what the policy or the journal does not know; everything else is a
-    row, whatever it came to."""
+    """Judges a promotion or a rollback, and starts its change. Every result is a row of the journal. The methods raise
+    Problem 404 and 422 for what the policy or the journal does not know."""
 
-    def __init__(self, core: Core, registries: Mapping[str, Registry], change: Change, telling: Telling) -> None:
+    def __init__(
+        self, core: Core, registries: Mapping[str, Registry], change: Change, incidents: PromotionIncidents
+    ) -> None:
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._policy = core.policies.current
         self._registries = registries
         self._change = change
-        self._telling = telling
+        self._incidents = incidents
 
     async def promote(self, wanted: Wanted, caller: str) -> Promotion:
-        """Judge the version, and move the mark when it passes; the row that this came to."""
+        """Judge the version, and move the alias when it passes. Returns the row that was kept."""
         policy = self._policy()
         entry = _entry(policy, wanted)
         row = self._row(entry, policy, wanted, caller)
@@ -74,33 +76,31 @@ class Gate:
             return await self._end(row, "unchanged", f"version {wanted.version} holds {entry.to} already")
         verdicts = judge(entry, facts.version, facts.incumbent, name=f"{wanted.model} {wanted.version}")
         verdicts += _expected(entry, wanted, facts.holder)
-        row = replace(row, verdicts=[asdict(one) for one in verdicts])
+        row = replace(row, verdicts=[asdict(verdict) for verdict in verdicts])
         if facts.version is None or not passed(verdicts, override=wanted.override):
-            failed = ", ".join(one.rule for one in verdicts if not one.passed)
-            # Who asks for a version that is not there has mistyped its number, and is told so.
-            quiet = facts.version is None or (
+            failed = ", ".join(verdict.rule for verdict in verdicts if not verdict.passed)
+            # A version that does not exist is a mistyped number: the answer says so, and nobody needs a warning.
+            routine = facts.version is None or (
                 facts.holder != wanted.version and only_not_better(entry, facts.version, facts.incumbent, verdicts)
             )
-            return await self._end(row, "blocked", f"not passed: {failed}", quiet=quiet)
+            return await self._end(row, "blocked", f"not passed: {failed}", routine=routine)
         if facts.holder == wanted.version:
-            told = (
-                f"version {wanted.version} holds {entry.to} already, by somebody else's hand, and everything is passed"
-            )
-            return await self._end(row, "unchanged", told)
+            detail = f"version {wanted.version} passes, and holds {entry.to} already; somebody else gave it the alias"
+            return await self._end(row, "unchanged", detail)
         if wanted.dry_run or entry.mode == "shadow":
-            return await self._end(row, "passed", "everything is passed; nothing was changed")
+            return await self._end(row, "passed", "the version passes; nothing was changed")
         tags = registry.fit(_tags(policy, entry, row, facts.version, verdicts))
         return await self._open(replace(row, tags=tags, tags_before=_before(facts.version.own_tags, tags)))
 
     def automatic(self, model: str) -> tuple[str, ...]:
-        """The marks that a new version of a model in MLflow is asked for by itself, in the order of the policy."""
+        """The aliases for which a new version in MLflow is judged by itself, in the order of the policy."""
         policy = self._policy()
-        entries = (policy.promotion(model, mark) for mark in policy.marks(model))
+        entries = (policy.promotion(model, alias) for alias in policy.aliases(model))
         return tuple(e.to for e in entries if e is not None and e.on_new_version and e.registry == "mlflow")
 
     async def roll_back(self, ident: UUID, reason: str | None, caller: str) -> Promotion:
-        """Give the mark back to who held it before a promotion. Refused when it is not with the version promoted then,
-        or by a later promotion."""
+        """Give the alias back to the version that held it before a promotion. Refused when another version holds the alias
+        now, or when a later promotion to it is in force."""
         async with self._engine.connect() as conn:
             done = await store.get(conn, ident)
             later = await store.later(conn, done) if done else None
@@ -111,10 +111,10 @@ class Gate:
                 409, "wrong_state", f"Only a promotion can be rolled back; this one is {done.state}.", state=done.state
             )
         if later is not None:
-            told = f"A later promotion of {done.model} to {done.mark} is in force: roll back {later}."
-            raise Problem(409, "wrong_state", told, state=done.state)
+            detail = f"A later promotion of {done.model} to {done.alias} is in force: roll back {later}."
+            raise Problem(409, "wrong_state", detail, state=done.state)
         row = replace(
-            self._blank(done.registry, done.model, done.mark, done.version, caller, reason),
+            self._blank(done.registry, done.model, done.alias, done.version, caller, reason),
             kind="rollback",
             rollback_of=done.id,
             target=done.previous,
@@ -124,19 +124,20 @@ class Gate:
             async with asyncio.timeout(READ_WITHIN):
                 verdicts = await _may_go_back(registry, done)
                 own = await registry.own_tags(done.model, done.version) or {}
-                holder = await registry.holder(done.model, done.mark)
+                holder = await registry.holder(done.model, done.alias)
         except TargetError as error:
             return await self._end(row, "unreadable", f"nothing was changed: {error.detail}")
         except TimeoutError:
             return await self._end(row, "unreadable", "nothing was changed: the registry was too slow")
-        row = replace(row, previous=holder, verdicts=[asdict(one) for one in verdicts])
-        if not all(one.passed for one in verdicts):
-            return await self._end(row, "blocked", next(one.detail for one in verdicts if not one.passed))
+        row = replace(row, previous=holder, verdicts=[asdict(verdict) for verdict in verdicts])
+        failed = next((verdict for verdict in verdicts if not verdict.passed), None)
+        if failed is not None:
+            return await self._end(row, "blocked", failed.detail)
         tags = registry.fit({STATUS_TAG: "rolled_back", f"{PREFIX}promotion": str(row.id)})
         return await self._open(replace(row, tags=tags, tags_before=_before(own, tags)))
 
     async def _open(self, row: Promotion) -> Promotion:
-        """The journal's row before the first change; one a model, so the second of two is told that it lost."""
+        """Write the row before the first change. A model has one open row, so the second of two promotions is `lost`."""
         now = self._clock.now()
         opened = replace(row, state="open", lease_until=now + LEASE, detail="under way")
         took = await with_retries(self._engine, lambda conn: store.add(conn, opened))
@@ -144,13 +145,13 @@ class Gate:
             return await self._end(row, "lost", f"another promotion of {row.model} is under way")
         return await self._change.carry_out(opened)
 
-    async def _end(self, row: Promotion, state: str, detail: str, *, quiet: bool = False) -> Promotion:
+    async def _end(self, row: Promotion, state: str, detail: str, *, routine: bool = False) -> Promotion:
         now = self._clock.now()
         row = replace(row, state=state, detail=detail[:1000], ended_at=now)
 
         async def end(conn: AsyncConnection) -> None:
             await store.add(conn, row)
-            await self._telling.ended(conn, row, now, quiet=quiet)
+            await self._incidents.open_or_resolve(conn, row, now, routine=routine)
 
         await with_retries(self._engine, end)
         self._metrics.promotions.labels(row.state).inc()
@@ -168,13 +169,13 @@ class Gate:
             policy=policy.hash,
         )
 
-    def _blank(self, registry: str, model: str, mark: str, version: str, caller: str, reason: str | None) -> Promotion:
+    def _blank(self, registry: str, model: str, alias: str, version: str, caller: str, reason: str | None) -> Promotion:
         return Promotion(
             id=uuid7(),
             kind="promote",
             registry=registry,
             model=model,
-            mark=mark,
+            alias=alias,
             version=version,
             state="open",
             mode="live",
@@ -186,20 +187,20 @@ class Gate:
 
 
 def _entry(policy: Policy, wanted: Wanted) -> Entry:
-    marks = policy.marks(wanted.model)
-    if not marks:
+    aliases = policy.aliases(wanted.model)
+    if not aliases:
         raise Problem(404, "not_found", f"The policy has no promotion for a model named {wanted.model!r}.")
-    if wanted.to is None and len(marks) > 1:
-        raise Problem(422, "wrong_mark", f"Say to what: the policy leads this model to {', '.join(marks)}.")
-    entry = policy.promotion(wanted.model, wanted.to or marks[0])
+    if wanted.to is None and len(aliases) > 1:
+        raise Problem(422, "wrong_mark", f"Name the alias in `to`: the policy has {', '.join(aliases)} for this model.")
+    entry = policy.promotion(wanted.model, wanted.to or aliases[0])
     if entry is None:
-        raise Problem(422, "wrong_mark", f"The policy leads this model only to {', '.join(marks)}.")
+        raise Problem(422, "wrong_mark", f"The policy has only {', '.join(aliases)} for this model.")
     return entry
 
 
 async def _read(registry: Registry, entry: Entry, wanted: Wanted, in_force: str | None) -> _Facts:
-    """Everything that the verdict rests on. Who holds the mark by somebody else's hand is compared with `in_force`, whom the
-    gate had given it to. Raises TargetError when any of it cannot be read."""
+    """Read everything that the verdicts need. When the version holds the alias already, but the gate did not give it, it is
+    compared with `in_force`, the version that the gate gave it to last. Raises TargetError when a read fails."""
     try:
         async with asyncio.timeout(READ_WITHIN):
             holder = await registry.holder(wanted.model, entry.to)
@@ -210,21 +211,24 @@ async def _read(registry: Registry, entry: Entry, wanted: Wanted, in_force: str 
     except TimeoutError:
         raise TargetError("timeout", "the registry was too slow") from None
     if incumbent is None and compares and rival is not None and rival == holder:
-        raise TargetError("gone", f"version {holder} holds {entry.to}, and the registry does not show it")
+        raise TargetError("gone", f"version {holder} holds {entry.to}, but the registry does not have that version")
     return _Facts(version, holder, incumbent)
 
 
 def _expected(entry: Entry, wanted: Wanted, holder: str | None) -> tuple[Verdict, ...]:
     if wanted.expected is None:
         return ()
-    told = f"{entry.to} is with {f'version {holder}' if holder else 'nobody'}"
-    return (Verdict("expected", wanted.expected == (holder or ""), told, final=True),)
+    return (Verdict("expected", wanted.expected == (holder or ""), _holds(holder, entry.to), final=True),)
+
+
+def _holds(holder: str | None, alias: str) -> str:
+    return f"{f'version {holder}' if holder else 'no version'} holds {alias}"
 
 
 async def _may_go_back(registry: Registry, done: Promotion) -> tuple[Verdict, ...]:
-    holder = await registry.holder(done.model, done.mark)
-    told = f"{done.mark} is with {f'version {holder}' if holder else 'nobody'}"
-    verdicts = (Verdict(f"holds {done.mark}", holder == done.version, told, final=True),)
+    holder = await registry.holder(done.model, done.alias)
+    detail = _holds(holder, done.alias)
+    verdicts = (Verdict(f"holds {done.alias}", holder == done.version, detail, final=True),)
     if done.previous is None:
         return verdicts
     before = await registry.version(done.model, done.previous)
@@ -236,7 +240,7 @@ async def _may_go_back(registry: Registry, done: Promotion) -> tuple[Verdict, ..
 def _tags(
     policy: Policy, entry: Entry, row: Promotion, version: Version, verdicts: Sequence[Verdict]
 ) -> dict[str, str]:
-    """What travels with the version from now on: what it is, from what it was made, and who let it pass."""
+    """The tags to write on the version: its status, its sources, and the promotion that let it pass."""
     waits = any(other.requires == entry.to for other in policy.promotions if other.takes(row.model))
     tags = {
         STATUS_TAG: "staging_ready" if waits or entry.to == "staging" else "promoted",
@@ -249,7 +253,7 @@ def _tags(
         tags[f"{PREFIX}input.{name}"] = "; ".join(map(str, data))
     for name, artifact in version.artifacts.items():
         tags[f"{PREFIX}artifact.{name}"] = f"{artifact.uri} {artifact.digest}".strip()
-    if row.override and not all(one.passed for one in verdicts):
+    if row.override and not all(verdict.passed for verdict in verdicts):
         tags[f"{PREFIX}override"] = row.reason or ""
     return {key: value for key, value in tags.items() if value}
 
@@ -261,5 +265,5 @@ def _before(own: Mapping[str, str], tags: Mapping[str, Any]) -> dict[str, str | 
 def shown(row: Promotion) -> dict[str, Any]:
     """A promotion as the API shows it."""
     fields: dict[str, Any] = asdict(row)
-    hidden = ("tags_before", "fence", "lease_until", "mark")
-    return {"to": row.mark} | {name: value for name, value in fields.items() if name not in hidden}
+    hidden = ("tags_before", "fence", "lease_until", "alias")
+    return {"to": row.alias} | {name: value for name, value in fields.items() if name not in hidden}

@@ -1,7 +1,7 @@
-"""Whether a version may be promoted: a verdict on each thing that the policy asks for. Pure.
+"""Whether a version may be promoted: one verdict on each requirement of the policy. Pure.
 
-Numbers are decimal, as they are written: 0.85 + 0.005 is 0.855. What is missing or not a number never passes, wherever in
-a rule it stands. A comparison with the incumbent holds while there is none, so that the first version can be promoted.
+Numbers are decimal: 0.85 + 0.005 is 0.855. A metric that is missing, NaN or infinite fails its rule, wherever it stands in
+the rule. A comparison with the incumbent holds while no version holds the alias, so that the first version can be promoted.
 """
 
 import math
@@ -13,29 +13,29 @@ from app.policy.language.expressions import Arithmetic, Condition, Joined, Metri
 from app.policy.promotions import Promotion
 from app.promotion.model import Verdict, Version
 
-# Without traps 1/0 is infinite and 0/0 is no number, which is then refused by name.
+# Without traps 1/0 gives infinity and 0/0 gives NaN. `_work_out` refuses both and shows the division.
 _CONTEXT: Final = Context(prec=40, traps=[])
 
 
 class NotANumber(Exception):
-    """A rule cannot be worked out; str() says why."""
+    """A rule cannot be computed; str() says why."""
 
 
 def judge(entry: Promotion, version: Version | None, incumbent: Version | None, *, name: str) -> tuple[Verdict, ...]:
-    """Every verdict on a version, in the order of the policy. `name`: the version's, for a person."""
+    """Every verdict on a version, in the order of the policy. `name`: how a sentence names the version."""
     if version is None:
         return (Verdict("version", False, f"there is no version {name}", final=True),)
-    return (*_standing(entry, version), *_papers(entry, version), *_rules(entry, version, incumbent))
+    return (*_standing(entry, version), *_metadata(entry, version), *_rules(entry, version, incumbent))
 
 
 def passed(verdicts: Sequence[Verdict], *, override: bool) -> bool:
-    """Whether the version may be promoted; an override overcomes all but what is final."""
-    return all(one.passed or (override and not one.final) for one in verdicts)
+    """Whether the version may be promoted. An override overcomes every failure that is not final."""
+    return all(verdict.passed or (override and not verdict.final) for verdict in verdicts)
 
 
 def only_not_better(entry: Promotion, version: Version, incumbent: Version | None, verdicts: Sequence[Verdict]) -> bool:
-    """Whether all that a version failed is to be better than the incumbent, with every number there."""
-    failed = {one.rule for one in verdicts if not one.passed}
+    """Whether the version fails nothing but comparisons with the incumbent, and no metric of these is missing."""
+    failed = {verdict.rule for verdict in verdicts if not verdict.passed}
     return failed <= {rule.text for rule in entry.rules if _compared(rule, version, incumbent)}
 
 
@@ -46,41 +46,42 @@ def _compared(rule: Rule, version: Version, incumbent: Version | None) -> bool:
         evaluate(rule, version, incumbent)
     except NotANumber:
         return False
-    return evaluate(rule, version, None)[0]  # It would hold if there were nobody to compare with.
+    return evaluate(rule, version, None)[0]  # It would hold without an incumbent.
 
 
 def _standing(entry: Promotion, version: Version) -> Iterator[Verdict]:
     ready = version.status == "READY"
     yield Verdict("version", ready, f"version {version.version} is {version.status}", final=True)
     if version.run:
-        there = version.run_missing or f"run {version.run} is there"
-        yield Verdict("run", not version.run_missing, there)
+        detail = version.run_missing or f"run {version.run} is there"
+        yield Verdict("run", not version.run_missing, detail)
     if entry.requires is not None:
-        holds = entry.requires in version.marks
-        word = "holds" if holds else "does not hold"
-        yield Verdict(f"requires {entry.requires}", holds, f"version {version.version} {word} {entry.requires}")
+        holds = entry.requires in version.aliases
+        verb = "holds" if holds else "does not hold"
+        yield Verdict(f"requires {entry.requires}", holds, f"version {version.version} {verb} {entry.requires}")
 
 
-def _papers(entry: Promotion, version: Version) -> Iterator[Verdict]:
-    asked = entry.require
-    for name in asked.params:
+def _metadata(entry: Promotion, version: Version) -> Iterator[Verdict]:
+    required = entry.require
+    for name in required.params:
         value = version.params.get(name, "")
         yield Verdict(f"param {name}", bool(value), f"{name} is {_short(value)}" if value else f"no param {name}")
-    for name in asked.metrics:
+    for name in required.metrics:
         number = version.metrics.get(name)
         good = number is not None and math.isfinite(number)
-        told = f"no metric {name}" if number is None else f"{name} is {_number(number)}"
-        yield Verdict(f"metric {name}", good, told)
-    for name in asked.tags:
+        detail = f"no metric {name}" if number is None else f"{name} is {_number(number)}"
+        yield Verdict(f"metric {name}", good, detail)
+    for name in required.tags:
         value = version.tags.get(name, "")
         yield Verdict(f"tag {name}", bool(value), f"{name} is {_short(value)}" if value else f"no tag {name}")
-    for name in asked.inputs:
+    for name in required.inputs:
         data = version.inputs.get(name, ())
-        told = ", ".join(f"{one.name} with digest {one.digest}" for one in data) or f"no data set was logged as {name}"
-        bare = next((one.name for one in data if not one.digest), None)
-        good = bool(data) and bare is None
-        yield Verdict(f"input {name}", good, told if bare is None else f"{bare} has no digest")
-    for name in asked.artifacts:
+        detail = ", ".join(f"{item.name} with digest {item.digest}" for item in data)
+        bare = next((item.name for item in data if not item.digest), None)
+        if bare is not None:
+            detail = f"{bare} has no digest"
+        yield Verdict(f"input {name}", bool(data) and bare is None, detail or f"no data set was logged as {name}")
+    for name in required.artifacts:
         yield _artifact(name, version)
 
 
@@ -90,8 +91,8 @@ def _artifact(name: str, version: Version) -> Verdict:
         return Verdict(f"artifact {name}", False, f"no artifact {name}, or it cannot be read")
     declared = version.tags.get(f"gateway.digest.{name}", found.digest)
     if declared != found.digest:
-        told = f"{name} has the digest {found.digest or 'of nothing'}, and its tag says {_short(declared)}"
-        return Verdict(f"artifact {name}", False, told)
+        has = f"has the digest {found.digest}" if found.digest else "has no digest"
+        return Verdict(f"artifact {name}", False, f"{name} {has}, and its tag says {_short(declared)}")
     return Verdict(f"artifact {name}", True, f"{found.uri} {found.digest}".strip())
 
 
@@ -102,15 +103,15 @@ def _rules(entry: Promotion, version: Version, incumbent: Version | None) -> Ite
         except NotANumber as why:
             yield Verdict(rule.text, False, str(why))
             continue
-        about = incumbent is None and any(metric.incumbent for metric in metrics_in(rule.condition))
-        told = f"{values}; nobody else holds {entry.to}" if about else values
-        yield Verdict(rule.text, result, told.lstrip("; ") or "nothing is compared with a metric")
+        alone = incumbent is None and any(metric.incumbent for metric in metrics_in(rule.condition))
+        detail = f"{values}; no other version holds {entry.to}" if alone else values
+        yield Verdict(rule.text, result, detail.lstrip("; ") or "the rule names no metric")
 
 
 def evaluate(rule: Rule, version: Version, incumbent: Version | None) -> tuple[bool, str]:
-    """Whether a rule holds, and the values that it saw, as "f1 is 0.86, champion.f1 is 0.85".
+    """Whether a rule holds, and the values that it compared, such as "f1 is 0.86, champion.f1 is 0.85".
 
-    Raises NotANumber when a metric that it names is missing, NaN or infinite, or when its arithmetic has no result.
+    Raises NotANumber when a metric of the rule is missing, NaN or infinite, or when its arithmetic has no result.
     """
     seen: dict[Metric, Decimal] = {}
     for metric in metrics_in(rule.condition):
@@ -135,7 +136,7 @@ def _value(metric: Metric, of: Version) -> Decimal:
 
 def _holds(condition: Condition, seen: dict[Metric, Decimal]) -> bool:
     if isinstance(condition, Joined):
-        # All of them are worked out, so that 0/0 is told wherever it stands.
+        # Every part is computed, so that 0/0 is found wherever it stands.
         held = [_holds(part, seen) for part in condition.parts]
         return all(held) if condition.word == "and" else any(held)
     left, right = _work_out(condition.left, seen), _work_out(condition.right, seen)
@@ -152,7 +153,7 @@ def _holds(condition: Condition, seen: dict[Metric, Decimal]) -> bool:
 
 
 def _work_out(term: Term, seen: dict[Metric, Decimal]) -> Decimal | None:
-    """The number; None when it rests on an incumbent that is not there."""
+    """The number; None when it needs the incumbent and there is none."""
     match term:
         case Number():
             return term.value

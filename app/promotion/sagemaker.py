@@ -1,14 +1,16 @@
-"""SageMaker's Model Registry, by boto3 (the extra `sagemaker`), which is synchronous: each call runs in a thread, bounded.
+"""SageMaker's Model Registry, by boto3 (the extra `sagemaker`). boto3 is synchronous: each call runs in a thread, with
+timeouts.
 
-A model is a model package group, a version a package of it. Who holds a mark: the newest Approved package whose customer
-metadata `gateway.alias` has it among its words. A promotion approves the new package and gives it the mark, then takes the
-mark from the old one, which stays Approved; between the two there is always somebody who holds it. Who lost the mark to
-somebody else meanwhile loses the approval as well: what it was before stands in `gateway.approval_before`.
+A model is a model package group, a version is a model package of it. SageMaker has no aliases. The approval and the key
+`gateway.alias` of the customer metadata stand for one: the newest Approved package that lists the alias there holds it.
+A promotion approves the new package and adds the alias to it. Then it removes the alias from the old package, which stays
+Approved, so that a package holds the alias at every moment. When somebody else takes the alias during the change, the new
+package gets back the approval that it had before: `gateway.approval_before` keeps it.
 
-Customer metadata is one namespace: a value that reads as a number is a metric, every value is a param and a tag as well.
-`input.<context>` is "name digest source" of a data set, `artifact.<path>` the s3 address of what is stored; the artifact
-`model` is ModelDataUrl when nothing else is said. Every field is sent with every update, since an update overwrites
-(measured with moto 5.2). Credentials, region and endpoints are boto3's own: AWS_REGION, AWS_PROFILE, roles.
+Customer metadata is one namespace: every value is a param and a tag, and a value that reads as a number is a metric too.
+`input.<context>` is "name digest source" of a data set. `artifact.<path>` is the s3 address of a stored artifact; the
+default of the artifact `model` is ModelDataUrl. Every update sends every field, because an update overwrites (measured with
+moto 5.2). Credentials, region and endpoints are boto3's own: AWS_REGION, AWS_PROFILE, roles.
 """
 
 import asyncio
@@ -24,13 +26,13 @@ from app.kit.loop import all_of
 from app.promotion.model import Artifact, Input, Version
 
 ALIAS: Final = "gateway.alias"
-BEFORE: Final = "gateway.approval_before"  # what it was when it got its newest mark
+BEFORE: Final = "gateway.approval_before"  # the approval at the moment when the package got its newest alias
 PAGE: Final = 100
 MAX_PAGES: Final = 50
-AT_ONCE: Final = 5  # packages that are described side by side
-MOST_APPROVED: Final = 100  # of a group, among which the holder of a mark is looked for
+AT_ONCE: Final = 5  # calls of describe_model_package at the same time
+MOST_APPROVED: Final = 100  # of a group: the search for the holder of an alias reads the newest
 CONNECT: Final = 2.0  # seconds
-READ: Final = 8.0  # seconds; a call takes at most the sum, since nothing is tried twice
+READ: Final = 8.0  # seconds; a call takes at most CONNECT + READ, because boto3 does not retry
 _UNFIT: Final = re.compile(r"[^\w .:/=+\-@]")
 _BUSY: Final = ("ThrottlingException", "Throttling", "TooManyRequestsException", "SlowDown")
 _LOGIN: Final = ("AccessDenied", "UnrecognizedClient", "ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch")
@@ -70,21 +72,21 @@ class SagemakerRegistry:
                 key.removeprefix("input."): (_input(value),) for key, value in own.items() if key.startswith("input.")
             },
             artifacts=kept,
-            marks=tuple(_marks(package)) if package.get("ModelApprovalStatus") == "Approved" else (),
+            aliases=tuple(_aliases(package)) if package.get("ModelApprovalStatus") == "Approved" else (),
             source=_model_url(package),
         )
 
-    async def holder(self, model: str, mark: str) -> str | None:
+    async def holder(self, model: str, alias: str) -> str | None:
         packages = await self._list(model, ModelApprovalStatus="Approved")
-        newest = sorted(packages, key=lambda one: int(one["ModelPackageVersion"]), reverse=True)
+        newest = sorted(packages, key=lambda summary: int(summary["ModelPackageVersion"]), reverse=True)
         for first in range(0, min(len(newest), MOST_APPROVED), AT_ONCE):
             some = newest[first : first + AT_ONCE]
-            for package in await all_of(self._describe(one["ModelPackageArn"]) for one in some):
-                if package.get("ModelApprovalStatus") == "Approved" and mark in _marks(package):
+            for package in await all_of(self._describe(item["ModelPackageArn"]) for item in some):
+                if package.get("ModelApprovalStatus") == "Approved" and alias in _aliases(package):
                     return str(package["ModelPackageVersion"])
         if len(newest) > MOST_APPROVED:
-            told = f"none of the newest {MOST_APPROVED} Approved packages of {model} is {mark}: reject old ones"
-            raise Refused("too_many", told)
+            detail = f"none of the newest {MOST_APPROVED} Approved packages of {model} holds {alias}: reject old ones"
+            raise Refused("too_many", detail)
         return None
 
     async def own_tags(self, model: str, version: str) -> Mapping[str, str] | None:
@@ -95,35 +97,35 @@ class SagemakerRegistry:
         package = await self._known(model, version)
         await self._update(package, {**_metadata(package), **tags})
 
-    async def move(self, model: str, mark: str, to: str | None, of: str | None) -> None:
+    async def move(self, model: str, alias: str, to: str | None, of: str | None) -> None:
         if to is not None:
             package = await self._known(model, to)
-            marks, metadata = _marks(package), _metadata(package)
-            if mark not in marks:
-                marks.append(mark)
+            aliases, metadata = _aliases(package), _metadata(package)
+            if alias not in aliases:
+                aliases.append(alias)
                 metadata[BEFORE] = str(package.get("ModelApprovalStatus"))
-            await self._update(package, {**metadata, ALIAS: " ".join(marks)}, approved=mark)
+            await self._update(package, {**metadata, ALIAS: " ".join(aliases)}, approved=alias)
         if of is not None and of != to and (package := await self._package(model, of) or {}):
-            marks = [one for one in _marks(package) if one != mark]
-            await self._update(package, {**_metadata(package), ALIAS: " ".join(marks) or None})
+            aliases = [held for held in _aliases(package) if held != alias]
+            await self._update(package, {**_metadata(package), ALIAS: " ".join(aliases) or None})
 
-    async def withdraw(self, model: str, mark: str, of: str) -> None:
+    async def withdraw(self, model: str, alias: str, of: str) -> None:
         package = await self._package(model, of)
-        if package is None or mark not in _marks(package):
+        if package is None or alias not in _aliases(package):
             return
-        marks = [one for one in _marks(package) if one != mark]
-        if not marks:  # Another mark keeps it Approved.
+        aliases = [held for held in _aliases(package) if held != alias]
+        if not aliases:  # With another alias it stays Approved.
             package |= {"ModelApprovalStatus": _metadata(package).get(BEFORE, package.get("ModelApprovalStatus"))}
-        await self._update(package, {**_metadata(package), ALIAS: " ".join(marks) or None, BEFORE: None})
+        await self._update(package, {**_metadata(package), ALIAS: " ".join(aliases) or None, BEFORE: None})
 
     async def _update(self, package: Json, metadata: Mapping[str, str | None], approved: str | None = None) -> None:
         status = "Approved" if approved else package.get("ModelApprovalStatus")
-        about = f"{approved}, by the promotion gate" if approved else package.get("ApprovalDescription")
+        description = f"{approved}, by the promotion gate" if approved else package.get("ApprovalDescription")
         gone = [key for key, value in metadata.items() if value is None and key in _metadata(package)]
         fields: Json = {
             "ModelPackageArn": package["ModelPackageArn"],
             "ModelApprovalStatus": status,
-            "ApprovalDescription": about,
+            "ApprovalDescription": description,
             "CustomerMetadataProperties": {key: value for key, value in metadata.items() if value is not None},
         } | ({"CustomerMetadataPropertiesToRemove": gone} if gone else {})
         sent = {key: value for key, value in fields.items() if value is not None}
@@ -146,14 +148,14 @@ class SagemakerRegistry:
         return found
 
     async def _list(self, model: str, **more: str) -> list[Json]:
-        """Summaries, the newest first; none when there is no such group."""
+        """The packages' summaries, the newest first; empty when there is no such group."""
         asked: Json = {"ModelPackageGroupName": model, "SortOrder": "Descending", "MaxResults": PAGE, **more}
         found: list[Json] = []
         for _ in range(MAX_PAGES):
             try:
                 page = await self._call("sagemaker", "list_model_packages", **asked)
             except Rejected:
-                # AWS answers a group that is not there with a ValidationException, as any other bad request.
+                # For a group that does not exist AWS answers a ValidationException, as for any other bad request.
                 if await self._has_group(model):
                     raise
                 return []
@@ -167,7 +169,7 @@ class SagemakerRegistry:
         asked: Json = {"NameContains": model, "MaxResults": PAGE}
         for _ in range(MAX_PAGES):
             page = await self._call("sagemaker", "list_model_package_groups", **asked)
-            if any(one["ModelPackageGroupName"] == model for one in page.get("ModelPackageGroupSummaryList", [])):
+            if any(group["ModelPackageGroupName"] == model for group in page.get("ModelPackageGroupSummaryList", [])):
                 return True
             if not page.get("NextToken"):
                 return False
@@ -211,7 +213,7 @@ def _classified(call: Callable[[], Any], what: str, *, write: bool) -> Any:
     try:
         from botocore import exceptions
     except ImportError:
-        raise Refused("no_boto3", "install trigger-gateway[sagemaker]: its library boto3 is not there") from None
+        raise Refused("no_boto3", "boto3 is not installed: install trigger-gateway[sagemaker]") from None
     try:
         return call()
     except exceptions.ClientError as error:
@@ -225,9 +227,7 @@ def _classified(call: Callable[[], Any], what: str, *, write: bool) -> Any:
     except exceptions.HTTPClientError as error:
         code = "timeout" if isinstance(error, exceptions.ReadTimeoutError) else "disconnected"
         kind = Ambiguous if write else Unreachable
-        raise kind(
-            code, f"{what} was not answered; whether it acted is not known" if write else f"{what}: no answer"
-        ) from None
+        raise kind(code, f"{what}: no answer, so it may have acted or not" if write else f"{what}: no answer") from None
     except exceptions.ParamValidationError as error:
         raise Rejected("bad_request", f"{what}: {' '.join(str(error).split())[:300]}") from None
     except exceptions.BotoCoreError as error:
@@ -238,35 +238,35 @@ def _classified(call: Callable[[], Any], what: str, *, write: bool) -> Any:
 def _refusal(response: Json, what: str, *, write: bool) -> TargetError:
     error = response.get("Error") or {}
     status = int((response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0)
-    code, told = str(error.get("Code", "")), f"{what}: {str(error.get('Message', 'refused'))[:300]}"
+    code, detail = str(error.get("Code", "")), f"{what}: {str(error.get('Message', 'refused'))[:300]}"
     if code in _BUSY or status == 429:
-        return Unreachable("busy", told)
+        return Unreachable("busy", detail)
     if status >= 500:
-        return (Ambiguous if write else Unreachable)("server_error", told)
+        return (Ambiguous if write else Unreachable)("server_error", detail)
     if code.startswith(_LOGIN) or status in (401, 403):
-        return Refused("forbidden", f"{told} ({code})")
+        return Refused("forbidden", f"{detail} ({code})")
     if status == 404 or code in _MISSING:
-        return Rejected("missing", told)
-    return Rejected("bad_request", f"{told} ({code})")
+        return Rejected("missing", detail)
+    return Rejected("bad_request", f"{detail} ({code})")
 
 
 def _metadata(package: Json) -> dict[str, str]:
     return {str(key): str(value) for key, value in (package.get("CustomerMetadataProperties") or {}).items()}
 
 
-def _marks(package: Json) -> list[str]:
+def _aliases(package: Json) -> list[str]:
     return _metadata(package).get(ALIAS, "").split()
 
 
 def _numbers(metadata: Mapping[str, str]) -> Iterator[tuple[str, float]]:
     for key, value in metadata.items():
         with suppress(ValueError):
-            if "_" not in value:  # Python reads 2026_11 as a number, and nobody else does.
+            if "_" not in value:  # Python alone reads 2026_11 as a number.
                 yield key, float(value)
 
 
 def _input(value: str) -> Input:
-    """`name digest source`; one word is the digest."""
+    """A data set from `name digest source`. A single word is the digest."""
     words = value.split(" ", 2)
     if len(words) == 1:
         return Input("", words[0])
@@ -280,6 +280,6 @@ def _model_url(package: Json) -> str:
 
 def _digest(head: Json) -> str:
     checksum = head.get("ChecksumSHA256")
-    if checksum and "-" not in checksum:  # Of an upload in parts it is a checksum of checksums.
+    if checksum and "-" not in checksum:  # With "-" it is a checksum of the parts' checksums.
         return f"sha256:{base64.b64decode(checksum).hex()}"
     return f"etag:{head['ETag'].strip(chr(34))}" if head.get("ETag") else ""

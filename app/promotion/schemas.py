@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-#: Both registries count the versions of a model from 1, in 32 bits; other spellings of a number would not be found again.
+#: Both registries number the versions of a model from 1, in 32 bits. They do not find another spelling of a number.
 VERSION = r"^[1-9][0-9]{0,8}$"
 Kind = Literal["promote", "rollback"]
 State = Literal[
@@ -42,7 +42,7 @@ PROMOTION: dict[str, Any] = {
     "rollback_of": None,
     "verdicts": VERDICTS,
     "tags": {"validation_status": "promoted", "gateway.promotion": _ID},
-    "detail": "champion is with version 4",
+    "detail": "version 4 holds champion",
     "policy": "3f9c2a71b0de",
     "created_at": "2026-11-24T03:00:00Z",
     "ended_at": "2026-11-24T03:00:01Z",
@@ -54,23 +54,23 @@ ROLLED_BACK = PROMOTION | {
     "previous": "4",
     "target": "3",
     "reason": "customers complain",
-    "verdicts": [{"rule": "holds champion", "passed": True, "detail": "champion is with version 4", "final": True}],
+    "verdicts": [{"rule": "holds champion", "passed": True, "detail": "version 4 holds champion", "final": True}],
     "tags": {"validation_status": "rolled_back"},
-    "detail": "champion is with version 3",
+    "detail": "version 3 holds champion",
 }
 
 
 class VerdictOut(BaseModel):
-    """What one requirement came to."""
+    """The result of one requirement."""
 
     rule: str
     passed: bool
     detail: str
-    final: bool = Field(description="A no that no override overcomes.")
+    final: bool = Field(description="No override overcomes this verdict when it failed.")
 
 
 class PromotionOut(BaseModel):
-    """One request to promote a version or to roll back, and what it came to."""
+    """One request to promote a version or to roll back, and its result."""
 
     model_config = ConfigDict(json_schema_extra={"example": PROMOTION})
 
@@ -87,11 +87,11 @@ class PromotionOut(BaseModel):
     requested_by: str
     reason: str | None
     expected: str | None
-    previous: str | None = Field(description="Who held the mark when it was judged; null: nobody.")
-    target: str | None = Field(description="Who shall hold it afterwards; null: nobody.")
+    previous: str | None = Field(description="The version that held the alias when the gate judged; null: none.")
+    target: str | None = Field(description="The version that should hold the alias afterwards; null: none.")
     rollback_of: UUID | None
     verdicts: list[VerdictOut]
-    tags: dict[str, str] = Field(description="What was written on the version.")
+    tags: dict[str, str] = Field(description="The tags that the gate writes on the version.")
     detail: str
     policy: str
     created_at: datetime
@@ -114,7 +114,7 @@ _Version = Annotated[
 
 
 class PromotionBody(BaseModel):
-    """Who is to be promoted, and to what."""
+    """The version to promote, and the alias to give it."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -122,14 +122,20 @@ class PromotionBody(BaseModel):
     )
 
     model: _Text = Field(description="The registered model, or the model package group.")
-    version: _Version = Field(description="The number that the registry gave it, as text or as it is.")
-    to: _Text | None = Field(None, description="The mark; may be left out when the policy leads the model to one only.")
+    version: _Version = Field(description="The version's number in the registry, as text or as a number.")
+    to: _Text | None = Field(
+        None, description="The alias. You may leave it out when the policy has only one for the model."
+    )
     expected: Annotated[str, StringConstraints(pattern=rf"{VERSION}|^$")] | None = Field(
-        None, description="Who must hold the mark now; an empty text: nobody. Left out: whoever does."
+        None, description="The version that must hold the alias now; an empty text: none. Left out: not compared."
     )
     dry_run: bool = Field(False, description="Judge and record, change nothing.")
-    override: bool = Field(False, description="Promote in spite of rules and papers. Scope `override`, and a reason.")
-    reason: _Text | None = Field(None, description="Why; kept, and with an override written on the version.")
+    override: bool = Field(
+        False, description="Promote in spite of rules and required metadata. Needs the scope `override` and a reason."
+    )
+    reason: _Text | None = Field(
+        None, description="Why. It is kept, and with an override it is written on the version."
+    )
 
     @model_validator(mode="after")
     def _explained(self) -> "PromotionBody":
@@ -139,14 +145,14 @@ class PromotionBody(BaseModel):
 
 
 class NewVersion(BaseModel):
-    """The part of `data` that is read of a new version; a version is a number in quotes."""
+    """The part of `data` that the gateway reads of a new version. MLflow writes the version as text."""
 
     name: _Text
     version: _Version
 
 
 class RegistryEvent(BaseModel):
-    """What MLflow tells of its registry. Only `model_version`, `created` leads to anything."""
+    """An event of MLflow's registry. The gateway acts on `model_version`, `created` alone."""
 
     entity: str
     action: str
@@ -154,7 +160,7 @@ class RegistryEvent(BaseModel):
 
 
 class Gated(BaseModel):
-    """What became of a new version, a promotion a mark; none when the policy does not ask for it by itself."""
+    """The promotions of a new version, one for each alias; empty when no entry has `on_new_version`."""
 
     promotions: list[PromotionOut]
 
@@ -168,8 +174,8 @@ EVENT: dict[str, Any] = {
 
 
 class RollbackBody(BaseModel):
-    """Why."""
+    """Why the promotion is rolled back."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"reason": "customers complain"}})
 
-    reason: _Text | None = Field(None, description="Why; kept.")
+    reason: _Text | None = Field(None, description="Why. It is kept.")

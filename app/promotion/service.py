@@ -1,4 +1,4 @@
-"""What the routes of promotion need, in one value that bootstrap makes."""
+"""What the routes of promotion need, in one value. Bootstrap makes it."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,7 +12,7 @@ from app.web.ratelimit import RateLimit
 
 @dataclass(frozen=True, slots=True)
 class PromotionServices:
-    """`reader` serves what only shows."""
+    """`reader` serves the routes that only read."""
 
     reader: Reader
     gate: Gate
@@ -24,5 +24,5 @@ async def _services(request: Request) -> PromotionServices:
     return services
 
 
-#: How a route asks for them.
+#: A route takes them as an argument of this type.
 Services = Annotated[PromotionServices, Depends(_services)]

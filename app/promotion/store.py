@@ -1,4 +1,4 @@
-"""The journal of promotions in SQL: one open change a model, fenced, and every verdict that was ever given."""
+"""The journal of promotions in SQL: at most one open change a model, with a fence, and every verdict."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import and_, select, text, update
+from sqlalchemy import RowMapping, and_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,7 +17,7 @@ from app.kit.metrics import Metrics
 _promotions = tables.promotions
 
 OPEN: Final = ("open", "moving")
-#: What a request comes to that changed nothing and never will.
+#: The states of a request that changed nothing and never will.
 REFUSED: Final = ("blocked", "lost", "undone", "unreadable")
 
 _TAKE = rows_of(
@@ -33,13 +33,13 @@ _TAKE = rows_of(
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """One row: a request to give `mark` to `version`, or to take it from it (`kind` rollback). See app.tables."""
+    """One row: a request to give `alias` to `version`, or to take it back from it (`kind` rollback). See app.tables."""
 
     id: UUID
     kind: str
     registry: str
     model: str
-    mark: str
+    alias: str
     version: str
     state: str
     mode: str
@@ -67,9 +67,15 @@ class Promotion:
         return self.state in OPEN
 
 
+def _promotion(found: RowMapping) -> Promotion:
+    return Promotion(**{"alias" if name == "mark" else name: value for name, value in found.items()})
+
+
 async def add(conn: AsyncConnection, row: Promotion) -> bool:
-    """Keep a request. False: it would be open, and another one of its model is; nothing was written."""
-    statement = insert(_promotions).values(asdict(row))
+    """Keep a request. False: the row is open and another open row of its model exists; nothing was written."""
+    values = asdict(row)
+    values["mark"] = values.pop("alias")
+    statement = insert(_promotions).values(values)
     if row.is_open:
         index = ["registry", "model"]
         statement = statement.on_conflict_do_nothing(index_elements=index, index_where=tables.OPEN_PROMOTION)
@@ -77,25 +83,25 @@ async def add(conn: AsyncConnection, row: Promotion) -> bool:
 
 
 async def advance(conn: AsyncConnection, row: Promotion, **values: Any) -> bool:
-    """Write how far an open change came. False: somebody newer works on it, and the caller must stop."""
+    """Write the progress of an open change. False: a newer worker has the row, and the caller must stop."""
     mine = and_(_promotions.c.id == row.id, _promotions.c.fence == row.fence, _promotions.c.state.in_(OPEN))
     return bool((await conn.execute(update(_promotions).where(mine).values(**values))).rowcount)
 
 
 async def take(conn: AsyncConnection, now: datetime, lease_until: datetime) -> Promotion | None:
-    """An open change whose worker has let its lease run out; it is fenced off from now on."""
+    """An open change whose worker let its lease run out. The new fence stops that worker."""
     found = (await conn.execute(_TAKE, {"now": now, "lease_until": lease_until})).mappings().one_or_none()
-    return Promotion(**found) if found else None
+    return _promotion(found) if found else None
 
 
 async def get(conn: AsyncConnection, ident: UUID) -> Promotion | None:
-    """One promotion."""
+    """One promotion; None when there is none of this id."""
     found = (await conn.execute(select(_promotions).where(_promotions.c.id == ident))).mappings().one_or_none()
-    return Promotion(**found) if found else None
+    return _promotion(found) if found else None
 
 
 async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
-    """Count the changes that are not settled."""
+    """Set the number of changes that are not settled."""
     found = await conn.execute(text("SELECT count(*) FROM promotions WHERE state IN ('open', 'moving')"))
     metrics.promotions_open.set(int(found.scalar_one()))
 
@@ -103,25 +109,25 @@ async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) ->
 async def page(
     conn: AsyncConnection, limit: int, cursor: UUID | None, equal: Mapping[str, str | None]
 ) -> tuple[list[Promotion], UUID | None]:
-    """Promotions, the newest first, whose columns equal what is given; and where the next page begins."""
+    """A page of the promotions whose columns have the values of `equal`, the newest first; and the next page's cursor."""
     wanted = select(_promotions).order_by(_promotions.c.id.desc()).limit(limit + 1)
     for name, value in equal.items():
         if value is not None:
             wanted = wanted.where(_promotions.c[name] == value)
     if cursor is not None:
         wanted = wanted.where(_promotions.c.id < cursor)
-    found = [Promotion(**row) for row in (await conn.execute(wanted)).mappings().all()]
+    found = [_promotion(row) for row in (await conn.execute(wanted)).mappings().all()]
     return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
 async def later(conn: AsyncConnection, row: Promotion) -> UUID | None:
-    """The newest promotion to the mark of `row`, if it came after `row` and was not rolled back."""
+    """The newest promotion to the alias of `row` that came after `row` and was not rolled back; None when there is none."""
     done = _promotions.alias()
     undone = select(done.c.id).where(done.c.rollback_of == _promotions.c.id, done.c.state == "rolled_back")
     newer = select(_promotions.c.id).where(
         _promotions.c.registry == row.registry,
         _promotions.c.model == row.model,
-        _promotions.c.mark == row.mark,
+        _promotions.c.mark == row.alias,
         _promotions.c.state == "promoted",
         _promotions.c.ended_at > row.ended_at,
         ~undone.exists(),
@@ -131,18 +137,18 @@ async def later(conn: AsyncConnection, row: Promotion) -> UUID | None:
 
 
 async def in_force(conn: AsyncConnection, row: Promotion) -> str | None:
-    """The version that the journal gave the mark of `row` last, if it was judged then; None when there is none."""
-    of_mark = and_(
-        _promotions.c.registry == row.registry, _promotions.c.model == row.model, _promotions.c.mark == row.mark
+    """The version that the gate gave the alias of `row` last, if the gate ever promoted that version; else None."""
+    of_alias = and_(
+        _promotions.c.registry == row.registry, _promotions.c.model == row.model, _promotions.c.mark == row.alias
     )
     newest = (
         select(_promotions.c.target)
-        .where(of_mark, _promotions.c.state.in_(("promoted", "rolled_back")))
+        .where(of_alias, _promotions.c.state.in_(("promoted", "rolled_back")))
         .order_by(_promotions.c.ended_at.desc())
         .limit(1)
         .scalar_subquery()
     )
     judged = select(_promotions.c.version).where(
-        of_mark, _promotions.c.state == "promoted", _promotions.c.version == newest
+        of_alias, _promotions.c.state == "promoted", _promotions.c.version == newest
     )
     return (await conn.execute(judged.limit(1))).scalar_one_or_none()

@@ -1,4 +1,4 @@
-"""The audit: what a person or a script asked for, kept beside its effect. Only this file writes and deletes its rows."""
+"""The audit: the requests of people and scripts, each kept with its effect. Only this file writes and deletes its rows."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 from app import tables
 from app.kit.prune import Prune, by_id
 
-# Ids sort by their making, so that the old ones come first.
+# Ids grow with time, so the oldest rows come first.
 _PAGE = text("SELECT id, at FROM audit WHERE id > :id ORDER BY id LIMIT :most")
 _LOCK = text("SELECT id FROM audit WHERE id = ANY(CAST(:ids AS uuid[])) AND at < :before FOR UPDATE SKIP LOCKED")
 PRUNE: Final = Prune("audit", _PAGE, _LOCK, (by_id("audit"),))

@@ -1,28 +1,28 @@
-"""From an alert to a trigger: what was heard, what was concluded, and what was asked for."""
+"""From an alert to a trigger: the alerts, the decisions on them, and the requests of people."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.kit.columns import metadata, time, words
 
-#: Of a closed alert: when it was last heard of, or closed. Indexed, unlike last_seen_at, which moves with every repeat.
-#: The migrations add statistics of it (st_alerts_quiet).
+#: Since when a closed alert is quiet. Indexed, unlike last_seen_at, which changes with every repeat.
+#: A migration adds statistics on it (st_alerts_quiet).
 QUIET_SINCE = "greatest(closed_at, resolved_at, late_at)"
 
 groups = Table(
     "groups",
     metadata,
-    Column("key", Text, primary_key=True),  # hash of route, mode and labels: labels may be too long for an index
+    Column("key", Text, primary_key=True),  # hash of route, mode and labels, which may be too long for an index
     words("route"),
     words("mode"),
     Column("labels", JSONB, nullable=False),
     time("fired_at"),  # of the newest trigger
-    time("accepted_at"),  # when Airflow took it
-    time("ended_at"),  # when its DAG run ended, was lost, or the trigger died
+    time("accepted_at"),  # when Airflow accepted it
+    time("ended_at"),  # when its DAG run ended or was lost, or the trigger died
     words("outcome", nullable=True),  # success, failed, lost, gone, dead
     Column("failures", Integer, nullable=False),  # in a row
     time("reset_at"),
-    time("unconfirmed_at"),  # when Prometheus last did not confirm it; it is asked again a while later
+    time("unconfirmed_at"),  # when Prometheus last did not confirm it; it is asked again later
     Column("open_trigger", Uuid),  # held, pending, submitted or running
     time("held_since"),  # set while the open trigger is held: the start of its debounce
     Column("last_trigger", Uuid),  # the newest that fired
@@ -38,14 +38,14 @@ groups = Table(
 pauses = Table(
     "pauses",
     metadata,
-    Column("route", Text, primary_key=True),  # - is every route
-    time("until"),  # null: until somebody lifts it
+    Column("route", Text, primary_key=True),  # "-": every route
+    time("until"),  # null: until a person ends it
     words("reason"),
     words("by"),
     time("at", nullable=False),
 )
 
-routes = Table("routes", metadata, Column("name", Text, primary_key=True))  # held while fires are counted
+routes = Table("routes", metadata, Column("name", Text, primary_key=True))  # locked while fires are counted
 
 alerts = Table(
     "alerts",
@@ -66,18 +66,18 @@ alerts = Table(
     Column("count", BigInteger, nullable=False),  # notifications committed
     time("first_seen_at", nullable=False),
     time("last_seen_at", nullable=False),
-    time("firing_since", nullable=False),  # our clock; anew when it reopens: the start of its debounce
+    time("firing_since", nullable=False),  # our clock, set again when it reopens: the start of its debounce
     time("closed_at"),  # no longer the open episode of its fingerprint
     time("resolved_at"),  # when the newest resolved arrived
-    time("late_at"),  # a firing that arrived just after the resolved and may reopen it
+    time("late_at"),  # when a firing arrived just after the resolved; it may reopen the alert
     Column("trigger_id", Uuid),  # the newest trigger it is behind
-    Column("spent", Boolean, nullable=False),  # a trigger of it succeeded: matters where refire is false
-    Column("dismissed", Boolean, nullable=False),  # a person cancelled what it was held for
+    Column("spent", Boolean, nullable=False),  # a trigger of it succeeded; matters with refire: false
+    Column("dismissed", Boolean, nullable=False),  # a person cancelled the hold that it was behind
     Column(
         "decision_id", Uuid, nullable=False
-    ),  # the newest decision; its count and time live here while it is the newest
+    ),  # the newest decision; while it is the newest, its count and time are here
     Column("decision_count", BigInteger, nullable=False),
-    words("reason", nullable=True),  # the newest decision's, to be listed by
+    words("reason", nullable=True),  # of the newest decision, for lists
     Index("ix_alerts_reason", "reason", "id"),
     Index("ix_alerts_quiet", text(QUIET_SINCE), "id", postgresql_where=text("closed_at IS NOT NULL")),
     Index("ix_alerts_open_fingerprint", "fingerprint", unique=True, postgresql_where=text("closed_at IS NULL")),
@@ -94,7 +94,7 @@ decisions = Table(
     "decisions",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("alert", Uuid),  # null: a request was refused
+    Column("alert", Uuid),  # null: the decision refuses a request
     Column("trigger_id", Uuid),
     words("route", nullable=True),
     words("group_key", nullable=True),
@@ -102,7 +102,7 @@ decisions = Table(
     words("reason"),
     time("until"),
     words("detail"),
-    words("policy"),  # hash of the policy it was made by
+    words("policy"),  # hash of the policy in force
     Column("count", BigInteger, nullable=False),
     time("first_at", nullable=False),
     time("last_at", nullable=False),
@@ -123,7 +123,7 @@ triggers = Table(
     words("reason"),
     words("state"),  # held, pending, submitted, running, succeeded, failed, dead, cancelled
     words("outcome", nullable=True),  # success, failed, lost, gone, dead
-    words("detail"),  # one sentence: where it stands
+    words("detail"),  # one sentence on its state
     words(
         "blocked", nullable=True
     ),  # while pending, what stands in the way: dag_paused, unreachable, max_parallel, ...
@@ -132,8 +132,8 @@ triggers = Table(
     time("accepted_at"),
     time("started_at"),
     time("ended_at"),
-    time("lost_at"),  # told as lost; its group stays in flight until Airflow says that it ended
-    time("unread_since"),  # its DAG run could not be read since then
+    time("lost_at"),  # when it counted as lost; its group stays in flight until Airflow shows the end
+    time("unread_since"),  # since when its DAG run cannot be read
     words("airflow"),
     words("dag_id"),
     words("dag_run_id"),
@@ -171,12 +171,12 @@ schedules = Table(
     "schedules",
     metadata,
     Column("name", Text, primary_key=True),
-    words("definition"),  # hash of what it says: a schedule that changed counts from then on
+    words("definition"),  # hash of the entry: a changed schedule counts from the change on
     time(
         "last_at", nullable=False
     ),  # the newest occurrence that was taken, or since when it counts; it only moves forward
-    time("decided_at"),  # when it was taken; null: none has been
-    words("action", nullable=True),  # null: passed over
+    time("decided_at"),  # when that was; null: none was taken
+    words("action", nullable=True),  # null: the occurrence was skipped
     words("reason", nullable=True),
     Column("trigger_id", Uuid),
     words("detail", nullable=True),
@@ -187,7 +187,7 @@ idempotency = Table(
     metadata,
     Column("key", Text, primary_key=True),  # hash of the caller's name and its Idempotency-Key
     words("body"),  # hash of the request
-    Column("answer", JSONB),  # what was answered; null only inside the transaction that makes it
+    Column("answer", JSONB),  # the answer; null only inside the transaction that makes it
     time("created_at", nullable=False),
     Index("ix_idempotency_created_at", "created_at"),
 )

@@ -1,4 +1,4 @@
-"""What is known of runs and model versions: reports on their way, promotions, and MLflow as it was last seen."""
+"""Runs and model versions: reports on their way to MLflow, promotions, and MLflow as it was last seen."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Integer, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -10,8 +10,8 @@ reports = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     words("key"),  # hash of the caller's name and its key
-    words("body"),  # hash of the report: the same key with another body is a mistake
-    words("run"),  # id of the MLflow run it is about, MLflow's or a local one
+    words("body"),  # hash of the report: the same key with another body is refused
+    words("run"),  # id of the report's run, MLflow's or a local one
     words("component"),
     words("state"),  # started, succeeded, failed
     words("who"),
@@ -28,20 +28,20 @@ records = Table(
     "records",
     metadata,
     Column("seq", BigInteger, Identity(always=True), primary_key=True),  # their order within a stream
-    words("key"),  # 32 hex digits; a creation carries it to MLflow as a tag
+    words("key"),  # 32 hex digits; a record that creates something sends it to MLflow as a tag
     words("stream"),
     words("kind"),
     words("method"),
     words("path"),
     words("body"),  # JSON as text: it may hold NUL, which JSONB cannot
-    Column("made_at", BigInteger, nullable=False),  # milliseconds since 1970, of the machine that made it
-    Column("attempted_at", BigInteger),  # a request left whose end is not known
+    Column("made_at", BigInteger, nullable=False),  # milliseconds since 1970, by the clock of the machine that made it
+    Column("attempted_at", BigInteger),  # when a request left whose result is not known
     Column("attempts", Integer, nullable=False),
-    time("missing_since"),  # since when MLflow has answered that it does not know what this names
+    time("missing_since"),  # since when MLflow answers that it does not know an id in it
     words("state"),  # pending, delivered, aside (MLflow refused it for good), elsewhere (a file, on another machine)
     words("problem", nullable=True),
     Column("report", Uuid),
-    time("at", nullable=False),  # when it was taken
+    time("at", nullable=False),  # when the gateway took it
     Index("ix_records_key", "key", unique=True),
     Index(
         "ix_records_models",
@@ -65,7 +65,7 @@ local_ids = Table(
     Index("ix_local_ids_name", "name"),
 )
 
-#: A promotion whose change is not settled. `moving`: the mark may have been moved, so it is completed and not undone.
+#: A promotion whose change is not settled. `moving`: the alias may have moved, so the change is completed, not undone.
 OPEN_PROMOTION = text("state IN ('open', 'moving')")
 
 promotions = Table(
@@ -75,8 +75,8 @@ promotions = Table(
     words("kind"),  # promote, rollback
     words("registry"),
     words("model"),
-    words("mark"),  # `to`
-    words("version"),  # that wants the mark, or that loses it by a rollback
+    words("mark"),  # the alias: `to` in the API
+    words("version"),  # that gets the alias, or loses it by a rollback
     words("state"),  # open, moving | promoted, rolled_back, unchanged, passed, blocked, lost, undone, unreadable
     Column("dry_run", Boolean, nullable=False),
     words("mode"),
@@ -84,19 +84,19 @@ promotions = Table(
     words("requested_by"),
     words("reason", nullable=True),
     words("expected", nullable=True),
-    words("previous", nullable=True),  # who held the mark; null: nobody
-    words("target", nullable=True),  # who shall hold it; null: nobody
+    words("previous", nullable=True),  # the version that held the alias before; null: none
+    words("target", nullable=True),  # the version that should hold it afterwards; null: none
     Column("rollback_of", Uuid),
     Column("verdicts", JSONB, nullable=False),
-    Column("tags", JSONB, nullable=False),  # of `version`: those to set
-    Column("tags_before", JSONB, nullable=False),  # what these were; null: none
+    Column("tags", JSONB, nullable=False),  # the tags to write on `version`
+    Column("tags_before", JSONB, nullable=False),  # their values before; null: no such tag
     words("detail"),
-    words("policy"),  # hash of the policy that judged
-    Column("fence", BigInteger, nullable=False),  # counts who worked on the change: an older one must stop
+    words("policy"),  # hash of the policy in force
+    Column("fence", BigInteger, nullable=False),  # counts the workers of the change: an older worker must stop
     time("lease_until"),
     time("created_at", nullable=False),
     time("ended_at"),
-    # Marks share the version's tags, in SageMaker even one value: of a model one change at a time.
+    # One change of a model at a time: the aliases of a version share its tags, and in SageMaker one value.
     Index("ix_promotions_open", "registry", "model", unique=True, postgresql_where=OPEN_PROMOTION),
     Index("ix_promotions_lease_until", "lease_until", postgresql_where=OPEN_PROMOTION),
     Index("ix_promotions_model", "model", "id"),
@@ -110,7 +110,7 @@ runs = Table(
     words("name"),
     words("status"),  # MLflow's
     Column("deleted", Boolean, nullable=False),
-    Column("trigger_id", Uuid),  # of the tag gateway.trigger_id, whether we have such a trigger or not
+    Column("trigger_id", Uuid),  # of the tag gateway.trigger_id; the gateway may not have that trigger
     words("dag_run_id", nullable=True),  # of the tag airflow.dag_run_id
     words("git_commit", nullable=True),
     words("parent", nullable=True),
@@ -161,9 +161,9 @@ surveys = Table(
     "surveys",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("place", JSONB(none_as_null=True)),  # where the round under way goes on; null: none is
+    Column("place", JSONB(none_as_null=True)),  # where the current round goes on; null: no round is under way
     time("began_at"),  # of the newest round
-    time("ended_at"),  # of the newest round that came to its end
+    time("ended_at"),  # of the newest round that ended
     Column("claim", Uuid),
     time("lease_until"),
 )

@@ -1,4 +1,4 @@
-"""Bringing the database to the schema of this version: Alembic called from inside, in a checkout or from the wheel."""
+"""Migrate the database to the schema of this version, by Alembic, from a checkout or from the wheel."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from sqlalchemy.pool import NullPool
 from app.kit.clock import monotonic
 from app.kit.errors import GatewayError
 
-#: Any constant will do, as long as every replica of every version uses the same one ("gateway" in ASCII).
+#: A constant ("gateway" in ASCII). Every replica of every version must use the same.
 _LOCK = 0x67617465776179
 _LOCK_POLL = 0.2  # seconds
 
 
 def migrations_dir() -> Path:
-    """Where env.py and the versions are: inside the installed package, or beside `app/` in a checkout.
+    """The folder of env.py and the versions: in the installed package, or beside `app/` in a checkout.
 
-    Raises GatewayError when neither is there, which means a broken installation.
+    Raises GatewayError when neither exists: the installation is broken.
     """
     app = Path(__file__).resolve().parents[1]
     for candidate in (app / "_migrations", app.parent / "migrations"):
@@ -37,7 +37,7 @@ def migrations_dir() -> Path:
 def migration_engine(url: str) -> AsyncEngine:
     """An engine for schema changes: one connection at a time, and no limit on how long a statement may take.
 
-    `url` is a plain `postgresql://` URL, read by asyncpg itself (several hosts, sslmode and all).
+    `url` is a plain `postgresql://` URL. asyncpg reads it, with several hosts, sslmode and so on.
     """
 
     async def connect() -> asyncpg.Connection:
@@ -47,11 +47,11 @@ def migration_engine(url: str) -> AsyncEngine:
 
 
 async def upgrade(url: str, *, migrations: Path | None = None) -> None:
-    """Bring the database at the plain `postgresql://` URL to the newest schema; nothing to do is fine.
+    """Migrate the database at the plain `postgresql://` URL to the newest schema, if it is not there yet.
 
-    `migrations` is the directory to take them from, by default `migrations_dir()`. Any number of replicas may call
-    this at once: one migrates, the others wait for it and find the work done. Raises what asyncpg or SQLAlchemy raise
-    when the database cannot be reached or refuses, and GatewayError when another replica takes more than 300 s.
+    `migrations` is the folder of the migrations; default: `migrations_dir()`. Any number of replicas may call this at
+    once: one migrates, and the others wait for it. Raises the errors of asyncpg and SQLAlchemy when the database cannot
+    be reached or refuses, and GatewayError when another replica takes more than 300 s.
     """
     engine = migration_engine(url)
     try:
@@ -64,11 +64,11 @@ async def upgrade(url: str, *, migrations: Path | None = None) -> None:
 async def under_lock(
     connection: AsyncConnection, work: Callable[[Connection], None], *, patience: float = 300.0
 ) -> None:
-    """Run `work` while no other process migrates this database. GatewayError after `patience` seconds of waiting.
+    """Run `work` while no other process migrates this database. Raises GatewayError after `patience` seconds.
 
-    The lock belongs to the session, so it outlives the commits of single migrations, and a killed process loses it.
-    It is polled for: a session that waits inside Postgres holds a snapshot, for which CREATE INDEX CONCURRENTLY in
-    the migrating session would wait in turn (the documentation of CREATE INDEX says what it waits for).
+    The lock belongs to the session: it stays over the commits of single migrations, and ends when its process is killed.
+    It is polled. A session that waits inside Postgres holds a snapshot, and CREATE INDEX CONCURRENTLY in the migrating
+    session would wait for that snapshot (see the documentation of CREATE INDEX).
     """
     deadline = monotonic() + patience
     while not await _lock(connection, "SELECT pg_try_advisory_lock(:key)"):
@@ -83,9 +83,9 @@ async def under_lock(
 
 
 async def current_and_head(where: AsyncConnection | str) -> tuple[str | None, str]:
-    """The revision the database is at (None: never migrated) and the one this version of the gateway wants.
+    """The revision of the database (None: never migrated), and the revision that this version of the gateway needs.
 
-    `where` is an open connection, or a plain `postgresql://` URL for which one is opened and closed again.
+    `where` is an open connection, or a plain `postgresql://` URL: then a connection is opened and closed.
     """
     if isinstance(where, AsyncConnection):
         return await where.run_sync(_current), head()
@@ -99,7 +99,7 @@ async def current_and_head(where: AsyncConnection | str) -> tuple[str | None, st
 
 @cache
 def head() -> str:
-    """The newest revision in `migrations_dir()`; read once, because a running process keeps its code."""
+    """The newest revision in `migrations_dir()`. It is read once, because a running process keeps its code."""
     revision = ScriptDirectory.from_config(_config(migrations_dir())).get_current_head()
     if revision is None:
         raise GatewayError("No database migration was found in this installation; install trigger-gateway again.")
@@ -114,7 +114,7 @@ async def _lock(connection: AsyncConnection, statement: str) -> bool:
 
 def _config(migrations: Path) -> Config:
     config = Config()
-    # Config values go through ConfigParser, for which a percent sign in a path would be an interpolation.
+    # ConfigParser reads the values, and takes a percent sign in a path for an interpolation.
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     return config
 

@@ -1,4 +1,4 @@
-"""Dead man's switches, and until when somebody watched them."""
+"""The dead man's switches, and the time until which the gateway watched them."""
 
 from sqlalchemy import Column, Double, Index, Integer, LargeBinary, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
@@ -10,15 +10,15 @@ switches = Table(
     metadata,
     Column("name", Text, primary_key=True),
     words("entry"),  # the name in the policy, its placeholders unfilled
-    Column("labels", JSONB, nullable=False),  # the group that it is about
-    words("state"),  # new, up, grace, down, paused; forgotten: hidden until something of it is seen again
+    Column("labels", JSONB, nullable=False),  # the labels of its group
+    words("state"),  # new, up, grace, down, paused; forgotten: hidden until the switch is seen again
     time("since", nullable=False),  # of the state
     time("counts_from", nullable=False),
     time("last_at"),  # the newest good sign
-    words("last_event"),  # what that was, in a few words
+    words("last_event"),  # a few words on that sign
     time("failed_at"),
-    Column("starts", JSONB, nullable=False),  # run id to the time at which it began
-    Column("allowance", Double, nullable=False),  # seconds that we were away since the last good sign
+    Column("starts", JSONB, nullable=False),  # start time by run id
+    Column("allowance", Double, nullable=False),  # seconds without our watch since the last good sign
     time("paused_until"),
     words("note"),  # who paused it, and why
 )
@@ -54,9 +54,9 @@ dag_reads = Table(
     Column("airflow", Text, primary_key=True),
     Column("dag_id", Text, primary_key=True),
     time("newest", nullable=False),  # Airflow's time: the end of the newest run that was read
-    time("read_at"),  # our time, before the newest read that was answered
+    time("read_at"),  # our time, before the newest read that got an answer
     time("next_at", nullable=False),
-    words("error"),  # why the newest read brought nothing; ""
+    words("error"),  # why the newest read failed; "": it did not fail
 )
 
 watch = Table(

@@ -72,7 +72,7 @@ async def test_what_is_not_confirmed_is_asked_again_after_five_minutes_while_it_
         assert reasons(await world.push(alert)) == [("suppress", "unconfirmed")], "told again, and not asked again"
         explained = await world.explain(alert.body()["fingerprint"])
         assert explained["now"]["reason"] == "unconfirmed"
-        assert explained["would_fire"].startswith("Prometheus to confirm it: it is asked at ")
+        assert explained["would_fire"].startswith("Prometheus must confirm the alert. The gateway asks it at ")
         await world.pass_by(minutes=3)
         assert len(prometheus.queries) == 2
         prometheus.says = lambda _: prometheus.vector(0.7)
@@ -111,7 +111,7 @@ async def test_when_there_is_no_answer_on_error_says_what_counts(
             newest = told["decisions"][-1]
             assert newest["reason"] == {"fire": "new_alert", "suppress": "unconfirmed"}[on_error]
             if on_error == "suppress":
-                assert newest["detail"].startswith("no answer of Prometheus (")
+                assert newest["detail"].startswith("no answer from Prometheus (")
                 assert newest["detail"].endswith("), and on_error is suppress")
         assert len(world.airflow.posts) == (len(ERRORS) if on_error == "fire" else 0)
         metrics = (await world.clients[0].get("/metrics")).text

@@ -92,7 +92,7 @@ async def test_a_gateway_whose_alertmanager_was_never_wired_pages_after_its_peri
         await world.pass_by(minutes=7)
         shown = await switch(world, "prometheus-alive")
         assert shown["state"] == "down"
-        assert shown["flips"][0]["detail"].startswith("no alert in the 7m since it counts")
+        assert shown["flips"][0]["detail"].startswith("no alert in the 7m since it began to count")
 
 
 async def test_a_watchdog_that_fires_keeps_its_switch_up_and_its_end_does_not(
@@ -393,7 +393,7 @@ async def test_a_retrain_that_is_missed_explains_itself_from_the_history(servers
         assert found["state"] == "down"
         told = found["explanation"]
         assert told.startswith("No successful run of route accuracy for model=churn for 9d1h: due at ")
-        assert "4 alerts were heard of since" in told
+        assert "4 alerts arrived since" in told
         assert "1 fired" in told
         assert "3 in cooldown" in told
         assert "the DAG retrain_model is paused in Airflow" in told
@@ -401,7 +401,7 @@ async def test_a_retrain_that_is_missed_explains_itself_from_the_history(servers
         world.airflow.down = True
         await world.pass_by(minutes=1)
         told = (await switch(world, "churn-retrained"))["explanation"]
-        assert "Runs started in Airflow itself cannot be seen: cannot connect to airflow.test:8080" in told
+        assert "Runs that were started in Airflow itself cannot be seen: cannot connect to airflow.test:8080" in told
 
 
 async def test_flips_are_kept_for_the_retention(servers: TestServers, database: str) -> None:

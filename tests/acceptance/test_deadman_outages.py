@@ -14,7 +14,7 @@ from sqlalchemy import event
 from app.bootstrap.parts import Services
 from app.deadman.flips import Flips
 from app.deadman.watch import Watch
-from app.notices.telling import Notices
+from app.notices.incidents import Incidents
 from tests.acceptance.test_telling import RECEIVERS
 from tests.acceptance.world import POLICY, World
 from tests.fakes.clock import ManualClock
@@ -218,6 +218,6 @@ def _next_hour(now: datetime) -> datetime:
 
 def _restart(world: World, services: Services) -> None:
     """A watch that knows nothing but what stands in Postgres."""
-    flips = Flips(services.core, Notices(services.core))
+    flips = Flips(services.core, Incidents(services.core))
     watch = Watch(services.core, flips, interval=10.0)
     services.loop("watch").step = watch.step

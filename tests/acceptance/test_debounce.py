@@ -203,3 +203,21 @@ async def test_a_firing_that_its_resolved_overtook_is_held_anew_and_fires_when_n
         await world.pass_by(minutes=9, steps=3)
         assert len(world.airflow.posts) == 1
         assert sorted(t["state"] for t in await world.triggers()) == ["cancelled", "submitted"]
+
+
+@pytest.mark.parametrize("held_first", [True, False], ids=["held, then fired", "fired, then held"])
+async def test_a_batch_that_holds_a_group_and_fires_another_one_starts_the_run_with_its_conf(
+    servers: TestServers, database: str, held_first: bool
+) -> None:
+    async with World(servers, database, policy("debounce: 10m", cooldown="1h")) as world:
+        world.airflow.add_dag("retrain_model")
+        old = world.alert(model="fraud")
+        await world.push(old)
+        await world.pass_by(minutes=40, steps=4)
+        world.outage(minutes=40)  # Nothing has woken the group at the end of its cooldown.
+        new = world.alert(model="churn")
+        decisions = await world.push(*((new, old) if held_first else (old, new)))
+        assert {d["group"]["model"]: d["reason"] for d in decisions} == {"churn": "debouncing", "fraud": "still_firing"}
+        await world.settle()
+        assert [post["conf"]["gateway"]["group"] for post in world.airflow.posts] == [{"model": "fraud"}] * 2
+        assert {t["state"] for t in await world.triggers()} == {"succeeded", "submitted", "held"}

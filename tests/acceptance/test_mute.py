@@ -35,7 +35,10 @@ async def test_an_alert_in_a_mute_fires_when_it_ends_without_another_notificatio
         assert reasons(await world.push(alert)) == [("suppress", "muted")]
         explained = await world.explain(alert.body()["fingerprint"])
         assert explained["now"]["reason"] == "muted"
-        assert explained["would_fire"] == "To fire still at 2026-03-29T04:30:00Z, when nothing mutes its route."
+        assert (
+            explained["would_fire"]
+            == "The alert must still fire at 2026-03-29T04:30:00Z, when nothing mutes its route."
+        )
         await world.pass_by(hours=5, minutes=29, steps=6)
         assert len(world.airflow.posts) == 1
         await world.pass_by(minutes=1)

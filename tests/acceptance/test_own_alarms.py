@@ -52,5 +52,5 @@ async def test_an_alarm_of_its_own_that_alertmanager_sends_back_starts_nothing(
             await world.pass_by(hours=1, steps=4)
         assert len(airflow.posts) == 1
         told_of = await world.explain("TriggerGatewayRunFailed")
-        assert told_of["would_fire"] == "Nothing: it is for people."
+        assert told_of["would_fire"] == "Nothing: an alarm of the gateway itself is for people and starts no DAG run."
         assert "TriggerGateway" not in (await world.get("/api/v1/routes/accuracy/explain", since="1m"))["summary"]

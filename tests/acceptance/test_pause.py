@@ -125,7 +125,7 @@ async def test_a_pause_is_shown_and_explained(servers: TestServers, database: st
         assert (shown["pause"]["until"], shown["muted"]["until"]) == (until, None)
         explained = await world.explain(alert.body()["fingerprint"])
         assert explained["now"]["reason"] == "muted"
-        assert explained["would_fire"].startswith("What mutes its route to end")
+        assert explained["would_fire"].startswith("The mute of its route must end")
         assert (await lift(world, "-")).status_code == 200
         assert (await world.explain(alert.body()["fingerprint"]))["now"]["until"] == until
         await world.settle()

@@ -170,7 +170,9 @@ promotions:
 async def test_a_version_goes_from_mark_to_mark(servers: TestServers, database: str) -> None:
     async with opened(servers, database, STAGES) as gates:
         version = gates.mlflow.add("churn", {"f1": 0.85}, params={"depth": "3"})
-        assert problem(await gates.ask(version), 422, "wrong_mark")["detail"].endswith("staging, champion.")
+        assert problem(await gates.ask(version), 422, "wrong_mark")["detail"].endswith(
+            "staging, champion for this model."
+        )
         problem(await gates.ask(version, model="fraud"), 404, "not_found")
         early = problem(await gates.world.post("/api/v1/promotions", body(version, "champion")), 409, "blocked")
         assert early["detail"] == "Not passed: requires staging."
@@ -271,7 +273,7 @@ async def test_a_rollback_gives_the_mark_back_step_by_step(servers: TestServers,
         first = await gates.promote(gates.mlflow.add("churn", {"f1": 0.85}))
         second = await gates.promote(gates.mlflow.add("churn", {"f1": 0.9}))
         told = problem(await roll_back(gates, first), 409, "blocked")
-        assert told["detail"] == "Champion is with version 2."
+        assert told["detail"] == "Version 2 holds champion."
         back = (await roll_back(gates, second, reason="complaints")).json()
         assert (back["state"], back["previous"], back["target"], back["reason"]) == (
             "rolled_back",

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.groups.prometheus import Outcome
 from app.groups.prometheus import Prometheus as Asks
-from app.groups.prometheus import Said
 from app.kit.clock import SystemClock
 from app.kit.embedded.processes import free_ports
 from app.kit.http import open_http
@@ -14,21 +14,21 @@ from app.policy.language.promql import render_query
 from tests.e2e.processes import Model, Prometheus
 
 CASES = [
-    ('model_accuracy{model="{{group.model}}"} < 0.85', "worse", Said.YES),
-    ('model_accuracy{model="{{group.model}}"} < 0.85', "better", Said.NO),
-    ('model_accuracy{model="{{group.model}}"} < bool 0.85', "worse", Said.YES),
-    ('model_accuracy{model="{{group.model}}"} < bool 0.85', "better", Said.NO),
-    ('scalar(model_accuracy{model="{{group.model}}"} < bool 0.85)', "worse", Said.YES),
-    ('scalar(model_accuracy{model="{{group.model}}"})', "nobody", Said.NO),
-    ('model_accuracy{model="{{group.model}}"} * NaN', "worse", Said.NO),
-    ('model_accuracy{model="{{group.model}}"}', 'a"} or vector(1) or x{a="', Said.NO),
-    ('model_accuracy{model="{{group.model}}"}', "back\\slash\nand 'quotes'", Said.NO),
-    ("model_accuracy{model='{{group.model}}'}", "worse", Said.YES),
-    ('model_accuracy{model=~"{{group.model}}"}', ".*", Said.NO),
-    ('model_accuracy{model=~"{{group.model}}|wors."}', "better", Said.YES),
-    ('model_accuracy{model="{{group.model}}"}[5m]', "worse", Said.ERROR),
-    ('"{{group.model}}"', "worse", Said.ERROR),
-    ('model_accuracy{model="{{group.model}}"', "worse", Said.ERROR),
+    ('model_accuracy{model="{{group.model}}"} < 0.85', "worse", Outcome.YES),
+    ('model_accuracy{model="{{group.model}}"} < 0.85', "better", Outcome.NO),
+    ('model_accuracy{model="{{group.model}}"} < bool 0.85', "worse", Outcome.YES),
+    ('model_accuracy{model="{{group.model}}"} < bool 0.85', "better", Outcome.NO),
+    ('scalar(model_accuracy{model="{{group.model}}"} < bool 0.85)', "worse", Outcome.YES),
+    ('scalar(model_accuracy{model="{{group.model}}"})', "nobody", Outcome.NO),
+    ('model_accuracy{model="{{group.model}}"} * NaN', "worse", Outcome.NO),
+    ('model_accuracy{model="{{group.model}}"}', 'a"} or vector(1) or x{a="', Outcome.NO),
+    ('model_accuracy{model="{{group.model}}"}', "back\\slash\nand 'quotes'", Outcome.NO),
+    ("model_accuracy{model='{{group.model}}'}", "worse", Outcome.YES),
+    ('model_accuracy{model=~"{{group.model}}"}', ".*", Outcome.NO),
+    ('model_accuracy{model=~"{{group.model}}|wors."}', "better", Outcome.YES),
+    ('model_accuracy{model="{{group.model}}"}[5m]', "worse", Outcome.ERROR),
+    ('"{{group.model}}"', "worse", Outcome.ERROR),
+    ('model_accuracy{model="{{group.model}}"', "worse", Outcome.ERROR),
 ]
 
 
@@ -48,9 +48,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
 
 
 @pytest.mark.parametrize(("query", "model", "expected"), CASES)
-async def test_a_real_prometheus_says(measured: Prometheus, query: str, model: str, expected: Said) -> None:
+async def test_a_real_prometheus_says(measured: Prometheus, query: str, model: str, expected: Outcome) -> None:
     clock = SystemClock()
     async with open_http() as http:
         confirm = Confirm.model_validate({"prometheus": measured.url, "query": query, "on_error": "suppress"})
-        said, answer = await Asks(http, clock).ask(confirm, render_query(query, {"model": model}))
-    assert (said, answer.confirmed) == (expected, expected is Said.YES), answer.detail
+        outcome, answer = await Asks(http, clock).ask(confirm, render_query(query, {"model": model}))
+    assert (outcome, answer.confirmed) == (expected, expected is Outcome.YES), answer.detail

@@ -139,7 +139,7 @@ async def test_all_kinds_are_told_of_an_incident_and_of_its_end(
 ) -> None:
     policy = POLICY.format(alertmanager=people.url, ear=ear.url, secret=SECRET)
     async with gateway(servers, database, tmp_path, policy) as (services, clock):
-        notices = services.notices.requests._notices
+        notices = services.notices.requests._incidents
         notice = Notice(
             "run_failed:a:1", "run_failed", Severity.WARNING, "It failed", "the DAG run failed", {"model": "churn"}
         )

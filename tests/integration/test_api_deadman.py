@@ -146,8 +146,8 @@ async def test_the_commands_show_and_change_switches(servers: TestServers, datab
         assert "export     new    -" in await ask(world, "deadman", "list")
         assert len(json.loads(await ask(world, "deadman", "list", "--json"))["items"]) == 4
         shown = await ask(world, "deadman", "show", "export")
-        assert "Nothing was heard of it yet: a ping is due by 2026-11-24T12:00:00Z." in shown
+        assert "Nothing has arrived yet: a ping is due by 2026-11-24T12:00:00Z." in shown
         assert "paused by anonymous: freeze." in await ask(world, "deadman", "pause", "export", "--reason", "freeze")
-        assert "Nothing was heard of it yet" in await ask(world, "deadman", "resume", "export")
-        assert await ask(world, "deadman", "forget", "export") == "export begins anew.\n"
+        assert "Nothing has arrived yet" in await ask(world, "deadman", "resume", "export")
+        assert await ask(world, "deadman", "forget", "export") == "export is new again.\n"
         assert "forgotten by anonymous" in await ask(world, "deadman", "show", "export")

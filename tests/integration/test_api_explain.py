@@ -116,7 +116,7 @@ SITUATIONS: list[tuple[Situation, str, str, str, str | None]] = [
         "2026-11-23T12:10:00Z, when the debounce of 10m",
         "at 2026-11-23T12:10",
     ),
-    (resolved_while_held, "Drift", "resolved before the debounce was over", "A new firing of it", None),
+    (resolved_while_held, "Drift", "resolved before the debounce was over", "The alert must fire again", None),
     (running, SUBJECT, "running: the DAG run is running", "when the open DAG run of the trigger", "Nothing."),
     (
         cooling,
@@ -129,7 +129,7 @@ SITUATIONS: list[tuple[Situation, str, str, str, str | None]] = [
         failed,
         SUBJECT,
         "failed: the DAG run failed",
-        "when the pause after the failure ends",
+        "when the backoff after the failure ends",
         "Look at the log of the run gateway__",
     ),
     (
@@ -154,16 +154,22 @@ SITUATIONS: list[tuple[Situation, str, str, str, str | None]] = [
         "Repair the import error of the DAG retrain_model",
     ),
     (away, SUBJECT, "pending: ", "when the open DAG run of the trigger", "Bring the Airflow default back"),
-    (dead, SUBJECT, "dead: ", "when the pause after the failure ends", "Put right what is told above, then `redrive`"),
+    (
+        dead,
+        SUBJECT,
+        "dead: ",
+        "when the backoff after the failure ends",
+        "Correct the error that the summary names, then `redrive`",
+    ),
     (
         lost,
         SUBJECT,
         "still running after its run_timeout",
-        "last heard of at",
-        "in Airflow: until it has ended",
+        "The last one arrived at",
+        "in Airflow. Until it has ended",
     ),
-    (spent, "Once", "succeeded: the DAG run succeeded", "refire is off", "Nothing."),
-    (silent, SUBJECT, "still firing", "last heard of at 2026-11-23T12:00:00Z, and stale_after is 6h", "Nothing."),
+    (spent, "Once", "succeeded: the DAG run succeeded", "`refire` is off", "Nothing."),
+    (silent, SUBJECT, "status is firing", "2026-11-23T12:00:00Z, longer ago than `stale_after` (6h)", "Nothing."),
 ]
 IDS = [situation[0].__name__ for situation in SITUATIONS]
 

@@ -69,7 +69,7 @@ async def test_a_test_is_sent_the_whole_way_and_its_answer_told(servers: TestSer
         await world.pass_by(minutes=2)
         assert (pagerduty.opened, pagerduty.open()) == ([incident], [])
         shown = await while_it_runs(world, ask(world, "receivers", "test", "oncall"))
-        assert shown.startswith("oncall was told: pagerduty answered 202")
+        assert shown.startswith("oncall got the test: pagerduty answered 202")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_a_test_that_is_not_taken_says_what_the_receiver_answered(
 ) -> None:
     async with telling(servers, database) as (world, pagerduty):
         pagerduty.disturb(fault)
-        with pytest.raises(GatewayError, match=f"oncall was not told .{state}.: {said}"):
+        with pytest.raises(GatewayError, match=f"oncall did not get the test .{state}.: {said}"):
             await while_it_runs(world, ask(world, "receivers", "test", "oncall"))
 
 
@@ -98,7 +98,7 @@ async def test_what_cannot_be_tested(servers: TestServers, database: str) -> Non
 
 async def test_incidents_are_listed_with_what_each_receiver_answered(servers: TestServers, database: str) -> None:
     async with telling(servers, database) as (world, _):
-        assert await ask(world, "notices") == "Nobody was told of anything.\n"
+        assert await ask(world, "notices") == "There are no incidents.\n"
         await fail_a_run(world)
         [incident] = await items(world)
         assert (incident["event"], incident["severity"], incident["resolved_at"]) == ("run_failed", "warning", None)

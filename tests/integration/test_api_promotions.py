@@ -69,17 +69,17 @@ async def test_the_commands_tell_each_verdict(servers: TestServers, database: st
             gates.mlflow.add("churn", {"f1": f1})
         assert await ask(gates.world, "promotions") == "No promotions yet.\n"
         told = await ask(gates.world, "promote", "churn", "1", "--reason", "the first")
-        assert "promoted: champion is with version 1" in told
-        assert "f1 is 0.85; nobody else holds champion" in told
+        assert "promoted: version 1 holds champion" in told
+        assert "f1 is 0.85; no other version holds champion" in told
         worse = await ask(gates.world, "promote", "churn", "2", exit_code=1)
         assert "NO" in worse
         assert "f1 is 0.851, champion.f1 is 0.85" in worse
         dry = await ask(gates.world, "promote", "churn", "3", "--dry-run", "--expected", "1", "--to", "champion")
-        assert "passed: everything is passed; nothing was changed" in dry
+        assert "passed: the version passes; nothing was changed" in dry
         assert gates.champion() == "1"
         await ask(gates.world, "promote", "churn", "3")
         newest = (await gates.rows())[-1]
-        assert "champion is with version 1" in await ask(gates.world, "rollback", newest["id"], "--reason", "worse")
+        assert "version 1 holds champion" in await ask(gates.world, "rollback", newest["id"], "--reason", "worse")
         listed = await ask(gates.world, "promotions", "--state", "blocked", columns=200)
         assert listed.count("blocked") == 1
         with pytest.raises(GatewayError, match="no promotion for a model named 'fraud'"):

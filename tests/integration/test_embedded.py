@@ -145,9 +145,12 @@ def test_a_database_may_have_any_name(servers: TestServers, name: str) -> None:
     assert {name, "gateway"} <= set(names)
 
 
-def test_a_database_that_cannot_be_made_is_refused_in_the_words_of_postgres(servers: TestServers) -> None:
-    with pytest.raises(UsageError, match='template database "nowhere" does not exist'):
-        servers.postgres.create_database("copy", template="nowhere")
+@pytest.mark.parametrize("template", ["nowhere", "nowhere_42P04", "nowhere_23505"])
+def test_a_database_that_cannot_be_made_is_refused_in_the_words_of_postgres(
+    servers: TestServers, template: str
+) -> None:
+    with pytest.raises(UsageError, match=f'template database "{template}" does not exist'):
+        servers.postgres.create_database("copy", template=template)
 
 
 def test_a_fresh_database_is_empty_or_a_copy_of_its_template(servers: TestServers) -> None:

@@ -128,7 +128,7 @@ async def test_what_redis_holds_and_nobody_can_read_is_counted_and_logged_once_a
                 assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
         assert failures(services) == {"bug": 0, "content": 3}
         assert await one(services, "SELECT sum(count) FROM alerts") == 4
-    [told] = [r for r in caplog.records if r.message.startswith("Redis holds what cannot be read")]
+    [told] = [r for r in caplog.records if r.message.startswith("Redis holds a value that cannot be read")]
     assert told.exc_info is not None
 
 

@@ -31,6 +31,7 @@ async def test_a_gauge_that_cannot_be_read_holds_up_no_other(
         assert named(caplog, "gauges") == ["the outbox", "promotions"]
         shown = (await world.clients[0].get("/metrics")).text
         assert 'gateway_triggers{route="drift",state="held"} 1.0' in shown
+        assert 'gateway_loop_items_failed_total{loop="gauges"} 2.0' in shown
 
 
 async def test_an_incident_that_cannot_be_repeated_holds_up_no_other(
@@ -45,7 +46,9 @@ async def test_an_incident_that_cannot_be_repeated_holds_up_no_other(
         for key in ("broken", "whole"):
             async with transaction(services.core.engine) as conn:
                 found = Notice(key, "test", Severity.INFO, "title", "detail")
-                await services.notices.requests._notices.open(conn, ["oncall"], found, clock.now(), timedelta(hours=1))
+                await services.notices.requests._incidents.open(
+                    conn, ["oncall"], found, clock.now(), timedelta(hours=1)
+                )
         await world.settle()
         async with sql(database) as connection:
             broken = await connection.fetchval("SELECT id FROM notices WHERE key = 'broken'")
@@ -59,6 +62,8 @@ async def test_an_incident_that_cannot_be_repeated_holds_up_no_other(
             again = await connection.fetch("SELECT payload->>'notice' AS notice FROM outbox WHERE state = 'pending'")
             assert [row["notice"] != str(broken) for row in again] == [True]
             assert not await services.loop("notices").step(), "the broken one is put off"
+            shown = (await world.clients[0].get("/metrics")).text
+            assert 'gateway_loop_items_failed_total{loop="notices"} 1.0' in shown
 
 
 async def test_a_promotion_that_cannot_be_repaired_holds_up_no_other(
@@ -77,6 +82,8 @@ async def test_a_promotion_that_cannot_be_repaired_holds_up_no_other(
         assert named(caplog, "model") == ["churn-a"]
         states = await connection.fetch("SELECT state FROM promotions ORDER BY model")
         assert [row["state"] for row in states] == ["moving", "promoted"]
+        shown = (await gates.world.clients[0].get("/metrics")).text
+        assert 'gateway_loop_items_failed_total{loop="sweeper"} 1.0' in shown
 
 
 def named(caplog: pytest.LogCaptureFixture, key: str) -> list[str]:

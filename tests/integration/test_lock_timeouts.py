@@ -58,7 +58,7 @@ async def notice(world: World, key: str, *, died: bool = False) -> str:
     services = world.services[0]
     async with transaction(services.core.engine) as conn:
         found = Notice(key, "test", Severity.INFO, "title", "detail")
-        await services.notices.requests._notices.open(conn, ["oncall"] if died else [], found, world.clock.now())
+        await services.notices.requests._incidents.open(conn, ["oncall"] if died else [], found, world.clock.now())
     async with sql(world.database) as connection:
         await connection.execute("UPDATE outbox SET state = 'dead' WHERE kind = 'notice'")
         return str(await connection.fetchval("SELECT id FROM notices WHERE key = $1", key))

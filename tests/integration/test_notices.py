@@ -16,8 +16,8 @@ from app.kit.db import transaction
 from app.kit.metrics import Metrics
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Limits, Relay
+from app.notices.incidents import KIND, Incidents
 from app.notices.model import LONGEST_KEY, Notice, Severity
-from app.notices.telling import KIND, Notices
 from tests.cores import core_of
 from tests.fakes.clock import ManualClock
 from tests.integration.outbox_items import Target, rows, settle_all
@@ -26,7 +26,7 @@ from tests.sizes import seed, size
 AWAY = Retry("connect", "connection refused", answered=False)
 
 
-class _Named(Notices):
+class _Named(Incidents):
     """Notices that ask the desk, and not a policy, whom to tell."""
 
     def __init__(self, desk: "Desk", refresh: dict[str, timedelta]) -> None:

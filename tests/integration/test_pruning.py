@@ -48,9 +48,9 @@ async def test_an_incident_goes_with_what_was_told_when_it_is_over_and_told(
             told = ["gone"] if key == "not told" else []
             async with transaction(services.core.engine) as conn:
                 notice = Notice(key, "test", Severity.INFO, "t", "d")
-                await services.notices.requests._notices.open(conn, told, notice, world.clock.now())
+                await services.notices.requests._incidents.open(conn, told, notice, world.clock.now())
                 if key != "open":
-                    await services.notices.requests._notices.resolve(conn, key, world.clock.now(), "over")
+                    await services.notices.requests._incidents.resolve(conn, key, world.clock.now(), "over")
         world.clock.pass_by(timedelta(days=91))
         await prune(world)
         async with sql(database) as connection:

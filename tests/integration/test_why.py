@@ -100,33 +100,38 @@ async def ended_long_ago(world: World) -> None:
 SITUATIONS: list[tuple[Situation, str, str, str]] = [
     (
         nothing_at_all,
-        "Nothing has fired on the route accuracy for model=churn. No alert matched this route since 2026-11-16T12:00:00Z, "
-        "and the gateway has heard of no other: is your Alertmanager wired?",
+        "The route accuracy has fired no trigger for model=churn. No alert matched this route since 2026-11-16T12:00:00Z, "
+        "and no other alert has arrived. Does your Alertmanager send to this gateway?",
         'labels satisfy alertname="ModelAccuracyLow" and severity="critical"',
         "doctor --alertmanager",
     ),
     (
         other_alerts,
-        "the newest of others is DiskFull, at 2026-11-23T12:00:00Z: is your Alertmanager wired?",
+        "The newest other alert is DiskFull, at 2026-11-23T12:00:00Z. Does your Alertmanager send the alert of this route?",
         "or a request: `trigger-gateway trigger accuracy --group model=churn --reason WHY`",
         "doctor --alertmanager",
     ),
     (
         nearly,
-        'what came nearest is ModelAccuracyLow, at 2026-11-23T12:00:00Z, which does not satisfy severity="critical".',
+        'The nearest alert is ModelAccuracyLow, at 2026-11-23T12:00:00Z, which does not satisfy severity="critical".',
         'severity="critical"',
         "doctor --alertmanager",
     ),
     (
         cooling,
-        "41 alerts were heard of since 2026-11-16T13:30:00Z: 40 in cooldown, 1 fired.",
+        "41 alerts arrived since 2026-11-16T13:30:00Z: 40 in cooldown, 1 fired.",
         "when the cooldown of 1d ends",
         "Nothing.",
     ),
-    (flapping, "3 resolved while held. No alert of it fires at this moment.", "An alert whose labels", "Nothing."),
+    (
+        flapping,
+        "3 resolved while held. These alerts do not fire at this moment.",
+        "An alert whose labels",
+        "Nothing.",
+    ),
     (paused, "pending: the DAG retrain_model is paused in Airflow", "has ended", "Unpause the DAG retrain_model"),
     (full, "1 over the limit. At this moment: suppress, limit:", "limit (2 in 30d)", "Nothing."),
-    (dead, "The last success is not in the history.", "pause after the failure", "`redrive` the trigger"),
+    (dead, "The last success is not in the history.", "backoff after the failure", "`redrive` the trigger"),
     (
         held_up_by_hand,
         "duplicate: its trigger has fired; the group cools down until 2026-11-24T12:10:00Z. "
@@ -137,7 +142,7 @@ SITUATIONS: list[tuple[Situation, str, str, str]] = [
     (asked_in_vain, "Requests and schedules were refused: 2 for the cooldown.", "An alert whose labels", "Nothing."),
     (
         ended_long_ago,
-        "No alert matched this route since 2026-11-25T12:50:00Z; the newest before was ModelAccuracyLow, at 2026-",
+        "No alert matched this route since 2026-11-25T12:50:00Z. The newest before that was ModelAccuracyLow, at 2026-",
         "An alert whose labels",
         "Nothing.",
     ),
@@ -189,7 +194,7 @@ async def test_a_route_behind_one_that_takes_its_alerts_is_told_so(servers: Test
     async with opened(servers, database, policy=ROUTES) as world:
         await world.push(world.alert(model="late"))
         told = await world.get("/api/v1/routes/late/explain")
-        assert "satisfies its matchers and went to accuracy, an earlier route" in told["summary"]
+        assert "satisfies its matchers but went to accuracy, an earlier route" in told["summary"]
 
 
 async def test_only_the_time_asked_for_is_told(servers: TestServers, database: str) -> None:

@@ -11,8 +11,8 @@ from app.decide.alert import Alert
 from app.decide.batch import AlertDecision, Fold, fold
 from app.decide.engine import PureEngine
 from app.decide.ledger import Ledger
-from app.decide.muting import Pause
 from app.decide.repeats import known_of
+from app.decide.rules import Pause
 from app.decide.state import OPEN_STATES, Asked, Confirmation, Decision, Episode, Group, Trigger, TriggerState
 from app.policy.schema import Policy
 from tests.unit.builders import NOW, REORDER, ids

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.kit.airflow.answers import failure, lists_dags, one_line, said
+from app.kit.airflow.answers import error_words, failure, lists_dags, one_line
 from app.kit.airflow.apis import APIS
 from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.kit.http import Answer
@@ -138,7 +138,7 @@ def test_a_page_or_a_redirect_is_never_repeated_in_the_error() -> None:
     ],
 )
 def test_detail_becomes_one_sentence_whatever_its_shape(body: Any, sentence: str) -> None:
-    assert said(body) == sentence
+    assert error_words(body) == sentence
 
 
 @pytest.mark.parametrize("text", ["x" * 501, "x" * 100_000, "é \n" * 5000], ids=["one more", "huge", "many lines"])

@@ -263,7 +263,7 @@ def test_a_body_that_is_no_event_is_refused_in_every_mode(body: bytes, status: i
     "media_type", ["application/cloudevents+avro", "application/cloudevents", "application/cloudeventsx"]
 )
 def test_another_format_of_cloudevents_is_refused(media_type: str) -> None:
-    with pytest.raises(Unreadable, match="only JSON") as refused:
+    with pytest.raises(Unreadable, match="only in the JSON format") as refused:
         read(EVENT, media_type)
     assert refused.value.status == 422
 

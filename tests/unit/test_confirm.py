@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.groups.prometheus import Said, judge
+from app.groups.prometheus import Outcome, judge
 from app.policy.language.promql import compares_to_bool, render_query
 from tests.unit.builders import NOW
 from tests.unit.test_policy_errors import told as errors_of
@@ -23,37 +23,37 @@ def scalar(value: str) -> dict[str, Any]:
 PLAIN, BOOL = "accuracy < 0.85", "accuracy < bool 0.85"
 
 ANSWERS = [
-    ("a sample says yes", PLAIN, vector(0.7), Said.YES, "confirmed by Prometheus: 0.7"),
-    ("its value may be 0", "errors < 5", vector(0), Said.YES, "confirmed by Prometheus: 0"),
-    ("one of several is enough", PLAIN, vector("NaN", 0.7), Said.YES, "confirmed by Prometheus: 0.7"),
-    ("infinity is a number", PLAIN, vector("+Inf"), Said.YES, "confirmed by Prometheus: inf"),
-    ("no series", PLAIN, vector(), Said.NO, "no series satisfies"),
-    ("not a number", PLAIN, vector("NaN"), Said.NO, "not a number"),
-    ("bool says yes", BOOL, vector(0, 1), Said.YES, "confirmed by Prometheus: 1"),
-    ("bool says no", BOOL, vector(0), Said.NO, "the value is 0"),
-    ("bool in a string is none", 'x{a="is bool "} < 1', vector(0), Said.YES, "confirmed by Prometheus: 0"),
-    ("a scalar says yes", "scalar(x)", scalar("0.5"), Said.YES, "confirmed by Prometheus: 0.5"),
-    ("a scalar says no", "scalar(x)", scalar("0"), Said.NO, "the value is 0"),
-    ("a scalar of nothing", "scalar(x)", scalar("NaN"), Said.NO, "not a number"),
-    ("of five minutes ago", PLAIN, vector(0.7, at=T - 300), Said.YES, "confirmed by Prometheus"),
-    ("of longer ago", PLAIN, vector(0.7, at=T - 301), Said.ERROR, "of another time"),
-    ("of the future", PLAIN, vector(0.7, at=T + 301), Said.ERROR, "of another time"),
-    ("of no time", PLAIN, vector(0.7, at=float("nan")), Said.ERROR, "of another time"),
-    ("a range", PLAIN, {"resultType": "matrix", "result": []}, Said.ERROR, "the type matrix"),
-    ("a text", '"x"', {"resultType": "string", "result": [T, "x"]}, Said.ERROR, "the type string"),
-    ("a histogram", PLAIN, {"resultType": "vector", "result": [{"metric": {}, "histogram": []}]}, Said.ERROR, "no vector"),
-    ("no number", PLAIN, vector("many"), Said.ERROR, "no vector"),
-    ("no list", PLAIN, {"resultType": "vector", "result": 5}, Said.ERROR, "no vector"),
-    ("half a sample", PLAIN, {"resultType": "scalar", "result": [T]}, Said.ERROR, "no vector"),
-    ("nothing", PLAIN, {}, Said.ERROR, "no vector"),
-    ("null", PLAIN, None, Said.ERROR, "no vector"),
+    ("a sample says yes", PLAIN, vector(0.7), Outcome.YES, "confirmed by Prometheus: 0.7"),
+    ("its value may be 0", "errors < 5", vector(0), Outcome.YES, "confirmed by Prometheus: 0"),
+    ("one of several is enough", PLAIN, vector("NaN", 0.7), Outcome.YES, "confirmed by Prometheus: 0.7"),
+    ("infinity is a number", PLAIN, vector("+Inf"), Outcome.YES, "confirmed by Prometheus: inf"),
+    ("no series", PLAIN, vector(), Outcome.NO, "no series satisfies"),
+    ("not a number", PLAIN, vector("NaN"), Outcome.NO, "not a number"),
+    ("bool says yes", BOOL, vector(0, 1), Outcome.YES, "confirmed by Prometheus: 1"),
+    ("bool says no", BOOL, vector(0), Outcome.NO, "the value is 0"),
+    ("bool in a string is none", 'x{a="is bool "} < 1', vector(0), Outcome.YES, "confirmed by Prometheus: 0"),
+    ("a scalar says yes", "scalar(x)", scalar("0.5"), Outcome.YES, "confirmed by Prometheus: 0.5"),
+    ("a scalar says no", "scalar(x)", scalar("0"), Outcome.NO, "the value is 0"),
+    ("a scalar of nothing", "scalar(x)", scalar("NaN"), Outcome.NO, "not a number"),
+    ("of five minutes ago", PLAIN, vector(0.7, at=T - 300), Outcome.YES, "confirmed by Prometheus"),
+    ("of longer ago", PLAIN, vector(0.7, at=T - 301), Outcome.ERROR, "of another time"),
+    ("of the future", PLAIN, vector(0.7, at=T + 301), Outcome.ERROR, "of another time"),
+    ("of no time", PLAIN, vector(0.7, at=float("nan")), Outcome.ERROR, "of another time"),
+    ("a range", PLAIN, {"resultType": "matrix", "result": []}, Outcome.ERROR, "the type matrix"),
+    ("a text", '"x"', {"resultType": "string", "result": [T, "x"]}, Outcome.ERROR, "the type string"),
+    ("histograms", PLAIN, {"resultType": "vector", "result": [{"metric": {}, "histogram": []}]}, Outcome.ERROR, "no vector"),
+    ("no number", PLAIN, vector("many"), Outcome.ERROR, "no vector"),
+    ("no list", PLAIN, {"resultType": "vector", "result": 5}, Outcome.ERROR, "no vector"),
+    ("half a sample", PLAIN, {"resultType": "scalar", "result": [T]}, Outcome.ERROR, "no vector"),
+    ("nothing", PLAIN, {}, Outcome.ERROR, "no vector"),
+    ("null", PLAIN, None, Outcome.ERROR, "no vector"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("query", "data", "said", "detail"), [a[1:] for a in ANSWERS], ids=[a[0] for a in ANSWERS])
-def test_an_answer_means(query: str, data: Any, said: Said, detail: str) -> None:
+@pytest.mark.parametrize(("query", "data", "outcome", "detail"), [a[1:] for a in ANSWERS], ids=[a[0] for a in ANSWERS])
+def test_an_answer_means(query: str, data: Any, outcome: Outcome, detail: str) -> None:
     found = judge(200, {"status": "success", "data": data}, query, NOW)
-    assert found[0] is said
+    assert found[0] is outcome
     assert detail in found[1]
 
 
@@ -69,7 +69,7 @@ def test_an_answer_means(query: str, data: Any, said: Said, detail: str) -> None
     ],
 )
 def test_what_is_no_answer_is_an_error(status: int, body: Any, detail: str) -> None:
-    assert judge(status, body, PLAIN, NOW) == (Said.ERROR, detail)
+    assert judge(status, body, PLAIN, NOW) == (Outcome.ERROR, detail)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.decide.engine import PureEngine
-from app.decide.muting import EVERY_ROUTE, Pause
+from app.decide.rules import EVERY_ROUTE, Pause
 from app.decide.state import DEAD, FAILED, SUCCESS, Action, Ask, Asked, Confirmation, Decision, Reason, TriggerState
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy

@@ -41,7 +41,7 @@ VERSION = SeenVersion("churn", "3", "r1", "READY", LONG_AGO)
 def test_what_a_run_lacks(run: SeenRun, trigger: TriggerFacts | None, kinds: list[str]) -> None:
     found = judge_run(run, trigger, PATIENCE)
     assert [orphan.kind for orphan in found] == kinds
-    assert all(orphan.about == {"run_id": "r1"} and "r1" in orphan.detail for orphan in found)
+    assert all(orphan.ids == {"run_id": "r1"} and "r1" in orphan.detail for orphan in found)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ PATHS = {
     "/health/orchestrator": {"get"},
     "/health/metadata": {"get"},
     "/ping/{switch}": {"get", "post"},
-    "/ping/{switch}/{said}": {"get", "post"},
+    "/ping/{switch}/{signal}": {"get", "post"},
     "/api/v1/deadman": {"get"},
     "/api/v1/deadman/{name}": {"get"},
     "/api/v1/deadman/{name}/pause": {"post"},

@@ -119,16 +119,16 @@ MISTAKES = [
     ),
     (
         '{name: "{{group.model}}", expect: {retrain: accuracy, group: {model: x}}, for_each: {model: [y]}, every: 1d}',
-        ["for_each.model: stands in expect.group too"],
+        ["for_each.model: is in expect.group too"],
     ),
     (
         "{name: a, expect: {retrain: own}, every: 1d}",
-        ["expect: must name 'model': the DAG of the route is 'retrain_{{group.model}}', another one for each"],
+        ["expect: must name 'model': the DAG of the route is 'retrain_{{group.model}}', another DAG for each value"],
     ),
-    ("{name: a, expect: {retrain: accuracy}, match: [a=b], every: 1d}", ["match: belongs to a heartbeat; a retrain"]),
+    ("{name: a, expect: {retrain: accuracy}, match: [a=b], every: 1d}", ["match: is for a heartbeat; a retrain"]),
     ('{name: "{{group.x}}", expect: heartbeat, every: 1d}', ["name: 'x' is not in for_each"]),
     ('{name: "{{x}}", expect: heartbeat, every: 1d}', ["name: only {{group.label}}"]),
-    (f"{{{PING}, for_each: {{x: [y]}}}}", ["name: must hold {{group.x}}: each value makes a switch of its own"]),
+    (f"{{{PING}, for_each: {{x: [y]}}}}", ["name: must hold {{group.x}}: each value makes its own switch"]),
     (f"{{{PING}, for_each: [x]}}", ["for_each: must be a mapping"]),
     (f"{{{PING}, for_each: {{x: [1]}}}}", ["for_each.x.0: must be text"]),
     (f"{{{PING}, match: []}}", ["match: is empty; leave it out for a heartbeat by ping"]),
@@ -138,11 +138,14 @@ MISTAKES = [
     (f"{{{PING}, receivers: [oncal]}}", ["receivers.0: no receiver is called 'oncal'; there is none"]),
     (f"{{{PING}, graze: 1h}}", ["graze: unknown key; did you mean grace?"]),
     ("{name: a, expect: heartbeat, every: 0s}", ["every: must be longer than 0s"]),
-    ("{name: a, expect: heartbeat, every: daily}", ["every: 'daily' is no duration"]),
-    ("{name: a, expect: heartbeat, every: 0 3 * *}", ["every: '0 3 * *' is no cron expression: it has five fields"]),
+    ("{name: a, expect: heartbeat, every: daily}", ["every: 'daily' is not a duration"]),
+    (
+        "{name: a, expect: heartbeat, every: 0 3 * *}",
+        ["every: '0 3 * *' is not a cron expression: it needs five fields"],
+    ),
     ("{name: a, expect: heartbeat, every: 5}", ["every: must be a duration such as 7d, or a cron expression"]),
-    ("{name: my export, expect: heartbeat, every: 1d}", ["name: 'my export' cannot stand in the address of a ping"]),
-    (f"{{name: {'x' * 151}, expect: heartbeat, every: 1d}}", ["is no name: at most 150 printable characters"]),
+    ("{name: my export, expect: heartbeat, every: 1d}", ["name: 'my export' cannot be in the address of a ping"]),
+    (f"{{name: {'x' * 151}, expect: heartbeat, every: 1d}}", ["is not a valid name: at most 150 printable characters"]),
 ]
 
 

@@ -54,8 +54,8 @@ TOP_LEVEL = [
     (
         HEAD + "routes: []\nqqq: []",
         [
-            "5:1: qqq: unknown key; here may stand version, airflow, routes, defaults, mlflow, promotions, time_intervals, "
-            "receivers, notify, lineage, schedules, sources, deadman"
+            "5:1: qqq: unknown key; the keys here are version, airflow, routes, defaults, mlflow, promotions, "
+            "time_intervals, receivers, notify, lineage, schedules, sources, deadman"
         ],
     ),
 ]
@@ -92,7 +92,7 @@ AIRFLOWS = [
     ("{name: a, url: http://a, auth: {user: u, token: t}}",
      ["2:43: airflow.0.auth.user: unknown key; did you mean username?"]),
     ("{name: a, url: http://a, tls: no}",
-     ["2:36: airflow.0.tls: unknown key; here may stand name, url, api, auth, max_parallel"]),
+     ["2:36: airflow.0.tls: unknown key; the keys here are name, url, api, auth, max_parallel"]),
     ("{name: a, url: http://a}, {name: a, url: http://b}",
      ["2:44: airflow.1.name: another airflow is called 'a' already"]),
 ]  # fmt: skip
@@ -104,8 +104,8 @@ OPTIONS = [
     ("name: ''", [f"7:9: routes.0.name: {NAME_RULE}"]),
     ("name: 2024", [f"7:9: routes.0.name: {TEXT}"]),
     ("debounce: 10", ["7:13: routes.0.debounce: '10' has no unit; write 10s, 10m or 10h"]),
-    ("debounce: 1.5", ["7:13: routes.0.debounce: '1.5' is no duration: only whole numbers, so 1h30m instead of 1.5h"]),
-    ("debounce: -1m", ["7:13: routes.0.debounce: '-1m' is no duration: it cannot be negative"]),
+    ("debounce: 1.5", ["7:13: routes.0.debounce: '1.5' is not a duration: use whole numbers, so 1h30m instead of 1.5h"]),
+    ("debounce: -1m", ["7:13: routes.0.debounce: '-1m' is not a duration: it cannot be negative"]),
     ("debounce: true", ["7:13: routes.0.debounce: must be a duration such as 10m or 1d12h"]),
     ("debounce: [10m]", ["7:13: routes.0.debounce: must be a duration such as 10m or 1d12h"]),
     ("debounce:", [f"7:12: routes.0.debounce: {EMPTY}"]),
@@ -119,7 +119,7 @@ OPTIONS = [
     ("group_by: model", ["7:13: routes.0.group_by: must be a list"]),
     ("group_by: [model, '', 5]",
      ["7:21: routes.0.group_by.1: must not be empty", f"7:25: routes.0.group_by.2: {TEXT}"]),
-    ("group_by: [model, model]", ["7:13: routes.0.group_by: a label stands here twice"]),
+    ("group_by: [model, model]", ["7:13: routes.0.group_by: a label is here twice"]),
     ("group_by: ['...']",
      ["7:13: routes.0.group_by: ... (every label) would make a group of every alert; name the labels"]),
     ("debouce: 10m", ["7:3: routes.0.debouce: unknown key; did you mean debounce?"]),
@@ -136,15 +136,15 @@ OPTIONS = [
     ("notify: [oncall]", ["7:11: routes.0.notify: must be a mapping"]),
     ("notify: {run_faild: []}", ["7:12: routes.0.notify.run_faild: unknown key; did you mean run_failed?"]),
     ("notify: {promotion_blocked: []}", ["7:12: routes.0.notify.promotion_blocked: unknown key; "
-                                         "here may stand trigger_dead, trigger_waiting, trigger_lost, run_failed"]),
+                                         "the keys here are trigger_dead, trigger_waiting, trigger_lost, run_failed"]),
     ("notify: {run_failed: oncall}", ["7:24: routes.0.notify.run_failed: must be a list"]),
     ("notify: {run_failed: [oncall]}",
      ["7:25: routes.0.notify.run_failed.0: no receiver is called 'oncall'; there is none"]),
     ("name: ${NOPE}", ["7:9: routes.0.name: the environment variable NOPE is not set"]),
     ("name: ${ABSENT}${NOPE}", ["7:9: routes.0.name: the environment variable ABSENT is not set",
                                 "7:9: routes.0.name: the environment variable NOPE is not set"]),
-    ("name: '${WORD-x}'", ["7:9: routes.0.name: a variable is written ${NAME}, and a plain ${ is written $${"]),
-    ("name: '${WORD'", ["7:9: routes.0.name: a variable is written ${NAME}, and a plain ${ is written $${"]),
+    ("name: '${WORD-x}'", ["7:9: routes.0.name: write a variable as ${NAME}, and a plain ${ as $${"]),
+    ("name: '${WORD'", ["7:9: routes.0.name: write a variable as ${NAME}, and a plain ${ as $${"]),
     ("name: '${LATIN}'", ["7:9: routes.0.name: the variable LATIN holds bytes that are not UTF-8 text"]),
 ]  # fmt: skip
 
@@ -153,9 +153,9 @@ MATCHES = [
     ("match: a=b", ["5:10: routes.0.match: must be a list of matchers, such as ['alertname=\"Drift\"']"]),
     ("match: {a: b}", ["5:10: routes.0.match: must be a list of matchers, such as ['alertname=\"Drift\"']"]),
     ("match: [a: b]", ["5:11: routes.0.match.0: must be text, such as 'alertname=\"Drift\"'"]),
-    ("match: ['', ' ']", ["5:11: routes.0.match.0: is empty; a route for every alert is written match: []",
-                          "5:15: routes.0.match.1: is empty; a route for every alert is written match: []"]),
-    ("match: ['${EMPTY}']", ["5:11: routes.0.match.0: is empty; a route for every alert is written match: []"]),
+    ("match: ['', ' ']", ["5:11: routes.0.match.0: is empty; write match: [] for a route that takes every alert",
+                          "5:15: routes.0.match.1: is empty; write match: [] for a route that takes every alert"]),
+    ("match: ['${EMPTY}']", ["5:11: routes.0.match.0: is empty; write match: [] for a route that takes every alert"]),
     ("match: [a=b, c]", ["5:17: routes.0.match.1: expected one of = != =~ !~, found the end"]),
     ("match: ['a=b, c']", ["5:18: routes.0.match.0: expected one of = != =~ !~, found the end"]),
     ("match: ['a=~\"x[\"']", ["5:15: routes.0.match.0: not a regular expression of RE2: missing ]: ["]),
@@ -215,7 +215,7 @@ ADDRESS = "must be an address such as http://host.example:8080"
         ("{}", ["5:9: mlflow.tracking_uri: required"]),
         ("{tracking_uri: 'sqlite:///x.db'}", [f"5:24: mlflow.tracking_uri: {ADDRESS}"]),
         ("{uri: http://m}", ["5:9: mlflow.tracking_uri: required",
-                             "5:10: mlflow.uri: unknown key; here may stand tracking_uri, auth"]),
+                             "5:10: mlflow.uri: unknown key; the keys here are tracking_uri, auth"]),
         ("{tracking_uri: http://m, auth: {token: 1}}", [f"5:48: mlflow.auth.token: {TEXT}"]),
     ],
 )  # fmt: skip
@@ -235,19 +235,19 @@ def test_mistakes_in_mlflow_are_told(value: str, expected: list[str]) -> None:
         ("{model: m, to: c, registry: s3}", ["6:42: promotions.0.registry: must be mlflow or sagemaker"]),
         ("{model: m, to: c, mode: dry}", ["6:38: promotions.0.mode: must be live or shadow"]),
         ("{model: m, to: c, requires: c}",
-         ["6:42: promotions.0.requires: a version cannot hold the mark before it gets it"]),
+         ["6:42: promotions.0.requires: a version cannot hold the alias before it gets it"]),
         ("{model: m, to: c, require: {metrics: [f1, f1]}}",
-         ["6:51: promotions.0.require.metrics: a name stands here twice"]),
+         ["6:51: promotions.0.require.metrics: a name is here twice"]),
         ("{model: m, to: c, require: {metric: [f1]}}",
          ["6:42: promotions.0.require.metric: unknown key; did you mean metrics?"]),
         ("{model: m, to: c, rules: f1 > 1}",
          ["6:39: promotions.0.rules: must be a list of rules, such as ['f1 >= 0.80']"]),
         ("{model: m, to: c, rules: ['f1 => 1', 5, 'f1 > 10min']}",
-         ["6:44: promotions.0.rules.0: unexpected '='; here may stand == >= <=",
+         ["6:44: promotions.0.rules.0: unexpected '='; use ==, >= or <=",
           "6:51: promotions.0.rules.1: must be text, such as 'f1 >= 0.80'",
-          "6:62: promotions.0.rules.2: 'min' is no unit; there are %, ms, s, m, h, d, KiB, MiB, GiB"]),
+          "6:62: promotions.0.rules.2: 'min' is not a unit; the units are %, ms, s, m, h, d, KiB, MiB, GiB"]),
         ("{model: m, to: c}, {model: m, to: c}",
-         ["6:48: promotions.1.to: another entry leads 'm' to 'c' already"]),
+         ["6:48: promotions.1.to: another entry has the model 'm' and the alias 'c' already"]),
     ],
 )  # fmt: skip
 def test_mistakes_in_promotions_are_told(entry: str, expected: list[str]) -> None:
@@ -256,7 +256,7 @@ def test_mistakes_in_promotions_are_told(entry: str, expected: list[str]) -> Non
 
 def test_a_promotion_in_mlflow_needs_an_mlflow() -> None:
     entries = "[{model: m, to: c}, {model: m, to: d, registry: sagemaker}]"
-    lacks = "the registry is MLflow's, and `mlflow:` names no server"
+    lacks = "the registry is MLflow, but the policy has no `mlflow:`"
     assert told(f"{HEAD}routes: []\npromotions: {entries}") == [f"5:14: promotions.0.registry: {lacks}"]
 
 
@@ -352,17 +352,17 @@ routes:
         "2:1: mlfow: unknown key; did you mean mlflow?",
         "4:26: airflow.0.url: the environment variable AIRFLOW_URL is not set",
         "4:80: airflow.0.auth.password: the environment variable AIRFLOW_PASSWORD is not set",
-        "6:13: defaults.cooldown: 'one day' is no duration: use numbers with y, w, d, h, m, s or ms, largest first,"
+        "6:13: defaults.cooldown: 'one day' is not a duration: use numbers with y, w, d, h, m, s or ms, largest first,"
         " such as 10m or 1d12h",
         f"8:11: routes.0.name: {NAME_RULE}",
         "9:24: routes.0.match.0: this double quote is never closed",
         "9:55: routes.0.match.1: not a regular expression of RE2: missing ): critical|(warning",
-        "10:15: routes.0.debounce: '10min' is no duration: use numbers with y, w, d, h, m, s or ms, largest first,"
+        "10:15: routes.0.debounce: '10min' is not a duration: use numbers with y, w, d, h, m, s or ms, largest first,"
         " such as 10m or 1d12h",
         "11:5: routes.0.cooldwon: unknown key; did you mean cooldown?",
         "12:20: routes.0.dag.airflow: no Airflow is called 'prod'; there is 'default'",
         "12:39: routes.0.dag.id: 'model' is not in the route's group_by",
-        "15:5: routes.1.debounce: this key stands here twice, first on line 14",
+        "15:5: routes.1.debounce: this key is here twice, first on line 14",
         f"16:15: routes.1.dag.id: {TEXT}",
     ]
 

@@ -18,7 +18,7 @@ MISTAKES = [
       " from '00:00' to '24:00'"]),
     ("{times: [{start_time: '22:00', end_time: '06:00'}]}",
      ["8:14: time_intervals.0.time_intervals.0.times.0: start_time must be before end_time;"
-      " a range past midnight is written as two"]),
+      " write a range past midnight as two"]),
     ("{times: [{start_time: '22:00'}]}", ["8:14: time_intervals.0.time_intervals.0.times.0.end_time: required"]),
     ("{times: [{start: '22:00', end_time: '23:00'}]}",
      ["8:14: time_intervals.0.time_intervals.0.times.0.start_time: required",
@@ -28,15 +28,15 @@ MISTAKES = [
     ("{weekdays: ['friday:monday']}",
      ["8:17: time_intervals.0.time_intervals.0.weekdays.0: the end of a range must not be before its beginning"]),
     ("{days_of_month: ['-1:3', 0]}",
-     ["8:22: time_intervals.0.time_intervals.0.days_of_month.0: a range that begins at a negative day must end at one",
+     ["8:22: time_intervals.0.time_intervals.0.days_of_month.0: a range from a negative day must end at a negative day",
       "8:30: time_intervals.0.time_intervals.0.days_of_month.1: 0 is not a day of a month: 1 to 31,"
       " or -1 to -31 from its end"]),
     ("{months: [13]}", ["8:15: time_intervals.0.time_intervals.0.months.0: '13' is not a month, such as may or 5"]),
     ("{years: [1.5]}",
      ["8:14: time_intervals.0.time_intervals.0.years.0: must be one value, or two with : between them"]),
     ("{location: Spain}",
-     ["8:16: time_intervals.0.time_intervals.0.location: must be a time zone such as Europe/Madrid; Local is none,"
-      " since replicas may differ in it"]),
+     ["8:16: time_intervals.0.time_intervals.0.location: must be a time zone such as Europe/Madrid; Local is not supported,"
+      " because replicas may differ in it"]),
     ("{weekday: [monday]}",
      ["8:6: time_intervals.0.time_intervals.0.weekday: unknown key; did you mean weekdays?"]),
     ("monday", ["8:5: time_intervals.0.time_intervals.0: must be a mapping"]),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.notices.telling import audience
+from app.notices.incidents import audience
 from app.policy.file.load import Policy, PolicyError, parse_policy
 from app.policy.receivers import EVENTS
 
@@ -95,19 +95,19 @@ def test_the_defaults_of_each_kind() -> None:
 @pytest.mark.parametrize("event", EVENTS)
 def test_an_event_without_a_line_is_told_to_everybody_and_one_with_an_empty_list_to_nobody(event: str) -> None:
     text = HEAD + "- {name: a, match: [], dag: {id: x}}\n" + THREE
-    assert load(text).told(event, "a") == ("one", "two", "three")
-    assert load(text + f"notify: {{{event}: []}}").told(event, "a") == ()
-    assert load(text + f"notify: {{{event}: [three, one]}}").told(event) == ("three", "one")
-    assert load(text.replace(THREE, "")).told(event, "a") == ()
+    assert load(text).receivers_of(event, "a") == ("one", "two", "three")
+    assert load(text + f"notify: {{{event}: []}}").receivers_of(event, "a") == ()
+    assert load(text + f"notify: {{{event}: [three, one]}}").receivers_of(event) == ("three", "one")
+    assert load(text.replace(THREE, "")).receivers_of(event, "a") == ()
 
 
 def test_a_route_speaks_for_itself_event_by_event() -> None:
     policy = load(HEAD + ROUTES + THREE + "notify: {run_failed: [one], trigger_lost: [one], trigger_dead: [three]}")
-    assert policy.told("run_failed", "a") == ("two",)
-    assert policy.told("trigger_lost", "a") == ()
-    assert policy.told("trigger_dead", "a") == ("three",)
-    assert policy.told("run_failed", "gone") == ("one",)
-    assert policy.told("run_failed") == ("one",)
+    assert policy.receivers_of("run_failed", "a") == ("two",)
+    assert policy.receivers_of("trigger_lost", "a") == ()
+    assert policy.receivers_of("trigger_dead", "a") == ("three",)
+    assert policy.receivers_of("run_failed", "gone") == ("one",)
+    assert policy.receivers_of("run_failed") == ("one",)
 
 
 AUDIENCE = [
@@ -139,8 +139,8 @@ def test_defaults_speak_for_the_routes_without_a_notify() -> None:
     text = (
         HEAD + ROUTES.replace("match: []", "match: [a=b]") + other + THREE + "defaults: {notify: {run_failed: [three]}}"
     )
-    assert load(text).told("run_failed", "b") == ("three",)
-    assert load(text).told("run_failed", "a") == ("two",)
+    assert load(text).receivers_of("run_failed", "b") == ("three",)
+    assert load(text).receivers_of("run_failed", "a") == ("two",)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_literal_secret_is_not_in_the_hash() -> None:
     assert load(secrets[0]).hash == load(secrets[1]).hash != load(FULL, require_env=False).hash
 
 
-SHORT = "shorter than Alertmanager's group_interval (5m): an alert's end is not told before it fires"
+SHORT = "shorter than Alertmanager's group_interval (5m): it may fire before the end of an alert arrives"
 STALE = "not shorter than stale_after: an alert that is not repeated in time never fires"
 
 
@@ -113,7 +113,7 @@ def test_a_debounce_that_probably_is_not_meant_is_a_warning(lines: list[str], ex
     assert [str(warning).removeprefix("p.yaml:") for warning in policy.warnings] == expected
 
 
-REFUSED = "is due {} after the one before, within the route's cooldown of {}: that one is refused"
+REFUSED = "two of its times are {} apart, within the route's cooldown of {}: the second one is refused"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_schedule_that_its_own_cooldown_refuses_is_a_warning(
 ) -> None:
     schedules = f"schedules: [{{name: s, cron: '{cron}', route: retrain}}]"
     policy = load("\n".join([MINIMAL, schedules, more]), require_env=False)
-    expected = [f"7:29: schedules.0.cron: it {REFUSED.format(*refused)}"] if refused else []
+    expected = [f"7:29: schedules.0.cron: {REFUSED.format(*refused)}"] if refused else []
     assert [str(warning).removeprefix("p.yaml:") for warning in policy.warnings] == expected
 
 
@@ -145,13 +145,13 @@ def test_a_schedule_that_its_own_cooldown_refuses_is_a_warning(
         pytest.param(HEAD + "routes: []", ["3:9: routes: there is no route: nothing will ever start a DAG run"], id="none"),
         pytest.param(
             HEAD + "routes:\n- {match: [], dag: {id: a}}\n- {match: ['{}'], dag: {id: b}}",
-            ["4:11: routes.0.match: this takes every alert: no route below it is ever reached"],
+            ["4:11: routes.0.match: this takes every alert: no alert reaches the routes below it"],
             id="a route that hides the others",
         ),
         pytest.param(
             HEAD + r"""routes: [{match: ['x="1"', 'a=~"\d+"'], dag: {id: a}}]""",
-            [r"""3:28: routes.0.match.1: only the classic grammar reads this (\d is no escape; a backslash itself is """
-             r'written \\); write a=~"\\d+"'],
+            [r"""3:28: routes.0.match.1: only the classic grammar reads this (\d is not an escape; write a backslash """
+             r'itself as \\); write a=~"\\d+"'],
             id="the older grammar",
         ),
         pytest.param(

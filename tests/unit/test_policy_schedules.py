@@ -19,24 +19,24 @@ SCHEDULES = [
     (
         "[{name: w, cron: '0 3 * *', route: retrain}]",
         [
-            "7:29: schedules.0.cron: '0 3 * *' is no cron expression: it has five fields, such as 0 3 * * 1",
+            "7:29: schedules.0.cron: '0 3 * *' is not a cron expression: it needs five fields, such as 0 3 * * 1",
         ],
     ),
     (
         "[{name: w, cron: '0 25 * * *', route: retrain}]",
-        ["7:29: schedules.0.cron: '0 25 * * *' is no cron expression: bad hour"],
+        ["7:29: schedules.0.cron: '0 25 * * *' is not a cron expression: bad hour"],
     ),
     (
         "[{name: w, cron: '@weekly', route: retrain}]",
-        ["7:29: schedules.0.cron: '@weekly' is no cron expression: it has five fields, such as 0 3 * * 1"],
+        ["7:29: schedules.0.cron: '@weekly' is not a cron expression: it needs five fields, such as 0 3 * * 1"],
     ),
     (
         "[{name: w, cron: '0 0 30 2 *', route: retrain}]",
-        ["7:29: schedules.0.cron: '0 0 30 2 *' is no cron expression: bad day-of-month"],
+        ["7:29: schedules.0.cron: '0 0 30 2 *' is not a cron expression: bad day-of-month"],
     ),
     (
         "[{name: w, cron: '0 0 * 2 1#6', route: retrain}]",
-        ["7:29: schedules.0.cron: '0 0 * 2 1#6' is no cron expression: bad day-of-week"],
+        ["7:29: schedules.0.cron: '0 0 * 2 1#6' is not a cron expression: bad day-of-week"],
     ),
     (
         "[{name: w, cron: '0 3 * * 1', timezone: Europe/Madird, route: retrain}]",

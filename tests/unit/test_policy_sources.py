@@ -22,17 +22,17 @@ SOURCES = [
     ("[{name: A B, alert_id: /a, severity: x, timestamp: /t}]", [f"7:18: sources.0.name: {NAME_RULE}"]),
     (
         "[{name: grafana, alert_id: /a, severity: x, timestamp: /t}]",
-        ["7:18: sources.0.name: 'grafana' has a body that the gateway knows; choose another name"],
+        ["7:18: sources.0.name: 'grafana' is a source that the gateway has already; choose another name"],
     ),
     (f"[{{{WELL}, alerts: events}}]", ["7:73: sources.0.alerts: must be a JSON Pointer such as /detail/state"]),
     (f"[{{{WELL}, status: []}}]", ["7:73: sources.0.status: must not be empty"]),
     (
         f"[{{{WELL}, status: [up, /s]}}]",
-        ["7:73: sources.0.status: 'up' stands for itself, so what follows is never looked at"],
+        ["7:73: sources.0.status: 'up' is taken as it is, so the entries after it are never used"],
     ),
     (
         f"[{{{WELL}, labels: {{m: /a~b}}}}]",
-        ["7:77: sources.0.labels.m: in a JSON Pointer ~ is written ~0, and / within a name ~1"],
+        ["7:77: sources.0.labels.m: in a JSON Pointer write ~0 for ~, and ~1 for / in a name"],
     ),
     (f"[{{{WELL}, states: {{ALARM: fires}}}}]", ["7:81: sources.0.states.ALARM: must be firing or resolved"]),
     (f"[{{{WELL}, states: {{}}}}]", ["7:73: sources.0.states: must not be empty"]),
@@ -51,7 +51,7 @@ SOURCES = [
 @pytest.mark.parametrize(("sources", "lines"), SOURCES, ids=[sources for sources, _ in SOURCES])
 def test_a_mistake_in_a_source_is_told_at_its_place(sources: str, lines: list[str]) -> None:
     found = told(route() + f"\nsources: {sources}")
-    assert [line.partition("; here may stand")[0] for line in found] == lines
+    assert [line.partition("; the keys here are")[0] for line in found] == lines
 
 
 def test_one_choice_needs_no_list_and_what_is_left_out_has_its_default() -> None:

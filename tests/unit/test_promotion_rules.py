@@ -47,8 +47,8 @@ RULES: list[tuple[str, dict[str, float], dict[str, float] | None, bool, str]] = 
     ("f1 == champion.f1 + 0.2", {"f1": 0.3}, {"f1": 0.1}, True, "f1 is 0.3, champion.f1 is 0.1"),
     ("rmse <= champion.rmse * 1.02", {"rmse": 1.03}, {"rmse": 1.0}, False, "rmse is 1.03, champion.rmse is 1.0"),
     ("latency < 200ms", {"latency": 0.25}, None, False, "latency is 0.25"),
-    ("f1 >= champion.f1", {"f1": 0.1}, None, True, "f1 is 0.1; nobody else holds champion"),
-    ("f1 > 0.5 and f1 > champion.f1", {"f1": 0.1}, None, False, "f1 is 0.1; nobody else holds champion"),
+    ("f1 >= champion.f1", {"f1": 0.1}, None, True, "f1 is 0.1; no other version holds champion"),
+    ("f1 > 0.5 and f1 > champion.f1", {"f1": 0.1}, None, False, "f1 is 0.1; no other version holds champion"),
     ("f1 > 0.9 or auc > 0.9", {"f1": 0.1, "auc": 0.95}, None, True, "f1 is 0.1, auc is 0.95"),
     ("f1 != 0.5", {"f1": NAN}, None, False, "f1 is NaN"),
     ("f1 > 0.9 or auc > 0.9", {"f1": 0.99, "auc": NAN}, None, False, "auc is NaN"),
@@ -60,7 +60,7 @@ RULES: list[tuple[str, dict[str, float], dict[str, float] | None, bool, str]] = 
     ("f1 <= champion.f1", {"f1": 0.9}, {"f1": INF}, False, "champion.f1 is infinite"),
     ("f1 / auc < 2", {"f1": 1, "auc": 0}, None, False, "1 / 0 is no number"),
     ("f1 / auc < 2 or f1 == 0", {"f1": 0, "auc": 0}, None, False, "0 / 0 is no number"),
-    ("1 < 2", {}, None, True, "nothing is compared with a metric"),
+    ("1 < 2", {}, None, True, "the rule names no metric"),
 ]  # fmt: skip
 
 
@@ -82,7 +82,7 @@ GOOD: dict[str, Any] = {
         "loose": (Input("a", "d1"), Input("churn", "")),
     },
     "artifacts": {"model": Artifact("m/1", "sha256:1"), "report": Artifact("r/1")},
-    "marks": ("staging",),
+    "aliases": ("staging",),
 }
 PAPERS = [
     ("require: {params: [depth]}", {}, "param depth", True, "depth is 3"),
@@ -102,7 +102,7 @@ PAPERS = [
     ("require: {artifacts: [model]}", {"tags": {"gateway.digest.model": "sha256:2"}}, "artifact model", False,
      "model has the digest sha256:1, and its tag says sha256:2"),
     ("requires: staging", {}, "requires staging", True, "version 2 holds staging"),
-    ("requires: staging", {"marks": ()}, "requires staging", False, "version 2 does not hold staging"),
+    ("requires: staging", {"aliases": ()}, "requires staging", False, "version 2 does not hold staging"),
     ("rules: []", {}, "run", True, "run r1 is there"),
     ("rules: []", {"run_missing": "run r1 was deleted"}, "run", False, "run r1 was deleted"),
     ("rules: []", {"run": "", "status": "FAILED_REGISTRATION"}, "version", False, "version 2 is FAILED_REGISTRATION"),

@@ -88,7 +88,7 @@ async def test_who_holds_a_mark_is_looked_for_a_few_packages_at_a_time() -> None
 
 async def test_a_mark_that_none_of_the_newest_holds_blocks() -> None:
     assert await registry_of(Packages(MOST_APPROVED, 0, 1)).holder("churn", "champion") is None
-    with pytest.raises(Refused, match="none of the newest 100 Approved packages of churn is champion"):
+    with pytest.raises(Refused, match="none of the newest 100 Approved packages of churn holds champion"):
         await registry_of(Packages(MOST_APPROVED + 5, 1, 1)).holder("churn", "champion")
 
 

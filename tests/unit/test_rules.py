@@ -8,8 +8,7 @@ from uuid import UUID
 import pytest
 
 from app.decide import rules
-from app.decide.muting import Mute
-from app.decide.rules import FREE, Way
+from app.decide.rules import FREE, Mute, Way
 from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Confirmation, Reason
 from app.policy.schema import Route
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, episode, group, route, uid

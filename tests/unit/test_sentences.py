@@ -1,14 +1,39 @@
 """What `explain` promises must come true by itself, or say what it needs."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from app.decide.state import Action, Decision, Reason
-from app.explain.sentences import would_fire
+from app.explain import examples, schemas, silence, why_api
+from app.explain.sentences import next_step, of_alert, would_fire
 from tests.unit.builders import NOW, episode, group, route
 
 
-@pytest.mark.parametrize(("wake", "says"), [(None, "no wake is booked"), (NOW + timedelta(minutes=5), "or at 20")])
+@pytest.mark.parametrize(("wake", "says"), [(None, "has no `wake_at`"), (NOW + timedelta(minutes=5), "or at 20")])
 def test_a_wake_is_promised_only_when_one_is_booked(wake: object, says: str) -> None:
     assert says in would_fire(Decision(Action.FIRE, Reason.NEW_ALERT), group(wake_at=wake), episode(), route())
+
+
+def test_the_example_of_an_explanation_says_what_the_code_says() -> None:
+    shown = examples.EXPLANATION
+    alert = schemas.AlertOut.model_validate(shown["alert"]).model_dump()
+    trigger = schemas.TriggerOut.model_validate(shown["trigger"]).model_dump()
+    group_state = schemas.GroupOut.model_validate(shown["group"]).model_dump()
+    now = schemas.NowOut.model_validate(shown["now"])
+    assert shown["summary"] == of_alert(alert, trigger)
+    assert shown["next_step"] == next_step(trigger, group_state)
+    decision = Decision(now.action, now.reason, now.until, now.trigger_id, now.detail)
+    idle = group(fired_at=alert["first_seen_at"], last_trigger=trigger["id"])
+    assert shown["would_fire"] == would_fire(decision, idle, episode(), route(cooldown=timedelta(days=1)))
+
+
+def test_the_example_of_a_silent_route_says_what_the_code_says() -> None:
+    extra: Any = why_api.WhyOut.model_config["json_schema_extra"]
+    shown = extra["example"]
+    answer = TypeAdapter(silence.Why).validate_python(why_api.WhyOut.model_validate(shown).model_dump())
+    assert shown["summary"] == silence.summary(answer, None)
+    assert shown["would_fire"] == silence.would_fire(answer, ["model"])
+    assert shown["next_step"] == silence.next_step(answer)

@@ -26,12 +26,12 @@ def list_switches(
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Every switch: its state, when it was last heard of, when it is due."""
+    """Every switch: its state, its last good sign, and when the next one is due."""
     page = ask("/api/v1/deadman", state=state, limit=limit)
     if as_json:
         print(json.dumps(page, indent=2))
         return
-    table = Table("switch", "state", "last heard of", "due", "expects", box=None)
+    table = Table("switch", "state", "last good sign", "due", "expects", box=None)
     for item in page["items"]:
         table.add_row(item["name"], item["state"], _when(item["last_at"]), _when(item["due_at"]), item["expects"])
     show(table if page["items"] else "No switch is in that state." if state else "The policy has no switches.")
@@ -41,7 +41,7 @@ def list_switches(
 
 @switches.command("show")
 def show_switch(name: Name, as_json: AsJson = False) -> None:
-    """One switch: why it is as it is, and every change of its state."""
+    """One switch: why it is in its state, and its changes of state."""
     found = ask(_path(name))
     if as_json:
         print(json.dumps(found, indent=2))
@@ -63,26 +63,26 @@ def show_switch(name: Name, as_json: AsJson = False) -> None:
 def pause(
     name: Name,
     until: Annotated[
-        str | None, typer.Option(help="RFC 3339, such as 2026-12-01T00:00:00Z. Left out: until resumed.")
+        str | None, typer.Option(help="RFC 3339, such as 2026-12-01T00:00:00Z; left out: until it is resumed.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; kept for the people who read it later.")] = "",
 ) -> None:
-    """Await nothing of a switch for a while."""
+    """Expect nothing of a switch for a while."""
     paused: dict[str, Any] = ask(_path(name, "pause"), body={"until": until, "reason": reason})
     print(paused["explanation"])
 
 
 @switches.command()
 def resume(name: Name) -> None:
-    """Await a paused switch again; it counts anew."""
+    """End the pause of a switch. Its period starts again."""
     print(ask(_path(name, "resume"), body={})["explanation"])
 
 
 @switches.command()
 def forget(name: Name) -> None:
-    """Forget what was heard of a switch."""
+    """Forget what a switch has received."""
     anew = ask(_path(name, "forget"), body={})["begins_anew"]
-    print(f"{name} begins anew." if anew else f"{name} is gone until something of it is seen again.")
+    print(f"{name} is new again." if anew else f"{name} is gone until an alert brings its value again.")
 
 
 def _when(text: str | None) -> str:

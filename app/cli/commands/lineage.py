@@ -1,4 +1,4 @@
-"""Where does this model come from, what did this alert lead to? `lineage`."""
+"""The command `lineage`: where a model comes from, and what an alert led to."""
 
 import json
 import re
@@ -18,14 +18,14 @@ app = typer.Typer()
 def lineage(
     subject: Annotated[
         str | None,
-        typer.Argument(help="Id of a trigger, an alert, an MLflow run, a dag_run_id, or MODEL/VERSION."),
+        typer.Argument(help="Id of a trigger, an alert or an MLflow run, a dag_run_id, or MODEL/VERSION."),
     ] = None,
-    orphans: Annotated[bool, typer.Option("--orphans", help="Instead: what lacks its lineage.")] = False,
+    orphans: Annotated[bool, typer.Option("--orphans", help="List what lacks its lineage instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The whole chain from the alert to the model version, from whichever end you know."""
+    """Show the whole chain from the alert to the model version, from any end of it."""
     if (subject is None) != orphans:
-        raise UsageError("lineage takes a trigger, an alert, a run, a DAG run or MODEL/VERSION, or --orphans")
+        raise UsageError("lineage takes one trigger, alert, run, DAG run or MODEL/VERSION, or --orphans")
     if subject is None:
         page = ask("/api/v1/lineage/orphans", limit=1000)
         return print(json.dumps(page, indent=2)) if as_json else _show_orphans(page)
@@ -34,7 +34,7 @@ def lineage(
 
 
 def _find(subject: str) -> dict[str, Any]:
-    """Each thing that the subject can be, until one is known; the last answer's error when none is."""
+    """Try each kind of thing that the subject can be, until one is known. The error of the last try when none is."""
     guesses = _guesses(subject)
     for parameters in guesses[:-1]:
         found: dict[str, Any] = ask("/api/v1/lineage", also=(404, 422), **parameters)
@@ -42,12 +42,12 @@ def _find(subject: str) -> dict[str, Any]:
             return found
     last: dict[str, Any] = ask("/api/v1/lineage", **guesses[-1])
     if not last["chains"]:
-        raise GatewayError(f"nothing is known of {subject} here, and {last['mlflow']['detail']}")
+        raise GatewayError(f"the gateway does not know {subject}, and {last['mlflow']['detail']}")
     return last
 
 
 def _guesses(subject: str) -> list[dict[str, Any]]:
-    if re.fullmatch("[0-9a-f]{32}", subject):  # How MLflow writes a run's id, and nobody else a UUID.
+    if re.fullmatch("[0-9a-f]{32}", subject):  # Only MLflow writes a UUID without dashes.
         return [{"run": subject}]
     try:
         ident = str(UUID(subject))
@@ -60,8 +60,8 @@ def _guesses(subject: str) -> list[dict[str, Any]]:
 def _show(found: dict[str, Any]) -> None:
     for chain in found["chains"]:
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        for what, told in _lines(chain):
-            table.add_row(what, told)
+        for link, text in _lines(chain):
+            table.add_row(link, text)
         show(table)
     for gap in found["missing"]:
         show(f"Missing: {gap['link']}{' of ' if gap['of'] else ''}{gap['of']}: {gap['detail']}.")
@@ -84,7 +84,7 @@ def _lines(chain: dict[str, Any]) -> list[tuple[str, str]]:
     for run in chain["runs"]:
         commit = f"git {run['git_commit'][:12]}" if run["git_commit"] else "no git commit"
         lines.append(("MLflow run", f"{run['run_id']}  {run['status']}  {run['metrics']} metrics, {commit}"))
-    for version in [*(one for run in chain["runs"] for one in run["versions"]), *chain["versions"]]:
+    for version in [*(version for run in chain["runs"] for version in run["versions"]), *chain["versions"]]:
         lines.append(("version", _version(version)))
         lines += [
             ("promotion", f"{p['kind']} to {p['to']}: {p['state']}, {p['detail']}  {time(p['created_at'])}")
@@ -94,8 +94,8 @@ def _lines(chain: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _version(version: dict[str, Any]) -> str:
-    marks = f"  {', '.join(version['aliases'])}" if version["aliases"] else ""
-    return f"{version['model']}/{version['version']}  {version['status']}{marks}"
+    aliases = f"  {', '.join(version['aliases'])}" if version["aliases"] else ""
+    return f"{version['model']}/{version['version']}  {version['status']}{aliases}"
 
 
 def _show_orphans(page: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Mute a route now, and let it go on: `pause`."""
+"""Mute a route now, or end that: `pause`."""
 
 import json
 from datetime import UTC, datetime
@@ -17,25 +17,25 @@ app = typer.Typer()
 def pause(
     route: Annotated[str, typer.Argument(help="Name of the route; - is every route.")],
     reason: Annotated[str | None, typer.Option(help="Why; kept for the people who read it later.")] = None,
-    until: Annotated[str | None, typer.Option(help="RFC 3339; without it until the pause is lifted.")] = None,
+    until: Annotated[str | None, typer.Option(help="RFC 3339; left out: until the pause is lifted.")] = None,
     lift: Annotated[bool, typer.Option("--lift", help="End the pause now.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Mute a route at once: nothing of it fires until then. What still fires afterwards is decided then."""
+    """Mute a route at once: none of its alerts fires until then. Alerts that still fire are decided again afterwards."""
     path = f"/api/v1/routes/{quote(route, safe='')}/pause"
     named = "Every route" if route == "-" else f"The route {route}"
     if lift:
         if reason is not None or until is not None:
             raise UsageError("--lift ends a pause; it takes no --reason and no --until")
-        told = ask(path, method="DELETE")
-        sentence = f"{named} goes on; it was paused by {told['by']}: {told['reason']}."
+        answer = ask(path, method="DELETE")
+        sentence = f"{named} goes on; it was paused by {answer['by']}: {answer['reason']}."
     else:
         if reason is None:
             raise UsageError("say why with --reason, for the people who read it later")
-        told = ask(path, body={"reason": reason, "until": _time(until)})
-        end = f"until {time(told['until'])} UTC" if told["until"] else "until it is lifted"
+        answer = ask(path, body={"reason": reason, "until": _time(until)})
+        end = f"until {time(answer['until'])} UTC" if answer["until"] else "until it is lifted"
         sentence = f"{named} is paused {end}. Sooner:  trigger-gateway pause {route} --lift"
-    print(json.dumps(told, indent=2) if as_json else sentence)
+    print(json.dumps(answer, indent=2) if as_json else sentence)
 
 
 def _time(text: str | None) -> str | None:

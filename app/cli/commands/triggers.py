@@ -19,25 +19,27 @@ def explain(
     subject: Annotated[
         str | None, typer.Argument(help="Id of an alert or trigger, an alert_id, or a fingerprint.")
     ] = None,
-    route: Annotated[str | None, typer.Option(help="Instead: why this route started nothing lately.")] = None,
-    group: Annotated[list[str] | None, typer.Option(help="LABEL=VALUE, of --route only the groups with it.")] = None,
-    since: Annotated[str, typer.Option(help="Of --route: how long ago, such as 7d, or RFC 3339.")] = "7d",
+    route: Annotated[str | None, typer.Option(help="Instead of an id: why this route started nothing lately.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="With --route: LABEL=VALUE, only groups that have it.")
+    ] = None,
+    since: Annotated[str, typer.Option(help="With --route: how long ago, such as 7d, or RFC 3339.")] = "7d",
     as_json: AsJson = False,
 ) -> None:
     """Why, and why not: every decision on an alert or a trigger, and what would fire; or why a route started nothing."""
     if (subject is None) == (route is None):
         raise UsageError("explain takes an alert or a trigger, or --route NAME")
     if route is not None:
-        told = ask(f"/api/v1/routes/{quote(route, safe='')}/explain", since=since, label=group)
-        return print(json.dumps(told, indent=2)) if as_json else _explain_route(told)
+        answer = ask(f"/api/v1/routes/{quote(route, safe='')}/explain", since=since, label=group)
+        return print(json.dumps(answer, indent=2)) if as_json else _explain_route(answer)
     found = ask(f"/api/v1/explain/{quote(str(subject), safe='')}")
     return print(json.dumps(found, indent=2)) if as_json else _explain_subject(found)
 
 
 def _explain_subject(found: dict[str, Any]) -> None:
-    about = found.get("alert") or found["trigger"]
+    subject = found.get("alert") or found["trigger"]
     show(
-        f"{found['subject']} {about['id']}  route {about['route'] or '-'}  group {labels(about['group'])}",
+        f"{found['subject']} {subject['id']}  route {subject['route'] or '-'}  group {labels(subject['group'])}",
         style="bold",
     )
     show(found["summary"])
@@ -50,24 +52,24 @@ def _explain_subject(found: dict[str, Any]) -> None:
     _what_next(found)
 
 
-def _explain_route(told: dict[str, Any]) -> None:
-    show(f"route {told['route']}  group {labels(told['group'])}  since {time(told['since'])}", style="bold")
-    show(told["summary"])
+def _explain_route(answer: dict[str, Any]) -> None:
+    show(f"route {answer['route']}  group {labels(answer['group'])}  since {time(answer['since'])}", style="bold")
+    show(answer["summary"])
     table = Table("group", "state", "until", "at this moment", box=None, padding=(0, 2, 0, 0))
-    for row in told["groups"]:
+    for row in answer["groups"]:
         until = row["held_until"] or row["cooldown_until"]
         now = f"{row['now']['action']}, {row['now']['reason']}" if row["now"] else "nothing fires"
         table.add_row(labels(row["group"]), row["state"], time(until) if until else "-", now)
-    if told["groups"]:
+    if answer["groups"]:
         show(table)
-    _what_next(told)
+    _what_next(answer)
 
 
-def _what_next(told: dict[str, Any]) -> None:
-    if told.get("would_fire"):
-        show(f"What would start a DAG run: {told['would_fire']}")
-    if told.get("next_step"):
-        show(f"What to do: {told['next_step']}")
+def _what_next(answer: dict[str, Any]) -> None:
+    if answer.get("would_fire"):
+        show(f"What would start a DAG run: {answer['would_fire']}")
+    if answer.get("next_step"):
+        show(f"What to do: {answer['next_step']}")
 
 
 @app.command()
@@ -75,17 +77,17 @@ def trigger(
     route: Annotated[str, typer.Argument(help="Name of the route.")],
     reason: Annotated[str, typer.Option(help="Why; kept for the people who read it later.")],
     group: Annotated[list[str] | None, typer.Option(help="LABEL=VALUE for each label of the route's group_by.")] = None,
-    conf: Annotated[str, typer.Option(help="JSON, laid over the route's conf.")] = "{}",
+    conf: Annotated[str, typer.Option(help="JSON. Its keys replace those of the route's conf.")] = "{}",
     force: Annotated[bool, typer.Option("--force", help="Override cooldown and limit, never a run in flight.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask for one DAG run of a group now."""
     group_labels = dict(text.partition("=")[::2] for text in group or ())
     try:
-        laid_over = json.loads(conf)
+        own_conf = json.loads(conf)
     except ValueError as error:
         raise UsageError(f"--conf is not JSON: {error}") from error
-    body = {"route": route, "group": group_labels, "reason": reason, "force": force, "conf": laid_over}
+    body = {"route": route, "group": group_labels, "reason": reason, "force": force, "conf": own_conf}
     body["requested_by"] = getpass.getuser()
     made = ask("/api/v1/triggers", body=body)
     if as_json:
@@ -103,7 +105,7 @@ def history(
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The newest triggers, or alerts; or the schedules, with what was decided of the newest occurrence of each."""
+    """The newest triggers or alerts; or the schedules, each with the decision on its newest occurrence."""
     if what not in ("alerts", "triggers", "schedules"):
         raise UsageError("history shows `alerts`, `triggers` or `schedules`")
     if what == "schedules":
@@ -134,7 +136,7 @@ def _schedules(page: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(page, indent=2))
         return
-    table = Table("schedule", "route", "group", "next (UTC)", "last (UTC)", "what became of it", box=None)
+    table = Table("schedule", "route", "group", "next (UTC)", "last (UTC)", "newest decision", box=None)
     for s in page["items"]:
         last = s["last"] or {"at": None, "detail": "nothing yet"}
         at = time(last["at"]) if last["at"] else "-"

@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import islice
 
 from app.cli.doctor.finding import Finding, good, warn
-from app.decide.muting import mute_of
+from app.decide.rules import mute_of
 from app.kit.times import at
 from app.policy.schedules import Schedule
 from app.policy.schema import Policy, Route

@@ -1,6 +1,9 @@
-"""Alertmanager's webhook, version 4. Source: prometheus.io/docs/alerting/latest/configuration/#webhook_config and bodies
-recorded from 0.25. Unknown fields are tolerated: every release adds some. Only each alert's own status counts: the
-notification's says "resolved" while an alert that was cut off by max_alerts still fires."""
+"""Alertmanager's webhook, version 4.
+
+Source: prometheus.io/docs/alerting/latest/configuration/#webhook_config and bodies recorded from 0.25. Unknown fields are
+allowed, because every release adds some. Only the status of each alert counts. The status of the notification can be
+"resolved" although an alert that max_alerts cut off still fires.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -35,8 +38,8 @@ _times: dict[str, datetime] = {}
 
 
 def _same_time(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
-    """Equal texts become one datetime: an alert repeats its startsAt, and to compare two datetimes costs more than all of
-    the labels."""
+    """Equal texts become the same datetime object. An alert repeats its startsAt, and it costs more to compare two datetimes
+    than all of the labels."""
     known = _times.get(value) if isinstance(value, str) else None
     if known is not None:
         return known
@@ -65,7 +68,7 @@ class WebhookAlert(BaseModel):
 
 
 class Webhook(BaseModel):
-    """The notification. `groupKey`, `receiver` and the common labels play no part: the policy groups."""
+    """The notification. `groupKey`, `receiver` and the common labels are not used, because the policy makes the groups."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -82,7 +85,7 @@ def read(raw: bytes, max_alerts: int) -> Parsed:
 
 
 def to_alert(alert: WebhookAlert, source: str = "alertmanager") -> Alert:
-    """Raises ValueError for what cannot be stored: NUL, a time out of range, a name that no index holds."""
+    """Raises ValueError for what cannot be stored: NUL, a time out of range, a name too long for an index."""
     labels = no_nul(alert.labels)
     alert_id = labels.get("alertname", "")
     if len(alert_id) > ALERT_ID_LENGTH:
@@ -105,14 +108,14 @@ _cache = ItemCache(to_alert, lambda alert: alert.fingerprint)
 
 
 def cut(annotations: dict[str, str]) -> dict[str, str]:
-    """The annotations, each no longer than ANNOTATION_LENGTH characters."""
+    """The annotations, each cut to ANNOTATION_LENGTH characters."""
     if all(len(value) <= ANNOTATION_LENGTH for value in annotations.values()):
         return annotations
     return {name: value[:ANNOTATION_LENGTH] for name, value in annotations.items()}
 
 
 def _end(time: datetime | None) -> datetime | None:
-    # Go's zero time, 0001-01-01, stands for "none".
+    # Go's zero time, 0001-01-01, means "none".
     return None if time is None or time.year <= 1 else in_range(time)
 
 
@@ -123,12 +126,12 @@ def _whole(raw: bytes) -> list[WebhookAlert]:
 def _take_apart(body: Any) -> list[Any]:
     entries = entries_of(body, "Alertmanager's")
     if str(body.get("version", "4")) != "4":
-        raise Unreadable(422, "only version 4 of Alertmanager's webhook is known")
+        raise Unreadable(422, "the gateway reads only version 4 of Alertmanager's webhook")
     return entries
 
 
 def entries_of(body: Any, whose: str) -> list[Any]:
-    """What stands under `alerts` of a decoded body, one entry or more. Raises Unreadable; `whose` is for its sentence."""
+    """The entries under `alerts` of a decoded body, at least one. Raises Unreadable, whose text names the sender `whose`."""
     if not isinstance(body, dict):
         raise Unreadable(422, f"the body is not an object with `alerts`, as {whose} webhook sends it")
     alerts = body.get("alerts")

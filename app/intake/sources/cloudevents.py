@@ -1,8 +1,8 @@
 """CloudEvents 1.0 over HTTP: binary, structured and batch, in the JSON format. `data` is a native alert.
 
 Source: github.com/cloudevents/spec, HTTP protocol binding 1.0.2 (3.1.3.2: how headers are decoded) and JSON event format.
-An event is read here and not by the CNCF's library, because one bad event of a batch must not cost the others, and
-because what is wrong is told by its JSON pointer.
+We do not use the CNCF's library: one bad event of a batch must not fail the others, and an error must name the part at fault
+by its JSON pointer.
 """
 
 import re
@@ -25,20 +25,20 @@ _ESCAPED = re.compile(r"\\(.)")
 
 
 class EventData(BaseModel):
-    """A native alert of which the event's attributes tell a part."""
+    """A native alert. The attributes of the event give the parts that it lacks."""
 
     model_config = ConfigDict(extra="forbid")
 
-    alert_id: AlertId | None = Field(None, description="What is wrong, and with what. Default: the event's id.")
+    alert_id: AlertId | None = Field(None, description="What is wrong, and with what. Default: the id of the event.")
     severity: Severity = Field(description="Becomes the label `severity`, for the policy to match on.")
-    timestamp: Timestamp | None = Field(None, description="When it was noticed. Default: the event's time.")
+    timestamp: Timestamp | None = Field(None, description="When it was noticed. Default: the time of the event.")
     status: Literal["firing", "resolved"] = "firing"
-    labels: Labels = Field({}, description="`source`, `type` and `subject` are the event's where they are not named.")
+    labels: Labels = Field({}, description="Defaults: `source`, `type` and `subject` of the event.")
     annotations: Annotations = {}
 
 
 class CloudEvent(BaseModel):
-    """One event. Extension attributes are tolerated and play no part."""
+    """One event. Extension attributes are allowed and not used."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -49,7 +49,7 @@ class CloudEvent(BaseModel):
     subject: Attribute | None = None
     time: Timestamp | None = None
     data: EventData | None = None
-    data_base64: str | None = Field(None, description="The JSON of `data` in base64, instead of it.")
+    data_base64: str | None = Field(None, description="Instead of `data`: its JSON in base64.")
 
 
 _one = TypeAdapter(CloudEvent)
@@ -57,15 +57,15 @@ _some: TypeAdapter[list[CloudEvent]] = TypeAdapter(Annotated[list[CloudEvent], F
 
 
 def read(raw: bytes, max_alerts: int, headers: Mapping[str, str]) -> Parsed:
-    """The alerts of one request, one per event; none for an empty batch. Raises Unreadable when none can be read.
+    """The alerts of one request, one for each event; none for an empty batch. Raises Unreadable when none can be read.
 
-    `headers` by their lower-case names: their content type tells the mode. Without one of CloudEvents, `ce-` headers mean
-    the binary mode, and a body alone is taken for structured or batch by its shape.
+    `headers` are by lower-case name. A content type of CloudEvents decides the mode. With another one, `ce-` headers mean
+    binary mode; without them the shape of the body decides between structured mode and batch.
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type.startswith("application/cloudevents"):
         if media_type not in _JSON_FORMATS:
-            raise Unreadable(422, "of the formats of CloudEvents only JSON is read")
+            raise Unreadable(422, "the gateway reads CloudEvents only in the JSON format")
         if media_type == _BATCH and raw.split() in ([b"[", b"]"], [b"[]"]):
             return Parsed([], [], [])
     elif attributes := _attributes(headers):
@@ -79,13 +79,13 @@ def event_to_alert(event: CloudEvent) -> Alert:
     timestamp = data.timestamp or event.time
     if timestamp is None:
         raise ValueError("the event has no `time`, and its data no `timestamp`")
-    told = {"source": event.source, "type": event.type, "subject": event.subject}
+    attributes = {"source": event.source, "type": event.type, "subject": event.subject}
     alert = NativeAlert(
         alert_id=data.alert_id or event.id,
         severity=data.severity,
         timestamp=timestamp,
         status=data.status,
-        labels={name: value for name, value in told.items() if value is not None} | data.labels,
+        labels={name: value for name, value in attributes.items() if value is not None} | data.labels,
         annotations=data.annotations,
     )
     return to_alert(alert, "cloudevents")
@@ -98,7 +98,7 @@ def _from_base64(text: str | None) -> EventData:
 
 
 def _attributes(headers: Mapping[str, str]) -> dict[str, str]:
-    """The attributes that `ce-` headers carry. Raises Unreadable for one that is not UTF-8 behind its encoding."""
+    """The attributes in the `ce-` headers. Raises Unreadable for a header that does not decode to UTF-8."""
     found = {}
     for name in headers:
         if name.startswith("ce-"):
@@ -110,7 +110,7 @@ def _attributes(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _decoded(value: str) -> str:
-    # Older senders quote what newer ones encode; the order of the two steps is the specification's.
+    # Older senders quote the value, newer ones encode it. The specification sets the order of the two steps.
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = _ESCAPED.sub(r"\1", value[1:-1])
     return unquote_to_bytes(value.encode("latin-1")).decode()

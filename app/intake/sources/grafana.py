@@ -1,8 +1,8 @@
-"""Grafana's alerting webhook: Alertmanager's alerts in an envelope of its own (`version` "1", `orgId`, `title`).
+"""Grafana's alerting webhook: Alertmanager's alerts in Grafana's own envelope (`version` "1", `orgId`, `title`).
 
 Source: grafana.com/docs/grafana/latest/alerting/configure-notifications/manage-contact-points/integrations/webhook-notifier
-and `webhookMessage` in github.com/grafana/alerting. What it adds to an alert (`values`, the URLs of panel, dashboard and
-silence) decides nothing; a payload of the operator's own template needs only what is read here.
+and `webhookMessage` in github.com/grafana/alerting. The gateway does not use what Grafana adds to an alert (`values` and the
+URLs of panel, dashboard and silence). A payload from the operator's own template needs only the fields that are read here.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from app.intake.sources.read import ItemCache, read_items
 
 
 class GrafanaWebhook(BaseModel):
-    """The notification. `orgId`, `groupKey` and the common labels play no part: the policy groups."""
+    """The notification. `orgId`, `groupKey` and the common labels are not used, because the policy makes the groups."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -1,7 +1,7 @@
-"""A body of any shape, of which the policy says where the parts of an alert stand (`sources:`). Each becomes a native alert.
+"""A body of any shape. `sources:` of the policy says where the parts of an alert are, and each becomes a native alert.
 
-A part is told by choices, of which the first that is there counts: a JSON Pointer (RFC 6901) into the alert's own piece of
-the body, or a constant, which is all that does not begin with `/`.
+Each part has a list of choices; the first choice that has a value counts. A choice that begins with `/` is a JSON Pointer
+(RFC 6901) into the alert's own piece of the body. Any other choice is a constant.
 """
 
 import json
@@ -23,7 +23,7 @@ _ABSENT: Final = object()
 
 
 class _Piece(RootModel[Any]):
-    """Any JSON: what is wrong with it is told by the mapping."""
+    """Any JSON. The mapping checks it."""
 
 
 _piece = TypeAdapter(_Piece)
@@ -46,7 +46,7 @@ def _pieces(source: Source, body: Any) -> list[Any]:
 
 
 def _alert(source: Source, piece: Any) -> Alert:
-    """Raises ValueError (pydantic's for what is there and will not do) naming the part at fault."""
+    """Raises ValueError that names the part at fault; for a part with a wrong value it is pydantic's ValidationError."""
     native = NativeAlert(
         alert_id=_text(_required(piece, source.alert_id, "alert_id"), "alert_id"),
         severity=_text(_required(piece, source.severity, "severity"), "severity"),
@@ -66,7 +66,7 @@ def _state(word: str, source: Source) -> Literal["firing", "resolved"]:
 
 
 def _time(value: Any, unit: Unit | None) -> Any:
-    """RFC 3339 as it is, for the native alert to judge; a number only where the policy says what it counts."""
+    """The value as it is, for the native alert to check. A number becomes a time when the policy names its unit."""
     if isinstance(value, int | float) and not isinstance(value, bool) and unit is not None:
         try:
             return datetime.fromtimestamp(value / _A_SECOND[unit], UTC)
@@ -76,7 +76,7 @@ def _time(value: Any, unit: Unit | None) -> Any:
 
 
 def _texts(piece: Any, wanted: Mapping[str, Choices], part: str) -> dict[str, str]:
-    """Those that are there: a label that the body lacks is left out."""
+    """The labels or annotations that the body has; the others are left out."""
     found = ((name, _pick(piece, choices)) for name, choices in wanted.items())
     return {name: _text(value, f"{part}.{name}") for name, value in found if value is not _ABSENT}
 
@@ -89,7 +89,7 @@ def _required(piece: Any, choices: Choices, part: str) -> Any:
 
 
 def _pick(piece: Any, choices: Choices) -> Any:
-    """The first choice that is there; null is not."""
+    """The value of the first choice that has one; null is no value."""
     for choice in choices:
         value = _at(piece, choice) if choice.startswith("/") else choice
         if value is not _ABSENT and value is not None:
@@ -106,7 +106,7 @@ def _text(value: Any, part: str) -> str:
 
 
 def _at(value: Any, pointer: str) -> Any:
-    """What stands at a JSON Pointer; `_ABSENT` where nothing does."""
+    """The value at a JSON Pointer; `_ABSENT` when there is none."""
     for token in pointer.split("/")[1:]:
         name = token.replace("~1", "/").replace("~0", "~")
         if isinstance(value, dict):

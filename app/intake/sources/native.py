@@ -1,4 +1,4 @@
-"""The gateway's own alert: `{"alert_id", "severity", "timestamp"}` is enough, as one object or a list of them."""
+"""The gateway's own form of an alert: `{"alert_id", "severity", "timestamp"}` is enough. One object, or a list."""
 
 import re
 from datetime import datetime
@@ -24,7 +24,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def _text_only(value: Any) -> Any:
-    # A number, bare or in quotes, would be taken for seconds or milliseconds by its size: nobody can tell which was meant.
+    # pydantic takes a number, bare or in quotes, for seconds or milliseconds by its size. That may be wrong, so refuse it.
     if not isinstance(value, datetime) and not (isinstance(value, str) and _DATE.match(value)):
         raise ValueError("a time is a string in the form of RFC 3339, such as 2026-01-31T03:00:00Z")
     return value
@@ -36,11 +36,13 @@ Severity = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
 class NativeAlert(BaseModel):
-    """An alert by anybody: a script, a notebook, a data-quality job."""
+    """An alert from any sender: a script, a notebook, a data-quality job."""
 
     model_config = ConfigDict(extra="forbid")
 
-    alert_id: AlertId = Field(description="What is wrong, and with what: repeats of one problem carry one id.")
+    alert_id: AlertId = Field(
+        description="What is wrong, and with what. All repeats of one problem must have the same id."
+    )
     severity: Severity = Field(description="Becomes the label `severity`, for the policy to match on.")
     timestamp: Timestamp = Field(description="When it was noticed, RFC 3339 with an offset.")
     status: Literal["firing", "resolved"] = "firing"

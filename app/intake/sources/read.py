@@ -1,7 +1,7 @@
-"""From bytes to alerts: alert by alert, so that one that cannot be read does not cost the others.
+"""From bytes to alerts. An alert that cannot be read does not fail the others.
 
-The quick way validates the whole body in one call of pydantic's JSON parser. Only when that fails is the body taken
-apart, to find which alerts are at fault.
+The quick way validates the whole body in one call of pydantic's JSON parser. Only when that fails, the body is taken apart
+to find the alerts at fault.
 """
 
 import json
@@ -16,13 +16,13 @@ from app.decide.alert import Alert, Bad, Parsed, Unreadable
 ErrorList = list[dict[str, str]]
 Item = TypeVar("Item", bound=BaseModel)
 
-_SMALL = 4096  # characters of labels and annotations; a larger alert is not worth its memory
+_SMALL = 4096  # characters of labels and annotations; a larger alert is not kept, to save memory
 
 
 class ItemCache(Generic[Item]):
-    """Monitors repeat themselves: an item equal to the last one of its key becomes the very same Alert again.
+    """Monitors repeat their alerts. An item that equals the last item with its key becomes the same Alert object again.
 
-    Comparing costs a fifth of converting, and equal alerts of a batch are then recognised by identity.
+    To compare costs a fifth of a conversion, and equal alerts of a batch are then the same object.
     """
 
     def __init__(self, convert: Callable[[Item], Alert], key: Callable[[Item], str], most: int = 4096) -> None:
@@ -35,7 +35,7 @@ class ItemCache(Generic[Item]):
         return len(self._known)
 
     def to_alert(self, item: Item) -> Alert:
-        """As `convert`, which depends on nothing but the item. Raises what it raises."""
+        """Like `convert`, whose result may depend on the item alone. Raises the errors of `convert`."""
         key, content = self._key(item), item.__dict__
         known = self._known.get(key)
         if known is not None and known[0] == content:
@@ -58,7 +58,7 @@ def read_items(
 ) -> Parsed:
     """Every alert of `raw`. Raises Unreadable when none can be read.
 
-    `whole` reads all of a good body at once; `take_apart` finds the raw items in the decoded JSON of a bad one.
+    `whole` reads a good body at once. `take_apart` finds the raw items in the decoded JSON of a bad body.
     """
     try:
         items = whole(raw)
@@ -78,7 +78,7 @@ def read_apart(
     to_alert: Callable[[Item], Alert],
     max_alerts: int,
 ) -> Parsed:
-    """The slow way of `read_items`: item by item, each error with its pointer. Raises Unreadable when none can be read."""
+    """The slow way of `read_items`: item by item, each error with its pointer. Raises Unreadable like it."""
     entries = take_apart(decode(raw))
     _limit(len(entries), max_alerts)
     parsed = Parsed([], [], [])
@@ -104,11 +104,11 @@ def read_apart(
 
 
 def decode(raw: bytes) -> Any:
-    """The JSON value of `raw`. Raises Unreadable(400) naming what is wrong."""
+    """The JSON value of `raw`. Raises Unreadable(400) that names the error."""
     try:
         return from_json(raw)
     except ValueError as first:
-        # Python's own parser lets lone surrogates pass: they must cost one alert, not the whole body.
+        # Python's own parser accepts lone surrogates: they must fail one alert, not the whole body.
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):
@@ -116,7 +116,7 @@ def decode(raw: bytes) -> Any:
 
 
 def pointers(error: ValidationError, prefix: str = "") -> ErrorList:
-    """pydantic's errors as JSON pointers with one sentence each."""
+    """pydantic's errors, each as a JSON pointer with one sentence."""
     return [
         {"pointer": storable(prefix + "".join(f"/{part}" for part in e["loc"])[:200]), "message": storable(e["msg"])}
         for e in error.errors(include_url=False, include_input=False, include_context=False)
@@ -124,8 +124,8 @@ def pointers(error: ValidationError, prefix: str = "") -> ErrorList:
 
 
 def _encodable(alert: Alert) -> Alert:
-    """`alert` as it is. Raises ValueError for a lone surrogate in an annotation: pydantic looks only at strings with a
-    constraint, and the quick way refuses them in any string."""
+    """`alert` as it is. Raises ValueError for a lone surrogate in an annotation. The quick way refuses them in every string,
+    but in Python values pydantic checks only strings that have a constraint."""
     try:
         "".join(text for pair in alert.annotations.items() for text in pair).encode()
     except UnicodeEncodeError:
@@ -134,7 +134,7 @@ def _encodable(alert: Alert) -> Alert:
 
 
 def storable(text: str) -> str:
-    """`text` without what neither Postgres nor UTF-8 can hold: NUL and lone surrogates."""
+    """`text` without what Postgres or UTF-8 cannot hold: NUL and lone surrogates."""
     return text.encode("utf-8", "replace").decode().replace("\x00", "?")
 
 
@@ -144,7 +144,7 @@ def _characters(texts: Mapping[str, str]) -> int:
 
 def _limit(number: int, most: int) -> None:
     if number > most:
-        raise Unreadable(413, f"the body holds {number} alerts, more than the {most} of GATEWAY_MAX_ALERTS")
+        raise Unreadable(413, f"the body has {number} alerts; GATEWAY_MAX_ALERTS allows {most}")
 
 
 def _id_of(entry: Any) -> str | None:

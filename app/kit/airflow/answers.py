@@ -36,7 +36,7 @@ class DagRun:
 
 @dataclass(frozen=True, slots=True)
 class DagInfo:
-    """A DAG that Airflow has and can run. A run posted to a paused DAG stays queued until it is unpaused."""
+    """A DAG that Airflow has and can run. A run of a paused DAG stays queued until somebody unpauses the DAG."""
 
     dag_id: str
     is_paused: bool
@@ -74,19 +74,20 @@ class BrokenFile:
         return one_line(f"{self.file}: {' ... '.join(ends)}")
 
     def concerns(self, dag_id: str) -> bool:
-        """Whether the DAG's id stands as a word of its own in the file's name or in the trace."""
+        """Whether the DAG's id is a word of the file's name or of the trace. This only chooses a name for a DAG that cannot
+        run: `dag_broken` and `dag_missing` have the same effect."""
         word = re.compile(rf"(?<![\w.-]){re.escape(dag_id)}(?![\w-])")
         return bool(dag_id) and bool(word.search(self.file) or word.search(self.stack_trace))
 
 
 def run_is_ours(run: DagRun, trigger_id: str) -> bool:
-    """Whether the run carries our trigger's id: the only proof that an id in Airflow stands for what we sent."""
+    """Whether the run carries our trigger's id. Only that proves that we started it."""
     gateway = run.conf.get("gateway")
     return isinstance(gateway, Mapping) and gateway.get("trigger_id") == trigger_id
 
 
 def read_run(body: Any) -> DagRun | None:
-    """A DAG run from its JSON, or None if it is none."""
+    """A DAG run from its JSON, or None when the JSON is something else."""
     if not isinstance(body, dict):
         return None
     dag_id, run_id, state, conf = (body.get(key) for key in ("dag_id", "dag_run_id", "state", "conf"))
@@ -116,8 +117,8 @@ def read_health(body: Any) -> Health | None:
 
     def status(component: str) -> str | None:
         part = body.get(component)
-        said = part.get("status") if isinstance(part, dict) else None
-        return said if isinstance(said, str) else None
+        found = part.get("status") if isinstance(part, dict) else None
+        return found if isinstance(found, str) else None
 
     return Health(status("metadatabase"), status("scheduler"), status("dag_processor"), status("triggerer"))
 
@@ -149,34 +150,34 @@ class Dialect(Protocol):
 def failure(
     answer: Answer, what: str, dialect: Dialect, *, write: bool, now: datetime, quote: Callable[[str], str] = str
 ) -> TargetError:
-    """The error that an answer other than the expected one stands for. `what` names the call, as in "the trigger";
-    `quote` leaves out Airflow's words where they repeat a secret."""
-    told = f"Airflow answered {answer.status} to {what}: {said(answer.body, quote) or 'no reason given'}"
+    """The error for an answer that is not the expected one. `what` names the call, as in "the trigger"; `quote` leaves out
+    Airflow's words where they repeat a secret."""
+    detail = f"Airflow answered {answer.status} to {what}: {error_words(answer.body, quote) or 'no reason given'}"
     wait = answer.retry_after(now)
     if answer.status == 401:
-        return Refused("token_rejected", f"{told}: {dialect.login_help}")
+        return Refused("token_rejected", f"{detail}: {dialect.login_help}")
     if answer.status == 429:
-        return Unreachable("busy", told, retry_after=wait)
+        return Unreachable("busy", detail, retry_after=wait)
     if answer.status >= 500 or answer.status == 408:
-        return (Ambiguous if write else Unreachable)("server_error", told, retry_after=wait)
+        return (Ambiguous if write else Unreachable)("server_error", detail, retry_after=wait)
     if write and 200 <= answer.status < 300:
-        # Somebody took the write: a page in place of Airflow's answer does not prove that nothing was started behind it.
+        # A server took the write. A page in place of Airflow's answer does not prove that nothing was started behind it.
         code = "unreadable" if isinstance(answer.body, dict) else "not_airflow"
         return Ambiguous(code, f"{not_airflow(answer, what, dialect)}; whether it acted is not known")
     if write and answer.status == 409:
         # Also when a proxy puts its own page in place of Airflow's body: the run may be ours.
-        return Ambiguous("conflict", told)
+        return Ambiguous("conflict", detail)
     if not isinstance(answer.body, dict) or answer.status in {404, 405}:
         return not_airflow(answer, what, dialect)
     if answer.status == 403:
-        return Refused("forbidden", f"{told}: the gateway's user needs a role that may do this")
+        return Refused("forbidden", f"{detail}: the gateway's user needs a role that may do this")
     if answer.status in {400, 413, 422}:
-        return Rejected("bad_request", told)
+        return Rejected("bad_request", detail)
     return not_airflow(answer, what, dialect)
 
 
 def not_airflow(answer: Answer, what: str, dialect: Dialect) -> Refused:
-    """Somebody answers, but not this API of Airflow. The body is not repeated: it may be anything."""
+    """The error for an answer that is not from this API of Airflow. The body may be anything, so it is not repeated."""
     kind = answer.headers.get("content-type", "no content type").split(";")[0][:60]
     how = "a redirect" if 300 <= answer.status < 400 else kind
     return Refused(
@@ -186,9 +187,9 @@ def not_airflow(answer: Answer, what: str, dialect: Dialect) -> Refused:
     )
 
 
-def said(body: Any, quote: Callable[[str], str] = str) -> str:
-    """One sentence out of an error body, whatever its shape; "" if there is none. Never the input it complains of. It is
-    judged by `quote` before it is cut: half a secret is one too."""
+def error_words(body: Any, quote: Callable[[str], str] = str) -> str:
+    """The words of an error body, whatever its shape, in one line; "" if it has none. They are for people alone. The input
+    that Airflow repeats is left out. `quote` sees the words before they are cut: half a secret is a secret too."""
     detail = body.get("detail", body.get("title", body.get("error"))) if isinstance(body, dict) else None
     return one_line(quote(_flat(detail)))
 
@@ -204,12 +205,12 @@ def _flat(detail: Any) -> str:
         case str():
             return detail
         case Mapping():
-            told = [str(detail[key]) for key in ("reason", "message", "msg") if isinstance(detail.get(key), str)]
+            texts = [str(detail[key]) for key in ("reason", "message", "msg") if isinstance(detail.get(key), str)]
             where = detail.get("loc")
             place = (
                 ".".join(map(str, where)) + ": " if isinstance(where, Sequence) and not isinstance(where, str) else ""
             )
-            return place + "; ".join(told)
+            return place + "; ".join(texts)
         case list():
             return "; ".join(filter(None, map(_flat, detail[:10])))
     return ""

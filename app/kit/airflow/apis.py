@@ -1,10 +1,10 @@
 """How Airflow's two REST APIs differ: v2 of Airflow 3, and v1 of Airflow 2. Pure.
 
-Facts about v1 were measured with Airflow 2.11.2: a run is posted without a logical date (null is a 400), and has no
-`queued_at`; the date that Airflow gives it is the moment of the post. A wrong login and a missing permission are the same
-403 with a null detail; a body is judged by its types before the permission, and by its fields after it. PATCH takes no
-`update_mask`. A DAG whose file is broken or gone is shown with `has_import_errors` or without `is_active`, and import errors
-name files by their whole path. The DAG processor is part of the scheduler unless it runs alone.
+Facts about v1 were measured with Airflow 2.11.2. A run is posted without a logical date (null is a 400). It has no
+`queued_at`; its logical date is the moment of the post. A wrong login and a missing permission are the same 403 with a
+null detail. Airflow checks the types of a body before the permission, and its fields after it. PATCH takes no
+`update_mask`. A DAG whose file is broken or gone has `has_import_errors` or lacks `is_active`. Import errors name files
+by their whole path. The DAG processor is a part of the scheduler unless it runs alone.
 """
 
 from collections.abc import Mapping
@@ -20,22 +20,22 @@ class ApiV2:
     version: ClassVar[str] = "v2"
     root: ClassVar[str] = "/api/v2"
     health_path: ClassVar[str] = "/monitor/health"
-    basic_auth: ClassVar[bool] = False  # a password is shown to the login, which gives a token for it
+    basic_auth: ClassVar[bool] = False  # the password goes to the login, which gives a token
     update_mask: ClassVar[Mapping[str, str]] = {"update_mask": "state"}
     lists_unknown_dags: ClassVar[bool] = False  # as DAGs without runs, instead of a 404
     login_help: ClassVar[str] = "Airflow does not take the token, check airflow.auth in the policy file"
-    #: A body that no Airflow takes, and what it is answered to who may post a better one.
+    #: A body that no Airflow takes, and the status that it answers to a user with the permission to start runs.
     impossible: ClassVar[tuple[Mapping[str, Any], int]] = (
         {"dag_run_id": None, "logical_date": "never", "conf": None},
         422,
     )
 
     def run_body(self, dag_run_id: str, conf: Mapping[str, Any], note: str | None) -> dict[str, Any]:
-        """What is posted for a run that stands for no date of a schedule."""
+        """The body of a POST for a run that belongs to no date of a schedule."""
         return {"dag_run_id": dag_run_id, "logical_date": None, "conf": dict(conf), "note": note}
 
     def read_run(self, body: Any) -> DagRun | None:
-        """A DAG run from its JSON, or None if it is none."""
+        """A DAG run from its JSON, or None when the JSON is something else."""
         return read_run(body)
 
     def read_health(self, body: Any) -> Health | None:
@@ -47,7 +47,7 @@ class ApiV2:
         return dag.get("relative_fileloc")
 
     def is_gone(self, dag: Mapping[str, Any]) -> bool:
-        """Whether the DAG is only remembered: a run posted to it is refused."""
+        """Whether Airflow only remembers the DAG, and refuses a run of it."""
         return dag.get("has_import_errors") is True or dag.get("is_stale") is True
 
 

@@ -1,4 +1,4 @@
-"""What we show Airflow to be let in, and one token shared by all callers.
+"""Our login in Airflow, and one token that all callers share.
 
 Facts (Airflow 3.3.2, SimpleAuthManager): POST /auth/token answers 201 with a JWT that lives for a day; an expired
 token brings 401 "Token Expired", one signed with another secret 403 "Invalid JWT token", a missing permission 403
@@ -20,7 +20,7 @@ from app.kit.clock import Clock
 from app.kit.errors import Ambiguous, Refused, TargetError, Unreachable, quotable
 from app.kit.http import Answer, Http
 
-REFUSED_FOR = timedelta(minutes=1)  # whoever sets the right password in Airflow waits no longer
+REFUSED_FOR = timedelta(minutes=1)  # so long a corrected password waits at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class PasswordAuth:
 
 @dataclass(frozen=True, slots=True)
 class TokenAuth:
-    """A token that somebody else renews by giving us another policy file."""
+    """A token that stands in the policy; a new policy file brings a new one."""
 
     token: str = field(repr=False)
 
@@ -59,8 +59,8 @@ class Tokens(Protocol):
         """A token to try once more with, now that Airflow refused this one; None when there is no other."""
         ...
 
-    def quote(self, said: str) -> str:
-        """What the server said, unless it repeats what was sent to it with a call. The answer to a login is never told."""
+    def quote(self, words: str) -> str:
+        """The server's words, unless they repeat a secret of a call. The words of an answer to a login are never shown."""
         ...
 
 
@@ -92,8 +92,8 @@ class FixedTokens:
     async def after_refusal(self, _refused: str | None, /) -> str | None:
         return None
 
-    def quote(self, said: str) -> str:
-        return quotable(said, self._token, sent=f"{self.scheme} {self._token}")
+    def quote(self, words: str) -> str:
+        return quotable(words, self._token, sent=f"{self.scheme} {self._token}")
 
 
 class BasicLogin(FixedTokens):
@@ -105,8 +105,8 @@ class BasicLogin(FixedTokens):
         super().__init__(base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode())
         self._auth = auth
 
-    def quote(self, said: str) -> str:
-        return quotable(super().quote(said), self._auth.password, sent=f"{self._auth.username}:{self._auth.password}")
+    def quote(self, words: str) -> str:
+        return quotable(super().quote(words), self._auth.password, sent=f"{self._auth.username}:{self._auth.password}")
 
 
 class FileTokens:
@@ -138,13 +138,14 @@ class FileTokens:
         token = await self.current()
         return None if token == refused else token
 
-    def quote(self, said: str) -> str:
-        return quotable(said, self._token, self._refused)
+    def quote(self, words: str) -> str:
+        return quotable(words, self._token, self._refused)
 
 
 class LoginTokens:
-    """Fetched with user name and password. Callers that come together share one login, and its failure too. What Airflow
-    refuses is not asked again for REFUSED_FOR: a wrong password, tried for each trigger that waits, would lock the account.
+    """Tokens that a login with user name and password gives. Callers that come together share one login, and its failure.
+    After a refused login no other one is tried for REFUSED_FOR: a wrong password, tried for each trigger that waits, would
+    lock the account.
     """
 
     scheme: ClassVar[str] = "Bearer"
@@ -155,12 +156,12 @@ class LoginTokens:
         self._url = url
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._logins = 0  # finished ones, so that who waited for the lock sees that somebody else has tried
+        self._logins = 0  # finished ones, so that a caller that waited for the lock sees that another one has tried
         self._failure: TargetError | None = None
         self._refused_until: datetime | None = None
         self._token: str | None = None
-        self._refused: str | None = None  # kept: the answer that refused it may repeat it
-        self._renew_at: datetime | None = None  # None: nobody knows when it ends, Airflow will tell
+        self._refused: str | None = None  # kept, since the answer that refused it may repeat it
+        self._renew_at: datetime | None = None  # None: the end is not known until Airflow refuses the token
 
     async def current(self) -> str:
         if self._token is not None and self._is_fresh():
@@ -180,8 +181,8 @@ class LoginTokens:
             self._token, self._refused = None, refused
         return await self.current()
 
-    def quote(self, said: str) -> str:
-        return quotable(said, self._token, self._refused, self._auth.password)
+    def quote(self, words: str) -> str:
+        return quotable(words, self._token, self._refused, self._auth.password)
 
     def _is_fresh(self) -> bool:
         return self._renew_at is None or self._clock.now() < self._renew_at
@@ -219,7 +220,7 @@ class LoginTokens:
         raise self._refusal(answer)
 
     def _refusal(self, answer: Answer) -> TargetError:
-        """Its text is not repeated: Airflow 3 prints the login's input in its 422."""
+        """The error for a refused login. Its words are not repeated: the 422 of Airflow 3 holds the login's input."""
         if answer.status in {400, 401, 422}:
             return Refused(
                 "token_rejected",
@@ -236,9 +237,9 @@ class LoginTokens:
 
 
 def token_life(token: str, now: datetime) -> timedelta | None:
-    """How long a fresh JWT lives, or None if it does not say. The signature is Airflow's business, not ours.
+    """How long a fresh JWT lives, or None if it does not say. Only Airflow checks its signature.
 
-    Taken from Airflow's own clock (exp - iat) where both are there, so that a clock apart from ours changes nothing.
+    Where both times are there, both are of Airflow's clock (exp - iat), so a difference to our clock changes nothing.
     """
     parts = token.split(".")
     if len(parts) != 3:
@@ -254,7 +255,8 @@ def token_life(token: str, now: datetime) -> timedelta | None:
 
 
 def renew_after(life: timedelta) -> timedelta:
-    """The age at which a token is renewed: at 80 % or 60 s before its end, the earlier; a short life at its half."""
+    """The age at which a token is renewed: at 80 % of its life, or 60 s before its end if that is earlier; a short life is
+    renewed at its half."""
     if life < timedelta(seconds=120):
         return life / 2
     return min(life * 0.8, life - timedelta(seconds=60))

@@ -17,13 +17,13 @@ from app.kit.airflow.answers import (
     DagInfo,
     DagRun,
     Health,
+    error_words,
     failure,
     lists_dags,
     one_line,
     read_broken_files,
     read_runs,
     run_is_ours,
-    said,
 )
 from app.kit.airflow.apis import APIS, ApiV2
 from app.kit.airflow.auth import Auth, PasswordAuth, TokenAuth, TokenFileAuth, open_tokens
@@ -51,7 +51,7 @@ DAG_ID: Final = re.compile(r"[\w.-]+")  # airflow.utils.helpers.validate_key; an
 
 
 class AirflowClient:
-    """One Airflow. Safe to share between tasks; `http` belongs to the caller, who closes it."""
+    """One Airflow. Tasks may share it. The caller owns `http` and closes it."""
 
     def __init__(
         self, http: Http, url: str, auth: Auth | None, clock: Clock, *, api: Literal["v1", "v2"] = "v2"
@@ -80,7 +80,7 @@ class AirflowClient:
         return DagInfo(dag_id, body["is_paused"], schedule if isinstance(schedule, str) else None, file)
 
     async def trigger(self, dag_id: str, dag_run_id: str, conf: Mapping[str, Any], note: str | None = None) -> DagRun:
-        """Start one DAG run under an id of ours, which stands for no date of a schedule.
+        """Start one DAG run under an id of ours. It belongs to no date of a schedule.
 
         Raises Ambiguous when the run may be there (no answer, 5xx, and "conflict": the id is taken, perhaps by us), so
         read it back with `run`; Unreachable when it is not; Refused when Airflow cannot do it now (dag_missing, dag_broken,
@@ -96,10 +96,11 @@ class AirflowClient:
         raise await self._why_not_started(dag_id, answer, failure) if answer.status in {400, 404} else failure
 
     async def may_trigger(self, dag_id: str) -> bool | None:
-        """Whether our user may start runs of this DAG; None when that cannot be told. Starts nothing.
+        """Whether our user may start runs of this DAG; None when that cannot be known. Starts nothing.
 
-        Asked with a body that no Airflow can take, of which the permission is judged first (measured with 3.3.2 and
-        2.11.2): 403 is no, the error of the body yes. Raises as `dag` does when it does not answer, or refuses the token.
+        The body is one that no Airflow takes. Airflow checks the permission before the body (measured with 3.3.2 and
+        2.11.2): 403 means no, the error about the body means yes. Raises as `dag` does when Airflow does not answer, or
+        refuses the token.
         """
         _refuse_impossible(dag_id)
         body, allowed = self._api.impossible
@@ -124,7 +125,7 @@ class AirflowClient:
         return run
 
     async def fail_run(self, dag_id: str, dag_run_id: str) -> DagRun:
-        """Set the DAG run to failed, whatever its state is: Airflow overwrites a success too, so read it first.
+        """Set the DAG run to failed, whatever its state is. Airflow overwrites a success too, so read the run first.
 
         Raises Refused("run_missing") when Airflow has no such run, and otherwise as `trigger` does.
         """
@@ -139,7 +140,7 @@ class AirflowClient:
         raise self._failure(answer, f"the failing of DAG run {dag_run_id!r}", write=True)
 
     async def ended_runs(self, dag_id: str, since: datetime, most: int) -> list[DagRun]:
-        """The runs that ended at `since` or later, however, the newest end first, `most` of them. One call a page.
+        """The runs that ended at `since` or later, in any state, at most `most`, the newest end first. One call a page.
 
         Raises Refused("dag_missing") when Airflow has no such DAG. A run whose conf is over 1 MiB is left out.
         """
@@ -161,7 +162,7 @@ class AirflowClient:
         return runs
 
     async def queued_runs(self, most: int) -> list[DagRun]:
-        """Runs that wait to be started, of every DAG, the first made first."""
+        """Queued runs of every DAG, the oldest first."""
         params: dict[str, str | int] = {"state": "queued", "order_by": "id", "limit": most}
         answer = await self._call("GET", "/dags/~/dagRuns", params=params)
         rows = read_runs(answer.body, self._api.read_run) if answer.status == 200 else None
@@ -170,7 +171,7 @@ class AirflowClient:
         return [run for run in rows if run is not None]
 
     async def _ended_page(self, dag_id: str, since: datetime, offset: int, limit: int) -> tuple[list[DagRun], int]:
-        """Some runs, and how many of Airflow's rows they are: one in a state that we do not know is none of ours."""
+        """A page of runs, and how many rows Airflow gave. Rows in a state that we do not know are left out of the runs."""
         params: dict[str, str | int] = {"end_date_gte": since.isoformat(), "order_by": "-end_date"}
         params |= {"limit": limit, "offset": offset}
         answer = await self._call("GET", f"{_dag_path(dag_id)}/dagRuns", params=params)
@@ -183,7 +184,7 @@ class AirflowClient:
         return [run for run in rows if run is not None], len(rows)
 
     async def health(self) -> Health:
-        """What Airflow says of its components; it answers 200 even when its scheduler is dead. Needs no token."""
+        """The health of Airflow's components. Airflow answers 200 even when its scheduler is dead. Needs no token."""
         answer = await self._http.request("GET", f"{self._url}{self._api.root}{self._api.health_path}")
         health = self._api.read_health(answer.body) if answer.status == 200 else None
         if health is None:
@@ -243,7 +244,8 @@ class AirflowClient:
         )
 
     async def _why_no_dag(self, dag_id: str, file: str | None) -> Refused:
-        """Named by an import error that is about this DAG: of its file if that is known, else one that mentions it."""
+        """Name the import error of this DAG, if there is one: of its file, or, if the file is not known, one that mentions
+        the DAG."""
         try:
             broken = await self.import_errors()
         except TargetError:
@@ -271,8 +273,8 @@ class AirflowClient:
             if not await self._is_refused(answer, token):
                 return answer
         if isinstance(answer.body, dict):
-            told = said(answer.body, self._tokens.quote) or "no reason given"
-            raise Refused("token_rejected", f"Airflow answered {answer.status}: {told}: {self._api.login_help}")
+            words = error_words(answer.body, self._tokens.quote) or "no reason given"
+            raise Refused("token_rejected", f"Airflow answered {answer.status}: {words}: {self._api.login_help}")
         return answer
 
     async def _is_refused(self, answer: Answer, token: str | None) -> bool:
@@ -307,7 +309,7 @@ def _missing(dag_id: str, broken: list[BrokenFile]) -> Refused:
 
 
 def _refuse_impossible(dag_id: str) -> None:
-    """An id with a slash in it would be another address, and its 404 would be laid at airflow.url's door."""
+    """Raise Refused for an id that no DAG can have. An id with a slash would be another address."""
     if not DAG_ID.fullmatch(dag_id):
         detail = "a DAG's id has letters, digits, dashes, dots and underscores only; check dag.id in the policy"
         raise Refused("dag_missing", one_line(f"Airflow cannot have a DAG {dag_id!r}: {detail}"))
@@ -322,6 +324,6 @@ def _run_path(dag_id: str, dag_run_id: str) -> str:
 
 
 def _segment(value: str) -> str:
-    """One segment of a path. An id can come out of an alert's label, so dots that would climb are written out too."""
+    """One segment of a path. An id can come from an alert's label, so `.` and `..` are escaped too."""
     quoted = quote(value, safe="", errors="replace")
     return quoted.replace(".", "%2E") if value in {".", ".."} else quoted

@@ -25,7 +25,6 @@ from app.kit.errors import UsageError
 
 START_SECONDS = 120.0  # Replaying the log of a killed PostgreSQL takes tens of seconds on a slow disk.
 PORT_SECONDS = 0.3
-PORT_TAKEN = os.strerror(errno.EADDRINUSE)
 RETRY_SECONDS = 10.0
 TOOL_SECONDS = 120.0
 SHOWN_LOG_LINES = 6
@@ -179,7 +178,7 @@ class Daemon(ABC):
             log = self._spawn()
             if log is None:
                 return
-            port_taken = PORT_TAKEN in log and not keep_port
+            port_taken = not keep_port and not is_free(port)
             if not (port_taken or self._set_aside(log)) or monotonic() > deadline:
                 raise UsageError(self._explained(log))
             if port_taken:

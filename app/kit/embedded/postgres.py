@@ -80,11 +80,12 @@ class Postgres(Daemon):
             "SELECT format('CREATE DATABASE %I TEMPLATE %I', :'name', :'template') "
             "WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'name') \\gexec\n"
         )
-        done = self._psql(sql, "-v", f"name={name}", "-v", f"template={template}", seconds=60.0)
-        # When two processes create it at once, the second gets one of these errors: duplicate database, or unique index.
-        if done.returncode != 0 and not any(state in done.stderr for state in ("42P04", "23505")):
-            raise UsageError(f"PostgreSQL did not create the database {name}: {done.stderr.strip()}")
-        return self.url_of(name)
+        for _ in range(2):
+            done = self._psql(sql, "-v", f"name={name}", "-v", f"template={template}", seconds=60.0)
+            if done.returncode == 0:
+                return self.url_of(name)
+            # When two create it at once, one of them fails. The second time it finds the database.
+        raise UsageError(f"PostgreSQL did not create the database {name}: {done.stderr.strip()}")
 
     def _prepare(self, access: Access) -> None:
         version = self._data / "PG_VERSION"

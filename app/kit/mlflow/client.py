@@ -55,7 +55,7 @@ class Login:
 
 
 class Mlflow:
-    """One MLflow server. Safe to share between tasks; `http` belongs to the caller, who closes it.
+    """One MLflow server. Tasks may share it. The caller owns `http` and closes it.
 
     A method returns MLflow's own JSON object, or None when there is none. It raises these errors of app.kit.errors:
 

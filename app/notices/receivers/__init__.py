@@ -1,1 +1,1 @@
-"""The servers by which people are told: one file a kind, each a pure `request(...)`; `send` is how they are asked."""
+"""The servers that notices go to: one file for each kind, with a pure `request(...)`. `send` makes the request."""

@@ -1,7 +1,7 @@
 """Alertmanager's API v2: the gateway as one more sender of alerts.
 
-Source: github.com/prometheus/alertmanager, api/v2/openapi.yaml. An alert without news ends at its endsAt, so that one that
-is still open is sent again every REFRESH with an endsAt beyond that. Alertmanager keeps alerts in memory alone: after its
+Source: github.com/prometheus/alertmanager, api/v2/openapi.yaml. An alert ends at its endsAt unless it is sent again. So the
+gateway sends an open incident again every REFRESH, with a later endsAt. Alertmanager keeps alerts only in memory: after its
 restart the next refresh brings them back.
 """
 
@@ -14,12 +14,12 @@ from app.policy.own_alarms import NOTICE_KEY, NOTICE_NAME
 from app.policy.receivers import AlertmanagerReceiver
 
 REFRESH: Final = timedelta(minutes=1)
-#: So long an alert outlives our silence: a restart of the gateway must not resolve it.
+#: How long an alert stays open without a refresh. A restart of the gateway must not resolve it.
 OUTLIVES: Final = timedelta(minutes=15)
 
 
 def request(entry: AlertmanagerReceiver, message: Message, now: datetime) -> Request:
-    """One alert. Its labels are its identity: the same for opening, refresh and end."""
+    """One alert. Its labels identify it, so opening, refresh and end have the same labels."""
     labels = {_name(name): value for name, value in message.labels.items() if value}
     labels |= {
         "alertname": f"{NOTICE_NAME}{''.join(part.capitalize() for part in message.event.split('_'))}",
@@ -39,5 +39,5 @@ def request(entry: AlertmanagerReceiver, message: Message, now: datetime) -> Req
 
 
 def _name(label: str) -> str:
-    """Before release 0.27 a label's name had to be an identifier."""
+    """A name that Alertmanager before release 0.27 takes too: an identifier."""
     return re.sub(r"^(?=[0-9])", "_", re.sub(r"[^a-zA-Z0-9_]", "_", label))

@@ -1,4 +1,4 @@
-"""What one receiver is told once, and the request that tells it. Pure."""
+"""What one receiver gets at once: the message and the request that carries it. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One telling. `id` is the same at each attempt and another for each repeat; `key` is the incident's, unique among
-    gateways; `times` counts how often the opening was told, from 1; `link` is absolute."""
+    """A notice as it is sent to one receiver.
+
+    `id` is the same at each attempt, and new for each repeat. `key` is the key of the incident with the gateway's name
+    before it, unique among gateways. `times` counts how often the opening was sent, from 1. `link` is absolute.
+    """
 
     id: str
     key: str
@@ -17,7 +20,7 @@ class Message:
     resolved: bool
     severity: str  # critical, error, warning, info
     title: str
-    detail: str  # of a resolved one: how it ended
+    detail: str  # of a resolved incident: how it ended
     labels: Mapping[str, str]
     link: str | None
     opened_at: datetime
@@ -27,7 +30,7 @@ class Message:
 
     @property
     def headline(self) -> str:
-        """The title, and whether it is over or told again."""
+        """The title, with a word before it when the incident is over or is repeated."""
         if self.resolved:
             return f"Resolved: {self.title}"
         return f"Still: {self.title}" if self.times > 1 else self.title
@@ -35,7 +38,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST. Either `json`, or `content` with its exact bytes."""
+    """A POST. The body is either `json`, or the exact bytes in `content`."""
 
     url: str
     json: Any = None
@@ -44,7 +47,7 @@ class Request:
 
 
 def cut(text: str, most: int) -> str:
-    """At most so many characters, with an ellipsis where something is left out."""
+    """At most `most` characters. An ellipsis shows where the text was cut."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -1,4 +1,4 @@
-"""Opsgenie's Alert API, which Jira Service Management takes below another address.
+"""Opsgenie's Alert API. Jira Service Management has the same API at another address.
 
 Fields and limits: docs.opsgenie.com/docs/alert-api (message 130 characters, alias 512, description 15,000, a tag 50,
 details 8,000 in all, source 100, note 25,000);
@@ -16,14 +16,14 @@ _DETAILS: Final = 8000
 
 
 def request(entry: Opsgenie, message: Message) -> Request:
-    """Create or close. An open alert of the same alias is counted up, so that a request sent twice does no harm."""
+    """Create or close an alert. Opsgenie counts up an open alert of the same alias, so a request sent twice does no harm."""
     headers = {"Authorization": f"GenieKey {entry.api_key.get_secret_value()}"}
     alias, source = message.key[:512], cut(message.gateway, 100)
-    said = message.detail or message.title
+    text = message.detail or message.title
     if message.resolved:
         url = f"{entry.url}/v2/alerts/{quote(alias, safe='')}/close?identifierType=alias"
-        return Request(url, json={"source": source, "note": cut(said, 25_000)}, headers=headers)
-    description = f"{said}\n\n{message.link}" if message.link else said
+        return Request(url, json={"source": source, "note": cut(text, 25_000)}, headers=headers)
+    description = f"{text}\n\n{message.link}" if message.link else text
     body: dict[str, Any] = {
         "message": cut(message.headline, 130),
         "alias": alias,
@@ -37,7 +37,7 @@ def request(entry: Opsgenie, message: Message) -> Request:
 
 
 def _details(message: Message) -> dict[str, str]:
-    """Labels, as many as fit."""
+    """As many labels as fit."""
     details: dict[str, str] = {}
     left = _DETAILS
     for name, value in message.labels.items():

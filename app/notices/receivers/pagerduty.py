@@ -11,7 +11,7 @@ from app.policy.receivers import Pagerduty
 
 
 def request(entry: Pagerduty, message: Message) -> Request:
-    """Trigger or resolve. The same dedup_key again is the same alert, so that an event sent twice does no harm."""
+    """Trigger or resolve an alert. The same dedup_key is the same alert, so an event sent twice does no harm."""
     body: dict[str, Any] = {
         "routing_key": entry.routing_key.get_secret_value(),
         "event_action": "resolve" if message.resolved else "trigger",
@@ -40,5 +40,5 @@ def _trigger(message: Message) -> dict[str, Any]:
 
 
 def _labels(message: Message) -> dict[str, str]:
-    """An event holds 512 KB."""
+    """Labels that are sure to fit: an event holds 512 KB."""
     return {name: cut(value, 1000) for name, value in list(message.labels.items())[:50]}

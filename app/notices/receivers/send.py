@@ -1,4 +1,4 @@
-"""Asking a receiver once, and what its answer means."""
+"""Send one message to a receiver, and judge its answer."""
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -11,7 +11,8 @@ from app.notices.receivers import alertmanager, opsgenie, pagerduty, slack, webh
 from app.notices.receivers.message import Message, Request
 from app.policy.receivers import Receiver
 
-#: What counts as taken; any other 2xx is somebody else's answer, such as a login page of a proxy.
+#: Which 2xx answer shows that the receiver took the message. Any other comes from something else, such as a proxy's login
+#: page.
 _TAKEN: Final[Mapping[str, Callable[[Answer], bool]]] = {
     "pagerduty": lambda answer: answer.status == 202 and _says(answer, "status", "success"),
     "opsgenie": lambda answer: answer.status == 202 and isinstance(answer.body, dict),
@@ -23,30 +24,33 @@ _REFUSED: Final = {401: "key_rejected", 403: "forbidden", 404: "not_found", 405:
 
 
 def refresh_of(receiver: Receiver | None) -> timedelta | None:
-    """How often a receiver must hear of what is still open, or it forgets; None: once is enough."""
+    """How often a receiver must get an open incident again, because it forgets otherwise; None: once is enough."""
     return alertmanager.REFRESH if receiver is not None and receiver.alertmanager else None
 
 
 class Sender:
-    """Sends messages to receivers of the policy."""
+    """Sends messages to the receivers of the policy."""
 
     def __init__(self, http: Http, clock: Clock) -> None:
         self._http = http
         self._clock = clock
 
     async def send(self, receiver: Receiver, message: Message) -> str:
-        """What the receiver answered, in a few words. Raises TargetError: Rejected for what it will never take (400, 413,
-        422), Refused for what a person can mend (a wrong key, a wrong address), Unreachable and Ambiguous for later."""
-        asked = self._request(receiver, message)
+        """Send it once. Returns what the receiver answered, in a few words.
+
+        Raises TargetError. Rejected: the receiver will never take this message (400, 413, 422). Refused: a person can repair
+        the fault (a wrong key, a wrong address). Unreachable and Ambiguous: a later attempt may succeed.
+        """
+        request = self._request(receiver, message)
         answer = await self._http.request(
-            "POST", asked.url, json=asked.json, content=asked.content, headers=asked.headers
+            "POST", request.url, json=request.json, content=request.content, headers=request.headers
         )
-        said = _said(receiver, answer)
+        quoted = _quoted(receiver, answer)
         if 200 <= answer.status < 300:
             if not _TAKEN[receiver.kind](answer):
-                raise Refused("unexpected_answer", f"what answers is not {receiver.kind}: {said}")
-            return said
-        raise _refusal(answer.status, said, answer.retry_after(self._clock.now()))
+                raise Refused("unexpected_answer", f"this is not an answer of {receiver.kind}: {quoted}")
+            return quoted
+        raise _refusal(answer.status, quoted, answer.retry_after(self._clock.now()))
 
     def _request(self, receiver: Receiver, message: Message) -> Request:
         now = self._clock.now()
@@ -62,18 +66,18 @@ class Sender:
         return alertmanager.request(receiver.alertmanager, message, now)
 
 
-def _refusal(status: int, said: str, after: float | None) -> Exception:
+def _refusal(status: int, quoted: str, after: float | None) -> Exception:
     if status in (400, 413, 422):
-        return Rejected("rejected", said)
+        return Rejected("rejected", quoted)
     if status in (408, 425, 429):
-        return Unreachable("busy", said, retry_after=after)
+        return Unreachable("busy", quoted, retry_after=after)
     if status >= 500:
-        return Ambiguous("server_error", said, retry_after=after)
-    return Refused(_REFUSED.get(status, "redirect" if status < 400 else "refused"), said)
+        return Ambiguous("server_error", quoted, retry_after=after)
+    return Refused(_REFUSED.get(status, "redirect" if status < 400 else "refused"), quoted)
 
 
-def _said(receiver: Receiver, answer: Answer) -> str:
-    """The answer for a person, unless it repeats a secret."""
+def _quoted(receiver: Receiver, answer: Answer) -> str:
+    """The answer as a person reads it. An answer that repeats a secret is not quoted."""
     body = answer.body if isinstance(answer.body, str) else str(answer.body)
     text = quotable(" ".join(body.split()), *receiver.secrets())
     return f"{receiver.kind} answered {answer.status}" + (f": {text[:200]}" if text else "")

@@ -2,7 +2,7 @@
 
 Fields and limits: docs.slack.dev/reference/block-kit/blocks (header 150 characters, section text 3,000, a field 2,000 and
 ten of them, at most 50 blocks); docs.slack.dev/messaging/formatting-message-text (&, < and > are escaped, 40,000 of `text`).
-A webhook cannot change what it posted, so the end of an incident is a message of its own.
+A webhook cannot change an earlier message, so the end of an incident is another message.
 """
 
 import re
@@ -20,7 +20,7 @@ _SIGNS: Final = {
 
 
 def request(entry: Slack, message: Message) -> Request:
-    """One message: a headline, a sentence, the labels, and where to look."""
+    """One message: a headline, the detail, the labels, and a link."""
     sign = ":large_green_circle:" if message.resolved else _SIGNS[message.severity]
     blocks: list[dict[str, Any]] = [
         {
@@ -49,6 +49,6 @@ def _markdown(text: str, most: int) -> dict[str, Any]:
 
 
 def _escape(text: str, most: int) -> str:
-    """Escaped, and at most so many characters; half of an escape is not left at the end."""
+    """Escaped, and at most `most` characters. The cut leaves no half escape at the end."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return escaped if len(escaped) <= most else re.sub(r"&[a-z]{0,3}$", "", escaped[: most - 1]) + "…"

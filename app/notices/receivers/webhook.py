@@ -1,6 +1,6 @@
-"""A webhook of one's own, signed as Standard Webhooks says (github.com/standard-webhooks/standard-webhooks).
+"""Any server of the user, with requests signed as Standard Webhooks says (github.com/standard-webhooks/standard-webhooks).
 
-`webhook-id` is the same at each attempt of one telling, so that the server can drop what it has seen.
+`webhook-id` is the same at each attempt of one message, so the server can drop a message that it has seen.
 """
 
 import json

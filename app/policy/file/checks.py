@@ -1,4 +1,4 @@
-"""What one entry of a policy file says about another: names, references, placeholders; and what deserves a warning."""
+"""Problems between the entries of a policy file: names, references, placeholders. And the warnings."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -19,15 +19,15 @@ from app.policy.language.variables import Unexpanded
 from app.policy.schedules import Schedule
 from app.policy.schema import Route
 
-# Alertmanager's default group_interval: it tells of an alert's end no sooner than that after its start.
+# Alertmanager's default group_interval: it sends the end of an alert no sooner than that after its start.
 _GROUP_INTERVAL: Final = timedelta(minutes=5)
-# A file says the same whenever it is read: what its schedules come to is looked at from here.
+# Schedules are checked from this time on, so the same file has the same warnings on any day.
 _ANY_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 RESERVED_CONF_KEY: Final = "gateway"
 
 
 def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterator[Problem]:
-    """Every problem between entries, told from the plain values so that one bad entry hides nothing of the others."""
+    """Every problem between entries. It reads the plain values, so a bad entry does not hide the problems of others."""
     airflow = [name for _, entry in _mappings(document, "airflow") if isinstance(name := entry.get("name"), str)]
     routes = list(_mappings(document, "routes"))
     yield from _repeated_names(
@@ -61,7 +61,7 @@ def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterat
 
 
 def unknown_receivers(document: Document, path: Path) -> Iterator[Problem]:
-    """What a list of receivers' names at `path` names that `receivers:` lacks."""
+    """The names in a list at `path` that `receivers:` lacks."""
     there = [name for _, entry in _mappings(document, "receivers") if isinstance(name := entry.get("name"), str)]
     named = _at(document, path)
     for index, name in enumerate(named if isinstance(named, list) else []):
@@ -74,13 +74,13 @@ def unknown_receivers(document: Document, path: Path) -> Iterator[Problem]:
 
 
 def route_names(document: Document) -> frozenset[str]:
-    """The names of the routes, of those with an error too."""
+    """The names of all routes, also of those with an error."""
     names = (entry.get("name", derived_name(entry)) for _, entry in _mappings(document, "routes"))
     return frozenset(name for name in names if isinstance(name, str))
 
 
 def airflow_for(named: str | None, airflow: Sequence[str]) -> str | None:
-    """The Airflow that a `dag` runs on: the named one, else `default`, else the only one; None if that is open."""
+    """The Airflow of a `dag`: the named one, else `default`, else the only one; None when none of these exists."""
     if named is not None:
         return named if named in airflow else None
     if "default" in airflow:
@@ -89,7 +89,7 @@ def airflow_for(named: str | None, airflow: Sequence[str]) -> str | None:
 
 
 def warnings(document: Document, routes: tuple[Route, ...], schedules: tuple[Schedule, ...]) -> Iterator[Problem]:
-    """What is allowed and probably not meant, in a file without errors."""
+    """Entries that are allowed but probably not meant, in a file without errors."""
     for path in [("defaults",), *(("routes", index) for index in range(len(routes)))]:
         yield from _short_debounce(document, path)
     if not routes:
@@ -98,7 +98,7 @@ def warnings(document: Document, routes: tuple[Route, ...], schedules: tuple[Sch
         path = ("routes", index)
         yield from _grammar_warnings(document, (*path, "match"))
         if not route.match and index + 1 < len(routes):
-            yield document.problem((*path, "match"), "this takes every alert: no route below it is ever reached")
+            yield document.problem((*path, "match"), "this takes every alert: no alert reaches the routes below it")
         if route.debounce >= route.stale_after:
             sentence = "not shorter than stale_after: an alert that is not repeated in time never fires"
             yield document.problem((*path, "debounce"), sentence)
@@ -154,7 +154,7 @@ def _muted_by(document: Document, path: Path, known: list[JsonValue]) -> Iterato
 def _schedules(
     document: Document, defaults: dict[str, JsonValue], routes: list[dict[str, JsonValue]]
 ) -> Iterator[Problem]:
-    """Each names a route that is there, and exactly the labels of its group_by."""
+    """Each schedule must name a route that exists, and exactly the labels of its group_by."""
     schedules = list(_mappings(document, "schedules"))
     yield from _repeated_names(document, "schedule", [(p, e.get("name"), "name" in e) for p, e in schedules])
     known = {name: e for e in routes if isinstance(name := e.get("name", derived_name(e)), str)}
@@ -235,7 +235,7 @@ def _short_debounce(document: Document, path: Path) -> Iterator[Problem]:
     if isinstance(text, str) and not isinstance(text, Unexpanded):
         debounce = parse_duration(text)
         if timedelta(0) < debounce < _GROUP_INTERVAL:
-            sentence = "shorter than Alertmanager's group_interval (5m): an alert's end is not told before it fires"
+            sentence = "shorter than Alertmanager's group_interval (5m): it may fire before the end of an alert arrives"
             yield document.problem((*path, "debounce"), sentence)
 
 

@@ -14,14 +14,14 @@ from app.policy.file.problems import Path, Problem
 from app.policy.language.templates import TemplateError, placed, placeholders
 from app.policy.schema import Route
 
-# A switch that is pinged stands in an address, and its name is typed into scripts.
+# The name of a switch that takes pings is part of an address, and people type it into scripts.
 _IN_ADDRESS: Final = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 def deadman_problems(
     document: Document, switches: Mapping[Path, Switch], routes: tuple[Route, ...], raw_routes: frozenset[str]
 ) -> Iterator[Problem]:
-    """Every problem of valid entries. `raw_routes`: the names of all routes, of those with an error of their own too."""
+    """Every problem between valid entries. `raw_routes`: the names of all routes, also of those with an error."""
     if sum(_size(switch) for switch in switches.values()) > MOST_SWITCHES:
         yield document.problem(("deadman",), f"these are more than {MOST_SWITCHES} switches")
         return
@@ -50,13 +50,13 @@ def _name(document: Document, path: Path, switch: Switch, taken: dict[str, Path]
         if name not in switch.for_each:
             yield document.problem((*path, "name"), f"{name!r} is not in for_each", offset=offset)
     for missing in switch.for_each.keys() - {name for name, _ in named}:
-        sentence = f"must hold {{{{group.{missing}}}}}: each value makes a switch of its own"
+        sentence = f"must hold {{{{group.{missing}}}}}: each value makes its own switch"
         yield document.problem((*path, "name"), sentence)
     if switch.for_each.keys() != {name for name, _ in named} or _is_open(switch.name):
         return
     for instance in switch.instances():
         if not instance.usable:
-            sentence = f"{instance.name[:80]!r} is no name: at most {LONGEST_NAME} printable characters"
+            sentence = f"{instance.name[:80]!r} is not a valid name: at most {LONGEST_NAME} printable characters"
             yield document.problem((*path, "name"), sentence)
         elif instance.name in taken:
             yield document.problem((*path, "name"), f"another switch is called {instance.name!r} already")
@@ -72,7 +72,7 @@ def _retrain(
     raw_routes: frozenset[str],
 ) -> Iterator[Problem]:
     if switch.match:
-        yield document.problem((*path, "match"), "belongs to a heartbeat; a retrain is found by its route", key=True)
+        yield document.problem((*path, "match"), "is for a heartbeat; a retrain is found by its route", key=True)
     route = routes.get(expect.retrain)
     if route is None:
         if expect.retrain not in raw_routes and not _is_open(expect.retrain):
@@ -87,10 +87,10 @@ def _retrain(
         if label not in route.group_by:
             yield document.problem(at, f"{label!r} is not in the route's group_by", key=True)
         if source == "for_each" and label in expect.group:
-            yield document.problem(at, "stands in expect.group too", key=True)
+            yield document.problem(at, "is in expect.group too", key=True)
     for label in dict.fromkeys(placeholders(route.dag.id)):
         if label not in given and label in route.group_by:
-            sentence = f"must name {label!r}: the DAG of the route is {route.dag.id!r}, another one for each"
+            sentence = f"must name {label!r}: the DAG of the route is {route.dag.id!r}, another DAG for each value"
             yield document.problem((*path, "expect"), sentence)
 
 
@@ -98,10 +98,10 @@ def _ping(document: Document, path: Path, switch: Switch) -> Iterator[Problem]:
     values = chain.from_iterable(switch.for_each.values())
     for text in (re.sub(r"\{\{.*?\}\}", "", switch.name), *values):
         if text and not _is_open(text) and not _IN_ADDRESS.fullmatch(text):
-            sentence = f"{text[:80]!r} cannot stand in the address of a ping: letters, digits, - . _ ~ only"
+            sentence = f"{text[:80]!r} cannot be in the address of a ping: use letters, digits, - . _ ~"
             yield document.problem((*path, "name"), sentence)
 
 
 def _is_open(text: str) -> bool:
-    """Whether it holds a variable that `check` does not know; pydantic hands on a plain str."""
+    """Whether it holds a variable that `check` does not know. (Pydantic makes a plain str of an Unexpanded.)"""
     return "${" in text

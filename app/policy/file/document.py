@@ -1,7 +1,7 @@
 """A policy file as YAML: plain values, and the line and column of each, so that every error names its place.
 
-Scalars follow the core schema of YAML 1.2 (true, false, null and numbers; `no`, `on`, `12:30` and `007` are strings),
-on PyYAML's scanner and parser, which would read YAML 1.1.
+Scalars follow the core schema of YAML 1.2: true, false, null and numbers; `no`, `on`, `12:30` and `007` are strings.
+PyYAML's scanner and parser do the rest; PyYAML alone would read YAML 1.1.
 """
 
 import math
@@ -31,7 +31,7 @@ _STR = "tag:yaml.org,2002:str"
 _KNOWN_TAGS = {_PLAIN, _STR, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-# Leading zeros are left to strings: 007 and 0600 are names or modes more often than numbers.
+# Numbers with leading zeros stay strings: 007 and 0600 are names or modes more often than numbers.
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _BASED_INT = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
@@ -40,20 +40,20 @@ _NOT_A_NUMBER = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value begins (from 1). `shift` is how far its first character stands from there; None if it varies."""
+    """Where a value begins (from 1). `shift`: how far its first character is from there; None if that varies."""
 
     line: int
     column: int
     shift: int | None = None
 
     def at(self, offset: int) -> "Place":
-        """The place of the character `offset` of a string, as exactly as its quoting lets us say."""
+        """The place of the character `offset` of a string, as exactly as its quoting allows."""
         return self if self.shift is None else Place(self.line, self.column + self.shift + offset)
 
 
 @dataclass(frozen=True)
 class Document:
-    """A readable file. `value` has its variables filled, `raw` has them as written; the two have the same shape."""
+    """A readable file. `value` has the variables filled in; `raw` has them as written. Both have the same shape."""
 
     file: str
     value: JsonValue
@@ -63,7 +63,7 @@ class Document:
     problems: tuple[Problem, ...]
 
     def problem(self, path: Path, message: str, *, key: bool = False, offset: int | None = None) -> Problem:
-        """A problem at a value, at its key, or `offset` characters into it. What is absent is told at its parent."""
+        """A problem at a value, at its key, or `offset` characters into it. For an absent key the place is its parent."""
         known, places = path, self.keys if key and path in self.keys else self.values
         while known and known not in places:
             known = known[:-1]
@@ -74,8 +74,8 @@ class Document:
 def read_document(text: str, file: str, env: Mapping[str, str], *, require_env: bool) -> Document:
     """Read YAML text. Raises PolicyError when it is no YAML, or too large or too deep to be a policy.
 
-    What can be told next to other errors is in `Document.problems`: duplicate keys, unset and malformed variables
-    (unset ones only with `require_env`), and what JSON or PostgreSQL cannot hold.
+    Problems that do not stop the reading are in `Document.problems`: duplicate keys, unset and malformed variables (unset
+    ones only with `require_env`), and values that JSON or PostgreSQL cannot hold.
     """
     if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise PolicyError([Problem(file, 1, 1, "policy", f"the file is larger than {MAX_BYTES >> 20} MiB")])
@@ -88,7 +88,7 @@ def read_document(text: str, file: str, env: Mapping[str, str], *, require_env: 
     except yaml.MarkedYAMLError as error:
         raise PolicyError([_syntax(file, error)]) from None
     except (ValueError, OverflowError):
-        # PyYAML computes some escapes, such as "\UFFFFFFFF", without asking whether that character exists.
+        # PyYAML computes some escapes, such as "\UFFFFFFFF", and does not check whether that character exists.
         mark = loader.get_mark()
         message = "not readable as YAML: there is no such character"
         raise PolicyError([Problem(file, mark.line + 1, mark.column + 1, "policy", message)]) from None
@@ -100,7 +100,7 @@ def read_document(text: str, file: str, env: Mapping[str, str], *, require_env: 
 
 
 class _Loader(Reader, Scanner, Parser, Composer):
-    """PyYAML's stages up to the node tree, with bounds, and without its YAML 1.1 resolver."""
+    """PyYAML's stages up to the node tree, with limits, and without its YAML 1.1 resolver."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -134,7 +134,7 @@ class _Loader(Reader, Scanner, Parser, Composer):
 
 
 class _Builder:
-    """Turns nodes into values. Aliases are copied, so the bounds count again what they multiply."""
+    """Turns nodes into values. YAML aliases are copied, so each copy counts towards the limits."""
 
     def __init__(self, text: str, file: str, env: Mapping[str, str], require_env: bool) -> None:
         self._text, self._file, self._env, self._require_env = text, file, env, require_env
@@ -148,7 +148,7 @@ class _Builder:
         self._count += 1
         if self._count > MAX_NODES or len(path) > MAX_DEPTH:
             place = _place(node)
-            message = "aliases repeat too much, or themselves"
+            message = "aliases repeat too many values, or themselves"
             raise PolicyError([Problem(self._file, place.line, place.column, dotted(path[:3]), message)])
         self.values[path] = self._exact_place(node) if isinstance(node, ScalarNode) else _place(node)
         if node.tag not in _KNOWN_TAGS:
@@ -172,7 +172,7 @@ class _Builder:
             if key == "<<" and key_node.tag == _PLAIN:
                 self._report_at(place, inner, "merge keys are not part of YAML 1.2; use `defaults:` or repeat the keys")
             elif inner in self.keys and key in value:
-                self._report_at(place, inner, f"this key stands here twice, first on line {self.keys[inner].line}")
+                self._report_at(place, inner, f"this key is here twice, first on line {self.keys[inner].line}")
             else:
                 self.keys[inner] = place
                 self._report_characters(key, inner)
@@ -197,7 +197,7 @@ class _Builder:
             for name in missing:
                 self._report(path, f"the environment variable {name} is not set")
         if expanded != text and not isinstance(expanded, Unexpanded):
-            # The text in the file is not the text that later errors count their characters in.
+            # Later errors count characters in the expanded text, which is not the text in the file.
             self.values[path] = Place(self.values[path].line, self.values[path].column)
         return expanded, text
 
@@ -255,4 +255,4 @@ def _unreadable(text: str, file: str, error: ReaderError) -> Problem:
     before = text[: error.position]
     column = len(before) - (before.rfind("\n") + 1) + 1
     code = error.character if isinstance(error.character, int) else ord(error.character)
-    return Problem(file, before.count("\n") + 1, column, "policy", f"the character U+{code:04X} may not stand in YAML")
+    return Problem(file, before.count("\n") + 1, column, "policy", f"the character U+{code:04X} is not allowed in YAML")

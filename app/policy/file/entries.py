@@ -1,4 +1,4 @@
-"""Each entry of a policy file on its own: from plain values to models, every error at its place."""
+"""Reads each entry of a policy file by itself: from plain values to models, each error with its place."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -34,7 +34,7 @@ _MESSAGES: Final[Mapping[str, str]] = {
 
 
 def read_defaults(document: Document, problems: list[Problem]) -> dict[str, JsonValue]:
-    """The valid keys of `defaults:`, as plain values to lay under each route."""
+    """The valid keys of `defaults:`, as plain values. Each route takes those that it leaves out."""
     value = _top(document).get("defaults", {})
     if not isinstance(value, dict):
         problems.append(document.problem(("defaults",), "must be a mapping"))
@@ -65,7 +65,7 @@ def read_list(
 ) -> tuple[Model, ...]:
     """Every valid entry of a top-level list whose entries are mappings; none when the key is left out.
 
-    prepare: what turns an entry into what the model takes, where that is more than plain values.
+    `prepare` changes an entry before the model reads it, where the model takes more than plain values.
     """
     if not required and key not in _top(document):
         return ()
@@ -88,7 +88,7 @@ def read_section(model: type[Model], key: str, document: Document, problems: lis
 
 
 def read_routes(document: Document, defaults: dict[str, JsonValue], problems: list[Problem]) -> tuple[Route, ...]:
-    """Every entry of `routes:` that is valid, over `defaults`, with a name made from `dag.id` where it has none."""
+    """Every valid entry of `routes:`, with `defaults`. A route without a name gets one that is made from `dag.id`."""
     routes = []
     for path, entry in _entries(document, "routes", problems).items():
         known: dict[str, object] = {**defaults, **_without_unknown(entry, path)}
@@ -120,7 +120,7 @@ def read_deadman(document: Document, problems: list[Problem]) -> dict[Path, Swit
 
 
 def derived_name(route: Mapping[str, JsonValue]) -> str | None:
-    """The name of a route that has none: its `dag.id` in the letters of a route name; None when that cannot be."""
+    """A name for a route without one, made from its `dag.id`; None when no name can be made from it."""
     dag = route.get("dag")
     dag_id = dag.get("id") if isinstance(dag, dict) else None
     if not isinstance(dag_id, str) or isinstance(dag_id, Unexpanded) or "{{" in dag_id:
@@ -137,8 +137,10 @@ def _read_match(document: Document, path: Path, value: JsonValue, problems: list
         if not isinstance(text, str):
             problems.append(document.problem((*path, index), """must be text, such as 'alertname="Drift"'"""))
         elif not text.strip():
-            # An unset variable must not turn one model's route into everybody's.
-            problems.append(document.problem((*path, index), "is empty; a route for every alert is written match: []"))
+            # An empty variable must not turn the route of one model into a route for every model.
+            problems.append(
+                document.problem((*path, index), "is empty; write match: [] for a route that takes every alert")
+            )
         elif not isinstance(text, Unexpanded):
             try:
                 matchers += parse_matchers(text)
@@ -152,7 +154,7 @@ def _top(document: Document) -> dict[str, JsonValue]:
 
 
 def _entries(document: Document, key: str, problems: list[Problem]) -> dict[Path, dict[str, JsonValue]]:
-    """The mappings in a top-level list, by path; problems for what is none."""
+    """The mappings in a top-level list, by path. An entry that is not a mapping is a problem."""
     value = _top(document).get(key)
     if not isinstance(value, list):
         problems.append(document.problem((key,), "must be a list" if key in _top(document) else "required"))
@@ -164,7 +166,7 @@ def _entries(document: Document, key: str, problems: list[Problem]) -> dict[Path
 
 
 def _without_unknown(value: dict[str, JsonValue], path: Path) -> dict[str, JsonValue]:
-    """A copy without the keys that app.policy.file.keys has already told about."""
+    """A copy without the unknown keys, which app.policy.file.keys reports."""
     kept: dict[str, JsonValue] = {}
     for key, inner in value.items():
         below = (*path, key)
@@ -187,14 +189,14 @@ def _validate(
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems += _told(error.errors(include_url=False), document, path)
+        problems += _problems_of(error.errors(include_url=False), document, path)
         return None
 
 
-def _told(errors: Iterable[ErrorDetails], document: Document, path: Path) -> list[Problem]:
+def _problems_of(errors: Iterable[ErrorDetails], document: Document, path: Path) -> list[Problem]:
     problems = []
     for error in errors:
-        # Pydantic names the branch of a union in the path; ours are written in angle brackets.
+        # Pydantic puts the branch of a union into the path. The names of our branches are in angle brackets.
         where = (*path, *(part for part in error["loc"] if not str(part).startswith("<")))
         empty = error["input"] is None and error["type"] != "missing"
         problems.append(

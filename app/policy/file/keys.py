@@ -28,7 +28,7 @@ def _fields(*models: type[BaseModel]) -> tuple[str, ...]:
 
 _AUTH: Final = _fields(PasswordAuth, TokenAuth, TokenFileAuth)
 
-# Paths without their list indexes. What stands below dag.conf is the operator's own.
+# Paths without list indexes. The keys below dag.conf belong to the operator.
 _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     (): (
         "version",
@@ -75,17 +75,17 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
 
 
 def key_problems(document: Document) -> Iterator[Problem]:
-    """Every key that this version does not know, with the one that was probably meant."""
+    """Every key that this version does not know, with the key that was probably meant."""
     yield from _visit(document, document.value, ())
 
 
 def is_known_key(path: Path) -> bool:
-    """Whether the last key of a path is one that its mapping may hold."""
+    """Whether the mapping of a path may hold its last key."""
     return path[-1] in _KNOWN.get(_shape(path[:-1]), ())
 
 
 def has_known_keys(path: Path) -> bool:
-    """Whether here stands a mapping whose keys are ours, not the operator's own."""
+    """Whether the mapping at this path has keys of the policy, not of the operator."""
     return _shape(path) in _KNOWN
 
 
@@ -104,7 +104,7 @@ def _visit(document: Document, value: JsonValue, path: Path) -> Iterator[Problem
 
 def _unknown(key: str, shape: Path) -> str:
     close = difflib.get_close_matches(key, _KNOWN[shape], n=1)
-    return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; here may stand {_listed(shape)}"
+    return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; the keys here are {_listed(shape)}"
 
 
 def _listed(shape: Path) -> str:

@@ -1,4 +1,4 @@
-"""Loading the policy file: text in, a Policy out, or every error of the file at once."""
+"""Load the policy file: a Policy, or every error of the file at once."""
 
 import hashlib
 import json
@@ -31,9 +31,9 @@ VERSION: Final = 1
 
 
 def load_policy(path: FilePath, env: Mapping[str, str] | None = None, *, require_env: bool = True) -> Policy:
-    """Read a policy file, with `env` (the process's environment when None) behind its `${NAME}`.
+    """Read a policy file. `env` has the values of its `${NAME}`; None is the environment of the process.
 
-    Raises PolicyError, with every problem of the file, also when it cannot be read at all.
+    Raises PolicyError with every problem of the file, also when the file cannot be read at all.
     """
     try:
         with path.open("rb") as file:
@@ -50,10 +50,10 @@ def load_policy(path: FilePath, env: Mapping[str, str] | None = None, *, require
 
 
 def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_env: bool = True) -> Policy:
-    """Read a policy from its text; `filename` only stands in the problems.
+    """Read a policy from its text. Problems show `filename`.
 
-    Without `require_env` an unset `${NAME}` is no error; it then stands in the policy as written (a duration as 1h),
-    so such a policy is for checking only. Raises PolicyError with every problem, in the order of the file.
+    Without `require_env` an unset `${NAME}` is no error. The policy then holds it as written (a duration is 1h), so it is
+    only for checking. Raises PolicyError with every problem, in the order of the file.
     """
     document = read_document(text, filename, env, require_env=require_env)
     problems = [*document.problems, *_shape_problems(document)]
@@ -86,7 +86,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
 
 
 def _read_others(document: Document, problems: list[Problem]) -> dict[str, Any]:
-    """The sections that are taken as they stand, by the name of their field."""
+    """The other sections, by the name of their field. They need no change after reading."""
     return {
         "mlflow": read_section(Mlflow, "mlflow", document, problems),
         "time_intervals": read_list(TimeInterval, "time_intervals", document, problems),
@@ -98,7 +98,7 @@ def _read_others(document: Document, problems: list[Problem]) -> dict[str, Any]:
 
 
 def _with_receivers(switch: Switch, receivers: tuple[Receiver, ...]) -> Switch:
-    """A switch that names nobody tells every receiver, as `notify` does; `[]` tells nobody."""
+    """A switch without `receivers` gets every receiver, as an event without `notify` does. `[]` stays empty."""
     if "receivers" in switch.model_fields_set:
         return switch
     return switch.model_copy(update={"receivers": tuple(receiver.name for receiver in receivers)})
@@ -126,22 +126,22 @@ def _with_airflow(route: Route, airflow: tuple[Airflow, ...]) -> Route:
 
 
 def _hash(document: Document, policy: Policy) -> str:
-    """12 hex characters over the meaning of the file: layout, comments and spelled-out defaults change nothing.
+    """12 hex characters from the meaning of the file. Layout, comments and written defaults do not change them.
 
-    Variables count as written and literal secrets not at all, so nothing secret can be guessed from it.
+    Variables count as written, and literal secrets do not count. So nobody can guess a secret from the hash.
     """
     raw = document.raw if isinstance(document.raw, dict) else {}
     raw_defaults = _mapping(raw.get("defaults"))
     written: JsonValue = {**raw, "routes": [{**raw_defaults, **_mapping(route)} for route in _list(raw.get("routes"))]}
     meant = policy.model_dump(mode="json", exclude={"hash", "warnings"})
-    # A section that is left out must not count, or a new version would call every old file another policy.
+    # A section that is left out must not count. Otherwise a new version of the gateway would change the hash of every file.
     effective = _as_written({key: value for key, value in meant.items() if value not in (None, [])}, written)
     text = json.dumps(effective, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _as_written(value: JsonValue, raw: JsonValue) -> JsonValue:
-    """The effective value, but each string that holds a variable as the file has it."""
+    """The effective value, but with each string that holds a variable as it is in the file."""
     if isinstance(raw, str):
         return raw if "${" in raw else value
     if isinstance(value, dict) and isinstance(raw, dict):

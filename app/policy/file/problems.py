@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from app.kit.errors import UsageError
 
-# How a place inside the file is named: keys and list indexes from the top, ("routes", 0, "debounce").
+# A place inside the file: keys and list indexes from the top, such as ("routes", 0, "debounce").
 Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to correct. Lines and columns count from 1, as editors do; `path` is dotted, `policy` for the top."""
+    """One thing to correct. Lines and columns count from 1, as in editors. `path` has dots; the top is `policy`."""
 
     file: str
     line: int
@@ -24,7 +24,7 @@ class Problem:
 
 
 class PolicyError(UsageError):
-    """The policy file is wrong. `problems` holds all of it in the order of the file; `str()` is one line for each."""
+    """The policy file is wrong. `problems` has each problem in the order of the file; `str()` has one line for each."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = in_file_order(problems)
@@ -32,10 +32,10 @@ class PolicyError(UsageError):
 
 
 def in_file_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """The same problems by line and column, each told once."""
+    """The same problems in the order of the file, without repeats."""
     return tuple(sorted(set(problems), key=lambda p: (p.line, p.column, p.path, p.message)))
 
 
 def dotted(path: Path) -> str:
-    """A path for a person: `routes.0.debounce`; the whole file is `policy`."""
+    """A path as a person reads it: `routes.0.debounce`. The whole file is `policy`."""
     return ".".join(str(part) for part in path) or "policy"

@@ -1,4 +1,4 @@
-"""The entries of `promotions:`: their rules read character by character, and what they say about each other."""
+"""The entries of `promotions:`: reads their rules, and finds problems between entries."""
 
 from collections.abc import Iterator, Mapping
 
@@ -24,7 +24,7 @@ def read_promotions(document: Document, problems: list[Problem]) -> tuple[Promot
 
 
 def promotion_problems(document: Document) -> Iterator[Problem]:
-    """What entries say about each other and about `mlflow`, told from the plain values."""
+    """Every problem between entries, and with `mlflow`. It reads the plain values."""
     top = document.value if isinstance(document.value, dict) else {}
     entries = top.get("promotions")
     seen: set[tuple[JsonValue, JsonValue]] = set()
@@ -36,12 +36,12 @@ def promotion_problems(document: Document) -> Iterator[Problem]:
         if not isinstance(model, str) or not isinstance(to, str):
             continue
         if (model, to) in seen:
-            yield document.problem((*path, "to"), f"another entry leads {model!r} to {to!r} already")
+            yield document.problem((*path, "to"), f"another entry has the model {model!r} and the alias {to!r} already")
         seen.add((model, to))
         if entry.get("registry", "mlflow") == "mlflow" and "mlflow" not in top:
-            yield document.problem((*path, "registry"), "the registry is MLflow's, and `mlflow:` names no server")
+            yield document.problem((*path, "registry"), "the registry is MLflow, but the policy has no `mlflow:`")
         if entry.get("requires") == to:
-            yield document.problem((*path, "requires"), "a version cannot hold the mark before it gets it")
+            yield document.problem((*path, "requires"), "a version cannot hold the alias before it gets it")
 
 
 def _read_rules(document: Document, path: Path, value: JsonValue, problems: list[Problem]) -> list[Rule]:

@@ -1,4 +1,4 @@
-"""The texts that `trigger-gateway init` hands to a newcomer: a policy to edit and a receiver to paste."""
+"""The texts that `trigger-gateway init` writes: a policy to edit and an Alertmanager receiver to paste."""
 
 from typing import Final
 
@@ -13,21 +13,21 @@ airflow:
     # ${NAME} is read from the environment when the gateway starts. A token works as well:
     # auth: {token: "${AIRFLOW_TOKEN}"}   or   auth: {token_file: /run/secrets/airflow}
     auth: {username: "${AIRFLOW_USERNAME}", password: "${AIRFLOW_PASSWORD}"}
-    # max_parallel: 4             # DAG runs of ours open at once; the rest wait
+    # max_parallel: 4             # how many of our DAG runs may be open at once
 
-# Who is told when a retraining cannot start, does not end or fails. Try it:   trigger-gateway receivers test oncall
+# Where notices go when a retraining cannot start, does not end or fails. Try it:   trigger-gateway receivers test oncall
 # receivers:
 #   - {name: oncall, pagerduty: {routing_key: "${PAGERDUTY_ROUTING_KEY}"}}   # or opsgenie, slack, webhook, alertmanager
 
 # What a route may leave out, with the values it then has. Uncomment to change them for all routes.
 # defaults:
-#   debounce: 0s                  # wait so long for calm; cancelled if the alerts resolve meanwhile
+#   debounce: 0s                  # wait so long before a run; nothing starts if the alerts resolve meanwhile
 #   cooldown: 24h                 # at most one DAG run per group in this time, rolling
 #   refire: true                  # an alert that still fires after its cooldown may start another run
 #   on_failure: release           # or keep: a failed run leaves the cooldown in force
-#   failure_backoff: 30m          # after a failure wait so long, doubled each time
+#   failure_backoff: 30m          # after a failure wait so long, and twice as long after the next
 #   run_timeout: 24h              # a run still open after this counts as lost
-#   stale_after: 6h               # an alert not heard of for so long no longer fires
+#   stale_after: 6h               # an alert that is not repeated for so long no longer fires
 
 routes:                           # the first route that matches takes the alert
   - name: accuracy
@@ -47,7 +47,7 @@ route:
     - receiver: trigger-gateway
       matchers: ['alertname="ModelAccuracyLow"']
       group_by: [alertname, model]
-      continue: true               # people are still told as before
+      continue: true               # people still get the alert as before
 receivers:
   - name: trigger-gateway
     webhook_configs:
@@ -68,7 +68,7 @@ def alertmanager_receiver(gateway_url: str) -> str:
     """The YAML to paste into alertmanager.yml, for the gateway at `gateway_url` (scheme, host and port). With THIS_MACHINE
     for the host, a comment says what to fill in.
 
-    The file of `credentials_file` holds the text that `trigger-gateway token create --scope ingest` prints.
+    `credentials_file` must hold the text that `trigger-gateway token create --scope ingest` prints.
     """
     url = f"{gateway_url.rstrip('/')}/api/v1/webhooks/alertmanager"
     if THIS_MACHINE in gateway_url:

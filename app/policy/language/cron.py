@@ -1,4 +1,4 @@
-"""Cron expressions: five fields, read in a time zone as Debian's cron reads them, exact over daylight saving time."""
+"""Cron expressions: five fields in a time zone, read as Debian's cron reads them. Exact over daylight saving time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,19 +7,20 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-# Any instant does to find out whether an expression has occurrences: cronsim looks 50 years ahead.
+# The search for the first occurrence may start at any instant: cronsim looks 50 years ahead.
 _SOME_TIME = datetime(2026, 1, 1, tzinfo=UTC)
-# To walk through a year of an expression that is due each minute would take seconds; its newest is found much closer.
+# An expression that is due each minute has its newest occurrence close by. A walk through a whole year would take seconds.
 _LOOK_BACK = (timedelta(hours=1), timedelta(days=1), timedelta(days=32), timedelta(days=366))
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """When something is due. Raises ValueError, with a sentence for the operator, for what cannot be read or never comes.
+    """When something is due. Raises ValueError, with a sentence for the operator, for an expression that cannot be read or
+    never occurs.
 
-    A local time that does not exist (spring) is due at the end of the gap, one that exists twice (autumn) is due at its
-    first time only; an expression whose minutes or hours begin with a star keeps its pace through both. (Where a clock
-    moves by half an hour, on Lord Howe Island, cronsim leaves one of the latter out on that day.)
+    A local time that does not exist (in spring) is due at the end of the gap. A local time that exists twice (in autumn) is
+    due the first time only. An expression whose minutes or hours begin with a star keeps its pace through both. (On Lord
+    Howe Island, where clocks move by half an hour, cronsim leaves out one occurrence of such an expression on that day.)
     """
 
     expression: str
@@ -28,21 +29,23 @@ class Cron:
 
     def __post_init__(self) -> None:
         if len(self.expression.split()) != 5:
-            raise ValueError(f"{self.expression[:80]!r} is no cron expression: it has five fields, such as 0 3 * * 1")
+            raise ValueError(
+                f"{self.expression[:80]!r} is not a cron expression: it needs five fields, such as 0 3 * * 1"
+            )
         object.__setattr__(self, "_zone", read_zone(self.timezone))
         try:
             self.after(_SOME_TIME)
         except CronSimError as error:
-            raise ValueError(f"{self.expression[:80]!r} is no cron expression: {str(error).lower()}") from None
+            raise ValueError(f"{self.expression[:80]!r} is not a cron expression: {str(error).lower()}") from None
         except StopIteration:
-            raise ValueError(f"{self.expression[:80]!r} never comes") from None
+            raise ValueError(f"{self.expression[:80]!r} never occurs") from None
 
     def after(self, instant: datetime) -> datetime:
-        """The first occurrence later than `instant`; UTC."""
+        """The first occurrence after `instant`, in UTC."""
         return next(self.occurrences(instant))
 
     def newest(self, after: datetime, until: datetime) -> datetime | None:
-        """The last occurrence later than `after` and not later than `until`; None when there is none."""
+        """The last occurrence after `after` and up to `until`; None when there is none."""
         for back in (*_LOOK_BACK, None):
             start = after if back is None else max(after, until - back)
             found = None
@@ -55,12 +58,12 @@ class Cron:
         return None
 
     def occurrences(self, after: datetime) -> Iterator[datetime]:
-        """Every occurrence later than `after`, without an end; UTC."""
+        """Every occurrence after `after`, in UTC, without an end."""
         last = after
         for local in CronSim(self.expression, after.astimezone(self._zone)):
             occurrence = local.astimezone(UTC)
-            # In autumn's second hour cronsim still finds what was due in the first, and several times of spring's gap are
-            # due at its end.
+            # In autumn cronsim finds the occurrences of the repeated hour twice. In spring all occurrences in the gap are
+            # due at its end. Each instant counts once.
             if occurrence > last:
                 last = occurrence
                 yield occurrence

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 MAX_DURATION = timedelta(days=3650)
 
-# Units and their order are Prometheus' own (a year is 365 days, a week 7). Twelve digits keep the numbers small.
+# The units and their order are those of Prometheus (a year is 365 days, a week 7). At most twelve digits: no huge numbers.
 _DURATION = re.compile(
     r"(?:(?P<y>[0-9]{1,12})y)?(?:(?P<w>[0-9]{1,12})w)?(?:(?P<d>[0-9]{1,12})d)?(?:(?P<h>[0-9]{1,12})h)?"
     r"(?:(?P<m>[0-9]{1,12})m)?(?:(?P<s>[0-9]{1,12})s)?(?:(?P<ms>[0-9]{1,12})ms)?"
@@ -39,9 +39,9 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """Print a duration so that `parse_duration` reads it back: 1d12h, 10m, 250ms, 0s.
+    """A duration as text that `parse_duration` reads: 1d12h, 10m, 250ms, 0s.
 
-    Weeks and years are printed as days. Below a millisecond it rounds down. Raises ValueError for a negative one.
+    Weeks and years become days. It rounds down to a millisecond. Raises ValueError for a negative duration.
     """
     rest = duration // timedelta(milliseconds=1)
     if rest < 0:
@@ -59,7 +59,7 @@ def _advice(text: str) -> str:
     if re.fullmatch(r"[0-9]+", text):
         return f"{shown!r} has no unit; write {shown}s, {shown}m or {shown}h"
     if re.match(r"[0-9]*\.[0-9]", text):
-        return f"{shown!r} is no duration: only whole numbers, so 1h30m instead of 1.5h"
+        return f"{shown!r} is not a duration: use whole numbers, so 1h30m instead of 1.5h"
     if text.startswith("-"):
-        return f"{shown!r} is no duration: it cannot be negative"
-    return f"{shown!r} is no duration: use numbers with y, w, d, h, m, s or ms, largest first, such as 10m or 1d12h"
+        return f"{shown!r} is not a duration: it cannot be negative"
+    return f"{shown!r} is not a duration: use numbers with y, w, d, h, m, s or ms, largest first, such as 10m or 1d12h"

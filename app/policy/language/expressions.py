@@ -1,4 +1,4 @@
-"""The rules of a promotion: comparisons of metrics, read by a parser of their own, so that nothing is ever executed.
+"""The rules of a promotion: comparisons of metrics. Our own parser reads them, so nothing is ever executed.
 
     rule       = all ("or" all)*
     all        = one ("and" one)*
@@ -8,8 +8,8 @@
     factor     = "-" factor  |  number [unit]  |  metric  |  "(" sum ")"
     metric     = ["champion" "."] (name | "`" any name "`")
 
-A metric is a bare number. A number with a unit is worth: `%` a hundredth; `ms s m h d` that time in seconds; `KiB MiB GiB`
-that size in bytes. What a rule comes to is `app.promotion.rules`' to say.
+A metric is a plain number. A unit changes a number: `%` makes a hundredth of it, `ms s m h d` make seconds of it, and `KiB
+MiB GiB` make bytes of it. `app.promotion.rules` evaluates the rules.
 """
 
 import re
@@ -21,7 +21,7 @@ from typing import Final, Literal, NoReturn
 MAX_LENGTH: Final = 1000  # characters of one rule
 MAX_DEPTH: Final = 40  # parentheses and signs inside each other
 MAX_OPERATORS: Final = 100  # + - * / of one rule: each makes the tree deeper
-INCUMBENT: Final = "champion"  # who holds `to` now, whatever `to` is called
+INCUMBENT: Final = "champion"  # the version that holds `to` now, whatever `to` is called
 
 UNITS: Final[Mapping[str, Decimal]] = {
     "%": Decimal("0.01"),
@@ -35,7 +35,7 @@ UNITS: Final[Mapping[str, Decimal]] = {
     "GiB": Decimal(2**30),
 }
 
-# A digit that is followed by letters is one token, so that `10min` is told as a whole.
+# A number with letters behind it is one token, so the error for `10min` shows the whole of it.
 _TOKEN: Final = re.compile(
     r"\s*(?:(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?P<unit>%|[A-Za-z]+)?"
     r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|`(?P<quoted>[^`]+)`|(?P<sign><=|>=|==|!=|[<>+\-*/().])|(?P<other>\S)|(?P<end>$))"
@@ -57,14 +57,14 @@ class RuleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number as it is written, its unit already in it."""
+    """A number. Its unit is already counted in."""
 
     value: Decimal
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric of the version that wants to be promoted, or of the incumbent."""
+    """A metric of the version to promote, or of the incumbent."""
 
     name: str
     incumbent: bool = False
@@ -76,7 +76,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """Two numbers that make one."""
+    """Two terms with an operator between them."""
 
     operator: Operator
     left: "Term"
@@ -85,7 +85,7 @@ class Arithmetic:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two numbers that are compared."""
+    """Two terms that are compared."""
 
     comparator: Comparator
     left: "Term"
@@ -94,7 +94,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Several conditions, of which all (`and`) or one (`or`) must hold."""
+    """Several conditions. All (`and`) or one (`or`) must hold."""
 
     word: Literal["and", "or"]
     parts: tuple["Condition", ...]
@@ -107,7 +107,7 @@ _Level = Callable[[], tuple[Condition | Term, int]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: its text, and what it says."""
+    """One rule: its text and its condition."""
 
     text: str
     condition: Condition
@@ -117,14 +117,14 @@ class Rule:
 
 
 def parse_rule(text: str) -> Rule:
-    """Read one rule. Raises RuleError at the first character that it stumbles over."""
+    """Read one rule. Raises RuleError at the first character that does not fit."""
     if len(text) > MAX_LENGTH:
         raise RuleError(MAX_LENGTH, f"a rule has at most {MAX_LENGTH} characters")
     return Rule(text, _Reader(text).read())
 
 
 def metrics_in(part: Condition | Term) -> Iterator[Metric]:
-    """Every metric that is named, in the order of the text."""
+    """Every metric that the rule names, in the order of the text."""
     match part:
         case Metric():
             yield part
@@ -132,12 +132,12 @@ def metrics_in(part: Condition | Term) -> Iterator[Metric]:
             yield from metrics_in(part.left)
             yield from metrics_in(part.right)
         case Joined():
-            for one in part.parts:
-                yield from metrics_in(one)
+            for inner in part.parts:
+                yield from metrics_in(inner)
 
 
 class _Reader:
-    """One pass over one rule. What is read is a condition or a term, and the grammar says which it must be."""
+    """One pass over one rule. Each part is a condition or a term; the grammar says which one it must be."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -153,8 +153,8 @@ class _Reader:
             self._fail("expected `and`, `or` or the end")
         return condition
 
-    # Parentheses may hold a condition or a term, which shows only at their end; so each level hands on what it found,
-    # and where it began.
+    # Parentheses may hold a condition or a term, and only their end shows which. So each level returns what it found and
+    # where that began.
 
     def _any(self) -> tuple[Condition | Term, int]:
         return self._junction("or", lambda: self._junction("and", self._one))
@@ -221,7 +221,7 @@ class _Reader:
         written, unit = self._match["number"], self._match["unit"] or ""
         if unit and unit not in UNITS:
             at = self._match.start("unit")
-            raise RuleError(at, f"{unit!r} is no unit; there are {', '.join(UNITS)}")
+            raise RuleError(at, f"{unit!r} is not a unit; the units are {', '.join(UNITS)}")
         if len(written) > 40 or re.search(r"[eE][+-]?[0-9]{4,}", written):
             self._fail("this number is too long")
         self._advance()
@@ -234,7 +234,7 @@ class _Reader:
                 self._fail(f"expected a dot and a metric, as in {INCUMBENT}.f1")
             return Metric(name)
         if not plain or name != INCUMBENT:
-            self._fail(f"only {INCUMBENT} has a dot; a name that holds one is written in backticks")
+            self._fail(f"only {INCUMBENT} takes a dot; write a name with a dot in backticks")
         self._advance()
         if self._kind not in ("name", "quoted"):
             self._fail(f"expected a metric after {INCUMBENT} and the dot")
@@ -273,7 +273,7 @@ class _Reader:
         if self._kind == "other":
             if self._seen == "`":
                 raise RuleError(self._at, "this backtick is never closed, or nothing is inside")
-            hint = "; here may stand == >= <=" if self._seen == "=" else ""
+            hint = "; use ==, >= or <=" if self._seen == "=" else ""
             raise RuleError(self._at, f"unexpected {self._seen!r}{hint}")
 
     def _advance(self) -> None:

@@ -1,7 +1,7 @@
-"""The two grammars of Alertmanager's matchers: from text to terms, before any regular expression is compiled.
+"""The two grammars of Alertmanager's matchers: from text to terms. Regular expressions are not compiled here.
 
-The UTF-8 grammar came with Alertmanager 0.27; the classic one is older and more lenient. Sources: the project's
-documentation of matchers and its compliance tests. Only the grammar is taken from there; the code is our own.
+The UTF-8 grammar came with Alertmanager 0.27; the classic one is older and less strict. Sources: the project's
+documentation of matchers and its compliance tests. We took only the grammar from there; the code is our own.
 """
 
 import re
@@ -29,7 +29,7 @@ _CLASSIC_PIECE = re.compile(r'(?:[^",\\]|\\[^,]|\\(?=,)|\\\Z|"(?:[^"\\]|\\.)*(?:
 
 
 class MatcherError(ValueError):
-    """A matcher that cannot be read. `offset` is the 0-based character within the string where it goes wrong."""
+    """A matcher that cannot be read. `offset` is the 0-based character of the string where the mistake is."""
 
     def __init__(self, offset: int, message: str) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class MatcherError(ValueError):
 
 
 class Term(NamedTuple):
-    """`name op value` as written, unescaped. `offset` is where the value starts, for errors in a regular expression."""
+    """`name op value` without escapes. `offset` is where the value starts, for errors in a regular expression."""
 
     name: str
     op: str
@@ -117,13 +117,13 @@ class Utf8Reader:
 def unquote(quoted: str, offset: int) -> str:
     r"""The value of a double-quoted string with Go's escapes: \n \t \\ \", bytes as \xFF or \377, \u1234, \U0001F642.
 
-    `offset` is where it stands in the whole string. Raises MatcherError for other escapes, line feeds and bytes that
-    are no UTF-8.
+    `offset` is its place in the whole string. Raises MatcherError for other escapes, line feeds and bytes that are not
+    UTF-8.
     """
     inner, value, at = quoted[1:-1], bytearray(), 0
     while at < len(inner):
         if inner[at] == "\n":
-            raise MatcherError(offset + 1 + at, r"a line feed inside quotes is written \n")
+            raise MatcherError(offset + 1 + at, r"write a line feed inside quotes as \n")
         if inner[at] != "\\":
             value += inner[at].encode()
             at += 1
@@ -131,7 +131,7 @@ def unquote(quoted: str, offset: int) -> str:
         escape = _ESCAPE.match(inner, at)
         if escape is None:
             written = inner[at : at + 2]
-            raise MatcherError(offset + 1 + at, f"{written} is no escape; a backslash itself is written \\\\")
+            raise MatcherError(offset + 1 + at, f"{written} is not an escape; write a backslash itself as \\\\")
         value += _unescape(escape, offset + 1 + at)
         at = escape.end()
     try:
@@ -149,12 +149,12 @@ def _unescape(escape: re.Match[str], offset: int) -> bytes:
         return bytes([int(digits, 16 if kind == "hex" else 8)])
     point = int(digits, 16)
     if point > 0x10FFFF or 0xD800 <= point <= 0xDFFF:
-        raise MatcherError(offset, f"{escape.group()} is no Unicode character")
+        raise MatcherError(offset, f"{escape.group()} is not a Unicode character")
     return chr(point).encode()
 
 
 def read_classic(text: str) -> tuple[Term, ...]:
-    """Every term of a string in the classic grammar: commas outside quotes separate, braces at the ends are optional.
+    """Every term of a string in the classic grammar. Commas outside quotes separate terms; braces around all are optional.
 
     Raises MatcherError.
     """
@@ -181,17 +181,19 @@ def _classic_term(piece: str, offset: int) -> Term:
     body = value[1:] if quoted else value
     closing = re.search(r'(?<!\\)(?:\\\\)*(")', body)
     if quoted != (closing is not None) or (closing and closing.end() != len(body)):
-        raise MatcherError(start, "the value holds a double quote that is neither escaped nor around all of it")
+        raise MatcherError(
+            start, "the value has a double quote that is not escaped and does not enclose the whole value"
+        )
     return Term(name, op, _classic_unescape(body[:-1] if quoted else body), start)
 
 
 def _classic_unescape(text: str) -> str:
-    # Any other backslash stands for itself, so that regular expressions such as "\d+" may be written plainly.
+    # Any other backslash stays as it is, so "\d+" can be written in a regular expression without escapes.
     return re.sub(r'\\([n"\\])', lambda found: "\n" if found[1] == "n" else found[1], text)
 
 
 def quote(text: str) -> str:
-    """A double-quoted form that both grammars read back as `text`."""
+    """`text` in double quotes, as both grammars read it."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 

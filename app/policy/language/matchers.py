@@ -11,10 +11,10 @@ from app.policy.language.grammar import MatcherError, Term, Utf8Reader, is_class
 
 __all__ = ["Matcher", "MatcherError", "parse_matchers", "read_matchers"]
 
-# A policy is read by people: a megabyte of compiled program is far beyond any expression they can check by eye.
+# People read a policy. An expression that compiles to a megabyte is far too long for them to check.
 _MAX_MEMORY_BYTES: Final = 1 << 20
 _METACHARACTERS: Final = frozenset("\\.+*?()[]{}^$")
-# Label values repeat (a severity has three), and a call into RE2 costs more than ten times a dictionary look-up.
+# Label values repeat (a severity has three values), and RE2 costs more than ten times a dictionary look-up.
 _REMEMBERED_VALUES: Final = 256
 
 
@@ -45,7 +45,7 @@ class Matcher:
 
 
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
-    """Every matcher of one string: one or several, with or without braces, one trailing comma allowed.
+    """Every matcher of one string, with or without braces. One comma may stand at the end.
 
     Raises MatcherError with the 0-based offset of the mistake.
     """
@@ -55,8 +55,8 @@ def parse_matchers(text: str) -> tuple[Matcher, ...]:
 def read_matchers(text: str) -> tuple[tuple[Matcher, ...], str | None]:
     """The same as `parse_matchers`, with a warning (or None) where Alertmanager itself would log one.
 
-    The UTF-8 grammar reads first; where only the classic one can read the string, or both can and disagree, the
-    classic meaning holds, as in Alertmanager's default (fallback) mode.
+    Both grammars read the string. The classic meaning counts when only the classic grammar can read it, or when the two
+    disagree, as in Alertmanager's default (fallback) mode.
     """
     try:
         text.encode()
@@ -105,7 +105,7 @@ def _test_for(op: str, value: str) -> Callable[[str], bool]:
             accepts = _expression(value)
             return lambda found: not accepts(found)
         case _:
-            raise MatcherError(0, f"{op!r} is none of = != =~ !~")
+            raise MatcherError(0, f"{op!r} is not one of = != =~ !~")
 
 
 def _expression(pattern: str) -> Callable[[str], bool]:
@@ -119,7 +119,7 @@ def _expression(pattern: str) -> Callable[[str], bool]:
         compiled = re2.compile(pattern, options)
     except re2.error as error:
         raise MatcherError(0, f"not a regular expression of RE2: {_reason(error)}") from None
-    # The whole value must match, which is what Alertmanager's ^(?:...)$ means, but `a)|(b` cannot escape from it.
+    # The whole value must match. Alertmanager's ^(?:...)$ means the same, but here `a)|(b` cannot break out of it.
     return lru_cache(_REMEMBERED_VALUES)(lambda found: compiled.fullmatch(found) is not None)
 
 

@@ -1,4 +1,4 @@
-"""A group's labels in the text of a PromQL query: filled in where they are text, and so that they stay text.
+"""Fills a group's labels into the strings of a PromQL query, so that each label stays text.
 
 Source of the grammar: Prometheus' documentation of string literals and comments.
 """
@@ -20,7 +20,7 @@ class _Place(NamedTuple):
 
 
 def _places(query: str) -> list[_Place]:
-    """For each character of a query what it stands in."""
+    """For each character of a query, the string or comment that it is in."""
     places: list[_Place] = []
     here, escaped = _Place(""), False
     for at, character in enumerate(query):
@@ -39,13 +39,13 @@ def _places(query: str) -> list[_Place]:
 
 
 def misplaced(query: str) -> Iterator[int]:
-    """The offset of each placeholder that stands in no quoted text. Raises TemplateError for any other `{{`."""
+    """The offset of each placeholder outside of quotes. Raises TemplateError for any other `{{`."""
     places = _places(query)
     yield from (offset for _, offset in placed(query) if places[offset].quote not in ("'", '"'))
 
 
 def render_query(query: str, group: Mapping[str, str]) -> str:
-    """The query for a group: whatever a label holds, it is one text, and in =~ and !~ it is taken literally."""
+    """The query for a group. A label stays one string, whatever it holds; in =~ and !~ it matches only itself."""
     places = _places(query)
 
     def value(name: str, offset: int) -> str:
@@ -58,7 +58,7 @@ def render_query(query: str, group: Mapping[str, str]) -> str:
 
 
 def compares_to_bool(query: str) -> bool:
-    """Whether the query has a comparison whose no is a 0 and not an absence: `bool` outside of its strings."""
+    """Whether the query has the word `bool` outside of strings: then a false comparison is a 0, not an empty answer."""
     places = _places(query)
     return any(not places[found.start()].quote for found in _BOOL.finditer(query))
 

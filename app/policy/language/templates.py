@@ -1,4 +1,4 @@
-"""Placeholders in a route's DAG: `{{group.model}}`, or `{{group["model-name"]}}` for a label that is no identifier."""
+"""Placeholders in a policy: `{{group.model}}`, or `{{group["model-name"]}}` for a label that is not an identifier."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ _PLACEHOLDER = re.compile(r'\{\{\s*group(?:\.([a-zA-Z_][a-zA-Z0-9_]*)|\[\s*"([^"
 
 
 class TemplateError(ValueError):
-    """A `{{` that begins no placeholder. `offset` is its 0-based character."""
+    """A `{{` that does not begin a placeholder. `offset` is its 0-based character."""
 
     def __init__(self, offset: int, message: str) -> None:
         super().__init__(message)
@@ -35,7 +35,8 @@ def placed(text: str) -> Iterator[tuple[str, int]]:
 def render(value: JsonValue, group: Mapping[str, str]) -> JsonValue:
     """A copy of `value` with every placeholder in its strings filled from `group`, in lists and mappings too.
 
-    Keys of mappings are left alone. A key that `group` lacks is "": a group keeps the labels of the `group_by` of its day.
+    Keys of mappings stay as they are. A label that `group` lacks becomes "": an old group has the labels of the
+    `group_by` at its time.
     """
     if isinstance(value, str):
         return render_text(value, group)
@@ -47,7 +48,7 @@ def render(value: JsonValue, group: Mapping[str, str]) -> JsonValue:
 
 
 def render_text(text: str, group: Mapping[str, str]) -> str:
-    """`render` for one string. What a label holds is never read as a placeholder again."""
+    """`render` for one string. A placeholder in the value of a label is not filled."""
     return fill(text, lambda name, _: group.get(name, ""))
 
 

@@ -1,4 +1,4 @@
-"""`${NAME}` in the strings of a policy: values of the environment; `$${` stands for a plain `${`."""
+"""`${NAME}` in the strings of a policy: a value of the environment. `$${` means a plain `${`."""
 
 import re
 from collections.abc import Mapping
@@ -8,15 +8,16 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Unexpanded(str):
-    """A string whose variables are not known, as `check` runs without them. Its form cannot be judged."""
+    """A string whose variables are not known, because `check` runs without them. Its form cannot be checked."""
 
     __slots__ = ()
 
 
 def expand(text: str, env: Mapping[str, str]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """Fill the variables of one string: (result, names that `env` lacks, sentences about malformed references).
+    """Fill in the variables of one string. Returns the result, the names that `env` lacks, and an error sentence for each
+    malformed reference.
 
-    The result is `Unexpanded` when anything is lacking or malformed.
+    The result is `Unexpanded` when a variable is missing or malformed.
     """
     missing: list[str] = []
     malformed: list[str] = []
@@ -26,7 +27,7 @@ def expand(text: str, env: Mapping[str, str]) -> tuple[str, tuple[str, ...], tup
         if written.startswith("$$"):
             return written[1:]
         if not written.endswith("}") or not _NAME.fullmatch(name):
-            malformed.append("a variable is written ${NAME}, and a plain ${ is written $${")
+            malformed.append("write a variable as ${NAME}, and a plain ${ as $${")
             return written
         if name not in env:
             missing.append(name)

@@ -70,7 +70,7 @@ def _has_all(answer: Answer, sent: int) -> bool:
 class _Bounded(io.RawIOBase):
     """The bytes of one answer: all of them within the timeout of its socket, and LARGEST at most.
 
-    By itself the timeout of a socket is the time between two pieces. An answer without an end would be read for ever.
+    By itself the timeout of a socket is the time between two pieces. An answer without an end would be read without end.
     """
 
     def __init__(self, connection: socket.socket, raw: io.RawIOBase) -> None:

@@ -1,0 +1,66 @@
+"""The incident of a promotion that was refused, in the transaction that ends the promotion."""
+
+import hashlib
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.notices.incidents import Incidents
+from app.notices.model import Notice, Severity
+from app.policy.core import Core
+from app.promotion import store
+from app.promotion.store import Promotion
+
+EVENT: Final = "promotion_blocked"
+_DONE: Final = ("promoted", "rolled_back", "unchanged")
+
+
+class PromotionIncidents:
+    """A refusal opens one incident for its version, alias and reason. It resolves the open incidents of that version that
+    have another reason. The next promotion to that alias resolves all incidents of the alias."""
+
+    def __init__(self, core: Core, incidents: Incidents) -> None:
+        self._policy = core.policies.current
+        self._incidents = incidents
+
+    async def open_or_resolve(
+        self, conn: AsyncConnection, row: Promotion, now: datetime, *, routine: bool = False
+    ) -> None:
+        """Open or resolve the incidents of a promotion that has ended. A dry run and shadow mode have none.
+        `routine`: the refusal is part of a normal day, and its severity is `info`."""
+        if row.dry_run or row.mode == "shadow":
+            return
+        if row.state in store.REFUSED:
+            notice = _notice(row, Severity.INFO if routine else Severity.WARNING)
+            await self._incidents.resolve_below(conn, _of_version(row), now, row.detail, but=notice.key)
+            await self._incidents.open(conn, self._policy().receivers_of(EVENT), notice, now)
+        elif row.state in _DONE:
+            await self._incidents.resolve_below(conn, _of_alias(row), now, row.detail)
+
+
+def _of_alias(row: Promotion) -> str:
+    """The beginning of the keys of all incidents of an alias."""
+    return f"promotion:{_hash(row.registry, row.model, row.alias)}:"
+
+
+def _of_version(row: Promotion) -> str:
+    return f"{_of_alias(row)}{_hash(row.version)}:"
+
+
+def _hash(*parts: str) -> str:
+    """A short hash: names and rules may be longer than a key can be."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _notice(row: Promotion, severity: Severity) -> Notice:
+    failed = [verdict for verdict in row.verdicts if not verdict["passed"]]
+    words = {"blocked": "blocked", "lost": "overtaken", "undone": "undone", "unreadable": "not judged"}
+    return Notice(
+        key=_of_version(row) + _hash(row.state, *(verdict["rule"] for verdict in failed)),
+        event=EVENT,
+        severity=severity,
+        title=f"The promotion of {row.model} {row.version} to {row.alias} was {words[row.state]}",
+        detail="; ".join(f"{verdict['rule']}: {verdict['detail']}" for verdict in failed)[:1000] or row.detail,
+        labels={"model": row.model, "version": row.version, "to": row.alias, "promotion": str(row.id)},
+    )
