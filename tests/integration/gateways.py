@@ -25,8 +25,8 @@ REPOSITORY = Path(__file__).parents[2]
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from app.embedded import start_postgres, start_valkey
-from app.errors import UsageError
+from app.kit.embedded import start_postgres, start_valkey
+from app.kit.errors import UsageError
 try:
     postgres, valkey = start_postgres(Path(sys.argv[1]), durable=False), start_valkey(Path(sys.argv[1]))
 except UsageError as error:
