@@ -11,7 +11,7 @@ from app.kit.embedded.processes import wait_for
 
 PROGRAM = """
 import asyncio, os, signal, sys
-from app.workers import reloading_on_hangup
+from app.cli.workers import reloading_on_hangup
 
 async def main():
     done = asyncio.Event()
