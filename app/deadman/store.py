@@ -276,13 +276,14 @@ async def take_watch(conn: AsyncConnection, now: datetime) -> Watched | None:
 
 async def read_watch(conn: AsyncConnection) -> Watched | None:
     """Until when a replica watched; None: none ever did."""
-    row = (await conn.execute(select(tables.watch))).one_or_none()
+    row = (await conn.execute(select(tables.watch).where(tables.watch.c.id == 1))).one_or_none()
     return Watched(row.watched_until, row.gap_until) if row else None
 
 
 async def keep_watch(conn: AsyncConnection, watched: Watched) -> None:
     """Write until when this replica watched. The end of the transaction frees the watch."""
-    await conn.execute(update(tables.watch).values(watched_until=watched.until, gap_until=watched.gap_until))
+    row = update(tables.watch).where(tables.watch.c.id == 1)
+    await conn.execute(row.values(watched_until=watched.until, gap_until=watched.gap_until))
 
 
 # -- gauges -------------------------------------------------------------------------------------------------------------

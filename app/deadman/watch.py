@@ -1,4 +1,4 @@
-"""The watch: every few seconds it judges each switch, and adds our own outages to the time that switches and holds have.
+"""The watch: every few seconds it judges each switch, and adds our own outages to the time that switches have.
 
 Any number of replicas may watch. A lock on the one row of `watch` lets one at a time do so. A flip is written in the
 transaction that opens its incident: a crash loses neither, and many replicas open one incident.
@@ -17,7 +17,7 @@ from app.deadman import rules, store
 from app.deadman.flips import Flips, expectation
 from app.deadman.rules import State
 from app.deadman.store import FORGOTTEN, Record, Watched
-from app.groups import holds
+from app.groups.holds import GAP
 from app.kit.db import transaction
 from app.kit.loop import each_alone
 from app.policy.core import Core
@@ -67,8 +67,7 @@ class Watch:
     async def step(self) -> bool:
         """Judge every switch, in one transaction.
 
-        A switch that cannot be judged stops no other switch, and no hold of a group, which waits for the watch. Its error
-        is raised at the end.
+        A switch that cannot be judged stops no other switch. Its error is raised at the end.
         """
         now, roster = self._clock.now(), Roster(self._policy())
         failed: list[Exception] = []
@@ -76,7 +75,7 @@ class Watch:
             watched = await store.take_watch(conn, now)
             if watched is None:
                 return False
-            gap = await self._move_holds(conn, watched, now)
+            gap = self._gap(watched, now)
             records = await self._enrolled(conn, roster, now, failed)
             reads = await store.dag_reads(conn) if any(s.kind == "retrain" for s in roster.policy.deadman) else {}
             gap_until = now if gap else watched.gap_until
@@ -97,14 +96,13 @@ class Watch:
             raise ExceptionGroup("switches that could not be judged", failed)
         return False
 
-    async def _move_holds(self, conn: AsyncConnection, watched: Watched, now: datetime) -> timedelta:
-        """How long our own outage was, or zero. Every hold ends later by that time. Groups are locked before switches."""
+    def _gap(self, watched: Watched, now: datetime) -> timedelta:
+        """How long our own outage was, or zero."""
         gap = now - watched.until
-        if gap <= holds.GAP:
+        if gap <= GAP:
             return timedelta(0)
-        moved = await holds.move(conn, watched.until, now)
         self._metrics.watch_gaps.inc(gap.total_seconds())
-        log.warning("nobody watched for a while", extra={"seconds": gap.total_seconds(), "holds_moved": moved})
+        log.warning("nobody watched for a while", extra={"seconds": gap.total_seconds()})
         return gap
 
     async def _enrolled(

@@ -24,7 +24,7 @@ _FAILURES: Final = 3  # failed steps in a row after which a loop is not well
 _STALE: Final = timedelta(seconds=60)
 
 # The watch writes this row every few seconds. A fresh row shows that Postgres takes writes and that a replica watches.
-_WATCHED = text("SELECT watched_until, pg_is_in_recovery() AS standby FROM watch")
+_WATCHED = text("SELECT watched_until, pg_is_in_recovery() AS standby FROM watch WHERE id = 1")
 
 
 class Watchman:

@@ -13,16 +13,16 @@ from app.decide.state import Asked, Confirmation, Group
 from app.groups import holds, pauses, store
 from app.groups.aftermath import Aftermath
 from app.groups.prometheus import Prometheus
-from app.kit.db import one_statement, passes, transaction
+from app.kit.db import one_statement, passes, transaction, with_retries
 from app.kit.loop import all_of, each_alone
 from app.policy.core import Core
 from app.policy.language.promql import render_query
 from app.policy.schema import Policy
 
 # After an outage of the gateway a held group waits until its hold has been made longer (app.groups.holds).
-_DUE = text("""
+_DUE = text(f"""
     SELECT key, route, mode, labels FROM groups WHERE wake_at <= :now AND (route = ANY(CAST(:asking AS text[]))) = :ask
-      AND (held_since IS NULL OR NOT EXISTS (SELECT FROM watch WHERE watched_until < :watched))
+      AND (held_since IS NULL OR {holds.KEPT})
       AND (CAST(:only AS text) IS NULL OR key = :only)
     ORDER BY wake_at LIMIT :most
 """)
@@ -75,11 +75,13 @@ class Waker:
         self._policy = core.policies.current
         self._aftermath = aftermath
         self._prometheus = prometheus
+        self._kept_at: datetime | None = None
         self._reviewed: object = None  # the policy and the pauses under which every wake was reviewed
 
     async def step(self) -> bool:
         """One round. True when more may be due."""
         policy = self._policy()
+        await self._keep_holds(self._clock.now())
         await self._review(policy)
         try:
             return await self._round(policy)
@@ -87,6 +89,11 @@ class Waker:
             if passes(error) or not await self._one_at_a_time(policy):
                 raise
             return True
+
+    async def _keep_holds(self, now: datetime) -> None:
+        if self._kept_at is None or now - self._kept_at >= holds.EVERY:
+            await with_retries(self._engine, lambda conn: holds.keep(conn, now))
+            self._kept_at = now
 
     async def _review(self, policy: Policy) -> None:
         """Make every group with a wake due, once for each policy and set of pauses. So a shorter cooldown or pause counts at

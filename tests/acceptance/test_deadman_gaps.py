@@ -93,7 +93,7 @@ async def test_a_switch_that_cannot_be_judged_holds_up_neither_another_nor_the_w
         assert [r.switch for r in caplog.records if r.levelname == "ERROR"] == ["export"]  # type: ignore[attr-defined]
         assert await state(world, "prometheus-alive") == "down"
         async with engine.connect() as conn:
-            until = (await conn.execute(text("SELECT watched_until FROM watch"))).scalar_one()
+            until = (await conn.execute(text("SELECT watched_until FROM watch WHERE id = 1"))).scalar_one()
         assert until == world.clock.now()
 
 

@@ -1,6 +1,7 @@
 """Waiting for calm: what flaps starts nothing, what comes together starts one run that knows of all of it."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -221,3 +222,16 @@ async def test_a_batch_that_holds_a_group_and_fires_another_one_starts_the_run_w
         await world.settle()
         assert [post["conf"]["gateway"]["group"] for post in world.airflow.posts] == [{"model": "fraud"}] * 2
         assert {t["state"] for t in await world.triggers()} == {"succeeded", "submitted", "held"}
+
+
+async def test_a_debounce_ends_although_nobody_watches_the_switches(servers: TestServers, database: str) -> None:
+    async with World(servers, database, policy("debounce: 10m")) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.settle()
+        await world.push(world.alert(model="churn"))
+        waker = world.services[0].loop("waker")
+        for _ in range(21):
+            await waker.step()
+            world.clock.pass_by(timedelta(seconds=30))
+        await waker.step()
+        assert (await world.trigger())["state"] == "pending"
