@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.deadman import store
-from app.groups.holds import GAP
+from app.groups.wakes import GAP
 from app.kit.clock import Clock
 from app.kit.db import log_a_bug
 from app.kit.times import at

@@ -17,7 +17,7 @@ from app.deadman import rules, store
 from app.deadman.flips import Flips, expectation
 from app.deadman.rules import State
 from app.deadman.store import FORGOTTEN, Record, Watched
-from app.groups.holds import GAP
+from app.groups.wakes import GAP
 from app.kit.db import transaction
 from app.kit.loop import each_alone
 from app.policy.core import Core

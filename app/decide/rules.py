@@ -51,7 +51,7 @@ class Mute:
 
     def __str__(self) -> str:
         """For people."""
-        end = f"muted until {at(self.until)}" if self.until else "muted with no end in sight"
+        end = f"muted until {at(self.until)}" if self.until else "muted, without a known end"
         return f"{end}: {self.by}"
 
 

@@ -1,8 +1,10 @@
 """Groups that are due: at the end of a debounce, cooldown, backoff or run they are decided without a notification."""
 
+import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.decide.books import Books
 from app.decide.placing import successor
 from app.decide.state import Asked, Confirmation, Group
-from app.groups import holds, pauses, store
+from app.groups import pauses, store
 from app.groups.aftermath import Aftermath
 from app.groups.prometheus import Prometheus
 from app.kit.db import one_statement, passes, transaction, with_retries
@@ -19,10 +21,68 @@ from app.policy.core import Core
 from app.policy.language.promql import render_query
 from app.policy.schema import Policy
 
-# After an outage of the gateway a held group waits until its hold has been made longer (app.groups.holds).
+log = logging.getLogger(__name__)
+
+# -- holds over an outage of the gateway: no end of an alert could arrive meanwhile, so each hold is made longer ------------
+
+# The wakes keep the time until which they ran, in a row of their own. They need nothing of the dead man's watch.
+
+#: A longer silence was an outage of the gateway.
+GAP: Final = timedelta(seconds=60)
+#: How often a process writes that it ran.
+EVERY: Final = timedelta(seconds=5)
+
+_ROW: Final = 2  # of the table `watch`; the dead man's watch has the first row
+# An older version of the gateway knew the watch's row alone: it ran as long as that says.
+_BEGIN_HOLDS = text(f"""
+    INSERT INTO watch (id, watched_until)
+    SELECT {_ROW}, least(:now, (SELECT watched_until FROM watch WHERE id = 1)) ON CONFLICT (id) DO NOTHING
+""")
+_READ_HOLDS = text(f"SELECT watched_until FROM watch WHERE id = {_ROW} FOR UPDATE SKIP LOCKED")
+_KEEP_HOLDS = text(f"UPDATE watch SET watched_until = greatest(watched_until, :now) WHERE id = {_ROW}")
+
+#: A condition in SQL: the holds have been made longer since the newest outage. `:watched` is now - GAP.
+KEPT: Final = f"NOT EXISTS (SELECT FROM watch WHERE id = {_ROW} AND watched_until < :watched)"
+
+# The start of the hold moves, so that every place that computes its end from it agrees. The version changes too, so that
+# memory's copy of the group counts as stale. Rows are locked in the order that every flow uses.
+_MOVE_HOLDS = text("""
+    UPDATE groups SET held_since = held_since + (:now - greatest(held_since, :since)), wake_at = :now,
+        version = version + 1, nonce = :nonce
+    WHERE key IN (
+        SELECT key FROM groups WHERE key IN (SELECT group_key FROM triggers WHERE state = 'held')
+          AND held_since < :now ORDER BY key FOR UPDATE
+    )
+""")
+
+
+async def keep_holds(conn: AsyncConnection, now: datetime) -> None:
+    """Note that the gateway runs. After an outage of it, make every hold longer by that time first."""
+    await conn.execute(_BEGIN_HOLDS, {"now": now})
+    until: datetime | None = (await conn.execute(_READ_HOLDS)).scalar_one_or_none()
+    if until is None:  # Another replica is at it.
+        return
+    if now - until > GAP:
+        moved = await _move_holds(conn, until, now)
+        log.warning(
+            "holds end later by an outage", extra={"seconds": (now - until).total_seconds(), "holds_moved": moved}
+        )
+    await conn.execute(_KEEP_HOLDS, {"now": now})
+
+
+async def _move_holds(conn: AsyncConnection, since: datetime, now: datetime) -> int:
+    """Make every hold longer by the outage: from `since`, when it began, or from the hold's own beginning, until
+    `now`. Each held group is due now, so that its next wake is computed anew. Returns the number of groups."""
+    parameters = {"since": since, "now": now, "nonce": secrets.token_hex(4)}
+    return (await conn.execute(_MOVE_HOLDS, parameters)).rowcount
+
+
+# -- groups that are due --------------------------------------------------------------------------------------------
+
+# After an outage of the gateway a held group waits until its hold has been made longer (above).
 _DUE = text(f"""
     SELECT key, route, mode, labels FROM groups WHERE wake_at <= :now AND (route = ANY(CAST(:asking AS text[]))) = :ask
-      AND (held_since IS NULL OR {holds.KEPT})
+      AND (held_since IS NULL OR {KEPT})
       AND (CAST(:only AS text) IS NULL OR key = :only)
     ORDER BY wake_at LIMIT :most
 """)
@@ -91,8 +151,8 @@ class Waker:
             return True
 
     async def _keep_holds(self, now: datetime) -> None:
-        if self._kept_at is None or now - self._kept_at >= holds.EVERY:
-            await with_retries(self._engine, lambda conn: holds.keep(conn, now))
+        if self._kept_at is None or now - self._kept_at >= EVERY:
+            await with_retries(self._engine, lambda conn: keep_holds(conn, now))
             self._kept_at = now
 
     async def _review(self, policy: Policy) -> None:
@@ -133,6 +193,7 @@ class Waker:
         asked = await self._ask(policy, only) if self._prometheus is not None else {}
         if self._policy().hash != policy.hash:
             return True  # The policy changed meanwhile: ask again under the new one.
+        await self._keep_holds(self._clock.now())  # The question may have taken long.
         return await self._decide(policy, asked, only)
 
     async def _ask(self, policy: Policy, only: str | None) -> dict[str, Asked]:
@@ -156,7 +217,7 @@ class Waker:
         self, conn: AsyncConnection, policy: Policy, now: datetime, only: str | None = None
     ) -> Sequence[Row[Any]]:
         asking = [route.name for route in policy.routes if route.confirm is not None]
-        parameters = {"now": now, "watched": now - holds.GAP, "most": _ROUND, "only": only}
+        parameters = {"now": now, "watched": now - GAP, "most": _ROUND, "only": only}
         return (await conn.execute(_DUE, parameters | {"asking": asking, "ask": self._prometheus is not None})).all()
 
     async def _due(self, conn: AsyncConnection, books: Books, only: str | None) -> list[str]:

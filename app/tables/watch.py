@@ -62,7 +62,7 @@ dag_reads = Table(
 watch = Table(
     "watch",
     metadata,
-    Column("id", Integer, primary_key=True),  # 1: the dead man's watch; 2: the wakes of held groups (app.groups.holds)
+    Column("id", Integer, primary_key=True),  # 1: the dead man's watch; 2: the wakes of held groups (app.groups.wakes)
     time("watched_until", nullable=False),
     time("gap_until"),  # the end of our newest outage
 )

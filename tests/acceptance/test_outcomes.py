@@ -269,7 +269,7 @@ async def test_refire_false_gives_an_episode_one_success_and_a_new_episode_anoth
         assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
         assert len(airflow.posts) == 2
         explained = await world.explain(alert.body()["fingerprint"])
-        assert "refire is off" in explained["would_fire"]
+        assert "`refire` is off" in explained["would_fire"]
         await world.push(alert.resolved(world.clock.now()))
         await world.pass_by(hours=1)
         assert reasons(await world.push(FakeAlert(alert.labels, world.clock.now()))) == [("fire", "new_alert")]

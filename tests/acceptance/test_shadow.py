@@ -37,7 +37,9 @@ async def test_what_would_fire_is_told_and_nothing_is_started(servers: TestServe
         assert reasons(await world.push(third)) == [("suppress", "cooldown")]
         explained = await world.explain(one.body()["fingerprint"])
         assert explained["now"]["detail"].startswith("its trigger would have fired; the group cools down until")
-        assert explained["would_fire"].startswith("`mode: live` in the route accuracy, which starts nothing. Then: ")
+        assert explained["would_fire"].startswith(
+            "Set `mode: live` in the route accuracy: in shadow mode it starts nothing. Then: "
+        )
         assert "nothing was started" in explained["summary"]
         [state] = (await world.get("/api/v1/routes"))["items"][0]["groups"]
         assert (state["state"], state["in_flight"]) == ("cooldown", None)
