@@ -191,7 +191,7 @@ async def test_the_exit_code_tells_whether_the_same_command_may_work_later(
 
 def test_help_tells_the_exit_codes() -> None:
     shown = " ".join(CliRunner().invoke(cli, ["--help"], env={"COLUMNS": "200"}).output.split())
-    assert "2 change the command line, a setting or the token first" in shown
+    assert "2: change the command line, a setting or the token first" in shown
 
 
 async def test_the_gateway_of_this_machine_is_found_by_the_port_that_it_serves_on(tmp_path: Path) -> None:
