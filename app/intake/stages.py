@@ -148,13 +148,22 @@ class Stages:
             pool = self._engine.pool
             assert isinstance(pool, QueuePool)
             return f"{pool.checkedout()} of {pool.size()} connections are in use or being opened"
-        if self._conn is None:
+        batch = self._conn
+        if batch is None or batch.closed:  # Closed: an attempt ended, and the next one has not begun.
             return None
         try:
-            pid = backend_pid(self._conn)
+            pid = backend_pid(batch)
             async with asyncio.timeout(_PATIENCE), one_statement(self._engine) as conn:
-                row = (await conn.execute(_WAITS_FOR, {"pid": pid})).one_or_none()
+                try:
+                    row = (await conn.execute(_WAITS_FOR, {"pid": pid})).one_or_none()
+                except BaseException:
+                    # A cancelled question leaves a request to cancel behind, which could hit the next statement on this
+                    # connection: a batch that is well. So nobody gets the connection again.
+                    await conn.invalidate()
+                    raise
         except Exception as error:  # Of any kind: the question must not harm the batch.
+            if batch.closed:
+                return None
             return f"Postgres does not say why: {type(error).__name__}"
         if row is None:
             return "its connection is gone"
