@@ -20,9 +20,11 @@ from app.cli.doctor.receivers import examine_receivers
 from app.cli.doctor.schedules import examine_schedules
 from app.cli.doctor.servers import examine_postgres, examine_read_database, examine_redis
 from app.deliver.airflows import airflow_client
+from app.kit.access import Access
 from app.kit.clock import SystemClock
 from app.kit.errors import GatewayError, TargetError
 from app.kit.http import Http
+from app.policy.access import access_of
 from app.policy.schema import Policy
 
 
@@ -107,7 +109,7 @@ async def _alertmanager(
             found.append(good(check, f"read {asked.alertmanager_config}"))
         else:
             assert asked.alertmanager is not None
-            text = await _configuration(asked.alertmanager, http)
+            text = await _configuration(asked.alertmanager, http.using(_access(asked.alertmanager, policy)))
             found.append(good(check, f"{asked.alertmanager} answers"))
         config: Any = yaml.safe_load(text)
     except TargetError as error:
@@ -120,6 +122,12 @@ async def _alertmanager(
         cause = f"its configuration is not YAML: {' '.join(str(error).split())}"
         return [fail(check, cause, "Correct the file; `amtool check-config` names the line.")]
     return [*found, *judge(config, policy.routes, gateway_url=gateway_url, tokens=tokens)]
+
+
+def _access(url: str, policy: Policy) -> Access:
+    """How to get into the Alertmanager at `url`: as the receiver of the policy with this address does."""
+    known = (entry for receiver in policy.receivers if (entry := receiver.alertmanager) is not None)
+    return next((access_of(entry) for entry in known if entry.url == url.rstrip("/")), Access())
 
 
 async def _configuration(url: str, http: Http) -> str:
