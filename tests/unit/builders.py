@@ -190,6 +190,6 @@ class Kept:
         return [e for e in self.episodes if e.fingerprint == fingerprint][-1]
 
 
-def said(decisions: Iterable[Decision]) -> list[tuple[Action, Reason]]:
+def decided(decisions: Iterable[Decision]) -> list[tuple[Action, Reason]]:
     """(action, reason) of each."""
     return [(v.action, v.reason) for v in decisions]

@@ -159,7 +159,7 @@ def test_every_setting_that_is_named_is_one() -> None:
     settings = {f"GATEWAY_{field.upper()}" for field in Settings.model_fields}
     for document in DOCUMENTS:
         named = set(re.findall(r"GATEWAY_[A-Z]+(?:_[A-Z]+)*(?![A-Z_<])", document.read_text()))
-        assert named - clients - settings - {f"{one}_FILE" for one in settings} == set(), name(document)
+        assert named - clients - settings - {f"{setting}_FILE" for setting in settings} == set(), name(document)
 
 
 def test_every_metric_that_is_named_is_one() -> None:

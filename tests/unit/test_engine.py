@@ -11,7 +11,7 @@ from app.decide.rules import EVERY_ROUTE, Pause
 from app.decide.state import DEAD, FAILED, SUCCESS, Action, Ask, Asked, Confirmation, Decision, Reason, TriggerState
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
-from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, firing, ids, policy, resolved, said
+from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, decided, firing, ids, policy, resolved
 
 ALERTS = """
   - {name: accuracy, match: ['alertname="ModelAccuracyLow"'], group_by: [model], cooldown: 1d, dag: {id: retrain}}
@@ -31,7 +31,7 @@ def scheduled(*schedules: str) -> Policy:
 
 
 def take(known: PureEngine, now: datetime, *fingerprints: str, model: str = "churn") -> list[tuple[Action, Reason]]:
-    return said(answer.decision for answer in known.take([firing(f, model=model) for f in fingerprints], now))
+    return decided(answer.decision for answer in known.take([firing(f, model=model) for f in fingerprints], now))
 
 
 def fire(known: PureEngine, now: datetime, model: str = "churn", fingerprint: str = "") -> Any:
@@ -100,7 +100,7 @@ def test_a_request_obeys_what_the_engine_knows(ask: Ask, after: timedelta, expec
     if after:
         known.end(trigger.id, SUCCESS, NOW)
     decision = known.request(known.policy.routes[0], CHURN, ask, NOW + after)
-    assert said([decision]) == [expected]
+    assert decided([decision]) == [expected]
     assert known.decisions[-1].alert is None
 
 
@@ -218,7 +218,7 @@ def test_a_change_of_mode_moves_what_fires_to_the_group_of_the_new_mode() -> Non
     ]
 
 
-def decided(taken: list[tuple[str, Decision]]) -> list[tuple[str, Action, Reason]]:
+def decided_of(taken: list[tuple[str, Decision]]) -> list[tuple[str, Action, Reason]]:
     return [(name, decision.action, decision.reason) for name, decision in taken]
 
 
@@ -227,7 +227,7 @@ def test_a_schedule_is_due_at_its_occurrence_and_decided_once() -> None:
     due = NOW + 2 * HOUR
     assert known.next_at() == due
     assert known.take_schedules(due - MINUTE) == []
-    assert decided(known.take_schedules(due)) == [("daily", Action.FIRE, Reason.SCHEDULED)]
+    assert decided_of(known.take_schedules(due)) == [("daily", Action.FIRE, Reason.SCHEDULED)]
     assert known.take_schedules(due) == []
     assert known.next_at() == due + DAY
 
@@ -239,7 +239,7 @@ def test_a_schedule_is_due_at_its_occurrence_and_decided_once() -> None:
 )
 def test_a_missed_occurrence(options: str, expected: list[tuple[str, Action, Reason]]) -> None:
     known = PureEngine(scheduled(DAILY.replace("}}", "}" + options + "}")), NOW, REORDER, ids())
-    assert decided(known.take_schedules(NOW + 3 * DAY)) == expected
+    assert decided_of(known.take_schedules(NOW + 3 * DAY)) == expected
     assert known.next_at() == NOW + 3 * DAY + 2 * HOUR
 
 

@@ -339,8 +339,8 @@ def test_what_is_known_leads_to_one_action_and_one_reason(case: Case) -> None:
 
 
 def test_the_table_has_a_row_for_every_reason_that_the_rules_give() -> None:
-    told = {tuple(case.says.split()) for case in CASES}
-    assert told == {
+    says = {tuple(case.says.split()) for case in CASES}
+    assert says == {
         (Action.FIRE, Reason.NEW_ALERT),
         (Action.FIRE, Reason.STILL_FIRING),
         (Action.HOLD, Reason.DEBOUNCING),
