@@ -1,11 +1,10 @@
 """Why did nothing happen? What the history says about a route, or some of its groups, since a time. Reads only, by index.
 
 answer = await why(conn, policy, route, {"model": "churn"}, since, now)
-answer.summary    # "The route accuracy has fired no trigger for model=churn since ... 41 alerts arrived since ..."
+answer["summary"]  # "The route accuracy has fired no trigger for model=churn since ... 41 alerts arrived since ..."
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from app.decide.rules import Way
 from app.decide.state import Group
 from app.explain import history, sentences, silence
 from app.explain.explain import at_this_moment, load_episode, shown_decision, way_of
-from app.explain.silence import Row, Why
+from app.explain.silence import Row
 from app.groups import live
 from app.groups.schedules import list_schedules
 from app.kit.db import as_json, rows_of
@@ -69,32 +68,33 @@ _GROUPS = rows_of(
 
 async def why(
     conn: AsyncConnection, policy: Policy, route: Route, labels: Mapping[str, str], since: datetime, now: datetime
-) -> Why:
+) -> Row:
     """What happened on `route` from `since` to `now`, and why no more happened. With `labels`, only the groups that have
     them all; {} is the whole route."""
     scope = {"route": route.name, "labels": as_json(dict(labels)), "since": since}
     way = await way_of(conn, policy, route, now)
     decisions = await _decided(conn, scope, {name: value for name, value in labels.items() if value})
     alerts = sum(row["alerts"] for row in decisions)
-    answer = Why(
-        route=route.name,
-        group=dict(labels),
-        since=since,
-        until=now,
-        alerts=alerts,
-        decisions=decisions,
-        refused=await _refused(conn, scope),
-        triggers=await _fired(conn, route, labels, since),
-        trigger=await _newest(conn, route, labels),
-        last_success_at=await _success(conn, route, labels),
-        groups=await _groups(conn, route, scope, now, way),
-        schedules=await _schedules(conn, policy, route, labels, now),
-        near=None if alerts else await _near(conn, route),
-        match=[str(matcher) for matcher in route.match],
-    )
-    summary = silence.summary(answer, way.mute)
-    answer = replace(answer, summary=summary, would_fire=silence.would_fire(answer, route.group_by))
-    return replace(answer, next_step=silence.next_step(answer))
+    answer: Row = {
+        "route": route.name,
+        "group": dict(labels),
+        "since": since,
+        "until": now,
+        "alerts": alerts,
+        "decisions": decisions,
+        "refused": await _refused(conn, scope),
+        "triggers": await _fired(conn, route, labels, since),
+        "trigger": await _newest(conn, route, labels),
+        "last_success_at": await _success(conn, route, labels),
+        "groups": await _groups(conn, route, scope, now, way),
+        "schedules": await _schedules(conn, policy, route, labels, now),
+        "near": None if alerts else await _near(conn, route),
+        "match": [str(matcher) for matcher in route.match],
+    }
+    answer["summary"] = silence.summary(answer, way.mute)
+    answer["would_fire"] = silence.would_fire(answer, route.group_by)
+    answer["next_step"] = silence.next_step(answer)
+    return answer
 
 
 async def _decided(conn: AsyncConnection, scope: Row, having: dict[str, str]) -> list[Row]:

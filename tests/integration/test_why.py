@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.explain.why_api import WhyOut
 from tests.acceptance.world import World, policy
 from tests.fakes.faults import answer as airflow_answers
 from tests.integration.api import opened, problem
@@ -160,6 +161,7 @@ async def test_silence_is_explained_from_the_history(
         for name in ("summary", "would_fire", "next_step"):
             print(explained[name])
             reads_well(explained[name])
+        assert list(explained) == list(WhyOut.model_fields)
         assert says in explained["summary"]
         assert would in explained["would_fire"]
         assert do in explained["next_step"]
