@@ -1,4 +1,4 @@
-"""Airflow away, or refusing: nothing is lost, nothing dies of an outage, nothing bursts afterwards (invariants 3, 4, 7)."""
+"""Airflow away, or refusing: nothing is lost, nothing dies of an outage, nothing bursts afterwards."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""One DAG run a group and cooldown, however often, from wherever and in whatever order the alert is told (invariant 2)."""
+"""One DAG run a group and cooldown, however often, from wherever and in whatever order the alert arrives."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Every no has a name: `explain` answers for every alert ever acknowledged (invariant 6), and reset is a person's yes."""
+"""Every no has a name: `explain` answers for every alert ever acknowledged, and reset is a person's yes."""
 
 from datetime import timedelta
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Accepted is not success: the run is followed to its end, and the cooldown follows the outcome (invariants 4 and 5)."""
+"""Accepted is not success: the run is followed to its end, and the cooldown follows the outcome."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta

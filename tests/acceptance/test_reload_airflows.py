@@ -1,4 +1,4 @@
-"""An entry of `airflow:` changes under a running gateway: no run is lost sight of, none is started twice (design, 6.7)."""
+"""An entry of `airflow:` changes under a running gateway: no run is lost sight of, none is started twice."""
 
 from tests.acceptance.world import POLICY, World, policy
 from tests.fakes.airflow import FakeAirflow

@@ -1,4 +1,4 @@
-"""The policy file changes while the gateway runs: when it is read, what a bad one does, and who is told (design, 3.2)."""
+"""The policy file changes while the gateway runs: when it is read, what a bad one does, and who is told."""
 
 import os
 import signal

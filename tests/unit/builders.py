@@ -163,7 +163,7 @@ class Kept:
         """Every group that is due is looked at, once, with this word of Prometheus; None: it was not asked."""
         self.ledger = self._open([])
         if confirmed is not None:
-            self.ledger.books.answers = dict.fromkeys(
+            self.ledger.books.confirmations = dict.fromkeys(
                 self.groups, Confirmation(confirmed, f"Prometheus said {confirmed}")
             )
         for key, known in self.groups.items():

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from app.decide.conf import CONF_BYTES, dag_call
-from app.decide.state import Episode, Group, NewTrigger, Reason, TriggerState
+from app.decide.state import Episode, Group, Reason, TriggerChange, TriggerState
 from tests.unit.builders import NOW, episode, group, route, uid
 
 RUN = uid(7)
 
 
-def trigger(*alerts: Episode) -> NewTrigger:
-    return NewTrigger(RUN, group(), TriggerState.PENDING, Reason.NEW_ALERT, True, list(alerts))
+def trigger(*alerts: Episode) -> TriggerChange:
+    return TriggerChange(RUN, group(), TriggerState.PENDING, Reason.NEW_ALERT, True, list(alerts))
 
 
 def with_dag(**dag: Any) -> Any:
@@ -95,7 +95,7 @@ def test_alerts_that_would_make_it_too_large_are_counted_not_carried(count: int,
 @pytest.mark.parametrize("paths", [0, 1, 4, 600])
 def test_values_of_a_group_that_are_too_long_are_cut_and_named_and_short_ones_are_whole(value: str, paths: int) -> None:
     labels = {"model": value, "team": "risk", "other": value}
-    wide = NewTrigger(RUN, Group("k", "accuracy", "live", labels), TriggerState.PENDING, Reason.NEW_ALERT, True)
+    wide = TriggerChange(RUN, Group("k", "accuracy", "live", labels), TriggerState.PENDING, Reason.NEW_ALERT, True)
     wide.alerts += [episode(id=uid(n), alert_id="a", labels={"note": value * 4}) for n in range(3)]
     conf = dag_call(wide, with_dag(conf={"paths": ["{{group.model}}"] * paths})).conf
     gateway = conf["gateway"]

@@ -8,7 +8,18 @@ import pytest
 
 from app.decide.engine import PureEngine
 from app.decide.rules import EVERY_ROUTE, Pause
-from app.decide.state import DEAD, FAILED, SUCCESS, Action, Ask, Asked, Confirmation, Decision, Reason, TriggerState
+from app.decide.state import (
+    DEAD,
+    FAILED,
+    SUCCESS,
+    Action,
+    Confirmation,
+    Decision,
+    HeardAnswer,
+    Reason,
+    RunRequest,
+    TriggerState,
+)
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, decided, firing, ids, policy, resolved
@@ -18,7 +29,7 @@ ALERTS = """
 """
 DAILY = "- {name: daily, cron: '0 14 * * *', route: accuracy, group: {model: churn}}"
 CHURN, FRAUD = {"model": "churn"}, {"model": "fraud"}
-ANA = Ask(Reason.MANUAL, "ana", "new labels", {})
+ANA = RunRequest(Reason.MANUAL, "ana", "new labels", {})
 
 
 def engine(**options: Any) -> PureEngine:
@@ -90,11 +101,13 @@ def test_the_same_events_lead_to_the_same_rows() -> None:
         (ANA, timedelta(0), (Action.SUPPRESS, Reason.IN_FLIGHT)),
         (ANA, HOUR, (Action.SUPPRESS, Reason.COOLDOWN)),
         (ANA, 2 * DAY, (Action.FIRE, Reason.MANUAL)),
-        (Ask(Reason.FORCED, "ana", "now", {}, force=True), HOUR, (Action.FIRE, Reason.FORCED)),
+        (RunRequest(Reason.FORCED, "ana", "now", {}, force=True), HOUR, (Action.FIRE, Reason.FORCED)),
     ],
     ids=["beside a run", "in a cooldown", "after it", "forced"],
 )
-def test_a_request_obeys_what_the_engine_knows(ask: Ask, after: timedelta, expected: tuple[Action, Reason]) -> None:
+def test_a_request_obeys_what_the_engine_knows(
+    ask: RunRequest, after: timedelta, expected: tuple[Action, Reason]
+) -> None:
     known = engine(cooldown=DAY)
     trigger = fire(known, NOW)
     if after:
@@ -196,7 +209,7 @@ def test_prometheus_is_asked_before_a_fire(confirmed: bool, facts_changed: bool,
     assert states(known) == [TriggerState.HELD]
     if facts_changed:
         known.reset(group.key, NOW)
-    known.wake(NOW, {group.key: Asked(group.facts_version, Confirmation(confirmed, "by a test"))})
+    known.wake(NOW, {group.key: HeardAnswer(group.facts_version, Confirmation(confirmed, "by a test"))})
     assert states(known) == expected
 
 

@@ -1,4 +1,4 @@
-"""Which episode a notification belongs to, and what it does to it (design, 6.1 and 6.2)."""
+"""Which episode a notification belongs to, and what it does to it."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from app.decide.alert import Alert
-from app.decide.episodes import Move, Window, begin, move, place, reopen, supersede
+from app.decide.episodes import Move, Window, begin, move, move_for, reopen, supersede
 from app.decide.state import Episode
 from tests.unit.builders import HOUR, MINUTE, NOW, REORDER, episode, firing, resolved, uid
 
@@ -82,12 +82,12 @@ PLACES = [
 
 @pytest.mark.parametrize(("last", "alert", "expected"), [p[1:] for p in PLACES], ids=[p[0] for p in PLACES])
 def test_a_notification_has_one_place(last: Episode | None, alert: Alert, expected: Move) -> None:
-    assert place(last, alert, WINDOW, NOW) is expected
+    assert move_for(last, alert, WINDOW, NOW) is expected
 
 
 def test_without_a_route_a_native_alert_never_goes_stale() -> None:
     silent = still_open(last_seen_at=NOW - FAR)
-    assert place(silent, firing(at=NOW, native=True), Window(REORDER), NOW) is Move.REPEAT
+    assert move_for(silent, firing(at=NOW, native=True), Window(REORDER), NOW) is Move.REPEAT
 
 
 def test_an_episode_that_fires_is_open_from_now() -> None:
@@ -116,7 +116,7 @@ def test_two_replicas_that_move_starts_at_stay_one_episode(apart: timedelta) -> 
     episode = still_open()
     for step in range(20):
         seen = firing(at=BEGAN + apart * (step % 2))
-        assert place(episode, seen, WINDOW, NOW) is Move.REPEAT
+        assert move_for(episode, seen, WINDOW, NOW) is Move.REPEAT
         move(Move.REPEAT, episode, seen, NOW)
     assert episode.starts_at == BEGAN
 
@@ -131,7 +131,7 @@ def test_a_resolved_closes_and_remembers_the_senders_end() -> None:
 
 def test_a_resolved_without_an_end_closes_at_the_start() -> None:
     episode, no_end = still_open(), replace(resolved(at=ENDED), ends_at=None)
-    assert place(episode, no_end, WINDOW, NOW) is Move.RESOLVE
+    assert move_for(episode, no_end, WINDOW, NOW) is Move.RESOLVE
     move(Move.RESOLVE, episode, no_end, NOW)
     assert episode.ends_at == BEGAN
 

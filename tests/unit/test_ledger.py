@@ -35,7 +35,7 @@ def end(kept: Kept, outcome: str = SUCCESS) -> None:
     for episode in kept.episodes:
         episode.spent = episode.spent or (outcome == SUCCESS and episode.trigger_id == ended)
     kept.group.open_trigger = None
-    facts.book(kept.group, outcome, kept.policy.route("accuracy"), kept.now)
+    facts.record_end(kept.group, outcome, kept.policy.route("accuracy"), kept.now)
 
 
 def states(kept: Kept) -> list[TriggerState]:
@@ -186,10 +186,10 @@ def test_a_cancel_by_request_is_told_to_each_alert_behind_the_hold() -> None:
     kept.send(firing("a"), firing("b"))
     kept.wake()
     decision = Decision(Action.CANCEL, Reason.BY_REQUEST, None, kept.group.open_trigger, "cancelled by ops")
-    kept.ledger.release_held(kept.group, decision)
+    kept.ledger.cancel_held(kept.group, decision)
     assert recorded(kept) == [(Action.CANCEL, Reason.BY_REQUEST)] * 2
     assert [e.trigger_id for e in kept.episodes] == [None, None]
-    kept.ledger.release_held(kept.group, decision)
+    kept.ledger.cancel_held(kept.group, decision)
     assert len(kept.books.decisions) == 2
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.decide.state import Action, Ask, Reason, TriggerState
+from app.decide.state import Action, Reason, RunRequest, TriggerState
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Kept, decided, firing, policy, resolved
 from tests.unit.test_ledger import (
     AGAIN,
@@ -153,7 +153,7 @@ def test_a_request_in_shadow_rehearses_and_asks_nobody() -> None:
     kept = shadow(confirm=CONFIRM)
     kept.send(firing("a"))
     kept.wake(confirmed=False)
-    decision = kept.ledger.request(kept.group.key, Ask(Reason.MANUAL, "ana", "new labels", {}))
+    decision = kept.ledger.request(kept.group.key, RunRequest(Reason.MANUAL, "ana", "new labels", {}))
     assert (decision.action, decision.reason) == WOULD_FIRE
     assert kept.group.open_trigger is None
 

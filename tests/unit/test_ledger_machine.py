@@ -1,6 +1,6 @@
-"""No sequence of alerts, resolves, wakes, clock jumps, failures and replicas breaks invariant 2 or 5 (design, 4).
+"""No sequence of alerts, resolves, wakes, clock jumps, failures and replicas starts a run too many or too few.
 
-The machine keeps its own account of what may fire, from the words of the design and not from app.decide.rules.
+The machine keeps its own account of what may fire, from the words of the contract and not from app.decide.rules.
 """
 
 from datetime import datetime, timedelta

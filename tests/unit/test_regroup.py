@@ -1,4 +1,4 @@
-"""What a group that has not fired takes over from groups of another shape (design, 6.7)."""
+"""What a group that has not fired takes over from groups of another shape."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
