@@ -179,9 +179,9 @@ async def test_no_error_repeats_what_an_entry_sends(name: str, status: int, tmp_
     keys: dict[str, Any] = {"headers": {"X-Key": "a-secret-header"}}
     if CALLS[name][0] != "slack":
         keys["auth"] = {"token_file": str(tmp_path / "token")}
-    said = await made(name, Wire(status, lambda: "I got a-secret-header and a-token-of-a-file"), **keys)
-    assert "a-secret-header" not in said
-    assert "a-token-of-a-file" not in said
+    result = await made(name, Wire(status, lambda: "I got a-secret-header and a-token-of-a-file"), **keys)
+    assert "a-secret-header" not in result
+    assert "a-token-of-a-file" not in result
     assert "a-secret-header" not in repr(policy_with(CALLS[name][0], **keys))
     rotates = Wire(status, lambda: f"no more {(tmp_path / 'token').write_text('new')} a-token-of-a-file")
     if "auth" in keys and "doctor" not in name:
@@ -200,10 +200,10 @@ async def test_a_ca_file_that_cannot_be_used_is_named_and_nothing_is_sent(
     if content is not None:
         file.write_text(content)
     wire = Wire()
-    said = await made(name, wire, ca_file=str(file))
+    result = await made(name, wire, ca_file=str(file))
     assert wire.asked == []
-    assert str(file) in said
-    assert why in said
+    assert str(file) in result
+    assert why in result
 
 
 @with_login
@@ -220,8 +220,8 @@ async def test_a_token_file_that_holds_no_token_is_named_and_nothing_is_sent(
         Access(token_file=file).sent()
     assert (raised.value.code, str(file) in raised.value.detail) == (code, True)
     wire = Wire()
-    said = await made(name, wire, auth={"token_file": str(file)})
-    assert str(file) in said
+    result = await made(name, wire, auth={"token_file": str(file)})
+    assert str(file) in result
     assert {sent.get("authorization") for sent in wire.asked} <= {None}, "Airflow's health needs no login"
 
 

@@ -360,7 +360,7 @@ async def test_a_ca_file_is_what_counts_for_the_certificate_and_a_changed_one_co
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(ours.path("server.pem"), ours.path("server.key"))
     file = tmp_path / "ca.pem"
-    bundles = [f"# Főtanúsítvány\n{Path(one.path('ca.pem')).read_text()}" for one in (ours, theirs, ours)]  # noqa: ASYNC240
+    bundles = [f"# Főtanúsítvány\n{Path(authority.path('ca.pem')).read_text()}" for authority in (ours, theirs, ours)]  # noqa: ASYNC240
     async with tls_server(says(OK), context) as port, open_http() as http:
         url = f"https://127.0.0.1:{port}/"
         private = http.using(Access(ca_file=file))

@@ -313,7 +313,7 @@ class AirflowClient:
         return failure(answer, what, self._api, write=write, now=now, quote=self._quote(answer))
 
     def _quote(self, answer: Answer) -> Callable[[str], str]:
-        """How Airflow's words may be shown: without a token of ours, and without a header of the policy."""
+        """How Airflow's words may be shown: without our token, and without a header of the policy."""
         return lambda words: answer.quote(self._tokens.quote(words))
 
 
