@@ -12,6 +12,7 @@ import yaml
 
 from app.cli.doctor.airflow import Patient, examine_airflow
 from app.cli.doctor.mlflow import examine_mlflow
+from app.cli.doctor.prometheus import examine_prometheus
 from app.cli.doctor.receivers import examine_receivers
 from app.deliver.airflows import airflow_client
 from app.groups.prometheus import Prometheus
@@ -61,6 +62,7 @@ CALLS: dict[str, tuple[str, Call]] = {
     "Airflow's health": ("airflow", lambda policy, http: airflow_client(policy.airflow[0], http, CLOCK).health()),
     "Airflow's doctor": ("airflow", lambda policy, http: examine_airflow(patient(policy, http), http, CLOCK)),
     "confirm": ("confirm", ask),
+    "confirm's doctor": ("confirm", lambda policy, http: examine_prometheus(policy, http, CLOCK, has_login=True)),
     "MLflow's client": ("mlflow", mlflow),
     "MLflow's doctor": ("mlflow", doctor_of_mlflow),
     **{f"a notice to {kind}": (kind, send) for kind in ("slack", "webhook", "alertmanager")},

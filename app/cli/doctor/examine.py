@@ -16,6 +16,7 @@ from app.cli.doctor.alertmanager import judge
 from app.cli.doctor.finding import Finding, fail, good, warn
 from app.cli.doctor.house import PolicyRead, examine_gateway, examine_policy, examine_tokens
 from app.cli.doctor.mlflow import examine_mlflow
+from app.cli.doctor.prometheus import examine_prometheus
 from app.cli.doctor.receivers import examine_receivers
 from app.cli.doctor.schedules import examine_schedules
 from app.cli.doctor.servers import examine_postgres, examine_read_database, examine_redis
@@ -50,6 +51,7 @@ async def examine(settings: Settings, asked: Asked, gateway_url: str, http: Http
         findings += examine_schedules(read.policy, clock.now())
         for patient in _patients(read, read.policy, groups, http, clock):
             findings += await examine_airflow(patient, http, clock)
+        findings += await examine_prometheus(read.policy, http, clock, has_login=read.complete)
         if read.policy.mlflow is not None:
             findings += await examine_mlflow(read.policy.mlflow, http, clock, has_login=read.complete)
         findings += await examine_receivers(read.policy, http, has_secrets=read.complete)
