@@ -116,7 +116,7 @@ class Relay:
         try:
             await self._wait(begun, now)
         except asyncio.CancelledError:
-            self.stop()
+            await self.stop()
             raise
         ended = [self._rounds.pop(target).task for target in list(self._rounds) if self._rounds[target].task.done()]
         errors = [error for task in ended if (error := task.exception()) is not None]
@@ -124,11 +124,14 @@ class Relay:
             raise BaseExceptionGroup("rounds of the relay failed", errors)
         return any(task.result() for task in ended) or bool(self._rounds)
 
-    def stop(self) -> None:
-        """Give up what has not ended: this process ends. When its leases have run out, another relay goes on."""
-        for round_ in self._rounds.values():
-            round_.task.cancel()
+    async def stop(self) -> None:
+        """Give up what has not ended, and wait until it has let go of its connections: this process ends. When its leases
+        have run out, another relay goes on."""
+        tasks = [round_.task for round_ in self._rounds.values()]
         self._rounds.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _wait(self, begun: list[str], now: datetime) -> None:
         """Wait for all rounds that this step began, or for any round if it began none; for one turn at most.
