@@ -252,7 +252,8 @@ class Settings(Address):
 
 def _is_secret(name: str, annotation: Any) -> bool:
     """Whether the whole value is a secret. In a URL only a part is."""
-    return not name.endswith("_url") and SecretStr in (annotation, *get_args(annotation))
+    kinds = [get_args(kind)[0] if get_args(kind) else kind for kind in (annotation, *get_args(annotation))]
+    return not name.endswith("_url") and SecretStr in kinds
 
 
 class _Variables(PydanticBaseSettingsSource):

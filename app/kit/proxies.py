@@ -90,18 +90,18 @@ def _names(entry: str, host: str, port: int | None) -> bool:
     entry, host = entry.partition("://")[2].lower() or entry.lower(), host.strip("[]").rstrip(".").lower()
     if entry == "*":
         return True
+    name, colon, number = entry.rpartition(":")
+    # Without brackets, the last part of an IPv6 address is no port.
+    if colon and number.isdecimal() and (name.endswith("]") or ":" not in name):
+        if int(number) != port:
+            return False
+        entry = name
     network = _network(entry)
-    if network is None:
-        name, colon, number = entry.rpartition(":")
-        if colon and number.isdecimal():
-            if int(number) != port:
-                return False
-            entry, network = name, _network(name)
     if network is not None:
         address = _address(host)
         return address is not None and address in network
-    name = entry.removeprefix("*").strip(".")
-    return bool(name) and (host == name or host.endswith(f".{name}"))
+    domain = entry.removeprefix("*").strip(".")
+    return bool(domain) and (host == domain or host.endswith(f".{domain}"))
 
 
 def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
