@@ -330,5 +330,8 @@ def _read(kind: type[_Read], **overrides: Any) -> _Read:
     try:
         return kind(**overrides)
     except ValidationError as error:
-        lines = [f"{_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        lines = [
+            f"{_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
         raise UsageError("\n".join(lines)) from error

@@ -25,13 +25,13 @@ FILLING_IN: Final = (
     *("PGSSLMINPROTOCOLVERSION", "PGSSLMAXPROTOCOLVERSION", "PGKRBSRVNAME", "PGGSSLIB"),
 )
 _ESCAPE: Final = "in a user or password write @ : / ? # % as %40 %3A %2F %3F %23 %25"
-_SHAPE: Final = f"Write it as postgresql://user:password@host:5432/database; {_ESCAPE}"
+_SHAPE: Final = f"Write GATEWAY_DATABASE_URL as postgresql://user:password@host:5432/database; {_ESCAPE}"
 _LOGIN: Final = f"Correct user and password in GATEWAY_DATABASE_URL; {_ESCAPE}"
 _CERTIFICATE: Final = "Correct sslmode, sslrootcert, sslcert and sslkey in GATEWAY_DATABASE_URL"
 _STEPS: Final[Mapping[str, str]] = {
     "28P01": _LOGIN,
     "28000": f"{_LOGIN}; pg_hba.conf of the server says who may come from where, and whether TLS is needed (sslmode)",
-    "3D000": "Create the database with `CREATE DATABASE`, or correct its name in GATEWAY_DATABASE_URL",
+    "3D000": "Correct the database name in GATEWAY_DATABASE_URL, or create the database with `CREATE DATABASE`",
     "42501": "Let the role of GATEWAY_DATABASE_URL create tables: `GRANT CREATE ON SCHEMA public TO role`, or make it the "
     "owner of the database",
     "3F000": "Create the schema, or correct search_path of the role",
@@ -51,7 +51,8 @@ def naming_postgres(url: str) -> Iterator[None]:
         yield
     except FAULTS as error:
         cause, step = explain(error, os.environ)
-        raise GatewayError(f"Postgres at {place(url)} cannot be used: {cause}. {step}") from error
+        more = "Look at Postgres and at GATEWAY_DATABASE_URL; `trigger-gateway doctor` says more"
+        raise GatewayError(f"Postgres at {place(url)} cannot be used: {cause}. {step}. {more}") from error
 
 
 def place(url: str) -> str:
@@ -82,13 +83,19 @@ def _without_answer(error: BaseException, cause: str) -> tuple[str, str]:
         case ssl.SSLError():
             return f"TLS failed: {cause}", _CERTIFICATE
         case TimeoutError():
-            return "no answer in time", f"Correct host and port in {correct}, or open the way to them (a firewall, the network)"
+            return (
+                "no answer in time",
+                f"Correct host and port in {correct}, or open the way to them (a firewall, the network)",
+            )
         case OSError() if error.filename is not None and not isinstance(error, ConnectionError):
             return f"{error.filename} cannot be read: {error.strerror}", _CERTIFICATE
         case FileNotFoundError() | PermissionError():
             return f"a file that it needs cannot be read: {error.strerror}", _CERTIFICATE
         case asyncpg.exceptions.TargetServerAttributeNotMatched():
-            return "no host is of the kind that target_session_attrs asks for", f"Correct it, or the hosts, in {correct}"
+            return (
+                "no host is of the kind that target_session_attrs asks for",
+                f"Correct it, or the hosts, in {correct}",
+            )
         case asyncpg.InterfaceError():
             return f"the URL cannot be used: {cause}", _SHAPE
         case asyncpg.PostgresError() | asyncpg.exceptions.InternalClientError() | EOFError():

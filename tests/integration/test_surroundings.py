@@ -128,8 +128,8 @@ ODD = [
     Case("empty", {"GATEWAY_URL": "", "GATEWAY_TOKEN": "", "GATEWAY_TOKEN_FILE": ""}, CLIENT, words=("does not answer",), codes=(1,)),
     Case("a token in quotes", {"GATEWAY_TOKEN": '"hunter2"'}, CLIENT, words=("GATEWAY_TOKEN: ",), codes=(2,)),
     Case("a token of two lines", {"GATEWAY_TOKEN": "hunter2\nx"}, CLIENT, words=("GATEWAY_TOKEN: ",), codes=(2,)),
-    Case("a URL that is none", {"GATEWAY_URL": "http://[::1"}, CLIENT, words=("GATEWAY_URL",), codes=(1,)),
-    Case("a URL without http", {"GATEWAY_URL": '"localhost:8090"'}, CLIENT, words=("http://",), codes=(1,)),
+    Case("a URL that is none", {"GATEWAY_URL": "http://[::1"}, CLIENT, words=("GATEWAY_URL",), codes=(1, 2)),
+    Case("a URL without http", {"GATEWAY_URL": '"localhost:8090"'}, CLIENT, words=("http://",), codes=(1, 2)),
     Case("a link", LINK | {"GATEWAY_SERVICE_HOST": "10.96.0.12"}, (*CLIENT, ("migrate",), ("doctor",)), words=("GATEWAY_PORT is ignored",), codes=(0, 1)),
     Case("a link that nothing explains", LINK, (*STARTING, *CLIENT, LOCAL[0]), words=("GATEWAY_PORT: ",), codes=(2,)),
     Case("an empty secret", {"GATEWAY_GRAFANA_SECRET": ""}, (*STARTING, LOCAL[0]), words=("GATEWAY_GRAFANA_SECRET: ",), codes=(2,)),
@@ -172,7 +172,13 @@ def test_every_command_names_the_usual_mistakes_with_a_database(
     [nobody] = free_ports(1)
 
     def url(**parts: object) -> dict[str, str]:
-        said = {"scheme": "postgresql", "login": f"gateway:{at.password}", "host": "127.0.0.1", "port": at.port, "name": name}
+        said = {
+            "scheme": "postgresql",
+            "login": f"gateway:{at.password}",
+            "host": "127.0.0.1",
+            "port": at.port,
+            "name": name,
+        }
         said |= parts
         return {"GATEWAY_DATABASE_URL": "{scheme}://{login}@{host}:{port}/{name}".format(**said)}
 
@@ -204,7 +210,11 @@ def test_every_command_names_the_usual_mistakes_with_a_database(
             Case(what, variables, STARTING, words=words, codes=(1, 2), never=never) for what, variables, words in given
         ]
         no_create = {"GATEWAY_DATABASE_URL": closed}
-        cases.append(Case("no CREATE on public", no_create, (("migrate",),), words=("GRANT CREATE ON SCHEMA public",), codes=(1,)))
+        cases.append(
+            Case(
+                "no CREATE on public", no_create, (("migrate",),), words=("GRANT CREATE ON SCHEMA public",), codes=(1,)
+            )
+        )
         check(tmp_path, cases, stores)
 
 
@@ -233,9 +243,24 @@ class Odd(Process):
 
 async def test_a_gateway_with_embedded_servers_serves_in_all_of_it_together(tmp_path: Path) -> None:
     libpq = {"PGHOST": "db.invalid", "PGPORT": "abc", "PGUSER": "x", "PGPASSWORD": "hunter2", "PGDATABASE": "y"}
-    libpq |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/no", "PGSSLCERT": "/no", "PGSERVICE": "no", "PGPASSFILE": "/no"}
-    libpq |= {"PGOPTIONS": "-c bogus=1", "PGTARGETSESSIONATTRS": "standby", "PGSSLNEGOTIATION": "direct", "PGGSSLIB": "no"}
-    link = {"GATEWAY_PORT": "tcp://10.96.0.12:8090", "GATEWAY_SERVICE_HOST": "10.96.0.12", "GATEWAY_SERVICE_PORT": "8090"}
+    libpq |= {
+        "PGSSLMODE": "verify-full",
+        "PGSSLROOTCERT": "/no",
+        "PGSSLCERT": "/no",
+        "PGSERVICE": "no",
+        "PGPASSFILE": "/no",
+    }
+    libpq |= {
+        "PGOPTIONS": "-c bogus=1",
+        "PGTARGETSESSIONATTRS": "standby",
+        "PGSSLNEGOTIATION": "direct",
+        "PGGSSLIB": "no",
+    }
+    link = {
+        "GATEWAY_PORT": "tcp://10.96.0.12:8090",
+        "GATEWAY_SERVICE_HOST": "10.96.0.12",
+        "GATEWAY_SERVICE_PORT": "8090",
+    }
     empty = dict.fromkeys(("GATEWAY_DATABASE_URL", "GATEWAY_REDIS_URL", "GATEWAY_LOG_JSON", "GATEWAY_HOST"), "")
     python = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "TZ": "No/Where", "WEB_CONCURRENCY": "abc", "COLUMNS": "0"}
     process = Odd(tmp_path, more=libpq | link | empty | python | SOCKS | NETWORK)

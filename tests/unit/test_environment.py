@@ -43,7 +43,9 @@ def test_an_empty_secret_is_refused_by_name(empty: str, monkeypatch: pytest.Monk
     with pytest.raises(UsageError) as refused:
         read_settings()
     lines = str(refused.value).splitlines()
-    assert [line.split(": it is set, but it is empty")[0] for line in lines] == [f"GATEWAY_{n.upper()}" for n in SECRETS]
+    assert [line.split(": it is set, but it is empty")[0] for line in lines] == [
+        f"GATEWAY_{n.upper()}" for n in SECRETS
+    ]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -71,7 +73,13 @@ def test_the_newline_of_a_secret_does_not_count_and_its_quotes_are_refused(
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "is empty"), (b" \r\n", "is empty"), (b'""', "is empty"), (b"\xff\xfe8", "is not UTF-8 text"), (None, "cannot read")],
+    [
+        (b"", "is empty"),
+        (b" \r\n", "is empty"),
+        (b'""', "is empty"),
+        (b"\xff\xfe8", "is not UTF-8 text"),
+        (None, "cannot read"),
+    ],
 )
 @pytest.mark.parametrize("name", ["port", "database_url", "grafana_secret"])
 def test_a_file_without_a_value_is_refused_by_name(

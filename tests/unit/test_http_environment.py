@@ -76,7 +76,9 @@ async def test_a_request_that_needs_an_unusable_proxy_fails_and_names_it(
 ) -> None:
     given.setenv(name, value)
     async with open_http() as http:
-        with pytest.raises(Unreachable, match=f"^airflow.example is behind a proxy, and {name.upper()} cannot") as raised:
+        with pytest.raises(
+            Unreachable, match=f"^airflow.example is behind a proxy, and {name.upper()} cannot"
+        ) as raised:
             await http.request("GET", "http://airflow.example/x")
     assert "hunter2" not in raised.value.detail
     assert "hunter2" not in "".join(proxy_warnings())
@@ -101,5 +103,7 @@ def test_a_path_of_tls_that_cannot_be_used_is_named(name: str, given: pytest.Mon
 def test_a_file_that_holds_no_certificate_is_named(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     given.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    with pytest.raises(UsageError, match=r"^SSL_CERT_FILE: .*ca.pem cannot be used \(it holds no certificates in PEM\)"):
+    with pytest.raises(
+        UsageError, match=r"^SSL_CERT_FILE: .*ca.pem cannot be used \(it holds no certificates in PEM\)"
+    ):
         open_http()

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.cli.doctor.finding import Finding, fail, good, warn
 from app.kit.clock import SystemClock
-from app.kit.db import database_now, open_engine
+from app.kit.db import database_now, open_engine, sqlstate
 from app.kit.errors import GatewayError, quotable
 from app.kit.postgres_faults import FAULTS, explain, place
 from app.kit.redis.client import open_redis
@@ -155,7 +155,7 @@ async def examine_redis(url: str, *, embedded: bool) -> Finding:
 
 
 def _quoted(error: Exception, url: str) -> str:
-    """The error in one line, without the password."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """The error in one line, without the password. A driver that cannot read a URL may repeat it; a server may not."""
+    text = " ".join((str(getattr(error, "orig", None) or error) or type(error).__name__).split())
     login = url.partition("://")[2].rpartition("@")[0]
-    return quotable(text, login.partition(":")[2], sent=login)
+    return text if sqlstate(error) else quotable(text, login.partition(":")[2], sent=login)
