@@ -29,8 +29,8 @@ _Secret = Annotated[SecretStr, BeforeValidator(_whole_secret)]
 def _no_link(value: Any) -> Any:
     if isinstance(value, str) and is_link(value):
         raise ValueError(
-            f"{value} is no port but an address, as Kubernetes gives it for a Service named `gateway`: set a number from 0 to "
-            "65535, `enableServiceLinks: false` in the pod, or name the Service otherwise"
+            f"{value} is no port but an address, as Kubernetes gives it for a Service named `gateway`: set a number from 0 "
+            "to 65535, or `enableServiceLinks: false` in the pod, or name the Service otherwise"
         )
     return value
 

@@ -1,4 +1,4 @@
-"""Which proxy a request goes through: the variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, as curl reads them. Pure.
+"""Which proxy a request goes through: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, as curl reads them. Pure.
 
 A proxy that cannot be used stops nobody who does not need it: people have such variables for other programs. A request that
 needs it fails, and names the variable. It never goes out directly, because somebody may have forbidden that.

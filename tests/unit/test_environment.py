@@ -94,7 +94,7 @@ def test_a_file_without_a_value_is_refused_by_name(
 
 def test_a_value_that_is_no_text_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, GATEWAY_DATABASE_URL="postgresql://u:\udcff@db/g")
-    with pytest.raises(UsageError, match="^GATEWAY_DATABASE_URL: .*UTF-8"):
+    with pytest.raises(UsageError, match=r"^GATEWAY_DATABASE_URL: .*UTF-8"):
         read_settings()
 
 
@@ -141,7 +141,7 @@ def test_an_address_that_no_service_explains_is_refused(
     value: str, others: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given(monkeypatch, GATEWAY_PORT=value, **others)
-    with pytest.raises(UsageError, match="^GATEWAY_PORT: "):
+    with pytest.raises(UsageError, match=r"^GATEWAY_PORT: "):
         read_settings()
 
 

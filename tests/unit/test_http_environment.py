@@ -88,7 +88,7 @@ async def test_an_entry_of_no_proxy_is_obeyed(given: pytest.MonkeyPatch) -> None
     given.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
     given.setenv("NO_PROXY", "fd00::/8,.invalid")
     async with open_http() as http:
-        with pytest.raises(Unreachable, match="^cannot connect to airflow.invalid"):
+        with pytest.raises(Unreachable, match=r"^cannot connect to airflow\.invalid"):
             await http.request("GET", "http://airflow.invalid/x")
 
 
