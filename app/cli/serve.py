@@ -105,8 +105,8 @@ async def _opened(settings: Settings) -> AsyncIterator[Services]:
     policy = read_policy(settings)
     for warning in policy.warnings:
         log.warning("policy: %s", warning)
-    for warning in proxy_warnings():
-        log.warning("%s", warning)
+    for sentence in proxy_warnings():
+        log.warning("%s", sentence)
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry())
         urls = await stack.enter_async_context(servers(settings))

@@ -191,7 +191,13 @@ class _Proxied(Transport):
                 self._ways[where] = self._make(where)
             except (httpx.InvalidURL, ValueError):
                 raise Unreachable("proxy", f"{proxy} cannot be used: it is not the URL of a proxy") from None
-        return await self._ways[where].handle_async_request(request)
+        try:
+            return await self._ways[where].handle_async_request(request)
+        except httpx.ConnectError as error:
+            if proxy is None:
+                raise
+            through = f"cannot connect to {_target(request)} through the proxy that {proxy} names"
+            raise Unreachable("connect", f"{through}: {str(error)[:200]}") from None
 
     async def aclose(self) -> None:
         for way in self._ways.values():

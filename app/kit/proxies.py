@@ -1,7 +1,7 @@
 """Which proxy a request goes through: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, as curl reads them. Pure.
 
-A proxy that cannot be used stops nobody who does not need it: people have such variables for other programs. A request that
-needs it fails, and names the variable. It never goes out directly, because somebody may have forbidden that.
+A proxy that cannot be used stops only the requests that need it, because people have such variables for other programs. Such
+a request fails, and names the variable. It never goes out directly, because somebody may have forbidden that.
 
 NO_PROXY names hosts: a name stands for itself and for all below it. An address, a network (10.0.0.0/8, fd00::/8), a port
 after a host, and * for everything are taken as well.
@@ -74,7 +74,8 @@ def _proxy(variable: str, text: str) -> Proxy:
     url = text if "://" in text else f"http://{text}"
     try:
         split = urlsplit(url)
-        whole = bool(split.hostname) and split.port != 0 and "@" not in f"{split.path}{split.query}{split.fragment}"
+        whole = bool(split.hostname) and split.port != 0 and not re.search(r"\s", url)
+        whole = whole and "@" not in f"{split.path}{split.query}{split.fragment}"
     except ValueError:
         return Proxy(variable, url, f"it is not the URL of a proxy: {_SHAPE}")
     if split.scheme.startswith("socks"):

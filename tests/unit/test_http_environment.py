@@ -84,6 +84,16 @@ async def test_a_request_that_needs_an_unusable_proxy_fails_and_names_it(
     assert "hunter2" not in "".join(proxy_warnings())
 
 
+async def test_a_proxy_that_is_away_is_named(given: pytest.MonkeyPatch) -> None:
+    given.setenv("HTTP_PROXY", "http://u:hunter2@127.0.0.1:1")
+    async with open_http() as http:
+        with pytest.raises(
+            Unreachable, match=r"^cannot connect to a\.example through the proxy that HTTP_PROXY"
+        ) as raised:
+            await http.request("GET", "http://a.example/x")
+    assert "hunter2" not in raised.value.detail
+
+
 async def test_an_entry_of_no_proxy_is_obeyed(given: pytest.MonkeyPatch) -> None:
     given.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
     given.setenv("NO_PROXY", "fd00::/8,.invalid")
