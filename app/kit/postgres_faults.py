@@ -14,10 +14,13 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from app.kit.db import sqlstate
-from app.kit.errors import GatewayError
+from app.kit.errors import GatewayError, UsageError
 
 #: What can go wrong on the way to Postgres and in it. ValueError: asyncpg cannot read the URL or a variable.
-FAULTS: Final = (OSError, EOFError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+FAULTS: Final = (
+    *(OSError, EOFError, DBAPIError, ValueError),
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+)
 #: libpq's variables, which fill in what a URL leaves out.
 FILLING_IN: Final = (
     *("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGPASSFILE", "PGSERVICEFILE", "PGTARGETSESSIONATTRS"),
@@ -50,6 +53,10 @@ def naming_postgres(url: str) -> Iterator[None]:
     try:
         yield
     except FAULTS as error:
+        if (keys := os.environ.get("SSLKEYLOGFILE")) and getattr(error, "filename", None) == keys:
+            raise UsageError(
+                f"SSLKEYLOGFILE: {keys} cannot be used ({error}): correct it, or remove the variable"
+            ) from error
         cause, step = explain(error, os.environ)
         more = "Look at Postgres and at GATEWAY_DATABASE_URL; `trigger-gateway doctor` says more"
         raise GatewayError(f"Postgres at {place(url)} cannot be used: {cause}. {step}. {more}") from error
@@ -65,7 +72,9 @@ def place(url: str) -> str:
 
 def explain(error: BaseException, environ: Mapping[str, str]) -> tuple[str, str]:
     """The cause and what to do."""
-    state, driver = sqlstate(error), getattr(error, "orig", None) or error
+    state, driver = sqlstate(error), error
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        driver = error.orig.__cause__ or error.orig  # SQLAlchemy wraps the driver's error twice.
     cause = " ".join(str(driver).split()) or type(driver).__name__
     if state is not None and not state.startswith("08"):  # Class 08 is about the connection: the driver says so itself.
         step = _STEPS.get(state, "Look at the log of Postgres")
@@ -91,14 +100,14 @@ def _without_answer(error: BaseException, cause: str) -> tuple[str, str]:
             return f"{error.filename} cannot be read: {error.strerror}", _CERTIFICATE
         case FileNotFoundError() | PermissionError():
             return f"a file that it needs cannot be read: {error.strerror}", _CERTIFICATE
-        case asyncpg.exceptions.TargetServerAttributeNotMatched():
+        case asyncpg.TargetServerAttributeNotMatched():
             return (
                 "no host is of the kind that target_session_attrs asks for",
                 f"Correct it, or the hosts, in {correct}",
             )
         case asyncpg.InterfaceError():
             return f"the URL cannot be used: {cause}", _SHAPE
-        case asyncpg.PostgresError() | asyncpg.exceptions.InternalClientError() | EOFError():
+        case asyncpg.PostgresError() | asyncpg.InternalClientError() | EOFError():
             return f"what answers there is not Postgres, or ended the connection ({cause})", (
                 f"Correct host and port in {correct}"
             )

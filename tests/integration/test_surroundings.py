@@ -29,9 +29,9 @@ STARTING = (("serve",), ("worker",), ("migrate",), ("doctor",))
 CLIENT = (
     ("history",),
     ("explain", "x"),
-    ("deadman",),
+    ("deadman", "list"),
     ("trigger", "accuracy", "--reason", "r"),
-    ("pause", "--reason", "r"),
+    ("pause", "accuracy", "--reason", "r"),
     ("lineage", "--orphans"),
     ("receivers", "test", "x"),
     ("promote", "churn", "1"),
@@ -55,17 +55,15 @@ def outcomes(folder: Path, cases: Sequence[Case], common: Mapping[str, str]) -> 
     """Every command of every case, its exit code and its output."""
     whole = {name: value for name, value in clean_environment(COLUMNS="200").items() if "PROXY" not in name.upper()}
     asked = [
-        (case, {"arguments": list(command), "variables": {**whole, **common, **case.variables}})
-        for case in cases
-        for command in case.commands
+        (case, list(command), {**whole, **common, **case.variables}) for case in cases for command in case.commands
     ]
     if PROVE:
         done = []
-        for _, one in asked:
+        for _, arguments, variables in asked:
             (folder / "new.yaml").unlink(missing_ok=True)
             ended = subprocess.run(
-                [PROGRAM, *one["arguments"]],
-                env=one["variables"],
+                [PROGRAM, *arguments],
+                env=variables,
                 cwd=folder,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -77,7 +75,7 @@ def outcomes(folder: Path, cases: Sequence[Case], common: Mapping[str, str]) -> 
     else:
         ended = subprocess.run(
             [sys.executable, "-m", odd_commands.__name__],
-            input=json.dumps([one for _, one in asked]),
+            input=json.dumps([{"arguments": arguments, "variables": variables} for _, arguments, variables in asked]),
             env=clean_environment(PYTHONPATH=str(REPOSITORY)),
             cwd=folder,
             capture_output=True,
@@ -86,8 +84,8 @@ def outcomes(folder: Path, cases: Sequence[Case], common: Mapping[str, str]) -> 
             check=True,
         )
         done = json.loads(ended.stdout)
-    for (case, one), (code, output) in zip(asked, done, strict=True):
-        yield case, " ".join(one["arguments"]), code, output
+    for (case, arguments, _), (code, output) in zip(asked, done, strict=True):
+        yield case, " ".join(arguments), code, output
 
 
 def check(folder: Path, cases: Sequence[Case], common: Mapping[str, str]) -> None:
@@ -207,7 +205,7 @@ def test_every_command_names_the_usual_mistakes_with_a_database(
     [nobody] = free_ports(1)
 
     def url(**parts: object) -> dict[str, str]:
-        said = {
+        said: dict[str, object] = {
             "scheme": "postgresql",
             "login": f"gateway:{at.password}",
             "host": "127.0.0.1",
@@ -283,7 +281,7 @@ class Odd(Process):
     more: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
-        return super().environment() | self.more
+        return {**super().environment(), **self.more}
 
 
 async def test_a_gateway_with_embedded_servers_serves_in_all_of_it_together(tmp_path: Path) -> None:
