@@ -205,15 +205,15 @@ def test_every_command_names_the_usual_mistakes_with_a_database(
     [nobody] = free_ports(1)
 
     def url(**parts: object) -> dict[str, str]:
-        said: dict[str, object] = {
+        pieces: dict[str, object] = {
             "scheme": "postgresql",
             "login": f"gateway:{at.password}",
             "host": "127.0.0.1",
             "port": at.port,
             "name": name,
         }
-        said |= parts
-        return {"GATEWAY_DATABASE_URL": "{scheme}://{login}@{host}:{port}/{name}".format(**said)}
+        pieces |= parts
+        return {"GATEWAY_DATABASE_URL": "{scheme}://{login}@{host}:{port}/{name}".format(**pieces)}
 
     def at_good(parameters: str) -> dict[str, str]:
         return {"GATEWAY_DATABASE_URL": f"{good}?{parameters}"}

@@ -40,7 +40,7 @@ def words_of(node: ast.expr, tree: ast.Module) -> Iterator[str]:
         case ast.JoinedStr(values=parts):
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else ANY for part in parts)
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if ast.unparse(node) not in JOINED:
-            made = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef) and one.name == name]
+            made = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name]
             assert made, f"no words for {ast.unparse(node)}"
             for returned in ast.walk(made[0]):
                 if isinstance(returned, ast.Return) and returned.value is not None:
@@ -64,7 +64,8 @@ def sentences() -> Iterator[tuple[str, str]]:
 def causes() -> Iterator[str]:
     """Why Postgres cannot be used, where it did not say so itself."""
     tree = ast.parse(Path(postgres_faults.__file__).read_text())
-    [made] = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef) and one.name == "_without_answer"]
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    [made] = [function for function in functions if function.name == "_without_answer"]
     for node in ast.walk(made):
         if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
             yield from words_of(node.value.elts[0], tree)

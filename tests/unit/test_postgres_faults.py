@@ -46,8 +46,8 @@ def refused(state: str) -> asyncpg.PostgresError:
     ids=lambda value: repr(value)[:60],
 )
 def test_each_fault_has_a_cause_and_a_step(error: Exception, cause: str, step: str) -> None:
-    said, advice = explain(error, {})
-    assert cause in said
+    found, advice = explain(error, {})
+    assert cause in found
     assert step in advice
     with (
         pytest.raises(GatewayError, match=r"^Postgres at db\.example:5432/gateway cannot be used: ") as raised,
