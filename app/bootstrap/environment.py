@@ -16,6 +16,10 @@ from typing import Final
 _LINK: Final = re.compile(r"(?P<kind>tcp|udp|sctp)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/]+):(?P<port>[0-9]{1,5})")
 
 
+class BadValue(ValueError):
+    """A value that cannot be meant. Its words follow the name of the variable."""
+
+
 def clean(text: str) -> str | None:
     """The value of a variable that holds no secret; None: it counts as unset."""
     bare = text.strip()
@@ -25,12 +29,12 @@ def clean(text: str) -> str | None:
 
 
 def clean_secret(text: str) -> str:
-    """The value of a secret. Raises ValueError when it is empty or in quotes."""
+    """The value of a secret. Raises BadValue when it is empty or in quotes."""
     bare = text.strip()
     if clean(bare) is None:
-        raise ValueError("it is set, but it is empty: give it a value, or remove the variable")
+        raise BadValue("it is set, but it is empty: give it a value, or remove the variable")
     if clean(bare) != bare:
-        raise ValueError("it stands in quotes, and they would count as a part of it: take them away")
+        raise BadValue("it stands in quotes, and they would count as a part of it: take them away")
     return bare
 
 

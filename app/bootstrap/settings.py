@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.bootstrap.environment import clean, clean_secret, is_link, is_text, service_links
+from app.bootstrap.environment import BadValue, clean, clean_secret, is_link, is_text, service_links
 from app.kit.errors import UsageError
 from app.kit.redis.url import parse_redis_url
 from app.policy.language.durations import parse_duration
@@ -28,7 +29,7 @@ _Secret = Annotated[SecretStr, BeforeValidator(_whole_secret)]
 
 def _no_link(value: Any) -> Any:
     if isinstance(value, str) and is_link(value):
-        raise ValueError(
+        raise BadValue(
             f"{value} is no port but an address, as Kubernetes gives it for a Service named `gateway`: set a number from 0 "
             "to 65535, or `enableServiceLinks: false` in the pod, or name the Service otherwise"
         )
@@ -39,7 +40,7 @@ def _at_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValueError(f"the home directory in {path} is not known: write the whole path") from None
+        raise BadValue(f"the home directory in {path} is not known: write the whole path") from None
 
 
 _Path = Annotated[Path, AfterValidator(_at_home)]
@@ -330,8 +331,10 @@ def _read(kind: type[_Read], **overrides: Any) -> _Read:
     try:
         return kind(**overrides)
     except ValidationError as error:
-        lines = [
-            f"{_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        ]
+        lines = [f"{_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {_words(e)}" for e in error.errors()]
         raise UsageError("\n".join(lines)) from error
+
+
+def _words(error: ErrorDetails) -> str:
+    cause = error.get("ctx", {}).get("error")
+    return str(cause) if isinstance(cause, BadValue) else error["msg"]

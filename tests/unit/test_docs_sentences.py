@@ -14,8 +14,9 @@ PAGE = (ROOT / "docs/operations/when-it-does-not-start.md").read_text()
 ANY = "…"
 #: Errors that end a command with their sentence.
 ENDING = {"UsageError", "GatewayError", "UnusableDatabase"}
-#: Files whose ValueError becomes the sentence of a setting.
+#: Files whose BadValue, and ValueError, becomes the sentence of a setting.
 OF_SETTINGS = ("app/bootstrap/environment.py", "app/bootstrap/settings.py")
+PREFIXES = {"BadValue": f"GATEWAY_{ANY}: ", "ValueError": f"GATEWAY_{ANY}: Value error, "}
 #: They have no words of their own: each joins or repeats other sentences.
 JOINED = {"'\\n'.join(lines)", "str(error)"}
 
@@ -55,10 +56,10 @@ def sentences() -> Iterator[tuple[str, str]]:
         for node in ast.walk(tree):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
                 continue
-            of_a_setting = node.func.id == "ValueError" and place in OF_SETTINGS
-            if node.func.id in ENDING or of_a_setting:
+            begin = PREFIXES.get(node.func.id, "") if place in OF_SETTINGS else ""
+            if node.func.id in ENDING or begin:
                 for words in words_of(node.args[0], tree):
-                    yield f"{place}:{node.lineno}", f"GATEWAY_{ANY}: {words}" if of_a_setting else words
+                    yield f"{place}:{node.lineno}", begin + words
 
 
 def causes() -> Iterator[str]:
