@@ -242,7 +242,7 @@ def test_every_command_names_the_usual_mistakes_with_a_database(
             ("a raw %", url(login="gateway:hunter2%2"), names),
             ("a raw :", url(login="gateway:hunter2:2"), names),
             ("TLS that it has not", at_good("sslmode=require"), ("sslmode",)),
-            ("a file that is not there", at_good("sslmode=verify-full&sslrootcert=/no/ca"), ("sslrootcert",)),
+            ("a file that is not there", at_good("sslmode=verify-full&sslrootcert=/no/ca"), ("cannot be read",)),
             ("TLS of the environment", {"PGSSLMODE": "require"}, ("PGSSLMODE",)),
             ("a port of the environment", url(port="") | {"PGPORT": "abc"}, ("PGPORT",)),
         ]
