@@ -12,8 +12,9 @@ from app.kit import postgres_faults
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations/when-it-does-not-start.md").read_text()
 ANY = "…"
-#: Errors that end a command with their sentence.
-ENDING = {"UsageError", "GatewayError", "UnusableDatabase"}
+#: Errors of the gateway that end no command with their own words: they are answers over HTTP, other servers' faults that the
+#: caller names, or the lines of a policy.
+OTHERS = ("Problem", "NotDurable", "TargetError", "PolicyError", "Away")
 #: Files whose BadValue, and ValueError, becomes the sentence of a setting.
 OF_SETTINGS = ("app/bootstrap/environment.py", "app/bootstrap/settings.py")
 PREFIXES = {"BadValue": f"GATEWAY_{ANY}: ", "ValueError": f"GATEWAY_{ANY}: Value error, "}
@@ -31,6 +32,24 @@ def fits(sentence: str, row: str) -> bool:
     """Whether a row is about a sentence. Both have `…` for what changes."""
     pattern = ".*".join(map(re.escape, row.split(ANY)))
     return re.fullmatch(pattern, sentence.replace("`", ""), re.DOTALL) is not None
+
+
+def descendants(*names: str) -> set[str]:
+    """The classes of the product that are of these kinds."""
+    bases = {
+        node.name: {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+        for file in (ROOT / "app").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    found = set(names)
+    while more := {name for name, above in bases.items() if above & found} - found:
+        found |= more
+    return found
+
+
+#: Errors that end a command with their sentence.
+ENDING = descendants("GatewayError") - descendants(*OTHERS)
 
 
 def words_of(node: ast.expr, tree: ast.Module) -> Iterator[str]:
@@ -81,6 +100,7 @@ SENTENCES = [*sentences(), *(("app/kit/postgres_faults.py", cause) for cause in 
 
 
 def test_sentences_are_found() -> None:
+    assert {"GatewayError", "UsageError"} <= ENDING
     assert len(SENTENCES) > 50
     assert all(words.strip(f"{ANY}: .") for _, words in SENTENCES if words != f"{ANY}: {ANY}")
 
