@@ -85,12 +85,13 @@ def gateway_url() -> str:
 def _token() -> str | None:
     """GATEWAY_TOKEN, or the content of the file that GATEWAY_TOKEN_FILE names. An empty GATEWAY_TOKEN is none, because the
     gateway itself refuses a call that needs one."""
-    name, text = "GATEWAY_TOKEN", os.environ.get("GATEWAY_TOKEN", "").strip()
-    if not text:
-        name, path = "GATEWAY_TOKEN_FILE", clean(os.environ.get("GATEWAY_TOKEN_FILE", ""))
-        if path is None:
-            return None
+    name, path = "GATEWAY_TOKEN_FILE", clean(os.environ.get("GATEWAY_TOKEN_FILE", ""))
+    if path is not None:
         text = read_value(name, path)
+    else:
+        name, text = "GATEWAY_TOKEN", os.environ.get("GATEWAY_TOKEN", "").strip()
+        if not text:
+            return None
     try:
         token = clean_secret(text)
     except ValueError as error:
