@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from mlflow_spool.gateway import Gateway
 
 TAKEN = b'{"taken": 1, "known": 0}'
 #: What the gateway answers to one record.
-BODY = {"records": [{}]}
+BODY: dict[str, Any] = {"records": [{}]}
 
 
 class Handler(BaseHTTPRequestHandler):
