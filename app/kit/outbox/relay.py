@@ -219,6 +219,8 @@ class Relay:
         wait = backoff(attempts, self._limits.retry_max, self._chance)
         if outcome.after is not None:
             wait = timedelta(seconds=outcome.after)
+        if outcome.pause is not None:
+            wait = max(timedelta(seconds=outcome.pause), timedelta(seconds=outcome.after or 0.0))
         maybe_there = outcome.ambiguous or (item.ambiguous and not outcome.absent)
         return {
             "detail": outcome.detail,
