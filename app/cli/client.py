@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import typer
 from rich.console import Console
@@ -73,8 +73,20 @@ def _good(answer: Answer, url: str) -> Any:
 
 
 def gateway_url() -> str:
-    """The URL of the gateway to call. Raises UsageError when GATEWAY_PORT is not a port."""
-    return (os.environ.get("GATEWAY_URL") or read_address().url).rstrip("/")
+    """The URL of the gateway to call, which may end with the path prefix of a proxy. Raises UsageError when GATEWAY_URL is
+    not a URL, or GATEWAY_PORT not a port."""
+    given = os.environ.get("GATEWAY_URL", "").strip()
+    if not given:
+        return read_address().url
+    try:
+        parts = urlsplit(given)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and not parts.query
+    except ValueError:  # A bracket that does not close, or a port that is none.
+        good = False
+    if not good:  # The value is not repeated: it may hold a password.
+        step = "Begin it with http:// or https://, then the host and the port, as in http://127.0.0.1:8090 or http://[::1]:8090"
+        raise UsageError(f"GATEWAY_URL is not the URL of a gateway. {step}")
+    return given.partition("#")[0].rstrip("/")
 
 
 def _token() -> str | None:

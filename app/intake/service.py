@@ -11,6 +11,7 @@ from app.groups.memory import Memory
 from app.intake.batcher import Batcher
 from app.kit.errors import Problem
 from app.policy.core import Core
+from app.web.bodies import as_sent
 from app.web.ratelimit import RateLimit
 from app.web.security import authorize
 from app.web.signatures import REPLAYABLE, Signature, replayed
@@ -65,7 +66,7 @@ async def admit(request: Request, source: str, services: IntakeServices, scope: 
     caller = authorize(request, scope) if "authorization" in request.headers else signer
     body = await request.body()
     try:
-        proof = signature.check(request.headers, body, services.core.clock.now())
+        proof = signature.check(request.headers, as_sent(request, body), services.core.clock.now())
         if proof and await services.memory.is_spent(proof):
             raise replayed()
     except Problem as problem:
