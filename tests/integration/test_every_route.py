@@ -23,9 +23,9 @@ DOCUMENT: dict[str, Any] = APP.openapi()
 LIMIT = 50_000
 MORE = """
 deadman:
-  - {name: nightly, expect: ping, every: 1d, grace: 1h, receivers: [ops]}
+  - {name: nightly, expect: heartbeat, every: 1d, grace: 1h, receivers: [ops]}
 receivers:
-  - {name: ops, webhook: {url: "http://ops.test/hook"}}
+  - {name: ops, webhook: {url: "http://ops.test/hook", secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}}
 sources:
   - name: azure
     alert_id: /data/rule
@@ -217,7 +217,6 @@ QUERIES = [
     "%ff=%ff",
     "=&&=",
     "a=%00",
-    "\udcff",
     "limit=%ff",
     "cursor=%ff",
     "since=%ff",
@@ -251,7 +250,7 @@ async def test_no_header_and_no_query_makes_a_fault_of_ours(world: World, method
         answer = await client.request(method, filled(path), headers=headers, content=b"{}")  # type: ignore[arg-type]
         assert answer.status_code < 500 or answer.status_code == well == 503, (headers, answer.text)
     for query in ("&".join(QUERIES), *QUERIES[:2]):
-        url = httpx.URL(f"http://localhost{filled(path)}").copy_with(query=query.encode("utf-8", "surrogateescape"))
+        url = httpx.URL(f"http://localhost{filled(path)}").copy_with(query=query.encode())
         answer = await client.request(method, url)
         assert answer.status_code < 500 or answer.status_code == well == 503, (query, answer.text)
 
