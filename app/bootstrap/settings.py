@@ -145,7 +145,9 @@ class Settings(Address):
     webhook_secret: Annotated[SecretStr, AfterValidator(_standard_secret)] | None = Field(
         None, description="Secret of Standard Webhooks (whsec_...). Set: `POST /api/v1/alerts` must be signed."
     )
-    max_body: int = Field(4 * 2**20, gt=0, description="Largest request body that the gateway reads, in bytes.")
+    max_body: int = Field(
+        4 * 2**20, gt=0, description="Largest request body, in bytes: as it is sent, and without its compression."
+    )
     max_alerts: int = Field(10_000, gt=0, description="Most alerts read from one body.")
     reorder_window: _Seconds = Field(
         120, description="How late an older firing notification may follow a resolved one."

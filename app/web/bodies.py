@@ -37,8 +37,9 @@ class BodyRefused(HTTPException):
 
 
 class ReadBodies:
-    """ASGI middleware: routes get each body without its encodings. A body over `limit` bytes is answered 413: before it is
-    read if it declares its length, else as soon as it passes the limit, as it was sent or as it is read."""
+    """ASGI middleware: routes get each body without its encodings. `limit` is in bytes, and holds for the body as it is sent
+    and for what it stands for. A larger one is answered 413: before it is read if it declares its length, else as soon as it
+    passes the limit."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app

@@ -130,6 +130,14 @@ async def test_a_body_that_cannot_be_inflated_is_refused(world: World, method: s
         assert str(status) in DOCUMENT["paths"][path][method]["responses"]
 
 
+@pytest.mark.parametrize("path", ["/ping/{switch}", "/ping/{switch}/{signal}"])
+async def test_the_body_of_a_ping_may_be_compressed(world: World, path: str) -> None:
+    """The document shows no body here, because any bytes will do."""
+    assert (await send(world, "POST", path, gzip.compress(b"went well"), Content_Encoding="gzip")).text == "OK"
+    problem(await send(world, "POST", path, b"went well", Content_Encoding="gzip"), 400, "bad_request")
+    problem(await send(world, "POST", path, b"went well", Content_Encoding="br"), 415, "unsupported_encoding")
+
+
 async def test_compressed_alerts_are_taken(world: World) -> None:
     body = gzip.compress(json.dumps(native_alert(labels={"model": "packed"})).encode())
     answer = await send(world, "POST", NATIVE, body, Content_Encoding="gzip")
