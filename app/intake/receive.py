@@ -14,7 +14,7 @@ from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
 from app.intake.intake import Job
-from app.intake.service import DirectRoute, IntakeServices, admit, services_of, spend
+from app.intake.service import DirectRoute, IntakeServices, admit, body_of, services_of, spend
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.errors import NotDurable, Problem
 from app.policy.sources import TAKEN
@@ -78,7 +78,8 @@ async def take_alertmanager(request: Request) -> Response:
     """Answers 202 only after every alert of the body is durable, each with its decision. Alertmanager repeats a notification
     after 503 and drops it after any 4xx. So a body is refused only when none of its alerts can be read."""
     authorize(request, "ingest")
-    return await _take(await request.body(), alertmanager.read, "alertmanager", services_of(request))
+    services = services_of(request)
+    return await _take(await body_of(request, "alertmanager", services), alertmanager.read, "alertmanager", services)
 
 
 @router.post(
@@ -118,8 +119,8 @@ async def take_cloudevents(request: Request) -> Response:
     """Takes one event in binary or structured mode, or a batch. Its `data` is an alert as in `POST /api/v1/alerts`.
     `alert_id`, `timestamp` and the labels `source`, `type` and `subject` default to those of the event."""
     authorize(request, "ingest")
-    read = partial(cloudevents.read, headers=request.headers)
-    return await _take(await request.body(), read, "cloudevents", services_of(request))
+    services, read = services_of(request), partial(cloudevents.read, headers=request.headers)
+    return await _take(await body_of(request, "cloudevents", services), read, "cloudevents", services)
 
 
 @router.post(

@@ -146,6 +146,19 @@ async def test_compressed_alerts_are_taken(world: World) -> None:
     assert found["count"] == 1
 
 
+@pytest.mark.parametrize("source", ["alertmanager", "grafana", "cloudevents", "azure"])
+async def test_a_webhook_whose_body_cannot_be_inflated_is_counted(world: World, source: str) -> None:
+    async def counted() -> float:
+        text = (await world.clients[0].get("/metrics")).text
+        found = re.findall(rf'gateway_bodies_refused_total{{source="{source}",status="4[01][05]"}} (\S+)', text)
+        return sum(map(float, found))
+
+    before = await counted()
+    for encoding in ("gzip", "br"):
+        await send(world, "POST", f"/api/v1/webhooks/{source}", b"{}", Content_Encoding=encoding)
+    assert await counted() == before + 2
+
+
 # Times of a query.
 
 
