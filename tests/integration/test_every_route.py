@@ -70,7 +70,7 @@ IDS = [f"{method} {path}" for method, path in BODIES]
 every_body = pytest.mark.parametrize(("method", "path"), BODIES, ids=IDS)
 
 
-def test_the_rules_below_are_tried_on_something() -> None:
+async def test_the_rules_below_are_tried_on_something() -> None:
     assert len(GETS) > 20
     assert len(BODIES) > 12
     assert len(TIMES) >= 5
