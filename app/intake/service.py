@@ -67,7 +67,7 @@ async def admit(request: Request, source: str, services: IntakeServices, scope: 
     body = await body_of(request, source, services)
     try:
         proof = signature.check(request.headers, as_sent(request, body), services.core.clock.now())
-        if proof and await services.memory.is_spent(proof):
+        if proof and await services.memory.is_used(proof):
             raise replayed()
     except Problem as problem:
         services.core.metrics.bodies_refused.labels(source, problem.status).inc()
