@@ -57,13 +57,13 @@ GETS = sorted({path for method, path in ROUTES if method == "GET"})
 BODIES = [
     (method, path)
     for method in ("post", "put", "patch", "delete")
-    for path, told in operations(method)
-    if "requestBody" in told
+    for path, shown in operations(method)
+    if "requestBody" in shown
 ]
 TIMES = [
     (path, parameter["name"])
-    for path, told in operations("get")
-    for parameter in told.get("parameters", [])
+    for path, shown in operations("get")
+    for parameter in shown.get("parameters", [])
     if parameter["in"] == "query" and "date-time" in json.dumps(parameter["schema"])
 ]
 IDS = [f"{method} {path}" for method, path in BODIES]
