@@ -214,7 +214,7 @@ if sys.version_info >= (3, 14):
         eof = False
 
         def __init__(self) -> None:
-            options = {zstd.DecompressionParameter.window_log_max: _WINDOW}
+            options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW}
             self._inflate = zstd.ZstdDecompressor(options=options)
 
         def take(self, data: bytes) -> tuple[bytes, bytes]:
