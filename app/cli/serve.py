@@ -39,14 +39,16 @@ def serve(settings: Settings, *, workers: int, loops: bool) -> None:
     """
     read_policy(settings)
     refuse_open_bind(settings.host, tokens_exist(settings.tokens_path))
+    bound = bind(settings.host, settings.port)
+    # With GATEWAY_PORT=0 the kernel has chosen the port: from here on it is the one that was meant.
+    settings = settings.model_copy(update={"port": bound[0].getsockname()[1]})
     if workers > 1:
-        bound = bind(settings.host, settings.port)
         run_workers(workers, partial(_serve_child, settings, bound, loops))
     else:
-        _serve_one(settings, loops=loops)
+        _serve_one(settings, bound, loops=loops)
 
 
-def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] | None = None) -> None:
+def _serve_one(settings: Settings, sockets: list[socket.socket], *, loops: bool) -> None:
     """Serve until SIGTERM or Ctrl-C. Then answer open requests, write the alerts in the queue, and end the loops."""
 
     failures: list[GatewayError] = []
@@ -65,7 +67,7 @@ def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] 
     logging.getLogger("uvicorn.error").addFilter(lambda r: not (failures and r.getMessage().startswith("Traceback")))
     # When every request has ended, uvicorn raises the signal again. That is a good end: exit code 0.
     signal.signal(signal.SIGTERM, _end)
-    server = uvicorn.Server(_config(create_app(settings, opened, worker=loops), settings))
+    server = uvicorn.Server(_config(create_app(settings, opened, worker=loops)))
     try:
         server.run(sockets=sockets)
     except OSError as error:
@@ -78,11 +80,9 @@ def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] 
         raise SystemExit(1)
 
 
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def _config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -120,10 +120,10 @@ async def _opened(settings: Settings) -> AsyncIterator[Services]:
             yield services
 
 
-def _serve_child(settings: Settings, bound: socket.socket, loops: bool) -> None:
+def _serve_child(settings: Settings, bound: list[socket.socket], loops: bool) -> None:
     logs.configure(settings.log_level, settings.log_json)
     try:
-        _serve_one(settings, loops=loops, sockets=[bound])
+        _serve_one(settings, bound, loops=loops)
     except GatewayError as error:
         log.error("cannot serve: %s", error)
         raise SystemExit(1) from error

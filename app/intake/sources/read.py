@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from app.decide.alert import Alert, Bad, Parsed, Unreadable
-from app.web.bodies import Body
+from app.web.members import Body
 
 ErrorList = list[dict[str, str]]
 Item = TypeVar("Item", bound=BaseModel)
