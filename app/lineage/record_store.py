@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
+from app.kit.columns import storable
 from app.kit.outbox.model import new_item
 from mlflow_spool.records import LOCAL_VERSIONS, Call, Kind, Record, local_version, references
 
@@ -148,7 +149,7 @@ async def delivered(conn: AsyncConnection, records: Sequence[Record]) -> None:
 
 async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: bool) -> int:
     """Note that an attempt failed; returns the number of attempts so far. maybe: MLflow may have acted all the same."""
-    values: dict[str, Any] = {"attempts": _records.c.attempts + 1, "problem": problem[:1000]}
+    values: dict[str, Any] = {"attempts": _records.c.attempts + 1, "problem": storable(problem)[:1000]}
     if not maybe:
         values["attempted_at"] = None
     statement = update(_records).where(_records.c.key == record.key).values(values).returning(_records.c.attempts)
@@ -166,7 +167,7 @@ async def missing(conn: AsyncConnection, record: Record, now: datetime | None) -
 async def set_aside(conn: AsyncConnection, record: Record, problem: str) -> None:
     """Set aside a record that MLflow will never take. The records after it go on."""
     statement = update(_records).where(_records.c.key == record.key)
-    await conn.execute(statement.values(state="aside", problem=problem[:1000]))
+    await conn.execute(statement.values(state="aside", problem=storable(problem)[:1000]))
 
 
 _REDRIVE = text("""
