@@ -178,7 +178,7 @@ class Delivery(Destination):
     async def _tried(self, record: Record, names: dict[str, str], send: Send) -> Done | Later | Waits | Never:
         """Make one attempt at a record."""
         outcome = await drive(replaying(record, names.get), send)
-        found: Done | Later | Waits | Never = await drive(cause_of(outcome), send)
+        found: Done | Later | Waits | Never = await drive(cause_of(record, outcome), send)
         return found
 
     async def _judge(

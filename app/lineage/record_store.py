@@ -272,3 +272,16 @@ async def oldest_waiting(conn: AsyncConnection) -> datetime | None:
     """When the oldest pending record arrived (UTC); None when none is pending."""
     found: datetime | None = (await conn.execute(_OLDEST)).scalar_one()
     return found
+
+
+_STUCK = text("""
+    SELECT key, stream, kind, attempts, problem FROM records WHERE state = 'pending' AND attempts >= 3 ORDER BY stream, seq LIMIT 1
+""")
+
+
+async def stuck_record(conn: AsyncConnection) -> str | None:
+    """One sentence about a record whose delivery failed three times."""
+    row = (await conn.execute(_STUCK)).one_or_none()
+    if row is None:
+        return None
+    return f"record {row.key} ({row.kind}) of {row.stream} waits after {row.attempts} attempts: {row.problem}"

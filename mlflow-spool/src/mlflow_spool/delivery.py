@@ -103,11 +103,11 @@ class Delivery:
             outcome = self.send(record, timeout)
         if isinstance(outcome, Waits):
             return self._forsaken(record, outcome)
-        return self.note(record, self.cause_of(outcome, timeout))
+        return self.note(record, self.cause_of(record, outcome, timeout))
 
-    def cause_of(self, outcome: Outcome, timeout: float) -> Outcome:
+    def cause_of(self, record: Record, outcome: Outcome, timeout: float) -> Outcome:
         """The same outcome, or that the record alone gets no answer. timeout: seconds."""
-        return drive(cause_of(outcome), lambda call: self._server.send(call, timeout))
+        return drive(cause_of(record, outcome), lambda call: self._server.send(call, timeout))
 
     def send(self, record: Record, timeout: float, *, returned: bool = True) -> Outcome:
         """Make one attempt, and note nothing yet. timeout: seconds of each request; returned: see `replaying`."""

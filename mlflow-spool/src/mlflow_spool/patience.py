@@ -3,19 +3,19 @@
 from dataclasses import replace
 
 from mlflow_spool.errors import TransportError
+from mlflow_spool.records import Record
 from mlflow_spool.replay import Later, Outcome, Steps, lets_in
 
+DOUBT = 2  # failed attempts after which the record may be the cause, and not the server
 STUBBORN = 12  # attempts that fail on a server which is well otherwise, before a record is set aside
 PATIENCE = 86_400.0  # seconds that a record waits for a permission of its login
 LONELY = 3600.0  # seconds that a record waits for an answer of a server that answers others
 
 
-def cause_of(outcome: Outcome) -> Steps[Outcome]:
-    """The same outcome, unless a server that seems unwell lets us in meanwhile: then only this record gets no answer.
-
-    It costs a request, so it is for whoever delivers in the background.
-    """
-    if not isinstance(outcome, Later) or not outcome.unwell:
+def cause_of(record: Record, outcome: Outcome) -> Steps[Outcome]:
+    """The same outcome, unless a server that seems unwell to this record again and again lets us in: then only this record
+    gets no answer. It costs a request, so it is for whoever delivers in the background."""
+    if not isinstance(outcome, Later) or not outcome.unwell or record.attempts < DOUBT:
         return outcome
     try:
         there = yield from lets_in()
