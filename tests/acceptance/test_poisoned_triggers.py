@@ -32,7 +32,8 @@ POISON: dict[str, list[tuple[str, Fault]]] = {
     "no answer to anything": [("trigger", timeout()), ("run", timeout()), ("dag", timeout())],
     "500 for the DAG itself": [("dag", answer(500))],
 }
-READABLE = [name for name in POISON if not name.startswith(("500, and 401", "500, and the run", "500, and 500"))]
+#: Where nothing can have begun as far as reads show, and Airflow does not ask us to wait for an hour.
+HOPELESS = [name for name in POISON if "the run" not in name and "429" not in name]
 
 
 def spoil(world: World, name: str) -> None:
@@ -43,17 +44,17 @@ def spoil(world: World, name: str) -> None:
 @pytest.mark.parametrize("name", POISON)
 async def test_another_dag_starts_within_seconds(servers: TestServers, database: str, name: str) -> None:
     async with World(servers, database, TWO) as world:
-        for dag_id in ("retrain_bad", "retrain_well"):
+        for dag_id in ("retrain_bad", "retrain_well0", "retrain_well1", "retrain_well2"):
             world.airflow.add_dag(dag_id)
         spoil(world, name)
         await world.push(world.alert(model="bad"))
         await world.pass_by(minutes=10, steps=40)
-        for _ in range(3):
+        for n in range(3):
             world.airflow.posts.clear()
-            await world.push(world.alert(model="well"))
+            await world.push(world.alert(model=f"well{n}"))
             await world.pass_by(seconds=4, steps=4)
-            assert [post["conf"]["gateway"]["group"] for post in world.airflow.posts] == [{"model": "well"}]
-            await world.pass_by(hours=25, steps=10)
+            assert [post["conf"]["gateway"]["group"] for post in world.airflow.posts] == [{"model": f"well{n}"}]
+            await world.pass_by(minutes=5, steps=10)
 
 
 @pytest.mark.parametrize("name", POISON)
@@ -70,7 +71,7 @@ async def test_it_holds_the_only_slot_for_a_short_time(servers: TestServers, dat
         assert world.airflow.most_open == 1
 
 
-@pytest.mark.parametrize("name", READABLE)
+@pytest.mark.parametrize("name", HOPELESS)
 async def test_its_trigger_dies_within_the_deadline_with_the_reason(
     servers: TestServers, database: str, name: str
 ) -> None:
@@ -78,35 +79,27 @@ async def test_its_trigger_dies_within_the_deadline_with_the_reason(
         world.airflow.add_dag("retrain_bad")
         spoil(world, name)
         await world.push(world.alert(model="bad"))
-        if "3600" not in str(POISON[name]):
-            await world.pass_by(minutes=5, steps=20)
-            assert (await world.trigger())["state"] == "pending"
+        await world.pass_by(minutes=5, steps=20)
+        assert (await world.trigger())["state"] == "pending"
         await world.pass_by(minutes=10, steps=40)
-        if "3600" in str(POISON[name]):
-            return  # Airflow asked for an hour.
         trigger = await world.trigger()
-        if name == "no answer to anything":
-            assert trigger["state"] == "pending", "nobody knows whether its run has begun"
-            return
         assert (trigger["state"], trigger["outcome"]) == ("dead", "dead")
         assert "given up after" in trigger["detail"]
-        assert "retrain_bad" in trigger["detail"] or "answer" in trigger["detail"]
+        assert "answer" in trigger["detail"] or "connection" in trigger["detail"]
+        assert not world.airflow.posts
 
 
-async def test_nine_dags_of_which_eight_are_bad(servers: TestServers, database: str) -> None:
-    for text in (TWO, ONE_AT_A_TIME):
-        async with World(servers, database, text) as world:
-            for n in range(8):
-                world.airflow.add_dag(f"retrain_bad{n}")
-            world.airflow.add_dag("retrain_well")
-            spoil(world, "500, and no run")
-            await world.push(*(world.alert(model=f"bad{n}") for n in range(8)))
-            await world.push(world.alert(model="well"))
-            await world.pass_by(seconds=20, steps=20)
-            assert [post["conf"]["gateway"]["group"] for post in world.airflow.posts] == [{"model": "well"}]
-        async with World(servers, database) as empty, empty.services[0].core.engine.begin() as conn:
-            for table in (tables.triggers, tables.outbox, tables.groups, tables.alerts):
-                await conn.execute(delete(table))
+@pytest.mark.parametrize("text", [TWO, ONE_AT_A_TIME], ids=["no cap", "one at a time"])
+async def test_of_nine_dags_eight_are_bad(servers: TestServers, database: str, text: str) -> None:
+    async with World(servers, database, text) as world:
+        for n in range(8):
+            world.airflow.add_dag(f"retrain_bad{n}")
+        world.airflow.add_dag("retrain_well")
+        spoil(world, "500, and no run")
+        await world.push(*(world.alert(model=f"bad{n}") for n in range(8)))
+        await world.push(world.alert(model="well"))
+        await world.pass_by(seconds=20, steps=20)
+        assert [post["conf"]["gateway"]["group"] for post in world.airflow.posts] == [{"model": "well"}]
 
 
 async def test_the_probe_explain_and_the_page_name_it(servers: TestServers, database: str) -> None:

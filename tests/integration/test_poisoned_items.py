@@ -74,9 +74,7 @@ async def test_a_target_that_is_asked_and_is_away_is_left_alone_at_once(engine: 
 
 
 @pytest.mark.parametrize("asked", [True, False], ids=["a target that can be asked", "a target that cannot"])
-async def test_an_item_that_fails_alone_dies_within_its_deadline_and_is_named(
-    engine: AsyncEngine, asked: bool
-) -> None:
+async def test_an_item_that_fails_alone_dies_within_its_deadline_and_is_named(engine: AsyncEngine, asked: bool) -> None:
     clock = ManualClock(NOON + timedelta(hours=1))
     [bad] = await put(engine, 1)
     target = (_Asked if asked else Target)(poisoned([bad], FAILED))
