@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from app.kit.clock import monotonic
-from app.kit.db import passes
+from app.kit.db import is_temporary
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +113,8 @@ async def each_alone(
     """Do `work` for every item, `at_once` at a time. Return the items that failed, each with its error.
 
     An item that fails stops no other. It is logged as `problem`, with the fields of `describe`. An error of our own
-    Postgres is not the item's fault (`passes`): no further item begins, those under way end, and then it is raised. No
-    task is left behind.
+    Postgres is not the item's fault (`is_temporary`): no further item begins, those under way end, and then it is raised.
+    No task is left behind.
     """
     failed: list[tuple[Item, Exception]] = []
     passing: list[Exception] = []
@@ -127,7 +127,7 @@ async def each_alone(
             try:
                 await work(item)
             except Exception as error:
-                if passes(error):
+                if is_temporary(error):
                     passing.append(error)
                 else:
                     log.exception(problem, extra=dict(describe(item)))

@@ -105,11 +105,11 @@ async def fault(url: str) -> str | None:
     """What is wrong with the Redis at this URL; None: it reads and writes."""
     redis = open_redis(url, 5.0)
     try:
-        told = await redis.fault()
-        if told is None:
+        found = await redis.fault()
+        if found is None:
             await redis.keep("x", b"1", timedelta(minutes=1))
             assert await redis.read(["x", "y"]) == [b"1", None]
-        return told
+        return found
     finally:
         await redis.aclose()
 

@@ -232,13 +232,13 @@ BROKEN: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "told"), BROKEN)
+@pytest.mark.parametrize(("spoil", "faults"), BROKEN)
 async def test_a_broken_set_up_is_told_by_its_fault_and_by_nothing_else(
-    setup: Setup, spoil: Callable[[Setup], None], told: dict[str, str]
+    setup: Setup, spoil: Callable[[Setup], None], faults: dict[str, str]
 ) -> None:
     spoil(setup)
     findings = await setup.examined()
-    assert bad(findings) == told
+    assert bad(findings) == faults
     assert all(finding.next_step for finding in findings if finding.level != "ok")
 
 

@@ -18,7 +18,7 @@ from app.intake.stages import Stage
 from app.kit.clock import monotonic
 from app.kit.errors import NotDurable
 from tests.acceptance.world import World
-from tests.integration.submitting import counts, direct, metric, model, one, run, submit, submit_within
+from tests.integration.submitting import counts, direct, metric, model, run, scalar, submit, submit_within
 from tests.integration.test_redis import Relay
 from tests.servers import TestServers
 
@@ -173,7 +173,7 @@ async def test_a_connection_that_stands_still_before_its_commit_costs_neither_a_
     async with World(servers, database) as world:
         services, alert = world.services[0], direct(world, "a", model=model())
         await submit(services, alert)
-        with standing_still(await one(services, _OURS)):
+        with standing_still(await scalar(services, _OURS)):
             [decision] = await submit(services, replace(alert, severity="warning"))
         assert (decision.decision.action, decision.decision.reason) == ("suppress", "duplicate")
         assert metric(services, "gateway_batch_retries_total") == 1

@@ -10,7 +10,7 @@ import pytest
 
 from app.decide.alert import Alert, Parsed, Unreadable
 from app.intake.sources import alertmanager, grafana
-from tests.unit.test_alerts_alertmanager import BAD_ALERTS, BODIES, note, one
+from tests.unit.test_alerts_alertmanager import BAD_ALERTS, BODIES, entry, note
 
 DOCUMENTED = Path(__file__).parents[1] / "fixtures" / "grafana"
 START = datetime(2026, 11, 23, 9, 28, 32, 157076, tzinfo=UTC)
@@ -51,8 +51,8 @@ def test_every_documented_body_stands_in_the_table() -> None:
 
 def test_an_alert_is_the_one_that_alertmanager_would_tell_but_for_its_source() -> None:
     sent = body("mixed_firing_and_resolved")
-    told = alertmanager.read(json.dumps(sent | {"version": "4"}).encode(), 10).alerts
-    assert read(sent).alerts == [replace(alert, source="grafana") for alert in told]
+    alerts = alertmanager.read(json.dumps(sent | {"version": "4"}).encode(), 10).alerts
+    assert read(sent).alerts == [replace(alert, source="grafana") for alert in alerts]
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_what_grafana_adds_to_an_alert_plays_no_part(extra: dict[str, Any]) -> N
 
 
 def test_a_payload_of_the_operators_own_template_needs_only_its_alerts() -> None:
-    found: list[Alert] = read({"alerts": [one()]}).alerts
+    found: list[Alert] = read({"alerts": [entry()]}).alerts
     assert [a.alert_id for a in found] == ["Low"]
 
 
 def test_an_alert_known_from_alertmanager_keeps_the_source_that_told_it() -> None:
-    sent = note(one(fingerprint="f" * 16))
+    sent = note(entry(fingerprint="f" * 16))
     raw = json.dumps(sent).encode()
     sources = [a.source for read in (alertmanager.read, grafana.read) * 2 for a in read(raw, 10).alerts]
     assert sources == ["alertmanager", "grafana"] * 2
@@ -93,7 +93,7 @@ def test_an_alert_known_from_alertmanager_keeps_the_source_that_told_it() -> Non
 
 @pytest.mark.parametrize("bad", BAD_ALERTS.values(), ids=BAD_ALERTS.keys())
 def test_a_bad_alert_is_set_aside_and_the_others_are_read(bad: Any) -> None:
-    parsed = read({"alerts": [one(), bad, one(labels={"alertname": "Other"})]})
+    parsed = read({"alerts": [entry(), bad, entry(labels={"alertname": "Other"})]})
     assert ([a.alert_id for a in parsed.alerts], parsed.order) == (["Low", "Other"], [0, 2])
     (found,) = parsed.bad
     assert (found.index, bool(found.error)) == (1, True)
@@ -111,10 +111,10 @@ def test_a_body_that_cannot_be_read_is_refused_with_a_reason(sent: bytes, status
 
 def test_the_refusal_of_another_shape_names_grafana() -> None:
     with pytest.raises(Unreadable, match="as Grafana's webhook sends it"):
-        read([one()])
+        read([entry()])
 
 
 def test_more_alerts_than_the_cap_are_refused_whole() -> None:
     with pytest.raises(Unreadable, match="GATEWAY_MAX_ALERTS") as refused:
-        read({"alerts": [one()] * 3}, most=2)
+        read({"alerts": [entry()] * 3}, most=2)
     assert refused.value.status == 413

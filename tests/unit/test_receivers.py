@@ -50,8 +50,8 @@ MESSAGES = {
     **{severity: replace(PLAIN, severity=severity) for severity in ("critical", "error", "info")},
 }
 MESSAGES |= {
-    f"{name}, resolved": replace(one, resolved=True, resolved_at=NOON + timedelta(hours=1))
-    for name, one in MESSAGES.items()
+    f"{name}, resolved": replace(message, resolved=True, resolved_at=NOON + timedelta(hours=1))
+    for name, message in MESSAGES.items()
 }
 every = pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
 
@@ -162,12 +162,14 @@ def test_alertmanager(message: Message) -> None:
 
 def test_an_alert_keeps_its_identity_while_it_is_open_and_when_it_ends() -> None:
     assert ALERTMANAGER.alertmanager
-    told = [PLAIN, replace(PLAIN, times=7), replace(PLAIN, resolved=True, resolved_at=NOON, detail="it goes again")]
-    identities = [alertmanager.request(ALERTMANAGER.alertmanager, one, NOON).json[0]["labels"] for one in told]
+    messages = [PLAIN, replace(PLAIN, times=7), replace(PLAIN, resolved=True, resolved_at=NOON, detail="it goes again")]
+    identities = [
+        alertmanager.request(ALERTMANAGER.alertmanager, message, NOON).json[0]["labels"] for message in messages
+    ]
     assert identities[0] == identities[1] == identities[2]
     assert refresh_of(ALERTMANAGER) is not None
     assert refresh_of(ALERTMANAGER) < alertmanager.OUTLIVES / 3  # type: ignore[operator]
-    assert [refresh_of(one) for one in (PAGERDUTY, OPSGENIE, SLACK, WEBHOOK, None)] == [None] * 5
+    assert [refresh_of(receiver) for receiver in (PAGERDUTY, OPSGENIE, SLACK, WEBHOOK, None)] == [None] * 5
 
 
 def test_a_cut_says_that_something_is_left_out() -> None:
@@ -198,7 +200,7 @@ async def refused(to: Receiver, answer: httpx.Response) -> TargetError:
     return raised.value
 
 
-KINDS = {one.kind: one for one in (PAGERDUTY, OPSGENIE, SLACK, WEBHOOK, ALERTMANAGER)}
+KINDS = {receiver.kind: receiver for receiver in (PAGERDUTY, OPSGENIE, SLACK, WEBHOOK, ALERTMANAGER)}
 each = pytest.mark.parametrize("kind", KINDS)
 
 

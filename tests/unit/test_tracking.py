@@ -142,12 +142,12 @@ async def test_each_kind_of_login_is_sent_and_none_is_shown(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("login", [Login(token="a-long-token"), Login("ana", "s3cret"), Login("ana", "long-s3cret")])
 async def test_what_mlflow_says_of_our_login_is_not_repeated(login: Login) -> None:
-    said = {login.header()["Authorization"]: False, "a word of its own": True}
-    said |= {f"{login.username}:{login.password}": False} if login.username else {}
-    for words, told in said.items():
+    answers = {login.header()["Authorization"]: False, "a word of its own": True}
+    answers |= {f"{login.username}:{login.password}": False} if login.username else {}
+    for words, repeated in answers.items():
         with pytest.raises(TargetError) as raised:
             await mlflow(Wire(400, {"error_code": "BAD", "message": f"I got {words}"}), login).run("r")
-        assert (words in raised.value.detail) is told
+        assert (words in raised.value.detail) is repeated
 
 
 async def test_a_path_has_no_part_that_climbs() -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.kit.clock import Clock
 from app.kit.columns import storable
-from app.kit.db import passes, transaction
+from app.kit.db import is_temporary, transaction
 from app.kit.metrics import Metrics
 from app.kit.outbox import store
 from app.kit.outbox.model import LONGEST_HOLD, SOON, Breaker, Dead, Delivered, Item, Outcome, Retry, backoff, spent
@@ -181,7 +181,7 @@ class Relay:
         except Exception as error:
             if limit.expired():
                 outcome = _unclear("timeout", "the attempt took too long")
-            elif passes(error):  # A TimeoutError that is not ours belongs here too: Postgres hangs.
+            elif is_temporary(error):  # A TimeoutError that is not ours belongs here too: Postgres hangs.
                 # Our own Postgres failed. That says nothing of the target, and the item cannot be settled anyway. When the
                 # lease has run out, a relay takes the item up as one whose attempt has an unknown end.
                 log.warning("a delivery attempt is put off: Postgres does not answer", extra=_logged(item, destination))
