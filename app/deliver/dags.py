@@ -28,8 +28,8 @@ _STUCK = text("""
 async def stuck_triggers(conn: AsyncConnection) -> dict[str, str]:
     """One sentence about the oldest trigger whose delivery failed three times in a row, by the name of its Airflow."""
     return {
-        row.airflow: f"trigger {row.id} of the route {row.route} is not in the DAG {row.dag_id} after {row.attempts} attempts: "
-        f"{row.detail}"
+        row.airflow: f"trigger {row.id} of the route {row.route} has no run of the DAG {row.dag_id} after {row.attempts} "
+        f"attempts: {row.detail}"
         for row in await conn.execute(_STUCK, {"kind": KIND})
     }
 

@@ -23,7 +23,7 @@ from app.lineage import record_store as store
 from app.policy.core import Core
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
-from mlflow_spool.patience import cause_of, is_hopeless
+from mlflow_spool.patience import DOUBT, cause_of, is_hopeless
 from mlflow_spool.records import ONCE, Answer, Call, Record
 from mlflow_spool.replay import (
     HEALTH,
@@ -196,7 +196,8 @@ class Delivery(Destination):
             case Waits():
                 return await self._wait(record, outcome, names, send)
         async with transaction(self._engine) as conn:
-            attempts = await store.failed(conn, record, outcome.reason, maybe=outcome.maybe)
+            most = DOUBT if outcome.unwell else None
+            attempts = await store.failed(conn, record, outcome.reason, maybe=outcome.maybe, most=most)
         age = self._clock.now().timestamp() - record.made_at / 1000
         if is_hopeless(outcome, attempts, age):
             await self._aside(record, outcome.reason)

@@ -147,9 +147,13 @@ async def delivered(conn: AsyncConnection, records: Sequence[Record]) -> None:
     await conn.execute(statement.values(state="delivered", problem=None))
 
 
-async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: bool) -> int:
-    """Note that an attempt failed; returns the number of attempts so far. maybe: MLflow may have acted all the same."""
-    values: dict[str, Any] = {"attempts": _records.c.attempts + 1, "problem": storable(problem)[:1000]}
+async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: bool, most: int | None = None) -> int:
+    """Note that an attempt failed; returns how many were counted so far. maybe: MLflow may have acted all the same. most:
+    this one is not counted beyond that number, since MLflow had a problem."""
+    attempts: Any = _records.c.attempts + 1
+    if most is not None:
+        attempts = func.greatest(_records.c.attempts, func.least(attempts, most))
+    values: dict[str, Any] = {"attempts": attempts, "problem": storable(problem)[:1000]}
     if not maybe:
         values["attempted_at"] = None
     statement = update(_records).where(_records.c.key == record.key).values(values).returning(_records.c.attempts)
@@ -275,7 +279,8 @@ async def oldest_waiting(conn: AsyncConnection) -> datetime | None:
 
 
 _STUCK = text("""
-    SELECT key, stream, kind, attempts, problem FROM records WHERE state = 'pending' AND attempts >= 3 ORDER BY stream, seq LIMIT 1
+    SELECT key, stream, kind, attempts, problem FROM records WHERE state = 'pending' AND attempts >= 3
+    ORDER BY stream, seq LIMIT 1
 """)
 
 

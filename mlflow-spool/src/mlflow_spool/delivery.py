@@ -12,7 +12,7 @@ from mlflow_spool.custody import AT_GATEWAY
 from mlflow_spool.errors import Refused, TransportError
 from mlflow_spool.files import Files
 from mlflow_spool.journal import Journal
-from mlflow_spool.patience import cause_of, is_hopeless
+from mlflow_spool.patience import DOUBT, cause_of, is_hopeless
 from mlflow_spool.records import ONCE, Kind, Record, references
 from mlflow_spool.replay import (
     HEALTH,
@@ -142,7 +142,8 @@ class Delivery:
         if isinstance(outcome, Later):
             if outcome.unwell:
                 self._breaker.failed(outcome.retry_after)
-            attempts = self._journal.failed(record, outcome.reason, maybe=outcome.maybe)
+            most = DOUBT if outcome.unwell else None
+            attempts = self._journal.failed(record, outcome.reason, maybe=outcome.maybe, most=most)
             if not outcome.unwell:
                 return self._stubborn(record, attempts, outcome)
         return False

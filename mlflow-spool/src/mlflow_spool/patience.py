@@ -6,7 +6,9 @@ from mlflow_spool.errors import TransportError
 from mlflow_spool.records import Record
 from mlflow_spool.replay import Later, Outcome, Steps, lets_in
 
-DOUBT = 2  # failed attempts after which the record may be the cause, and not the server
+#: Failed attempts after which the record may be the cause, and not the server. Attempts at a server that is away are counted
+#: up to this number only: a long outage makes no record stubborn.
+DOUBT = 2
 STUBBORN = 12  # attempts that fail on a server which is well otherwise, before a record is set aside
 PATIENCE = 86_400.0  # seconds that a record waits for a permission of its login
 LONELY = 3600.0  # seconds that a record waits for an answer of a server that answers others
