@@ -6,7 +6,7 @@ import pytest
 
 from mlflow_spool.errors import NoAnswer
 from mlflow_spool.records import Answer, Call
-from tests.acceptance.test_metadata import WITH_MLFLOW, held, tell
+from tests.acceptance.test_metadata import WITH_MLFLOW, held, report
 from tests.acceptance.test_telling import RECEIVERS
 from tests.acceptance.world import World, policy
 from tests.fakes import faults
@@ -45,9 +45,9 @@ async def test_a_message_that_always_fails_holds_up_no_other_and_is_dead_and_nam
         await world.pass_by(minutes=15, steps=30)
         notices = (await world.get("/api/v1/notices"))["items"]
         [bad] = [notice for notice in notices if notice["labels"]["model"] == "bad"]
-        [told] = bad["receivers"]
-        assert told["opened"]["state"] == "dead"
-        assert told["opened"]["detail"].startswith("given up after")
+        [receiver] = bad["receivers"]
+        assert receiver["opened"]["state"] == "dead"
+        assert receiver["opened"]["detail"].startswith("given up after")
 
 
 class Silent(FakeMlflow):
@@ -66,10 +66,10 @@ async def test_a_record_without_an_answer_holds_up_no_other_stream_and_is_set_as
 ) -> None:
     site = MlflowSite(Silent())
     async with World(servers, database, WITH_MLFLOW, others={"mlflow.test": site}) as gateway:
-        await tell(gateway, component="training", run="r", state="started", metrics={"loss": 0.25})
-        await tell(gateway, component="training", run="r", state="succeeded", metrics={"f1": 0.5})
+        await report(gateway, component="training", run="r", state="started", metrics={"loss": 0.25})
+        await report(gateway, component="training", run="r", state="succeeded", metrics={"f1": 0.5})
         await gateway.pass_by(minutes=5, steps=20)
-        await tell(gateway, component="training", run="other", state="succeeded")
+        await report(gateway, component="training", run="other", state="succeeded")
         await gateway.pass_by(seconds=10, steps=5)
         assert held(site)["runs"]["training other"]["status"] == "FINISHED"
         probe = await gateway.clients[0].get("/health/metadata")
@@ -86,7 +86,7 @@ async def test_an_mlflow_that_was_away_for_long_sets_nothing_aside(servers: Test
     site = MlflowSite()
     async with World(servers, database, WITH_MLFLOW, others={"mlflow.test": site}) as gateway:
         site.down = True
-        await tell(gateway, component="training", run="r", state="succeeded", metrics={"loss": 0.25})
+        await report(gateway, component="training", run="r", state="succeeded", metrics={"loss": 0.25})
         await gateway.pass_by(hours=30, steps=60)
         assert (await gateway.get("/api/v1/metadata"))["items"] == []
         site.down = False

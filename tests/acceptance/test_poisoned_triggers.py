@@ -111,10 +111,10 @@ async def test_the_probe_explain_and_the_page_name_it(servers: TestServers, data
         trigger = await world.trigger()
         probe = await world.clients[0].get("/health/orchestrator")
         assert probe.status_code == 503
-        told = {name: state for name, state in probe.json()["checks"].items() if state != "ok"}
-        assert list(told) == ["default triggers"]
-        assert str(trigger["id"]) in told["default triggers"]
-        assert "answered 500" in told["default triggers"]
+        faults = {name: state for name, state in probe.json()["checks"].items() if state != "ok"}
+        assert list(faults) == ["default triggers"]
+        assert str(trigger["id"]) in faults["default triggers"]
+        assert "answered 500" in faults["default triggers"]
         explained = await world.explain(trigger["id"])
         assert "answered 500" in explained["summary"]
         assert "log of the API server" in explained["next_step"]

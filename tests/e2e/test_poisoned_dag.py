@@ -56,7 +56,7 @@ def test_another_dag_starts_within_seconds_and_the_poisoned_trigger_dies_named(s
 
     def failed() -> bool:
         (trigger,) = strict.triggers("poisoned")
-        return sum(attempt["count"] for attempt in trigger["attempts"]) >= 3
+        return bool(sum(attempt["count"] for attempt in trigger["attempts"]) >= 3)
 
     eventually("three attempts to fail", failed)
     (trigger,) = strict.triggers("poisoned")

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import tables
 from app.kit.outbox.model import Delivered, Item, Outcome, Retry
 from tests.fakes.clock import ManualClock
-from tests.integration.outbox_items import NOON, Behave, Target, put, relay, row, rows
+from tests.integration.outbox_items import NOON, Behave, Target, put, relay, row, rows, settle_all
 
 #: What attempts at a poisoned item come to.
 FAILED = Retry("server_error", "500", answered=False, suspect=True, absent=True)
@@ -56,7 +56,7 @@ async def test_items_that_always_fail_hold_up_no_other(
             if (await row(engine, well))["state"] == "delivered":
                 break
             clock.pass_by(timedelta(seconds=1))
-            await runner.step()
+            await settle_all([runner])
         assert (await row(engine, well))["state"] == "delivered", "it started within seconds"
 
 
@@ -81,7 +81,7 @@ async def test_an_item_that_fails_alone_dies_within_its_deadline_and_is_named(en
     runner = relay(engine, clock, target, deadline=600.0)
     await runner.step()
     await put(engine, 1)
-    for _ in range(12):
+    for _ in range(16):
         clock.pass_by(timedelta(minutes=1))
         await runner.step()
     found = await row(engine, bad)

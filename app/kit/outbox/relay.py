@@ -172,7 +172,7 @@ class Relay:
         return bool(items)
 
     async def _handle(self, item: Item, outcomes: dict[UUID, Outcome]) -> None:
-        """Make one attempt at an item and settle it. Add its outcome to `outcomes` when it says something of the target."""
+        """Make one attempt at an item, add its outcome to `outcomes`, and settle it."""
         destination = self._destinations.get(item.kind, _UNKNOWN)
         outcome: Outcome
         try:
@@ -190,15 +190,12 @@ class Relay:
                 log.exception("a delivery attempt broke", extra=_logged(item, destination))
                 outcome = _unclear("error", f"the attempt broke: {type(error).__name__}")
         outcome = replace(outcome, detail=storable(outcome.detail))  # It may have another server's words.
-        if isinstance(outcome, Retry) and outcome.suspect and not outcome.answered:
+        if isinstance(outcome, Retry) and outcome.suspect:
             there = await self._answers(item, destination)
-            if there is None and self._breaker(item.target).blames(item.id):
-                outcome = replace(outcome, answered=True)
-            else:
-                outcome = replace(outcome, answered=bool(there))
-                outcomes[item.id] = outcome
-        else:
-            outcomes[item.id] = outcome
+            outcome = replace(outcome, answered=bool(there), suspect=there is None)
+        outcomes[item.id] = outcome
+        if isinstance(outcome, Retry) and self._is_to_blame(item.target, item.id, outcome):
+            outcome = replace(outcome, answered=True)
         self._metrics.attempts.labels(item.target, type(outcome).__name__.lower(), outcome.code).inc()
         await self._settle(item, destination, outcome)
 
@@ -261,14 +258,23 @@ class Relay:
     def _count(self, target: str, outcomes: Mapping[UUID, Outcome], *, new: bool) -> None:
         """Count a round in the target's breaker. A target that answered any item is well."""
         breaker = self._breaker(target)
-        silent = {id_: each for id_, each in outcomes.items() if isinstance(each, Retry) and not each.answered}
-        answered = outcomes.keys() - silent.keys()
+        blamed = {item for item, outcome in outcomes.items() if self._is_to_blame(target, item, outcome)}
+        silent = {
+            item: outcome
+            for item, outcome in outcomes.items()
+            if isinstance(outcome, Retry) and not outcome.answered and item not in blamed
+        }
+        answered = outcomes.keys() - silent.keys() - blamed
         breaker.remember(answered, silent)
-        if answered:
-            breaker.answered(len(answered), self._limits.parallel)
+        if answered or (blamed and not silent):
+            breaker.answered(len(answered) + len(blamed), self._limits.parallel)
         elif silent:
             breaker.failed(self._clock.now(), max(outcome.after or 0.0 for outcome in silent.values()), new=new)
         self._metrics.breaker_open.labels(target).set(breaker.is_open)
+
+    def _is_to_blame(self, target: str, item: UUID, outcome: Outcome) -> bool:
+        """Whether the item got no answer of a target that cannot be asked, but that answers all others."""
+        return isinstance(outcome, Retry) and outcome.suspect and self._breaker(target).blames(item)
 
     def _breaker(self, target: str) -> Breaker:
         return self._breakers.setdefault(target, Breaker(self._limits.retry_max))
