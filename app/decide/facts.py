@@ -66,9 +66,13 @@ def record_end(group: Group, outcome: str, route: Route | None, now: datetime, *
         group.failures = 0
     elif not counted:
         group.failures += 1
-    wake = wake_at(group, route) if route else None
-    # Without a cooldown to wait for, what was suppressed meanwhile is decided at once.
-    group.wake_at = None if group.open_trigger is not None else max(wake or now, now)
+    if group.open_trigger is not None:
+        return
+    clear = wake_at(group, route) if route else None
+    # Without a cooldown to wait for, what was suppressed meanwhile is decided at once. An earlier wake stays: an alert that
+    # its resolved overtook may reopen then.
+    due = max(clear or now, now)
+    group.wake_at = due if group.wake_at is None else min(group.wake_at, due)
 
 
 def accept(group: Group, now: datetime) -> None:

@@ -139,6 +139,7 @@ class Ledger:
             _put_behind(self.books, episode, self.books.triggers[decision.trigger_id])
             return decision
         trigger = _start(self.books, group, route, decision, None, episode)
+        self._wake_for_late(group)
         if trigger.rehearsed:
             return rules.shadowed(decision, trigger.id)
         return Decision(Action.FIRE, decision.reason, None, trigger.id, decision.detail)
@@ -173,10 +174,15 @@ class Ledger:
             trigger_id, group, TriggerState.CANCELLED, Reason.NEW_ALERT, is_new, [], detail
         )
         group.open_trigger = group.held_since = group.wake_at = None
-        late = [m for m in self.books.mates_of(group.key) if m.late_at is not None and not m.firing]
-        if late:  # They may still reopen.
-            group.wake_at = min((m.resolved_at or self.now) + self.reorder for m in late)
+        self._wake_for_late(group)
         self.books.mark(group)
+
+    def _wake_for_late(self, group: Group) -> None:
+        """Alerts that their resolved overtook may reopen when the reorder window ends, whatever became of the group."""
+        late = [m for m in self.books.mates_of(group.key) if m.late_at is not None and not m.firing]
+        if late:
+            due = min((m.resolved_at or self.now) + self.reorder for m in late)
+            group.wake_at = min(due, group.wake_at or due)
 
     # -- a person or a script asks ------------------------------------------------------------------------------------
 
@@ -190,6 +196,7 @@ class Ledger:
         decision = rules.decide_request(group, route, request, self.now, self.obstacles(route))
         if decision.action is Action.FIRE:
             trigger = _start(self.books, group, route, decision, request)
+            self._wake_for_late(group)
             rehearsed = trigger.rehearsed
             decision = rules.shadowed(decision, trigger.id) if rehearsed else replace(decision, trigger_id=trigger.id)
         elif decision.until is not None:

@@ -112,7 +112,7 @@ class Stages:
         longest = max(took, key=lambda stage: took[stage])
         shown = [stage for stage in get_args(Stage) if stage == longest or took.get(stage, 0.0) >= _WORTH_TELLING]
         parts = [(f"{stage} {took[stage]:.1f} s", self._causes.get(stage)) for stage in shown]
-        text = ", ".join(f"{took} ({cause})" if cause else took for took, cause in parts)
+        text = ", ".join(f"{part} ({cause})" if cause else part for part, cause in parts)
         return f"{text}; the gateway itself stood still for {self._still:.1f} s of it" if self._still else text
 
     def _notice(self, due: float) -> None:
@@ -154,13 +154,9 @@ class Stages:
         try:
             pid = backend_pid(batch)
             async with asyncio.timeout(_PATIENCE), one_statement(self._engine) as conn:
-                try:
-                    row = (await conn.execute(_WAITS_FOR, {"pid": pid})).one_or_none()
-                except BaseException:
-                    # A cancelled question leaves a request to cancel behind, which could hit the next statement on this
-                    # connection: a batch that is well. So nobody gets the connection again.
-                    await conn.invalidate()
-                    raise
+                # If this is cancelled, SQLAlchemy throws the connection away. So the request to cancel, which asyncpg leaves
+                # behind, cannot hit the next statement on it: a batch that is well.
+                row = (await conn.execute(_WAITS_FOR, {"pid": pid})).one_or_none()
         except Exception as error:  # Of any kind: the question must not harm the batch.
             if batch.closed:
                 return None

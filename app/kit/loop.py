@@ -46,7 +46,7 @@ class Loop:
     idle: float  # seconds of rest after a step that found nothing to do
     pace: float = 0.0  # seconds of rest after a step that found something, for work that is not urgent
     patience: float = 60.0  # seconds after which a step that has not returned counts as stuck
-    stop: Callable[[], None] = lambda: None  # called when the loop ends, to give up work in progress
+    stop: Callable[[], Awaitable[None]] | None = None  # called when the loop ends, to give up work in progress
     failures: int = 0  # in a row
     started: bool = False
     bell: Bell = field(default_factory=Bell)
@@ -66,7 +66,8 @@ class Loop:
             while True:
                 await self._rest(await self._guarded_step())
         finally:
-            self.stop()
+            if self.stop is not None:
+                await self.stop()
 
     async def _rest(self, again: bool) -> None:
         if again:

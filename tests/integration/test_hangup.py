@@ -37,6 +37,7 @@ class Terminal:
         self.output = ""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # The tests themselves may run under nohup.
             os.execv(sys.executable, [sys.executable, "-c", PROGRAM.replace("{out}", str(writes)), *arguments])
         os.close(writes)
 

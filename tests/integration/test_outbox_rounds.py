@@ -148,7 +148,8 @@ async def test_a_relay_that_ends_gives_up_what_is_under_way_and_another_goes_on(
     gate = _Gate("receiver:slow")
     runner = relay(engine, clock, gate, turn=0.0)
     assert await runner.step()
-    runner.stop()
+    await runner.stop()
+    assert not any(task.get_name().startswith("relay ") for task in asyncio.all_tasks()), "it waits for their end"
     gate.opened.set()
     assert (await row(engine, item))["state"] == "pending"
     clock.pass_by(timedelta(seconds=61))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.deadman.watchman import Watchman
+from app.deadman.watchdog import Watchdog
 from app.intake.batcher import Batcher
 from app.kit.http import open_http
 from app.kit.loop import Loop
@@ -146,7 +146,7 @@ async def test_metadata_is_well_without_mlflow_and_ill_when_it_does_not_answer(
         assert (status, "answered 503" in found["mlflow"]) == (503, True)
 
 
-# -- who watches the watchman -------------------------------------------------------------------------------------------
+# -- who watches the gateway -------------------------------------------------------------------------------------------
 
 
 ADDRESS = "http://outside.test/ping/abc"
@@ -208,8 +208,8 @@ async def test_a_stuck_intake_stops_the_ping(servers: TestServers, database: str
         services = world.services[0]
         for is_stuck in (True, False):
             batcher = StuckBatcher(services.intake.batcher, is_stuck)
-            watchman = Watchman(services.core, http, ADDRESS, {}, [], batcher)
-            await watchman.step()
+            watchdog = Watchdog(services.core, http, ADDRESS, {}, [], batcher)
+            await watchdog.step()
             assert len(outside.seen) == (0 if is_stuck else 1)
 
 

@@ -270,3 +270,35 @@ def test_a_pass_that_names_a_trigger_of_another_state_is_a_bug() -> None:
     known.groups[trigger.key].held_since = NOW  # A group that says held beside a trigger that has fired.
     with pytest.raises(ValueError, match="only a held trigger"):
         known.take([resolved("churn-2026-11-23 12:00:00+00:00", NOW, NOW)], NOW)
+
+
+def its_run_ends(known: PureEngine, now: datetime) -> None:
+    known.end(list(known.triggers)[-1], SUCCESS, now)
+
+
+def another_alert_fires(known: PureEngine, now: datetime) -> None:
+    its_run_ends(known, now)
+    assert take(known, now, "another") == [(Action.FIRE, Reason.NEW_ALERT)]
+
+
+def a_person_asks(known: PureEngine, now: datetime) -> None:
+    its_run_ends(known, now)
+    assert known.request(known.policy.routes[0], CHURN, ANA, now).action is Action.FIRE
+
+
+@pytest.mark.parametrize(
+    ("then", "cooldown"), [(its_run_ends, DAY), (another_alert_fires, 0 * DAY), (a_person_asks, 0 * DAY)]
+)
+def test_an_alert_that_its_resolved_overtook_reopens_in_time_whatever_its_group_does(
+    then: Callable[[PureEngine, datetime], None], cooldown: timedelta
+) -> None:
+    known = engine(cooldown=cooldown)
+    fire(known, NOW, fingerprint="late")
+    over = NOW + MINUTE
+    known.take([resolved("late", over, NOW, model="churn"), firing("late", model="churn")], over)
+    then(known, over + MINUTE / 2)
+    [episode] = [each for each in known.episodes.values() if each.fingerprint == "late"]
+    assert not episode.firing
+    while (due := known.next_at()) is not None and due <= over + REORDER:
+        known.wake(due)
+    assert known.episodes[episode.id].firing

@@ -92,6 +92,13 @@ def test_an_end_books_outcome_failures_and_the_next_look(
     assert facts_of(known) == (outcome, failures, NOW, wake)
 
 
+@pytest.mark.parametrize("wake", [NOW + MINUTE, NOW - MINUTE], ids=["earlier", "due already"])
+def test_an_end_keeps_an_earlier_look(wake: datetime) -> None:
+    known = group(fired_at=NOW - HOUR, last_trigger=T1, wake_at=wake)
+    facts.record_end(known, SUCCESS, DAILY, NOW)
+    assert known.wake_at == wake
+
+
 def test_a_lost_run_stays_in_flight_and_is_not_woken() -> None:
     known = group(**OPEN)
     facts.record_end(known, LOST, DAILY, NOW)

@@ -1,19 +1,19 @@
 """Postgres and Redis: what the gateway's promises need from them (docs/contract.md, README Limits)."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.cli.doctor.finding import Finding, fail, good, warn
 from app.kit.clock import SystemClock
 from app.kit.db import database_now, open_engine, sqlstate
 from app.kit.errors import GatewayError, quotable
+from app.kit.postgres_faults import FAULTS, explain, place
 from app.kit.redis.client import open_redis
 from app.tables import migrate
 
@@ -29,8 +29,6 @@ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS
 """
 _GROUPS: Final = "SELECT DISTINCT labels FROM groups WHERE route = :route LIMIT 200"
 
-_AWAY: Final = (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
-
 
 @dataclass(frozen=True, slots=True)
 class Database:
@@ -43,17 +41,15 @@ class Database:
 async def examine_postgres(url: str, clock: SystemClock, routes: list[str], *, embedded: bool) -> Database:
     """Everything about Postgres; `clock` takes over its time. `embedded`: `serve` migrates it, and there is no failover."""
     engine = open_engine(url, pool_size=1)
-    where = "embedded" if embedded else url.rpartition("@")[2].partition("?")[0]
+    where = "embedded" if embedded else place(url)
     try:
         await clock.synchronise(lambda: database_now(engine))
         found, groups = await _look(engine, routes, embedded=embedded)
         findings = [good("postgres reachable", where), *found, judge_offset(clock.offset)]
         return Database(tuple(findings), groups)
-    except _AWAY as error:
-        step = "Start Postgres, or correct GATEWAY_DATABASE_URL."
-        if sqlstate(error) in {"28P01", "28000", "3D000"}:
-            step = "Correct user, password and database name in GATEWAY_DATABASE_URL."
-        return Database((fail("postgres reachable", f"{where}: {_quoted(error, url)}", step),), {})
+    except FAULTS as error:
+        cause, step = explain(error, os.environ)
+        return Database((fail("postgres reachable", f"{where}: {cause}", f"{step}."),), {})
     finally:
         await engine.dispose()
 
@@ -126,14 +122,15 @@ def judge_offset(offset: timedelta) -> Finding:
 
 async def examine_read_database(url: str) -> Finding:
     """The copy that the gateway reads lists from. While it is away the gateway reads them from the primary."""
-    where = url.rpartition("@")[2].partition("?")[0]
+    where = place(url)
     engine = open_engine(url, pool_size=1)
     try:
         async with engine.connect() as conn:
             current, head = await migrate.current_and_head(conn)
-    except _AWAY as error:
+    except FAULTS as error:
+        cause, _ = explain(error, os.environ)
         step = "Start it, or correct GATEWAY_DATABASE_READ_URL. Until then the gateway reads lists from the primary."
-        return warn("postgres read copy", f"{where}: {_quoted(error, url)}", step)
+        return warn("postgres read copy", f"{where}: {cause}", step)
     finally:
         await engine.dispose()
     if current == head:

@@ -41,7 +41,8 @@ class Retry:
     the request may have reached it, so the item may be the cause. `waits`: somebody must act outside of delivery first, and
     no deadline runs. `absent`: as far as this attempt could see, nothing has arrived, and nothing is under way. `ambiguous`:
     it may have arrived, so the next attempt must read first. `progress`: a part has arrived, so this attempt is the first of
-    a new row of failed ones. `after`: seconds to wait instead of the usual backoff.
+    a new row of failed ones. `after`: seconds for which the target asks to be left alone. `pause`: seconds until this item
+    is tried again; it says nothing of the target.
     """
 
     code: str
@@ -53,6 +54,7 @@ class Retry:
     ambiguous: bool = False
     progress: bool = False
     after: float | None = None
+    pause: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

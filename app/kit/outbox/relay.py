@@ -123,7 +123,7 @@ class Relay:
         try:
             await self._wait(begun, now)
         except asyncio.CancelledError:
-            self.stop()
+            await self.stop()
             raise
         ended = [self._rounds.pop(target).task for target in list(self._rounds) if self._rounds[target].task.done()]
         errors = [error for task in ended if (error := task.exception()) is not None]
@@ -131,11 +131,14 @@ class Relay:
             raise BaseExceptionGroup("rounds of the relay failed", errors)
         return any(task.result() for task in ended) or bool(self._rounds)
 
-    def stop(self) -> None:
-        """Give up what has not ended: this process ends. When its leases have run out, another relay goes on."""
-        for round_ in self._rounds.values():
-            round_.task.cancel()
+    async def stop(self) -> None:
+        """Give up what has not ended, and wait until it has let go of its connections: this process ends. When its leases
+        have run out, another relay goes on."""
+        tasks = [round_.task for round_ in self._rounds.values()]
         self._rounds.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _wait(self, begun: list[str], now: datetime) -> None:
         """Wait for all rounds that this step began, or for any round if it began none; for one turn at most.
@@ -241,6 +244,8 @@ class Relay:
         wait = backoff(attempts, self._limits.retry_max, self._chance)
         if outcome.after is not None:
             wait = timedelta(seconds=outcome.after)
+        if outcome.pause is not None:
+            wait = max(timedelta(seconds=outcome.pause), timedelta(seconds=outcome.after or 0.0))
         maybe_there = outcome.ambiguous or (item.ambiguous and not outcome.absent)
         slot = maybe_there and not outcome.absent and used <= LONGEST_HOLD
         if slot and outcome.answered and destination.keeps_slot:  # Others may wait for the slot.
