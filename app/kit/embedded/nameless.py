@@ -73,7 +73,7 @@ def environment(descriptors: tuple[int, ...]) -> dict[str, str]:
 def _unnamed_file(directory: Path) -> BinaryIO:
     if os.statvfs(directory).f_flag & os.ST_NOEXEC:
         return os.fdopen(os.memfd_create("name"), "wb")
-    return tempfile.TemporaryFile(dir=directory)  # type: ignore[return-value]
+    return tempfile.TemporaryFile(dir=directory)
 
 
 def library(name_of_machine: str) -> bytes:
