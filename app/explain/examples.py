@@ -158,6 +158,7 @@ QUARANTINED: dict[str, Any] = {
     "first_at": "2026-11-23T03:00:01.204Z",
     "last_at": "2026-11-23T03:05:01.198Z",
     "body": '{"status": "firing", "startsAt": "yesterday"}',
+    "body_base64": "eyJzdGF0dXMiOiAiZmlyaW5nIiwgInN0YXJ0c0F0IjogInllc3RlcmRheSJ9",
 }
 ACCEPTED: dict[str, Any] = {
     "decisions": [DECISION],

@@ -36,7 +36,7 @@ MEANING: Final = {
     "standard_conforming_strings": "on",
     "bytea_output": "hex",
 }
-OLDEST: Final = 13  # the oldest PostgreSQL that the gateway was tested with
+OLDEST: Final = 14  # the oldest major version that PostgreSQL's project did not give up before 2026-11
 _KEEPALIVE: Final = {
     "keepalives_idle": "TCP_KEEPIDLE",
     "keepalives_interval": "TCP_KEEPINTVL",
@@ -50,7 +50,12 @@ _FACTS: Final = """
 
 
 class UnusableDatabase(UsageError):
-    """The database answers, and the gateway cannot keep its promises with it."""
+    """The database answers, and the gateway cannot keep its promises with it. `step` is what to do."""
+
+    def __init__(self, cause: str, step: str) -> None:
+        super().__init__(f"{cause}: {step}")
+        self.cause = cause
+        self.step = step
 
 
 class _Pooled(Exception):
@@ -177,12 +182,13 @@ async def _connect(
 def _check(facts: Mapping[str, Any]) -> None:
     if facts["encoding"] != "UTF8":
         raise UnusableDatabase(
-            f"The database {facts['database']} has the encoding {facts['encoding']}, which cannot hold every alert: create "
-            "one with `CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0`, and name it in GATEWAY_DATABASE_URL"
+            f"the database {facts['database']} has the encoding {facts['encoding']}, which cannot hold every alert",
+            "Make one with `CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0`, and name it in GATEWAY_DATABASE_URL.",
         )
     if facts["version"] < OLDEST:
         raise UnusableDatabase(
-            f"The database is served by PostgreSQL {facts['version']}; the gateway needs {OLDEST} or newer: upgrade it"
+            f"the database is served by PostgreSQL {facts['version']}, and the gateway needs {OLDEST} or newer",
+            "Upgrade PostgreSQL.",
         )
 
 
