@@ -1,6 +1,7 @@
 """A real PgBouncer in front of the tests' PostgreSQL."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from app.kit.embedded import Postgres
 from app.kit.embedded.directory import NOBODY
 from app.kit.embedded.processes import free_port, is_free, wait_for
+from tests.e2e.processes import lacking
 
 CONFIGURATION = """
 [databases]
@@ -18,7 +20,7 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = plain
-auth_file = {folder}/users
+auth_file = users
 pool_mode = {mode}
 default_pool_size = 30
 {more}
@@ -28,16 +30,19 @@ default_pool_size = 30
 @contextmanager
 def pgbouncer(postgres: Postgres, folder: Path, mode: str, more: str = "") -> Iterator[int]:
     """Run a PgBouncer in this mode; its port. `more` is more of its configuration."""
+    # Debian keeps it where only root's PATH leads.
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") or lacking("pgbouncer is not installed")
     port = free_port()
     (folder / "users").write_text(f'"gateway" "{postgres.access.password}"\n')
-    text = CONFIGURATION.format(postgres=postgres.access.port, port=port, folder=folder, mode=mode, more=more)
+    text = CONFIGURATION.format(postgres=postgres.access.port, port=port, mode=mode, more=more)
     (folder / "pgbouncer.ini").write_text(text)
-    root = os.geteuid() == 0  # It refuses to run as root.
+    # It refuses to run as root. Nobody may not enter the folders above, so every path is relative.
+    root = os.geteuid() == 0
     for path in (folder, *folder.iterdir()) if root else ():
         os.chown(path, NOBODY, NOBODY)
     with (folder / "pgbouncer.log").open("wb") as log:
         process = subprocess.Popen(
-            ["/usr/sbin/pgbouncer", "pgbouncer.ini"], cwd=folder, stdout=log, stderr=log, user=NOBODY if root else None
+            [program, "pgbouncer.ini"], cwd=folder, stdout=log, stderr=log, user=NOBODY if root else None
         )
     try:
         assert wait_for(lambda: None if is_free(port) else True, 15), (folder / "pgbouncer.log").read_text()

@@ -42,7 +42,8 @@ def migration_engine(url: str) -> AsyncEngine:
 
     `url` is a plain `postgresql://` URL. Raises UsageError when it cannot be used.
     """
-    parsed = replace(read_url(url), application_name="trigger-gateway migrate")
+    parsed = read_url(url)
+    parsed = replace(parsed, application_name=f"{parsed.application_name} migrate")
     return open_pool(parsed, dict.fromkeys(_LIMITS, "0"), poolclass=NullPool)
 
 

@@ -18,6 +18,7 @@ from app.kit.embedded import Postgres, Valkey, start_postgres, start_valkey
 from app.kit.embedded.directory import NOBODY
 from app.kit.errors import UsageError
 from tests.integration.gateways import (
+    NAMELESS,
     PROGRAM,
     ROOT,
     Gateway,
@@ -207,8 +208,8 @@ def test_a_server_has_no_more_rights_than_it_needs(open_path: Path, server: str,
 
 @pytest.mark.parametrize(
     ("owner", "runs_as"),
-    # 1 is "daemon" on every Linux; 54321 has no name, as the user of a volume in Kubernetes.
-    [(1, 1), (54321, 54321), (0, NOBODY)] if ROOT else [(os.geteuid(), os.geteuid())],
+    # 1 is "daemon" on every Linux.
+    [(1, 1), (NAMELESS, NAMELESS), (0, NOBODY)] if ROOT else [(os.geteuid(), os.geteuid())],
 )
 def test_root_runs_the_servers_as_the_owner_of_the_directory(open_path: Path, owner: int, runs_as: int) -> None:
     data = open_path / "data"
@@ -220,7 +221,7 @@ def test_root_runs_the_servers_as_the_owner_of_the_directory(open_path: Path, ow
 
 
 def test_a_user_without_a_name_and_a_home_runs_both_servers(open_path: Path) -> None:
-    data, uid = open_path / "a b:c" / "data", 54321 if ROOT else os.geteuid()
+    data, uid = open_path / "a b:c" / "data", NAMELESS if ROOT else os.geteuid()
     data.parent.mkdir()
     os.chown(data.parent, uid, -1)
     gateway = Gateway(data, uid=uid, environment={"HOME": "/nonexistent", "TMPDIR": "/proc"})

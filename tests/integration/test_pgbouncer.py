@@ -32,8 +32,6 @@ async def test_two_replicas_behind_pgbouncer_start_each_run_once(
     servers: TestServers, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, mode: str
 ) -> None:
     folder = tmp_path_factory.mktemp("pgbouncer")
-    for place in (folder, folder.parent):
-        place.chmod(0o755)
     with serve_airflow() as (airflow, airflow_url), pgbouncer(servers.postgres, folder, mode) as port:
         airflow.add_dag("retrain_model")
         airflow.auto_finish = timedelta(seconds=0.5)

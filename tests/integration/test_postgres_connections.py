@@ -15,7 +15,7 @@ from app.kit.db import is_pooled, one_statement, open_engine, transaction
 from app.kit.errors import UsageError
 from app.tables.migrate import current_and_head, head, upgrade
 from tests.integration.gateways import ask
-from tests.integration.processes import command
+from tests.integration.processes import Process, command
 from tests.pgbouncer import pgbouncer, through
 from tests.servers import TestServers
 
@@ -46,7 +46,7 @@ def test_a_database_that_cannot_hold_every_alert_is_refused_by_name(
     name = f"in_{encoding.lower()}"
     ask(servers.postgres.url, f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
     variables = {"database_url": servers.postgres.url_of(name), "redis_url": servers.valkey.url}
-    assert command(tmp_path, "init", **variables).returncode == 0
+    Process(tmp_path).write_policy()
     for word, code in (("migrate", 2), ("serve", 2), ("doctor", 1)):
         done = command(tmp_path, word, port="0", **variables)
         said = " ".join((done.stdout + done.stderr).split())
@@ -68,6 +68,7 @@ def test_a_database_that_cannot_hold_every_alert_is_refused_by_name(
         ("default_transaction_isolation", "serializable", "read committed"),
         ("synchronous_commit", "off", "on"),
         ("synchronous_commit", "remote_apply", "remote_apply"),
+        ("idle_session_timeout", "1s", "0"),
         ("statement_timeout", "1h", "5s"),
         ("lock_timeout", "0", "2s"),
         ("idle_in_transaction_session_timeout", "0", "10s"),
@@ -162,7 +163,7 @@ def test_a_parameter_that_is_not_taken_ends_every_command_with_its_name(
     servers: TestServers, tmp_path: Path, word: str, query: str, words: str
 ) -> None:
     variables = {"database_url": f"postgresql://u:hush@h/d?{query}", "redis_url": servers.valkey.url}
-    assert command(tmp_path, "init", **variables).returncode == 0
+    Process(tmp_path).write_policy()
     done = command(tmp_path, word, port="0", **variables)
     said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode in (1, 2), said
@@ -178,9 +179,7 @@ def test_a_parameter_that_is_not_taken_ends_every_command_with_its_name(
 def pooler(
     request: pytest.FixtureRequest, servers: TestServers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[int]:
-    folder = tmp_path_factory.mktemp("pgbouncer")
-    folder.parent.chmod(0o755)
-    with pgbouncer(servers.postgres, folder, request.param) as port:
+    with pgbouncer(servers.postgres, tmp_path_factory.mktemp("pgbouncer"), request.param) as port:
         yield port
 
 
@@ -219,9 +218,7 @@ async def test_pgbouncer_that_drops_the_settings_in_silence_is_found_too(
     servers: TestServers, database: str, tmp_path: Path
 ) -> None:
     dropped = "lock_timeout, statement_timeout, idle_in_transaction_session_timeout, jit, default_transaction_isolation"
-    more = f"ignore_startup_parameters = {dropped}, intervalstyle, IntervalStyle, bytea_output, extra_float_digits"
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    more = f"ignore_startup_parameters = {dropped}, intervalstyle, IntervalStyle, bytea_output, idle_session_timeout"
     with pgbouncer(servers.postgres, tmp_path, "transaction", more) as port:
         url = through(database, servers.postgres, port)
         assert await shown(url, "statement_timeout", "lock_timeout") == ["5s", "2s"]

@@ -9,6 +9,7 @@ the session has.
 """
 
 import asyncio
+import getpass
 import os
 import socket
 import ssl
@@ -35,6 +36,7 @@ MEANING: Final = {
     "TimeZone": "UTC",
     "standard_conforming_strings": "on",
     "bytea_output": "hex",
+    "idle_session_timeout": "0",
 }
 OLDEST: Final = 14  # the oldest major version that PostgreSQL's project did not give up before 2026-11
 _KEEPALIVE: Final = {
@@ -196,7 +198,7 @@ def _arguments(url: PostgresUrl) -> dict[str, Any]:
     """What asyncpg takes. It reads the names of TLS files from a URL only."""
     tls = dict(url.tls)
     found: dict[str, Any] = {
-        "user": url.user,
+        "user": url.user or _user(),
         "password": url.password,
         "database": url.database,
         "passfile": url.files.get("passfile"),
@@ -213,6 +215,16 @@ def _arguments(url: PostgresUrl) -> dict[str, Any]:
             context.load_cert_chain(tls["sslcert"], tls.get("sslkey"), tls.get("sslpassword"))
         return found | {"ssl": context}
     return found | ({"dsn": f"postgresql://?{urlencode(tls, quote_via=quote)}"} if tls else {})
+
+
+def _user() -> str | None:
+    """None: the driver finds one. Raises UsageError for a user of this machine without a name, as in a container."""
+    try:
+        return None if os.environ.get("PGUSER") else getpass.getuser()
+    except (KeyError, OSError):
+        raise UsageError(
+            "GATEWAY_DATABASE_URL names no user, and the user of this process has no name: write postgresql://USER@HOST/..."
+        ) from None
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]

@@ -27,6 +27,7 @@ OURS: Final = frozenset(
         "TimeZone",
         "standard_conforming_strings",
         "bytea_output",
+        "idle_session_timeout",
         "jit",
         "synchronous_commit",
     }
