@@ -16,14 +16,19 @@ NO_USER = "GATEWAY_DATABASE_URL names no user" if ROOT else "127.0.0.1:1"
 @pytest.mark.parametrize(
     ("program", "arguments", "variables", "words"),
     [
-        ("trigger-gateway", ["trigger", "r"], {"GATEWAY_URL": "http://127.0.0.1:1"}, "http://127.0.0.1:1"),
+        (
+            "trigger-gateway",
+            ["trigger", "r", "--reason", "x"],
+            {"GATEWAY_URL": "http://127.0.0.1:1"},
+            "http://127.0.0.1:1",
+        ),
         (
             "trigger-gateway",
             ["migrate"],
             {"GATEWAY_DATABASE_URL": "postgresql://127.0.0.1:1/d"},
             "names no user" if ROOT else "127.0.0.1:1",
         ),
-        ("mlflow-spool", ["status"], {"MLFLOW_TRACKING_URI": "spool+http://127.0.0.1:1"}, "mlflow-spool"),
+        ("mlflow-spool", ["status"], {"MLFLOW_TRACKING_URI": "spool+http://127.0.0.1:1"}, ""),
     ],
     ids=["trigger", "migrate", "spool"],
 )

@@ -63,6 +63,7 @@ REFUSED = [
     ("hostaddr=10.0.0.1", "hostaddr", "place of the host"),
     ("host=a,b&port=1,2,3", "ports", "2 hosts"),
     ("port=x", "port", "whole number"),
+    (f"host=/{'long/' * 20}", "/long/long", "107 bytes"),
     ("options=-c%20statement_timeout%3D0", "statement_timeout", "itself"),
     ("options=-c%20timezone=CET", "timezone", "itself"),
     ("options=-c%20synchronous_commit=off", "synchronous_commit", "itself"),

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import unquote
 
 SCHEMES: Final = ("postgresql://", "postgres://")
+LONGEST_SOCKET: Final = 107  # bytes of a Unix socket's path (unix(7)); the loops of asyncio name no reason
 CONNECT_TIMEOUT: Final = 5.0  # seconds, when the URL has no other
 
 #: Settings that keep the gateway's promises. Every connection has them, so a URL must not set them.
@@ -120,6 +121,11 @@ def _built(given: Mapping[str, str]) -> PostgresUrl:
     hosts = _list(given.get("hostaddr") or given.get("host"))
     if "hostaddr" in given and "host" in given:
         raise ValueError("hostaddr beside a host is not taken: put the address in the place of the host")
+    ports = _ports(given.get("port"), hosts)
+    for number, host in enumerate(hosts):
+        socket = f"{host}/.s.PGSQL.{ports[number] if ports else 5432}"
+        if host.startswith("/") and len(socket.encode()) > LONGEST_SOCKET:
+            raise ValueError(f"the path of the socket is longer than {LONGEST_SOCKET} bytes: {socket[:80]}...")
     service = given.get("service")
     settings = _options(given.get("options", ""))
     name = (
@@ -129,7 +135,7 @@ def _built(given: Mapping[str, str]) -> PostgresUrl:
     )
     return PostgresUrl(
         hosts=hosts,
-        ports=_ports(given.get("port"), hosts),
+        ports=ports,
         user=given.get("user"),
         password=given.get("password"),
         database=given.get("dbname"),
