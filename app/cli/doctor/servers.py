@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.cli.doctor.finding import Finding, fail, good, warn
 from app.kit.clock import SystemClock
-from app.kit.db import database_now, open_engine, sqlstate
+from app.kit.db import database_now, is_pooled, open_engine, sqlstate
 from app.kit.errors import GatewayError, UsageError, quotable
 from app.kit.postgres.connection import UnusableDatabase
 from app.kit.redis.client import open_redis
@@ -70,6 +70,8 @@ async def _look(
     async with engine.connect() as conn:
         facts = (await conn.execute(text(_FACTS))).mappings().one()
         findings = [judge_writes(facts), *judge_durability(facts, embedded=embedded)]
+        if is_pooled(conn):
+            findings.append(good("postgres pooler", "there is one, so settings go with each transaction"))
         current, head = await migrate.current_and_head(conn)
         groups = {}
         if current == head:
