@@ -52,6 +52,8 @@ WORDS: Final[tuple[tuple[Any, str, str], ...]] = (
     (values.Name, "name", "names"),
     (values.Url, "address", "addresses"),
     (values.SigningSecret, "secret", "secrets"),
+    (values.HeaderName, "text", "texts"),
+    (values.HeaderValue, "text", "texts"),
     (receivers.SecretUrl, "address", "addresses"),
     (values.Secret, "secret", "secrets"),
     (values.MatcherValue, "matcher", "matchers"),
@@ -150,10 +152,7 @@ def _table(rows: Iterator[Row]) -> str:
 
 def _hints(model: type[values.Frozen]) -> dict[str, Any]:
     hints = get_type_hints(model, include_extras=True)
-    order = sorted(
-        model.model_fields, key=lambda name: name not in model.__annotations__
-    )  # Its own before inherited ones.
-    return {name: hints[name] for name in order if name not in NOT_IN_THE_FILE}
+    return {name: hints[name] for name in values.fields_of(model) if name not in NOT_IN_THE_FILE}
 
 
 def _models(hint: Any) -> Iterator[type[values.Frozen]]:

@@ -8,6 +8,7 @@ from app.kit.airflow.client import AirflowClient
 from app.kit.clock import Clock
 from app.kit.http import Http
 from app.policy import values
+from app.policy.access import access_of
 from app.policy.core import Core
 from app.policy.schema import Airflow, Policy
 
@@ -45,11 +46,12 @@ class AirflowClients:
 
 def airflow_client(entry: Airflow, http: Http, clock: Clock) -> AirflowClient:
     """The client of an Airflow of the policy. The caller closes `http`."""
-    return AirflowClient(http, entry.url, _auth(entry), clock, api=entry.api)
+    access = access_of(entry, login=False)  # The client logs in itself, and again after a refusal.
+    return AirflowClient(http.using(access), entry.url, _auth(entry), clock, api=entry.api)
 
 
 def _address_and_login(entry: Airflow) -> tuple[object, ...]:
-    return entry.url, entry.api, entry.auth
+    return entry.url, entry.api, entry.auth, entry.headers, entry.ca_file
 
 
 def _auth(airflow: Airflow) -> Auth | None:

@@ -66,7 +66,7 @@ async def admit(request: Request, source: str, services: IntakeServices, scope: 
     body = await request.body()
     try:
         proof = signature.check(request.headers, body, services.core.clock.now())
-        if proof and await services.memory.is_spent(proof):
+        if proof and await services.memory.is_used(proof):
             raise replayed()
     except Problem as problem:
         services.core.metrics.bodies_refused.labels(source, problem.status).inc()

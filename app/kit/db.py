@@ -201,7 +201,7 @@ def sqlstate(error: BaseException) -> str | None:
     return None
 
 
-def passes(error: Exception) -> bool:
+def is_temporary(error: Exception) -> bool:
     """Whether an error is about a race or about the way to the database, and not about the rows to write."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or sqlstate(error) in TRY_AGAIN

@@ -39,7 +39,7 @@ async def run(services: Services, *statements: str) -> None:
             await conn.execute(text(statement))
 
 
-async def one(services: Services, statement: str) -> Any:
+async def scalar(services: Services, statement: str) -> Any:
     async with services.core.engine.connect() as conn:
         return (await conn.execute(text(statement))).scalar_one()
 

@@ -162,7 +162,7 @@ def test_the_environment_of_a_server_is_ours_without_what_configures_it(monkeypa
 
 
 async def test_progress_is_told_while_waiting() -> None:
-    told: list[str] = []
+    messages: list[str] = []
     asked = 0
 
     async def third_time() -> bool:
@@ -170,6 +170,6 @@ async def test_progress_is_told_while_waiting() -> None:
         asked += 1
         return asked == 3
 
-    await wait_until("it", third_time, within=10, say=told.append, interval=0.01, say_every=0)
-    assert told
-    assert all("still waiting for it" in line for line in told)
+    await wait_until("it", third_time, within=10, say=messages.append, interval=0.01, say_every=0)
+    assert messages
+    assert all("still waiting for it" in line for line in messages)

@@ -148,8 +148,8 @@ def test_a_redis_url_that_cannot_be_read_is_named_without_its_password(tmp_path:
     Process(tmp_path).write_policy()
     done = command(tmp_path, "serve", redis_url="redis://:hunter2@sentinel-1:26379,sentinel-2:26379")
     assert done.returncode == 2, done.stderr
-    told = "several hosts are those of redis+sentinel:// or redis+cluster://"
-    assert f"GATEWAY_REDIS_URL: Value error, {told}" in " ".join(done.stderr.split())
+    message = "several hosts are those of redis+sentinel:// or redis+cluster://"
+    assert f"GATEWAY_REDIS_URL: Value error, {message}" in " ".join(done.stderr.split())
     assert "hunter2" not in done.stderr + done.stdout
 
 

@@ -219,8 +219,8 @@ async def test_a_bad_body_is_told_where_it_is_bad(
 ) -> None:
     answer = await client.post("/alerts", content=content, headers={"Content-Type": "application/json"})
     body = assert_problem(answer, status, code)
-    told = [(error["in"], error["pointer"], error["message"]) for error in body.get("errors", [])]
-    assert told == (errors or [])
+    shown = [(error["in"], error["pointer"], error["message"]) for error in body.get("errors", [])]
+    assert shown == (errors or [])
 
 
 async def test_a_bad_parameter_is_told_as_such(client: httpx.AsyncClient) -> None:

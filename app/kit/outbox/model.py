@@ -39,7 +39,8 @@ class Retry:
     `answered`: the target is well and answered, so this time counts against the deadline. `waits`: somebody must act
     outside of delivery first, and no deadline runs. `absent`: a read in this attempt showed that nothing has arrived.
     `ambiguous`: it may have arrived. `progress`: a part has arrived, so this attempt is the first of a new row of failed
-    ones. `after`: seconds to wait instead of the usual backoff.
+    ones. `after`: seconds for which the target asks to be left alone. `pause`: seconds until this item is tried again; it
+    says nothing of the target.
     """
 
     code: str
@@ -50,6 +51,7 @@ class Retry:
     ambiguous: bool = False
     progress: bool = False
     after: float | None = None
+    pause: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.kit.clock import Clock
-from app.kit.db import passes, transaction
+from app.kit.db import is_temporary, transaction
 from app.kit.metrics import Metrics
 from app.kit.outbox import store
 from app.kit.outbox.model import Breaker, Dead, Delivered, Item, Outcome, Retry, backoff, spent
@@ -116,7 +116,7 @@ class Relay:
         try:
             await self._wait(begun, now)
         except asyncio.CancelledError:
-            self.stop()
+            await self.stop()
             raise
         ended = [self._rounds.pop(target).task for target in list(self._rounds) if self._rounds[target].task.done()]
         errors = [error for task in ended if (error := task.exception()) is not None]
@@ -124,11 +124,14 @@ class Relay:
             raise BaseExceptionGroup("rounds of the relay failed", errors)
         return any(task.result() for task in ended) or bool(self._rounds)
 
-    def stop(self) -> None:
-        """Give up what has not ended: this process ends. When its leases have run out, another relay goes on."""
-        for round_ in self._rounds.values():
-            round_.task.cancel()
+    async def stop(self) -> None:
+        """Give up what has not ended, and wait until it has let go of its connections: this process ends. When its leases
+        have run out, another relay goes on."""
+        tasks = [round_.task for round_ in self._rounds.values()]
         self._rounds.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _wait(self, begun: list[str], now: datetime) -> None:
         """Wait for all rounds that this step began, or for any round if it began none; for one turn at most.
@@ -173,7 +176,7 @@ class Relay:
         except Exception as error:
             if limit.expired():
                 outcome = Retry("timeout", "the attempt took too long", answered=False, ambiguous=True)
-            elif passes(error):  # A TimeoutError that is not ours belongs here too: Postgres hangs.
+            elif is_temporary(error):  # A TimeoutError that is not ours belongs here too: Postgres hangs.
                 # Our own Postgres failed. That says nothing of the target, and the item cannot be settled anyway. When the
                 # lease has run out, a relay takes the item up as one whose attempt has an unknown end.
                 log.warning("a delivery attempt is put off: Postgres does not answer", extra=_logged(item, destination))
@@ -216,6 +219,8 @@ class Relay:
         wait = backoff(attempts, self._limits.retry_max, self._chance)
         if outcome.after is not None:
             wait = timedelta(seconds=outcome.after)
+        if outcome.pause is not None:
+            wait = max(timedelta(seconds=outcome.pause), timedelta(seconds=outcome.after or 0.0))
         maybe_there = outcome.ambiguous or (item.ambiguous and not outcome.absent)
         return {
             "detail": outcome.detail,
