@@ -5,14 +5,12 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-import asyncpg
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy.exc import DBAPIError
 
 from app.bootstrap.core import Urls, read_policy, servers
 from app.bootstrap.parts import Services, open_services
@@ -20,7 +18,9 @@ from app.bootstrap.settings import Settings
 from app.cli.workers import bind, cannot_serve, reloading_on_hangup, run_workers
 from app.kit import log as logs
 from app.kit.errors import GatewayError
+from app.kit.http import proxy_warnings
 from app.kit.loop import running
+from app.kit.postgres_faults import naming_postgres
 from app.kit.telemetry import telemetry
 from app.tables import migrate
 from app.web.main import create_app
@@ -88,6 +88,7 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         ws="none",
         log_config=None,
         access_log=False,
+        workers=1,  # Otherwise uvicorn reads WEB_CONCURRENCY, which is meant for other programs.
         server_header=False,
         timeout_graceful_shutdown=DRAIN,
         timeout_keep_alive=75,
@@ -104,30 +105,19 @@ async def _opened(settings: Settings) -> AsyncIterator[Services]:
     policy = read_policy(settings)
     for warning in policy.warnings:
         log.warning("policy: %s", warning)
+    for sentence in proxy_warnings():
+        log.warning("%s", sentence)
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry())
         urls = await stack.enter_async_context(servers(settings))
-        with _naming_postgres(urls):
-            await _migrate(urls, settings)
-            services = await stack.enter_async_context(open_services(settings, policy, urls))
+        await _migrate(urls, settings)
+        services = await stack.enter_async_context(open_services(settings, policy, urls))
         _announce(settings, services)
         # The objects of the start live as long as the process. Each full collection would visit them all again, and every
         # request would wait for it: about 90 ms every few seconds under load.
         gc.freeze()
         with reloading_on_hangup(services.reload_soon):
             yield services
-
-
-@contextmanager
-def _naming_postgres(urls: Urls) -> Iterator[None]:
-    """Turn an error of Postgres, or of the way to it, into a sentence that says where it is and what to do."""
-    try:
-        yield
-    except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        where = urls.database.rpartition("@")[2].partition("?")[0]  # What follows the last @ holds no password.
-        cause = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
-        step = "Look at Postgres and at GATEWAY_DATABASE_URL; `trigger-gateway doctor` says more"
-        raise GatewayError(f"Postgres at {where} cannot be used: {cause}. {step}") from error
 
 
 def _serve_child(settings: Settings, bound: socket.socket, loops: bool) -> None:
@@ -159,7 +149,7 @@ async def migrate_database(settings: Settings) -> str:
     Raises GatewayError with one sentence for a person.
     """
     async with servers(settings) as urls:
-        with _naming_postgres(urls):
+        with naming_postgres(urls.database):
             await migrate.upgrade(urls.database)
     return migrate.head()
 
@@ -167,7 +157,8 @@ async def migrate_database(settings: Settings) -> str:
 async def _migrate(urls: Urls, settings: Settings) -> None:
     """Migrate an embedded database. The operator migrates a configured one with `trigger-gateway migrate`."""
     if settings.database_url is None:
-        await migrate.upgrade(urls.database)
+        with naming_postgres(urls.database):
+            await migrate.upgrade(urls.database)
 
 
 def _announce(settings: Settings, services: Services) -> None:

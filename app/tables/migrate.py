@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
@@ -137,7 +138,13 @@ def _config(migrations: Path) -> Config:
 def _upgrade(migrations: Path, connection: Connection) -> None:
     config = _config(migrations)
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise GatewayError(
+            f"The database was migrated by another version of the gateway ({error}): run that version or a newer one, or "
+            "name another database in GATEWAY_DATABASE_URL"
+        ) from error
 
 
 def _current(connection: Connection) -> str | None:

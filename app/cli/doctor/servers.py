@@ -1,13 +1,12 @@
 """Postgres and Redis: what the gateway's promises need from them (docs/contract.md, README Limits)."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.cli.doctor.finding import Finding, fail, good, warn
@@ -15,6 +14,7 @@ from app.kit.clock import SystemClock
 from app.kit.db import database_now, is_pooled, open_engine, sqlstate
 from app.kit.errors import GatewayError, UsageError, quotable
 from app.kit.postgres.connection import UnusableDatabase
+from app.kit.postgres_faults import FAULTS, explain, place
 from app.kit.redis.client import open_redis
 from app.tables import migrate
 
@@ -30,8 +30,6 @@ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS
 """
 _GROUPS: Final = "SELECT DISTINCT labels FROM groups WHERE route = :route LIMIT 200"
 
-_AWAY: Final = (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
-
 
 @dataclass(frozen=True, slots=True)
 class Database:
@@ -43,7 +41,7 @@ class Database:
 
 async def examine_postgres(url: str, clock: SystemClock, routes: list[str], *, embedded: bool) -> Database:
     """Everything about Postgres; `clock` takes over its time. `embedded`: `serve` migrates it, and there is no failover."""
-    where = "embedded" if embedded else url.rpartition("@")[2].partition("?")[0]
+    where = "embedded" if embedded else place(url)
     try:
         engine = open_engine(url, pool_size=1)
     except UsageError as error:
@@ -55,11 +53,9 @@ async def examine_postgres(url: str, clock: SystemClock, routes: list[str], *, e
         return Database(tuple(findings), groups)
     except UnusableDatabase as error:
         return Database((fail("postgres usable", error.cause, error.step),), {})
-    except _AWAY as error:
-        step = "Start Postgres, or correct GATEWAY_DATABASE_URL."
-        if sqlstate(error) in {"28P01", "28000", "3D000"}:
-            step = "Correct user, password and database name in GATEWAY_DATABASE_URL."
-        return Database((fail("postgres reachable", f"{where}: {_quoted(error, url)}", step),), {})
+    except FAULTS as error:
+        cause, step = explain(error, os.environ)
+        return Database((fail("postgres reachable", f"{where}: {cause}", f"{step}."),), {})
     finally:
         await engine.dispose()
 
@@ -134,7 +130,7 @@ def judge_offset(offset: timedelta) -> Finding:
 
 async def examine_read_database(url: str) -> Finding:
     """The copy that the gateway reads lists from. While it is away the gateway reads them from the primary."""
-    where = url.rpartition("@")[2].partition("?")[0]
+    where = place(url)
     try:
         engine = open_engine(url, pool_size=1, read_only=True)
     except UsageError as error:
@@ -144,9 +140,10 @@ async def examine_read_database(url: str) -> Finding:
             current, head = await migrate.current_and_head(conn)
     except UnusableDatabase as error:
         return fail("postgres read copy", error.cause, error.step)
-    except _AWAY as error:
+    except FAULTS as error:
+        cause, _ = explain(error, os.environ)
         step = "Start it, or correct GATEWAY_DATABASE_READ_URL. Until then the gateway reads lists from the primary."
-        return warn("postgres read copy", f"{where}: {_quoted(error, url)}", step)
+        return warn("postgres read copy", f"{where}: {cause}", step)
     finally:
         await engine.dispose()
     if current == head:
