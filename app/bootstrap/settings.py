@@ -146,7 +146,9 @@ class Settings(Address):
         pattern="^https?://[^\\s?#]+$",
         description="URL at which people reach the gateway, for links in notices. Unset: no links.",
     )
-    database_url: SecretStr | None = Field(None, description="postgresql:// URL. Unset: an embedded PostgreSQL.")
+    database_url: SecretStr | None = Field(
+        None, description="postgresql:// URL; its parameters stand below. Unset: an embedded PostgreSQL."
+    )
     database_read_url: SecretStr | None = Field(
         None,
         description="A read-only copy for lists and explanations, never for decisions. Unset: the database itself.",
