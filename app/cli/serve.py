@@ -23,6 +23,8 @@ from app.kit.errors import GatewayError
 from app.kit.loop import running
 from app.kit.telemetry import telemetry
 from app.tables import migrate
+from app.web import listener
+from app.web.listener import Limits
 from app.web.main import create_app
 from app.web.security import refuse_open_bind
 from app.web.tokens import tokens_exist
@@ -32,8 +34,9 @@ log = logging.getLogger(__name__)
 DRAIN = 20  # seconds that open requests have to end after SIGTERM
 
 
-def serve(settings: Settings, *, workers: int, loops: bool) -> None:
+def serve(settings: Settings, *, workers: int, loops: bool, limits: Limits = Limits()) -> None:
     """Serve in `workers` processes until SIGTERM or Ctrl-C. `loops` says whether they run the worker's loops as well.
+    `limits` are those of each process's connections.
 
     Raises UsageError for a missing or bad policy, and for an address that would be open to everybody.
     """
@@ -41,12 +44,12 @@ def serve(settings: Settings, *, workers: int, loops: bool) -> None:
     refuse_open_bind(settings.host, tokens_exist(settings.tokens_path))
     if workers > 1:
         bound = bind(settings.host, settings.port)
-        run_workers(workers, partial(_serve_child, settings, bound, loops))
+        run_workers(workers, partial(_serve_child, settings, bound, loops, limits))
     else:
-        _serve_one(settings, loops=loops)
+        _serve_one(settings, limits, loops=loops)
 
 
-def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] | None = None) -> None:
+def _serve_one(settings: Settings, limits: Limits, *, loops: bool, sockets: list[socket.socket] | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C. Then answer open requests, write the alerts in the queue, and end the loops."""
 
     failures: list[GatewayError] = []
@@ -65,7 +68,7 @@ def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] 
     logging.getLogger("uvicorn.error").addFilter(lambda r: not (failures and r.getMessage().startswith("Traceback")))
     # When every request has ended, uvicorn raises the signal again. That is a good end: exit code 0.
     signal.signal(signal.SIGTERM, _end)
-    server = uvicorn.Server(_config(create_app(settings, opened, worker=loops), settings))
+    server = uvicorn.Server(_config(create_app(settings, opened, worker=loops), settings, limits))
     try:
         server.run(sockets=sockets)
     except OSError as error:
@@ -78,19 +81,18 @@ def _serve_one(settings: Settings, *, loops: bool, sockets: list[socket.socket] 
         raise SystemExit(1)
 
 
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def _config(app: FastAPI, settings: Settings, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=listener.protocol(limits),
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN,
-        timeout_keep_alive=75,
     )
 
 
@@ -130,10 +132,10 @@ def _naming_postgres(urls: Urls) -> Iterator[None]:
         raise GatewayError(f"Postgres at {where} cannot be used: {cause}. {step}") from error
 
 
-def _serve_child(settings: Settings, bound: socket.socket, loops: bool) -> None:
+def _serve_child(settings: Settings, bound: socket.socket, loops: bool, limits: Limits) -> None:
     logs.configure(settings.log_level, settings.log_json)
     try:
-        _serve_one(settings, loops=loops, sockets=[bound])
+        _serve_one(settings, limits, loops=loops, sockets=[bound])
     except GatewayError as error:
         log.error("cannot serve: %s", error)
         raise SystemExit(1) from error
@@ -141,6 +143,7 @@ def _serve_child(settings: Settings, bound: socket.socket, loops: bool) -> None:
 
 def work(settings: Settings) -> None:
     """Run the loops until SIGTERM or Ctrl-C. Raises UsageError for a missing or bad policy."""
+    listener.raise_open_files()
     read_policy(settings)
     asyncio.run(_work(settings))
 
