@@ -19,7 +19,7 @@ from app.bootstrap.parts import Services, open_services
 from app.bootstrap.settings import Settings
 from app.cli.workers import bind, cannot_serve, reloading_on_hangup, run_workers
 from app.kit import log as logs
-from app.kit.errors import GatewayError
+from app.kit.errors import GatewayError, unless_out_of_files
 from app.kit.loop import running
 from app.kit.telemetry import telemetry
 from app.tables import migrate
@@ -126,6 +126,8 @@ def _naming_postgres(urls: Urls) -> Iterator[None]:
     try:
         yield
     except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if isinstance(error, OSError):
+            unless_out_of_files(error)
         where = urls.database.rpartition("@")[2].partition("?")[0]  # What follows the last @ holds no password.
         cause = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
         step = "Look at Postgres and at GATEWAY_DATABASE_URL; `trigger-gateway doctor` says more"

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.kit.errors import NotDurable, Problem
+from app.kit.errors import NotDurable, OutOfFiles, Problem
 from app.web.problems import CODE_OF_STATUS, KINDS, MEDIA_TYPE, document_problems, problem_body
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def install(app: FastAPI, *, max_body: int | None = None) -> None:
     """
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(NotDurable, _on_not_durable)
+    app.add_exception_handler(OutOfFiles, on_out_of_files)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(_TooLarge, _on_too_large)
     app.add_exception_handler(HTTPException, _on_http)
@@ -96,6 +97,13 @@ async def _on_problem(request: Request, error: Exception) -> Response:
 async def _on_not_durable(request: Request, error: Exception) -> Response:
     detail = f"{_sentence(str(error) or 'Postgres did not take the alerts in time')} Send them again."
     return _answer(request, 503, "not_durable", detail, headers={"Retry-After": str(RETRY_AFTER)})
+
+
+async def on_out_of_files(request: Request, _: Exception) -> Response:
+    """503: no file and no server is to blame."""
+    detail = "The gateway may open no more files now. Raise its limit (ulimit -n), or try again later."
+    log.warning("the gateway may open no more files", extra={"path": request.url.path})
+    return _answer(request, 503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER)})
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

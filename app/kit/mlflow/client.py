@@ -41,8 +41,10 @@ class Login:
         if self.token_file is not None:
             try:
                 token = self.token_file.read_text(encoding="ascii").strip()
-            except (OSError, ValueError):
-                raise Refused("token_file", f"the token of MLflow cannot be read from {self.token_file}") from None
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
+                detail = f"the token of MLflow cannot be read from {self.token_file}: {reason}"
+                raise Refused("token_file", detail) from None
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def quote(self, message: str) -> str:
