@@ -152,9 +152,13 @@ async def test_a_connection_is_held_no_longer_than_it_may_keep_us_waiting(hurrie
         slow.connect(("127.0.0.1", hurried.port))
         slow.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 90)
 
-        async def cut_off() -> bool:
-            return _sockets(hurried.pid) <= before
+        async def taken() -> bool:
+            return _sockets(hurried.pid) > before
 
+        async def cut_off() -> bool:
+            return not await taken()
+
+        await wait_until("it to be let in", taken, within=30, servers=[])
         await wait_until("its file to be free again", cut_off, within=30, servers=[])
     await push(hurried, "churn")
 
