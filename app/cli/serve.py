@@ -92,6 +92,7 @@ def _config(app: FastAPI, settings: Settings, limits: Limits) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # Nothing asks who or what a proxy stands for, so nobody can lie about it.
         timeout_graceful_shutdown=DRAIN,
     )
 

@@ -26,6 +26,7 @@ from math import inf
 from typing import Any, Final, cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.kit.log import Seldom
@@ -90,7 +91,7 @@ class _Door:
         self.limits = limits
         self._cap = cap
         self._open: set[_Connection] = set()
-        self._waiting: dict[_Connection, None] = {}
+        self.waiting: dict[_Connection, None] = {}
         self._watched = False
         self._may_log_cap = Seldom(60)
         self.may_log_refusal = Seldom(10)
@@ -100,12 +101,12 @@ class _Door:
         crowded = len(self._open) >= self._cap
         if crowded and self._may_log_cap():
             log.warning("too many connections: the one that waits longest makes room", extra={"cap": self._cap})
-        longest = next(iter(self._waiting), None)
+        longest = next(iter(self.waiting), None)
         if crowded and longest is not None:
             self.leave(longest)
             longest.transport.abort()
         self._open.add(connection)
-        self._waiting[connection] = None
+        self.waiting[connection] = None
         if not self._watched:
             self._watched = True
             self._watch(connection.loop)
@@ -113,17 +114,13 @@ class _Door:
 
     def leave(self, connection: "_Connection") -> None:
         self._open.discard(connection)
-        self._waiting.pop(connection, None)
+        self.waiting.pop(connection, None)
 
     def waits(self, connection: "_Connection") -> None:
         """From now on the connection keeps us waiting."""
         if connection in self._open:
-            self._waiting.pop(connection, None)
-            self._waiting[connection] = None
-
-    def works(self, connection: "_Connection") -> None:
-        """It is our turn: nothing may end the connection."""
-        self._waiting.pop(connection, None)
+            self.waiting.pop(connection, None)
+            self.waiting[connection] = None
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look at every connection, again and again while there are any. One timer for all costs a request nothing."""
@@ -144,11 +141,13 @@ class _Connection(HttpToolsProtocol):
         super().__init__(**given)
         self._door = door
         self._limits = door.limits
+        self._waiting = door.waiting
         self.deadline = inf
         self._read_by = inf  # for the answer, while the sender does not take it
-        self._in_head = self._in_body = False
-        self._first_piece = False  # of the head
-        self._size = 0  # bytes of the head after its first piece; in a body, bytes since the last payload
+        self._read: HTTPScope | None = None  # the newest request whose head is complete
+        self._in_body = False
+        self._timed: tuple[HTTPScope, bool] | None = None  # the request whose head, or else body, has a deadline
+        self._size = 0  # bytes of that head after its first piece; in a body, bytes since the last payload
         self._reason: tuple[Kind, str] | None = None  # why a callback of the parser ended the request
         self._refused = False
         self._last_words: bytes | None = None  # a refusal that waits for the answers before it
@@ -195,7 +194,7 @@ class _Connection(HttpToolsProtocol):
         super().resume_writing()
         self._read_by = inf
         if self._answering() and not self._in_body:
-            self._door.works(self)
+            self._waiting.pop(self, None)
 
     def look(self, now: float) -> None:
         """End the connection when it is overdue."""
@@ -209,7 +208,7 @@ class _Connection(HttpToolsProtocol):
             self.deadline = now + self._limits.body  # It is we who do not read.
         elif self._in_body:
             self._refuse(_SLOW, f"The body was not complete within {self._limits.body:g} s.")
-        elif self._in_head:
+        elif self.scope is not self._read:
             self._refuse(_SLOW, f"The head was not complete within {self._limits.head:g} s.")
         else:
             self.deadline = now + self._limits.answer
@@ -228,7 +227,7 @@ class _Connection(HttpToolsProtocol):
             except HttpParserUpgrade as stopped:
                 data = data[stopped.args[0] :]
                 self._read_on()
-        if self._in_head or self._in_body:
+        if self._in_body or self.scope is not self._read:
             self._measure(received)
 
     def _read_on(self) -> None:
@@ -243,9 +242,11 @@ class _Connection(HttpToolsProtocol):
         self.parser.feed_data(b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version.encode(), b"".join(kept)))
 
     def _measure(self, received: int) -> None:
-        """Bound what the parser holds of an incomplete request."""
-        if self._first_piece:
-            self._first_piece = False  # Other requests may stand before the head in this piece.
+        """Bound the time of an incomplete request, and what the parser holds of it."""
+        if self._timed is None or self._timed[0] is not self.scope or self._timed[1] is not self._in_body:
+            self._timed = self.scope, self._in_body
+            self._size = 0  # Other requests may stand before it in this piece.
+            self.deadline = self.loop.time() + (self._limits.body if self._in_body else self._limits.head)
         else:
             self._size += received
         if self._in_body:
@@ -257,38 +258,25 @@ class _Connection(HttpToolsProtocol):
         elif self._size > MOST_HEAD or len(self.headers) > MOST_FIELDS:
             self._refuse(_LARGE_HEAD)
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_head = self._first_piece = True
-        self._size = 0
-        self.deadline = self.loop.time() + self._limits.head
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # A trailer.
-        if len(self.headers) >= MOST_FIELDS:
-            raise self._because(_LARGE_HEAD)
-        super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self._check_head()
         if self.parser.should_upgrade():
             return  # `_read_on` comes here again.
-        self._in_head, self._in_body = False, True
-        self._size = 0
-        self.deadline = self.loop.time() + self._limits.body
+        self._read = self.scope
+        self._in_body = True
         super().on_headers_complete()
+        self.headers = []  # For trailers: nobody reads them.
 
     def on_body(self, body: bytes) -> None:
         self._size = 0
-        super().on_body(body)
+        HttpToolsProtocol.on_body(self, body)  # A body in tiny chunks comes here often.
 
     def on_message_complete(self) -> None:
-        if self._in_head:
+        if self.scope is not self._read:
             return  # An Upgrade: its body comes yet.
         self._in_body = False
         self.deadline = inf
-        self._door.works(self)
+        self._waiting.pop(self, None)  # It is our turn: nothing may end the connection.
         super().on_message_complete()
         if self.cycle.response_complete:
             self._rest()
@@ -297,8 +285,9 @@ class _Connection(HttpToolsProtocol):
         """Raise for a head that is too large, or that two servers could read in two ways."""
         if len(self.url) > MOST_TARGET:
             raise self._because(_LONG_TARGET)
-        if (
-            not self._first_piece
+        if len(self.headers) > MOST_FIELDS or (
+            self._timed is not None
+            and self._timed[0] is self.scope  # It came in several pieces.
             and len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MOST_HEAD
         ):
             raise self._because(_LARGE_HEAD)
@@ -333,7 +322,7 @@ class _Connection(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         elif self._last_words is not None:
             self._say(self._last_words)
-        elif not self._in_head and not self._in_body:
+        elif not self._in_body and self.scope is self._read:
             self._rest()
 
     def _answering(self) -> bool:
@@ -342,7 +331,7 @@ class _Connection(HttpToolsProtocol):
     def _rest(self) -> None:
         """The sender has its answers: its next request may come."""
         self.deadline = self.loop.time() + self._limits.idle
-        self._door.waits(self)
+        self._waiting[self] = None
 
     def _because(self, kind: Kind, detail: str = "") -> HttpParserCallbackError:
         """To be raised in a callback of the parser, which forgets what was raised."""
