@@ -24,7 +24,7 @@ from app.kit.loop import running
 from app.kit.telemetry import telemetry
 from app.tables import migrate
 from app.web import listener
-from app.web.listener import Limits
+from app.web.door import Limits, raise_open_files
 from app.web.main import create_app
 from app.web.security import refuse_open_bind
 from app.web.tokens import tokens_exist
@@ -146,7 +146,7 @@ def _serve_child(settings: Settings, bound: socket.socket, loops: bool, limits: 
 
 def work(settings: Settings) -> None:
     """Run the loops until SIGTERM or Ctrl-C. Raises UsageError for a missing or bad policy."""
-    listener.raise_open_files()
+    raise_open_files()
     read_policy(settings)
     asyncio.run(_work(settings))
 

@@ -17,19 +17,15 @@ direction gets its answer.
 import asyncio
 import json
 import logging
-import resource
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from math import inf
 from typing import Any, Final, cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.kit.log import Seldom
+from app.web.door import Door, Limits
 from app.web.problems import KINDS, MEDIA_TYPE, Kind, problem_body
 
 log = logging.getLogger(__name__)
@@ -40,8 +36,6 @@ MOST_TARGET: Final = 8 * 1024  # bytes of path and query
 _MOST_PIPELINED: Final = 100  # requests that wait on one connection
 _PIECE: Final = 64 * 1024  # bytes that are parsed at once; a read may be larger
 _LINGER: Final = 5.0  # seconds to read and drop what a refused sender still sends, or it would not see the answer
-_FILES: Final = 65_536  # open files that a process asks for
-_OTHERS: Final = 128  # open files for Postgres, Redis, Airflow, MLflow and the policy
 
 _BAD = KINDS["bad_request"]
 _SLOW = Kind("too_slow", 408, "The request was not complete in time.")
@@ -54,99 +48,24 @@ _VERSION = Kind("version_not_supported", 505, "The gateway speaks HTTP/1.1 and H
 REFUSALS: Final = (_SLOW, _LONG_TARGET, _LARGE_HEAD, _UNKNOWN, _CROWDED, _VERSION)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds for a complete head, a complete body and the pause between two requests, and to take an answer; and the
-    connections of one process."""
-
-    head: float = 10.0
-    body: float = 30.0
-    idle: float = 75.0
-    answer: float = 30.0
-    connections: int = 2048
-
-
-def raise_open_files() -> int:
-    """Raise the soft limit of open files as far as this process may. Returns the limit in force."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            return wanted
-    return _FILES if soft == resource.RLIM_INFINITY else soft
-
-
 def protocol(limits: Limits) -> type[asyncio.Protocol]:
-    """What uvicorn takes as `http=`, for one server. Open files that others need are left out of the cap on connections."""
-    files = raise_open_files()
-    room = max(files - max(_OTHERS, files // 4), 16)
-    return cast(type[asyncio.Protocol], partial(_Connection, _Door(limits, min(limits.connections, room))))
-
-
-class _Door:
-    """The connections of one process, and which of them keep us waiting, longest first."""
-
-    def __init__(self, limits: Limits, cap: int) -> None:
-        self.limits = limits
-        self._cap = cap
-        self._open: set[_Connection] = set()
-        self.waiting: dict[_Connection, None] = {}
-        self._watched = False
-        self._may_log_cap = Seldom(60)
-        self.may_log_refusal = Seldom(10)
-
-    def enter(self, connection: "_Connection") -> bool:
-        """Count a new connection. False: the cap is reached, and every other connection waits for our own answer."""
-        crowded = len(self._open) >= self._cap
-        if crowded and self._may_log_cap():
-            log.warning("too many connections: the one that waits longest makes room", extra={"cap": self._cap})
-        longest = next(iter(self.waiting), None)
-        if crowded and longest is not None:
-            self.leave(longest)
-            longest.transport.abort()
-        self._open.add(connection)
-        self.waiting[connection] = None
-        if not self._watched:
-            self._watched = True
-            self._watch(connection.loop)
-        return not crowded or longest is not None
-
-    def leave(self, connection: "_Connection") -> None:
-        self._open.discard(connection)
-        self.waiting.pop(connection, None)
-
-    def waits(self, connection: "_Connection") -> None:
-        """From now on the connection keeps us waiting."""
-        if connection in self._open:
-            self.waiting.pop(connection, None)
-            self.waiting[connection] = None
-
-    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look at every connection, again and again while there are any. One timer for all costs a request nothing."""
-        now = loop.time()
-        for connection in list(self._open):
-            connection.look(now)
-        self._watched = bool(self._open)
-        if self._watched:
-            limits = self.limits
-            pause = min(1.0, min(limits.head, limits.body, limits.idle, limits.answer) / 4)
-            loop.call_later(pause, self._watch, loop)
+    """What uvicorn takes as `http=`, for one server. Raises the limit of open files, on which the cap depends."""
+    return cast(type[asyncio.Protocol], partial(_Connection, Door(limits)))
 
 
 class _Connection(HttpToolsProtocol):
-    """One connection. `deadline` is for what it owes us now, in the loop's time."""
+    """One connection. `deadline` is for what it owes us now, in the loop's time. `in_body`: its body is incomplete."""
 
-    def __init__(self, door: _Door, **given: Any) -> None:
+    def __init__(self, door: Door, **given: Any) -> None:
         super().__init__(**given)
         self._door = door
         self._limits = door.limits
         self._waiting = door.waiting
         self.deadline = inf
         self._read_by = inf  # for the answer, while the sender does not take it
-        self._read: HTTPScope | None = None  # the newest request whose head is complete
-        self._in_body = False
-        self._timed: tuple[HTTPScope, bool] | None = None  # the request whose head, or else body, has a deadline
+        self._read: object = None  # the newest request whose head is complete
+        self.in_body = False
+        self._timed: tuple[object, bool] | None = None  # the request whose head, or else body, has a deadline
         self._size = 0  # bytes of that head after its first piece; in a body, bytes since the last payload
         self._reason: tuple[Kind, str] | None = None  # why a callback of the parser ended the request
         self._refused = False
@@ -180,7 +99,7 @@ class _Connection(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The sender closed its direction, or went away. True keeps ours open for an answer that is under way."""
-        if self._in_body or not self._answering():
+        if self.in_body or not self._answering():
             return False
         self.cycle.keep_alive = False
         return True
@@ -193,7 +112,7 @@ class _Connection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._read_by = inf
-        if self._answering() and not self._in_body:
+        if self._answering() and not self.in_body:
             self._waiting.pop(self, None)
 
     def look(self, now: float) -> None:
@@ -204,9 +123,9 @@ class _Connection(HttpToolsProtocol):
             return
         if now >= self._read_by or self._refused or self.transport.is_closing():
             self.transport.abort()
-        elif self._in_body and self.flow.read_paused:
+        elif self.in_body and self.flow.read_paused:
             self.deadline = now + self._limits.body  # It is we who do not read.
-        elif self._in_body:
+        elif self.in_body:
             self._refuse(_SLOW, f"The body was not complete within {self._limits.body:g} s.")
         elif self.scope is not self._read:
             self._refuse(_SLOW, f"The head was not complete within {self._limits.head:g} s.")
@@ -227,7 +146,7 @@ class _Connection(HttpToolsProtocol):
             except HttpParserUpgrade as stopped:
                 data = data[stopped.args[0] :]
                 self._read_on()
-        if self._in_body or self.scope is not self._read:
+        if self.in_body or self.scope is not self._read:
             self._measure(received)
 
     def _read_on(self) -> None:
@@ -243,13 +162,13 @@ class _Connection(HttpToolsProtocol):
 
     def _measure(self, received: int) -> None:
         """Bound the time of an incomplete request, and what the parser holds of it."""
-        if self._timed is None or self._timed[0] is not self.scope or self._timed[1] is not self._in_body:
-            self._timed = self.scope, self._in_body
+        if self._timed is None or self._timed[0] is not self.scope or self._timed[1] is not self.in_body:
+            self._timed = self.scope, self.in_body
             self._size = 0  # Other requests may stand before it in this piece.
-            self.deadline = self.loop.time() + (self._limits.body if self._in_body else self._limits.head)
+            self.deadline = self.loop.time() + (self._limits.body if self.in_body else self._limits.head)
         else:
             self._size += received
-        if self._in_body:
+        if self.in_body:
             # Between two bytes of payload there may be an extension of a chunk, or trailers.
             if self._size > MOST_HEAD + _PIECE:
                 self._refuse(_BAD, f"The body has over {MOST_HEAD} bytes that are no payload.")
@@ -263,9 +182,11 @@ class _Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # `_read_on` comes here again.
         self._read = self.scope
-        self._in_body = True
+        self.in_body = True
         super().on_headers_complete()
         self.headers = []  # For trailers: nobody reads them.
+        if not self.cycle.keep_alive:
+            self.cycle.transport = cast(asyncio.Transport, _Last(self))
 
     def on_body(self, body: bytes) -> None:
         self._size = 0
@@ -274,7 +195,7 @@ class _Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.scope is not self._read:
             return  # An Upgrade: its body comes yet.
-        self._in_body = False
+        self.in_body = False
         self.deadline = inf
         self._waiting.pop(self, None)  # It is our turn: nothing may end the connection.
         super().on_message_complete()
@@ -322,7 +243,7 @@ class _Connection(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         elif self._last_words is not None:
             self._say(self._last_words)
-        elif not self._in_body and self.scope is self._read:
+        elif not self.in_body and self.scope is self._read:
             self._rest()
 
     def _answering(self) -> bool:
@@ -347,7 +268,7 @@ class _Connection(HttpToolsProtocol):
         self.deadline = inf
         if self._door.may_log_refusal():
             log.info("a request was refused", extra={"client": self.client, "problem": kind.code, "detail": detail})
-        if self._in_body:
+        if self.in_body:
             cycle.disconnected = True  # For the application: the body never ends.
             cycle.message_event.set()
             if self.pipeline and self.pipeline[0][0] is cycle:
@@ -363,12 +284,15 @@ class _Connection(HttpToolsProtocol):
             self._say(words)
 
     def _say(self, words: bytes) -> None:
-        """The last words. Then drop what still comes: a close with unread bytes would destroy the words on their way."""
-        if self.transport.is_closing():
-            return
+        if not self.transport.is_closing():
+            self.transport.write(words)
+            self.linger()
+
+    def linger(self) -> None:
+        """Nothing more is said. Drop what still comes: a close with unread bytes would destroy the words on their way."""
+        self._refused = True
         self.deadline = self.loop.time() + _LINGER
         self._door.waits(self)
-        self.transport.write(words)
         self.transport.write_eof()
         self.flow.resume_reading()
 
@@ -384,3 +308,18 @@ class _Connection(HttpToolsProtocol):
             fields.append((b"retry-after", b"5"))
         line = f"HTTP/1.1 {kind.status} {HTTPStatus(kind.status).phrase}\r\n".encode()
         return line + b"".join(b"%b: %b\r\n" % field for field in fields) + b"\r\n" + body
+
+
+class _Last:
+    """The transport of a request after which the connection ends."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        if self._connection.in_body and not self.is_closing():
+            self._connection.linger()
+        else:
+            self._connection.transport.close()

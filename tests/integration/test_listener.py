@@ -265,6 +265,12 @@ TOGETHER: dict[str, tuple[Callable[[bytes, bytes], Pieces], bool, list[int], tup
     ),
     "close, and then another": (lambda a, b: [request(a, "Connection: close") + request(b)], False, [202], (1, 0)),
     "h2c, close, and another": (lambda a, b: [upgraded(a, "Connection: close") + a + request(b)], False, [202], (1, 0)),
+    "close, and a body that is too large": (
+        lambda a, _: [head("Connection: close", "Content-Length: 9999999") + b" " * 3_000_000],
+        False,
+        [413],
+        (0, 0),
+    ),
     "HTTP/1.0": (lambda a, _: [request(a, line=OLD)], False, [202], (1, 0)),
     "HTTP/1.0 without a Host": (lambda a, _: [f"{OLD}\r\n{length(a)}\r\n\r\n".encode() + a], False, [202], (1, 0)),
     "HTTP/1.0, two": (lambda a, b: [request(a, "Connection: keep-alive", line=OLD) + request(b)], False, [202], (1, 0)),

@@ -26,7 +26,7 @@ import json, sys
 from app.bootstrap.settings import read_settings
 from app.cli.serve import serve
 from app.kit import log
-from app.web.listener import Limits
+from app.web.door import Limits
 if __name__ == "__main__":
     log.configure()
     serve(read_settings(), workers=int(sys.argv[1]), loops=True, limits=Limits(**json.loads(sys.argv[2])))
