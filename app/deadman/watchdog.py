@@ -53,7 +53,7 @@ class Watchdog:
             log.error("the gateway is not well: it sends no ping to the outside", extra={"faults": ill})
             return False
         try:
-            answer = await self._http.request("GET", self._url, headers=self._headers)
+            answer = await self._http.request("GET", self._url, headers=self._headers, body_needed=False)
         except TargetError as error:
             self._metrics.watchdog_pings.labels("failed").inc()
             log.warning("the ping to the outside failed", extra={"code": error.code, "detail": error.detail})

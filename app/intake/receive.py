@@ -207,7 +207,7 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
         return Response(b'{"decisions":[]}', 202, media_type=_JSON)
     try:
         answers: list[AlertDecision] = await services.batcher.submit(
-            Job(parsed.alerts, parsed.bad, source, len(raw)), services.timeout
+            Job(parsed.alerts, parsed.bad, source, len(raw), lambda at: parsed.sent(parsed.order[at])), services.timeout
         )
     except NotDurable:
         services.core.metrics.not_durable.inc()

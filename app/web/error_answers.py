@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from app.kit.errors import NotDurable, Problem
+from app.kit.errors import NotDurable, OutOfFiles, Problem
 from app.web.bodies import BodyRefused, ReadBodies
 from app.web.manners import Manners, allow
 from app.web.problems import CODE_OF_STATUS, KINDS, document_problems, problem_answer
@@ -32,6 +32,7 @@ def install(app: FastAPI, *, max_body: int | None = None) -> None:
     """
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(NotDurable, _on_not_durable)
+    app.add_exception_handler(OutOfFiles, on_out_of_files)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(BodyRefused, _on_refused_body)
     app.add_exception_handler(HTTPException, _on_http)
@@ -60,6 +61,13 @@ async def _on_not_durable(request: Request, error: Exception) -> Response:
     cause = (str(error) or "Postgres did not take the alerts in time").removesuffix(".")
     detail = f"{cause}. Send them again."
     return _answer(request, 503, "not_durable", detail, headers={"Retry-After": str(RETRY_AFTER)})
+
+
+async def on_out_of_files(request: Request, _: Exception) -> Response:
+    """503: no file and no server is to blame."""
+    detail = "The gateway may open no more files now. Raise its limit (ulimit -n), or try again later."
+    log.warning("the gateway may open no more files", extra={"path": request.url.path})
+    return _answer(request, 503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER)})
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

@@ -42,7 +42,7 @@ class AirflowApiV1(AirflowApi):
         dag_id, body = call.path.split("/")[4], call.body
         _check_types(body)  # By the framework, before anybody asks who it is.
         user = self._user(call, write=True)
-        _check_fields(body)
+        _check_fields(body, _FIELDS - self._state.unknown_fields)
         dag = self._state.dags.get(dag_id)
         if dag is None or (dag.is_stale and dag.file not in self._state.broken_files):
             raise Refusal(404, ("DAG not found", f"DAG with dag_id: '{dag_id}' not found"))
@@ -143,9 +143,9 @@ def _check_types(body: Any) -> None:
             raise Refusal(400, ("Bad Request", f"{body[name]!r} is not of type '{kind.__name__}' - '{name}'"))
 
 
-def _check_fields(body: dict[str, Any]) -> None:
+def _check_fields(body: dict[str, Any], known: set[str]) -> None:
     nulls = {n: ["Field may not be null."] for n in ("dag_run_id", "logical_date") if n in body and body[n] is None}
-    unknown = {name: ["Unknown field."] for name in body if name not in _FIELDS}
+    unknown = {name: ["Unknown field."] for name in body if name not in known}
     if nulls or unknown:
         raise Refusal(400, ("Bad Request", str(nulls | unknown)))
     if str(body.get("dag_run_id", "")).startswith("scheduled__"):

@@ -19,7 +19,7 @@ import yaml
 from app.kit.clock import monotonic
 from app.kit.embedded import start_postgres, start_valkey
 from demo.processes import stop, wait_until
-from tests.integration.gateways import ordinary_users, pid_of
+from tests.integration.gateways import NAMELESS, nameless_users, ordinary_users, pid_of
 from tests.integration.processes import START_SECONDS, WEBHOOK, Process, alert, command, running, serve_airflow
 from tests.servers import TestServers
 
@@ -43,7 +43,7 @@ def stop_embedded(data_dir: Path) -> None:
         server.stop()
 
 
-@pytest.mark.parametrize("uid", ordinary_users(), ids=lambda uid: "root" if uid == 0 else "ordinary")
+@pytest.mark.parametrize("uid", [*ordinary_users(), *nameless_users()], ids={0: "root", NAMELESS: "without-a-name"}.get)
 async def test_with_nothing_set_it_brings_its_servers_and_survives_kill_9(uid: int, open_path: Path) -> None:
     os.chown(open_path, uid, -1)
     process = Process(open_path, uid=None if uid == os.geteuid() else uid)

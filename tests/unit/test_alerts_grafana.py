@@ -9,9 +9,15 @@ from typing import Any
 import pytest
 
 from app.decide.alert import Alert, Parsed, Unreadable
+from app.decide.engine import PureEngine
+from app.decide.state import Action, Reason
 from app.intake.sources import alertmanager, grafana
+from app.policy.file.load import load_policy, parse_policy
+from app.policy.schema import Policy
+from tests.unit.builders import NOW, REORDER, ids
 from tests.unit.test_alerts_alertmanager import BAD_ALERTS, BODIES, entry, note
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.yaml"
 DOCUMENTED = Path(__file__).parents[1] / "fixtures" / "grafana"
 START = datetime(2026, 11, 23, 9, 28, 32, 157076, tzinfo=UTC)
 END = datetime(2026, 11, 23, 9, 48, 30, tzinfo=UTC)
@@ -45,8 +51,38 @@ def test_a_documented_body_is_read_whole(name: str, alerts: list[tuple[str, bool
         assert not alert.timestamped
 
 
-def test_every_documented_body_stands_in_the_table() -> None:
-    assert len(list(DOCUMENTED.glob("*.json"))) == 3
+def test_every_documented_body_stands_in_a_table() -> None:
+    assert len(list(DOCUMENTED.glob("*.json"))) == 3 + len({name for name, *_ in NO_DATA})
+
+
+def routes(matcher: str) -> Policy:
+    text = (
+        f"version: 1\nairflow: [{{name: a, url: http://a}}]\nroutes: [{{match: [{matcher}], dag: {{id: retrain}}}}]\n"
+    )
+    return parse_policy(text, "p.yaml", {})
+
+
+#: What Grafana sends of a rule without data, under which policy, and the decision. The shape is that of a body that
+#: Grafana Cloud sent in September 2025, with our names: `values` is null, and no label of a series is there.
+NO_DATA = [
+    ("no_data", "the example", Action.IGNORE, Reason.NO_ROUTE),
+    ("no_data", """'severity="critical"'""", Action.FIRE, Reason.NEW_ALERT),
+    ("no_data", """'severity="critical"', 'datasource_uid=""'""", Action.IGNORE, Reason.NO_ROUTE),
+    ("no_data_as_alerting", "the example", Action.HOLD, Reason.DEBOUNCING),
+    ("no_data_as_alerting", """'severity="critical"', 'datasource_uid=""'""", Action.FIRE, Reason.NEW_ALERT),
+]
+
+
+@pytest.mark.parametrize(("name", "matchers", "action", "reason"), NO_DATA)
+def test_a_rule_without_data_starts_only_what_the_policy_lets_it(
+    name: str, matchers: str, action: Action, reason: Reason
+) -> None:
+    known = load_policy(EXAMPLE, {}) if matchers == "the example" else routes(matchers)
+    [alert] = read((DOCUMENTED / f"{name}.json").read_bytes()).alerts
+    assert ("model" in alert.labels) == (name == "no_data_as_alerting")
+    assert alert.labels.get("rulename") == (None if name == "no_data_as_alerting" else "ModelAccuracyLow")
+    [answer] = PureEngine(known, NOW, REORDER, ids()).take([alert], NOW)
+    assert (answer.decision.action, answer.decision.reason) == (action, reason)
 
 
 def test_an_alert_is_the_one_that_alertmanager_would_tell_but_for_its_source() -> None:

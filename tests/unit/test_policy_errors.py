@@ -92,7 +92,7 @@ AIRFLOWS = [
     ("{name: a, url: http://a, auth: {user: u, token: t}}",
      ["2:43: airflow.0.auth.user: unknown key; did you mean username?"]),
     ("{name: a, url: http://a, tls: no}",
-     ["2:36: airflow.0.tls: unknown key; the keys here are name, url, api, auth, max_parallel"]),
+     ["2:36: airflow.0.tls: unknown key; the keys here are name, url, api, max_parallel, auth, headers, ca_file"]),
     ("{name: a, url: http://a}, {name: a, url: http://b}",
      ["2:44: airflow.1.name: another airflow is called 'a' already"]),
 ]  # fmt: skip
@@ -215,7 +215,7 @@ ADDRESS = "must be an address such as http://host.example:8080"
         ("{}", ["5:9: mlflow.tracking_uri: required"]),
         ("{tracking_uri: 'sqlite:///x.db'}", [f"5:24: mlflow.tracking_uri: {ADDRESS}"]),
         ("{uri: http://m}", ["5:9: mlflow.tracking_uri: required",
-                             "5:10: mlflow.uri: unknown key; the keys here are tracking_uri, auth"]),
+                             "5:10: mlflow.uri: unknown key; the keys here are tracking_uri, auth, headers, ca_file"]),
         ("{tracking_uri: http://m, auth: {token: 1}}", [f"5:48: mlflow.auth.token: {TEXT}"]),
     ],
 )  # fmt: skip
