@@ -48,6 +48,6 @@ def test_a_command_needs_no_name_and_no_home(
         timeout=60,
         check=False,
     )
-    said = " ".join((done.stdout + done.stderr).split())
-    assert "Traceback" not in said
-    assert words in said
+    output = " ".join((done.stdout + done.stderr).split())
+    assert "Traceback" not in output
+    assert words in output

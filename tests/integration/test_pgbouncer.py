@@ -65,7 +65,7 @@ async def test_two_replicas_behind_pgbouncer_start_each_run_once(
             counts = {item["count"] for item in replicas[1].get("/api/v1/alerts")["items"]}
             assert counts == {2}
             assert replicas[0].get("/readyz")["status"] == "ok"
-            told = command(tmp_path, "doctor", **variables).stdout
-            assert "postgres pooler" in told
+            found = command(tmp_path, "doctor", **variables).stdout
+            assert "postgres pooler" in found
             for server in servers_of:
                 assert "Traceback" not in server.log.read_text()

@@ -53,11 +53,11 @@ def test_a_database_that_cannot_hold_every_alert_is_refused_by_name(
     Process(tmp_path).write_policy()
     for word, code in words:
         done = command(tmp_path, word, port="0", **variables)
-        said = " ".join((done.stdout + done.stderr).split())
-        assert done.returncode == code, said
-        assert f"the database {name} has the encoding {encoding}" in said
-        assert "ENCODING 'UTF8' TEMPLATE template0" in said
-        assert "Traceback" not in said
+        output = " ".join((done.stdout + done.stderr).split())
+        assert done.returncode == code, output
+        assert f"the database {name} has the encoding {encoding}" in output
+        assert "ENCODING 'UTF8' TEMPLATE template0" in output
+        assert "Traceback" not in output
     assert ask(variables["database_url"], "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
 
 
@@ -168,11 +168,11 @@ def test_a_parameter_that_is_not_taken_ends_every_command_with_its_name(
     variables = {"database_url": f"postgresql://u:hush@h/d?{query}", "redis_url": servers.valkey.url}
     Process(tmp_path).write_policy()
     done = command(tmp_path, word, port="0", **variables)
-    said = " ".join((done.stdout + done.stderr).split())
-    assert done.returncode in (1, 2), said
-    assert words in said
-    assert "Traceback" not in said
-    assert "hush" not in said
+    output = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode in (1, 2), output
+    assert words in output
+    assert "Traceback" not in output
+    assert "hush" not in output
 
 
 # PgBouncer.
