@@ -127,6 +127,7 @@ def test_the_page_of_settings_names_each_with_its_default_and_meaning() -> None:
     documented = {
         cells[0].strip("`| "): (cells[1].strip("`"), cells[2].rstrip(" |"))
         for cells in rows_of("reference/settings.md")
+        if "GATEWAY_" in cells[0]
     }
     fields = Settings.model_fields
     assert set(documented) == {f"GATEWAY_{name.upper()}" for name in fields}
