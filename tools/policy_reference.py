@@ -89,7 +89,7 @@ HEAD: Final = """\
 Every key of the policy file. `python -m tools.policy_reference` writes this page from the models in `app/policy`.
 
 - A duration is Prometheus': `90s`, `10m`, `1d12h`. A matcher is Alertmanager's: `severity=~"critical|warning"`.
-- `${NAME}` is read from the environment. `$${` is a plain `${`.
+- `${NAME}` is read from the environment, without a newline at its end. `$${` is a plain `${`.
 - `{{group.label}}` is filled with the group's value of that label, in the keys whose text says so.
 - A key below another one, such as `limit.triggers`, is required only when the one above is there.
 - An unknown key, a key that stands twice and an empty value are errors. `trigger-gateway check` shows all of them at once.

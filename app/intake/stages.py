@@ -151,8 +151,9 @@ class Stages:
         batch = self._conn
         if batch is None or batch.closed:  # Closed: an attempt ended, and the next one has not begun.
             return None
+        if (pid := backend_pid(batch)) is None:
+            return "a pooler hides what Postgres waits for"
         try:
-            pid = backend_pid(batch)
             async with asyncio.timeout(_PATIENCE), one_statement(self._engine) as conn:
                 # If this is cancelled, SQLAlchemy throws the connection away. So the request to cancel, which asyncpg leaves
                 # behind, cannot hit the next statement on it: a batch that is well.

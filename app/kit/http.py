@@ -6,8 +6,8 @@ changed, and `Ambiguous` when a write left and its answer did not arrive.
 """
 
 import asyncio
-import ipaddress
 import json as jsonlib
+import os
 import re
 import ssl
 from collections.abc import Callable, Mapping
@@ -18,12 +18,14 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.request import getproxies
 
 import httpx
 
 from app.kit.access import Access
 from app.kit.clock import monotonic
-from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable, UsageError
+from app.kit.proxies import Proxies, is_loopback, read_proxies
 
 Transport = httpx.AsyncBaseTransport  # tests pass one to `open_http` in place of the network
 
@@ -136,7 +138,7 @@ class Http:
         """
         pool, sent = self._pools.of(self._access.ca_file), self._access.sent()
         request = _build(pool.client, method, url, content, json, sent | dict(headers or {}), params)
-        client = pool.direct if _is_loopback(request.url.host) else pool.client
+        client = pool.direct if is_loopback(request.url.host) else pool.client
         started = monotonic()
         try:
             async with asyncio.timeout(self.longest):
@@ -185,20 +187,21 @@ def open_http(
     headers = {"User-Agent": "trigger-gateway", "Accept-Encoding": "identity"}
 
     # One context for both, so that SSL_CERT_FILE and SSL_CERT_DIR count for loopback as well.
-    usual = httpx.create_ssl_context(verify=verify) if transport is None else False
+    usual = _context(verify) if transport is None else False
 
-    def client(context: ssl.SSLContext | None, *, trust_env: bool) -> httpx.AsyncClient:
+    def client(context: ssl.SSLContext | None, *, proxied: bool) -> httpx.AsyncClient:
+        def way(proxy: str | None = None) -> Transport:
+            return httpx.AsyncHTTPTransport(verify=context or usual, limits=limits, trust_env=False, proxy=proxy)
+
         return httpx.AsyncClient(
             timeout=timeout,
-            limits=limits,
             headers=headers,
             follow_redirects=False,
-            transport=transport,
-            trust_env=trust_env,
-            verify=context or usual,
+            transport=transport or (_Proxied(read_proxies(getproxies()), way) if proxied else way()),
+            trust_env=False,  # httpx cannot read every NO_PROXY that others can.
         )
 
-    pools = _Pools(lambda context: _Pool(client(context, trust_env=True), client(context, trust_env=False)))
+    pools = _Pools(lambda context: _Pool(client(context, proxied=True), client(context, proxied=False)))
     return Http(pools, longest=POOL_WAIT + connect + read)
 
 
@@ -225,13 +228,54 @@ def _build(
         raise Rejected("unsendable", "the request cannot be written as JSON and ASCII headers") from None
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+def proxy_warnings() -> tuple[str, ...]:
+    """One sentence for each proxy of the environment that no request can use."""
+    return read_proxies(getproxies()).faults
+
+
+class _Proxied(Transport):
+    """Sends each request through the proxy that the environment names for it, or directly."""
+
+    def __init__(self, proxies: Proxies, make: Callable[[str | None], Transport]) -> None:
+        self._proxies = proxies
+        self._make = make
+        self._ways: dict[str | None, Transport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        proxy = self._proxies.of(url.scheme, url.host, url.port)
+        if proxy is not None and proxy.fault:
+            raise Unreachable("proxy", f"{_target(request)} is behind a proxy, and {proxy}")
+        where = proxy.url if proxy else None
+        if where not in self._ways:
+            try:
+                self._ways[where] = self._make(where)
+            except (httpx.InvalidURL, ValueError):
+                raise Unreachable("proxy", f"{proxy} cannot be used: it is not the URL of a proxy") from None
+        try:
+            return await self._ways[where].handle_async_request(request)
+        except httpx.ConnectError as error:
+            if proxy is None:
+                raise
+            through = f"cannot connect to {_target(request)} through the proxy that {proxy} names"
+            raise Unreachable("connect", f"{through}: {str(error)[:200]}") from None
+
+    async def aclose(self) -> None:
+        for way in self._ways.values():
+            await way.aclose()
+
+
+def _context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:
+    """The CAs that we trust. Raises UsageError, which names the variable, when it names no CAs."""
+    folder, file, keys = (os.environ.get(name) for name in ("SSL_CERT_DIR", "SSL_CERT_FILE", "SSLKEYLOGFILE"))
+    if folder and not any(os.path.isdir(part) for part in folder.split(os.pathsep)):
+        raise UsageError(f"SSL_CERT_DIR: {folder} is no directory: correct it, or remove the variable")
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return httpx.create_ssl_context(verify=verify)
+    except OSError as error:  # ssl.SSLError is one.
+        cause = "it holds no certificates in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        name, path = ("SSLKEYLOGFILE", keys) if keys and error.filename == keys else ("SSL_CERT_FILE", file)
+        raise UsageError(f"{name}: {path} cannot be used ({cause}): correct it, or remove the variable") from error
 
 
 async def _read(response: httpx.Response) -> bytes | None:

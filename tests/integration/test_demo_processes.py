@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.kit.embedded.processes import SERVER_PORTS, free_ports, is_free
-from demo.processes import Server, ServerError, clean_environment, launch, run, stop, wait_until
+from demo.processes import Server, ServerError, clean_environment, launch, local_environment, run, stop, wait_until
 
 # What a server does, in one line of Python each.
 SERVES = "import time; print('ready', flush=True); time.sleep(60)"
@@ -159,6 +159,7 @@ def test_the_environment_of_a_server_is_ours_without_what_configures_it(monkeypa
     assert environment["GATEWAY_PORT"] == "ours"
     assert environment["HTTPS_PROXY"] == "kept"
     assert not {"AIRFLOW__CORE__EXECUTOR", "PGDATABASE", "PYTHONPATH"} & environment.keys()
+    assert environment.keys() - local_environment(GATEWAY_PORT="ours").keys() >= {"HTTPS_PROXY"}
 
 
 async def test_progress_is_told_while_waiting() -> None:

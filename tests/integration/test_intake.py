@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from base64 import b64decode
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
@@ -120,6 +121,9 @@ async def test_an_alert_that_postgres_cannot_store_is_quarantined_alone(
         kept = (await world.get("/api/v1/quarantine"))["items"]
         assert len(kept) == len(culprits)
         assert all(item["source"] == "test" for item in kept)
+        sent = {b64decode(item["body_base64"]) for item in kept}
+        assert sent == {f"sent {mark}-{at}".encode() + b"\xff" for at in culprits}, "the bytes that came"
+        assert all(item["error"].startswith("unsupported Unicode escape sequence") for item in kept)
         assert await scalar(world.services[0], "SELECT count(*) FROM triggers") == 3
 
 

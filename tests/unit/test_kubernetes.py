@@ -88,6 +88,12 @@ def test_a_deployment_selects_its_own_pods_and_can_lose_one(deployment: dict[str
 
 
 @by_name
+def test_no_service_of_the_namespace_sets_a_variable_of_a_pod(deployment: dict[str, Any]) -> None:
+    """A Service named `gateway` would set GATEWAY_PORT to an address, one named `mlflow` would set MLFLOW_PORT."""
+    assert deployment["spec"]["template"]["spec"].get("enableServiceLinks") is False
+
+
+@by_name
 def test_a_volume_that_is_mounted_is_there(deployment: dict[str, Any]) -> None:
     volumes = {volume["name"] for volume in deployment["spec"]["template"]["spec"].get("volumes", [])}
     mounted = {mount["name"] for container in containers(deployment) for mount in container.get("volumeMounts", [])}

@@ -107,7 +107,7 @@ async def _alertmanager(
     found: list[Finding] = []
     try:
         if asked.alertmanager_config is not None:
-            text = await asyncio.to_thread(asked.alertmanager_config.read_text)
+            text = await asyncio.to_thread(asked.alertmanager_config.read_text, encoding="utf-8")
             found.append(good(check, f"read {asked.alertmanager_config}"))
         else:
             assert asked.alertmanager is not None

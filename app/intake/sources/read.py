@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from app.decide.alert import Alert, Bad, Parsed, Unreadable
-from app.web.bodies import Body
+from app.intake.sources.pieces import pieces
+from app.web.members import Body
 
 ErrorList = list[dict[str, str]]
 Item = TypeVar("Item", bound=BaseModel)
@@ -67,7 +68,7 @@ def read_items(
         return read_apart(raw, take_apart, item, to_alert, max_alerts)
     _limit(len(items), max_alerts)
     try:
-        return Parsed([to_alert(i) for i in items], list(range(len(items))), [])
+        return Parsed([to_alert(i) for i in items], list(range(len(items))), [], _sent(raw, take_apart))
     except ValueError:
         return read_apart(raw, take_apart, item, to_alert, max_alerts)
 
@@ -82,7 +83,7 @@ def read_apart(
     """The slow way of `read_items`: item by item, each error with its pointer. Raises Unreadable like it."""
     entries = take_apart(decode(raw))
     _limit(len(entries), max_alerts)
-    parsed = Parsed([], [], [])
+    parsed = Parsed([], [], [], _sent(raw, take_apart))
     errors: ErrorList = []
     for index, entry in enumerate(entries):
         try:
@@ -98,7 +99,7 @@ def read_apart(
             parsed.order.append(index)
             continue
         errors += found[:10]
-        parsed.bad.append(Bad(index, _id_of(entry), message, _bytes_of(entry)))
+        parsed.bad.append(Bad(index, _id_of(entry), message, parsed.sent(index)))
     if not parsed.alerts:
         raise Unreadable(422, "none of the alerts in the body can be read", errors[:100])
     return parsed
@@ -166,5 +167,14 @@ def _id_of(entry: Any) -> str | None:
     return next((storable(c[:200]) for c in candidates if c and isinstance(c, str)), None)
 
 
-def _bytes_of(entry: Any) -> bytes:
-    return json.dumps(entry, default=str).encode("utf-8", "replace")
+def _sent(raw: bytes, take_apart: Callable[[Any], list[Any]]) -> Callable[[int], bytes]:
+    """The bytes of each entry as they came, by its index. The body is looked through when the first is asked for."""
+    found: list[bytes] = []
+
+    def sent(index: int) -> bytes:
+        if not found:
+            body = decode(raw)
+            found.extend(pieces(raw, body, take_apart(body)))
+        return found[index]
+
+    return sent
