@@ -67,11 +67,12 @@ def unless_out_of_files(error: OSError) -> None:
 class TargetError(GatewayError):
     """A call to somebody else's server failed. `code` names the cause, for metrics and columns."""
 
-    def __init__(self, code: str, detail: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, code: str, detail: str, *, retry_after: float | None = None, finished: bool = False) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after = retry_after  # seconds, from the target's Retry-After
+        self.finished = finished  # the target itself ended the request with an error: nothing of it is under way
 
 
 class Unreachable(TargetError):

@@ -55,7 +55,15 @@ def _folder(env: Mapping[str, str]) -> Path:
     if chosen := env.get("MLFLOW_SPOOL_DIR"):
         return Path(chosen).expanduser()
     state = env.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "mlflow-spool"
+    return (Path(state) if state else _home() / ".local" / "state") / "mlflow-spool"
+
+
+def _home() -> Path:
+    """The user's home; / for a user without a name and without HOME, as in a container."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:
