@@ -234,17 +234,16 @@ class _Connection(HttpToolsProtocol):
     # The answers
 
     def on_response_complete(self) -> None:
-        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._door.waits(self)  # Until it has taken its answer.
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        elif self._last_words is not None:
-            self._say(self._last_words)
-        elif not self.in_body and self.scope is self._read:
-            self._rest()
+        elif self.pipeline:
+            super().on_response_complete()  # The next request begins.
+        else:
+            self.flow.resume_reading()
+            if self._last_words is not None:
+                self._say(self._last_words)
+            elif not self.in_body and self.scope is self._read:
+                self._rest()
 
     def _answering(self) -> bool:
         return self.cycle is not None and not (self.cycle.response_complete or self.cycle.disconnected)

@@ -10,6 +10,8 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 
 import pytest
 
@@ -83,7 +85,9 @@ def talk(gateway: Process, pieces: Pieces, *, half_close: bool = False) -> tuple
 
 
 def counted(gateway: Process, model: str) -> int:
-    return sum(found["count"] for found in gateway.get("/api/v1/alerts", label=f"model={model}")["items"])
+    with closing(HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE)) as connection:
+        connection.request("GET", f"/api/v1/alerts?label=model%3D{model}")
+        return sum(found["count"] for found in json.load(connection.getresponse())["items"])
 
 
 def chunked(*fields: str, line: str = f"POST {WEBHOOK} HTTP/1.1") -> bytes:
