@@ -74,6 +74,11 @@ _Retention = Annotated[
 ]
 
 
+def _bare(host: str) -> str:
+    """Some people write an IPv6 address in brackets, as in a URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 _Read = TypeVar("_Read", bound="Address")
 
 
@@ -87,21 +92,26 @@ class Address(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
-    host: str = Field("127.0.0.1", description="Address to serve on. Anything but loopback needs tokens.")
-    port: Annotated[int, BeforeValidator(_no_link)] = Field(8090, ge=0, le=65535, description="Port to serve on.")
+    host: Annotated[str, AfterValidator(_bare)] = Field(
+        "127.0.0.1",
+        description="Address to serve on; `::` is every address, of IPv4 and IPv6. Anything but loopback needs tokens.",
+    )
+    port: Annotated[int, BeforeValidator(_no_link)] = Field(
+        8090, ge=0, le=65535, description="Port to serve on. 0: any free one, which the log names."
+    )
 
     @property
     def url(self) -> str:
         """The address that a program of this machine can open."""
-        # A server on every IPv6 address may not answer on IPv4, and the other way round.
-        host = ("::1" if ":" in self.host else "127.0.0.1") if self.is_everywhere else self.host
-        return f"http://{authority(host, self.port)}"
+        # `serve` takes IPv4 on every IPv6 address too, and a container without IPv6 has `::` but no `::1`.
+        return f"http://{authority('127.0.0.1' if self.is_everywhere else self.host, self.port)}"
 
     @property
     def is_everywhere(self) -> bool:
         """Whether it serves on every address of this machine: then `host` is none that can be opened."""
         try:
-            return self.host == "" or ipaddress.ip_address(self.host).is_unspecified
+            address = ipaddress.ip_address(self.host or "::")
+            return (getattr(address, "ipv4_mapped", None) or address).is_unspecified
         except ValueError:
             return self.host == "0"  # A short form of 0.0.0.0 that sockets take.
 
@@ -167,7 +177,9 @@ class Settings(Address):
     webhook_secret: Annotated[_Secret, AfterValidator(_standard_secret)] | None = Field(
         None, description="Secret of Standard Webhooks (whsec_...). Set: `POST /api/v1/alerts` must be signed."
     )
-    max_body: int = Field(4 * 2**20, gt=0, description="Largest request body that the gateway reads, in bytes.")
+    max_body: int = Field(
+        4 * 2**20, gt=0, description="Largest request body, in bytes: as it is sent, and without its compression."
+    )
     max_alerts: int = Field(10_000, gt=0, description="Most alerts read from one body.")
     reorder_window: _Seconds = Field(
         120, description="How late an older firing notification may follow a resolved one."

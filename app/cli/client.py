@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import typer
 from rich.console import Console
@@ -73,24 +73,34 @@ def _good(answer: Answer, url: str) -> Any:
 
 
 def gateway_url() -> str:
-    """The URL of the gateway to call. Raises UsageError when GATEWAY_PORT is not a port."""
+    """The URL of the gateway to call, which may end with the path prefix of a proxy. Raises UsageError when GATEWAY_URL is
+    not a URL, or GATEWAY_PORT not a port."""
     given = clean(os.environ.get("GATEWAY_URL", ""))
-    if given is not None:
-        return given.rstrip("/")
-    for warning in link_warnings(os.environ):
-        print(warning, file=sys.stderr)
-    return read_address().url
+    if given is None:
+        for warning in link_warnings(os.environ):
+            print(warning, file=sys.stderr)
+        return read_address().url
+    try:
+        parts = urlsplit(given)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and not parts.query
+    except ValueError:  # A bracket that does not close, or a port that is none.
+        good = False
+    if not good:  # The value is not repeated: it may hold a password.
+        step = "Begin it with http:// or https://, then the host and the port, as in http://127.0.0.1:8090 or http://[::1]:8090"
+        raise UsageError(f"GATEWAY_URL is not the URL of a gateway. {step}")
+    return given.partition("#")[0].rstrip("/")
 
 
 def _token() -> str | None:
     """GATEWAY_TOKEN, or the content of the file that GATEWAY_TOKEN_FILE names. An empty GATEWAY_TOKEN is none, because the
     gateway itself refuses a call that needs one."""
-    name, text = "GATEWAY_TOKEN", os.environ.get("GATEWAY_TOKEN", "").strip()
-    if not text:
-        name, path = "GATEWAY_TOKEN_FILE", clean(os.environ.get("GATEWAY_TOKEN_FILE", ""))
-        if path is None:
-            return None
+    name, path = "GATEWAY_TOKEN_FILE", clean(os.environ.get("GATEWAY_TOKEN_FILE", ""))
+    if path is not None:
         text = read_value(name, path)
+    else:
+        name, text = "GATEWAY_TOKEN", os.environ.get("GATEWAY_TOKEN", "").strip()
+        if not text:
+            return None
     try:
         token = clean_secret(text)
     except ValueError as error:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.web.bodies import RequestBody
+from app.web.members import RequestBody
 
 SWITCH: dict[str, Any] = {
     "name": "retrained-churn",

@@ -33,8 +33,10 @@ class AirflowClients:
         return self._clients
 
     def cap(self, target: str) -> int | None:
-        """How many of our DAG runs may be open at once at an outbox target `airflow:<name>`; None: any number."""
-        entry = self._policy().airflow_named(target.removeprefix("airflow:"))
+        """How many of our DAG runs may be open at once at an outbox target `airflow:<name>`; None: any number. No other kind
+        of target has a cap, also when an Airflow has its name."""
+        kind, _, name = target.partition(":")
+        entry = self._policy().airflow_named(name) if kind == "airflow" else None
         return entry.max_parallel if entry else None
 
     def _client(self, entry: Airflow) -> AirflowClient:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.decide.state import Action, Reason
 from app.explain import examples, schemas
@@ -16,6 +16,7 @@ from app.policy.values import ROUTE_NAME
 from app.web.answers import json_answer, shows
 from app.web.problems import UNAVAILABLE
 from app.web.security import require
+from app.web.times import QueryTime
 from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1", tags=["history"])
@@ -131,7 +132,7 @@ async def explain_route(
     services: Services,
     _: Annotated[Caller, Depends(require("read"))],
     name: Annotated[str, Path(pattern=f"^{ROUTE_NAME.pattern}$", description="Name of a route.")],
-    since: Annotated[_Ago | AwareDatetime, Query(description="How long ago, such as 7d or 12h, or RFC 3339.")] = "7d",
+    since: Annotated[_Ago | QueryTime, Query(description="How long ago, such as 7d or 12h, or RFC 3339.")] = "7d",
     label: Annotated[
         list[_Label] | None, Query(description="`name=value` of the group; may be repeated, all must hold.")
     ] = None,

@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, field_
 
 from app.decide.alert import Labels, no_nul
 from app.explain import examples
-from app.web.bodies import RequestBody
+from app.web.members import RequestBody
 
 
 class PauseBody(RequestBody):

@@ -36,7 +36,7 @@ from app.kit.db import (
     sqlstate,
     transaction,
 )
-from app.kit.errors import NotDurable
+from app.kit.errors import OUT_OF_FILES, NotDurable
 from app.kit.log import Seldom
 from app.policy.core import Core
 from app.policy.deadman import Instance, heartbeats_of
@@ -101,6 +101,8 @@ class Intake:
         except (DBAPIError, *CONNECTING) as error:
             raise NotDurable("Postgres does not take the alerts") from error
         except (OSError, PoolTimeout, TimeoutError) as error:
+            if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
+                raise NotDurable("The gateway may open no more files") from error
             raise NotDurable("Postgres does not answer") from error
         return [answers[at] for at in range(len(alerts))]
 

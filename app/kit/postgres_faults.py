@@ -14,7 +14,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from app.kit.db import sqlstate
-from app.kit.errors import GatewayError, UsageError
+from app.kit.errors import GatewayError, UsageError, unless_out_of_files
 
 #: What can go wrong on the way to Postgres and in it. ValueError: asyncpg cannot read the URL or a variable.
 FAULTS: Final = (
@@ -53,6 +53,8 @@ def naming_postgres(url: str) -> Iterator[None]:
     try:
         yield
     except FAULTS as error:
+        if isinstance(error, OSError):
+            unless_out_of_files(error)
         if (keys := os.environ.get("SSLKEYLOGFILE")) and getattr(error, "filename", None) == keys:
             raise UsageError(
                 f"SSLKEYLOGFILE: {keys} cannot be used ({error}): correct it, or remove the variable"

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from app.lineage import report_examples as examples
-from app.web.bodies import RequestBody
+from app.web.members import RequestBody
 
 #: The names that MLflow takes for a param, a metric or a tag (mlflow.utils.validation, 3.17.2).
 _NAME = r"^[\w.\-:/ ]+$"

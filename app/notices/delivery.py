@@ -63,7 +63,10 @@ class Delivery(Destination):
         except Unreachable as error:
             return Retry(error.code, error.detail, answered=False, after=error.retry_after)
         except Ambiguous as error:
-            return Retry(error.code, error.detail, answered=False, ambiguous=True, after=error.retry_after)
+            # Nothing can be read back, so it counts as not arrived. The receiver may fail on this message alone: the relay
+            # judges that by the other messages to it.
+            after = error.retry_after
+            return Retry(error.code, error.detail, answered=False, suspect=True, absent=True, after=after)
         except Refused as error:
             return Retry(error.code, error.detail, absent=True)
         except Rejected as error:

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.notices.model import Severity
-from app.web.bodies import RequestBody
+from app.web.members import RequestBody
 
 
 class _Out(BaseModel):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from app.web.bodies import RequestBody
+from app.web.members import RequestBody
 
 #: Both registries number the versions of a model from 1, in 32 bits. They do not find another spelling of a number.
 VERSION = r"^[1-9][0-9]{0,8}$"

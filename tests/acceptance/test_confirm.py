@@ -148,6 +148,26 @@ async def test_an_answer_that_is_older_than_the_facts_fires_nothing(
         assert len(prometheus.queries) == (2 if change == "resolve and fire anew" else 1)
 
 
+async def test_the_time_of_a_long_question_is_no_outage_of_the_gateway(
+    servers: TestServers, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise every hold would end later, and a group that is asked about would never be decided."""
+    async with opened(servers, database, confirmed()) as (world, prometheus):
+
+        def slowly(_: str) -> Any:
+            world.clock.pass_by(timedelta(seconds=50))
+            return prometheus.vector(0.7)
+
+        prometheus.says = slowly
+        await world.push(world.alert(model="churn"))
+        await world.services[0].loop("confirmer").step()
+        world.clock.pass_by(timedelta(seconds=20))
+        await world.services[0].loop("waker").step()
+        assert [r for r in caplog.records if r.getMessage() == "holds end later by an outage"] == []
+        await world.settle()
+        assert (len(prometheus.queries), len(world.airflow.posts)) == (1, 1)
+
+
 async def test_a_prometheus_that_hangs_holds_up_no_other_route(servers: TestServers, database: str) -> None:
     text = confirmed() + policy().partition("routes:\n")[2].replace("accuracy", "drift").replace(
         "ModelAccuracyLow", "D"

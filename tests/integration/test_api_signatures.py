@@ -1,6 +1,7 @@
 """Where a secret is set, only signed requests are taken; a forged, late or replayed one never becomes an alert."""
 
 import base64
+import gzip
 import hashlib
 import hmac
 import json
@@ -97,6 +98,18 @@ async def test_a_signed_request_is_taken_without_a_token(world: World, path: str
     body = body_of(path, word())
     answer = await send(world, path, body, signed(world, path, body))
     assert (answer.status_code, answer.json()["decisions"][0]["action"]) == (202, "fire")
+
+
+@each
+async def test_a_signature_is_over_the_bytes_as_they_are_sent(world: World, path: str) -> None:
+    body = body_of(path, word())
+    packed = gzip.compress(body)
+    encoded = {"Content-Encoding": "gzip"}
+    problem(await send(world, path, packed, signed(world, path, body) | encoded), 401, "bad_signature")
+    headers = signed(world, path, packed) | encoded
+    answer = await send(world, path, packed, headers)
+    assert (answer.status_code, answer.json()["decisions"][0]["action"]) == (202, "fire")
+    problem(await send(world, path, packed, headers), 401, "bad_signature")
 
 
 @each

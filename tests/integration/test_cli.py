@@ -99,7 +99,7 @@ def test_init_prints_an_address_that_alertmanager_can_open_or_says_what_to_fill_
 
 
 @pytest.mark.parametrize(
-    ("host", "address"), [("::1", "http://[::1]:"), ("::", "http://[::1]:"), ("", "http://127.0.0.1:")]
+    ("host", "address"), [("::1", "http://[::1]:"), ("::", "http://127.0.0.1:"), ("", "http://127.0.0.1:")]
 )
 def test_a_command_asks_an_address_that_can_be_opened(tmp_path: Path, host: str, address: str) -> None:
     done = command(tmp_path, "history", host=host, port="9")

@@ -226,7 +226,14 @@ class FakeMlflow:
                 return Answer(200, {"model_version": version})
         return _no(404, "RESOURCE_DOES_NOT_EXIST")
 
+    def _registered_models_get(self, body: Body) -> Answer:
+        model = self.registered.get(body["name"])
+        return Answer(200, {"registered_model": model}) if model else _no(404, "RESOURCE_DOES_NOT_EXIST")
+
     def _registered_models_alias(self, body: Body) -> Answer:
+        if "version" not in body:
+            version = self.registered.get(body["name"], {"aliases": {}})["aliases"].get(body["alias"])
+            return self._model_versions_get({**body, "version": version})
         self.registered[body["name"]]["aliases"][body["alias"]] = body["version"]
         return Answer(200, {})
 

@@ -14,7 +14,7 @@ from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Reason, 
 from app.explain import sentences
 from app.kit.errors import Problem
 from app.kit.metrics import Metrics
-from app.web import docs, error_answers, problems
+from app.web import docs, error_answers, listener, problems
 from app.web.main import create_app
 
 GUARDED = ("/docs", "/openapi.json", "/docs/assets/start.js", "/docs/assets/swagger-ui.css")
@@ -127,6 +127,7 @@ def test_the_page_of_settings_names_each_with_its_default_and_meaning() -> None:
     documented = {
         cells[0].strip("`| "): (cells[1].strip("`"), cells[2].rstrip(" |"))
         for cells in rows_of("reference/settings.md")
+        if "GATEWAY_" in cells[0]
     }
     fields = Settings.model_fields
     assert set(documented) == {f"GATEWAY_{name.upper()}" for name in fields}
@@ -149,7 +150,8 @@ def test_the_page_of_metrics_names_each_with_its_labels() -> None:
 
 def test_the_page_of_problems_names_every_code_with_its_status() -> None:
     documented = {cells[0].strip("`| "): cells[1] for cells in rows_of("reference/problems.md") if cells[1].isdecimal()}
-    kinds = dict(problems.KINDS) | {k.code: k for k in (problems.UNAVAILABLE, problems.BAD_SIGNATURE)}
+    others = (problems.UNAVAILABLE, problems.BAD_SIGNATURE, *listener.REFUSALS)
+    kinds = dict(problems.KINDS) | {k.code: k for k in others}
     assert {code: str(kind.status) for code, kind in kinds.items()}.items() <= documented.items()
     app = create_app(read_settings(), None)  # type: ignore[arg-type]  # Its lifespan is not entered.
     shown = set(re.findall(r"urn:trigger-gateway:problem:(\w+)", str(app.openapi()["paths"])))

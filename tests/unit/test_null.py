@@ -185,7 +185,7 @@ def test_null_in_a_request_is_the_same_as_a_member_that_is_left_out(name: str, p
 
 def test_every_body_of_the_api_is_in_the_tables() -> None:
     """A new body of a request adds a row. What is read of MLflow's own events has no optional member."""
-    from app.web.bodies import Body, RequestBody
+    from app.web.members import Body, RequestBody
 
     tried = {model for _, model, _, _ in SOURCES.values()} | {model for _, _, model, _ in REQUESTS.values()}
     assert {*Body.__subclasses__(), *RequestBody.__subclasses__()} - tried == {RequestBody, grafana.GrafanaWebhook}

@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: A server of this machine is written as a subclass, and uses what its base keeps for it.
-SUBCLASSES = {"app/kit/embedded/postgres.py"}
+#: Each is a subclass, and uses what its base keeps for it.
+SUBCLASSES = {"app/kit/embedded/postgres.py", "app/web/listener.py"}
 
 
 def borrowed(source: str) -> Iterator[str]:

@@ -30,7 +30,7 @@ from app.decide.alert import (
     no_nul,
 )
 from app.intake.sources.read import ItemCache, read_items
-from app.web.bodies import Body
+from app.web.members import Body
 
 _REMEMBERED_TIMES = 8192
 _times: dict[str, datetime] = {}

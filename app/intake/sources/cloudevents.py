@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from app.decide.alert import ALERT_ID_LENGTH, Alert, Annotations, Labels, Parsed, Unreadable
 from app.intake.sources.native import AlertId, NativeAlert, Severity, Timestamp, to_alert
 from app.intake.sources.read import read_apart, read_items
-from app.web.bodies import Body
+from app.web.members import Body
 
 Attribute = Annotated[str, StringConstraints(min_length=1, max_length=4096)]  # It becomes the value of a label.
 

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from app.decide.alert import Parsed
 from app.intake.sources.alertmanager import WebhookAlert, entries_of, to_alert
 from app.intake.sources.read import ItemCache, read_items
-from app.web.bodies import Body
+from app.web.members import Body
 
 
 class GrafanaWebhook(Body):

@@ -19,7 +19,7 @@ from app.decide.alert import (
 )
 from app.intake.sources.alertmanager import cut
 from app.intake.sources.read import ItemCache, read_items
-from app.web.bodies import Body
+from app.web.members import Body
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from app.decide.alert import Alert, Bad, Parsed, Unreadable
 from app.intake.sources.pieces import pieces
-from app.web.bodies import Body
+from app.web.members import Body
 
 ErrorList = list[dict[str, str]]
 Item = TypeVar("Item", bound=BaseModel)

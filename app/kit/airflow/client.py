@@ -8,6 +8,7 @@ the DAG, and for the list of DAGs, which every role may read.
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -198,6 +199,18 @@ class AirflowClient:
         if rows is None:
             raise self._failure(answer, f"the request for the runs of DAG {dag_id!r}", write=False)
         return [run for run in rows if run is not None], len(rows)
+
+    async def answers(self) -> bool:
+        """Whether Airflow answers a question that names no DAG: its health or, where a proxy hides that, its list of DAGs.
+        So a DAG that Airflow fails on is not taken for an Airflow that is away."""
+        try:
+            return (await self.health()).metadatabase == "healthy"
+        except Refused:
+            with suppress(TargetError):
+                return lists_dags(await self._call("GET", "/dags", params=_ANY_DAG))
+        except TargetError:
+            pass
+        return False
 
     async def health(self) -> Health:
         """The health of Airflow's components. Airflow answers 200 even when its scheduler is dead. Needs no token."""

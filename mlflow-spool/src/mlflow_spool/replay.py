@@ -69,6 +69,7 @@ class Later:
     retry_after: float | None = None  # seconds
     suspect: bool = False  # the record may be the cause, since the server fails on it
     forbidden: bool = False  # to this login, which may do other things
+    alone: bool = False  # this record gets no answer, while the server answers another question
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,6 @@ class Never:
 
 
 Outcome = Done | Later | Waits | Never
-STUBBORN = 12  # attempts that fail on a server which is well otherwise, before a record is set aside
-PATIENCE = 86_400.0  # seconds that a record waits for a permission of its login
-
-
-def is_hopeless(outcome: Later, attempts: int, age: float) -> bool:
-    """Whether a record is set aside after that many attempts, so that the rest can go on. age: of the record, seconds."""
-    return attempts >= STUBBORN and (outcome.suspect or (outcome.forbidden and age > PATIENCE))
-
-
 Resolve = Callable[[str], str | None]
 Result = TypeVar("Result")
 #: Yields a request, is sent its answer (or thrown a TransportError), returns the result.
