@@ -226,7 +226,7 @@ async def test_pgbouncer_that_drops_the_settings_in_silence_is_found_too(
     servers: TestServers, database: str, tmp_path: Path
 ) -> None:
     dropped = "lock_timeout, statement_timeout, idle_in_transaction_session_timeout, jit, default_transaction_isolation"
-    more = f"ignore_startup_parameters = {dropped}, intervalstyle, IntervalStyle, bytea_output, idle_session_timeout"
+    more = f"ignore_startup_parameters = {dropped}, intervalstyle, IntervalStyle, bytea_output"
     with pgbouncer(servers.postgres, tmp_path, "transaction", more) as port:
         url = through(database, servers.postgres, port)
         assert await shown(url, "statement_timeout", "lock_timeout") == ["5s", "2s"]

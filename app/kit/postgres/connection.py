@@ -36,7 +36,6 @@ MEANING: Final = {
     "TimeZone": "UTC",
     "standard_conforming_strings": "on",
     "bytea_output": "hex",
-    "idle_session_timeout": "0",
 }
 OLDEST: Final = 14  # the oldest major version that PostgreSQL's project did not give up before 2026-11
 _KEEPALIVE: Final = {
@@ -47,7 +46,8 @@ _KEEPALIVE: Final = {
 }
 _FACTS: Final = """
     SELECT pg_backend_pid() AS pid, getdatabaseencoding() AS encoding, current_database() AS database,
-        current_setting('server_version_num')::int / 10000 AS version, current_setting('synchronous_commit') AS commits
+        current_setting('server_version_num')::int / 10000 AS version, current_setting('synchronous_commit') AS commits,
+        coalesce(current_setting('idle_session_timeout', true), '0') AS patience
 """
 
 
@@ -168,13 +168,15 @@ async def _connect(
         if not pooled and facts["pid"] != connection.get_server_pid():
             raise _Pooled
         _check(facts)
-        if facts["commits"] == "off":
-            # The role or the server says so. An alert is acknowledged when it is durable, so here it does not count.
-            wanted["synchronous_commit"] = "on"
-            if not pooled:
-                await connection.execute("SET synchronous_commit = on")
+        mended = {}
+        if facts["commits"] == "off":  # An alert is acknowledged when it is durable, whatever the role's wish is.
+            mended["synchronous_commit"] = "on"
+        if facts["patience"] != "0":  # It would end connections that wait for the next alert.
+            mended["idle_session_timeout"] = "0"
+        if mended and not pooled:
+            await connection.execute("; ".join(f"SET {name} = {value}" for name, value in mended.items()))
         if pooled:
-            connection.begin_with(wanted)
+            connection.begin_with(wanted | mended)
     except BaseException:
         connection.terminate()
         raise
