@@ -39,6 +39,7 @@ async def test_a_message_that_always_fails_holds_up_no_other_and_is_dead_and_nam
         await world.push(world.alert(model="bad"))
         await world.pass_by(minutes=30, steps=30)
         await world.push(world.alert(model="well"))
+        await world.settle()
         await world.pass_by(minutes=20, steps=20)
         await world.pass_by(seconds=16, steps=16)
         [incident] = pagerduty.opened
