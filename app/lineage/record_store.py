@@ -150,7 +150,7 @@ async def delivered(conn: AsyncConnection, records: Sequence[Record]) -> None:
 async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: bool, most: int | None = None) -> int:
     """Note that an attempt failed; returns how many were counted so far.
 
-    maybe: MLflow may have acted all the same. most: this one is not counted beyond that number, since MLflow had a problem.
+    maybe: MLflow may have acted all the same. most: MLflow had a problem, so this attempt does not count beyond that number.
     """
     attempts: Any = _records.c.attempts + 1
     if most is not None:

@@ -1,6 +1,6 @@
 """A message that a receiver fails on, and a record that MLflow fails on: others go on, and it ends with its reason."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -39,11 +39,15 @@ async def test_a_message_that_always_fails_holds_up_no_other_and_is_dead_and_nam
         await world.push(world.alert(model="bad"))
         await world.pass_by(minutes=30, steps=30)
         await world.push(world.alert(model="well"))
+        await world.settle()
         await world.pass_by(minutes=20, steps=20)
-        await world.pass_by(seconds=5, steps=5)
-        assert [each.summary for each in pagerduty.opened] == ["The retraining of accuracy, model=well failed"]
+        await world.pass_by(seconds=16, steps=16)
+        [incident] = pagerduty.opened
+        assert incident.summary == "The retraining of accuracy, model=well failed"
         await world.pass_by(minutes=15, steps=30)
         notices = (await world.get("/api/v1/notices"))["items"]
+        [well] = [notice for notice in notices if notice["labels"]["model"] == "well"]
+        assert incident.opened_at - datetime.fromisoformat(well["opened_at"]) <= timedelta(seconds=5)
         [bad] = [notice for notice in notices if notice["labels"]["model"] == "bad"]
         [receiver] = bad["receivers"]
         assert receiver["opened"]["state"] == "dead"

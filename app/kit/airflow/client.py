@@ -201,8 +201,8 @@ class AirflowClient:
         return [run for run in rows if run is not None], len(rows)
 
     async def answers(self) -> bool:
-        """Whether Airflow answers a question that names no DAG: its health or, where a proxy hides that, its list of DAGs.
-        So a DAG that Airflow fails on is not taken for an Airflow that is away."""
+        """Whether Airflow answers a question that is about no DAG: its health, or its list of DAGs where a proxy hides that.
+        This separates an Airflow that fails on one DAG from an Airflow that is away."""
         try:
             return (await self.health()).metadatabase == "healthy"
         except Refused:

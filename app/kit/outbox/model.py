@@ -123,8 +123,8 @@ class Breaker:
     It counts rounds, not items: a round of eight that fails at once is one failure. After a pause it lets one item
     through. Each answer lets one more through, so rounds of 1, 2, 4, ... do not overload a target that has just come back.
 
-    One item can be the cause of its own failure. So a new item does not wait for the end of a long pause. And an item that
-    got no answer while others did is a suspect: its next failures say nothing about the target.
+    One item can be the cause of its own failure. So a new item may go in the pause of the others. And an item that got no
+    answer while others did is a suspect: its next failures say nothing about the target.
     """
 
     def __init__(self, longest: float) -> None:
