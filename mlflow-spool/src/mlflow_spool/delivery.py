@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from mlflow_spool import quiet
 from mlflow_spool.breaker import Breaker
 from mlflow_spool.custody import AT_GATEWAY
 from mlflow_spool.errors import Refused, TransportError
 from mlflow_spool.files import Files
 from mlflow_spool.journal import Journal
-from mlflow_spool.records import ONCE, Kind, Record, references
+from mlflow_spool.records import ONCE, Answer, Call, Kind, Record, references
 from mlflow_spool.replay import (
-    HEALTH,
     Done,
     Later,
     Never,
@@ -24,13 +24,13 @@ from mlflow_spool.replay import (
     drive,
     finding,
     is_hopeless,
-    is_well,
+    is_up,
     lets_in,
     replay,
 )
+from mlflow_spool.shelf import Shelf
 from mlflow_spool.uploads import Uploader, send_file
 
-log = logging.getLogger("mlflow_spool")
 LONGEST_PAUSE = 300.0  # seconds between two attempts of a record that the server answers with 500
 STRANGER_PATIENCE = 86_400.0  # seconds that a record waits for a run that another machine's journal holds
 LOOK = 10.0  # seconds between two searches for what the gateway or another machine creates
@@ -60,6 +60,7 @@ class Delivery:
     ) -> None:
         self._journal = journal
         self._files = files
+        self._shelf = Shelf(journal, files)
         self._server = target
         self._breaker = breaker
         self._clock = clock
@@ -73,14 +74,20 @@ class Delivery:
         return self._not_before.get(stream, 0.0) > self._clock.monotonic()
 
     def probe(self, timeout: float) -> bool:
-        """Ask whether the server is well, and set the breaker so. timeout: seconds."""
+        """Ask whether the server is well, and set the breaker so. timeout: seconds of each request."""
+        waits: list[float | None] = []
+
+        def ask(call: Call) -> Answer:
+            answer = self._server.send(call, timeout)
+            waits.append(answer.retry_after)
+            return answer
+
         try:
-            answer = self._server.send(HEALTH, timeout)
+            there = drive(is_up(), ask)
         except TransportError:
-            self._breaker.failed()
-            return False
-        if not is_well(answer):
-            self._breaker.failed(answer.retry_after)
+            there = False
+        if not there:
+            self._breaker.failed(waits[-1] if waits else None)
             return False
         self._breaker.succeeded()
         return True
@@ -109,11 +116,13 @@ class Delivery:
         """Make one attempt, and note nothing yet. timeout: seconds of each request; returned: see `replaying`."""
         if record.kind is Kind.ARTIFACT:
             return self.upload(record, self._files.find(record.key), timeout)
-        return replay(record, self._server, self._journal.names.name_of, timeout, returned=returned)
+        names, made = self._journal.names.name_of, self._journal.made
+        return replay(record, self._server, names, timeout, returned=returned, is_local=made)
 
     def upload(self, record: Record, file: Path | None, timeout: float) -> Outcome:
         """Make one attempt to upload a file, and note nothing yet."""
-        outcome = send_file(record, file, self._server, self._journal.names.name_of, timeout)
+        names, made = self._journal.names.name_of, self._journal.made
+        outcome = send_file(record, file, self._server, names, made, timeout)
         if isinstance(outcome, Later) and outcome.suspect and not self._is_there(timeout):
             return replace(outcome, unwell=True, suspect=False)
         return outcome
@@ -122,6 +131,9 @@ class Delivery:
         """Note that nobody has to deliver the record any more."""
         self._journal.settle([record], outcome.learned if isinstance(outcome, Done) else ())
         if record.kind is Kind.ARTIFACT:
+            body, file = record.call.body, self._files.find(record.key)
+            if file is not None and isinstance(outcome, Done):
+                self._shelf.note(str(body["root"]), str(body["path"]), file)
             self._files.drop(record.key)
 
     def note(self, record: Record, outcome: Outcome) -> bool:
@@ -204,4 +216,5 @@ class Delivery:
 
     def _set_aside(self, record: Record, problem: str) -> None:
         self._journal.set_aside(record, problem)
-        log.error("MLflow refused a spooled record for good (%s, %s): %s", record.kind.value, record.stream, problem)
+        message = "MLflow refused a spooled record for good (%s, %s): %s"
+        quiet.note(logging.ERROR, message, record.kind.value, record.stream, problem)

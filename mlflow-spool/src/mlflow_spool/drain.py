@@ -13,6 +13,7 @@ from mlflow_spool.journal import Journal
 from mlflow_spool.locks import locked
 from mlflow_spool.records import Record
 from mlflow_spool.replay import Done, Later, Never
+from mlflow_spool.shelf import Shelf
 from mlflow_spool.uploads import RATE
 
 KEEP_DELIVERED = 86_400.0  # seconds for which reads are answered from what was delivered
@@ -38,6 +39,7 @@ class Drainer:
         self._breaker = breaker
         self._lock_file = lock_file
         self._clock = clock
+        self._shelf = Shelf(journal, files)
         self._delivery = Delivery(journal, files, target, breaker, clock, settle)
 
     def now_or_never(self, record: Record, timeout: float) -> Done | None:
@@ -101,6 +103,7 @@ class Drainer:
     def tidy(self) -> None:
         """Drop records that were delivered long ago, and copies of files without a record."""
         self._journal.forget_delivered(self._clock.now() - int(KEEP_DELIVERED * 1000))
+        self._shelf.tidy()
         for key in self._files.orphans():
             if not self._journal.waits(key):
                 self._files.drop(key)

@@ -53,9 +53,13 @@ def server_uri(store_uri: str) -> str:
 
 def _folder(env: Mapping[str, str]) -> Path:
     if chosen := env.get("MLFLOW_SPOOL_DIR"):
-        return Path(chosen).expanduser()
-    state = env.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "mlflow-spool"
+        return Path(os.path.expanduser(chosen))  # It leaves the `~` of a user without a home.
+    if state := env.get("XDG_STATE_HOME"):
+        return Path(state) / "mlflow-spool"
+    try:
+        return Path.home() / ".local" / "state" / "mlflow-spool"
+    except RuntimeError:  # A user without a home: nothing can be below this.
+        return Path(os.devnull) / "mlflow-spool"
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

@@ -312,3 +312,40 @@ def test_a_reader_of_the_command_may_go_away(memory: Path) -> None:
     done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, env=own, timeout=60, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+HEX = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"/mnt/spool-{HEX}/x.parquet",
+        f"m-spool-{HEX}",
+        f"spool-experiment-of-{HEX}",
+        f"spool-artifacts:/{HEX}/artifacts/x",
+        '{"version": "2000000007"}',
+    ],
+)
+def test_a_text_of_a_user_that_looks_like_a_local_id_holds_up_nothing_and_stays_as_it_is(
+    memory: Path, text: str
+) -> None:
+    server = FakeMlflow()
+    spool = spool_on(server, memory, ManualClock())
+    server.plan = always(Fault.REFUSE)
+    run = start(spool, text)
+    post(spool, "runs/log-parameter", run_id=run, key="data", value=text)
+    post(spool, "runs/set-tag", run_id=run, key=f"of {text}", value=f"{text} in {run}")
+    post(spool, "runs/log-batch", run_id=run, tags=[{"key": "batch", "value": text}])
+    file = memory / "file.txt"
+    file.write_text(text)
+    spool.put_file(f"spool-artifacts:/{run}/artifacts", f"{text.strip('/')}/file.txt", file)
+    server.plan = never
+    assert spool.finish(600, patient=True) == 0
+    assert spool.journal.inventory.asides() == []
+    ((real, there),) = server.runs.items()
+    assert there["params"] == {"data": text}
+    assert there["tags"][f"of {text}"] == f"{text} in {real}"
+    assert there["tags"]["batch"] == text
+    assert server.uploads == [f"{text.strip('/')}/file.txt"]
+    assert spool.call("POST", f"{API}/runs/search", {"experiment_ids": ["0"], "filter": f"tags.x = '{text}'"})

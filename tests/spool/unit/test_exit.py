@@ -265,3 +265,20 @@ def test_a_run_of_another_machine_is_given_up_only_when_mlflow_says_that_it_is_n
     server.plan = never
     spool.finish(600, patient=True)
     assert spool.journal.inventory.counts().aside == 1
+
+
+@pytest.mark.parametrize("status", [404, 403, 302, 503])
+def test_delivery_starts_again_behind_a_proxy_that_routes_only_the_api(tmp_path: Path, status: int) -> None:
+    class Behind(FakeMlflow):
+        def send(self, call: Call, timeout: float) -> Answer:
+            if call.path == "/health" and self.plan is never:
+                return Answer(status, {"message": "no such route"})
+            return super().send(call, timeout)
+
+    server, clock = Behind(), ManualClock()
+    spool = spool_on(server, tmp_path, clock)
+    server.plan = always(Fault.REFUSE)
+    a_run(spool, "f1")
+    server.plan = never
+    assert spool.finish(600, patient=True) == 0
+    assert len(server.runs) == 1
