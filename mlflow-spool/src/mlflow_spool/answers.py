@@ -1,5 +1,7 @@
 """Answers out of the journal alone, in the shapes of MLflow's REST API. Pure."""
 
+import math
+import sys
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
@@ -110,9 +112,16 @@ def _apply(run: dict[str, Any], call: Call) -> None:
         run["info"]["lifecycle_stage"] = "deleted" if name == "delete" else "active"
 
 
+def stored(value: Any) -> float:
+    """The value of a metric as MLflow's store keeps it: the largest double for an infinite one."""
+    number = float(value)
+    return math.copysign(sys.float_info.max, number) if math.isinf(number) else number
+
+
 def _order(metric: dict[str, Any]) -> tuple[int, int, float]:
-    # MLflow's own store finds the latest value of a metric so: by step, then timestamp, then value.
-    return int(metric.get("step", 0)), int(metric.get("timestamp", 0)), float(metric.get("value", 0.0))
+    # MLflow's own store finds the latest value of a metric so: by step, then timestamp, then value. It keeps NaN as 0.
+    value = stored(metric.get("value", 0.0))
+    return int(metric.get("step", 0)), int(metric.get("timestamp", 0)), 0.0 if math.isnan(value) else value
 
 
 def _measure(latest: dict[str, Any], metric: dict[str, Any]) -> None:

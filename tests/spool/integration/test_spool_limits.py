@@ -349,3 +349,34 @@ def test_a_text_of_a_user_that_looks_like_a_local_id_holds_up_nothing_and_stays_
     assert there["tags"]["batch"] == text
     assert server.uploads == [f"{text.strip('/')}/file.txt"]
     assert spool.call("POST", f"{API}/runs/search", {"experiment_ids": ["0"], "filter": f"tags.x = '{text}'"})
+
+
+def test_a_run_that_diverges_is_certified_and_read_as_it_was_logged(memory: Path) -> None:
+    class Stores(FakeMlflow):
+        """As MLflow's store, which has no infinite number."""
+
+        def _metrics_get_history(self, body: dict[str, Any]) -> Answer:
+            answer = super()._metrics_get_history(body)
+            largest = {"Infinity": sys.float_info.max, "-Infinity": -sys.float_info.max}
+            shown = [
+                {**point, "value": largest.get(point["value"], point["value"])} for point in answer.body["metrics"]
+            ]
+            return Answer(200, {"metrics": shown})
+
+    server = Stores()
+    spool = spool_on(server, memory, ManualClock())
+    server.plan = always(Fault.REFUSE)
+    run = start(spool)
+    values = ["NaN", "Infinity", "-Infinity", 0.5, "NaN"]
+    for step, value in enumerate(values):
+        post(spool, "runs/log-metric", run_id=run, key="loss", value=value, timestamp=step, step=step)
+    for value in (-1.0, "NaN", "-Infinity"):  # At the same step and time: MLflow keeps NaN as 0, which is the largest.
+        post(spool, "runs/log-metric", run_id=run, key="same", value=value, timestamp=1, step=0)
+    history = spool.call("GET", f"{API}/metrics/get-history", {"run_id": run, "metric_key": "loss"})["metrics"]
+    assert [point["value"] for point in history] == values
+    shown = spool.call("GET", f"{API}/runs/get", {"run_id": run})["run"]["data"]["metrics"]
+    assert {metric["key"]: metric["value"] for metric in shown} == {"loss": "NaN", "same": "NaN"}
+    server.plan = never
+    assert spool.finish(600, patient=True) == 0
+    (certificate,) = spool.certificates()
+    assert certificate.missing == ()

@@ -52,7 +52,8 @@ with mlflow.start_run() as run:
     mlflow.log_text("no", "notes/why.txt")
     mlflow.MlflowClient().log_param(run.info.run_id, "depth", 7)  # MLflow will refuse it, which the spool reports.
 # MLflow's lock, those of the import system's own bookkeeping, and those of logging and its handlers.
-held = [import_hooks._post_import_hooks_lock, import_hooks._import_error_hooks_lock, logging._lock, handler.lock]
+module: Any = logging
+held = [import_hooks._post_import_hooks_lock, import_hooks._import_error_hooks_lock, module._lock, handler.lock]
 for lock in held:
     lock.acquire()
 Path(os.environ["GATE"]).touch()

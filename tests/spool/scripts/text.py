@@ -23,7 +23,7 @@ def no_home() -> Path:
 def train(case: str | None) -> None:
     if case is None:
         os.environ.pop("MLFLOW_SPOOL_DIR", None)
-        Path.home = no_home  # type: ignore[method-assign,assignment]
+        Path.home = no_home  # type: ignore[method-assign]
     else:
         os.environ["MLFLOW_SPOOL_DIR"] = case
     logging.getLogger("mlflow_spool").addHandler(Counting())
