@@ -29,7 +29,7 @@ from mlflow_spool.replay import (
     replay,
 )
 from mlflow_spool.shelf import Shelf
-from mlflow_spool.uploads import Uploader, send_file
+from mlflow_spool.uploads import Uploader, lane, send_file
 
 LONGEST_PAUSE = 300.0  # seconds between two attempts of a record that the server answers with 500
 STRANGER_PATIENCE = 86_400.0  # seconds that a record waits for a run that another machine's journal holds
@@ -67,11 +67,11 @@ class Delivery:
         self._settle_seconds = settle
         self._look_after: dict[str, float] = {}  # local id that others create -> monotonic seconds of the next search
         self._sought: set[str] = set()  # the local ids whose last search the server answered
-        self._not_before: dict[str, float] = {}  # stream -> monotonic seconds, after answers of 500
+        self._not_before: dict[str, float] = {}  # lane -> monotonic seconds, after answers of 500
 
-    def is_paused(self, stream: str) -> bool:
-        """Whether the server, though well otherwise, failed on a record of `stream` a moment ago."""
-        return self._not_before.get(stream, 0.0) > self._clock.monotonic()
+    def is_paused(self, lane_or_stream: str) -> bool:
+        """Whether the server, though well otherwise, failed on a record of a lane a moment ago (see `lane`)."""
+        return self._not_before.get(lane_or_stream, 0.0) > self._clock.monotonic()
 
     def probe(self, timeout: float) -> bool:
         """Ask whether the server is well, and set the breaker so. timeout: seconds of each request."""
@@ -124,7 +124,7 @@ class Delivery:
         names, made = self._journal.names.name_of, self._journal.made
         outcome = send_file(record, file, self._server, names, made, timeout)
         if isinstance(outcome, Later) and outcome.suspect and not self._is_there(timeout):
-            return replace(outcome, unwell=True, suspect=False)
+            return replace(outcome, unwell=True, suspect=False, refused=False)
         return outcome
 
     def settle(self, record: Record, outcome: Done | Never) -> None:
@@ -167,7 +167,7 @@ class Delivery:
             self._set_aside(record, outcome.reason)
             return True
         pause = random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, 2.0 ** min(attempts, 10))
-        self._not_before[record.stream] = self._clock.monotonic() + pause
+        self._not_before[lane(record)] = self._clock.monotonic() + pause
         return False
 
     def _is_incomplete(self, record: Record) -> bool:

@@ -66,7 +66,8 @@ def send_file(
         return Done({})  # MLflow answers an upload with no content, and a login page has some.
     if is_strange(answer):
         # A store refused it (no such bucket), which a person mends; or a proxy answered in MLflow's place.
-        return replace(later(answer, maybe=False), unwell=False, suspect=True)
+        refused = 400 <= answer.status < 500 and answer.status not in UNWELL | CREDENTIALS
+        return replace(later(answer, maybe=False), unwell=False, suspect=True, refused=refused)
     if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
         return later(answer, maybe=False)
     return Never(answer)
@@ -85,6 +86,11 @@ def _with_real_ids(file: Path, resolve: Resolve) -> Iterator[Path]:
         yield ready
     finally:
         shutil.rmtree(ready.parent, ignore_errors=True)
+
+
+def lane(record: Record) -> str:
+    """What has to keep its order: a stream, or one path of a run's files, which do not wait for each other."""
+    return f"{record.stream}:{record.call.body['path']}" if record.stream.startswith("artifacts:") else record.stream
 
 
 def folder_of(path: str) -> str | None:

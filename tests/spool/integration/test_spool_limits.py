@@ -380,3 +380,32 @@ def test_a_run_that_diverges_is_certified_and_read_as_it_was_logged(memory: Path
     assert spool.finish(600, patient=True) == 0
     (certificate,) = spool.certificates()
     assert certificate.missing == ()
+
+
+@pytest.mark.parametrize(("status", "seconds"), [(413, 60), (404, 60), (500, 3600)])
+@pytest.mark.parametrize("refused", ["first.bin", "second.bin"])
+def test_a_file_that_is_refused_is_set_aside_alone_and_holds_up_no_other(
+    memory: Path, status: int, seconds: int, refused: str
+) -> None:
+    class Refusing(FakeMlflow):
+        def upload(self, root: str, path: str, file: Path, timeout: float) -> Answer:
+            if path == refused and self.plan is never:
+                return Answer(status, {"message": "<html>nginx</html>"})
+            return super().upload(root, path, file, timeout)
+
+    server, clock = Refusing(), ManualClock()
+    spool = spool_on(server, memory, clock)
+    server.plan = always(Fault.REFUSE)
+    run = start(spool)
+    names = ["first.bin", "second.bin", "third.txt"]
+    for name in names:
+        (memory / name).write_text(name)
+        spool.put_file(f"spool-artifacts:/{run}/artifacts", name, memory / name)
+    post(spool, "registered-models/create", name="churn")
+    post(spool, "model-versions/create", name="churn", source=f"spool-artifacts:/{run}/artifacts/m", run_id=run)
+    server.plan = never
+    spool.finish(10, patient=True)
+    assert server.uploads == [name for name in names if name != refused]  # At once, whatever becomes of the other.
+    assert spool.finish(seconds, patient=True) == 0
+    assert [aside.record.call.body["path"] for aside in spool.journal.inventory.asides()] == [refused]
+    assert len(server.versions) == 1
