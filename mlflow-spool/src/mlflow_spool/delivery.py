@@ -67,6 +67,7 @@ class Delivery:
         self._settle_seconds = settle
         self._look_after: dict[str, float] = {}  # local id that others create -> monotonic seconds of the next search
         self._sought: set[str] = set()  # the local ids whose last search the server answered
+        self._unclear: dict[str, float] = {}  # key -> monotonic seconds of the last attempt with an unknown end
         self._not_before: dict[str, float] = {}  # lane -> monotonic seconds, after answers of 500
 
     def is_paused(self, lane_or_stream: str) -> bool:
@@ -95,11 +96,7 @@ class Delivery:
     def deliver(self, record: Record, timeout: float) -> bool:
         """Deliver one record. True: the next record of its stream may go. timeout: seconds of each request."""
         now = self._clock.now()
-        if (
-            record.attempted_at is not None
-            and now - record.attempted_at < self._settle_seconds * 1000
-            and record.kind in ONCE
-        ):
+        if record.kind in ONCE and self._settles(record, now):
             return False
         if record.kind is Kind.VERSION and self._is_incomplete(record):
             return False
@@ -129,6 +126,7 @@ class Delivery:
 
     def settle(self, record: Record, outcome: Done | Never) -> None:
         """Note that nobody has to deliver the record any more."""
+        self._unclear.pop(record.key, None)
         self._journal.settle([record], outcome.learned if isinstance(outcome, Done) else ())
         if record.kind is Kind.ARTIFACT:
             body, file = record.call.body, self._files.find(record.key)
@@ -150,10 +148,27 @@ class Delivery:
         if isinstance(outcome, Later):
             if outcome.unwell:
                 self._breaker.failed(outcome.retry_after)
+            if outcome.maybe:
+                self._unclear[record.key] = self._clock.monotonic()
             attempts = self._journal.failed(record, outcome.reason, maybe=outcome.maybe)
             if not outcome.unwell:
                 return self._stubborn(record, attempts, outcome)
         return False
+
+    def _settles(self, record: Record, now: int) -> bool:
+        """Whether a request of `record` with an unknown end may still be carried out.
+
+        The clock of the machine may be set meanwhile. It counts only for attempts of other processes that are old by it;
+        otherwise the wait is by a counter that never goes back, from when this process has known of the attempt.
+        """
+        if record.attempted_at is None:
+            return False
+        known = self._unclear.get(record.key)
+        if known is None:
+            if now - record.attempted_at >= self._settle_seconds * 1000:
+                return False
+            known = self._unclear[record.key] = self._clock.monotonic()
+        return self._clock.monotonic() - known < self._settle_seconds
 
     def _is_there(self, timeout: float) -> bool:
         try:

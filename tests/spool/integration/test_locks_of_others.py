@@ -48,3 +48,11 @@ def test_the_thread_delivers_while_training_code_holds_every_lock(
     assert printed.splitlines()[-1] == "delivered []"
     status = json.loads(site.spool("status", "--json", code=1))
     assert (status["pending"], len(status["refused"])) == (0, 1)
+
+
+def test_a_store_that_is_not_behind_mlflow_gets_its_files_from_a_process_of_its_own(
+    environment: Environment, tmp_path: Path
+) -> None:
+    printed = Site(environment, tmp_path, "http://127.0.0.1:9").train("store.py", FOLDER=str(tmp_path))
+    assert printed.splitlines() == ["200", "no answer", "200"]
+    assert (tmp_path / "root" / "deep" / "file.txt").read_text() == "content"

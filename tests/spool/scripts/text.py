@@ -28,10 +28,10 @@ def train(case: str | None) -> None:
         os.environ["MLFLOW_SPOOL_DIR"] = case
     logging.getLogger("mlflow_spool").addHandler(Counting())
     mlflow.set_experiment(os.environ["EXPERIMENT"])
-    with mlflow.start_run(run_name="text"):
+    with mlflow.start_run(run_name="text") as run:
         mlflow.log_metric("loss", 0.5, step=1)
         mlflow.log_text("why", "notes/why.txt")
-        assert [item.path for item in mlflow.artifacts.list_artifacts(mlflow.get_artifact_uri())] == ["notes"]
+        assert [item.path for item in mlflow.MlflowClient().list_artifacts(run.info.run_id)] == ["notes"]
     print("warnings", Counting.warnings, flush=True)
 
 

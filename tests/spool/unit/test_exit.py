@@ -282,3 +282,31 @@ def test_delivery_starts_again_behind_a_proxy_that_routes_only_the_api(tmp_path:
     server.plan = never
     assert spool.finish(600, patient=True) == 0
     assert len(server.runs) == 1
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+@pytest.mark.parametrize("heir", [False, True], ids=["same process", "next process"])
+def test_a_clock_that_is_set_changes_neither_when_a_creation_is_searched_for_nor_what_is_there(
+    tmp_path: Path, hours: int, heir: bool
+) -> None:
+    class Set(ManualClock):
+        """A clock that people set, beside a counter that they cannot."""
+
+        offset = 0.0
+
+        def _now(self) -> int:
+            return super()._now() + int(self.offset * 3_600_000)
+
+    server, clock = FakeMlflow(), Set()
+    spool = spool_on(server, tmp_path, clock)
+    server.plan = lambda _number, line: Fault.COMMIT_AND_DROP if line.endswith("runs/create") else Fault.NONE
+    a_run(spool, "f1")
+    clock.offset = hours
+    server.plan = never
+    began = clock.seconds
+    spool = spool_on(server, tmp_path, clock) if heir else spool
+    assert spool.finish(60, patient=True) == 0
+    assert clock.seconds - began < 12
+    if hours < 0 or not heir:
+        assert clock.seconds - began >= 4.5
+    assert len(server.runs) == 1
