@@ -13,7 +13,7 @@ from mlflow_spool.custody import AT_GATEWAY
 from mlflow_spool.errors import Refused, TransportError
 from mlflow_spool.files import Files
 from mlflow_spool.journal import Journal
-from mlflow_spool.records import ONCE, Answer, Call, Kind, Record, references
+from mlflow_spool.records import ONCE, Answer, Call, Kind, Record, references, translated
 from mlflow_spool.replay import (
     Done,
     Later,
@@ -122,6 +122,9 @@ class Delivery:
         outcome = send_file(record, file, self._server, names, made, timeout)
         if isinstance(outcome, Later) and outcome.suspect and not self._is_there(timeout):
             return replace(outcome, unwell=True, suspect=False, refused=False)
+        root = translated(record.call, names).body["root"]
+        if isinstance(outcome, Later) and outcome.unwell and not root.startswith("mlflow-artifacts:"):
+            return replace(outcome, unwell=False)  # Another store is away, not MLflow.
         return outcome
 
     def settle(self, record: Record, outcome: Done | Never) -> None:
@@ -158,8 +161,8 @@ class Delivery:
     def _settles(self, record: Record, now: int) -> bool:
         """Whether a request of `record` with an unknown end may still be carried out.
 
-        The clock of the machine may be set meanwhile. It counts only for attempts of other processes that are old by it;
-        otherwise the wait is by a counter that never goes back, from when this process has known of the attempt.
+        The clock of the machine may be set meanwhile, so that it counts only for attempts of other processes that are old
+        by it. Otherwise a counter counts that never goes back, from when this process has known of the attempt.
         """
         if record.attempted_at is None:
             return False

@@ -1,6 +1,6 @@
 """A process that uploads to stores before which MLflow does not stand (S3 and others).
 
-The clients of these stores import while they work, which a thread of ours must not do (see `quiet`). So such a thread asks a
+The clients of these stores import while they work, which our thread must not do (see `quiet`). So such a thread asks a
 process of its own, by one JSON object a line.
 """
 
@@ -28,19 +28,26 @@ class Helper:
         asked = json.dumps({"root": root, "path": path, "file": str(file)})
         try:
             if self._process is None or self._process.poll() is not None:
-                argv = [sys.executable, "-m", "mlflow_spool.helper", self._uri]
+                argv = [sys.executable, "-m", "mlflow_spool.helper"]
                 self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                _write(
+                    self._process, self._uri
+                )  # Everybody on the machine may read arguments, and it may hold a login.
             answer = _exchange(self._process, asked)
             return Answer(int(answer["status"]), dict(answer["body"]))
         except (OSError, ValueError, KeyError) as error:
             raise NoAnswer(f"the process that uploads to {root} failed: {error}") from None
 
 
-def _exchange(process: "subprocess.Popen[bytes]", asked: str) -> dict[str, Any]:
+def _write(process: "subprocess.Popen[bytes]", line: str) -> None:
     assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(asked.encode() + b"\n")
+    process.stdin.write(line.encode() + b"\n")
     process.stdin.flush()
+
+
+def _exchange(process: "subprocess.Popen[bytes]", asked: str) -> dict[str, Any]:
+    _write(process, asked)
+    assert process.stdout is not None
     answer: dict[str, Any] = json.loads(process.stdout.readline())
     if "error" in answer:
         raise NoAnswer(answer["error"])
@@ -57,12 +64,12 @@ def serve(uri: str, questions: IO[str], answers: IO[str]) -> None:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # The clients may print.
                 answer = server.store(asked["root"], asked["path"], Path(asked["file"]))
-            told: dict[str, Any] = {"status": answer.status, "body": answer.body}
+            answered: dict[str, Any] = {"status": answer.status, "body": answer.body}
         except NoAnswer as error:
-            told = {"error": str(error)}
-        answers.write(json.dumps(told) + "\n")
+            answered = {"error": str(error)}
+        answers.write(json.dumps(answered) + "\n")
         answers.flush()
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.stdin, sys.stdout)
+    serve(sys.stdin.readline().strip(), sys.stdin, sys.stdout)

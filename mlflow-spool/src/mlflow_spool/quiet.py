@@ -1,7 +1,7 @@
-"""What a thread of ours must not do by itself.
+"""What our thread must not do by itself.
 
 A training thread may hold MLflow's lock of import hooks, Python's import locks or a lock of `logging` for long, while it
-waits for us. So a thread of ours imports nothing, calls nothing of MLflow, and leaves what it has to log to the next call of
+waits for us. So our thread imports nothing, calls nothing of MLflow, and leaves what it has to log to the next call of
 training code, or to the end of the process.
 """
 
@@ -22,7 +22,7 @@ def begin() -> None:
 
 
 def is_ours() -> bool:
-    """Whether the current thread is one of ours."""
+    """Whether the current thread is ours."""
     return getattr(_thread, "ours", False)
 
 

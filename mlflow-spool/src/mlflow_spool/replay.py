@@ -71,7 +71,7 @@ class Later:
     retry_after: float | None = None  # seconds
     suspect: bool = False  # the record may be the cause, since the server fails on it
     forbidden: bool = False  # to this login, which may do other things
-    refused: bool = False  # by a proxy, which MLflow does not even hear of
+    refused: bool = False  # by a proxy, so that MLflow does not get it
 
 
 @dataclass(frozen=True)

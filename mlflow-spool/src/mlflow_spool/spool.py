@@ -30,7 +30,7 @@ from mlflow_spool.knowledge import Knowledge
 from mlflow_spool.locks import prepare
 from mlflow_spool.records import Answer, Call, Kind, Record, draft, needed, new_key, translated
 from mlflow_spool.replay import CREDENTIALS, UNWELL, drive, is_strange
-from mlflow_spool.settings import Settings
+from mlflow_spool.settings import Settings, user_in, without_login
 from mlflow_spool.shelf import Shelf
 from mlflow_spool.uploads import FILES, artifact
 
@@ -43,9 +43,11 @@ def system_clock() -> Clock:
 
 
 def journal_folder(settings: Settings, uri: str) -> Path:
-    """The folder with the journal of the server at `uri`. Each server has its own."""
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", uri.partition("://")[2]).strip("-")[:60]
-    return settings.folder / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+    """The folder with the journal of the server at `uri`. Each server has its own, and each user in an address."""
+    address, user = without_login(uri), user_in(uri)
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", address.partition("://")[2]).strip("-")[:60]
+    whole = f"{address} {user}" if user else address
+    return settings.folder / f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def lock_file(folder: Path) -> Path:
@@ -72,10 +74,12 @@ class Spool:
     ) -> None:
         """background: deliver in a thread too; without it, only calls and `finish` deliver. taker: the gateway, instead of
         its address in the settings."""
-        self.uri = uri
+        self.uri = without_login(uri)
         folder = journal_folder(settings, uri)
         self.journal = Journal(folder, settings.max_bytes, settings.spare)
-        self.journal.names.remember("uri", uri)
+        for fact, value in (("uri", self.uri), ("user", user_in(uri))):
+            if self.journal.names.fact(fact) != value:
+                self.journal.names.remember(fact, value)
         self._server = target
         self._settings = settings
         self._clock = clock
@@ -336,9 +340,10 @@ def finish_all(budget: float) -> None:
     A spool that fails, as on a broken disk, takes the turn of no other.
     """
     quiet.speak()
-    for (pid, uri), spool in list(_spools.items()):
+    for (pid, _), spool in list(_spools.items()):
         if pid != os.getpid():
             continue
+        uri = spool.uri
         try:
             left = spool.finish(budget)
             handed = spool.journal.inventory.counts().handed

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import sys
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException, RestException
@@ -23,7 +24,7 @@ from mlflow.utils.proto_json_utils import parse_dict
 from mlflow_spool import quiet
 from mlflow_spool.errors import Offline, Refused
 from mlflow_spool.records import EXPERIMENT_OF
-from mlflow_spool.settings import read_settings, server_uri
+from mlflow_spool.settings import read_settings, server_uri, without_login
 from mlflow_spool.spool import Spool, open_spool
 from mlflow_spool.transport import MlflowServer
 
@@ -95,11 +96,20 @@ def _call(spool: Spool, method: str, endpoint: str, json_body: str | None, respo
     return response
 
 
+def _creds(store_uri: str) -> Any:
+    """MLflow's credentials. A login in the address is no part of the host, since MLflow prints that."""
+    uri = server_uri(store_uri)
+    creds, parts = get_default_host_creds(without_login(uri)), urlsplit(uri)
+    if parts.username is not None:
+        creds.username, creds.password = unquote(parts.username), unquote(parts.password or "")
+    return creds
+
+
 class SpoolTrackingStore(TrackingRestStore):
     """The tracking store behind `spool+http://`."""
 
     def __init__(self, store_uri: str) -> None:
-        super().__init__(functools.partial(get_default_host_creds, server_uri(store_uri)))
+        super().__init__(functools.partial(_creds, store_uri))
         self._uri = store_uri
         spool_for(store_uri)
 
@@ -167,7 +177,7 @@ class SpoolRegistryStore(RegistryRestStore):
     """The model registry behind `spool+http://`."""
 
     def __init__(self, store_uri: str) -> None:
-        super().__init__(functools.partial(get_default_host_creds, server_uri(store_uri)))
+        super().__init__(functools.partial(_creds, store_uri))
         self._uri = store_uri
         spool_for(store_uri)
 

@@ -1,6 +1,6 @@
 """The way to MLflow: with every kind of authentication, proxy and TLS that MLflow's own client knows, and no code of it.
 
-MLflow's HTTP code imports and takes locks of its own, which a thread of ours must not do (see `quiet`). So what its settings
+MLflow's HTTP code imports and takes locks of its own, which our thread must not do (see `quiet`). So what its settings
 mean is read on a thread of training code; from then on the requests are ours. Nothing is sent twice.
 """
 
@@ -101,7 +101,7 @@ class MlflowServer:
         """Put `file` at `path` below `root`. Raises NotSent, NoAnswer.
 
         It goes through MLflow if MLflow stands before the store. Otherwise MLflow's client for that kind of store sends it,
-        in a process of its own if the caller is a thread of ours; and the timeouts are the client's own.
+        in a process of its own if the caller is our thread; and the timeouts are the client's own.
         """
         if not root.startswith(PROXIED):
             send = self._helper.store if quiet.is_ours() else self.store
@@ -128,7 +128,7 @@ class MlflowServer:
     def store(self, root: str, path: str, file: Path) -> Answer:
         """Put `file` at `path` below a `root` before which MLflow does not stand, with MLflow's client for its kind.
 
-        Never on a thread of ours. Raises NoAnswer.
+        Never on our thread. Raises NoAnswer.
         """
         try:
             plain_repository(root, self._uri).log_artifact(str(file), folder_of(path))

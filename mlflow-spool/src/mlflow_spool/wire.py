@@ -1,6 +1,6 @@
 """HTTP/1.1 with the standard library alone: one request, and its whole answer within a time limit.
 
-A thread of ours imports nothing (see `quiet`), so all that a request needs is loaded with this module. Connections stay open
+Our thread imports nothing (see `quiet`), so all that a request needs is loaded with this module. Connections stay open
 for the next request.
 """
 

@@ -67,8 +67,8 @@ def locks_of(spool: Spool, background: Background) -> dict[str, object]:
         "long reads of the journal": database._scanning,
         "the breaker": spool._breaker._lock,
         "the start of the thread": background._guard,
-        "the bell of the thread": background._work._cond,
-        "the end of the thread": background._stop._cond,
+        "the bell of the thread": vars(background._work)["_cond"],
+        "the end of the thread": vars(background._stop)["_cond"],
     }
 
 
