@@ -24,19 +24,8 @@ from app.policy.core import Core
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
 from mlflow_spool.patience import DOUBT, cause_of, is_hopeless
-from mlflow_spool.records import ONCE, Answer, Call, Record
-from mlflow_spool.replay import (
-    HEALTH,
-    Done,
-    Later,
-    Never,
-    Steps,
-    Waits,
-    finding,
-    is_well,
-    lets_in,
-    replaying,
-)
+from mlflow_spool.records import ONCE, Answer, Call, Record, ids_in
+from mlflow_spool.replay import Done, Later, Never, Steps, Waits, finding, is_up, lets_in, replaying
 
 log = logging.getLogger(__name__)
 
@@ -157,9 +146,9 @@ class Delivery(Destination):
         if isinstance(outcome, Done):
             await self._done(batch.records, outcome, names)
             return None
-        if isinstance(outcome, Waits | Later) and not (isinstance(outcome, Later) and not outcome.unwell):
+        if isinstance(outcome, Later) and outcome.unwell:
             return await self._judge(first, outcome, names, send)
-        for record in batch.records:  # MLflow may refuse only one of them. Each is sent alone to find it.
+        for record in batch.records:  # Only one of them may be refused, or wait. Each is sent alone to find it.
             trouble = await self._one(record, names, send)
             if trouble is not None:
                 return trouble
@@ -223,7 +212,7 @@ class Delivery(Destination):
         """Search MLflow for a local id. None: MLflow did not answer."""
         try:
             if token.startswith("version:"):  # Its number is only a part of its key, which is not enough for a search.
-                return () if is_well(await _sent(HEALTH, send)) else None
+                return () if await drive(is_up(), send) else None
             found: tuple[tuple[str, str], ...] = await drive(finding(token), send)
         except SpoolError:
             return None
@@ -244,6 +233,11 @@ class Delivery(Destination):
                 async with transaction(self._engine) as conn:
                     await store.learn(conn, learned, self._clock.now())
                 return Retry("found", f"MLflow has {token} now", waits=True, after=0.1)
+        texts = set(strange) - ids_in(record.call)
+        if answered and texts == outcome.tokens:
+            # Nobody made them: it is a text of the user that looks like a local id.
+            plain = await drive(replaying(record, names.get, is_local=lambda token: token not in texts), send)
+            return await self._judge(record, plain, names, send)
         lost = sorted(token for token, state in makers.items() if state == "aside")
         if lost:
             await self._aside(record, f"it needs {', '.join(lost)}, which was set aside")

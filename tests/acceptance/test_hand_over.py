@@ -373,3 +373,24 @@ async def test_a_record_that_needs_what_nobody_will_create_waits_a_day_and_is_se
         await world.pass_by(hours=5, steps=5)
         metrics = (await world.clients[0].get("/metrics")).text
         assert 'gateway_metadata_records_total{result="aside"} 1.0' in metrics
+
+
+async def test_a_text_that_looks_like_a_local_id_holds_up_nothing_and_arrives_as_it_is(
+    servers: TestServers, database: str, site: MlflowSite, memory: Path
+) -> None:
+    texts = [f"/mnt/spool-{'0' * 32}/x.parquet", f"m-spool-{'1' * 32}", '{"version": "2000000007"}']
+    async with gateway(servers, database, site) as world:
+        spool = pod(site, memory, world, Gateway(world))
+
+        def work() -> None:
+            info = spool.call("POST", f"{API}/runs/create", {"experiment_id": "0", "start_time": 1})["run"]["info"]
+            for number, text in enumerate(texts):
+                tag = {"run_id": info["run_id"], "key": f"t{number}", "value": f"{text} in {info['run_id']}"}
+                spool.call("POST", f"{API}/runs/set-tag", tag)
+            spool.finish(5)
+
+        await in_pod(work)
+        site.fake.plan = never
+        await world.pass_by(minutes=30, steps=30)
+        ((run, there),) = site.fake.runs.items()
+        assert [there["tags"][f"t{number}"] for number in range(3)] == [f"{text} in {run}" for text in texts]

@@ -49,6 +49,18 @@ class FakeMlflow:
 
         return self._with_fault(self.plan(len(self.seen) - 1, line), put)
 
+    def download(self, root: str, path: str, target: Path, timeout: float) -> Answer:
+        line = f"GET {root}/{path}"
+        self.seen.append(line)
+
+        def get() -> Answer:
+            if f"{root}/{path}" not in self.files:
+                return _no(404, "RESOURCE_DOES_NOT_EXIST")
+            target.write_bytes(self.files[f"{root}/{path}"])
+            return Answer(200, {})
+
+        return self._with_fault(self.plan(len(self.seen) - 1, line), get)
+
     def _with_fault(self, fault: Fault, happen: Callable[[], Answer]) -> Answer:
         if fault is Fault.REFUSE:
             raise NotSent("refused")

@@ -1,7 +1,10 @@
 """Answers out of the journal alone, in the shapes of MLflow's REST API. Pure."""
 
+import math
+import sys
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote
 
 from mlflow_spool.records import Call, Kind, Record, local_version
 
@@ -29,9 +32,12 @@ def answer_write(record: Record, history: Iterable[Record] = ()) -> dict[str, An
     return {}
 
 
-def run_of(history: Iterable[Record]) -> dict[str, Any] | None:
-    """A run as GET runs/get shows it, out of what was logged; None when its creation is not in `history`."""
-    run: dict[str, Any] | None = None
+def run_of(history: Iterable[Record], base: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """A run as GET runs/get shows it, out of what was logged; None when its creation is not in `history`.
+
+    base: the run as it was shown before what is in `history`.
+    """
+    run = _opened(base) if base else None
     for record in history:
         if record.kind is Kind.RUN:
             run = _new_run(record)
@@ -42,6 +48,20 @@ def run_of(history: Iterable[Record]) -> dict[str, Any] | None:
     data = run["data"]
     lists = {name: list(data[name].values()) for name in ("metrics", "params", "tags")}
     return {**run, "data": lists}
+
+
+def _opened(shown: dict[str, Any]) -> dict[str, Any]:
+    data = shown.get("data", {})
+    items = {name: {item["key"]: item for item in data.get(name, [])} for name in ("metrics", "params", "tags")}
+    parts = {name: {key: list(value) for key, value in shown.get(name, {}).items()} for name in ("inputs", "outputs")}
+    return {"info": dict(shown["info"]), "data": items, **parts}
+
+
+def begun_elsewhere(run_id: str, experiment_id: str) -> dict[str, Any]:
+    """A run that somebody else made, of which nothing is known while the server is away."""
+    info = {"run_id": run_id, "run_uuid": run_id, "experiment_id": experiment_id, "status": "RUNNING"}
+    info |= {"artifact_uri": f"spool-artifacts:/{run_id}/artifacts", "lifecycle_stage": "active"}
+    return {"info": info, "data": {}}
 
 
 def _new_run(record: Record) -> dict[str, Any]:
@@ -92,9 +112,16 @@ def _apply(run: dict[str, Any], call: Call) -> None:
         run["info"]["lifecycle_stage"] = "deleted" if name == "delete" else "active"
 
 
+def stored(value: Any) -> float:
+    """The value of a metric as MLflow's store keeps it: the largest double for an infinite one."""
+    number = float(value)
+    return math.copysign(sys.float_info.max, number) if math.isinf(number) else number
+
+
 def _order(metric: dict[str, Any]) -> tuple[int, int, float]:
-    # MLflow's own store finds the latest value of a metric so: by step, then timestamp, then value.
-    return int(metric.get("step", 0)), int(metric.get("timestamp", 0)), float(metric.get("value", 0.0))
+    # MLflow's own store finds the latest value of a metric so: by step, then timestamp, then value. It keeps NaN as 0.
+    value = stored(metric.get("value", 0.0))
+    return int(metric.get("step", 0)), int(metric.get("timestamp", 0)), 0.0 if math.isnan(value) else value
 
 
 def _measure(latest: dict[str, Any], metric: dict[str, Any]) -> None:
@@ -116,9 +143,15 @@ def measurements(history: Iterable[Record], key: str) -> list[dict[str, Any]]:
     ]
 
 
-def logged_model_of(history: Iterable[Record]) -> dict[str, Any] | None:
-    """A logged model as GET logged-models/{id} shows it; None when its creation is not in `history`."""
-    model: dict[str, Any] | None = None
+def logged_model_of(history: Iterable[Record], base: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """A logged model as GET logged-models/{id} shows it; None when its creation is not in `history`.
+
+    base: the model as it was shown before what is in `history`.
+    """
+    model = None
+    if base:
+        tags, params = base["info"].get("tags", []), base.get("data", {}).get("params", [])
+        model = {"info": {**base["info"], "tags": tags}, "data": {**base.get("data", {}), "params": params}}
     for record in history:
         body = record.call.body
         if record.kind is Kind.LOGGED_MODEL:
@@ -131,6 +164,9 @@ def logged_model_of(history: Iterable[Record]) -> dict[str, Any] | None:
             fresh = {tag["key"] for tag in body.get("tags", [])}
             kept = [tag for tag in model["info"]["tags"] if tag["key"] not in fresh]
             model["info"]["tags"] = [*kept, *body.get("tags", [])]
+        elif record.kind is Kind.DELETE and "/tags/" in record.call.path:
+            gone = unquote(record.call.path.rpartition("/tags/")[2])
+            model["info"]["tags"] = [tag for tag in model["info"]["tags"] if tag["key"] != gone]
         elif record.call.method == "PATCH":
             model["info"]["status"] = body.get("status", model["info"]["status"])
             model["info"]["last_updated_timestamp_ms"] = record.made_at

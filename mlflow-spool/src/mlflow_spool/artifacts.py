@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlflow.entities import FileInfo
 from mlflow.exceptions import RestException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository, verify_artifact_path
 from mlflow.tracking import get_tracking_uri
+from mlflow.utils.uri import validate_path_is_safe
 
-from mlflow_spool.errors import Refused
+from mlflow_spool.errors import Offline, Refused
 from mlflow_spool.files import place
 from mlflow_spool.settings import PREFIX
+from mlflow_spool.spool import Spool
 from mlflow_spool.store import SpoolOffline, spool_for
 from mlflow_spool.transport import plain_repository
 
@@ -19,12 +22,12 @@ from mlflow_spool.transport import plain_repository
 class SpoolArtifacts(ArtifactRepository):
     """The artifacts of a run whose root is `mlflow-artifacts:...`, or is not known yet (`spool-artifacts:...`)."""
 
-    def __init__(self, artifact_uri: str, tracking_uri: str, registry_uri: str | None = None) -> None:
+    def __init__(self, spool: Spool, artifact_uri: str, tracking_uri: str, registry_uri: str | None = None) -> None:
         super().__init__(artifact_uri, tracking_uri, registry_uri)
         # `runs:/<id>/model` makes a repository of its own, below that of the run.
         root, slash, below = artifact_uri.partition("/artifacts")
         self._root, self._below = root + slash, below.strip("/")
-        self._spool = spool_for(tracking_uri)
+        self._spool = spool
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
         """Upload or keep one file."""
@@ -33,7 +36,7 @@ class SpoolArtifacts(ArtifactRepository):
         try:
             self._spool.put_file(self._root, self._place(place(artifact_path, file.name)), file)
         except Refused as refused:
-            raise RestException({"error_code": "INTERNAL_ERROR", "message": str(refused), **refused.body}) from None
+            raise _rest(refused) from None
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
         """Upload or keep every file below a folder."""
@@ -43,44 +46,82 @@ class SpoolArtifacts(ArtifactRepository):
             self.log_artifact(str(file), None if below == "." else below)
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
-        """The files and folders directly below `path`, on the server and waiting here."""
-        kept = {PurePosixPath(name): size for name, size in self._spool.waiting_files(self._root).items()}
+        """The files and folders directly below `path`, on the server and waiting here.
+
+        While MLflow is away: what this machine has logged to the run or model, if it has logged to it.
+        """
+        shelf, there = self._spool.shelf, []
+        kept = shelf.waiting(self._root)
+        try:
+            there = self._there(path)
+        except Offline as error:
+            if not shelf.knows(self._root):
+                raise SpoolOffline(str(error)) from None
+            kept = shelf.logged(self._root)
         base = PurePosixPath(self._below)
-        own = {str(name.relative_to(base)): size for name, size in kept.items() if base in name.parents}
+        named = {PurePosixPath(name): size for name, size in kept.items()}
+        own = {str(name.relative_to(base)): size for name, size in named.items() if base in name.parents}
         waiting = dict(_directly_below(own, path or ""))
-        real = self._real()
-        there = real.list_artifacts(path) if real is not None else []
         merged = {info.path: info for info in there} | {
             name: FileInfo(name, size is None, size) for name, size in waiting.items()
         }
         return [merged[name] for name in sorted(merged)]
 
+    def _there(self, path: str | None) -> list[FileInfo]:
+        """What the server has. Raises Offline."""
+        root = self._spool.shelf.real_root(self.artifact_uri)
+        if root is None:
+            return []
+        if not self._is_proxied(root):
+            found: list[FileInfo] = plain_repository(root, self.tracking_uri, self.registry_uri).list_artifacts(path)
+            return found
+        try:
+            files = self._spool.list_files(root, path or "")
+        except Refused as refused:
+            raise _rest(refused) from None
+        infos = [
+            FileInfo(
+                str(PurePosixPath(path or "") / validate_path_is_safe(file["path"])),
+                bool(file.get("is_dir")),
+                int(file["file_size"]) if "file_size" in file else None,
+            )
+            for file in files
+        ]
+        # MLflow shows a file as its own content; nothing is below it.
+        is_file = len(infos) == 1 and path and infos[0].path == str(PurePosixPath(path) / PurePosixPath(path).name)
+        return [] if is_file and not infos[0].is_dir else infos
+
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
-        kept = self._spool.waiting_file(self._root, self._place(remote_file_path))
-        if kept is not None:
-            Path(local_path).write_bytes(kept.read_bytes())
+        root = self._spool.shelf.real_root(self.artifact_uri)
+        where = self._place(remote_file_path)
+        if root is not None and not self._is_proxied(root) and self._spool.shelf.find(self._root, where) is None:
+            plain_repository(root, self.tracking_uri, self.registry_uri)._download_file(remote_file_path, local_path)
             return
-        real = self._real()
-        if real is None:
-            raise SpoolOffline(f"{remote_file_path} of {self.artifact_uri} is not on this machine")
-        real._download_file(remote_file_path, local_path)
+        try:
+            self._spool.fetch_file(self._root, where, Path(local_path))
+        except Refused as refused:
+            raise _rest(refused) from None
+        except Offline as error:
+            raise SpoolOffline(str(error)) from None
+
+    def _is_proxied(self, root: str) -> bool:
+        """Whether MLflow itself stands before the store, at the tracking server."""
+        return root.startswith("mlflow-artifacts:") and not urlsplit(root).netloc
 
     def _place(self, path: str) -> str:
         return str(PurePosixPath(self._below) / path)
 
-    def _real(self) -> Any:
-        """MLflow's own repository; None while its root is not known."""
-        root = self._spool.real_root(self.artifact_uri)
-        if root is None:
-            return None
-        return plain_repository(root, self.tracking_uri, self.registry_uri)
+
+def _rest(refused: Refused) -> RestException:
+    return RestException({"error_code": "INTERNAL_ERROR", "message": str(refused), **refused.body})
 
 
 def repository(artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
     """The repository for the entry points of both schemes. With a tracking URI without the spool it is MLflow's own."""
     where = tracking_uri or get_tracking_uri()
-    if where.startswith(PREFIX):
-        return SpoolArtifacts(artifact_uri, where, registry_uri)
+    spool = spool_for(where) if where.startswith(PREFIX) else None
+    if spool is not None:
+        return SpoolArtifacts(spool, artifact_uri, where, registry_uri)
     return plain_repository(artifact_uri, where, registry_uri)
 
 

@@ -4,11 +4,12 @@ import logging
 import threading
 from contextlib import suppress
 
+from mlflow_spool import quiet
 from mlflow_spool.breaker import Breaker
 from mlflow_spool.delivery import Clock
 from mlflow_spool.drain import Drainer
+from mlflow_spool.forks import Guard, register
 
-log = logging.getLogger("mlflow_spool")
 IDLE = 30.0  # seconds between two looks for records that other processes left
 RETRY = 1.0  # seconds until the next attempt of records that do not wait for the server
 TIDY = 600.0  # seconds between two rounds of housekeeping, which read the whole journal
@@ -27,7 +28,8 @@ class Background:
         self._work = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._guard = threading.Lock()
+        self._guard = Guard()
+        register(self)
 
     def wake(self) -> None:
         """There is something to deliver."""
@@ -36,6 +38,14 @@ class Background:
                 self._thread = threading.Thread(target=self._run, name="mlflow-spool", daemon=True)
                 self._thread.start()
         self._work.set()
+
+    def before_fork(self, until: float) -> None:
+        """See `forks`."""
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """The child has no such thread yet."""
+        if in_child:
+            self._work, self._stop, self._thread = threading.Event(), threading.Event(), None
 
     def stop(self) -> None:
         """Begin no further request. A request that is under way is not waited for."""
@@ -50,11 +60,14 @@ class Background:
             self._drainer.tidy()
 
     def _run(self) -> None:
+        quiet.begin()
         while not self._stop.is_set():
             try:
                 busy = self._drainer.step(lambda: 0.0 if self._stop.is_set() else self._timeout)
-            except Exception:
-                log.exception("mlflow-spool could not deliver from its journal; it tries again")
+            except Exception as error:
+                quiet.note(
+                    logging.ERROR, "mlflow-spool could not deliver from its journal; it tries again", error=error
+                )
                 busy = False
             if busy:
                 continue

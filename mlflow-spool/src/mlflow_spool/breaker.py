@@ -1,8 +1,9 @@
 """Whether a request to the server is worth the wait: one breaker for each server and process."""
 
 import random
-import threading
 from collections.abc import Callable
+
+from mlflow_spool.forks import Guard
 
 FIRST = 2.0  # seconds until the first probe of a server that is away
 LONGEST = 60.0  # seconds between two probes, once it has been away for long
@@ -19,7 +20,7 @@ class Breaker:
     ) -> None:
         self._monotonic = monotonic
         self._choose = choose
-        self._lock = threading.Lock()
+        self._lock = Guard()
         self._failures = 0
         self._until = 0.0
 

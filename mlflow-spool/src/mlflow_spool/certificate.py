@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from mlflow_spool.answers import logged_model_of, measurements, run_of
+from mlflow_spool.answers import logged_model_of, measurements, run_of, stored
 from mlflow_spool.files import NAMES_IDS
 from mlflow_spool.records import API, Call, Kind, Record, local_version, translated
 from mlflow_spool.replay import Resolve, Steps, ask
@@ -107,7 +107,7 @@ def _points(key: str, values: Sequence[dict[str, Any]]) -> Things:
     points: Things = {}
     for point in values:
         place = f"metric {key} at step {int(point.get('step', 0))}, time {int(point.get('timestamp', 0))}"
-        points[f"{place}: {float(point.get('value', 0.0))!r}"] = True
+        points[f"{place}: {stored(point.get('value', 0.0))!r}"] = True
     return points
 
 

@@ -13,7 +13,7 @@ from mlflow_spool.gateway import Gateway
 from mlflow_spool.handover import HandOver
 from mlflow_spool.journal import Journal
 from mlflow_spool.records import strings
-from mlflow_spool.settings import Settings, read_settings
+from mlflow_spool.settings import Settings, read_settings, with_login, without_login
 from mlflow_spool.spool import Spool, lock_file, system_clock
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -60,7 +60,7 @@ def _journals(settings: Settings) -> Iterator[tuple[str, Journal]]:
         journal = Journal(file.parent, settings.max_bytes)
         uri = journal.names.fact("uri")
         if uri:
-            yield uri, journal
+            yield without_login(uri), journal
 
 
 def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
@@ -91,13 +91,19 @@ def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
     return FAILED if troubled else OK
 
 
-def _flush(settings: Settings, out: TextIO, timeout: float) -> int:
-    from mlflow_spool.transport import MlflowServer  # Only this command needs an MLflow client.
+def _spool(uri: str, journal: Journal, settings: Settings) -> Spool:
+    """The spool of a journal, with the login of its address, if the environment has it."""
+    from mlflow_spool.transport import MlflowServer  # Only some commands need an MLflow client.
 
+    address = with_login(uri, journal.names.fact("user") or "")
+    return Spool(address, MlflowServer(address), settings, system_clock(), background=False)
+
+
+def _flush(settings: Settings, out: TextIO, timeout: float) -> int:
     left = 0
     for uri, journal in _journals(settings):
         before = journal.inventory.counts().pending
-        spool = Spool(uri, MlflowServer(uri), settings, system_clock(), background=False)
+        spool = _spool(uri, journal, settings)
         waiting = spool.finish(timeout, patient=True)
         left += waiting
         if before:
@@ -137,11 +143,9 @@ def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
 
 
 def _verify(settings: Settings, out: TextIO) -> int:
-    from mlflow_spool.transport import MlflowServer
-
     complete = True
-    for uri, _ in _journals(settings):
-        spool = Spool(uri, MlflowServer(uri), settings, system_clock(), background=False)
+    for uri, journal in _journals(settings):
+        spool = _spool(uri, journal, settings)
         try:
             for found in spool.certificates():
                 complete = complete and found.is_complete

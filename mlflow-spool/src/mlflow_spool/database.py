@@ -8,16 +8,16 @@ import json
 import logging
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlflow_spool import quiet
+from mlflow_spool.forks import Guard, register
 from mlflow_spool.records import Call, Kind, Record
 from mlflow_spool.spare import Spare
 
-log = logging.getLogger("mlflow_spool")
 Returned = TypeVar("Returned")
 Row = tuple[Any, ...]
 
@@ -61,28 +61,30 @@ class Database:
         self.path = path
         self.syncs = 0  # durable commits of this process so far, each of which waited for the disk
         self._spare = Spare(path.with_name("spare"), spare)
-        self._pid = -1
+        self._pid = os.getpid()
         self._durable: bool | None = None
-        self._connection: sqlite3.Connection
+        self._connection: sqlite3.Connection | None = None
         self._scanner: sqlite3.Connection | None = None
+        self._lock, self._scanning = Guard(), Guard()
+        register(self)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._open()
+        self._mine().executescript(SCHEMA_SQL)
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Cursor]:
         """Commit all changes by the cursor, or none. durable: they and all before them survive a power failure."""
-        self._mine()
         with self._lock:
+            connection = self._mine()
             if durable is not self._durable:
-                self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
-            cursor = self._connection.cursor()
+            cursor = connection.cursor()
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield cursor
                 cursor.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:
+                if connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
             self.syncs += durable
@@ -95,7 +97,7 @@ class Database:
         except sqlite3.OperationalError:
             if not self._spare.release():
                 raise
-        log.warning("the disk of %s is full; what is delivered frees room", self.path.parent)
+        quiet.note(logging.WARNING, "the disk of %s is full; what is delivered frees room", self.path.parent)
         with self.transaction(durable=durable) as cursor:
             return work(cursor)
 
@@ -103,21 +105,19 @@ class Database:
         """Whether the room for delivery is reserved. If it is not, it is taken from what was delivered meanwhile."""
         if self._spare.take():
             return True
-        self._mine()
         with self._lock, suppress(sqlite3.OperationalError):
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._mine().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return self._spare.take()
 
     def read(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """The rows of a short query."""
-        self._mine()
         with self._lock:
-            return self._connection.execute(sql, values).fetchall()
+            return self._mine().execute(sql, values).fetchall()
 
     def scan(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """The rows of a query that may take long. No call of training code waits for it."""
-        self._mine()
         with self._scanning:
+            self._disown()
             if self._scanner is None:
                 self._scanner = self._connect()
             return self._scanner.execute(sql, values).fetchall()
@@ -128,26 +128,34 @@ class Database:
         return [record_of(row) for row in self.scan(f"SELECT {COLUMNS} FROM {source} WHERE {where}", values)]
 
     def close(self) -> None:
-        """Close the file in this process. Without it nothing is lost."""
+        """Close the file in this process until its next use. Without it nothing is lost."""
         with self._lock, self._scanning:
-            if self._pid == os.getpid():
-                self._connection.close()
-                if self._scanner is not None:
-                    self._scanner.close()
-                self._scanner, self._pid = None, -1
+            self._disown()
+            for connection in (self._connection, self._scanner):
+                if connection is not None:
+                    connection.close()
+            self._connection, self._scanner = None, None
 
-    def _mine(self) -> None:
+    def before_fork(self, until: float) -> None:  # noqa: ARG002 (the guards have waited)
+        """See `forks`. What SQLite knows of its locks must not cross a fork."""
+        if self._lock.is_held_for_fork and self._scanning.is_held_for_fork:
+            with suppress(sqlite3.Error):
+                self.close()
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """The next use opens the file again."""
+
+    def _disown(self) -> None:
         if self._pid != os.getpid():
-            self._open()
-
-    def _open(self) -> None:
-        if self._pid > 0:
             _inherited.extend(old for old in (self._connection, self._scanner) if old is not None)
-        # A fork may have copied the old locks while another thread held them.
-        self._lock, self._scanning = threading.RLock(), threading.Lock()
-        self._connection, self._scanner, self._durable = self._connect(), None, None
-        self._pid = os.getpid()
-        self._connection.executescript(SCHEMA_SQL)
+            self._connection, self._scanner, self._pid = None, None, os.getpid()
+
+    def _mine(self) -> sqlite3.Connection:
+        """The connection of this process. The caller holds the lock."""
+        self._disown()
+        if self._connection is None:
+            self._connection, self._durable = self._connect(), None
+        return self._connection
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from mlflow_spool import quiet
 from mlflow_spool.breaker import Breaker
 from mlflow_spool.custody import AT_GATEWAY
 from mlflow_spool.errors import Refused, TransportError
 from mlflow_spool.files import Files
 from mlflow_spool.journal import Journal
 from mlflow_spool.patience import DOUBT, cause_of, is_hopeless
-from mlflow_spool.records import ONCE, Kind, Record, references
+from mlflow_spool.records import ONCE, Answer, Call, Kind, Record, references, translated
 from mlflow_spool.replay import (
-    HEALTH,
     Done,
     Later,
     Never,
@@ -24,13 +24,13 @@ from mlflow_spool.replay import (
     Waits,
     drive,
     finding,
-    is_well,
+    is_up,
     lets_in,
     replay,
 )
-from mlflow_spool.uploads import Uploader, send_file
+from mlflow_spool.shelf import Shelf
+from mlflow_spool.uploads import Uploader, lane, send_file
 
-log = logging.getLogger("mlflow_spool")
 LONGEST_PAUSE = 300.0  # seconds between two attempts of a record that the server answers with 500
 STRANGER_PATIENCE = 86_400.0  # seconds that a record waits for a run that another machine's journal holds
 LOOK = 10.0  # seconds between two searches for what the gateway or another machine creates
@@ -60,27 +60,35 @@ class Delivery:
     ) -> None:
         self._journal = journal
         self._files = files
+        self._shelf = Shelf(journal, files)
         self._server = target
         self._breaker = breaker
         self._clock = clock
         self._settle_seconds = settle
         self._look_after: dict[str, float] = {}  # local id that others create -> monotonic seconds of the next search
         self._sought: set[str] = set()  # the local ids whose last search the server answered
-        self._not_before: dict[str, float] = {}  # stream -> monotonic seconds, after answers of 500
+        self._unclear: dict[str, float] = {}  # key -> monotonic seconds of the last attempt with an unknown end
+        self._not_before: dict[str, float] = {}  # lane -> monotonic seconds, after answers of 500
 
-    def is_paused(self, stream: str) -> bool:
-        """Whether the server, though well otherwise, failed on a record of `stream` a moment ago."""
-        return self._not_before.get(stream, 0.0) > self._clock.monotonic()
+    def is_paused(self, lane_or_stream: str) -> bool:
+        """Whether the server, though well otherwise, failed on a record of a lane a moment ago (see `lane`)."""
+        return self._not_before.get(lane_or_stream, 0.0) > self._clock.monotonic()
 
     def probe(self, timeout: float) -> bool:
-        """Ask whether the server is well, and set the breaker so. timeout: seconds."""
+        """Ask whether the server is well, and set the breaker so. timeout: seconds of each request."""
+        waits: list[float | None] = []
+
+        def ask(call: Call) -> Answer:
+            answer = self._server.send(call, timeout)
+            waits.append(answer.retry_after)
+            return answer
+
         try:
-            answer = self._server.send(HEALTH, timeout)
+            there = drive(is_up(), ask)
         except TransportError:
-            self._breaker.failed()
-            return False
-        if not is_well(answer):
-            self._breaker.failed(answer.retry_after)
+            there = False
+        if not there:
+            self._breaker.failed(waits[-1] if waits else None)
             return False
         self._breaker.succeeded()
         return True
@@ -88,11 +96,7 @@ class Delivery:
     def deliver(self, record: Record, timeout: float) -> bool:
         """Deliver one record. True: the next record of its stream may go. timeout: seconds of each request."""
         now = self._clock.now()
-        if (
-            record.attempted_at is not None
-            and now - record.attempted_at < self._settle_seconds * 1000
-            and record.kind in ONCE
-        ):
+        if record.kind in ONCE and self._settles(record, now):
             return False
         if record.kind is Kind.VERSION and self._is_incomplete(record):
             return False
@@ -113,19 +117,28 @@ class Delivery:
         """Make one attempt, and note nothing yet. timeout: seconds of each request; returned: see `replaying`."""
         if record.kind is Kind.ARTIFACT:
             return self.upload(record, self._files.find(record.key), timeout)
-        return replay(record, self._server, self._journal.names.name_of, timeout, returned=returned)
+        names, made = self._journal.names.name_of, self._journal.made
+        return replay(record, self._server, names, timeout, returned=returned, is_local=made)
 
     def upload(self, record: Record, file: Path | None, timeout: float) -> Outcome:
         """Make one attempt to upload a file, and note nothing yet."""
-        outcome = send_file(record, file, self._server, self._journal.names.name_of, timeout)
+        names, made = self._journal.names.name_of, self._journal.made
+        outcome = send_file(record, file, self._server, names, made, timeout)
         if isinstance(outcome, Later) and outcome.suspect and not self._is_there(timeout):
-            return replace(outcome, unwell=True, suspect=False)
+            return replace(outcome, unwell=True, suspect=False, refused=False)
+        root = translated(record.call, names).body["root"]
+        if isinstance(outcome, Later) and outcome.unwell and not root.startswith("mlflow-artifacts:"):
+            return replace(outcome, unwell=False)  # Another store is away, not MLflow.
         return outcome
 
     def settle(self, record: Record, outcome: Done | Never) -> None:
         """Note that nobody has to deliver the record any more."""
+        self._unclear.pop(record.key, None)
         self._journal.settle([record], outcome.learned if isinstance(outcome, Done) else ())
         if record.kind is Kind.ARTIFACT:
+            body, file = record.call.body, self._files.find(record.key)
+            if file is not None and isinstance(outcome, Done):
+                self._shelf.note(str(body["root"]), str(body["path"]), file)
             self._files.drop(record.key)
 
     def note(self, record: Record, outcome: Outcome) -> bool:
@@ -142,11 +155,28 @@ class Delivery:
         if isinstance(outcome, Later):
             if outcome.unwell:
                 self._breaker.failed(outcome.retry_after)
+            if outcome.maybe:
+                self._unclear[record.key] = self._clock.monotonic()
             most = DOUBT if outcome.unwell else None
             attempts = self._journal.failed(record, outcome.reason, maybe=outcome.maybe, most=most)
             if not outcome.unwell:
                 return self._stubborn(record, attempts, outcome)
         return False
+
+    def _settles(self, record: Record, now: int) -> bool:
+        """Whether a request of `record` with an unknown end may still be carried out.
+
+        The clock of the machine may be set meanwhile, so that it counts only for attempts of other processes that are old
+        by it. Otherwise a counter counts that never goes back, from when this process has known of the attempt.
+        """
+        if record.attempted_at is None:
+            return False
+        known = self._unclear.get(record.key)
+        if known is None:
+            if now - record.attempted_at >= self._settle_seconds * 1000:
+                return False
+            known = self._unclear[record.key] = self._clock.monotonic()
+        return self._clock.monotonic() - known < self._settle_seconds
 
     def _is_there(self, timeout: float) -> bool:
         try:
@@ -161,7 +191,7 @@ class Delivery:
             return True
         pause = random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, 2.0 ** min(attempts, 10))
         pause = max(pause, min(outcome.retry_after or 0.0, LONGEST_PAUSE))
-        self._not_before[record.stream] = self._clock.monotonic() + pause
+        self._not_before[lane(record)] = self._clock.monotonic() + pause
         return False
 
     def _is_incomplete(self, record: Record) -> bool:
@@ -210,4 +240,5 @@ class Delivery:
 
     def _set_aside(self, record: Record, problem: str) -> None:
         self._journal.set_aside(record, problem)
-        log.error("MLflow refused a spooled record for good (%s, %s): %s", record.kind.value, record.stream, problem)
+        message = "MLflow refused a spooled record for good (%s, %s): %s"
+        quiet.note(logging.ERROR, message, record.kind.value, record.stream, problem)

@@ -13,7 +13,8 @@ from mlflow_spool.journal import Journal
 from mlflow_spool.locks import locked
 from mlflow_spool.records import Record
 from mlflow_spool.replay import Done, Later, Never
-from mlflow_spool.uploads import RATE
+from mlflow_spool.shelf import Shelf
+from mlflow_spool.uploads import RATE, lane
 
 KEEP_DELIVERED = 86_400.0  # seconds for which reads are answered from what was delivered
 #: Seconds for the next request. At 0 or less no request begins any more, in the middle of a stream too.
@@ -38,6 +39,7 @@ class Drainer:
         self._breaker = breaker
         self._lock_file = lock_file
         self._clock = clock
+        self._shelf = Shelf(journal, files)
         self._delivery = Delivery(journal, files, target, breaker, clock, settle)
 
     def now_or_never(self, record: Record, timeout: float) -> Done | None:
@@ -101,11 +103,14 @@ class Drainer:
     def tidy(self) -> None:
         """Drop records that were delivered long ago, and copies of files without a record."""
         self._journal.forget_delivered(self._clock.now() - int(KEEP_DELIVERED * 1000))
+        self._shelf.tidy()
         for key in self._files.orphans():
             if not self._journal.waits(key):
                 self._files.drop(key)
 
     def _stream(self, stream: str, allowed: Allowed) -> bool:
+        if stream.startswith("artifacts:"):
+            return self._files_of(stream, allowed)
         delivered = False
         with locked(self._lock_file, stream) as ours:
             while ours:
@@ -115,6 +120,26 @@ class Drainer:
                         return delivered
                     delivered = True
                 ours = bool(records)
+        return delivered
+
+    def _files_of(self, stream: str, allowed: Allowed) -> bool:
+        """Upload the files of a run. One that is not taken holds up only later files of the same path."""
+        delivered = False
+        with locked(self._lock_file, stream) as ours:
+            more = ours
+            while more:
+                more, held = False, set[str]()
+                for record in self._journal.pending(stream):
+                    own = lane(record)
+                    if own in held or self._delivery.is_paused(own):
+                        held.add(own)
+                        continue
+                    if (timeout := allowed()) <= 0 or self._breaker.is_open:
+                        return delivered
+                    if self._delivery.deliver(record, timeout):
+                        more = delivered = True
+                    else:
+                        held.add(own)
         return delivered
 
     def _together(self, batch: Batch, allowed: Allowed) -> bool:

@@ -17,18 +17,18 @@ class Files:
     """The files of one journal, in `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def keep(self, key: str, source: Path) -> Path:
         """Copy `source` for the record `key`. On return the copy is durable. Raises SpoolFull when the disk is full.
 
         A link would not do: the script may write to its file again.
         """
-        target = self._folder / key / source.name
+        target = self.folder / key / source.name
         try:
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             shutil.copyfile(source, target)
-            for path, mode in ((target, os.O_RDONLY), (target.parent, os.O_RDONLY), (self._folder, os.O_RDONLY)):
+            for path, mode in ((target, os.O_RDONLY), (target.parent, os.O_RDONLY), (self.folder, os.O_RDONLY)):
                 descriptor = os.open(path, mode)
                 os.fsync(descriptor)
                 os.close(descriptor)
@@ -39,20 +39,20 @@ class Files:
 
     def find(self, key: str) -> Path | None:
         """The copy for the record `key`; None when it is gone."""
-        folder = self._folder / key
+        folder = self.folder / key
         found = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
         return found[0] if found else None
 
     def drop(self, key: str) -> None:
         """Remove the copy for the record `key`, which was delivered."""
-        shutil.rmtree(self._folder / key, ignore_errors=True)
+        shutil.rmtree(self.folder / key, ignore_errors=True)
 
     def orphans(self) -> list[str]:
         """Keys of old folders. Their records may be missing: a process may have died between a copy and its record."""
-        if not self._folder.is_dir():
+        if not self.folder.is_dir():
             return []
         limit = time.time() - ORPHAN_AGE
-        return [path.name for path in self._folder.iterdir() if path.stat().st_mtime < limit]
+        return [path.name for path in self.folder.iterdir() if path.stat().st_mtime < limit]
 
 
 def names_local_ids(file: Path) -> bool:

@@ -1,11 +1,8 @@
 """The gateway over HTTP: one request. An answer that nobody understands counts as no answer."""
 
 import http.client
-import io
 import ipaddress
 import json
-import socket
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,6 +10,7 @@ from typing import Any, Protocol
 
 from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.records import Answer, answer_of
+from mlflow_spool.wire import Response
 
 PATH = "/api/v1/metadata"
 TAKEN = 202
@@ -79,42 +77,8 @@ def _has_all(answer: Answer, sent: int) -> bool:
     return all(type(count) is int for count in counts) and sum(counts) == sent  # type: ignore[arg-type]
 
 
-class _Bounded(io.RawIOBase):
-    """The bytes of one answer: all of them within the timeout of its socket, and LARGEST at most.
-
-    By itself the timeout of a socket is the time between two pieces. An answer without an end would be read without end.
-    """
-
-    def __init__(self, connection: socket.socket, raw: io.RawIOBase) -> None:
-        self._connection = connection
-        self._raw = raw
-        self._end = time.monotonic() + (connection.gettimeout() or 0.0)
-        self._room = LARGEST
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer took too long")
-        self._connection.settimeout(left)
-        size = self._raw.readinto(buffer)
-        self._room -= size or 0
-        if self._room < 0:
-            raise OSError(f"the answer is longer than {LARGEST} bytes")
-        return size
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **settings: Any) -> None:
-        super().__init__(sock, *args, **settings)
-        whole: Any = self.fp
-        self.fp = io.BufferedReader(_Bounded(sock, whole.detach()))
+class _Response(Response):
+    largest, slowest = LARGEST, float("inf")
 
 
 class _Connection(http.client.HTTPConnection):

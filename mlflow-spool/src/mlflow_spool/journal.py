@@ -15,7 +15,7 @@ from mlflow_spool.database import Database
 from mlflow_spool.errors import SpoolFull
 from mlflow_spool.inventory import Inventory
 from mlflow_spool.names import Names
-from mlflow_spool.records import ONCE, Kind, Record, local_version
+from mlflow_spool.records import EXPERIMENT_OF, ONCE, Kind, Record, local_version
 
 HANDED_KEPT = 30 * 86_400_000  # milliseconds; MLflow may be away for long, and the run is the gateway's meanwhile
 #: What the server may not have, here and at the gateway. By itself SQLite takes the index of all records of a stream.
@@ -148,6 +148,16 @@ class Journal:
         sql = f"SELECT min(seq) FROM ({' UNION ALL '.join(first)})"
         return bool(self._database.read(sql, (record.stream,) * len(WAITING))[0][0] == record.seq)
 
+    def first(self, stream: str) -> list[Record]:
+        """The oldest record of `stream`, if there is any."""
+        return self._database.records("stream = ? ORDER BY seq LIMIT 1", (stream,))
+
+    def last_delivered(self, stream: str) -> int:
+        """The number of the newest record of `stream` before all that wait; 0 when there is none."""
+        waiting = "SELECT min(seq) FROM records WHERE stream = ? AND state NOT IN ('done', 'aside')"
+        sql = f"SELECT max(seq) FROM records WHERE stream = ? AND seq < coalesce(({waiting}), {2**63 - 1})"
+        return int(self._database.read(sql, (stream, stream))[0][0] or 0)
+
     def history(self, stream: str) -> list[Record]:
         """Every record of `stream` that was not set aside, in order."""
         return self._database.records("state != 'aside' AND stream = ? ORDER BY seq", (stream,))
@@ -200,6 +210,13 @@ class Journal:
             return next((state for key, state in rows if token == f"version:{local_version(key)}"), None)
         rows = self._database.read("SELECT state FROM records WHERE key = ?", (token.rpartition("spool-")[2],))
         return rows[0][0] if rows else None
+
+    def made(self, token: str) -> bool:
+        """Whether `token` is a local id that this journal made, or was given: not a text that looks like one."""
+        if self.names.name_of(token) is not None or self.state_of(token) is not None:
+            return True
+        run = token.removeprefix("root:").removeprefix(EXPERIMENT_OF)
+        return run != token and self.names.fact(f"shown:run:{run}") is not None
 
     def waits(self, key: str) -> bool:
         """Whether the record `key` is here and not delivered."""

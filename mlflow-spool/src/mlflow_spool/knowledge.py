@@ -1,15 +1,16 @@
 """What the journal knows: the answers to reads, in the shapes of MLflow's REST API."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from mlflow_spool.answers import logged_model_of, measurements, registered_of, run_of, version_of
+from mlflow_spool.answers import begun_elsewhere, logged_model_of, measurements, registered_of, run_of, version_of
 from mlflow_spool.errors import Refused
 from mlflow_spool.journal import Journal
-from mlflow_spool.records import API, LOCAL_VERSIONS, Answer, Call, Kind, Record, references, text_at
+from mlflow_spool.records import API, CREATES, LOCAL_VERSIONS, Answer, Call, Kind, Record, needed, text_at
 from mlflow_spool.replay import drive, finding
 
+SHOWN = 200  # runs and models of others that are kept as the server showed them last
 Ask = Callable[[Call], dict[str, Any]]
 
 
@@ -31,8 +32,9 @@ class Knowledge:
         if rest in {"runs/get", "metrics/get-history"}:
             return self._of_run(rest, call.body, waiting_only)
         if rest.startswith("logged-models/") and rest.count("/") == 1:
-            history = self._history("logged-model", rest.partition("/")[2], waiting_only)
-            model = logged_model_of(history)
+            name = rest.partition("/")[2]
+            history = self._history("logged-model", name, waiting_only)
+            model = logged_model_of(history) or logged_model_of(*self._since("logged-model", name, history))
             return {"model": self._named(model)} if model else None
         if rest == "registered-models/get" and not waiting_only:
             return self._registered(str(call.body.get("name")))
@@ -63,6 +65,9 @@ class Knowledge:
     def notice(self, call: Call, body: dict[str, Any]) -> None:
         """Keep what the server shows in the answer to a read, for the time when it is away."""
         facts: dict[str, Any] = {}
+        rest = call.path.removeprefix(f"{API}/")
+        if rest == "runs/get" or (rest.startswith("logged-models/") and rest.count("/") == 1):
+            self._shown(body)
         if call.path.startswith(f"{API}/experiments/get"):
             experiment = body.get("experiment")
             facts[f"experiment:{text_at(experiment, 'experiment_id')}"] = experiment
@@ -77,6 +82,42 @@ class Knowledge:
             if self._journal.names.fact(name) != fact:
                 self._journal.names.remember(name, fact)
 
+    def _shown(self, body: dict[str, Any]) -> None:
+        """Keep a run or a logged model of which this journal does not hold the creation."""
+        noun, field = ("run", "run_id") if "run" in body else ("model", "model_id")
+        name = text_at(body, noun, "info", field)
+        stream = ("run:" if noun == "run" else "logged-model:") + (self._journal.names.token_of(name) or name)
+        if not name or any(record.kind in CREATES for record in self._journal.first(stream)):
+            return
+        fact = json.dumps({"seq": self._journal.last_delivered(stream), "shown": body[noun]})
+        if self._journal.names.fact(f"shown:{stream}") != fact:
+            self._journal.names.remember(f"shown:{stream}", fact)
+            self._journal.names.keep_newest("shown:", SHOWN)
+
+    def adopt(self, run_id: str, experiment_id: str) -> None:
+        """From now on answer for a run that somebody else made: what is not known of it is left out."""
+        fact = json.dumps({"seq": 0, "shown": begun_elsewhere(run_id, experiment_id)})
+        self._journal.names.remember(f"shown:run:{run_id}", fact)
+
+    def models_named(self, name: str, experiment_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """The logged models with a name that were made here in those experiments, the newest first."""
+        names = self._journal.names
+        ids = {other for each in experiment_ids for other in (each, names.token_of(each), names.name_of(each)) if other}
+        found = []
+        for record in self._journal.inventory.of_kind(Kind.LOGGED_MODEL):
+            if record.call.body.get("name") == name and str(record.call.body.get("experiment_id")) in ids:
+                model = logged_model_of(self._history("logged-model", record.token, waiting_only=False))
+                found += [self._named(model)] if model else []
+        return found[::-1]
+
+    def _since(self, noun: str, name: str, history: list[Record]) -> tuple[list[Record], dict[str, Any] | None]:
+        """What was logged to a run or model since the server showed it, and what it showed."""
+        fact = self._journal.names.fact(f"shown:{noun}:{name}")
+        if fact is None:
+            return [], None
+        found = json.loads(fact)
+        return [record for record in history if record.seq > found["seq"]], found["shown"]
+
     def queued(self, record: Record) -> None:
         """Keep the experiment of a creation that waits, for other processes that ask for it by name."""
         if record.kind is Kind.EXPERIMENT:
@@ -89,7 +130,7 @@ class Knowledge:
         All real ids are kept. Returns the last of them; None when one is not there.
         """
         found = None
-        for token in references(call):
+        for token in needed(call, self._journal.made):
             if self._journal.names.name_of(token) is None:
                 found = self._find(token, ask)
                 if found is None:
@@ -114,6 +155,10 @@ class Knowledge:
     def _of_run(self, rest: str, query: dict[str, Any], waiting_only: bool) -> dict[str, Any] | None:
         history = self._history("run", str(query.get("run_id")), waiting_only)
         run = run_of(history)
+        if run is None and (history or not waiting_only):
+            run = run_of(*self._since("run", str(query.get("run_id")), history))
+            if rest != "runs/get":
+                return None  # The earlier values of the metric are not known.
         if run is None:
             return None
         if rest == "runs/get":
@@ -128,6 +173,9 @@ class Knowledge:
                 token = info[field]
                 info[field] = self._journal.names.name_of(token) or token
                 info["artifact_uri"] = self._journal.names.name_of("root:" + token) or info["artifact_uri"]
+        for field in ("experiment_id", "source_run_id"):
+            if field in info:
+                info[field] = self._journal.names.name_of(info[field]) or info[field]
         return entity
 
     def _registered(self, name: str) -> dict[str, Any] | None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlflow_spool.forks import Guard
+
 
 class _File:
     """One lock file of this process. It is never closed, since that would free all its locks."""
@@ -24,15 +26,7 @@ class _File:
 
 
 _files: dict[tuple[int, str], _File] = {}
-_guard = threading.Lock()
-
-
-def _renew_guard() -> None:
-    global _guard
-    _guard = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_guard)
+_guard = Guard()
 
 
 @functools.cache
@@ -47,6 +41,11 @@ def _file(path: Path) -> _File:
         if key not in _files:
             _files[key] = _File(path)
         return _files[key]
+
+
+def prepare(path: Path) -> None:
+    """Make the lock file at `path`. Raises OSError."""
+    _file(path)
 
 
 @contextmanager

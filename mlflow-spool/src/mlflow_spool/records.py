@@ -18,9 +18,11 @@ API = "/api/2.0/mlflow"
 KEY_TAG = "mlflow_spool.run_key"
 SCHEMA = 1
 #: Local ids. Those of logged models begin like MLflow's, since MLflow recognises `models:/m-...` by that.
-TOKEN = re.compile(r"(?:m-)?spool-[0-9a-f]{32}")
-#: The artifact root of a run with a local id, until the real one is known.
-ROOT = re.compile(r"spool-artifacts:/((?:m-)?spool-[0-9a-f]{32})/artifacts")
+TOKEN = re.compile(r"(?:m-)?spool-(?:experiment-of-)?[0-9a-f]{32}")
+#: The artifact root of a run or model, until the real one is known. A run that somebody else made has its real id in it.
+ROOT = re.compile(r"spool-artifacts:/((?:m-)?(?:spool-)?[0-9a-f]{32})/artifacts")
+#: Before the id of a run that somebody else made: the local id of its experiment, until the real one is known.
+EXPERIMENT_OF = "spool-experiment-of-"
 #: Version numbers of registered models from here on are local: no model has two thousand million real versions.
 LOCAL_VERSIONS = 2_000_000_000
 #: Such a number in the JSON of the tag `mlflow.modelVersions`, as MLflow's client writes it.
@@ -238,11 +240,62 @@ def strings(value: Any) -> Iterator[str]:
             yield from strings(item)
 
 
+#: Fields of MLflow's API that hold an id, and tags of MLflow that do.
+ID_FIELDS = frozenset({"run_id", "run_uuid", "experiment_id", "experiment_ids", "model_id", "source_run_id"})
+ID_TAGS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId"})
+_ADDRESS = re.compile(rf"(?:models|runs):/({TOKEN.pattern})(?:/|$)")
+_MODEL_PATH = re.compile(rf"{API}/logged-models/({TOKEN.pattern})(?:/|$)")
+
+#: Whether a journal made a local id, or was given it.
+IsLocal = Callable[[str], bool]
+
+
+def needed(call: Call, is_local: IsLocal) -> set[str]:
+    """The local ids whose real names a call needs: where an id stands, and in its texts those that are known to be local.
+
+    A text of a user may look like a local id. It is none, then.
+    """
+    found = references(call)
+    return {token for token in found if is_local(token) or token in ids_in(call)} if found else found
+
+
+def ids_in(call: Call) -> set[str]:
+    """The local ids in the places of a call where only an id can stand."""
+    found = set(_MODEL_PATH.findall(call.path))
+    version = str(call.body.get("version", ""))
+    if version.isdigit() and int(version) >= LOCAL_VERSIONS:
+        found.add(f"version:{version}")
+
+    def place(name: str, value: str) -> None:
+        if name in ID_FIELDS and TOKEN.fullmatch(value):
+            found.add(value)
+        if name in {"root", "source"} and (owner := ROOT.match(value)):
+            found.add(owner[1] if "spool-" in owner[1] else f"root:{owner[1]}")
+        if name == "source" and (address := _ADDRESS.match(value)):
+            found.add(address[1])
+
+    def walk(name: str, value: Any) -> None:
+        if isinstance(value, str):
+            place(name, value)
+        elif isinstance(value, list):
+            for item in value:
+                walk(name, item)
+        elif isinstance(value, dict):
+            if value.get("key") in ID_TAGS:
+                walk("run_id", value.get("value"))
+            for field_name, item in value.items():
+                walk(field_name, item)
+
+    walk("", call.body)
+    return found
+
+
 def references(call: Call) -> set[str]:
-    """The local ids that a call names. It can be sent once the real name of each is known."""
+    """What looks like a local id in a call: see `needed`."""
     found: set[str] = set()
     for text in strings([call.path, call.body]):
         found.update(TOKEN.findall(text))
+        found.update(f"root:{owner}" for owner in ROOT.findall(text) if "spool-" not in owner)
         found.update(f"version:{number}" for number in VERSION_TEXT.findall(text))
     version = str(call.body.get("version", ""))
     if version.isdigit() and int(version) >= LOCAL_VERSIONS:

@@ -14,14 +14,16 @@ from typing import Any, Protocol, TypeVar
 from mlflow_spool.errors import NoAnswer, NotSent, Refused, TransportError
 from mlflow_spool.records import (
     API,
+    EXPERIMENT_OF,
     KEY_TAG,
     ONCE,
     Answer,
     Call,
+    IsLocal,
     Kind,
     Record,
     local_version,
-    references,
+    needed,
     text_at,
     translated,
 )
@@ -70,6 +72,7 @@ class Later:
     suspect: bool = False  # the record may be the cause, since the server fails on it
     forbidden: bool = False  # to this login, which may do other things
     alone: bool = False  # this record gets no answer, while the server answers another question
+    refused: bool = False  # by a proxy, so that MLflow does not get it
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,22 @@ Result = TypeVar("Result")
 Steps = Generator[Call, Answer, Result]
 
 
-def replay(record: Record, server: Server, resolve: Resolve, timeout: float, *, returned: bool = True) -> Outcome:
+def _every(_token: str) -> bool:
+    return True
+
+
+def replay(
+    record: Record,
+    server: Server,
+    resolve: Resolve,
+    timeout: float,
+    *,
+    returned: bool = True,
+    is_local: IsLocal = _every,
+) -> Outcome:
     """`replaying` over a server that blocks. timeout: seconds of each request."""
-    return drive(replaying(record, resolve, returned=returned), lambda call: server.send(call, timeout))
+    steps = replaying(record, resolve, returned=returned, is_local=is_local)
+    return drive(steps, lambda call: server.send(call, timeout))
 
 
 def drive(steps: Steps[Result], send: Callable[[Call], Answer]) -> Result:
@@ -114,13 +130,13 @@ def drive(steps: Steps[Result], send: Callable[[Call], Answer]) -> Result:
         return result
 
 
-def replaying(record: Record, resolve: Resolve, *, returned: bool = True) -> Steps[Outcome]:
+def replaying(record: Record, resolve: Resolve, *, returned: bool = True, is_local: IsLocal = _every) -> Steps[Outcome]:
     """The requests that deliver `record` once. A record with an earlier attempt is searched for first.
 
     returned: the call that made the record has returned, as if it were done. Then a creation of what exists counts as done,
-    and so does a deletion of what is gone. Otherwise the caller gets MLflow's refusal.
+    and so does a deletion of what is gone. Otherwise the caller gets MLflow's refusal. is_local: see `needed`.
     """
-    missing = {token for token in references(record.call) if resolve(token) is None} - {record.token}
+    missing = {token for token in needed(record.call, is_local) if resolve(token) is None} - {record.token}
     if missing:
         return Waits(frozenset(missing))
     maybe = record.attempted_at is not None
@@ -175,6 +191,17 @@ def lets_in() -> Steps[bool]:
     """Whether MLflow is there, and takes the login."""
     answer = yield LOGIN
     return answer.status < 300 and not is_strange(answer)
+
+
+def is_up() -> Steps[bool]:
+    """Whether MLflow answers. A proxy that routes only its API knows no pulse, so that a question must tell too."""
+    pulse = yield HEALTH
+    if is_well(pulse):
+        return True
+    answer = yield LOGIN
+    return (
+        answer.status < 500 and answer.status not in UNWELL and (answer.status in CREDENTIALS or not is_strange(answer))
+    )
 
 
 def _attempt(record: Record, call: Call, *, maybe: bool, returned: bool) -> Steps[Outcome]:
@@ -289,6 +316,8 @@ def finding(token: str) -> Steps[tuple[tuple[str, str], ...]]:
 
     Raises TransportError, Refused.
     """
+    if token.startswith(("root:", EXPERIMENT_OF)):
+        return (yield from _of_run(token.removeprefix("root:").removeprefix(EXPERIMENT_OF)))
     key = token.rpartition("spool-")[2]
     page: dict[str, Any] = {"view_type": "ALL", "max_results": 1000}
     while True:
@@ -300,6 +329,16 @@ def finding(token: str) -> Steps[tuple[tuple[str, str], ...]]:
         if learned or not following:
             return learned
         page = {**page, "page_token": following}
+
+
+def _of_run(run_id: str) -> Steps[tuple[tuple[str, str], ...]]:
+    """The artifact root and the experiment of a run that somebody else made."""
+
+    def read(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+        info = body["run"]["info"]
+        return (f"root:{run_id}", info["artifact_uri"]), (EXPERIMENT_OF + run_id, str(info["experiment_id"]))
+
+    return (yield from ask(Call("GET", f"{API}/runs/get", {"run_id": run_id}), read)) or ()
 
 
 def _experiments(body: dict[str, Any], key: str) -> tuple[list[str], str | None, str | None]:

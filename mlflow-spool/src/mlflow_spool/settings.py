@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 PREFIX = "spool+"
 #: Default of MLFLOW_SPOOL_MAX_BYTES: days of metadata, and some models.
@@ -51,19 +52,38 @@ def server_uri(store_uri: str) -> str:
     return store_uri.removeprefix(PREFIX).rstrip("/") if store_uri.startswith(PREFIX) else store_uri
 
 
+def without_login(uri: str) -> str:
+    """The same address without a user and a password in it: it is kept, shown and logged, and a password must not be."""
+    if "@" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def user_in(uri: str) -> str:
+    """The user in an address; empty when there is none."""
+    return unquote(urlsplit(uri).username or "") if "@" in uri else ""
+
+
+def with_login(uri: str, user: str, environ: Mapping[str, str] | None = None) -> str:
+    """The same address with the login of `user`, if MLFLOW_TRACKING_URI or MLFLOW_REGISTRY_URI has it."""
+    env = os.environ if environ is None else environ
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        known = server_uri(env.get(name, ""))
+        if user and user_in(known) == user and without_login(known) == uri:
+            return known
+    return uri
+
+
 def _folder(env: Mapping[str, str]) -> Path:
     if chosen := env.get("MLFLOW_SPOOL_DIR"):
-        return Path(chosen).expanduser()
-    state = env.get("XDG_STATE_HOME")
-    return (Path(state) if state else _home() / ".local" / "state") / "mlflow-spool"
-
-
-def _home() -> Path:
-    """The user's home; / for a user without a name and without HOME, as in a container."""
+        return Path(os.path.expanduser(chosen))  # It leaves the `~` of a user without a home.
+    if state := env.get("XDG_STATE_HOME"):
+        return Path(state) / "mlflow-spool"
     try:
-        return Path.home()
-    except RuntimeError:
-        return Path("/")
+        return Path.home() / ".local" / "state" / "mlflow-spool"
+    except RuntimeError:  # A user without a home: nothing can be below this.
+        return Path(os.devnull) / "mlflow-spool"
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

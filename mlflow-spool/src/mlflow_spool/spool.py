@@ -4,13 +4,15 @@ import hashlib
 import logging
 import os
 import re
-import threading
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from mlflow_spool import quiet
 from mlflow_spool.answers import answer_write
 from mlflow_spool.background import RETRY, Background
 from mlflow_spool.breaker import Breaker
@@ -20,14 +22,17 @@ from mlflow_spool.delivery import Clock, Target
 from mlflow_spool.drain import Drainer
 from mlflow_spool.errors import Offline, Refused, SpoolFull, TransportError
 from mlflow_spool.files import Files, names_local_ids
+from mlflow_spool.forks import Guard
 from mlflow_spool.gateway import Gateway, Taker
 from mlflow_spool.handover import HandOver
 from mlflow_spool.journal import Journal
 from mlflow_spool.knowledge import Knowledge
-from mlflow_spool.records import Answer, Call, Kind, Record, draft, new_key, references, translated
+from mlflow_spool.locks import prepare
+from mlflow_spool.records import Answer, Call, Kind, Record, draft, needed, new_key, translated
 from mlflow_spool.replay import CREDENTIALS, UNWELL, drive, is_strange
-from mlflow_spool.settings import Settings
-from mlflow_spool.uploads import artifact
+from mlflow_spool.settings import Settings, user_in, without_login
+from mlflow_spool.shelf import Shelf
+from mlflow_spool.uploads import FILES, artifact
 
 log = logging.getLogger("mlflow_spool")
 
@@ -38,9 +43,11 @@ def system_clock() -> Clock:
 
 
 def journal_folder(settings: Settings, uri: str) -> Path:
-    """The folder with the journal of the server at `uri`. Each server has its own."""
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", uri.partition("://")[2]).strip("-")[:60]
-    return settings.folder / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+    """The folder with the journal of the server at `uri`. Each server has its own, and each user in an address."""
+    address, user = without_login(uri), user_in(uri)
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", address.partition("://")[2]).strip("-")[:60]
+    whole = f"{address} {user}" if user else address
+    return settings.folder / f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def lock_file(folder: Path) -> Path:
@@ -67,15 +74,19 @@ class Spool:
     ) -> None:
         """background: deliver in a thread too; without it, only calls and `finish` deliver. taker: the gateway, instead of
         its address in the settings."""
-        self.uri = uri
+        self.uri = without_login(uri)
         folder = journal_folder(settings, uri)
         self.journal = Journal(folder, settings.max_bytes, settings.spare)
-        self.journal.names.remember("uri", uri)
+        for fact, value in (("uri", self.uri), ("user", user_in(uri))):
+            if self.journal.names.fact(fact) != value:
+                self.journal.names.remember(fact, value)
         self._server = target
         self._settings = settings
         self._clock = clock
+        prepare(lock_file(folder))
         self._breaker = Breaker(clock.monotonic)
         self._files = Files(folder / "files")
+        self.shelf = Shelf(self.journal, self._files)
         self._drainer = Drainer(
             self.journal, self._files, target, self._breaker, lock_file(folder), clock, settings.settle
         )
@@ -84,7 +95,7 @@ class Spool:
         self._background = (
             Background(self._drainer, self._breaker, clock, settings.request_timeout) if background else None
         )
-        self._knowledge = Knowledge(self.journal)
+        self.knowledge = Knowledge(self.journal)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Make one call of the REST API; takes and returns JSON objects.
@@ -92,6 +103,7 @@ class Spool:
         On return a write is durable, delivered or not. Raises Refused (the server refuses), Offline (the server is away, and
         the journal cannot answer the read), SpoolFull (only with MLFLOW_SPOOL_STRICT).
         """
+        quiet.speak()
         call = Call(method, path, body or {})
         record = draft(call, self._clock.now())
         return self._read(call) if record is None else self._write(self._homed(record))
@@ -106,6 +118,7 @@ class Spool:
         if not (self._breaker.is_open or unready) and self._drainer.upload_now(
             record, file, self._settings.probe_timeout
         ):
+            self.shelf.note(root, path, file)
             return
         try:
             self.journal.make_room(0, int(record.call.body["bytes"]))
@@ -120,38 +133,40 @@ class Spool:
         if self._breaker.is_open or self._drainer.now_or_never(kept, self._settings.probe_timeout) is None:
             self.wake()
 
-    def waiting_files(self, root: str) -> dict[str, int]:
-        """The paths of the files below `root` whose upload waits, with their sizes in bytes."""
-        found = (record.call.body for record in self._waiting(root))
-        return {str(body["path"]): int(body["bytes"]) for body in found}
+    def list_files(self, root: str, folder: str) -> list[dict[str, Any]]:
+        """The files and folders directly below `folder` of an `mlflow-artifacts:` root, as MLflow shows them.
 
-    def waiting_file(self, root: str, path: str) -> Path | None:
-        """The copy of an artifact whose upload waits; None when there is none."""
-        keys = [record.key for record in self._waiting(root) if record.call.body["path"] == path]
-        return self._files.find(keys[-1]) if keys else None
+        Raises Refused, Offline.
+        """
+        path = "/".join(part for part in (urlsplit(root).path.strip("/"), folder) if part)
+        found = self._read(Call("GET", FILES, {"path": path})).get("files", [])
+        return [file for file in found if isinstance(file, dict) and isinstance(file.get("path"), str)]
 
-    def real_root(self, root: str) -> str | None:
-        """The real artifact root for `root`; None while the server has not named it."""
-        call = Call("GET", root)
-        known = all(self.journal.names.name_of(token) for token in references(call))
-        return translated(call, self.journal.names.name_of).path if known else None
-
-    def _waiting(self, root: str) -> list[Record]:
-        stream = self._homed(artifact("", root, "", 0, 0)).stream
-        records = self.journal.pending(stream, limit=100_000)
-        roots = {root, self.real_root(root)}
-        return [
-            record
-            for record in records
-            if record.kind is Kind.ARTIFACT
-            and roots & {record.call.body["root"], self.real_root(record.call.body["root"])}
-        ]
+    def fetch_file(self, root: str, path: str, target: Path) -> None:
+        """Write the artifact `path` below `root` to `target`. Raises Refused, Offline."""
+        copy = self.shelf.find(root, path, uploaded=self._breaker.is_open)
+        real = self.shelf.real_root(root)
+        if copy is None and real is not None:
+            try:
+                answer = self._asked(
+                    lambda limit: self._server.download(real, path, target, limit),
+                    self._settings.probe_timeout,
+                    again=True,
+                )
+                if answer.status >= 400:
+                    raise Refused(answer.status, answer.body)
+                return
+            except (TransportError, Offline):
+                copy = self.shelf.find(root, path, uploaded=True)
+        if copy is None:
+            raise Offline(f"MLflow at {self.uri} is away, and the file {path} is not on this machine")
+        shutil.copyfile(copy, target)
 
     def certificates(self) -> Iterator[Certificate]:
         """Certify every run whose creation this journal still holds. Raises Refused, Offline, TransportError."""
         for token in self.journal.inventory.runs():
             if self.journal.names.name_of(token) is None and self.journal.state_of(token) in AT_GATEWAY:
-                self._knowledge.find_elsewhere(Call("GET", token), self._ask)
+                self.knowledge.find_elsewhere(Call("GET", token), self._ask)
             ids = [token, *filter(None, [self.journal.names.name_of(token)])]
             logged = gather(
                 ids, self.journal.inventory.streams, self.journal.inventory.of_kind, self.journal.inventory.refused
@@ -194,7 +209,7 @@ class Spool:
 
     def knows_version(self, name: str, version: str) -> bool:
         """Whether the registration of that version waits here."""
-        return self._knowledge.is_waiting_version(name, str(version))
+        return self.knowledge.is_waiting_version(name, str(version))
 
     def _homed(self, record: Record) -> Record:
         """The same record in the stream of the local id, if its run or model has one."""
@@ -213,7 +228,7 @@ class Spool:
             if done is not None:
                 return done.body
             self._secure(kept)
-        self._knowledge.queued(kept)
+        self.knowledge.queued(kept)
         self.wake()
         # Only an update answers with the whole run or model. To read that for each metric would cost more and more.
         history = self.journal.history(kept.stream) if kept.kind is Kind.WRITE else ()
@@ -242,19 +257,19 @@ class Spool:
         return answer.body
 
     def _read(self, call: Call) -> dict[str, Any]:
-        known = self._knowledge.answer(call, waiting_only=not self._breaker.is_open)
+        known = self.knowledge.answer(call, waiting_only=not self._breaker.is_open)
         if known is not None:
             return known
-        created = self._knowledge.created_here(call)
-        strange = any(self.journal.names.name_of(token) is None for token in references(call))
+        created = self.knowledge.created_here(call)
+        strange = any(self.journal.names.name_of(token) is None for token in needed(call, self.journal.made))
         try:
-            if strange and self._knowledge.find_elsewhere(call, self._ask) is None:
+            if strange and self.knowledge.find_elsewhere(call, self._ask) is None:
                 raise _Unknown(f"{call.path} names a run that neither this machine's journal nor MLflow knows")
             answer = self._send(translated(call, self.journal.names.name_of), self._settings.probe_timeout)
         except _Unknown:
             raise
         except (TransportError, Offline) as error:
-            known = self._knowledge.answer(call, waiting_only=False)
+            known = self.knowledge.answer(call, waiting_only=False)
             if known is None:
                 raise Offline(f"MLflow at {self.uri} is away ({error}), and its journal here has no answer") from None
             return known
@@ -262,28 +277,32 @@ class Spool:
             return created
         if answer.status >= 400:
             raise Refused(answer.status, answer.body)
-        self._knowledge.notice(call, answer.body)
+        self.knowledge.notice(call, answer.body)
         return answer.body
 
     def _ask(self, call: Call) -> dict[str, Any]:
-        answer = self._send(call, self._settings.request_timeout)
+        answer = self._send(call, self._settings.probe_timeout)
         if answer.status >= 400:
             raise Refused(answer.status, answer.body)
         return answer.body
 
     def _send(self, call: Call, timeout: float) -> Answer:
         """Send one request. Raises Offline, at once while the breaker is open, and TransportError when no answer comes."""
+        return self._asked(lambda limit: self._server.send(call, limit), timeout, again=draft(call, 0) is None)
+
+    def _asked(self, ask: Callable[[float], Answer], timeout: float, *, again: bool) -> Answer:
+        """As `_send`. ask: makes the request within so many seconds; again: a second request changes nothing."""
         if self._breaker.is_open:
             self.wake()
             raise Offline("it did not answer before")
         try:
-            answer = self._patiently(call, timeout)
+            answer = self._patiently(ask, timeout)
         except TransportError:
             self._breaker.failed()
             self.wake()
             raise
-        if is_strange(answer) and self._drainer.probe(timeout) and draft(call, 0) is None:
-            answer = self._server.send(call, timeout)  # MLflow is there, and asking again changes nothing.
+        if is_strange(answer) and self._drainer.probe(timeout) and again:
+            answer = ask(timeout)  # MLflow is there.
         if is_strange(answer):
             raise Offline(f"something else answered {answer.status} in its place")
         if answer.status in UNWELL:
@@ -293,19 +312,19 @@ class Spool:
             self._breaker.succeeded()
         return answer
 
-    def _patiently(self, call: Call, timeout: float) -> Answer:
+    def _patiently(self, ask: Callable[[float], Answer], timeout: float) -> Answer:
         """Send one request. If no answer comes in half of the time, but the server is well, it gets the time of a request in
         the background: a slow answer is not a missing one."""
         try:
-            return self._server.send(call, timeout / 2)
+            return ask(timeout / 2)
         except TransportError:
             if not self._drainer.probe(timeout / 2):
                 raise
-            return self._server.send(call, self._settings.request_timeout)
+            return ask(self._settings.request_timeout)
 
 
 _spools: dict[tuple[int, str], Spool] = {}
-_opening = threading.Lock()
+_opening = Guard()
 
 
 def open_spool(uri: str, connect: Callable[[str], Target], settings: Settings) -> Spool:
@@ -323,9 +342,11 @@ def finish_all(budget: float) -> None:
 
     A spool that fails, as on a broken disk, takes the turn of no other.
     """
-    for (pid, uri), spool in list(_spools.items()):
+    quiet.speak()
+    for (pid, _), spool in list(_spools.items()):
         if pid != os.getpid():
             continue
+        uri = spool.uri
         try:
             left = spool.finish(budget)
             handed = spool.journal.inventory.counts().handed

@@ -2,19 +2,45 @@
 
 import functools
 import json
+import logging
+import os
+import re
+import sqlite3
+import sys
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from mlflow.protos.service_pb2 import SearchLoggedModels
+from mlflow.store.entities import PagedList
 from mlflow.store.model_registry.rest_store import RestStore as RegistryRestStore
 from mlflow.store.tracking.rest_store import RestStore as TrackingRestStore
+from mlflow.tracking import fluent
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.proto_json_utils import parse_dict
 
+from mlflow_spool import quiet
 from mlflow_spool.errors import Offline, Refused
-from mlflow_spool.settings import read_settings, server_uri
+from mlflow_spool.records import EXPERIMENT_OF
+from mlflow_spool.settings import read_settings, server_uri, without_login
 from mlflow_spool.spool import Spool, open_spool
 from mlflow_spool.transport import MlflowServer
+
+#: Code that goes on with a run that somebody else made, as the module and the function that read the run first.
+RESUMING = {
+    ("mlflow.tracking.fluent", "start_run"),
+    ("lightning.pytorch.loggers.mlflow", "experiment"),
+    ("pytorch_lightning.loggers.mlflow", "experiment"),
+}
+#: Code that logs, and looks for a model first.
+LOGGING = {
+    ("mlflow.store.artifact.runs_artifact_repo", "_get_logged_model_artifact_repo"),
+    ("mlflow.tracking._model_registry.fluent", "_get_logged_models_from_run"),
+    ("mlflow.tracking.fluent", "_set_active_model"),
+}
+NAMED = re.compile(r"name ?= ?'(.*)'")
 
 
 class SpoolOffline(MlflowException):
@@ -24,9 +50,38 @@ class SpoolOffline(MlflowException):
         super().__init__(message, error_code=TEMPORARILY_UNAVAILABLE)
 
 
-def spool_for(store_uri: str) -> Spool:
-    """The spool of this process for a tracking URI, `spool+http://...` or `http://...`."""
-    return open_spool(server_uri(store_uri), MlflowServer, read_settings())
+_servers: dict[str, MlflowServer] = {}
+_unusable: set[tuple[int, str]] = set()  # processes and servers without a journal
+
+
+def spool_for(store_uri: str) -> Spool | None:
+    """The spool of this process for a tracking URI, `spool+http://...` or `http://...`, with MLflow's settings of now.
+
+    None when its journal has no place: a disk that cannot be written, a user without a home. Then MLflow works as without
+    the spool, and the log has a warning, once.
+    """
+    uri = server_uri(store_uri)
+    if (os.getpid(), uri) in _unusable:
+        return None
+    if uri in _servers:
+        _servers[uri].refresh()
+    else:
+        _servers[uri] = MlflowServer(uri)
+    settings = read_settings()
+    try:
+        return open_spool(uri, _servers.__getitem__, settings)
+    except (OSError, sqlite3.Error) as error:
+        give_up(store_uri, f"{settings.folder} cannot hold a journal ({error})")
+        return None
+
+
+def give_up(store_uri: str, reason: str) -> None:
+    """From now on this process works without a journal for that URI."""
+    key = (os.getpid(), server_uri(store_uri))
+    if key not in _unusable:
+        _unusable.add(key)
+        advice = "Set MLFLOW_SPOOL_DIR to a folder on a local disk"
+        quiet.note(logging.WARNING, "mlflow-spool keeps nothing: %s. MLflow works as without it. %s", reason, advice)
 
 
 def _call(spool: Spool, method: str, endpoint: str, json_body: str | None, response: Any) -> Any:
@@ -41,48 +96,114 @@ def _call(spool: Spool, method: str, endpoint: str, json_body: str | None, respo
     return response
 
 
+def _creds(store_uri: str) -> Any:
+    """MLflow's credentials. A login in the address is no part of the host, since MLflow prints that."""
+    uri = server_uri(store_uri)
+    creds, parts = get_default_host_creds(without_login(uri)), urlsplit(uri)
+    if parts.username is not None:
+        creds.username, creds.password = unquote(parts.username), unquote(parts.password or "")
+    return creds
+
+
 class SpoolTrackingStore(TrackingRestStore):
     """The tracking store behind `spool+http://`."""
 
     def __init__(self, store_uri: str) -> None:
-        super().__init__(functools.partial(get_default_host_creds, server_uri(store_uri)))
-        self._spool = spool_for(store_uri)
+        super().__init__(functools.partial(_creds, store_uri))
+        self._uri = store_uri
+        spool_for(store_uri)
 
     def _call_endpoint(
         self,
         api: Any,
         json_body: str | None = None,
         endpoint: str | None = None,
-        retry_timeout_seconds: float | None = None,  # noqa: ARG002 (MLflow's signature; the spool has timeouts of its own)
+        retry_timeout_seconds: float | None = None,
         response_proto: Any = None,
     ) -> Any:
-        methods = self._V3_METHOD_TO_INFO if api in self._V3_APIS else self._METHOD_TO_INFO
-        usual, method = methods[api]
-        response = response_proto or api.Response()
-        return _call(self._spool, method, endpoint or usual, json_body, response)
+        spool = spool_for(self._uri)
+        if spool is not None:
+            methods = self._V3_METHOD_TO_INFO if api in self._V3_APIS else self._METHOD_TO_INFO
+            usual, method = methods[api]
+            response = response_proto or api.Response()
+            try:
+                return _call(spool, method, endpoint or usual, json_body, response)
+            except sqlite3.Error as error:
+                give_up(self._uri, f"the journal in {spool.journal.folder} is broken ({error})")
+        given = {"retry_timeout_seconds": retry_timeout_seconds, "response_proto": response_proto}
+        given = {
+            name: value for name, value in given.items() if value is not None
+        }  # An older MLflow may not know them.
+        return super()._call_endpoint(api, json_body, endpoint, **given)
+
+    def get_run(self, run_id: str) -> Run:
+        """A run. If somebody else made it, and MLflow is away when a script goes on with it, only its id is known."""
+        try:
+            return super().get_run(run_id)
+        except SpoolOffline:
+            spool = spool_for(self._uri)
+            if spool is None or not _is_within(RESUMING):
+                raise
+            active = getattr(fluent, "_active_experiment_id", None)
+            spool.knowledge.adopt(run_id, active or EXPERIMENT_OF + run_id)
+            return super().get_run(run_id)
+
+    def search_logged_models(
+        self, experiment_ids: list[str], filter_string: str | None = None, *arguments: Any, **named: Any
+    ) -> PagedList:
+        """Search for models. While MLflow is away, a call that logs finds those that were made here."""
+        try:
+            return super().search_logged_models(experiment_ids, filter_string, *arguments, **named)
+        except SpoolOffline:
+            spool, name = spool_for(self._uri), NAMED.fullmatch(filter_string or "")
+            if spool is None or name is None or not _is_within(LOGGING):
+                raise
+            response = SearchLoggedModels.Response()
+            parse_dict(js_dict={"models": spool.knowledge.models_named(name[1], experiment_ids)}, message=response)
+            return PagedList([LoggedModel.from_proto(model) for model in response.models], None)
+
+
+def _is_within(functions: set[tuple[str, str]]) -> bool:
+    """Whether one of these functions of other modules is on the stack: why does the caller read?"""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) in functions:
+            return True
+    return False
 
 
 class SpoolRegistryStore(RegistryRestStore):
     """The model registry behind `spool+http://`."""
 
     def __init__(self, store_uri: str) -> None:
-        super().__init__(functools.partial(get_default_host_creds, server_uri(store_uri)))
-        self._spool = spool_for(store_uri)
+        super().__init__(functools.partial(_creds, store_uri))
+        self._uri = store_uri
+        spool_for(store_uri)
 
     def _call_endpoint(
         self,
         api: Any,
         json_body: str | None,
         call_all_endpoints: bool = False,
-        extra_headers: Any = None,  # noqa: ARG002 (MLflow's signature; only Databricks' store passes some)
+        extra_headers: Any = None,
     ) -> Any:
+        spool = spool_for(self._uri)
+        if spool is None:
+            return super()._call_endpoint(api, json_body, call_all_endpoints, extra_headers)
         if call_all_endpoints:
             endpoint, method = self._get_all_endpoints_from_method(api)[0]
         else:
             endpoint, method = self._get_endpoint_from_method(api)
-        return _call(self._spool, method, endpoint, json_body, self._get_response_from_method(api))
+        try:
+            return _call(spool, method, endpoint, json_body, self._get_response_from_method(api))
+        except sqlite3.Error as error:
+            give_up(self._uri, f"the journal in {spool.journal.folder} is broken ({error})")
+            return super()._call_endpoint(api, json_body, call_all_endpoints, extra_headers)
 
     def _await_model_version_creation(self, mv: Any, await_creation_for: float | None) -> None:
         """Training does not wait for a version in the journal: it is registered later."""
-        if str(mv.status) != "PENDING_REGISTRATION" or not self._spool.knows_version(mv.name, mv.version):
+        spool = spool_for(self._uri)
+        waits = str(mv.status) == "PENDING_REGISTRATION" and spool and spool.knows_version(mv.name, mv.version)
+        if not waits:
             super()._await_model_version_creation(mv, await_creation_for)

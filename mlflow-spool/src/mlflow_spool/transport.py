@@ -1,71 +1,135 @@
-"""The way to MLflow through MLflow's own HTTP code, so that every kind of authentication and TLS setting works.
+"""The way to MLflow: with every kind of authentication, proxy and TLS that MLflow's own client knows, and no code of it.
 
-Its retries are off: they would send a creation twice, and make training wait for minutes.
+MLflow's HTTP code imports and takes locks of its own, which our thread must not do (see `quiet`). So what its settings
+mean is read on a thread of training code; from then on the requests are ours. Nothing is sent twice.
 """
 
+import json
 import mimetypes
+import os
+import ssl
+from base64 import b64encode
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode, urlsplit
 
 import requests
-import urllib3.exceptions
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 from mlflow.tracking import get_tracking_uri
+from mlflow.tracking.request_auth.registry import fetch_auth
+from mlflow.tracking.request_header.registry import resolve_request_headers
 from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
 
-from mlflow_spool.errors import NoAnswer, NotSent
+from mlflow_spool import quiet
+from mlflow_spool.errors import NoAnswer
+from mlflow_spool.helper import Helper
 from mlflow_spool.records import Answer, Call, answer_of
 from mlflow_spool.settings import server_uri
-from mlflow_spool.uploads import folder_of
+from mlflow_spool.uploads import FILES, folder_of
+from mlflow_spool.wire import Reply, Sign, Way, Wire
 
-_NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+PROXIED = "mlflow-artifacts:"
+mimetypes.init()
 
 
 class MlflowServer:
-    """MLflow at `uri` (http or https)."""
+    """MLflow at `uri` (http or https). Make it on a thread of training code."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        self._wire = Wire()
+        self._tls: dict[tuple[Any, Any], ssl.SSLContext] = {}
+        self._helper = Helper(uri)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read MLflow's settings of this moment: logins, headers, proxies, TLS. Only on a thread of training code."""
+        creds = get_default_host_creds(self._uri)
+        headers = dict(resolve_request_headers())
+        if creds.username and creds.password and "kubernetes" not in (creds.auth or ""):
+            pair = f"{creds.username}:{creds.password}"
+            headers["Authorization"] = "Basic " + b64encode(pair.encode()).decode()
+        elif creds.token:
+            headers["Authorization"] = f"Bearer {creds.token}"
+        auth = _plugin(creds)
+        with requests.Session() as session:
+            asked = session.prepare_request(requests.Request("GET", self._uri, headers=headers))
+            url = str(asked.url or self._uri)
+            found = session.merge_environment_settings(url, {}, None, creds.verify, creds.client_cert_path)
+        parts = urlsplit(self._uri)
+        base = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
+        proxy = found["proxies"].get(parts.scheme) or found["proxies"].get("all") or ""
+        tls = self._context(found["verify"], found["cert"]) if parts.scheme == "https" else None
+        carried = {
+            name: value for name, value in asked.headers.items() if name not in {"Accept-Encoding", "Connection"}
+        }
+        redirects = os.environ.get("MLFLOW_ALLOW_HTTP_REDIRECTS", "true").lower() in {"true", "1"}
+        sign = _signing(auth, self._uri) if auth else None
+        self._way = Way(base, carried, proxy, tls, sign, redirects=redirects)
+
+    def _context(self, verify: Any, cert: Any) -> ssl.SSLContext:
+        if (verify, cert) not in self._tls:
+            bundle = requests.certs.where() if verify is True else verify
+            if bundle and Path(bundle).is_dir():
+                context = ssl.create_default_context(capath=str(bundle))
+            else:
+                context = ssl.create_default_context(cafile=str(bundle) if bundle else None)
+            if not bundle:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            if cert:
+                context.load_cert_chain(*([cert] if isinstance(cert, str) else cert))
+            self._tls[verify, cert] = context
+        return self._tls[verify, cert]
 
     def send(self, call: Call, timeout: float) -> Answer:
-        """Send one request. timeout: seconds to connect, and between two pieces of the answer. Raises NotSent, NoAnswer."""
-        body = {"params" if call.method == "GET" else "json": call.body or None}
-        return self._request(self._uri, call.path, call.method, timeout, **body)
-
-    def _request(self, base: str, path: str, method: str, timeout: float, **content: Any) -> Answer:
-        creds, limit = get_default_host_creds(base), max(timeout, 0.05)
-        try:
-            response = http_request(creds, path, method, max_retries=0, timeout=limit, raise_on_status=False, **content)
-        except MlflowException as error:
-            cause = error.__cause__ or error.__context__
-            if cause is None:  # MLflow found its own settings wrong, before it sent anything.
-                raise
-            raise (NotSent if _never_left(cause) else NoAnswer)(_brief(cause)) from None
-        if response.request.method != method:
-            # A redirect made a GET of a write, so that the last answer says nothing about the write: the first counts.
-            response = response.history[0]
-        return answer_of(response.status_code, response.content, response.headers.get("Retry-After"))
+        """Send one request. timeout: seconds until the answer begins. Raises NotSent, NoAnswer."""
+        if call.method == "GET":
+            query = {name: value for name, value in call.body.items() if value is not None}
+            path = (
+                f"{call.path}{'&' if '?' in call.path else '?'}{urlencode(query, doseq=True)}" if query else call.path
+            )
+            return _answer(self._wire.request(self._way, "GET", path, timeout))
+        body = json.dumps(call.body).encode() if call.body else None
+        if body is None:
+            return _answer(self._wire.request(self._way, call.method, call.path, timeout))
+        kind = "application/json"
+        return _answer(self._wire.request(self._way, call.method, call.path, timeout, body, Content_Type=kind))
 
     def upload(self, root: str, path: str, file: Path, timeout: float) -> Answer:
         """Put `file` at `path` below `root`. Raises NotSent, NoAnswer.
 
         It goes through MLflow if MLflow stands before the store. Otherwise MLflow's client for that kind of store sends it,
-        and the timeouts are the client's own.
+        in a process of its own if the caller is our thread; and the timeouts are the client's own.
         """
-        if not root.startswith("mlflow-artifacts:"):
-            return self._store(root, path, file)
-        base = MlflowArtifactsRepository.resolve_uri(root, self._uri)
-        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-        with file.open("rb") as data:
-            return self._request(
-                base, "/" + quote(path), "PUT", timeout, data=data, extra_headers={"Content-Type": kind}
-            )
+        if not root.startswith(PROXIED):
+            send = self._helper.store if quiet.is_ours() else self.store
+            return send(root, path, file)
+        way, below = self._artifacts(root)
+        kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+        return _answer(self._wire.request(way, "PUT", f"{below}/{quote(path)}", timeout, file, Content_Type=kind))
 
-    def _store(self, root: str, path: str, file: Path) -> Answer:
+    def download(self, root: str, path: str, target: Path, timeout: float) -> Answer:
+        """Write what lies at `path` below an `mlflow-artifacts:` root to `target`. Raises NotSent, NoAnswer."""
+        way, below = self._artifacts(root)
+        return _answer(self._wire.request(way, "GET", f"{below}/{quote(path)}", timeout, into=target))
+
+    def _artifacts(self, root: str) -> tuple[Way, str]:
+        """The way to the server of an `mlflow-artifacts:` root, and the path of the root there."""
+        parts = urlsplit(root)
+        if not parts.netloc:
+            return self._way, quote(f"{FILES}/{parts.path.strip('/')}".rstrip("/"))
+        base = f"{urlsplit(self._way.base).scheme}://{parts.netloc}{urlsplit(self._way.base).path}"
+        headers = {name: value for name, value in self._way.headers.items() if name != "Authorization"}
+        way = self._way if base == self._way.base else Way(base, headers, self._way.proxy, self._way.tls)
+        return way, quote(f"{FILES}/{parts.path.strip('/')}".rstrip("/"))
+
+    def store(self, root: str, path: str, file: Path) -> Answer:
+        """Put `file` at `path` below a `root` before which MLflow does not stand, with MLflow's client for its kind.
+
+        Never on our thread. Raises NoAnswer.
+        """
         try:
             plain_repository(root, self._uri).log_artifact(str(file), folder_of(path))
         except Exception as error:  # Each kind of store has errors of its own.
@@ -76,10 +140,37 @@ class MlflowServer:
         return Answer(200, {})
 
 
+def _answer(reply: Reply) -> Answer:
+    if reply.is_file:
+        return Answer(reply.status, {})
+    return answer_of(reply.status, reply.content, reply.headers.get("Retry-After"))
+
+
+def _plugin(creds: Any) -> Any:
+    """The plugin that signs each request; None if none does."""
+    if creds.aws_sigv4:
+        from requests_auth_aws_sigv4 import AWSSigV4
+
+        return AWSSigV4("execute-api")
+    return fetch_auth(creds.auth) if creds.auth else None
+
+
+def _signing(auth: Any, uri: str) -> Sign:
+    """The headers that a plugin adds to a request. It signs once here, so that what it imports is loaded by now."""
+
+    def sign(method: str, url: str, headers: Mapping[str, str], body: bytes | Path | None) -> Mapping[str, str]:
+        data = body.read_bytes() if isinstance(body, Path) else body
+        prepared = requests.Request(method, url, headers=dict(headers), data=data, auth=auth).prepare()
+        return {name: value for name, value in prepared.headers.items() if name != "Content-Length"}
+
+    sign("GET", uri, {}, None)
+    return sign
+
+
 def plain_repository(root: str, tracking_uri: str | None, registry_uri: str | None = None) -> Any:
     """MLflow's own repository for `root`, which goes to the server without the spool."""
     plain = server_uri(tracking_uri or get_tracking_uri())
-    if root.startswith("mlflow-artifacts:"):
+    if root.startswith(PROXIED):
         return MlflowArtifactsRepository(root, tracking_uri=plain, registry_uri=registry_uri)
     return get_artifact_repository(root, tracking_uri=plain)
 
@@ -92,17 +183,3 @@ def _status_of(error: Exception) -> int | None:
     else:
         status = getattr(response, "status_code", None)
     return status if isinstance(status, int) else None
-
-
-def _never_left(error: BaseException) -> bool:
-    return isinstance(error, requests.exceptions.ConnectTimeout) or isinstance(_reason(error), _NOT_SENT)
-
-
-def _reason(error: BaseException) -> Any:
-    """urllib3's error in one of requests."""
-    return getattr(error.args[0], "reason", None) if error.args else None
-
-
-def _brief(error: BaseException) -> str:
-    reason = _reason(error)
-    return f"{type(reason or error).__name__}: {reason or error}"[:300]

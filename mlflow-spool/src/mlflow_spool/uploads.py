@@ -1,7 +1,7 @@
 """Deliver one artifact: `replay` for files. The record of an artifact stays on this machine, with the bytes."""
 
 import re
-import tempfile
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,9 +10,10 @@ from typing import Protocol
 
 from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.files import names_local_ids
-from mlflow_spool.records import Answer, Call, Kind, Record, references, translated
+from mlflow_spool.records import Answer, Call, IsLocal, Kind, Record, needed, translated
 from mlflow_spool.replay import CREDENTIALS, UNWELL, Done, Later, Never, Outcome, Resolve, Waits, is_strange, later
 
+FILES = "/api/2.0/mlflow-artifacts/artifacts"  # where MLflow shows and takes the files before whose store it stands
 RATE = 2_000_000  # bytes a second: the slowest upload that is waited for
 _OWNER = re.compile(r"/((?:m-)?(?:spool-)?[0-9a-f]{32})/artifacts(?:/|$)")
 
@@ -22,6 +23,10 @@ class Uploader(Protocol):
 
     def upload(self, root: str, path: str, file: Path, timeout: float) -> Answer:
         """Put `file` at `path` below the artifact root `root`. Raises NotSent or NoAnswer."""
+        ...
+
+    def download(self, root: str, path: str, target: Path, timeout: float) -> Answer:
+        """Write what lies at `path` below `root` to `target`. Raises NotSent or NoAnswer."""
         ...
 
 
@@ -37,9 +42,14 @@ def artifact(key: str, root: str, path: str, size: int, made_at: int) -> Record:
     return Record(key, stream, Kind.ARTIFACT, Call("PUT", "", {"root": root, "path": path, "bytes": size}), made_at)
 
 
-def send_file(record: Record, file: Path | None, uploader: Uploader, resolve: Resolve, timeout: float) -> Outcome:
-    """Upload the file of `record`; a second upload changes nothing. timeout: seconds, and more for a large file."""
-    missing = {token for token in references(record.call) if resolve(token) is None}
+def send_file(
+    record: Record, file: Path | None, uploader: Uploader, resolve: Resolve, is_local: IsLocal, timeout: float
+) -> Outcome:
+    """Upload the file of `record`; a second upload changes nothing.
+
+    is_local: see `needed`. timeout: seconds, and more for a large file.
+    """
+    missing = {token for token in needed(record.call, is_local) if resolve(token) is None}
     if missing:
         return Waits(frozenset(missing))
     if file is None:
@@ -56,7 +66,8 @@ def send_file(record: Record, file: Path | None, uploader: Uploader, resolve: Re
         return Done({})  # MLflow answers an upload with no content, and a login page has some.
     if is_strange(answer):
         # A store refused it (no such bucket), which a person mends; or a proxy answered in MLflow's place.
-        return replace(later(answer, maybe=False), unwell=False, suspect=True)
+        refused = 400 <= answer.status < 500 and answer.status not in UNWELL | CREDENTIALS
+        return replace(later(answer, maybe=False), unwell=False, suspect=True, refused=refused)
     if answer.status >= 500 or answer.status in UNWELL | CREDENTIALS:
         return later(answer, maybe=False)
     return Never(answer)
@@ -67,11 +78,19 @@ def _with_real_ids(file: Path, resolve: Resolve) -> Iterator[Path]:
     if not names_local_ids(file):
         yield file
         return
-    with tempfile.TemporaryDirectory(prefix="mlflow-spool-") as folder:
-        ready = Path(folder) / file.name
-        text = translated(Call("PUT", file.read_text()), resolve).path
-        ready.write_text(text)
+    # Beside the copy: `tempfile` has a lock of its own, which a fork could catch (see `quiet`).
+    ready = file.parent / "ready" / file.name
+    ready.parent.mkdir(exist_ok=True)
+    try:
+        ready.write_text(translated(Call("PUT", file.read_text()), resolve).path)
         yield ready
+    finally:
+        shutil.rmtree(ready.parent, ignore_errors=True)
+
+
+def lane(record: Record) -> str:
+    """What has to keep its order: a stream, or one path of a run's files, which do not wait for each other."""
+    return f"{record.stream}:{record.call.body['path']}" if record.stream.startswith("artifacts:") else record.stream
 
 
 def folder_of(path: str) -> str | None:

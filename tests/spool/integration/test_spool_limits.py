@@ -312,3 +312,100 @@ def test_a_reader_of_the_command_may_go_away(memory: Path) -> None:
     done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, env=own, timeout=60, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+HEX = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"/mnt/spool-{HEX}/x.parquet",
+        f"m-spool-{HEX}",
+        f"spool-experiment-of-{HEX}",
+        f"spool-artifacts:/{HEX}/artifacts/x",
+        '{"version": "2000000007"}',
+    ],
+)
+def test_a_text_of_a_user_that_looks_like_a_local_id_holds_up_nothing_and_stays_as_it_is(
+    memory: Path, text: str
+) -> None:
+    server = FakeMlflow()
+    spool = spool_on(server, memory, ManualClock())
+    server.plan = always(Fault.REFUSE)
+    run = start(spool, text)
+    post(spool, "runs/log-parameter", run_id=run, key="data", value=text)
+    post(spool, "runs/set-tag", run_id=run, key=f"of {text}", value=f"{text} in {run}")
+    post(spool, "runs/log-batch", run_id=run, tags=[{"key": "batch", "value": text}])
+    file = memory / "file.txt"
+    file.write_text(text)
+    spool.put_file(f"spool-artifacts:/{run}/artifacts", f"{text.strip('/')}/file.txt", file)
+    server.plan = never
+    assert spool.finish(600, patient=True) == 0
+    assert spool.journal.inventory.asides() == []
+    ((real, there),) = server.runs.items()
+    assert there["params"] == {"data": text}
+    assert there["tags"][f"of {text}"] == f"{text} in {real}"
+    assert there["tags"]["batch"] == text
+    assert server.uploads == [f"{text.strip('/')}/file.txt"]
+    assert spool.call("POST", f"{API}/runs/search", {"experiment_ids": ["0"], "filter": f"tags.x = '{text}'"})
+
+
+def test_a_run_that_diverges_is_certified_and_read_as_it_was_logged(memory: Path) -> None:
+    class Stores(FakeMlflow):
+        """As MLflow's store, which has no infinite number."""
+
+        def _metrics_get_history(self, body: dict[str, Any]) -> Answer:
+            answer = super()._metrics_get_history(body)
+            largest = {"Infinity": sys.float_info.max, "-Infinity": -sys.float_info.max}
+            shown = [
+                {**point, "value": largest.get(point["value"], point["value"])} for point in answer.body["metrics"]
+            ]
+            return Answer(200, {"metrics": shown})
+
+    server = Stores()
+    spool = spool_on(server, memory, ManualClock())
+    server.plan = always(Fault.REFUSE)
+    run = start(spool)
+    values = ["NaN", "Infinity", "-Infinity", 0.5, "NaN"]
+    for step, value in enumerate(values):
+        post(spool, "runs/log-metric", run_id=run, key="loss", value=value, timestamp=step, step=step)
+    for value in (-1.0, "NaN", "-Infinity"):  # At the same step and time: MLflow keeps NaN as 0, which is the largest.
+        post(spool, "runs/log-metric", run_id=run, key="same", value=value, timestamp=1, step=0)
+    history = spool.call("GET", f"{API}/metrics/get-history", {"run_id": run, "metric_key": "loss"})["metrics"]
+    assert [point["value"] for point in history] == values
+    shown = spool.call("GET", f"{API}/runs/get", {"run_id": run})["run"]["data"]["metrics"]
+    assert {metric["key"]: metric["value"] for metric in shown} == {"loss": "NaN", "same": "NaN"}
+    server.plan = never
+    assert spool.finish(600, patient=True) == 0
+    (certificate,) = spool.certificates()
+    assert certificate.missing == ()
+
+
+@pytest.mark.parametrize(("status", "seconds"), [(413, 60), (404, 60), (500, 3600)])
+@pytest.mark.parametrize("refused", ["first.bin", "second.bin"])
+def test_a_file_that_is_refused_is_set_aside_alone_and_holds_up_no_other(
+    memory: Path, status: int, seconds: int, refused: str
+) -> None:
+    class Refusing(FakeMlflow):
+        def upload(self, root: str, path: str, file: Path, timeout: float) -> Answer:
+            if path == refused and self.plan is never:
+                return Answer(status, {"message": "<html>nginx</html>"})
+            return super().upload(root, path, file, timeout)
+
+    server, clock = Refusing(), ManualClock()
+    spool = spool_on(server, memory, clock)
+    server.plan = always(Fault.REFUSE)
+    run = start(spool)
+    names = ["first.bin", "second.bin", "third.txt"]
+    for name in names:
+        (memory / name).write_text(name)
+        spool.put_file(f"spool-artifacts:/{run}/artifacts", name, memory / name)
+    post(spool, "registered-models/create", name="churn")
+    post(spool, "model-versions/create", name="churn", source=f"spool-artifacts:/{run}/artifacts/m", run_id=run)
+    server.plan = never
+    spool.finish(10, patient=True)
+    assert server.uploads == [name for name in names if name != refused]  # At once, whatever becomes of the other.
+    assert spool.finish(seconds, patient=True) == 0
+    assert [aside.record.call.body["path"] for aside in spool.journal.inventory.asides()] == [refused]
+    assert len(server.versions) == 1

@@ -265,3 +265,48 @@ def test_a_run_of_another_machine_is_given_up_only_when_mlflow_says_that_it_is_n
     server.plan = never
     spool.finish(600, patient=True)
     assert spool.journal.inventory.counts().aside == 1
+
+
+@pytest.mark.parametrize("status", [404, 403, 302, 503])
+def test_delivery_starts_again_behind_a_proxy_that_routes_only_the_api(tmp_path: Path, status: int) -> None:
+    class Behind(FakeMlflow):
+        def send(self, call: Call, timeout: float) -> Answer:
+            if call.path == "/health" and self.plan is never:
+                return Answer(status, {"message": "no such route"})
+            return super().send(call, timeout)
+
+    server, clock = Behind(), ManualClock()
+    spool = spool_on(server, tmp_path, clock)
+    server.plan = always(Fault.REFUSE)
+    a_run(spool, "f1")
+    server.plan = never
+    assert spool.finish(600, patient=True) == 0
+    assert len(server.runs) == 1
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+@pytest.mark.parametrize("heir", [False, True], ids=["same process", "next process"])
+def test_a_clock_that_is_set_changes_neither_when_a_creation_is_searched_for_nor_what_is_there(
+    tmp_path: Path, hours: int, heir: bool
+) -> None:
+    class Set(ManualClock):
+        """A clock that people set, beside a counter that they cannot."""
+
+        offset = 0.0
+
+        def _now(self) -> int:
+            return super()._now() + int(self.offset * 3_600_000)
+
+    server, clock = FakeMlflow(), Set()
+    spool = spool_on(server, tmp_path, clock)
+    server.plan = lambda _number, line: Fault.COMMIT_AND_DROP if line.endswith("runs/create") else Fault.NONE
+    a_run(spool, "f1")
+    clock.offset = hours
+    server.plan = never
+    began = clock.seconds
+    spool = spool_on(server, tmp_path, clock) if heir else spool
+    assert spool.finish(60, patient=True) == 0
+    assert clock.seconds - began < 12
+    if hours < 0 or not heir:
+        assert clock.seconds - began >= 4.5
+    assert len(server.runs) == 1

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from mlflow_spool.settings import MAX_BYTES, SPARE, Settings, read_settings, server_uri
+from mlflow_spool.errors import Offline
+from mlflow_spool.records import API
+from mlflow_spool.settings import MAX_BYTES, SPARE, Settings, read_settings, server_uri, with_login
+from mlflow_spool.spool import Spool, journal_folder
+from tests.spool.fake import FakeMlflow
+from tests.spool.proxy import Fault, always
+from tests.spool.workload import ManualClock
 
 
 @pytest.mark.parametrize(
@@ -53,3 +59,24 @@ def test_a_number_that_is_none_is_named(text: str) -> None:
 )
 def test_the_server_is_what_stands_behind_the_prefix(store_uri: str, expected: str) -> None:
     assert server_uri(store_uri) == expected
+
+
+def test_a_password_in_the_address_stands_in_no_name_no_file_and_no_output(tmp_path: Path) -> None:
+    server = FakeMlflow()
+    server.plan = always(Fault.REFUSE)
+    address = "http://alice:se%2Fcret@mlflow:5000/prefix"
+    spool = Spool(address, server, Settings(tmp_path, spare=0), ManualClock().as_clock(), background=False)
+    run = spool.call("POST", f"{API}/runs/create", {"experiment_id": "0", "start_time": 1})["run"]["info"]["run_id"]
+    with pytest.raises(Offline) as caught:
+        spool.call("GET", f"{API}/runs/get", {"run_id": "0" * 32})
+    spool.journal.close()
+    content = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    shown = f"{caught.value} {spool.uri} {[str(path) for path in tmp_path.rglob('*')]} {run}"
+    for secret in ("se%2Fcret", "se/cret"):
+        assert secret not in shown
+        assert secret.encode() not in content
+    other = Settings(tmp_path)
+    assert journal_folder(other, address) != journal_folder(other, address.replace("alice", "bob"))
+    known = {"MLFLOW_TRACKING_URI": f"spool+{address}"}
+    assert with_login(spool.uri, "alice", known) == address
+    assert with_login(spool.uri, "bob", known) == spool.uri

@@ -1,0 +1,83 @@
+"""Calls that read before they write, and runs that somebody else made: with MLflow there, away, and gone in the midst."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.spool.contents import contents, differences
+from tests.spool.mlflow import Environment, MlflowServer
+from tests.spool.proxy import Fault, Plan, Proxy, always, never
+from tests.spool.training import Site
+
+pytestmark = [pytest.mark.xdist_group("mlflow"), pytest.mark.slow]
+
+LIMIT = 30.0  # seconds of the slowest call, on a busy machine; without a limit of ours they are minutes
+Expected = dict[str, dict[str, Any]]
+
+
+def launch(server: MlflowServer, name: str) -> str:
+    """The id of a run that another program made."""
+    experiment = server.call("POST", "experiments/create", {"name": name})["experiment_id"]
+    body = {"experiment_id": experiment, "run_name": "tables", "start_time": 1}
+    return str(server.call("POST", "runs/create", body)["run"]["info"]["run_id"])
+
+
+@pytest.fixture(scope="module")
+def expected(
+    environment: Environment, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory
+) -> Expected:
+    """What the script leaves without the spool, in a run of its own and in one that was given to it."""
+    site = Site(environment, tmp_path_factory.mktemp("plain"), mlflow_server.uri)
+    site.train("tables.py", EXPERIMENT="tables-own")
+    run = launch(mlflow_server, "tables-given")
+    site.train("tables.py", EXPERIMENT="tables-given", MLFLOW_RUN_ID=run)
+    return {kind: contents(mlflow_server, f"tables-{kind}") for kind in ("own", "given")}
+
+
+def test_the_script_logs_what_the_comparison_is_about(expected: Expected) -> None:
+    for kind in ("own", "given"):
+        (run,), (model,) = expected[kind]["runs"], expected[kind]["models"]
+        assert run["artifacts"]["top.json"].count("c") == 3, run["artifacts"]["top.json"]  # "columns", and two rows.
+        assert {"deep/table.json", "deep/earlier.txt", "new/table.json", "later.txt", "image.png"} <= set(
+            run["artifacts"]
+        )
+        assert (model["status"], len(expected[kind]["versions"]["versions"])) == ("LOGGED_MODEL_READY", 1)
+
+
+def gone_after_the_phase(fault: Fault) -> Plan:
+    marked: list[int] = []
+
+    def plan(number: int, line: str) -> Fault:
+        if marked and not 0 <= number <= marked[0]:
+            return fault
+        if line.endswith("runs/set-tag") and number >= 0:
+            marked.append(number)
+        return Fault.NONE
+
+    return plan
+
+
+@pytest.mark.parametrize("kind", ["own", "given"])
+@pytest.mark.parametrize("when", ["from the start", "in the midst"])
+def test_training_goes_on_and_everything_arrives_in_that_run(
+    environment: Environment,
+    mlflow_server: MlflowServer,
+    proxy: Proxy,
+    expected: Expected,
+    tmp_path: Path,
+    kind: str,
+    when: str,
+) -> None:
+    name = f"tables-{kind}-{when.replace(' ', '-')}"
+    given = {"MLFLOW_RUN_ID": launch(mlflow_server, name)} if kind == "given" else {}
+    proxy.plan = always(Fault.REFUSE) if when == "from the start" else gone_after_the_phase(Fault.HANG)
+    site = Site(environment, tmp_path, f"spool+{proxy.uri}", {"MLFLOW_SPOOL_SETTLE": "0.2"})
+    printed = site.train("tables.py", EXPERIMENT=name, **given)
+    assert float(printed.split()[-1]) < LIMIT
+    proxy.plan = never
+    time.sleep(0.3)  # The settling of a creation.
+    site.spool("flush", "--timeout", "60")
+    assert " 0 waiting" in site.spool("status")
+    assert differences(contents(mlflow_server, name), expected[kind]) == []
