@@ -31,6 +31,7 @@ ENV PATH=/opt/gateway/bin:$PATH \
 USER 10001:10001
 WORKDIR /var/lib/gateway
 EXPOSE 8090
+# Without urllib, which would ask through a proxy of the environment.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['GATEWAY_PORT'] + '/livez', timeout=4)"]
+    CMD ["python", "-c", "import os, http.client as c; h = os.environ['GATEWAY_HOST'].strip('[]'); h = '127.0.0.1' if h in ('', '0.0.0.0', '::') else h; g = c.HTTPConnection(h, int(os.environ['GATEWAY_PORT']), timeout=4); g.request('GET', '/livez'); raise SystemExit(g.getresponse().status != 200)"]
 CMD ["trigger-gateway", "serve"]

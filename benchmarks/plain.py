@@ -2,7 +2,7 @@
 
     python -m benchmarks.plain PORT
 
-It runs with the gateway's own uvicorn settings (app.cli.serve), so that only the work differs.
+It runs with the gateway's own uvicorn settings (app.cli.serve) and uvicorn's own protocol, so that only the work differs.
 """
 
 import sys

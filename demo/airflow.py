@@ -16,7 +16,7 @@ from urllib.parse import quote
 from app.kit.embedded.processes import free_ports
 from app.kit.errors import TargetError
 from app.kit.http import Answer, Http, open_http
-from demo.processes import Say, Server, ServerError, clean_environment, launch, run, stop, wait_until
+from demo.processes import Say, Server, ServerError, launch, local_environment, run, stop, wait_until
 
 USER: Final = "gateway"  # role `user`: may trigger, read, pause and unpause
 ADMIN: Final = "admin"  # for a person in the browser
@@ -174,7 +174,7 @@ class Airflow:
     def _variables(self) -> dict[str, str]:
         """The whole configuration. It takes nothing from the user's own Airflow."""
         _, worker_log_port, trigger_log_port = self._ports
-        return self._extra | clean_environment(
+        return self._extra | local_environment(
             PATH=f"{self._environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             AIRFLOW_HOME=str(self._home),
             AIRFLOW__CORE__DAGS_FOLDER=str(self.dags_folder),

@@ -12,7 +12,7 @@ from typing import Any, Final
 from app.kit.embedded.processes import free_ports
 from app.kit.errors import TargetError
 from app.kit.http import open_http
-from demo.processes import Say, Server, ServerError, clean_environment, launch, run, stop, wait_until
+from demo.processes import Say, Server, ServerError, clean_environment, launch, local_environment, run, stop, wait_until
 
 START_TIMEOUT: Final = 180.0  # seconds; 8 s measured on an idle machine, most of them for the tables of a new database
 BUILD_TIMEOUT: Final = 60.0  # seconds; 1 s measured
@@ -93,7 +93,7 @@ class Mlflow:
         argv += ["--port", str(self._port), "--artifacts-destination", (self._home / "artifacts").as_uri()]
         argv += ["--backend-store-uri", self._database_url.replace("postgresql://", "postgresql+psycopg2://", 1)]
         # Job execution would start eight more processes, for evaluations that the demo does not use.
-        environment = clean_environment(**QUIET, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+        environment = local_environment(**QUIET, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
         self._server = launch("mlflow server", argv, env=environment, log=self._home / "server.log", cwd=self._home)
 
     async def wait_ready(self, say: Say) -> None:
@@ -123,7 +123,7 @@ class Mlflow:
     async def deliver(self, within: float = 120.0) -> None:
         """Deliver what is still in the spool, as `mlflow-spool flush` does. Raises ServerError when something is left."""
         argv: list[str | Path] = [self._python, "-m", "mlflow_spool.cli", "flush", "--timeout", str(within)]
-        environment, log = clean_environment(**self.training), self._home / "flush.log"
+        environment, log = local_environment(**self.training), self._home / "flush.log"
         await run("mlflow-spool flush", argv, env=environment, log=log, cwd=self._home, within=within + 30)
 
     async def versions(self) -> list[SeenVersion]:

@@ -175,3 +175,9 @@ def clean_environment(**extra: str) -> dict[str, str]:
     """Our environment with `extra`, and without variables that would configure a server by accident."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     return kept | extra
+
+
+def local_environment(**extra: str) -> dict[str, str]:
+    """`clean_environment` for a server that talks to this machine alone: without the proxies, which its libraries would ask
+    for loopback too."""
+    return {name: value for name, value in clean_environment(**extra).items() if not name.lower().endswith("_proxy")}

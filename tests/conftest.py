@@ -1,6 +1,7 @@
 """Real servers for everybody: one PostgreSQL, one Valkey and one MLflow a session, a migrated database a test."""
 
 import asyncio
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ from tests.servers import TestServers, start_test_servers
 from tests.spool.mlflow import Environment, MlflowServer, install_mlflow, running
 
 __all__ = ["pytest_xdist_make_scheduler"]  # A hook: pytest-xdist finds it here, and only here.
+
+# A background job of a shell ignores SIGINT, and so would every server that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

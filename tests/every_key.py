@@ -36,6 +36,19 @@ _SETTINGS = "tests/acceptance/test_settings_matter.py::test_"
 _TELLING = "tests/acceptance/test_telling.py::test_"
 _LINEAGE = "tests/mlflow/test_lineage.py::test_the_policy_says_how_long_to_wait_before_judging_and_how_often_to_look"
 
+_ACCESS = "tests/unit/test_access.py::test_"
+
+
+def _access(entry: str, *, login: bool = True) -> dict[str, str]:
+    """The rows of the keys that say how to get into a server."""
+    rows = {
+        f"{entry}.headers": _ACCESS + "the_headers_of_an_entry_go_with_every_request",
+        f"{entry}.ca_file": _ACCESS + "a_ca_file_that_cannot_be_used_is_named_and_nothing_is_sent",
+    }
+    keys = ("auth", "auth.username", "auth.password", "auth.token", "auth.token_file") if login else ()
+    return rows | {f"{entry}.{key}": _ACCESS + "each_kind_of_login_is_sent" for key in keys}
+
+
 #: By the path of the key in the file, without the indexes of lists.
 POLICY: dict[str, str] = {
     "version": "tests/unit/test_policy_errors.py::test_mistakes_at_the_top_are_told",
@@ -48,6 +61,7 @@ POLICY: dict[str, str] = {
     "airflow.auth.password": "tests/acceptance/test_reload_airflows.py::test_a_password_that_is_corrected_in_the_file_is_used_at_once",
     "airflow.auth.token": _TOKEN,
     "airflow.auth.token_file": _TOKEN,
+    **_access("airflow", login=False),
     "airflow.max_parallel": "tests/acceptance/test_max_parallel.py::test_forty_groups_run_four_at_a_time_and_forty_in_the_end",
     "defaults": _LOAD + "test_a_value_comes_from_the_route_or_else_from_defaults",
     "routes": _LOAD + "test_the_first_route_whose_matchers_all_hold_takes_the_alert",
@@ -73,6 +87,7 @@ POLICY: dict[str, str] = {
     "routes.confirm.prometheus": f"{_CONFIRM}_a_confirmed_alert_fires_at_once_and_is_asked_for_by_its_group",
     "routes.confirm.query": f"{_CONFIRM}_a_confirmed_alert_fires_at_once_and_is_asked_for_by_its_group",
     "routes.confirm.on_error": f"{_CONFIRM}_when_there_is_no_answer_on_error_says_what_counts",
+    **_access("routes.confirm"),
     "routes.notify": _ROUTE_TOLD,
     "routes.notify.trigger_dead": _ROUTE_TOLD,
     "routes.notify.trigger_waiting": _TOLD,
@@ -141,6 +156,9 @@ POLICY: dict[str, str] = {
     "receivers.webhook.secret": _KINDS + "a_webhook_is_signed_over_its_exact_bytes",
     "receivers.alertmanager": _KINDS + "alertmanager",
     "receivers.alertmanager.url": _KINDS + "alertmanager",
+    **_access("receivers.slack", login=False),
+    **_access("receivers.webhook"),
+    **_access("receivers.alertmanager"),
     "notify": _TOLD,
     "notify.orphan": _TOLD,
     "notify.trigger_dead": _TOLD,
@@ -155,6 +173,7 @@ POLICY: dict[str, str] = {
     "mlflow.auth.password": _MLFLOW_LOGIN,
     "mlflow.auth.token": _MLFLOW_LOGIN,
     "mlflow.auth.token_file": _MLFLOW_LOGIN,
+    **_access("mlflow", login=False),
     "lineage": _LINEAGE,
     "lineage.every": _LINEAGE,
     "lineage.grace": _LINEAGE,

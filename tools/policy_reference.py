@@ -52,6 +52,8 @@ WORDS: Final[tuple[tuple[Any, str, str], ...]] = (
     (values.Name, "name", "names"),
     (values.Url, "address", "addresses"),
     (values.SigningSecret, "secret", "secrets"),
+    (values.HeaderName, "text", "texts"),
+    (values.HeaderValue, "text", "texts"),
     (receivers.SecretUrl, "address", "addresses"),
     (values.Secret, "secret", "secrets"),
     (values.MatcherValue, "matcher", "matchers"),
@@ -87,7 +89,7 @@ HEAD: Final = """\
 Every key of the policy file. `python -m tools.policy_reference` writes this page from the models in `app/policy`.
 
 - A duration is Prometheus': `90s`, `10m`, `1d12h`. A matcher is Alertmanager's: `severity=~"critical|warning"`.
-- `${NAME}` is read from the environment. `$${` is a plain `${`.
+- `${NAME}` is read from the environment, without a newline at its end. `$${` is a plain `${`.
 - `{{group.label}}` is filled with the group's value of that label, in the keys whose text says so.
 - A key below another one, such as `limit.triggers`, is required only when the one above is there.
 - An unknown key, a key that stands twice and an empty value are errors. `trigger-gateway check` shows all of them at once.
@@ -150,10 +152,7 @@ def _table(rows: Iterator[Row]) -> str:
 
 def _hints(model: type[values.Frozen]) -> dict[str, Any]:
     hints = get_type_hints(model, include_extras=True)
-    order = sorted(
-        model.model_fields, key=lambda name: name not in model.__annotations__
-    )  # Its own before inherited ones.
-    return {name: hints[name] for name in order if name not in NOT_IN_THE_FILE}
+    return {name: hints[name] for name in values.fields_of(model) if name not in NOT_IN_THE_FILE}
 
 
 def _models(hint: Any) -> Iterator[type[values.Frozen]]:

@@ -1,7 +1,7 @@
 """The style check of `make prose`: proselint's checks and our own, on everything that people read here. No network.
 
-    python -m tools.prose                 # every file of [tool.prose] in pyproject.toml that is not in `unchecked`
-    python -m tools.prose docs app/db.py  # these, whatever `unchecked` says
+    python -m tools.prose                 # every file of [tool.prose] in pyproject.toml
+    python -m tools.prose docs app/db.py  # these alone
     python -m tools.prose --count docs    # how many of each, by folder
 
 It reads Markdown, and in Python docstrings, comments and help texts; in other files comments that begin with #. The rules
@@ -107,9 +107,7 @@ def files(named: Sequence[str]) -> list[Path]:
     """The files below the named paths; without any, those of the configuration."""
     if named:
         return [path for name in named for path in _below(Path(name).resolve())]
-    listed = {path for pattern in CONFIG["files"] for path in ROOT.glob(pattern) if path.is_file()}
-    unchecked = tuple(CONFIG["unchecked"])
-    return sorted(path for path in listed if not str(path.relative_to(ROOT)).startswith(unchecked))
+    return sorted({path for pattern in CONFIG["files"] for path in ROOT.glob(pattern) if path.is_file()})
 
 
 def main() -> int:

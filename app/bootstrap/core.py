@@ -1,6 +1,7 @@
 """The second phase of a start: open the servers, and build what every room needs."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from app.kit.embedded import start_postgres, start_valkey
 from app.kit.errors import UsageError
 from app.kit.http import Http, open_http
 from app.kit.metrics import Metrics
+from app.kit.postgres_faults import FILLING_IN, naming_postgres
 from app.kit.redis.client import Redis, open_redis
 from app.kit.replica import Reader, open_engines
 from app.policy.core import Bells, Core
@@ -43,6 +45,9 @@ async def servers(settings: Settings) -> AsyncIterator[Urls]:
         database = settings.database_url.get_secret_value() if settings.database_url else None
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
         if database is None:
+            # asyncpg would add what these say, and they are about another server.
+            for name in FILLING_IN:
+                os.environ.pop(name, None)
             postgres = await asyncio.to_thread(start_postgres, settings.data_dir)
             stack.callback(postgres.stop)
             database = postgres.url
@@ -89,7 +94,8 @@ async def open_foundation(
         engines = await stack.enter_async_context(open_engines(urls.database, settings.database_read_url))
         if clock is None:
             clock = SystemClock()
-            await clock.synchronise(lambda: database_now(engines.everything))
+            with naming_postgres(urls.database):
+                await clock.synchronise(lambda: database_now(engines.everything))
         redis = open_redis(urls.redis, settings.redis_timeout, prefix=settings.redis_prefix)
         stack.push_async_callback(redis.aclose)
         if http is None:

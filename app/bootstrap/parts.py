@@ -15,7 +15,7 @@ from app.deadman.requests import SwitchRequests
 from app.deadman.retrains import Retrains
 from app.deadman.service import DeadmanServices
 from app.deadman.watch import Watch
-from app.deadman.watchman import Watchman
+from app.deadman.watchdog import Watchdog
 from app.deliver.airflows import AirflowClients
 from app.deliver.delivery import Delivery
 from app.deliver.ending import Endings, TriggerIncidents
@@ -168,7 +168,7 @@ def assemble(base: Foundation) -> Services:
     reloader = Reloader(core, base.settings.policy_file)
     constant = _constant(core, reloader)
     loops = tuple(loop for part in (notices, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
-    loops += _watchman(base, (*constant, *loops), intake.services.batcher)
+    loops += _watchdog(base, (*constant, *loops), intake.services.batcher)
     for loop in (*constant, *loops):
         core.metrics.loop_failures.labels(loop.name).set_function(partial(getattr, loop, "failures"))
     return Services(
@@ -331,15 +331,15 @@ def _constant(core: Core, reloader: Reloader) -> tuple[Loop, ...]:
     return Loop("clock", synchronise, idle=60.0), Loop("policy", reloader.step, idle=LOOK_EVERY)
 
 
-def _watchman(base: Foundation, loops: tuple[Loop, ...], batcher: Batcher) -> tuple[Loop, ...]:
+def _watchdog(base: Foundation, loops: tuple[Loop, ...], batcher: Batcher) -> tuple[Loop, ...]:
     """The loop that pings an address outside, if one is set."""
     settings = base.settings
     if settings.watchdog_url is None:
         return ()
     secret = settings.watchdog_authorization
     headers = {"Authorization": secret.get_secret_value()} if secret else {}
-    watchman = Watchman(base.core, base.http, settings.watchdog_url.get_secret_value(), headers, loops, batcher)
-    return (Loop("watchman", watchman.step, idle=settings.watchdog_interval),)
+    watchdog = Watchdog(base.core, base.http, settings.watchdog_url.get_secret_value(), headers, loops, batcher)
+    return (Loop("watchman", watchdog.step, idle=settings.watchdog_interval),)
 
 
 def _patience(base: Foundation) -> float:

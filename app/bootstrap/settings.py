@@ -4,11 +4,13 @@ import ipaddress
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.bootstrap.environment import BadValue, clean, clean_secret, is_link, is_text, service_links
 from app.kit.errors import UsageError
 from app.kit.redis.url import parse_redis_url
 from app.policy.language.durations import parse_duration
@@ -16,6 +18,32 @@ from app.web.signatures import MLFLOW_HEADERS, GrafanaSignature, Signature, Stan
 
 _PREFIX = "GATEWAY_"
 _Seconds = Annotated[float, Field(gt=0)]
+
+
+def _whole_secret(value: Any) -> Any:
+    return clean_secret(value) if isinstance(value, str) else value
+
+
+_Secret = Annotated[SecretStr, BeforeValidator(_whole_secret)]
+
+
+def _no_link(value: Any) -> Any:
+    if isinstance(value, str) and is_link(value):
+        raise BadValue(
+            f"{value} is no port but an address, as Kubernetes gives it for a Service named `gateway`: set a number from 0 "
+            "to 65535, or `enableServiceLinks: false` in the pod, or name the Service otherwise"
+        )
+    return value
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise BadValue(f"the home directory in {path} is not known: write the whole path") from None
+
+
+_Path = Annotated[Path, AfterValidator(_at_home)]
 
 
 def _standard_secret(secret: SecretStr) -> SecretStr:
@@ -46,6 +74,11 @@ _Retention = Annotated[
 ]
 
 
+def _bare(host: str) -> str:
+    """Some people write an IPv6 address in brackets, as in a URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 _Read = TypeVar("_Read", bound="Address")
 
 
@@ -59,21 +92,26 @@ class Address(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
-    host: str = Field("127.0.0.1", description="Address to serve on. Anything but loopback needs tokens.")
-    port: int = Field(8090, ge=0, le=65535, description="Port to serve on.")
+    host: Annotated[str, AfterValidator(_bare)] = Field(
+        "127.0.0.1",
+        description="Address to serve on; `::` is every address, of IPv4 and IPv6. Anything but loopback needs tokens.",
+    )
+    port: Annotated[int, BeforeValidator(_no_link)] = Field(
+        8090, ge=0, le=65535, description="Port to serve on. 0: any free one, which the log names."
+    )
 
     @property
     def url(self) -> str:
         """The address that a program of this machine can open."""
-        # A server on every IPv6 address may not answer on IPv4, and the other way round.
-        host = ("::1" if ":" in self.host else "127.0.0.1") if self.is_everywhere else self.host
-        return f"http://{authority(host, self.port)}"
+        # `serve` takes IPv4 on every IPv6 address too, and a container without IPv6 has `::` but no `::1`.
+        return f"http://{authority('127.0.0.1' if self.is_everywhere else self.host, self.port)}"
 
     @property
     def is_everywhere(self) -> bool:
         """Whether it serves on every address of this machine: then `host` is none that can be opened."""
         try:
-            return self.host == "" or ipaddress.ip_address(self.host).is_unspecified
+            address = ipaddress.ip_address(self.host or "::")
+            return (getattr(address, "ipv4_mapped", None) or address).is_unspecified
         except ValueError:
             return self.host == "0"  # A short form of 0.0.0.0 that sockets take.
 
@@ -88,16 +126,16 @@ class Address(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then the environment, then the files that the environment names."""
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, _FileSource(settings_cls)
+        return init_settings, _Variables(settings_cls, env_settings), _FileSource(settings_cls)
 
 
 class Settings(Address):
     """Every setting; the policy is a file of its own. Durations are seconds, sizes are bytes."""
 
-    policy_file: Path = Field(
+    policy_file: _Path = Field(
         Path("policy.yaml"), description="The policy file: routes, and the Airflow that each starts runs in."
     )
-    data_dir: Path = Field(Path(".gateway"), description="Directory of the embedded servers' data and of the tokens.")
+    data_dir: _Path = Field(Path(".gateway"), description="Directory of the embedded servers' data and of the tokens.")
     name: str = Field(
         "trigger-gateway",
         pattern="^[A-Za-z0-9._-]{1,60}$",
@@ -108,7 +146,9 @@ class Settings(Address):
         pattern="^https?://[^\\s?#]+$",
         description="URL at which people reach the gateway, for links in notices. Unset: no links.",
     )
-    database_url: SecretStr | None = Field(None, description="postgresql:// URL. Unset: an embedded PostgreSQL.")
+    database_url: SecretStr | None = Field(
+        None, description="postgresql:// URL; its parameters stand below. Unset: an embedded PostgreSQL."
+    )
     database_read_url: SecretStr | None = Field(
         None,
         description="A read-only copy for lists and explanations, never for decisions. Unset: the database itself.",
@@ -116,10 +156,10 @@ class Settings(Address):
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
         None, description="A Redis server, Sentinels or a Cluster; the forms stand below. Unset: an embedded Valkey."
     )
-    tokens_file: Path | None = Field(
+    tokens_file: _Path | None = Field(
         None, description="File of the hashed API tokens. Unset: `tokens` in the data directory."
     )
-    grafana_secret: SecretStr | None = Field(
+    grafana_secret: _Secret | None = Field(
         None,
         min_length=16,
         description="Secret of Grafana's HMAC signature. Set: its webhooks must be signed with it.",
@@ -129,15 +169,17 @@ class Settings(Address):
         pattern=r"^[A-Za-z0-9-]+$",
         description="Timestamp header of Grafana's signature. Set: each webhook needs it, at most five minutes old.",
     )
-    mlflow_secret: SecretStr | None = Field(
+    mlflow_secret: _Secret | None = Field(
         None,
         min_length=16,
         description="Secret of MLflow's registry webhooks. Set: these webhooks must be signed with it.",
     )
-    webhook_secret: Annotated[SecretStr, AfterValidator(_standard_secret)] | None = Field(
+    webhook_secret: Annotated[_Secret, AfterValidator(_standard_secret)] | None = Field(
         None, description="Secret of Standard Webhooks (whsec_...). Set: `POST /api/v1/alerts` must be signed."
     )
-    max_body: int = Field(4 * 2**20, gt=0, description="Largest request body that the gateway reads, in bytes.")
+    max_body: int = Field(
+        4 * 2**20, gt=0, description="Largest request body, in bytes: as it is sent, and without its compression."
+    )
     max_alerts: int = Field(10_000, gt=0, description="Most alerts read from one body.")
     reorder_window: _Seconds = Field(
         120, description="How late an older firing notification may follow a resolved one."
@@ -185,7 +227,7 @@ class Settings(Address):
     watchdog_url: SecretStr | None = Field(
         None, description="Address outside that the gateway pings while all is well here. Unset: no pings."
     )
-    watchdog_authorization: SecretStr | None = Field(
+    watchdog_authorization: _Secret | None = Field(
         None, description="Authorization header of that ping, such as `GenieKey ...` for Opsgenie."
     )
     watchdog_interval: _Seconds = Field(60, description="Time between two pings to the address outside.")
@@ -223,18 +265,48 @@ class Settings(Address):
         return found
 
 
+def _is_secret(name: str, annotation: Any) -> bool:
+    """Whether the whole value is a secret. In a URL only a part is."""
+    kinds = [get_args(kind)[0] if get_args(kind) else kind for kind in (annotation, *get_args(annotation))]
+    return not name.endswith("_url") and SecretStr in kinds
+
+
+class _Variables(PydanticBaseSettingsSource):
+    """The variables themselves, as app.bootstrap.environment understands them."""
+
+    def __init__(self, settings_cls: type[BaseSettings], variables: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._variables.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        links = service_links(os.environ)
+        found = {}
+        for name, value in self._variables().items():
+            variable = f"{_PREFIX}{name.upper()}"
+            if not is_text(value):
+                raise UsageError(f"{variable}: it holds bytes that are not UTF-8 text: write it again")
+            # A bad secret stays as it is. Its field refuses it, together with every other bad value.
+            kept = value if _is_secret(name, self.settings_cls.model_fields[name].annotation) else clean(value)
+            if kept is not None and variable not in links:
+                found[name] = kept
+        return found
+
+
 class _FileSource(PydanticBaseSettingsSource):
     """GATEWAY_<NAME>_FILE: that file holds the value, as with secret mounts of Kubernetes and Docker."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 (the interface)
-        path = os.environ.get(f"{_PREFIX}{field_name.upper()}_FILE")
+        variable = f"{_PREFIX}{field_name.upper()}_FILE"
+        path = clean(os.environ.get(variable, ""))
         # GATEWAY_POLICY_FILE is the setting `policy_file` itself, not a file that holds a setting named `policy`.
         if path is None or f"{field_name}_file" in self.settings_cls.model_fields:
             return None, field_name, False
-        try:
-            return Path(path).read_text().strip(), field_name, False
-        except OSError as error:
-            raise UsageError(f"{_PREFIX}{field_name.upper()}_FILE: cannot read {path}: {error.strerror}") from error
+        value = read_value(variable, path)
+        secret = _is_secret(field_name, self.settings_cls.model_fields[field_name].annotation)
+        return (value if secret else clean(value)), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         found = {}
@@ -243,6 +315,20 @@ class _FileSource(PydanticBaseSettingsSource):
             if value is not None:
                 found[key] = value
         return found
+
+
+def read_value(variable: str, path: str) -> str:
+    """The content of the file that a variable names. Raises UsageError, which names both."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig").strip()
+    except OSError as error:
+        raise UsageError(f"{variable}: cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{variable}: {path} is not UTF-8 text") from error
+    if clean(text) is None:
+        # A file that is named and holds nothing is a mistake: the value was not written, or not yet.
+        raise UsageError(f"{variable}: {path} is empty: write the value into it, or remove the variable")
+    return text
 
 
 def read_settings(**overrides: Any) -> Settings:
@@ -259,5 +345,10 @@ def _read(kind: type[_Read], **overrides: Any) -> _Read:
     try:
         return kind(**overrides)
     except ValidationError as error:
-        lines = [f"{_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        lines = [f"{_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {_words(e)}" for e in error.errors()]
         raise UsageError("\n".join(lines)) from error
+
+
+def _words(error: ErrorDetails) -> str:
+    cause = error.get("ctx", {}).get("error")
+    return str(cause) if isinstance(cause, BadValue) else error["msg"]

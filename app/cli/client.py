@@ -6,15 +6,15 @@ Without GATEWAY_URL it calls the gateway of this machine, at GATEWAY_HOST and GA
 import asyncio
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from app.bootstrap.settings import read_address
+from app.bootstrap.environment import clean, clean_secret, link_warnings
+from app.bootstrap.settings import read_address, read_value
 from app.kit.errors import GatewayError, TargetError, UsageError
 from app.kit.http import Answer, open_http
 
@@ -73,19 +73,41 @@ def _good(answer: Answer, url: str) -> Any:
 
 
 def gateway_url() -> str:
-    """The URL of the gateway to call. Raises UsageError when GATEWAY_PORT is not a port."""
-    return (os.environ.get("GATEWAY_URL") or read_address().url).rstrip("/")
+    """The URL of the gateway to call, which may end with the path prefix of a proxy. Raises UsageError when GATEWAY_URL is
+    not a URL, or GATEWAY_PORT not a port."""
+    given = clean(os.environ.get("GATEWAY_URL", ""))
+    if given is None:
+        for warning in link_warnings(os.environ):
+            print(warning, file=sys.stderr)
+        return read_address().url
+    try:
+        parts = urlsplit(given)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and not parts.query
+    except ValueError:  # A bracket that does not close, or a port that is none.
+        good = False
+    if not good:  # The value is not repeated: it may hold a password.
+        step = "Begin it with http:// or https://, then the host and the port, as in http://127.0.0.1:8090 or http://[::1]:8090"
+        raise UsageError(f"GATEWAY_URL is not the URL of a gateway. {step}")
+    return given.partition("#")[0].rstrip("/")
 
 
 def _token() -> str | None:
-    """GATEWAY_TOKEN, or the content of the file that GATEWAY_TOKEN_FILE names."""
-    path = os.environ.get("GATEWAY_TOKEN_FILE")
-    if path is None:
-        return os.environ.get("GATEWAY_TOKEN")
+    """GATEWAY_TOKEN, or the content of the file that GATEWAY_TOKEN_FILE names. An empty GATEWAY_TOKEN is none, because the
+    gateway itself refuses a call that needs one."""
+    name, path = "GATEWAY_TOKEN_FILE", clean(os.environ.get("GATEWAY_TOKEN_FILE", ""))
+    if path is not None:
+        text = read_value(name, path)
+    else:
+        name, text = "GATEWAY_TOKEN", os.environ.get("GATEWAY_TOKEN", "").strip()
+        if not text:
+            return None
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"GATEWAY_TOKEN_FILE: cannot read {path}: {error}") from error
+        token = clean_secret(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from error
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError(f"{name}: it holds characters that are in no token: write it again")
+    return token
 
 
 def show(what: str | Table, style: str | None = None) -> None:

@@ -5,6 +5,8 @@ Commands that serve or migrate import their code themselves: its frameworks take
 """
 
 import asyncio
+import io
+import logging
 import os
 import sys
 from datetime import timedelta
@@ -14,6 +16,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
+from app.bootstrap.environment import link_warnings
 from app.bootstrap.settings import Settings, read_settings
 from app.cli.client import gateway_url
 from app.cli.commands import GROUPS
@@ -59,7 +62,7 @@ def init(
     if path.exists() and not force:
         raise UsageError(f"{path} exists already: choose another path, or overwrite it with --force")
     try:
-        path.write_text(STARTER_POLICY)
+        path.write_text(STARTER_POLICY, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}. Choose a path that you may write to") from error
     settings = read_settings()
@@ -173,6 +176,8 @@ def _settings() -> Settings:
 
     settings = read_settings()
     log.configure(settings.log_level, settings.log_json)
+    for warning in link_warnings(os.environ):
+        logging.getLogger(__name__).warning("%s", warning)
     return settings
 
 
@@ -185,6 +190,9 @@ def _duration(text: str) -> timedelta:
 
 def main() -> None:
     """The console script `trigger-gateway`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # A terminal that knows only ASCII must not end a command.
     try:
         app()
     except UsageError as error:
@@ -192,6 +200,11 @@ def main() -> None:
         sys.exit(2)
     except GatewayError as error:
         print(error, file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        # Whatever a command needs from the machine and nobody expected to fail, such as a working directory that is gone.
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"this machine refuses what the command needs: {error.strerror or error}{where}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         os._exit(130)

@@ -1,6 +1,7 @@
 """`serve --workers N`: several processes that share a port, are restarted when they die, and end together. And SIGHUP."""
 
 import asyncio
+import errno
 import logging
 import multiprocessing
 import os
@@ -11,34 +12,72 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from app.bootstrap.settings import authority
 from app.kit.clock import monotonic
 from app.kit.errors import GatewayError, UsageError
+from app.web.security import is_loopback
 
 log = logging.getLogger(__name__)
 
 _YOUNG = 10.0  # seconds; a process that ends earlier counts as not started
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before the next start of a process that keeps ending
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # This machine lacks the address, or its whole family.
 _HOPELESS = 5  # a process that ends young so often in a row is not started again
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Bind the port that the processes share. Raises UsageError when another program has it, or the host is not ours."""
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Bind every address of `host`, for one process or for several that share them; all have the same port.
+
+    Raises UsageError when another program has the port, or when no address of `host` is one of this machine.
+    """
     try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
         raise cannot_serve(host, port, error) from error
+    addresses = list(dict.fromkeys((socket.AddressFamily(family), place) for family, *_, place in found))
+    bound: list[socket.socket] = []
+    missing: list[OSError] = []
+    for family, place in addresses:
+        # With GATEWAY_PORT=0 the kernel chose a port for the first address, and the others take the same one.
+        chosen = bound[0].getsockname()[1] if bound else port
+        try:
+            bound.append(_bound(family, (place[0], chosen, *place[2:]), shared=len(addresses) == 1))
+        except OSError as error:
+            missing.append(error)
+            if error.errno not in _NOT_HERE:
+                break
+    if not bound or (missing and missing[-1].errno not in _NOT_HERE):
+        for each in bound:
+            each.close()
+        raise cannot_serve(host, port, missing[-1]) from missing[-1]
     return bound
 
 
-def cannot_serve(host: str, port: int, error: OSError) -> UsageError:
+def _bound(family: socket.AddressFamily, place: tuple[Any, ...], *, shared: bool) -> socket.socket:
+    made = socket.socket(family)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # `::` alone takes IPv4 as well, whatever the machine's default is. Beside a socket for IPv4 it must not.
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not shared)
+        made.bind(place)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def cannot_serve(host: str, port: int, error: OSError | UnicodeError) -> UsageError:
     """The error for an address that cannot be bound. It says what to do."""
+    number = getattr(error, "errno", None)
+    cause = getattr(error, "strerror", None) or str(error)
     step = "End the program that uses the port, or set GATEWAY_HOST and GATEWAY_PORT to a free address of this machine"
-    return UsageError(f"cannot serve on {authority(host, port)}: {error.strerror or error}. {step}")
+    if ":" in host and (number == errno.EAFNOSUPPORT or (number == errno.EADDRNOTAVAIL and is_loopback(host))):
+        cause = "this machine has no IPv6"
+        step = f"Set GATEWAY_HOST={'127.0.0.1' if is_loopback(host) else '0.0.0.0'}"
+    return UsageError(f"cannot serve on {authority(host, port)}: {cause}. {step}")
 
 
 def run_workers(number: int, work: Callable[[], None]) -> None:

@@ -30,7 +30,6 @@ _OK: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.head("/{switch}", include_in_schema=False)
 @router.get("/{switch}", summary="Report a success to a switch", response_class=Response, responses=_OK)
 @router.post("/{switch}", summary="Report a success to a switch, with a body", response_class=Response, responses=_OK)
 async def ping(
@@ -42,7 +41,6 @@ async def ping(
     return await _take(services, caller, request, switch, "success", rid, None)
 
 
-@router.head("/{switch}/{signal}", include_in_schema=False)
 @router.get(
     "/{switch}/{signal}",
     summary="Report how a run goes to a switch",

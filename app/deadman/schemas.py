@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
+from app.web.members import RequestBody
+
 SWITCH: dict[str, Any] = {
     "name": "retrained-churn",
     "kind": "retrain",
@@ -120,7 +122,7 @@ class Forgotten(BaseModel):
     begins_anew: bool
 
 
-class PauseBody(BaseModel):
+class PauseBody(RequestBody):
     """Until when nothing is expected (left out: until a person resumes it), and why."""
 
     model_config = ConfigDict(

@@ -69,7 +69,7 @@ async def explain(
         return sentence
     since = max(record.facts.last_at or record.facts.counts_from, now - _FARTHEST)
     history = await why(conn, policy, route, instance.labels, since, now)
-    parts = [sentence, history.summary]
+    parts = [sentence, history["summary"]]
     if read is not None and read["error"]:
         parts.append(f"Runs that were started in Airflow itself cannot be seen: {read['error']}.")
     return " ".join(parts)

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -53,11 +53,13 @@ class Bad:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """The alerts of one body in its order, and those that could not be read. `order[i]` is alert i's place in the body."""
+    """The alerts of one body in its order, and those that could not be read. `order[i]` is alert i's place in the body, and
+    `sent(place)` are its bytes as they came."""
 
     alerts: list[Alert]
     order: list[int]
     bad: list[Bad]
+    sent: Callable[[int], bytes] = field(default=lambda _place: b"", compare=False, repr=False)
 
 
 class Unreadable(GatewayError):

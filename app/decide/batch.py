@@ -42,10 +42,10 @@ class AlertDecision:
 
 @dataclass(slots=True)
 class Fold:
-    """Equal notifications in a row: the first may change something, the others repeat it. `places` are in the batch."""
+    """Equal notifications in a row: the first may change something, the others repeat it. `positions`: in the batch."""
 
     intent: Intent
-    places: list[int]
+    positions: list[int]
 
 
 def fold(alerts: Sequence[Alert], policy: Policy) -> list[Fold]:
@@ -56,7 +56,7 @@ def fold(alerts: Sequence[Alert], policy: Policy) -> list[Fold]:
     for at, alert in enumerate(alerts):
         last = newest.get(alert.fingerprint)
         if last is not None and _equal(last.intent.alert, alert):
-            last.places.append(at)
+            last.positions.append(at)
             continue
         newest[alert.fingerprint] = Fold(intend(alert, policy), [at])
         folds.append(newest[alert.fingerprint])

@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from app.decide.rules import Pause
-from app.decide.state import Confirmation, Decision, DecisionRow, Episode, Group, NewTrigger
+from app.decide.state import Confirmation, Decision, DecisionRow, Episode, Group, TriggerChange
 from app.policy.schema import Policy
 
 #: The most alerts of a group that are read to decide it as a whole: those with the newest notifications. A sender that
@@ -33,13 +33,13 @@ class Books:
     mates: dict[str, dict[UUID, Episode]] = field(default_factory=dict, init=False)  # of a group: firing, or may reopen
     fires: dict[str, list[datetime]] = field(default_factory=dict, init=False)  # of routes with a limit, newest first
     pauses: dict[str, Pause] = field(default_factory=dict, init=False)  # by route
-    answers: dict[str, Confirmation] = field(default_factory=dict, init=False)  # of Prometheus, by group
+    confirmations: dict[str, Confirmation] = field(default_factory=dict, init=False)  # of Prometheus, by group
 
     # What must be written.
     created: dict[UUID, Episode] = field(default_factory=dict, init=False)
     changed: dict[UUID, Episode] = field(default_factory=dict, init=False)
     changed_groups: set[str] = field(default_factory=set, init=False)
-    triggers: dict[UUID, NewTrigger] = field(default_factory=dict, init=False)
+    triggers: dict[UUID, TriggerChange] = field(default_factory=dict, init=False)
     decisions: list[DecisionRow] = field(default_factory=list, init=False)
     ended_decisions: list[tuple[UUID, int, datetime]] = field(default_factory=list, init=False)  # id, count, last time
 

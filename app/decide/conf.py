@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.decide.state import NewTrigger
+from app.decide.state import TriggerChange
 from app.policy.conf import conf_bytes
 from app.policy.language.templates import render
 from app.policy.schema import Route
@@ -23,7 +23,7 @@ class DagCall:
     conf: dict[str, Any]
 
 
-def dag_call(trigger: NewTrigger, route: Route, *, traceparent: str | None = None) -> DagCall:
+def dag_call(trigger: TriggerChange, route: Route, *, traceparent: str | None = None) -> DagCall:
     """Deterministic: a trigger always has the same `dag_run_id`, so that two requests start one run.
 
     traceparent: the W3C header of the trigger's trace, if there is one (app.kit.telemetry).
@@ -37,7 +37,7 @@ def dag_call(trigger: NewTrigger, route: Route, *, traceparent: str | None = Non
     )
 
 
-def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[str, Any]:
+def _conf(trigger: TriggerChange, route: Route, traceparent: str | None) -> dict[str, Any]:
     """The user's conf, with `gateway` written last. To stay under 16 KB it leaves alerts out and cuts values, and says so:
     `alerts_omitted` counts the alerts, and `labels_cut` names the labels of the group whose values are cut.
 
@@ -67,7 +67,7 @@ def _conf(trigger: NewTrigger, route: Route, traceparent: str | None) -> dict[st
 
 
 def _without_alerts(
-    trigger: NewTrigger, route: Route, traceparent: str | None, labels: Mapping[str, str]
+    trigger: TriggerChange, route: Route, traceparent: str | None, labels: Mapping[str, str]
 ) -> dict[str, Any]:
     """The conf without its alerts, filled from `labels`. The user's own `openlineage` stays."""
     gateway: dict[str, Any] = {
@@ -83,11 +83,16 @@ def _without_alerts(
     if cut := [name for name, value in labels.items() if value != trigger.group.labels[name]]:
         gateway["labels_cut"] = cut
     rendered = render(route.dag.conf, labels)
-    asked = trigger.ask.conf if trigger.ask else {}
-    return {**_parent(trigger, route), **(rendered if isinstance(rendered, dict) else {}), **asked, "gateway": gateway}
+    requested = trigger.request.conf if trigger.request else {}
+    return {
+        **_parent(trigger, route),
+        **(rendered if isinstance(rendered, dict) else {}),
+        **requested,
+        "gateway": gateway,
+    }
 
 
-def _parent(trigger: NewTrigger, route: Route) -> dict[str, Any]:
+def _parent(trigger: TriggerChange, route: Route) -> dict[str, Any]:
     """The trigger as the OpenLineage run that started the DAG run, and the root of all that follows.
 
     The names are those that apache-airflow-providers-openlineage reads from `conf` since 2.8.0. The id of a run is a UUID

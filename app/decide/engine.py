@@ -17,7 +17,7 @@ from app.decide.alert import Alert
 from app.decide.batch import AlertDecision, fold
 from app.decide.books import MATES, Books
 from app.decide.ledger import Ledger
-from app.decide.occurrences import ask_of, group_of, passed_over
+from app.decide.occurrences import group_of, passed_over, request_of
 from app.decide.placing import GroupName
 from app.decide.rules import Pause
 from app.decide.state import (
@@ -26,14 +26,14 @@ from app.decide.state import (
     OPEN_STATES,
     SHADOW,
     SUCCESS,
-    Ask,
-    Asked,
     Decision,
     DecisionRow,
     Episode,
     Group,
-    NewTrigger,
+    HeardAnswer,
+    RunRequest,
     Trigger,
+    TriggerChange,
     TriggerState,
     group_key,
     state_after,
@@ -82,11 +82,11 @@ class PureEngine:
         self._save(books)
         return [answers[place] for place in range(len(alerts))]
 
-    def request(self, route: Route, labels: dict[str, str], ask: Ask, now: datetime) -> Decision:
+    def request(self, route: Route, labels: dict[str, str], request: RunRequest, now: datetime) -> Decision:
         """Decide a request of a person, a script or a schedule for one DAG run of a group."""
         key, ledger = group_key(route.name, route.mode, labels), self._ledger(now)
         self._take_whole(ledger.books, {key: (route.name, route.mode, labels)})
-        decision = ledger.request(key, ask)
+        decision = ledger.request(key, request)
         self._save(ledger.books)
         return decision
 
@@ -157,14 +157,14 @@ class PureEngine:
         asking = [key for key, route in routes if route is not None and route.confirm is not None]
         return self._due_ledger(asking, now).questions(asking)
 
-    def wake(self, now: datetime, asked: Mapping[str, Asked] | None = None) -> None:
-        """Decide the groups that are due, one round. `asked` has the answers to `questions`: a group whose question has
+    def wake(self, now: datetime, heard: Mapping[str, HeardAnswer] | None = None) -> None:
+        """Decide the groups that are due, one round. `heard` has the answers to `questions`: a group whose question has
         no answer stays due."""
         keys = self.due(now)
         ledger = self._due_ledger(keys, now)
         for key in keys:
-            if asked is not None and key in asked:
-                ledger.hear(key, asked[key])
+            if heard is not None and key in heard:
+                ledger.hear(key, heard[key])
         for key in keys:
             ledger.wake(key)
         self._save(ledger.books)
@@ -179,8 +179,8 @@ class PureEngine:
                 continue
             self._taken[schedule.name], self._next[schedule.name] = occurrence, schedule.times.after(occurrence)
             if passed_over(schedule, occurrence, now) is None:
-                ask = ask_of(schedule, occurrence)
-                decided.append((schedule.name, self.request(route, group_of(schedule, route), ask, now)))
+                request = request_of(schedule, occurrence)
+                decided.append((schedule.name, self.request(route, group_of(schedule, route), request, now)))
         return decided
 
     def _adopt(self, now: datetime) -> None:
@@ -324,7 +324,7 @@ class PureEngine:
         if episode.trigger_id is not None:
             self._behind[episode.trigger_id].add(episode.id)
 
-    def _save_trigger(self, made: NewTrigger, now: datetime) -> None:
+    def _save_trigger(self, made: TriggerChange, now: datetime) -> None:
         group = made.group
         if made.is_new:
             if made.id in self.triggers:

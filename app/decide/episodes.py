@@ -31,14 +31,14 @@ class Window:
     stale_after: timedelta | None = None
 
 
-def place(last: Episode | None, alert: Alert, window: Window, now: datetime) -> Move:
+def move_for(last: Episode | None, alert: Alert, window: Window, now: datetime) -> Move:
     """Where `alert` belongs, given the newest episode of its fingerprint (open or closed)."""
     if not alert.firing:
-        return _place_resolved(last, alert)
+        return _move_for_resolved(last, alert)
     if last is None:
         return Move.BEGIN
     if last.firing:
-        return _place_beside_open(last, alert, window, now)
+        return _move_beside_open(last, alert, window, now)
     if last.ends_at is None or alert.starts_at > last.ends_at:
         return Move.BEGIN
     resolved_at = last.resolved_at or last.closed_at
@@ -47,7 +47,7 @@ def place(last: Episode | None, alert: Alert, window: Window, now: datetime) -> 
     return Move.REOPEN
 
 
-def _place_beside_open(last: Episode, alert: Alert, window: Window, now: datetime) -> Move:
+def _move_beside_open(last: Episode, alert: Alert, window: Window, now: datetime) -> Move:
     if alert.timestamped:
         # A native timestamp moves with every repeat: only a silence separates two episodes.
         stale = window.stale_after is not None and now - last.last_seen_at > window.stale_after
@@ -55,7 +55,7 @@ def _place_beside_open(last: Episode, alert: Alert, window: Window, now: datetim
     return Move.BEGIN if alert.starts_at > last.starts_at + window.reorder else Move.REPEAT
 
 
-def _place_resolved(last: Episode | None, alert: Alert) -> Move:
+def _move_for_resolved(last: Episode | None, alert: Alert) -> Move:
     if last is None:
         return Move.BEGIN
     if not last.firing:
@@ -94,7 +94,7 @@ def supersede(episode: Episode, now: datetime) -> None:
 
 
 def move(kind: Move, episode: Episode, alert: Alert, now: datetime) -> None:
-    """Apply what `place` found to the newest episode (every Move but BEGIN)."""
+    """Apply what `move_for` found to the newest episode (every Move but BEGIN)."""
     match kind:
         case Move.REPEAT:
             episode.starts_at = min(episode.starts_at, alert.starts_at)

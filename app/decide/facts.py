@@ -55,7 +55,7 @@ def wake_at(group: Group, route: Route) -> datetime | None:
     return clear_at(group, route)
 
 
-def book(group: Group, outcome: str, route: Route | None, now: datetime, *, counted: bool = False) -> None:
+def record_end(group: Group, outcome: str, route: Route | None, now: datetime, *, counted: bool = False) -> None:
     """Write the end of the newest trigger into the facts of its group, and when the group is looked at next.
 
     A lost trigger ends twice: first as lost, while its run is still open, and again when its run is over. The second time
@@ -66,9 +66,13 @@ def book(group: Group, outcome: str, route: Route | None, now: datetime, *, coun
         group.failures = 0
     elif not counted:
         group.failures += 1
-    wake = wake_at(group, route) if route else None
-    # Without a cooldown to wait for, what was suppressed meanwhile is decided at once.
-    group.wake_at = None if group.open_trigger is not None else max(wake or now, now)
+    if group.open_trigger is not None:
+        return
+    clear = wake_at(group, route) if route else None
+    # Without a cooldown to wait for, what was suppressed meanwhile is decided at once. An earlier wake stays: an alert that
+    # its resolved overtook may reopen then.
+    due = max(clear or now, now)
+    group.wake_at = due if group.wake_at is None else min(group.wake_at, due)
 
 
 def accept(group: Group, now: datetime) -> None:
@@ -81,7 +85,7 @@ def end(group: Group, trigger_id: UUID, outcome: str, route: Route | None, now: 
     if group.open_trigger != trigger_id:
         return False
     group.open_trigger = group.held_since = None
-    book(group, outcome, route, now, counted=counted)
+    record_end(group, outcome, route, now, counted=counted)
     return True
 
 
@@ -90,7 +94,7 @@ def lose(group: Group, trigger_id: UUID, route: Route | None, now: datetime) -> 
     another open trigger, or none."""
     if group.open_trigger != trigger_id:
         return False
-    book(group, LOST, route, now)
+    record_end(group, LOST, route, now)
     return True
 
 
@@ -135,19 +139,19 @@ def may_act(group: Group, route: Route | None, now: datetime) -> bool:
     return group.open_trigger is None and (clear is None or clear <= now)
 
 
-def is_spent(alert: Episode, route: Route) -> bool:
+def is_spent(episode: Episode, route: Route) -> bool:
     """True when a trigger of the alert has succeeded and the route gives each episode only one."""
-    return alert.spent and not route.refire
+    return episode.spent and not route.refire
 
 
-def may_fire(alert: Episode, route: Route, now: datetime) -> bool:
+def may_fire(episode: Episode, route: Route, now: datetime) -> bool:
     """True when the alert may start a DAG run: it fires and is not stale, spent or cancelled by a person."""
-    return alert.firing and not (is_stale(alert, route, now) or is_spent(alert, route) or alert.dismissed)
+    return episode.firing and not (is_stale(episode, route, now) or is_spent(episode, route) or episode.dismissed)
 
 
-def is_stale(alert: Episode, route: Route, now: datetime) -> bool:
+def is_stale(episode: Episode, route: Route, now: datetime) -> bool:
     """True when no notification of the alert came for `stale_after`: it no longer counts as firing."""
-    return now - alert.last_seen_at > route.stale_after
+    return now - episode.last_seen_at > route.stale_after
 
 
 def _unless_reset(group: Group, start: datetime | None, pause: timedelta) -> datetime | None:

@@ -19,14 +19,14 @@ from app.decide.rules import Mute, mute_of
 from app.decide.state import (
     SHADOW,
     Action,
-    Ask,
-    Asked,
     Confirmation,
     Decision,
     Episode,
     Group,
-    NewTrigger,
+    HeardAnswer,
     Reason,
+    RunRequest,
+    TriggerChange,
     TriggerState,
     group_key,
 )
@@ -47,14 +47,14 @@ class Ledger:
 
     def take(self, folds: Sequence[Fold]) -> dict[int, AlertDecision]:
         """Decide a batch: the first alert of each fold, then all its repeats together, because they may now be duplicates of
-        it. Returns the answers by their place in the batch."""
+        it. Returns the answers by their position in the batch."""
         answers: dict[int, AlertDecision] = {}
         for fold in folds:
-            for places in (fold.places[:1], fold.places[1:]):
-                if places:
-                    decision, episode = self.observe(fold.intent, len(places))
+            for positions in (fold.positions[:1], fold.positions[1:]):
+                if positions:
+                    decision, episode = self.observe(fold.intent, len(positions))
                     answer = AlertDecision(fold.intent.alert, episode.route, episode.group_labels, decision)
-                    answers |= dict.fromkeys(places, answer)
+                    answers |= dict.fromkeys(positions, answer)
         return answers
 
     def observe(self, intent: Intent, times: int = 1) -> tuple[Decision, Episode]:
@@ -68,12 +68,12 @@ class Ledger:
         self.books.record(episode, decision, times, previously_seen)
         return decision, episode
 
-    def way(self, route: Route, group: Group | None = None) -> rules.Way:
+    def obstacles(self, route: Route, group: Group | None = None) -> rules.Obstacles:
         """What stands in the way of a route in this pass, and what Prometheus answered about the group."""
         if route.name not in self._mutes:
             self._mutes[route.name] = mute_of(self.policy, route, self.books.pauses, self.now)
-        answer = self.books.answers.get(group.key) if group is not None else None
-        return rules.Way(self.books.fires.get(route.name, ()), self._mutes[route.name], answer)
+        answer = self.books.confirmations.get(group.key) if group is not None else None
+        return rules.Obstacles(self.books.fires.get(route.name, ()), self._mutes[route.name], answer)
 
     # -- deciding -----------------------------------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ class Ledger:
 
     def _decide(self, group: Group, episode: Episode, route: Route) -> Decision:
         triggers = self.books.triggers
-        decision = rules.decide(group, episode, route, self.now, self.way(route, group))
+        decision = rules.decide(group, episode, route, self.now, self.obstacles(route, group))
         trigger = triggers.get(group.open_trigger) if group.open_trigger else None
         just_fired = trigger is not None and trigger.state is TriggerState.PENDING
         earlier = triggers.get(group.last_trigger) if group.last_trigger else None
@@ -122,7 +122,7 @@ class Ledger:
             self.books.wake_by(group, decision.until)
         return decision
 
-    def _beside_rehearsed(self, episode: Episode, trigger: NewTrigger, decision: Decision) -> Decision:
+    def _beside_rehearsed(self, episode: Episode, trigger: TriggerChange, decision: Decision) -> Decision:
         """The group would have fired a moment ago in this pass: its other alerts that fire stand behind that trigger."""
         if decision.action is Action.CANCEL or episode.spent:
             return decision
@@ -135,9 +135,11 @@ class Ledger:
 
     def _fire(self, group: Group, episode: Episode, route: Route, decision: Decision) -> Decision:
         if decision.trigger_id is not None and decision.trigger_id == group.last_trigger:
+            # `_decide` has found that the group fired a moment ago in this pass: the alert joins that trigger.
             _put_behind(self.books, episode, self.books.triggers[decision.trigger_id])
             return decision
         trigger = _start(self.books, group, route, decision, None, episode)
+        self._wake_for_late(group)
         if trigger.rehearsed:
             return rules.shadowed(decision, trigger.id)
         return Decision(Action.FIRE, decision.reason, None, trigger.id, decision.detail)
@@ -147,13 +149,13 @@ class Ledger:
             # The debounce counts from the group's first alert, whichever of its alerts is decided first.
             since = min([episode.firing_since, *(m.firing_since for m in _firing(self.books, group, route))])
             due = since + route.debounce
-            asked = route.confirm is None or group.key in self.books.answers
-            if due <= self.now and asked:
+            answered = route.confirm is None or group.key in self.books.confirmations
+            if due <= self.now and answered:
                 # The debounce of that alert is over, and a later change of the alert in this pass does not undo that.
-                return self._fire(group, episode, route, rules.calm(group, episode))
+                return self._fire(group, episode, route, rules.fire_for(group, episode))
             decision = rules.debouncing(due) if due > self.now else decision
             trigger_id = self.books.new_id()
-            trigger = NewTrigger(trigger_id, group, TriggerState.HELD, Reason.NEW_ALERT, True, [], decision.detail)
+            trigger = TriggerChange(trigger_id, group, TriggerState.HELD, Reason.NEW_ALERT, True, [], decision.detail)
             self.books.triggers[trigger_id] = trigger
             group.open_trigger, group.held_since = trigger_id, since
             group.wake_at = min(due, group.wake_at or due)
@@ -168,27 +170,33 @@ class Ledger:
             return
         known = self.books.triggers.get(trigger_id)
         is_new = known.is_new if known else False
-        self.books.triggers[trigger_id] = NewTrigger(
+        self.books.triggers[trigger_id] = TriggerChange(
             trigger_id, group, TriggerState.CANCELLED, Reason.NEW_ALERT, is_new, [], detail
         )
         group.open_trigger = group.held_since = group.wake_at = None
-        late = [m for m in self.books.mates_of(group.key) if m.late_at is not None and not m.firing]
-        if late:  # They may still reopen.
-            group.wake_at = min((m.resolved_at or self.now) + self.reorder for m in late)
+        self._wake_for_late(group)
         self.books.mark(group)
+
+    def _wake_for_late(self, group: Group) -> None:
+        """Alerts that their resolved overtook may reopen when the reorder window ends, whatever became of the group."""
+        late = [m for m in self.books.mates_of(group.key) if m.late_at is not None and not m.firing]
+        if late:
+            due = min((m.resolved_at or self.now) + self.reorder for m in late)
+            group.wake_at = min(due, group.wake_at or due)
 
     # -- a person or a script asks ------------------------------------------------------------------------------------
 
-    def request(self, key: str, ask: Ask) -> Decision:
+    def request(self, key: str, request: RunRequest) -> Decision:
         """Decide a request for one DAG run of a group. It is a decision, refused or not."""
         books = self.books
         group = books.groups[key]
         route = self.policy.route(group.route)
         if route is None:
             raise ValueError(f"a request for a route that is not in the policy: {group.route}")
-        decision = rules.decide_request(group, route, ask, self.now, self.way(route))
+        decision = rules.decide_request(group, route, request, self.now, self.obstacles(route))
         if decision.action is Action.FIRE:
-            trigger = _start(self.books, group, route, decision, ask)
+            trigger = _start(self.books, group, route, decision, request)
+            self._wake_for_late(group)
             rehearsed = trigger.rehearsed
             decision = rules.shadowed(decision, trigger.id) if rehearsed else replace(decision, trigger_id=trigger.id)
         elif decision.until is not None:
@@ -201,7 +209,7 @@ class Ledger:
         group = self.books.groups[key]
         if not group.held or group.open_trigger != trigger_id:
             return False
-        self.release_held(group, Decision(Action.CANCEL, Reason.BY_REQUEST, None, trigger_id, f"cancelled by {by}"))
+        self.cancel_held(group, Decision(Action.CANCEL, Reason.BY_REQUEST, None, trigger_id, f"cancelled by {by}"))
         return True
 
     def redrive(self, key: str, trigger_id: UUID, on_failure: str) -> Decision | None:
@@ -219,15 +227,15 @@ class Ledger:
 
     def questions(self, keys: Collection[str]) -> list[Group]:
         """The groups that fire if Prometheus confirms them. The books then hold what would happen: do not write them."""
-        self.books.answers = dict.fromkeys(keys, Confirmation(True, "if Prometheus says yes"))
+        self.books.confirmations = dict.fromkeys(keys, Confirmation(True, "if Prometheus says yes"))
         for key in keys:
             self.wake(key)
         return [t.group for t in self.books.triggers.values() if t.fired and t.group.key in keys]
 
-    def hear(self, key: str, asked: Asked) -> None:
+    def hear(self, key: str, heard: HeardAnswer) -> None:
         """Take an answer of Prometheus in. An answer about older facts of the group does not count."""
-        if asked.version == self.books.groups[key].facts_version:
-            self.books.answers[key] = asked.answer
+        if heard.version == self.books.groups[key].facts_version:
+            self.books.confirmations[key] = heard.answer
 
     def wake(self, key: str) -> None:
         """Decide a group again from its alerts that still fire. Held becomes pending, or is cancelled with a reason for
@@ -239,16 +247,18 @@ class Ledger:
         route = self.policy.route(group.route)
         self._reopen_late(group)
         if route is None:
-            self.release_held(group, Decision(Action.IGNORE, Reason.NO_ROUTE, detail="its route left the policy"))
+            self.cancel_held(group, Decision(Action.IGNORE, Reason.NO_ROUTE, detail="its route left the policy"))
             return
         if group.mode != route.mode:
             self._leave_mode(group, route)
             return
-        due = facts.held_until(group, route) if group.held else None
-        if (answer := books.answers.get(key)) is not None:
+        due = (
+            facts.held_until(group, route) if group.held else None
+        )  # when the debounce ends, as it was before this pass
+        if (answer := books.confirmations.get(key)) is not None:
             group.unconfirmed_at = None if answer.confirmed else self.now
-        blocked: dict[UUID, Decision] = {}
-        asking = False
+        blocked: dict[UUID, Decision] = {}  # what keeps alerts from firing now: cooldown, limit, mute and so on
+        asking = False  # whether an alert behind the held trigger lacks only the answer of Prometheus
         for episode in _firing(self.books, group, route):
             decision = self._decide_again(group, episode, route)
             if decision is None:
@@ -257,13 +267,13 @@ class Ledger:
             if decision.action is Action.SUPPRESS and decision.reason is not Reason.DUPLICATE:
                 blocked[episode.id] = decision
         if group.held and asking and facts.held_until(group, route) <= self.now:
-            group.wake_at = self.now
+            group.wake_at = self.now  # It stays due until a wake brings the answer.
             return
         if due is not None and due <= self.now and group.held:
             detail = "none of its alerts fires at the end of the debounce: nothing is started"
             detail = next((v.detail for v in blocked.values()), detail)
             cancelled = Decision(Action.CANCEL, Reason.RESOLVED_WHILE_HELD, None, group.open_trigger, detail)
-            self.release_held(group, cancelled, blocked)
+            self.cancel_held(group, cancelled, blocked)
         for decision in blocked.values():
             books.wake_by(group, decision.until)
         books.wake_by(group, facts.wake_at(group, route))
@@ -273,7 +283,8 @@ class Ledger:
         detail = (
             f"its route is in {route.mode} mode now: the held trigger is cancelled, and its alerts are decided anew"
         )
-        self.release_held(group, Decision(Action.CANCEL, Reason.BY_REQUEST, None, group.open_trigger, detail))
+        # BY_REQUEST: a person has changed the mode in the policy. There is no alert to blame, and no reason of its own.
+        self.cancel_held(group, Decision(Action.CANCEL, Reason.BY_REQUEST, None, group.open_trigger, detail))
         key = group_key(route.name, route.mode, group.labels)
         mates = self.books.mates_of(group.key)
         for episode in mates:
@@ -297,7 +308,7 @@ class Ledger:
             self.books.record(episode, decision, 1, episode.last_seen_at)
         return decision
 
-    def release_held(self, group: Group, decision: Decision, decided: Collection[UUID] = ()) -> None:
+    def cancel_held(self, group: Group, decision: Decision, decided: Collection[UUID] = ()) -> None:
         """Cancel the held trigger. Each alert behind it gets this decision, except those that are `decided` already."""
         held = group.open_trigger if group.held else None
         if held is None:
@@ -334,17 +345,24 @@ def _firing(books: Books, group: Group, route: Route) -> list[Episode]:
 
 
 def _start(
-    books: Books, group: Group, route: Route, decision: Decision, ask: Ask | None, first: Episode | None = None
-) -> NewTrigger:
+    books: Books,
+    group: Group,
+    route: Route,
+    decision: Decision,
+    request: RunRequest | None,
+    first: Episode | None = None,
+) -> TriggerChange:
     """Fire: a new trigger, or the held one under its id. The caller decides the alert `first`; the others are decided
     here."""
     trigger_id = group.open_trigger or books.new_id()
     earlier = books.triggers.get(trigger_id)
     is_new = earlier.is_new if earlier is not None else group.open_trigger is None
-    trigger = NewTrigger(trigger_id, group, TriggerState.PENDING, decision.reason, is_new, [], decision.detail, ask)
+    trigger = TriggerChange(
+        trigger_id, group, TriggerState.PENDING, decision.reason, is_new, [], decision.detail, request
+    )
     books.triggers[trigger_id] = trigger
     mates = (mate for mate in _firing(books, group, route) if first is None or mate.id != first.id)
-    others = [(mate, rules.calm(group, mate).reason) for mate in mates]
+    others = [(mate, rules.fire_for(group, mate).reason) for mate in mates]
     if group.mode == SHADOW:
         trigger.state = TriggerState.CANCELLED
         trigger.detail = f"shadow mode: live it would have started the DAG {route.dag.id}; nothing was started"
@@ -361,7 +379,7 @@ def _start(
     return trigger
 
 
-def _put_behind(books: Books, episode: Episode, trigger: NewTrigger) -> None:
+def _put_behind(books: Books, episode: Episode, trigger: TriggerChange) -> None:
     """The alert stands behind a trigger that fires in this pass."""
     episode.trigger_id = trigger.id
     episode.spent = episode.spent or trigger.rehearsed
@@ -369,7 +387,7 @@ def _put_behind(books: Books, episode: Episode, trigger: NewTrigger) -> None:
     books.touch(episode)
 
 
-def _join(books: Books, mate: Episode, reason: Reason, trigger: NewTrigger) -> None:
+def _join(books: Books, mate: Episode, reason: Reason, trigger: TriggerChange) -> None:
     _put_behind(books, mate, trigger)
     decision = Decision(Action.FIRE, reason, None, trigger.id, "fires together with its group")
     if trigger.rehearsed:

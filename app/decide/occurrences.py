@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from app.decide.state import Ask, Reason
+from app.decide.state import Reason, RunRequest
 from app.kit.times import at
 from app.policy.language.durations import format_duration
 from app.policy.schedules import Schedule
@@ -21,10 +21,10 @@ def passed_over(schedule: Schedule, occurrence: datetime, now: datetime) -> str 
     return f"passed over: seen {format_duration(late)} late, and catch_up is none"
 
 
-def ask_of(schedule: Schedule, occurrence: datetime) -> Ask:
+def request_of(schedule: Schedule, occurrence: datetime) -> RunRequest:
     """The request of one occurrence."""
     why = f"due at {at(occurrence)}"
-    return Ask(Reason.SCHEDULED, f"the schedule {schedule.name}", why, {})
+    return RunRequest(Reason.SCHEDULED, f"the schedule {schedule.name}", why, {})
 
 
 def group_of(schedule: Schedule, route: Route) -> dict[str, str]:

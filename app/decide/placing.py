@@ -94,7 +94,7 @@ def place(books: Books, intent: Intent, reorder: timedelta) -> tuple[Move, Episo
     last = books.latest.get(alert.fingerprint)
     route = _route_of(last, intent, books.policy)
     window = episodes.Window(reorder, route.stale_after if route else None)
-    kind = episodes.place(last, alert, window, books.now)
+    kind = episodes.move_for(last, alert, window, books.now)
     if kind is Move.BEGIN:
         route = intent.route
     episode = _move(books, kind, last, alert)

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from app.decide import rules
 from app.decide.batch import AlertDecision, Fold
-from app.decide.episodes import Move, Window, place
+from app.decide.episodes import Move, Window, move_for
 from app.decide.ledger import Ledger
 from app.decide.placing import Intent, no_route
 from app.decide.state import Action, Decision, Episode, Group, Reason
@@ -45,7 +45,7 @@ def unchanged(
     episode = episodes.get(alert.fingerprint)
     if episode is None or episode.group_key != intent.key or alert.severity != episode.severity:
         return None
-    if place(episode, alert, Window(ledger.reorder, _stale_after(route)), ledger.now) is not Move.REPEAT:
+    if move_for(episode, alert, Window(ledger.reorder, _stale_after(route)), ledger.now) is not Move.REPEAT:
         return None
     if alert.starts_at < episode.starts_at:
         return None
@@ -55,7 +55,7 @@ def unchanged(
         group = groups.get(intent.key or "")
         if group is None:
             return None
-        decision = rules.decide(group, episode, route, ledger.now, ledger.way(route))
+        decision = rules.decide(group, episode, route, ledger.now, ledger.obstacles(route))
         if decision.until is not None and (group.wake_at is None or group.wake_at > decision.until):
             # The same decision as before, but nothing looks at the group when it ends: in the next night of a mute.
             return None

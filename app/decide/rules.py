@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.decide.facts import backing_off, clear_at, held_until, is_spent, redrive_at
-from app.decide.state import DEAD, SHADOW, Action, Ask, Confirmation, Decision, Episode, Group, Reason
+from app.decide.state import DEAD, SHADOW, Action, Confirmation, Decision, Episode, Group, Reason, RunRequest
 from app.kit.times import at
 from app.policy.intervals import end_of
 from app.policy.language.durations import format_duration
@@ -38,7 +38,7 @@ class Pause:
     by: str
     at: datetime
 
-    def holds(self, now: datetime) -> bool:
+    def is_in_force(self, now: datetime) -> bool:
         return self.until is None or now < self.until
 
 
@@ -59,7 +59,7 @@ def mute_of(policy: Policy, route: Route, pauses: Mapping[str, Pause], now: date
     """What mutes the route now. If several things mute it one after the other, `until` is the end of the last one."""
     paused = [p for name in (route.name, EVERY_ROUTE) if (p := pauses.get(name)) is not None]
     named = policy.mutes(route)
-    by = next((f"{p.by} has paused it: {p.reason}" for p in paused if p.holds(now)), None)
+    by = next((f"{p.by} has paused it: {p.reason}" for p in paused if p.is_in_force(now)), None)
     if by is None:
         by = next((f"the time interval {name!r} holds" for name, i in named if i.contains(now)), None)
     if by is None:
@@ -69,7 +69,7 @@ def mute_of(policy: Policy, route: Route, pauses: Mapping[str, Pause], now: date
     while until is not None:
         later = end_of(intervals, until)
         for pause in paused:
-            if later is not None and pause.holds(later):
+            if later is not None and pause.is_in_force(later):
                 later = pause.until
         if later == until:
             break
@@ -78,7 +78,7 @@ def mute_of(policy: Policy, route: Route, pauses: Mapping[str, Pause], now: date
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Obstacles:
     """What may stand in the way of a route: its newest fires if it has a limit, what mutes it, and the answer of
     Prometheus (None: it was not asked)."""
 
@@ -87,47 +87,47 @@ class Way:
     answer: Confirmation | None = None
 
 
-FREE = Way()
+FREE = Obstacles()
 
 
-def decide(group: Group, alert: Episode, route: Route, now: datetime, way: Way = FREE) -> Decision:
-    """What to do about a firing alert. FIRE and HOLD without a trigger_id ask for a new trigger."""
-    if alert.dismissed:
+def decide(group: Group, episode: Episode, route: Route, now: datetime, obstacles: Obstacles = FREE) -> Decision:
+    """What to do about a firing episode. FIRE and HOLD without a trigger_id ask for a new trigger."""
+    if episode.dismissed:
         detail = "a person cancelled its held trigger; it counts again when it fires anew"
         return Decision(Action.CANCEL, Reason.BY_REQUEST, None, None, detail)
-    if is_spent(alert, route):
+    if is_spent(episode, route):
         return Decision(
-            _SUPPRESS, Reason.DUPLICATE, None, alert.trigger_id, "it has had its retrain, and refire is off"
+            _SUPPRESS, Reason.DUPLICATE, None, episode.trigger_id, "it has had its retrain, and refire is off"
         )
     held = group.held
     if held and now < (due := held_until(group, route)):
-        if alert.trigger_id == group.open_trigger:
+        if episode.trigger_id == group.open_trigger:
             return Decision(_SUPPRESS, Reason.DUPLICATE, due, group.open_trigger, f"already held until {at(due)}")
         return Decision(_HOLD, Reason.JOINED, due, group.open_trigger, f"joins the group held until {at(due)}")
     if group.open_trigger is not None and not held:
-        if alert.trigger_id == group.open_trigger:
+        if episode.trigger_id == group.open_trigger:
             return Decision(_SUPPRESS, Reason.DUPLICATE, None, group.open_trigger, "its trigger is already under way")
         return Decision(
             _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
         )
     clear = clear_at(group, route)
     if clear is not None and now < clear:
-        return _cooling(group, alert, clear)
-    if (full := limited(route, way.fires, now)) is not None:
+        return _cooling(group, episode, clear)
+    if (full := limited(route, obstacles.fires, now)) is not None:
         return full
-    if way.mute is not None:
-        return _muted(way.mute)
-    if route.confirm is not None and (unconfirmed := _unconfirmed(group, way.answer, now)) is not None:
+    if obstacles.mute is not None:
+        return _muted(obstacles.mute)
+    if route.confirm is not None and (unconfirmed := _unconfirmed(group, obstacles.answer, now)) is not None:
         return unconfirmed
-    return _clear(group, alert, route, now, way.answer)
+    return _clear(group, episode, route, now, obstacles.answer)
 
 
-def _cooling(group: Group, alert: Episode, clear: datetime) -> Decision:
+def _cooling(group: Group, episode: Episode, clear: datetime) -> Decision:
     if backing_off(group):
         run = "trigger died" if group.outcome == DEAD else f"DAG run ended as {group.outcome}"
         detail = f"the {run}, failure {group.failures} in a row: next not before {at(clear)}"
         return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
-    if alert.trigger_id is not None and alert.trigger_id == group.last_trigger:
+    if episode.trigger_id is not None and episode.trigger_id == group.last_trigger:
         detail = f"its trigger {_has(group)} fired; the group cools down until {at(clear)}"
         return Decision(_SUPPRESS, Reason.DUPLICATE, clear, group.last_trigger, detail)
     detail = f"the group {_has(group)} fired and cools down until {at(clear)}"
@@ -151,11 +151,11 @@ def _unconfirmed(group: Group, answer: Confirmation | None, now: datetime) -> De
     )
 
 
-def _asking(group: Group, alert: Episode, now: datetime) -> Decision:
+def _asking(group: Group, episode: Episode, now: datetime) -> Decision:
     """Only the answer of Prometheus is missing: the group is held, and due, until a wake has asked."""
     if not group.held:
         return Decision(_HOLD, Reason.DEBOUNCING, now, None, "held until Prometheus has been asked")
-    if alert.trigger_id == group.open_trigger:
+    if episode.trigger_id == group.open_trigger:
         return Decision(
             _SUPPRESS, Reason.DUPLICATE, now, group.open_trigger, "already held until Prometheus has been asked"
         )
@@ -164,21 +164,21 @@ def _asking(group: Group, alert: Episode, now: datetime) -> Decision:
     )
 
 
-def _clear(group: Group, alert: Episode, route: Route, now: datetime, answer: Confirmation | None) -> Decision:
+def _clear(group: Group, episode: Episode, route: Route, now: datetime, answer: Confirmation | None) -> Decision:
     """Nothing stands in the way: fire, or wait for calm first."""
-    due = alert.firing_since + route.debounce
+    due = episode.firing_since + route.debounce
     if not group.held and now < due:
         return debouncing(due)
     if route.confirm is not None and answer is None:
-        return _asking(group, alert, now)
-    return calm(group, alert)
+        return _asking(group, episode, now)
+    return fire_for(group, episode)
 
 
-def calm(group: Group, alert: Episode) -> Decision:
+def fire_for(group: Group, episode: Episode) -> Decision:
     """Fire: the debounce is over, by this alert or by another one of its group."""
     # An alert from before the last fire has been held since then, to be confirmed.
-    fired_before = group.fired_at is not None and alert.firing_since <= group.fired_at
-    if alert.trigger_id is not None and (alert.trigger_id != group.open_trigger or fired_before):
+    fired_before = group.fired_at is not None and episode.firing_since <= group.fired_at
+    if episode.trigger_id is not None and (episode.trigger_id != group.open_trigger or fired_before):
         detail = "the alert still fires after its cooldown"
         return Decision(_FIRE, Reason.STILL_FIRING, None, group.open_trigger, detail)
     return Decision(_FIRE, Reason.NEW_ALERT, None, group.open_trigger, "a new alert fires")
@@ -199,7 +199,9 @@ def _muted(mute: Mute) -> Decision:
     return Decision(_SUPPRESS, Reason.MUTED, mute.until, None, str(mute))
 
 
-def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way = FREE) -> Decision:
+def decide_request(
+    group: Group, route: Route, request: RunRequest, now: datetime, obstacles: Obstacles = FREE
+) -> Decision:
     """What to do about a request. It needs no calm and no alert. It obeys cooldown, limit and a run in flight, and takes a
     held group over. A forced one overrides cooldown and limit, never a run in flight. A mute stops a schedule, not a
     person."""
@@ -208,17 +210,17 @@ def decide_request(group: Group, route: Route, ask: Ask, now: datetime, way: Way
             _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
         )
     clear = clear_at(group, route)
-    if clear is not None and now < clear and not ask.force:
+    if clear is not None and now < clear and not request.force:
         detail = f"the group {_has(group)} fired and cools down until {at(clear)}"
         if backing_off(group):
             detail = f"failure {group.failures} in a row: next not before {at(clear)}"
         return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
-    full = limited(route, way.fires, now)
-    if full is not None and not ask.force:
+    full = limited(route, obstacles.fires, now)
+    if full is not None and not request.force:
         return full
-    if way.mute is not None and ask.reason is Reason.SCHEDULED:
-        return _muted(way.mute)
-    return Decision(_FIRE, ask.reason, None, group.open_trigger, f"asked for by {ask.by}: {ask.why}")
+    if obstacles.mute is not None and request.reason is Reason.SCHEDULED:
+        return _muted(obstacles.mute)
+    return Decision(_FIRE, request.reason, None, group.open_trigger, f"asked for by {request.by}: {request.why}")
 
 
 def refuse_redrive(

@@ -160,15 +160,15 @@ class Confirmation:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """An answer of Prometheus about a group, and the `facts_version` that the group had when the question was made."""
+class HeardAnswer:
+    """What Prometheus has answered about a group, and the `facts_version` that the group had when it was asked."""
 
     version: tuple[int, str]
     answer: Confirmation
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RunRequest:
     """A request for one DAG run of a group now. `conf` is laid over the route's."""
 
     reason: Reason
@@ -179,8 +179,8 @@ class Ask:
 
 
 @dataclass(slots=True)
-class NewTrigger:
-    """A trigger that a pass makes, holds, fires or cancels. `is_new`: it has no row yet."""
+class TriggerChange:
+    """What a pass does to a trigger: makes, holds, fires or cancels it. `is_new`: the trigger has no row yet."""
 
     id: UUID
     group: Group
@@ -189,7 +189,7 @@ class NewTrigger:
     is_new: bool
     alerts: list[Episode] = field(default_factory=list)
     detail: str = ""
-    ask: Ask | None = None
+    request: RunRequest | None = None
 
     @property
     def fired(self) -> bool:

@@ -8,6 +8,7 @@ from app.kit.airflow.client import AirflowClient
 from app.kit.clock import Clock
 from app.kit.http import Http
 from app.policy import values
+from app.policy.access import access_of
 from app.policy.core import Core
 from app.policy.schema import Airflow, Policy
 
@@ -32,8 +33,10 @@ class AirflowClients:
         return self._clients
 
     def cap(self, target: str) -> int | None:
-        """How many of our DAG runs may be open at once at an outbox target `airflow:<name>`; None: any number."""
-        entry = self._policy().airflow_named(target.removeprefix("airflow:"))
+        """How many of our DAG runs may be open at once at an outbox target `airflow:<name>`; None: any number. No other kind
+        of target has a cap, also when an Airflow has its name."""
+        kind, _, name = target.partition(":")
+        entry = self._policy().airflow_named(name) if kind == "airflow" else None
         return entry.max_parallel if entry else None
 
     def _client(self, entry: Airflow) -> AirflowClient:
@@ -45,11 +48,12 @@ class AirflowClients:
 
 def airflow_client(entry: Airflow, http: Http, clock: Clock) -> AirflowClient:
     """The client of an Airflow of the policy. The caller closes `http`."""
-    return AirflowClient(http, entry.url, _auth(entry), clock, api=entry.api)
+    access = access_of(entry, login=False)  # The client logs in itself, and again after a refusal.
+    return AirflowClient(http.using(access), entry.url, _auth(entry), clock, api=entry.api)
 
 
 def _address_and_login(entry: Airflow) -> tuple[object, ...]:
-    return entry.url, entry.api, entry.auth
+    return entry.url, entry.api, entry.auth, entry.headers, entry.ca_file
 
 
 def _auth(airflow: Airflow) -> Auth | None:

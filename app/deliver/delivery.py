@@ -57,6 +57,8 @@ class Delivery(Destination):
     async def deliver(self, item: Item) -> Outcome:
         """One attempt: look for the run if an earlier attempt may have arrived, look at the DAG, post the run."""
         trigger = await self._trigger(item.id)
+        if trigger is None:
+            return Dead("no_trigger", "the trigger is no longer kept")
         attributes = {
             "gateway.route": trigger["route"],
             "gateway.dag_id": trigger["dag_id"],
@@ -67,25 +69,34 @@ class Delivery(Destination):
             made.set_attribute("gateway.outcome", outcome.code)
         return outcome
 
+    async def answers(self, item: Item) -> bool | None:
+        """Whether the Airflow of an item answers anything else."""
+        trigger = await self._trigger(item.id)
+        client = self._airflows().get(trigger["airflow"]) if trigger else None
+        return await client.answers() if client else False
+
     async def _attempt(self, item: Item, trigger: RowMapping) -> Outcome:
         client = self._airflows().get(trigger["airflow"])
         if client is None:
             return Retry("no_airflow", f"the policy has no airflow named {trigger['airflow']!r}", waits=True, after=30)
+        absent = not item.ambiguous
         try:
             if item.ambiguous:
                 run = await client.run(trigger["dag_id"], trigger["dag_run_id"])
                 if run is not None:
                     return _arrived(run, trigger)
+                absent = True
+                if item.attempts > 1:
+                    # This trigger failed again and again. Its slot goes to the others before it is posted once more.
+                    return Retry(trigger["blocked"] or "unclear", trigger["detail"], absent=True)
             return await self._post(client, trigger)
         # These errors come from reads, which change nothing, and from a post that reached no server. A proxy's answer to a
         # read does not say whether a run has begun, so an ambiguous item stays ambiguous.
         except (Unreachable, Ambiguous) as error:
-            return Retry(error.code, error.detail, answered=False, ambiguous=item.ambiguous, after=error.retry_after)
-        except Refused as error:
-            return Retry(error.code, error.detail, absent=not item.ambiguous, after=self._paused_retry)
-        except Rejected as error:
-            waits = self._paused_retry
-            return Retry(error.code, error.detail, absent=not item.ambiguous, ambiguous=item.ambiguous, after=waits)
+            after = error.retry_after
+            return Retry(error.code, error.detail, answered=False, suspect=True, absent=absent, after=after)
+        except (Refused, Rejected) as error:
+            return Retry(error.code, error.detail, absent=absent, after=self._paused_retry)
 
     async def _post(self, client: AirflowClient, trigger: RowMapping) -> Outcome:
         """Post the run, which does not exist yet. Not to a paused DAG: Airflow would accept the run and never start it."""
@@ -108,14 +119,18 @@ class Delivery(Destination):
     async def _read_back(self, client: AirflowClient, trigger: RowMapping, error: TargetError) -> Outcome:
         try:
             run = await client.run(trigger["dag_id"], trigger["dag_run_id"])
+        except (Refused, Rejected) as refusal:
+            return Retry(error.code, f"{error.detail}; and {refusal.detail}", ambiguous=True)
         except TargetError:
-            return Retry(error.code, error.detail, answered=False, ambiguous=True)
+            return Retry(error.code, error.detail, answered=False, suspect=True, ambiguous=True)
         if run is not None:
             return _arrived(run, trigger)
         if isinstance(error, Rejected):
             return Dead(error.code, error.detail)
-        # The run does not exist now, but Airflow may still work on our request. The next attempt reads before it posts.
-        return Retry(error.code, error.detail, answered=error.code == "conflict", ambiguous=True)
+        # The run does not exist now, but Airflow may still work on a request that it has not answered itself. So the next
+        # attempt reads before it posts. Airflow answers the read, so this trigger alone is at fault.
+        detail = f"{error.detail}; Airflow answers, and has no such run"
+        return Retry(error.code, detail, absent=error.finished, ambiguous=True)
 
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
         """Write the outcome to the trigger and its group."""
@@ -140,7 +155,9 @@ class Delivery(Destination):
             await self._endings.waiting_long(conn, trigger, outcome.detail, now)
 
     async def _accepted(self, conn: AsyncConnection, trigger_id: UUID, run: DagRun, now: datetime) -> None:
-        row = (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one()
+        row = (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one_or_none()
+        if row is None:
+            return
         group = await store.lock_group(conn, row["group_key"])
         changed = await conn.execute(
             update(_triggers)
@@ -169,9 +186,9 @@ class Delivery(Destination):
             await self._endings.free_place(self._engine, item.id, item.payload["route"])
             self._endings.after(item.id, DEAD, outcome.detail, item.payload["route"])
 
-    async def _trigger(self, trigger_id: UUID) -> RowMapping:
+    async def _trigger(self, trigger_id: UUID) -> RowMapping | None:
         async with self._engine.connect() as conn:
-            return (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one()
+            return (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one_or_none()
 
 
 def _arrived(run: DagRun, trigger: RowMapping) -> Outcome:

@@ -132,8 +132,9 @@ class Endings:
 
     async def _group_of(self, conn: AsyncConnection, trigger_id: UUID) -> Group | None:
         """Lock the group first: groups before triggers, as every flow does."""
-        key = (await conn.execute(select(_triggers.c.group_key).where(_triggers.c.id == trigger_id))).scalar_one()
-        return await store.lock_group(conn, key)
+        found = await conn.execute(select(_triggers.c.group_key).where(_triggers.c.id == trigger_id))
+        key = found.scalar_one_or_none()
+        return await store.lock_group(conn, key) if key is not None else None
 
     async def free_place(self, engine: AsyncEngine, trigger_id: UUID, route_name: str) -> None:
         """A dead trigger no longer counts in the limit of its route: wake the groups that wait for a place. This follows the

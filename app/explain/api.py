@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import AwareDatetime, StringConstraints
+from pydantic import StringConstraints
 
 from app.decide.state import Reason, TriggerState
 from app.explain import examples, history, schemas
@@ -22,6 +22,7 @@ from app.policy.values import ROUTE_NAME
 from app.web.answers import json_answer, page_of, shows
 from app.web.problems import UNAVAILABLE, responses
 from app.web.security import require
+from app.web.times import QueryTime
 from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1", tags=["history"], responses=responses(UNAVAILABLE))
@@ -47,11 +48,11 @@ def _query(
         Query(description="`name=value`, a label of the alert or of the trigger's group. If repeated, all must hold."),
     ] = None,
     since: Annotated[
-        AwareDatetime | None,
+        QueryTime | None,
         Query(description="RFC 3339. Alerts last seen, or triggers created, at or after this time."),
     ] = None,
     until: Annotated[
-        AwareDatetime | None, Query(description="RFC 3339. Alerts first seen, or triggers created, before this time.")
+        QueryTime | None, Query(description="RFC 3339. Alerts first seen, or triggers created, before this time.")
     ] = None,
 ) -> history.Query:
     return history.Query(

@@ -153,11 +153,12 @@ QUARANTINED: dict[str, Any] = {
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "source": "alertmanager",
     "error": "/3/startsAt: Input should be a valid datetime",
-    "size": 412,
+    "size": 40,
     "count": 2,
     "first_at": "2026-11-23T03:00:01.204Z",
     "last_at": "2026-11-23T03:05:01.198Z",
-    "body": '{"status": "firing", "startsAt": "yesterday"}',
+    "body": '{"status": "firing", "startsAt": "soon"}',
+    "body_base64": "eyJzdGF0dXMiOiAiZmlyaW5nIiwgInN0YXJ0c0F0IjogInNvb24ifQ==",
 }
 ACCEPTED: dict[str, Any] = {
     "decisions": [DECISION],

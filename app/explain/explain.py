@@ -60,7 +60,7 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
         summary = f"{sentences.of_alert(alert, None)} At this moment {named}."
         return answer | {"now": shown_decision(decision), "summary": summary, "would_fire": hint}
     episode = await load_episode(conn, alert["id"])
-    decision = at_this_moment(group, episode, route, now, await way_of(conn, policy, route, now))
+    decision = at_this_moment(group, episode, route, now, await obstacles_of(conn, policy, route, now))
     answer["group"] = live.group_state(group, route, now)
     trigger = await history.get_trigger(conn, alert["trigger_id"]) if alert["trigger_id"] else None
     return answer | {
@@ -72,19 +72,19 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
     }
 
 
-async def way_of(conn: AsyncConnection, policy: Policy, route: Route, now: datetime) -> rules.Way:
+async def obstacles_of(conn: AsyncConnection, policy: Policy, route: Route, now: datetime) -> rules.Obstacles:
     """What may keep a route from firing: its fires and its mute. It takes no lock, because it only informs people."""
-    return rules.Way(await store.fires(conn, route, now), mute_of(policy, route, await pauses.read(conn), now))
+    return rules.Obstacles(await store.fires(conn, route, now), mute_of(policy, route, await pauses.read(conn), now))
 
 
-def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, way: rules.Way) -> Decision:
+def at_this_moment(group: Group, episode: Episode, route: Route, now: datetime, obstacles: rules.Obstacles) -> Decision:
     """What the rules decide on an alert at this moment, without a new notification."""
     if not episode.firing:
         return Decision(Action.IGNORE, Reason.RESOLVED, detail="it is resolved")
     if facts.is_stale(episode, route, now):
         detail = f"no notification for more than {format_duration(route.stale_after)}: it no longer counts as firing"
         return Decision(Action.IGNORE, Reason.RESOLVED, detail=detail)
-    decision = rules.decide(group, episode, route, now, way)
+    decision = rules.decide(group, episode, route, now, obstacles)
     would_fire = decision.action is Action.FIRE and route.mode == SHADOW
     return rules.shadowed(decision) if would_fire else decision
 

@@ -1,5 +1,6 @@
 """What happened, for people: alerts, triggers, routes and quarantine as the API shows them. Reads only."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -251,4 +252,6 @@ def read_quarantine_cursor(cursor: str) -> tuple[datetime, str]:
 
 def _quarantined(row: RowMapping) -> Row:
     names = ("sha256", "source", "error", "size", "count", "first_at", "last_at")
-    return {name: row[name] for name in names} | {"body": row["body"].decode("utf-8", "replace")}
+    body = bytes(row["body"])
+    shown = {"body": body.decode("utf-8", "replace"), "body_base64": b64encode(body).decode()}
+    return {name: row[name] for name in names} | shown

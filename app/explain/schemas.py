@@ -211,7 +211,8 @@ class QuarantineOut(BaseModel):
     count: int
     first_at: datetime
     last_at: datetime
-    body: str
+    body: str = Field(description="For people: what is not UTF-8 is replaced.")
+    body_base64: str = Field(description="The bytes as they came.")
 
 
 class ListOf(BaseModel, Generic[Item]):

@@ -29,9 +29,13 @@ UNBLOCK = {
     "dag_broken": "Repair the import error of the DAG {dag_id}; the run then starts by itself.",
     "token_rejected": "Correct `auth` of the airflow {airflow} in the policy; the run then starts by itself.",
     "token_file": "Make the token file of the airflow {airflow} readable; the run then starts by itself.",
+    "ca_file": "Correct `ca_file` of the airflow {airflow} in the policy, or the file; the run then starts by itself.",
     "forbidden": "Give the gateway's user in Airflow {airflow} a role that may read and trigger the DAG {dag_id}.",
     "not_airflow": "Check `url` of the airflow {airflow} in the policy, and every proxy between it and the gateway.",
     "bad_url": "Correct `url` of the airflow {airflow} in the policy.",
+    "server_error": "Look into the log of the API server of the Airflow {airflow}: it fails on the DAG {dag_id}, or on all. "
+    "The gateway tries again by itself.",
+    "error": "Report this error of the gateway with its log. The gateway tries again by itself.",
     "no_airflow": "Add the airflow {airflow} to the policy again.",
 }
 

@@ -1,11 +1,10 @@
 """Why did nothing happen? What the history says about a route, or some of its groups, since a time. Reads only, by index.
 
 answer = await why(conn, policy, route, {"model": "churn"}, since, now)
-answer.summary    # "The route accuracy has fired no trigger for model=churn since ... 41 alerts arrived since ..."
+answer["summary"]  # "The route accuracy has fired no trigger for model=churn since ... 41 alerts arrived since ..."
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,11 +12,11 @@ from sqlalchemy import Select, Uuid, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.decide.rules import Way
+from app.decide.rules import Obstacles
 from app.decide.state import Group
 from app.explain import history, sentences, silence
-from app.explain.explain import at_this_moment, load_episode, shown_decision, way_of
-from app.explain.silence import Row, Why
+from app.explain.explain import at_this_moment, load_episode, obstacles_of, shown_decision
+from app.explain.silence import Row
 from app.groups import live
 from app.groups.schedules import list_schedules
 from app.kit.db import as_json, rows_of
@@ -69,32 +68,33 @@ _GROUPS = rows_of(
 
 async def why(
     conn: AsyncConnection, policy: Policy, route: Route, labels: Mapping[str, str], since: datetime, now: datetime
-) -> Why:
+) -> Row:
     """What happened on `route` from `since` to `now`, and why no more happened. With `labels`, only the groups that have
     them all; {} is the whole route."""
     scope = {"route": route.name, "labels": as_json(dict(labels)), "since": since}
-    way = await way_of(conn, policy, route, now)
+    obstacles = await obstacles_of(conn, policy, route, now)
     decisions = await _decided(conn, scope, {name: value for name, value in labels.items() if value})
     alerts = sum(row["alerts"] for row in decisions)
-    answer = Why(
-        route=route.name,
-        group=dict(labels),
-        since=since,
-        until=now,
-        alerts=alerts,
-        decisions=decisions,
-        refused=await _refused(conn, scope),
-        triggers=await _fired(conn, route, labels, since),
-        trigger=await _newest(conn, route, labels),
-        last_success_at=await _success(conn, route, labels),
-        groups=await _groups(conn, route, scope, now, way),
-        schedules=await _schedules(conn, policy, route, labels, now),
-        near=None if alerts else await _near(conn, route),
-        match=[str(matcher) for matcher in route.match],
-    )
-    summary = silence.summary(answer, way.mute)
-    answer = replace(answer, summary=summary, would_fire=silence.would_fire(answer, route.group_by))
-    return replace(answer, next_step=silence.next_step(answer))
+    answer: Row = {
+        "route": route.name,
+        "group": dict(labels),
+        "since": since,
+        "until": now,
+        "alerts": alerts,
+        "decisions": decisions,
+        "refused": await _refused(conn, scope),
+        "triggers": await _fired(conn, route, labels, since),
+        "trigger": await _newest(conn, route, labels),
+        "last_success_at": await _success(conn, route, labels),
+        "groups": await _groups(conn, route, scope, now, obstacles),
+        "schedules": await _schedules(conn, policy, route, labels, now),
+        "near": None if alerts else await _near(conn, route),
+        "match": [str(matcher) for matcher in route.match],
+    }
+    answer["summary"] = silence.summary(answer, obstacles.mute)
+    answer["would_fire"] = silence.would_fire(answer, route.group_by)
+    answer["next_step"] = silence.next_step(answer)
+    return answer
 
 
 async def _decided(conn: AsyncConnection, scope: Row, having: dict[str, str]) -> list[Row]:
@@ -139,7 +139,7 @@ def _of(statement: Select[Any], route: Route, labels: Mapping[str, str]) -> Sele
     return mine.where(t.c.group_labels.contains(dict(labels))) if labels else mine
 
 
-async def _groups(conn: AsyncConnection, route: Route, scope: Row, now: datetime, way: Way) -> list[Row]:
+async def _groups(conn: AsyncConnection, route: Route, scope: Row, now: datetime, obstacles: Obstacles) -> list[Row]:
     """The live states of the groups. A group with firing alerts also has the decision at this moment on the newest."""
     rows = await conn.execute(_GROUPS, scope | {"mode": route.mode, "most": MOST_GROUPS})
     shown = []
@@ -148,7 +148,7 @@ async def _groups(conn: AsyncConnection, route: Route, scope: Row, now: datetime
         state = live.group_state(group, route, now) | {"now": None, "would_fire": None}
         if row["firing"] is not None:
             episode = await load_episode(conn, row["firing"])
-            decision = at_this_moment(group, episode, route, now, way)
+            decision = at_this_moment(group, episode, route, now, obstacles)
             state["now"] = shown_decision(decision)
             state["would_fire"] = sentences.would_fire(decision, group, episode, route)
         shown.append(state)

@@ -4,19 +4,19 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
-from pydantic_core import to_json
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.decide.state import Action, Reason
 from app.explain import examples, schemas
-from app.explain.silence import Why
 from app.explain.why import why
 from app.groups.service import Services
 from app.kit.errors import Problem
 from app.policy.language.durations import MAX_DURATION, parse_duration
 from app.policy.values import ROUTE_NAME
-from app.web.problems import UNAVAILABLE, responses
+from app.web.answers import json_answer, shows
+from app.web.problems import UNAVAILABLE
 from app.web.security import require
+from app.web.times import QueryTime
 from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1", tags=["history"])
@@ -47,7 +47,6 @@ _WHY: dict[str, Any] = {
     "would_fire": examples.EXPLANATION["would_fire"],
     "next_step": "Nothing.",
 }
-_SHOWN: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": _WHY}}}}
 
 
 class AlertsDecided(BaseModel):
@@ -127,13 +126,13 @@ _Label = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$")]
     "/routes/{name}/explain",
     summary="Explain why a route started nothing",
     response_model=WhyOut,
-    responses=_SHOWN | responses("not_found", "invalid", UNAVAILABLE),
+    responses=shows(_WHY, "not_found", "invalid", UNAVAILABLE),
 )
 async def explain_route(
     services: Services,
     _: Annotated[Caller, Depends(require("read"))],
     name: Annotated[str, Path(pattern=f"^{ROUTE_NAME.pattern}$", description="Name of a route.")],
-    since: Annotated[_Ago | AwareDatetime, Query(description="How long ago, such as 7d or 12h, or RFC 3339.")] = "7d",
+    since: Annotated[_Ago | QueryTime, Query(description="How long ago, such as 7d or 12h, or RFC 3339.")] = "7d",
     label: Annotated[
         list[_Label] | None, Query(description="`name=value` of the group; may be repeated, all must hold.")
     ] = None,
@@ -146,8 +145,8 @@ async def explain_route(
     labels = {key: value for key, _, value in (text.partition("=") for text in label or ())}
     now = services.core.clock.now()
     start = _start(since, now)
-    answer: Why = await services.reader.read(lambda conn: why(conn, services.core.policy, route, labels, start, now))
-    return Response(to_json(answer), media_type="application/json")
+    found = await services.reader.read(lambda conn: why(conn, services.core.policy, route, labels, start, now))
+    return json_answer(found)
 
 
 def _start(since: str | datetime, now: datetime) -> datetime:

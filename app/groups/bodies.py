@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, field_validator
 
 from app.decide.alert import Labels, no_nul
 from app.explain import examples
+from app.web.members import RequestBody
 
 
-class PauseBody(BaseModel):
+class PauseBody(RequestBody):
     """Until when, and why."""
 
     model_config = ConfigDict(
@@ -44,7 +45,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-class TriggerBody(BaseModel):
+class TriggerBody(RequestBody):
     """A request of a person or a script for one DAG run of a group."""
 
     model_config = ConfigDict(
@@ -55,7 +56,7 @@ class TriggerBody(BaseModel):
     )
 
     route: Annotated[str, StringConstraints(min_length=1, max_length=63)]
-    group: Labels = {}
+    group: Labels = Field({})
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
         description="Why, for the people who read it later."
     )
@@ -79,9 +80,9 @@ class TriggerBody(BaseModel):
         return value
 
 
-class ResetBody(BaseModel):
+class ResetBody(RequestBody):
     """The group to reset: exactly the labels of the route's `group_by`."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"group": {"model": "churn"}}})
 
-    group: Labels = {}
+    group: Labels = Field({})

@@ -47,7 +47,7 @@ async def list_routes(
 
 def _route(policy: Policy, route: Route, paused: Mapping[str, Pause], now: datetime) -> Row:
     shown: Row = route.model_dump(mode="json")
-    own = [p for name in (route.name, EVERY_ROUTE) if (p := paused.get(name)) is not None and p.holds(now)]
+    own = [p for name in (route.name, EVERY_ROUTE) if (p := paused.get(name)) is not None and p.is_in_force(now)]
     return shown | {"pause": own[0] if own else None, "muted": mute_of(policy, route, paused, now)}
 
 

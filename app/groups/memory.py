@@ -93,7 +93,7 @@ class Memory:
         except Away as away:
             self._count(away)
 
-    async def is_spent(self, proof: str) -> bool:
+    async def is_used(self, proof: str) -> bool:
         """Whether `spend` has remembered this proof. False when Redis does not answer."""
         try:
             return (await self._redis.read([f"s:{proof}"])) != [None]

@@ -77,7 +77,7 @@ class Pauses:
             await conn.execute(_ALONE)
             statement = delete(_pauses).where(_pauses.c.route == route).returning(*_pauses.c)
             row = (await conn.execute(statement)).mappings().one_or_none()
-            if row is None or not (lifted := Pause(**row)).holds(now):
+            if row is None or not (lifted := Pause(**row)).is_in_force(now):
                 return None
             await audit.write(conn, now, caller, "resume", f"route {route}", {"reason": lifted.reason})
             return lifted

@@ -4,6 +4,7 @@ Source of the shapes: Prometheus' HTTP API, `GET /api/v1/query`.
 """
 
 import math
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -12,6 +13,7 @@ from app.decide.state import Confirmation
 from app.kit.clock import Clock
 from app.kit.errors import TargetError
 from app.kit.http import Http
+from app.policy.access import access_of
 from app.policy.confirm import Confirm
 from app.policy.language.promql import compares_to_bool
 
@@ -37,8 +39,9 @@ class Prometheus:
     async def ask(self, confirm: Confirm, query: str) -> tuple[Outcome, Confirmation]:
         """Ask one query. It takes `Http.longest` at most."""
         try:
-            answer = await self._http.request("GET", f"{confirm.prometheus}/api/v1/query", params={"query": query})
-            outcome, detail = judge(answer.status, answer.body, query, self._clock.now())
+            http = self._http.using(access_of(confirm))
+            answer = await http.request("GET", f"{confirm.prometheus}/api/v1/query", params={"query": query})
+            outcome, detail = judge(answer.status, answer.body, query, self._clock.now(), answer.quote)
         except TargetError as error:
             outcome, detail = Outcome.ERROR, error.detail
         if outcome is Outcome.ERROR:
@@ -49,12 +52,14 @@ class Prometheus:
         return outcome, Confirmation(outcome is Outcome.YES, detail)
 
 
-def judge(status: int, body: Any, query: str, now: datetime) -> tuple[Outcome, str]:
+def judge(status: int, body: Any, query: str, now: datetime, quote: Callable[[str], str] = str) -> tuple[Outcome, str]:
     """What an answer means, and in one sentence why. A vector means yes when it has a sample that is a number, as for an
-    alerting rule. A scalar, and a vector of a `bool` comparison, mean yes when a value is not 0."""
+    alerting rule. A scalar, and a vector of a `bool` comparison, mean yes when a value is not 0. `quote` leaves out words of
+    Prometheus that repeat a secret."""
     if status != 200 or not isinstance(body, dict) or body.get("status") != "success":
         error = body.get("error") if isinstance(body, dict) else None
-        return Outcome.ERROR, f"it answered {status}{f': {str(error)[:200]}' if error else ''}"
+        hint = ": check auth and headers of confirm in the policy" if status in {401, 403} else ""
+        return Outcome.ERROR, f"it answered {status}{f': {quote(str(error))[:200]}' if error else hint}"
     try:
         kind, result = body["data"]["resultType"], body["data"]["result"]
         samples = [result] if kind == "scalar" else [item["value"] for item in result] if kind == "vector" else None

@@ -14,7 +14,7 @@ from app import tables
 from app.decide import facts
 from app.decide.books import Books
 from app.decide.ledger import Ledger
-from app.decide.state import Action, Ask, Decision, Group, NewTrigger, Reason, TriggerState, group_key
+from app.decide.state import Action, Decision, Group, Reason, RunRequest, TriggerChange, TriggerState, group_key
 from app.explain import history
 from app.groups import idempotency, store
 from app.groups.aftermath import Aftermath
@@ -44,12 +44,14 @@ class Wanted:
     conf: dict[str, Any]
 
 
-async def decide(conn: AsyncConnection, ledger: Ledger, route: Route, labels: dict[str, str], ask: Ask) -> Decision:
+async def decide(
+    conn: AsyncConnection, ledger: Ledger, route: Route, labels: dict[str, str], request: RunRequest
+) -> Decision:
     """Decide a request for one DAG run of a group, and write the decision. The group gets a row, also when the request is
     refused."""
     key = group_key(route.name, route.mode, labels)
     await store.load_group(conn, ledger.books, route, key, labels)
-    decision = ledger.request(key, ask)
+    decision = ledger.request(key, request)
     await store.save(conn, ledger.books)
     return decision
 
@@ -74,19 +76,21 @@ class Requests:
         Raises Problem 409 with `reason` and `until` when the policy refuses. The refusal is a decision, and is recorded.
         """
         route, labels = self._route_and_group(wanted.route, wanted.group)
-        ask = Ask(Reason.FORCED if wanted.force else Reason.MANUAL, wanted.by, wanted.why, wanted.conf, wanted.force)
-        _check_conf(route, ask)
+        request = RunRequest(
+            Reason.FORCED if wanted.force else Reason.MANUAL, wanted.by, wanted.why, wanted.conf, wanted.force
+        )
+        _check_conf(route, request)
         again = Repeatable.of(caller, idempotency_key, asdict(wanted)) if idempotency_key else None
 
         async def answer(conn: AsyncConnection) -> _Answer:
-            return await self._request(conn, route, labels, ask, caller, again)
+            return await self._request(conn, route, labels, request, caller, again)
 
         answered = await with_retries(self._engine, answer)
         if isinstance(answered, dict):
             return answered
         ledger, decision, shown = answered
         await self._aftermath.committed(ledger)
-        extra = {"route": route.name, "group": labels, "caller": caller, "requested_by": ask.by}
+        extra = {"route": route.name, "group": labels, "caller": caller, "requested_by": request.by}
         trigger_id = str(decision.trigger_id) if decision.trigger_id else None
         log.info("a request was decided: %s", decision.reason, extra=extra | {"trigger_id": trigger_id})
         if shown is None:
@@ -98,16 +102,16 @@ class Requests:
         conn: AsyncConnection,
         route: Route,
         labels: dict[str, str],
-        ask: Ask,
+        request: RunRequest,
         caller: str,
         again: Repeatable | None,
     ) -> "_Answer":
         ledger = store.new_ledger(self._core, self._policy(), self._clock.now())
         if again is not None and (answer := await idempotency.take(conn, again, ledger.now)) is not None:
             return answer
-        decision = await decide(conn, ledger, route, labels, ask)
-        details = {"group": labels, "reason": ask.why, "requested_by": ask.by, "decision": str(decision.reason)}
-        await audit.write(conn, ledger.now, caller, "force" if ask.force else "trigger", route.name, details)
+        decision = await decide(conn, ledger, route, labels, request)
+        details = {"group": labels, "reason": request.why, "requested_by": request.by, "decision": str(decision.reason)}
+        await audit.write(conn, ledger.now, caller, "force" if request.force else "trigger", route.name, details)
         fired = decision.action is Action.FIRE and decision.trigger_id is not None
         shown = await history.get_trigger(conn, decision.trigger_id) if fired and decision.trigger_id else None
         if again is not None and shown is not None:
@@ -154,7 +158,9 @@ class Requests:
             await audit.write(conn, now, caller, "redrive", str(trigger_id), {})
             # Its row is written above, because what it starts was fixed at its first fire. This is for the aftermath only.
             reason, detail = Reason(trigger["reason"]), f"redriven by {caller}"
-            books.triggers[trigger_id] = NewTrigger(trigger_id, group, TriggerState.PENDING, reason, False, [], detail)
+            books.triggers[trigger_id] = TriggerChange(
+                trigger_id, group, TriggerState.PENDING, reason, False, [], detail
+            )
             return ledger
 
         await self._aftermath.committed(await with_retries(self._engine, redrive))
@@ -217,10 +223,10 @@ class Requests:
         return trigger, group
 
 
-def _check_conf(route: Route, ask: Ask) -> None:
-    if "gateway" in ask.conf:
+def _check_conf(route: Route, request: RunRequest) -> None:
+    if "gateway" in request.conf:
         raise Problem(422, "invalid", "The key `gateway` of `conf` belongs to the gateway.")
-    size = conf_bytes({**route.dag.conf, **ask.conf})
+    size = conf_bytes({**route.dag.conf, **request.conf})
     if size > CONF_ROOM:
         raise Problem(
             422, "invalid", f"The conf of the DAG run would have {size} bytes; at most {CONF_ROOM} are allowed."

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide.ledger import Ledger
-from app.decide.occurrences import ask_of, group_of, passed_over
+from app.decide.occurrences import group_of, passed_over, request_of
 from app.decide.state import Decision
 from app.groups import requests, store
 from app.groups.aftermath import Aftermath
@@ -146,8 +146,8 @@ async def _request(conn: AsyncConnection, ledger: Ledger, schedule: Schedule, oc
     route = ledger.policy.route(schedule.route)
     if route is None:
         raise ValueError(f"the schedule {schedule.name} names a route that the policy does not have")
-    ask = ask_of(schedule, occurrence)
-    return await requests.decide(conn, ledger, route, group_of(schedule, route), ask)
+    request = request_of(schedule, occurrence)
+    return await requests.decide(conn, ledger, route, group_of(schedule, route), request)
 
 
 async def list_schedules(conn: AsyncConnection, schedules: Sequence[Schedule], now: datetime) -> list[dict[str, Any]]:

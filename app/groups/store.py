@@ -20,7 +20,7 @@ from app.decide.books import MATES, Books
 from app.decide.conf import dag_call
 from app.decide.ledger import Ledger
 from app.decide.placing import GroupName, Intent
-from app.decide.state import SHADOW, Episode, Group, NewTrigger, TriggerState
+from app.decide.state import SHADOW, Episode, Group, TriggerChange, TriggerState
 from app.groups import pauses
 from app.kit.db import insert_rows, rows_of, update_rows
 from app.kit.outbox.model import new_item
@@ -235,7 +235,7 @@ def outbox_item(trigger: dict[str, Any], now: datetime) -> dict[str, Any]:
     return new_item(trigger["id"], KIND, f"airflow:{trigger['airflow']}", payload, now)
 
 
-def _trigger_row(trigger: NewTrigger, books: Books) -> dict[str, Any]:
+def _trigger_row(trigger: TriggerChange, books: Books) -> dict[str, Any]:
     group, now = trigger.group, books.now
     row: dict[str, Any] = {
         "id": trigger.id,
@@ -246,7 +246,7 @@ def _trigger_row(trigger: NewTrigger, books: Books) -> dict[str, Any]:
         "reason": trigger.reason,
         "state": trigger.state,
         "detail": trigger.detail,
-        "requested_by": trigger.ask.by if trigger.ask else None,
+        "requested_by": trigger.request.by if trigger.request else None,
         "created_at": now,
         "policy": books.policy.hash,
         "ended_at": now if trigger.state is TriggerState.CANCELLED else None,

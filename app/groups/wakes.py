@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.decide.books import Books
 from app.decide.placing import successor
-from app.decide.state import Asked, Confirmation, Group
+from app.decide.state import Confirmation, Group, HeardAnswer
 from app.groups import pauses, store
 from app.groups.aftermath import Aftermath
 from app.groups.prometheus import Prometheus
-from app.kit.db import one_statement, passes, transaction, with_retries
+from app.kit.db import is_temporary, one_statement, transaction, with_retries
 from app.kit.loop import all_of, each_alone
 from app.policy.core import Core
 from app.policy.language.promql import render_query
@@ -146,7 +146,7 @@ class Waker:
         try:
             return await self._round(policy)
         except Exception as error:
-            if passes(error) or not await self._one_at_a_time(policy):
+            if is_temporary(error) or not await self._one_at_a_time(policy):
                 raise
             return True
 
@@ -190,20 +190,20 @@ class Waker:
         return bool(failed)
 
     async def _round(self, policy: Policy, only: str | None = None) -> bool:
-        asked = await self._ask(policy, only) if self._prometheus is not None else {}
+        heard = await self._ask(policy, only) if self._prometheus is not None else {}
         if self._policy().hash != policy.hash:
             return True  # The policy changed meanwhile: ask again under the new one.
         await self._keep_holds(self._clock.now())  # The question may have taken long.
-        return await self._decide(policy, asked, only)
+        return await self._decide(policy, heard, only)
 
-    async def _ask(self, policy: Policy, only: str | None) -> dict[str, Asked]:
+    async def _ask(self, policy: Policy, only: str | None) -> dict[str, HeardAnswer]:
         """Ask Prometheus about the groups that would fire if it confirmed them. No transaction is open meanwhile."""
         ledger = store.new_ledger(self._core, policy, self._clock.now())
         async with transaction(self._engine) as conn:  # It only reads.
             ledger.books.pauses = await pauses.in_force(conn)
             groups = ledger.questions(await self._due(conn, ledger.books, only))
         answers = await all_of(self._answer(policy, group) for group in groups)
-        return {g.key: Asked(g.facts_version, answer) for g, answer in zip(groups, answers, strict=True)}
+        return {g.key: HeardAnswer(g.facts_version, answer) for g, answer in zip(groups, answers, strict=True)}
 
     async def _answer(self, policy: Policy, group: Group) -> Confirmation:
         route = policy.route(group.route)
@@ -227,7 +227,7 @@ class Waker:
         books.fires = await store.lock_routes(conn, books.policy, (row.route for row in due), books.now)
         return await _take(conn, books, due)
 
-    async def _decide(self, policy: Policy, asked: Mapping[str, Asked], only: str | None) -> bool:
+    async def _decide(self, policy: Policy, heard: Mapping[str, HeardAnswer], only: str | None) -> bool:
         """Decide the due groups in one transaction. True: more may be due."""
         ledger = store.new_ledger(self._core, policy, self._clock.now())
         books = ledger.books
@@ -236,8 +236,8 @@ class Waker:
             keys = await self._due(conn, books, only)
             if not keys:
                 return False
-            for key in asked.keys() & keys:
-                ledger.hear(key, asked[key])
+            for key in heard.keys() & keys:
+                ledger.hear(key, heard[key])
             for key in keys:
                 ledger.wake(key)
             await store.save(conn, books)

@@ -51,7 +51,7 @@ class FastPath:
         self._stages = stages
 
     async def answer(self, folds: Sequence[Fold], ledger: Ledger) -> dict[int, AlertDecision]:
-        """The answers that memory has, by the alert's place in the batch; their repeats are counted and durable. Empty when
+        """The answers that memory has, by their position in the batch; their repeats are counted and durable. Empty when
         memory was behind Postgres or the statement lost a race: then the whole batch must be decided. Raises the errors of
         Postgres."""
         keys = list({f.intent.key for f in folds if f.intent.key is not None})
@@ -73,7 +73,7 @@ class FastPath:
                 raise
             self._metrics.batch_retries.inc()
             return {}
-        return {at: answer for fold, answer in known for at in fold.places}
+        return {at: answer for fold, answer in known for at in fold.positions}
 
     async def _count(
         self, folds: list[Fold], groups: dict[str, Group], episodes: dict[str, Episode], ledger: Ledger
@@ -83,7 +83,7 @@ class FastPath:
         times: Counter[tuple[UUID, UUID | None]] = Counter()
         for fold in folds:
             episode = episodes[fold.intent.alert.fingerprint]
-            times[episode.id, episode.decision_id] += len(fold.places)
+            times[episode.id, episode.decision_id] += len(fold.positions)
         used = [groups[key] for key in {fold.intent.key for fold in folds} if key is not None]
         self._stages.enter("pool")
         async with one_statement(self._engine) as conn:

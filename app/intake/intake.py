@@ -5,7 +5,7 @@ The flow of one batch, and the only place where an alert's transaction is opened
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,6 +22,7 @@ from app.groups.aftermath import Aftermath
 from app.groups.memory import Memory
 from app.intake import quarantine
 from app.intake.fast_path import FastPath
+from app.intake.sources.read import storable
 from app.intake.stages import Stages
 from app.kit.clock import monotonic
 from app.kit.db import (
@@ -35,7 +36,7 @@ from app.kit.db import (
     sqlstate,
     transaction,
 )
-from app.kit.errors import NotDurable
+from app.kit.errors import OUT_OF_FILES, NotDurable
 from app.kit.log import Seldom
 from app.policy.core import Core
 from app.policy.deadman import Instance, heartbeats_of
@@ -48,12 +49,14 @@ _QUIET = 60.0  # seconds between two tracebacks of the fast path: in a storm eac
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One body: its alerts, its unreadable entries, its size in bytes, and the future that its request waits for."""
+    """One body: its alerts, its unreadable entries, its size in bytes, and the future that its request waits for. `sent(i)`
+    are the bytes of alert i as they came."""
 
     alerts: list[Alert]
     bad: list[Bad]
     source: str
     size: int
+    sent: Callable[[int], bytes] = lambda _at: b""
     done: "asyncio.Future[list[AlertDecision]]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -78,7 +81,7 @@ class Intake:
         """For each job the list of its answers, in the order of its body, when everything is durable. Raises NotDurable."""
         alerts = [a for job in jobs for a in job.alerts]
         bad = [(job.source, b) for job in jobs for b in job.bad]
-        answers = await self._answer(alerts, bad)
+        answers = await self._answer(alerts, bad, jobs)
         self._metrics.batch_alerts.observe(len(alerts))
         cut, lists = 0, []
         for job in jobs:
@@ -86,16 +89,20 @@ class Intake:
             cut += len(job.alerts)
         return lists
 
-    async def _answer(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
+    async def _answer(
+        self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]], jobs: list[Job]
+    ) -> list[AlertDecision]:
         try:
             answers = await self._repeated(alerts)
             rest = [at for at in range(len(alerts)) if at not in answers]
             if rest or bad:
-                decided = await self._decide([alerts[at] for at in rest], bad)
+                decided = await self._decide([alerts[at] for at in rest], bad, jobs)
                 answers |= zip(rest, decided, strict=True)
         except (DBAPIError, *CONNECTING) as error:
             raise NotDurable("Postgres does not take the alerts") from error
         except (OSError, PoolTimeout, TimeoutError) as error:
+            if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
+                raise NotDurable("The gateway may open no more files") from error
             raise NotDurable("Postgres does not answer") from error
         return [answers[at] for at in range(len(alerts))]
 
@@ -112,7 +119,9 @@ class Intake:
                 log.exception("a bug: the fast path failed, Postgres decides the batch")
             return {}
 
-    async def _decide(self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]]) -> list[AlertDecision]:
+    async def _decide(
+        self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]], jobs: list[Job]
+    ) -> list[AlertDecision]:
         try:
             return await self._with_retries(alerts, bad)
         except DBAPIError as error:
@@ -120,23 +129,28 @@ class Intake:
             if not state.startswith(DATA_ERRORS) or state in TRY_AGAIN:
                 raise
             if len(alerts) + len(bad) <= 1:
-                return await self._set_aside(alerts, str(error.orig)[:500], "it cannot be stored")
+                # The cause is the driver's own error; SQLAlchemy's repeats it behind the name of a class.
+                words = getattr(error.orig, "__cause__", None) or error.orig
+                return await self._set_aside(alerts, str(words), "it cannot be stored", jobs)
         except (NotDurable, *OF_THE_DATABASE):
             raise
         except Exception as error:
             if len(alerts) + len(bad) <= 1:
                 log.exception("a bug: an alert cannot be decided")
                 message = f"a bug of the gateway: {type(error).__name__}: {error}"
-                return await self._set_aside(alerts, message[:500], "it cannot be decided: a bug of the gateway")
+                return await self._set_aside(alerts, message, "it cannot be decided: a bug of the gateway", jobs)
         # Halve until the bad alert is alone: one alert that cannot be stored or decided must not fail the others.
         if not alerts:
             half = len(bad) // 2
-            return await self._decide([], bad[:half]) + await self._decide([], bad[half:])
+            return await self._decide([], bad[:half], jobs) + await self._decide([], bad[half:], jobs)
         half = len(alerts) // 2
-        first = await self._decide(alerts[:half], bad if not half else [])
-        return first + await self._decide(alerts[half:], [] if not half else bad)
+        first = await self._decide(alerts[:half], bad if not half else [], jobs)
+        return first + await self._decide(alerts[half:], [] if not half else bad, jobs)
 
-    async def _set_aside(self, alerts: Sequence[Alert], error: str, detail: str) -> list[AlertDecision]:
+    async def _set_aside(
+        self, alerts: Sequence[Alert], words: str, detail: str, jobs: list[Job]
+    ) -> list[AlertDecision]:
+        error = storable(words)[:500]
         if not alerts:
             log.error("an unreadable alert could not be kept in the quarantine", extra={"error": error})
             return []
@@ -144,8 +158,7 @@ class Intake:
         self.stages.enter("pool")
         async with transaction(self._engine) as conn:
             self.stages.enter("statement", conn)
-            body = repr(alert).encode("utf-8", "replace")
-            culprit = Bad(0, alert.alert_id, error, body)
+            culprit = Bad(0, alert.alert_id, error, _as_sent(alert, jobs))
             await quarantine.keep(conn, [(alert.source, culprit)], self._clock.now(), self._limits)
             self.stages.enter("commit", conn)
         self.stages.enter("decide")
@@ -198,6 +211,12 @@ class Intake:
         self.stages.enter("memory")
         await self._aftermath.committed(ledger)
         return [answers[at] for at in range(len(alerts))]
+
+
+def _as_sent(alert: Alert, jobs: list[Job]) -> bytes:
+    """The bytes that the alert came in. Equal alerts may be the same object; then it is those of the first."""
+    found = (job.sent(at) for job in jobs for at, each in enumerate(job.alerts) if each is alert)
+    return next(found, b"")
 
 
 def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:

@@ -1,6 +1,7 @@
 """The endpoints that monitors post alerts to. The answer is 202 only after everything in the body is durable."""
 
 import logging
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,9 +14,11 @@ from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
 from app.intake.intake import Job
-from app.intake.service import DirectRoute, IntakeServices, admit, services_of, spend
+from app.intake.service import DirectRoute, IntakeServices, admit, body_of, services_of, spend
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.errors import NotDurable, Problem
+from app.policy.sources import TAKEN
+from app.web.manners import allow
 from app.web.problems import BAD_SIGNATURE, responses
 from app.web.security import authorize
 
@@ -59,6 +62,8 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
 _JSON = "application/json"
 _UNSIGNED = ("unauthorized", BAD_SIGNATURE)
+_BUILT_IN = TAKEN - {"native"}  # Its path is /alerts.
+_ORIGIN = re.compile(r"[A-Za-z0-9._:*-]{1,255}")
 _ALERT, _EVENT = _schema_of(native.NativeAlert), _schema_of(cloudevents.CloudEvent)
 
 
@@ -73,7 +78,8 @@ async def take_alertmanager(request: Request) -> Response:
     """Answers 202 only after every alert of the body is durable, each with its decision. Alertmanager repeats a notification
     after 503 and drops it after any 4xx. So a body is refused only when none of its alerts can be read."""
     authorize(request, "ingest")
-    return await _take(await request.body(), alertmanager.read, "alertmanager", services_of(request))
+    services = services_of(request)
+    return await _take(await body_of(request, "alertmanager", services), alertmanager.read, "alertmanager", services)
 
 
 @router.post(
@@ -113,8 +119,8 @@ async def take_cloudevents(request: Request) -> Response:
     """Takes one event in binary or structured mode, or a batch. Its `data` is an alert as in `POST /api/v1/alerts`.
     `alert_id`, `timestamp` and the labels `source`, `type` and `subject` default to those of the event."""
     authorize(request, "ingest")
-    read = partial(cloudevents.read, headers=request.headers)
-    return await _take(await request.body(), read, "cloudevents", services_of(request))
+    services, read = services_of(request), partial(cloudevents.read, headers=request.headers)
+    return await _take(await body_of(request, "cloudevents", services), read, "cloudevents", services)
 
 
 @router.post(
@@ -160,6 +166,22 @@ async def take_mapped(request: Request) -> Response:
     return await _take_signed(request, partial(mapped.read, source=source), source.name, limited=False)
 
 
+@router.options("/webhooks/{source}", include_in_schema=False)  # noqa: FAST003 (as above)
+async def permit(request: Request) -> Response:
+    """The handshake of CloudEvents' web hooks, by which a sender such as Azure Event Grid asks whether it may deliver here.
+    It needs no token: it opens nothing, and each delivery is judged by its own token or signature."""
+    source = request.path_params["source"]
+    if source not in _BUILT_IN and services_of(request).core.policy.source(source) is None:
+        raise Problem(404, "not_found", "The policy has no source of this name.")
+    headers = {"Allow": allow(request.scope)}
+    origin = request.headers.get("webhook-request-origin")
+    if origin is not None:
+        if not _ORIGIN.fullmatch(origin):
+            raise Problem(400, "bad_request", "The header WebHook-Request-Origin is not a domain name.")
+        headers |= {"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"}
+    return Response(headers=headers)
+
+
 async def _take_signed(
     request: Request, read: Callable[[bytes, int], Parsed], source: str, *, limited: bool
 ) -> Response:
@@ -185,7 +207,7 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
         return Response(b'{"decisions":[]}', 202, media_type=_JSON)
     try:
         answers: list[AlertDecision] = await services.batcher.submit(
-            Job(parsed.alerts, parsed.bad, source, len(raw)), services.timeout
+            Job(parsed.alerts, parsed.bad, source, len(raw), lambda at: parsed.sent(parsed.order[at])), services.timeout
         )
     except NotDurable:
         services.core.metrics.not_durable.inc()

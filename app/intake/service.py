@@ -11,6 +11,7 @@ from app.groups.memory import Memory
 from app.intake.batcher import Batcher
 from app.kit.errors import Problem
 from app.policy.core import Core
+from app.web.bodies import BodyRefused, as_sent
 from app.web.ratelimit import RateLimit
 from app.web.security import authorize
 from app.web.signatures import REPLAYABLE, Signature, replayed
@@ -60,18 +61,27 @@ async def admit(request: Request, source: str, services: IntakeServices, scope: 
     """
     signature = services.signature_of(source)
     if signature is None:
-        return Admitted(authorize(request, scope), await request.body())
+        return Admitted(authorize(request, scope), await body_of(request, source, services))
     signer = Caller(f"signed-{source}", frozenset({scope}))
     caller = authorize(request, scope) if "authorization" in request.headers else signer
-    body = await request.body()
+    body = await body_of(request, source, services)
     try:
-        proof = signature.check(request.headers, body, services.core.clock.now())
-        if proof and await services.memory.is_spent(proof):
+        proof = signature.check(request.headers, as_sent(request, body), services.core.clock.now())
+        if proof and await services.memory.is_used(proof):
             raise replayed()
     except Problem as problem:
         services.core.metrics.bodies_refused.labels(source, problem.status).inc()
         raise
     return Admitted(caller, body, proof)
+
+
+async def body_of(request: Request, source: str, services: IntakeServices) -> bytes:
+    """The body of a request. One that cannot be read counts as refused, because its sender may give it up."""
+    try:
+        return await request.body()
+    except BodyRefused as refused:
+        services.core.metrics.bodies_refused.labels(source, refused.status_code).inc()
+        raise
 
 
 async def spend(admitted: Admitted, services: IntakeServices) -> None:

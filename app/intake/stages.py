@@ -45,7 +45,7 @@ class Stages:
     def __init__(self, engine: AsyncEngine, metrics: Metrics) -> None:
         self._engine = engine
         self._observed = {name: metrics.intake_seconds.labels(name) for name in get_args(Stage)}
-        self._spent: dict[Stage, float] = {}
+        self._took: dict[Stage, float] = {}
         self._causes: dict[Stage, str] = {}
         self._stage: Stage = "decide"
         self._conn: AsyncConnection | None = None
@@ -64,13 +64,13 @@ class Stages:
         """A batch begins. `arrived`: when its first alert arrived, by `monotonic`."""
         self._arrived, self._began = arrived, monotonic()
         self._since, self._stage, self._conn = self._began, "decide", None
-        self._spent, self._causes, self._under_way, self._still = {}, {}, True, 0.0
+        self._took, self._causes, self._under_way, self._still = {}, {}, True, 0.0
         self._timer = asyncio.get_running_loop().call_later(_LATE, self._look)
 
     def enter(self, stage: Stage, conn: AsyncConnection | None = None) -> None:
         """The previous stage ends and this stage begins. `conn`: the connection whose answer it waits for."""
         now = monotonic()
-        self._spent[self._stage] = self._spent.get(self._stage, 0.0) + now - self._since
+        self._took[self._stage] = self._took.get(self._stage, 0.0) + now - self._since
         self._stage, self._since, self._conn = stage, now, conn
 
     def was_a_lock(self) -> None:
@@ -88,11 +88,11 @@ class Stages:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
-        spent = self._spent | {"queue": self._began - self._arrived}
-        for stage, seconds in spent.items():
+        took = self._took | {"queue": self._began - self._arrived}
+        for stage, seconds in took.items():
             self._observed[stage].observe(seconds)
-        if sum(self._spent.values()) >= _LATE:
-            log.warning("a batch was late", extra={"stages": self._worded(spent)})
+        if sum(self._took.values()) >= _LATE:
+            log.warning("a batch was late", extra={"stages": self._worded(took)})
 
     def explain(self, arrived: float) -> str:
         """For alerts of the batch under way that arrived at `arrived`: which stage took how long so far, and why."""
@@ -105,14 +105,14 @@ class Stages:
         return f"{waited}, behind a batch with {self._worded(self._so_far())}" if self._under_way else waited
 
     def _so_far(self) -> dict[Stage, float]:
-        running = self._spent.get(self._stage, 0.0) + monotonic() - self._since
-        return self._spent | {self._stage: running}
+        running = self._took.get(self._stage, 0.0) + monotonic() - self._since
+        return self._took | {self._stage: running}
 
-    def _worded(self, spent: dict[Stage, float]) -> str:
-        longest = max(spent, key=lambda stage: spent[stage])
-        shown = [stage for stage in get_args(Stage) if stage == longest or spent.get(stage, 0.0) >= _WORTH_TELLING]
-        parts = [(f"{stage} {spent[stage]:.1f} s", self._causes.get(stage)) for stage in shown]
-        text = ", ".join(f"{took} ({cause})" if cause else took for took, cause in parts)
+    def _worded(self, took: dict[Stage, float]) -> str:
+        longest = max(took, key=lambda stage: took[stage])
+        shown = [stage for stage in get_args(Stage) if stage == longest or took.get(stage, 0.0) >= _WORTH_TELLING]
+        parts = [(f"{stage} {took[stage]:.1f} s", self._causes.get(stage)) for stage in shown]
+        text = ", ".join(f"{part} ({cause})" if cause else part for part, cause in parts)
         return f"{text}; the gateway itself stood still for {self._still:.1f} s of it" if self._still else text
 
     def _notice(self, due: float) -> None:
@@ -151,16 +151,13 @@ class Stages:
         batch = self._conn
         if batch is None or batch.closed:  # Closed: an attempt ended, and the next one has not begun.
             return None
+        if (pid := backend_pid(batch)) is None:
+            return "a pooler hides what Postgres waits for"
         try:
-            pid = backend_pid(batch)
             async with asyncio.timeout(_PATIENCE), one_statement(self._engine) as conn:
-                try:
-                    row = (await conn.execute(_WAITS_FOR, {"pid": pid})).one_or_none()
-                except BaseException:
-                    # A cancelled question leaves a request to cancel behind, which could hit the next statement on this
-                    # connection: a batch that is well. So nobody gets the connection again.
-                    await conn.invalidate()
-                    raise
+                # If this is cancelled, SQLAlchemy throws the connection away. So the request to cancel, which asyncpg leaves
+                # behind, cannot hit the next statement on it: a batch that is well.
+                row = (await conn.execute(_WAITS_FOR, {"pid": pid})).one_or_none()
         except Exception as error:  # Of any kind: the question must not harm the batch.
             if batch.closed:
                 return None

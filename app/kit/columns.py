@@ -15,3 +15,8 @@ def time(name: str, *, nullable: bool = True) -> Column[object]:
 def words(name: str, *, nullable: bool = False) -> Column[str]:
     """A text of any length."""
     return Column(name, Text, nullable=nullable)
+
+
+def storable(text: str) -> str:
+    """A text of somebody else without what Postgres cannot hold: NUL, and halves of surrogate pairs."""
+    return text.replace("\x00", "").encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""Connections to Postgres. A plain `postgresql://` URL goes to asyncpg as it is (several hosts, sslmode and all)."""
+"""What every room does with Postgres: transactions, retries after races, rows in and out."""
 
 import asyncio
 import json
@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 import asyncpg
 from sqlalchemy import Table, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.selectable import TextualSelect
 from sqlalchemy.types import TypeEngine
 
 from app.kit.clock import monotonic
+from app.kit.postgres.connection import UnusableDatabase, open_pool, read_url
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ TRY_AGAIN = frozenset({"40001", "40P01", "23505", LOCK_TIMEOUT})
 #: How often that is tried, in all.
 ATTEMPTS = 5
 #: Errors of asyncpg while it connects. SQLAlchemy does not wrap them.
-CONNECTING = (asyncpg.PostgresError, asyncpg.InterfaceError)
+CONNECTING = (asyncpg.PostgresError, asyncpg.InterfaceError, UnusableDatabase)
 #: The classes of SQLSTATE that are about the data, not about the server's health.
 DATA_ERRORS = ("22", "23", "21", "54")
 #: Errors of the database, or of the way to it.
@@ -38,26 +39,22 @@ OF_THE_DATABASE = (SQLAlchemyError, *CONNECTING, OSError, EOFError)
 
 def open_engine(url: str, *, pool_size: int = 10, read_only: bool = False) -> AsyncEngine:
     """An engine whose connections give up: on a lock after 2 s, on a statement after 5 s, in an idle transaction after 10 s.
-    So a peer that is stuck costs a retry, not the service. With `read_only` the server refuses every write."""
+    So a peer that is stuck costs a retry, not the service. With `read_only` the server refuses every write.
 
-    async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(
-            url,
-            timeout=5,
-            command_timeout=6,
-            server_settings={
-                "lock_timeout": "2s",
-                "statement_timeout": "5s",
-                "idle_in_transaction_session_timeout": "10s",
-                "application_name": "trigger-gateway",
-                "jit": "off",
-            }
-            | ({"default_transaction_read_only": "on"} if read_only else {}),
-        )
-
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=connect,
+    Raises UsageError for a URL that cannot be used.
+    """
+    settings = {
+        "lock_timeout": "2s",
+        "statement_timeout": "5s",
+        "idle_in_transaction_session_timeout": "10s",
+        "jit": "off",
+    }
+    if read_only:
+        settings["default_transaction_read_only"] = "on"
+    engine = open_pool(
+        read_url(url, "GATEWAY_DATABASE_READ_URL" if read_only else "GATEWAY_DATABASE_URL"),
+        settings,
+        command_timeout=6,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
@@ -121,19 +118,33 @@ async def _leaving_a_standby(engine: AsyncEngine, conn: AsyncConnection) -> Asyn
 
 @asynccontextmanager
 async def one_statement(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """For one statement that is a transaction by itself. Without BEGIN and COMMIT it costs one round trip."""
+    """For one statement that is a transaction by itself. Without BEGIN and COMMIT it costs one round trip. Through a pooler
+    it needs both, because they bring the timeouts."""
     async with engine.connect() as conn:
+        if is_pooled(conn):
+            async with _leaving_a_standby(engine, conn), conn.begin():
+                yield conn
+            return
         await conn.execution_options(isolation_level="AUTOCOMMIT")
         async with _leaving_a_standby(engine, conn):
             yield conn
 
 
-def backend_pid(conn: AsyncConnection) -> int:
-    """The pid of the server process behind a connection. It sends no query."""
+def is_pooled(conn: AsyncConnection) -> bool:
+    """Whether a pooler such as PgBouncer is in between: then nothing outlives a transaction but its rows."""
+    pooled: bool = _driver_of(conn).pooled
+    return pooled
+
+
+def backend_pid(conn: AsyncConnection) -> int | None:
+    """The pid of the server process behind a connection; None when a pooler hides it. It sends no query."""
+    pid: int = _driver_of(conn).get_server_pid()
+    return None if is_pooled(conn) else pid
+
+
+def _driver_of(conn: AsyncConnection) -> Any:
     assert conn.sync_connection is not None
-    driver: Any = conn.sync_connection.connection.driver_connection
-    pid: int = driver.get_server_pid()
-    return pid
+    return conn.sync_connection.connection.driver_connection
 
 
 async def database_now(engine: AsyncEngine) -> tuple[datetime, float]:
@@ -190,7 +201,7 @@ def sqlstate(error: BaseException) -> str | None:
     return None
 
 
-def passes(error: Exception) -> bool:
+def is_temporary(error: Exception) -> bool:
     """Whether an error is about a race or about the way to the database, and not about the rows to write."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or sqlstate(error) in TRY_AGAIN

@@ -5,6 +5,7 @@
     - PolicyError       the policy file, with every problem at its line (app.policy.file.load)
   + Problem             an HTTP answer: application/problem+json with its status
   + NotDurable          Postgres did not take it in time: 503, the sender tries again
+  + OutOfFiles          this process may open no more files: no file and no server is to blame
   + TargetError         somebody else's server, as its adapter classified the answer
     - Unreachable       nothing was sent, or the target says it is not well: try again, the breaker counts it
     - Ambiguous         the request left and no answer came: read back before anything else
@@ -12,9 +13,11 @@
     - Rejected          the target will never accept this request: permanent
 """
 
+import errno
 from collections.abc import Mapping
 from typing import Any, Final
 
+OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
 LEFT_OUT: Final = "(left out: it repeats a secret of ours)"
 _UNUSUAL: Final = 8  # characters; a shorter secret may be a word of any sentence
 
@@ -51,14 +54,25 @@ class NotDurable(GatewayError):
     """Postgres did not take the alerts in time. Nothing was acknowledged, so the sender must try again."""
 
 
+class OutOfFiles(GatewayError):
+    """This process, or this machine, may open no more files. Nothing is known of what it wanted to open."""
+
+
+def unless_out_of_files(error: OSError) -> None:
+    """Raise OutOfFiles when that is the reason of `error`. Call it before you blame a file or a server."""
+    if error.errno in OUT_OF_FILES:
+        raise OutOfFiles("the gateway may open no more files. Raise its limit (ulimit -n)") from error
+
+
 class TargetError(GatewayError):
     """A call to somebody else's server failed. `code` names the cause, for metrics and columns."""
 
-    def __init__(self, code: str, detail: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, code: str, detail: str, *, retry_after: float | None = None, finished: bool = False) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after = retry_after  # seconds, from the target's Retry-After
+        self.finished = finished  # the target itself ended the request with an error: nothing of it is under way
 
 
 class Unreachable(TargetError):

@@ -6,21 +6,26 @@ changed, and `Ambiguous` when a write left and its answer did not arrive.
 """
 
 import asyncio
-import ipaddress
 import json as jsonlib
+import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.request import getproxies
 
 import httpx
 
+from app.kit.access import Access
 from app.kit.clock import monotonic
-from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable, UsageError
+from app.kit.proxies import Proxies, is_loopback, read_proxies
 
 Transport = httpx.AsyncBaseTransport  # tests pass one to `open_http` in place of the network
 
@@ -28,6 +33,7 @@ MAX_ANSWER: Final = 1024 * 1024  # bytes, decoded
 MAX_RETRY_AFTER: Final = 3600.0  # seconds; a target cannot hold us off for longer
 POOL_WAIT: Final = 2.0  # seconds to wait for a free connection
 IDLE_CONNECTION: Final = 2.0  # seconds; uvicorn closes idle connections after 5, and a race with that is ambiguous
+BODY_WAIT: Final = 2.0  # seconds for a body that nobody needs
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -40,6 +46,8 @@ class Answer:
     headers: Mapping[str, str]  # names in lower case
     seconds: float
     raw: bytes = field(default=b"", repr=False)  # the body as it came
+    #: Words of this answer as they may be shown: left out when they repeat a secret that the request had from its Access.
+    quote: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
     def retry_after(self, now: datetime) -> float | None:
         """Seconds that the target asks us to wait (RFC 9110, 10.2.3: a number or a date), at most an hour."""
@@ -54,13 +62,60 @@ class Answer:
         return min(max((date - now).total_seconds(), 0.0), MAX_RETRY_AFTER)
 
 
-class Http:
-    """A pool of connections. Requests to loopback go directly, all others through the proxies of the environment."""
+class _Pools:
+    """The connections of a process: those that trust the usual CAs, and more for each CA file in use."""
 
-    def __init__(self, client: httpx.AsyncClient, direct: httpx.AsyncClient, *, longest: float) -> None:
-        self._client = client
-        self._direct = direct
+    def __init__(self, make: Callable[[ssl.SSLContext | None], "_Pool"]) -> None:
+        self._make = make
+        self._usual = make(None)
+        self._of_file: dict[Path, tuple[bytes, _Pool]] = {}
+        self._old: list[_Pool] = []  # of CA files that have changed: a request may still use them
+
+    def of(self, ca_file: Path | None) -> "_Pool":
+        """The connections for servers whose certificate is from a CA of this file. The file is read each time, and a changed
+        one counts at once. Raises Refused("ca_file") when it has no certificates."""
+        if ca_file is None:
+            return self._usual
+        try:
+            content = ca_file.read_bytes()
+            known = self._of_file.get(ca_file)
+            if known is not None and known[0] == content:
+                return known[1]
+            context = ssl.create_default_context(cafile=ca_file)
+        except ssl.SSLError:
+            raise Refused("ca_file", f"the CA file {ca_file} holds no certificates in PEM") from None
+        except OSError as error:
+            raise Refused("ca_file", f"cannot read the CA file {ca_file}: {error.strerror}") from None
+        if known is not None:
+            self._old.append(known[1])
+        self._of_file[ca_file] = (content, self._make(context))
+        return self._of_file[ca_file][1]
+
+    async def aclose(self) -> None:
+        for pool in (self._usual, *self._old, *(pool for _, pool in self._of_file.values())):
+            await pool.direct.aclose()
+            await pool.client.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Requests to loopback go `direct`, all others through the proxies of the environment."""
+
+    client: httpx.AsyncClient
+    direct: httpx.AsyncClient
+
+
+class Http:
+    """Sends requests over shared connections. `using` gives one that gets into a certain server."""
+
+    def __init__(self, pools: _Pools, *, longest: float, access: Access | None = None) -> None:
+        self._pools = pools
+        self._access = access or Access()
         self.longest = longest  # seconds that one request can take at the most, its body included
+
+    def using(self, access: Access) -> "Http":
+        """The same connections, with this login, these headers and these CAs. Who opened the first one closes it."""
+        return Http(self._pools, longest=self.longest, access=access)
 
     async def request(
         self,
@@ -71,21 +126,25 @@ class Http:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str | int] | None = None,
+        body_needed: bool = True,
     ) -> Answer:
         """Send a request once, and return its answer whatever the status is, even a redirect. The body is `json`, or exactly
-        the bytes of `content`.
+        the bytes of `content`. Without `body_needed` the status is enough: a body that is too large, or does not arrive, is
+        empty.
 
         Raises Unreachable when nothing was sent, or when a read did not complete. Raises Ambiguous when a write left and no
-        complete answer came, Refused when the answer to a read is over 1 MiB, Rejected when `json` cannot be written.
+        complete answer came, Rejected when `json` cannot be written. Raises Refused when the answer to a read is over 1 MiB,
+        and when a file of the Access cannot be used.
         """
-        request = self._build(method, url, content, json, headers, params)
-        client = self._direct if _is_loopback(request.url.host) else self._client
+        pool, sent = self._pools.of(self._access.ca_file), self._access.sent()
+        request = _build(pool.client, method, url, content, json, sent | dict(headers or {}), params)
+        client = pool.direct if is_loopback(request.url.host) else pool.client
         started = monotonic()
         try:
             async with asyncio.timeout(self.longest):
                 response = await client.send(request, stream=True)
                 try:
-                    raw = await _read(response)
+                    raw = await _read(response) if body_needed else await _read_what_comes(response)
                 finally:
                     await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError) as error:
@@ -95,33 +154,13 @@ class Http:
             raise _too_large(request)
         headers_received = {name.lower(): value for name, value in response.headers.items()}
         parsed = _parse(raw, headers_received)
-        return Answer(response.status_code, parsed, headers_received, monotonic() - started, raw)
-
-    def _build(
-        self,
-        method: str,
-        url: str,
-        content: bytes | None,
-        json: Any,
-        headers: Mapping[str, str] | None,
-        params: Mapping[str, str | int] | None,
-    ) -> httpx.Request:
-        sent = {"Accept": "application/json", **(headers or {})}
-        try:
-            if json is not None:
-                content = jsonlib.dumps(json, allow_nan=False, separators=(",", ":")).encode()
-                sent["Content-Type"] = "application/json"
-            return self._client.build_request(method, url, content=content, headers=sent, params=params)
-        except httpx.InvalidURL:
-            raise Unreachable("bad_url", "the address is not a URL") from None
-        except (ValueError, TypeError, RecursionError):
-            # Only the body or the headers can be wrong here. Both may hold secrets, so the error does not quote them.
-            raise Rejected("unsendable", "the request cannot be written as JSON and ASCII headers") from None
+        took = monotonic() - started
+        quote = partial(self._access.quote, sent=sent)
+        return Answer(response.status_code, parsed, headers_received, took, raw, quote)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._direct.aclose()
-        await self._client.aclose()
+        await self._pools.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -148,29 +187,95 @@ def open_http(
     headers = {"User-Agent": "trigger-gateway", "Accept-Encoding": "identity"}
 
     # One context for both, so that SSL_CERT_FILE and SSL_CERT_DIR count for loopback as well.
-    context = httpx.create_ssl_context(verify=verify) if transport is None else False
+    usual = _context(verify) if transport is None else False
 
-    def client(*, trust_env: bool) -> httpx.AsyncClient:
+    def client(context: ssl.SSLContext | None, *, proxied: bool) -> httpx.AsyncClient:
+        def way(proxy: str | None = None) -> Transport:
+            return httpx.AsyncHTTPTransport(verify=context or usual, limits=limits, trust_env=False, proxy=proxy)
+
         return httpx.AsyncClient(
             timeout=timeout,
-            limits=limits,
             headers=headers,
             follow_redirects=False,
-            transport=transport,
-            trust_env=trust_env,
-            verify=context,
+            transport=transport or (_Proxied(read_proxies(getproxies()), way) if proxied else way()),
+            trust_env=False,  # httpx cannot read every NO_PROXY that others can.
         )
 
-    return Http(client(trust_env=True), client(trust_env=False), longest=POOL_WAIT + connect + read)
+    pools = _Pools(lambda context: _Pool(client(context, proxied=True), client(context, proxied=False)))
+    return Http(pools, longest=POOL_WAIT + connect + read)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+def _build(
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    content: bytes | None,
+    json: Any,
+    headers: Mapping[str, str],
+    params: Mapping[str, str | int] | None,
+) -> httpx.Request:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        sent = httpx.Headers({"Accept": "application/json"})
+        sent.update(headers)  # Whatever the case of a name.
+        if json is not None:
+            content = jsonlib.dumps(json, allow_nan=False, separators=(",", ":")).encode()
+            sent["Content-Type"] = "application/json"
+        return client.build_request(method, url, content=content, headers=sent, params=params)
+    except httpx.InvalidURL:
+        raise Unreachable("bad_url", "the address is not a URL") from None
+    except (ValueError, TypeError, RecursionError):
+        # Only the body or the headers can be wrong here. Both may hold secrets, so the error does not quote them.
+        raise Rejected("unsendable", "the request cannot be written as JSON and ASCII headers") from None
+
+
+def proxy_warnings() -> tuple[str, ...]:
+    """One sentence for each proxy of the environment that no request can use."""
+    return read_proxies(getproxies()).faults
+
+
+class _Proxied(Transport):
+    """Sends each request through the proxy that the environment names for it, or directly."""
+
+    def __init__(self, proxies: Proxies, make: Callable[[str | None], Transport]) -> None:
+        self._proxies = proxies
+        self._make = make
+        self._ways: dict[str | None, Transport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        proxy = self._proxies.of(url.scheme, url.host, url.port)
+        if proxy is not None and proxy.fault:
+            raise Unreachable("proxy", f"{_target(request)} is behind a proxy, and {proxy}")
+        where = proxy.url if proxy else None
+        if where not in self._ways:
+            try:
+                self._ways[where] = self._make(where)
+            except (httpx.InvalidURL, ValueError):
+                raise Unreachable("proxy", f"{proxy} cannot be used: it is not the URL of a proxy") from None
+        try:
+            return await self._ways[where].handle_async_request(request)
+        except httpx.ConnectError as error:
+            if proxy is None:
+                raise
+            through = f"cannot connect to {_target(request)} through the proxy that {proxy} names"
+            raise Unreachable("connect", f"{through}: {str(error)[:200]}") from None
+
+    async def aclose(self) -> None:
+        for way in self._ways.values():
+            await way.aclose()
+
+
+def _context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:
+    """The CAs that we trust. Raises UsageError, which names the variable, when it names no CAs."""
+    folder, file, keys = (os.environ.get(name) for name in ("SSL_CERT_DIR", "SSL_CERT_FILE", "SSLKEYLOGFILE"))
+    if folder and not any(os.path.isdir(part) for part in folder.split(os.pathsep)):
+        raise UsageError(f"SSL_CERT_DIR: {folder} is no directory: correct it, or remove the variable")
+    try:
+        return httpx.create_ssl_context(verify=verify)
+    except OSError as error:  # ssl.SSLError is one.
+        cause = "it holds no certificates in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        name, path = ("SSLKEYLOGFILE", keys) if keys and error.filename == keys else ("SSL_CERT_FILE", file)
+        raise UsageError(f"{name}: {path} cannot be used ({cause}): correct it, or remove the variable") from error
 
 
 async def _read(response: httpx.Response) -> bytes | None:
@@ -183,6 +288,15 @@ async def _read(response: httpx.Response) -> bytes | None:
             return None
         parts.append(part)
     return b"".join(parts)
+
+
+async def _read_what_comes(response: httpx.Response) -> bytes:
+    """The body, or nothing when it does not arrive whole in BODY_WAIT."""
+    try:
+        async with asyncio.timeout(BODY_WAIT):
+            return await _read(response) or b""
+    except (httpx.HTTPError, httpx.StreamError, TimeoutError):
+        return b""
 
 
 def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:

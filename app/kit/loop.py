@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from app.kit.clock import monotonic
-from app.kit.db import passes
+from app.kit.db import is_temporary
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Loop:
     idle: float  # seconds of rest after a step that found nothing to do
     pace: float = 0.0  # seconds of rest after a step that found something, for work that is not urgent
     patience: float = 60.0  # seconds after which a step that has not returned counts as stuck
-    stop: Callable[[], None] = lambda: None  # called when the loop ends, to give up work in progress
+    stop: Callable[[], Awaitable[None]] | None = None  # called when the loop ends, to give up work in progress
     failures: int = 0  # in a row
     started: bool = False
     bell: Bell = field(default_factory=Bell)
@@ -66,7 +66,8 @@ class Loop:
             while True:
                 await self._rest(await self._guarded_step())
         finally:
-            self.stop()
+            if self.stop is not None:
+                await self.stop()
 
     async def _rest(self, again: bool) -> None:
         if again:
@@ -113,8 +114,8 @@ async def each_alone(
     """Do `work` for every item, `at_once` at a time. Return the items that failed, each with its error.
 
     An item that fails stops no other. It is logged as `problem`, with the fields of `describe`. An error of our own
-    Postgres is not the item's fault (`passes`): no further item begins, those under way end, and then it is raised. No
-    task is left behind.
+    Postgres is not the item's fault (`is_temporary`): no further item begins, those under way end, and then it is raised.
+    No task is left behind.
     """
     failed: list[tuple[Item, Exception]] = []
     passing: list[Exception] = []
@@ -127,7 +128,7 @@ async def each_alone(
             try:
                 await work(item)
             except Exception as error:
-                if passes(error):
+                if is_temporary(error):
                     passing.append(error)
                 else:
                     log.exception(problem, extra=dict(describe(item)))

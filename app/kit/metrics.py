@@ -172,7 +172,7 @@ class Metrics:
         self.watch_gaps = Counter(
             "gateway_watch_gap_seconds", "Time in which nobody watched, given back to what was awaited.", registry=r
         )
-        self.watchman = Counter(
+        self.watchdog_pings = Counter(
             "gateway_watchdog_pings", "Pings to GATEWAY_WATCHDOG_URL by how they went.", ["result"], registry=r
         )
         self.probe_ok = Gauge(

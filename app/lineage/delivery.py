@@ -4,6 +4,7 @@ An attempt delivers the records of the stream in order, for at most half of its 
 is set aside with the reason, and the rest goes on. After any other trouble the stream waits, and no record is given up.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -22,8 +23,9 @@ from app.lineage import record_store as store
 from app.policy.core import Core
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
+from mlflow_spool.patience import DOUBT, cause_of, is_hopeless
 from mlflow_spool.records import ONCE, Answer, Call, Record, ids_in
-from mlflow_spool.replay import Done, Later, Never, Steps, Waits, finding, is_hopeless, is_up, replaying
+from mlflow_spool.replay import Done, Later, Never, Steps, Waits, finding, is_up, lets_in, replaying
 
 log = logging.getLogger(__name__)
 
@@ -84,14 +86,15 @@ class Delivery(Destination):
     def __init__(self, core: Core, mlflow: Callable[[], Mlflow | None], *, time: float) -> None:
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._mlflow = mlflow
-        self._time = time / 2  # the rest of an attempt is for the request that begins last
+        self._time = time / 2  # the rest of an attempt is for the requests that begin last
+        self._longest = time / 3  # of one request
 
     async def deliver(self, item: Item) -> Outcome:
         """One attempt at a stream."""
         mlflow = self._mlflow()
         if mlflow is None:
             return Retry("no_mlflow", "the policy has no `mlflow`", waits=True, after=30)
-        send = sending(mlflow, self._clock)
+        send = self._within(sending(mlflow, self._clock))
         async with self._engine.connect() as conn:
             records = await store.pending(conn, item.payload["stream"], PAGE)
             names = await store.names_for(conn, records)
@@ -106,6 +109,29 @@ class Delivery(Destination):
                 break
         return Delivered(None)
 
+    async def answers(self, item: Item) -> bool | None:  # noqa: ARG002 (the interface)
+        """Whether MLflow lets us in. The relay asks when an attempt at a stream took too long."""
+        mlflow = self._mlflow()
+        if mlflow is None:
+            return False
+        try:
+            return bool(await drive(lets_in(), sending(mlflow, self._clock)))
+        except SpoolError:
+            return False
+
+    def _within(self, send: Send) -> Send:
+        """The same, but no request takes more than its part of an attempt. Otherwise a record whose request hangs would end
+        every attempt in the middle, and nobody could count that."""
+
+        async def bounded(call: Call) -> Answer:
+            try:
+                async with asyncio.timeout(self._longest):
+                    return await send(call)
+            except TimeoutError:
+                raise Ambiguous("timeout", "MLflow did not answer in time") from None
+
+        return bounded
+
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
         """Keep a stream pending that still has records."""
         if isinstance(outcome, Delivered):
@@ -116,7 +142,7 @@ class Delivery(Destination):
         if len(batch.records) == 1:
             return await self._one(batch.records[0], names, send)
         first = batch.records[0]
-        outcome = await drive(replaying(replace(first, call=batch.call), names.get), send)
+        outcome = await self._tried(replace(first, call=batch.call), names, send)
         if isinstance(outcome, Done):
             await self._done(batch.records, outcome, names)
             return None
@@ -136,7 +162,13 @@ class Delivery(Destination):
                 return Retry("settling", "the result of a request is not known yet", waits=True, after=settled_in)
             async with transaction(self._engine) as conn:
                 await store.attempting(conn, record, now)
-        return await self._judge(record, await drive(replaying(record, names.get), send), names, send)
+        return await self._judge(record, await self._tried(record, names, send), names, send)
+
+    async def _tried(self, record: Record, names: dict[str, str], send: Send) -> Done | Later | Waits | Never:
+        """Make one attempt at a record."""
+        outcome = await drive(replaying(record, names.get), send)
+        found: Done | Later | Waits | Never = await drive(cause_of(record, outcome), send)
+        return found
 
     async def _judge(
         self, record: Record, outcome: Done | Later | Waits | Never, names: dict[str, str], send: Send
@@ -153,12 +185,13 @@ class Delivery(Destination):
             case Waits():
                 return await self._wait(record, outcome, names, send)
         async with transaction(self._engine) as conn:
-            attempts = await store.failed(conn, record, outcome.reason, maybe=outcome.maybe)
+            most = DOUBT if outcome.unwell else None
+            attempts = await store.failed(conn, record, outcome.reason, maybe=outcome.maybe, most=most)
         age = self._clock.now().timestamp() - record.made_at / 1000
         if is_hopeless(outcome, attempts, age):
             await self._aside(record, outcome.reason)
             return None
-        code = "away" if outcome.unwell else "server_error" if outcome.suspect else "login"
+        code = "away" if outcome.unwell else "server_error" if outcome.suspect or outcome.alone else "login"
         return Retry(code, outcome.reason, answered=not outcome.unwell, after=outcome.retry_after)
 
     async def _done(self, records: tuple[Record, ...], outcome: Done, names: dict[str, str]) -> None:

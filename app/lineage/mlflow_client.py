@@ -1,11 +1,10 @@
 """The MLflow client of the policy in force. After a reload that changes the address or the login, the client is new."""
 
-from pathlib import Path
-
 from app.kit.clock import Clock
 from app.kit.http import Http
-from app.kit.mlflow.client import Login, Mlflow
-from app.policy import mlflow, values
+from app.kit.mlflow.client import Mlflow
+from app.policy import mlflow
+from app.policy.access import access_of
 from app.policy.core import Core
 
 
@@ -29,12 +28,4 @@ class MlflowOf:
 
 def mlflow_client(entry: mlflow.Mlflow, http: Http, clock: Clock) -> Mlflow:
     """Make the client of the policy's `mlflow`. The caller closes `http`."""
-    return Mlflow(http, entry.tracking_uri, _login(entry.auth), clock=clock)
-
-
-def _login(auth: values.Auth | None) -> Login:
-    if isinstance(auth, values.PasswordAuth):
-        return Login(username=auth.username, password=auth.password.get_secret_value())
-    if isinstance(auth, values.TokenAuth):
-        return Login(token=auth.token.get_secret_value())
-    return Login() if auth is None else Login(token_file=Path(auth.token_file))
+    return Mlflow(http, entry.tracking_uri, access_of(entry), clock=clock)

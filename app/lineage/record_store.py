@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
+from app.kit.columns import storable
 from app.kit.outbox.model import new_item
 from mlflow_spool.records import LOCAL_VERSIONS, Call, Kind, Record, local_version, references
 
@@ -146,9 +147,15 @@ async def delivered(conn: AsyncConnection, records: Sequence[Record]) -> None:
     await conn.execute(statement.values(state="delivered", problem=None))
 
 
-async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: bool) -> int:
-    """Note that an attempt failed; returns the number of attempts so far. maybe: MLflow may have acted all the same."""
-    values: dict[str, Any] = {"attempts": _records.c.attempts + 1, "problem": problem[:1000]}
+async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: bool, most: int | None = None) -> int:
+    """Note that an attempt failed; returns how many were counted so far.
+
+    maybe: MLflow may have acted all the same. most: MLflow had a problem, so this attempt does not count beyond that number.
+    """
+    attempts: Any = _records.c.attempts + 1
+    if most is not None:
+        attempts = func.greatest(_records.c.attempts, func.least(attempts, most))
+    values: dict[str, Any] = {"attempts": attempts, "problem": storable(problem)[:1000]}
     if not maybe:
         values["attempted_at"] = None
     statement = update(_records).where(_records.c.key == record.key).values(values).returning(_records.c.attempts)
@@ -166,7 +173,7 @@ async def missing(conn: AsyncConnection, record: Record, now: datetime | None) -
 async def set_aside(conn: AsyncConnection, record: Record, problem: str) -> None:
     """Set aside a record that MLflow will never take. The records after it go on."""
     statement = update(_records).where(_records.c.key == record.key)
-    await conn.execute(statement.values(state="aside", problem=problem[:1000]))
+    await conn.execute(statement.values(state="aside", problem=storable(problem)[:1000]))
 
 
 _REDRIVE = text("""
@@ -271,3 +278,17 @@ async def oldest_waiting(conn: AsyncConnection) -> datetime | None:
     """When the oldest pending record arrived (UTC); None when none is pending."""
     found: datetime | None = (await conn.execute(_OLDEST)).scalar_one()
     return found
+
+
+_STUCK = text("""
+    SELECT key, stream, kind, attempts, problem FROM records WHERE state = 'pending' AND attempts >= 3
+    ORDER BY stream, seq LIMIT 1
+""")
+
+
+async def stuck_record(conn: AsyncConnection) -> str | None:
+    """One sentence about a record whose delivery failed three times."""
+    row = (await conn.execute(_STUCK)).one_or_none()
+    if row is None:
+        return None
+    return f"record {row.key} ({row.kind}) of {row.stream} waits after {row.attempts} attempts: {row.problem}"

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from app.lineage import report_examples as examples
+from app.web.members import RequestBody
 
 #: The names that MLflow takes for a param, a metric or a tag (mlflow.utils.validation, 3.17.2).
 _NAME = r"^[\w.\-:/ ]+$"
@@ -37,7 +38,7 @@ def _storable(value: Any) -> Any:
     return value
 
 
-class Dataset(BaseModel):
+class Dataset(RequestBody):
     """A dataset by reference: its address, and the digest of its bytes."""
 
     model_config = ConfigDict(extra="forbid")
@@ -50,7 +51,7 @@ class Dataset(BaseModel):
     context: Name = Field("training", description="training, validation, evaluation, ...")
 
 
-class Report(BaseModel):
+class Report(RequestBody):
     """What one component of a pipeline did. Reports with the same trigger, component and `run` are one run of MLflow."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.REPORT})
@@ -75,13 +76,13 @@ class Report(BaseModel):
     )
     at: AwareDatetime | None = Field(None, description="When it happened; default: the time of arrival.")
     step: Annotated[int, Field(ge=0, le=2**53)] = Field(0, description="The step of every metric in this report.")
-    params: Annotated[dict[Name, ParamValue], Field(max_length=500)] = {}
-    metrics: Annotated[dict[Name, Metric], Field(max_length=1000)] = {}
-    tags: Annotated[dict[Name, Annotated[str, StringConstraints(max_length=8000)]], Field(max_length=100)] = {}
+    params: Annotated[dict[Name, ParamValue], Field(max_length=500)] = Field({})
+    metrics: Annotated[dict[Name, Metric], Field(max_length=1000)] = Field({})
+    tags: Annotated[dict[Name, Annotated[str, StringConstraints(max_length=8000)]], Field(max_length=100)] = Field({})
     artifacts: Annotated[dict[_Short, _Uri], Field(max_length=50)] = Field(
         {}, description="Name to URI; never content."
     )
-    datasets: Annotated[list[Dataset], Field(max_length=20)] = []
+    datasets: Annotated[list[Dataset], Field(max_length=20)] = Field([])
     git_commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{7,64}$")] | None = None
 
     @model_validator(mode="after")
@@ -97,7 +98,7 @@ class Report(BaseModel):
         return self
 
 
-class HandedOver(BaseModel):
+class HandedOver(RequestBody):
     """A record as `mlflow-spool export` writes it: one write of MLflow's REST API."""
 
     model_config = ConfigDict(extra="ignore")
@@ -114,7 +115,7 @@ class HandedOver(BaseModel):
     attempted_at: Annotated[int, Field(ge=0, lt=2**62)] | None = None
 
 
-class HandOver(BaseModel):
+class HandOver(RequestBody):
     """Records that a spool could not deliver itself, in the order of their delivery."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.HAND_OVER})
@@ -140,7 +141,8 @@ class HandOver(BaseModel):
 
 
 def _which(body: Any) -> str:
-    return "records" if isinstance(body, HandOver) or (isinstance(body, dict) and "records" in body) else "report"
+    has_records = isinstance(body, dict) and body.get("records") is not None
+    return "records" if isinstance(body, HandOver) or has_records else "report"
 
 
 #: A body with `records` is a hand-over, every other one a report: an error names faults of that kind alone.

@@ -6,10 +6,10 @@ may come in any order, and the first of them creates the run.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from app.lineage.report_schemas import Dataset, Report
 from mlflow_spool.records import API, Call, Record, draft
@@ -17,6 +17,7 @@ from mlflow_spool.records import API, Call, Record, draft
 TRIGGER_TAG, COMPONENT_TAG = "gateway.trigger_id", "gateway.component"
 _DIGEST = 36  # characters of a dataset's digest that MLflow 3.17.2 keeps
 _TAGS = 100  # at most, in one runs/log-batch
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _STATUS = {"succeeded": "FINISHED", "failed": "FAILED"}
 
 
@@ -98,12 +99,12 @@ def _tags(report: Report, who: str) -> dict[str, str]:
 
 
 def _input(dataset: Dataset) -> dict[str, Any]:
-    scheme = urlsplit(dataset.uri).scheme or "local"
+    scheme = _SCHEME.match(dataset.uri)  # Not urlsplit: it refuses some texts, such as s3://[1].
     digest = dataset.digest.rpartition(":")[2][:_DIGEST]
     described = {
         "name": dataset.name,
         "digest": digest,
-        "source_type": scheme[:36],
+        "source_type": scheme[1].lower()[:36] if scheme else "local",
         "source": json.dumps({"uri": dataset.uri}),
     }
     return {"dataset": described, "tags": _pairs({"mlflow.data.context": dataset.context})}

@@ -1,6 +1,8 @@
 """One attempt to send a notice to its receiver, and what the answer means for the outbox."""
 
 import logging
+from dataclasses import replace
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import RowMapping
@@ -12,8 +14,13 @@ from app.notices import store
 from app.notices.incidents import KIND
 from app.notices.model import Action
 from app.notices.receivers.message import Message
-from app.notices.receivers.send import Sender
+from app.notices.receivers.send import MAYBE_TAKEN, Sender, knows_again
 from app.policy.core import Core
+from app.policy.receivers import Receiver
+
+#: How often a receiver that does not know a message again gets one that it may have taken already.
+MOST_TRIES: Final = 10
+LONGEST_PAUSE: Final = 1800.0  # seconds between two such tries
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +29,7 @@ class Delivery(Destination):
     """Sends notices to their receivers, at least once.
 
     It does not ask the receiver what arrived. Most receivers know a message again by its key, so a second copy does no
-    harm there.
+    harm there. To the others a message goes MOST_TRIES times at most.
     """
 
     kind = KIND
@@ -42,14 +49,24 @@ class Delivery(Destination):
             return Dead("no_receiver", f"the policy has no receiver named {name!r}")
         async with self._engine.connect() as conn:
             notice = await store.notice(conn, UUID(item.payload["notice"]))
+            tries = 0 if knows_again(receiver) else await store.tries(conn, item.id, MAYBE_TAKEN)
         if notice is None:
             return Dead("no_notice", "the incident is no longer kept")
+        if tries >= MOST_TRIES:  # The relay ended the last one.
+            return _given_up(tries, "no attempt ended in time")
+        outcome = await self._send(receiver, self._message(item, notice))
+        return outcome if knows_again(receiver) else _bounded(outcome, tries)
+
+    async def _send(self, receiver: Receiver, message: Message) -> Outcome:
         try:
-            return Delivered(None, detail=await self._sender.send(receiver, self._message(item, notice)))
+            return Delivered(None, detail=await self._sender.send(receiver, message))
         except Unreachable as error:
             return Retry(error.code, error.detail, answered=False, after=error.retry_after)
         except Ambiguous as error:
-            return Retry(error.code, error.detail, answered=False, ambiguous=True, after=error.retry_after)
+            # Nothing can be read back, so it counts as not arrived. The receiver may fail on this message alone: the relay
+            # judges that by the other messages to it.
+            after = error.retry_after
+            return Retry(error.code, error.detail, answered=False, suspect=True, absent=True, after=after)
         except Refused as error:
             return Retry(error.code, error.detail, absent=True)
         except Rejected as error:
@@ -83,3 +100,17 @@ class Delivery(Destination):
         """Write the log line of a notice that arrived."""
         if isinstance(outcome, Delivered):
             log.info("a receiver got a notice", extra={"target": item.target, **item.payload})
+
+
+def _bounded(outcome: Outcome, tries: int) -> Outcome:
+    """The outcome of an attempt at a receiver that does not know a message again, after so many `tries` that it may have
+    taken. The pauses grow from seconds to half an hour: an outage of hours loses nothing, and people get no flood."""
+    if not isinstance(outcome, Retry) or outcome.code not in MAYBE_TAKEN:
+        return outcome
+    if tries + 1 >= MOST_TRIES:
+        return _given_up(tries + 1, outcome.detail)
+    return replace(outcome, pause=min(LONGEST_PAUSE, 4.0 ** (tries + 1)))
+
+
+def _given_up(tries: int, detail: str) -> Dead:
+    return Dead("too_many_tries", f"given up: each of {tries} tries may have arrived as a message of its own; {detail}")

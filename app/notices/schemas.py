@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.notices.model import Severity
+from app.web.members import RequestBody
 
 
 class _Out(BaseModel):
@@ -52,8 +53,10 @@ class NoticePage(_Out):
     next: str | None
 
 
-class ResolveBody(_Out):
+class ResolveBody(RequestBody):
     """Why the incident is over."""
+
+    model_config = ConfigDict(extra="forbid")
 
     reason: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] = ""
 

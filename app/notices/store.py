@@ -35,6 +35,11 @@ _SEND_AGAIN = text("""
     WHERE id = ANY(CAST(:items AS uuid[])) AND state <> 'pending'
 """)
 
+_TRIES = text("""
+    SELECT coalesce(sum(count), 0) FROM attempts a WHERE item = :item AND code = ANY(CAST(:codes AS text[]))
+      AND NOT EXISTS (SELECT FROM attempts b WHERE b.item = a.item AND b.id >= a.id AND b.result <> 'retry')
+""")
+
 _DIED = text("""
     SELECT o.id FROM tellings t
     LEFT JOIN outbox e ON e.id = t.resolve_item
@@ -144,6 +149,12 @@ async def lock_notice(conn: AsyncConnection, ident: UUID) -> RowMapping | None:
     """One incident, locked, so that nobody resolves it meanwhile."""
     statement = select(_notices).where(_notices.c.id == ident).with_for_update()
     return (await conn.execute(statement)).mappings().one_or_none()
+
+
+async def tries(conn: AsyncConnection, item: UUID, codes: Iterable[str]) -> int:
+    """How many attempts at an item ended with one of these codes, since it was delivered or dead the last time."""
+    found = (await conn.execute(_TRIES, {"item": item, "codes": list(codes)})).scalar_one()
+    return int(found)
 
 
 async def died(conn: AsyncConnection, ident: UUID) -> list[UUID]:

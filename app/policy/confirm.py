@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.policy.values import Frozen, Url, choice
+from app.policy.values import ServerWithLogin, Url, choice
 
 
-class Confirm(Frozen):
+class Confirm(ServerWithLogin):
     """A question to Prometheus before a route fires."""
 
     prometheus: Url

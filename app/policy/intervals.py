@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, model_validator
 
+from app.kit.errors import unless_out_of_files
 from app.policy.language.variables import Unexpanded
 from app.policy.values import Frozen, Text
 
@@ -147,8 +148,9 @@ def _read_location(value: object) -> object:
     try:
         if isinstance(value, str) and value:
             return ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        pass
+    except (KeyError, ValueError, OSError) as error:
+        if isinstance(error, OSError):
+            unless_out_of_files(error)
     raise ValueError(
         "must be a time zone such as Europe/Madrid; Local is not supported, because replicas may differ in it"
     )

@@ -1,12 +1,14 @@
 """`mlflow:`, where training keeps its metadata and its models."""
 
-from app.policy.values import Auth, Frozen, Url
+from typing import ClassVar
+
+from app.policy.values import ServerWithLogin, Url
 
 
-class Mlflow(Frozen):
+class Mlflow(ServerWithLogin):
     """The MLflow server where training keeps its metadata and its models."""
+
+    _later: ClassVar[frozenset[str]] = frozenset({"headers", "ca_file"})
 
     tracking_uri: Url
     """The address of the tracking server."""
-    auth: Auth | None = None
-    """How the gateway logs in. Give `username` and `password`, or `token`, or `token_file`."""

@@ -1,4 +1,4 @@
-"""The alarms that a gateway raises about itself. No route and no switch takes them."""
+"""The alarms about the gateway itself. No route and no switch takes them."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -7,12 +7,15 @@ from typing import Final
 #: `alertmanager` writes both.
 NOTICE_NAME: Final = "TriggerGateway"
 NOTICE_KEY: Final = "notice"
+#: The label `notice` of the alerts in examples/rules/gateway.yml, which Prometheus raises about a gateway.
+NOTICE_OF_RULES: Final = "trigger-gateway"
 
 
 def is_own_alarm(labels: Mapping[str, str]) -> bool:
-    """Whether a gateway, this or another one, raised this alert about itself.
+    """Whether this alert is about a gateway, this or another one: the gateway raised it itself, or one of our rules did.
 
     The alarm can come back by a webhook of the Alertmanager that received it. If a route took it, a failed run would start
     the next one. So nothing is decided on it.
     """
-    return NOTICE_KEY in labels and labels.get("alertname", "").startswith(NOTICE_NAME)
+    notice = labels.get(NOTICE_KEY)
+    return notice is not None and (notice == NOTICE_OF_RULES or labels.get("alertname", "").startswith(NOTICE_NAME))

@@ -5,7 +5,18 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from app.policy.values import Frozen, Name, Secret, SigningSecret, Text, Url, known_secret, read_address
+from app.policy.values import (
+    Frozen,
+    Name,
+    Secret,
+    Server,
+    ServerWithLogin,
+    SigningSecret,
+    Text,
+    Url,
+    known_secret,
+    read_address,
+)
 
 # Anybody who knows the address of a webhook may post to it. Often the address is the only secret.
 SecretUrl = Annotated[Secret, known_secret(lambda value: read_address(value, query=True))]
@@ -30,14 +41,14 @@ class Opsgenie(Frozen):
     `https://api.atlassian.com/jsm/ops/integration`."""
 
 
-class Slack(Frozen):
+class Slack(Server):
     """A channel of Slack."""
 
     url: SecretUrl
     """The address of an incoming webhook. It is a secret."""
 
 
-class Webhook(Frozen):
+class Webhook(ServerWithLogin):
     """Any server that takes POST."""
 
     url: SecretUrl
@@ -46,7 +57,7 @@ class Webhook(Frozen):
     """Signs each request as Standard Webhooks says: `whsec_...`."""
 
 
-class AlertmanagerReceiver(Frozen):
+class AlertmanagerReceiver(ServerWithLogin):
     """An Alertmanager, which sends the alert on as its own configuration says."""
 
     url: Url
@@ -95,8 +106,14 @@ class Receiver(Frozen):
         url: str | SecretStr = getattr(self, self.kind).url
         return url if isinstance(url, str) else url.get_secret_value()
 
+    @property
+    def server(self) -> Server:
+        """What a request to it needs beside its own keys."""
+        entry = getattr(self, self.kind)
+        return entry if isinstance(entry, Server) else Server()
+
     def secrets(self) -> tuple[str, ...]:
-        """The texts that no answer, log line or error may repeat."""
+        """The texts that no answer, log line or error may repeat. Those of `server` are known by their answer."""
         values = getattr(self, self.kind).__dict__.values()
         return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))
 

@@ -14,6 +14,8 @@ from typing import Final
 from sqlalchemy import exists, func, select
 
 from app import tables
+from app.kit.errors import OutOfFiles, unless_out_of_files
+from app.kit.log import Seldom
 from app.policy.core import Core
 from app.policy.file.document import MAX_BYTES
 from app.policy.file.load import load_policy
@@ -42,6 +44,7 @@ class Reloader:
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._one_at_a_time = asyncio.Lock()
         self._asked = False
+        self._may_log = Seldom(60)
         self._seen: str | None = None  # digest of the file at the last look
         self._settled: str | None = None  # digest of the file that was taken, or that was refused for its content
         self._show()
@@ -55,6 +58,16 @@ class Reloader:
 
         An editor may still be writing it, and half of a file could be a valid policy without its last routes.
         """
+        asked = self._asked
+        try:
+            return await self._look()
+        except OutOfFiles as error:  # Nothing is known of the file: the next step looks again.
+            self._asked = asked
+            if self._may_log():
+                log.warning("the policy file could not be looked at: %s", error)
+            return False
+
+    async def _look(self) -> bool:
         digest = await asyncio.to_thread(_digest, self._path)
         rests, self._seen = digest == self._seen, digest
         if not self._asked and (digest == self._settled or not rests):
@@ -65,7 +78,8 @@ class Reloader:
         return False
 
     async def reload(self) -> Policy:
-        """Read the file and put its policy in force. Raises PolicyError, with every problem; the old policy stays."""
+        """Read the file and put its policy in force. Raises PolicyError, with every problem, or OutOfFiles; the old policy
+        stays."""
         async with self._one_at_a_time:
             digest = await asyncio.to_thread(_digest, self._path)
             try:
@@ -137,9 +151,10 @@ class Reloader:
 
 
 def _digest(path: Path) -> str:
-    """A digest of the file as it is now; the error, when it cannot be read."""
+    """A digest of the file as it is now; the error, when it cannot be read. Raises OutOfFiles."""
     try:
         with path.open("rb") as file:
             return hashlib.sha256(file.read(MAX_BYTES + 1)).hexdigest()
     except OSError as error:
+        unless_out_of_files(error)
         return f"unreadable: {error.errno}"

@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, InstanceOf, JsonValue
 
@@ -21,7 +21,17 @@ from app.policy.promotions import Promotion
 from app.policy.receivers import Notify, Receiver, RouteNotify
 from app.policy.schedules import Schedule
 from app.policy.sources import Source
-from app.policy.values import Auth, Duration, Frozen, MatcherValue, Name, PositiveDuration, Text, Url, choice
+from app.policy.values import (
+    Duration,
+    Frozen,
+    MatcherValue,
+    Name,
+    PositiveDuration,
+    ServerWithLogin,
+    Text,
+    Url,
+    choice,
+)
 
 
 def _read_group_by(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -32,8 +42,10 @@ def _read_group_by(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-class Airflow(Frozen):
+class Airflow(ServerWithLogin):
     """The Airflows that the gateway may start DAG runs in. At least one is required."""
+
+    _later: ClassVar[frozenset[str]] = frozenset({"headers", "ca_file"})
 
     name: Text
     """What `dag.airflow` of a route calls this Airflow."""
@@ -41,8 +53,6 @@ class Airflow(Frozen):
     """Its address. It may end in a path when Airflow is served below a path."""
     api: Annotated[Literal["v2", "v1"], choice("v2", "v1")] = "v2"
     """`v2` for Airflow 3, `v1` for Airflow 2."""
-    auth: Auth | None = None
-    """How the gateway logs in. Give `username` and `password`, or `token`, or `token_file`."""
     max_parallel: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """How many DAG runs of the gateway may be open at once. More triggers wait as `pending`, the oldest first.
     Without it there is no cap."""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -16,9 +16,12 @@ from pydantic import (
     InstanceOf,
     PlainSerializer,
     SecretStr,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_serializer,
+    model_validator,
 )
 
 from app.policy.language.durations import format_duration, parse_duration
@@ -116,6 +119,12 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
+def fields_of(model: type[Frozen]) -> list[str]:
+    """The keys of a model: its own before inherited ones."""
+    owners = [vars(owner).get("__annotations__", {}) for owner in model.__mro__]
+    return sorted(model.model_fields, key=lambda name: next(i for i, own in enumerate(owners) if name in own))
+
+
 class PasswordAuth(Frozen):
     """A user and a password. For Airflow the client gets a token with them and renews it."""
 
@@ -152,3 +161,66 @@ Auth = Annotated[
     | Annotated[TokenFileAuth, Tag("<token_file>")],
     Discriminator(_auth_kind),
 ]
+
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]{0,8190}[\x21-\x7e])?")
+#: HTTP needs these for itself, or the gateway writes them.
+_OUR_HEADERS: Final = frozenset(
+    {"host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
+) | {"accept-encoding", "content-encoding", "content-length", "content-type"}
+
+
+def _read_header_name(value: str) -> str:
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError("is no name of a header, such as X-Scope-OrgID")
+    if value.lower() in _OUR_HEADERS:
+        raise ValueError("the gateway writes this header itself")
+    return value
+
+
+def _read_header_value(value: str) -> None:
+    if not _HEADER_VALUE.fullmatch(value):
+        raise ValueError("must be printable ASCII on one line, without spaces at its ends")
+
+
+def _read_headers(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    if len({name.lower() for name in value}) < len(value):
+        raise ValueError("a header is here twice; upper and lower case are the same")
+    return value
+
+
+HeaderName = Annotated[str, AfterValidator(_read_header_name)]
+HeaderValue = Annotated[Secret, known_secret(_read_header_value)]
+Headers = Annotated[dict[HeaderName, HeaderValue], Field(max_length=50), AfterValidator(_read_headers)]
+
+
+class Server(Frozen):
+    """A server, and what stands before it."""
+
+    #: Keys that are newer than the model: a policy without them keeps its hash.
+    _later: ClassVar[frozenset[str]] = frozenset({"headers", "ca_file", "auth"})
+
+    headers: Headers = {}
+    """Headers that go with every request, such as `X-Scope-OrgID` or `Proxy-Authorization`. No answer or log shows their
+    values."""
+    ca_file: Text | None = None
+    """A file with the CAs that may have signed the server's certificate, in PEM. It is read again when it changes. Without
+    it the usual CAs count."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        shown: dict[str, Any] = handler(self)
+        return {key: value for key, value in shown.items() if value or key not in self._later}
+
+
+class ServerWithLogin(Server):
+    """A server that may want a login."""
+
+    auth: Auth | None = None
+    """How the gateway logs in. Give `username` and `password`, or `token`, or `token_file`."""
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        if self.auth is not None and "authorization" in map(str.lower, self.headers):
+            raise ValueError("has `auth` and the header Authorization: give one of them")
+        return self

@@ -6,6 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from app.web.members import RequestBody
+
 #: Both registries number the versions of a model from 1, in 32 bits. They do not find another spelling of a number.
 VERSION = r"^[1-9][0-9]{0,8}$"
 Kind = Literal["promote", "rollback"]
@@ -113,7 +115,7 @@ _Version = Annotated[
 ]
 
 
-class PromotionBody(BaseModel):
+class PromotionBody(RequestBody):
     """The version to promote, and the alias to give it."""
 
     model_config = ConfigDict(
@@ -173,7 +175,7 @@ EVENT: dict[str, Any] = {
 }
 
 
-class RollbackBody(BaseModel):
+class RollbackBody(RequestBody):
     """Why the promotion is rolled back."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"reason": "customers complain"}})

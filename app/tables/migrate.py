@@ -2,24 +2,28 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from app.kit.clock import monotonic
+from app.kit.db import is_pooled
 from app.kit.errors import GatewayError
+from app.kit.postgres.connection import open_pool, read_url
 
 #: A constant ("gateway" in ASCII). Every replica of every version must use the same.
 _LOCK = 0x67617465776179
 _LOCK_POLL = 0.2  # seconds
+_LIMITS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 
 
 def migrations_dir() -> Path:
@@ -35,15 +39,13 @@ def migrations_dir() -> Path:
 
 
 def migration_engine(url: str) -> AsyncEngine:
-    """An engine for schema changes: one connection at a time, and no limit on how long a statement may take.
+    """An engine for schema changes: no limit on how long a statement may take, whatever the role's limits are.
 
-    `url` is a plain `postgresql://` URL. asyncpg reads it, with several hosts, sslmode and so on.
+    `url` is a plain `postgresql://` URL. Raises UsageError when it cannot be used.
     """
-
-    async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(url, timeout=10, server_settings={"application_name": "trigger-gateway migrate"})
-
-    return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    parsed = read_url(url)
+    parsed = replace(parsed, application_name=f"{parsed.application_name} migrate")
+    return open_pool(parsed, dict.fromkeys(_LIMITS, "0"), poolclass=NullPool)
 
 
 async def upgrade(url: str, *, migrations: Path | None = None) -> None:
@@ -68,18 +70,38 @@ async def under_lock(
 
     The lock belongs to the session: it stays over the commits of single migrations, and ends when its process is killed.
     It is polled. A session that waits inside Postgres holds a snapshot, and CREATE INDEX CONCURRENTLY in the migrating
-    session would wait for that snapshot (see the documentation of CREATE INDEX).
+    session would wait for that snapshot (see the documentation of CREATE INDEX). Through a pooler there is no session: then
+    the lock belongs to a transaction of a second connection, which stays open and holds no snapshot meanwhile.
     """
+    if not is_pooled(connection):
+        await _under_lock(connection, connection, work, patience)
+        return
+    async with connection.engine.connect() as holder:
+        await _under_lock(connection, holder, work, patience)
+
+
+async def _under_lock(
+    connection: AsyncConnection, holder: AsyncConnection, work: Callable[[Connection], None], patience: float
+) -> None:
+    session = holder is connection
+    take = "pg_try_advisory_lock" if session else "pg_try_advisory_xact_lock"
     deadline = monotonic() + patience
-    while not await _lock(connection, "SELECT pg_try_advisory_lock(:key)"):
+    while not (await holder.execute(text(f"SELECT {take}(:key)"), {"key": _LOCK})).scalar_one():
+        await holder.rollback()
         if monotonic() > deadline:
             raise GatewayError(f"Another process has been migrating this database for {patience:g} s.")
         await asyncio.sleep(_LOCK_POLL)
     try:
+        if session:
+            await holder.commit()
+        else:
+            await holder.begin_nested()  # A new statement lets go of the snapshot that the last one still holds.
         await connection.run_sync(work)
     finally:
         await connection.rollback()
-        await _lock(connection, "SELECT pg_advisory_unlock(:key)")
+        if session:
+            await holder.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+            await holder.commit()
 
 
 async def current_and_head(where: AsyncConnection | str) -> tuple[str | None, str]:
@@ -106,12 +128,6 @@ def head() -> str:
     return revision
 
 
-async def _lock(connection: AsyncConnection, statement: str) -> bool:
-    granted = bool((await connection.execute(text(statement), {"key": _LOCK})).scalar_one())
-    await connection.commit()
-    return granted
-
-
 def _config(migrations: Path) -> Config:
     config = Config()
     # ConfigParser reads the values, and takes a percent sign in a path for an interpolation.
@@ -122,7 +138,13 @@ def _config(migrations: Path) -> Config:
 def _upgrade(migrations: Path, connection: Connection) -> None:
     config = _config(migrations)
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise GatewayError(
+            f"The database was migrated by another version of the gateway ({error}): run that version or a newer one, or "
+            "name another database in GATEWAY_DATABASE_URL"
+        ) from error
 
 
 def _current(connection: Connection) -> str | None:

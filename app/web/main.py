@@ -20,7 +20,7 @@ from app.explain import api, why_api
 from app.groups import pause_api, requests_api, schedules_api
 from app.intake import receive
 from app.kit.db import CONNECTING, DATA_ERRORS, sqlstate
-from app.kit.errors import Problem
+from app.kit.errors import OUT_OF_FILES, Problem
 from app.kit.loop import running
 from app.lineage import api as lineage_api
 from app.lineage import report_api
@@ -113,6 +113,8 @@ async def metrics(request: Request) -> Response:
 
 async def _on_database_away(request: Request, error: Exception) -> Response:
     """503 while Postgres is at fault. An error about our statement or its data is a bug, and is raised again."""
+    if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
+        return await error_answers.on_out_of_files(request, error)
     if (sqlstate(error) or "").startswith((*DATA_ERRORS, "42")):
         raise error
     log.warning("postgres does not answer", extra={"path": request.url.path, "error": type(error).__name__})

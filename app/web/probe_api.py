@@ -46,7 +46,7 @@ _Caller = Annotated[Caller | None, Depends(identify)]
 async def orchestrator(services: _Services, caller: _Caller) -> Response:
     """503 when an Airflow of the policy does not answer, is not healthy (its own status code is always 200) or refuses the
     login. 503 too when a DAG of the policy is missing, broken or paused, or has a run that is queued for longer than
-    `GATEWAY_QUEUED_LIMIT`. The checks name each fault."""
+    `GATEWAY_QUEUED_LIMIT`. 503 too while a trigger waits after three failed attempts. The checks name each fault."""
     return _answer(await services.probes.orchestrator(), caller)
 
 
@@ -58,7 +58,7 @@ async def orchestrator(services: _Services, caller: _Caller) -> Response:
 )
 async def metadata(services: _Services, caller: _Caller) -> Response:
     """503 when the MLflow of the policy does not answer or refuses the login, and when metadata has waited for it for longer
-    than `GATEWAY_BACKLOG_LIMIT`."""
+    than `GATEWAY_BACKLOG_LIMIT`, or after three failed attempts."""
     return _answer(await services.probes.metadata(), caller)
 
 

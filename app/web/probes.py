@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap.settings import Settings
 from app.deadman import probe as deadman_probe
-from app.deliver.dags import dags_of
+from app.deliver.dags import dags_of, stuck_triggers
 from app.kit.airflow import probe as airflow_probe
 from app.kit.airflow.client import AirflowClient
 from app.kit.db import log_a_bug
@@ -19,7 +19,7 @@ from app.kit.loop import all_of
 from app.kit.mlflow.client import Mlflow
 from app.kit.once import Once
 from app.kit.times import at
-from app.lineage.record_store import oldest_waiting
+from app.lineage.record_store import oldest_waiting, stuck_record
 from app.policy.core import Core
 
 Findings = dict[str, str]  # by the name of a check: "ok", or what is wrong
@@ -62,6 +62,7 @@ class Probes:
         policy, now = self._core.policy, self._core.clock.now()
         try:
             dags = await self._ask(lambda conn: dags_of(conn, policy))
+            stuck = await self._ask(stuck_triggers)
         except Exception as error:  # A probe must answer, whatever the error is.
             log_a_bug(error)
             return {"postgres": f"does not answer ({type(error).__name__})"}
@@ -72,7 +73,7 @@ class Probes:
         found: Findings = {}
         for part in await all_of(looks):
             found |= part
-        return found
+        return found | {f"{name} triggers": sentence for name, sentence in stuck.items()}
 
     async def _metadata(self) -> Findings:
         """The MLflow of the policy, and the metadata that waits for it. A policy without MLflow has no checks here."""
@@ -86,13 +87,14 @@ class Probes:
             found["mlflow"] = error.detail
         try:
             oldest = await self._ask(oldest_waiting)
+            stuck = await self._ask(stuck_record)
         except Exception as error:
             log_a_bug(error)
             return found | {"backlog": f"postgres does not answer ({type(error).__name__})"}
         found["backlog"] = "ok"
         if oldest is not None and oldest <= self._core.clock.now() - self._backlog_limit:
             found["backlog"] = f"metadata waits since {at(oldest)}"
-        return found
+        return found | ({"records": stuck} if stuck else {})
 
     async def _ask(self, work: Callable[[AsyncConnection], Awaitable[Found]]) -> Found:
         async with asyncio.timeout(_PATIENCE), self._core.engine.connect() as conn:

@@ -1,5 +1,5 @@
-"""The kinds of error answers, application/problem+json (RFC 9457), and their entries in the OpenAPI document. For good
-answers see app.web.answers.
+"""Error answers, application/problem+json (RFC 9457): their kinds, their form, and their entries in the OpenAPI document.
+For good answers see app.web.answers.
 
 The members are `type` (`urn:trigger-gateway:problem:<code>`), `title` (fixed for a code), `status`, `detail` (one
 sentence about this case), `instance` (the path) and `code`. Some problems add others: `errors`, `limit`, `until`.
@@ -8,7 +8,13 @@ sentence about this case), `instance` (the path) and `code`. Some problems add o
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from app.kit.errors import Problem
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -32,6 +38,12 @@ _KINDS = (
     Kind("not_found", 404, "Nothing is here."),
     Kind("method_not_allowed", 405, "This path does not take this method.", headers={"Allow": "The methods it takes."}),
     Kind("too_large", 413, "The body is over 4194304 bytes, the limit of GATEWAY_MAX_BODY.", {"limit": 4194304}),
+    Kind(
+        "unsupported_encoding",
+        415,
+        "The gateway does not read the encoding 'br': send the body as it is, or as gzip or deflate.",
+        headers={"Accept-Encoding": "The encodings that it reads."},
+    ),
     Kind(
         "invalid",
         422,
@@ -58,7 +70,8 @@ CODE_OF_STATUS = {kind.status: kind.code for kind in _KINDS} | {503: "unavailabl
 def responses(*kinds: str | Kind) -> dict[int | str, dict[str, Any]]:
     """OpenAPI entries for a route's `responses=`, with an example for each kind. A string names one of KINDS.
 
-    `document_problems` adds the problems that every route may have: 401 and 403 behind a token, 400, 413 and 422 for a body.
+    `document_problems` adds the problems that every route may have: 401 and 403 behind a token, 400, 413, 415 and 422 for a
+    body.
     Raises KeyError for a code that is not in KINDS.
     """
     entries: dict[int | str, dict[str, Any]] = {}
@@ -77,6 +90,15 @@ def responses(*kinds: str | Kind) -> dict[int | str, dict[str, Any]]:
     return entries
 
 
+def problem_answer(problem: Problem, path: str) -> Response:
+    """The answer to a request for `path` that met `problem`."""
+    body = problem_body(
+        problem.status, problem.code, _sentence(problem.detail), quote(path, errors="replace"), problem.members
+    )
+    # ASCII only: a key with a lone surrogate, echoed in a pointer, has no UTF-8 form.
+    return Response(json.dumps(body, default=_plain), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
 def problem_body(status: int, code: str, detail: str, instance: str, members: Mapping[str, Any]) -> dict[str, Any]:
     """The document of one problem."""
     fixed = {
@@ -88,6 +110,17 @@ def problem_body(status: int, code: str, detail: str, instance: str, members: Ma
         "code": code,
     }
     return fixed | {name: value for name, value in members.items() if name not in fixed}
+
+
+def _sentence(clause: str) -> str:
+    """Make a sentence of a clause, such as "its group has another open trigger": a capital letter and a full stop."""
+    return f"{clause[:1].upper()}{clause[1:]}" + ("" if clause.endswith((".", "?", "!")) else ".")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
 def _title(code: str) -> str:
@@ -129,7 +162,7 @@ def _document_operation(path: str, operation: dict[str, Any]) -> None:
         del answers["422"]
     codes = ["unauthorized", "forbidden"] if operation.get("security") else []
     if "requestBody" in operation:
-        codes += ["bad_request", "too_large", "invalid"]
+        codes += ["bad_request", "too_large", "unsupported_encoding", "invalid"]
     elif operation.get("parameters"):
         codes += ["invalid"]
     for status, entry in responses(*codes).items():

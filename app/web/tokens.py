@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from app.kit.clock import Clock, monotonic
-from app.kit.errors import UsageError
+from app.kit.errors import OutOfFiles, UsageError, unless_out_of_files
+from app.kit.log import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Tokens:
         self._ever = bool(self._tokens)
         self._cache: dict[str, Token] = {}
         self._looked = monotonic()
+        self._may_log = Seldom(60)
 
     @property
     def is_open(self) -> bool:
@@ -140,6 +142,11 @@ class Tokens:
             return
         try:
             self._tokens = read_tokens(self._path)
+        except OutOfFiles as error:  # Nothing is known of the file: it is read again a second later.
+            self._signature = None
+            if self._may_log():
+                log.warning("the tokens file could not be read: %s", error)
+            return
         except UsageError as error:
             log.error("the tokens file is bad; the earlier tokens stay in force", extra={"problem": str(error)})
             return
@@ -188,12 +195,15 @@ def tokens_exist(path: Path) -> bool:
 
 
 def read_tokens(path: Path) -> list[Token]:
-    """The tokens of the file; none when there is no file. Raises UsageError, which names the first bad line."""
+    """The tokens of the file; none when there is no file. Raises OutOfFiles, and UsageError, which names the first bad
+    line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError):
+            unless_out_of_files(error)
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UsageError(f"cannot read the tokens file {path}: {reason}") from error
     found = []

@@ -45,6 +45,38 @@ async def test_an_alert_starts_one_run_without_a_logical_date_and_it_is_followed
         assert not airflow.calls("login"), "Airflow 2 gives no tokens"
 
 
+async def test_an_older_airflow_2_that_knows_no_note_runs_without_it_and_is_not_asked_twice(
+    servers: TestServers, database: str, airflow: FakeAirflow, clock: ManualClock
+) -> None:
+    airflow.unknown_fields = {"note"}
+    async with world_of(servers, database, airflow, clock) as world:
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        assert (await world.trigger())["state"] == "submitted"
+        assert [seen.status for seen in airflow.calls("trigger")] == [400, 200]
+        await world.push(world.alert(model="fraud"))
+        await world.settle()
+        assert [post.keys() for post in airflow.posts] == [{"dag_run_id", "conf"}] * 2
+        assert [seen.status for seen in airflow.calls("trigger")] == [400, 200, 200]
+
+
+async def test_a_run_that_airflow_2_refuses_for_another_reason_is_dead_by_name_and_a_later_one_keeps_its_note(
+    servers: TestServers, database: str, airflow: FakeAirflow, clock: ManualClock
+) -> None:
+    airflow.unknown_fields = {"conf"}
+    async with world_of(servers, database, airflow, clock) as world:
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        trigger = await world.trigger()
+        assert trigger["state"] == "dead"
+        assert trigger["detail"].startswith("Airflow answered 400 to the trigger of DAG 'retrain_model'")
+        airflow.unknown_fields = set()
+        await world.push(world.alert(model="fraud"))
+        await world.settle()
+        [post] = airflow.posts
+        assert "note" in post
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -1,4 +1,4 @@
-"""Whatever becomes of the request that starts a DAG run, on the way or in us: one run (invariants 2 and 3)."""
+"""Whatever becomes of the request that starts a DAG run, on the way or in us: one run."""
 
 import pytest
 

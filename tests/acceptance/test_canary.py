@@ -53,9 +53,9 @@ async def test_a_canary_that_comes_through_is_measured_and_one_that_does_not_is_
         world.airflow.pause("canary")
         await world.pass_by(minutes=48, steps=8)
         assert await state(world, "canary") == "down"
-        told = (await switch(world, "canary"))["explanation"]
-        assert told.startswith("No successful run of the gateway's of route canary for ")
-        assert "paused" in told
+        explanation = (await switch(world, "canary"))["explanation"]
+        assert explanation.startswith("No successful run of the gateway's of route canary for ")
+        assert "paused" in explanation
         assert await incidents(world, "canary") == [("deadman:canary", False)]
         [incident] = pagerduty.open()
         assert incident.key.endswith("/deadman:canary")

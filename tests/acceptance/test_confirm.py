@@ -41,16 +41,16 @@ async def test_a_confirmed_alert_fires_at_once_and_is_asked_for_by_its_group(
 ) -> None:
     async with opened(servers, database, confirmed()) as (world, prometheus):
         alert = world.alert(model='chu"rn')
-        [said] = await world.push(alert)
-        assert (said["action"], said["reason"]) == ("hold", "debouncing")
-        assert said["detail"] == "held until Prometheus has been asked"
+        [decision] = await world.push(alert)
+        assert (decision["action"], decision["reason"]) == ("hold", "debouncing")
+        assert decision["detail"] == "held until Prometheus has been asked"
         assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
         assert world.airflow.posts == []
         await world.settle()
         assert prometheus.queries == ['model_accuracy{model="chu\\x22rn"} < 0.85']
         assert len(world.airflow.posts) == 1
-        [told] = await world.alerts()
-        assert [d["reason"] for d in told["decisions"]] == ["debouncing", "duplicate", "new_alert"]
+        [alert_row] = await world.alerts()
+        assert [d["reason"] for d in alert_row["decisions"]] == ["debouncing", "duplicate", "new_alert"]
 
 
 async def test_what_is_not_confirmed_is_asked_again_after_five_minutes_while_it_fires(
@@ -63,8 +63,8 @@ async def test_what_is_not_confirmed_is_asked_again_after_five_minutes_while_it_
         await world.pass_by(minutes=9, seconds=30, steps=10)
         assert prometheus.queries == []
         await world.pass_by(seconds=30)
-        [told] = await world.alerts()
-        newest = told["decisions"][-1]
+        [row] = await world.alerts()
+        newest = row["decisions"][-1]
         assert (newest["action"], newest["reason"]) == ("suppress", "unconfirmed")
         assert newest["detail"] == "not confirmed by Prometheus: no series satisfies the query"
         assert (await world.trigger())["state"] == "cancelled"
@@ -107,8 +107,8 @@ async def test_when_there_is_no_answer_on_error_says_what_counts(
             prometheus.says = partial(_the, answer)
             await world.push(world.alert(model=f"m{number}"))
             await world.settle()
-            [told] = await world.alerts(label=f"model=m{number}")
-            newest = told["decisions"][-1]
+            [row] = await world.alerts(label=f"model=m{number}")
+            newest = row["decisions"][-1]
             assert newest["reason"] == {"fire": "new_alert", "suppress": "unconfirmed"}[on_error]
             if on_error == "suppress":
                 assert newest["detail"].startswith("no answer from Prometheus (")
@@ -148,6 +148,26 @@ async def test_an_answer_that_is_older_than_the_facts_fires_nothing(
         assert len(prometheus.queries) == (2 if change == "resolve and fire anew" else 1)
 
 
+async def test_the_time_of_a_long_question_is_no_outage_of_the_gateway(
+    servers: TestServers, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise every hold would end later, and a group that is asked about would never be decided."""
+    async with opened(servers, database, confirmed()) as (world, prometheus):
+
+        def slowly(_: str) -> Any:
+            world.clock.pass_by(timedelta(seconds=50))
+            return prometheus.vector(0.7)
+
+        prometheus.says = slowly
+        await world.push(world.alert(model="churn"))
+        await world.services[0].loop("confirmer").step()
+        world.clock.pass_by(timedelta(seconds=20))
+        await world.services[0].loop("waker").step()
+        assert [r for r in caplog.records if r.getMessage() == "holds end later by an outage"] == []
+        await world.settle()
+        assert (len(prometheus.queries), len(world.airflow.posts)) == (1, 1)
+
+
 async def test_a_prometheus_that_hangs_holds_up_no_other_route(servers: TestServers, database: str) -> None:
     text = confirmed() + policy().partition("routes:\n")[2].replace("accuracy", "drift").replace(
         "ModelAccuracyLow", "D"
@@ -171,8 +191,8 @@ async def test_a_person_is_not_asked_to_be_confirmed_and_shadow_is(servers: Test
         prometheus.says = lambda query: prometheus.vector(0.7) if "churn" in query else prometheus.vector()
         await world.push(world.alert(model="churn"), world.alert(model="fraud"))
         await world.settle()
-        told = {a["labels"]["model"]: a["decisions"][-1]["reason"] for a in await world.alerts()}
-        assert told == {"churn": "shadow", "fraud": "unconfirmed"}
+        reasons_by_model = {a["labels"]["model"]: a["decisions"][-1]["reason"] for a in await world.alerts()}
+        assert reasons_by_model == {"churn": "shadow", "fraud": "unconfirmed"}
         assert (await world.reload(confirmed())).status_code == 200
         body = {"route": "accuracy", "group": {"model": "other"}, "reason": "it cannot wait"}
         before = len(prometheus.queries)

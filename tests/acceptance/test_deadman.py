@@ -391,17 +391,17 @@ async def test_a_retrain_that_is_missed_explains_itself_from_the_history(servers
         await world.pass_by(minutes=5)
         found = await switch(world, "churn-retrained")
         assert found["state"] == "down"
-        told = found["explanation"]
-        assert told.startswith("No successful run of route accuracy for model=churn for 9d1h: due at ")
-        assert "4 alerts arrived since" in told
-        assert "1 fired" in told
-        assert "3 in cooldown" in told
-        assert "the DAG retrain_model is paused in Airflow" in told
-        assert "cannot be seen" not in told
+        text = found["explanation"]
+        assert text.startswith("No successful run of route accuracy for model=churn for 9d1h: due at ")
+        assert "4 alerts arrived since" in text
+        assert "1 fired" in text
+        assert "3 in cooldown" in text
+        assert "the DAG retrain_model is paused in Airflow" in text
+        assert "cannot be seen" not in text
         world.airflow.down = True
         await world.pass_by(minutes=1)
-        told = (await switch(world, "churn-retrained"))["explanation"]
-        assert "Runs that were started in Airflow itself cannot be seen: cannot connect to airflow.test:8080" in told
+        text = (await switch(world, "churn-retrained"))["explanation"]
+        assert "Runs that were started in Airflow itself cannot be seen: cannot connect to airflow.test:8080" in text
 
 
 async def test_flips_are_kept_for_the_retention(servers: TestServers, database: str) -> None:
@@ -416,5 +416,5 @@ async def test_flips_are_kept_for_the_retention(servers: TestServers, database: 
         await prune(world)
         await world.services[0].loop("gauges").step()
         assert await flips(world, "export") == ["down"]
-        told = (await world.clients[0].get("/metrics")).text
-        assert 'gateway_deadman_down{switch="export"} 1.0' in told
+        metrics = (await world.clients[0].get("/metrics")).text
+        assert 'gateway_deadman_down{switch="export"} 1.0' in metrics

@@ -28,9 +28,9 @@ async def test_a_switch_that_is_down_stays_down_over_an_outage_of_ours(servers: 
         assert await incidents(world, "churn-retrained") == [("deadman:churn-retrained", False)]
 
 
-@pytest.mark.parametrize("said", ["", "/start"])
+@pytest.mark.parametrize("path", ["", "/start"])
 async def test_what_is_said_first_after_an_outage_of_ours_gives_nothing_up(
-    servers: TestServers, database: str, said: str
+    servers: TestServers, database: str, path: str
 ) -> None:
     async with World(servers, database, SWITCHES) as world:
         await world.settle()
@@ -38,7 +38,7 @@ async def test_what_is_said_first_after_an_outage_of_ours_gives_nothing_up(
         await world.post("/ping/export/start?rid=other", b"")
         await world.pass_by(minutes=1)
         world.outage(hours=30)
-        await world.post(f"/ping/export{said}?rid=one", b"")
+        await world.post(f"/ping/export{path}?rid=one", b"")
         await world.settle()
         assert await state(world, "export") == "up"
         assert await incidents(world, "export") == []
@@ -178,7 +178,7 @@ async def test_over_outages_of_ours_no_alarm_is_false_missed_or_late(servers: Te
         await world.settle()
         await world.pass_by(hours=2, steps=2)
         for _ in range(size(1, 40)):
-            opened = await told(world)
+            opened = await opened_by_switch(world)
             for pair in PAIRS:
                 await world.post(f"/ping/{name(pair)}", b"")
             heard = world.clock.now()
@@ -225,9 +225,9 @@ def down_at(pair: tuple[str, str], heard: datetime, before: datetime, back: date
 
 async def say(world: World, choose: random.Random, sayings: dict[tuple[str, str], str | None]) -> None:
     for pair in choose.sample(PAIRS, len(PAIRS)):
-        said = sayings[pair]
-        if said is not None:
-            assert (await world.post(f"/ping/{name(pair)}{said}", b"")).status_code == 200
+        path = sayings[pair]
+        if path is not None:
+            assert (await world.post(f"/ping/{name(pair)}{path}", b"")).status_code == 200
 
 
 async def shuffled(world: World, choose: random.Random) -> None:
@@ -243,7 +243,7 @@ async def pass_until(world: World, instant: datetime) -> None:
         await world.pass_by(seconds=(instant - world.clock.now()).total_seconds())
 
 
-async def told(world: World) -> Counter[str]:
+async def opened_by_switch(world: World) -> Counter[str]:
     """How many incidents there were of each switch."""
     async with world.services[0].core.engine.connect() as conn:
         rows = await conn.exec_driver_sql("SELECT key FROM notices")
@@ -253,8 +253,9 @@ async def told(world: World) -> Counter[str]:
 async def agree(world: World, ends: dict[tuple[str, str], datetime], before: Counter[str]) -> None:
     """Told are those whose time has come, once; and those that failed, and were mended since."""
     items = (await world.get("/api/v1/deadman", limit=1000))["items"]
-    states, incidents_now, now = {item["name"]: item["state"] for item in items}, await told(world), world.clock.now()
+    states, now = {item["name"]: item["state"] for item in items}, world.clock.now()
+    opened = await opened_by_switch(world)
     for pair, end in ends.items():
         mended = pair == ("fail", "success")
         assert (states[name(pair)] == "down") == (now >= end), (pair, states[name(pair)], end, now)
-        assert incidents_now[name(pair)] - before[name(pair)] == (now >= end) + mended, pair
+        assert opened[name(pair)] - before[name(pair)] == (now >= end) + mended, pair

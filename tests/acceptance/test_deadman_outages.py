@@ -31,7 +31,9 @@ NIGHTLY = (
 )
 
 
-def told(servers: TestServers, database: str, switches: str, start: datetime | None = None, **more: Any) -> World:
+def paging_world(
+    servers: TestServers, database: str, switches: str, start: datetime | None = None, **more: Any
+) -> World:
     """A world whose switches are told to a fake PagerDuty."""
     clock = ManualClock(start) if start else ManualClock()
     others = {FakePagerDuty.host: FakePagerDuty(clock)}
@@ -60,7 +62,7 @@ def pagerduty(world: World) -> FakePagerDuty:
 async def test_an_outage_is_one_incident_whatever_pagerduty_answers(
     servers: TestServers, database: str, fault: Fault
 ) -> None:
-    async with told(servers, database, EXPORT, replicas=3) as world:
+    async with paging_world(servers, database, EXPORT, replicas=3) as world:
         await world.settle()
         there = pagerduty(world)
         for number in range(1, size(1, 5) + 1):
@@ -82,7 +84,7 @@ async def test_an_outage_is_one_incident_whatever_pagerduty_answers(
 
 
 async def test_an_incident_is_told_again_while_it_is_open(servers: TestServers, database: str) -> None:
-    async with told(servers, database, EXPORT, replicas=2, external_url="https://gateway.example") as world:
+    async with paging_world(servers, database, EXPORT, replicas=2, external_url="https://gateway.example") as world:
         await world.settle()
         await world.pass_by(hours=25)
         await world.pass_by(hours=72, steps=12)
@@ -133,7 +135,7 @@ async def died(services: Services, loop: str, step: int) -> bool:
 async def test_killed_at_every_step_between_flip_and_sent_there_is_one_incident(
     servers: TestServers, database: str, loop: str
 ) -> None:
-    async with told(servers, database, EXPORT, replicas=2) as world:
+    async with paging_world(servers, database, EXPORT, replicas=2) as world:
         await world.settle()
         there, doomed, outages = pagerduty(world), world.services[0], 0
         for step in range(1, 100):
@@ -175,7 +177,7 @@ async def test_over_a_change_of_the_clocks_no_alarm_is_false_missed_or_late(
     chosen = seed()
     missed = set(days[1:3]) if len(days) == 3 else {day for day in days if (day.day + chosen) % 3 == 0} | {change}
     start = due_on(days[0]) - timedelta(hours=4)
-    async with told(servers, database, NIGHTLY, start, replicas=3) as world:
+    async with paging_world(servers, database, NIGHTLY, start, replicas=3) as world:
         await world.settle()
         there = pagerduty(world)
         expected = []

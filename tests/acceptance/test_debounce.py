@@ -52,11 +52,11 @@ async def test_alerts_that_come_during_the_debounce_share_one_run_that_carries_t
 ) -> None:
     async with World(servers, database, DEBOUNCE, replicas=2) as world:
         world.airflow.add_dag("retrain_model")
-        told = []
+        decided = []
         for n, pod in enumerate("abcd"):
-            told += reasons(await world.push(world.alert(model="churn", pod=pod), to=n % 2))
+            decided += reasons(await world.push(world.alert(model="churn", pod=pod), to=n % 2))
             await world.pass_by(minutes=2)
-        assert told == [("hold", "debouncing")] + [("hold", "joined")] * 3
+        assert decided == [("hold", "debouncing")] + [("hold", "joined")] * 3
         assert (await world.trigger())["state"] == "held"
         await world.pass_by(minutes=2)
         [post] = world.airflow.posts
@@ -79,10 +79,10 @@ async def test_five_hundred_alerts_start_one_run_whose_conf_stays_under_16_kb(
         await world.push(*(world.alert(model="churn", pod=f"pod-{n:03}") for n in range(500)))
         await world.pass_by(minutes=10)
         [post] = world.airflow.posts
-        about = post["conf"]["gateway"]
+        gateway = post["conf"]["gateway"]
         assert _size(post["conf"]) <= 16 * 1024
-        assert len(about["alerts"]) > 50
-        assert len(about["alerts"]) + about["alerts_omitted"] == 500
+        assert len(gateway["alerts"]) > 50
+        assert len(gateway["alerts"]) + gateway["alerts_omitted"] == 500
         assert {a["trigger_id"] for a in await world.alerts()} == {(await world.trigger())["id"]}
 
 

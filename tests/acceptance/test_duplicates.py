@@ -1,4 +1,4 @@
-"""One DAG run a group and cooldown, however often, from wherever and in whatever order the alert is told (invariant 2)."""
+"""One DAG run a group and cooldown, however often, from wherever and in whatever order the alert arrives."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,12 +33,12 @@ async def test_two_alertmanagers_telling_two_replicas_at_the_same_moment_start_o
         world.airflow.add_dag("retrain_model")
         models = [f"model-{n}" for n in range(6)]
         alerts = [world.alert(model=m) for m in models]
-        told = await asyncio.gather(
+        answers = await asyncio.gather(
             *(world.push(a, to=to) for a in alerts for to in (0, 1)),
             world.push(*alerts, to=0),
             world.push(*reversed(alerts), to=1),
         )
-        fired = [d["trigger_id"] for decisions in told for d in decisions if d["action"] == "fire"]
+        fired = [d["trigger_id"] for decisions in answers for d in decisions if d["action"] == "fire"]
         assert len(set(fired)) == len(await world.triggers()) == 6
         await asyncio.gather(*(s.loop("relay").step() for s in world.services))
         await world.settle()
@@ -116,16 +116,16 @@ async def test_the_whole_way_is_the_same_whatever_redis_remembers(
     async with World(servers, database, policy("debounce: 10m"), replicas=2) as world:
         world.airflow.add_dag("retrain_model")
         churn, fraud = world.alert(model="churn", pod="a"), world.alert(model="churn", pod="b")
-        told = []
+        decided = []
         for n, (alerts, minutes) in enumerate(
             [((churn,), 4), ((churn, fraud), 4), ((fraud,), 4), ((churn, fraud), 60)]
         ):
-            told += reasons(await world.push(*alerts, to=n % 2))
+            decided += reasons(await world.push(*alerts, to=n % 2))
             await between(world)
             await world.pass_by(minutes=minutes)
             await between(world)
         held = [("hold", "debouncing"), ("suppress", "duplicate"), ("hold", "joined"), ("suppress", "duplicate")]
-        assert told == [*held, ("suppress", "duplicate"), ("suppress", "duplicate")]
+        assert decided == [*held, ("suppress", "duplicate"), ("suppress", "duplicate")]
         assert len(world.airflow.posts) == 1
         assert (await world.trigger())["state"] == "succeeded"
 
@@ -135,17 +135,17 @@ async def test_an_older_memory_starts_no_second_run(servers: TestServers, databa
         world.airflow.add_dag("retrain_model")
         alert = world.alert(model="churn")
         memories = [await world.redis_content()]
-        told = []
+        decided = []
         for minutes in (5, 6, 30, 60):
-            told += reasons(await world.push(alert))
+            decided += reasons(await world.push(alert))
             memories.append(await world.redis_content())
             await world.pass_by(minutes=minutes)
             memories.append(await world.redis_content())
         for memory in memories:  # Also: a replica that died between its commit and telling Redis.
             await world.restore_redis(memory)
-            told += reasons(await world.push(alert))
+            decided += reasons(await world.push(alert))
             await world.settle()
-        assert set(told[1:]) == {("suppress", "duplicate")}
+        assert set(decided[1:]) == {("suppress", "duplicate")}
         assert len(world.airflow.posts) == len(await world.triggers()) == 1
         [found] = await world.alerts()
         assert found["count"] == 4 + len(memories)

@@ -1,4 +1,4 @@
-"""Every no has a name: `explain` answers for every alert ever acknowledged (invariant 6), and reset is a person's yes."""
+"""Every no has a name: `explain` answers for every alert ever acknowledged, and reset is a person's yes."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -34,7 +34,7 @@ async def test_every_acknowledged_alert_of_a_mixed_day_is_explained(servers: Tes
     async with World(servers, database, MIXED, replicas=2, clock=clock, airflow=airflow) as world:
         airflow.add_dag("retrain_model")
         names = ["ModelAccuracyLow", "Drift", "Unrelated"]
-        told = 0
+        sent = 0
         for hour in range(10):
             alerts = [world.alert(names[n % 3], model=f"m{(n + hour) % 4}", pod=f"p{n % 2}") for n in range(6)]
             if hour % 2:
@@ -45,10 +45,10 @@ async def test_every_acknowledged_alert_of_a_mixed_day_is_explained(servers: Tes
                 airflow.unpause("retrain_drift")
             decisions = await world.push(*alerts, to=hour % 2)
             assert len(decisions) == 6
-            told += 6
+            sent += 6
             await world.pass_by(minutes=(3, 40, 61)[hour % 3], steps=2)
         found = await world.alerts()
-        assert sum(a["count"] for a in found) == told
+        assert sum(a["count"] for a in found) == sent
         reasons_seen = {d["reason"] for a in found for d in a["decisions"]}
         assert {"new_alert", "debouncing", "no_route", "resolved", "in_flight", "cooldown"} <= reasons_seen
         for alert in found:

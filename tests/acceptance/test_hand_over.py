@@ -119,11 +119,11 @@ async def test_a_pod_that_is_gone_has_everything_in_mlflow_but_its_files(
         assert found["files"] == {}
         assert found == without_files(healthy)
         parent = next(run for run in site.fake.runs.values() if run["info"]["run_name"] == "parent")
-        told = await world.get(f"{PATH}/{parent['info']['run_id']}")
-        assert (told["complete"], told["spooled"] - told["readable"]) == (False, 2)
+        shown = await world.get(f"{PATH}/{parent['info']['run_id']}")
+        assert (shown["complete"], shown["spooled"] - shown["readable"]) == (False, 2)
         (model,) = site.fake.models
-        assert sorted(told["missing"]) == [f"artifact MLmodel of model {model}", "artifact notes/why.txt"]
-        assert told == await world.get(f"{PATH}/{told['run']}")
+        assert sorted(shown["missing"]) == [f"artifact MLmodel of model {model}", "artifact notes/why.txt"]
+        assert shown == await world.get(f"{PATH}/{shown['run']}")
 
 
 async def test_the_local_id_of_a_run_that_was_handed_over_resolves_from_another_machine(
@@ -270,8 +270,8 @@ async def test_only_what_a_spool_writes_is_taken(
     servers: TestServers, database: str, site: MlflowSite, change: dict[str, Any]
 ) -> None:
     async with gateway(servers, database, site) as world:
-        told = problem(await world.post(PATH, {"records": [CREATE | change]}), 422, "invalid")
-        assert told["errors"][0]["pointer"].startswith("#/records/0")
+        refused = problem(await world.post(PATH, {"records": [CREATE | change]}), 422, "invalid")
+        assert refused["errors"][0]["pointer"].startswith("#/records/0")
         good = await world.post(PATH, {"records": [CREATE]})
         assert (good.status_code, good.json()) == (202, {"taken": 1, "known": 0})
         again = await world.post(PATH, {"records": [CREATE]})
@@ -315,9 +315,11 @@ async def test_a_token_that_may_report_metadata_does_not_go_round_the_promotion_
         servers, database, WITH_MLFLOW, others={"mlflow.test": site}, tokens_file=tmp_path / "tokens"
     ) as world:
         (client,) = world.clients
-        told = problem(await client.post(PATH, json={"records": records}, headers=ingest), 403, "forbidden")
-        assert told["scope"] == "promote"
-        assert [one["pointer"] for one in told["errors"]] == [f"#/records/{number}" for number in range(len(PROMOTES))]
+        refused = problem(await client.post(PATH, json={"records": records}, headers=ingest), 403, "forbidden")
+        assert refused["scope"] == "promote"
+        assert [error["pointer"] for error in refused["errors"]] == [
+            f"#/records/{number}" for number in range(len(PROMOTES))
+        ]
         good = await client.post(PATH, json={"records": records[len(PROMOTES) :]}, headers=ingest)
         assert good.json() == {"taken": 1, "known": 0}, "nothing was taken with the others"
         whole = await client.post(PATH, json={"records": records}, headers=promote)

@@ -21,10 +21,10 @@ async def test_the_fourth_group_waits_until_the_first_fire_leaves_the_time(serve
             assert reasons(await world.push(world.alert(model=model))) == [("fire", "new_alert")]
             await world.pass_by(hours=1, steps=3)
         fourth = world.alert(model="d")
-        [said] = await world.push(fourth)
-        assert (said["action"], said["reason"]) == ("suppress", "limit")
-        assert said["until"].startswith((start + timedelta(days=7)).strftime("%Y-%m-%dT%H:%M"))
-        assert "3 times in 7d" in said["detail"]
+        [decision] = await world.push(fourth)
+        assert (decision["action"], decision["reason"]) == ("suppress", "limit")
+        assert decision["until"].startswith((start + timedelta(days=7)).strftime("%Y-%m-%dT%H:%M"))
+        assert "3 times in 7d" in decision["detail"]
         assert reasons(await world.push(fourth)) == [("suppress", "limit")]
         explained = await world.explain(fourth.body()["fingerprint"])
         assert explained["now"]["reason"] == "limit"
@@ -41,9 +41,9 @@ async def test_replicas_at_once_do_not_both_take_the_last_one(servers: TestServe
     async with World(servers, database, THREE, replicas=3) as world:
         world.airflow.add_dag("retrain_model")
         alerts = [world.alert(model=f"m{n}") for n in range(24)]
-        said = await asyncio.gather(*(world.push(alert, to=n % 3) for n, alert in enumerate(alerts)))
+        answers = await asyncio.gather(*(world.push(alert, to=n % 3) for n, alert in enumerate(alerts)))
         assert (
-            sorted(reasons([d for one in said for d in one]))
+            sorted(reasons([d for answer in answers for d in answer]))
             == [("fire", "new_alert")] * 3 + [("suppress", "limit")] * 21
         )
         await world.settle()
@@ -75,8 +75,8 @@ async def test_a_held_group_at_its_end_obeys_the_limit_and_is_told(servers: Test
 async def test_a_failed_run_counts_and_a_dead_trigger_does_not(servers: TestServers, database: str) -> None:
     clock = ManualClock()
     airflow = FakeAirflow(clock, auto_finish=timedelta(minutes=5), outcome=lambda _: "failed")
-    one = policy("limit: {triggers: 1, per: 2d}")
-    async with World(servers, database, one, airflow=airflow, clock=clock) as world:
+    limited = policy("limit: {triggers: 1, per: 2d}")
+    async with World(servers, database, limited, airflow=airflow, clock=clock) as world:
         airflow.add_dag("retrain_model")
         airflow.disturb(airflow_answers(422, {"detail": "no such conf"}), on="trigger")
         await world.push(world.alert(model="a"))
@@ -117,9 +117,9 @@ async def test_a_redrive_obeys_the_limit_and_counts_from_then_on(servers: TestSe
         await world.push(world.alert(model="b"))
         await world.settle()
         redrive = f"/api/v1/triggers/{dead['id']}/redrive"
-        told = problem(await world.post(redrive, {}), 409, "wrong_state")
-        assert told["reason"] == "limit"
-        assert told["until"] == (second + timedelta(days=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        refused = problem(await world.post(redrive, {}), 409, "wrong_state")
+        assert refused["reason"] == "limit"
+        assert refused["until"] == (second + timedelta(days=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
         await world.pass_by(days=2, hours=1, steps=4)
         assert (await world.post(redrive, {})).status_code == 200
         await world.settle()
@@ -134,8 +134,8 @@ async def test_a_request_obeys_the_limit_unless_it_is_forced_and_forced_ones_cou
         world.airflow.add_dag("retrain_model")
         await world.push(world.alert(model="a"))
         wanted = {"route": "accuracy", "group": {"model": "b"}, "reason": "new labels"}
-        told = problem(await world.post("/api/v1/triggers", wanted), 409, "limit")
-        assert told["until"] is not None
+        refused = problem(await world.post("/api/v1/triggers", wanted), 409, "limit")
+        assert refused["until"] is not None
         assert (await world.post("/api/v1/triggers", wanted | {"force": True})).status_code == 201
         await world.pass_by(days=6, hours=23, steps=4)
         assert reasons(await world.push(world.alert(model="c"))) == [("suppress", "limit")]

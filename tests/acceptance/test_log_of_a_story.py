@@ -104,10 +104,10 @@ async def test_every_line_about_a_trigger_has_its_id_and_no_line_has_a_secret(
     ids, secrets = await story(servers, database, tmp_path)
     written = [json.loads(line) for line in lines.getvalue().splitlines()]
     assert any(line["event"] == MARK for line in written), "the log is caught"
-    about = [line for line in written if line["event"] in ABOUT_TRIGGERS]
-    assert {line["event"] for line in about} == ABOUT_TRIGGERS
-    assert [line for line in about if line.get("trigger_id") not in ids] == []
-    assert {line["trigger_id"] for line in about} == ids, "each trigger's way is in the log"
+    of_triggers = [line for line in written if line["event"] in ABOUT_TRIGGERS]
+    assert {line["event"] for line in of_triggers} == ABOUT_TRIGGERS
+    assert [line for line in of_triggers if line.get("trigger_id") not in ids] == []
+    assert {line["trigger_id"] for line in of_triggers} == ids, "each trigger's way is in the log"
     text = lines.getvalue()
     assert [secret for secret in secrets if secret in text] == []
 

@@ -39,7 +39,7 @@ def world(servers: TestServers, database: str, site: MlflowSite, **more: Any) ->
     return World(servers, database, more.pop("policy", WITH_MLFLOW), others={"mlflow.test": site}, **more)
 
 
-async def tell(world: World, *, to: int = 0, key: str | None = None, **body: Any) -> dict[str, Any]:
+async def report(world: World, *, to: int = 0, key: str | None = None, **body: Any) -> dict[str, Any]:
     headers = {"Idempotency-Key": key} if key else {}
     answer = await world.clients[to].post("/api/v1/metadata", json=body, headers=headers)
     assert answer.status_code == 202, answer.text
@@ -49,20 +49,20 @@ async def tell(world: World, *, to: int = 0, key: str | None = None, **body: Any
 
 async def train(world: World) -> None:
     """What the components of one DAG run report."""
-    await tell(world, component="data_retrieval", trigger_id=TRIGGER, state="started")
-    await tell(world, component="data_retrieval", trigger_id=TRIGGER, state="succeeded", tags={"rows": "1000"})
-    await tell(world, **{**TOLD, "params": {}, "metrics": {}}, state="started")
+    await report(world, component="data_retrieval", trigger_id=TRIGGER, state="started")
+    await report(world, component="data_retrieval", trigger_id=TRIGGER, state="succeeded", tags={"rows": "1000"})
+    await report(world, **{**TOLD, "params": {}, "metrics": {}}, state="started")
     for step in range(3):
-        await tell(
+        await report(
             world, component="training", trigger_id=TRIGGER, state="started", step=step, metrics={"loss": 1 - step / 4}
         )
-    await tell(world, **TOLD, state="succeeded")
-    await tell(world, component="evaluation", trigger_id=TRIGGER, state="failed", experiment="churn")
+    await report(world, **TOLD, state="succeeded")
+    await report(world, component="evaluation", trigger_id=TRIGGER, state="failed", experiment="churn")
 
 
 def held(site: MlflowSite) -> dict[str, Any]:
     """What MLflow holds, with names for ids and without moments."""
-    experiments = {one["experiment_id"]: one["name"] for one in site.fake.experiments.values()}
+    experiments = {experiment["experiment_id"]: experiment["name"] for experiment in site.fake.experiments.values()}
     runs = {}
     for run in site.fake.runs.values():
         name = run["info"]["run_name"]
@@ -127,13 +127,13 @@ async def test_what_components_report_becomes_one_run_each_tagged_with_the_trigg
 async def test_a_report_that_comes_again_is_the_same_report(servers: TestServers, database: str) -> None:
     site = MlflowSite()
     async with world(servers, database, site) as gateway:
-        first = await tell(gateway, **TOLD, state="succeeded")
-        again = await tell(gateway, **TOLD, state="succeeded")
+        first = await report(gateway, **TOLD, state="succeeded")
+        again = await report(gateway, **TOLD, state="succeeded")
         assert first["records"] > 5
         assert (again["id"], again["run"], again["records"]) == (first["id"], first["run"], 0)
-        keyed = await tell(gateway, key="task-1", **TOLD, state="succeeded")
+        keyed = await report(gateway, key="task-1", **TOLD, state="succeeded")
         assert keyed["id"] != first["id"]
-        assert (await tell(gateway, key="task-1", **TOLD, state="succeeded"))["id"] == keyed["id"]
+        assert (await report(gateway, key="task-1", **TOLD, state="succeeded"))["id"] == keyed["id"]
         other = await gateway.clients[0].post(
             "/api/v1/metadata", json={**TOLD, "state": "failed"}, headers={"Idempotency-Key": "task-1"}
         )
@@ -145,13 +145,13 @@ async def test_a_report_that_comes_again_is_the_same_report(servers: TestServers
 async def test_reports_of_one_run_that_race_into_two_replicas_make_one_run(servers: TestServers, database: str) -> None:
     site = MlflowSite()
     async with world(servers, database, site, replicas=2) as gateway:
-        told = [
-            tell(
+        reports = [
+            report(
                 gateway, to=n % 2, component="training", run="nightly", state="started", step=n, metrics={"loss": n / 8}
             )
             for n in range(8)
         ]
-        runs = {taken["run"] for taken in await asyncio.gather(*told)}
+        runs = {taken["run"] for taken in await asyncio.gather(*reports)}
         assert len(runs) == 1
         await gateway.pass_by(minutes=1, steps=6)
         (run,) = held(site)["runs"].values()
@@ -172,17 +172,17 @@ async def test_mlflow_away_for_days_loses_and_doubles_nothing(
         first = await gateway.get("/api/v1/metadata", state="pending", limit=2)
         rest = await gateway.get("/api/v1/metadata", state="pending", limit=1000, cursor=first["next"])
         assert len(first["items"]) == 2
-        keys = [one["key"] for one in first["items"] + rest["items"]]
+        keys = [item["key"] for item in first["items"] + rest["items"]]
         assert (len(set(keys)), rest["next"]) == (len(keys), None)
-        run = (await tell(gateway, **TOLD, state="succeeded"))["run"]
+        run = (await report(gateway, **TOLD, state="succeeded"))["run"]
         away = await gateway.get(f"/api/v1/metadata/{run}")
         assert (away["complete"], away["readable"], away["run_id"]) == (False, 0, None)
         site.down, site.fake.plan = False, never
         await gateway.pass_by(minutes=10, steps=20)
         assert held(site) == expected
-        told = await gateway.get(f"/api/v1/metadata/{run}", to=1)
-        assert (told["complete"], told["missing"]) == (True, [])
-        assert told["spooled"] == told["readable"] > 15
+        shown = await gateway.get(f"/api/v1/metadata/{run}", to=1)
+        assert (shown["complete"], shown["missing"]) == (True, [])
+        assert shown["spooled"] == shown["readable"] > 15
 
 
 async def test_a_stream_that_gets_on_between_hiccups_waits_no_longer_after_each(
@@ -192,7 +192,7 @@ async def test_a_stream_that_gets_on_between_hiccups_waits_no_longer_after_each(
     async with world(servers, database, site) as gateway:
         for n in range(16):
             data = {"name": f"d{n}", "uri": f"s3://features/{n}", "digest": "sha256:" + f"{n:02}" * 32}
-            await tell(gateway, component="training", run="nightly", state="started", datasets=[data])
+            await report(gateway, component="training", run="nightly", state="started", datasets=[data])
         site.fake.plan = lambda number, _line: Fault.UNAVAILABLE if number % 5 == 4 else Fault.NONE
         relay, seen = gateway.services[0].loop("relay"), []
         for _ in range(60):
@@ -257,8 +257,8 @@ async def test_what_mlflow_refuses_is_set_aside_and_shown_and_the_rest_goes_on(
 ) -> None:
     site = MlflowSite()
     async with world(servers, database, site) as gateway:
-        await tell(gateway, component="training", run="r", state="started", params={"depth": 1, "kept": 2})
-        taken = await tell(
+        await report(gateway, component="training", run="r", state="started", params={"depth": 1, "kept": 2})
+        taken = await report(
             gateway, component="training", run="r", state="succeeded", params={"depth": 9}, metrics={"f1": 0.5}
         )
         await gateway.pass_by(minutes=1, steps=6)
@@ -272,9 +272,9 @@ async def test_what_mlflow_refuses_is_set_aside_and_shown_and_the_rest_goes_on(
         assert 'gateway_metadata_records_total{result="aside"} 1.0' in metrics
         (aside,) = (await gateway.get("/api/v1/metadata"))["items"]
         assert aside["problem"].startswith("400 INVALID_PARAMETER_VALUE")
-        told = await gateway.get(f"/api/v1/metadata/{taken['run']}")
-        assert (told["complete"], told["records"]["aside"]) == (False, 1)
-        assert told["missing"] == [f"log, refused: {aside['problem']}"]
+        shown = await gateway.get(f"/api/v1/metadata/{taken['run']}")
+        assert (shown["complete"], shown["records"]["aside"]) == (False, 1)
+        assert shown["missing"] == [f"log, refused: {aside['problem']}"]
 
 
 class Forbidding(FakeMlflow):
@@ -295,9 +295,9 @@ async def test_what_our_login_may_not_write_is_set_aside_after_a_day_and_comes_b
 ) -> None:
     site = MlflowSite(mlflow := Forbidding("loss"))
     async with world(servers, database, site) as gateway:
-        taken = await tell(gateway, component="training", run="r", state="started", metrics={"loss": 0.25})
-        await tell(gateway, component="training", run="other", state="succeeded")
-        await tell(gateway, component="training", run="r", state="succeeded", metrics={"f1": 0.5})
+        taken = await report(gateway, component="training", run="r", state="started", metrics={"loss": 0.25})
+        await report(gateway, component="training", run="other", state="succeeded")
+        await report(gateway, component="training", run="r", state="succeeded", metrics={"f1": 0.5})
         await gateway.pass_by(hours=20, steps=13)
         assert (await gateway.get("/api/v1/metadata"))["items"] == []
         (waiting, *_) = (await gateway.get("/api/v1/metadata", state="pending"))["items"]
@@ -361,5 +361,5 @@ async def test_a_bad_report_is_refused_where_it_is_wrong(
     servers: TestServers, database: str, body: dict[str, Any], pointer: str
 ) -> None:
     async with world(servers, database, MlflowSite()) as gateway:
-        told = problem(await gateway.post("/api/v1/metadata", body), 422, "invalid")
-        assert pointer in [error["pointer"] for error in told["errors"]]
+        refused = problem(await gateway.post("/api/v1/metadata", body), 422, "invalid")
+        assert pointer in [error["pointer"] for error in refused["errors"]]

@@ -29,9 +29,13 @@ async def test_an_alert_in_a_mute_fires_when_it_ends_without_another_notificatio
         assert reasons(await world.push(world.alert(model="early"))) == [("fire", "new_alert")]
         await world.pass_by(minutes=1)
         alert = world.alert(model="churn")
-        [said] = await world.push(alert)
-        assert (said["action"], said["reason"], said["until"]) == ("suppress", "muted", "2026-03-29T04:30:00Z")
-        assert said["detail"] == "muted until 2026-03-29T04:30:00Z: the time interval 'freeze' holds"
+        [decision] = await world.push(alert)
+        assert (decision["action"], decision["reason"], decision["until"]) == (
+            "suppress",
+            "muted",
+            "2026-03-29T04:30:00Z",
+        )
+        assert decision["detail"] == "muted until 2026-03-29T04:30:00Z: the time interval 'freeze' holds"
         assert reasons(await world.push(alert)) == [("suppress", "muted")]
         explained = await world.explain(alert.body()["fingerprint"])
         assert explained["now"]["reason"] == "muted"
@@ -44,8 +48,8 @@ async def test_an_alert_in_a_mute_fires_when_it_ends_without_another_notificatio
         await world.pass_by(minutes=1)
         assert world.clock.now() == END
         assert len(world.airflow.posts) == 2
-        [told] = await world.alerts(label="model=churn")
-        assert [(d["action"], d["reason"], d["count"]) for d in told["decisions"]] == [
+        [row] = await world.alerts(label="model=churn")
+        assert [(d["action"], d["reason"], d["count"]) for d in row["decisions"]] == [
             ("suppress", "muted", 2),
             ("fire", "new_alert", 1),
         ]
@@ -57,12 +61,12 @@ async def test_a_hold_that_ends_in_a_mute_is_cancelled_told_and_decided_again(
     clock = ManualClock(MIDNIGHT - timedelta(minutes=5))
     async with World(servers, database, muted("debounce: 10m"), clock=clock) as world:
         world.airflow.add_dag("retrain_model")
-        one, two = world.alert(model="churn", slice="a"), world.alert(model="fraud")
-        assert reasons(await world.push(one, two)) == [("hold", "debouncing")] * 2
+        churn, fraud = world.alert(model="churn", slice="a"), world.alert(model="fraud")
+        assert reasons(await world.push(churn, fraud)) == [("hold", "debouncing")] * 2
         await world.pass_by(minutes=10)
         assert [t["state"] for t in await world.triggers()] == ["cancelled"] * 2
         assert "the time interval 'freeze' holds" in (await world.triggers())[0]["detail"]
-        await world.push(two.resolved(world.clock.now()))
+        await world.push(fraud.resolved(world.clock.now()))
         await world.pass_by(hours=5, minutes=30)
         [fired] = [t for t in await world.triggers() if t["state"] != "cancelled"]
         assert (fired["group"], len(world.airflow.posts)) == ({"model": "churn"}, 1)

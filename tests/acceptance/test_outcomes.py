@@ -1,4 +1,4 @@
-"""Accepted is not success: the run is followed to its end, and the cooldown follows the outcome (invariants 4 and 5)."""
+"""Accepted is not success: the run is followed to its end, and the cooldown follows the outcome."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -254,10 +254,10 @@ async def test_refire_false_gives_an_episode_one_success_and_a_new_episode_anoth
     servers: TestServers, database: str
 ) -> None:
     ends = iter(["failed", "success", "success"])
-    told: dict[str, str] = {}
+    answered: dict[str, str] = {}
 
     def outcome(run: FakeRun) -> str:
-        return told.setdefault(run.dag_run_id, next(ends, "success"))
+        return answered.setdefault(run.dag_run_id, next(ends, "success"))
 
     world, airflow = _world(servers, database, policy("refire: false\nstale_after: 30d"), outcome)
     async with world:

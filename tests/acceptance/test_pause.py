@@ -97,8 +97,8 @@ async def test_a_hold_that_ends_in_a_pause_is_decided_again_at_its_end(servers: 
         world.airflow.add_dag("retrain_model")
         await world.push(world.alert(model="churn"))
         until = (world.clock.now() + timedelta(hours=2)).isoformat()
-        told = (await pause(world, until=until)).json()
-        assert (told["route"], told["reason"], told["by"]) == ("accuracy", WHY, "anonymous")
+        paused = (await pause(world, until=until)).json()
+        assert (paused["route"], paused["reason"], paused["by"]) == ("accuracy", WHY, "anonymous")
         assert (await world.trigger())["state"] == "held"
         await world.pass_by(minutes=10)
         cancelled = await world.trigger()
@@ -118,9 +118,9 @@ async def test_a_pause_is_shown_and_explained(servers: TestServers, database: st
         await pause(world, "-")
         await pause(world, until=until)
         alert = world.alert(model="churn")
-        [said] = await world.push(alert)
-        assert (said["reason"], said["until"]) == ("muted", None)
-        assert said["detail"] == f"muted, without a known end: anonymous has paused it: {WHY}"
+        [decision] = await world.push(alert)
+        assert (decision["reason"], decision["until"]) == ("muted", None)
+        assert decision["detail"] == f"muted, without a known end: anonymous has paused it: {WHY}"
         [shown] = (await world.get("/api/v1/routes"))["items"]
         assert (shown["pause"]["until"], shown["muted"]["until"]) == (until, None)
         explained = await world.explain(alert.body()["fingerprint"])

@@ -1,4 +1,4 @@
-"""A restart with another policy: deadlines follow the policy in force, episodes keep what took them (design, 6.7)."""
+"""A restart with another policy: deadlines follow the policy in force, episodes keep what took them."""
 
 from tests.acceptance.world import World, policy, reasons
 from tests.servers import TestServers

@@ -1,4 +1,4 @@
-"""The policy file changes under a running gateway: no second run, no lost trigger (design, 6.7)."""
+"""The policy file changes under a running gateway: no second run, no lost trigger."""
 
 import pytest
 

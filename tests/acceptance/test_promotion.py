@@ -19,7 +19,7 @@ async def test_the_first_version_is_promoted_and_a_worse_one_is_not(servers: Tes
         assert promoted["created_at"] == NOON.isoformat().replace("+00:00", "Z")
         assert gates.champion() == "1"
         blocked = problem(await gates.ask(worse), 409, "blocked")
-        assert {one["rule"]: one["passed"] for one in blocked["verdicts"]} == {
+        assert {verdict["rule"]: verdict["passed"] for verdict in blocked["verdicts"]} == {
             "version": True,
             "run": True,
             "metric f1": True,
@@ -110,7 +110,7 @@ async def test_a_dry_run_judges_and_changes_nothing(servers: TestServers, databa
 async def test_shadow_records_every_verdict_and_stands_in_nobodys_way(servers: TestServers, database: str) -> None:
     async with opened(servers, database, ENTRY + "    mode: shadow\n") as gates:
         good, bad = gates.mlflow.add("churn", {"f1": 0.85}), gates.mlflow.add("churn", {"f1": 0.5})
-        assert [(await gates.promote(one))["state"] for one in (good, bad)] == ["passed", "blocked"]
+        assert [(await gates.promote(version))["state"] for version in (good, bad)] == ["passed", "blocked"]
         assert gates.mlflow.writes == []
 
 
@@ -141,7 +141,7 @@ async def test_what_is_wrong_with_a_version_is_named(
     async with opened(servers, database) as gates:
         gates.mlflow.add("churn", {"f1": 0.85}, **more)
         blocked = problem(await gates.ask("1" if more else "9"), 409, "blocked")
-        failed = {one["rule"]: one["detail"] for one in blocked["verdicts"] if not one["passed"]}
+        failed = {verdict["rule"]: verdict["detail"] for verdict in blocked["verdicts"] if not verdict["passed"]}
         assert failed[rule] == detail
         assert gates.mlflow.writes == []
 
@@ -155,7 +155,7 @@ async def test_a_deleted_run_blocks_and_an_incumbent_whose_run_is_deleted_still_
         gates.mlflow.runs["churn-run-1"]["info"]["lifecycle_stage"] = "deleted"
         gates.mlflow.runs["churn-run-2"]["info"]["lifecycle_stage"] = "deleted"
         blocked = problem(await gates.ask(second), 409, "blocked")
-        assert "run" in [one["rule"] for one in blocked["verdicts"] if not one["passed"]]
+        assert "run" in [verdict["rule"] for verdict in blocked["verdicts"] if not verdict["passed"]]
         gates.mlflow.runs["churn-run-2"]["info"]["lifecycle_stage"] = "active"
         assert (await gates.promote(second))["verdicts"][-1]["detail"] == "f1 is 0.9, champion.f1 is 0.85"
 
@@ -213,13 +213,13 @@ async def test_who_is_merely_not_better_wakes_nobody(servers: TestServers, datab
         worse, empty = gates.mlflow.add("churn", {"f1": 0.851}), gates.mlflow.add("churn", {})
         problem(await gates.ask(worse), 409, "blocked")
         await gates.world.settle()
-        assert [one.severity for one in gates.pagerduty.open()] == ["info"]
+        assert [event.severity for event in gates.pagerduty.open()] == ["info"]
         problem(await gates.ask("44"), 409, "blocked")
         await gates.world.settle()
-        assert [one.severity for one in gates.pagerduty.open()] == ["info", "info"]
+        assert [event.severity for event in gates.pagerduty.open()] == ["info", "info"]
         problem(await gates.ask(empty), 409, "blocked")
         await gates.world.settle()
-        assert [one.severity for one in gates.pagerduty.open()] == ["info", "info", "warning"]
+        assert [event.severity for event in gates.pagerduty.open()] == ["info", "info", "warning"]
 
 
 async def test_who_is_refused_for_another_reason_is_told_anew(servers: TestServers, database: str) -> None:
@@ -230,12 +230,12 @@ async def test_who_is_refused_for_another_reason_is_told_anew(servers: TestServe
         gates.mlflow.down = False
         problem(await gates.ask(version), 409, "blocked")
         await gates.world.settle()
-        assert [one.details["detail"] for one in gates.pagerduty.open()] == ["f1 >= 0.80: f1 is 0.5"]
+        assert [event.details["detail"] for event in gates.pagerduty.open()] == ["f1 >= 0.80: f1 is 0.5"]
         gates.mlflow.files["churn-run-1"] = {}
         problem(await gates.ask(version), 409, "blocked")
         await gates.world.settle()
-        [told] = gates.pagerduty.open()
-        assert told.details["detail"].startswith("artifact model: no artifact model")
+        [event] = gates.pagerduty.open()
+        assert event.details["detail"].startswith("artifact model: no artifact model")
         assert len(gates.pagerduty.opened) == 3
 
 
@@ -263,7 +263,7 @@ async def test_an_unreadable_registry_is_told_as_well(servers: TestServers, data
         gates.mlflow.down = True
         problem(await gates.ask(version), 503, "registry_unavailable")
         await gates.world.settle()
-        assert [one.summary for one in gates.pagerduty.open()] == [
+        assert [event.summary for event in gates.pagerduty.open()] == [
             "The promotion of churn 1 to champion was not judged"
         ]
 
@@ -272,8 +272,8 @@ async def test_a_rollback_gives_the_mark_back_step_by_step(servers: TestServers,
     async with opened(servers, database) as gates:
         first = await gates.promote(gates.mlflow.add("churn", {"f1": 0.85}))
         second = await gates.promote(gates.mlflow.add("churn", {"f1": 0.9}))
-        told = problem(await roll_back(gates, first), 409, "blocked")
-        assert told["detail"] == "Version 2 holds champion."
+        refused = problem(await roll_back(gates, first), 409, "blocked")
+        assert refused["detail"] == "Version 2 holds champion."
         back = (await roll_back(gates, second, reason="complaints")).json()
         assert (back["state"], back["previous"], back["target"], back["reason"]) == (
             "rolled_back",
@@ -299,8 +299,8 @@ async def test_a_promotion_that_a_later_one_followed_is_not_the_one_to_roll_back
         await gates.promote(gates.mlflow.add("churn", {"f1": 0.9}))
         await gates.world.pass_by(minutes=1)
         again = await gates.promote("1", override=True, reason="2 is too slow")
-        told = problem(await roll_back(gates, first), 409, "wrong_state")
-        assert (again["id"] in told["detail"], gates.champion()) == (True, "1")
+        refused = problem(await roll_back(gates, first), 409, "wrong_state")
+        assert (again["id"] in refused["detail"], gates.champion()) == (True, "1")
         assert (await roll_back(gates, again)).json()["target"] == "2"
 
 

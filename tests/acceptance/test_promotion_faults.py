@@ -97,7 +97,7 @@ async def test_no_answer_of_mlflow_leaves_half_a_promotion(servers: TestServers,
     async with opened(servers, database) as gates:
         places = range(await requests_of(gates))
         cases = [(name, place, times) for name in FAULTS for place in places for times in (1, None)]
-        told: list[tuple[Story, int]] = []
+        answered: list[tuple[Story, int]] = []
         for name, place, times in random.Random(seed()).sample(cases, size(60, len(cases))):
             story = Story(gates, f"churn-{name.replace(' ', '-')}-{place}-{times or 'ever'}")
             gates.mlflow.disturb(FAULTS[name], on=at(place) if times else after(place), times=times)
@@ -106,10 +106,10 @@ async def test_no_answer_of_mlflow_leaves_half_a_promotion(servers: TestServers,
             assert gates.champion(story.model) in ("1", "2")
             gates.mlflow.calm()
             gates.mlflow.land()
-            told.append((story, reply.status_code))
+            answered.append((story, reply.status_code))
         await a_minute(gates)
-        states = [await story.state() for story, _ in told]
-        for (story, status), state in zip(told, states, strict=True):
+        states = [await story.state() for story, _ in answered]
+        for (story, status), state in zip(answered, states, strict=True):
             story.check(state)
             assert state == "promoted" or status == 503
         assert set(states) == {"promoted", "undone", "unreadable"}
@@ -222,8 +222,8 @@ async def test_who_was_thought_dead_and_comes_back_changes_nothing(servers: Test
         await a_minute(gates)
         assert await story.state() == "undone"
         hang.over.set()
-        told = problem(await asking, 503, "registry_unavailable")
-        assert told["state"] == "undone"
+        refused = problem(await asking, 503, "registry_unavailable")
+        assert refused["state"] == "undone"
         story.check("undone")
 
 

@@ -47,7 +47,7 @@ async def test_fifty_gates_of_three_replicas_come_to_one_history(servers: TestSe
             done = version in [row["version"] for row in promoted]
             assert bool(gates.mlflow.tags("churn", version)) is done, f"version {version} is left half way"
         moves = [write for write in gates.mlflow.writes if write["op"] == "POST registered-models/alias"]
-        assert [one["version"] for one in moves] == [row["version"] for row in promoted]
+        assert [move["version"] for move in moves] == [row["version"] for row in promoted]
         assert {row["state"] for row in rows} <= {"promoted", "blocked", "lost"}
 
 

@@ -1,4 +1,4 @@
-"""An entry of `airflow:` changes under a running gateway: no run is lost sight of, none is started twice (design, 6.7)."""
+"""An entry of `airflow:` changes under a running gateway: no run is lost sight of, none is started twice."""
 
 from tests.acceptance.world import POLICY, World, policy
 from tests.fakes.airflow import FakeAirflow
@@ -38,8 +38,8 @@ async def test_an_airflow_with_open_triggers_is_not_dropped_until_they_have_ende
         assert (await world.trigger())["state"] == "succeeded", "followed in the Airflow that has it"
         await world.services[0].loop("policy").step()
         await world.services[0].loop("policy").step()
-        told = (await world.get("/readyz", verbose="1"))["policy"]
-        assert told["refused"] is None, "taken by itself"
+        shown = (await world.get("/readyz", verbose="1"))["policy"]
+        assert shown["refused"] is None, "taken by itself"
         await world.push(world.alert(model="fraud"))
         assert (await world.triggers(route="accuracy"))[0]["airflow"] == "main"
 

@@ -25,7 +25,9 @@ DAILY = "{name: daily, cron: '0 5 * * *', timezone: Europe/Madrid, route: accura
 
 def scheduled(*schedules: str, route: str = "", cooldown: str = "0s") -> str:
     """The policy of these tests with schedules."""
-    return policy(route, cooldown=cooldown) + "schedules:\n" + "".join(f"  - {one}\n" for one in schedules or (DAILY,))
+    return (
+        policy(route, cooldown=cooldown) + "schedules:\n" + "".join(f"  - {entry}\n" for entry in schedules or (DAILY,))
+    )
 
 
 async def listed(world: World, to: int = 0) -> dict[str, Any]:
@@ -73,9 +75,9 @@ async def test_it_starts_a_run_when_it_is_due_and_says_so(servers: TestServers, 
         trigger = await world.trigger()
         assert (trigger["reason"], trigger["requested_by"]) == ("scheduled", "the schedule daily")
         assert trigger["id"] == post["conf"]["gateway"]["trigger_id"]
-        told = await world.explain(trigger["id"])
-        assert [(d["action"], d["reason"]) for d in told["decisions"]] == [("fire", "scheduled")]
-        assert told["decisions"][0]["detail"] == "asked for by the schedule daily: due at 2026-11-24T04:00:00Z"
+        explained = await world.explain(trigger["id"])
+        assert [(d["action"], d["reason"]) for d in explained["decisions"]] == [("fire", "scheduled")]
+        assert explained["decisions"][0]["detail"] == "asked for by the schedule daily: due at 2026-11-24T04:00:00Z"
         shown = await listed(world, to=1)
         assert shown["next_at"] == "2026-11-25T04:00:00Z"
         last = shown["last"]
@@ -109,9 +111,9 @@ async def test_what_refuses_a_request_refuses_it_and_that_is_a_decision(
         assert len(world.airflow.posts) == 1
         last = (await listed(world))["last"]
         assert (last["action"], last["reason"]) == ("suppress", reason)
-        told = await world.get("/api/v1/routes/accuracy/explain", label="model=churn")
-        assert [(row["reason"], row["count"]) for row in told["refused"]] == [(reason, 1)]
-        assert "Requests and schedules were refused: 1 for " in told["summary"]
+        explained = await world.get("/api/v1/routes/accuracy/explain", label="model=churn")
+        assert [(row["reason"], row["count"]) for row in explained["refused"]] == [(reason, 1)]
+        assert "Requests and schedules were refused: 1 for " in explained["summary"]
         await world.pass_by(hours=23, minutes=50, steps=4)
         assert (await listed(world))["last"] == last, "what was refused is not tried again"
 
@@ -127,10 +129,10 @@ async def test_a_muted_route_refuses_its_schedule_but_not_a_person(servers: Test
         last = (await listed(world))["last"]
         assert (last["action"], last["reason"], last["trigger_id"]) == ("suppress", "muted", None)
         assert "'nights' holds" in last["detail"]
-        told = await world.get("/api/v1/routes/accuracy/explain", label="model=churn")
-        assert "Requests and schedules were refused: 1 while muted." in told["summary"]
-        assert "the schedule daily at 2026-11-25T04:00:00Z, or a request" in told["would_fire"]
-        assert [s["next_at"] for s in told["schedules"]] == ["2026-11-25T04:00:00Z"]
+        explained = await world.get("/api/v1/routes/accuracy/explain", label="model=churn")
+        assert "Requests and schedules were refused: 1 while muted." in explained["summary"]
+        assert "the schedule daily at 2026-11-25T04:00:00Z, or a request" in explained["would_fire"]
+        assert [s["next_at"] for s in explained["schedules"]] == ["2026-11-25T04:00:00Z"]
         await world.pass_by(hours=3)
         assert world.airflow.posts == [], "it is not tried again when the interval ends"
         await world.pass_by(hours=16)
@@ -299,9 +301,9 @@ async def test_three_replicas_that_restart_every_hour_decide_each_occurrence_of_
     try:
         for hour in range(days * 24):
             crew = [replica(engine, parsed, clock) for _ in range(3)]
-            await asyncio.gather(*(one.step() for one in crew))
+            await asyncio.gather(*(scheduler.step() for scheduler in crew))
             clock.pass_by(timedelta(minutes=40))
-            await asyncio.gather(*(one.step() for one in crew[hour % 2 :]))
+            await asyncio.gather(*(scheduler.step() for scheduler in crew[hour % 2 :]))
             clock.pass_by(timedelta(minutes=20))
             async with engine.connect() as conn:
                 for row in await conn.execute(text("SELECT name, last_at FROM schedules WHERE decided_at IS NOT NULL")):

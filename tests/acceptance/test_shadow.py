@@ -22,20 +22,20 @@ async def outbox(world: World) -> int:
 async def test_what_would_fire_is_told_and_nothing_is_started(servers: TestServers, database: str) -> None:
     async with World(servers, database, SHADOW) as world:
         world.airflow.add_dag("retrain_model")
-        one, two = world.alert(model="churn", slice="a"), world.alert(model="churn", slice="b")
-        said = await world.push(one, two)
-        assert reasons(said) == [("suppress", "shadow")] * 2
-        assert said[0]["detail"] == "in shadow mode; live it would fire: a new alert fires"
+        first, second = world.alert(model="churn", slice="a"), world.alert(model="churn", slice="b")
+        decisions = await world.push(first, second)
+        assert reasons(decisions) == [("suppress", "shadow")] * 2
+        assert decisions[0]["detail"] == "in shadow mode; live it would fire: a new alert fires"
         shown = await world.trigger()
         assert (shown["mode"], shown["state"], shown["outcome"]) == ("shadow", "cancelled", None)
         assert shown["detail"] == "shadow mode: live it would have started the DAG retrain_model; nothing was started"
         assert shown["fired_at"] is not None
-        assert {d["trigger_id"] for d in said} == {shown["id"]}
+        assert {d["trigger_id"] for d in decisions} == {shown["id"]}
         assert len(shown["alerts"]) == 2
-        assert reasons(await world.push(one)) == [("suppress", "duplicate")]
+        assert reasons(await world.push(first)) == [("suppress", "duplicate")]
         third = world.alert(model="churn", slice="c")
         assert reasons(await world.push(third)) == [("suppress", "cooldown")]
-        explained = await world.explain(one.body()["fingerprint"])
+        explained = await world.explain(first.body()["fingerprint"])
         assert explained["now"]["detail"].startswith("its trigger would have fired; the group cools down until")
         assert explained["would_fire"].startswith(
             "Set `mode: live` in the route accuracy: in shadow mode it starts nothing. Then: "
@@ -48,7 +48,7 @@ async def test_what_would_fire_is_told_and_nothing_is_started(servers: TestServe
         assert 'gateway_shadow_triggers_total{route="accuracy"} 1.0' in metrics
         assert 'gateway_triggers{route="accuracy"' not in metrics
         await world.pass_by(hours=5, steps=2)
-        await world.push(one, two, third)
+        await world.push(first, second, third)
         assert (await outbox(world), world.airflow.posts) == (0, [])
 
 
@@ -114,9 +114,9 @@ async def test_a_request_is_refused_recorded_and_rehearsed(servers: TestServers,
     async with World(servers, database, SHADOW) as world:
         world.airflow.add_dag("retrain_model")
         body = {"route": "accuracy", "group": {"model": "churn"}, "reason": "new labels"}
-        told = problem(await world.post("/api/v1/triggers", body), 409, "shadow")
+        refused = problem(await world.post("/api/v1/triggers", body), 409, "shadow")
         shown = await world.trigger()
-        assert (told["reason"], told["trigger_id"], shown["mode"]) == ("shadow", shown["id"], "shadow")
+        assert (refused["reason"], refused["trigger_id"], shown["mode"]) == ("shadow", shown["id"], "shadow")
         problem(await world.post("/api/v1/triggers", body), 409, "cooldown")
         problem(await world.post("/api/v1/triggers", body | {"force": True}), 409, "shadow")
         assert reasons(await world.push(world.alert(model="churn"))) == [("suppress", "cooldown")]

@@ -54,12 +54,12 @@ Make = Callable[..., Told]
 
 
 @pytest.fixture
-def told(servers: TestServers, database: str) -> Make:
+def make(servers: TestServers, database: str) -> Make:
     return lambda *outcomes, **more: Told(servers, database, *outcomes, **more)
 
 
-async def test_a_failed_run_is_told_once_and_resolved_by_the_next_that_succeeds(told: Make) -> None:
-    case = told("failed", "failed", external_url="https://gateway.example/tg")
+async def test_a_failed_run_is_told_once_and_resolved_by_the_next_that_succeeds(make: Make) -> None:
+    case = make("failed", "failed", external_url="https://gateway.example/tg")
     async with case.world as world:
         await world.push(world.alert(model="churn"))
         await world.pass_by(minutes=30, steps=5)
@@ -79,8 +79,8 @@ async def test_a_failed_run_is_told_once_and_resolved_by_the_next_that_succeeds(
         assert (incident.triggers, case.pagerduty.open()) == (1, [])
 
 
-async def test_a_dead_trigger_is_told_and_resolved_when_airflow_takes_it_after_a_redrive(told: Make) -> None:
-    case = told(delivery_deadline=60.0)
+async def test_a_dead_trigger_is_told_and_resolved_when_airflow_takes_it_after_a_redrive(make: Make) -> None:
+    case = make(delivery_deadline=60.0)
     case.airflow.remove_dag("retrain_model")
     async with case.world as world:
         await world.push(world.alert(model="churn"))
@@ -96,8 +96,8 @@ async def test_a_dead_trigger_is_told_and_resolved_when_airflow_takes_it_after_a
         assert (case.pagerduty.opened, case.pagerduty.open()) == ([incident], [])
 
 
-async def test_a_run_past_its_timeout_is_told_as_lost_until_it_ends(told: Make) -> None:
-    case = told(text="run_timeout: 10m")
+async def test_a_run_past_its_timeout_is_told_as_lost_until_it_ends(make: Make) -> None:
+    case = make(text="run_timeout: 10m")
     async with case.world as world:
         await world.push(world.alert(model="churn"))
         await world.pass_by(minutes=12, steps=12)
@@ -109,9 +109,9 @@ async def test_a_run_past_its_timeout_is_told_as_lost_until_it_ends(told: Make) 
 
 
 async def test_a_trigger_that_waits_too_long_is_told_with_what_blocks_it_and_resolved_when_it_starts(
-    told: Make,
+    make: Make,
 ) -> None:
-    case = told(waiting_notice=1800.0)
+    case = make(waiting_notice=1800.0)
     case.airflow.pause("retrain_model")
     async with case.world as world:
         await world.push(world.alert(model="churn"))
@@ -146,16 +146,16 @@ async def test_who_is_named_after_an_incident_opened_hears_of_it_at_its_next_rep
         second = policy("notify: {trigger_waiting: [pager]}") + RECEIVERS + pager + switch % "pager"
         assert (await world.reload(second)).status_code == 200
         await world.pass_by(hours=2)
-        assert sorted(one.key for one in after.open()) == sorted(one.key for one in before.open())
-        assert [one.triggers for one in before.open()] == [1, 1]
+        assert sorted(incident.key for incident in after.open()) == sorted(incident.key for incident in before.open())
+        assert [incident.triggers for incident in before.open()] == [1, 1]
         world.airflow.unpause("retrain_model")
         await world.post("/ping/export", b"")
         await world.pass_by(minutes=5, steps=2)
         assert (before.open(), after.open()) == ([], [])
 
 
-async def test_an_open_run_that_cannot_be_read_for_long_is_told_and_resolved_by_the_next_read(told: Make) -> None:
-    case = told(waiting_notice=300.0)
+async def test_an_open_run_that_cannot_be_read_for_long_is_told_and_resolved_by_the_next_read(make: Make) -> None:
+    case = make(waiting_notice=300.0)
     async with case.world as world:
         await world.push(world.alert(model="churn"))
         await world.pass_by(minutes=2, steps=4)
@@ -172,8 +172,8 @@ async def test_an_open_run_that_cannot_be_read_for_long_is_told_and_resolved_by_
         assert (case.pagerduty.opened, case.pagerduty.open(), incident.triggers) == ([incident], [], 1)
 
 
-async def test_an_open_incident_is_repeated_and_two_groups_are_two_incidents(told: Make) -> None:
-    case = told("failed", "failed", text="on_failure: keep", notice_repeat=3600.0)
+async def test_an_open_incident_is_repeated_and_two_groups_are_two_incidents(make: Make) -> None:
+    case = make("failed", "failed", text="on_failure: keep", notice_repeat=3600.0)
     async with case.world as world:
         await world.push(world.alert(model="churn"), world.alert(model="fraud"))
         await world.pass_by(minutes=30, steps=5)
@@ -201,10 +201,10 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_whatever_happens_to_its_answers_pagerduty_has_one_incident_and_it_ends(
-    told: Make, fault: Callable[[], Fault]
+    make: Make, fault: Callable[[], Fault]
 ) -> None:
     """Three times when it opens, three times when it is resolved."""
-    case = told("failed")
+    case = make("failed")
     async with case.world as world:
         await world.push(world.alert(model="churn"))
         case.pagerduty.disturb(fault(), times=3)
@@ -217,8 +217,8 @@ async def test_whatever_happens_to_its_answers_pagerduty_has_one_incident_and_it
         assert (case.pagerduty.opened, case.pagerduty.open()) == ([incident], [])
 
 
-async def test_a_late_request_of_the_same_incident_opens_no_second_one(told: Make) -> None:
-    case = told("failed")
+async def test_a_late_request_of_the_same_incident_opens_no_second_one(make: Make) -> None:
+    case = make("failed")
     async with case.world as world:
         await world.push(world.alert(model="churn"))
         case.pagerduty.disturb(limbo(), times=1)
@@ -228,8 +228,8 @@ async def test_a_late_request_of_the_same_incident_opens_no_second_one(told: Mak
         assert case.pagerduty.open()[0].triggers == 2
 
 
-async def test_what_happens_while_pagerduty_is_down_for_hours_reaches_it_in_order(told: Make) -> None:
-    case = told("failed", "success")
+async def test_what_happens_while_pagerduty_is_down_for_hours_reaches_it_in_order(make: Make) -> None:
+    case = make("failed", "success")
     async with case.world as world:
         case.pagerduty.down = True
         await world.push(world.alert(model="churn"))
@@ -272,9 +272,9 @@ async def test_an_event_that_pagerduty_refuses_for_good_is_dead_and_named_and_ho
 @pytest.mark.parametrize("fault", [None, timeout()], ids=["it arrived", "it did not arrive"])
 @pytest.mark.parametrize("outcome", ["failed", "success"])
 async def test_a_replica_killed_while_it_tells_is_followed_by_another_one(
-    told: Make, outcome: str, fault: Fault | None
+    make: Make, outcome: str, fault: Fault | None
 ) -> None:
-    case = told("failed", "success", replicas=2)
+    case = make("failed", "success", replicas=2)
     async with case.world as world:
         await world.push(world.alert(model="churn"))
         await world.settle()
@@ -290,9 +290,9 @@ async def test_a_replica_killed_while_it_tells_is_followed_by_another_one(
         assert incident.resolved_at is not None
 
 
-async def test_a_receiver_that_hangs_holds_up_no_dag_run(told: Make) -> None:
+async def test_a_receiver_that_hangs_holds_up_no_dag_run(make: Make) -> None:
     """PagerDuty's round is still under way when the next trigger fires."""
-    case = told("failed")
+    case = make("failed")
     async with case.world as world, asyncio.timeout(60):
         relay, follower = (world.services[0].loop(name) for name in ("relay", "follower"))
         await world.push(world.alert(model="churn"))
@@ -313,8 +313,8 @@ async def test_a_receiver_that_hangs_holds_up_no_dag_run(told: Make) -> None:
         assert len(case.pagerduty.open()) == 1
 
 
-async def test_three_replicas_tell_an_outage_once(told: Make) -> None:
-    case = told("failed", replicas=3)
+async def test_three_replicas_tell_an_outage_once(make: Make) -> None:
+    case = make("failed", replicas=3)
     async with case.world as world:
         await world.push(world.alert(model="churn"))
         for _ in range(30):

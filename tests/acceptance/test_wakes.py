@@ -54,9 +54,9 @@ async def test_a_group_that_cannot_be_decided_holds_up_no_other(
                 await conn.execute(text(statement))
         await world.pass_by(minutes=10)
         assert len(world.airflow.posts) == 2
-        [told] = [r for r in caplog.records if r.levelno == logging.ERROR and r.name == "app.kit.loop"]
-        assert told.exc_info is not None
-        assert "poisoned" in str(told.exc_info[1])
+        [record] = [r for r in caplog.records if r.levelno == logging.ERROR and r.name == "app.kit.loop"]
+        assert record.exc_info is not None
+        assert "poisoned" in str(record.exc_info[1])
         async with world.services[0].core.engine.begin() as conn:
             await conn.execute(text("DROP TRIGGER poison ON groups"))
         await world.settle()

@@ -23,7 +23,22 @@ SOON_MISSED = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
 }
-DAGS = ("retrain_model", "canary", "quick_dag", "always_fails", "paused_dag", "slow_dag", "unpaused_later")
+DAGS = (
+    "retrain_model",
+    "canary",
+    "quick_dag",
+    "always_fails",
+    "paused_dag",
+    "slow_dag",
+    "unpaused_later",
+    "poisoned_dag",
+)
+# A hook of the cluster, as the people who run an Airflow write them. With it every POST of a run of that DAG is 500.
+HOOK = """\
+def task_instance_mutation_hook(task_instance):
+    if task_instance.dag_id == "poisoned_dag":
+        raise RuntimeError("the hook of the cluster fails on this DAG")
+"""
 
 # The debounce is the shipped policy's 10m, a hundred times faster, as everything here (see processes.FASTER).
 POLICY = """\
@@ -104,6 +119,8 @@ def real_airflow(
     dags = base / "dags"
     shutil.copytree(Path(__file__).with_name("dags"), dags)
     shutil.copytree(root / "examples" / "dags", dags, dirs_exist_ok=True)
+    (base / "home" / "config").mkdir(parents=True)
+    (base / "home" / "config" / "airflow_local_settings.py").write_text(HOOK)
     try:
         environment = asyncio.run(AIRFLOW.install(root, print))
     except ServerError as error:

@@ -64,12 +64,12 @@ class Receiver:
     """Somebody who is told: `told` has the body of every request."""
 
     def __init__(self) -> None:
-        told: list[dict[str, Any]] = []
-        self.told = told
+        bodies: list[dict[str, Any]] = []
+        self.bodies = bodies
 
         class Page(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(200)
                 self.end_headers()
 
@@ -86,7 +86,7 @@ class Receiver:
 
     def of(self, switch: str) -> list[str]:
         """What was told of a switch, in order: `open` or `resolved`."""
-        return [body["data"]["status"] for body in self.told if body["data"]["key"].endswith(f"deadman:{switch}")]
+        return [body["data"]["status"] for body in self.bodies if body["data"]["key"].endswith(f"deadman:{switch}")]
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -189,7 +189,7 @@ def state(gateway: Gateway, name: str) -> str:
 def health(gateway: Gateway, probe: str) -> tuple[int, dict[str, str]]:
     """The status, and what is not ok."""
     answer = httpx.get(f"{gateway.url}/health/{probe}", timeout=30)
-    return answer.status_code, {name: told for name, told in answer.json()["checks"].items() if told != "ok"}
+    return answer.status_code, {name: check for name, check in answer.json()["checks"].items() if check != "ok"}
 
 
 def test_prometheus_stops_and_somebody_is_told_until_it_is_back(
@@ -249,8 +249,8 @@ def test_what_keeps_airflow_from_running_is_named(watching: Gateway, real_airflo
         airflow(real_airflow, "PATCH", "/dags/quick_dag?update_mask=is_paused", {"is_paused": False})
     assert found() == always
     (real_airflow.dags_folder / "breakable.py").write_text("import no_such_module\n" + DAG)
-    told = eventually("the import error", lambda: found().get("default dag breakable"), within=90)
-    assert "no_such_module" in told
+    error = eventually("the import error", lambda: found().get("default dag breakable"), within=90)
+    assert "no_such_module" in error
 
 
 def test_a_scheduler_that_stands_still_is_named_until_it_goes_on(watching: Gateway, real_airflow: Airflow) -> None:

@@ -54,19 +54,19 @@ def left_in(folder: Path) -> list[str]:
 def test_the_demo_retrains_each_model_once_and_says_why_not_twice(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
         code = process.wait(timeout=420)
-    said = (tmp_path / "out").read_text()
-    assert code == 0, said
-    assert "Exactly one DAG run per model, and every refusal has a reason." in said
-    assert said.count("as promised") == 3
-    assert re.search(r"registered in MLflow\s+│\s+version 1\s+│\s+version 1\s+│\s+-", said)
-    assert re.search(r"^promotion +promote to champion: promoted", said, re.M)
-    assert "No link is missing." in said
-    assert "trigger-gateway explain" in said
-    assert "suppress" in said
-    assert "cools down until" in said
-    assert "One champion per model, and no model without its metadata." in said
+    output = (tmp_path / "out").read_text()
+    assert code == 0, output
+    assert "Exactly one DAG run per model, and every refusal has a reason." in output
+    assert output.count("as promised") == 3
+    assert re.search(r"registered in MLflow\s+│\s+version 1\s+│\s+version 1\s+│\s+-", output)
+    assert re.search(r"^promotion +promote to champion: promoted", output, re.M)
+    assert "No link is missing." in output
+    assert "trigger-gateway explain" in output
+    assert "suppress" in output
+    assert "cools down until" in output
+    assert "One champion per model, and no model without its metadata." in output
     for reason in ("param C", "input training", "artifact model", "f1 >= champion.f1"):
-        assert reason in said.rpartition("trigger-gateway promote")[2], reason
+        assert reason in output.rpartition("trigger-gateway promote")[2], reason
     assert left_in(tmp_path) == []
 
 

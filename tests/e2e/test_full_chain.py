@@ -44,9 +44,9 @@ def test_a_drop_is_retrained_once_and_a_second_drop_in_the_cooldown_is_not(
     model.set("churn", BAD)
     second = eventually("the second drop to be told", lambda: next(iter(churn(gateway)[:-1]), None))
     assert [(d["action"], d["reason"]) for d in second["decisions"]] == [("suppress", "cooldown")]
-    told = gateway.get(f"/explain/{second['id']}")
-    assert (told["now"]["action"], told["now"]["reason"]) == ("suppress", "cooldown")
-    assert "cools down until" in told["summary"]
+    explained = gateway.get(f"/explain/{second['id']}")
+    assert (explained["now"]["action"], explained["now"]["reason"]) == ("suppress", "cooldown")
+    assert "cools down until" in explained["summary"]
     assert len(gateway.triggers("accuracy", model="churn")) == 1
     assert len(runs(real_airflow, "quick_dag", "accuracy", model="churn")) == 1
     model.set("churn", GOOD)

@@ -94,16 +94,16 @@ def way(installed: Installed, airflow: FakeAirflow, tmp_path: Path) -> Iterator[
 
 
 def test_its_steps_lead_from_nothing_to_a_dag_run_that_succeeded(way: Way) -> None:
-    said = way.follow(2)
-    assert "policy.yaml is good" in said
-    receiver = yaml.safe_load(said[said.index("route:") : said.index("Next:")])
+    output = way.follow(2)
+    assert "policy.yaml is good" in output
+    receiver = yaml.safe_load(output[output.index("route:") : output.index("Next:")])
     way.policy("http://127.0.0.1:8080", way.airflow.url)
     way.follow(3)
     assert way.shell.run("stat -c %s trigger-gateway.token") != "0"
     way.follow(4)
-    said = way.follow(5)
-    assert re.search(r"^ok +airflow default DAG retrain_model", said, re.M), said
-    assert ": 0 failed, " in said
+    output = way.follow(5)
+    assert re.search(r"^ok +airflow default DAG retrain_model", output, re.M), output
+    assert ": 0 failed, " in output
     _rehearse(way)
     _listen(way, receiver)
     _go_live(way)
@@ -112,12 +112,12 @@ def test_its_steps_lead_from_nothing_to_a_dag_run_that_succeeded(way: Way) -> No
 
 def _rehearse(way: Way) -> None:
     """Step 6: what is started by hand and ends in time starts nothing."""
-    said = way.follow(6)
-    first, second = (json.loads(found)["decisions"][0] for found in re.findall(r'\{"decisions":.*?\}\]\}', said))
+    output = way.follow(6)
+    first, second = (json.loads(found)["decisions"][0] for found in re.findall(r'\{"decisions":.*?\}\]\}', output))
     assert (first["action"], first["reason"]) == ("hold", "debouncing")
     assert (second["action"], second["reason"]) == ("cancel", "resolved_while_held")
-    assert "debouncing" in said, "explain tells it"
-    assert "cancelled" in said, "the history shows it"
+    assert "debouncing" in output, "explain tells it"
+    assert "cancelled" in output, "the history shows it"
     assert way.airflow.posts == []
 
 
@@ -136,9 +136,9 @@ def _listen(way: Way, receiver: dict[str, Any]) -> None:
         answer = httpx.post(hook["url"], content=RECORDED.read_bytes(), headers=headers)
         assert answer.status_code == 202, answer.text
     assert (way.newest()["mode"], way.newest()["state"]) == ("shadow", "cancelled")
-    said = way.follow(7)
-    assert "ModelAccuracyLow" in said
-    assert "shadow mode: live it would have" in said
+    output = way.follow(7)
+    assert "ModelAccuracyLow" in output
+    assert "shadow mode: live it would have" in output
     assert way.airflow.posts == []
 
 

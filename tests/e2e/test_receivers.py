@@ -130,7 +130,7 @@ async def settle(services: Services) -> None:
         pass
 
 
-def told(ear: Ear, status: str) -> bool:
+def has_heard(ear: Ear, status: str) -> bool:
     return any(json.loads(body)["status"] == status for _, body in ear.at("/people"))
 
 
@@ -154,7 +154,7 @@ async def test_all_kinds_are_told_of_an_incident_and_of_its_end(
             "notice": "trigger-gateway/run_failed:a:1",
             "model": "churn",
         }
-        eventually("people to be told", lambda: told(ear, "firing"))
+        eventually("people to be told", lambda: has_heard(ear, "firing"))
         await asyncio.to_thread(people.stop)
         await asyncio.to_thread(people.start)
         assert people.firing() == [], "an Alertmanager keeps alerts in memory alone"
@@ -165,7 +165,7 @@ async def test_all_kinds_are_told_of_an_incident_and_of_its_end(
             await notices.resolve(conn, notice.key, clock.now(), "it goes again")
         await settle(services)
         clock.pass_by(timedelta(seconds=1))
-        eventually("people to be told of the end", lambda: told(ear, "resolved"), within=90)
+        eventually("people to be told of the end", lambda: has_heard(ear, "resolved"), within=90)
         assert people.firing() == []
     slack = [SlackMessage.model_validate_json(body) for _, body in ear.at("/services/T/B/x")]
     assert [message.text for message in slack] == ["It failed", "Resolved: It failed"]

@@ -78,7 +78,7 @@ class Api:
 def version_of(mlflow: Mlflow, dag_run_id: str) -> SeenVersion:
     """What MLflow has of a DAG run: one version, of one run that ended well."""
     seen = asyncio.run(mlflow.versions())
-    (version,) = [one for one in seen if one.tags.get("airflow.dag_run_id") == dag_run_id]
+    (version,) = [candidate for candidate in seen if candidate.tags.get("airflow.dag_run_id") == dag_run_id]
     assert version.run_status == "FINISHED"
     assert version.tags["mlflow.source.git.commit"] == GIT_COMMIT
     assert version.metrics["accuracy"] > 0.85
@@ -129,7 +129,9 @@ def test_mlflow_is_away_during_a_retraining_and_its_lineage_is_whole_afterwards(
     assert [seen.dag_run_id for seen in runs(real_airflow, "retrain_model", "trained")] == [dag_run_id]
     eventually("a walk over MLflow", lambda: surveyed(gateway) > seconds(chain["trigger"]["ended_at"]) + 2, within=120)
     assert [
-        one for one in gateway.get("/lineage/orphans")["items"] if trigger["id"] in str(one) or run_id in str(one)
+        orphan
+        for orphan in gateway.get("/lineage/orphans")["items"]
+        if trigger["id"] in str(orphan) or run_id in str(orphan)
     ] == []
 
 

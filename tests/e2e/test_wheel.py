@@ -38,9 +38,9 @@ def test_it_holds_the_product_and_nothing_else(installed: Installed) -> None:
 
 def test_it_carries_the_readme_and_the_licence(installed: Installed) -> None:
     with zipfile.ZipFile(installed.wheel) as wheel:
-        about = f"trigger_gateway-{__version__}.dist-info"
-        assert wheel.read(f"{about}/METADATA").decode().endswith((ROOT / "README.md").read_text())
-        assert wheel.read(f"{about}/licenses/LICENSE").decode() == (ROOT / "LICENSE").read_text()
+        info = f"trigger_gateway-{__version__}.dist-info"
+        assert wheel.read(f"{info}/METADATA").decode().endswith((ROOT / "README.md").read_text())
+        assert wheel.read(f"{info}/licenses/LICENSE").decode() == (ROOT / "LICENSE").read_text()
 
 
 def test_what_it_requires_is_there_and_fits(installed: Installed) -> None:
@@ -72,7 +72,7 @@ def test_init_migrate_and_serve_work_in_an_empty_directory(installed: Installed,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("serve",), "`trigger-gateway init` writes one"),
         (("demo",), "clone the repository and run `make demo`"),
@@ -80,11 +80,11 @@ def test_init_migrate_and_serve_work_in_an_empty_directory(installed: Installed,
     ids=["serve without a policy", "demo without the source"],
 )
 def test_what_it_cannot_do_there_it_says_and_exits_2(
-    installed: Installed, tmp_path: Path, arguments: tuple[str, ...], said: str
+    installed: Installed, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     done = call(installed, tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_serve_names_every_variable_that_the_policy_lacks(installed: Installed, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class AirflowApiV1(AirflowApi):
         dag_id, body = call.path.split("/")[4], call.body
         _check_types(body)  # By the framework, before anybody asks who it is.
         user = self._user(call, write=True)
-        _check_fields(body)
+        _check_fields(body, _FIELDS - self._state.unknown_fields)
         dag = self._state.dags.get(dag_id)
         if dag is None or (dag.is_stale and dag.file not in self._state.broken_files):
             raise Refusal(404, ("DAG not found", f"DAG with dag_id: '{dag_id}' not found"))
@@ -51,8 +51,8 @@ class AirflowApiV1(AirflowApi):
         now = self._state.clock.now()
         run_id = body.get("dag_run_id") or f"manual__{now.isoformat()}"
         if (dag_id, run_id) in self._state.runs:
-            told = f"DAGRun with DAG ID: '{dag_id}' and DAGRun ID: '{run_id}' already exists"
-            raise Refusal(409, ("Conflict", told))
+            detail = f"DAGRun with DAG ID: '{dag_id}' and DAGRun ID: '{run_id}' already exists"
+            raise Refusal(409, ("Conflict", detail))
         run = FakeRun(dag_id, run_id, body.get("conf") or {}, body.get("note"), user, queued_at=now)
         self._state.runs[dag_id, run_id] = run
         self._state.posts.append(body)
@@ -63,8 +63,8 @@ class AirflowApiV1(AirflowApi):
         _, _, _, _, dag_id, _, run_id = call.path.split("/")
         run = self._state.runs.get((dag_id, run_id))
         if run is None:
-            told = f"DAGRun with DAG ID: '{dag_id}' and DagRun ID: '{run_id}' not found"
-            raise Refusal(404, ("DAGRun not found", told))
+            detail = f"DAGRun with DAG ID: '{dag_id}' and DagRun ID: '{run_id}' not found"
+            raise Refusal(404, ("DAGRun not found", detail))
         return Reply(200, self._shown(run))
 
     def _fail_run(self, call: Call) -> Reply:
@@ -114,17 +114,17 @@ class AirflowApiV1(AirflowApi):
         return Reply(200, {**shown, "is_active": not gone})
 
     def _import_errors(self, call: Call) -> Reply:
-        told = super()._import_errors(call).body
-        for error in told["import_errors"]:
+        answer = super()._import_errors(call).body
+        for error in answer["import_errors"]:
             error["filename"] = f"/opt/airflow/dags/{error['filename']}"
             del error["bundle_name"]
-        return Reply(200, told)
+        return Reply(200, answer)
 
     def _health(self, call: Call) -> Reply:
         """The DAG processor is a part of the scheduler, and says nothing of its own."""
-        told = super()._health(call).body
-        told["dag_processor"] = {"status": None, "latest_dag_processor_heartbeat": None}
-        return Reply(200, told)
+        answer = super()._health(call).body
+        answer["dag_processor"] = {"status": None, "latest_dag_processor_heartbeat": None}
+        return Reply(200, answer)
 
     def _version(self, call: Call) -> Reply:
         return Reply(200, {"version": "2.11.2", "git_version": ""})
@@ -143,11 +143,11 @@ def _check_types(body: Any) -> None:
             raise Refusal(400, ("Bad Request", f"{body[name]!r} is not of type '{kind.__name__}' - '{name}'"))
 
 
-def _check_fields(body: dict[str, Any]) -> None:
+def _check_fields(body: dict[str, Any], known: set[str]) -> None:
     nulls = {n: ["Field may not be null."] for n in ("dag_run_id", "logical_date") if n in body and body[n] is None}
-    unknown = {name: ["Unknown field."] for name in body if name not in _FIELDS}
+    unknown = {name: ["Unknown field."] for name in body if name not in known}
     if nulls or unknown:
         raise Refusal(400, ("Bad Request", str(nulls | unknown)))
     if str(body.get("dag_run_id", "")).startswith("scheduled__"):
-        told = f"A manual DAG run cannot use ID '{body['dag_run_id']}' since it is reserved for scheduled runs"
-        raise Refusal(400, ("Bad Request", told))
+        detail = f"A manual DAG run cannot use ID '{body['dag_run_id']}' since it is reserved for scheduled runs"
+        raise Refusal(400, ("Bad Request", detail))

@@ -39,6 +39,7 @@ class AirflowState:
         self.broken_files: dict[str, str] = {}
         self.runs: dict[tuple[str, str], FakeRun] = {}
         self.posts: list[dict[str, Any]] = []
+        self.unknown_fields: set[str] = set()  # of a run: those that an older release does not know
         self.jwt = Jwt(clock)
 
     # What Airflow has.

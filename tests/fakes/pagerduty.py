@@ -59,7 +59,7 @@ class FakePagerDuty(FakeServer):
 
     def _take(self, event: PagerdutyEvent) -> None:
         now = self.clock.now()
-        known = next((one for one in self.open() if one.key == event.dedup_key), None)
+        known = next((incident for incident in self.open() if incident.key == event.dedup_key), None)
         if event.event_action == "resolve":
             if known is not None:
                 known.resolved_at = now

@@ -31,10 +31,10 @@ class FakePrometheus:
             self.queries.append(query)
             if self.hangs is not None:
                 await self.hangs.wait()
-            said = self.says(query)
-            if isinstance(said, Exception):
-                raise said
-            status, body = said if isinstance(said, tuple) else (200, said)
+            answer = self.says(query)
+            if isinstance(answer, Exception):
+                raise answer
+            status, body = answer if isinstance(answer, tuple) else (200, answer)
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             return httpx.Response(status, content=content, headers={"Content-Type": "application/json"})
 

@@ -285,14 +285,14 @@ def test_the_primary_is_killed_under_load_and_every_acknowledged_record_is_there
 ) -> None:
     load = alerts(gateway)
 
-    async def tell() -> None:
+    async def story() -> None:
         nodes[2].copy_of(nodes[0], standby=False)
         primary = await drill(nodes, [load], [RECORDS])
         await check_gateway(gateway, load)
         await come_back(next(node for node in nodes[:2] if node is not primary))
         await undo(primary, nodes[2], load)
 
-    asyncio.run(tell())
+    asyncio.run(story())
 
 
 if PROVE:  # Two MLflow servers and three failovers: `make ha-drill` has the time.
@@ -300,7 +300,7 @@ if PROVE:  # Two MLflow servers and three failovers: `make ha-drill` has the tim
     def test_mlflow_goes_on_as_well(nodes: list[Node], gateway: Gateway, base: Path) -> None:
         load = alerts(gateway)
 
-        async def tell() -> None:
+        async def story() -> None:
             async with mlflows(nodes, base) as (*urls, reading), open_http() as http:
                 logged = runs(urls)
                 file = "/api/2.0/mlflow-artifacts/artifacts/0/drill.json"
@@ -311,8 +311,8 @@ if PROVE:  # Two MLflow servers and three failovers: `make ha-drill` has the tim
                 await drill(nodes, [load, logged], [RUNS, RUNS])
                 await check_gateway(gateway, load)
                 await check_mlflow(urls, logged)
-                told = await http.request("GET", urls[1] + file)
-                assert (told.status, told.body) == (200, '{"kept":"in the bucket"}')
+                answer = await http.request("GET", urls[1] + file)
+                assert (answer.status, answer.body) == (200, '{"kept":"in the bucket"}')
                 say("an artifact that came through one MLflow is read through the other")
 
-        asyncio.run(tell())
+        asyncio.run(story())

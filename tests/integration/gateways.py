@@ -19,6 +19,7 @@ from app.kit.embedded.directory import NOBODY
 from app.kit.embedded.processes import wait_for
 
 ROOT = os.geteuid() == 0
+NAMELESS = 54321  # no user of any machine, as OpenShift chooses one for a container
 REPOSITORY = Path(__file__).parents[2]
 
 # It ends without a word when its standard input does, as a process that leaves everything to atexit.
@@ -150,3 +151,8 @@ def kill(pid: int) -> None:
 def ordinary_users() -> list[int]:
     """Who the tests can be: the user who runs them, and for root an ordinary one too."""
     return [os.geteuid(), NOBODY] if ROOT else [os.geteuid()]
+
+
+def nameless_users() -> list[int]:
+    """A user without a name, whom only root can become."""
+    return [NAMELESS] if ROOT else []

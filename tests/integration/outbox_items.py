@@ -14,12 +14,13 @@ from uuid_utils.compat import uuid7
 from app import tables
 from app.kit.db import transaction
 from app.kit.metrics import Metrics
-from app.kit.outbox.model import Delivered, Item, Outcome
+from app.kit.outbox.model import Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Destination, Limits, Relay
 from tests.fakes.clock import ManualClock
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 TARGET = "airflow:default"
+NO_ANSWER = Retry("unreachable", "connection refused", answered=False)
 
 Behave = Callable[[Item], Outcome]
 

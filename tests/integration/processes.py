@@ -204,14 +204,14 @@ class Storm:
                 answer: httpx.Response | None = None
                 try:
                     answer = await client.post(self.chance.choice(self.urls) + WEBHOOK, json=body)
-                    told = str(answer.status_code)
+                    status = str(answer.status_code)
                 except httpx.TransportError as error:
-                    told = type(error).__name__
-                self.statuses[told] += 1
+                    status = type(error).__name__
+                self.statuses[status] += 1
                 self.slowest = max(self.slowest, monotonic() - began)
-                if told != "ConnectError":  # Otherwise nothing has left.
+                if status != "ConnectError":  # Otherwise nothing has left.
                     self.attempted.update(prints)
-                if told == "202":
+                if status == "202":
                     self.acknowledged.update(prints)
                     return
                 assert answer is None or answer.status_code == 503, answer.text

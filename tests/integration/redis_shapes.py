@@ -100,7 +100,7 @@ class Watched:
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         login = f"?sentinel_password={quote(SENTINEL_PASSWORD)}"
         return f"redis+sentinel://:{quote(PASSWORD, safe='')}@{hosts}/memory/0{login}"
 
@@ -112,8 +112,10 @@ class Watched:
         """Whether the replica is the master, and the last two Sentinels say so."""
         if (await self.replica.ask("ROLE"))[0] != "master":
             return False
-        told = [await one.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "memory") for one in self.sentinels[1:]]
-        return all(int(address[1]) == self.replica.port for address in told)
+        addresses = [
+            await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "memory") for sentinel in self.sentinels[1:]
+        ]
+        return all(int(address[1]) == self.replica.port for address in addresses)
 
 
 @asynccontextmanager
@@ -137,8 +139,8 @@ async def watched(folder: Path) -> AsyncIterator[Watched]:
         await wait_until("the replica", shape.replicating, within=START_SECONDS)
 
         async def known() -> bool:
-            told = [await one.ask("SENTINEL", "MASTER", "memory") for one in sentinels]
-            return all((m["num-other-sentinels"], m["num-slaves"]) == ("2", "1") for m in told)
+            masters = [await sentinel.ask("SENTINEL", "MASTER", "memory") for sentinel in sentinels]
+            return all((m["num-other-sentinels"], m["num-slaves"]) == ("2", "1") for m in masters)
 
         await wait_until("the Sentinels to know each other and the replica", known, within=START_SECONDS)
         yield shape
@@ -153,14 +155,14 @@ class Sharded:
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"127.0.0.1:{one.port}" for one in self.masters)
+        hosts = ",".join(f"127.0.0.1:{master.port}" for master in self.masters)
         return f"redis+cluster://:{quote(PASSWORD, safe='')}@{hosts}"
 
     async def promoted(self) -> bool:
         """Whether the replica has taken over the slots of the first master, and the others say so."""
-        told = [await one.ask("CLUSTER", "SLOTS") for one in (self.masters[1], self.masters[2], self.replica)]
-        well = ["cluster_state:ok" in await one.ask("CLUSTER", "INFO") for one in self.masters[1:]]
-        return all(well) and all(self.replica.port in {int(part[2][1]) for part in slots} for slots in told)
+        slot_tables = [await node.ask("CLUSTER", "SLOTS") for node in (self.masters[1], self.masters[2], self.replica)]
+        well = ["cluster_state:ok" in await node.ask("CLUSTER", "INFO") for node in self.masters[1:]]
+        return all(well) and all(self.replica.port in {int(part[2][1]) for part in slots} for slots in slot_tables)
 
 
 @asynccontextmanager
@@ -179,8 +181,8 @@ async def sharded(folder: Path) -> AsyncIterator[Sharded]:
             await node.ask("CLUSTER", "MEET", "127.0.0.1", masters[0].port, _bus(masters[0]))
 
         async def met() -> bool:
-            told = [await node.ask("CLUSTER", "INFO") for node in nodes]
-            return all("cluster_known_nodes:4" in t and "cluster_state:ok" in t for t in told)
+            infos = [await node.ask("CLUSTER", "INFO") for node in nodes]
+            return all("cluster_known_nodes:4" in t and "cluster_state:ok" in t for t in infos)
 
         await wait_until("the nodes to meet", met, within=START_SECONDS)
         await replica.ask("CLUSTER", "REPLICATE", await masters[0].ask("CLUSTER", "MYID"))

@@ -29,7 +29,8 @@ async def submit(services: Services, *alerts: Alert) -> list[AlertDecision]:
 
 
 async def submit_within(services: Services, seconds: float, *alerts: Alert) -> list[AlertDecision]:
-    return await services.intake.batcher.submit(Job(list(alerts), [], "test", 0), seconds)
+    job = Job(list(alerts), [], "test", 0, lambda at: f"sent {alerts[at].fingerprint}\xff".encode("latin-1"))
+    return await services.intake.batcher.submit(job, seconds)
 
 
 async def run(services: Services, *statements: str) -> None:
@@ -38,7 +39,7 @@ async def run(services: Services, *statements: str) -> None:
             await conn.execute(text(statement))
 
 
-async def one(services: Services, statement: str) -> Any:
+async def scalar(services: Services, statement: str) -> Any:
     async with services.core.engine.connect() as conn:
         return (await conn.execute(text(statement))).scalar_one()
 

@@ -85,12 +85,12 @@ async def test_history_and_explain_are_readable_at_a_hundred_columns(servers: Te
         for words in ("accuracy", "model=churn", "held", held["id"], fired["id"]):
             assert words in listed, listed
         assert "There are more" in await ask(world, "history", "--limit", "1")
-        told = await ask(world, "explain", fired["id"])
+        output = await ask(world, "explain", fired["id"])
         for words in (f"trigger {fired['id']}", "route accuracy", "group model=churn", "new_alert", "What to do:"):
-            assert words in told, told
-        told = " ".join((await ask(world, "explain", "Drift")).split())
+            assert words in output, output
+        output = " ".join((await ask(world, "explain", "Drift")).split())
         for words in ("At this moment:", "What would start a DAG run:", "What to do:", "2026-11-23T12:10:00Z"):
-            assert words in told, told
+            assert words in output, output
         assert json.loads(await ask(world, "explain", "Drift", "--json"))["subject"] == "alert"
 
 
@@ -147,10 +147,10 @@ def test_a_gateway_that_is_not_there_is_one_sentence_that_names_the_setting(
 
 async def test_a_route_is_paused_and_goes_on(servers: TestServers, database: str) -> None:
     async with opened(servers, database) as world:
-        said = await ask(world, "pause", "accuracy", "--reason", "audit", "--until", "2030-01-01")
-        assert said.startswith("The route accuracy is paused until 2030-01-01 00:00:00 UTC. ")
-        told = json.loads(await ask(world, "pause", "-", "--reason", "audit", "--json"))
-        assert (told["route"], told["until"], told["by"]) == ("-", None, "anonymous")
+        sentence = await ask(world, "pause", "accuracy", "--reason", "audit", "--until", "2030-01-01")
+        assert sentence.startswith("The route accuracy is paused until 2030-01-01 00:00:00 UTC. ")
+        shown = json.loads(await ask(world, "pause", "-", "--reason", "audit", "--json"))
+        assert (shown["route"], shown["until"], shown["by"]) == ("-", None, "anonymous")
         assert await ask(world, "pause", "-", "--lift") == "Every route goes on; it was paused by anonymous: audit.\n"
         await ask(world, "pause", "accuracy", "--lift")
         for wrong, message in [
@@ -185,8 +185,8 @@ async def test_the_exit_code_tells_whether_the_same_command_may_work_later(
             monkeypatch.setattr("sys.argv", ["trigger-gateway", *command])
             with pytest.raises(SystemExit) as ended:
                 await asyncio.to_thread(main)
-            told = capsys.readouterr().err
-            assert (ended.value.code, told) == (code, f"So it is.{' (GATEWAY_TOKEN)' * (status in (401, 403))}\n")
+            printed = capsys.readouterr().err
+            assert (ended.value.code, printed) == (code, f"So it is.{' (GATEWAY_TOKEN)' * (status in (401, 403))}\n")
 
 
 def test_help_tells_the_exit_codes() -> None:

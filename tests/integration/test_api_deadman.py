@@ -22,7 +22,7 @@ deadman:
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "code"),
+    ("path", "kind", "code"),
     [
         ("", "success", None),
         ("/start", "start", None),
@@ -32,10 +32,10 @@ deadman:
     ],
 )
 async def test_a_ping_is_kept_with_what_it_said(
-    servers: TestServers, database: str, said: str, kind: str, code: int | None
+    servers: TestServers, database: str, path: str, kind: str, code: int | None
 ) -> None:
     async with World(servers, database, SWITCHES, ping_body=5) as world:
-        answer = await world.clients[0].post(f"/ping/export{said}?rid=run-1", content=b"h\xe9llo world")
+        answer = await world.clients[0].post(f"/ping/export{path}?rid=run-1", content=b"h\xe9llo world")
         assert (answer.status_code, answer.text) == (200, "OK")
         assert answer.headers["content-type"].startswith("text/plain")
         [ping] = (await world.get("/api/v1/deadman/export"))["pings"]
@@ -115,8 +115,8 @@ async def test_what_a_person_asks_is_audited(servers: TestServers, database: str
         assert (shown["state"], shown["last_at"], shown["last_event"]) == ("new", None, "")
         async with world.services[0].core.engine.connect() as conn:
             rows = await conn.exec_driver_sql("SELECT action, caller, subject FROM audit ORDER BY id")
-            told = [tuple(row) for row in rows]
-        assert told == [(action, "anonymous", "switch export") for action in ("pause", "resume", "forget")]
+            audited = [tuple(row) for row in rows]
+        assert audited == [(action, "anonymous", "switch export") for action in ("pause", "resume", "forget")]
 
 
 async def test_the_probe_names_what_is_down_and_that_nobody_watches(servers: TestServers, database: str) -> None:

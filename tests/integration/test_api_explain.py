@@ -180,24 +180,24 @@ async def test_an_explanation_says_what_blocks_until_when_and_what_to_do(
 ) -> None:
     async with opened(servers, database) as world:
         await bring_about(world)
-        told = await world.get(f"/api/v1/explain/{alert_id}")
-        for text in filter(None, (told["summary"], told["would_fire"], told.get("next_step"))):
+        explained = await world.get(f"/api/v1/explain/{alert_id}")
+        for text in filter(None, (explained["summary"], explained["would_fire"], explained.get("next_step"))):
             print(text)
-        assert says in told["summary"]
-        assert would in told["would_fire"]
-        assert (told.get("next_step") is None) if do is None else (do in told["next_step"])
-        reads_well(told)
-        if told["alert"]["trigger_id"]:
-            of_trigger = await world.get(f"/api/v1/explain/{told['alert']['trigger_id']}")
+        assert says in explained["summary"]
+        assert would in explained["would_fire"]
+        assert (explained.get("next_step") is None) if do is None else (do in explained["next_step"])
+        reads_well(explained)
+        if explained["alert"]["trigger_id"]:
+            of_trigger = await world.get(f"/api/v1/explain/{explained['alert']['trigger_id']}")
             assert of_trigger["subject"] == "trigger"
             assert of_trigger["summary"].startswith(of_trigger["trigger"]["state"] + ": ")
-            assert of_trigger["next_step"] == told["next_step"]
+            assert of_trigger["next_step"] == explained["next_step"]
             reads_well(of_trigger)
 
 
-def reads_well(told: dict[str, Any]) -> None:
+def reads_well(explained: dict[str, Any]) -> None:
     """Sentences with an end, absolute times in UTC, no Python in them."""
-    for text in filter(None, (told["summary"], told.get("would_fire"), told.get("next_step"))):
+    for text in filter(None, (explained["summary"], explained.get("would_fire"), explained.get("next_step"))):
         assert text.endswith("."), text
         assert ".." not in text.replace("...", ""), text
         assert not re.search(r"None|\{|datetime|UUID\(|  ", text), text

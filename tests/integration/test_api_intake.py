@@ -29,8 +29,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
     """One gateway for all of them."""
-    async with opened(servers, servers.fresh_database(template)) as one:
-        yield one
+    async with opened(servers, servers.fresh_database(template)) as opened_world:
+        yield opened_world
 
 
 async def decisions(world: World, path: str, body: Any) -> list[dict[str, Any]]:
@@ -114,8 +114,8 @@ async def test_a_body_without_a_bad_alert_says_nothing_of_quarantine(world: Worl
 
 async def test_a_refused_body_says_where_it_is_wrong_and_not_what_it_held(world: World) -> None:
     answer = await world.post(NATIVE, {"alert_id": "a", "severity": "my secret" * 20, "timestamp": "now"})
-    told = problem(answer, 422, "invalid")
-    assert {e["pointer"] for e in told["errors"]} == {"/0/severity", "/0/timestamp"}
+    refused = problem(answer, 422, "invalid")
+    assert {e["pointer"] for e in refused["errors"]} == {"/0/severity", "/0/timestamp"}
     assert "my secret" not in answer.text
 
 

@@ -22,14 +22,18 @@ LATER = NOON + timedelta(hours=1)
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
     """At noon churn and fraud lose accuracy and their runs start; at one fraud drifts, churn is well again, a disk fills."""
-    async with opened(servers, servers.fresh_database(template)) as one:
-        churn = one.alert(model="churn", team="growth")
-        await one.push(churn, one.alert(model="fraud", team="risk"))
-        await one.settle()
-        one.clock.pass_by(timedelta(hours=1))
-        await one.settle()
-        await one.push(one.alert("Drift", model="fraud"), one.alert("DiskFull"), churn.resolved(one.clock.now()))
-        yield one
+    async with opened(servers, servers.fresh_database(template)) as opened_world:
+        churn = opened_world.alert(model="churn", team="growth")
+        await opened_world.push(churn, opened_world.alert(model="fraud", team="risk"))
+        await opened_world.settle()
+        opened_world.clock.pass_by(timedelta(hours=1))
+        await opened_world.settle()
+        await opened_world.push(
+            opened_world.alert("Drift", model="fraud"),
+            opened_world.alert("DiskFull"),
+            churn.resolved(opened_world.clock.now()),
+        )
+        yield opened_world
 
 
 async def names(world: World, path: str, query: str) -> list[str]:
@@ -149,8 +153,8 @@ async def test_a_bad_page_of_routes_or_of_the_quarantine_is_told(world: World, q
 @pytest.mark.parametrize("path", ["alerts", "triggers", "explain"])
 async def test_an_unknown_id_is_not_found(world: World, path: str) -> None:
     unknown = uuid4()
-    told = problem(await world.clients[0].get(f"/api/v1/{path}/{unknown}"), 404, "not_found")
-    assert str(unknown) in told["detail"]
+    refused = problem(await world.clients[0].get(f"/api/v1/{path}/{unknown}"), 404, "not_found")
+    assert str(unknown) in refused["detail"]
 
 
 @pytest.mark.parametrize("path", ["alerts", "triggers"])

@@ -55,12 +55,12 @@ async def not_written(world: World) -> None:
 async def behind(world: World) -> None:
     """Redis holds the state of a minute ago: another replica has decided since, and its writes were lost."""
     await world.flush_redis()  # Groups of other tests have the same key, and newer versions.
-    one = webhook_alert(model="churn")
-    await world.post(ALERTMANAGER, notification(one))
-    await world.post(ALERTMANAGER, notification(one))
+    alert = webhook_alert(model="churn")
+    await world.post(ALERTMANAGER, notification(alert))
+    await world.post(ALERTMANAGER, notification(alert))
     async with world.services[0].core.engine.begin() as conn:
         await conn.execute(text("UPDATE groups SET version = version + 1"))
-    await world.post(ALERTMANAGER, notification(one))
+    await world.post(ALERTMANAGER, notification(alert))
 
 
 async def redis_away(world: World) -> None:

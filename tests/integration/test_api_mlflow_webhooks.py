@@ -123,5 +123,5 @@ async def test_mlflow_is_asked_to_come_again_when_another_was_faster(servers: Te
 )
 async def test_what_is_no_event_is_told_where(servers: TestServers, database: str, body: Any, pointer: str) -> None:
     async with opened(servers, database, ENTRIES, mlflow_secret=SECRET) as gates:
-        told = problem(await deliver(gates, body), 422, "invalid")
-        assert [one["pointer"] for one in told["errors"]] == [pointer]
+        refused = problem(await deliver(gates, body), 422, "invalid")
+        assert [error["pointer"] for error in refused["errors"]] == [pointer]

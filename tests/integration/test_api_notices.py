@@ -53,14 +53,14 @@ async def fail_a_run(world: World, model: str = "churn") -> None:
 async def test_a_test_is_sent_the_whole_way_and_its_answer_told(servers: TestServers, database: str) -> None:
     async with telling(servers, database) as (world, pagerduty):
         found = await while_it_runs(world, world.post("/api/v1/receivers/oncall/test", b""))
-        told = found.json()
-        assert (found.status_code, told["receiver"], told["kind"], told["state"]) == (
+        notice = found.json()
+        assert (found.status_code, notice["receiver"], notice["kind"], notice["state"]) == (
             200,
             "oncall",
             "pagerduty",
             "delivered",
         )
-        assert told["detail"].startswith("pagerduty answered 202: {'status': 'success'")
+        assert notice["detail"].startswith("pagerduty answered 202: {'status': 'success'")
         [incident] = pagerduty.open()
         assert incident.summary == "Test of the receiver oncall: nothing is wrong"
         assert incident.severity == "info"
@@ -73,7 +73,7 @@ async def test_a_test_is_sent_the_whole_way_and_its_answer_told(servers: TestSer
 
 
 @pytest.mark.parametrize(
-    ("fault", "state", "said"),
+    ("fault", "state", "detail"),
     [
         (answer(403, {"message": "no"}), "pending", "pagerduty answered 403"),
         (busy(), "pending", "pagerduty answered 429"),
@@ -82,11 +82,11 @@ async def test_a_test_is_sent_the_whole_way_and_its_answer_told(servers: TestSer
     ids=["403", "429", "400"],
 )
 async def test_a_test_that_is_not_taken_says_what_the_receiver_answered(
-    servers: TestServers, database: str, fault: Any, state: str, said: str
+    servers: TestServers, database: str, fault: Any, state: str, detail: str
 ) -> None:
     async with telling(servers, database) as (world, pagerduty):
         pagerduty.disturb(fault)
-        with pytest.raises(GatewayError, match=f"oncall did not get the test .{state}.: {said}"):
+        with pytest.raises(GatewayError, match=f"oncall did not get the test .{state}.: {detail}"):
             await while_it_runs(world, ask(world, "receivers", "test", "oncall"))
 
 
@@ -158,7 +158,7 @@ async def test_an_opening_that_a_receiver_refused_is_told_again_once(servers: Te
         shown = await ask(world, "receivers", "redrive", incident["id"], columns=200)
         assert shown.startswith("The retraining of accuracy, model=churn failed: on its way again.")
         await world.settle()
-        assert [one.summary for one in pagerduty.open()] == ["The retraining of accuracy, model=churn failed"]
+        assert [incident.summary for incident in pagerduty.open()] == ["The retraining of accuracy, model=churn failed"]
         path = f"/api/v1/notices/{incident['id']}/redrive"
         assert problem(await world.post(path, b""), 409, "wrong_state")["state"] == "open"
         async with world.services[0].core.engine.connect() as conn:
@@ -170,7 +170,7 @@ async def test_an_opening_that_a_receiver_refused_is_told_again_once(servers: Te
 
 
 @pytest.mark.parametrize(
-    ("refused", "opened", "told"),
+    ("refused", "opened", "sends"),
     [
         pytest.param(["open"], 0, False, id="of-what-is-over-no-opening-alone"),
         pytest.param(["resolve"], 1, True, id="its-end"),
@@ -178,7 +178,7 @@ async def test_an_opening_that_a_receiver_refused_is_told_again_once(servers: Te
     ],
 )
 async def test_what_is_told_again_leaves_nothing_open_that_is_over(
-    servers: TestServers, database: str, refused: list[str], opened: int, told: bool
+    servers: TestServers, database: str, refused: list[str], opened: int, sends: bool
 ) -> None:
     async with telling(servers, database) as (world, pagerduty):
         if "open" in refused:
@@ -190,7 +190,7 @@ async def test_what_is_told_again_leaves_nothing_open_that_is_over(
         await say_that_it_is_over(world, incident["id"])
         answered = await world.post(f"/api/v1/notices/{incident['id']}/redrive", b"")
         await world.settle()
-        assert answered.status_code == (200 if told else 409), answered.text
+        assert answered.status_code == (200 if sends else 409), answered.text
         assert (len(pagerduty.opened), pagerduty.open()) == (opened, [])
 
 

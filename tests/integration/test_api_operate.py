@@ -56,9 +56,9 @@ async def test_a_dead_trigger_is_delivered_again_under_the_same_id(servers: Test
 async def test_only_a_dead_trigger_is_redriven(servers: TestServers, database: str, state: str) -> None:
     async with opened(servers, database) as world:
         trigger = await trigger_in(world, state)
-        told = problem(await ask(world, f"triggers/{trigger}/redrive"), 409, "wrong_state")
-        assert told["state"] == state
-        assert state in told["detail"]
+        refused = problem(await ask(world, f"triggers/{trigger}/redrive"), 409, "wrong_state")
+        assert refused["state"] == state
+        assert state in refused["detail"]
         assert await audit(world) == [entry for entry in await audit(world) if entry[1] == "cancel"]
 
 
@@ -66,8 +66,8 @@ async def test_only_a_dead_trigger_is_redriven(servers: TestServers, database: s
 async def test_only_a_held_trigger_is_cancelled(servers: TestServers, database: str, state: str) -> None:
     async with opened(servers, database) as world:
         trigger = await trigger_in(world, state)
-        told = problem(await ask(world, f"triggers/{trigger}/cancel"), 409, "wrong_state")
-        assert told["state"] == state
+        refused = problem(await ask(world, f"triggers/{trigger}/cancel"), 409, "wrong_state")
+        assert refused["state"] == state
 
 
 async def trigger_in(world: World, state: str) -> str:
@@ -94,8 +94,8 @@ async def test_a_dead_trigger_is_not_redriven_beside_another_open_one(servers: T
         await world.pass_by(minutes=31)  # After its backoff the alert that still fires has fired again.
         open_one = (await world.triggers())[0]
         assert open_one["id"] != dead
-        told = problem(await ask(world, f"triggers/{dead}/redrive"), 409, "wrong_state")
-        assert told["reason"] == "in_flight"
+        refused = problem(await ask(world, f"triggers/{dead}/redrive"), 409, "wrong_state")
+        assert refused["reason"] == "in_flight"
         assert len(world.airflow.posts) == 1
 
 

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
     """One gateway for all of them; each test has models of its own."""
-    async with opened(servers, servers.fresh_database(template)) as one:
-        yield one
+    async with opened(servers, servers.fresh_database(template)) as opened_world:
+        yield opened_world
 
 
 async def walk(world: World, path: str, limit: int, between: Any = None, **params: Any) -> list[dict[str, Any]]:

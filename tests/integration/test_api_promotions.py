@@ -53,8 +53,8 @@ async def test_a_body_of_the_wrong_shape_is_told_where(
     servers: TestServers, database: str, body: dict[str, Any], pointer: str
 ) -> None:
     async with opened(servers, database) as gates:
-        told = problem(await gates.world.post("/api/v1/promotions", body), 422, "invalid")
-        assert [one["pointer"] for one in told["errors"]] == [pointer]
+        refused = problem(await gates.world.post("/api/v1/promotions", body), 422, "invalid")
+        assert [error["pointer"] for error in refused["errors"]] == [pointer]
 
 
 async def test_a_number_is_a_version_too(servers: TestServers, database: str) -> None:
@@ -68,9 +68,9 @@ async def test_the_commands_tell_each_verdict(servers: TestServers, database: st
         for f1 in (0.85, 0.851, 0.9):
             gates.mlflow.add("churn", {"f1": f1})
         assert await ask(gates.world, "promotions") == "No promotions yet.\n"
-        told = await ask(gates.world, "promote", "churn", "1", "--reason", "the first")
-        assert "promoted: version 1 holds champion" in told
-        assert "f1 is 0.85; no other version holds champion" in told
+        output = await ask(gates.world, "promote", "churn", "1", "--reason", "the first")
+        assert "promoted: version 1 holds champion" in output
+        assert "f1 is 0.85; no other version holds champion" in output
         worse = await ask(gates.world, "promote", "churn", "2", exit_code=1)
         assert "NO" in worse
         assert "f1 is 0.851, champion.f1 is 0.85" in worse

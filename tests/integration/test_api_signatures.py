@@ -1,6 +1,7 @@
 """Where a secret is set, only signed requests are taken; a forged, late or replayed one never becomes an alert."""
 
 import base64
+import gzip
 import hashlib
 import hmac
 import json
@@ -58,8 +59,10 @@ sources:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
     """One gateway with every secret, without tokens."""
-    async with opened(servers, servers.fresh_database(template), policy=MAPPING, **SECRETS, redis_timeout=5.0) as one:
-        yield one
+    async with opened(
+        servers, servers.fresh_database(template), policy=MAPPING, **SECRETS, redis_timeout=5.0
+    ) as opened_world:
+        yield opened_world
 
 
 def body_of(path: str, model: str) -> bytes:
@@ -95,6 +98,18 @@ async def test_a_signed_request_is_taken_without_a_token(world: World, path: str
     body = body_of(path, word())
     answer = await send(world, path, body, signed(world, path, body))
     assert (answer.status_code, answer.json()["decisions"][0]["action"]) == (202, "fire")
+
+
+@each
+async def test_a_signature_is_over_the_bytes_as_they_are_sent(world: World, path: str) -> None:
+    body = body_of(path, word())
+    packed = gzip.compress(body)
+    encoded = {"Content-Encoding": "gzip"}
+    problem(await send(world, path, packed, signed(world, path, body) | encoded), 401, "bad_signature")
+    headers = signed(world, path, packed) | encoded
+    answer = await send(world, path, packed, headers)
+    assert (answer.status_code, answer.json()["decisions"][0]["action"]) == (202, "fire")
+    problem(await send(world, path, packed, headers), 401, "bad_signature")
 
 
 @each
@@ -158,8 +173,8 @@ async def test_without_a_timestamp_header_grafana_may_repeat_a_body(servers: Tes
     async with opened(servers, database, grafana_secret=SECRETS["grafana_secret"]) as world:
         body = body_of(GRAFANA, word())
         made = hmac.new(b"a secret of Grafana", body, hashlib.sha256).hexdigest()
-        told = [await send(world, GRAFANA, body, {"X-Grafana-Alerting-Signature": made}) for _ in range(2)]
-        assert [a.json()["decisions"][0]["action"] for a in told] == ["fire", "suppress"]
+        answers = [await send(world, GRAFANA, body, {"X-Grafana-Alerting-Signature": made}) for _ in range(2)]
+        assert [a.json()["decisions"][0]["action"] for a in answers] == ["fire", "suppress"]
         assert (await world.post(NATIVE, native_alert())).status_code == 202  # It has no secret here.
 
 
@@ -196,8 +211,8 @@ async def test_without_redis_a_signed_request_is_taken_and_its_replay_starts_not
     async with opened(servers, database, **SECRETS, redis_url="redis://127.0.0.1:1") as world:
         body = body_of(NATIVE, word())
         headers = signed(world, NATIVE, body)
-        told = [(await send(world, NATIVE, body, headers)).json()["decisions"][0] for _ in range(2)]
-        assert [d["action"] for d in told] == ["fire", "suppress"]
+        decisions = [(await send(world, NATIVE, body, headers)).json()["decisions"][0] for _ in range(2)]
+        assert [d["action"] for d in decisions] == ["fire", "suppress"]
 
 
 async def test_all_who_sign_share_one_rate_limit(servers: TestServers, database: str, tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ sources:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
     """One gateway for all of them; each test has a model of its own."""
-    async with opened(servers, servers.fresh_database(template), policy=POLICY) as one:
-        yield one
+    async with opened(servers, servers.fresh_database(template), policy=POLICY) as opened_world:
+        yield opened_world
 
 
 @dataclass(frozen=True)
@@ -69,59 +69,63 @@ class Said:
 Request = tuple[str, dict[str, str], bytes]
 
 
-def native(said: Said) -> Request:
-    return NATIVE, {}, json.dumps(data_of(said) | {"alert_id": said.name, "timestamp": said.at.isoformat()}).encode()
+def native(message: Said) -> Request:
+    return (
+        NATIVE,
+        {},
+        json.dumps(data_of(message) | {"alert_id": message.name, "timestamp": message.at.isoformat()}).encode(),
+    )
 
 
-def data_of(said: Said) -> dict[str, Any]:
-    return {"severity": said.severity, "status": said.status, "labels": {"model": said.model}}
+def data_of(message: Said) -> dict[str, Any]:
+    return {"severity": message.severity, "status": message.status, "labels": {"model": message.model}}
 
 
-def grafana(said: Said) -> Request:
+def grafana(message: Said) -> Request:
     body = json.loads((DOCUMENTED / "firing_single.json").read_bytes())
     body["alerts"][0] |= {
-        "status": said.status,
-        "labels": {"alertname": said.name, "severity": said.severity, "model": said.model},
-        "startsAt": said.began.isoformat(),
-        "endsAt": ZERO if said.firing else said.at.isoformat(),
-        "fingerprint": f"{said.name}-{said.model}",
+        "status": message.status,
+        "labels": {"alertname": message.name, "severity": message.severity, "model": message.model},
+        "startsAt": message.began.isoformat(),
+        "endsAt": ZERO if message.firing else message.at.isoformat(),
+        "fingerprint": f"{message.name}-{message.model}",
     }
     return GRAFANA, {"Content-Type": "application/json"}, json.dumps(body).encode()
 
 
-def event_of(said: Said) -> dict[str, str]:
+def event_of(message: Said) -> dict[str, str]:
     return {
         "specversion": "1.0",
         "id": word(),
         "source": "https://monitor.test/models",
         "type": "test.monitor.accuracy",
-        "time": said.at.isoformat(),
+        "time": message.at.isoformat(),
     }
 
 
-def structured(said: Said) -> Request:
-    event = event_of(said) | {"data": data_of(said) | {"alert_id": said.name}}
+def structured(message: Said) -> Request:
+    event = event_of(message) | {"data": data_of(message) | {"alert_id": message.name}}
     return CLOUDEVENTS, {"Content-Type": "application/cloudevents+json"}, json.dumps(event).encode()
 
 
-def batch(said: Said) -> Request:
-    event = event_of(said) | {"data": data_of(said) | {"alert_id": said.name}}
+def batch(message: Said) -> Request:
+    event = event_of(message) | {"data": data_of(message) | {"alert_id": message.name}}
     return CLOUDEVENTS, {"Content-Type": "application/cloudevents-batch+json"}, json.dumps([event]).encode()
 
 
-def binary(said: Said) -> Request:
-    headers = {f"ce-{name}": value for name, value in event_of(said).items()} | {"Content-Type": "application/json"}
-    return CLOUDEVENTS, headers, json.dumps(data_of(said) | {"alert_id": said.name}).encode()
+def binary(message: Said) -> Request:
+    headers = {f"ce-{name}": value for name, value in event_of(message).items()} | {"Content-Type": "application/json"}
+    return CLOUDEVENTS, headers, json.dumps(data_of(message) | {"alert_id": message.name}).encode()
 
 
-def mapped(said: Said) -> Request:
+def mapped(message: Said) -> Request:
     detail = {
-        "alarmName": said.name,
-        "level": said.severity,
-        "state": {"value": "ALARM" if said.firing else "OK"},
-        "dimensions": {"EndpointName": said.model},
+        "alarmName": message.name,
+        "level": message.severity,
+        "state": {"value": "ALARM" if message.firing else "OK"},
+        "dimensions": {"EndpointName": message.model},
     }
-    body = {"Records": [{"time": said.at.isoformat(), "region": "eu-west-1", "detail": detail}]}
+    body = {"Records": [{"time": message.at.isoformat(), "region": "eu-west-1", "detail": detail}]}
     return MAPPED, {"Content-Type": "application/json"}, json.dumps(body).encode()
 
 
@@ -137,7 +141,7 @@ async def send(world: World, request: Request) -> httpx.Response:
 async def test_the_same_story_comes_to_the_same_decisions_whoever_tells_it(
     world: World, source: Callable[[Said], Request]
 ) -> None:
-    model, began, told = word(), world.clock.now(), []
+    model, began, decided = word(), world.clock.now(), []
     story: list[tuple[int, dict[str, Any]]] = [
         (0, {"severity": "info"}),  # no route
         (0, {}),  # held
@@ -153,9 +157,9 @@ async def test_the_same_story_comes_to_the_same_decisions_whoever_tells_it(
         answer = await send(world, source(Said(model, **({"at": world.clock.now()} | change))))
         assert answer.status_code == 202, answer.text
         [decision] = answer.json()["decisions"]
-        told.append((decision["route"], decision["group"], decision["action"], decision["reason"]))
+        decided.append((decision["route"], decision["group"], decision["action"], decision["reason"]))
     ours = ("accuracy", {"model": model})
-    assert told == [
+    assert decided == [
         (None, {}, "ignore", "no_route"),
         (*ours, "hold", "debouncing"),
         (*ours, "suppress", "duplicate"),
@@ -194,12 +198,14 @@ async def test_the_history_tells_who_said_it(world: World) -> None:
 
 
 async def test_an_event_that_is_delivered_twice_is_counted_and_decided_once(world: World) -> None:
-    said = Said(word(), world.clock.now(), world.clock.now())
-    event = event_of(said) | {"data": data_of(said) | {"labels": {"model": said.model, "alertname": said.name}}}
+    message = Said(word(), world.clock.now(), world.clock.now())
+    event = event_of(message) | {
+        "data": data_of(message) | {"labels": {"model": message.model, "alertname": message.name}}
+    }
     request = (CLOUDEVENTS, {"Content-Type": "application/cloudevents+json"}, json.dumps(event).encode())
     decisions = [(await send(world, request)).json()["decisions"][0]["reason"] for _ in range(3)]
     assert decisions == ["debouncing", "duplicate", "duplicate"]
-    [alert] = await world.alerts(label=f"model={said.model}")
+    [alert] = await world.alerts(label=f"model={message.model}")
     assert (alert["alert_id"], alert["count"]) == (event["id"], 3)
 
 
@@ -249,9 +255,9 @@ async def test_a_request_that_is_no_event_is_a_problem_that_says_why(
 )
 async def test_each_source_moves_its_own_counter(world: World, source: Callable[[Said], Request], name: str) -> None:
     async def counted() -> float:
-        told = (await world.clients[0].get("/metrics")).text.splitlines()
+        lines = (await world.clients[0].get("/metrics")).text.splitlines()
         start = f'gateway_alerts_total{{source="{name}"}} '
-        return sum(float(line.removeprefix(start)) for line in told if line.startswith(start))
+        return sum(float(line.removeprefix(start)) for line in lines if line.startswith(start))
 
     before = await counted()
     await send(world, source(Said(word(), world.clock.now(), world.clock.now())))

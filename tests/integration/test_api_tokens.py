@@ -134,11 +134,11 @@ async def test_the_details_of_a_probe_are_for_readers(guarded: Guarded, path: st
     assert (await guarded.ask("GET", path, None)).json() == {"status": "ok"}
     assert (await guarded.ask("GET", path, guarded.tokens["ingest"])).json() == {"status": "ok"}
     for scope in ("read", "admin"):
-        told = (await guarded.ask("GET", path, guarded.tokens[scope])).json()
-        assert told["status"] == "ok"
-        assert "checks" in told
+        shown = (await guarded.ask("GET", path, guarded.tokens[scope])).json()
+        assert shown["status"] == "ok"
+        assert "checks" in shown
     if path == "/readyz":
-        assert set(told["checks"]) == {"postgres", "redis", "policy"}
+        assert set(shown["checks"]) == {"postgres", "redis", "policy"}
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ async def test_too_many_write_requests_of_one_token_are_told_when_to_come_again(
         guarded = Guarded(world, tokens)
         answers = [await guarded.ask(method, path, tokens["wild"]) for _ in range(5)]
         assert [a.status_code for a in answers][3:] == [429, 429]
-        told = problem(answers[-1], 429, "rate_limited")
+        refused = problem(answers[-1], 429, "rate_limited")
         assert answers[-1].headers["retry-after"] == "20"
-        assert "20 seconds" in told["detail"]
+        assert "20 seconds" in refused["detail"]
         assert (await guarded.ask(method, path, tokens["calm"])).status_code != 429
         assert (await guarded.ask("GET", "/api/v1/alerts", tokens["wild"])).status_code == 200
         for webhook in (ALERTMANAGER, GRAFANA, CLOUDEVENTS) * 2:  # Their senders would drop the notification.

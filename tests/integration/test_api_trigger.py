@@ -44,13 +44,13 @@ async def test_it_obeys_a_run_in_flight_and_the_cooldown_and_each_no_is_a_decisi
         world.airflow.add_dag("retrain_model")
         first = (await ask(world)).json()
         await world.settle()
-        told = problem(await ask(world), 409, "in_flight")
-        assert (told["reason"], told["trigger_id"]) == ("in_flight", first["id"])
+        refused = problem(await ask(world), 409, "in_flight")
+        assert (refused["reason"], refused["trigger_id"]) == ("in_flight", first["id"])
         forced = problem(await ask(world, force=True), 409, "in_flight")
         assert forced["trigger_id"] == first["id"]
         await world.pass_by(hours=1, steps=4)
-        told = problem(await ask(world), 409, "cooldown")
-        assert told["until"] > world.clock.now().isoformat()
+        refused = problem(await ask(world), 409, "cooldown")
+        assert refused["until"] > world.clock.now().isoformat()
         explained = await world.explain(first["id"])
         assert [d["reason"] for d in explained["decisions"]][:1] == ["manual"]
         metrics = (await world.clients[0].get("/metrics")).text

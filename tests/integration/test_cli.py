@@ -99,7 +99,7 @@ def test_init_prints_an_address_that_alertmanager_can_open_or_says_what_to_fill_
 
 
 @pytest.mark.parametrize(
-    ("host", "address"), [("::1", "http://[::1]:"), ("::", "http://[::1]:"), ("", "http://127.0.0.1:")]
+    ("host", "address"), [("::1", "http://[::1]:"), ("::", "http://127.0.0.1:"), ("", "http://127.0.0.1:")]
 )
 def test_a_command_asks_an_address_that_can_be_opened(tmp_path: Path, host: str, address: str) -> None:
     done = command(tmp_path, "history", host=host, port="9")
@@ -172,9 +172,9 @@ async def test_explain_and_history_ask_a_running_gateway(servers: TestServers, d
         trigger = decision["trigger_id"]
 
         for subject in (trigger, "churn/0", "ModelAccuracyLow"):
-            told = ask(tmp_path, process, "explain", subject)
-            assert told.returncode == 0, told.stderr
-            assert "new_alert" in told.stdout
+            done = ask(tmp_path, process, "explain", subject)
+            assert done.returncode == 0, done.stderr
+            assert "new_alert" in done.stdout
         as_json = json.loads(ask(tmp_path, process, "explain", "churn/0", "--json").stdout)
         assert as_json["subject"] == "alert"
         assert [(d["action"], d["reason"]) for d in as_json["decisions"]] == [

@@ -24,7 +24,7 @@ from tests.servers import TestServers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-#: Open to anybody: the code and the state, never the details.
+#: Open to anybody: the code and the state, never the details. So is OPTIONS, which only names methods.
 OPEN = re.compile(r"/|/livez|/readyz|/health/\w+")
 APP: FastAPI = create_app(read_settings(), None)  # type: ignore[arg-type]  # Its lifespan is not entered.
 
@@ -43,15 +43,15 @@ def routes_of(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
 
 
 ROUTES = sorted(set(routes_of(APP.routes)))
-CLOSED = [(method, path) for method, path in ROUTES if not OPEN.fullmatch(path)]
+CLOSED = [(method, path) for method, path in ROUTES if not OPEN.fullmatch(path) and method != "OPTIONS"]
 IDS = [f"{method} {path}" for method, path in CLOSED]
 
 
 def scope_of(method: str, path: str) -> str:
     """The scope that the document tells; what it does not show is the documentation, for readers."""
     item: dict[str, Any] = APP.openapi()["paths"].get(re.sub(r":\w+}", "}", path), {})
-    told = item.get(method.lower()) or (item.get("get") if method == "HEAD" else None)
-    return str(told["security"][0]["bearer"][0]) if told else "read"
+    operation = item.get(method.lower()) or (item.get("get") if method == "HEAD" else None)
+    return str(operation["security"][0]["bearer"][0]) if operation else "read"
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ async def ask(guarded: Guarded, method: str, path: str, headers: dict[str, str])
 
 
 async def test_the_application_has_the_routes_of_its_document_and_more() -> None:
-    told = {(m.upper(), path) for path, item in APP.openapi()["paths"].items() for m in item}
+    documented = {(m.upper(), path) for path, item in APP.openapi()["paths"].items() for m in item}
     plain = {(method, re.sub(r":\w+}", "}", path)) for method, path in ROUTES}
-    assert told <= plain
-    assert {path for _, path in plain - told} >= {"/docs", "/openapi.json"}
+    assert documented <= plain
+    assert {path for _, path in plain - documented} >= {"/docs", "/openapi.json"}
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED, ids=IDS)
@@ -95,8 +95,8 @@ async def test_a_route_opens_to_a_living_token_of_its_scope_alone(guarded: Guard
         assert answer.status_code == 401, (method, path)
         assert answer.headers["www-authenticate"].startswith("Bearer")
         if method != "HEAD":
-            told = problem(answer, 401, "unauthorized")["detail"]
-            assert ("expired" in told) == (headers is guarded.expired), told
+            detail = problem(answer, 401, "unauthorized")["detail"]
+            assert ("expired" in detail) == (headers is guarded.expired), detail
     opens = []
     for scope, token in guarded.tokens.items():
         answer = await ask(guarded, method, path, token)

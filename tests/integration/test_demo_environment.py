@@ -29,21 +29,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_installed_it_has_a_python_and_is_known_as_installed(folder: Path, requirements: Path) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     assert not is_installed(folder, requirements)
-    environment = install(folder, requirements, told.append)
+    environment = install(folder, requirements, messages.append)
     assert (environment / "bin" / "python").exists()
     assert is_installed(folder, requirements)
-    assert told[0].startswith(f"Installing Airflow into {environment}")
+    assert messages[0].startswith(f"Installing Airflow into {environment}")
 
 
 def test_what_is_there_is_used_again_in_silence(folder: Path, requirements: Path) -> None:
     environment = install(folder, requirements)
     (environment / "ours").touch()
-    told: list[str] = []
-    assert install(folder, requirements, told.append) == environment
+    messages: list[str] = []
+    assert install(folder, requirements, messages.append) == environment
     assert (environment / "ours").exists()
-    assert not told
+    assert not messages
 
 
 def test_other_requirements_are_installed_anew(folder: Path, requirements: Path) -> None:
@@ -66,10 +66,12 @@ def test_a_failed_installation_is_told_and_not_taken_for_one(folder: Path, requi
 
 
 async def test_two_that_come_at_once_install_once(folder: Path, requirements: Path) -> None:
-    told: list[str] = []
-    both = await asyncio.gather(*(install_environment("Airflow", folder, requirements, told.append) for _ in range(2)))
+    messages: list[str] = []
+    both = await asyncio.gather(
+        *(install_environment("Airflow", folder, requirements, messages.append) for _ in range(2))
+    )
     assert both[0] == both[1]
-    assert len([line for line in told if line.startswith("Installing")]) == 1
+    assert len([line for line in messages if line.startswith("Installing")]) == 1
 
 
 @pytest.mark.parametrize("which", [AIRFLOW, MLFLOW], ids=lambda which: which.name)

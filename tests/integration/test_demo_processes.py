@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.kit.embedded.processes import SERVER_PORTS, free_ports, is_free
-from demo.processes import Server, ServerError, clean_environment, launch, run, stop, wait_until
+from demo.processes import Server, ServerError, clean_environment, launch, local_environment, run, stop, wait_until
 
 # What a server does, in one line of Python each.
 SERVES = "import time; print('ready', flush=True); time.sleep(60)"
@@ -159,10 +159,11 @@ def test_the_environment_of_a_server_is_ours_without_what_configures_it(monkeypa
     assert environment["GATEWAY_PORT"] == "ours"
     assert environment["HTTPS_PROXY"] == "kept"
     assert not {"AIRFLOW__CORE__EXECUTOR", "PGDATABASE", "PYTHONPATH"} & environment.keys()
+    assert environment.keys() - local_environment(GATEWAY_PORT="ours").keys() >= {"HTTPS_PROXY"}
 
 
 async def test_progress_is_told_while_waiting() -> None:
-    told: list[str] = []
+    messages: list[str] = []
     asked = 0
 
     async def third_time() -> bool:
@@ -170,6 +171,6 @@ async def test_progress_is_told_while_waiting() -> None:
         asked += 1
         return asked == 3
 
-    await wait_until("it", third_time, within=10, say=told.append, interval=0.01, say_every=0)
-    assert told
-    assert all("still waiting for it" in line for line in told)
+    await wait_until("it", third_time, within=10, say=messages.append, interval=0.01, say_every=0)
+    assert messages
+    assert all("still waiting for it" in line for line in messages)

@@ -52,6 +52,7 @@ class Setup:
     airflow: FakeAirflow
     policy: dict[str, Any] = field(default_factory=lambda: json.loads(json.dumps(POLICY)))
     alertmanager: dict[str, Any] | None = field(default_factory=lambda: json.loads(json.dumps(ALERTMANAGER)))
+    tenant: str | None = None  # what Alertmanager wants in X-Scope-OrgID
     host: str = "127.0.0.1"
     read: str | None = None
     hosts: dict[str, httpx.AsyncBaseTransport] = field(default_factory=lambda: {"gateway.test": GatewayUp()})
@@ -90,6 +91,8 @@ class Setup:
             if self.alertmanager is None:
                 raise httpx.ConnectError("refused")
             assert request.url.path == "/api/v2/status"
+            if self.tenant != request.headers.get("x-scope-orgid"):
+                return httpx.Response(401, text="no org id")
             original = yaml.safe_dump(self.alertmanager)
             return httpx.Response(200, json={"config": {"original": original}, "uptime": "2026-01-01T00:00:00Z"})
 
@@ -133,6 +136,15 @@ def bad(findings: tuple[Finding, ...], *expected: str) -> dict[str, str]:
     """What is not well, but for what no test here can have: a synchronous standby, fsync, a date of the fake Airflow."""
     without = {"postgres durable", "airflow default clock"} - set(expected)
     return {f.check: f.level for f in findings if f.level != "ok" and f.check not in without}
+
+
+async def test_an_alertmanager_with_a_tenant_is_asked_as_its_receiver_does(setup: Setup) -> None:
+    setup.tenant = "ml"
+    people = {"name": "people", "alertmanager": {"url": "http://am.test:9093", "headers": {"X-Scope-OrgID": "ml"}}}
+    setup.policy["receivers"] = [people]
+    assert bad(await setup.examined()) == {}
+    del people["alertmanager"]["headers"]  # type: ignore[attr-defined]
+    assert bad(await setup.examined()) == {"receiver people": "fail", "alertmanager": "fail"}
 
 
 async def test_a_good_set_up_has_no_fault(setup: Setup) -> None:
@@ -232,13 +244,13 @@ BROKEN: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "told"), BROKEN)
+@pytest.mark.parametrize(("spoil", "faults"), BROKEN)
 async def test_a_broken_set_up_is_told_by_its_fault_and_by_nothing_else(
-    setup: Setup, spoil: Callable[[Setup], None], told: dict[str, str]
+    setup: Setup, spoil: Callable[[Setup], None], faults: dict[str, str]
 ) -> None:
     spoil(setup)
     findings = await setup.examined()
-    assert bad(findings) == told
+    assert bad(findings) == faults
     assert all(finding.next_step for finding in findings if finding.level != "ok")
 
 

@@ -18,6 +18,7 @@ from app.kit.embedded import Postgres, Valkey, start_postgres, start_valkey
 from app.kit.embedded.directory import NOBODY
 from app.kit.errors import UsageError
 from tests.integration.gateways import (
+    NAMELESS,
     PROGRAM,
     ROOT,
     Gateway,
@@ -207,18 +208,47 @@ def test_a_server_has_no_more_rights_than_it_needs(open_path: Path, server: str,
 
 @pytest.mark.parametrize(
     ("owner", "runs_as"),
-    # 1 is "daemon" on every Linux; PostgreSQL's initdb refuses to run as a user without a name.
-    [(1, 1), (54321, NOBODY)] if ROOT else [(os.geteuid(), os.geteuid())],
+    # 1 is "daemon" on every Linux.
+    [(1, 1), (NAMELESS, NAMELESS), (0, NOBODY)] if ROOT else [(os.geteuid(), os.geteuid())],
 )
-def test_root_runs_the_servers_as_the_owner_of_the_directory_if_he_has_a_name(
-    open_path: Path, owner: int, runs_as: int
-) -> None:
+def test_root_runs_the_servers_as_the_owner_of_the_directory(open_path: Path, owner: int, runs_as: int) -> None:
     data = open_path / "data"
     data.mkdir(mode=0o700)
     os.chown(data, owner, -1)
     with start_test_servers(data):
         assert {path.stat().st_uid for path in (data, *data.glob("*.*"))} == {owner}
         assert {path.stat().st_uid for path in (*data.glob("postgres/**/*"), *data.glob("valkey/*"))} == {runs_as}
+
+
+def test_a_user_without_a_name_and_a_home_runs_both_servers(open_path: Path) -> None:
+    data, uid = open_path / "a b:c" / "data", NAMELESS if ROOT else os.geteuid()
+    data.parent.mkdir()
+    os.chown(data.parent, uid, -1)
+    gateway = Gateway(data, uid=uid, environment={"HOME": "/nonexistent", "TMPDIR": "/proc"})
+    with gateway:
+        write(gateway.postgres, gateway.valkey, "kept")
+    data.rename(moved := open_path / "moved")
+    (moved / "postgres.json").unlink()  # A forgotten password is set again by the single-user PostgreSQL.
+    os.chown(open_path, uid, -1)
+    with Gateway(moved, uid=uid) as again:
+        assert read(again.postgres, again.valkey) == ("kept", "kept")
+        assert ask(again.postgres, "SELECT count(*) FROM pg_roles WHERE rolsuper") == 1
+    assert {path.stat().st_uid for path in moved.glob("**/*")} == {uid}
+    assert not [path.name for path in moved.iterdir() if path.suffix == ".so" or path.name.startswith("tmp")]
+
+
+def test_a_directory_that_a_group_may_write_to_is_used(tmp_path: Path) -> None:
+    """Kubernetes gives the whole volume to a group at every mount (fsGroup)."""
+    data = tmp_path / "data"
+    for word in ("first", "second"):
+        with start_test_servers(data) as servers:
+            write(servers.postgres.url, servers.valkey.url, word)
+        for path in (data, *data.rglob("*")):
+            path.chmod(path.stat().st_mode | (0o2070 if path.is_dir() else 0o060))
+    with start_test_servers(data) as servers:
+        assert read(servers.postgres.url, servers.valkey.url) == ("first,second", "second")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (data / "postgres", *data.glob("*.json"))}
+    assert modes == {"postgres": 0o700, "postgres.json": 0o600, "valkey.json": 0o600}, "no password for the group"
 
 
 def test_a_copy_made_by_root_is_used_like_the_original(tmp_path: Path) -> None:

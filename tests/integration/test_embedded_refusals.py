@@ -69,7 +69,7 @@ class FailingValkey(Valkey):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("FATAL: could not write: No space left on device", r"^No space is left on the disk of /\S+: free some"),
         (
@@ -80,9 +80,9 @@ class FailingValkey(Valkey):
     ],
     ids=["disk full", "its last words", "few words"],
 )
-def test_a_server_that_ends_at_once_is_told_with_its_last_words(data: Path, words: str, told: str) -> None:
+def test_a_server_that_ends_at_once_is_told_with_its_last_words(data: Path, words: str, message: str) -> None:
     kind = type("Failing", (FailingValkey,), {"words": words})
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         kind(data).start()
 
 

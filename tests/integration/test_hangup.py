@@ -34,21 +34,22 @@ class Terminal:
         self._reads, writes = os.pipe()
         os.set_inheritable(writes, True)
         os.set_blocking(self._reads, False)
-        self.said = ""
+        self.output = ""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # The tests themselves may run under nohup.
             os.execv(sys.executable, [sys.executable, "-c", PROGRAM.replace("{out}", str(writes)), *arguments])
         os.close(writes)
 
     def wait_for(self, word: str) -> None:
         def heard() -> bool | None:
             try:
-                self.said += os.read(self._reads, 1000).decode()
+                self.output += os.read(self._reads, 1000).decode()
             except BlockingIOError:
                 return None
-            return word in self.said or None
+            return word in self.output or None
 
-        assert wait_for(heard, 20), self.said
+        assert wait_for(heard, 20), self.output
 
 
 @pytest.mark.parametrize(

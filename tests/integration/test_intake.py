@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from base64 import b64decode
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +15,7 @@ from app.bootstrap.parts import Services
 from app.decide.alert import Alert
 from app.kit.errors import NotDurable
 from tests.acceptance.world import World, reasons
-from tests.integration.submitting import counts, direct, metric, model, one, run, submit
+from tests.integration.submitting import counts, direct, metric, model, run, scalar, submit
 from tests.servers import TestServers
 from tests.sizes import seed, size
 
@@ -40,9 +41,9 @@ async def test_eight_replicas_at_once_count_every_notification_once_and_fire_eac
 
         await asyncio.gather(*(sender(s) for s in world.services for _ in range(2)))
         assert await counts(world.services[0]) == dict(sent)
-        assert await one(world.services[0], "SELECT count(*) FROM triggers") == 4
-        assert await one(world.services[0], "SELECT count(DISTINCT group_key) FROM triggers") == 4
-        assert await one(world.services[0], "SELECT sum(decision_count) FROM alerts") <= sum(sent.values())
+        assert await scalar(world.services[0], "SELECT count(*) FROM triggers") == 4
+        assert await scalar(world.services[0], "SELECT count(DISTINCT group_key) FROM triggers") == 4
+        assert await scalar(world.services[0], "SELECT sum(decision_count) FROM alerts") <= sum(sent.values())
 
 
 async def test_a_batch_that_waits_to_count_a_repeat_keeps_nobody_else_waiting(
@@ -97,7 +98,7 @@ async def test_equal_notifications_in_one_body_are_one_row_with_their_number(
             ("suppress", "duplicate"): 499,
         }
         assert await counts(world.services[0]) == {"f": 500}
-        assert await one(world.services[0], "SELECT count(*) FROM decisions") == 2
+        assert await scalar(world.services[0], "SELECT count(*) FROM decisions") == 2
 
 
 # What Postgres refuses.
@@ -120,7 +121,10 @@ async def test_an_alert_that_postgres_cannot_store_is_quarantined_alone(
         kept = (await world.get("/api/v1/quarantine"))["items"]
         assert len(kept) == len(culprits)
         assert all(item["source"] == "test" for item in kept)
-        assert await one(world.services[0], "SELECT count(*) FROM triggers") == 3
+        sent = {b64decode(item["body_base64"]) for item in kept}
+        assert sent == {f"sent {mark}-{at}".encode() + b"\xff" for at in culprits}, "the bytes that came"
+        assert all(item["error"].startswith("unsupported Unicode escape sequence") for item in kept)
+        assert await scalar(world.services[0], "SELECT count(*) FROM triggers") == 3
 
 
 async def test_an_alert_that_meets_a_bug_of_ours_is_quarantined_alone(servers: TestServers, database: str) -> None:
@@ -132,10 +136,10 @@ async def test_an_alert_that_meets_a_bug_of_ours_is_quarantined_alone(servers: T
         alerts[13] = replace(alerts[13], starts_at=alerts[13].starts_at.replace(tzinfo=None))
         alerts[17] = direct(world, f"{mark}-new", model=f"{mark}-new")
         answers = await submit(world.services[0], *alerts)
-        said = [(a.decision.action, a.decision.reason) for a in answers]
-        assert said[13] == ("ignore", "invalid")
-        assert said[17] == ("fire", "new_alert")
-        assert set(said[:13] + said[14:17] + said[18:]) == {("suppress", "duplicate")}
+        decided = [(a.decision.action, a.decision.reason) for a in answers]
+        assert decided[13] == ("ignore", "invalid")
+        assert decided[17] == ("fire", "new_alert")
+        assert set(decided[:13] + decided[14:17] + decided[18:]) == {("suppress", "duplicate")}
         [kept] = (await world.get("/api/v1/quarantine"))["items"]
         assert kept["error"].startswith("a bug of the gateway: TypeError: can't compare")
 
@@ -167,7 +171,7 @@ async def test_a_conflict_is_tried_again_and_nobody_notices(servers: TestServers
         await hiccups(world.services[0], state, 4)
         assert reasons(await world.push(world.alert(model=model()))) == [("fire", "new_alert")]
         assert metric(world.services[0], "gateway_batch_retries_total") == 4
-        assert await one(world.services[0], "SELECT sum(count) FROM alerts") == 1
+        assert await scalar(world.services[0], "SELECT sum(count) FROM alerts") == 1
 
 
 HELPLESS = {**CONFLICTS, "53100": "disk full", "53300": "too many connections", "57P03": "starting up", "XX000": "bug"}
@@ -184,7 +188,7 @@ async def test_what_does_not_go_away_is_503_with_nothing_half_done_and_then_goes
         assert int(answer.headers["Retry-After"]) > 0
         assert answer.headers["Content-Type"] == "application/problem+json"
         for table in ("groups", "alerts", "decisions", "triggers", "outbox", "quarantine"):
-            assert await one(world.services[0], f"SELECT count(*) FROM {table}") == 0
+            assert await scalar(world.services[0], f"SELECT count(*) FROM {table}") == 0
         await run(world.services[0], "DROP TRIGGER hiccup ON alerts")
         assert reasons(await world.push(world.alert(model=model()))) == [("fire", "new_alert")]
 
@@ -221,7 +225,7 @@ async def test_more_bad_alerts_in_one_body_than_the_quarantine_holds_cost_the_go
         assert answer.status_code == 202
         assert len(answer.json()["quarantined"]) == 200
         assert reasons(answer.json()["decisions"]) == [("fire", "new_alert")]
-        assert await one(world.services[0], "SELECT count(*) FROM quarantine") == 5
+        assert await scalar(world.services[0], "SELECT count(*) FROM quarantine") == 5
 
 
 async def test_refused_bodies_that_postgres_does_not_take_are_bounded_in_bytes(
@@ -289,4 +293,4 @@ async def test_connections_killed_under_a_storm_cost_a_503_at_most_and_no_count(
         assert killed > number // 60
         for fingerprint, count in found.items():
             assert acknowledged[fingerprint] <= count <= attempted[fingerprint]
-        assert await one(world.services[0], "SELECT count(*) FROM triggers") == 3
+        assert await scalar(world.services[0], "SELECT count(*) FROM triggers") == 3

@@ -10,7 +10,7 @@ from redis import asyncio as redis
 
 from app.bootstrap.parts import Services
 from tests.acceptance.world import POLICY, World, reasons
-from tests.integration.submitting import counts, direct, metric, model, one, run, submit
+from tests.integration.submitting import counts, direct, metric, model, run, scalar, submit
 from tests.servers import TestServers
 
 WIDE = POLICY.replace("group_by: [model]", "group_by: [model, region]")
@@ -61,7 +61,7 @@ async def test_memory_behind_postgres_is_noticed_and_the_batch_decided_again(
         assert metric(services, "gateway_memory_stale_total") == 1
         await world.push(alert)
         assert metric(services, "gateway_memory_stale_total") == 1, "what was read from Postgres is remembered"
-        assert await one(services, "SELECT sum(count) FROM alerts") == 4
+        assert await scalar(services, "SELECT sum(count) FROM alerts") == 4
 
 
 async def test_memory_that_says_no_does_not_keep_a_group_that_is_clear_from_firing(
@@ -86,7 +86,7 @@ async def test_memory_of_an_episode_that_is_over_counts_nothing_on_it(servers: T
         services, alert = world.services[0], world.alert(model=model())
         await world.push(alert)
         await world.push(alert)
-        fingerprint = await one(services, "SELECT fingerprint FROM alerts")
+        fingerprint = await scalar(services, "SELECT fingerprint FROM alerts")
         key = f"{services.settings.redis_prefix}:e:{fingerprint}"
         held = await world.redis_content()
         old = held[key.encode()]
@@ -111,8 +111,8 @@ async def test_a_memory_of_another_database_changes_no_decision(
             for world in (one_world, other):
                 assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
         for world in (one_world, other):
-            assert await one(world.services[0], "SELECT sum(count) FROM alerts") == 6
-            assert await one(world.services[0], "SELECT count(*) FROM triggers") == 1
+            assert await scalar(world.services[0], "SELECT sum(count) FROM alerts") == 6
+            assert await scalar(world.services[0], "SELECT count(*) FROM triggers") == 1
 
 
 async def test_what_redis_holds_and_nobody_can_read_is_counted_and_logged_once_a_minute(
@@ -127,9 +127,9 @@ async def test_what_redis_holds_and_nobody_can_read_is_counted_and_logged_once_a
                     await client.set(name, b"1 {}")
                 assert reasons(await world.push(alert)) == [("suppress", "duplicate")]
         assert failures(services) == {"bug": 0, "content": 3}
-        assert await one(services, "SELECT sum(count) FROM alerts") == 4
-    [told] = [r for r in caplog.records if r.message.startswith("Redis holds a value that cannot be read")]
-    assert told.exc_info is not None
+        assert await scalar(services, "SELECT sum(count) FROM alerts") == 4
+    [record] = [r for r in caplog.records if r.message.startswith("Redis holds a value that cannot be read")]
+    assert record.exc_info is not None
 
 
 async def test_a_bug_in_the_fast_path_is_counted_and_logged_once_a_minute(
@@ -143,8 +143,8 @@ async def test_a_bug_in_the_fast_path_is_counted_and_logged_once_a_minute(
             await submit(services, replace(alert, starts_at=alert.starts_at.replace(tzinfo=None)), alert)
         assert failures(services) == {"bug": 3, "content": 0}
         assert await counts(services) == {"a": 4}
-    [told] = [r for r in caplog.records if r.message.startswith("a bug: the fast path failed")]
-    assert told.exc_info is not None
+    [record] = [r for r in caplog.records if r.message.startswith("a bug: the fast path failed")]
+    assert record.exc_info is not None
 
 
 def failures(services: Services) -> dict[str, float | None]:

@@ -96,8 +96,8 @@ async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
     for statement in (_DECISIONS, _TRIGGERS, _OUTBOX, _ATTEMPTS, _RUNS, _VERSIONS, "VACUUM ANALYZE"):
         await connection.execute(statement)
     await connection.close()
-    async with opened(servers, database) as one:
-        yield one
+    async with opened(servers, database) as opened_world:
+        yield opened_world
 
 
 @contextmanager
@@ -174,16 +174,16 @@ async def test_a_list_is_read_by_index_alone(world: World, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "many"),
+    ("short", "many"),
     [
         ("alerts?limit=1", "alerts?limit=1000"),
         ("triggers?limit=1", "triggers?limit=1000"),
         ("routes?route=accuracy", "routes?limit=1000"),
     ],
 )
-async def test_a_long_list_takes_no_more_statements_than_a_short_one(world: World, one: str, many: str) -> None:
+async def test_a_long_list_takes_no_more_statements_than_a_short_one(world: World, short: str, many: str) -> None:
     taken = []
-    for path in (one, many):
+    for path in (short, many):
         with recorded(world) as statements:
             assert (await world.clients[0].get(f"/api/v1/{path}")).status_code == 200
         taken.append(len(statements))
@@ -265,11 +265,11 @@ async def test_intake_does_not_notice_the_history(world: World, servers: TestSer
     async with opened(servers, servers.fresh_database(template)) as empty:
         spent = {"empty": 0.0, "full": 0.0}
         for turn in range(rounds + 2):
-            for name, one in (("empty", empty), ("full", world)):
-                alerts = [one.alert(model=f"new{turn}-{n}") for n in range(50)]
+            for name, chosen in (("empty", empty), ("full", world)):
+                alerts = [chosen.alert(model=f"new{turn}-{n}") for n in range(50)]
                 began = monotonic()
-                decisions = await one.push(*alerts)
-                decisions += await one.push(*(alert.resolved(one.clock.now()) for alert in alerts))
+                decisions = await chosen.push(*alerts)
+                decisions += await chosen.push(*(alert.resolved(chosen.clock.now()) for alert in alerts))
                 spent[name] += monotonic() - began if turn >= 2 else 0.0
                 assert [d["action"] for d in decisions] == ["fire"] * 50 + ["ignore"] * 50
     ratio = spent["empty"] / spent["full"]

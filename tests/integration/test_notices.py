@@ -57,7 +57,7 @@ class Desk:
         self.notices = _Named(self, refresh or {})
         self.away: set[str] = set()
         self.refuses: set[str] = set()
-        self.told: list[tuple[str, str, int]] = []
+        self.sent: list[tuple[str, str, int]] = []
         self.target = Receivers(self._behave)
         self.relay = self.another_relay()
 
@@ -71,7 +71,7 @@ class Desk:
             return AWAY
         if receiver in self.refuses:
             return Dead("rejected", "no")
-        self.told.append((receiver, item.payload["action"], item.payload["times"]))
+        self.sent.append((receiver, item.payload["action"], item.payload["times"]))
         return Delivered(None)
 
     async def open(self, *receivers: str, key: str = "churn", repeat: timedelta | None = None) -> bool:
@@ -103,7 +103,7 @@ async def test_each_receiver_is_told_once_of_the_opening_and_once_of_the_end(des
     await desk.pass_by(seconds=1)
     assert await desk.resolve()
     await desk.pass_by(hours=1)
-    assert sorted(desk.told) == [
+    assert sorted(desk.sent) == [
         ("oncall", "open", 1),
         ("oncall", "resolve", 1),
         ("ops", "open", 1),
@@ -125,14 +125,14 @@ async def test_an_open_key_is_not_opened_again_and_a_resolved_one_is_a_new_incid
     assert await desk.open("oncall")
     await desk.pass_by(seconds=1)
     assert len(await desk.incidents()) == 3
-    assert sorted(desk.told) == [("oncall", "open", 1)] * 3 + [("oncall", "resolve", 1)]
+    assert sorted(desk.sent) == [("oncall", "open", 1)] * 3 + [("oncall", "resolve", 1)]
 
 
 async def test_without_receivers_the_incident_is_recorded_and_nobody_told(desk: Desk) -> None:
     assert await desk.open()
     assert await desk.resolve()
     await desk.pass_by(days=1)
-    assert (len(await desk.incidents()), desk.told) == (1, [])
+    assert (len(await desk.incidents()), desk.sent) == (1, [])
 
 
 async def test_what_opens_and_ends_while_a_receiver_is_away_reaches_it_in_order(desk: Desk) -> None:
@@ -142,14 +142,14 @@ async def test_what_opens_and_ends_while_a_receiver_is_away_reaches_it_in_order(
     await desk.resolve()
     await desk.open("oncall", "ops")
     await desk.pass_by(minutes=2)
-    assert desk.told == [("ops", "open", 1), ("ops", "resolve", 1), ("ops", "open", 1)], "nobody waits for another's"
-    desk.told.clear()
+    assert desk.sent == [("ops", "open", 1), ("ops", "resolve", 1), ("ops", "open", 1)], "nobody waits for another's"
+    desk.sent.clear()
     desk.away.clear()
     await desk.pass_by(minutes=2)
     await desk.resolve()
     await desk.pass_by(minutes=2)
-    told = [action for receiver, action, _ in desk.told if receiver == "oncall"]
-    assert told == ["open", "resolve", "open", "resolve"]
+    actions = [action for receiver, action, _ in desk.sent if receiver == "oncall"]
+    assert actions == ["open", "resolve", "open", "resolve"]
 
 
 async def test_a_refused_open_does_not_hold_up_its_resolve_nor_other_receivers(desk: Desk) -> None:
@@ -159,7 +159,7 @@ async def test_a_refused_open_does_not_hold_up_its_resolve_nor_other_receivers(d
     desk.refuses.clear()
     await desk.resolve()
     await desk.pass_by(seconds=1)
-    assert sorted(desk.told) == [("oncall", "resolve", 1), ("ops", "open", 1), ("ops", "resolve", 1)]
+    assert sorted(desk.sent) == [("oncall", "resolve", 1), ("ops", "open", 1), ("ops", "resolve", 1)]
     states = {(i["payload"]["receiver"], i["payload"]["action"]): i["state"] for i in await rows(desk.engine)}
     assert states["oncall", "open"] == "dead"
 
@@ -168,27 +168,27 @@ async def test_an_open_incident_is_told_again_until_it_is_resolved(desk: Desk) -
     await desk.open("oncall", repeat=timedelta(hours=24))
     for _ in range(13):
         await desk.pass_by(hours=6)
-    assert desk.told == [("oncall", "open", n) for n in (1, 2, 3, 4)]
+    assert desk.sent == [("oncall", "open", n) for n in (1, 2, 3, 4)]
     await desk.resolve()
     for _ in range(13):
         await desk.pass_by(hours=6)
-    assert desk.told[4:] == [("oncall", "resolve", 1)]
+    assert desk.sent[4:] == [("oncall", "resolve", 1)]
 
 
 async def test_a_repeat_goes_to_whom_the_policy_names_by_now_and_the_end_to_everybody_who_was_told(desk: Desk) -> None:
     await desk.open("oncall", "ops", repeat=timedelta(hours=1))
     await desk.pass_by(minutes=1)
     for names in (["ops", "pager"], ["ops", "pager", "oncall"], []):
-        desk.told.clear()
+        desk.sent.clear()
         desk.named = names
         await desk.pass_by(hours=1)
-        assert sorted(receiver for receiver, _, _ in desk.told) == sorted(names)
-        assert {action for _, action, _ in desk.told} <= {"open"}
-    desk.told.clear()
+        assert sorted(receiver for receiver, _, _ in desk.sent) == sorted(names)
+        assert {action for _, action, _ in desk.sent} <= {"open"}
+    desk.sent.clear()
     await desk.pass_by(hours=5)
     await desk.resolve()
     await desk.pass_by(minutes=1)
-    assert sorted(desk.told) == [("oncall", "resolve", 1), ("ops", "resolve", 1), ("pager", "resolve", 1)]
+    assert sorted(desk.sent) == [("oncall", "resolve", 1), ("ops", "resolve", 1), ("pager", "resolve", 1)]
 
 
 async def test_a_repeat_that_fails_once_is_sent_again_as_soon_as_a_first_notice(desk: Desk) -> None:
@@ -213,7 +213,7 @@ async def test_what_is_resolved_while_it_is_due_is_told_no_more(desk: Desk) -> N
         await desk.notices.resolve(conn, "churn", desk.clock.now(), "over")
         await desk.notices.step()  # It waits for nobody, and leaves the incident alone.
     await desk.pass_by(hours=2)
-    assert desk.told == [("oncall", "open", 1), ("oncall", "resolve", 1)]
+    assert desk.sent == [("oncall", "open", 1), ("oncall", "resolve", 1)]
 
 
 async def test_while_a_receiver_is_away_repeats_do_not_pile_up(desk: Desk) -> None:
@@ -223,7 +223,7 @@ async def test_while_a_receiver_is_away_repeats_do_not_pile_up(desk: Desk) -> No
         await desk.pass_by(hours=1)
     desk.away.clear()
     await desk.pass_by(minutes=2)
-    assert desk.told == [("oncall", "open", 1)]
+    assert desk.sent == [("oncall", "open", 1)]
     assert len(await rows(desk.engine)) == 1
 
 
@@ -234,7 +234,7 @@ async def test_a_repeat_after_a_refusal_tries_again(desk: Desk) -> None:
     await desk.pass_by(minutes=1)
     desk.refuses.clear()
     await desk.pass_by(hours=1)
-    assert desk.told == [("oncall", "open", 2)]
+    assert desk.sent == [("oncall", "open", 2)]
 
 
 async def test_a_receiver_that_forgets_is_told_as_often_as_it_wants(engine: AsyncEngine) -> None:
@@ -242,8 +242,8 @@ async def test_a_receiver_that_forgets_is_told_as_often_as_it_wants(engine: Asyn
     await desk.open("alertmanager", "oncall", repeat=timedelta(minutes=10))
     for _ in range(11):
         await desk.pass_by(minutes=1)
-    assert desk.told.count(("oncall", "open", 2)) == 1
-    assert [times for receiver, _, times in desk.told if receiver == "alertmanager"] == [1, 2, 3, 4, 5, 6]
+    assert desk.sent.count(("oncall", "open", 2)) == 1
+    assert [times for receiver, _, times in desk.sent if receiver == "alertmanager"] == [1, 2, 3, 4, 5, 6]
 
 
 async def test_what_is_not_committed_was_neither_opened_nor_resolved(desk: Desk) -> None:
@@ -270,7 +270,7 @@ async def test_an_open_that_meets_the_resolve_before_it_waits_for_it_and_is_not_
         assert not opening.done()
     assert await opening
     await desk.pass_by(seconds=1)
-    assert [action for _, action, _ in desk.told] == ["open", "resolve", "open"]
+    assert [action for _, action, _ in desk.sent] == ["open", "resolve", "open"]
 
 
 @pytest.mark.parametrize("key", ["", "x" * (LONGEST_KEY + 1), "a\nb", "a\0b"])

@@ -141,6 +141,23 @@ async def test_an_item_that_holds_a_slot_is_not_kept_out_by_older_ones_without(
     assert [i.id for i in await claim(engine, most=8, cap=1)] == [older[0]]
 
 
+async def test_an_item_that_holds_a_slot_does_not_go_before_one_that_waits_longer(engine: AsyncEngine) -> None:
+    """An item that fails again and again would win each try of a target that is slow to come back."""
+    [holder] = await put(engine, 1, at=NOON + timedelta(minutes=30), slot=True, ambiguous=True, attempts=9)
+    [older] = await put(engine, 1)
+    assert [i.id for i in await claim(engine, most=1)] == [older]
+    assert [i.id for i in await claim(engine, most=1)] == [holder]
+
+
+async def test_only_new_items_leave_what_was_tried_before(engine: AsyncEngine) -> None:
+    await put(engine, 3, attempts=1)
+    [new] = await put(engine, 1, at=NOON + timedelta(minutes=1))
+    async with transaction(engine) as conn:
+        now = NOON + timedelta(hours=1)
+        items = await store.claim(conn, TARGET, now, most=8, lease=60, cap=None, only_new=True)
+    assert [i.id for i in items] == [new]
+
+
 async def test_many_claimers_at_once_never_exceed_the_cap(database: str) -> None:
     """Each has connections of its own, as replicas have."""
     chance = random.Random(seed())

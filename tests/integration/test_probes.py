@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.deadman.watchman import Watchman
+from app.deadman.watchdog import Watchdog
 from app.intake.batcher import Batcher
 from app.kit.http import open_http
 from app.kit.loop import Loop
@@ -26,7 +26,7 @@ async def orchestrator(world: World) -> tuple[int, dict[str, str]]:
     """The status, and what is not ok, as somebody sees it who asks some seconds later."""
     world.clock.pass_by(timedelta(seconds=6))
     answer = await world.clients[0].get("/health/orchestrator")
-    return answer.status_code, {name: told for name, told in answer.json()["checks"].items() if told != "ok"}
+    return answer.status_code, {name: result for name, result in answer.json()["checks"].items() if result != "ok"}
 
 
 def unhealthy(airflow: FakeAirflow) -> None:
@@ -39,7 +39,7 @@ def unlocked(airflow: FakeAirflow) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "check", "told"),
+    ("fault", "check", "detail"),
     [
         pytest.param(lambda a: a.pause("retrain_model"), "default dag retrain_model", "paused", id="paused"),
         pytest.param(lambda a: a.break_dag("retrain_model"), "default dag retrain_model", "pandas", id="broken"),
@@ -49,7 +49,7 @@ def unlocked(airflow: FakeAirflow) -> None:
     ],
 )
 async def test_what_keeps_airflow_from_running_is_named(
-    servers: TestServers, database: str, fault: Any, check: str, told: str
+    servers: TestServers, database: str, fault: Any, check: str, detail: str
 ) -> None:
     async with World(servers, database) as world:
         world.airflow.add_dag("retrain_model")
@@ -58,7 +58,7 @@ async def test_what_keeps_airflow_from_running_is_named(
         status, found = await orchestrator(world)
         assert status == 503
         assert list(found) == [check]
-        assert told in found[check]
+        assert detail in found[check]
 
 
 async def test_a_run_that_is_queued_for_long_is_named_and_one_of_others_is_not(
@@ -79,9 +79,9 @@ async def test_a_run_that_is_queued_for_long_is_named_and_one_of_others_is_not(
         await world.pass_by(minutes=9)
         assert "default queue" not in (await orchestrator(world))[1]
         await world.pass_by(minutes=1)
-        told = (await orchestrator(world))[1]["default queue"]
+        detail = (await orchestrator(world))[1]["default queue"]
         run_id = f"gateway__accuracy__{decision['trigger_id']}"
-        assert told == f"1 runs are queued for long: {run_id} of retrain_model since 2026-11-23T12:00:00Z"
+        assert detail == f"1 runs are queued for long: {run_id} of retrain_model since 2026-11-23T12:00:00Z"
 
 
 async def test_an_airflow_that_does_not_answer_is_all_that_is_told_of_it(servers: TestServers, database: str) -> None:
@@ -135,8 +135,8 @@ async def test_metadata_is_well_without_mlflow_and_ill_when_it_does_not_answer(
             return answer.status_code, answer.json()["checks"]
 
         assert await probe() == (200, {"mlflow": "ok", "backlog": "ok"})
-        told = await world.post("/api/v1/metadata", REPORT)
-        assert told.status_code == 202
+        taken = await world.post("/api/v1/metadata", REPORT)
+        assert taken.status_code == 202
         await world.pass_by(seconds=55)
         assert (await probe())[1]["backlog"].startswith("metadata waits since 2026-11-23T12:00:06Z")
         mlflow = world.others["mlflow.test"]
@@ -146,7 +146,7 @@ async def test_metadata_is_well_without_mlflow_and_ill_when_it_does_not_answer(
         assert (status, "answered 503" in found["mlflow"]) == (503, True)
 
 
-# -- who watches the watchman -------------------------------------------------------------------------------------------
+# -- who watches the gateway -------------------------------------------------------------------------------------------
 
 
 ADDRESS = "http://outside.test/ping/abc"
@@ -184,10 +184,10 @@ async def test_the_outside_is_pinged_only_while_all_is_well(servers: TestServers
             await conn.execute(text("ALTER TABLE elsewhere RENAME TO watch"))
         outside.status = 500
         await world.services[0].loop("watchman").step()
-        told = (await world.clients[0].get("/metrics")).text
-        assert 'gateway_watchdog_pings_total{result="withheld"} 4.0' in told
-        assert 'gateway_watchdog_pings_total{result="sent"} 2.0' in told
-        assert 'gateway_watchdog_pings_total{result="failed"} 1.0' in told
+        metrics = (await world.clients[0].get("/metrics")).text
+        assert 'gateway_watchdog_pings_total{result="withheld"} 4.0' in metrics
+        assert 'gateway_watchdog_pings_total{result="sent"} 2.0' in metrics
+        assert 'gateway_watchdog_pings_total{result="failed"} 1.0' in metrics
 
 
 class StuckBatcher(Batcher):
@@ -208,8 +208,8 @@ async def test_a_stuck_intake_stops_the_ping(servers: TestServers, database: str
         services = world.services[0]
         for is_stuck in (True, False):
             batcher = StuckBatcher(services.intake.batcher, is_stuck)
-            watchman = Watchman(services.core, http, ADDRESS, {}, [], batcher)
-            await watchman.step()
+            watchdog = Watchdog(services.core, http, ADDRESS, {}, [], batcher)
+            await watchdog.step()
             assert len(outside.seen) == (0 if is_stuck else 1)
 
 

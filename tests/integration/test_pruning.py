@@ -45,10 +45,10 @@ async def test_an_incident_goes_with_what_was_told_when_it_is_over_and_told(
     async with opened(servers, database, policy=policy, others={"gone.test": gone}) as world:
         services = world.services[0]
         for key in ("over", "open", "not told"):
-            told = ["gone"] if key == "not told" else []
+            receivers = ["gone"] if key == "not told" else []
             async with transaction(services.core.engine) as conn:
                 notice = Notice(key, "test", Severity.INFO, "t", "d")
-                await services.notices.requests._incidents.open(conn, told, notice, world.clock.now())
+                await services.notices.requests._incidents.open(conn, receivers, notice, world.clock.now())
                 if key != "open":
                     await services.notices.requests._incidents.resolve(conn, key, world.clock.now(), "over")
         world.clock.pass_by(timedelta(days=91))
@@ -93,8 +93,8 @@ async def test_several_replicas_prune_at_once(servers: TestServers, database: st
     async with opened(servers, database, replicas=3) as world:
         await many_old(world, size(60, 5000))
 
-        async def whole(one: Retention) -> None:
-            while await one.step():
+        async def whole(retention: Retention) -> None:
+            while await retention.step():
                 pass
 
         await asyncio.gather(*(whole(retention(world, 7)) for _ in world.services))

@@ -92,48 +92,48 @@ async def relay(servers: TestServers) -> AsyncIterator[Relay]:
 
 
 async def test_what_is_kept_is_read_until_its_time_is_over(servers: TestServers) -> None:
-    async with opened(servers.valkey.url) as one:
-        await one.redis.keep("a", b"1", timedelta(minutes=1))
-        await one.redis.keep("b", b"2", timedelta(milliseconds=1))
+    async with opened(servers.valkey.url) as client:
+        await client.redis.keep("a", b"1", timedelta(minutes=1))
+        await client.redis.keep("b", b"2", timedelta(milliseconds=1))
 
         async def gone() -> bool:
-            return await one.redis.read(["b", "a"]) == [None, b"1"]
+            return await client.redis.read(["b", "a"]) == [None, b"1"]
 
         await wait_until("it to go", gone, within=10, interval=0.01)
 
 
 async def test_a_hang_costs_one_time_limit_and_nobody_waits_for_its_end(relay: Relay) -> None:
-    async with opened(relay.url, limit=0.5) as one:
-        assert await one.works()
+    async with opened(relay.url, limit=0.5) as client:
+        assert await client.works()
         relay.flowing.clear()
         began = monotonic()
-        assert not any(await asyncio.gather(*(one.works() for _ in range(60))))
-        assert not any([await one.works() for _ in range(200)])
+        assert not any(await asyncio.gather(*(client.works() for _ in range(60))))
+        assert not any([await client.works() for _ in range(200)])
         assert monotonic() - began < 2, "260 waits would be 130 s"
         before = relay.connections
-        one.now += 1.0
-        assert not any([await one.works() for _ in range(50)]), "a look is under way, in the background"
-        assert one.redis.away
+        client.now += 1.0
+        assert not any([await client.works() for _ in range(50)]), "a look is under way, in the background"
+        assert client.redis.away
         assert relay.connections - before <= 1, "one look at a time"
         relay.flowing.set()
-        one.now += 60.0
-        assert await one.redis.fault() is None
-        assert await one.works()
+        client.now += 60.0
+        assert await client.redis.fault() is None
+        assert await client.works()
 
 
 async def test_one_that_is_back_is_found_by_the_calls_that_need_it(relay: Relay) -> None:
-    async with opened(relay.url) as one:
-        assert await one.works()
+    async with opened(relay.url) as client:
+        assert await client.works()
         relay.drop()
 
         async def fails() -> bool:
-            return not await one.works()
+            return not await client.works()
 
         await wait_until("the end of the connection to arrive", fails, within=10, interval=0)
-        assert not await one.works(), "left alone until the pause is over"
-        one.now += 1.0
-        await wait_until("a look to find it", one.works, within=10, interval=0.01)
-        assert not one.redis.away
+        assert not await client.works(), "left alone until the pause is over"
+        client.now += 1.0
+        await wait_until("a look to find it", client.works, within=10, interval=0.01)
+        assert not client.redis.away
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ async def test_one_that_is_back_is_found_by_the_calls_that_need_it(relay: Relay)
     ],
 )
 async def test_the_fault_of_what_is_not_there_has_a_name(url: str, fault: str) -> None:
-    async with opened(url) as one:
+    async with opened(url) as client:
         for _ in range(2):  # Asked for the first time, and again while it is left alone.
-            assert fault in (await one.redis.fault() or "")
+            assert fault in (await client.redis.fault() or "")
         with pytest.raises(Away):
-            await one.redis.keep("x", b"1", timedelta(seconds=1))
+            await client.redis.keep("x", b"1", timedelta(seconds=1))
 
 
 async def test_the_faults_of_a_server_that_is_there_have_names(servers: TestServers) -> None:
@@ -163,24 +163,24 @@ async def test_the_faults_of_a_server_that_is_there_have_names(servers: TestServ
         (f"redis+cluster://:{password}@127.0.0.1:{port}", "Cluster mode is not enabled on this node"),
         (f"redis+sentinel://127.0.0.1:{port}/m?sentinel_password={password}", "unknown command"),
     ):
-        async with opened(url) as one:
-            told = await one.redis.fault() or ""
-            assert fault in told
-            assert "hunter2" not in told
-            assert password not in told
+        async with opened(url) as client:
+            detail = await client.redis.fault() or ""
+            assert fault in detail
+            assert "hunter2" not in detail
+            assert password not in detail
 
 
 async def test_a_hung_redis_that_is_asked_for_its_fault_costs_no_more_than_a_call(relay: Relay) -> None:
-    async with opened(relay.url, limit=0.2) as one:
+    async with opened(relay.url, limit=0.2) as client:
         relay.flowing.clear()
         began = monotonic()
         for _ in range(3):
-            assert await one.redis.fault() is not None
+            assert await client.redis.fault() is not None
         assert monotonic() - began < 2
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "detail"),
     [
         ("redis://:hunter2@127.0.0.1:1/2", "standalone at redis://127.0.0.1:1/2: Error 111"),
         (
@@ -190,8 +190,8 @@ async def test_a_hung_redis_that_is_asked_for_its_fault_costs_no_more_than_a_cal
         ("redis+cluster://:hunter2@127.0.0.1:1", "cluster at redis+cluster://127.0.0.1:1: Redis Cluster cannot"),
     ],
 )
-async def test_the_doctor_names_the_kind_the_place_and_the_fault(url: str, told: str) -> None:
+async def test_the_doctor_names_the_kind_the_place_and_the_fault(url: str, detail: str) -> None:
     finding = await examine_redis(url, embedded=False)
     assert (finding.check, finding.level) == ("redis reachable", "warn")
-    assert finding.detail.startswith(told)
+    assert finding.detail.startswith(detail)
     assert "hunter2" not in finding.detail

@@ -72,13 +72,13 @@ def replicas(folder: Path, database: str, redis_url: str) -> list[Process]:
     return made
 
 
-async def told(gateways: list[Process], said: str) -> None:
+async def readyz_says(gateways: list[Process], words: str) -> None:
     """Wait until /readyz of each says this of Redis. It is 200 whatever it says."""
 
     async def all_say_so() -> bool:
-        return all(said in gateway.get("/readyz")["checks"]["redis"] for gateway in gateways)
+        return all(words in gateway.get("/readyz")["checks"]["redis"] for gateway in gateways)
 
-    await wait_until(f"/readyz to say {said}", all_say_so, within=60)
+    await wait_until(f"/readyz to say {words}", all_say_so, within=60)
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ async def test_a_failover_that_loses_writes_in_the_middle_of_a_storm_costs_nothi
     async with watched(tmp_path) as shape:
         gateways = replicas(tmp_path, database, shape.url)
         async with running(*gateways):
-            await told(gateways, "ok")
+            await readyz_says(gateways, "ok")
             raging = Raging(*gateways)
             async with raging.going():
                 await raging.notified(size(150, 5_000))
@@ -101,12 +101,12 @@ async def test_a_failover_that_loses_writes_in_the_middle_of_a_storm_costs_nothi
                 await raging.notified(size(150, 5_000))
                 held = await shape.master.ask("DBSIZE")
                 shape.master.kill()
-                await told(gateways, "away (sentinel: ")
+                await readyz_says(gateways, "away (sentinel: ")
                 await raging.notified(50)
                 shape.replica.signal(signal.SIGCONT)
                 await wait_until("the failover", shape.promoted, within=120)
                 assert await shape.replica.ask("GET", "lost") is None, "the failover lost no write"
-                await told(gateways, "ok")
+                await readyz_says(gateways, "ok")
                 await raging.notified(size(150, 5_000))
                 used = await shape.replica.ask("DBSIZE")
             print({"seed": raging.seed, "keys": held, "keys_after": used, **figures(raging.storm)})
@@ -123,7 +123,7 @@ async def test_a_cluster_that_loses_masters_in_the_middle_of_a_storm_costs_nothi
     async with sharded(tmp_path) as shape:
         gateways = replicas(tmp_path, database, shape.url)
         async with running(*gateways):
-            await told(gateways, "ok")
+            await readyz_says(gateways, "ok")
             raging = Raging(*gateways)
             async with raging.going():
                 await raging.notified(size(150, 5_000))
@@ -132,13 +132,13 @@ async def test_a_cluster_that_loses_masters_in_the_middle_of_a_storm_costs_nothi
                 shape.masters[0].kill()
                 await raging.notified(50)
                 await wait_until("the replica to take over", shape.promoted, within=120)
-                await told(gateways, "ok")
+                await readyz_says(gateways, "ok")
                 await raging.notified(50)
                 shape.masters[1].kill()
-                await told(gateways, "away (cluster: ")
+                await readyz_says(gateways, "away (cluster: ")
                 await raging.notified(50)
                 shape.masters[1].begin()
-                await told(gateways, "ok")
+                await readyz_says(gateways, "ok")
                 await raging.notified(size(150, 5_000))
             print({"seed": raging.seed, "keys": spread, **figures(raging.storm)})
     await verdict(raging.storm, database)

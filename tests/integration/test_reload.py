@@ -1,4 +1,4 @@
-"""The policy file changes while the gateway runs: when it is read, what a bad one does, and who is told (design, 3.2)."""
+"""The policy file changes while the gateway runs: when it is read, what a bad one does, and who is told."""
 
 import os
 import signal
@@ -34,8 +34,8 @@ async def metrics(world: World) -> dict[str, float]:
 
 async def verbose(world: World) -> dict[str, Any]:
     """What `/readyz?verbose` says of the policy."""
-    told: dict[str, Any] = (await world.get("/readyz", verbose=""))["policy"]
-    return told
+    state: dict[str, Any] = (await world.get("/readyz", verbose=""))["policy"]
+    return state
 
 
 async def test_a_changed_file_is_in_force_after_it_was_asked_to_be_read(servers: TestServers, database: str) -> None:
@@ -57,7 +57,7 @@ async def test_warnings_of_a_taken_file_are_in_the_answer(servers: TestServers, 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "words"),
     [
         pytest.param(BROKEN, ["routes.0.debounce", "routes.0.mood"], id="two mistakes, both told"),
         pytest.param("", ["policy: the file is empty"], id="empty"),
@@ -66,7 +66,7 @@ async def test_warnings_of_a_taken_file_are_in_the_answer(servers: TestServers, 
     ],
 )
 async def test_a_bad_file_keeps_the_old_policy_and_is_told_everywhere(
-    servers: TestServers, database: str, text: str, said: list[str]
+    servers: TestServers, database: str, text: str, words: list[str]
 ) -> None:
     async with World(servers, database) as world:
         world.airflow.add_dag("retrain_model")
@@ -74,13 +74,13 @@ async def test_a_bad_file_keeps_the_old_policy_and_is_told_everywhere(
         assert (started["hash"], started["refused"]) == (hash_of(POLICY), None)
         world.clock.pass_by(timedelta(minutes=5))
         refused = problem(await world.reload(text), 422, "policy_refused")
-        for word, line in zip(said, refused["errors"], strict=False):
+        for word, line in zip(words, refused["errors"], strict=False):
             assert word in line
             assert line.startswith(f"{world.policy_file()}:")
-        assert len(refused["errors"]) >= len(said)
-        told = await verbose(world)
-        assert (told["hash"], told["loaded_at"]) == (started["hash"], started["loaded_at"])
-        assert told["refused"]["errors"] == refused["errors"]
+        assert len(refused["errors"]) >= len(words)
+        shown = await verbose(world)
+        assert (shown["hash"], shown["loaded_at"]) == (started["hash"], started["loaded_at"])
+        assert shown["refused"]["errors"] == refused["errors"]
         assert (await metrics(world))["gateway_policy_reload_success"] == 0
         assert (await world.get("/readyz"))["status"] == "ok", "it still takes alerts"
         await world.push(world.alert(model="churn"))

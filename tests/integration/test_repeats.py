@@ -11,15 +11,15 @@ from tests.servers import TestServers
     ("change", "reason"),
     [
         pytest.param("SELECT 1", "duplicate", id="memory is right"),
-        pytest.param("UPDATE groups SET version = version + 1 WHERE {one}", "duplicate", id="a group has moved on"),
-        pytest.param("UPDATE groups SET nonce = 'other' WHERE {one}", "duplicate", id="a group of a restored backup"),
+        pytest.param("UPDATE groups SET version = version + 1 WHERE {row}", "duplicate", id="a group has moved on"),
+        pytest.param("UPDATE groups SET nonce = 'other' WHERE {row}", "duplicate", id="a group of a restored backup"),
         pytest.param(
-            "UPDATE alerts SET closed_at = now(), ends_at = now() + interval '1h', resolved_at = now() WHERE {one}",
+            "UPDATE alerts SET closed_at = now(), ends_at = now() + interval '1h', resolved_at = now() WHERE {row}",
             "resolved",
             id="an episode has ended",
         ),
         pytest.param(
-            "UPDATE alerts SET decision_id = (SELECT max(id::text)::uuid FROM decisions) WHERE {one}",
+            "UPDATE alerts SET decision_id = (SELECT max(id::text)::uuid FROM decisions) WHERE {row}",
             "*",
             id="another decision",
         ),
@@ -32,10 +32,10 @@ async def test_each_of_a_batch_is_counted_once_whatever_memory_missed(
         alerts = [world.alert(model=f"repeats-{database[-12:]}-{n}") for n in range(3)]
         for _ in range(2):
             await world.push(*alerts)
-        one = str(alerts[0].labels["model"])
+        model = str(alerts[0].labels["model"])
         connection = await asyncpg.connect(database)
         try:
-            await connection.execute(change.format(one=f"labels->>'model' = '{one}'"))
+            await connection.execute(change.format(row=f"labels->>'model' = '{model}'"))
             decisions = await world.push(*alerts, *alerts)
             counts = await connection.fetch(
                 "SELECT labels->>'model' AS model, sum(count)::int AS n FROM alerts GROUP BY 1"

@@ -29,8 +29,8 @@ def race(database: str, policy: Path) -> None:
     while int(victim.stdout.readline()) < 20:
         pass
     victim.kill()
-    told = [one.communicate(timeout=size(120, 3600))[0] for one in racers]
-    assert [one.returncode for one in racers] == [-9, 0, 0, 0], told
+    outputs = [racer.communicate(timeout=size(120, 3600))[0] for racer in racers]
+    assert [racer.returncode for racer in racers] == [-9, 0, 0, 0], outputs
 
 
 async def test_of_several_processes_one_decides_each_occurrence_though_one_is_killed(

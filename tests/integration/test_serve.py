@@ -1,8 +1,12 @@
 """`trigger-gateway serve` as people run it: embedded or not, as root or not, one process or several, killed or ended."""
 
 import asyncio
+import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +14,19 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
+import yaml
 
 from app.kit.clock import monotonic
 from app.kit.embedded import start_postgres, start_valkey
-from demo.processes import wait_until
-from tests.integration.gateways import ordinary_users, pid_of
-from tests.integration.processes import WEBHOOK, Process, alert, command, running, serve_airflow
+from demo.processes import stop, wait_until
+from tests.integration.gateways import NAMELESS, nameless_users, ordinary_users, pid_of
+from tests.integration.processes import START_SECONDS, WEBHOOK, Process, alert, command, running, serve_airflow
 from tests.servers import TestServers
 
 pytestmark = pytest.mark.slow
+
+IPV6 = Path("/proc/net/if_inet6").exists()  # Some containers have no IPv6, and some have it without an address.
+LOOPBACK_6 = IPV6 and " lo\n" in Path("/proc/net/if_inet6").read_text()
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def stop_embedded(data_dir: Path) -> None:
         server.stop()
 
 
-@pytest.mark.parametrize("uid", ordinary_users(), ids=lambda uid: "root" if uid == 0 else "ordinary")
+@pytest.mark.parametrize("uid", [*ordinary_users(), *nameless_users()], ids={0: "root", NAMELESS: "without-a-name"}.get)
 async def test_with_nothing_set_it_brings_its_servers_and_survives_kill_9(uid: int, open_path: Path) -> None:
     os.chown(open_path, uid, -1)
     process = Process(open_path, uid=None if uid == os.geteuid() else uid)
@@ -136,6 +144,55 @@ async def test_on_every_address_the_log_names_one_that_can_be_opened(
     assert f"http://127.0.0.1:{process.port}/docs" in log
 
 
+def health_checks() -> dict[str, list[str]]:
+    """How the image and Compose ask whether the gateway is well."""
+    root = Path(__file__).parents[2]
+    [image] = re.findall(r"^HEALTHCHECK .*\n +CMD (\[.*\])$", (root / "Dockerfile").read_text(), re.MULTILINE)
+    compose = yaml.safe_load((root / "docker-compose.yml").read_text())["services"]["gateway-1"]["healthcheck"]["test"]
+    return {"image": json.loads(image)[1:], "compose": compose[2:]}
+
+
+def look(addresses: list[str], host: str, port: str) -> None:
+    """Each address answers, and so do the health checks: also beside a proxy, and not for a page that is not there."""
+    for address in addresses:
+        answer = httpx.head(f"http://{address}:{port}/livez", timeout=15)
+        assert (answer.status_code, int(answer.headers["content-length"]) > 0) == (200, True), address
+    proxied = {"GATEWAY_HOST": host, "GATEWAY_PORT": port, "http_proxy": "http://127.0.0.1:9"}
+    for name, check in health_checks().items():
+        text = check[-1].replace("8090", port)
+        for page, well in ((text, True), (re.sub("/readyz|/livez", "/nowhere", text), False)):
+            done = subprocess.run([sys.executable, "-c", page], env=proxied, check=False)
+            assert (done.returncode == 0) is well, name
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_on_every_address_of_both_families_it_answers_names_its_port_and_is_seen_to_be_well(
+    servers: TestServers, database: str, tmp_path: Path, workers: str
+) -> None:
+    host = "::" if IPV6 else "0.0.0.0"
+    assert command(tmp_path, "migrate", database_url=database).returncode == 0
+    assert command(tmp_path, "token", "create", "--scope", "read").returncode == 0
+    urls = {"database_url": database, "redis_url": servers.valkey.url}
+    process = Process(tmp_path, {"host": host, **urls}, ("serve", "--workers", workers), port=0)
+    process.begin()
+    assert process.server is not None
+    try:
+        ports: set[str] = set()
+
+        async def named() -> bool:
+            ports.update(re.findall(r"http://127\.0\.0\.1:([0-9]+)/docs", (tmp_path / "serve-0.log").read_text()))
+            return bool(ports)
+
+        await wait_until("its port in the log", named, within=START_SECONDS, servers=[process.server])
+        [port] = ports
+        assert port != "0"
+        process.port = int(port)
+        await process.ready()
+        await asyncio.to_thread(look, ["127.0.0.1", *(["[::1]"] if LOOPBACK_6 and host == "::" else [])], host, port)
+    finally:
+        await stop([process.server])
+
+
 def test_a_taken_port_is_named(servers: TestServers, database: str, tmp_path: Path) -> None:
     Process(tmp_path).write_policy()
     port = servers.postgres.access.port
@@ -148,8 +205,8 @@ def test_a_redis_url_that_cannot_be_read_is_named_without_its_password(tmp_path:
     Process(tmp_path).write_policy()
     done = command(tmp_path, "serve", redis_url="redis://:hunter2@sentinel-1:26379,sentinel-2:26379")
     assert done.returncode == 2, done.stderr
-    told = "several hosts are those of redis+sentinel:// or redis+cluster://"
-    assert f"GATEWAY_REDIS_URL: Value error, {told}" in " ".join(done.stderr.split())
+    message = "several hosts are those of redis+sentinel:// or redis+cluster://"
+    assert f"GATEWAY_REDIS_URL: Value error, {message}" in " ".join(done.stderr.split())
     assert "hunter2" not in done.stderr + done.stdout
 
 

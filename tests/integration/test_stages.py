@@ -5,20 +5,25 @@ import logging
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import get_args
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import QueuePool
 
 from app.bootstrap.parts import Services
-from app.intake.stages import Stage
+from app.intake.stages import Stage, Stages
 from app.kit.clock import monotonic
+from app.kit.db import backend_pid, open_engine
 from app.kit.errors import NotDurable
+from app.kit.metrics import Metrics
+from demo.processes import wait_until
 from tests.acceptance.world import World
-from tests.integration.submitting import counts, direct, metric, model, one, run, submit, submit_within
+from tests.integration.submitting import counts, direct, metric, model, run, scalar, submit, submit_within
 from tests.integration.test_redis import Relay
 from tests.servers import TestServers
 
@@ -173,7 +178,7 @@ async def test_a_connection_that_stands_still_before_its_commit_costs_neither_a_
     async with World(servers, database) as world:
         services, alert = world.services[0], direct(world, "a", model=model())
         await submit(services, alert)
-        with standing_still(await one(services, _OURS)):
+        with standing_still(await scalar(services, _OURS)):
             [decision] = await submit(services, replace(alert, severity="warning"))
         assert (decision.decision.action, decision.decision.reason) == ("suppress", "duplicate")
         assert metric(services, "gateway_batch_retries_total") == 1
@@ -191,3 +196,77 @@ async def test_a_commit_that_is_not_answered_is_not_tried_again(servers: TestSer
         with pytest.raises(NotDurable, match=r"Postgres does not answer: .*commit 6\.\d s"):
             await submit(services, direct(world, "a", model=model()))
         assert metric(services, "gateway_batch_retries_total") == 0
+
+
+@asynccontextmanager
+async def two_connections(database: str) -> AsyncIterator[tuple[PostgresRelay, AsyncEngine, Stages]]:
+    """A batch's connections, behind a network that can hang, and its stages. Both connections are open, and free."""
+    async with PostgresRelay(database) as relay:
+        engine = open_engine(relay.url, pool_size=2)
+        async with engine.connect(), engine.connect():
+            pass
+        stages = Stages(engine, Metrics())
+        stages.begin(monotonic())
+        yield relay, engine, stages
+        stages.end()
+        await engine.dispose()
+
+
+def uses(engine: AsyncEngine, in_use: int) -> Callable[[], Awaitable[bool]]:
+    """Whether so many connections are in use; the question takes one of them."""
+    pool = engine.pool
+    assert isinstance(pool, QueuePool)
+
+    async def checked_out() -> bool:
+        return pool.checkedout() == in_use
+
+    return checked_out
+
+
+async def test_a_closed_connection_gives_no_cause_and_the_next_stage_gets_one(database: str) -> None:
+    async with two_connections(database) as (_, engine, stages):
+        began = monotonic()
+        async with engine.connect() as batch:
+            pass
+        stages.enter("statement", batch)
+        await wait_until("the first question", lambda: _done(monotonic() - began > 1.5), within=30, interval=0.05)
+        async with engine.connect() as batch:
+            stages.enter("commit", batch)
+            await wait_until(
+                "its cause", lambda: _done("stands still)" in stages.explain(began)), within=30, interval=0.05
+            )
+        words = stages.explain(began)
+    assert re.search(r"statement \d\.\d s, commit \d\.\d s \(Postgres waits for the gateway", words), words
+
+
+async def _done(is_so: bool) -> bool:
+    return is_so
+
+
+async def test_a_connection_that_is_closed_during_the_question_gives_no_cause(database: str) -> None:
+    async with two_connections(database) as (relay, engine, stages):
+        began = monotonic()
+        async with engine.connect() as batch:
+            stages.enter("statement", batch)
+            relay.flowing.clear()
+            await wait_until("the question", uses(engine, 2), within=30, interval=0.01)
+            await batch.invalidate()
+        await wait_until("its end", uses(engine, 0), within=30, interval=0.01)
+        words = stages.explain(began)
+        relay.flowing.set()
+    assert re.search(r"statement \d\.\d s$", words), words
+
+
+async def test_a_question_that_is_given_up_takes_its_connection_with_it(database: str) -> None:
+    """Its request to cancel could hit the next statement on that connection: a batch that is well."""
+    async with two_connections(database) as (relay, engine, stages), engine.connect() as batch:
+        async with engine.connect() as spare:
+            pid = backend_pid(spare)
+        stages.enter("statement", batch)
+        relay.flowing.clear()
+        await wait_until("the question", uses(engine, 2), within=30, interval=0.01)
+        stages.end()
+        await wait_until("its end", uses(engine, 1), within=30, interval=0.01)
+        relay.flowing.set()
+        async with engine.connect() as following:
+            assert backend_pid(following) != pid

@@ -88,9 +88,9 @@ async def test_a_storm_through_four_processes_with_a_flush_and_a_kill_fires_each
 
             alive = [replica.server for replica in replicas[:-1] if replica.server is not None]
             await wait_until("50 DAG runs", delivered, within=120, servers=alive, interval=0.2)
-            told = {name: sum(metric(r, name) for r in replicas[:-1]) for name in METRICS}
+            counted = {name: sum(metric(r, name) for r in replicas[:-1]) for name in METRICS}
 
-    print(_figures(chosen, len(bodies), seconds, storm) | told)
+    print(_figures(chosen, len(bodies), seconds, storm) | counted)
     triggers = await fetch(database, "SELECT group_key, count(*) AS n FROM triggers GROUP BY group_key")
     assert [row["n"] for row in triggers] == [1] * GROUPS
     assert len(airflow.posts) == len({post["dag_run_id"] for post in airflow.posts}) == GROUPS

@@ -74,10 +74,10 @@ async def test_a_trigger_is_one_trace_that_its_dag_run_can_go_on_with(
             answer = await client.post(process.url + WEBHOOK, json={"alerts": [alert("churn")]}, headers=headers)
             trigger = UUID(answer.json()["decisions"][0]["trigger_id"])
 
-            async def told() -> bool:
+            async def spans_arrived() -> bool:
                 return {"trigger", "deliver", f"POST {WEBHOOK}"} <= spans(collector).keys()
 
-            await wait_until("the spans", told, within=60)
+            await wait_until("the spans", spans_arrived, within=60)
             await asyncio.to_thread(process.get, "/livez")
         found = spans(collector)
     request, root, attempt = found[f"POST {WEBHOOK}"], found["trigger"], found["deliver"]

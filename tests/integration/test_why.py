@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.explain.why_api import WhyOut
 from tests.acceptance.world import World, policy
 from tests.fakes.faults import answer as airflow_answers
 from tests.integration.api import opened, problem
@@ -156,17 +157,18 @@ async def test_silence_is_explained_from_the_history(
 ) -> None:
     async with opened(servers, database, policy=ROUTES) as world:
         await bring_about(world)
-        told = await world.get("/api/v1/routes/accuracy/explain", label="model=churn")
+        explained = await world.get("/api/v1/routes/accuracy/explain", label="model=churn")
         for name in ("summary", "would_fire", "next_step"):
-            print(told[name])
-            reads_well(told[name])
-        assert says in told["summary"]
-        assert would in told["would_fire"]
-        assert do in told["next_step"]
-        assert sum(row["alerts"] for row in told["decisions"]) == told["alerts"]
+            print(explained[name])
+            reads_well(explained[name])
+        assert list(explained) == list(WhyOut.model_fields)
+        assert says in explained["summary"]
+        assert would in explained["would_fire"]
+        assert do in explained["next_step"]
+        assert sum(row["alerts"] for row in explained["decisions"]) == explained["alerts"]
         shown = " ".join((await ask(world, "explain", "--route", "accuracy", "--group", "model=churn")).split())
-        assert " ".join(told["summary"].split()) in shown
-        assert f"What to do: {told['next_step']}" in shown
+        assert " ".join(explained["summary"].split()) in shown
+        assert f"What to do: {explained['next_step']}" in shown
 
 
 def reads_well(text: str) -> None:
@@ -193,8 +195,8 @@ async def test_a_group_is_told_apart_from_its_route(servers: TestServers, databa
 async def test_a_route_behind_one_that_takes_its_alerts_is_told_so(servers: TestServers, database: str) -> None:
     async with opened(servers, database, policy=ROUTES) as world:
         await world.push(world.alert(model="late"))
-        told = await world.get("/api/v1/routes/late/explain")
-        assert "satisfies its matchers but went to accuracy, an earlier route" in told["summary"]
+        explained = await world.get("/api/v1/routes/late/explain")
+        assert "satisfies its matchers but went to accuracy, an earlier route" in explained["summary"]
 
 
 async def test_only_the_time_asked_for_is_told(servers: TestServers, database: str) -> None:
@@ -211,8 +213,8 @@ async def test_only_the_time_asked_for_is_told(servers: TestServers, database: s
             "2026-11-25T00:00:00+02:00",
             "0001-01-01T00:00:00+14:00",
         ):
-            told = await world.get("/api/v1/routes/accuracy/explain", since=since)
-            counts[since] = (told["alerts"], sum(told["triggers"].values()))
+            explained = await world.get("/api/v1/routes/accuracy/explain", since=since)
+            counts[since] = (explained["alerts"], sum(explained["triggers"].values()))
         assert list(counts.values()) == [(0, 0), (1, 1), (1, 1), (1, 1), (0, 0), (1, 1)]
 
 

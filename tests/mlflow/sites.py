@@ -72,7 +72,7 @@ class MlflowSite:
 
     async def holder(self, model: str, mark: str = "champion") -> str | None:
         found = self._server.call("GET", f"registered-models/get?name={model}")["registered_model"]
-        return next((one["version"] for one in found.get("aliases", []) if one["alias"] == mark), None)
+        return next((held["version"] for held in found.get("aliases", []) if held["alias"] == mark), None)
 
     async def seize(self, model: str, version: str, mark: str = "champion") -> None:
         self._server.call("POST", "registered-models/alias", {"name": model, "alias": mark, "version": version})
@@ -123,7 +123,7 @@ class SagemakerSite:
         return sorted((self.package(o["ModelPackageArn"]) for o in listed), key=lambda p: int(p["ModelPackageVersion"]))
 
     async def holder(self, model: str, mark: str = "champion") -> str | None:
-        approved = [one for one in self.packages(model) if one["ModelApprovalStatus"] == "Approved"]
+        approved = [package for package in self.packages(model) if package["ModelApprovalStatus"] == "Approved"]
         holding = [o for o in approved if mark in o["CustomerMetadataProperties"].get("gateway.alias", "").split()]
         return str(holding[-1]["ModelPackageVersion"]) if holding else None
 

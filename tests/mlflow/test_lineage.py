@@ -107,12 +107,12 @@ class Site:
         """A round of the survey goes over everything, two hours later or after another time."""
         await self.world.pass_by(**(passed or {"hours": 2}))
 
-    async def orphans(self, *about: str) -> set[tuple[str, str]]:
+    async def orphans(self, *ids: str) -> set[tuple[str, str]]:
         """(kind, missing link) of what concerns these ids; the server is shared with other tests."""
         found, cursor = set(), None
         while True:
             page = await self.world.get("/api/v1/lineage/orphans", limit=50, **({"cursor": cursor} if cursor else {}))
-            found |= {(o["kind"], o["missing"]) for o in page["items"] if set(about) & set(o["about"].values())}
+            found |= {(o["kind"], o["missing"]) for o in page["items"] if set(ids) & set(o["about"].values())}
             if (cursor := page["next"]) is None:
                 return found
 
@@ -156,17 +156,17 @@ async def test_the_chain_is_the_same_from_each_of_its_five_ends(site: Site) -> N
         found = await site.lineage(**subject)
         assert (found["subject"], found["missing"], found["mlflow"]["state"]) == (subject, [], "asked")
         (chain,) = found["chains"]
-        assert [one["id"] for one in chain["alerts"]] == [alert]
-        assert ("fire", "new_alert") in {(one["action"], one["reason"]) for one in chain["decisions"]}
+        assert [row["id"] for row in chain["alerts"]] == [alert]
+        assert ("fire", "new_alert") in {(decision["action"], decision["reason"]) for decision in chain["decisions"]}
         assert chain["trigger"]["id"] == trigger["id"]
         assert (chain["dag_run"]["dag_run_id"], chain["dag_run"]["state"]) == (trigger["dag_run_id"], "success")
         (shown,) = chain["runs"]
         assert (shown["run_id"], shown["git_commit"], shown["metrics"]) == (run, COMMIT, 2)
         (made,) = shown["versions"]
         assert (made["model"], made["version"], made["aliases"]) == (model, version, ["champion"])
-        assert [(one["to"], one["state"]) for one in made["promotions"]] == [("champion", "promoted")]
+        assert [(promotion["to"], promotion["state"]) for promotion in made["promotions"]] == [("champion", "promoted")]
     again = await site.world.get(f"/api/v1/triggers/{trigger['id']}")
-    assert [(one["run_id"], one["versions"]) for one in again["runs"]] == [
+    assert [(run["run_id"], run["versions"]) for run in again["runs"]] == [
         (run, [{"model": model, "version": version}])
     ]
 
@@ -177,7 +177,7 @@ async def test_what_was_deleted_in_mlflow_since_is_not_shown(site: Site) -> None
     model, version = site.version(kept)
     ends: list[dict[str, str]] = [{"trigger": trigger["id"]}, {"run": kept}]
     for subject in ends:
-        assert {one["run_id"] for one in (await site.lineage(**subject))["chains"][0]["runs"]} == {kept, deleted}
+        assert {run["run_id"] for run in (await site.lineage(**subject))["chains"][0]["runs"]} == {kept, deleted}
     site.mlflow.call("POST", "runs/delete", {"run_id": deleted})
     site.mlflow.call("DELETE", "model-versions/delete", {"name": model, "version": version})
     await site.world.pass_by(seconds=1)
@@ -223,7 +223,7 @@ async def test_a_run_by_hand_and_a_version_without_its_run_are_chains_with_a_gap
     assert [gap["link"] for gap in found["missing"]] == ["trigger", "git_commit", "metrics"]
     model, version = site.version("f" * 32)
     found = await site.lineage(model=model, version=version)
-    assert [one["version"] for one in found["chains"][0]["versions"]] == [version]
+    assert [row["version"] for row in found["chains"][0]["versions"]] == [version]
     assert [gap["link"] for gap in found["missing"]] == ["run"]
 
 
@@ -343,7 +343,7 @@ async def test_the_command_tells_the_chain_from_whatever_it_is_given(site: Site)
     model, version = site.version(run)
     alert = trigger["alerts"][0]["id"]
     for subject in (f"{model}/{version}", run, trigger["id"], alert, trigger["dag_run_id"]):
-        told = await ask(site.world, "lineage", subject, columns=160)
+        output = await ask(site.world, "lineage", subject, columns=160)
         for words in (
             alert,
             "fire, new_alert",
@@ -353,8 +353,8 @@ async def test_the_command_tells_the_chain_from_whatever_it_is_given(site: Site)
             f"{model}/{version}",
             COMMIT[:12],
         ):
-            assert words in told, (subject, words)
-        assert told.rstrip().endswith("No link is missing.")
+            assert words in output, (subject, words)
+        assert output.rstrip().endswith("No link is missing.")
     found = json.loads(await ask(site.world, "lineage", run, "--json"))
     assert found["chains"][0]["trigger"]["id"] == trigger["id"]
     bare = site.run(commit=None)

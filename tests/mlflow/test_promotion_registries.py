@@ -117,7 +117,7 @@ async def test_the_same_cases_come_to_the_same_verdicts(
             before = await site.holder(model)
             answer = await ask(world, model, request.get("version", version), **_without_version(request))
             body = answer.json()
-            failing = {one["rule"] for one in body["verdicts"] if not one["passed"]}
+            failing = {verdict["rule"] for verdict in body["verdicts"] if not verdict["passed"]}
             if fails is None:
                 assert (name, answer.status_code, body.get("state")) == (name, 200, "promoted"), answer.text
                 assert (name, await site.holder(model)) == (name, version)
@@ -244,7 +244,7 @@ async def test_a_deleted_run_is_told_by_a_real_mlflow(
         shown = mlflow_server.call("GET", f"model-versions/get?name={model}&version={version}")["model_version"]
         mlflow_server.call("POST", "runs/delete", {"run_id": shown["run_id"]})
         blocked = problem(await ask(world, model, version), 409, "blocked")
-        assert "run" in {one["rule"] for one in blocked["verdicts"] if not one["passed"]}
+        assert "run" in {verdict["rule"] for verdict in blocked["verdicts"] if not verdict["passed"]}
 
 
 async def test_a_data_set_of_any_context_travels_with_a_version_in_mlflow(
@@ -332,13 +332,13 @@ async def test_sagemaker_keeps_what_it_knew_and_the_old_one_stays_approved(
             version = await publish(sagemaker, model, {"f1": f1})
             assert (await ask(world, model, version)).status_code == 200
         old, new = sagemaker.packages(model)
-        assert [one["ModelApprovalStatus"] for one in (old, new)] == ["Approved", "Approved"]
-        assert ["gateway.alias" in one["CustomerMetadataProperties"] for one in (old, new)] == [False, True]
-        for one in (old, new):
-            assert one["CustomerMetadataProperties"]["depth"] == "3"
-            assert one["CustomerMetadataProperties"]["input.training"] == "churn d1 s3://data/churn"
-            assert one["CustomerMetadataProperties"]["validation_status"] == "promoted"
-            assert one["InferenceSpecification"]["Containers"][0]["ModelDataUrl"].startswith("s3://")
+        assert [package["ModelApprovalStatus"] for package in (old, new)] == ["Approved", "Approved"]
+        assert ["gateway.alias" in package["CustomerMetadataProperties"] for package in (old, new)] == [False, True]
+        for package in (old, new):
+            assert package["CustomerMetadataProperties"]["depth"] == "3"
+            assert package["CustomerMetadataProperties"]["input.training"] == "churn d1 s3://data/churn"
+            assert package["CustomerMetadataProperties"]["validation_status"] == "promoted"
+            assert package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"].startswith("s3://")
         digest = new["CustomerMetadataProperties"]["gateway.artifact.model"]
         assert digest.endswith("sha256:9372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b825e4")
 

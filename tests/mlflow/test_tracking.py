@@ -52,9 +52,9 @@ async def test_what_was_logged_is_read_whatever_number_it_is(mlflow: Mlflow) -> 
     assert params_of(run) == {"depth": "3"}
     assert tags_of(run["data"])["gateway.trigger_id"] == "x"
     experiment = run["info"]["experiment_id"]
-    found = [one async for one in mlflow.runs([experiment], f"tags.`gateway.trigger_id` = {quoted('x')}")]
-    assert [one["info"]["run_id"] for one in found] == [run_id]
-    assert experiment in [one["experiment_id"] for one in await mlflow.experiments()]
+    found = [run async for run in mlflow.runs([experiment], f"tags.`gateway.trigger_id` = {quoted('x')}")]
+    assert [run["info"]["run_id"] for run in found] == [run_id]
+    assert experiment in [listed["experiment_id"] for listed in await mlflow.experiments()]
     assert await mlflow.artifacts(run_id, "model") == []
 
 
@@ -62,11 +62,14 @@ async def test_a_list_is_walked_to_its_end_or_not_taken_for_all(mlflow: Mlflow) 
     name = await new_version(mlflow)
     for _ in range(2):
         await mlflow.call("POST", "model-versions/create", {"name": name, "source": "s3://models/x"})
-    walked = [one["version"] async for one in mlflow.versions(f"name = {quoted(name)}", page=2)]
+    walked = [version["version"] async for version in mlflow.versions(f"name = {quoted(name)}", page=2)]
     assert walked == ["3", "2", "1"]
     query = {"filter": f"name = {quoted(name)}"}
     with pytest.raises(Refused, match="more than 2 model versions") as refusal:
-        [one async for one in mlflow.walk("GET", "model-versions/search", "model_versions", query, page=2, pages=1)]
+        [
+            version
+            async for version in mlflow.walk("GET", "model-versions/search", "model_versions", query, page=2, pages=1)
+        ]
     assert refusal.value.code == "too_many"
 
 

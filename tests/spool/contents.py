@@ -40,7 +40,7 @@ def contents(server: MlflowServer, experiment: str, artifacts: Artifacts | None 
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     """The lines in which two contents differ; an empty list when they are equal."""
-    before, after = (json.dumps(one, indent=1, sort_keys=True).splitlines() for one in (expected, found))
+    before, after = (json.dumps(content, indent=1, sort_keys=True).splitlines() for content in (expected, found))
     return [line[:300] for line in difflib.unified_diff(before, after, "expected", "found", lineterm="", n=0)]
 
 
@@ -54,8 +54,8 @@ def _run(server: MlflowServer, run: dict[str, Any], below: Artifacts) -> dict[st
         "params": _pairs(data.get("params", [])),
         "tags": _pairs(data.get("tags", [])),
         "metrics": {metric["key"]: _history(server, run_id, metric["key"]) for metric in data.get("metrics", [])},
-        "inputs": sorted((one["dataset"]["name"], one["dataset"]["digest"]) for one in inputs),
-        "outputs": [one["model_id"] for one in run.get("outputs", {}).get("model_outputs", [])],
+        "inputs": sorted((entry["dataset"]["name"], entry["dataset"]["digest"]) for entry in inputs),
+        "outputs": [output["model_id"] for output in run.get("outputs", {}).get("model_outputs", [])],
         "artifacts": below(run["info"]["artifact_uri"]),
     }
 
@@ -78,7 +78,9 @@ def _versions(server: MlflowServer, name: str) -> dict[str, Any]:
         return {}
     registered = server.call("GET", f"registered-models/get?name={name}")["registered_model"]
     return {
-        "versions": [{**{k: one.get(k) for k in kept}, "tags": _pairs(one.get("tags", []))} for one in versions],
+        "versions": [
+            {**{k: version.get(k) for k in kept}, "tags": _pairs(version.get("tags", []))} for version in versions
+        ],
         "aliases": registered.get("aliases", []),
     }
 
@@ -89,13 +91,15 @@ def _pairs(items: list[dict[str, Any]]) -> dict[str, Any]:
     pairs = {key: "..." if key.startswith("mlflow.source.git.") else value for key, value in pairs.items()}
     if versions := pairs.get("mlflow.modelVersions"):
         # Server and client both add the version to what they find, one as a number, one as a string.
-        pairs["mlflow.modelVersions"] = sorted({f"{one['name']}:{one['version']}" for one in json.loads(versions)})
+        pairs["mlflow.modelVersions"] = sorted(
+            {f"{version['name']}:{version['version']}" for version in json.loads(versions)}
+        )
     return pairs
 
 
 def _history(server: MlflowServer, run_id: str, key: str) -> list[tuple[int, float]]:
     answer = server.call("GET", f"metrics/get-history?run_id={run_id}&metric_key={key}")
-    return [(int(one["step"]), float(one["value"])) for one in answer.get("metrics", [])]
+    return [(int(metric["step"]), float(metric["value"])) for metric in answer.get("metrics", [])]
 
 
 def _artifacts(server: MlflowServer, uri: str) -> dict[str, Any]:

@@ -86,16 +86,16 @@ class FakeMlflow:
         return found
 
     def _experiments_create(self, body: Body) -> Answer:
-        if any(one["name"] == body["name"] for one in self.experiments.values()):
+        if any(experiment["name"] == body["name"] for experiment in self.experiments.values()):
             return _no(400, "RESOURCE_ALREADY_EXISTS")
         number = str(len(self.experiments))
         self.experiments[number] = {"experiment_id": number, "name": body["name"], "tags": body.get("tags", [])}
         return Answer(200, {"experiment_id": number})
 
     def _experiments_get_by_name(self, body: Body) -> Answer:
-        for one in self.experiments.values():
-            if one["name"] == body["experiment_name"]:
-                return Answer(200, {"experiment": one})
+        for experiment in self.experiments.values():
+            if experiment["name"] == body["experiment_name"]:
+                return Answer(200, {"experiment": experiment})
         return _no(404, "RESOURCE_DOES_NOT_EXIST")
 
     def _experiments_search(self, body: Body) -> Answer:
@@ -118,8 +118,10 @@ class FakeMlflow:
 
     def _metrics_get_history(self, body: Body) -> Answer:
         values = self.runs[body["run_id"]]["metrics"].get(body["metric_key"], [])
-        told = [{"key": body["metric_key"], "step": step, "timestamp": at, "value": one} for step, at, one in values]
-        return Answer(200, {"metrics": told})
+        metrics = [
+            {"key": body["metric_key"], "step": step, "timestamp": at, "value": value} for step, at, value in values
+        ]
+        return Answer(200, {"metrics": metrics})
 
     def _runs_search(self, body: Body) -> Answer:
         key = _quoted(body["filter"]) if body.get("filter") else None
@@ -144,8 +146,8 @@ class FakeMlflow:
             values = run["metrics"].setdefault(metric["key"], [])
             if value not in values:
                 values.append(value)
-        run["params"].update({one["key"]: one["value"] for one in body.get("params", [])})
-        run["tags"].update({one["key"]: one["value"] for one in body.get("tags", [])})
+        run["params"].update({param["key"]: param["value"] for param in body.get("params", [])})
+        run["tags"].update({tag["key"]: tag["value"] for tag in body.get("tags", [])})
         return Answer(200, {})
 
     def _runs_log_metric(self, body: Body) -> Answer:
@@ -168,19 +170,24 @@ class FakeMlflow:
     def _below(self, root: str, folder: str) -> Answer:
         start = f"{root}/{folder}".rstrip("/") + "/"
         files = [(path, content) for path, content in self.files.items() if path.startswith(start)]
-        found = [{"path": path.removeprefix(root + "/"), "is_dir": False, "file_size": len(one)} for path, one in files]
+        found = [
+            {"path": path.removeprefix(root + "/"), "is_dir": False, "file_size": len(content)}
+            for path, content in files
+        ]
         return Answer(200, {"files": found})
 
     def _runs_log_inputs(self, body: Body) -> Answer:
         inputs = self.runs[body["run_id"]].setdefault("inputs", [])
-        known = {(one["dataset"]["name"], one["dataset"]["digest"]) for one in inputs}
-        new = [one for one in body["datasets"] if (one["dataset"]["name"], one["dataset"]["digest"]) not in known]
+        known = {(entry["dataset"]["name"], entry["dataset"]["digest"]) for entry in inputs}
+        new = [
+            entry for entry in body["datasets"] if (entry["dataset"]["name"], entry["dataset"]["digest"]) not in known
+        ]
         inputs.extend(new)
         return Answer(200, {})
 
     def _runs_outputs(self, body: Body) -> Answer:
         outputs = self.runs[body["run_id"]]["outputs"]
-        if any(model["model_id"] in {one["model_id"] for one in outputs} for model in body["models"]):
+        if any(model["model_id"] in {output["model_id"] for output in outputs} for model in body["models"]):
             return _no(400, "BAD_REQUEST")
         outputs.extend(body["models"])
         return Answer(200, {})
@@ -195,7 +202,7 @@ class FakeMlflow:
 
     def _logged_models_search(self, body: Body) -> Answer:
         wanted = {"key": "mlflow_spool.run_key", "value": _quoted(body["filter"])}
-        return Answer(200, {"models": [one for one in self.models.values() if wanted in one["info"]["tags"]]})
+        return Answer(200, {"models": [model for model in self.models.values() if wanted in model["info"]["tags"]]})
 
     def _model(self, call: Call, parts: list[str]) -> Answer:
         model = self.models.get(unquote(parts[1]))
@@ -204,8 +211,8 @@ class FakeMlflow:
         if parts[-1] == "directories":
             return self._below(model["info"]["artifact_uri"], call.body.get("artifact_directory_path", ""))
         if call.method == "POST":
-            there = {one["key"] for one in model["data"]["params"]}
-            if any(one["key"] in there for one in call.body["params"]):
+            there = {param["key"] for param in model["data"]["params"]}
+            if any(param["key"] in there for param in call.body["params"]):
                 return _no(400, "BAD_REQUEST")
             model["data"]["params"] += call.body["params"]
         elif call.method == "PATCH" and len(parts) == 2:
@@ -220,23 +227,30 @@ class FakeMlflow:
 
     def _registered_models_search(self, body: Body) -> Answer:
         shown = [
-            {"name": one["name"], "aliases": [{"alias": a, "version": v} for a, v in one["aliases"].items()]}
-            for one in self.registered.values()
+            {"name": model["name"], "aliases": [{"alias": a, "version": v} for a, v in model["aliases"].items()]}
+            for model in self.registered.values()
         ]
         return Answer(200, {"registered_models": shown})
 
     def _model_versions_get(self, body: Body) -> Answer:
-        for one in self.versions:
-            if (one["name"], one["version"]) == (body["name"], body["version"]):
-                return Answer(200, {"model_version": one})
+        for version in self.versions:
+            if (version["name"], version["version"]) == (body["name"], body["version"]):
+                return Answer(200, {"model_version": version})
         return _no(404, "RESOURCE_DOES_NOT_EXIST")
 
+    def _registered_models_get(self, body: Body) -> Answer:
+        model = self.registered.get(body["name"])
+        return Answer(200, {"registered_model": model}) if model else _no(404, "RESOURCE_DOES_NOT_EXIST")
+
     def _registered_models_alias(self, body: Body) -> Answer:
+        if "version" not in body:
+            version = self.registered.get(body["name"], {"aliases": {}})["aliases"].get(body["alias"])
+            return self._model_versions_get({**body, "version": version})
         self.registered[body["name"]]["aliases"][body["alias"]] = body["version"]
         return Answer(200, {})
 
     def _model_versions_create(self, body: Body) -> Answer:
-        number = 1 + sum(one["name"] == body["name"] for one in self.versions)
+        number = 1 + sum(version["name"] == body["name"] for version in self.versions)
         version = {**body, "version": str(number), "files": len(self.uploads)}
         self.versions.append(version)
         return Answer(200, {"model_version": version})
@@ -245,7 +259,7 @@ class FakeMlflow:
         if not body.get("filter"):
             return Answer(200, {"model_versions": self.versions})
         wanted = {"key": "mlflow_spool.run_key", "value": _quoted(body["filter"])}
-        return Answer(200, {"model_versions": [one for one in self.versions if wanted in one["tags"]]})
+        return Answer(200, {"model_versions": [version for version in self.versions if wanted in version["tags"]]})
 
     def _run(self, body: Body, change: Callable[[Body], object]) -> Answer:
         if body["run_id"] not in self.runs:

@@ -98,10 +98,12 @@ def held(server: FakeMlflow) -> dict[str, Any]:
     names = {run_id: run["info"]["run_name"] for run_id, run in server.runs.items()}
     names |= {model_id: model["info"]["name"] for model_id, model in server.models.items()}
     whole = {
-        "experiments": [one["name"] for one in server.experiments.values()],
+        "experiments": [experiment["name"] for experiment in server.experiments.values()],
         "runs": sorted(server.runs.values(), key=lambda run: str(run["info"]["run_name"])),
         "models": list(server.models.values()),
-        "versions": [{name: one[name] for name in ("name", "source", "run_id", "version")} for one in server.versions],
+        "versions": [
+            {name: version[name] for name in ("name", "source", "run_id", "version")} for version in server.versions
+        ],
         "registered": server.registered,
         "files": {path: content.decode() for path, content in server.files.items()},
     }

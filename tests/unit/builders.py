@@ -163,7 +163,7 @@ class Kept:
         """Every group that is due is looked at, once, with this word of Prometheus; None: it was not asked."""
         self.ledger = self._open([])
         if confirmed is not None:
-            self.ledger.books.answers = dict.fromkeys(
+            self.ledger.books.confirmations = dict.fromkeys(
                 self.groups, Confirmation(confirmed, f"Prometheus said {confirmed}")
             )
         for key, known in self.groups.items():
@@ -190,6 +190,6 @@ class Kept:
         return [e for e in self.episodes if e.fingerprint == fingerprint][-1]
 
 
-def said(decisions: Iterable[Decision]) -> list[tuple[Action, Reason]]:
+def decided(decisions: Iterable[Decision]) -> list[tuple[Action, Reason]]:
     """(action, reason) of each."""
     return [(v.action, v.reason) for v in decisions]

@@ -1,4 +1,4 @@
-"""The words of the design on when a group may fire, told once more and without app.decide.rules."""
+"""The words of the contract on when a group may fire, written once more and without app.decide.rules."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from tests.unit.replicas import Fired
 
 @dataclass
 class Account:
-    """What the design says of one group: its newest trigger, the failures in a row, whether a person reset it."""
+    """What the contract says of one group: its newest trigger, the failures in a row, whether a person reset it."""
 
     newest: Fired | None = None
     accepted_at: datetime | None = None

@@ -13,7 +13,7 @@ from app.decide.engine import PureEngine
 from app.decide.ledger import Ledger
 from app.decide.repeats import known_of
 from app.decide.rules import Pause
-from app.decide.state import OPEN_STATES, Asked, Confirmation, Decision, Episode, Group, Trigger, TriggerState
+from app.decide.state import OPEN_STATES, Confirmation, Decision, Episode, Group, HeardAnswer, Trigger, TriggerState
 from app.policy.schema import Policy
 from tests.unit.builders import NOW, REORDER, ids
 
@@ -41,7 +41,7 @@ class Replicas:
         self.fires: list[Fired] = []
         self.from_memory = 0
         self._held_since: dict[UUID, datetime | None] = {}
-        self._asked: dict[str, Asked] = {}
+        self._asked: dict[str, HeardAnswer] = {}
         self._remembered: deque[tuple[dict[str, Group], dict[str, Episode]]] = deque(maxlen=8)
 
     # -- alerts --------------------------------------------------------------------------------------------------------
@@ -72,11 +72,11 @@ class Replicas:
                 return {}
             if key is not None and engine.groups[key].version != groups[key].version:
                 return {}
-            counted.append((row, len(each.places)))
+            counted.append((row, len(each.positions)))
         for row, times in counted:
             row.count, row.decision_count, row.last_seen_at = row.count + times, row.decision_count + times, self.now
         self.from_memory += len(counted)
-        return {at: answer for each, answer in known for at in each.places}
+        return {at: answer for each, answer in known for at in each.positions}
 
     # -- everything else that changes a group --------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class Replicas:
         """Prometheus is asked, and says yes about these models. It counts in the next wake."""
         groups = self.engine.questions(self.now)
         answers = {group.key: group.labels["model"] in confirmed for group in groups}
-        self._asked = {g.key: Asked(g.facts_version, Confirmation(answers[g.key], "by a test")) for g in groups}
+        self._asked = {g.key: HeardAnswer(g.facts_version, Confirmation(answers[g.key], "by a test")) for g in groups}
         return answers
 
     def wake(self) -> None:

@@ -61,3 +61,10 @@ def test_the_cap_is_that_of_the_policy_in_force() -> None:
     changing.change(policy_of(ENTRY.replace("}}", "}, max_parallel: 2}")))
     assert changing.clients.cap("airflow:default") == 2
     assert changing.clients.cap("airflow:elsewhere") is None
+
+
+def test_an_airflow_caps_its_own_target_and_no_other_of_its_name() -> None:
+    capped = ENTRY.replace("default", "mlflow").replace("}}", "}, max_parallel: 2}")
+    clients = Changing(ENTRY, capped).clients
+    targets = ["airflow:mlflow", "mlflow", "receiver:mlflow", "airflow:default", "airflow:receiver:mlflow"]
+    assert [clients.cap(target) for target in targets] == [2, None, None, None, None]

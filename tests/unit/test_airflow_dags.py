@@ -8,7 +8,7 @@ import pytest
 
 from app.kit.airflow.client import AirflowClient, DagInfo, PasswordAuth
 from app.kit.errors import Refused
-from app.kit.http import Http, open_http
+from app.kit.http import open_http
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
 from tests.fakes.faults import answer, meanwhile, timeout
@@ -183,8 +183,8 @@ async def test_the_naming_of_a_missing_dag_does_not_wait_for_ever(clock: ManualC
                 await asyncio.Event().wait()
             return httpx.Response(404, json={"detail": "Dag with dag_id: 'x' not found"}, request=request)
 
-    stuck = httpx.AsyncClient(transport=Stuck())
-    async with Http(stuck, stuck, longest=0.02) as http:
+    async with open_http(transport=Stuck()) as http:
+        http.longest = 0.02
         with pytest.raises(Refused) as raised:
             await AirflowClient(http, "http://airflow.test", None, clock).trigger("x", RUN, CONF, None)
     assert raised.value.code == "dag_missing"

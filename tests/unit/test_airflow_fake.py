@@ -122,7 +122,7 @@ async def test_with_auto_finish_runs_end_by_the_clock(fake: FakeAirflow, clock: 
     await post(fake, "b")
     for _ in range(3):
         got = [await ask(fake, "GET", f"/api/v2/dags/{DAG}/dagRuns/{run}", None, fake.mint()) for run in "ab"]
-        states.append([one.json()["state"] for one in got])
+        states.append([answer.json()["state"] for answer in got])
         clock.pass_by(timedelta(minutes=4))
     assert states == [["running", "running"], ["running", "running"], ["success", "failed"]]
     assert fake.run("a").ended_at == begun + timedelta(minutes=5)
@@ -179,7 +179,7 @@ async def test_each_fault_does_what_it_says_once(fake: FakeAirflow, fault: Fault
         with pytest.raises(seen):
             await post(fake, "a")
     assert (len(fake.posts), len(fake.runs), fake.faults_pending) == (runs, runs, 0)
-    assert [one.status for one in fake.calls("trigger")] == [200 if runs else None]
+    assert [call.status for call in fake.calls("trigger")] == [200 if runs else None]
     assert (await post(fake, "b")).status_code == 200
 
 

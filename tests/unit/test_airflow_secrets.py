@@ -115,8 +115,8 @@ async def test_a_server_that_echoes_our_secrets_does_not_get_them_into_an_error(
     def echo(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/auth/token":
             return httpx.Response(201, json={"access_token": next(fresh)})
-        said = f"{request.headers['authorization']} {tokens[0]} {password}"
-        return httpx.Response(status, json={"detail": said})
+        detail = f"{request.headers['authorization']} {tokens[0]} {password}"
+        return httpx.Response(status, json={"detail": detail})
 
     auth = PasswordAuth("gateway", password)
     async with open_http(transport=httpx.MockTransport(echo)) as http:
@@ -129,13 +129,13 @@ async def test_a_server_that_echoes_our_secrets_does_not_get_them_into_an_error(
         assert not [text for text in shown if secret in text]
 
 
-def echo(said: str, status: int = 409) -> httpx.MockTransport:
+def echo(detail: str, status: int = 409) -> httpx.MockTransport:
     """An Airflow that gives out a token and answers everything else with `said`."""
 
     def answered(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/auth/token":
             return httpx.Response(201, json={"access_token": "a-token-of-airflow"})
-        return httpx.Response(status, json={"detail": said})
+        return httpx.Response(status, json={"detail": detail})
 
     return httpx.MockTransport(answered)
 
@@ -162,7 +162,7 @@ async def test_a_secret_that_is_a_common_word_makes_no_hole_in_any_sentence(api:
 
 
 @pytest.mark.parametrize(
-    ("api", "auth", "said"),
+    ("api", "auth", "detail"),
     [
         ("v1", PasswordAuth("airflow", "airflow"), "bad login airflow:airflow"),
         ("v1", PasswordAuth("airflow", "airflow"), "Basic YWlyZmxvdzphaXJmbG93 is none"),
@@ -174,9 +174,9 @@ async def test_a_secret_that_is_a_common_word_makes_no_hole_in_any_sentence(api:
     ids=["login", "base64", "password", "short token", "token", "token that is cut"],
 )
 async def test_words_that_repeat_a_secret_are_left_out_and_ours_around_them_stay(
-    api: Any, auth: Auth, said: str
+    api: Any, auth: Auth, detail: str
 ) -> None:
-    async with open_http(transport=echo(said)) as http:
+    async with open_http(transport=echo(detail)) as http:
         client = AirflowClient(http, "http://airflow.test", auth, ManualClock(), api=api)
         with pytest.raises(TargetError) as raised:
             await client.trigger("run", "r", {}, None)

@@ -213,14 +213,14 @@ async def test_a_login_that_fails_is_named_and_nothing_is_posted(
 async def test_what_airflow_refuses_is_not_tried_for_each_of_many_calls() -> None:
     """Forty triggers with a wrong password are no forty logins: an account is locked after a few."""
     site = Site(PasswordAuth("gateway", "wrong"))
-    told = set()
+    refusals = set()
     for _ in range(40):
         with pytest.raises(Refused) as raised:
             await site.client.dag("d")
-        told.add((raised.value.code, raised.value.detail))
+        refusals.add((raised.value.code, raised.value.detail))
         site.clock.pass_by(timedelta(seconds=1))
     assert site.logins() == 1
-    assert len(told) == 1
+    assert len(refusals) == 1
     site.fake.users["gateway"] = "wrong"  # Somebody has set it in Airflow.
     site.clock.pass_by(timedelta(seconds=20))
     assert (await site.client.dag("d")).dag_id == "d"

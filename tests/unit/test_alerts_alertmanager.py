@@ -19,7 +19,7 @@ def read(body: Any, most: int = 10_000) -> Parsed:
     return alertmanager.read(body if isinstance(body, bytes) else json.dumps(body).encode(), most)
 
 
-def one(**fields: Any) -> dict[str, Any]:
+def entry(**fields: Any) -> dict[str, Any]:
     """A good alert with these fields instead; None leaves one out."""
     known = {"status": "firing", "labels": {"alertname": "Low", "severity": "critical"}, "startsAt": BEGAN}
     return {name: value for name, value in {**known, **fields}.items() if value is not None}
@@ -30,7 +30,7 @@ def note(*alerts: Any, **fields: Any) -> dict[str, Any]:
 
 
 def only(**fields: Any) -> Alert:
-    (alert,) = read(note(one(**fields))).alerts
+    (alert,) = read(note(entry(**fields))).alerts
     return alert
 
 
@@ -65,7 +65,7 @@ def test_every_recorded_body_stands_in_the_table() -> None:
 
 
 def test_the_alerts_own_status_counts_and_not_the_notifications() -> None:
-    parsed = read(note(one(status="resolved", endsAt=BEGAN), one(), status="resolved"))
+    parsed = read(note(entry(status="resolved", endsAt=BEGAN), entry(), status="resolved"))
     assert [a.firing for a in parsed.alerts] == [False, True]
 
 
@@ -109,43 +109,43 @@ def test_long_prose_is_cut_and_the_alert_is_decided() -> None:
 
 
 def test_unknown_fields_are_tolerated() -> None:
-    body = note(one(generatorURL="http://x", newField={"deep": [1]}), truncatedAlerts=3, groupKey="{}", another=None)
+    body = note(entry(generatorURL="http://x", newField={"deep": [1]}), truncatedAlerts=3, groupKey="{}", another=None)
     assert len(read(body).alerts) == 1
 
 
 BAD_ALERTS: dict[str, Any] = {
     "not an object": 7,
     "null": None,
-    "no status": one(status=None),
-    "another status": one(status="pending"),
-    "no labels": one(labels=None),
-    "labels in a list": one(labels=["alertname"]),
-    "a label that is a number": one(labels={"alertname": 5}),
-    "a label that is null": one(labels={"alertname": None}),
-    "an empty label name": one(labels={"": "x"}),
-    "a label too long": one(labels={"alertname": "x" * 4097}),
-    "10,000 labels": one(labels={f"l{n}": "x" for n in range(10_000)}),
-    "no start": one(startsAt=None),
-    "a start without an offset": one(startsAt="2026-11-23T09:28:32"),
-    "a start that is no time": one(startsAt="yesterday"),
-    "a start before 1970": one(startsAt="1969-12-31T23:59:59Z"),
-    "a start beyond 2199": one(startsAt="2200-01-01T00:00:00Z"),
-    "a start in the year 0": one(startsAt="0000-01-01T00:00:00Z"),
-    "a start at the edge of the calendar": one(startsAt="9999-12-31T23:59:59-14:00"),
-    "an end beyond 2199": one(status="resolved", endsAt="9999-01-01T00:00:00Z"),
-    "NUL in a label": one(labels={"alertname": "a\x00b"}),
-    "NUL in a label's name": one(labels={"a\x00b": "x"}),
-    "NUL in an annotation": one(annotations={"summary": "\x00"}),
-    "NUL in the fingerprint": one(fingerprint="\x00"),
-    "a lone surrogate in a label": one(labels={"alertname": "\ud800"}),
-    "a lone surrogate in an annotation": one(annotations={"summary": "\udfff"}),
-    "a fingerprint too long": one(fingerprint="f" * 129),
+    "no status": entry(status=None),
+    "another status": entry(status="pending"),
+    "no labels": entry(labels=None),
+    "labels in a list": entry(labels=["alertname"]),
+    "a label that is a number": entry(labels={"alertname": 5}),
+    "a label that is null": entry(labels={"alertname": None}),
+    "an empty label name": entry(labels={"": "x"}),
+    "a label too long": entry(labels={"alertname": "x" * 4097}),
+    "10,000 labels": entry(labels={f"l{n}": "x" for n in range(10_000)}),
+    "no start": entry(startsAt=None),
+    "a start without an offset": entry(startsAt="2026-11-23T09:28:32"),
+    "a start that is no time": entry(startsAt="yesterday"),
+    "a start before 1970": entry(startsAt="1969-12-31T23:59:59Z"),
+    "a start beyond 2199": entry(startsAt="2200-01-01T00:00:00Z"),
+    "a start in the year 0": entry(startsAt="0000-01-01T00:00:00Z"),
+    "a start at the edge of the calendar": entry(startsAt="9999-12-31T23:59:59-14:00"),
+    "an end beyond 2199": entry(status="resolved", endsAt="9999-01-01T00:00:00Z"),
+    "NUL in a label": entry(labels={"alertname": "a\x00b"}),
+    "NUL in a label's name": entry(labels={"a\x00b": "x"}),
+    "NUL in an annotation": entry(annotations={"summary": "\x00"}),
+    "NUL in the fingerprint": entry(fingerprint="\x00"),
+    "a lone surrogate in a label": entry(labels={"alertname": "\ud800"}),
+    "a lone surrogate in an annotation": entry(annotations={"summary": "\udfff"}),
+    "a fingerprint too long": entry(fingerprint="f" * 129),
 }
 
 
 @pytest.mark.parametrize("bad", BAD_ALERTS.values(), ids=BAD_ALERTS.keys())
 def test_a_bad_alert_is_set_aside_and_the_others_are_read(bad: Any) -> None:
-    parsed = read(note(one(), bad, one(labels={"alertname": "Other"})))
+    parsed = read(note(entry(), bad, entry(labels={"alertname": "Other"})))
     assert [a.alert_id for a in parsed.alerts] == ["Low", "Other"]
     assert parsed.order == [0, 2]
     (found,) = parsed.bad
@@ -166,7 +166,7 @@ def test_a_body_of_nothing_but_bad_alerts_is_refused_and_says_where(bad: Any) ->
 
 
 def test_one_bad_among_ninety_nine_good_costs_only_itself() -> None:
-    parsed = read(note(*[one()] * 50, {"status": "firing"}, *[one()] * 49))
+    parsed = read(note(*[entry()] * 50, {"status": "firing"}, *[entry()] * 49))
     assert (len(parsed.alerts), [b.index for b in parsed.bad]) == (99, [50])
 
 
@@ -187,7 +187,7 @@ BODIES = {
     "an empty object": (b"{}", 422),
     "no alerts": (json.dumps(note()).encode(), 422),
     "alerts that are an object": (b'{"version":"4","alerts":{"0":{}}}', 422),
-    "another version": (json.dumps(note(one(), version="3")).encode(), 422),
+    "another version": (json.dumps(note(entry(), version="3")).encode(), 422),
 }
 
 
@@ -198,9 +198,9 @@ def test_a_body_that_cannot_be_read_is_refused_with_a_reason(body: bytes, status
     assert (refused.value.status, bool(str(refused.value))) == (status, True)
 
 
-@pytest.mark.parametrize("alert", [one(), {}], ids=["good alerts", "bad alerts"])
+@pytest.mark.parametrize("alert", [entry(), {}], ids=["good alerts", "bad alerts"])
 def test_more_alerts_than_the_cap_are_refused_whole(alert: dict[str, Any]) -> None:
     with pytest.raises(Unreadable, match="3 alerts; GATEWAY_MAX_ALERTS allows 2") as refused:
         read(note(alert, alert, alert), most=2)
     assert refused.value.status == 413
-    assert len(read(note(one(), one()), most=2).alerts) == 2
+    assert len(read(note(entry(), entry()), most=2).alerts) == 2

@@ -68,10 +68,10 @@ def test_what_the_data_tells_stands_before_the_attributes() -> None:
 
 
 def test_data_that_tells_everything_is_the_native_alert_itself() -> None:
-    told: dict[str, Any] = {"alert_id": "drift", "severity": "warning", "timestamp": AT, "status": "resolved"}
-    told |= {"labels": {"source": "a", "type": "b", "model": "churn"}, "annotations": {"note": "x"}}
-    (mine,) = native.read(json.dumps(told).encode(), 1).alerts
-    (theirs,) = read(EVENT | {"data": told}).alerts
+    data: dict[str, Any] = {"alert_id": "drift", "severity": "warning", "timestamp": AT, "status": "resolved"}
+    data |= {"labels": {"source": "a", "type": "b", "model": "churn"}, "annotations": {"note": "x"}}
+    (mine,) = native.read(json.dumps(data).encode(), 1).alerts
+    (theirs,) = read(EVENT | {"data": data}).alerts
     names = [name for name in Alert.__slots__ if name != "source"]
     assert [getattr(theirs, name) for name in names] == [getattr(mine, name) for name in names]
 

@@ -70,7 +70,7 @@ def parsed(content: Any, **changes: Any) -> Any:
 
 
 def test_the_documented_event_is_the_alert_that_the_native_body_would_be() -> None:
-    told = {
+    body = {
         "alert_id": "ServerCpuTooHigh",
         "severity": "warning",
         "timestamp": "2026-10-02T17:04:40Z",
@@ -78,7 +78,7 @@ def test_the_documented_event_is_the_alert_that_the_native_body_would_be() -> No
         "annotations": {"summary": "Threshold Crossed"},
     }
     [mapped] = parsed(CLOUDWATCH).alerts
-    [same] = native.read(json.dumps(told).encode(), 100).alerts
+    [same] = native.read(json.dumps(body).encode(), 100).alerts
     assert mapped.source == "cloudwatch"
     assert {n: getattr(mapped, n) for n in mapped.__slots__ if n != "source"} == {
         n: getattr(same, n) for n in same.__slots__ if n != "source"
@@ -152,16 +152,18 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("content", "changes", "pointer", "told"), BAD, ids=[told for *_, told in BAD])
-def test_what_is_wrong_is_told_by_its_part(content: Any, changes: Mapping[str, Any], pointer: str, told: str) -> None:
+@pytest.mark.parametrize(("content", "changes", "pointer", "message"), BAD, ids=[message for *_, message in BAD])
+def test_what_is_wrong_is_told_by_its_part(
+    content: Any, changes: Mapping[str, Any], pointer: str, message: str
+) -> None:
     with pytest.raises(Unreadable) as caught:
         parsed(content, **changes)
     if not pointer:
-        assert told in str(caught.value)
+        assert message in str(caught.value)
         return
     [error] = caught.value.errors
     assert error["pointer"] == pointer
-    assert told in error["message"]
+    assert message in error["message"]
 
 
 def test_a_bad_alert_among_good_ones_stands_alone() -> None:

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from app.decide.conf import CONF_BYTES, dag_call
-from app.decide.state import Episode, Group, NewTrigger, Reason, TriggerState
+from app.decide.state import Episode, Group, Reason, TriggerChange, TriggerState
 from tests.unit.builders import NOW, episode, group, route, uid
 
 RUN = uid(7)
 
 
-def trigger(*alerts: Episode) -> NewTrigger:
-    return NewTrigger(RUN, group(), TriggerState.PENDING, Reason.NEW_ALERT, True, list(alerts))
+def trigger(*alerts: Episode) -> TriggerChange:
+    return TriggerChange(RUN, group(), TriggerState.PENDING, Reason.NEW_ALERT, True, list(alerts))
 
 
 def with_dag(**dag: Any) -> Any:
@@ -81,13 +81,13 @@ def test_the_dag_may_be_named_by_the_group() -> None:
 )
 @pytest.mark.parametrize("count", [1, 50, 199, 1000])
 def test_alerts_that_would_make_it_too_large_are_counted_not_carried(count: int, label: str) -> None:
-    about = dag_call(trigger(*numbered(count, note=label)), with_dag(conf={"dataset": "x"})).conf["gateway"]
-    conf = {"dataset": "x", "gateway": about}
+    gateway = dag_call(trigger(*numbered(count, note=label)), with_dag(conf={"dataset": "x"})).conf["gateway"]
+    conf = {"dataset": "x", "gateway": gateway}
     assert len(json.dumps(conf)) <= CONF_BYTES
-    assert len(about["alerts"]) + about.get("alerts_omitted", 0) == count
-    assert [a["alert_id"] for a in about["alerts"]] == [f"alert-{n}" for n in range(len(about["alerts"]))]
-    if "alerts_omitted" in about:
-        one_more = len(json.dumps(about["alerts"][-1]))
+    assert len(gateway["alerts"]) + gateway.get("alerts_omitted", 0) == count
+    assert [a["alert_id"] for a in gateway["alerts"]] == [f"alert-{n}" for n in range(len(gateway["alerts"]))]
+    if "alerts_omitted" in gateway:
+        one_more = len(json.dumps(gateway["alerts"][-1]))
         assert len(json.dumps(conf)) + one_more > CONF_BYTES - 100
 
 
@@ -95,25 +95,25 @@ def test_alerts_that_would_make_it_too_large_are_counted_not_carried(count: int,
 @pytest.mark.parametrize("paths", [0, 1, 4, 600])
 def test_values_of_a_group_that_are_too_long_are_cut_and_named_and_short_ones_are_whole(value: str, paths: int) -> None:
     labels = {"model": value, "team": "risk", "other": value}
-    wide = NewTrigger(RUN, Group("k", "accuracy", "live", labels), TriggerState.PENDING, Reason.NEW_ALERT, True)
+    wide = TriggerChange(RUN, Group("k", "accuracy", "live", labels), TriggerState.PENDING, Reason.NEW_ALERT, True)
     wide.alerts += [episode(id=uid(n), alert_id="a", labels={"note": value * 4}) for n in range(3)]
     conf = dag_call(wide, with_dag(conf={"paths": ["{{group.model}}"] * paths})).conf
-    about = conf["gateway"]
+    gateway = conf["gateway"]
     assert len(json.dumps(conf)) <= CONF_BYTES
-    assert (about["alerts"], about["alerts_omitted"]) == ([], 3)
-    assert set(conf["paths"]) <= {about["group"]["model"]}
-    cut = {name: told for name, told in about["group"].items() if told != labels[name]}
-    assert about.get("labels_cut", []) == list(cut)
-    assert all(told.endswith("…") and labels[name].startswith(told[:-1]) for name, told in cut.items())
+    assert (gateway["alerts"], gateway["alerts_omitted"]) == ([], 3)
+    assert set(conf["paths"]) <= {gateway["group"]["model"]}
+    cut = {name: value for name, value in gateway["group"].items() if value != labels[name]}
+    assert gateway.get("labels_cut", []) == list(cut)
+    assert all(value.endswith("…") and labels[name].startswith(value[:-1]) for name, value in cut.items())
     assert "team" not in cut or paths == 600
 
 
 def test_one_alert_too_large_to_carry_still_starts_the_run() -> None:
-    about = dag_call(trigger(*numbered(1, note="x" * 4096 * 4)), with_dag()).conf["gateway"]
-    assert (about["alerts"], about["alerts_omitted"]) == ([], 1)
+    gateway = dag_call(trigger(*numbered(1, note="x" * 4096 * 4)), with_dag()).conf["gateway"]
+    assert (gateway["alerts"], gateway["alerts_omitted"]) == ([], 1)
 
 
 def test_the_context_of_a_trace_is_there_when_there_is_a_trace() -> None:
-    told = "00-019ab0c46f1e7d359c1a3f0e4a5b6c7d-b7ad6b7169203331-01"
-    assert dag_call(trigger(), with_dag(), traceparent=told).conf["gateway"]["traceparent"] == told
+    traceparent = "00-019ab0c46f1e7d359c1a3f0e4a5b6c7d-b7ad6b7169203331-01"
+    assert dag_call(trigger(), with_dag(), traceparent=traceparent).conf["gateway"]["traceparent"] == traceparent
     assert "traceparent" not in dag_call(trigger(), with_dag()).conf["gateway"]

@@ -7,7 +7,7 @@ import pytest
 from app.groups.prometheus import Outcome, judge
 from app.policy.language.promql import compares_to_bool, render_query
 from tests.unit.builders import NOW
-from tests.unit.test_policy_errors import told as errors_of
+from tests.unit.test_policy_errors import errors_of
 
 T = NOW.timestamp()
 

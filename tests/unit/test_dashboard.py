@@ -60,9 +60,9 @@ def test_a_panel_says_what_it_shows_and_asks_the_chosen_source(panel: dict[str, 
 
 def test_panels_have_ids_of_their_own_and_do_not_cover_each_other() -> None:
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
-    for one, other in combinations([panel["gridPos"] for panel in PANELS], 2):
-        apart_x = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
-        apart_y = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+    for left, other in combinations([panel["gridPos"] for panel in PANELS], 2):
+        apart_x = left["x"] + left["w"] <= other["x"] or other["x"] + other["w"] <= left["x"]
+        apart_y = left["y"] + left["h"] <= other["y"] or other["y"] + other["h"] <= left["y"]
         assert apart_x or apart_y
 
 

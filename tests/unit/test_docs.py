@@ -14,7 +14,7 @@ from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Reason, 
 from app.explain import sentences
 from app.kit.errors import Problem
 from app.kit.metrics import Metrics
-from app.web import docs, error_answers, problems
+from app.web import docs, error_answers, listener, problems
 from app.web.main import create_app
 
 GUARDED = ("/docs", "/openapi.json", "/docs/assets/start.js", "/docs/assets/swagger-ui.css")
@@ -124,39 +124,43 @@ def rows_of(page: str) -> list[list[str]]:
 
 
 def test_the_page_of_settings_names_each_with_its_default_and_meaning() -> None:
-    told = {
+    documented = {
         cells[0].strip("`| "): (cells[1].strip("`"), cells[2].rstrip(" |"))
         for cells in rows_of("reference/settings.md")
+        if "GATEWAY_" in cells[0]
     }
     fields = Settings.model_fields
-    assert set(told) == {f"GATEWAY_{name.upper()}" for name in fields}
+    assert set(documented) == {f"GATEWAY_{name.upper()}" for name in fields}
     for name, field in fields.items():
         shown = {None: "unset", True: "true", False: "false"}.get(field.default, str(field.default))
-        assert told[f"GATEWAY_{name.upper()}"] == (shown, field.description), name
+        assert documented[f"GATEWAY_{name.upper()}"] == (shown, field.description), name
 
 
 def test_the_page_of_metrics_names_each_with_its_labels() -> None:
-    told = {cells[0].strip("`| "): set(re.findall(r"`(\w+)`", cells[1])) for cells in rows_of("reference/metrics.md")}
+    documented = {
+        cells[0].strip("`| "): set(re.findall(r"`(\w+)`", cells[1])) for cells in rows_of("reference/metrics.md")
+    }
     declared = {}
     for collector in Metrics().registry._collector_to_names:
         assert isinstance(collector, MetricWrapperBase)
         suffix = "_total" if collector._type == "counter" else ""
         declared[collector._name + suffix] = set(collector._labelnames)
-    assert told == declared
+    assert documented == declared
 
 
 def test_the_page_of_problems_names_every_code_with_its_status() -> None:
-    told = {cells[0].strip("`| "): cells[1] for cells in rows_of("reference/problems.md") if cells[1].isdecimal()}
-    kinds = dict(problems.KINDS) | {k.code: k for k in (problems.UNAVAILABLE, problems.BAD_SIGNATURE)}
-    assert {code: str(kind.status) for code, kind in kinds.items()}.items() <= told.items()
+    documented = {cells[0].strip("`| "): cells[1] for cells in rows_of("reference/problems.md") if cells[1].isdecimal()}
+    others = (problems.UNAVAILABLE, problems.BAD_SIGNATURE, *listener.REFUSALS)
+    kinds = dict(problems.KINDS) | {k.code: k for k in others}
+    assert {code: str(kind.status) for code, kind in kinds.items()}.items() <= documented.items()
     app = create_app(read_settings(), None)  # type: ignore[arg-type]  # Its lifespan is not entered.
     shown = set(re.findall(r"urn:trigger-gateway:problem:(\w+)", str(app.openapi()["paths"])))
-    assert shown <= set(told)
+    assert shown <= set(documented)
 
 
 def test_the_page_of_words_names_every_code_that_can_block_a_trigger() -> None:
-    told = " ".join(cells[0] for cells in rows_of("reference/words.md"))
-    assert [code for code in sentences.UNBLOCK if f"`{code}`" not in told] == []
+    documented = " ".join(cells[0] for cells in rows_of("reference/words.md"))
+    assert [code for code in sentences.UNBLOCK if f"`{code}`" not in documented] == []
 
 
 def test_the_page_of_words_names_every_action_reason_state_and_outcome() -> None:

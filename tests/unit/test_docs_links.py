@@ -16,7 +16,7 @@ from app.bootstrap.parts import open_services
 from app.bootstrap.settings import Settings
 from app.cli.main import app as cli
 from app.decide.conf import dag_call
-from app.decide.state import Group, NewTrigger, Reason, TriggerState
+from app.decide.state import Group, Reason, TriggerChange, TriggerState
 from app.intake.sources import alertmanager, native
 from app.kit.metrics import Metrics
 from app.lineage.report_schemas import Report
@@ -116,7 +116,7 @@ def test_the_conf_of_the_mission_is_the_one_that_airflow_gets(tmp_path: Path) ->
     (route,) = twelve_lines(tmp_path).routes
     group = Group("key", route.name, "live", {"model": "churn"})
     ident = UUID(shown["gateway"]["trigger_id"])
-    trigger = NewTrigger(ident, group, TriggerState.PENDING, Reason.NEW_ALERT, True, cast(Any, [alert]))
+    trigger = TriggerChange(ident, group, TriggerState.PENDING, Reason.NEW_ALERT, True, cast(Any, [alert]))
     call = dag_call(trigger, route)
     assert call.conf == shown
     assert call.dag_run_id == f"gateway__accuracy__{ident}"
@@ -159,7 +159,7 @@ def test_every_setting_that_is_named_is_one() -> None:
     settings = {f"GATEWAY_{field.upper()}" for field in Settings.model_fields}
     for document in DOCUMENTS:
         named = set(re.findall(r"GATEWAY_[A-Z]+(?:_[A-Z]+)*(?![A-Z_<])", document.read_text()))
-        assert named - clients - settings - {f"{one}_FILE" for one in settings} == set(), name(document)
+        assert named - clients - settings - {f"{setting}_FILE" for setting in settings} == set(), name(document)
 
 
 def test_every_metric_that_is_named_is_one() -> None:

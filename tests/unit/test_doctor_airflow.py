@@ -70,12 +70,12 @@ async def test_an_airflow_2_is_examined_by_its_own_api(clock: ManualClock) -> No
     assert list(found) == ["reachable", "scheduler", "clock", "login", DAG], "its DAG processor is in the scheduler"
     assert set(found.values()) == {"ok"}
     fake.viewers.add(fake.username)
-    [told] = [f for check, f in await examined(fake, clock, api="v1") if check == DAG]
-    assert (told.level, told.detail) == ("fail", "the gateway's user may not start runs of it")
+    [finding] = [f for check, f in await examined(fake, clock, api="v1") if check == DAG]
+    assert (finding.level, finding.detail) == ("fail", "the gateway's user may not start runs of it")
     for api, other in (("v1", FakeAirflow(clock)), ("v2", fake)):
-        [told] = [finding for _, finding in await examined(other, clock, api=api)]
-        assert told.level == "fail"
-        assert f"which is not Airflow's API {api}: check airflow.url and airflow.api" in told.detail
+        [finding] = [finding for _, finding in await examined(other, clock, api=api)]
+        assert finding.level == "fail"
+        assert f"which is not Airflow's API {api}: check airflow.url and airflow.api" in finding.detail
 
 
 def down(fake: FakeAirflow) -> None:

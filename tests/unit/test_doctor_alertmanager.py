@@ -47,7 +47,7 @@ RECEIVER, ROUTE = "receiver", "route accuracy"
 
 
 @pytest.mark.parametrize(
-    ("given", "told", "words"),
+    ("given", "faults", "words"),
     [
         pytest.param(config({"url": "http://pager/x"}), [(RECEIVER, "fail")], "init", id="no-receiver-is-ours"),
         pytest.param(
@@ -100,15 +100,15 @@ RECEIVER, ROUTE = "receiver", "route accuracy"
         pytest.param("<html>", [("alertmanager", "fail")], "amtool", id="no-mapping"),
     ],
 )
-def test_a_fault_is_named_with_what_to_do(given: Any, told: list[tuple[str, str]], words: str) -> None:
+def test_a_fault_is_named_with_what_to_do(given: Any, faults: list[tuple[str, str]], words: str) -> None:
     found = findings(given)
-    assert bad(found) == told
+    assert bad(found) == faults
     assert all(finding.next_step for finding in found if finding.level != "ok")
     assert words in " ".join(f"{finding.detail} {finding.next_step}" for finding in found)
 
 
 @pytest.mark.parametrize(
-    ("hook", "tokens", "told"),
+    ("hook", "tokens", "faults"),
     [
         ({}, False, []),
         ({}, True, [("receiver token", "fail")]),
@@ -120,9 +120,9 @@ def test_a_fault_is_named_with_what_to_do(given: Any, told: list[tuple[str, str]
     ids=["none-needed", "none-sent", "http_config-without-it", "credentials_file", "credentials", "bearer_token_file"],
 )
 def test_where_a_token_is_needed_the_receiver_must_send_one(
-    hook: dict[str, Any], tokens: bool, told: list[tuple[str, str]]
+    hook: dict[str, Any], tokens: bool, faults: list[tuple[str, str]]
 ) -> None:
-    assert bad(findings(config(hook), tokens=tokens)) == told
+    assert bad(findings(config(hook), tokens=tokens)) == faults
 
 
 def test_a_token_of_the_global_http_config_counts() -> None:

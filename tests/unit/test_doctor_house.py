@@ -24,13 +24,13 @@ routes: [{name: accuracy, match: ['alertname="A"'], debounce: 1m, dag: {id: retr
 """
 
 
-def told(findings: tuple[Finding, ...] | list[Finding]) -> list[tuple[str, str]]:
+def by_check(findings: tuple[Finding, ...] | list[Finding]) -> list[tuple[str, str]]:
     return [(finding.check, finding.level) for finding in findings]
 
 
 def test_no_policy_names_init(tmp_path: Path) -> None:
     read = examine_policy(tmp_path / "policy.yaml")
-    assert told(read.findings) == [("policy", "fail")]
+    assert by_check(read.findings) == [("policy", "fail")]
     assert "trigger-gateway init" in read.findings[0].next_step
     assert read.policy is None
 
@@ -39,7 +39,7 @@ def test_every_error_of_a_policy_is_a_line(tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY.replace("1m", "soon").replace("retrain", "''"))
     read = examine_policy(path)
-    assert {level for _, level in told(read.findings)} == {"fail"}
+    assert {level for _, level in by_check(read.findings)} == {"fail"}
     assert len(read.findings) >= 2
     assert all(str(path) in finding.detail for finding in read.findings)
 
@@ -48,14 +48,14 @@ def test_a_value_that_is_not_set_is_a_fault_of_its_own(tmp_path: Path, monkeypat
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY)
     read = examine_policy(path)
-    assert told(read.findings) == [("policy", "ok"), ("policy", "warn"), ("policy values", "fail")]
+    assert by_check(read.findings) == [("policy", "ok"), ("policy", "warn"), ("policy values", "fail")]
     assert "NOT_SET_ANYWHERE" in read.findings[-1].detail
     assert read.policy is not None
     assert not read.complete
     monkeypatch.setenv("NOT_SET_ANYWHERE", "secret")
     again = examine_policy(path)
     assert again.complete
-    assert told(again.findings)[-1] == ("policy values", "ok")
+    assert by_check(again.findings)[-1] == ("policy values", "ok")
     assert "secret" not in str(again.findings)
 
 
@@ -80,7 +80,7 @@ def test_tokens(tmp_path: Path, scopes: list[str], host: str, levels: list[str],
 def test_an_expired_token_is_named_and_counts_for_nothing(tmp_path: Path) -> None:
     create_token(tmp_path / "tokens", ["ingest"], "old", NOW, NOW + timedelta(days=1))
     findings, needed = examine_tokens(tmp_path / "tokens", "127.0.0.1", NOW + timedelta(days=2))
-    assert told(findings) == [("tokens", "fail"), ("tokens", "warn")]
+    assert by_check(findings) == [("tokens", "fail"), ("tokens", "warn")]
     assert "old" in findings[1].detail
     assert needed
 
@@ -88,7 +88,7 @@ def test_an_expired_token_is_named_and_counts_for_nothing(tmp_path: Path) -> Non
 def test_a_bad_tokens_file_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("{}\n")
     findings, needed = examine_tokens(tmp_path / "tokens", "127.0.0.1", NOW)
-    assert told(findings) == [("tokens", "fail")]
+    assert by_check(findings) == [("tokens", "fail")]
     assert "tokens:1" in findings[0].detail
     assert needed
 

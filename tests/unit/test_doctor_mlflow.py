@@ -35,6 +35,6 @@ async def test_each_state_has_its_lines(handler: Handler, expected: list[tuple[s
     async with open_http(transport=httpx.MockTransport(handler)) as http:
         entry = Mlflow(tracking_uri="http://mlflow.test:5000")
         found = await examine_mlflow(entry, http, ManualClock(), has_login=True)
-        assert [(one.check, one.level) for one in found] == expected
-        assert all(one.next_step for one in found if one.level != "ok")
+        assert [(finding.check, finding.level) for finding in found] == expected
+        assert all(finding.next_step for finding in found if finding.level != "ok")
         assert len(await examine_mlflow(entry, http, ManualClock(), has_login=False)) == 1

@@ -8,17 +8,28 @@ import pytest
 
 from app.decide.engine import PureEngine
 from app.decide.rules import EVERY_ROUTE, Pause
-from app.decide.state import DEAD, FAILED, SUCCESS, Action, Ask, Asked, Confirmation, Decision, Reason, TriggerState
+from app.decide.state import (
+    DEAD,
+    FAILED,
+    SUCCESS,
+    Action,
+    Confirmation,
+    Decision,
+    HeardAnswer,
+    Reason,
+    RunRequest,
+    TriggerState,
+)
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
-from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, firing, ids, policy, resolved, said
+from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, decided, firing, ids, policy, resolved
 
 ALERTS = """
   - {name: accuracy, match: ['alertname="ModelAccuracyLow"'], group_by: [model], cooldown: 1d, dag: {id: retrain}}
 """
 DAILY = "- {name: daily, cron: '0 14 * * *', route: accuracy, group: {model: churn}}"
 CHURN, FRAUD = {"model": "churn"}, {"model": "fraud"}
-ANA = Ask(Reason.MANUAL, "ana", "new labels", {})
+ANA = RunRequest(Reason.MANUAL, "ana", "new labels", {})
 
 
 def engine(**options: Any) -> PureEngine:
@@ -31,7 +42,7 @@ def scheduled(*schedules: str) -> Policy:
 
 
 def take(known: PureEngine, now: datetime, *fingerprints: str, model: str = "churn") -> list[tuple[Action, Reason]]:
-    return said(answer.decision for answer in known.take([firing(f, model=model) for f in fingerprints], now))
+    return decided(answer.decision for answer in known.take([firing(f, model=model) for f in fingerprints], now))
 
 
 def fire(known: PureEngine, now: datetime, model: str = "churn", fingerprint: str = "") -> Any:
@@ -90,17 +101,19 @@ def test_the_same_events_lead_to_the_same_rows() -> None:
         (ANA, timedelta(0), (Action.SUPPRESS, Reason.IN_FLIGHT)),
         (ANA, HOUR, (Action.SUPPRESS, Reason.COOLDOWN)),
         (ANA, 2 * DAY, (Action.FIRE, Reason.MANUAL)),
-        (Ask(Reason.FORCED, "ana", "now", {}, force=True), HOUR, (Action.FIRE, Reason.FORCED)),
+        (RunRequest(Reason.FORCED, "ana", "now", {}, force=True), HOUR, (Action.FIRE, Reason.FORCED)),
     ],
     ids=["beside a run", "in a cooldown", "after it", "forced"],
 )
-def test_a_request_obeys_what_the_engine_knows(ask: Ask, after: timedelta, expected: tuple[Action, Reason]) -> None:
+def test_a_request_obeys_what_the_engine_knows(
+    ask: RunRequest, after: timedelta, expected: tuple[Action, Reason]
+) -> None:
     known = engine(cooldown=DAY)
     trigger = fire(known, NOW)
     if after:
         known.end(trigger.id, SUCCESS, NOW)
     decision = known.request(known.policy.routes[0], CHURN, ask, NOW + after)
-    assert said([decision]) == [expected]
+    assert decided([decision]) == [expected]
     assert known.decisions[-1].alert is None
 
 
@@ -196,7 +209,7 @@ def test_prometheus_is_asked_before_a_fire(confirmed: bool, facts_changed: bool,
     assert states(known) == [TriggerState.HELD]
     if facts_changed:
         known.reset(group.key, NOW)
-    known.wake(NOW, {group.key: Asked(group.facts_version, Confirmation(confirmed, "by a test"))})
+    known.wake(NOW, {group.key: HeardAnswer(group.facts_version, Confirmation(confirmed, "by a test"))})
     assert states(known) == expected
 
 
@@ -218,7 +231,7 @@ def test_a_change_of_mode_moves_what_fires_to_the_group_of_the_new_mode() -> Non
     ]
 
 
-def decided(taken: list[tuple[str, Decision]]) -> list[tuple[str, Action, Reason]]:
+def decided_of(taken: list[tuple[str, Decision]]) -> list[tuple[str, Action, Reason]]:
     return [(name, decision.action, decision.reason) for name, decision in taken]
 
 
@@ -227,7 +240,7 @@ def test_a_schedule_is_due_at_its_occurrence_and_decided_once() -> None:
     due = NOW + 2 * HOUR
     assert known.next_at() == due
     assert known.take_schedules(due - MINUTE) == []
-    assert decided(known.take_schedules(due)) == [("daily", Action.FIRE, Reason.SCHEDULED)]
+    assert decided_of(known.take_schedules(due)) == [("daily", Action.FIRE, Reason.SCHEDULED)]
     assert known.take_schedules(due) == []
     assert known.next_at() == due + DAY
 
@@ -239,7 +252,7 @@ def test_a_schedule_is_due_at_its_occurrence_and_decided_once() -> None:
 )
 def test_a_missed_occurrence(options: str, expected: list[tuple[str, Action, Reason]]) -> None:
     known = PureEngine(scheduled(DAILY.replace("}}", "}" + options + "}")), NOW, REORDER, ids())
-    assert decided(known.take_schedules(NOW + 3 * DAY)) == expected
+    assert decided_of(known.take_schedules(NOW + 3 * DAY)) == expected
     assert known.next_at() == NOW + 3 * DAY + 2 * HOUR
 
 
@@ -257,3 +270,35 @@ def test_a_pass_that_names_a_trigger_of_another_state_is_a_bug() -> None:
     known.groups[trigger.key].held_since = NOW  # A group that says held beside a trigger that has fired.
     with pytest.raises(ValueError, match="only a held trigger"):
         known.take([resolved("churn-2026-11-23 12:00:00+00:00", NOW, NOW)], NOW)
+
+
+def its_run_ends(known: PureEngine, now: datetime) -> None:
+    known.end(list(known.triggers)[-1], SUCCESS, now)
+
+
+def another_alert_fires(known: PureEngine, now: datetime) -> None:
+    its_run_ends(known, now)
+    assert take(known, now, "another") == [(Action.FIRE, Reason.NEW_ALERT)]
+
+
+def a_person_asks(known: PureEngine, now: datetime) -> None:
+    its_run_ends(known, now)
+    assert known.request(known.policy.routes[0], CHURN, ANA, now).action is Action.FIRE
+
+
+@pytest.mark.parametrize(
+    ("then", "cooldown"), [(its_run_ends, DAY), (another_alert_fires, 0 * DAY), (a_person_asks, 0 * DAY)]
+)
+def test_an_alert_that_its_resolved_overtook_reopens_in_time_whatever_its_group_does(
+    then: Callable[[PureEngine, datetime], None], cooldown: timedelta
+) -> None:
+    known = engine(cooldown=cooldown)
+    fire(known, NOW, fingerprint="late")
+    over = NOW + MINUTE
+    known.take([resolved("late", over, NOW, model="churn"), firing("late", model="churn")], over)
+    then(known, over + MINUTE / 2)
+    [episode] = [each for each in known.episodes.values() if each.fingerprint == "late"]
+    assert not episode.firing
+    while (due := known.next_at()) is not None and due <= over + REORDER:
+        known.wake(due)
+    assert known.episodes[episode.id].firing

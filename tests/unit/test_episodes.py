@@ -1,4 +1,4 @@
-"""Which episode a notification belongs to, and what it does to it (design, 6.1 and 6.2)."""
+"""Which episode a notification belongs to, and what it does to it."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from app.decide.alert import Alert
-from app.decide.episodes import Move, Window, begin, move, place, reopen, supersede
+from app.decide.episodes import Move, Window, begin, move, move_for, reopen, supersede
 from app.decide.state import Episode
 from tests.unit.builders import HOUR, MINUTE, NOW, REORDER, episode, firing, resolved, uid
 
@@ -16,8 +16,8 @@ WINDOW = Window(REORDER, stale_after=6 * HOUR)
 FAR = timedelta(days=365)  # how wrong a sender's clock may be without changing anything
 
 
-def times(one: Episode) -> tuple[datetime | None, ...]:
-    return one.late_at, one.resolved_at, one.ends_at
+def times(episode: Episode) -> tuple[datetime | None, ...]:
+    return episode.late_at, episode.resolved_at, episode.ends_at
 
 
 def still_open(**fields: object) -> Episode:
@@ -82,12 +82,12 @@ PLACES = [
 
 @pytest.mark.parametrize(("last", "alert", "expected"), [p[1:] for p in PLACES], ids=[p[0] for p in PLACES])
 def test_a_notification_has_one_place(last: Episode | None, alert: Alert, expected: Move) -> None:
-    assert place(last, alert, WINDOW, NOW) is expected
+    assert move_for(last, alert, WINDOW, NOW) is expected
 
 
 def test_without_a_route_a_native_alert_never_goes_stale() -> None:
     silent = still_open(last_seen_at=NOW - FAR)
-    assert place(silent, firing(at=NOW, native=True), Window(REORDER), NOW) is Move.REPEAT
+    assert move_for(silent, firing(at=NOW, native=True), Window(REORDER), NOW) is Move.REPEAT
 
 
 def test_an_episode_that_fires_is_open_from_now() -> None:
@@ -105,71 +105,71 @@ def test_an_episode_that_begins_with_its_end_is_over_at_once() -> None:
 
 
 def test_a_repeat_keeps_the_earliest_start_and_takes_the_newest_severity() -> None:
-    one = still_open()
+    episode = still_open()
     for at, severity in [(BEGAN + MINUTE, "critical"), (BEGAN - MINUTE, "warning"), (BEGAN, "info")]:
-        move(Move.REPEAT, one, firing(at=at, severity=severity), NOW)
-    assert (one.starts_at, one.severity, one.firing_since) == (BEGAN - MINUTE, "info", NOW)
+        move(Move.REPEAT, episode, firing(at=at, severity=severity), NOW)
+    assert (episode.starts_at, episode.severity, episode.firing_since) == (BEGAN - MINUTE, "info", NOW)
 
 
 @pytest.mark.parametrize("apart", [timedelta(0), timedelta(seconds=15), REORDER], ids=str)
 def test_two_replicas_that_move_starts_at_stay_one_episode(apart: timedelta) -> None:
-    one = still_open()
+    episode = still_open()
     for step in range(20):
         seen = firing(at=BEGAN + apart * (step % 2))
-        assert place(one, seen, WINDOW, NOW) is Move.REPEAT
-        move(Move.REPEAT, one, seen, NOW)
-    assert one.starts_at == BEGAN
+        assert move_for(episode, seen, WINDOW, NOW) is Move.REPEAT
+        move(Move.REPEAT, episode, seen, NOW)
+    assert episode.starts_at == BEGAN
 
 
 def test_a_resolved_closes_and_remembers_the_senders_end() -> None:
-    one = still_open()
-    move(Move.RESOLVE, one, resolved(at=ENDED, severity="info"), NOW)
-    assert (one.status, one.firing, one.ends_at) == ("resolved", False, ENDED)
-    assert one.closed_at == one.resolved_at == NOW
-    assert one.severity == "critical"  # What it was when it fired.
+    episode = still_open()
+    move(Move.RESOLVE, episode, resolved(at=ENDED, severity="info"), NOW)
+    assert (episode.status, episode.firing, episode.ends_at) == ("resolved", False, ENDED)
+    assert episode.closed_at == episode.resolved_at == NOW
+    assert episode.severity == "critical"  # What it was when it fired.
 
 
 def test_a_resolved_without_an_end_closes_at_the_start() -> None:
-    one, no_end = still_open(), replace(resolved(at=ENDED), ends_at=None)
-    assert place(one, no_end, WINDOW, NOW) is Move.RESOLVE
-    move(Move.RESOLVE, one, no_end, NOW)
-    assert one.ends_at == BEGAN
+    episode, no_end = still_open(), replace(resolved(at=ENDED), ends_at=None)
+    assert move_for(episode, no_end, WINDOW, NOW) is Move.RESOLVE
+    move(Move.RESOLVE, episode, no_end, NOW)
+    assert episode.ends_at == BEGAN
 
 
 def test_another_resolved_silences_a_late_firing_and_moves_the_end() -> None:
-    one = closed(ENDED)
-    move(Move.LATE, one, firing(at=BEGAN), NOW)
-    assert one.late_at == NOW
-    move(Move.AFTER, one, resolved(at=ENDED + MINUTE), NOW + MINUTE)
-    assert times(one) == (None, NOW + MINUTE, ENDED + MINUTE)
-    move(Move.AFTER, one, resolved(at=ENDED), NOW + 2 * MINUTE)
-    assert one.ends_at == ENDED + MINUTE
+    episode = closed(ENDED)
+    move(Move.LATE, episode, firing(at=BEGAN), NOW)
+    assert episode.late_at == NOW
+    move(Move.AFTER, episode, resolved(at=ENDED + MINUTE), NOW + MINUTE)
+    assert times(episode) == (None, NOW + MINUTE, ENDED + MINUTE)
+    move(Move.AFTER, episode, resolved(at=ENDED), NOW + 2 * MINUTE)
+    assert episode.ends_at == ENDED + MINUTE
 
 
 def test_a_resolved_of_an_earlier_episode_leaves_the_open_one_alone() -> None:
-    one, before = still_open(), still_open()
-    move(Move.AFTER, one, resolved(at=BEGAN - HOUR), NOW)
-    assert one == before
+    episode, before = still_open(), still_open()
+    move(Move.AFTER, episode, resolved(at=BEGAN - HOUR), NOW)
+    assert episode == before
 
 
 def test_what_reopens_fires_again_and_waits_for_calm_anew() -> None:
-    one = closed(ENDED, ago=3 * HOUR)
-    move(Move.REOPEN, one, firing(at=BEGAN, severity="warning"), NOW)
-    assert (one.status, one.firing, one.firing_since, one.severity) == ("firing", True, NOW, "warning")
-    assert (one.closed_at, one.resolved_at, one.ends_at, one.late_at) == (None, None, None, None)
+    episode = closed(ENDED, ago=3 * HOUR)
+    move(Move.REOPEN, episode, firing(at=BEGAN, severity="warning"), NOW)
+    assert (episode.status, episode.firing, episode.firing_since, episode.severity) == ("firing", True, NOW, "warning")
+    assert (episode.closed_at, episode.resolved_at, episode.ends_at, episode.late_at) == (None, None, None, None)
 
 
 def test_a_late_firing_that_was_right_fires_since_it_was_heard_of() -> None:
-    one = closed(ENDED)
-    move(Move.LATE, one, firing(at=BEGAN), NOW)
-    reopen(one, NOW)
-    assert (one.firing, one.firing_since, one.late_at) == (True, NOW, None)
+    episode = closed(ENDED)
+    move(Move.LATE, episode, firing(at=BEGAN), NOW)
+    reopen(episode, NOW)
+    assert (episode.firing, episode.firing_since, episode.late_at) == (True, NOW, None)
 
 
-@pytest.mark.parametrize("one", [still_open(), closed(ENDED)], ids=["open", "closed"])
-def test_an_episode_that_another_follows_neither_fires_nor_reopens(one: Episode) -> None:
-    was_closed, one.late_at = one.closed_at, NOW
-    supersede(one, NOW)
-    assert (one.status, one.firing) == ("resolved", False)
-    assert times(one)[0] is None
-    assert one.closed_at == (was_closed or NOW)
+@pytest.mark.parametrize("episode", [still_open(), closed(ENDED)], ids=["open", "closed"])
+def test_an_episode_that_another_follows_neither_fires_nor_reopens(episode: Episode) -> None:
+    was_closed, episode.late_at = episode.closed_at, NOW
+    supersede(episode, NOW)
+    assert (episode.status, episode.firing) == ("resolved", False)
+    assert times(episode)[0] is None
+    assert episode.closed_at == (was_closed or NOW)

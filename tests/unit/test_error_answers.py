@@ -146,7 +146,7 @@ async def test_what_the_framework_raises_is_a_problem(
 
 
 async def test_headers_of_the_frameworks_errors_stay(client: httpx.AsyncClient) -> None:
-    assert (await client.put("/fine")).headers["allow"] == "GET"
+    assert (await client.put("/fine")).headers["allow"] == "GET, HEAD, OPTIONS"
     assert (await client.get("/raise/teapot")).headers["x-pot"] == "tea"
 
 
@@ -158,13 +158,6 @@ async def test_a_304_has_no_body(client: httpx.AsyncClient) -> None:
 async def test_a_strange_path_is_escaped_in_the_instance(client: httpx.AsyncClient) -> None:
     body = assert_problem(await client.get("/a%20b%0a%ff<x>"), 404, "not_found")
     assert body["instance"] == "/a%20b%0A%EF%BF%BD%3Cx%3E"
-
-
-@pytest.mark.parametrize("path", ["/nowhere", "/raise/bug"])
-async def test_a_host_header_that_is_no_host_changes_nothing(client: httpx.AsyncClient, path: str) -> None:
-    answer = await client.get(path, headers={"Host": "[::"})
-    assert answer.status_code in (404, 500)
-    assert answer.json()["instance"] == path
 
 
 async def test_a_fault_of_ours_tells_nothing_and_is_logged_under_its_id(
@@ -219,8 +212,8 @@ async def test_a_bad_body_is_told_where_it_is_bad(
 ) -> None:
     answer = await client.post("/alerts", content=content, headers={"Content-Type": "application/json"})
     body = assert_problem(answer, status, code)
-    told = [(error["in"], error["pointer"], error["message"]) for error in body.get("errors", [])]
-    assert told == (errors or [])
+    shown = [(error["in"], error["pointer"], error["message"]) for error in body.get("errors", [])]
+    assert shown == (errors or [])
 
 
 async def test_a_bad_parameter_is_told_as_such(client: httpx.AsyncClient) -> None:

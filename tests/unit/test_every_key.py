@@ -37,9 +37,9 @@ def test_every_key_of_the_policy_has_a_test_that_would_miss_it() -> None:
 
 
 def test_every_setting_has_a_test_that_would_miss_it() -> None:
-    told = {f"GATEWAY_{name}" for name in SETTINGS}
-    assert sorted(KNOWN - told) == [], MENDED
-    assert sorted(told - KNOWN) == [], "these rows of tests/every_key.py are of settings that are gone"
+    tabled = {f"GATEWAY_{name}" for name in SETTINGS}
+    assert sorted(KNOWN - tabled) == [], MENDED
+    assert sorted(tabled - KNOWN) == [], "these rows of tests/every_key.py are of settings that are gone"
 
 
 def test_what_a_route_may_leave_out_is_a_key_of_the_routes() -> None:

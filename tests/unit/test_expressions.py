@@ -36,7 +36,7 @@ WORTH = (
 )
 
 
-@pytest.mark.parametrize(("written", "worth"), [one.split("=") for one in WORTH.split()])
+@pytest.mark.parametrize(("written", "worth"), [entry.split("=") for entry in WORTH.split()])
 def test_what_a_number_is_worth(written: str, worth: str) -> None:
     condition = parse_rule(f"x < {written}").condition
     assert condition.right.value == Decimal(worth)  # type: ignore[union-attr]
@@ -123,11 +123,11 @@ def read_or_refused(text: str) -> None:
     try:
         assert isinstance(parse_rule(text), Rule)
     except RuleError as error:
-        told = error
+        refusal = error
     else:
         return
-    assert 0 <= told.offset <= len(text)
-    assert told.message
+    assert 0 <= refusal.offset <= len(text)
+    assert refusal.message
 
 
 @given(st.text(max_size=60))

@@ -88,20 +88,27 @@ def test_an_end_books_outcome_failures_and_the_next_look(
     outcome: str, counted: bool, failures: int, wake: datetime
 ) -> None:
     known = group(fired_at=NOW - HOUR, last_trigger=T1, failures=2)
-    facts.book(known, outcome, DAILY, NOW, counted=counted)
+    facts.record_end(known, outcome, DAILY, NOW, counted=counted)
     assert facts_of(known) == (outcome, failures, NOW, wake)
+
+
+@pytest.mark.parametrize("wake", [NOW + MINUTE, NOW - MINUTE], ids=["earlier", "due already"])
+def test_an_end_keeps_an_earlier_look(wake: datetime) -> None:
+    known = group(fired_at=NOW - HOUR, last_trigger=T1, wake_at=wake)
+    facts.record_end(known, SUCCESS, DAILY, NOW)
+    assert known.wake_at == wake
 
 
 def test_a_lost_run_stays_in_flight_and_is_not_woken() -> None:
     known = group(**OPEN)
-    facts.book(known, LOST, DAILY, NOW)
+    facts.record_end(known, LOST, DAILY, NOW)
     assert facts_of(known) == (LOST, 1, NOW, None)
 
 
 @pytest.mark.parametrize("chosen", [None, route(cooldown=timedelta(0))], ids=["no route any more", "no cooldown"])
 def test_without_anything_to_wait_for_the_group_is_looked_at_at_once(chosen: Route | None) -> None:
     known = group(fired_at=NOW - HOUR, last_trigger=T1)
-    facts.book(known, SUCCESS, chosen, NOW)
+    facts.record_end(known, SUCCESS, chosen, NOW)
     assert known.wake_at == NOW
 
 

@@ -89,7 +89,7 @@ def test_help_shows_every_target_there_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "command"),
     [
         ("run", ".venv/bin/trigger-gateway serve"),
         ("demo", ".venv/bin/trigger-gateway demo"),
@@ -111,8 +111,8 @@ def test_help_shows_every_target_there_is() -> None:
     ],
     ids=lambda value: value.split()[-1],
 )
-def test_a_target_runs_what_it_promises(target: str, said: str) -> None:
-    assert said in recipe(target)
+def test_a_target_runs_what_it_promises(target: str, command: str) -> None:
+    assert command in recipe(target)
 
 
 def test_setup_refuses_an_old_python_and_says_which_one_it_needs(tmp_path: Path) -> None:
@@ -140,8 +140,8 @@ def test_requirements_are_pinned_with_hashes_and_name_no_index(which: str) -> No
 
 def test_requirements_hold_what_the_project_file_names() -> None:
     # Our own other package comes from this checkout, and from no index.
-    runtime = {name_of(one) for one in PROJECT["project"]["dependencies"]} - {"mlflow-spool"}
-    development = {name_of(one) for one in PROJECT["dependency-groups"]["dev"]}
+    runtime = {name_of(requirement) for requirement in PROJECT["project"]["dependencies"]} - {"mlflow-spool"}
+    development = {name_of(requirement) for requirement in PROJECT["dependency-groups"]["dev"]}
     assert runtime <= pinned("base") <= pinned("dev")
     assert development <= pinned("dev")
     # What the gateway installs must not grow by what only its developers need.
@@ -160,7 +160,7 @@ def test_both_packages_have_one_version_and_the_gateway_requires_it() -> None:
 
 
 def test_the_build_backend_is_pinned_too() -> None:
-    backend = {name_of(one) for one in PROJECT["build-system"]["requires"]}
+    backend = {name_of(requirement) for requirement in PROJECT["build-system"]["requires"]}
     assert backend <= pinned("tools")
     assert backend <= pinned("dev")
 

@@ -6,12 +6,15 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
 
+from app.kit.access import Access
 from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.kit.http import MAX_ANSWER, Answer, Http, open_http
+from tests.fakes.authority import Authority
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -22,6 +25,16 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 async def server(handle: Handler) -> AsyncIterator[int]:
     """A real socket on loopback; its port."""
     listening = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+
+
+@asynccontextmanager
+async def tls_server(handle: Handler, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """The same with a certificate."""
+    listening = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
     try:
         yield listening.sockets[0].getsockname()[1]
     finally:
@@ -133,8 +146,8 @@ async def test_an_answer_that_never_ends_is_cut_at_the_longest_time_of_a_request
             await asyncio.Event().wait()
 
     transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Endless()))
-    client = httpx.AsyncClient(transport=transport)
-    async with Http(client, client, longest=0.02) as http:
+    async with open_http(transport=transport) as http:
+        http.longest = 0.02
         with pytest.raises(Ambiguous) as raised:
             await http.request("POST", "http://airflow.test/x")
     assert raised.value.code == "timeout"
@@ -337,3 +350,49 @@ def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> 
 
 def test_no_retry_after_is_none() -> None:
     assert Answer(503, "", {}, 0.1).retry_after(NOW) is None
+
+
+async def test_a_ca_file_is_what_counts_for_the_certificate_and_a_changed_one_counts_at_once(tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "theirs").mkdir()
+    ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+    ours.certify("server", "127.0.0.1")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(ours.path("server.pem"), ours.path("server.key"))
+    file = tmp_path / "ca.pem"
+    bundles = [f"# Főtanúsítvány\n{Path(authority.path('ca.pem')).read_text()}" for authority in (ours, theirs, ours)]  # noqa: ASYNC240
+    async with tls_server(says(OK), context) as port, open_http() as http:
+        url = f"https://127.0.0.1:{port}/"
+        private = http.using(Access(ca_file=file))
+
+        async def tried(which: Http) -> str:
+            try:
+                return str((await which.request("GET", url)).body)
+            except TargetError as error:
+                return error.code
+
+        assert (await tried(http), await tried(private)) == ("connect", "ca_file")
+        found = []
+        for bundle in bundles:
+            file.write_text(bundle)
+            found.append(await tried(private))
+        assert found == ["ok", "connect", "ok"]
+        assert await tried(http) == "connect", "who has no ca_file trusts the usual CAs alone"
+
+
+BROKEN = [
+    pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nok", id="shorter than it says"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok", id="no gzip"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", id="no chunk"),
+    pytest.param(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (MAX_ANSWER + 1), id="too large"),
+]
+
+
+@pytest.mark.parametrize("raw", BROKEN)
+async def test_a_status_is_an_answer_when_nobody_needs_the_body(raw: bytes) -> None:
+    async with server(says(raw)) as port, open_http() as http:
+        url = f"http://127.0.0.1:{port}/"
+        with pytest.raises(Ambiguous):
+            await http.request("POST", url, json={})
+        answer = await http.request("POST", url, json={}, body_needed=False)
+    assert (answer.status, answer.body) == (200, "")

@@ -61,9 +61,9 @@ MEANINGS = [
 
 @pytest.mark.parametrize(("fields", "holds", "not_"), [m[1:] for m in MEANINGS], ids=[m[0] for m in MEANINGS])
 def test_an_interval_holds_when_alertmanagers_does(fields: dict[str, Any], holds: list[str], not_: list[str]) -> None:
-    one = interval(**fields)
-    assert [text for text in holds if not one.contains(at(text))] == []
-    assert [text for text in not_ if one.contains(at(text))] == []
+    built = interval(**fields)
+    assert [text for text in holds if not built.contains(at(text))] == []
+    assert [text for text in not_ if built.contains(at(text))] == []
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,12 @@ KINDS = {
     "PodDisruptionBudget": "policy/v1",
 }
 DOCUMENTS: dict[tuple[str, str], dict[str, Any]] = {
-    (one["kind"], one["metadata"]["name"]): one
+    (document["kind"], document["metadata"]["name"]): document
     for file in sorted(FOLDER.glob("*.yaml"))
-    for one in yaml.safe_load_all(file.read_text())
+    for document in yaml.safe_load_all(file.read_text())
 }
-DEPLOYMENTS = [one for (kind, _), one in DOCUMENTS.items() if kind == "Deployment"]
-by_name = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda one: one["metadata"]["name"])
+DEPLOYMENTS = [document for (kind, _), document in DOCUMENTS.items() if kind == "Deployment"]
+by_name = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda document: document["metadata"]["name"])
 
 
 def containers(deployment: dict[str, Any]) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def containers(deployment: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_every_kind_is_of_the_api_that_has_it() -> None:
-    assert {kind: one["apiVersion"] for (kind, _), one in DOCUMENTS.items()} == KINDS
+    assert {kind: document["apiVersion"] for (kind, _), document in DOCUMENTS.items()} == KINDS
 
 
 def test_no_two_documents_have_a_name() -> None:
@@ -82,21 +82,29 @@ def test_a_deployment_selects_its_own_pods_and_can_lose_one(deployment: dict[str
     assert (budget["minAvailable"], budget["selector"]) == (1, spec["selector"])
     service = DOCUMENTS["Service", deployment["metadata"]["name"]]["spec"]
     assert service["selector"] == spec["selector"]["matchLabels"]
-    ports = {port["containerPort"] for one in containers(deployment) for port in one.get("ports", [])}
+    ports = {port["containerPort"] for container in containers(deployment) for port in container.get("ports", [])}
     assert ports == {port["port"] for port in service["ports"]}
-    assert all("readinessProbe" in one for one in spec["template"]["spec"]["containers"])
+    assert all("readinessProbe" in container for container in spec["template"]["spec"]["containers"])
+
+
+@by_name
+def test_no_service_of_the_namespace_sets_a_variable_of_a_pod(deployment: dict[str, Any]) -> None:
+    """A Service named `gateway` would set GATEWAY_PORT to an address, one named `mlflow` would set MLFLOW_PORT."""
+    assert deployment["spec"]["template"]["spec"].get("enableServiceLinks") is False
 
 
 @by_name
 def test_a_volume_that_is_mounted_is_there(deployment: dict[str, Any]) -> None:
     volumes = {volume["name"] for volume in deployment["spec"]["template"]["spec"].get("volumes", [])}
-    mounted = {mount["name"] for one in containers(deployment) for mount in one.get("volumeMounts", [])}
+    mounted = {mount["name"] for container in containers(deployment) for mount in container.get("volumeMounts", [])}
     assert mounted == volumes
 
 
 def test_a_gateway_variable_is_a_setting() -> None:
     known = {f"GATEWAY_{field.upper()}" for field in Settings.model_fields}
-    named = {entry["name"] for one in containers(DOCUMENTS["Deployment", "gateway"]) for entry in one["env"]}
+    named = {
+        entry["name"] for container in containers(DOCUMENTS["Deployment", "gateway"]) for entry in container["env"]
+    }
     assert {name for name in named if name.startswith("GATEWAY_")} <= known
 
 
@@ -112,9 +120,9 @@ def test_the_secret_of_the_buckets_is_told() -> None:
     """What the manifests take from `s3` stands in the comment that says what the secret holds."""
     text = (FOLDER / "postgres.yaml").read_text()
     credentials = DOCUMENTS["ObjectStore", "postgres-backups"]["spec"]["configuration"]["s3Credentials"]
-    (told,) = [line for line in text.splitlines() if line.startswith("# The secret `s3` holds")]
+    (line,) = [line for line in text.splitlines() if line.startswith("# The secret `s3` holds")]
     assert {entry["name"] for entry in credentials.values()} == {"s3"}
-    assert all(entry["key"] in told for entry in credentials.values())
+    assert all(entry["key"] in line for entry in credentials.values())
 
 
 def test_mlflow_writes_through_the_primary_and_reads_from_the_standbys() -> None:

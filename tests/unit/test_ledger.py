@@ -7,7 +7,7 @@ import pytest
 
 from app.decide import facts
 from app.decide.state import FAILED, SUCCESS, Action, Decision, Reason, TriggerState
-from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Kept, firing, policy, resolved, said
+from tests.unit.builders import DAY, HOUR, MINUTE, NOW, Kept, decided, firing, policy, resolved
 
 FIRES = (Action.FIRE, Reason.NEW_ALERT)
 AGAIN = (Action.FIRE, Reason.STILL_FIRING)
@@ -32,17 +32,17 @@ def slow(**options: Any) -> Kept:
 def end(kept: Kept, outcome: str = SUCCESS) -> None:
     """The open trigger of the only group ends, as app.deliver.ending books it."""
     ended = kept.group.open_trigger
-    for one in kept.episodes:
-        one.spent = one.spent or (outcome == SUCCESS and one.trigger_id == ended)
+    for episode in kept.episodes:
+        episode.spent = episode.spent or (outcome == SUCCESS and episode.trigger_id == ended)
     kept.group.open_trigger = None
-    facts.book(kept.group, outcome, kept.policy.route("accuracy"), kept.now)
+    facts.record_end(kept.group, outcome, kept.policy.route("accuracy"), kept.now)
 
 
 def states(kept: Kept) -> list[TriggerState]:
     return [t.state for t in kept.books.triggers.values()]
 
 
-def told(kept: Kept) -> list[tuple[str, str]]:
+def recorded(kept: Kept) -> list[tuple[str, str]]:
     """Action and reason of every decision row of the newest batch or wake."""
     return [(d.action, d.reason) for d in kept.books.decisions]
 
@@ -53,7 +53,7 @@ def told(kept: Kept) -> list[tuple[str, str]]:
 def test_alerts_of_one_group_in_one_batch_stand_behind_one_trigger() -> None:
     kept = books()
     decisions = kept.send(*[firing(f) for f in "abcde"])
-    assert said(decisions) == [FIRES] * 5
+    assert decided(decisions) == [FIRES] * 5
     assert {v.trigger_id for v in decisions} == {kept.group.open_trigger}
     (trigger,) = kept.books.triggers.values()
     assert [e.fingerprint for e in trigger.alerts] == list("abcde")
@@ -63,7 +63,7 @@ def test_alerts_of_one_group_in_one_batch_stand_behind_one_trigger() -> None:
 def test_groups_of_one_batch_do_not_touch_each_other() -> None:
     kept = books()
     decisions = kept.send(firing("a", model="churn"), firing("b", model="fraud"), firing("c", model=""))
-    assert said(decisions) == [FIRES] * 3
+    assert decided(decisions) == [FIRES] * 3
     assert len({v.trigger_id for v in decisions}) == len(kept.groups) == 3
 
 
@@ -75,7 +75,7 @@ def test_a_group_is_its_routes_labels_and_a_missing_one_is_empty() -> None:
 
 def test_what_no_route_takes_is_in_the_history_and_touches_no_group() -> None:
     kept = Kept(policy({"name": "r", "match": ['alertname="Else"']}))
-    assert said(kept.send(firing("a"), resolved("b"), firing("a"))) == [NO_ROUTE] * 3
+    assert decided(kept.send(firing("a"), resolved("b"), firing("a"))) == [NO_ROUTE] * 3
     assert (kept.groups, len(kept.episodes), kept.of("a").count) == ({}, 2, 2)
 
 
@@ -89,13 +89,13 @@ def test_equal_notifications_are_counted_at_once() -> None:
 def test_a_batch_that_fires_resolves_and_fires_again_starts_one_run() -> None:
     kept = books()
     later = firing("a", NOW + HOUR)
-    assert said(kept.send(firing("a"), resolved("a", NOW + MINUTE), later)) == [FIRES, RESOLVED, FIRES]
+    assert decided(kept.send(firing("a"), resolved("a", NOW + MINUTE), later)) == [FIRES, RESOLVED, FIRES]
     assert (len(kept.books.triggers), len(kept.episodes)) == (1, 2)
 
 
 def test_a_batch_that_holds_and_resolves_leaves_a_cancelled_trigger() -> None:
     kept = slow()
-    assert said(kept.send(firing("a"), resolved("a", NOW + MINUTE))) == [HELD, CANCELLED]
+    assert decided(kept.send(firing("a"), resolved("a", NOW + MINUTE))) == [HELD, CANCELLED]
     (trigger,) = kept.books.triggers.values()
     assert (trigger.state, trigger.is_new) == (TriggerState.CANCELLED, True)
     assert (kept.group.open_trigger, kept.group.held_since) == (None, None)
@@ -106,14 +106,14 @@ def test_a_batch_that_holds_and_resolves_leaves_a_cancelled_trigger() -> None:
 
 def test_a_held_group_fires_as_a_whole_when_its_debounce_ends() -> None:
     kept = slow()
-    assert said(kept.send(firing("a"), firing("b"))) == [HELD, JOINED]
+    assert decided(kept.send(firing("a"), firing("b"))) == [HELD, JOINED]
     held = kept.group.open_trigger
     kept.pass_by(9 * MINUTE)
-    assert said(kept.send(firing("c"), firing("a"))) == [JOINED, DUPLICATE]
+    assert decided(kept.send(firing("c"), firing("a"))) == [JOINED, DUPLICATE]
     assert kept.group.wake_at == NOW + 10 * MINUTE
     kept.pass_by(MINUTE)
     kept.wake()
-    assert told(kept) == [FIRES] * 3
+    assert recorded(kept) == [FIRES] * 3
     assert (states(kept), kept.group.open_trigger) == ([TriggerState.PENDING], held)
     assert held is not None
     assert not kept.books.triggers[held].is_new
@@ -124,10 +124,10 @@ def test_a_hold_ends_only_when_nothing_of_it_fires_any_more() -> None:
     kept = slow()
     kept.send(firing("a"), firing("b"))
     kept.pass_by(MINUTE)
-    assert said(kept.send(resolved("a", NOW + MINUTE))) == [RESOLVED]
+    assert decided(kept.send(resolved("a", NOW + MINUTE))) == [RESOLVED]
     assert kept.of("a").trigger_id is None
     decisions = kept.send(resolved("b", NOW + MINUTE))
-    assert said(decisions) == [CANCELLED]
+    assert decided(decisions) == [CANCELLED]
     assert (states(kept), kept.group.open_trigger) == ([TriggerState.CANCELLED], None)
     assert decisions[0].trigger_id in kept.books.triggers
 
@@ -137,7 +137,7 @@ def test_silence_for_stale_after_is_no_reason_to_fire_at_the_end_of_a_hold() -> 
     kept.send(firing("a"))
     kept.pass_by(HOUR)
     kept.wake()
-    assert (states(kept), told(kept)) == ([TriggerState.CANCELLED], [CANCELLED])
+    assert (states(kept), recorded(kept)) == ([TriggerState.CANCELLED], [CANCELLED])
     assert "none of its alerts fires" in kept.books.decisions[0].detail
 
 
@@ -148,10 +148,10 @@ def test_the_debounce_counts_from_the_groups_first_alert_whichever_is_decided_fi
     kept.wake()
     end(kept)
     kept.pass_by(59 * MINUTE)
-    assert said(kept.send(firing("a"))) == [COOLING]
+    assert decided(kept.send(firing("a"))) == [COOLING]
     kept.pass_by(MINUTE)
     kept.wake()
-    assert (states(kept), sorted(told(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
+    assert (states(kept), sorted(recorded(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
 
 
 def test_a_young_alert_that_overtakes_the_wake_does_not_hold_an_old_one_back() -> None:
@@ -161,8 +161,8 @@ def test_a_young_alert_that_overtakes_the_wake_does_not_hold_an_old_one_back() -
     kept.wake()
     end(kept)
     kept.pass_by(HOUR)
-    assert said(kept.send(firing("a"))) == [FIRES]
-    assert (states(kept), sorted(told(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
+    assert decided(kept.send(firing("a"))) == [FIRES]
+    assert (states(kept), sorted(recorded(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
 
 
 def test_an_old_alert_that_begins_anew_behind_a_young_one_has_had_its_calm() -> None:
@@ -172,7 +172,7 @@ def test_an_old_alert_that_begins_anew_behind_a_young_one_has_had_its_calm() -> 
     kept.wake()
     end(kept, FAILED)
     kept.pass_by(30 * MINUTE)
-    assert said(kept.send(firing("a"), firing("z", NOW + HOUR))) == [FIRES, FIRES]
+    assert decided(kept.send(firing("a"), firing("z", NOW + HOUR))) == [FIRES, FIRES]
     (trigger,) = kept.books.triggers.values()
     assert [(e.fingerprint, e.firing_since) for e in trigger.alerts] == [
         ("a", kept.now),
@@ -186,10 +186,10 @@ def test_a_cancel_by_request_is_told_to_each_alert_behind_the_hold() -> None:
     kept.send(firing("a"), firing("b"))
     kept.wake()
     decision = Decision(Action.CANCEL, Reason.BY_REQUEST, None, kept.group.open_trigger, "cancelled by ops")
-    kept.ledger.release_held(kept.group, decision)
-    assert told(kept) == [(Action.CANCEL, Reason.BY_REQUEST)] * 2
+    kept.ledger.cancel_held(kept.group, decision)
+    assert recorded(kept) == [(Action.CANCEL, Reason.BY_REQUEST)] * 2
     assert [e.trigger_id for e in kept.episodes] == [None, None]
-    kept.ledger.release_held(kept.group, decision)
+    kept.ledger.cancel_held(kept.group, decision)
     assert len(kept.books.decisions) == 2
 
 
@@ -201,11 +201,11 @@ def test_what_still_fires_fires_again_when_the_cooldown_ends_with_no_notificatio
     kept.send(firing("a"))
     end(kept)
     kept.pass_by(23 * HOUR)
-    assert said(kept.send(firing("a"), firing("b"))) == [DUPLICATE, COOLING]
+    assert decided(kept.send(firing("a"), firing("b"))) == [DUPLICATE, COOLING]
     assert kept.group.wake_at == NOW + DAY
     kept.pass_by(HOUR)
     kept.wake()
-    assert (states(kept), sorted(told(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
+    assert (states(kept), sorted(recorded(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
     assert [e.count for e in kept.episodes] == [2, 1]
 
 
@@ -215,7 +215,7 @@ def test_the_end_of_an_earlier_episode_does_not_bring_a_silent_one_back() -> Non
     end(kept)
     kept.pass_by(DAY)
     kept.wake()
-    assert said(kept.send(resolved("a", NOW - HOUR))) == [RESOLVED]
+    assert decided(kept.send(resolved("a", NOW - HOUR))) == [RESOLVED]
     kept.group.wake_at = kept.now
     kept.wake()
     assert (states(kept), kept.of("a").last_seen_at, kept.of("a").count) == ([], NOW, 2)
@@ -230,17 +230,17 @@ def test_what_no_longer_fires_does_not_fire_when_the_cooldown_ends(meanwhile: st
         kept.send(resolved("a", NOW + MINUTE))
     kept.pass_by(DAY)
     kept.wake()
-    assert (states(kept), told(kept), kept.group.wake_at) == ([], [], None)
+    assert (states(kept), recorded(kept), kept.group.wake_at) == ([], [], None)
 
 
 def test_a_failed_run_releases_the_group_after_its_backoff() -> None:
     kept = books()
     kept.send(firing("a"))
     end(kept, FAILED)
-    assert said(kept.send(firing("a"), firing("b"))) == [COOLING, COOLING]
+    assert decided(kept.send(firing("a"), firing("b"))) == [COOLING, COOLING]
     kept.pass_by(30 * MINUTE)
     kept.wake()
-    assert (states(kept), sorted(told(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
+    assert (states(kept), sorted(recorded(kept))) == ([TriggerState.PENDING], sorted([AGAIN, FIRES]))
     end(kept, FAILED)
     assert kept.group.wake_at == kept.now + HOUR
 
@@ -252,7 +252,7 @@ def test_without_refire_an_episode_that_had_its_retrain_is_done() -> None:
     kept.pass_by(2 * DAY)
     kept.wake()
     assert states(kept) == []
-    assert said(kept.send(firing("a"), firing("b"), firing("a"))) == [DUPLICATE, FIRES, DUPLICATE]
+    assert decided(kept.send(firing("a"), firing("b"), firing("a"))) == [DUPLICATE, FIRES, DUPLICATE]
     assert [e.fingerprint for t in kept.books.triggers.values() for e in t.alerts] == ["b"]
 
 
@@ -263,6 +263,6 @@ def test_without_refire_a_spent_alert_keeps_no_hold_alive() -> None:
     kept.wake()
     end(kept)
     first = kept.of("a").trigger_id
-    assert said(kept.send(firing("b"), firing("a"))) == [HELD, DUPLICATE]
-    assert said(kept.send(resolved("b", NOW + HOUR))) == [CANCELLED]
+    assert decided(kept.send(firing("b"), firing("a"))) == [HELD, DUPLICATE]
+    assert decided(kept.send(resolved("b", NOW + HOUR))) == [CANCELLED]
     assert kept.of("a").trigger_id == first

@@ -1,6 +1,6 @@
-"""No sequence of alerts, resolves, wakes, clock jumps, failures and replicas breaks invariant 2 or 5 (design, 4).
+"""No sequence of alerts, resolves, wakes, clock jumps, failures and replicas starts a run too many or too few.
 
-The machine keeps its own account of what may fire, from the words of the design and not from app.decide.rules.
+The machine keeps its own account of what may fire, from the words of the contract and not from app.decide.rules.
 """
 
 from datetime import datetime, timedelta
@@ -88,13 +88,15 @@ class Gateway(RuleBasedStateMachine):
         self.checked = 0
         self.paused = False
         self.paused_until: datetime | None = None
-        self.said: dict[str, tuple[datetime, bool]] = {}  # what Prometheus said last of a group, until that has fired
+        self.answers: dict[
+            str, tuple[datetime, bool]
+        ] = {}  # what Prometheus said last of a group, until that has fired
 
     # -- what senders do -----------------------------------------------------------------------------------------------
 
     @rule(notes=NOTES, ages=AGES)
     def notify(self, notes: list[tuple[str, str, int]], ages: tuple[int, int] | None) -> None:
-        alerts = [self.told(*note) for note in notes]
+        alerts = [self.notification(*note) for note in notes]
         for alert in alerts:
             self.sent[alert.fingerprint] += 1
         for decision in self.sim.notify(alerts, ages):
@@ -103,11 +105,11 @@ class Gateway(RuleBasedStateMachine):
 
     @rule(fingerprint=st.sampled_from(sorted(FINGERPRINTS)), times=st.integers(1, 3), ages=AGES)
     def repeat(self, fingerprint: str, times: int, ages: tuple[int, int] | None) -> None:
-        alert = self.told(fingerprint, "firing", 0)
+        alert = self.notification(fingerprint, "firing", 0)
         self.sent[fingerprint] += times
         self.sim.notify([alert] * times, ages)
 
-    def told(self, fingerprint: str, kind: str, jitter: int) -> Alert:
+    def notification(self, fingerprint: str, kind: str, jitter: int) -> Alert:
         labels, native = FINGERPRINTS[fingerprint], fingerprint in NATIVE
         moved = timedelta(seconds=jitter)
         if kind == "again":
@@ -145,7 +147,7 @@ class Gateway(RuleBasedStateMachine):
     @rule(confirmed=CONFIRMED)
     def ask(self, confirmed: set[str]) -> None:
         for key, yes in self.sim.ask(confirmed).items():
-            self.said[key] = self.sim.now, yes
+            self.answers[key] = self.sim.now, yes
 
     @precondition(lambda self: self.fired(accepted=False))
     @rule(pick=st.integers(0, 9))
@@ -281,7 +283,7 @@ class Gateway(RuleBasedStateMachine):
         if not self.route.refire:
             assert not any(e.spent for e in behind)
         if self.route.confirm is not None:
-            at, yes = self.said.pop(fired.trigger.key)
+            at, yes = self.answers.pop(fired.trigger.key)
             assert yes, "Prometheus said no"
             assert fired.at - at <= LONGEST_QUESTION
             assert min(e.firing_since for e in behind) <= at, "Prometheus was asked about what is over"
@@ -310,7 +312,7 @@ class Gateway(RuleBasedStateMachine):
 
     def asked_again(self, key: str) -> datetime | None:
         """When Prometheus, that has said no, is asked at the latest; its answer may have been on its way for a while."""
-        at, yes = self.said.get(key, (self.sim.now, True))
+        at, yes = self.answers.get(key, (self.sim.now, True))
         return None if yes else at + LONGEST_QUESTION + 5 * MINUTE
 
     def waits(self, episode: Episode) -> bool:

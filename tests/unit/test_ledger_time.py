@@ -1,7 +1,7 @@
 """The ledger over time: firings that arrive late, another policy, and which decision rows are written."""
 
 from app.decide.state import TriggerState
-from tests.unit.builders import HOUR, MINUTE, NOW, REORDER, Kept, firing, policy, resolved, said
+from tests.unit.builders import HOUR, MINUTE, NOW, REORDER, Kept, decided, firing, policy, resolved
 from tests.unit.test_ledger import (
     AGAIN,
     CANCELLED,
@@ -13,9 +13,9 @@ from tests.unit.test_ledger import (
     RESOLVED,
     books,
     end,
+    recorded,
     slow,
     states,
-    told,
 )
 
 # -- late firings ----------------------------------------------------------------------------------------------------
@@ -25,7 +25,7 @@ def late(kept: Kept) -> None:
     """`a` has resolved, and a firing from before arrives just after."""
     kept.send(firing("a"))
     kept.send(resolved("a", NOW + MINUTE))
-    assert said(kept.send(firing("a"))) == [RESOLVED]
+    assert decided(kept.send(firing("a"))) == [RESOLVED]
 
 
 def test_a_late_firing_reopens_when_the_window_ends_and_fires() -> None:
@@ -35,7 +35,7 @@ def test_a_late_firing_reopens_when_the_window_ends_and_fires() -> None:
     kept.pass_by(REORDER)
     kept.wake()
     assert kept.of("a").firing
-    assert told(kept) == [HELD]
+    assert recorded(kept) == [HELD]
     assert kept.group.wake_at == NOW + 10 * MINUTE  # Since it was heard of.
 
 
@@ -46,7 +46,7 @@ def test_another_resolved_within_the_window_was_right() -> None:
     kept.send(resolved("a", NOW + MINUTE))
     kept.pass_by(MINUTE)
     kept.wake()
-    assert (kept.of("a").firing, told(kept), states(kept)) == (False, [], [])
+    assert (kept.of("a").firing, recorded(kept), states(kept)) == (False, [], [])
 
 
 def test_a_late_firing_is_not_forgotten_when_the_hold_of_another_is_cancelled() -> None:
@@ -54,11 +54,11 @@ def test_a_late_firing_is_not_forgotten_when_the_hold_of_another_is_cancelled() 
     late(kept)
     kept.send(firing("b"))
     assert kept.group.wake_at == NOW + REORDER
-    assert said(kept.send(resolved("b", NOW + MINUTE))) == [CANCELLED]
+    assert decided(kept.send(resolved("b", NOW + MINUTE))) == [CANCELLED]
     assert kept.group.wake_at == NOW + REORDER
     kept.pass_by(REORDER)
     kept.wake()
-    assert told(kept) == [HELD]
+    assert recorded(kept) == [HELD]
 
 
 def test_a_wake_before_the_windows_end_waits_for_it() -> None:
@@ -79,7 +79,7 @@ def test_a_held_trigger_whose_route_left_the_policy_is_cancelled() -> None:
     kept.policy = policy({"name": "other", "match": ['model="x"']})
     kept.pass_by(10 * MINUTE)
     kept.wake()
-    assert (states(kept), told(kept)) == ([TriggerState.CANCELLED], [NO_ROUTE] * 2)
+    assert (states(kept), recorded(kept)) == ([TriggerState.CANCELLED], [NO_ROUTE] * 2)
     assert kept.group.wake_at is None
 
 
@@ -88,9 +88,9 @@ def test_an_open_episode_keeps_its_route_and_the_next_goes_by_the_policy_in_forc
     kept.send(firing("a"))
     first = {"name": "first", "match": [], "group_by": []}
     kept.policy = policy(first, {"name": "accuracy", "match": [], "group_by": ["model"]})
-    assert said(kept.send(firing("a"))) == [DUPLICATE]
+    assert decided(kept.send(firing("a"))) == [DUPLICATE]
     assert kept.of("a").route == "accuracy"
-    assert said(kept.send(firing("a", NOW + HOUR))) == [FIRES]
+    assert decided(kept.send(firing("a", NOW + HOUR))) == [FIRES]
     assert (kept.of("a").route, kept.of("a").group_labels) == ("first", {})
 
 
@@ -104,9 +104,9 @@ def test_an_open_episode_whose_route_is_gone_goes_to_the_route_that_takes_it_now
 
 def test_a_route_that_comes_back_takes_the_open_episode_that_had_none() -> None:
     kept = Kept(policy({"name": "accuracy", "match": ['model="x"']}))
-    assert said(kept.send(firing("a"))) == [NO_ROUTE]
+    assert decided(kept.send(firing("a"))) == [NO_ROUTE]
     kept.policy = policy()
-    assert said(kept.send(firing("a"))) == [FIRES]
+    assert decided(kept.send(firing("a"))) == [FIRES]
     assert len(kept.episodes) == 1
 
 
@@ -136,7 +136,7 @@ def test_the_same_reason_for_another_trigger_is_a_change_of_mind() -> None:
     end(kept)
     kept.pass_by(HOUR)
     kept.send(firing("a"))
-    assert told(kept) == [AGAIN]
+    assert recorded(kept) == [AGAIN]
     assert kept.books.decisions[0].trigger_id == kept.group.open_trigger
 
 
@@ -145,16 +145,16 @@ def test_a_wake_that_changes_nothing_writes_nothing() -> None:
     kept.send(firing("a"))
     kept.group.wake_at = kept.now
     kept.wake()
-    assert (told(kept), states(kept)) == ([], [])
+    assert (recorded(kept), states(kept)) == ([], [])
     assert kept.group.wake_at == NOW + 10 * MINUTE
 
 
 def test_in_flight_is_told_once_by_the_wake_and_counted_by_the_notifications() -> None:
     kept = books()
     kept.send(firing("a"))
-    assert said(kept.send(firing("b"))) == [IN_FLIGHT]
+    assert decided(kept.send(firing("b"))) == [IN_FLIGHT]
     kept.group.wake_at = kept.now
     kept.wake()
-    assert told(kept) == []
+    assert recorded(kept) == []
     kept.send(firing("b"))
     assert (kept.of("b").count, kept.of("b").decision_count) == (2, 2)

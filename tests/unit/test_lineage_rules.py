@@ -45,7 +45,7 @@ def test_what_a_run_lacks(run: SeenRun, trigger: TriggerFacts | None, kinds: lis
 
 
 @pytest.mark.parametrize(
-    ("version", "run", "said"),
+    ("version", "run", "detail"),
     [
         pytest.param(VERSION, RUN, None, id="whole"),
         pytest.param(replace(VERSION, run_id=None), None, "names no run", id="names-none"),
@@ -53,12 +53,12 @@ def test_what_a_run_lacks(run: SeenRun, trigger: TriggerFacts | None, kinds: lis
         pytest.param(VERSION, replace(RUN, deleted=True), "was deleted", id="its-run-was-deleted"),
     ],
 )
-def test_what_a_version_lacks(version: SeenVersion, run: SeenRun | None, said: str | None) -> None:
+def test_what_a_version_lacks(version: SeenVersion, run: SeenRun | None, detail: str | None) -> None:
     found = judge_version(version, run)
     assert [(o.kind, o.missing, o.key) for o in found] == (
-        [("version_without_run", "run", "version_without_run:churn:3")] if said else []
+        [("version_without_run", "run", "version_without_run:churn:3")] if detail else []
     )
-    assert all(str(said) in orphan.detail for orphan in found)
+    assert all(str(detail) in orphan.detail for orphan in found)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_what_a_version_lacks(version: SeenVersion, run: SeenRun | None, said: s
     ],
 )
 def test_a_dag_run_that_succeeded_should_have_reported(trigger: TriggerFacts, runs: int, orphan: bool) -> None:
-    assert [one.kind for one in judge_trigger(trigger, runs, PATIENCE)] == ["trigger_without_run"] * orphan
+    assert [found.kind for found in judge_trigger(trigger, runs, PATIENCE)] == ["trigger_without_run"] * orphan
     assert judge_trigger(trigger, runs, PATIENCE, reports=False) == []
 
 

@@ -88,8 +88,8 @@ def test_the_servers_own_loggers_end_in_the_same_place(name: str) -> None:
 def test_the_level_says_what_is_heard(level: str, heard: list[str], get_logger: Callable[[str], Any]) -> None:
     stream = io.StringIO()
     configure(level, True, stream)
-    for said in log.LEVELS:
-        getattr(get_logger("app"), said)("event")
+    for method in log.LEVELS:
+        getattr(get_logger("app"), method)("event")
     assert [event["level"] for event in lines(stream)] == heard
 
 

@@ -90,11 +90,11 @@ def test_the_document_has_every_path_of_the_contract_and_no_other() -> None:
 
 @operations
 def test_an_operation_says_what_it_is_for(method: str, path: str) -> None:
-    told = operation(method, path)
-    assert re.match(r"[A-Z].{10,60}[a-z?]$", told["summary"])
-    assert len(told["description"]) > 40
-    assert told["description"].rstrip().endswith((".", "?"))
-    assert len(told["tags"]) == 1
+    described = operation(method, path)
+    assert re.match(r"[A-Z].{10,60}[a-z?]$", described["summary"])
+    assert len(described["description"]) > 40
+    assert described["description"].rstrip().endswith((".", "?"))
+    assert len(described["tags"]) == 1
 
 
 @operations
@@ -105,8 +105,8 @@ def test_a_parameter_says_what_it_is(method: str, path: str) -> None:
 
 @operations
 def test_every_answer_has_an_example(method: str, path: str) -> None:
-    for status, told in operation(method, path)["responses"].items():
-        for media_type, content in told["content"].items():
+    for status, answer in operation(method, path)["responses"].items():
+        for media_type, content in answer["content"].items():
             assert media_type == ("application/problem+json" if is_problem(status, path) else expected(path))
             assert examples_of(content), f"{status} {media_type}"
 
@@ -126,8 +126,8 @@ def expected(path: str) -> str:
 
 @operations
 def test_the_example_of_an_error_is_a_problem_of_that_status_with_a_sentence(method: str, path: str) -> None:
-    for status, told in operation(method, path)["responses"].items():
-        for example in examples_of(told["content"].get("application/problem+json", {})):
+    for status, answer in operation(method, path)["responses"].items():
+        for example in examples_of(answer["content"].get("application/problem+json", {})):
             assert example["status"] == int(status)
             assert example["type"] == f"urn:trigger-gateway:problem:{example['code']}"
             assert example["detail"].endswith(".")
@@ -160,8 +160,8 @@ def test_a_guarded_operation_names_its_scope(method: str, path: str) -> None:
         assert security == [{"bearer": ["ping"]}]
         return
     registry = path == "/api/v1/webhooks/mlflow"
-    told = path in ("/api/v1/alerts", "/api/v1/metadata") or ("/webhooks/" in path and not registry)
-    scope = "ingest" if method == "post" and told else "read"
+    ingests = path in ("/api/v1/alerts", "/api/v1/metadata") or ("/webhooks/" in path and not registry)
+    scope = "ingest" if method == "post" and ingests else "read"
     asks = "promote" if "/promotions" in path or registry else "trigger"
     assert security == [{"bearer": [asks if method in ("post", "delete") and scope == "read" else scope]}]
 

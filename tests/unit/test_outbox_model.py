@@ -2,6 +2,7 @@
 
 import random
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -139,3 +140,43 @@ def test_a_round_of_one_item_needs_no_ramp() -> None:
     breaker.failed(NOW)
     breaker.answered(1, 1)
     assert breaker.allows(NOW, 1) == 1
+
+
+# -- one item, or the target -----------------------------------------------------------------------------------------
+
+POISON, WELL, OTHER = uid(11), uid(12), uid(13)
+#: Rounds of (answered, silent), and whether the breaker blames POISON for its own failures afterwards.
+ROUNDS = {
+    "alone since ever: that may be an outage": ([({}, {POISON})], False),
+    "the target answered another item later": ([({}, {POISON}), ({WELL}, {})], True),
+    "the target answered another item in the same round": ([({WELL}, {POISON})], True),
+    "the target answered another item before": ([({WELL}, {}), ({}, {POISON})], False),
+    "another item gets no answer either: an outage again": ([({}, {POISON}), ({WELL}, {}), ({}, {OTHER})], False),
+    "and that other one was answered in the end": ([({}, {POISON}), ({WELL}, {}), ({}, {OTHER}), ({OTHER}, {})], True),
+    "it was answered itself": ([({}, {POISON}), ({WELL}, {}), ({POISON}, {})], False),
+}
+
+
+@pytest.mark.parametrize(("rounds", "blamed"), ROUNDS.values(), ids=ROUNDS)
+def test_an_item_is_blamed_when_the_target_answered_others_since_it_failed_first(
+    rounds: list[tuple[set[UUID], set[UUID]]], blamed: bool
+) -> None:
+    breaker = Breaker(60)
+    for answered, silent in rounds:
+        breaker.remember(answered, silent)
+    assert breaker.blames(POISON) is blamed
+
+
+def test_an_item_that_was_never_tried_does_not_wait_for_the_end_of_a_long_pause() -> None:
+    breaker = Breaker(60)
+    for _ in range(8):
+        breaker.failed(NOW)
+    assert [breaker.allows(NOW + after * SECOND, 8) for after in (2, 59, 60)] == [0, 0, 1]
+    assert [breaker.allows_new(NOW + after * SECOND) for after in (0, 1, 2)] == [False, False, True]
+    breaker.failed(NOW + 2 * SECOND, new=True)
+    assert not breaker.allows_new(NOW + 3 * SECOND)
+    assert breaker.allows(NOW + 60 * SECOND, 8) == 1, "many new items do not make the others wait longer"
+    breaker.failed(NOW, 30.0)
+    assert not breaker.allows_new(NOW + 29 * SECOND), "the target asked to be left alone"
+    breaker.answered(1, 8)
+    assert not breaker.is_open

@@ -55,7 +55,7 @@ def test_every_minute_of_a_change_of_the_clocks_has_one_next_occurrence(expressi
 
 
 @pytest.mark.parametrize(
-    ("expression", "timezone", "told"),
+    ("expression", "timezone", "sentence"),
     [
         ("0 3 * *", "UTC", "five fields"),
         ("0 0 3 * * 1", "UTC", "five fields"),
@@ -66,8 +66,8 @@ def test_every_minute_of_a_change_of_the_clocks_has_one_next_occurrence(expressi
         ("0 3 * * *", "", "no time zone"),
     ],
 )
-def test_what_cannot_be_read_is_told_in_a_sentence(expression: str, timezone: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_read_is_told_in_a_sentence(expression: str, timezone: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
         Cron(expression, timezone)
 
 

@@ -22,7 +22,7 @@ def load(*entries: str) -> Policy:
     return parse_policy(HEAD + "".join(f"  - {entry}\n" for entry in entries), "p.yaml", {})
 
 
-def told(*entries: str) -> list[str]:
+def errors_of(*entries: str) -> list[str]:
     with pytest.raises(PolicyError) as raised:
         load(*entries)
     return [str(problem).removeprefix("p.yaml:") for problem in raised.value.problems]
@@ -95,9 +95,9 @@ def test_a_switch_that_names_no_receivers_tells_every_one_and_an_empty_list_nobo
 
 
 def test_the_hash_follows_the_meaning() -> None:
-    one = load("{name: a, expect: heartbeat, every: 60m}").hash
-    assert load("{name: a, expect: heartbeat, every: 1h, grace: 0s}").hash == one
-    assert load("{name: a, expect: heartbeat, every: 2h}").hash != one
+    hourly = load("{name: a, expect: heartbeat, every: 60m}").hash
+    assert load("{name: a, expect: heartbeat, every: 1h, grace: 0s}").hash == hourly
+    assert load("{name: a, expect: heartbeat, every: 2h}").hash != hourly
 
 
 PING = "name: a, expect: heartbeat, every: 1d"
@@ -151,7 +151,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("entry", "mistakes"), MISTAKES, ids=[entry for entry, _ in MISTAKES])
 def test_a_mistake_is_told_at_its_place(entry: str, mistakes: list[str]) -> None:
-    lines = told(entry)
+    lines = errors_of(entry)
     assert len(lines) == len(mistakes), lines
     for line, mistake in zip(sorted(lines, key=lambda text: text.split(": ", 1)[1]), sorted(mistakes), strict=True):
         assert line.startswith("7:"), line
@@ -160,7 +160,7 @@ def test_a_mistake_is_told_at_its_place(entry: str, mistakes: list[str]) -> None
 
 def test_two_switches_of_one_name_are_told() -> None:
     each = '{name: "{{group.x}}", expect: heartbeat, match: [a=b], for_each: {x: [a, b]}, every: 1d}'
-    assert told(each, f"{{{PING}}}") == ["8:12: deadman.1.name: another switch is called 'a' already"]
+    assert errors_of(each, f"{{{PING}}}") == ["8:12: deadman.1.name: another switch is called 'a' already"]
 
 
 def test_too_many_switches_are_told() -> None:
@@ -169,7 +169,7 @@ def test_too_many_switches_are_told() -> None:
         '{name: "{{group.x}}{{group.y}}", expect: heartbeat, match: [a=b], '
         f"for_each: {{x: [{values}], y: [{values}]}}, every: 1d}}"
     )
-    assert told(entry) == ["7:3: deadman: these are more than 1000 switches"]
+    assert errors_of(entry) == ["7:3: deadman: these are more than 1000 switches"]
 
 
 def test_check_needs_no_variables() -> None:

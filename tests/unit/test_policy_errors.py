@@ -16,7 +16,7 @@ def parse(text: str) -> Policy | PolicyError:
         return error
 
 
-def told(text: str) -> list[str]:
+def errors_of(text: str) -> list[str]:
     result = parse(text)
     assert isinstance(result, PolicyError), "the file was accepted"
     assert all(problem.file == "p.yaml" for problem in result.problems)
@@ -92,7 +92,7 @@ AIRFLOWS = [
     ("{name: a, url: http://a, auth: {user: u, token: t}}",
      ["2:43: airflow.0.auth.user: unknown key; did you mean username?"]),
     ("{name: a, url: http://a, tls: no}",
-     ["2:36: airflow.0.tls: unknown key; the keys here are name, url, api, auth, max_parallel"]),
+     ["2:36: airflow.0.tls: unknown key; the keys here are name, url, api, max_parallel, auth, headers, ca_file"]),
     ("{name: a, url: http://a}, {name: a, url: http://b}",
      ["2:44: airflow.1.name: another airflow is called 'a' already"]),
 ]  # fmt: skip
@@ -196,12 +196,12 @@ DAGS = [
 
 @pytest.mark.parametrize(("text", "expected"), TOP_LEVEL)
 def test_mistakes_at_the_top_are_told(text: str, expected: list[str]) -> None:
-    assert told(text) == expected
+    assert errors_of(text) == expected
 
 
 @pytest.mark.parametrize(("entry", "expected"), AIRFLOWS)
 def test_mistakes_in_an_airflow_are_told(entry: str, expected: list[str]) -> None:
-    assert told(f"version: 1\nairflow: [{entry}]\nroutes: []") == expected
+    assert errors_of(f"version: 1\nairflow: [{entry}]\nroutes: []") == expected
 
 
 ADDRESS = "must be an address such as http://host.example:8080"
@@ -215,12 +215,12 @@ ADDRESS = "must be an address such as http://host.example:8080"
         ("{}", ["5:9: mlflow.tracking_uri: required"]),
         ("{tracking_uri: 'sqlite:///x.db'}", [f"5:24: mlflow.tracking_uri: {ADDRESS}"]),
         ("{uri: http://m}", ["5:9: mlflow.tracking_uri: required",
-                             "5:10: mlflow.uri: unknown key; the keys here are tracking_uri, auth"]),
+                             "5:10: mlflow.uri: unknown key; the keys here are tracking_uri, auth, headers, ca_file"]),
         ("{tracking_uri: http://m, auth: {token: 1}}", [f"5:48: mlflow.auth.token: {TEXT}"]),
     ],
 )  # fmt: skip
 def test_mistakes_in_mlflow_are_told(value: str, expected: list[str]) -> None:
-    assert told(f"{HEAD}routes: []\nmlflow: {value}") == expected
+    assert errors_of(f"{HEAD}routes: []\nmlflow: {value}") == expected
 
 
 @pytest.mark.parametrize(
@@ -251,18 +251,18 @@ def test_mistakes_in_mlflow_are_told(value: str, expected: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_mistakes_in_promotions_are_told(entry: str, expected: list[str]) -> None:
-    assert told(f"{HEAD}routes: []\nmlflow: {{tracking_uri: http://m}}\npromotions: [{entry}]") == expected
+    assert errors_of(f"{HEAD}routes: []\nmlflow: {{tracking_uri: http://m}}\npromotions: [{entry}]") == expected
 
 
 def test_a_promotion_in_mlflow_needs_an_mlflow() -> None:
     entries = "[{model: m, to: c}, {model: m, to: d, registry: sagemaker}]"
     lacks = "the registry is MLflow, but the policy has no `mlflow:`"
-    assert told(f"{HEAD}routes: []\npromotions: {entries}") == [f"5:14: promotions.0.registry: {lacks}"]
+    assert errors_of(f"{HEAD}routes: []\npromotions: {entries}") == [f"5:14: promotions.0.registry: {lacks}"]
 
 
 @pytest.mark.parametrize(("line", "expected"), OPTIONS)
 def test_mistakes_in_the_options_of_a_route_are_told(line: str, expected: list[str]) -> None:
-    assert told(route(line)) == expected
+    assert errors_of(route(line)) == expected
 
 
 @pytest.mark.parametrize(
@@ -271,21 +271,24 @@ def test_mistakes_in_the_options_of_a_route_are_told(line: str, expected: list[s
 def test_mistakes_in_defaults_are_told_once_and_there(line: str, expected: list[str]) -> None:
     text = "\n".join([route(), "defaults:", "  " + line])
     shifted = [problem.replace("7:", "8:", 1).replace("routes.0.", "defaults.") for problem in expected]
-    assert told(text) == shifted
+    assert errors_of(text) == shifted
 
 
 @pytest.mark.parametrize(("line", "expected"), MATCHES)
 def test_mistakes_in_match_are_told_at_the_character(line: str, expected: list[str]) -> None:
-    assert told(f"{HEAD}routes:\n- {line}\n  dag: {{id: retrain}}") == expected
+    assert errors_of(f"{HEAD}routes:\n- {line}\n  dag: {{id: retrain}}") == expected
 
 
 @pytest.mark.parametrize(("line", "expected"), DAGS)
 def test_mistakes_in_a_dag_are_told(line: str, expected: list[str]) -> None:
-    assert told(f"{HEAD}routes:\n- {{name: r, match: [], group_by: [model],\n  {line}}}") == expected
+    assert errors_of(f"{HEAD}routes:\n- {{name: r, match: [], group_by: [model],\n  {line}}}") == expected
 
 
 def test_only_match_and_a_dag_with_its_id_are_required() -> None:
-    assert told(f"{HEAD}routes:\n- debounce: 5m") == ["5:3: routes.0.dag: required", "5:3: routes.0.match: required"]
+    assert errors_of(f"{HEAD}routes:\n- debounce: 5m") == [
+        "5:3: routes.0.dag: required",
+        "5:3: routes.0.match: required",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -319,12 +322,12 @@ def test_only_match_and_a_dag_with_its_id_are_required() -> None:
     ],
 )
 def test_routes_must_be_told_apart(routes: list[str], expected: list[str]) -> None:
-    assert told(HEAD + "routes:\n" + "\n".join(f"- {entry}" for entry in routes)) == expected
+    assert errors_of(HEAD + "routes:\n" + "\n".join(f"- {entry}" for entry in routes)) == expected
 
 
 def test_a_dag_must_name_its_airflow_when_there_is_no_default() -> None:
     airflow = "version: 1\nairflow:\n- {name: a, url: http://a}\n- {name: b, url: http://b}\n"
-    assert told(route(head=airflow)) == [
+    assert errors_of(route(head=airflow)) == [
         "7:8: routes.0.dag.airflow: required: there are several Airflows and none is called 'default'"
     ]
 
@@ -348,7 +351,7 @@ routes:
     debounce: 6m
     dag: {id: 7}
 """
-    assert told(text) == [
+    assert errors_of(text) == [
         "2:1: mlfow: unknown key; did you mean mlflow?",
         "4:26: airflow.0.url: the environment variable AIRFLOW_URL is not set",
         "4:80: airflow.0.auth.password: the environment variable AIRFLOW_PASSWORD is not set",

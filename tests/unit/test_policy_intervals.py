@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app.policy.file.load import parse_policy
-from tests.unit.test_policy_errors import HEAD, told
+from tests.unit.test_policy_errors import HEAD, errors_of
 
 BEFORE = HEAD + "routes: []\ntime_intervals:\n- name: freeze\n  time_intervals:\n  - "  # line 7 is next, from column 5
 
@@ -45,7 +45,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("entry", "expected"), MISTAKES)
 def test_mistakes_in_an_interval_are_told_at_their_place(entry: str, expected: list[str]) -> None:
-    assert told(BEFORE + entry) == expected
+    assert errors_of(BEFORE + entry) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_mistakes_in_an_interval_are_told_at_their_place(entry: str, expected: l
     ],
 )  # fmt: skip
 def test_mistakes_in_names_are_told(text: str, expected: list[str]) -> None:
-    assert told("version: 1\n\n" + HEAD.removeprefix("version: 1\n") + text) == expected
+    assert errors_of("version: 1\n\n" + HEAD.removeprefix("version: 1\n") + text) == expected
 
 
 def test_a_name_stands_for_all_its_intervals_and_a_default_for_every_route() -> None:

@@ -227,10 +227,11 @@ def test_a_policy_cannot_be_changed(field: str) -> None:
         ("'${EMPTY}'", ""),
         ("'${YES}'", "yes: [1"),
         ("'${TWICE}'", "${A}"),
+        ("'${FILE}/${FILE}'", " of two\nlines/ of two\nlines"),
     ],
 )
 def test_variables_are_filled_once_and_as_text(written: str, expected: str) -> None:
-    env = {"A": "alpha", "B_2": "beta", "EMPTY": "", "YES": "yes: [1", "TWICE": "${A}"}
+    env = {"A": "alpha", "B_2": "beta", "EMPTY": "", "YES": "yes: [1", "TWICE": "${A}", "FILE": " of two\nlines\r\n"}
     policy = load(f"{HEAD}routes: [{{name: r, match: [], dag: {{id: x, conf: {{v: {written}}}}}}}]", env)
     assert policy.routes[0].dag.conf == {"v": expected}
 

@@ -18,7 +18,7 @@ def load(text: str, **env: str) -> Policy:
     return parse_policy(text, "p.yaml", env)
 
 
-def told(receiver: str, **env: str) -> list[str]:
+def errors_of(receiver: str, **env: str) -> list[str]:
     with pytest.raises(PolicyError) as raised:
         load(f"{HEAD}receivers:\n- {receiver}\n".replace("routes:\n", "routes: []\n"), **env)
     return [str(problem).removeprefix("p.yaml:") for problem in raised.value.problems]
@@ -50,13 +50,13 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("receiver", "expected"), MISTAKES)
 def test_mistakes_in_a_receiver_are_told(receiver: str, expected: list[str]) -> None:
-    assert told(receiver) == expected
+    assert errors_of(receiver) == expected
 
 
 def test_a_mistake_in_a_secret_does_not_repeat_it() -> None:
-    [line] = told("{name: x, webhook: {url: https://h, secret: '${S}'}}", S="whsec_hunter2")
+    [line] = errors_of("{name: x, webhook: {url: https://h, secret: '${S}'}}", S="whsec_hunter2")
     assert "hunter2" not in line
-    [line] = told("{name: x, slack: {url: '${S}'}}", S="ftp://hooks/hunter2")
+    [line] = errors_of("{name: x, slack: {url: '${S}'}}", S="ftp://hooks/hunter2")
     assert "hunter2" not in line
 
 
@@ -73,14 +73,14 @@ def test_secrets_are_in_no_hash_and_no_text() -> None:
         lines = f"- {{name: a, pagerduty: {{routing_key: {routing_key}}}}}\n- {{name: b, slack: {{url: {hook}}}}}\n"
         return load(HEAD.replace("routes:\n", "routes: []\n") + "receivers:\n" + lines)
 
-    one, other = policy("hunter2", "https://hooks.slack.com/hunter2"), policy("else", "https://hooks.slack.com/else")
-    assert one.hash == other.hash
-    assert "hunter2" not in repr(one) + one.model_dump_json()
-    assert one.receivers[0].secrets() == ("hunter2",)
+    first, other = policy("hunter2", "https://hooks.slack.com/hunter2"), policy("else", "https://hooks.slack.com/else")
+    assert first.hash == other.hash
+    assert "hunter2" not in repr(first) + first.model_dump_json()
+    assert first.receivers[0].secrets() == ("hunter2",)
     renamed = load(
         HEAD.replace("routes:\n", "routes: []\n") + "receivers:\n- {name: c, alertmanager: {url: http://am}}\n"
     )
-    assert renamed.hash != one.hash
+    assert renamed.hash != first.hash
 
 
 def test_the_defaults_of_each_kind() -> None:

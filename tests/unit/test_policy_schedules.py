@@ -3,7 +3,7 @@
 import pytest
 
 from app.policy.file.load import Policy
-from tests.unit.test_policy_errors import HEAD, NAME_RULE, parse, route, told
+from tests.unit.test_policy_errors import HEAD, NAME_RULE, errors_of, parse, route
 
 SCHEDULES = [
     ("5", ["7:12: schedules: must be a list"]),
@@ -73,7 +73,7 @@ SCHEDULES = [
 
 @pytest.mark.parametrize(("schedules", "lines"), SCHEDULES)
 def test_a_mistake_in_a_schedule_is_told_at_its_place(schedules: str, lines: list[str]) -> None:
-    assert told(route() + f"\nschedules: {schedules}") == lines
+    assert errors_of(route() + f"\nschedules: {schedules}") == lines
 
 
 def test_a_schedule_names_exactly_the_labels_of_its_route_also_those_of_the_defaults() -> None:
@@ -81,5 +81,5 @@ def test_a_schedule_names_exactly_the_labels_of_its_route_also_those_of_the_defa
     entry = "- {name: w, cron: '0 3 * * 1', timezone: Europe/Madrid, route: retrain"
     assert isinstance(parse(text + entry + ", group: {model: churn}}"), Policy)
     wanted = "must have exactly the labels of the route's group_by: model"
-    assert told(text + entry + "}") == [f"7:3: schedules.0.group: {wanted}"]
-    assert told(text + entry + ", group: {model: churn, region: eu}}") == [f"7:80: schedules.0.group: {wanted}"]
+    assert errors_of(text + entry + "}") == [f"7:3: schedules.0.group: {wanted}"]
+    assert errors_of(text + entry + ", group: {model: churn, region: eu}}") == [f"7:80: schedules.0.group: {wanted}"]

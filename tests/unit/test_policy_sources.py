@@ -3,7 +3,7 @@
 import pytest
 
 from app.policy.schema import Policy
-from tests.unit.test_policy_errors import NAME_RULE, parse, route, told
+from tests.unit.test_policy_errors import NAME_RULE, errors_of, parse, route
 
 WELL = "name: aws, alert_id: /a, severity: x, timestamp: /t"
 
@@ -50,7 +50,7 @@ SOURCES = [
 
 @pytest.mark.parametrize(("sources", "lines"), SOURCES, ids=[sources for sources, _ in SOURCES])
 def test_a_mistake_in_a_source_is_told_at_its_place(sources: str, lines: list[str]) -> None:
-    found = told(route() + f"\nsources: {sources}")
+    found = errors_of(route() + f"\nsources: {sources}")
     assert [line.partition("; the keys here are")[0] for line in found] == lines
 
 

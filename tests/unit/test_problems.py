@@ -50,8 +50,8 @@ def test_the_document_tells_of_problems_alone_and_holds_together() -> None:
     app = make_app()
     document = app.openapi()
     alerts = document["paths"]["/alerts"]["post"]["responses"]
-    assert sorted(alerts) == ["200", "400", "413", "422", "503"]
-    for status in ("400", "413", "422", "503"):
+    assert sorted(alerts) == ["200", "400", "413", "415", "422", "503"]
+    for status in ("400", "413", "415", "422", "503"):
         for example in problem_examples(alerts[status]).values():
             assert example["value"]["instance"] == "/alerts"
             assert example["value"]["status"] == int(status)

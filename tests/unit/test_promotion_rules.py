@@ -112,24 +112,24 @@ PAPERS = [
 @pytest.mark.parametrize(("line", "more", "rule", "holds", "detail"), PAPERS)
 def test_what_a_paper_comes_to(line: str, more: dict[str, Any], rule: str, holds: bool, detail: str) -> None:
     found = judge(entry(line), version(**(GOOD | more)), None, name="churn 2")
-    told = {one.rule: (one.passed, one.detail) for one in found}
-    assert told[rule] == (holds, detail)
-    assert passed(found, override=False) is all(ok for ok, _ in told.values())
+    verdicts = {verdict.rule: (verdict.passed, verdict.detail) for verdict in found}
+    assert verdicts[rule] == (holds, detail)
+    assert passed(found, override=False) is all(ok for ok, _ in verdicts.values())
 
 
 def test_a_version_that_is_not_there_or_not_ready_is_beyond_any_override() -> None:
     missing = judge(entry("rules: ['f1 > 1']"), None, None, name="churn 9")
-    assert [(one.rule, one.detail) for one in missing] == [("version", "there is no version churn 9")]
+    assert [(verdict.rule, verdict.detail) for verdict in missing] == [("version", "there is no version churn 9")]
     pending = judge(entry("rules: []"), version(status="PENDING_REGISTRATION"), None, name="churn 2")
     worse = judge(entry("rules: ['f1 > 1']"), version(metrics={"f1": 0.5}), None, name="churn 2")
-    assert [passed(one, override=True) for one in (missing, pending, worse)] == [False, False, True]
+    assert [passed(verdicts, override=True) for verdicts in (missing, pending, worse)] == [False, False, True]
 
 
 @pytest.mark.parametrize(("f1", "merely"), [(0.85, True), (0.1, False), (NAN, False)])
 def test_who_is_below_a_floor_is_not_merely_worse(f1: float, merely: bool) -> None:
-    one = entry("rules: ['f1 >= 0.80 and f1 >= champion.f1']")
+    gate = entry("rules: ['f1 >= 0.80 and f1 >= champion.f1']")
     worse, holder = version(metrics={"f1": f1}), version("1", metrics={"f1": 0.9})
-    assert only_not_better(one, worse, holder, judge(one, worse, holder, name="churn 2")) is merely
+    assert only_not_better(gate, worse, holder, judge(gate, worse, holder, name="churn 2")) is merely
 
 
 NUMBERS = st.one_of(st.floats(), st.sampled_from([0.0, 1.0, 1e308, -1e308, 5e-324]))

@@ -14,7 +14,7 @@ from app.kit.errors import LEFT_OUT, Ambiguous, Refused, Rejected, TargetError, 
 from app.kit.http import open_http
 from app.notices.receivers import alertmanager, opsgenie, pagerduty, slack, webhook
 from app.notices.receivers.message import Message, cut
-from app.notices.receivers.send import Sender, refresh_of
+from app.notices.receivers.send import Sender, knows_again, refresh_of
 from app.policy.receivers import Receiver
 from app.web.signatures import StandardSignature, standard_key
 from tests.fakes.clock import NOON, ManualClock
@@ -50,8 +50,8 @@ MESSAGES = {
     **{severity: replace(PLAIN, severity=severity) for severity in ("critical", "error", "info")},
 }
 MESSAGES |= {
-    f"{name}, resolved": replace(one, resolved=True, resolved_at=NOON + timedelta(hours=1))
-    for name, one in MESSAGES.items()
+    f"{name}, resolved": replace(message, resolved=True, resolved_at=NOON + timedelta(hours=1))
+    for name, message in MESSAGES.items()
 }
 every = pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
 
@@ -162,12 +162,18 @@ def test_alertmanager(message: Message) -> None:
 
 def test_an_alert_keeps_its_identity_while_it_is_open_and_when_it_ends() -> None:
     assert ALERTMANAGER.alertmanager
-    told = [PLAIN, replace(PLAIN, times=7), replace(PLAIN, resolved=True, resolved_at=NOON, detail="it goes again")]
-    identities = [alertmanager.request(ALERTMANAGER.alertmanager, one, NOON).json[0]["labels"] for one in told]
+    messages = [PLAIN, replace(PLAIN, times=7), replace(PLAIN, resolved=True, resolved_at=NOON, detail="it goes again")]
+    identities = [
+        alertmanager.request(ALERTMANAGER.alertmanager, message, NOON).json[0]["labels"] for message in messages
+    ]
     assert identities[0] == identities[1] == identities[2]
     assert refresh_of(ALERTMANAGER) is not None
     assert refresh_of(ALERTMANAGER) < alertmanager.OUTLIVES / 3  # type: ignore[operator]
-    assert [refresh_of(one) for one in (PAGERDUTY, OPSGENIE, SLACK, WEBHOOK, None)] == [None] * 5
+    assert [refresh_of(receiver) for receiver in (PAGERDUTY, OPSGENIE, SLACK, WEBHOOK, None)] == [None] * 5
+
+
+def test_a_receiver_that_knows_a_message_by_its_key_may_get_it_again() -> None:
+    assert {kind for kind in KINDS if knows_again(KINDS[kind])} == {"pagerduty", "opsgenie", "alertmanager"}
 
 
 def test_a_cut_says_that_something_is_left_out() -> None:
@@ -184,6 +190,21 @@ OK: dict[str, httpx.Response] = {
     "alertmanager": httpx.Response(200),
 }
 LOGIN = httpx.Response(200, html="<title>Sign in</title>")
+#: What servers that speak these protocols answer when they have taken the message.
+ODD: dict[str, httpx.Response] = {
+    "ok, as HTML (Slack, Discord)": httpx.Response(200, html="ok"),
+    '{"ok":true} (a workflow of Slack, Zulip)': httpx.Response(200, json={"ok": True, "result": "success"}),
+    '{"success":true} (Rocket.Chat)': httpx.Response(200, json={"success": True}),
+    "JSON without a word for it": httpx.Response(200, json={"id": 17, "ok": None}),
+    "a list": httpx.Response(201, json=[]),
+    "JSON that is none": httpx.Response(200, content=b"{", headers={"Content-Type": "application/json"}),
+    "deep JSON": httpx.Response(200, text="[" * 100_000),
+    "nothing, 200": httpx.Response(200),
+    "nothing, 202": httpx.Response(202),
+    "nothing, 204": httpx.Response(204),
+    "1 (Teams)": httpx.Response(200, text="1"),
+    "words": httpx.Response(200, text="Message queued, error budget untouched"),
+}
 
 
 async def send(to: Receiver, answer: httpx.Response) -> str:
@@ -198,13 +219,33 @@ async def refused(to: Receiver, answer: httpx.Response) -> TargetError:
     return raised.value
 
 
-KINDS = {one.kind: one for one in (PAGERDUTY, OPSGENIE, SLACK, WEBHOOK, ALERTMANAGER)}
+KINDS = {receiver.kind: receiver for receiver in (PAGERDUTY, OPSGENIE, SLACK, WEBHOOK, ALERTMANAGER)}
 each = pytest.mark.parametrize("kind", KINDS)
 
 
 @each
 async def test_its_own_yes_is_taken(kind: str) -> None:
     assert (await send(KINDS[kind], OK[kind])).startswith(f"{kind} answered 20")
+
+
+@each
+@pytest.mark.parametrize("answer", ODD.values(), ids=ODD)
+async def test_any_2xx_has_taken_the_message(kind: str, answer: httpx.Response) -> None:
+    assert (await send(KINDS[kind], answer)).startswith(f"{kind} answered {answer.status_code}")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, json={"ok": False, "error": "invalid_workflow_input"}),
+        httpx.Response(200, text='{"ok":false,"error":"not_authed"}'),
+        httpx.Response(202, json={"success": False, "error": "error-running-script"}),
+    ],
+)
+async def test_what_slack_and_rocket_chat_document_as_an_error_is_one_also_with_a_2xx(answer: httpx.Response) -> None:
+    error = await refused(SLACK, answer)
+    assert (type(error), error.code) == (Refused, "refused")
+    assert (await send(WEBHOOK, answer)).startswith("webhook answered 20"), "our own protocol has no such error"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "webhook"])

@@ -70,9 +70,9 @@ def test_a_url_says_where_redis_is_and_how_to_get_in(text: str, url: RedisUrl) -
     assert parse_redis_url(text) == url
 
 
-@pytest.mark.parametrize(("text", "told"), BAD, ids=[text for text, _ in BAD])
-def test_a_bad_url_is_told_what_is_wrong_and_not_what_it_holds(text: str, told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)) as caught:
+@pytest.mark.parametrize(("text", "message"), BAD, ids=[text for text, _ in BAD])
+def test_a_bad_url_is_told_what_is_wrong_and_not_what_it_holds(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         parse_redis_url(text)
     assert "hunter" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""What a group that has not fired takes over from groups of another shape (design, 6.7)."""
+"""What a group that has not fired takes over from groups of another shape."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -40,9 +40,9 @@ def fired(labels: dict[str, str], ago: timedelta = HOUR, trigger: UUID = OLD, **
 def test_groups_that_agree_on_the_labels_both_have_count(
     mine: dict[str, str], theirs: dict[str, str], counts: bool
 ) -> None:
-    one = group(labels=mine)
-    assert inherit(one, [fired(theirs)]) is counts
-    assert (one.last_trigger, one.fired_at) == ((OLD, NOW - HOUR) if counts else (None, None))
+    heir = group(labels=mine)
+    assert inherit(heir, [fired(theirs)]) is counts
+    assert (heir.last_trigger, heir.fired_at) == ((OLD, NOW - HOUR) if counts else (None, None))
 
 
 @pytest.mark.parametrize(("route", "mode"), [("drift", "live"), ("accuracy", "shadow")])
@@ -52,9 +52,9 @@ def test_another_route_and_another_mode_do_not_count(route: str, mode: str) -> N
 
 
 def test_a_group_that_has_fired_goes_by_its_own_facts() -> None:
-    one = fired({"model": "churn", "pod": "a"}, ago=3 * HOUR)
-    assert not inherit(one, [fired({"model": "churn"}, trigger=NEW)])
-    assert one.last_trigger == OLD
+    own = fired({"model": "churn", "pod": "a"}, ago=3 * HOUR)
+    assert not inherit(own, [fired({"model": "churn"}, trigger=NEW)])
+    assert own.last_trigger == OLD
 
 
 def test_a_group_that_is_held_and_has_never_fired_is_nothing_to_count() -> None:
@@ -66,20 +66,20 @@ def test_the_newest_trigger_counts_with_all_its_facts() -> None:
     older = fired({"model": "churn", "pod": "a"}, ago=5 * HOUR, outcome=SUCCESS, ended_at=NOW - 4 * HOUR)
     newer = fired({"model": "churn", "pod": "b"}, 2 * HOUR, NEW, outcome=FAILED, ended_at=NOW - HOUR, failures=3)
     for others in ([older, newer], [newer, older]):
-        one = group(labels={"model": "churn"})
-        assert inherit(one, others)
-        facts = (one.last_trigger, one.fired_at, one.outcome, one.ended_at, one.failures, one.on_failure)
+        heir = group(labels={"model": "churn"})
+        assert inherit(heir, others)
+        facts = (heir.last_trigger, heir.fired_at, heir.outcome, heir.ended_at, heir.failures, heir.on_failure)
         assert facts == (NEW, NOW - 2 * HOUR, FAILED, NOW - HOUR, 3, "release")
-        assert (one.open_trigger, one.held_since) == (None, None)
+        assert (heir.open_trigger, heir.held_since) == (None, None)
 
 
 @pytest.mark.parametrize("outcome", [None, LOST])
 def test_a_trigger_under_way_counts_before_a_newer_one_that_ended_and_cools_from_its_fire(outcome: str | None) -> None:
     ended = fired({"model": "churn", "pod": "b"}, HOUR, NEW, outcome=FAILED, ended_at=NOW)
     open_one = fired({"model": "churn", "pod": "a"}, 5 * HOUR, open_trigger=OLD, outcome=outcome, ended_at=None)
-    one = group(labels={"model": "churn"})
-    assert inherit(one, [ended, open_one])
-    assert (one.last_trigger, one.fired_at, one.outcome, one.open_trigger) == (OLD, NOW - 5 * HOUR, None, None)
+    heir = group(labels={"model": "churn"})
+    assert inherit(heir, [ended, open_one])
+    assert (heir.last_trigger, heir.fired_at, heir.outcome, heir.open_trigger) == (OLD, NOW - 5 * HOUR, None, None)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,6 @@ def test_a_trigger_under_way_counts_before_a_newer_one_that_ended_and_cools_from
     [(None, None, None), (NOW, None, NOW), (None, NOW, NOW), (NOW, NOW - HOUR, NOW), (NOW - HOUR, NOW, NOW)],
 )
 def test_the_newer_reset_stays(own: datetime | None, theirs: datetime | None, kept: datetime | None) -> None:
-    one = group(labels={"model": "churn", "pod": "a"}, reset_at=own)
-    assert inherit(one, [fired({"model": "churn"}, reset_at=theirs)])
-    assert one.reset_at == kept
+    heir = group(labels={"model": "churn", "pod": "a"}, reset_at=own)
+    assert inherit(heir, [fired({"model": "churn"}, reset_at=theirs)])
+    assert heir.reset_at == kept

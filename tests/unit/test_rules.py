@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from app.decide import rules
-from app.decide.rules import FREE, Mute, Way
+from app.decide.rules import FREE, Mute, Obstacles
 from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Confirmation, Reason
 from app.policy.schema import Route
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, episode, group, route, uid
@@ -27,10 +27,13 @@ KEEP = route(on_failure="keep")
 WEEKLY = route(limit={"triggers": 1, "per": "7d"})
 CONFIRM = {"prometheus": "http://p", "query": "up"}
 ASKS, ASKS_LATE = route(confirm=CONFIRM), route(confirm=CONFIRM, debounce=10 * MINUTE)
-YES, NO = Way(answer=Confirmation(True, "yes")), Way(answer=Confirmation(False, "no series satisfies the query"))
+YES, NO = (
+    Obstacles(answer=Confirmation(True, "yes")),
+    Obstacles(answer=Confirmation(False, "no series satisfies the query")),
+)
 DUE: dict[str, Any] = {"open_trigger": T1, "held_since": NOW - MINUTE}
 NOT_CONFIRMED: dict[str, Any] = {"unconfirmed_at": NOW - MINUTE}
-MUTED = Way(mute=Mute("the time interval 'freeze' holds", NOW + 5 * HOUR))
+MUTED = Obstacles(mute=Mute("the time interval 'freeze' holds", NOW + 5 * HOUR))
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Case:
     route: Route = DAILY
     until: datetime | None = None
     trigger: UUID | None = None
-    way: Way = FREE
+    obstacles: Obstacles = FREE
 
 
 CASES = [
@@ -226,12 +229,26 @@ CASES = [
         {},
         WEEKLY,
         NOW + 6 * DAY,
-        way=Way([NOW - DAY]),
+        obstacles=Obstacles([NOW - DAY]),
     ),
-    Case("limit stands before mute", "suppress limit", {}, {}, WEEKLY, NOW + 6 * DAY, way=Way([NOW - DAY], MUTED.mute)),
-    Case("a muted route", "suppress muted", {}, {}, DAILY, NOW + 5 * HOUR, way=MUTED),
-    Case("a mute without an end", "suppress muted", {}, {}, way=Way(mute=Mute("ana has paused it: audit", None))),
-    Case("mute stands before debounce", "suppress muted", {}, {}, SLOW, NOW + 5 * HOUR, way=MUTED),
+    Case(
+        "limit stands before mute",
+        "suppress limit",
+        {},
+        {},
+        WEEKLY,
+        NOW + 6 * DAY,
+        obstacles=Obstacles([NOW - DAY], MUTED.mute),
+    ),
+    Case("a muted route", "suppress muted", {}, {}, DAILY, NOW + 5 * HOUR, obstacles=MUTED),
+    Case(
+        "a mute without an end",
+        "suppress muted",
+        {},
+        {},
+        obstacles=Obstacles(mute=Mute("ana has paused it: audit", None)),
+    ),
+    Case("mute stands before debounce", "suppress muted", {}, {}, SLOW, NOW + 5 * HOUR, obstacles=MUTED),
     Case("the cooldown stands before mute", "suppress cooldown", FIRED, {}, DAILY, NOW + 23 * HOUR, T1, MUTED),
     Case("in flight stands before mute", "suppress in_flight", OPEN, {}, DAILY, None, T1, MUTED),
     Case(
@@ -251,18 +268,18 @@ CASES = [
         {"trigger_id": T1},
         SLOW,
         NOW + 5 * HOUR,
-        way=MUTED,
+        obstacles=MUTED,
     ),
     # Prometheus has its say.
     Case("nothing fires unasked", "hold debouncing", {}, {}, ASKS, NOW),
     Case("a hold that is due waits for the answer", "suppress duplicate", DUE, {"trigger_id": T1}, ASKS, NOW, T1),
     Case("another alert joins it meanwhile", "hold joined", DUE, {}, ASKS, NOW, T1),
     Case("calm comes before the question", "hold debouncing", {}, {}, ASKS_LATE, NOW + 10 * MINUTE),
-    Case("a yes fires", "fire new_alert", {}, {}, ASKS, way=YES),
+    Case("a yes fires", "fire new_alert", {}, {}, ASKS, obstacles=YES),
     Case("a yes fires what is held", "fire new_alert", DUE, {"trigger_id": T1}, ASKS, None, T1, YES),
-    Case("a no is asked again", "suppress unconfirmed", {}, {}, ASKS, NOW + 5 * MINUTE, way=NO),
+    Case("a no is asked again", "suppress unconfirmed", {}, {}, ASKS, NOW + 5 * MINUTE, obstacles=NO),
     Case("until then it stands", "suppress unconfirmed", NOT_CONFIRMED, {}, ASKS, NOW + 4 * MINUTE),
-    Case("mute stands before a no", "suppress muted", NOT_CONFIRMED, {}, ASKS, NOW + 5 * HOUR, way=MUTED),
+    Case("mute stands before a no", "suppress muted", NOT_CONFIRMED, {}, ASKS, NOW + 5 * HOUR, obstacles=MUTED),
     Case(
         "after five minutes it is asked again",
         "hold debouncing",
@@ -328,7 +345,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
 def test_what_is_known_leads_to_one_action_and_one_reason(case: Case) -> None:
-    decision = rules.decide(group(**case.facts), episode(**case.alert), case.route, NOW, case.way)
+    decision = rules.decide(group(**case.facts), episode(**case.alert), case.route, NOW, case.obstacles)
     assert (f"{decision.action} {decision.reason}", decision.until, decision.trigger_id) == (
         case.says,
         case.until,
@@ -339,8 +356,8 @@ def test_what_is_known_leads_to_one_action_and_one_reason(case: Case) -> None:
 
 
 def test_the_table_has_a_row_for_every_reason_that_the_rules_give() -> None:
-    told = {tuple(case.says.split()) for case in CASES}
-    assert told == {
+    says = {tuple(case.says.split()) for case in CASES}
+    assert says == {
         (Action.FIRE, Reason.NEW_ALERT),
         (Action.FIRE, Reason.STILL_FIRING),
         (Action.HOLD, Reason.DEBOUNCING),

@@ -220,8 +220,11 @@ def test_tokens_stand_in_the_data_directory_unless_told_otherwise(tmp_path: Path
         ("", "http://127.0.0.1:8090", True),
         ("0.0.0.0", "http://127.0.0.1:8090", True),
         ("0", "http://127.0.0.1:8090", True),
-        ("::", "http://[::1]:8090", True),
-        ("0:0:0:0:0:0:0:0", "http://[::1]:8090", True),
+        ("::", "http://127.0.0.1:8090", True),
+        ("0:0:0:0:0:0:0:0", "http://127.0.0.1:8090", True),
+        ("::ffff:0.0.0.0", "http://127.0.0.1:8090", True),
+        ("[::]", "http://127.0.0.1:8090", True),
+        ("[::1]", "http://[::1]:8090", False),
     ],
 )
 def test_where_a_bind_is_reached_from_here(host: str, url: str, everywhere: bool) -> None:

@@ -167,8 +167,8 @@ def test_a_signed_time_that_is_none_is_refused(time: str) -> None:
 
 
 def test_a_late_forgery_is_told_of_the_forgery_alone() -> None:
-    told = refusal(timed, TIMED, BODY + b" ", NOW + timedelta(days=1))
-    assert "five minutes" not in told
+    message = refusal(timed, TIMED, BODY + b" ", NOW + timedelta(days=1))
+    assert "five minutes" not in message
 
 
 @pytest.mark.parametrize("length", [24, 32, 64])

@@ -9,10 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from app.kit.access import Access
 from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
 from app.kit.http import open_http
 from app.kit.mlflow.answers import metrics_of, params_of, quoted, tags_of
-from app.kit.mlflow.client import Login, Mlflow
+from app.kit.mlflow.client import Mlflow
 from app.lineage.mlflow_client import MlflowOf
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
@@ -42,7 +43,7 @@ class Wire(httpx.AsyncBaseTransport):
         return httpx.Response(self._status, json={} if self._body is None else self._body, headers=headers)
 
 
-def mlflow(wire: Wire, login: Login | None = None) -> Mlflow:
+def mlflow(wire: Wire, login: Access | None = None) -> Mlflow:
     return Mlflow(open_http(transport=wire), "http://mlflow.test:5000/", login, clock=ManualClock())
 
 
@@ -122,11 +123,11 @@ async def test_each_kind_of_login_is_sent_and_none_is_shown(tmp_path: Path) -> N
     file = tmp_path / "token"
     file.write_text("from-file\n")
     basic = "Basic " + base64.b64encode(b"ana:s3cret").decode()
-    logins: Mapping[str, Login] = {
-        basic: Login(username="ana", password="s3cret"),
-        "Bearer t0ken": Login(token="t0ken"),
-        "Bearer from-file": Login(token_file=file),
-        "": Login(),
+    logins: Mapping[str, Access] = {
+        basic: Access(username="ana", password="s3cret"),
+        "Bearer t0ken": Access(token="t0ken"),
+        "Bearer from-file": Access(token_file=file),
+        "": Access(),
     }
     for sent, login in logins.items():
         wire = Wire(200, {"run": {}})
@@ -136,18 +137,18 @@ async def test_each_kind_of_login_is_sent_and_none_is_shown(tmp_path: Path) -> N
         assert "t0ken" not in repr(login)
     file.unlink()
     with pytest.raises(Refused) as raised:
-        await mlflow(wire, Login(token_file=file)).run("r")
+        await mlflow(wire, Access(token_file=file)).run("r")
     assert raised.value.code == "token_file"
 
 
-@pytest.mark.parametrize("login", [Login(token="a-long-token"), Login("ana", "s3cret"), Login("ana", "long-s3cret")])
-async def test_what_mlflow_says_of_our_login_is_not_repeated(login: Login) -> None:
-    said = {login.header()["Authorization"]: False, "a word of its own": True}
-    said |= {f"{login.username}:{login.password}": False} if login.username else {}
-    for words, told in said.items():
+@pytest.mark.parametrize("login", [Access(token="a-long-token"), Access("ana", "s3cret"), Access("ana", "long-s3cret")])
+async def test_what_mlflow_says_of_our_login_is_not_repeated(login: Access) -> None:
+    answers = {login.sent()["Authorization"]: False, "a word of its own": True}
+    answers |= {f"{login.username}:{login.password}": False} if login.username else {}
+    for words, repeated in answers.items():
         with pytest.raises(TargetError) as raised:
             await mlflow(Wire(400, {"error_code": "BAD", "message": f"I got {words}"}), login).run("r")
-        assert (words in raised.value.detail) is told
+        assert (words in raised.value.detail) is repeated
 
 
 async def test_a_path_has_no_part_that_climbs() -> None:

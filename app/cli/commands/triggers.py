@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -12,6 +13,14 @@ from app.cli.client import AsJson, ask, id_column, labels, show, time
 from app.kit.errors import UsageError
 
 app = typer.Typer()
+
+
+def _user() -> str:
+    """The user's name, or the number of a user without one, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 @app.command()
@@ -88,7 +97,7 @@ def trigger(
     except ValueError as error:
         raise UsageError(f"--conf is not JSON: {error}") from error
     body = {"route": route, "group": group_labels, "reason": reason, "force": force, "conf": own_conf}
-    body["requested_by"] = getpass.getuser()
+    body["requested_by"] = _user()
     made = ask("/api/v1/triggers", body=body)
     if as_json:
         print(json.dumps(made, indent=2))

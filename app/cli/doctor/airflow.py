@@ -12,13 +12,14 @@ from app.kit.airflow.client import AirflowClient
 from app.kit.clock import Clock
 from app.kit.errors import TargetError
 from app.kit.http import Http
+from app.policy.access import access_of
 from app.policy.language.templates import placeholders, render_text
 from app.policy.schema import Airflow, Route
 
 #: A `Date` header has whole seconds, and Airflow measures a token's life by its own clock: a smaller skew does no harm.
 SKEW: Final = timedelta(seconds=30)
 MAX_DAGS: Final = 50  # most DAGs that are checked for one `dag.id` with placeholders
-_LOGIN: Final = frozenset({"token_rejected", "token_file", "not_airflow", "bad_url"})
+_LOGIN: Final = frozenset({"token_rejected", "token_file", "ca_file", "not_airflow", "bad_url"})
 
 Groups = Sequence[Mapping[str, str]]
 
@@ -83,7 +84,7 @@ async def _health(patient: Patient) -> list[Finding]:
 async def _skew(patient: Patient, http: Http, clock: Clock) -> Finding:
     check = f"{patient.name} clock"
     try:
-        answer = await http.request("GET", patient.airflow.url)
+        answer = await http.using(access_of(patient.airflow, login=False)).request("GET", patient.airflow.url)
         theirs = parsedate_to_datetime(answer.headers["date"])
     except (TargetError, KeyError, ValueError):
         return warn(

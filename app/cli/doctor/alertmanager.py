@@ -8,7 +8,7 @@ Newer releases show webhook addresses as `<secret>`; the file shows them.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from app.cli.doctor.finding import Finding, fail, good, warn
 from app.cli.doctor.routing import ConfigError, Node, known_labels, reached, read_tree
@@ -83,7 +83,7 @@ def _read_hook(receiver: str, hook: Mapping[str, Any], config: Mapping[str, Any]
 def _ours(hooks: Sequence[Hook], gateway_url: str) -> tuple[list[Hook], list[Finding]]:
     """The hooks that post to the gateway, and the findings about this choice."""
     check = "alertmanager receiver"
-    exact = [hook for hook in hooks if hook.url is not None and urlsplit(hook.url).path.endswith(WEBHOOK)]
+    exact = [hook for hook in hooks if hook.url is not None and _split(hook.url).path.endswith(WEBHOOK)]
     if exact:
         return exact, [good(check, f"{hook.receiver!r} posts to {hook.url}") for hook in exact]
     near = next((hook for hook in hooks if hook.url is not None and _is_near(hook.url, gateway_url)), None)
@@ -104,7 +104,15 @@ def _ours(hooks: Sequence[Hook], gateway_url: str) -> tuple[list[Hook], list[Fin
 
 
 def _is_near(url: str, gateway_url: str) -> bool:
-    return urlsplit(url).netloc == urlsplit(gateway_url).netloc or WEBHOOK.removeprefix("/api/v1") in url
+    return _split(url).netloc == _split(gateway_url).netloc or WEBHOOK.removeprefix("/api/v1") in url
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; all of them are empty when it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _hook(hook: Hook, *, tokens: bool) -> Iterator[Finding]:

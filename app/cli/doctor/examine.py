@@ -16,13 +16,16 @@ from app.cli.doctor.alertmanager import judge
 from app.cli.doctor.finding import Finding, fail, good, warn
 from app.cli.doctor.house import PolicyRead, examine_gateway, examine_policy, examine_tokens
 from app.cli.doctor.mlflow import examine_mlflow
+from app.cli.doctor.prometheus import examine_prometheus
 from app.cli.doctor.receivers import examine_receivers
 from app.cli.doctor.schedules import examine_schedules
 from app.cli.doctor.servers import examine_postgres, examine_read_database, examine_redis
 from app.deliver.airflows import airflow_client
+from app.kit.access import Access
 from app.kit.clock import SystemClock
 from app.kit.errors import GatewayError, TargetError
 from app.kit.http import Http
+from app.policy.access import access_of
 from app.policy.schema import Policy
 
 
@@ -48,6 +51,7 @@ async def examine(settings: Settings, asked: Asked, gateway_url: str, http: Http
         findings += examine_schedules(read.policy, clock.now())
         for patient in _patients(read, read.policy, groups, http, clock):
             findings += await examine_airflow(patient, http, clock)
+        findings += await examine_prometheus(read.policy, http, clock, has_login=read.complete)
         if read.policy.mlflow is not None:
             findings += await examine_mlflow(read.policy.mlflow, http, clock, has_login=read.complete)
         findings += await examine_receivers(read.policy, http, has_secrets=read.complete)
@@ -103,11 +107,11 @@ async def _alertmanager(
     found: list[Finding] = []
     try:
         if asked.alertmanager_config is not None:
-            text = await asyncio.to_thread(asked.alertmanager_config.read_text)
+            text = await asyncio.to_thread(asked.alertmanager_config.read_text, encoding="utf-8")
             found.append(good(check, f"read {asked.alertmanager_config}"))
         else:
             assert asked.alertmanager is not None
-            text = await _configuration(asked.alertmanager, http)
+            text = await _configuration(asked.alertmanager, http.using(_access(asked.alertmanager, policy)))
             found.append(good(check, f"{asked.alertmanager} answers"))
         config: Any = yaml.safe_load(text)
     except TargetError as error:
@@ -120,6 +124,12 @@ async def _alertmanager(
         cause = f"its configuration is not YAML: {' '.join(str(error).split())}"
         return [fail(check, cause, "Correct the file; `amtool check-config` names the line.")]
     return [*found, *judge(config, policy.routes, gateway_url=gateway_url, tokens=tokens)]
+
+
+def _access(url: str, policy: Policy) -> Access:
+    """How to get into the Alertmanager at `url`: as the receiver of the policy with this address does."""
+    known = (entry for receiver in policy.receivers if (entry := receiver.alertmanager) is not None)
+    return next((access_of(entry) for entry in known if entry.url == url.rstrip("/")), Access())
 
 
 async def _configuration(url: str, http: Http) -> str:

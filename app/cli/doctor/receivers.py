@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from app.cli.doctor.finding import Finding, fail, good, warn
 from app.kit.errors import TargetError
 from app.kit.http import Http
+from app.policy.access import access_of
 from app.policy.receivers import Receiver
 from app.policy.schema import Policy
 
@@ -26,7 +27,8 @@ async def _examine(receiver: Receiver, http: Http) -> Finding:
     parts = urlsplit(receiver.address)
     host = parts.netloc
     try:
-        answer = await http.request("GET", f"{parts.scheme}://{host}{_path(receiver, parts.path)}")
+        reached = http.using(access_of(receiver.server))
+        answer = await reached.request("GET", f"{parts.scheme}://{host}{_path(receiver, parts.path)}")
     except TargetError as error:
         step = f"Correct the `url` of the receiver {receiver.name}, or allow the gateway to connect to {host}."
         return fail(check, f"{receiver.kind}: {error.detail}", step)

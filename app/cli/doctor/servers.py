@@ -1,19 +1,20 @@
 """Postgres and Redis: what the gateway's promises need from them (docs/contract.md, README Limits)."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.cli.doctor.finding import Finding, fail, good, warn
 from app.kit.clock import SystemClock
-from app.kit.db import database_now, open_engine, sqlstate
-from app.kit.errors import GatewayError, quotable
+from app.kit.db import database_now, is_pooled, open_engine, sqlstate
+from app.kit.errors import GatewayError, UsageError, quotable
+from app.kit.postgres.connection import UnusableDatabase
+from app.kit.postgres_faults import FAULTS, explain, place
 from app.kit.redis.client import open_redis
 from app.tables import migrate
 
@@ -23,13 +24,11 @@ PATIENCE: Final = 3.0  # seconds for Redis; the gateway itself waits much less
 
 _FACTS: Final = """
 SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only,
-       current_setting('synchronous_commit') AS synchronous_commit,
+       (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit') AS synchronous_commit,
        current_setting('synchronous_standby_names') AS standbys,
        current_setting('fsync') AS fsync
 """
 _GROUPS: Final = "SELECT DISTINCT labels FROM groups WHERE route = :route LIMIT 200"
-
-_AWAY: Final = (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +41,21 @@ class Database:
 
 async def examine_postgres(url: str, clock: SystemClock, routes: list[str], *, embedded: bool) -> Database:
     """Everything about Postgres; `clock` takes over its time. `embedded`: `serve` migrates it, and there is no failover."""
-    engine = open_engine(url, pool_size=1)
-    where = "embedded" if embedded else url.rpartition("@")[2].partition("?")[0]
+    where = "embedded" if embedded else place(url)
+    try:
+        engine = open_engine(url, pool_size=1)
+    except UsageError as error:
+        return Database((fail("postgres reachable", str(error), "Correct GATEWAY_DATABASE_URL."),), {})
     try:
         await clock.synchronise(lambda: database_now(engine))
         found, groups = await _look(engine, routes, embedded=embedded)
         findings = [good("postgres reachable", where), *found, judge_offset(clock.offset)]
         return Database(tuple(findings), groups)
-    except _AWAY as error:
-        step = "Start Postgres, or correct GATEWAY_DATABASE_URL."
-        if sqlstate(error) in {"28P01", "28000", "3D000"}:
-            step = "Correct user, password and database name in GATEWAY_DATABASE_URL."
-        return Database((fail("postgres reachable", f"{where}: {_quoted(error, url)}", step),), {})
+    except UnusableDatabase as error:
+        return Database((fail("postgres usable", error.cause, error.step),), {})
+    except FAULTS as error:
+        cause, step = explain(error, os.environ)
+        return Database((fail("postgres reachable", f"{where}: {cause}", f"{step}."),), {})
     finally:
         await engine.dispose()
 
@@ -64,6 +66,8 @@ async def _look(
     async with engine.connect() as conn:
         facts = (await conn.execute(text(_FACTS))).mappings().one()
         findings = [judge_writes(facts), *judge_durability(facts, embedded=embedded)]
+        if is_pooled(conn):
+            findings.append(good("postgres pooler", "there is one, so settings go with each transaction"))
         current, head = await migrate.current_and_head(conn)
         groups = {}
         if current == head:
@@ -99,7 +103,7 @@ def judge_durability(facts: Mapping[Any, Any], *, embedded: bool) -> list[Findin
         step = "Set `fsync = on` in postgresql.conf."
         found.append(fail(check, "fsync is off: a crash of the machine can lose everything", step))
     if level == "off":
-        cause = "synchronous_commit is off: a crash loses alerts that were acknowledged"
+        cause = "synchronous_commit is off for the database or the role; the gateway turns it on for itself alone"
         found.append(fail(check, cause, "Set `synchronous_commit = on` for the database and the gateway's role."))
     if found:
         return found
@@ -126,14 +130,20 @@ def judge_offset(offset: timedelta) -> Finding:
 
 async def examine_read_database(url: str) -> Finding:
     """The copy that the gateway reads lists from. While it is away the gateway reads them from the primary."""
-    where = url.rpartition("@")[2].partition("?")[0]
-    engine = open_engine(url, pool_size=1)
+    where = place(url)
+    try:
+        engine = open_engine(url, pool_size=1, read_only=True)
+    except UsageError as error:
+        return fail("postgres read copy", str(error), "Correct GATEWAY_DATABASE_READ_URL.")
     try:
         async with engine.connect() as conn:
             current, head = await migrate.current_and_head(conn)
-    except _AWAY as error:
+    except UnusableDatabase as error:
+        return fail("postgres read copy", error.cause, error.step)
+    except FAULTS as error:
+        cause, _ = explain(error, os.environ)
         step = "Start it, or correct GATEWAY_DATABASE_READ_URL. Until then the gateway reads lists from the primary."
-        return warn("postgres read copy", f"{where}: {_quoted(error, url)}", step)
+        return warn("postgres read copy", f"{where}: {cause}", step)
     finally:
         await engine.dispose()
     if current == head:

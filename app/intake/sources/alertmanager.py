@@ -10,11 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
-    BaseModel,
     ConfigDict,
     Field,
     StringConstraints,
-    TypeAdapter,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
@@ -32,6 +30,7 @@ from app.decide.alert import (
     no_nul,
 )
 from app.intake.sources.read import ItemCache, read_items
+from app.web.members import Body
 
 _REMEMBERED_TIMES = 8192
 _times: dict[str, datetime] = {}
@@ -54,20 +53,20 @@ def _same_time(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
 Time = Annotated[AwareDatetime, WrapValidator(_same_time)]
 
 
-class WebhookAlert(BaseModel):
+class WebhookAlert(Body):
     """One alert of a notification."""
 
     model_config = ConfigDict(extra="ignore")
 
     status: Literal["firing", "resolved"]
     labels: Labels
-    annotations: Annotations = {}
+    annotations: Annotations = Field({})
     startsAt: Time  # noqa: N815 (Alertmanager's spelling)
     endsAt: Time | None = None  # noqa: N815 (Alertmanager's spelling)
     fingerprint: Annotated[str, StringConstraints(max_length=128)] = ""
 
 
-class Webhook(BaseModel):
+class Webhook(Body):
     """The notification. `groupKey`, `receiver` and the common labels are not used, because the policy makes the groups."""
 
     model_config = ConfigDict(extra="ignore")
@@ -76,12 +75,9 @@ class Webhook(BaseModel):
     alerts: Annotated[list[WebhookAlert], Field(min_length=1)]
 
 
-_one = TypeAdapter(WebhookAlert)
-
-
 def read(raw: bytes, max_alerts: int) -> Parsed:
     """The alerts of one notification. Raises Unreadable when none can be read."""
-    return read_items(raw, _whole, _take_apart, _one, _cache.to_alert, max_alerts)
+    return read_items(raw, _whole, _take_apart, WebhookAlert, _cache.to_alert, max_alerts)
 
 
 def to_alert(alert: WebhookAlert, source: str = "alertmanager") -> Alert:
@@ -125,7 +121,7 @@ def _whole(raw: bytes) -> list[WebhookAlert]:
 
 def _take_apart(body: Any) -> list[Any]:
     entries = entries_of(body, "Alertmanager's")
-    if str(body.get("version", "4")) != "4":
+    if str(body.get("version") or "4") != "4":
         raise Unreadable(422, "the gateway reads only version 4 of Alertmanager's webhook")
     return entries
 

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote_to_bytes
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic_core import from_json
 
 from app.decide.alert import ALERT_ID_LENGTH, Alert, Annotations, Labels, Parsed, Unreadable
 from app.intake.sources.native import AlertId, NativeAlert, Severity, Timestamp, to_alert
 from app.intake.sources.read import read_apart, read_items
+from app.web.members import Body
 
 Attribute = Annotated[str, StringConstraints(min_length=1, max_length=4096)]  # It becomes the value of a label.
 
@@ -24,7 +26,7 @@ _BATCH = _JSON_FORMATS[1]
 _ESCAPED = re.compile(r"\\(.)")
 
 
-class EventData(BaseModel):
+class EventData(Body):
     """A native alert. The attributes of the event give the parts that it lacks."""
 
     model_config = ConfigDict(extra="forbid")
@@ -34,10 +36,10 @@ class EventData(BaseModel):
     timestamp: Timestamp | None = Field(None, description="When it was noticed. Default: the time of the event.")
     status: Literal["firing", "resolved"] = "firing"
     labels: Labels = Field({}, description="Defaults: `source`, `type` and `subject` of the event.")
-    annotations: Annotations = {}
+    annotations: Annotations = Field({})
 
 
-class CloudEvent(BaseModel):
+class CloudEvent(Body):
     """One event. Extension attributes are allowed and not used."""
 
     model_config = ConfigDict(extra="ignore")
@@ -52,7 +54,6 @@ class CloudEvent(BaseModel):
     data_base64: str | None = Field(None, description="Instead of `data`: its JSON in base64.")
 
 
-_one = TypeAdapter(CloudEvent)
 _some: TypeAdapter[list[CloudEvent]] = TypeAdapter(Annotated[list[CloudEvent], Field(min_length=1)])
 
 
@@ -69,8 +70,8 @@ def read(raw: bytes, max_alerts: int, headers: Mapping[str, str]) -> Parsed:
         if media_type == _BATCH and raw.split() in ([b"[", b"]"], [b"[]"]):
             return Parsed([], [], [])
     elif attributes := _attributes(headers):
-        return read_apart(raw, lambda data: [attributes | {"data": data}], _one, event_to_alert, max_alerts)
-    return read_items(raw, _whole, _take_apart, _one, event_to_alert, max_alerts)
+        return read_apart(raw, lambda data: [attributes | {"data": data}], CloudEvent, event_to_alert, max_alerts)
+    return read_items(raw, _whole, _take_apart, CloudEvent, event_to_alert, max_alerts)
 
 
 def event_to_alert(event: CloudEvent) -> Alert:
@@ -94,7 +95,7 @@ def event_to_alert(event: CloudEvent) -> Alert:
 def _from_base64(text: str | None) -> EventData:
     if text is None:
         raise ValueError("the event has no `data`: it is the alert, with at least a `severity`")
-    return EventData.model_validate_json(b64decode(text, validate=True))
+    return EventData.model_validate(EventData.present(from_json(b64decode(text, validate=True))))
 
 
 def _attributes(headers: Mapping[str, str]) -> dict[str, str]:
@@ -119,7 +120,7 @@ def _decoded(value: str) -> str:
 def _whole(raw: bytes) -> list[CloudEvent]:
     if raw.lstrip()[:1] == b"[":
         return _some.validate_json(raw)
-    return [_one.validate_json(raw)]
+    return [CloudEvent.model_validate_json(raw)]
 
 
 def _take_apart(body: Any) -> list[Any]:

@@ -8,14 +8,15 @@ URLs of panel, dashboard and silence). A payload from the operator's own templat
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field
 
 from app.decide.alert import Parsed
 from app.intake.sources.alertmanager import WebhookAlert, entries_of, to_alert
 from app.intake.sources.read import ItemCache, read_items
+from app.web.members import Body
 
 
-class GrafanaWebhook(BaseModel):
+class GrafanaWebhook(Body):
     """The notification. `orgId`, `groupKey` and the common labels are not used, because the policy makes the groups."""
 
     model_config = ConfigDict(extra="ignore")
@@ -23,13 +24,12 @@ class GrafanaWebhook(BaseModel):
     alerts: Annotated[list[WebhookAlert], Field(min_length=1)]
 
 
-_one = TypeAdapter(WebhookAlert)
 _cache = ItemCache(partial(to_alert, source="grafana"), lambda alert: alert.fingerprint)
 
 
 def read(raw: bytes, max_alerts: int) -> Parsed:
     """The alerts of one notification. Raises Unreadable when none can be read."""
-    return read_items(raw, _whole, _take_apart, _one, _cache.to_alert, max_alerts)
+    return read_items(raw, _whole, _take_apart, WebhookAlert, _cache.to_alert, max_alerts)
 
 
 def _whole(raw: bytes) -> list[WebhookAlert]:

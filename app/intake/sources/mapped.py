@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Literal
 
-from pydantic import RootModel, TypeAdapter
+from pydantic import RootModel
 
 from app.decide.alert import Alert, Parsed, Unreadable
 from app.intake.sources.native import NativeAlert, to_alert
@@ -26,12 +26,9 @@ class _Piece(RootModel[Any]):
     """Any JSON. The mapping checks it."""
 
 
-_piece = TypeAdapter(_Piece)
-
-
 def read(raw: bytes, max_alerts: int, source: Source) -> Parsed:
     """The alerts of one body. Raises Unreadable when none can be read."""
-    return read_apart(raw, partial(_pieces, source), _piece, lambda piece: _alert(source, piece.root), max_alerts)
+    return read_apart(raw, partial(_pieces, source), _Piece, lambda piece: _alert(source, piece.root), max_alerts)
 
 
 def _pieces(source: Source, body: Any) -> list[Any]:

@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from app.decide.alert import (
     ALERT_ID_LENGTH,
@@ -19,6 +19,7 @@ from app.decide.alert import (
 )
 from app.intake.sources.alertmanager import cut
 from app.intake.sources.read import ItemCache, read_items
+from app.web.members import Body
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -35,7 +36,7 @@ AlertId = Annotated[str, StringConstraints(min_length=1, max_length=ALERT_ID_LEN
 Severity = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
-class NativeAlert(BaseModel):
+class NativeAlert(Body):
     """An alert from any sender: a script, a notebook, a data-quality job."""
 
     model_config = ConfigDict(extra="forbid")
@@ -46,17 +47,16 @@ class NativeAlert(BaseModel):
     severity: Severity = Field(description="Becomes the label `severity`, for the policy to match on.")
     timestamp: Timestamp = Field(description="When it was noticed, RFC 3339 with an offset.")
     status: Literal["firing", "resolved"] = "firing"
-    labels: Labels = {}
-    annotations: Annotations = {}
+    labels: Labels = Field({})
+    annotations: Annotations = Field({})
 
 
-_one = TypeAdapter(NativeAlert)
 _some: TypeAdapter[list[NativeAlert]] = TypeAdapter(Annotated[list[NativeAlert], Field(min_length=1)])
 
 
 def read(raw: bytes, max_alerts: int) -> Parsed:
     """The alerts of one body. Raises Unreadable when none can be read."""
-    return read_items(raw, _whole, _take_apart, _one, _cache.to_alert, max_alerts)
+    return read_items(raw, _whole, _take_apart, NativeAlert, _cache.to_alert, max_alerts)
 
 
 def to_alert(alert: NativeAlert, source: str = "native") -> Alert:
@@ -85,7 +85,7 @@ _cache = ItemCache(to_alert, lambda alert: alert.alert_id)
 def _whole(raw: bytes) -> list[NativeAlert]:
     if raw.lstrip()[:1] == b"[":
         return _some.validate_json(raw)
-    return [_one.validate_json(raw)]
+    return [NativeAlert.model_validate_json(raw)]
 
 
 def _take_apart(body: Any) -> list[Any]:

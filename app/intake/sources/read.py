@@ -8,10 +8,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from app.decide.alert import Alert, Bad, Parsed, Unreadable
+from app.intake.sources.pieces import pieces
+from app.web.members import Body
 
 ErrorList = list[dict[str, str]]
 Item = TypeVar("Item", bound=BaseModel)
@@ -52,7 +54,7 @@ def read_items(
     raw: bytes,
     whole: Callable[[bytes], list[Item]],
     take_apart: Callable[[Any], list[Any]],
-    item: TypeAdapter[Item],
+    item: type[Item],
     to_alert: Callable[[Item], Alert],
     max_alerts: int,
 ) -> Parsed:
@@ -66,7 +68,7 @@ def read_items(
         return read_apart(raw, take_apart, item, to_alert, max_alerts)
     _limit(len(items), max_alerts)
     try:
-        return Parsed([to_alert(i) for i in items], list(range(len(items))), [])
+        return Parsed([to_alert(i) for i in items], list(range(len(items))), [], _sent(raw, take_apart))
     except ValueError:
         return read_apart(raw, take_apart, item, to_alert, max_alerts)
 
@@ -74,18 +76,18 @@ def read_items(
 def read_apart(
     raw: bytes,
     take_apart: Callable[[Any], list[Any]],
-    item: TypeAdapter[Item],
+    item: type[Item],
     to_alert: Callable[[Item], Alert],
     max_alerts: int,
 ) -> Parsed:
     """The slow way of `read_items`: item by item, each error with its pointer. Raises Unreadable like it."""
     entries = take_apart(decode(raw))
     _limit(len(entries), max_alerts)
-    parsed = Parsed([], [], [])
+    parsed = Parsed([], [], [], _sent(raw, take_apart))
     errors: ErrorList = []
     for index, entry in enumerate(entries):
         try:
-            alert = _encodable(to_alert(item.validate_python(entry)))
+            alert = _encodable(to_alert(item.model_validate(_present(item, entry))))
         except ValidationError as error:
             found = pointers(error, f"/{index}")
             message = "; ".join(f"{e['pointer']}: {e['message']}" for e in found[:3])
@@ -97,10 +99,15 @@ def read_apart(
             parsed.order.append(index)
             continue
         errors += found[:10]
-        parsed.bad.append(Bad(index, _id_of(entry), message, _bytes_of(entry)))
+        parsed.bad.append(Bad(index, _id_of(entry), message, parsed.sent(index)))
     if not parsed.alerts:
         raise Unreadable(422, "none of the alerts in the body can be read", errors[:100])
     return parsed
+
+
+def _present(item: type[BaseModel], entry: Any) -> Any:
+    """The entry without members that are null. The quick way refuses those, so that it need not look for them."""
+    return item.present(entry) if issubclass(item, Body) else entry
 
 
 def decode(raw: bytes) -> Any:
@@ -160,5 +167,14 @@ def _id_of(entry: Any) -> str | None:
     return next((storable(c[:200]) for c in candidates if c and isinstance(c, str)), None)
 
 
-def _bytes_of(entry: Any) -> bytes:
-    return json.dumps(entry, default=str).encode("utf-8", "replace")
+def _sent(raw: bytes, take_apart: Callable[[Any], list[Any]]) -> Callable[[int], bytes]:
+    """The bytes of each entry as they came, by its index. The body is looked through when the first is asked for."""
+    found: list[bytes] = []
+
+    def sent(index: int) -> bytes:
+        if not found:
+            body = decode(raw)
+            found.extend(pieces(raw, body, take_apart(body)))
+        return found[index]
+
+    return sent

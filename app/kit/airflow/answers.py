@@ -159,14 +159,16 @@ def failure(
     if answer.status == 429:
         return Unreachable("busy", detail, retry_after=wait)
     if answer.status >= 500 or answer.status == 408:
-        return (Ambiguous if write else Unreachable)("server_error", detail, retry_after=wait)
+        # 500 is the application's own: it has given up. 502, 503 and 504 are a proxy's, and Airflow may still work on it.
+        finished = answer.status == 500
+        return (Ambiguous if write else Unreachable)("server_error", detail, retry_after=wait, finished=finished)
     if write and 200 <= answer.status < 300:
         # A server took the write. Even if a page stands in place of Airflow's answer, a run may have started behind it.
         code = "unreadable" if isinstance(answer.body, dict) else "not_airflow"
         return Ambiguous(code, f"{not_airflow(answer, what, dialect)}; whether it acted is not known")
     if write and answer.status == 409:
         # Also when a proxy puts its own page in place of Airflow's body: the run may be ours.
-        return Ambiguous("conflict", detail)
+        return Ambiguous("conflict", detail, finished=True)
     if not isinstance(answer.body, dict) or answer.status in {404, 405}:
         return not_airflow(answer, what, dialect)
     if answer.status == 403:

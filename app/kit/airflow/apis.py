@@ -24,6 +24,8 @@ class ApiV2:
     update_mask: ClassVar[Mapping[str, str]] = {"update_mask": "state"}
     lists_unknown_dags: ClassVar[bool] = False  # as DAGs without runs, instead of a 404
     login_help: ClassVar[str] = "Airflow does not take the token, check airflow.auth in the policy file"
+    #: Members of a run that not every release with this API knows. An unknown one is a 400.
+    optional: ClassVar[frozenset[str]] = frozenset()
     #: A body that no Airflow takes, and the status that it answers to a user with the permission to start runs.
     impossible: ClassVar[tuple[Mapping[str, Any], int]] = (
         {"dag_run_id": None, "logical_date": "never", "conf": None},
@@ -64,6 +66,7 @@ class ApiV1(ApiV2):
         "Airflow 2 does not let this user in: check airflow.auth in the policy file, and that [api] auth_backends "
         "in Airflow has airflow.api.auth.backend.basic_auth"
     )
+    optional = frozenset({"note"})  # Airflow 2.5 and older do not know it.
     impossible = ({"dag_run_id": None, "logical_date": None}, 400)
 
     def run_body(self, dag_run_id: str, conf: Mapping[str, Any], note: str | None) -> dict[str, Any]:

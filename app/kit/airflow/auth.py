@@ -8,12 +8,12 @@ brings 401 "Token Expired". A token signed with another secret brings 403 "Inval
 import asyncio
 import base64
 import json
-import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from app.kit.access import sendable
 from app.kit.airflow.answers import not_airflow
 from app.kit.airflow.apis import APIS
 from app.kit.clock import Clock
@@ -87,7 +87,7 @@ class FixedTokens:
         self._token = token
 
     async def current(self) -> str | None:
-        return None if self._token is None else _sendable(self._token, "airflow.auth.token")
+        return None if self._token is None else sendable(self._token, "airflow.auth.token")
 
     async def after_refusal(self, _refused: str | None, /) -> str | None:
         return None
@@ -125,12 +125,13 @@ class FileTokens:
             stat = self._path.stat()
             seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             if self._token is None or seen != self._seen:
-                self._token = _sendable(self._path.read_text(encoding="ascii").strip(), str(self._path))
+                self._token = sendable(self._path.read_text(encoding="ascii").strip(), str(self._path))
                 self._seen = seen
         except OSError as error:
             raise Refused("token_file", f"cannot read the token file {self._path}: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise _unsendable(str(self._path)) from None
+            detail = f"{self._path} holds no token: one word of printable ASCII is expected"
+            raise Refused("token_rejected", detail) from None
         return self._token
 
     async def after_refusal(self, refused: str | None, /) -> str | None:
@@ -193,7 +194,7 @@ class LoginTokens:
     async def _login(self) -> str:
         self._token, self._failure, self._refused_until = None, None, None
         try:
-            token = _sendable(await self._fetch(), "the answer to the login")
+            token = sendable(await self._fetch(), "the answer to the login")
         except TargetError as error:
             self._failure = error
             if isinstance(error, Refused):
@@ -260,13 +261,3 @@ def renew_after(life: timedelta) -> timedelta:
     if life < timedelta(seconds=120):
         return life / 2
     return min(life * 0.8, life - timedelta(seconds=60))
-
-
-def _sendable(token: str, source: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise _unsendable(source)
-    return token
-
-
-def _unsendable(source: str) -> Refused:
-    return Refused("token_rejected", f"{source} holds no token: one word of printable ASCII is expected")

@@ -7,7 +7,8 @@ the DAG, and for the list of DAGs, which every role may read.
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -60,6 +61,7 @@ class AirflowClient:
         self._url = url.rstrip("/")
         self._clock = clock
         self._api: ApiV2 = APIS[api]
+        self._takes_optional = True  # until an Airflow takes a run without `optional` that it refused with it
         self._tokens = open_tokens(auth, http, self._url, clock, basic=self._api.basic_auth)
 
     async def dag(self, dag_id: str) -> DagInfo:
@@ -87,13 +89,28 @@ class AirflowClient:
         (dag_missing, dag_broken, token_rejected, forbidden, not_airflow), and Rejected when it never will.
         """
         _refuse_impossible(dag_id)
-        body = self._api.run_body(dag_run_id, conf, note)
-        answer = await self._call("POST", f"{_dag_path(dag_id)}/dagRuns", json=body)
+        answer = await self._post_run(dag_id, self._api.run_body(dag_run_id, conf, note))
         run = self._api.read_run(answer.body) if answer.status in {200, 201} else None
         if run is not None and run.dag_run_id == dag_run_id:
             return run
         failure = self._failure(answer, f"the trigger of DAG {dag_id!r}", write=True)
         raise await self._why_not_started(dag_id, answer, failure) if answer.status in {400, 404} else failure
+
+    async def _post_run(self, dag_id: str, body: dict[str, Any]) -> Answer:
+        """Post a run; once more without the members that an older Airflow may not know, when it answers 400 to them.
+
+        A 400 started nothing. If it is about anything else, the second answer is the same.
+        """
+        path = f"{_dag_path(dag_id)}/dagRuns"
+        plain = {name: value for name, value in body.items() if name not in self._api.optional}
+        if not self._takes_optional:
+            return await self._call("POST", path, json=plain)
+        answer = await self._call("POST", path, json=body)
+        if answer.status != 400 or plain == body:
+            return answer
+        answer = await self._call("POST", path, json=plain)
+        self._takes_optional = answer.status not in {200, 201}
+        return answer
 
     async def may_trigger(self, dag_id: str) -> bool | None:
         """Whether our user may start runs of this DAG; None when that cannot be known. Starts nothing.
@@ -182,6 +199,18 @@ class AirflowClient:
         if rows is None:
             raise self._failure(answer, f"the request for the runs of DAG {dag_id!r}", write=False)
         return [run for run in rows if run is not None], len(rows)
+
+    async def answers(self) -> bool:
+        """Whether Airflow answers a question that is about no DAG: its health, or its list of DAGs where a proxy hides that.
+        This separates an Airflow that fails on one DAG from an Airflow that is away."""
+        try:
+            return (await self.health()).metadatabase == "healthy"
+        except Refused:
+            with suppress(TargetError):
+                return lists_dags(await self._call("GET", "/dags", params=_ANY_DAG))
+        except TargetError:
+            pass
+        return False
 
     async def health(self) -> Health:
         """The health of Airflow's components. Airflow answers 200 even when its scheduler is dead. Needs no token."""
@@ -273,7 +302,7 @@ class AirflowClient:
             if not await self._is_refused(answer, token):
                 return answer
         if isinstance(answer.body, dict):
-            words = error_words(answer.body, self._tokens.quote) or "no reason given"
+            words = error_words(answer.body, self._quote(answer)) or "no reason given"
             raise Refused("token_rejected", f"Airflow answered {answer.status}: {words}: {self._api.login_help}")
         return answer
 
@@ -294,7 +323,11 @@ class AirflowClient:
 
     def _failure(self, answer: Answer, what: str, *, write: bool) -> TargetError:
         now = self._clock.now()
-        return failure(answer, what, self._api, write=write, now=now, quote=self._tokens.quote)
+        return failure(answer, what, self._api, write=write, now=now, quote=self._quote(answer))
+
+    def _quote(self, answer: Answer) -> Callable[[str], str]:
+        """How Airflow's words may be shown: without our token, and without a header of the policy."""
+        return lambda words: answer.quote(self._tokens.quote(words))
 
 
 def _missing(dag_id: str, broken: list[BrokenFile]) -> Refused:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from app.kit.clock import monotonic
+from app.kit.embedded import nameless
 from app.kit.embedded.directory import Access, ServerDirectory
 from app.kit.embedded.processes import clean_environment, command_line, free_port, is_free, wait_for
 from app.kit.errors import UsageError
@@ -236,15 +237,16 @@ class Daemon(ABC):
 
     def _run_tool(self, command: list[str], directory: Path, text: str = "") -> None:
         """Run a program of the server as the server's user, to its end. Raises UsageError with its output if it fails."""
-        with self.directory.life() as life:
+        with self.directory.life() as life, self.directory.name_for_server() as name:
             done = subprocess.run(
                 self.directory.as_server_user(command, directory),
                 input=text,
                 capture_output=True,
                 text=True,
-                pass_fds=(life,),  # A program that outlives us uses the server's files, so it must hold the lock too.
+                # A program that outlives us uses the server's files, so it must hold the lock too.
+                pass_fds=(life, *name),
                 cwd="/",
-                env=clean_environment(),
+                env=clean_environment() | nameless.environment(name),
                 start_new_session=True,
                 timeout=TOOL_SECONDS,
                 check=False,

@@ -14,8 +14,8 @@ than a pid file, and they work across containers that share the directory.
 import fcntl
 import json
 import os
-import pwd
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from app.kit.embedded import unprivileged
+from app.kit.embedded import nameless, unprivileged
 from app.kit.embedded.processes import wait_for
 from app.kit.errors import UsageError
 
@@ -63,17 +63,26 @@ class ServerDirectory:
                 f"{self.server} belongs to the user with id {owner}: run the gateway as that user, or set "
                 "GATEWAY_DATA_DIR to a directory of your own."
             )
+        with suppress(FileNotFoundError, PermissionError):  # fsGroup lets a group read it; not ours to change: leave it
+            self._access.chmod(0o600)
 
     # Who runs the server.
 
     def server_user(self) -> tuple[int, int]:
-        """uid and gid that the server runs as: ours. For root: those of the directory's owner, or of the user nobody."""
+        """uid and gid that the server runs as: ours. For root: those of the directory's owner, or of the user nobody where
+        that is root, or has no name and can get none."""
         if not self._root:
             return os.geteuid(), os.getegid()
         for path in (self.server, self.data_dir):
-            if path.is_dir() and (facts := path.stat()).st_uid != 0 and _has_name(facts.st_uid):
+            if path.is_dir() and (facts := path.stat()).st_uid != 0 and nameless.may_run(facts.st_uid):
                 return facts.st_uid, facts.st_gid
         return NOBODY, NOBODY
+
+    @contextmanager
+    def name_for_server(self) -> Iterator[tuple[int, ...]]:
+        """What a program of the server must inherit to find a name for the server's user: `nameless.named`."""
+        with nameless.named(self.server_user()[0], self.data_dir) as descriptors:
+            yield descriptors
 
     def as_server_user(self, command: list[str], directory: Path | None = None) -> list[str]:
         """The command line that runs `command` as the server's user, who must be able to write to `directory`."""
@@ -88,6 +97,12 @@ class ServerDirectory:
             shutil.rmtree(path)
         path.mkdir(mode=0o700)
         self._give(path, self.server_user())
+
+    def keep_private(self) -> None:
+        """Take the rights of others away that PostgreSQL does not accept. Kubernetes gives them to a group (fsGroup)."""
+        mode = self.server.stat().st_mode
+        if mode & 0o027:
+            self.server.chmod(stat.S_IMODE(mode) & ~0o077)
 
     def claim(self) -> None:
         """Give the server's files to its user when they belong to root, as after root has restored a backup."""
@@ -217,15 +232,6 @@ class ServerDirectory:
             file.flush()
             os.fsync(descriptor)
         self.move(fresh, path)
-
-
-def _has_name(uid: int) -> bool:
-    """Whether the user has a name on this machine. initdb refuses to run as a user without a name."""
-    try:
-        pwd.getpwuid(uid)
-    except KeyError:
-        return False
-    return True
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

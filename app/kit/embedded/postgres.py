@@ -99,6 +99,7 @@ class Postgres(Daemon):
                 "pg_dump and psql, or set GATEWAY_DATA_DIR to another directory."
             )
         self.directory.claim()
+        self.directory.keep_private()
         if self._access is None:
             self._run_as_superuser(self._data, f"ALTER ROLE {USER} PASSWORD '{access.password}';\n")
 

@@ -51,12 +51,12 @@ def quoted(value: str) -> str:
     raise Rejected("bad_request", "MLflow cannot be asked for a value that holds both kinds of quotes")
 
 
-def failure(answer: Answer, what: str, *, write: bool, clock: Clock, quote: Callable[[str], str]) -> TargetError:
-    """The error for an unexpected answer. `what` names the call, as in "GET runs/get". `quote` leaves MLflow's words out
-    when they repeat a secret."""
+def failure(answer: Answer, what: str, *, write: bool, clock: Clock) -> TargetError:
+    """The error for an unexpected answer. `what` names the call, as in "GET runs/get". MLflow's words are left out when they
+    repeat a secret."""
     body = answer.body if isinstance(answer.body, dict) else {}
     code = str(body.get("error_code", ""))
-    detail = f"MLflow answered {answer.status} to {what}: {_message(body, quote) or 'no reason given'}"
+    detail = f"MLflow answered {answer.status} to {what}: {_message(body, answer.quote) or 'no reason given'}"
     wait = answer.retry_after(clock.now())
     if answer.status == 401:
         return Refused("token_rejected", f"{detail}: check mlflow.auth in the policy file")

@@ -5,53 +5,19 @@ MLflow 3.17.2: times are milliseconds; the server makes the ids of runs; a creat
 answers mean is in `app.kit.mlflow.answers`.
 """
 
-import base64
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from app.kit.access import Access
 from app.kit.clock import Clock
-from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable, quotable
+from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
 from app.kit.http import Answer, Http
 from app.kit.mlflow.answers import Json, failure
 
 API: Final = "/api/2.0/mlflow"
 PAGE: Final = 200  # items per request; MLflow itself allows 50000 runs and 200000 versions
 MAX_PAGES: Final = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Our login to MLflow: user and password, a token, or a file that holds the token. All empty: no login."""
-
-    username: str = ""
-    password: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
-    token_file: Path | None = None
-
-    def header(self) -> dict[str, str]:
-        """Raises Refused("token_file") when the file cannot be read."""
-        if self.username:
-            pair = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
-            return {"Authorization": f"Basic {pair}"}
-        token = self.token
-        if self.token_file is not None:
-            try:
-                token = self.token_file.read_text(encoding="ascii").strip()
-            except (OSError, ValueError):
-                raise Refused("token_file", f"the token of MLflow cannot be read from {self.token_file}") from None
-        return {"Authorization": f"Bearer {token}"} if token else {}
-
-    def quote(self, message: str) -> str:
-        """The message of MLflow, unless it repeats our login."""
-        sent = ""
-        with suppress(Refused):
-            sent = self.header().get("Authorization", "")
-        shown = quotable(message, sent.partition(" ")[2], self.password, sent=sent)
-        return quotable(shown, sent=f"{self.username}:{self.password}") if self.username else shown
 
 
 class Mlflow:
@@ -66,10 +32,9 @@ class Mlflow:
       `bad_request`.
     """
 
-    def __init__(self, http: Http, url: str, login: Login | None = None, *, clock: Clock) -> None:
-        self._http = http
+    def __init__(self, http: Http, url: str, access: Access | None = None, *, clock: Clock) -> None:
+        self._http = http.using(access or Access())
         self.url = url.rstrip("/")
-        self._login = login or Login()
         self._clock = clock
         self.longest = http.longest  # seconds that one call can take at the most; a walk over pages takes more
 
@@ -92,9 +57,7 @@ class Mlflow:
         answer = await self.send(method, f"{API}/{path}", body, params, read=read)
         if answer.status == 200 and isinstance(answer.body, dict):
             return answer.body
-        raise failure(
-            answer, f"{method} {path}", write=not _reads(method, read), clock=self._clock, quote=self._login.quote
-        )
+        raise failure(answer, f"{method} {path}", write=not _reads(method, read), clock=self._clock)
 
     async def find(self, path: str, key: str, **params: str | int) -> Json | None:
         """The object under `key` that a GET answers with, or None when MLflow says that it has none."""
@@ -236,7 +199,7 @@ class Mlflow:
         answer = await self.send("GET", path, None, params, read=True)
         if answer.status == 200:
             return answer.raw
-        error = failure(answer, f"GET {path}", write=False, clock=self._clock, quote=self._login.quote)
+        error = failure(answer, f"GET {path}", write=False, clock=self._clock)
         if error.code == "missing":
             return None
         raise error
@@ -256,9 +219,7 @@ class Mlflow:
 
         Raises Unreachable, Ambiguous, Refused, Rejected."""
         try:
-            return await self._http.request(
-                method, f"{self.url}{path}", json=body, headers=self._login.header(), params=params
-            )
+            return await self._http.request(method, f"{self.url}{path}", json=body, params=params)
         except Ambiguous as error:
             if not _reads(method, read):
                 raise

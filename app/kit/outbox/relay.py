@@ -8,18 +8,20 @@ import asyncio
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.kit.clock import Clock
-from app.kit.db import passes, transaction
+from app.kit.columns import storable
+from app.kit.db import is_temporary, transaction
 from app.kit.metrics import Metrics
 from app.kit.outbox import store
-from app.kit.outbox.model import Breaker, Dead, Delivered, Item, Outcome, Retry, backoff, spent
+from app.kit.outbox.model import LONGEST_HOLD, SOON, Breaker, Dead, Delivered, Item, Outcome, Retry, backoff, spent
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,11 @@ class Destination(ABC):
     @abstractmethod
     async def deliver(self, item: Item) -> Outcome:
         """Make one attempt and classify it. Never loop: the relay tries again. No transaction is open."""
+
+    async def answers(self, item: Item) -> bool | None:  # noqa: ARG002 (the interface)
+        """Whether the target of an item answers a question that is not about this item. None: it cannot be asked. The relay
+        asks after an attempt without an answer whose item may be the cause."""
+        return None
 
     async def settled(  # noqa: B027 (most kinds have nothing to write)
         self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime
@@ -116,7 +123,7 @@ class Relay:
         try:
             await self._wait(begun, now)
         except asyncio.CancelledError:
-            self.stop()
+            await self.stop()
             raise
         ended = [self._rounds.pop(target).task for target in list(self._rounds) if self._rounds[target].task.done()]
         errors = [error for task in ended if (error := task.exception()) is not None]
@@ -124,11 +131,14 @@ class Relay:
             raise BaseExceptionGroup("rounds of the relay failed", errors)
         return any(task.result() for task in ended) or bool(self._rounds)
 
-    def stop(self) -> None:
-        """Give up what has not ended: this process ends. When its leases have run out, another relay goes on."""
-        for round_ in self._rounds.values():
-            round_.task.cancel()
+    async def stop(self) -> None:
+        """Give up what has not ended, and wait until it has let go of its connections: this process ends. When its leases
+        have run out, another relay goes on."""
+        tasks = [round_.task for round_ in self._rounds.values()]
         self._rounds.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _wait(self, begun: list[str], now: datetime) -> None:
         """Wait for all rounds that this step began, or for any round if it began none; for one turn at most.
@@ -148,22 +158,23 @@ class Relay:
 
     async def _round(self, target: str, now: datetime) -> bool:
         """One round of a target; it ends with its slowest item. False: nothing could be claimed."""
-        most = self._breaker(target).allows(now, self._limits.parallel)
-        if not most:
+        breaker = self._breaker(target)
+        most = breaker.allows(now, self._limits.parallel)
+        new = not most and breaker.allows_new(now)
+        if not most and not new:
             return False
+        lease, cap = 2 * self._limits.attempt, self._limits.cap(target)
         async with transaction(self._engine) as conn:
-            items = await store.claim(
-                conn, target, now, most=most, lease=2 * self._limits.attempt, cap=self._limits.cap(target)
-            )
-        outcomes: list[Outcome] = []
+            items = await store.claim(conn, target, now, most=most or 1, lease=lease, cap=cap, only_new=new)
+        outcomes: dict[UUID, Outcome] = {}
         handled = await asyncio.gather(*(self._handle(item, outcomes) for item in items), return_exceptions=True)
-        self._count(target, outcomes)
+        self._count(target, outcomes, new=new)
         errors = [error for error in handled if error is not None]
         if errors:
             raise BaseExceptionGroup(f"items of {target} could not be settled", errors)
         return bool(items)
 
-    async def _handle(self, item: Item, outcomes: list[Outcome]) -> None:
+    async def _handle(self, item: Item, outcomes: dict[UUID, Outcome]) -> None:
         """Make one attempt at an item, add its outcome to `outcomes`, and settle it."""
         destination = self._destinations.get(item.kind, _UNKNOWN)
         outcome: Outcome
@@ -172,18 +183,35 @@ class Relay:
                 outcome = await destination.deliver(item)
         except Exception as error:
             if limit.expired():
-                outcome = Retry("timeout", "the attempt took too long", answered=False, ambiguous=True)
-            elif passes(error):  # A TimeoutError that is not ours belongs here too: Postgres hangs.
+                outcome = _unclear("timeout", "the attempt took too long")
+            elif is_temporary(error):  # A TimeoutError that is not ours belongs here too: Postgres hangs.
                 # Our own Postgres failed. That says nothing of the target, and the item cannot be settled anyway. When the
                 # lease has run out, a relay takes the item up as one whose attempt has an unknown end.
                 log.warning("a delivery attempt is put off: Postgres does not answer", extra=_logged(item, destination))
                 return
             else:
                 log.exception("a delivery attempt broke", extra=_logged(item, destination))
-                outcome = Retry("error", f"the attempt broke: {type(error).__name__}", answered=False, ambiguous=True)
-        outcomes.append(outcome)
+                outcome = _unclear("error", f"the attempt broke: {type(error).__name__}")
+        outcome = replace(outcome, detail=storable(outcome.detail))  # It may have another server's words.
+        if isinstance(outcome, Retry) and outcome.suspect:
+            there = await self._answers(item, destination)
+            outcome = replace(outcome, answered=bool(there), suspect=there is None)
+        outcomes[item.id] = outcome
+        if isinstance(outcome, Retry) and self._is_to_blame(item.target, item.id, outcome):
+            outcome = replace(outcome, answered=True)
         self._metrics.attempts.labels(item.target, type(outcome).__name__.lower(), outcome.code).inc()
         await self._settle(item, destination, outcome)
+
+    async def _answers(self, item: Item, destination: Destination) -> bool | None:
+        """Whether the target is there, although it did not answer this item. Ends within the lease of the item."""
+        try:
+            async with asyncio.timeout(self._limits.attempt / 2):
+                return await destination.answers(item)
+        except TimeoutError:
+            return False
+        except Exception:
+            log.exception("a target could not be asked whether it is there", extra=_logged(item, destination))
+            return False
 
     async def _settle(self, item: Item, destination: Destination, outcome: Outcome) -> None:
         now = self._clock.now()
@@ -216,29 +244,50 @@ class Relay:
         wait = backoff(attempts, self._limits.retry_max, self._chance)
         if outcome.after is not None:
             wait = timedelta(seconds=outcome.after)
+        if outcome.pause is not None:
+            wait = max(timedelta(seconds=outcome.pause), timedelta(seconds=outcome.after or 0.0))
         maybe_there = outcome.ambiguous or (item.ambiguous and not outcome.absent)
+        slot = maybe_there and not outcome.absent and used <= LONGEST_HOLD
+        if slot and outcome.answered and destination.keeps_slot:  # Others may wait for the slot.
+            wait = min(wait, timedelta(seconds=SOON))
         return {
             "detail": outcome.detail,
             "available_at": now + wait,
             "attempts": attempts,
             "ambiguous": maybe_there,
-            "slot": maybe_there,
+            "slot": slot,
             "answered_at": now if outcome.answered and not outcome.waits else None,
             "answered_seconds": used,
         }
 
-    def _count(self, target: str, outcomes: Sequence[Outcome]) -> None:
+    def _count(self, target: str, outcomes: Mapping[UUID, Outcome], *, new: bool) -> None:
         """Count a round in the target's breaker. A target that answered any item is well."""
         breaker = self._breaker(target)
-        silent = [outcome for outcome in outcomes if isinstance(outcome, Retry) and not outcome.answered]
-        if len(silent) < len(outcomes):
-            breaker.answered(len(outcomes) - len(silent), self._limits.parallel)
+        blamed = {item for item, outcome in outcomes.items() if self._is_to_blame(target, item, outcome)}
+        silent = {
+            item: outcome
+            for item, outcome in outcomes.items()
+            if isinstance(outcome, Retry) and not outcome.answered and item not in blamed
+        }
+        answered = outcomes.keys() - silent.keys() - blamed
+        breaker.remember(answered, silent)
+        if answered or (blamed and not silent):
+            breaker.answered(len(answered) + len(blamed), self._limits.parallel)
         elif silent:
-            breaker.failed(self._clock.now(), max(outcome.after or 0.0 for outcome in silent))
+            breaker.failed(self._clock.now(), max(outcome.after or 0.0 for outcome in silent.values()), new=new)
         self._metrics.breaker_open.labels(target).set(breaker.is_open)
+
+    def _is_to_blame(self, target: str, item: UUID, outcome: Outcome) -> bool:
+        """Whether the item got no answer of a target that cannot be asked, but that answers all others."""
+        return isinstance(outcome, Retry) and outcome.suspect and self._breaker(target).blames(item)
 
     def _breaker(self, target: str) -> Breaker:
         return self._breakers.setdefault(target, Breaker(self._limits.retry_max))
+
+
+def _unclear(code: str, detail: str) -> Retry:
+    """An attempt that ended in the middle."""
+    return Retry(code, detail, answered=False, suspect=True, ambiguous=True)
 
 
 def _logged(item: Item, destination: Destination) -> dict[str, Any]:

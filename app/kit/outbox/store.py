@@ -16,29 +16,34 @@ from app.kit.outbox.tables import attempts, outbox
 # Slots are counted and taken under one lock a target. Without it two relays could both take the last slot.
 _LOCK_TARGET = text("SELECT pg_advisory_xact_lock(hashtextextended('outbox:' || :target, 0))")
 
-# Items go in the order in which they became available, so items that are tried again and again take turns with the others.
-# An item that holds a slot already (its earlier attempt may have arrived) needs no new slot and goes first. Otherwise older
-# items that wait for its slot would keep it out of every round. A lane is delivered in order: an item waits while an
-# earlier item of its lane is pending, claimed or not.
+# Items go in the order in which they became available: the one that was tried least recently goes first. An item that holds
+# a slot already (its earlier attempt may have arrived) needs no new slot. So each kind is looked for by itself, and items
+# that wait for a slot do not keep it out. A lane is delivered in order: an item waits while an earlier item of its lane is
+# pending, claimed or not.
+_READY = """
+    state = 'pending' AND target = :target AND available_at <= :now AND (lease_until IS NULL OR lease_until <= :now)
+    AND (NOT :only_new OR attempts = 0) AND (lane IS NULL OR NOT EXISTS (
+        SELECT FROM outbox b WHERE b.lane = o.lane AND b.place < o.place AND b.state = 'pending'
+    ))
+"""
 _CLAIM = rows_of(
-    """
+    f"""
     WITH free AS (
         SELECT CAST(:cap AS bigint) - count(*) AS slots FROM outbox WHERE target = :target AND slot
+    ), holding AS (
+        SELECT id, available_at FROM outbox o WHERE slot AND {_READY}
+        ORDER BY available_at, id LIMIT :most FOR UPDATE SKIP LOCKED
+    ), waiting AS (
+        SELECT id, available_at FROM outbox o WHERE NOT slot AND {_READY}
+        ORDER BY available_at, id LIMIT (SELECT greatest(least(CAST(:most AS bigint), slots), 0) FROM free)
+        FOR UPDATE SKIP LOCKED
     ), ready AS (
-        SELECT id, slot, row_number() OVER (PARTITION BY slot ORDER BY available_at, id) AS place FROM (
-            SELECT id, slot, available_at FROM outbox o
-            WHERE state = 'pending' AND target = :target AND available_at <= :now
-              AND (lease_until IS NULL OR lease_until <= :now)
-              AND (lane IS NULL OR NOT EXISTS (
-                SELECT FROM outbox b WHERE b.lane = o.lane AND b.place < o.place AND b.state = 'pending'
-              ))
-            ORDER BY slot DESC, available_at, id LIMIT :most FOR UPDATE SKIP LOCKED
-        ) locked
+        SELECT id FROM (SELECT * FROM holding UNION ALL SELECT * FROM waiting) locked
+        ORDER BY available_at, id LIMIT :most
     )
     UPDATE outbox SET claim = :claim, lease_until = :lease_until, slot = true,
         ambiguous = outbox.ambiguous OR outbox.lease_until IS NOT NULL
-    FROM ready, free
-    WHERE outbox.id = ready.id AND (ready.slot OR free.slots IS NULL OR ready.place <= free.slots)
+    FROM ready WHERE outbox.id = ready.id
     RETURNING outbox.*
 """,
     outbox,
@@ -57,9 +62,17 @@ async def ready_targets(conn: AsyncConnection, now: datetime) -> list[str]:
 
 
 async def claim(
-    conn: AsyncConnection, target: str, now: datetime, *, most: int, lease: float, cap: int | None
+    conn: AsyncConnection,
+    target: str,
+    now: datetime,
+    *,
+    most: int,
+    lease: float,
+    cap: int | None,
+    only_new: bool = False,
 ) -> list[Item]:
-    """Take up to `most` ready items of a target for `lease` seconds. `cap` is how many of its items may hold a slot."""
+    """Take up to `most` ready items of a target for `lease` seconds. `cap` is how many of its items may hold a slot;
+    only_new: only items that were never tried."""
     if cap is not None:
         await conn.execute(_LOCK_TARGET, {"target": target})
     token = uuid4()
@@ -68,6 +81,7 @@ async def claim(
         "now": now,
         "most": most,
         "cap": cap,
+        "only_new": only_new,
         "claim": token,
         "lease_until": now + timedelta(seconds=lease),
     }

@@ -1,26 +1,34 @@
 """Send one message to a receiver, and judge its answer."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from app.kit.clock import Clock
 from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable, quotable
 from app.kit.http import Answer, Http
 from app.notices.receivers import alertmanager, opsgenie, pagerduty, slack, webhook
 from app.notices.receivers.message import Message, Request
+from app.policy.access import access_of
 from app.policy.receivers import Receiver
 
-#: Which 2xx answer shows that the receiver took the message. Any other comes from something else, such as a proxy's login
-#: page.
-_TAKEN: Final[Mapping[str, Callable[[Answer], bool]]] = {
-    "pagerduty": lambda answer: answer.status == 202 and _says(answer, "status", "success"),
-    "opsgenie": lambda answer: answer.status == 202 and isinstance(answer.body, dict),
-    "slack": lambda answer: answer.status == 200 and answer.body == "ok",
-    "webhook": lambda _answer: True,
-    "alertmanager": lambda answer: answer.status == 200 and not _is_page(answer),
-}
+#: Members by which a server says in JSON, with a 2xx, that it refused the message: Slack's Web API and its workflows answer
+#: `{"ok": false, "error": ...}`, Rocket.Chat `{"success": false, "error": ...}`.
+_REFUSALS_IN_2XX: Final[Mapping[str, frozenset[str]]] = {"slack": frozenset({"ok", "success"})}
 _REFUSED: Final = {401: "key_rejected", 403: "forbidden", 404: "not_found", 405: "not_found", 410: "not_found"}
+
+
+#: Receivers that know a message again by its key, so a copy does no harm. To any other each copy is one more message.
+_KEYED: Final = frozenset({"pagerduty", "opsgenie", "alertmanager"})
+#: What the outcome of an attempt is called when the receiver may have taken the message all the same.
+MAYBE_TAKEN: Final = frozenset({"timeout", "disconnected", "server_error", "unexpected_answer", "error"})
+
+
+def knows_again(receiver: Receiver) -> bool:
+    """Whether a message may be sent to it without end."""
+    return receiver.kind in _KEYED
 
 
 def refresh_of(receiver: Receiver | None) -> timedelta | None:
@@ -42,15 +50,18 @@ class Sender:
         the fault (a wrong key, a wrong address). Unreachable and Ambiguous: a later attempt may succeed.
         """
         request = self._request(receiver, message)
-        answer = await self._http.request(
-            "POST", request.url, json=request.json, content=request.content, headers=request.headers
+        http = self._http.using(access_of(receiver.server))
+        answer = await http.request(
+            "POST", request.url, json=request.json, content=request.content, headers=request.headers, body_needed=False
         )
         quoted = _quoted(receiver, answer)
-        if 200 <= answer.status < 300:
-            if not _TAKEN[receiver.kind](answer):
-                raise Refused("unexpected_answer", f"this is not an answer of {receiver.kind}: {quoted}")
-            return quoted
-        raise _refusal(answer.status, quoted, answer.retry_after(self._clock.now()))
+        if not 200 <= answer.status < 300:
+            raise _refusal(answer.status, quoted, answer.retry_after(self._clock.now()))
+        if receiver.kind != "webhook" and _is_page(answer):
+            raise Refused("unexpected_answer", f"a web page is not an answer of {receiver.kind}: {quoted}")
+        if _is_refusal(receiver, answer):
+            raise Refused("refused", quoted)
+        return quoted
 
     def _request(self, receiver: Receiver, message: Message) -> Request:
         now = self._clock.now()
@@ -79,13 +90,23 @@ def _refusal(status: int, quoted: str, after: float | None) -> Exception:
 def _quoted(receiver: Receiver, answer: Answer) -> str:
     """The answer as a person reads it. An answer that repeats a secret is not quoted."""
     body = answer.body if isinstance(answer.body, str) else str(answer.body)
-    text = quotable(" ".join(body.split()), *receiver.secrets())
+    text = answer.quote(quotable(" ".join(body.split()), *receiver.secrets()))
     return f"{receiver.kind} answered {answer.status}" + (f": {text[:200]}" if text else "")
 
 
-def _says(answer: Answer, key: str, value: Any) -> bool:
-    return isinstance(answer.body, dict) and answer.body.get(key) == value
+def _is_refusal(receiver: Receiver, answer: Answer) -> bool:
+    """Whether a 2xx holds what the receiver documents as an error. Any other 2xx means that it has taken the message."""
+    members = _REFUSALS_IN_2XX.get(receiver.kind)
+    if not members:
+        return False
+    body = answer.body
+    if isinstance(body, str):  # Slack-compatible servers often name no content type, or a wrong one.
+        with suppress(ValueError, RecursionError):
+            body = json.loads(body)
+    return isinstance(body, dict) and any(body.get(name) is False for name in members)
 
 
 def _is_page(answer: Answer) -> bool:
-    return "html" in answer.headers.get("content-type", "")
+    """Whether it is a web page, such as a proxy's login. Slack and Discord call their "ok" HTML as well."""
+    is_html = "html" in answer.headers.get("content-type", "")
+    return is_html and isinstance(answer.body, str) and answer.body.lstrip("\ufeff \t\r\n").startswith("<")

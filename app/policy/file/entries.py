@@ -196,8 +196,8 @@ def _validate(
 def _problems_of(errors: Iterable[ErrorDetails], document: Document, path: Path) -> list[Problem]:
     problems = []
     for error in errors:
-        # Pydantic puts the branch of a union into the path. The names of our branches are in angle brackets.
-        where = (*path, *(part for part in error["loc"] if not str(part).startswith("<")))
+        # Pydantic puts the branch of a union into the path, and "[key]" for an error of a key. Our branches are in "<>".
+        where = (*path, *(part for part in error["loc"] if not str(part).startswith("<") and part != "[key]"))
         empty = error["input"] is None and error["type"] != "missing"
         problems.append(
             document.problem(where, "is empty; give it a value or leave the key out" if empty else _message(error))

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from pydantic import BaseModel, JsonValue
+from pydantic import JsonValue
 
 from app.policy.confirm import Confirm
 from app.policy.deadman import Retrain, Switch
@@ -19,11 +19,11 @@ from app.policy.receivers import Notify, Receiver, RouteNotify
 from app.policy.schedules import Schedule
 from app.policy.schema import Airflow, Dag, Defaults, Limit, Route
 from app.policy.sources import Source
-from app.policy.values import PasswordAuth, TokenAuth, TokenFileAuth
+from app.policy.values import Frozen, PasswordAuth, ServerWithLogin, TokenAuth, TokenFileAuth, fields_of
 
 
-def _fields(*models: type[BaseModel]) -> tuple[str, ...]:
-    return tuple(name for model in models for name in model.model_fields)
+def _fields(*models: type[Frozen]) -> tuple[str, ...]:
+    return tuple(name for model in models for name in fields_of(model))
 
 
 _AUTH: Final = _fields(PasswordAuth, TokenAuth, TokenFileAuth)
@@ -55,6 +55,8 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("defaults", "limit"): _fields(Limit),
     ("routes", "confirm"): _fields(Confirm),
     ("defaults", "confirm"): _fields(Confirm),
+    ("routes", "confirm", "auth"): _AUTH,
+    ("defaults", "confirm", "auth"): _AUTH,
     ("schedules",): _fields(Schedule),
     ("deadman",): _fields(Switch),
     ("deadman", "expect"): _fields(Retrain),
@@ -67,6 +69,11 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("promotions", "require"): _fields(Require),
     ("receivers",): _fields(Receiver),
     **{("receivers", kind): _fields(model) for kind, model in RECEIVER_KINDS.items()},
+    **{
+        ("receivers", kind, "auth"): _AUTH
+        for kind, model in RECEIVER_KINDS.items()
+        if issubclass(model, ServerWithLogin)
+    },
     ("notify",): _fields(Notify),
     ("routes", "notify"): _fields(RouteNotify),
     ("defaults", "notify"): _fields(RouteNotify),

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
+from app.kit.errors import unless_out_of_files
 from app.policy.deadman import Switch
 from app.policy.file.checks import airflow_for, cross_problems, route_names, warnings
 from app.policy.file.deadman_checks import deadman_problems
@@ -33,12 +34,13 @@ VERSION: Final = 1
 def load_policy(path: FilePath, env: Mapping[str, str] | None = None, *, require_env: bool = True) -> Policy:
     """Read a policy file. `env` has the values of its `${NAME}`; None is the environment of the process.
 
-    Raises PolicyError with every problem of the file, also when the file cannot be read at all.
+    Raises PolicyError with every problem of the file, also when the file cannot be read at all, and OutOfFiles.
     """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
+        unless_out_of_files(error)
         raise PolicyError([_whole_file(path, f"cannot be read: {error.strerror or error}")]) from None
     try:
         text = data.decode("utf-8-sig")

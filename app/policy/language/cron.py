@@ -7,6 +7,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from app.kit.errors import unless_out_of_files
+
 # The search for the first occurrence may start at any instant: cronsim looks 50 years ahead.
 _SOME_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 # An expression that is due each minute has its newest occurrence close by. A walk through a whole year would take seconds.
@@ -76,5 +78,7 @@ def read_zone(name: str) -> ZoneInfo:
     """The time zone of an IANA name. Raises ValueError when there is none."""
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        if isinstance(error, OSError):
+            unless_out_of_files(error)
         raise ValueError(f"there is no time zone {name[:80]!r}; write one such as Europe/Madrid") from None

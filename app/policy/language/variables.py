@@ -35,7 +35,7 @@ def expand(text: str, env: Mapping[str, str]) -> tuple[str, tuple[str, ...], tup
         if not _is_text(env[name]):
             malformed.append(f"the variable {name} holds bytes that are not UTF-8 text")
             return written
-        return env[name]
+        return env[name].rstrip("\r\n")  # A secret of Kubernetes is often a file, and a file ends with a newline.
 
     result = _REFERENCE.sub(fill, text)
     if missing or malformed:

@@ -13,6 +13,7 @@ from mlflow_spool.custody import AT_GATEWAY
 from mlflow_spool.errors import Refused, TransportError
 from mlflow_spool.files import Files
 from mlflow_spool.journal import Journal
+from mlflow_spool.patience import DOUBT, cause_of, is_hopeless
 from mlflow_spool.records import ONCE, Answer, Call, Kind, Record, references, translated
 from mlflow_spool.replay import (
     Done,
@@ -23,7 +24,6 @@ from mlflow_spool.replay import (
     Waits,
     drive,
     finding,
-    is_hopeless,
     is_up,
     lets_in,
     replay,
@@ -107,7 +107,11 @@ class Delivery:
             outcome = self.send(record, timeout)
         if isinstance(outcome, Waits):
             return self._forsaken(record, outcome)
-        return self.note(record, outcome)
+        return self.note(record, self.cause_of(record, outcome, timeout))
+
+    def cause_of(self, record: Record, outcome: Outcome, timeout: float) -> Outcome:
+        """The same outcome, or that the record alone gets no answer. timeout: seconds."""
+        return drive(cause_of(record, outcome), lambda call: self._server.send(call, timeout))
 
     def send(self, record: Record, timeout: float, *, returned: bool = True) -> Outcome:
         """Make one attempt, and note nothing yet. timeout: seconds of each request; returned: see `replaying`."""
@@ -153,7 +157,8 @@ class Delivery:
                 self._breaker.failed(outcome.retry_after)
             if outcome.maybe:
                 self._unclear[record.key] = self._clock.monotonic()
-            attempts = self._journal.failed(record, outcome.reason, maybe=outcome.maybe)
+            most = DOUBT if outcome.unwell else None
+            attempts = self._journal.failed(record, outcome.reason, maybe=outcome.maybe, most=most)
             if not outcome.unwell:
                 return self._stubborn(record, attempts, outcome)
         return False
@@ -185,6 +190,7 @@ class Delivery:
             self._set_aside(record, outcome.reason)
             return True
         pause = random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, 2.0 ** min(attempts, 10))
+        pause = max(pause, min(outcome.retry_after or 0.0, LONGEST_PAUSE))
         self._not_before[lane(record)] = self._clock.monotonic() + pause
         return False
 

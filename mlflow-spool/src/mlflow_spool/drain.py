@@ -147,6 +147,7 @@ class Drainer:
         first = batch.records[0]
         if len(batch.records) > 1 and (timeout := allowed()) > 0:
             outcome = self._delivery.send(replace(first, call=batch.call), timeout)
+            outcome = self._delivery.cause_of(first, outcome, timeout)
             if isinstance(outcome, Done):
                 self._breaker.succeeded()
                 self._journal.settle(batch.records)

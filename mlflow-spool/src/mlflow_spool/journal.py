@@ -178,12 +178,14 @@ class Journal:
 
         self._database.surely(change, durable=False)
 
-    def failed(self, record: Record, reason: str, *, maybe: bool) -> int:
-        """Note a failed attempt; returns how many there were. maybe: the request may have been carried out."""
+    def failed(self, record: Record, reason: str, *, maybe: bool, most: int | None = None) -> int:
+        """Note a failed attempt; returns how many were counted. maybe: the request may have been carried out. most: this one
+        is not counted beyond that number, since the server had a problem."""
         forget = "" if maybe else ", attempted_at = NULL"
+        counted = "attempts + 1" if most is None else f"max(attempts, min(attempts + 1, {most:d}))"
 
         def change(cursor: sqlite3.Cursor) -> int:
-            sql = f"UPDATE records SET attempts = attempts + 1, problem = ?{forget} WHERE key = ?"
+            sql = f"UPDATE records SET attempts = {counted}, problem = ?{forget} WHERE key = ?"
             cursor.execute(sql, (reason, record.key))
             row = cursor.execute("SELECT attempts FROM records WHERE key = ?", (record.key,)).fetchone()
             return int(row[0]) if row else 0

@@ -48,6 +48,20 @@ class Knowledge:
             return self._experiment_by_name(str(call.body.get("experiment_name")))
         return None
 
+    def created_here(self, call: Call) -> dict[str, Any] | None:
+        """The answer to a read by name of what this journal has yet to create; None when it does not wait here. A server
+        that is well again may be asked before it has the creation."""
+        if call.path == f"{API}/registered-models/get":
+            waiting = self._journal.pending(f"model:{call.body.get('name')}")
+            created = any(record.kind is Kind.REGISTERED_MODEL for record in waiting)
+            return {"registered_model": registered_of(waiting)} if created else None
+        if call.path == f"{API}/experiments/get-by-name":
+            fact = self._journal.names.fact(f"experiment-name:{call.body.get('experiment_name')}")
+            experiment = json.loads(fact) if fact else {}
+            waits = bool(self._journal.pending(f"experiment:{experiment.get('experiment_id')}", 1))
+            return {"experiment": experiment} if waits else None
+        return None
+
     def notice(self, call: Call, body: dict[str, Any]) -> None:
         """Keep what the server shows in the answer to a read, for the time when it is away."""
         facts: dict[str, Any] = {}
@@ -172,11 +186,18 @@ class Knowledge:
         return {"registered_model": model} if model else None
 
     def _under_alias(self, query: dict[str, Any]) -> dict[str, Any] | None:
-        """The version with an alias, when both still wait here."""
-        model = registered_of(self._journal.pending(f"model:{query.get('name')}")) or {}
+        """The version with an alias that still waits here, when this journal has registered the version."""
+        stream = f"model:{query.get('name')}"
+        model = registered_of(self._journal.pending(stream)) or {}
         named = [item["version"] for item in model.get("aliases", []) if item["alias"] == query.get("alias")]
-        found = self._version({"name": query.get("name"), "version": named[0]}) if named else None
-        return {"model_version": {**found["model_version"], "aliases": [query["alias"]]}} if found else None
+        for record in self._journal.history(stream) if named else ():
+            if record.kind is Kind.VERSION:
+                shown = version_of(record)
+                real = self._journal.names.name_of(f"version:{shown['version']}")
+                if named[0] in (shown["version"], real):
+                    shown |= {"version": real, "status": "READY"} if real else {}
+                    return {"model_version": {**shown, "aliases": [query["alias"]]}}
+        return None
 
     def _version(self, query: dict[str, Any]) -> dict[str, Any] | None:
         number = str(query.get("version", ""))

@@ -72,6 +72,7 @@ class Later:
     suspect: bool = False  # the record may be the cause, since the server fails on it
     forbidden: bool = False  # to this login, which may do other things
     refused: bool = False  # by a proxy, so that MLflow does not get it
+    alone: bool = False  # this record gets no answer, while the server answers another question
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,6 @@ class Never:
 
 
 Outcome = Done | Later | Waits | Never
-REFUSALS = 3  # of a proxy, before a record is set aside
-STUBBORN = 12  # attempts that fail on a server which is well otherwise, before a record is set aside
-PATIENCE = 86_400.0  # seconds that a record waits for a permission of its login
-
-
-def is_hopeless(outcome: Later, attempts: int, age: float) -> bool:
-    """Whether a record is set aside after that many attempts, so that the rest can go on. age: of the record, seconds."""
-    if outcome.refused and attempts >= REFUSALS:
-        return True
-    return attempts >= STUBBORN and (outcome.suspect or (outcome.forbidden and age > PATIENCE))
-
-
 Resolve = Callable[[str], str | None]
 Result = TypeVar("Result")
 #: Yields a request, is sent its answer (or thrown a TransportError), returns the result.

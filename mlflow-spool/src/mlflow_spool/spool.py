@@ -260,6 +260,7 @@ class Spool:
         known = self.knowledge.answer(call, waiting_only=not self._breaker.is_open)
         if known is not None:
             return known
+        created = self.knowledge.created_here(call)
         strange = any(self.journal.names.name_of(token) is None for token in needed(call, self.journal.made))
         try:
             if strange and self.knowledge.find_elsewhere(call, self._ask) is None:
@@ -272,6 +273,8 @@ class Spool:
             if known is None:
                 raise Offline(f"MLflow at {self.uri} is away ({error}), and its journal here has no answer") from None
             return known
+        if answer.status == 404 and created is not None:
+            return created
         if answer.status >= 400:
             raise Refused(answer.status, answer.body)
         self.knowledge.notice(call, answer.body)

@@ -65,11 +65,11 @@ def test_a_full_disk_is_told_training_goes_on_and_what_was_kept_arrives_once(
     run = start(spool)
     for number in range(ROOM):
         tag(spool, run, number)
-    told = [record.getMessage() for record in caplog.records if "keeps no record" in record.getMessage()]
-    assert "could not be written" in told[0]
+    warnings = [record.getMessage() for record in caplog.records if "keeps no record" in record.getMessage()]
+    assert "could not be written" in warnings[0]
     kept = spool.journal.inventory.counts().pending
     assert 100 < kept < ROOM
-    assert len(told) == ROOM + 1 - kept
+    assert len(warnings) == ROOM + 1 - kept
     server.plan = never
     assert spool.finish(3600, patient=True) == 0
     (there,) = server.runs.values()

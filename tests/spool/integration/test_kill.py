@@ -26,13 +26,13 @@ def test_what_a_killed_process_had_logged_reaches_mlflow_in_order_and_once(
         site = Site(environment, tmp_path / name, f"spool+{proxy.uri}", {"MLFLOW_SPOOL_SETTLE": "0.2"})
         site.folder.mkdir()
         proxy.plan = always(fault) if fault is not Fault.NONE else never
-        told = _kill_after(site, name, choose.randrange(5, 60))
+        logged = _kill_after(site, name, choose.randrange(5, 60))
         proxy.plan = never
         site.spool("flush", "--timeout", "60")
         (run,) = contents(mlflow_server, name)["runs"]
         steps = [step for step, _ in run["metrics"]["step"]]
         # The call that was cut off may have been carried out; everything before it was.
-        assert steps in (list(range(told)), list(range(told + 1)))
+        assert steps in (list(range(logged)), list(range(logged + 1)))
         assert " 0 waiting" in site.spool("status")
 
 
@@ -47,10 +47,10 @@ def _kill_after(site: Site, experiment: str, lines: int) -> int:
         text=True,
     )
     assert process.stdout is not None
-    told = 0
+    logged = 0
     for line in process.stdout:
-        told += line.startswith("logged")
-        if told == lines:
+        logged += line.startswith("logged")
+        if logged == lines:
             process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    return told
+    return logged

@@ -66,8 +66,8 @@ def test_a_pod_whose_directory_is_deleted_has_everything_in_mlflow_when_it_comes
     assert " 0 waiting" in site.spool("status")
     shutil.rmtree(pod)
     by_hand = leave(tmp_path / "killed", proxy.uri)
-    told = Site(environment, tmp_path / "killed", f"spool+{proxy.uri}", settings).spool("hand-over")
-    assert told == f"{proxy.uri}: 2 records are the gateway's, 0 stay here\n"
+    output = Site(environment, tmp_path / "killed", f"spool+{proxy.uri}", settings).spool("hand-over")
+    assert output == f"{proxy.uri}: 2 records are the gateway's, 0 stay here\n"
     shutil.rmtree(tmp_path / "killed")
     proxy.plan = never
 
@@ -80,8 +80,8 @@ def test_a_pod_whose_directory_is_deleted_has_everything_in_mlflow_when_it_comes
     assert differences(contents(mlflow_server, "relay-pod"), contents(mlflow_server, "relay-plain")) == []
     assert httpx.get(f"{gateway}/api/v1/metadata/{by_hand}").json()["complete"]
     for run in mlflow_server.call("POST", "runs/search", {"experiment_ids": [experiment(mlflow_server)]})["runs"]:
-        told = httpx.get(f"{gateway}/api/v1/metadata/{run['info']['run_id']}").json()
-        assert (told["complete"], told["missing"]) == (True, [])
+        shown = httpx.get(f"{gateway}/api/v1/metadata/{run['info']['run_id']}").json()
+        assert (shown["complete"], shown["missing"]) == (True, [])
 
 
 def leave(folder: Path, uri: str) -> str:

@@ -43,7 +43,7 @@ def artifacts_of(store: Any) -> Artifacts:
     def read(uri: str) -> dict[str, Any]:
         base = uri.removeprefix(f"s3://{BUCKET}/") + "/"
         found = store.list_objects_v2(Bucket=BUCKET, Prefix=base).get("Contents", [])
-        bodies = {one["Key"]: store.get_object(Bucket=BUCKET, Key=one["Key"])["Body"].read() for one in found}
+        bodies = {entry["Key"]: store.get_object(Bucket=BUCKET, Key=entry["Key"])["Body"].read() for entry in found}
         return {key.removeprefix(base): readable(Path(key), body) for key, body in sorted(bodies.items())}
 
     return read

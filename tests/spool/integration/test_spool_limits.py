@@ -187,9 +187,9 @@ def test_reads_are_answered_from_the_journal_while_the_server_is_away_or_refused
     post(spool, "runs/log-metric", run_id=run, key="m", value=0.7, timestamp=2, step=1)
     shown = spool.call("GET", f"{API}/runs/get", {"run_id": run})["run"]
     assert shown["info"]["run_id"] == run
-    assert [(one["key"], one["value"]) for one in shown["data"]["metrics"]] == [("m", 0.7)]
+    assert [(metric["key"], metric["value"]) for metric in shown["data"]["metrics"]] == [("m", 0.7)]
     history = spool.call("GET", f"{API}/metrics/get-history", {"run_id": run, "metric_key": "m"})["metrics"]
-    assert [one["value"] for one in history] == [0.5, 0.7]
+    assert [metric["value"] for metric in history] == [0.5, 0.7]
     with pytest.raises(Offline):
         spool.call("POST", f"{API}/runs/search", {"experiment_ids": ["0"]})
     with pytest.raises(Offline):

@@ -32,11 +32,11 @@ def records(writes: list[Write]) -> list[Record]:
     return [record for record in drafted if record is not None]
 
 
-def said(call: Call) -> list[tuple[str, str]]:
+def logged_by(call: Call) -> list[tuple[str, str]]:
     """What a call logs, item by item."""
     name, body = call.path.rpartition("/")[2], call.body
     if name == "log-batch":
-        return [(kind, json.dumps(one, sort_keys=True)) for kind in LIMITS for one in body.get(kind, [])]
+        return [(kind, json.dumps(entry, sort_keys=True)) for kind in LIMITS for entry in body.get(kind, [])]
     kind = {"log-metric": "metrics", "log-parameter": "params", "set-tag": "tags"}.get(name, name)
     return [(kind, json.dumps({k: v for k, v in body.items() if k != "run_id"}, sort_keys=True))]
 
@@ -46,22 +46,22 @@ def said(call: Call) -> list[tuple[str, str]]:
 def test_nothing_is_lost_reordered_or_beyond_the_limits(writes: list[Write]) -> None:
     before = records(writes)
     batches = list(joined(before))
-    assert [one for batch in batches for one in batch.records] == before
+    assert [record for batch in batches for record in batch.records] == before
     for kind in (*LIMITS, "update"):
-        wanted = [item for record in before for item in said(record.call) if item[0] == kind]
-        assert [item for batch in batches for item in said(batch.call) if item[0] == kind] == wanted
+        wanted = [item for record in before for item in logged_by(record.call) if item[0] == kind]
+        assert [item for batch in batches for item in logged_by(batch.call) if item[0] == kind] == wanted
     for batch in batches:
         if len(batch.records) > 1:
             assert all(len(batch.call.body.get(kind, [])) <= limit for kind, limit in LIMITS.items())
             assert sum(len(batch.call.body.get(kind, [])) for kind in LIMITS) <= MOST
             for kind in ("params", "tags"):
-                keys = [one["key"] for one in batch.call.body.get(kind, [])]
+                keys = [entry["key"] for entry in batch.call.body.get(kind, [])]
                 assert len(keys) == len(set(keys))
 
 
 def test_a_thousand_metrics_go_in_one_request() -> None:
-    one: Write = ("log-metric", {"key": "m", "value": 1.0, "timestamp": 1, "step": 1})
-    assert [len(batch.records) for batch in joined(records([one] * 2500))] == [1000, 1000, 500]
+    write: Write = ("log-metric", {"key": "m", "value": 1.0, "timestamp": 1, "step": 1})
+    assert [len(batch.records) for batch in joined(records([write] * 2500))] == [1000, 1000, 500]
 
 
 def test_a_request_stays_below_a_megabyte() -> None:

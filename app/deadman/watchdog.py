@@ -27,7 +27,7 @@ _STALE: Final = timedelta(seconds=60)
 _WATCHED = text("SELECT watched_until, pg_is_in_recovery() AS standby FROM watch WHERE id = 1")
 
 
-class Watchman:
+class Watchdog:
     """`step()` pings once, or logs why it does not. `loops` and `batcher` are those of this process."""
 
     def __init__(
@@ -49,17 +49,17 @@ class Watchman:
     async def step(self) -> bool:
         ill = await self._ill()
         if ill:
-            self._metrics.watchman.labels("withheld").inc()
+            self._metrics.watchdog_pings.labels("withheld").inc()
             log.error("the gateway is not well: it sends no ping to the outside", extra={"faults": ill})
             return False
         try:
-            answer = await self._http.request("GET", self._url, headers=self._headers)
+            answer = await self._http.request("GET", self._url, headers=self._headers, body_needed=False)
         except TargetError as error:
-            self._metrics.watchman.labels("failed").inc()
+            self._metrics.watchdog_pings.labels("failed").inc()
             log.warning("the ping to the outside failed", extra={"code": error.code, "detail": error.detail})
             return False
         good = answer.status < 300
-        self._metrics.watchman.labels("sent" if good else "failed").inc()
+        self._metrics.watchdog_pings.labels("sent" if good else "failed").inc()
         if not good:
             log.warning("the ping to the outside was refused", extra={"status": answer.status})
         return False

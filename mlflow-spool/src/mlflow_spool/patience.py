@@ -1,0 +1,35 @@
+"""Whose fault a failed attempt is, and how long a record is tried before it is set aside."""
+
+from dataclasses import replace
+
+from mlflow_spool.errors import TransportError
+from mlflow_spool.records import Record
+from mlflow_spool.replay import Later, Outcome, Steps, lets_in
+
+#: Failed attempts after which the record may be the cause, and not the server. Attempts at a server that is away are counted
+#: up to this number only: a long outage makes no record stubborn.
+DOUBT = 2
+REFUSALS = 3  # of a proxy, before a record is set aside
+STUBBORN = 12  # attempts that fail on a server which is well otherwise, before a record is set aside
+PATIENCE = 86_400.0  # seconds that a record waits for a permission of its login
+LONELY = 3600.0  # seconds that a record waits for an answer of a server that answers others
+
+
+def cause_of(record: Record, outcome: Outcome) -> Steps[Outcome]:
+    """The same outcome, unless a server that seems unwell to this record again and again lets us in: then only this record
+    gets no answer. It costs a request, so it is for whoever delivers in the background."""
+    if not isinstance(outcome, Later) or not outcome.unwell or record.attempts < DOUBT:
+        return outcome
+    try:
+        there = yield from lets_in()
+    except TransportError:
+        there = False
+    return replace(outcome, unwell=False, alone=True) if there else outcome
+
+
+def is_hopeless(outcome: Later, attempts: int, age: float) -> bool:
+    """Whether a record is set aside after that many attempts, so that the rest can go on. age: of the record, seconds."""
+    if outcome.refused and attempts >= REFUSALS:
+        return True
+    late = (outcome.forbidden and age > PATIENCE) or (outcome.alone and age > LONELY)
+    return attempts >= STUBBORN and (outcome.suspect or late)
