@@ -71,8 +71,8 @@ class Later:
     retry_after: float | None = None  # seconds
     suspect: bool = False  # the record may be the cause, since the server fails on it
     forbidden: bool = False  # to this login, which may do other things
-    alone: bool = False  # this record gets no answer, while the server answers another question
     refused: bool = False  # by a proxy, so that MLflow does not get it
+    alone: bool = False  # this record gets no answer, while the server answers another question
 
 
 @dataclass(frozen=True)

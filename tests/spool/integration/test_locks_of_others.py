@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.xdist_group("mlflow"), pytest.mark.slow]
 
 def has_all(server: MlflowServer, name: str) -> bool:
     found = server.call("GET", f"experiments/search?max_results=1000&filter=name%3D%27{name}%27").get("experiments", [])
-    query = {"experiment_ids": [one["experiment_id"] for one in found]}
+    query = {"experiment_ids": [each["experiment_id"] for each in found]}
     runs = server.call("POST", "runs/search", query).get("runs", []) if found else []
     ended = [run["info"]["status"] for run in runs] == ["FINISHED"]
     return ended and bool(list((server.artifacts / found[0]["experiment_id"]).rglob("why.txt")))
