@@ -19,7 +19,6 @@ REPLICA_SKEW: Final = timedelta(seconds=3)  # by which the second Prometheus see
 REPEATS: Final = 24  # rounds of repeated notifications in the first wave
 LATER_REPEATS: Final = 20
 FIRST_WAVE: Final = 4.0  # seconds
-SECOND_WAVE: Final = 3.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)

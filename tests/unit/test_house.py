@@ -253,6 +253,17 @@ def test_the_wall_clock_is_read_in_one_place() -> None:
 MODULES = sorted(path for room in ("app", "demo") for path in (ROOT / room).rglob("*.py"))
 
 
+def test_every_module_has_its_layer() -> None:
+    """What no layer names may import anything, and nobody notices."""
+    contract = PROJECT["tool"]["importlinter"]["contracts"][0]
+    named = {module.strip() for layer in contract["layers"] for module in re.split("[:|]", layer)}
+    paths = (path.relative_to(ROOT).with_suffix("") for path in (ROOT / "app").rglob("*.py"))
+    modules = {".".join(path.parts) for path in paths if path.name != "__init__"}
+    inside = {".".join(parts[:end]) for name in modules for parts in [name.split(".")] for end in range(2, len(parts) + 1)}
+    assert sorted(m for m in modules if not any(f"{m}.".startswith(f"{layer}.") for layer in named)) == []
+    assert sorted(named - inside - {"demo"}) == []
+
+
 def test_the_rooms_can_be_counted_at_a_glance() -> None:
     entries = [path for path in (ROOT / "app").iterdir() if path.name != "__pycache__"]
     loose = [path for path in entries if path.is_file()]

@@ -11,7 +11,6 @@ from typing import NamedTuple, NoReturn
 RESERVED = "{}!=~,\\\"'`"
 # Unicode's White_Space property, which is what Go calls a space; Python's str.isspace() also takes U+001C to U+001F.
 SPACES = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
-OPERATORS = ("=~", "!~", "!=", "=")
 
 _SPACE_RUN = re.compile(f"[{SPACES}]*")
 _LITERAL = re.compile(f"[^{re.escape(RESERVED)}{SPACES}]+")
