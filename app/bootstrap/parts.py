@@ -237,7 +237,7 @@ def deliver_part(
         endings,
         paused_retry=settings.paused_retry,
         follow_interval=settings.follow_interval,
-        tell_after=settings.waiting_notice,
+        incident_after=settings.waiting_notice,
     )
     limits = Limits(
         deadline=settings.delivery_deadline,
@@ -253,7 +253,7 @@ def deliver_part(
         endings,
         interval=settings.follow_interval,
         parallel=settings.delivery_parallel,
-        tell_after=settings.waiting_notice,
+        incident_after=settings.waiting_notice,
     )
     patience, often = _patience(base), min(1.0, settings.follow_interval)
     return Part(

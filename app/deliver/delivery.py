@@ -44,7 +44,7 @@ class Delivery(Destination):
         *,
         paused_retry: float,
         follow_interval: float,
-        tell_after: float,
+        incident_after: float,
     ) -> None:
         self._engine = core.engine
         self._follower = core.bells.follower
@@ -52,7 +52,7 @@ class Delivery(Destination):
         self._endings = endings
         self._paused_retry = paused_retry
         self._follow_interval = follow_interval
-        self._incident_after = timedelta(seconds=tell_after)
+        self._incident_after = timedelta(seconds=incident_after)
 
     async def deliver(self, item: Item) -> Outcome:
         """One attempt: look for the run if an earlier attempt may have arrived, look at the DAG, post the run."""

@@ -51,14 +51,14 @@ class Follower:
         *,
         interval: float,
         parallel: int,
-        tell_after: float,
+        incident_after: float,
     ) -> None:
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._airflows = airflows
         self._endings = endings
         self._interval = timedelta(seconds=interval)
         self._parallel = parallel
-        self._incident_after = timedelta(seconds=tell_after)
+        self._incident_after = timedelta(seconds=incident_after)
 
     async def step(self) -> bool:
         """One round. True: more may be due."""
