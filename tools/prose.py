@@ -1,7 +1,7 @@
 """The style check of `make prose`: proselint's checks and our own, on everything that people read here. No network.
 
     python -m tools.prose                 # every file of [tool.prose] in pyproject.toml
-    python -m tools.prose docs app/db.py  # these alone
+    python -m tools.prose docs app/kit/db.py  # these alone
     python -m tools.prose --count docs    # how many of each, by folder
 
 It reads Markdown, and in Python docstrings, comments and help texts; in other files comments that begin with #. The rules
