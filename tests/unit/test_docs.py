@@ -14,6 +14,7 @@ from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Reason, 
 from app.explain import sentences
 from app.kit.errors import Problem
 from app.kit.metrics import Metrics
+from app.policy.sources import TAKEN
 from app.web import docs, error_answers, listener, problems
 from app.web.main import create_app
 
@@ -146,6 +147,13 @@ def test_the_page_of_metrics_names_each_with_its_labels() -> None:
         suffix = "_total" if collector._type == "counter" else ""
         declared[collector._name + suffix] = set(collector._labelnames)
     assert documented == declared
+
+
+def test_the_page_of_monitors_names_every_source_that_a_policy_cannot_name() -> None:
+    page = (PAGES / "how-to/connect-another-monitor.md").read_text()
+    sentence = re.search(r"- `name` may not be (.*?)\.", page, re.S)
+    assert sentence is not None
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == TAKEN
 
 
 def test_the_page_of_problems_names_every_code_with_its_status() -> None:

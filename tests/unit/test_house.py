@@ -259,7 +259,9 @@ def test_every_module_has_its_layer() -> None:
     named = {module.strip() for layer in contract["layers"] for module in re.split("[:|]", layer)}
     paths = (path.relative_to(ROOT).with_suffix("") for path in (ROOT / "app").rglob("*.py"))
     modules = {".".join(path.parts) for path in paths if path.name != "__init__"}
-    inside = {".".join(parts[:end]) for name in modules for parts in [name.split(".")] for end in range(2, len(parts) + 1)}
+    inside = {
+        ".".join(parts[:end]) for name in modules for parts in [name.split(".")] for end in range(2, len(parts) + 1)
+    }
     assert sorted(m for m in modules if not any(f"{m}.".startswith(f"{layer}.") for layer in named)) == []
     assert sorted(named - inside - {"demo"}) == []
 
