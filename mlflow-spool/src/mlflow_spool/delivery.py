@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from mlflow_spool.custody import AT_GATEWAY
 from mlflow_spool.errors import Refused, TransportError
 from mlflow_spool.files import Files
 from mlflow_spool.journal import Journal
-from mlflow_spool.patience import DOUBT, cause_of, is_hopeless
+from mlflow_spool.patience import DOUBT, REFUSALS, cause_of, is_hopeless
 from mlflow_spool.records import ONCE, Answer, Call, Kind, Record, references, translated
 from mlflow_spool.replay import (
     Done,
@@ -67,6 +68,7 @@ class Delivery:
         self._settle_seconds = settle
         self._look_after: dict[str, float] = {}  # local id that others create -> monotonic seconds of the next search
         self._sought: set[str] = set()  # the local ids whose last search the server answered
+        self._refusals: Counter[str] = Counter()  # key -> answers of a proxy in a row
         self._unclear: dict[str, float] = {}  # key -> monotonic seconds of the last attempt with an unknown end
         self._not_before: dict[str, float] = {}  # lane -> monotonic seconds, after answers of 500
 
@@ -134,6 +136,7 @@ class Delivery:
     def settle(self, record: Record, outcome: Done | Never) -> None:
         """Note that nobody has to deliver the record any more."""
         self._unclear.pop(record.key, None)
+        del self._refusals[record.key]
         self._journal.settle([record], outcome.learned if isinstance(outcome, Done) else ())
         if record.kind is Kind.ARTIFACT:
             body, file = record.call.body, self._files.find(record.key)
@@ -159,6 +162,10 @@ class Delivery:
                 self._unclear[record.key] = self._clock.monotonic()
             most = DOUBT if outcome.unwell else None
             attempts = self._journal.failed(record, outcome.reason, maybe=outcome.maybe, most=most)
+            if outcome.refused:
+                self._refusals[record.key] += 1
+            else:
+                del self._refusals[record.key]
             if not outcome.unwell:
                 return self._stubborn(record, attempts, outcome)
         return False
@@ -186,7 +193,8 @@ class Delivery:
 
     def _stubborn(self, record: Record, attempts: int, outcome: Later) -> bool:
         """The server is well otherwise: the pauses of this stream grow. The trouble may pass, or the record is its cause."""
-        if is_hopeless(outcome, attempts, (self._clock.now() - record.made_at) / 1000):
+        age = (self._clock.now() - record.made_at) / 1000
+        if self._refusals[record.key] >= REFUSALS or is_hopeless(outcome, attempts, age):
             self._set_aside(record, outcome.reason)
             return True
         pause = random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, 2.0 ** min(attempts, 10))
@@ -240,5 +248,6 @@ class Delivery:
 
     def _set_aside(self, record: Record, problem: str) -> None:
         self._journal.set_aside(record, problem)
+        del self._refusals[record.key]
         message = "MLflow refused a spooled record for good (%s, %s): %s"
         quiet.note(logging.ERROR, message, record.kind.value, record.stream, problem)

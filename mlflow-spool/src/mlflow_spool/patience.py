@@ -9,7 +9,7 @@ from mlflow_spool.replay import Later, Outcome, Steps, lets_in
 #: Failed attempts after which the record may be the cause, and not the server. Attempts at a server that is away are counted
 #: up to this number only: a long outage makes no record stubborn.
 DOUBT = 2
-REFUSALS = 3  # of a proxy, before a record is set aside
+REFUSALS = 5  # of a proxy in a row, before a file is set aside: fewer may be a trouble that passes
 STUBBORN = 12  # attempts that fail on a server which is well otherwise, before a record is set aside
 PATIENCE = 86_400.0  # seconds that a record waits for a permission of its login
 LONELY = 3600.0  # seconds that a record waits for an answer of a server that answers others
@@ -29,7 +29,5 @@ def cause_of(record: Record, outcome: Outcome) -> Steps[Outcome]:
 
 def is_hopeless(outcome: Later, attempts: int, age: float) -> bool:
     """Whether a record is set aside after that many attempts, so that the rest can go on. age: of the record, seconds."""
-    if outcome.refused and attempts >= REFUSALS:
-        return True
     late = (outcome.forbidden and age > PATIENCE) or (outcome.alone and age > LONELY)
     return attempts >= STUBBORN and (outcome.suspect or late)
