@@ -248,7 +248,12 @@ class _Connection(HttpToolsProtocol):
             raise self._because(_BAD, "The request has no Host.")
         if len(fields) != len(self.headers) and sum(name == b"host" for name, _ in self.headers) > 1:
             raise self._because(_BAD, "The request has two Hosts.")
-        if self.url[:1] != b"/" and b"://" in self.url and b"host" in fields and _host(self.url) != _host(b"http://" + fields[b"host"]):
+        if (
+            self.url[:1] != b"/"
+            and b"://" in self.url
+            and b"host" in fields
+            and _host(self.url) != _host(b"http://" + fields[b"host"])
+        ):
             raise self._because(_BAD, "The target of the request names another host than its Host.")
         if b"transfer-encoding" in fields:
             codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]

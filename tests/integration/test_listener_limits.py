@@ -136,6 +136,7 @@ async def test_who_has_just_begun_is_not_the_first_to_make_room(
         [(reader, writer)] = await open_and_send(process, [LIVEZ])
         assert (await reader.read(65536))[9:12] == b"200"
         held += await open_and_send(process, [LIVEZ + HALF_A_HEAD] * 15)
+        await push(process, "crowd")  # By now it has let them all in.
         fields = f"Host: localhost\r\nExpect: 100-continue\r\nContent-Length: {len(body)}"
         writer.write(f"POST {WEBHOOK} HTTP/1.1\r\n{fields}\r\n\r\n".encode())
         assert (await reader.read(65536))[9:12] == b"100"
