@@ -106,7 +106,11 @@ class _Connection(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """The sender closed its direction, or went away. True keeps ours open for an answer that is under way."""
         if self.in_body and self._running is not self.cycle:  # Requests before it have answers to come.
-            self._refuse(_BAD, "The sender closed the connection before its body was complete.")
+            if not self._refused:
+                self._refused, self.deadline = True, inf
+                self.pipeline.popleft()
+                last = self.pipeline[0][0] if self.pipeline else self._running
+                last.keep_alive = False
             return True
         if self.in_body or not self._answering():
             return False
