@@ -173,6 +173,10 @@ def codings(*values: str) -> Case:
     return lambda body, _: [head(*(f"Transfer-Encoding: {value}" for value in values)) + chunks(body)]
 
 
+def aimed(target: str) -> Case:
+    return lambda body, _: [request(body, line=f"POST {target} HTTP/1.1")]
+
+
 def sized(size: str, end: str = "\r\n") -> Case:
     """A chunk whose size is written so."""
     return lambda body, _: [chunked() + f"{size}{end}".encode() + body + f"{end}0{end}{end}".encode()]
@@ -205,7 +209,7 @@ REFUSED: dict[str, tuple[int, Case]] = {
     "no Host": (400, lambda body, _: [request(body).replace(b"Host: localhost\r\n", b"")]),
     "two Hosts": (400, lambda body, _: [request(body, "Host: evil.example")]),
     **{
-        f"the target {target!r}": (400, lambda body, _, target=target: [request(body, line=f"POST {target} HTTP/1.1")])
+        f"the target {target!r}": (400, aimed(target))
         for target in (
             "http://localhost",
             "http://localhost?a=b",
