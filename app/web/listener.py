@@ -5,6 +5,7 @@ uvicorn and llhttp (httptools) parse HTTP. What they leave to others is decided 
 - **Each request can be read in one way.** `Upgrade` is ignored and the body is read: llhttp alone stops behind the head and
   takes the body for the next request. Trailers never become headers. A request that two servers could read in two ways is
   refused: two lengths, two Hosts, an unknown transfer coding, an old version. After a refusal no more bytes are parsed.
+  A sender that waits for the answer 100 and gets another one may leave its body out: the connection ends there.
 - **Each step is bounded.** A head may have 64 KiB, 100 fields and 10 s; its target 8 KiB; a body 30 s. An idle connection
   is closed. A sender that does not read its answer is cut off. The size of a body is the application's matter.
 - **Connections are capped** below the limit of open files. At the cap a new connection takes the place of the one that
@@ -22,11 +23,11 @@ from http import HTTPStatus
 from math import inf
 from typing import Any, Final, cast
 
-from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.web.door import Door, Limits
-from app.web.problems import KINDS, MEDIA_TYPE, Kind, problem_body
+from app.web.problems import KINDS, MEDIA_TYPE, UNAVAILABLE, Kind, problem_body
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ class _Connection(HttpToolsProtocol):
         self._read_by = inf  # for the answer, while the sender does not take it
         self._read: object = None  # the newest request whose head is complete
         self.in_body = False
+        self._running: Any = None  # what answers now; `cycle` is the newest request, which may wait behind it
+        self._end_by = inf  # after SIGTERM: for a body that is incomplete
         self._timed: tuple[object, bool] | None = None  # the request whose head, or else body, has a deadline
         self._size = 0  # bytes of that head after its first piece; in a body, bytes since the last payload
         self._reason: tuple[Kind, str] | None = None  # why a callback of the parser ended the request
@@ -83,6 +86,9 @@ class _Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave(self)
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True  # uvicorn marks the newest request alone.
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -99,6 +105,13 @@ class _Connection(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The sender closed its direction, or went away. True keeps ours open for an answer that is under way."""
+        if self.in_body and self._running is not self.cycle:  # Requests before it have answers to come.
+            if not self._refused:
+                self._refused, self.deadline = True, inf
+                self.pipeline.popleft()
+                last = self.pipeline[0][0] if self.pipeline else self._running
+                last.keep_alive = False
+            return True
         if self.in_body or not self._answering():
             return False
         self.cycle.keep_alive = False
@@ -115,16 +128,23 @@ class _Connection(HttpToolsProtocol):
         if self._answering() and not self.in_body:
             self._waiting.pop(self, None)
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._end_by = self.loop.time() + self._limits.last
+
     def look(self, now: float) -> None:
         """End the connection when it is overdue."""
         if self.transport.is_closing() and self.deadline == inf:
             self.deadline = now + self._limits.answer  # It has answers to take before it is closed.
-        if now < self.deadline and now < self._read_by:
+        ending = self.in_body and now >= self._end_by and not self._refused
+        if now < self.deadline and now < self._read_by and not ending:
             return
         if now >= self._read_by or self._refused or self.transport.is_closing():
             self.transport.abort()
         elif self.in_body and self.flow.read_paused:
             self.deadline = now + self._limits.body  # It is we who do not read.
+        elif ending:
+            self._refuse(UNAVAILABLE, "The gateway is stopping. Send the request again.")
         elif self.in_body:
             self._refuse(_SLOW, f"The body was not complete within {self._limits.body:g} s.")
         elif self.scope is not self._read:
@@ -166,6 +186,8 @@ class _Connection(HttpToolsProtocol):
             self._timed = self.scope, self.in_body
             self._size = 0  # Other requests may stand before it in this piece.
             self.deadline = self.loop.time() + (self._limits.body if self.in_body else self._limits.head)
+            if self in self._waiting:
+                self._door.waits(self)  # An idle connection is the first to make room, and a new request is not.
         else:
             self._size += received
         if self.in_body:
@@ -181,10 +203,12 @@ class _Connection(HttpToolsProtocol):
         self._check_head()
         if self.parser.should_upgrade():
             return  # `_read_on` comes here again.
+        super().on_headers_complete()  # It may raise, for the target.
         self._read = self.scope
         self.in_body = True
-        super().on_headers_complete()
         self.headers = []  # For trailers: nobody reads them.
+        if self.expect_100_continue:
+            self.cycle.keep_alive = False  # Until its body is there.
         if not self.cycle.keep_alive:
             self.cycle.transport = cast(asyncio.Transport, _Last(self))
 
@@ -198,6 +222,8 @@ class _Connection(HttpToolsProtocol):
         self.in_body = False
         self.deadline = inf
         self._waiting.pop(self, None)  # It is our turn: nothing may end the connection.
+        if self.expect_100_continue and not self.cycle.response_started and self._end_by == inf:
+            self.cycle.keep_alive = self.parser.should_keep_alive()
         super().on_message_complete()
         if self.cycle.response_complete:
             self._rest()
@@ -226,6 +252,13 @@ class _Connection(HttpToolsProtocol):
             raise self._because(_BAD, "The request has no Host.")
         if len(fields) != len(self.headers) and sum(name == b"host" for name, _ in self.headers) > 1:
             raise self._because(_BAD, "The request has two Hosts.")
+        if (
+            self.url[:1] != b"/"
+            and b"://" in self.url
+            and b"host" in fields
+            and _host(self.url) != _host(b"http://" + fields[b"host"])
+        ):
+            raise self._because(_BAD, "The target of the request names another host than its Host.")
         if b"transfer-encoding" in fields:
             codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
             if codings != [b"chunked"]:
@@ -238,12 +271,20 @@ class _Connection(HttpToolsProtocol):
             self._door.waits(self)  # Until it has taken its answer.
         elif self.pipeline:
             super().on_response_complete()  # The next request begins.
+            if self.in_body and self._running is self.cycle:
+                self._door.waits(self)  # It is incomplete.
         else:
             self.flow.resume_reading()
             if self._last_words is not None:
                 self._say(self._last_words)
             elif not self.in_body and self.scope is self._read:
                 self._rest()
+            else:
+                self._door.waits(self)  # Its next request is incomplete.
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _answering(self) -> bool:
         return self.cycle is not None and not (self.cycle.response_complete or self.cycle.disconnected)
@@ -322,3 +363,9 @@ class _Last:
             self._connection.linger()
         else:
             self._connection.transport.close()
+
+
+def _host(url: bytes) -> tuple[bytes, int]:
+    """Host and port of a URL. Raises what the parser turns into a refusal of the target."""
+    found = parse_url(url)
+    return (found.host or b"").lower(), found.port or 80

@@ -117,6 +117,8 @@ async def test_triggers_are_found_by(world: World, query: str, found: list[str])
         "cursor=0",
         "since=yesterday",
         "since=2026-11-23",
+        "since=20261123",
+        "since=1764500000",
         "since=2026-11-23T12:00:00",
         "label==x",
         "reason=bored",

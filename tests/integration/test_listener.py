@@ -7,6 +7,7 @@ import asyncio
 import json
 import re
 import socket
+import struct
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -123,7 +124,9 @@ TAKEN: dict[str, Case] = {
     ],
     "a length with blanks around it": lambda body, _: [head(f"Content-Length: \t {len(body)} \t") + body],
     "absolute-form": lambda body, _: [request(body, line=f"POST http://localhost:80{WEBHOOK} HTTP/1.1")],
+    "absolute-form in capitals": lambda body, _: [request(body, line=f"POST HTTP://LOCALHOST{WEBHOOK} HTTP/1.1")],
     "a query": lambda body, _: [request(body, line=f"POST {WEBHOOK}?a=b HTTP/1.1")],
+    "a URL in a query": lambda body, _: [request(body, line=f"POST {WEBHOOK}?a=http://evil.example/ HTTP/1.1")],
     "a body that holds a request": lambda body, hidden: [request(holding(body, hidden))],
     "a head of nearly 64 KiB": lambda body, _: [request(body, *(f"X-{n}: {'x' * 1000}" for n in range(62)))],
     "a head of 100 fields": lambda body, _: [request(body, *(f"X-{n}: x" for n in range(98)))],
@@ -170,6 +173,10 @@ def codings(*values: str) -> Case:
     return lambda body, _: [head(*(f"Transfer-Encoding: {value}" for value in values)) + chunks(body)]
 
 
+def aimed(target: str) -> Case:
+    return lambda body, _: [request(body, line=f"POST {target} HTTP/1.1")]
+
+
 def sized(size: str, end: str = "\r\n") -> Case:
     """A chunk whose size is written so."""
     return lambda body, _: [chunked() + f"{size}{end}".encode() + body + f"{end}0{end}{end}".encode()]
@@ -201,6 +208,18 @@ REFUSED: dict[str, tuple[int, Case]] = {
     },
     "no Host": (400, lambda body, _: [request(body).replace(b"Host: localhost\r\n", b"")]),
     "two Hosts": (400, lambda body, _: [request(body, "Host: evil.example")]),
+    **{
+        f"the target {target!r}": (400, aimed(target))
+        for target in (
+            "http://localhost",
+            "http://localhost?a=b",
+            "http:///livez",
+            f"http://localhost:99999{WEBHOOK}",
+            f"http://[::1{WEBHOOK}",
+            f"http://evil.example{WEBHOOK}",
+            f"http://localhost:81{WEBHOOK}",
+        )
+    },
     "no method": (400, lambda body, _: [request(body, line=f"{WEBHOOK} HTTP/1.1")]),
     "an unknown method": (400, lambda body, _: [request(body, line=f"SMUGGLE {WEBHOOK} HTTP/1.1")]),
     "TLS": (400, lambda body, _: [b"\x16\x03\x01\x02\x00\x01\x00"]),
@@ -267,6 +286,14 @@ TOGETHER: dict[str, tuple[Callable[[bytes, bytes], Pieces], bool, list[int], tup
         [202, 400],
         (1, 0),
     ),
+    "good, then a target that is no path": (
+        lambda a, b: [request(a) + request(b, line="POST http://localhost HTTP/1.1")],
+        False,
+        [202, 400],
+        (1, 0),
+    ),
+    "half-closed in the second body": (lambda a, b: [request(a) + request(b)[:-9]], True, [202], (1, 0)),
+    "half-closed behind a bad chunk": (lambda a, _: [request(a) + chunked() + b"-9\r\n"], True, [202, 400], (1, 0)),
     "close, and then another": (lambda a, b: [request(a, "Connection: close") + request(b)], False, [202], (1, 0)),
     "h2c, close, and another": (lambda a, b: [upgraded(a, "Connection: close") + a + request(b)], False, [202], (1, 0)),
     "close, and a body that is too large": (
@@ -281,6 +308,19 @@ TOGETHER: dict[str, tuple[Callable[[bytes, bytes], Pieces], bool, list[int], tup
     "HTTP/1.0 expects": (lambda a, _: [request(a, "Expect: 100-continue", line=OLD)], False, [202], (1, 0)),
     "expects": (lambda a, _: [head("Expect: 100-continue", length(a)), a + NEXT], False, [100, 202, 200], (1, 0)),
     "h2c expects": (lambda a, _: [upgraded(a, "Expect: 100-continue"), a + NEXT], False, [100, 202, 200], (1, 0)),
+    # It may leave the body out, or not: what follows the answer can be read in two ways.
+    "expects, refused, and another": (
+        lambda a, _: [head("Expect: 100-continue", "Content-Length: 99999999"), request(a)],
+        False,
+        [413],
+        (0, 0),
+    ),
+    "expects, nothing is there, and another": (
+        lambda a, _: [head("Expect: 100-continue", length(a), line="POST /nowhere HTTP/1.1"), request(a)],
+        False,
+        [404],
+        (0, 0),
+    ),
     "expects, too large": (
         lambda a, _: [head("Expect: 100-continue", "Content-Length: 99999999", line=OLD)],
         False,
@@ -302,6 +342,17 @@ def test_every_request_of_a_connection_gets_its_own_answer(
     statuses, got = talk(gateway, case(body_of(first), body_of(second)), half_close=half_close)
     assert statuses == expected, got
     assert (counted(gateway, first), counted(gateway, second)) == counts
+
+
+def test_a_sender_that_goes_away_leaves_no_traceback(gateway: Process) -> None:
+    """Its first request is under way, and its next one waits behind."""
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(request(body_of(f"m-{uuid.uuid4()}")) * 3)
+    assert talk(gateway, [NEXT])[0] == [200]
+    log = (gateway.folder / f"serve-{gateway.port}.log").read_text()
+    assert "Traceback" not in log, log[-3000:]
 
 
 def test_requests_that_wait_on_one_connection_are_bounded(gateway: Process) -> None:

@@ -35,6 +35,7 @@ SHORT = {"head": 2.0, "body": 3.0, "idle": 2.0, "answer": 2.0}
 SILENT = b""
 HALF_A_HEAD = f"POST {WEBHOOK} HTTP/1.1\r\nHost: localhost\r\nX".encode()
 HALF_A_BODY = f"POST {WEBHOOK} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{".encode()
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 EMPTY_LINES = b"\r\n" * 9
 UNREAD_BODY = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"  # Answered before it is complete.
 
@@ -119,6 +120,49 @@ async def test_silent_and_half_sent_connections_stop_nobody_and_end(
     assert "too many connections" in log
     assert "refused: the old policy stays" not in log
     assert "Traceback" not in log
+
+
+async def test_who_has_just_begun_is_not_the_first_to_make_room(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    """An idle connection begins a request. Others sent a whole request with half of the next one behind it."""
+    limits = {"connections": 20, "head": 60.0, "body": 60.0, "idle": 60.0}
+    body = json.dumps({"alerts": [alert("honest")]}).encode()
+    async with serving(process_of(servers, database, tmp_path), "-n 1024", limits=limits) as process:
+        [(reader, writer)] = await open_and_send(process, [LIVEZ])
+        assert (await reader.read(65536))[9:12] == b"200"
+        held = await open_and_send(process, [LIVEZ + half for half in (HALF_A_HEAD, HALF_A_BODY)] * 30)
+        await push(process, "crowd")  # Such connections keep nobody out.
+        [(reader, writer)] = await open_and_send(process, [LIVEZ])
+        assert (await reader.read(65536))[9:12] == b"200"
+        held += await open_and_send(process, [LIVEZ + HALF_A_HEAD] * 15)
+        await push(process, "crowd")  # By now it has let them all in.
+        fields = f"Host: localhost\r\nExpect: 100-continue\r\nContent-Length: {len(body)}"
+        writer.write(f"POST {WEBHOOK} HTTP/1.1\r\n{fields}\r\n\r\n".encode())
+        assert (await reader.read(65536))[9:12] == b"100"
+        held += await open_and_send(process, [SILENT] * 15)
+        await push(process, "crowd")
+        writer.write(body)
+        async with asyncio.timeout(15):
+            assert (await reader.read(65536))[9:12] == b"202"
+        for _, other in [*held, (reader, writer)]:
+            other.close()
+
+
+async def test_a_body_that_is_incomplete_when_the_gateway_stops_is_sent_again_by_its_sender(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    process = process_of(servers, database, tmp_path)
+    async with serving(process, "-n 1024", limits={"last": 1.0}):
+        held = await open_and_send(process, [HALF_A_BODY, LIVEZ + HALF_A_BODY, HALF_A_HEAD])
+        await push(process, "churn")
+        assert await asyncio.to_thread(process.end) == 0
+        got = await ended(held, within=15)
+    assert [words.count(b"HTTP/1.1 ") for words in got] == [1, 2, 0]
+    for words in got[:2]:
+        assert b"HTTP/1.1 503 " in words
+        assert b"retry-after: " in words
+    assert "Traceback" not in (tmp_path / "serve.log").read_text()
 
 
 @pytest.fixture
