@@ -136,7 +136,7 @@ async def test_a_wrong_path_is_a_problem_and_never_a_redirect(world: World, path
     problem(await world.post(path, native_alert()), 404, "not_found")
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD"])
 async def test_a_wrong_method_is_a_problem_that_names_the_right_one(world: World, method: str) -> None:
     answer = await world.clients[0].request(method, ALERTMANAGER)
-    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST, OPTIONS")

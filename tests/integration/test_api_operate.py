@@ -163,7 +163,7 @@ async def test_a_reset_never_doubles_a_run_in_flight(servers: TestServers, datab
         ("accuracy", {"group": {"team": "a"}}, 422, "wrong_group"),
         ("accuracy", {"group": {"model": "churn", "team": "a"}}, 422, "wrong_group"),
         ("accuracy", {"group": {"model": 7}}, 422, "invalid"),
-        ("accuracy", {"group": None}, 422, "invalid"),
+        ("accuracy", {"group": None}, 422, "wrong_group"),
         ("accuracy", {"groups": {"model": "churn"}}, 422, "invalid"),
         ("accuracy", [], 422, "invalid"),
         ("accuracy", {"group": {"model": "a\x00b"}}, 404, "not_found"),
