@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 PAGE: Final = 200  # items of MLflow, or triggers, in one step
 LEASE: Final = timedelta(minutes=10)  # longer than a step can take: it may ask for 200 runs, each by itself
+#: So often one page may fail while MLflow answers another question. Then the round leaves out the rest of its phase.
+MOST_FAILURES: Final = 5
 _BEGINNING: Final = {"phase": "runs"}
+_AFTER: Final = {"runs": "versions", "versions": "aliases", "aliases": "triggers"}
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Place = dict[str, Any]
@@ -79,21 +82,29 @@ class Survey:
         if row is None:
             return False
         began = row["began_at"] if row["place"] else now
+        place: Place = row["place"] or _BEGINNING
+        left_out = place.get("left_out", [])
         try:
-            page = await self._look(mlflow, row["place"] or _BEGINNING, began)
+            page = await self._look(mlflow, place, began)
         except TargetError as error:
             log.warning("the survey of MLflow waits", extra={"code": error.code, "detail": error.detail})
             # MLflow refuses this place, so this round ends here, and the next one begins from the start.
-            place = None if isinstance(error, Rejected) else row["place"] or _BEGINNING
+            again = None if isinstance(error, Rejected) else await _after_failure(mlflow, place)
             async with transaction(self._engine) as conn:
-                await store.settle(conn, token, place=place, began_at=began)
+                await store.settle(conn, token, place=again, began_at=began)
             return False
+        if page.following and left_out:
+            page.following |= {"left_out": left_out}
         async with transaction(self._engine) as conn:
             # First settle the claim, which locks its row: a replica that has lost the claim writes nothing.
-            ended = {} if page.following else {"ended_at": now}
+            ended = {} if page.following or left_out else {"ended_at": now}
             if not await store.settle(conn, token, place=page.following, began_at=began, **ended):
                 return False
-            await self._keep(conn, page, began, now)
+            await self._keep(conn, page, now)
+            if page.following is None:
+                if not left_out:  # What was left out is not gone.
+                    await store.end_round(conn, began)
+                await self._incidents.open_or_resolve(conn, now)
         return page.following is not None
 
     # -- looking --------------------------------------------------------------------------------------------------------
@@ -106,6 +117,8 @@ class Survey:
                 return await self._look_at_versions(mlflow, place, began)
             case "aliases":
                 return await self._look_at_aliases(mlflow, place, began)
+        if "runs" in place.get("left_out", []):  # Nobody knows which triggers have no run.
+            return _Page(None)
         return await self._look_at_triggers(place)
 
     async def _look_at_runs(self, mlflow: Mlflow, place: Place) -> _Page:
@@ -183,16 +196,13 @@ class Survey:
 
     # -- keeping and judging --------------------------------------------------------------------------------------------
 
-    async def _keep(self, conn: AsyncConnection, page: _Page, began: datetime, now: datetime) -> None:
+    async def _keep(self, conn: AsyncConnection, page: _Page, now: datetime) -> None:
         await store.keep_runs(conn, page.runs, now)
         for run_id in page.lost:
             await store.forget_run(conn, run_id, now)
         await store.keep_versions(conn, page.versions, now)
         await store.keep_aliases(conn, page.models, [alias for alias, _ in page.aliases], now)
         await store.keep_orphans(conn, await self._judge(conn, page, now), now)
-        if page.following is None:
-            await store.end_round(conn, began)
-            await self._incidents.open_or_resolve(conn, now)
 
     async def _judge(self, conn: AsyncConnection, page: _Page, now: datetime) -> list[Orphan]:
         policy = self._policy()
@@ -210,6 +220,29 @@ class Survey:
             reports = policy.reports(trigger.route)
             found += rules.judge_trigger(trigger, counts.get(trigger.id, 0), patience, reports=reports)
         return found
+
+
+async def _after_failure(mlflow: Mlflow, place: Place) -> Place:
+    """Where to go on after a failure: the same page. After MOST_FAILURES while MLflow answers, the next phase."""
+    if not await _answers(mlflow):
+        return place
+    failures = place.get("failures", 0) + 1
+    if failures < MOST_FAILURES:
+        return {**place, "failures": failures}
+    log.error("MLflow always fails on a page: this round leaves out the rest", extra={"phase": place["phase"]})
+    return {"phase": _AFTER[place["phase"]], "left_out": [*place.get("left_out", []), place["phase"]]}
+
+
+async def _answers(mlflow: Mlflow) -> bool:
+    """Whether MLflow answers a question about other things than one page: for one experiment, or for one model."""
+    for method, path, read in (("POST", "experiments/search", True), ("GET", "registered-models/search", None)):
+        one: dict[str, str | int] = {"max_results": 1}
+        try:
+            await mlflow.call(method, path, one if read else None, params=None if read else one, read=read)
+        except TargetError:
+            continue
+        return True
+    return False
 
 
 async def _find_run(mlflow: Mlflow, run_id: str) -> SeenRun | None:

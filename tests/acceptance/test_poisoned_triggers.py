@@ -89,6 +89,26 @@ async def test_its_trigger_dies_within_the_deadline_with_the_reason(
         assert not world.airflow.posts
 
 
+@pytest.mark.parametrize(
+    "fault", [answer(500), answer(502, "<html>"), busy(5), timeout()], ids=["500", "502", "429", "hangs"]
+)
+async def test_an_outage_kills_no_trigger_while_the_health_page_answers(
+    servers: TestServers, database: str, fault: Fault
+) -> None:
+    """Such as the users' directory behind the login, or the pool of database connections: health needs neither."""
+    async with World(servers, database, TWO, delivery_deadline=600.0) as world:
+        world.airflow.add_dag("retrain_bad")
+        world.airflow.disturb(fault, on=lambda call: call.op != "health", times=None)
+        await world.push(world.alert(model="bad"))
+        await world.pass_by(minutes=40, steps=80)
+        assert (await world.trigger())["state"] == "pending"
+        metrics = (await world.clients[0].get("/metrics")).text
+        assert 'gateway_breaker_open{target="airflow:default"} 1.0' in metrics
+        world.airflow.calm()
+        await world.pass_by(minutes=2, steps=20)
+        assert len(world.airflow.posts) == len(world.airflow.runs) == 1
+
+
 @pytest.mark.parametrize("text", [TWO, ONE_AT_A_TIME], ids=["no cap", "one at a time"])
 async def test_of_nine_dags_eight_are_bad(servers: TestServers, database: str, text: str) -> None:
     async with World(servers, database, text) as world:

@@ -12,7 +12,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from app.kit.errors import GatewayError, UsageError
-from app.lineage.survey import Survey
+from app.lineage.survey import MOST_FAILURES, Survey
 from tests.acceptance.world import POLICY, World
 from tests.fakes.airflow import FakeAirflow
 from tests.integration.test_api_cli import ask
@@ -27,6 +27,7 @@ class Wire(httpx.AsyncBaseTransport):
 
     def __init__(self) -> None:
         self.cut = False
+        self.broken = ""  # the end of a path that is always answered with 500
         self.asked = 0
         self._real = httpx.AsyncHTTPTransport()
 
@@ -37,6 +38,8 @@ class Wire(httpx.AsyncBaseTransport):
         self.asked += 1
         if self.cut:
             raise httpx.ConnectError("cut by the test")
+        if self.broken and request.url.path.endswith(self.broken):
+            return httpx.Response(500, json={"error_code": "INTERNAL_ERROR"})
         return await self._real.handle_async_request(request)
 
 
@@ -325,6 +328,26 @@ async def test_a_round_goes_page_by_page_stops_where_mlflow_goes_away_and_goes_o
             ("run_without_dag_run", "dag_run"),
             ("run_without_git_commit", "git_commit"),
         }
+
+
+async def test_a_page_that_always_fails_hides_nothing_of_the_other_phases(site: Site) -> None:
+    await site.world.settle()  # The round of the start.
+    run = site.run(commit=None)
+    model, number = site.version(run)
+    site.mlflow.call("POST", "registered-models/alias", {"name": model, "alias": "champion", "version": number})
+    await site.surveyed()
+    known = await site.orphans(run)
+    assert known
+    await site.misled(model)
+    site.world.clock.pass_by(timedelta(hours=2))
+    site.wire.broken = "runs/search"
+    survey = site.world.services[0].loop("survey").step
+    for _ in range(MOST_FAILURES):
+        assert not await survey()
+    while await survey():
+        assert site.wire.asked < 10_000
+    assert await site.orphans(model)
+    assert await site.orphans(run) == known, "what this round could not see is not taken for repaired"
 
 
 async def test_the_policy_says_how_long_to_wait_before_judging_and_how_often_to_look(site: Site) -> None:

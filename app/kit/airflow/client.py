@@ -200,16 +200,14 @@ class AirflowClient:
             raise self._failure(answer, f"the request for the runs of DAG {dag_id!r}", write=False)
         return [run for run in rows if run is not None], len(rows)
 
-    async def answers(self) -> bool:
-        """Whether Airflow answers a question that is about no DAG: its health, or its list of DAGs where a proxy hides that.
-        This separates an Airflow that fails on one DAG from an Airflow that is away."""
-        try:
-            return (await self.health()).metadatabase == "healthy"
-        except Refused:
-            with suppress(TargetError):
-                return lists_dags(await self._call("GET", "/dags", params=_ANY_DAG))
-        except TargetError:
-            pass
+    async def answers(self) -> bool | None:
+        """Whether Airflow answers a question that is about no DAG: its list of DAGs. None: only its health is well, which
+        needs no login. This separates an Airflow that fails on one DAG from an Airflow that is away."""
+        with suppress(TargetError):
+            if lists_dags(await self._call("GET", "/dags", params=_ANY_DAG)):
+                return True
+        with suppress(TargetError):
+            return None if (await self.health()).metadatabase == "healthy" else False
         return False
 
     async def health(self) -> Health:
