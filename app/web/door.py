@@ -18,8 +18,8 @@ _OTHERS: Final = 128  # open files for Postgres, Redis, Airflow, MLflow and the 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds for a complete head, a complete body and the pause between two requests, to take an answer, and for the rest
-    of a body after SIGTERM; and the connections of one process."""
+    """Seconds for a complete head, a complete body and the pause between two requests, and to take an answer; and the
+    connections of one process. `last` is for the rest of a body after SIGTERM."""
 
     head: float = 10.0
     body: float = 30.0
