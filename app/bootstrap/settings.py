@@ -17,7 +17,7 @@ from app.policy.language.durations import parse_duration
 from app.web.signatures import MLFLOW_HEADERS, GrafanaSignature, Signature, StandardSignature, standard_key
 
 _PREFIX = "GATEWAY_"
-#: A hundred years: for ever, and still a time that clocks, timers and Postgres can count with.
+#: A hundred years: it means without an end, and is still a time that clocks, timers and Postgres can count with.
 _LONGEST = 100 * 365 * 86400.0
 _Seconds = Annotated[float, Field(gt=0, le=_LONGEST)]
 
