@@ -31,7 +31,7 @@ ENV PATH=/opt/gateway/bin:$PATH \
 USER 10001:10001
 WORKDIR /var/lib/gateway
 EXPOSE 8090
-# Without urllib, which would ask through a proxy of the environment.
+# Without urllib, which would ask through a proxy of the environment. The address is read as `serve` reads it.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, http.client as c; h = os.environ['GATEWAY_HOST'].strip('[]'); h = '127.0.0.1' if h in ('', '0.0.0.0', '::') else h; g = c.HTTPConnection(h, int(os.environ['GATEWAY_PORT']), timeout=4); g.request('GET', '/livez'); raise SystemExit(g.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client as c; from app.bootstrap.settings import read_address; a = read_address(); g = c.HTTPConnection('127.0.0.1' if a.is_everywhere else a.host, a.port, timeout=4); g.request('GET', '/livez'); raise SystemExit(g.getresponse().status != 200)"]
 CMD ["trigger-gateway", "serve"]

@@ -1,12 +1,12 @@
 """How Alembic reaches the database: over the connection from app.migrate, or over its own for the `alembic` command."""
 
 import asyncio
-import os
 
 from alembic import context
 from sqlalchemy import Connection
 
-from app.kit.errors import UsageError
+from app.bootstrap.settings import read_settings
+from app.kit.errors import GatewayError, UsageError
 from app.tables import metadata
 from app.tables.migrate import migration_engine, under_lock
 
@@ -19,15 +19,20 @@ def migrate(connection: Connection) -> None:
 
 
 async def migrate_over_own_connection() -> None:
-    url = context.config.attributes.get("url") or os.environ.get("GATEWAY_DATABASE_URL")
-    if not url:
-        raise UsageError("Set GATEWAY_DATABASE_URL to the database that alembic should work on.")
-    engine = migration_engine(url)
+    engine = migration_engine(context.config.attributes.get("url") or _url())
     try:
         async with engine.connect() as connection:
             await under_lock(connection, migrate)
     finally:
         await engine.dispose()
+
+
+def _url() -> str:
+    """The database of the settings: a variable or its file, read as every command of the gateway reads it."""
+    found = read_settings().database_url
+    if found is None:
+        raise UsageError("Set GATEWAY_DATABASE_URL to the database that alembic should work on.")
+    return found.get_secret_value()
 
 
 def print_sql() -> None:
@@ -42,4 +47,7 @@ if context.is_offline_mode():
 elif (given := context.config.attributes.get("connection")) is not None:
     migrate(given)
 else:
-    asyncio.run(migrate_over_own_connection())
+    try:
+        asyncio.run(migrate_over_own_connection())
+    except GatewayError as error:
+        raise SystemExit(str(error)) from error

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from typing import Final
 
 _LINK: Final = re.compile(r"(?P<kind>tcp|udp|sctp)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/]+):(?P<port>[0-9]{1,5})")
+#: Blanks, and what editors and web pages put around a text and nobody sees: byte order marks, spaces without a width.
+_AROUND: Final = re.compile(r"\A[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+\Z")
 
 
 class BadValue(ValueError):
@@ -22,20 +24,24 @@ class BadValue(ValueError):
 
 def clean(text: str) -> str | None:
     """The value of a variable that holds no secret; None: it counts as unset."""
-    bare = text.strip()
+    bare = _bare(text)
     if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'":
-        bare = bare[1:-1].strip()
+        bare = _bare(bare[1:-1])
     return bare or None
 
 
 def clean_secret(text: str) -> str:
     """The value of a secret. Raises BadValue when it is empty or in quotes."""
-    bare = text.strip()
+    bare = _bare(text)
     if clean(bare) is None:
         raise BadValue("it is set, but it is empty: give it a value, or remove the variable")
     if clean(bare) != bare:
         raise BadValue("it stands in quotes, and they would count as a part of it: take them away")
     return bare
+
+
+def _bare(text: str) -> str:
+    return _AROUND.sub("", text)
 
 
 def is_text(value: str) -> bool:

@@ -17,7 +17,9 @@ from app.policy.language.durations import parse_duration
 from app.web.signatures import MLFLOW_HEADERS, GrafanaSignature, Signature, StandardSignature, standard_key
 
 _PREFIX = "GATEWAY_"
-_Seconds = Annotated[float, Field(gt=0)]
+#: A hundred years: it means without an end, and is still a time that clocks, timers and Postgres can count with.
+_LONGEST = 100 * 365 * 86400.0
+_Seconds = Annotated[float, Field(gt=0, le=_LONGEST)]
 
 
 def _whole_secret(value: Any) -> Any:
@@ -69,9 +71,7 @@ def _no_slip(seconds: float) -> float:
     return seconds
 
 
-_Retention = Annotated[
-    float, BeforeValidator(_read_retention), Field(ge=0, allow_inf_nan=False), AfterValidator(_no_slip)
-]
+_Retention = Annotated[float, BeforeValidator(_read_retention), Field(ge=0, le=_LONGEST), AfterValidator(_no_slip)]
 
 
 def _bare(host: str) -> str:
@@ -217,7 +217,7 @@ class Settings(Address):
         description="A notice (`trigger_waiting`) is sent when Airflow has not taken a fired trigger, or its DAG run could "
         "not be read, for so long.",
     )
-    notice_repeat: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    notice_repeat: Annotated[float, Field(ge=0, le=_LONGEST)] = Field(
         86400,
         description="How often the notice of an open incident is repeated; a switch's `repeat` comes first. 0: never.",
     )
@@ -231,7 +231,9 @@ class Settings(Address):
         None, description="Authorization header of that ping, such as `GenieKey ...` for Opsgenie."
     )
     watchdog_interval: _Seconds = Field(60, description="Time between two pings to the address outside.")
-    probe_cache: float = Field(5, ge=0, description="How long the gateway keeps the answer of a probe under /health.")
+    probe_cache: float = Field(
+        5, ge=0, le=_LONGEST, description="How long the gateway keeps the answer of a probe under /health."
+    )
     quarantine_rows: int = Field(1000, gt=0, description="Most unreadable bodies kept; the oldest are deleted first.")
     quarantine_body: int = Field(65536, gt=0, description="Most bytes kept of an unreadable body.")
     retention: _Retention = Field(

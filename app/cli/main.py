@@ -22,7 +22,7 @@ from app.cli.client import gateway_url
 from app.cli.commands import GROUPS
 from app.cli.doctor.finding import Finding
 from app.kit.clock import SystemClock
-from app.kit.errors import GatewayError, UsageError
+from app.kit.errors import GatewayError, UsageError, refused_by_machine
 from app.policy.file.load import PolicyError, load_policy
 from app.policy.file.starter import STARTER_POLICY, THIS_MACHINE, alertmanager_receiver
 from app.policy.language.durations import parse_duration
@@ -202,9 +202,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        # Whatever a command needs from the machine and nobody expected to fail, such as a working directory that is gone.
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"this machine refuses what the command needs: {error.strerror or error}{where}", file=sys.stderr)
+        print(refused_by_machine(error), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         os._exit(130)

@@ -17,7 +17,7 @@ from app.bootstrap.parts import Services, open_services
 from app.bootstrap.settings import Settings
 from app.cli.workers import bind, cannot_serve, reloading_on_hangup, run_workers
 from app.kit import log as logs
-from app.kit.errors import GatewayError
+from app.kit.errors import GatewayError, refused_by_machine
 from app.kit.http import proxy_warnings
 from app.kit.loop import running
 from app.kit.postgres_faults import naming_postgres
@@ -64,6 +64,9 @@ def _serve_one(settings: Settings, sockets: list[socket.socket], limits: Limits,
             except GatewayError as error:
                 failures.append(error)
                 raise
+            except OSError as error:
+                failures.append(refused_by_machine(error))
+                raise failures[0] from error
             yield services
 
     # Without this uvicorn prints a traceback before the sentence that says it all.

@@ -58,6 +58,13 @@ class OutOfFiles(GatewayError):
     """This process, or this machine, may open no more files. Nothing is known of what it wanted to open."""
 
 
+def refused_by_machine(error: OSError) -> GatewayError:
+    """The error for what a command needs from the machine and nobody expected to fail, such as a working directory that is
+    gone."""
+    where = f" ({error.filename})" if error.filename else ""
+    return GatewayError(f"this machine refuses what the command needs: {error.strerror or error}{where}")
+
+
 def unless_out_of_files(error: OSError) -> None:
     """Raise OutOfFiles when that is the reason of `error`. Call it before you blame a file or a server."""
     if error.errno in OUT_OF_FILES:

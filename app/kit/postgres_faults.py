@@ -31,13 +31,18 @@ _ESCAPE: Final = "in a user or password write @ : / ? # % as %40 %3A %2F %3F %23
 _SHAPE: Final = f"Write GATEWAY_DATABASE_URL as postgresql://user:password@host:5432/database; {_ESCAPE}"
 _LOGIN: Final = f"Correct user and password in GATEWAY_DATABASE_URL; {_ESCAPE}"
 _CERTIFICATE: Final = "Correct sslmode, sslrootcert, sslcert and sslkey in GATEWAY_DATABASE_URL"
+_POOLER: Final = (
+    "Let PgBouncer keep transactions together (pool_mode = transaction or session), and let it have enough connections "
+    "(default_pool_size)"
+)
 _STEPS: Final[Mapping[str, str]] = {
     "28P01": _LOGIN,
     "28000": f"{_LOGIN}; pg_hba.conf of the server says who may come from where, and whether TLS is needed (sslmode)",
     "3D000": "Correct the database name in GATEWAY_DATABASE_URL, or create the database with `CREATE DATABASE`",
     "42501": "Let the role of GATEWAY_DATABASE_URL create tables: `GRANT CREATE ON SCHEMA public TO role`, or make it the "
     "owner of the database",
-    "3F000": "Create the schema, or correct search_path of the role",
+    "3F000": "Create the schema, let the role use it (`GRANT USAGE, CREATE ON SCHEMA public TO role`), or correct its "
+    "search_path",
     "53300": "Raise max_connections of Postgres, or end other programs that use it",
     "57P03": "Wait until Postgres is ready, and start again",
     "25006": "Name the primary in GATEWAY_DATABASE_URL, or all hosts with target_session_attrs=read-write",
@@ -80,6 +85,8 @@ def explain(error: BaseException, environ: Mapping[str, str]) -> tuple[str, str]
     cause = " ".join(str(driver).split()) or type(driver).__name__
     if state is not None and not state.startswith("08"):  # Class 08 is about the connection: the driver says so itself.
         step = _STEPS.get(state, "Look at the log of Postgres")
+        if isinstance(driver, asyncpg.InsufficientPrivilegeError) and getattr(error, "statement", None) is None:
+            step = "Let the role of GATEWAY_DATABASE_URL connect: `GRANT CONNECT ON DATABASE name TO role`"
         return cause, _with_variables(step, environ, login=state in ("28P01", "28000", "3D000"))
     cause, step = _without_answer(driver, cause)
     return cause, _with_variables(step, environ, login=True)
@@ -102,6 +109,8 @@ def _without_answer(error: BaseException, cause: str) -> tuple[str, str]:
             return f"{error.filename} cannot be read: {error.strerror}", _CERTIFICATE
         case FileNotFoundError() | PermissionError():
             return f"a file that it needs cannot be read: {error.strerror}", _CERTIFICATE
+        case _ if any(isinstance(each, asyncpg.ProtocolViolationError) for each in (error, error.__cause__)):
+            return f"a pooler in front of it ended the connection ({cause})", _POOLER
         case asyncpg.TargetServerAttributeNotMatched():
             return (
                 "no host is of the kind that target_session_attrs asks for",

@@ -178,7 +178,10 @@ class SagemakerRegistry:
 
     async def _artifact(self, package: Json, name: str) -> Artifact | None:
         url = _metadata(package).get(f"artifact.{name}", _model_url(package) if name == "model" else "")
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # Somebody wrote it, so it may be no URL at all.
+            return None
         if parts.scheme != "s3" or not parts.path.strip("/"):
             return None
         bucket, key = parts.netloc, parts.path.lstrip("/")

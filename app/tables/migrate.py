@@ -145,6 +145,9 @@ def _upgrade(migrations: Path, connection: Connection) -> None:
             f"The database was migrated by another version of the gateway ({error}): run that version or a newer one, or "
             "name another database in GATEWAY_DATABASE_URL"
         ) from error
+    except ValueError as error:
+        # A bug of a migration. Above us a ValueError is the driver's, about a URL that it cannot read.
+        raise RuntimeError("a migration ended with a ValueError, which is a bug of it") from error
 
 
 def _current(connection: Connection) -> str | None:

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection
 
 from app.kit.errors import GatewayError
+from app.kit.postgres_faults import naming_postgres
 from app.tables.migrate import current_and_head, head, migration_engine, migrations_dir, under_lock, upgrade
 from tests.servers import TestServers, start_test_servers
 
@@ -35,6 +36,11 @@ BROKEN = """
 def upgrade():
     op.execute("CREATE TABLE half (n integer)")
     op.execute("SELECT no_such_column FROM half")
+"""
+
+BUGGY = """
+def upgrade():
+    int("x")
 """
 
 
@@ -152,6 +158,28 @@ def test_the_alembic_command_without_a_database_names_the_variable() -> None:
     )
     assert done.returncode != 0
     assert "Set GATEWAY_DATABASE_URL" in done.stderr
+
+
+def test_the_alembic_command_reads_the_variable_as_the_gateway_does(url: str, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text(f"{url}\r\n")
+    given = [
+        ({"GATEWAY_DATABASE_URL": f' "{url}"\n'}, 0, ""),
+        ({"GATEWAY_DATABASE_URL_FILE": str(tmp_path / "url")}, 0, ""),
+    ]
+    given.append(({"GATEWAY_DATABASE_URL": "mysql://u:hush@h/d"}, 1, "must begin with postgresql://"))
+    for variables, code, words in given:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")} | variables
+        done = subprocess.run(
+            [sys.executable, "-m", "alembic", "current"], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+        assert "Traceback" not in done.stderr
+
+
+async def test_a_bug_of_a_migration_is_not_blamed_on_the_url(url: str, migrations: Path) -> None:
+    write(migrations, "three", "two", BUGGY)
+    with pytest.raises(RuntimeError, match="bug"), naming_postgres(url):
+        await upgrade(url, migrations=migrations)
 
 
 def test_every_migration_gives_up_on_a_lock_instead_of_stopping_the_service() -> None:

@@ -153,6 +153,11 @@ def test_a_password_file_that_others_may_read_is_not_passed_over_in_silence(tmp_
         open_engine(f"postgresql://h/d?passfile={file}")
 
 
+def test_a_file_in_a_home_directory_that_nobody_knows_is_named() -> None:
+    with pytest.raises(UsageError, match="GATEWAY_DATABASE_URL: ~nobody-of-this-name/ca cannot be read"):
+        open_engine("postgresql://h/d?sslmode=require&sslrootcert=~nobody-of-this-name/ca")
+
+
 @pytest.mark.parametrize(
     ("word", "query", "words"),
     [
@@ -230,3 +235,19 @@ async def test_pgbouncer_that_drops_the_settings_in_silence_is_found_too(
     with pgbouncer(servers.postgres, tmp_path, "transaction", more) as port:
         url = through(database, servers.postgres, port)
         assert await shown(url, "statement_timeout", "lock_timeout") == ["5s", "2s"]
+
+
+def test_pgbouncer_that_takes_no_transactions_is_refused_by_name(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pgbouncer"
+    folder.mkdir()
+    Process(tmp_path).write_policy()
+    with pgbouncer(servers.postgres, folder, "statement") as port:
+        urls = {"database_url": through(database, servers.postgres, port), "redis_url": servers.valkey.url}
+        for word in ("migrate", "worker"):
+            done = command(tmp_path, word, **urls)
+            assert done.returncode == 1, done.stderr
+            assert "a pooler in front of it ended the connection" in done.stderr
+            assert "pool_mode = transaction or session" in done.stderr
+            assert "Traceback" not in done.stderr

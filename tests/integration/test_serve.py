@@ -152,12 +152,13 @@ def health_checks() -> dict[str, list[str]]:
     return {"image": json.loads(image)[1:], "compose": compose[2:]}
 
 
-def look(addresses: list[str], host: str, port: str) -> None:
+def look(addresses: list[str], host: str, port: str, port_file: str) -> None:
     """Each address answers, and so do the health checks: also beside a proxy, and not for a page that is not there."""
     for address in addresses:
         answer = httpx.head(f"http://{address}:{port}/livez", timeout=15)
         assert (answer.status_code, int(answer.headers["content-length"]) > 0) == (200, True), address
-    proxied = {"GATEWAY_HOST": host, "GATEWAY_PORT": port, "http_proxy": "http://127.0.0.1:9"}
+    proxied = {"GATEWAY_HOST": f" {host}\n", "GATEWAY_PORT": "", "http_proxy": "http://127.0.0.1:9"}
+    proxied["GATEWAY_PORT_FILE"] = port_file
     for name, check in health_checks().items():
         text = check[-1].replace("8090", port)
         for page, well in ((text, True), (re.sub("/readyz|/livez", "/nowhere", text), False)):
@@ -188,7 +189,9 @@ async def test_on_every_address_of_both_families_it_answers_names_its_port_and_i
         assert port != "0"
         process.port = int(port)
         await process.ready()
-        await asyncio.to_thread(look, ["127.0.0.1", *(["[::1]"] if LOOPBACK_6 and host == "::" else [])], host, port)
+        (tmp_path / "port").write_text(f"{port}\r\n")
+        addresses = ["127.0.0.1", *(["[::1]"] if LOOPBACK_6 and host == "::" else [])]
+        await asyncio.to_thread(look, addresses, host, port, str(tmp_path / "port"))
     finally:
         await stop([process.server])
 

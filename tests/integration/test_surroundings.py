@@ -257,6 +257,10 @@ def test_every_command_names_the_usual_mistakes_with_a_database(
                 "no CREATE on public", no_create, (("migrate",),), words=("GRANT CREATE ON SCHEMA public",), codes=(1,)
             )
         )
+        barred = servers.fresh_database()
+        ask(barred, f"REVOKE CONNECT ON DATABASE {barred.rpartition('/')[2]} FROM PUBLIC, gateway")
+        not_in = {"GATEWAY_DATABASE_URL": barred}
+        cases.append(Case("no CONNECT", not_in, STARTING[1:], words=("GRANT CONNECT ON DATABASE",), codes=(1,)))
         check(tmp_path, cases, stores)
 
 
@@ -272,6 +276,28 @@ def test_a_redis_and_an_airflow_that_cannot_be_are_named(tmp_path: Path, stores:
     commands = STARTING if PROVE else STARTING[1:3]
     cases = [Case(url, {"GATEWAY_REDIS_URL": url}, commands, words=("GATEWAY_REDIS_URL: ",), codes=(2,)) for url in bad]
     check(tmp_path, cases, {name: value for name, value in stores.items() if name != "GATEWAY_REDIS_URL"})
+
+
+@pytest.mark.parametrize("command", ["serve", "worker", "migrate"])
+def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path: Path, command: str) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY.format(airflow="http://127.0.0.1:1"))
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    [port] = free_ports(1)
+    variables = clean_environment(GATEWAY_POLICY_FILE=str(tmp_path / "policy.yaml"), GATEWAY_PORT=str(port))
+    done = subprocess.run(
+        ["sh", "-c", f'rmdir "$PWD"; exec "{PROGRAM}" {command}'],
+        env=variables,
+        cwd=gone,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert "this machine refuses what the command needs: No such file or directory" in output
+    assert "Traceback" not in output
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from app.kit.telemetry import telemetry, traceparent
 from demo.processes import wait_until
+from tests.integration.gateways import REPOSITORY
 from tests.integration.processes import WEBHOOK, Process, alert, running, serve_airflow
 from tests.servers import TestServers
 
@@ -92,6 +94,26 @@ async def test_a_trigger_is_one_trace_that_its_dag_run_can_go_on_with(
     [service] = {a.value.string_value for a in collector.received[0].resource_spans[0].resource.attributes
                  if a.key == "service.name"}  # fmt: skip
     assert service == "trigger-gateway"
+
+
+TRACING = """
+from uuid import UUID
+from app.kit.telemetry import span, telemetry
+with telemetry(), span("deliver", UUID(int=1), {}):
+    pass
+"""
+
+
+def test_a_collector_on_this_machine_is_reached_without_the_proxy_of_the_environment(
+    collector: type[Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "5")
+    subprocess.run([sys.executable, "-c", TRACING], cwd=REPOSITORY, timeout=120, check=True)
+    assert spans(collector).keys() == {"deliver"}
 
 
 def test_without_an_endpoint_nothing_is_traced() -> None:

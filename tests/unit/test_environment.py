@@ -49,7 +49,9 @@ def test_an_empty_secret_is_refused_by_name(empty: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", "  {} ", '"{}"', "'{}'\n"], ids=repr)
+@pytest.mark.parametrize(
+    "around", ["{}\n", "{}\r\n", "  {} ", '"{}"', "'{}'\n", "\ufeff{}\r\n", "\u00a0{}\u200b "], ids=repr
+)
 def test_white_space_and_quotes_around_a_value_do_not_count(
     name: str, around: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +65,7 @@ def test_the_newline_of_a_secret_does_not_count_and_its_quotes_are_refused(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written, value = VALUES[name]
-    given(monkeypatch, **{f"GATEWAY_{name.upper()}": f"{written}\r\n"})
+    given(monkeypatch, **{f"GATEWAY_{name.upper()}": f"\ufeff{written}\r\n"})
     assert getattr(read_settings(), name) == value
     given(monkeypatch, **{f"GATEWAY_{name.upper()}": f'"{written}"'})
     with pytest.raises(UsageError, match=f"^GATEWAY_{name.upper()}: it stands in quotes") as refused:
@@ -167,3 +169,16 @@ def test_no_other_variable_of_ours_has_the_name_of_a_link() -> None:
 def test_a_secret_setting_is_one_that_this_file_knows() -> None:
     kinds = {name for name, (_, value) in VALUES.items() if isinstance(value, SecretStr) and not name.endswith("_url")}
     assert kinds == set(SECRETS)
+
+
+TIMES = [name for name, each in Settings.model_fields.items() if each.annotation is float and name != "intake_timeout"]
+
+
+@pytest.mark.parametrize("value", ["inf", "1e300", "nan", "4e9"])
+def test_a_time_that_no_clock_can_count_is_refused_by_name(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, **{f"GATEWAY_{name.upper()}": value for name in TIMES})
+    with pytest.raises(UsageError) as refused:
+        read_settings()
+    assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == [
+        f"GATEWAY_{n.upper()}" for n in TIMES
+    ]

@@ -25,6 +25,8 @@ def refused(state: str) -> asyncpg.PostgresError:
         (refused("28P01"), "Postgres' words", "Correct user and password"),
         (refused("3D000"), "Postgres' words", "CREATE DATABASE"),
         (refused("42501"), "Postgres' words", "GRANT CREATE ON SCHEMA public"),
+        (asyncpg.InsufficientPrivilegeError("no"), "no", "GRANT CONNECT ON DATABASE"),
+        (refused("3F000"), "Postgres' words", "GRANT USAGE, CREATE ON SCHEMA public"),
         (refused("XX000"), "Postgres' words", "log of Postgres"),
         (refused("08003"), "what answers there is not Postgres", "Correct host and port"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "nothing answers there", "Start Postgres"),

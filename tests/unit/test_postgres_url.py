@@ -55,6 +55,11 @@ REFUSED = [
     ("connect_timeout=0", "connect_timeout", "from 1"),
     ("connect_timeout=soon", "connect_timeout", "whole number"),
     ("keepalives_idle=-1", "keepalives_idle", "from 0"),
+    ("keepalives_idle=32768", "keepalives_idle", "to 32767"),
+    ("keepalives_interval=99999", "keepalives_interval", "to 32767"),
+    ("keepalives_count=128", "keepalives_count", "to 127"),
+    ("application_name=a%00b", "%00", "nowhere"),
+    ("application_name=%ff", "%25", "UTF-8"),
     ("keepalives=yes", "keepalives=yes", "0, 1"),
     ("target_session_attrs=primary-ish", "target_session_attrs", "read-write"),
     ("sslmode=on", "sslmode=on", "verify-full"),
@@ -103,6 +108,8 @@ def test_what_is_not_taken_is_refused_by_name(query: str, name: str, words: str)
         "postgresql://u:hush@h:port/d",
         "postgresql://u:hush@[::1/d",
         "postgresql://u:hush@h:70000/d",
+        "postgresql://u:hush%00@h/d",
+        "postgresql://u:hush%ff@h/d",
     ],
 )
 def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:

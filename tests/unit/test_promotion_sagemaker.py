@@ -159,3 +159,15 @@ def test_an_input_is_a_name_a_digest_and_a_source(text: str, read: Input) -> Non
 def test_what_reads_as_a_number_is_a_metric() -> None:
     metadata = {"f1": "0.9", "small": "1e-3", "odd": "NaN", "month": "2026_11", "commit": "abc", "empty": ""}
     assert [name for name, _ in _numbers(metadata)] == ["f1", "small", "odd"]
+
+
+@pytest.mark.parametrize("url", ["s3://[bucket/key", "s3://[::1/", "http://a]b"])
+async def test_what_somebody_wrote_in_place_of_the_address_of_an_artifact_is_no_artifact(url: str) -> None:
+    class Written(Packages):
+        def describe_model_package(self, *, ModelPackageName: str) -> Any:  # noqa: N803
+            found: Any = super().describe_model_package(ModelPackageName=ModelPackageName)
+            return found | {"CustomerMetadataProperties": {"artifact.model": url}}
+
+    found = await registry_of(Written(1, 0, 1)).version("churn", "1", ("model",))
+    assert found is not None
+    assert found.artifacts == {}

@@ -72,7 +72,7 @@ def read_url(text: str, setting: str = "GATEWAY_DATABASE_URL") -> PostgresUrl:
         if url.service is not None:
             url = parse_postgres_url(text, _service(*url.service))
         for name, path in url.files.items():
-            _readable(name, Path(path).expanduser())
+            _readable(name, Path(path))  # As libpq and the driver, which know no `~` here.
     except ValueError as error:
         raise UsageError(f"{setting}: {error}") from None
     except OSError as error:

@@ -89,7 +89,7 @@ def _address(text: str) -> dict[str, str]:
         found["host"] = ",".join(host for host, _ in pairs)
         if any(port for _, port in pairs):
             found["port"] = ",".join(port for _, port in pairs)
-    return {name: unquote(value) for name, value in found.items() if value}
+    return {name: _decoded(value) for name, value in found.items() if value}
 
 
 def _host_and_port(text: str) -> tuple[str, str]:
@@ -99,16 +99,26 @@ def _host_and_port(text: str) -> tuple[str, str]:
     return found[1].strip("[]"), found[2] or ""
 
 
+def _decoded(text: str) -> str:
+    try:
+        found = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("what stands after a % must be UTF-8, and a % itself must be written %25") from None
+    if "\0" in found:
+        raise ValueError("it must not hold %00, which Postgres takes nowhere")
+    return found
+
+
 def _query(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in text.split("&") if text else ():
         name, equals, value = part.partition("=")
-        name = unquote(name)
+        name = _decoded(name)
         if not equals:
             raise ValueError("a parameter has no value: write name=value")
         if name in found:
             raise ValueError(f"{name[:80]} is there twice: write it once (several hosts as host=a,b)")
-        found[name] = unquote(value)
+        found[name] = _decoded(value)
     if "ssl" in found:  # The JDBC driver's. libpq knows ssl=true for the same reason.
         if found["ssl"] != "true":
             raise ValueError("ssl is not a parameter of libpq: use sslmode")
@@ -199,9 +209,9 @@ def _any(_name: str, _value: str) -> None:
     """Every value is taken."""
 
 
-def _from(least: int) -> _Judge:
+def _from(least: int, most: int = 2**31 - 1) -> _Judge:
     def judge(name: str, value: str) -> None:
-        _number(name, value, least)
+        _number(name, value, least, most)
 
     return judge
 
@@ -263,7 +273,9 @@ _PARAMETERS: Final[Mapping[str, _Judge]] = {
     **dict.fromkeys(("host", "hostaddr", "port", "dbname", "user", "password", "passfile"), _any),
     **dict.fromkeys(("service", "servicefile", "options", "application_name", "fallback_application_name"), _any),
     **dict.fromkeys(("sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "krbsrvname"), _any),
-    **dict.fromkeys(("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"), _from(0)),
+    **dict.fromkeys(("keepalives_idle", "keepalives_interval"), _from(0, 32767)),  # what tcp(7) takes
+    "keepalives_count": _from(0, 127),
+    "tcp_user_timeout": _from(0),
     "keepalives": _only("0", "1"),
     "connect_timeout": _from(1),
     "sslmode": _only("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
