@@ -236,9 +236,9 @@ async def _after_failure(mlflow: Mlflow, place: Place) -> Place:
 async def _answers(mlflow: Mlflow) -> bool:
     """Whether MLflow answers a question about other things than one page: for one experiment, or for one model."""
     for method, path, read in (("POST", "experiments/search", True), ("GET", "registered-models/search", None)):
-        one: dict[str, str | int] = {"max_results": 1}
+        least: dict[str, str | int] = {"max_results": 1}
         try:
-            await mlflow.call(method, path, one if read else None, params=None if read else one, read=read)
+            await mlflow.call(method, path, least if read else None, params=None if read else least, read=read)
         except TargetError:
             continue
         return True
