@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 from mlflow_spool import quiet
 from mlflow_spool.answers import answer_write
 from mlflow_spool.background import RETRY, Background
-from mlflow_spool.breaker import Breaker
+from mlflow_spool.breaker import FIRST, Breaker
 from mlflow_spool.certificate import Certificate, certifying, gather
 from mlflow_spool.custody import AT_GATEWAY
 from mlflow_spool.delivery import Clock, Target
@@ -148,19 +149,32 @@ class Spool:
         real = self.shelf.real_root(root)
         if copy is None and real is not None:
             try:
-                answer = self._asked(
-                    lambda limit: self._server.download(real, path, target, limit),
-                    self._settings.probe_timeout,
-                    again=True,
-                )
-                if answer.status >= 400:
-                    raise Refused(answer.status, answer.body)
+                self._download(real, path, target)
                 return
             except (TransportError, Offline):
                 copy = self.shelf.find(root, path, uploaded=True)
+            if copy is None and self._is_back():
+                with suppress(TransportError, Offline):
+                    self._download(real, path, target)
+                    return
         if copy is None:
             raise Offline(f"MLflow at {self.uri} is away, and the file {path} is not on this machine")
         shutil.copyfile(copy, target)
+
+    def _download(self, real: str, path: str, target: Path) -> None:
+        answer = self._asked(
+            lambda limit: self._server.download(real, path, target, limit), self._settings.probe_timeout, again=True
+        )
+        if answer.status >= 400:
+            raise Refused(answer.status, answer.body)
+
+    def _is_back(self) -> bool:
+        """Whether the server answers again. One failure is no outage, so this waits for a probe that is due soon."""
+        wait = self._breaker.wait()
+        if wait > FIRST:
+            return False
+        self._clock.pause(wait)
+        return self._drainer.probe(self._settings.probe_timeout)
 
     def certificates(self) -> Iterator[Certificate]:
         """Certify every run whose creation this journal still holds. Raises Refused, Offline, TransportError."""

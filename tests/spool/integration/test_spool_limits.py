@@ -1,5 +1,6 @@
 """What the spool does at its edges: refused records, a full disk, credentials, errors, other machines, its own memory."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -409,3 +410,19 @@ def test_a_file_that_is_refused_is_set_aside_alone_and_holds_up_no_other(
     assert spool.finish(seconds, patient=True) == 0
     assert [aside.record.call.body["path"] for aside in spool.journal.inventory.asides()] == [refused]
     assert len(server.versions) == 1
+
+
+@pytest.mark.parametrize(("failures", "arrives"), [(1, True), (30, False)], ids=["one failure", "an outage"])
+def test_a_file_of_another_machine_is_read_over_one_failure_and_not_in_an_outage(
+    memory: Path, failures: int, arrives: bool
+) -> None:
+    server = FakeMlflow()
+    spool = spool_on(server, memory, ManualClock())
+    run = start(spool)
+    root = spool.call("GET", f"{API}/runs/get", {"run_id": run})["run"]["info"]["artifact_uri"]
+    server.files[f"{root}/model.bin"] = b"weights"
+    faults = iter([Fault.UNAVAILABLE] * failures)
+    server.plan = lambda number, line: next(faults, Fault.NONE)
+    with contextlib.nullcontext() if arrives else pytest.raises(Offline):
+        spool.fetch_file(root, "model.bin", memory / "model.bin")
+    assert (memory / "model.bin").exists() is arrives
