@@ -169,9 +169,10 @@ class Spool:
             raise Refused(answer.status, answer.body)
 
     def _is_back(self) -> bool:
-        """Whether the server answers again. One failure is no outage, so this waits for a probe that is due soon."""
+        """Whether the server answers again. One failure is no outage, so this waits for a probe that is due soon. In a longer
+        outage the pauses between two probes grow, and then it does not wait."""
         wait = self._breaker.wait()
-        if wait > FIRST:
+        if wait > 4 * FIRST:
             return False
         self._clock.pause(wait)
         return self._drainer.probe(self._settings.probe_timeout)
