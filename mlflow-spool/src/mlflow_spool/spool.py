@@ -169,7 +169,7 @@ class Spool:
             raise Refused(answer.status, answer.body)
 
     def _is_back(self) -> bool:
-        """Whether the server answers again. One failure is no outage, so this waits for a probe that is due soon. In a longer
+        """Whether the server answers again. One failure is no outage, so it waits for a probe that is due soon. In a longer
         outage the pauses between two probes grow, and then it does not wait."""
         wait = self._breaker.wait()
         if wait > 4 * FIRST:
