@@ -74,7 +74,8 @@ class Node:
     def make(self) -> None:
         """An empty cluster."""
         _own(self.archive)
-        self._run("initdb", f"--pgdata={self.data}", f"--username={USER}", "--auth=trust", "--no-sync", "--locale=C")
+        made = ("--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8")
+        self._run("initdb", f"--pgdata={self.data}", f"--username={USER}", *made)
         # In the file and not on the command line: pg_rewind looks for it there.
         self._write("postgresql.auto.conf", self._restore)
 
