@@ -64,11 +64,14 @@ def serve(command: list[str], environment: dict[str, str], log: Path) -> Iterato
     ):
         try:
             assert process.stderr is not None
-            for line in process.stderr:  # The server says when it listens.
+            url = ""
+            for line in process.stderr:  # The server says where it is, and then that it is ready.
                 log_file.write(line)
-                if found := re.search(r"Uvicorn running on (http://127\.0\.0\.1:\d+)", line):
+                if found := re.search(r"url=(http://127\.0\.0\.1:\d+)", line):
+                    url = found[1]
+                if url and "startup complete" in line:
                     # unshare and sh replaced themselves, so this pid is the server's.
-                    yield found[1], ("nsenter", f"--target={process.pid}", "--net") if alone else ()
+                    yield url, ("nsenter", f"--target={process.pid}", "--net") if alone else ()
                     break
             else:
                 pytest.fail(f"the server did not start; see {log}")
