@@ -17,7 +17,7 @@ from app.kit.embedded import start_postgres, start_valkey
 from app.kit.errors import UsageError
 from app.kit.http import Http, open_http
 from app.kit.metrics import Metrics
-from app.kit.postgres_faults import FILLING_IN, naming_postgres
+from app.kit.postgres.faults import FILLING_IN, naming_postgres
 from app.kit.redis.client import Redis, open_redis
 from app.kit.replica import Reader, open_engines
 from app.policy.core import Bells, Core

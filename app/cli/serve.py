@@ -20,7 +20,7 @@ from app.kit import log as logs
 from app.kit.errors import GatewayError, refused_by_machine
 from app.kit.http import proxy_warnings
 from app.kit.loop import running
-from app.kit.postgres_faults import naming_postgres
+from app.kit.postgres.faults import naming_postgres
 from app.kit.telemetry import telemetry
 from app.tables import migrate
 from app.web import listener

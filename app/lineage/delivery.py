@@ -24,8 +24,9 @@ from app.policy.core import Core
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
 from mlflow_spool.patience import DOUBT, cause_of, is_hopeless
+from mlflow_spool.questions import Steps, is_up, lets_in
 from mlflow_spool.records import ONCE, Answer, Call, Record, ids_in
-from mlflow_spool.replay import Done, Later, Never, Steps, Waits, finding, is_up, lets_in, replaying
+from mlflow_spool.replay import Done, Later, Never, Waits, finding, replaying
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,6 @@ from uuid import UUID
 
 from app.lineage.model import SeenAlias, SeenRun, SeenVersion
 
-ENDED = frozenset({"FINISHED", "FAILED", "KILLED"})  # the last states of a run
-
 Row = dict[str, Any]
 
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection
 
 from app.kit.errors import GatewayError
-from app.kit.postgres_faults import naming_postgres
+from app.kit.postgres.faults import naming_postgres
 from app.tables.migrate import current_and_head, head, migration_engine, migrations_dir, under_lock, upgrade
 from tests.servers import TestServers, start_test_servers
 

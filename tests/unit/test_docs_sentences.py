@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.kit import postgres_faults
+from app.kit.postgres import faults
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations/when-it-does-not-start.md").read_text()
@@ -83,7 +83,7 @@ def sentences() -> Iterator[tuple[str, str]]:
 
 def causes() -> Iterator[str]:
     """Why Postgres cannot be used, where it did not say so itself."""
-    tree = ast.parse(Path(postgres_faults.__file__).read_text())
+    tree = ast.parse(Path(faults.__file__).read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     [made] = [function for function in functions if function.name == "_without_answer"]
     for node in ast.walk(made):
@@ -96,7 +96,7 @@ def shown(sentence: str) -> str:
     return re.sub(f"^{ANY}: ", "GATEWAY_…: ", sentence)
 
 
-SENTENCES = [*sentences(), *(("app/kit/postgres_faults.py", cause) for cause in causes())]
+SENTENCES = [*sentences(), *(("app/kit/postgres/faults.py", cause) for cause in causes())]
 
 
 def test_sentences_are_found() -> None:
@@ -114,4 +114,4 @@ def test_the_page_has_a_line_for_every_sentence(place: str, sentence: str) -> No
 
 
 def test_the_page_has_a_line_for_every_code_of_postgres() -> None:
-    assert [code for code in postgres_faults._STEPS if f"`{code}`" not in PAGE] == []
+    assert [code for code in faults._STEPS if f"`{code}`" not in PAGE] == []

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from app.kit.errors import GatewayError
-from app.kit.postgres_faults import explain, naming_postgres, place
+from app.kit.postgres.faults import explain, naming_postgres, place
 
 URL = "postgresql://gateway:hunter2@db.example:5432/gateway?sslmode=require"
 

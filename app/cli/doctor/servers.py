@@ -14,7 +14,7 @@ from app.kit.clock import SystemClock
 from app.kit.db import database_now, is_pooled, open_engine, sqlstate
 from app.kit.errors import GatewayError, UsageError, quotable
 from app.kit.postgres.connection import UnusableDatabase
-from app.kit.postgres_faults import FAULTS, explain, place
+from app.kit.postgres.faults import FAULTS, explain, place
 from app.kit.redis.client import open_redis
 from app.tables import migrate
 

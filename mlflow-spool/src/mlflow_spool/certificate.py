@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from mlflow_spool.answers import logged_model_of, measurements, run_of, stored
 from mlflow_spool.files import NAMES_IDS
+from mlflow_spool.questions import Steps, ask
 from mlflow_spool.records import API, Call, Kind, Record, local_version, translated
-from mlflow_spool.replay import Resolve, Steps, ask
+from mlflow_spool.replay import Resolve
 
 #: What was logged, or what MLflow shows: the name of each thing and its value. None matches every value.
 Things = dict[str, Any]

@@ -15,20 +15,9 @@ from mlflow_spool.errors import Refused, TransportError
 from mlflow_spool.files import Files
 from mlflow_spool.journal import Journal
 from mlflow_spool.patience import DOUBT, REFUSALS, cause_of, is_hopeless
+from mlflow_spool.questions import drive, is_up, lets_in
 from mlflow_spool.records import ONCE, Answer, Call, Kind, Record, references, translated
-from mlflow_spool.replay import (
-    Done,
-    Later,
-    Never,
-    Outcome,
-    Server,
-    Waits,
-    drive,
-    finding,
-    is_up,
-    lets_in,
-    replay,
-)
+from mlflow_spool.replay import Done, Later, Never, Outcome, Server, Waits, finding, replay
 from mlflow_spool.shelf import Shelf
 from mlflow_spool.uploads import Uploader, lane, send_file
 

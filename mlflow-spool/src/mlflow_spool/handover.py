@@ -18,8 +18,9 @@ from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.gateway import TAKEN, Taker
 from mlflow_spool.journal import Journal
 from mlflow_spool.locks import locked
+from mlflow_spool.questions import UNWELL
 from mlflow_spool.records import Answer, Kind, Record, references
-from mlflow_spool.replay import FORBIDDEN, UNWELL
+from mlflow_spool.replay import FORBIDDEN
 
 log = logging.getLogger("mlflow_spool")
 PAGE_RECORDS = 500  # of one request; the gateway takes 1000

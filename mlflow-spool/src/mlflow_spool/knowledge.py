@@ -7,8 +7,9 @@ from typing import Any
 from mlflow_spool.answers import begun_elsewhere, logged_model_of, measurements, registered_of, run_of, version_of
 from mlflow_spool.errors import Refused
 from mlflow_spool.journal import Journal
+from mlflow_spool.questions import drive
 from mlflow_spool.records import API, CREATES, LOCAL_VERSIONS, Answer, Call, Kind, Record, needed, text_at
-from mlflow_spool.replay import drive, finding
+from mlflow_spool.replay import finding
 
 SHOWN = 200  # runs and models of others that are kept as the server showed them last
 Ask = Callable[[Call], dict[str, Any]]

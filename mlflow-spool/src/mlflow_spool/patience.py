@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from mlflow_spool.errors import TransportError
+from mlflow_spool.questions import Steps, lets_in
 from mlflow_spool.records import Record
-from mlflow_spool.replay import Later, Outcome, Steps, lets_in
+from mlflow_spool.replay import Later, Outcome
 
 #: Failed attempts after which the record may be the cause, and not the server. Attempts at a server that is away are counted
 #: up to this number only: a long outage makes no record stubborn.

@@ -7,11 +7,12 @@ created twice. (MLflow has no idempotency keys: it drops a run id that a client 
 create duplicates.)
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from mlflow_spool.errors import NoAnswer, NotSent, Refused, TransportError
+from mlflow_spool.errors import NoAnswer, NotSent
+from mlflow_spool.questions import CREDENTIALS, GONE, STRANGER, UNWELL, Steps, Unclear, ask, drive, is_strange, lets_in
 from mlflow_spool.records import (
     API,
     EXPERIMENT_OF,
@@ -28,21 +29,12 @@ from mlflow_spool.records import (
     translated,
 )
 
-#: Statuses of a server, or of a proxy before it, that is not well. 500 is not among them: a record can cause it.
-UNWELL = frozenset({408, 425, 429, 502, 503, 504})
-#: Statuses that a person must mend. Nothing is lost meanwhile.
-CREDENTIALS = frozenset({401, 403, 407})
-HEALTH = Call("GET", "/health")
 FORBIDDEN = 403
-#: A request that MLflow allows to everybody with a login.
-LOGIN = Call("POST", f"{API}/experiments/search", {"max_results": 1})
 #: Values of `error_code`, an enum of MLflow's REST API (ErrorCode in its databricks.proto), never its texts.
-GONE = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
 #: MLflow answers it, with the status 400, when its database fails in another way than by an OperationalError
 #: (mlflow/store/db/utils.py). It also answers it when outputs or params are there already. A read tells the two apart.
 DATABASE = "BAD_REQUEST"
-STRANGER = "an answer that is not MLflow's"
 
 
 class Server(Protocol):
@@ -91,9 +83,6 @@ class Never:
 
 Outcome = Done | Later | Waits | Never
 Resolve = Callable[[str], str | None]
-Result = TypeVar("Result")
-#: Yields a request, is sent its answer (or thrown a TransportError), returns the result.
-Steps = Generator[Call, Answer, Result]
 
 
 def _every(_token: str) -> bool:
@@ -114,22 +103,6 @@ def replay(
     return drive(steps, lambda call: server.send(call, timeout))
 
 
-def drive(steps: Steps[Result], send: Callable[[Call], Answer]) -> Result:
-    """The result of `steps`, each of whose requests goes out by `send`."""
-    try:
-        call = next(steps)
-        while True:
-            try:
-                answer = send(call)
-            except TransportError as error:
-                call = steps.throw(error)
-            else:
-                call = steps.send(answer)
-    except StopIteration as end:
-        result: Result = end.value
-        return result
-
-
 def replaying(record: Record, resolve: Resolve, *, returned: bool = True, is_local: IsLocal = _every) -> Steps[Outcome]:
     """The requests that deliver `record` once. A record with an earlier attempt is searched for first.
 
@@ -146,62 +119,6 @@ def replaying(record: Record, resolve: Resolve, *, returned: bool = True, is_loc
         return Later(str(error), unwell=True, maybe=maybe)
     except NoAnswer as error:
         return Later(str(error), unwell=True, maybe=True)
-
-
-def is_well(pulse: Answer) -> bool:
-    """Whether the server that gave this answer to HEALTH is up. (A proxy may want credentials for it.)"""
-    return pulse.status < 300 or pulse.status in CREDENTIALS
-
-
-def is_strange(answer: Answer) -> bool:
-    """Whether MLflow gives no such answer: neither a JSON object nor an error with its code.
-
-    `answer_of` marks content that is no JSON object by the body's `message`, which no success of MLflow has.
-    """
-    if answer.status < 300:
-        return "message" in answer.body
-    return answer.status < 500 and answer.status not in UNWELL | CREDENTIALS and "error_code" not in answer.body
-
-
-class Unclear(Refused):
-    """The server did not answer the question: it cannot now, or something else answered in its place."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status, answer.body)
-        self.answer = answer
-
-
-def ask(call: Call, read: Callable[[dict[str, Any]], Result]) -> Steps[Result | None]:
-    """What `read` finds in the answer to a question; None when MLflow says that there is no such thing.
-
-    read: takes the JSON object apart, and may do so as if it had MLflow's shape. Raises Unclear.
-    """
-    answer = yield call
-    if answer.status >= 300 and answer.body.get("error_code") == GONE:
-        return None
-    if answer.status >= 300 or is_strange(answer):
-        raise Unclear(answer)
-    try:
-        return read(answer.body)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        raise Unclear(replace(answer, body={"message": STRANGER})) from None
-
-
-def lets_in() -> Steps[bool]:
-    """Whether MLflow is there, and takes the login."""
-    answer = yield LOGIN
-    return answer.status < 300 and not is_strange(answer)
-
-
-def is_up() -> Steps[bool]:
-    """Whether MLflow answers. A proxy that routes only its API knows no pulse, so that a question must tell too."""
-    pulse = yield HEALTH
-    if is_well(pulse):
-        return True
-    answer = yield LOGIN
-    return (
-        answer.status < 500 and answer.status not in UNWELL and (answer.status in CREDENTIALS or not is_strange(answer))
-    )
 
 
 def _attempt(record: Record, call: Call, *, maybe: bool, returned: bool) -> Steps[Outcome]:

@@ -29,8 +29,8 @@ from mlflow_spool.handover import HandOver
 from mlflow_spool.journal import Journal
 from mlflow_spool.knowledge import Knowledge
 from mlflow_spool.locks import prepare
+from mlflow_spool.questions import CREDENTIALS, UNWELL, drive, is_strange
 from mlflow_spool.records import Answer, Call, Kind, Record, draft, needed, new_key, translated
-from mlflow_spool.replay import CREDENTIALS, UNWELL, drive, is_strange
 from mlflow_spool.settings import Settings, user_in, without_login
 from mlflow_spool.shelf import Shelf
 from mlflow_spool.uploads import FILES, artifact

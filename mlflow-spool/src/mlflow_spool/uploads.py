@@ -10,8 +10,9 @@ from typing import Protocol
 
 from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.files import names_local_ids
+from mlflow_spool.questions import CREDENTIALS, UNWELL, is_strange
 from mlflow_spool.records import Answer, Call, IsLocal, Kind, Record, needed, translated
-from mlflow_spool.replay import CREDENTIALS, UNWELL, Done, Later, Never, Outcome, Resolve, Waits, is_strange, later
+from mlflow_spool.replay import Done, Later, Never, Outcome, Resolve, Waits, later
 
 FILES = "/api/2.0/mlflow-artifacts/artifacts"  # where MLflow shows and takes the files before whose store it stands
 RATE = 2_000_000  # bytes a second: the slowest upload that is waited for

@@ -6,7 +6,8 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from mlflow_spool.replay import DATABASE, EXISTS, GONE
+from mlflow_spool.questions import GONE
+from mlflow_spool.replay import DATABASE, EXISTS
 from tests.spool.garbage import Pieces, answer, answering, garbage
 from tests.spool.mlflow import Environment
 from tests.spool.training import Site
