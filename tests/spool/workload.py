@@ -121,3 +121,12 @@ def _alike(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, list | tuple):
         return [_alike(item, names) for item in value if not (isinstance(item, dict) and item.get("key") == KEY_TAG)]
     return value
+
+
+def post(spool: Spool, path: str, **body: Any) -> dict[str, Any]:
+    return spool.call("POST", f"{API}/{path}", body)
+
+
+def start(spool: Spool, name: str = "run") -> str:
+    run = post(spool, "runs/create", experiment_id="0", run_name=name, start_time=1)["run"]
+    return str(run["info"]["run_id"])

@@ -2,16 +2,14 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mlflow_spool.cli import main
-from mlflow_spool.records import API
 from mlflow_spool.spool import Spool
 from tests.spool.fake import FakeMlflow
 from tests.spool.proxy import Fault, always, never
-from tests.spool.workload import ManualClock, spool_on
+from tests.spool.workload import ManualClock, post, spool_on
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +28,6 @@ def server() -> FakeMlflow:
 @pytest.fixture
 def spool(server: FakeMlflow, memory: Path) -> Spool:
     return spool_on(server, memory, ManualClock())
-
-
-def post(spool: Spool, path: str, **body: Any) -> dict[str, Any]:
-    return spool.call("POST", f"{API}/{path}", body)
 
 
 def start(spool: Spool, name: str, experiment: str = "0") -> str:

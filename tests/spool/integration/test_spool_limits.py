@@ -1,6 +1,5 @@
 """What the spool does at its edges: refused records, a full disk, credentials, errors, other machines, its own memory."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -11,10 +10,9 @@ import pytest
 
 from mlflow_spool.errors import Offline, Refused, SpoolFull
 from mlflow_spool.records import API, Answer, Call
-from mlflow_spool.spool import Spool
 from tests.spool.fake import FakeMlflow
 from tests.spool.proxy import Fault, always, never
-from tests.spool.workload import ManualClock, spool_on, steps
+from tests.spool.workload import ManualClock, post, spool_on, start, steps
 
 pytestmark = pytest.mark.xdist_group("mlflow")
 
@@ -31,15 +29,6 @@ class Answering(FakeMlflow):
             self.asked += 1
             return Answer(self.status, {"error_code": "SOME_ERROR", "message": "so it is"})
         return super()._answer(call)
-
-
-def post(spool: Spool, path: str, **body: Any) -> dict[str, Any]:
-    return spool.call("POST", f"{API}/{path}", body)
-
-
-def start(spool: Spool, name: str = "run") -> str:
-    run = post(spool, "runs/create", experiment_id="0", run_name=name, start_time=1)["run"]
-    return str(run["info"]["run_id"])
 
 
 def test_a_record_that_mlflow_refuses_is_set_aside_and_the_rest_goes_on(memory: Path) -> None:
@@ -381,48 +370,3 @@ def test_a_run_that_diverges_is_certified_and_read_as_it_was_logged(memory: Path
     assert spool.finish(600, patient=True) == 0
     (certificate,) = spool.certificates()
     assert certificate.missing == ()
-
-
-@pytest.mark.parametrize(("status", "seconds"), [(413, 60), (404, 60), (500, 3600)])
-@pytest.mark.parametrize("refused", ["first.bin", "second.bin"])
-def test_a_file_that_is_refused_is_set_aside_alone_and_holds_up_no_other(
-    memory: Path, status: int, seconds: int, refused: str
-) -> None:
-    class Refusing(FakeMlflow):
-        def upload(self, root: str, path: str, file: Path, timeout: float) -> Answer:
-            if path == refused and self.plan is never:
-                return Answer(status, {"message": "<html>nginx</html>"})
-            return super().upload(root, path, file, timeout)
-
-    server, clock = Refusing(), ManualClock()
-    spool = spool_on(server, memory, clock)
-    server.plan = always(Fault.REFUSE)
-    run = start(spool)
-    names = ["first.bin", "second.bin", "third.txt"]
-    for name in names:
-        (memory / name).write_text(name)
-        spool.put_file(f"spool-artifacts:/{run}/artifacts", name, memory / name)
-    post(spool, "registered-models/create", name="churn")
-    post(spool, "model-versions/create", name="churn", source=f"spool-artifacts:/{run}/artifacts/m", run_id=run)
-    server.plan = never
-    spool.finish(10, patient=True)
-    assert server.uploads == [name for name in names if name != refused]  # At once, whatever becomes of the other.
-    assert spool.finish(seconds, patient=True) == 0
-    assert [aside.record.call.body["path"] for aside in spool.journal.inventory.asides()] == [refused]
-    assert len(server.versions) == 1
-
-
-@pytest.mark.parametrize(("failures", "arrives"), [(1, True), (30, False)], ids=["one failure", "an outage"])
-def test_a_file_of_another_machine_is_read_over_one_failure_and_not_in_an_outage(
-    memory: Path, failures: int, arrives: bool
-) -> None:
-    server = FakeMlflow()
-    spool = spool_on(server, memory, ManualClock())
-    run = start(spool)
-    root = spool.call("GET", f"{API}/runs/get", {"run_id": run})["run"]["info"]["artifact_uri"]
-    server.files[f"{root}/model.bin"] = b"weights"
-    faults = iter([Fault.UNAVAILABLE] * failures)
-    server.plan = lambda number, line: next(faults, Fault.NONE)
-    with contextlib.nullcontext() if arrives else pytest.raises(Offline):
-        spool.fetch_file(root, "model.bin", memory / "model.bin")
-    assert (memory / "model.bin").exists() is arrives
