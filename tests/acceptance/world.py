@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
@@ -128,7 +128,8 @@ class World:
         # A database of its own needs keys of its own in the Redis that all tests share.
         self._settings = {"redis_prefix": database.rpartition("/")[2].partition("?")[0]} | settings
         self._stack = AsyncExitStack()
-        self._data = Path(mkdtemp())
+        self._folder = TemporaryDirectory()
+        self._data = Path(self._folder.name)
         self.services: list[Services] = []
         self.clients: list[httpx.AsyncClient] = []
 
@@ -141,6 +142,7 @@ class World:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+        self._folder.cleanup()
 
     async def start(self, policy: str | None = None) -> Services:
         """One more replica; with another policy it is as if the file had been changed and the gateway restarted."""
