@@ -39,6 +39,7 @@ _LIBRARIES = (
         "websockets",
     ),
 )
+_PATH = re.compile(r"(\bhttps?://[^\s/\"'?#]*)[^\s\"']*")
 _SECRET_NAME = re.compile(
     r"(^|_)(pass(word|wd|phrase)?|secret|token|authorization|credentials?|(routing|api|private|access|secret)_?key|cookie)$"
 )
@@ -86,10 +87,13 @@ def configure(level: str = "info", json: bool | None = None, stream: TextIO | No
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
         logging.getLogger(name).setLevel(logging.NOTSET)
-    # At INFO these write a line for each request that we send, or for each look at the schema. At DEBUG they write its path,
-    # headers, cookies and parameters, which may be secrets: the address of a Slack webhook is one.
+    # At INFO these write a line for each request that we send, or for each look at the schema. At DEBUG they write its
+    # headers, cookies and parameters, which may be secrets. So may a path: the address of a Slack webhook is one.
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
+    if level.lower() == "debug":
+        logging.getLogger("httpx").setLevel(logging.INFO)
+    handler.addFilter(_without_paths)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[
@@ -179,6 +183,13 @@ def _snake(name: str) -> str:
 
 def _dumps(event: Any, **_: Any) -> str:
     return json.dumps(event, default=repr)
+
+
+def _without_paths(record: logging.LogRecord) -> bool:
+    """Keep only the host of an address in the line that httpx writes for each request."""
+    if record.name == "httpx":
+        record.msg, record.args = _PATH.sub(r"\1/...", record.getMessage()), ()
+    return True
 
 
 def _is_no_copy(record: logging.LogRecord) -> bool:
