@@ -43,5 +43,10 @@ def expand(text: str, env: Mapping[str, str]) -> tuple[str, tuple[str, ...], tup
     return result, (), ()
 
 
+def blanked(text: str) -> str:
+    """The text of a string as written, with each variable blanked out by as many `x`."""
+    return _REFERENCE.sub(lambda found: "x" * len(found.group()), text)
+
+
 def _is_text(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
