@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from app import __version__
+from app.kit.visible import visible
 from app.policy.file.load import PolicyError, Problem, load_policy
 from app.policy.schema import Policy
 
@@ -80,9 +81,9 @@ def _check(path: Path) -> Checked:
 def _print_text(checked: Iterable[Checked]) -> None:
     for each in checked:
         for problem in each.problems:
-            print(f"{problem} (warning)" if each.level == "warning" else problem, file=sys.stderr)
+            print(visible(f"{problem} (warning)" if each.level == "warning" else str(problem)), file=sys.stderr)
         if each.good:
-            print(f"{each.file} {each.good}")
+            print(visible(f"{each.file} {each.good}"))
 
 
 def _as_json(checked: Sequence[Checked]) -> dict[str, Any]:

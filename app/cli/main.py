@@ -214,13 +214,13 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error), keep="\n"), file=sys.stderr)
         sys.exit(2)
     except GatewayError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        print(refused_by_machine(error), file=sys.stderr)
+        print(visible(str(refused_by_machine(error))), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         os._exit(130)
