@@ -72,6 +72,11 @@ class ServerDirectory:
 
     def _let_server_pass(self) -> None:
         """Let the server's user, and no other, pass through a directory of root to its own files."""
+        if self.data_dir.stat().st_uid == NOBODY:
+            # A gateway that ran as nobody left it. What is nobody's is everybody's, so it is root's from here on.
+            for path in (*self.data_dir.iterdir(), self.data_dir):
+                if path.lstat().st_uid == NOBODY and (path.is_file() or path == self.data_dir):
+                    os.chown(path, 0, 0, follow_symlinks=False)
         facts = self.data_dir.stat()
         # 0711: as versions until 2026-11 made it. 0710: as this made it, perhaps at another place.
         ours = stat.S_IMODE(facts.st_mode) in (0o700, 0o710, 0o711) and facts.st_gid in (0, os.getegid(), *OWN_USERS)
@@ -93,7 +98,7 @@ class ServerDirectory:
             if path.is_dir() and (facts := path.stat()).st_uid not in (0, NOBODY) and nameless.may_run(facts.st_uid):
                 return facts.st_uid, facts.st_gid
         own = self._own_user()
-        if (self.data_dir.is_dir() and self.data_dir.stat().st_uid == NOBODY) or not nameless.may_run(own):
+        if not nameless.may_run(own):
             raise UsageError(
                 f"The servers in {self.data_dir} need a user of their own, neither root nor nobody: give the directory to "
                 "one with chown, or start the gateway as an ordinary user."
