@@ -172,7 +172,7 @@ class Tokens:
     def named(self, name: str) -> Token | None:
         """The token of this name; None when there is none, or it has expired."""
         self._refresh()
-        token = next((token for token in self._tokens if token.name == name), None)
+        token = next((token for token in self._file.tokens if token.name == name), None)
         return None if token is None or token.expired(self._clock.now()) else token
 
     def _compare(self, header: str) -> Token | None:
