@@ -45,11 +45,6 @@ def expand(text: str, env: Mapping[str, str]) -> tuple[str, tuple[str, ...], tup
     return result, (), ()
 
 
-def blanked(text: str) -> str:
-    """The text of a string as written, with each variable blanked out by as many `x`."""
-    return _REFERENCE.sub(lambda found: "x" * len(found.group()), text)
-
-
 @dataclass(frozen=True, slots=True)
 class Filled:
     """A string of the file, as written and with its variables filled in; and these variables with their values."""
@@ -84,6 +79,11 @@ def filled(text: str, result: str, env: Mapping[str, str]) -> Filled:
     """What `expand` filled in."""
     names = {found["name"] for found in _REFERENCE.finditer(text) if not found.group().startswith("$$")}
     return Filled(text, result, {name: env[name].rstrip("\r\n") for name in sorted(names & env.keys())})
+
+
+def blanked(text: str) -> str:
+    """The text of a string as written, with each variable blanked out by as many `x`."""
+    return _REFERENCE.sub(lambda found: "x" * len(found.group()), text)
 
 
 def _is_text(value: str) -> bool:
