@@ -1,6 +1,7 @@
 """Take metadata: the report of a component, the records of a spool, and the redrive of what MLflow refused. Each is
 durable when its method returns."""
 
+import asyncio
 import hashlib
 import json
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from app import tables
 from app.kit.db import with_retries
 from app.kit.errors import Problem
 from app.lineage import record_store as store
+from app.lineage.rehearsal import fault_of
 from app.lineage.report_schemas import HandedOver, HandOver, Report
 from app.lineage.reports import records_of, run_of
 from app.policy.core import Core
@@ -67,7 +69,8 @@ class Taking:
     async def hand_over(self, body: HandOver, caller: Caller) -> dict[str, int]:
         """Keep records that a spool could not deliver. Raises Problem 422 for a record that no spool writes. Raises Problem
         403, which names each record, for records that would bypass the promotion gate by the gateway's own login."""
-        records = [_record(index, handed) for index, handed in enumerate(body.records)]
+        # Megabytes of records take a while, and other requests go on meanwhile.
+        records = await asyncio.to_thread(lambda: [_record(index, handed) for index, handed in enumerate(body.records)])
         if not caller.can("promote"):
             _refuse_promotions(records, caller)
         now = self.core.clock.now()
@@ -109,6 +112,9 @@ def _record(index: int, handed: HandedOver) -> Record:
         record = imported(handed.model_dump(by_alias=True))
     except ValueError as error:
         raise _invalid(index, str(error)) from None
+    fault = fault_of(record)
+    if fault is not None:
+        raise _invalid(index, fault)
     if record.kind is Kind.ARTIFACT:
         return record
     if any(part in {".", ".."} for part in unquote(record.call.path).split("/")) or "?" in record.call.path:
@@ -117,7 +123,9 @@ def _record(index: int, handed: HandedOver) -> Record:
     noun = record.stream.partition(":")[0]
     if again is None or again.kind is not record.kind or again.stream.partition(":")[0] != noun:
         raise _invalid(index, "a spool never keeps such a write")
-    if record.kind in CREATES and {"key": KEY_TAG, "value": record.key} not in record.call.body.get("tags", []):
+    tags = record.call.body.get("tags")
+    own_tag = {"key": KEY_TAG, "value": record.key}
+    if record.kind in CREATES and not (isinstance(tags, list) and own_tag in tags):
         raise _invalid(index, f"it creates something without its key in the tag {KEY_TAG}")
     return record
 
