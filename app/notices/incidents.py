@@ -21,7 +21,7 @@ from app.notices import store
 from app.notices.model import SWITCH_DOWN, TEST, Action, Notice
 from app.notices.receivers.send import refresh_of
 from app.policy.core import Core
-from app.policy.deadman import incident_key
+from app.policy.deadman import incident_keys
 from app.policy.schema import Policy
 
 KIND: Final = "notice"  # of an item in the outbox
@@ -184,6 +184,5 @@ def audience(policy: Policy, event: str, key: str, labels: Mapping[str, str]) ->
     if event == TEST:
         return None
     if event == SWITCH_DOWN:
-        named = ((switch.seen(labels), switch.receivers) for switch in policy.deadman)
-        return next((names for seen, names in named if seen is not None and incident_key(seen.name) == key), ())
+        return next((switch.receivers for switch in policy.deadman if key in incident_keys(switch, labels)), ())
     return policy.receivers_of(event, labels.get("route"))
