@@ -153,16 +153,20 @@ async def remove(conn: AsyncConnection, name: str) -> None:
 # One statement, after all other locks of a batch of alerts, with its rows in the order of their names: no deadlock. A name
 # that another switch of the policy has is no longer free. The row of an entry that is gone is removed by the watch.
 _HEARTBEATS = text("""
-    WITH beats AS (
-        SELECT v.*, row_number() OVER (PARTITION BY v.name ORDER BY v.entry, v.labels) > 1 AS twin, s.entry AS taken_by,
-            row_number() OVER (PARTITION BY v.entry ORDER BY v.labels) AS nth
+    WITH heard AS (
+        SELECT v.*, s.entry AS taken_by,
+            EXISTS (SELECT FROM switches k WHERE (k.entry, k.labels) = (v.entry, v.labels)) AS known
         FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS v(name text, apart text, entry text, labels jsonb, most int)
         LEFT JOIN switches s ON s.name = v.name AND (s.entry, s.labels) <> (v.entry, v.labels)
+    ), beats AS (
+        SELECT *, row_number() OVER (PARTITION BY name ORDER BY entry, labels) > 1 AS twin,
+            row_number() OVER (PARTITION BY entry, known ORDER BY labels) AS nth
+        FROM heard
     )
     INSERT INTO switches (name, entry, labels, state, since, counts_from, last_at, last_event, starts, allowance, note)
     SELECT CASE WHEN twin OR taken_by IS NOT NULL THEN apart ELSE name END, entry, labels, 'new', :now, :now, :now, 'alert',
         '{}', 0, ''
-    FROM beats b WHERE EXISTS (SELECT FROM switches s WHERE (s.entry, s.labels) = (b.entry, b.labels)) OR (
+    FROM beats b WHERE known OR (
         (taken_by IS NULL OR taken_by = ANY(CAST(:entries AS text[])))
         AND nth + (SELECT count(*) FROM switches s WHERE s.entry = b.entry AND s.state <> 'forgotten') <= most
     )
