@@ -10,12 +10,11 @@ from app.deadman import rules, sentences, store
 from app.deadman.rules import Expectation, State
 from app.deadman.store import Record
 from app.notices.incidents import Incidents
-from app.notices.model import SWITCH_DOWN, Notice, Severity
+from app.notices.model import MOST_ALIKE, SWITCH_DOWN, Notice, Severity
 from app.policy.core import Core
 from app.policy.deadman import (
     LONGEST_NAME,
     MOST_BROUGHT,
-    MOST_INCIDENTS,
     Instance,
     Switch,
     incident_key,
@@ -116,8 +115,8 @@ class Flips:
         )
         switch = instance.switch
         named = instance.identity in {each.identity for each in switch.instances()}
-        if not named and await store.count_down(conn, record.entry) >= MOST_INCIDENTS:
-            title = f"more than {MOST_INCIDENTS} switches of {switch.name[:100]} are down"
+        if not named and await store.count_down(conn, record.entry) >= MOST_ALIKE:
+            title = f"more than {MOST_ALIKE} switches of {switch.name[:100]} are down"
             detail = "The others have no incident of their own: see the list of switches"
             notice = _of_entry(shared_key("flood", switch.name), Severity.CRITICAL, title, detail, switch)
         await self._incidents.open(conn, switch.receivers, notice, now, switch.repeat)

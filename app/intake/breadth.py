@@ -1,4 +1,4 @@
-"""How many groups one request may name: whoever sends alerts invents their labels, and each group has a row and a run. Pure."""
+"""How many groups one request may name: whoever sends alerts invents their labels, and each group has a row. Pure."""
 
 from dataclasses import replace
 from typing import Final

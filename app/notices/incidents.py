@@ -100,6 +100,10 @@ class Incidents:
             await store.book_ends(conn, ends)
         return len(closed)
 
+    async def open_below(self, conn: AsyncConnection, prefix: str) -> set[str]:
+        """The keys of the open incidents that begin with `prefix`."""
+        return set(await store.open_keys(conn, prefix))
+
     async def resolve_below(
         self, conn: AsyncConnection, prefix: str, now: datetime, detail: str, *, but: str | None = None
     ) -> int:

@@ -43,8 +43,6 @@ LONGEST_NAME: Final = 150
 MOST_SWITCHES: Final = 1000
 #: Switches that the values of alerts add to one entry. Anybody who may send an alert can bring values.
 MOST_BROUGHT: Final = 200
-#: Switches of one entry that have an incident each while they are down. More of them share one: a flood is one incident.
-MOST_INCIDENTS: Final = 20
 
 Kind = Literal["retrain", "alert", "ping"]
 
