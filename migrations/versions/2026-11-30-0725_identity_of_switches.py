@@ -2,13 +2,13 @@
 
 Every row keeps its name, its facts and its flips. Rows with equal entry and labels had equal names, so there are none.
 
-Made 2026-11-30 06:20 UTC.
+Made 2026-11-30 07:25 UTC.
 """
 
 from alembic import op
 
 revision = "5c1e90b7d243"
-down_revision = "7be13c5fa904"
+down_revision = "5c0e8a71d3f9"
 branch_labels = None
 depends_on = None
 
