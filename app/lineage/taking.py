@@ -18,13 +18,13 @@ from app import tables
 from app.kit.db import with_retries
 from app.kit.errors import Problem
 from app.lineage import record_store as store
-from app.lineage.rehearsal import fault_of
 from app.lineage.report_schemas import HandedOver, HandOver, Report
 from app.lineage.reports import next_keys, records_of, run_of
 from app.policy.core import Core
 from app.promotion.model import PREFIX, STATUS_TAG
 from app.web.tokens import Caller
 from mlflow_spool.records import API, CREATES, KEY_TAG, ROOT, TOKEN, Call, Kind, Record, draft, imported, translated
+from mlflow_spool.rehearsal import fault_of
 
 _REGISTRY: Final = ("registered-models", "model-versions")
 _DELETES: Final = frozenset({"runs/delete", "experiments/delete"})

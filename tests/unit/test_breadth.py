@@ -53,9 +53,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("alerts", "refused"), CASES.values(), ids=CASES)
-def test_alerts_of_further_groups_are_quarantined_alone(
-    alerts: list[tuple[str, str, str]], refused: list[int]
-) -> None:
+def test_alerts_of_further_groups_are_quarantined_alone(alerts: list[tuple[str, str, str]], refused: list[int]) -> None:
     raw = body(alerts)
     found = bounded(native.read(raw, 100), POLICY, most=3)
     assert [bad.index for bad in found.bad] == refused
