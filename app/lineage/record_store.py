@@ -29,21 +29,28 @@ def item_of(stream: str) -> UUID:
     return uuid5(_STREAMS, stream)
 
 
-async def add(conn: AsyncConnection, records: Sequence[Record], now: datetime, report: UUID | None = None) -> int:
+async def add(
+    conn: AsyncConnection,
+    records: Sequence[Record],
+    now: datetime,
+    report: UUID | None = None,
+    caller: str | None = None,
+) -> int:
     """Keep records in their order, and wake the items of their streams. A record whose key is known stays as it is.
+    They came with a report, or a caller handed them over.
 
     The record of a file only names it: the file stays on its machine. Returns how many records are new.
     """
     if not records:
         return 0
-    rows = [_row(record, now, report) for record in records]
+    rows = [_row(record, now) | {"report": report, "caller": caller} for record in records]
     statement = insert(_records).values(rows).on_conflict_do_nothing(index_elements=["key"])
     new = (await conn.execute(statement.returning(_records.c.stream, _records.c.state))).all()
     await _wake(conn, sorted({row.stream for row in new if row.state == "pending"}), now)
     return len(new)
 
 
-def _row(record: Record, now: datetime, report: UUID | None) -> dict[str, Any]:
+def _row(record: Record, now: datetime) -> dict[str, Any]:
     attempted = record.attempted_at  # Another machine's clock, which may be ahead: no delivery waits for that time.
     return {
         "key": record.key,
@@ -56,9 +63,28 @@ def _row(record: Record, now: datetime, report: UUID | None) -> dict[str, Any]:
         "attempted_at": attempted if attempted is None else min(attempted, int(now.timestamp() * 1000)),
         "attempts": 0,
         "state": "elsewhere" if record.kind is Kind.ARTIFACT else "pending",
-        "report": report,
         "at": now,
     }
+
+
+async def handed_over(conn: AsyncConnection, keys: Sequence[str]) -> frozenset[str]:
+    """Those of the keys whose records did not come with a report."""
+    found = select(_records.c.key).where(_records.c.key.in_(list(keys)), _records.c.report.is_(None))
+    return frozenset((await conn.execute(found)).scalars())
+
+
+async def made_by_caller(conn: AsyncConnection, records: Iterable[Record], caller: str) -> set[str]:
+    """The local ids in the streams of records whose creation this caller handed over earlier."""
+    tokens = {record.stream.partition(":")[2] for record in records}
+    keys = {token.rpartition("spool-")[2]: token for token in tokens if "spool-" in token}
+    found = select(_records.c.key).where(_records.c.key.in_(list(keys)), _records.c.caller == caller)
+    return {keys[key] for key in (await conn.execute(found)).scalars()}
+
+
+async def streams_of(conn: AsyncConnection, streams: Iterable[str]) -> frozenset[str]:
+    """Those of the streams that have records here."""
+    found = select(_records.c.stream).where(_records.c.stream.in_(list(streams))).distinct()
+    return frozenset((await conn.execute(found)).scalars())
 
 
 async def _wake(conn: AsyncConnection, streams: Sequence[str], now: datetime) -> None:
@@ -111,11 +137,16 @@ def record_of(row: Mapping[Any, Any]) -> Record:
     )
 
 
-async def names_for(conn: AsyncConnection, records: Iterable[Record]) -> dict[str, str]:
+async def names_for(conn: AsyncConnection, records: Sequence[Record]) -> dict[str, str]:
     """MLflow's ids for the local ids in records, and the artifact roots of these, as far as they are known."""
     tokens = {token for record in records for token in references(record.call)}
     tokens |= {f"root:{token}" for token in tokens}
-    return await names(conn, tokens)
+    streams = {record.stream for record in records}
+    numbers = {f"{token}@{stream}" for token in tokens if token.startswith("version:") for stream in streams}
+    found = await names(conn, tokens | numbers)
+    if len(streams) == 1:  # A number of the model's own version counts before that of another model.
+        found |= {token.partition("@")[0]: found[token] for token in numbers & found.keys()}
+    return found
 
 
 async def names(conn: AsyncConnection, tokens: Iterable[str]) -> dict[str, str]:
@@ -160,6 +191,22 @@ async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: 
         values["attempted_at"] = None
     statement = update(_records).where(_records.c.key == record.key).values(values).returning(_records.c.attempts)
     return int((await conn.execute(statement)).scalar_one())
+
+
+_BROKE = text("""
+    UPDATE records SET attempts = attempts + 1, problem = :problem,
+        state = CASE WHEN attempts + 1 >= :most THEN 'aside' ELSE state END
+    WHERE seq = (SELECT min(seq) FROM records WHERE stream = :stream AND state = 'pending')
+    RETURNING key, stream, kind, state
+""")
+
+
+async def broke(conn: AsyncConnection, stream: str, problem: str, most: int) -> Mapping[str, Any] | None:
+    """Note that the first pending record of a stream broke the delivery; set it aside when it did so `most` times. Its row
+    is not read: that may be what breaks. Returns its key, stream, kind and state; None when no record is pending."""
+    values = {"stream": stream, "problem": storable(problem)[:1000], "most": most}
+    row = (await conn.execute(_BROKE, values)).mappings().one_or_none()
+    return None if row is None else dict(row)
 
 
 async def missing(conn: AsyncConnection, record: Record, now: datetime | None) -> datetime | None:
@@ -216,6 +263,21 @@ async def take_report(conn: AsyncConnection, row: Mapping[str, Any]) -> Mapping[
     if (await conn.execute(new)).rowcount:
         return None
     return (await conn.execute(_KNOWN_REPORT, {"key": row["key"]})).mappings().one()
+
+
+async def has_other_trigger(conn: AsyncConnection, runs: Sequence[str], trigger: UUID) -> bool:
+    """Whether one of these runs was seen in MLflow, or reported, with a trigger other than this one."""
+    seen = select(tables.runs.c.trigger_id).where(tables.runs.c.run_id.in_(runs))
+    first = select(tables.reports.c.trigger_id).where(
+        tables.reports.c.run.in_(runs), tables.reports.c.trigger_id.is_not(None), tables.reports.c.trigger_id != trigger
+    )
+    found = [*(await conn.execute(seen)).scalars(), *(await conn.execute(first.limit(1))).scalars()]
+    return any(each is not None and each != trigger for each in found)
+
+
+async def move_report(conn: AsyncConnection, report: UUID, run: str) -> None:
+    """Note that the run of a report has another local id than usual."""
+    await conn.execute(update(tables.reports).where(tables.reports.c.id == report).values(run=run))
 
 
 # -- what the API shows ----------------------------------------------------------------------------------------------

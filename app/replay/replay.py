@@ -219,7 +219,7 @@ class Replay:
         heard = None
         if any(route.confirm is not None for route in self.engine.policy.routes):
             asked = self.engine.questions(self.now)
-            heard = {group.key: HeardAnswer(group.facts_version, self._answer(group)) for group in asked}
+            heard = {group.key: HeardAnswer(group.facts_version, self.answer(group)) for group in asked}
         self.engine.wake(self.now, heard)
         self._note()
         return True
@@ -231,7 +231,7 @@ class Replay:
         self._note()
         return True
 
-    def _answer(self, group: Group) -> Confirmation:
+    def answer(self, group: Group) -> Confirmation:
         """What Prometheus said then; without it, what the route does when Prometheus gives no answer."""
         known = self._answers[group_id(group.route, group.labels)]
         place = bisect_left(known, self.now + ASK_AGAIN / 2, key=lambda answer: answer.at)

@@ -62,7 +62,7 @@ def test_the_sample_of_the_contract_loads_whole() -> None:
     assert [str(matcher) for matcher in route.match] == ['alertname="ModelAccuracyLow"', 'severity=~"critical|warning"']
     assert (route.name, route.group_by, route.debounce) == ("accuracy", ("model",), timedelta(minutes=10))
     assert render(route.dag.conf, {"model": "churn"}) == {"dataset": "s3://features/churn"}
-    assert policy.warnings == ()
+    assert ["has no limit" in str(warning) for warning in policy.warnings] == [True]
 
 
 def test_three_lines_of_route_take_every_default() -> None:
@@ -126,7 +126,7 @@ def test_a_value_comes_from_the_route_or_else_from_defaults(key: str, value: str
     [
         ("retrain_model", "retrain_model"),
         ("Retrain.Model", "retrain-model"),
-        ("team/retrain v2", "team-retrain-v2"),
+        ("Team.Retrain-.v2", "team-retrain-v2"),
         ("_private_", "private"),
         ("ré-entraîner", "r-entra-ner"),
         ("x" * 250, "x" * 63),

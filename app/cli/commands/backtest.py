@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from app.bootstrap.settings import read_settings
 from app.kit.clock import SystemClock
 from app.kit.errors import UsageError
+from app.kit.visible import visible
 from app.policy.file.load import load_policy
 from app.policy.language.durations import parse_duration
 from app.policy.schema import Policy
@@ -168,7 +169,7 @@ def _judge(report: "Report", conditions: list[Any]) -> None:
     now = report.now[""] if report.now else None
     true = [rule for rule in conditions if is_true(rule, report.proposed[""], now)]
     for rule in true:
-        print(f"--fail-if holds: {rule.text}", file=sys.stderr)
+        print(visible(f"--fail-if holds: {rule.text}"), file=sys.stderr)
     if true:
         raise typer.Exit(1)
 
@@ -188,10 +189,10 @@ def _read(
     sources = {source.name: source for policy in reversed(policies) for source in policy.sources}
     known = read_lines(open_lines(history), sources, lambda lines, _: progress(f"reading, line {lines}", 0, 0))
     for broken in known.broken:
-        print(f"{history}:{broken.line}: {broken.error}", file=sys.stderr)
+        print(visible(f"{history}:{broken.line}: {broken.error}"), file=sys.stderr)
     more = known.broken_count - len(known.broken)
     if more:
-        print(f"{history}: {more} more things could not be read", file=sys.stderr)
+        print(visible(f"{history}: {more} more things could not be read"), file=sys.stderr)
     return known
 
 

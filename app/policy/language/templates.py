@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+import re2
 from pydantic import JsonValue
 
 _PLACEHOLDER = re.compile(r'\{\{\s*group(?:\.([a-zA-Z_][a-zA-Z0-9_]*)|\[\s*"([^"\\{}]+)"\s*\])\s*\}\}')
@@ -52,6 +53,17 @@ def render_text(text: str, group: Mapping[str, str]) -> str:
     return fill(text, lambda name, _: group.get(name, ""))
 
 
+def becomes(text: str, filled: str) -> bool:
+    """Whether some values of its labels, none of them empty, make `filled` of a text."""
+    parts = _PLACEHOLDER.sub("\0", text).split("\0")
+    return re2.fullmatch("(?s:.+)".join(re2.escape(part) for part in parts), filled) is not None
+
+
 def fill(text: str, value: Callable[[str, int], str]) -> str:
     """The text with `value(key, offset)` in place of each placeholder."""
     return _PLACEHOLDER.sub(lambda found: value(found[1] or found[2], found.start()), text) if "{{" in text else text
+
+
+def fixed_parts(text: str) -> str:
+    """The text with each placeholder blanked out by as many `x`, so that places in it stay the same."""
+    return _PLACEHOLDER.sub(lambda found: "x" * len(found.group()), text)
