@@ -131,6 +131,7 @@ class Watch:
 
             async def look(switch: Switch) -> None:
                 number = sum(record.entry == switch.name and record.state != FORGOTTEN for record in records)
+                number += sum(each.switch.name == switch.name for each in wanted.values())  # those that the policy names
                 async with conn.begin_nested():
                     free = max(0, switch.most - number)
                     wanted.update({each.identity: each for each in (await _seen(conn, switch, known))[:free]})
