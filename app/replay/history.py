@@ -116,11 +116,22 @@ class Broken:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Assumed:
+    """What the source of a history takes for granted. `episodes`: which alerts hang on it, each by its fingerprint and its
+    startsAt; None: all."""
+
+    name: str
+    text: str
+    episodes: frozenset[tuple[str, datetime]] | None = None
+
+
 @dataclass(slots=True)
 class History:
     """`events` are in the order of time. `runs` and `answers` are those of the gateway that lived through it; a monitor
     leaves none. `lines` counts what was read, `broken` has the first lines at fault of `broken_count`, and `notes` are
-    sentences that a report repeats."""
+    sentences that a report repeats. `covers` and `holes` are for a source that knows from when to when it knows everything:
+    without them the first and the last event count, and silences are holes."""
 
     events: list[Event] = field(default_factory=list)
     runs: list[LiveRun] = field(default_factory=list)
@@ -130,6 +141,9 @@ class History:
     lines: int = 0
     notes: list[str] = field(default_factory=list)
     resolution: str = "as the lines have it"
+    covers: tuple[datetime, datetime] | None = None
+    holes: list[tuple[datetime, datetime]] | None = None
+    assumed: list[Assumed] = field(default_factory=list)
 
     @property
     def first_at(self) -> datetime | None:
