@@ -155,7 +155,7 @@ def play(
     """One policy over the history, from its beginning: what came before the window decides what cools down in it."""
     first = history.first_at
     assert first is not None
-    terms = Terms(question.reorder, Runs(history.runs, question.length), history.answers)
+    terms = Terms(question.reorder, Runs(history.runs, question.length), history.answers, history.ask)
     replay = Replay(policy, first, terms)
     events = history.events
     for number, event in enumerate(events):
@@ -222,6 +222,8 @@ def _assumptions(history: History, replay: Replay, scope: Scope) -> list[Assumpt
     after_end = sum(1 for run in started if run.fired_at > scope.until)
     unknown = [each for each in replay.not_evaluable if each.why == "confirm"]
     requests = len(replay.not_evaluable) - len(unknown)
+    routes = [replay.engine.policy.route(run.route) for run in started] if history.ask is not None else []
+    asked = sum(1 for route in routes if route is not None and route.confirm is not None)
     found = [
         Assumption(
             "run_measured", "A run that live started too has its length and its end.", len(started) - len(estimated)
@@ -235,6 +237,9 @@ def _assumptions(history: History, replay: Replay, scope: Scope) -> list[Assumpt
         Assumption("still_held", "What is held when the history ends fires on until its debounce is over.", after_end),
         Assumption(
             "confirm", "Nobody knows what Prometheus would have answered: `on_error` of the route counts.", len(unknown)
+        ),
+        Assumption(
+            "confirm_then", "Prometheus answers `confirm` as of then with what it has now.", asked - len(unknown)
         ),
         Assumption("requests", "A person asked for something that this policy does not have.", requests),
     ]

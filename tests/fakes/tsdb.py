@@ -1,8 +1,11 @@
 """The past as Prometheus has it: the test says when each alert fired and when Prometheus ran; range queries are answered."""
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -24,16 +27,45 @@ class FakeTsdb:
         self.says: Callable[[str, dict[str, str]], httpx.Response | Exception | None] = lambda call, parameters: None
 
     def transport(self) -> httpx.AsyncBaseTransport:
-        def answer(request: httpx.Request) -> httpx.Response:
-            call, parameters = request.url.path.removeprefix("/api/v1/"), dict(request.url.params)
-            self.asked.append((call, parameters))
-            self.headers.append(request.headers)
-            instead = self.says(call, parameters)
-            if isinstance(instead, Exception):
-                raise instead
-            return instead or self._answer(call, parameters)
+        return httpx.MockTransport(self.take)
 
-        return httpx.MockTransport(answer)
+    def take(self, request: httpx.Request) -> httpx.Response:
+        """The answer to a request."""
+        call, parameters = request.url.path.removeprefix("/api/v1/"), dict(request.url.params)
+        self.asked.append((call, parameters))
+        self.headers.append(request.headers)
+        instead = self.says(call, parameters)
+        if isinstance(instead, Exception):
+            raise instead
+        return instead or self._answer(call, parameters)
+
+    @contextmanager
+    def served(self) -> Iterator[str]:
+        """The same on loopback, at the address that this gives."""
+        fake = self
+
+        class Page(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                request = httpx.Request("GET", f"http://x{self.path}", headers=dict(self.headers))
+                answer = fake.take(request)
+                self.send_response(answer.status_code)
+                for name, value in {**answer.headers, "content-length": str(len(answer.content))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Every question would be a line."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     def _answer(self, call: str, parameters: dict[str, str]) -> httpx.Response:
         assert call == "query_range"

@@ -1,6 +1,6 @@
 """A history out of Prometheus: its chunks, its holes, and what it says when it cannot be had."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,12 +9,14 @@ import pytest
 
 from app.kit.access import Access
 from app.kit.errors import GatewayError, UsageError
+from app.policy.schema import Policy
 from app.replay.backtest import Question, Report, backtest
 from app.replay.history import Heard, History
 from app.replay.prometheus.api import PrometheusApi
+from app.replay.prometheus.confirm import Confirms
 from app.replay.prometheus.notify import Pace
 from app.replay.prometheus.read import Routing, Way, fingerprint, read_history, window_of
-from tests.fakes.tsdb import FakeTsdb, refused
+from tests.fakes.tsdb import FakeTsdb, good, refused
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, policy
 
 LOW = {"alertname": "ModelAccuracyLow", "severity": "critical"}
@@ -178,3 +180,62 @@ def test_the_login_and_the_headers_go_with_every_request() -> None:
 
 def test_a_fingerprint_is_that_of_alertmanager() -> None:
     assert fingerprint({"alertname": "a", "pace": "é"}) == fingerprint({"pace": "é", "alertname": "a"})
+
+
+CONFIRM = {"prometheus": "http://prometheus:9090", "query": 'model_accuracy{model="{{group.model}}"} < 0.85'}
+ASKING = policy(match=['alertname="ModelAccuracyLow"'], group_by=["model"], cooldown=DAY, confirm=CONFIRM)
+
+
+def confirmed(fake: FakeTsdb, candidate: Policy = ASKING) -> dict[str, Any]:
+    """The report on ten days with a policy that asks Prometheus."""
+    with PrometheusApi("http://prometheus:9090", transport=fake.transport()) as api:
+        history = read_history(api, window_of(NOW, NOW + 10 * DAY, MINUTE), ROUTING, lambda _: True)
+        assert history.covers is not None
+        history.ask = Confirms(api, history.covers, history.holes or ())
+        return backtest(history, Question(candidate, length=40 * MINUTE)).as_json()
+
+
+def low_from(begin: float, end: float) -> Callable[[str, dict[str, str]], httpx.Response | None]:
+    """Prometheus confirms between these hours."""
+
+    def answer(call: str, parameters: dict[str, str]) -> httpx.Response | None:
+        if call != "query":
+            return None
+        hours = (float(parameters["time"]) - NOW.timestamp()) / 3600
+        result = [{"metric": {}, "value": [float(parameters["time"]), "0.7"]}] if begin <= hours <= end else []
+        return good({"resultType": "vector", "result": result})
+
+    return answer
+
+
+def test_confirm_is_answered_as_of_then() -> None:
+    fake = tsdb(("churn", when(10, 14)), ("fraud", when(30, 34)), ran=when(0, 240))
+    fake.says = low_from(32, 33)
+    shown = confirmed(fake)
+    questions = [parameters for call, parameters in fake.asked if call == "query"]
+    assert questions[0]["query"] == 'model_accuracy{model="churn"} < 0.85'
+    # churn is asked each five minutes for four hours, fraud for two until it is confirmed at 32 h.
+    assert 48 + 24 <= len(questions) <= 48 + 28
+    assert (shown["proposed"]["retrains"], shown["proposed"]["not_evaluable"]) == (1, 0)
+    assert {each["name"]: each["triggers"] for each in shown["assumptions"]}["confirm_then"] == 1
+
+
+@pytest.mark.parametrize(("on_error", "retrains"), [("fire", 2), ("suppress", 1)])
+def test_confirm_in_a_hole_is_not_evaluable(on_error: str, retrains: int) -> None:
+    # fraud begins six minutes before the hole, and its debounce ends in it.
+    candidate = policy(
+        match=['alertname="ModelAccuracyLow"'], debounce=10 * MINUTE, confirm={**CONFIRM, "on_error": on_error}
+    )
+    fake = tsdb(("churn", when(10, 14)), ("fraud", when(47.9, 48.1)), ran=when(0, 48, 72, 240))
+    fake.says = low_from(0, 240)
+    shown = confirmed(fake, candidate)
+    assert (shown["proposed"]["retrains"], shown["proposed"]["not_evaluable"]) == (retrains, 1)
+
+
+def test_when_prometheus_goes_away_the_rest_is_not_evaluable() -> None:
+    fake = tsdb(("churn", when(10, 14)), ran=when(0, 240))
+    fake.says = lambda call, _: httpx.ConnectError("gone") if call == "query" else None
+    candidate = policy(match=[], confirm={**CONFIRM, "on_error": "suppress"})
+    shown = confirmed(fake, candidate)
+    assert (shown["proposed"]["retrains"], shown["proposed"]["not_evaluable"]) == (0, 1)
+    assert len([call for call, _ in fake.asked if call == "query"]) == 3

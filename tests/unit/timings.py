@@ -30,7 +30,8 @@ def modelled(recorded: Mapping[str, Any]) -> Story:
     """What the model posts of the same alerts."""
     found: Story = {}
     for name, seconds in recorded["paces"].items():
-        pace = Pace(("group",), *(timedelta(seconds=value) for value in seconds))
+        wait, interval, repeat = (timedelta(seconds=value) for value in seconds)
+        pace = Pace(("group",), wait, interval, repeat)
         alerts = {
             frozenset({"pace": name, "group": alert["group"], "alertname": alert["name"]}.items()): [
                 Span(*map(moment, span)) for span in alert["spans"]
