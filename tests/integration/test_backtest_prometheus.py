@@ -116,7 +116,7 @@ def test_a_wrong_use_is_one_sentence(folder: Path, arguments: str, code: int, wo
     ("options", "words"),
     [
         ({"prometheus": "prometheus:9090"}, "--prometheus must be an address such as"),
-        ({"prometheus": "http://me:secret@host"}, "belong in the file of --login"),
+        ({"prometheus": "http://me:secret@host"}, "not in the address: a login stands in the file of --login"),
         ({"since": NOW - 90 * DAY, "until": NOW - 60 * DAY}, "has nothing from 2026-08"),
         ({"until": NOW + HOUR}, "the history is empty"),
         ({"until": NOW}, "the window is empty"),
@@ -139,7 +139,7 @@ def test_a_wrong_option_is_one_sentence(
     source = FromPrometheus(**{"prometheus": tsdb[1], **options})
     policy = load_policy(folder / "policy.yaml", require_env=False)
     with ExitStack() as stack, pytest.raises(UsageError, match=words):
-        source.read([policy], since, until, lambda *_: None, stack)
+        source.read(None, [policy], since, until, lambda *_: None, stack)
 
 
 def test_the_login_of_confirm_counts_for_its_own_address(folder: Path, tsdb: tuple[FakeTsdb, str]) -> None:
@@ -147,5 +147,5 @@ def test_the_login_of_confirm_counts_for_its_own_address(folder: Path, tsdb: tup
     asking = f'{{prometheus: "{url}/", query: up, auth: {{token: abc}}, headers: {{X-Scope-OrgID: ml}}}}'
     policy = parse_policy(f"{POLICY}defaults: {{confirm: {asking}}}", "policy.yaml", {}, require_env=False)
     with ExitStack() as stack:
-        FromPrometheus(prometheus=url).read([policy], NOW, NOW + 2 * DAY, lambda *_: None, stack)
+        FromPrometheus(prometheus=url).read(None, [policy], NOW, NOW + 2 * DAY, lambda *_: None, stack)
     assert {(each["authorization"], each["x-scope-orgid"]) for each in fake.headers} == {("Bearer abc", "ml")}

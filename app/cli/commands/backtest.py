@@ -93,9 +93,7 @@ def backtest(
     reference = _load(Path(compare)) if compare not in (None, "live") else None
     begin, end = _time(since, "--since", now), _time(until, "--until", now)
     with _shown() as progress:
-        if source.is_named(history):
-            known = source.read([candidate, *([reference] if reference else [])], begin, end or now, progress, stack)
-        else:
+        if (known := source.read(history, [candidate, reference], begin, end or now, progress, stack)) is None:
             known = _read(history, candidate, reference, progress)
         reference = reference or (_first_policy(known) if compare == "live" else None)
         question = Question(
@@ -141,9 +139,7 @@ def sweep(
         raise UsageError("say what to try: --cooldown 6h,24h,3d, --debounce 0s,10m, or both")
     begin, end = _time(since, "--since", now), _time(until, "--until", now)
     with _shown() as progress:
-        if source.is_named(history):
-            known = source.read([candidate], begin, end or now, progress, stack)
-        else:
+        if (known := source.read(history, [candidate], begin, end or now, progress, stack)) is None:
             known = _read(history, candidate, None, progress)
         question = Question(
             candidate,

@@ -48,43 +48,43 @@ class FromPrometheus:
         typer.Option(help="A YAML file with auth, headers and ca_file for Prometheus, as `confirm` has them."),
     ] = None
 
-    def is_named(self, history: str | None) -> bool:
-        """Whether Prometheus is the source. Raises UsageError when another one is named too."""
-        if self.prometheus is not None and history is not None:
-            raise UsageError("name one source: --history or --prometheus")
-        return self.prometheus is not None
-
     def read(
         self,
-        policies: Sequence[Policy],
+        history: str | None,
+        tried: Sequence[Policy | None],
         since: datetime | None,
         until: datetime,
         progress: Callable[[str, int, int], None],
         stack: ExitStack,
-    ) -> "History":
-        """The history. Prometheus can be asked until the stack is closed."""
+    ) -> "History | None":
+        """The history, or None without --prometheus. Prometheus can be asked until the stack is closed."""
+        if self.prometheus is None:
+            return None
+        if history is not None:
+            raise UsageError("name one source: --history or --prometheus")
         from app.replay.prometheus.api import PrometheusApi
         from app.replay.prometheus.confirm import Confirms
         from app.replay.prometheus.read import read_history, window_of
 
-        url = self.url()
+        url = self._url()
+        policies = [policy for policy in tried if policy is not None]
         window = window_of(since or until - SINCE, until, _duration(self.step, "--step"))
         api = stack.enter_context(PrometheusApi(url, self._access(url, policies)))
 
         def wanted(labels: Mapping[str, str]) -> bool:
             return any(policy.route_for(labels) is not None for policy in policies)
 
-        history = read_history(api, window, self._routing(policies), wanted, progress)
-        assert history.covers is not None
-        history.ask = Confirms(api, history.covers, history.holes or ())
-        return history
+        found = read_history(api, window, self._routing(policies), wanted, progress)
+        assert found.covers is not None
+        found.ask = Confirms(api, found.covers, found.holes or ())
+        return found
 
-    def url(self) -> str:
+    def _url(self) -> str:
         """The address. Raises UsageError when it is none."""
         try:
             return read_address(self.prometheus or "")
         except ValueError as error:
-            raise UsageError(f"--prometheus {error}".replace("in auth", "in the file of --login")) from None
+            raise UsageError(f"--prometheus {error}: a login stands in the file of --login") from None
 
     def _routing(self, policies: Sequence[Policy]) -> "Routing":
         from app.replay.prometheus.alertmanager import from_file, without_file

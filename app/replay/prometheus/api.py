@@ -128,7 +128,7 @@ class PrometheusApi:
         return body.get("data")
 
 
-class _TooMuch(GatewayError):
+class _TooMuch(Exception):
     """A smaller query may be answered."""
 
 
