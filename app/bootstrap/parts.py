@@ -168,6 +168,7 @@ def assemble(base: Foundation) -> Services:
     intake = intake_part(base)
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
+    probes = Probes(core, airflows, mlflow, base.settings)
     ui = UiServices(
         name=base.settings.name,
         core=core,
@@ -179,6 +180,7 @@ def assemble(base: Foundation) -> Services:
         deadman=deadman.services,
         notices=notices.services,
         promotion=promotion.services,
+        probes={"Airflow": probes.orchestrator, "MLflow": probes.metadata, "Switches": probes.deadman},
     )
     reloader = Reloader(core, base.settings.policy_file)
     constant = _constant(core, reloader)
@@ -197,7 +199,7 @@ def assemble(base: Foundation) -> Services:
         promotion=promotion.services,
         deadman=deadman.services,
         ui=ui,
-        probes=Probes(core, airflows, mlflow, base.settings),
+        probes=probes,
         loops=loops,
         constant=constant,
     )

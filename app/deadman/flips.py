@@ -92,7 +92,7 @@ class Flips:
             title=f"{record.name} is down",
             detail=detail,
             labels={"switch": record.name, **record.labels},
-            link=f"/api/v1/deadman/{quote(record.name, safe='')}",
+            link=f"/ui/switches/{quote(record.name, safe='')}",
         )
         switch = instance.switch
         await self._incidents.open(conn, switch.receivers, notice, now, switch.repeat)

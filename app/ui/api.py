@@ -17,7 +17,7 @@ from app.groups import live
 from app.kit.errors import Problem
 from app.policy.schema import Policy, Route
 from app.ui import fleet
-from app.ui.access import Visitor, visitor
+from app.ui.access import Visitor, one_line, visitor
 from app.ui.chain import links_of
 from app.ui.pages import PageRoute, render
 from app.ui.service import Services
@@ -30,13 +30,7 @@ _SHOWN = 50  # alerts and triggers on the page of a group
 _NO_PAGE = "There is no such page. The fleet shows every group."
 
 
-def _one_line(text: str | None) -> str | None:
-    if text is not None and "\0" in text:
-        raise ValueError("must hold no NUL character")
-    return text.strip() if text else None
-
-
-_Text = Annotated[str | None, AfterValidator(_one_line), Query(max_length=10_000)]
+_Text = Annotated[str | None, AfterValidator(one_line), Query(max_length=10_000)]
 
 
 def _labels(text: str | None) -> dict[str, str]:

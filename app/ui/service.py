@@ -1,5 +1,6 @@
 """What the pages need, in one value that bootstrap makes: mostly the services of the rooms that they show."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,10 +16,13 @@ from app.ui.sessions import Sessions
 from app.web.ratelimit import RateLimit
 from app.web.tokens import Tokens
 
+#: What a probe finds: by the name of a check `ok`, or what is wrong.
+Look = Callable[[], Awaitable[Mapping[str, str]]]
+
 
 @dataclass(frozen=True, slots=True)
 class UiServices:
-    """`name` is the gateway's name, as its notices have it."""
+    """`name` is the gateway's name, as its notices have it. `probes` are those below /health, by name."""
 
     name: str
     core: Core
@@ -30,6 +34,7 @@ class UiServices:
     deadman: DeadmanServices
     notices: NoticeServices
     promotion: PromotionServices
+    probes: Mapping[str, Look]
 
 
 def services_of(request: Request) -> UiServices:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import tables
 from app.decide.state import group_key
 from app.kit.db import insert_rows
+from app.promotion.store import Promotion
 
 Row = dict[str, Any]
 
@@ -283,3 +284,26 @@ def hostile(now: datetime) -> History:
         fate, blocked = FATES[number]
         history.model({"model": text}, "accuracy", fate, blocked, days=20)
     return history
+
+
+def promotions(now: datetime) -> list[Promotion]:
+    """A model whose champion changed, was blocked and was rolled back. Its words are hostile."""
+    past = (
+        ("promoted", "promote", "1", "1", 40),
+        ("blocked", "promote", "2", "2", 30),
+        ("promoted", "promote", "3", "3", 20),
+        ("rolled_back", "rollback", "3", "1", 19),
+        ("promoted", "promote", "4", "4", 2),
+    )
+    rows = []
+    for number, (state, kind, version, target, days) in enumerate(past):
+        at = now - timedelta(days=days)
+        ident = UUID(int=int(at.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62 | number)
+        verdicts = [
+            {"rule": "version", "passed": True, "detail": f"version {version} is READY", "final": True},
+            {"rule": "f1 >= 0.8", "passed": state != "blocked", "detail": f"f1 is 0.{number}", "final": False},
+        ]
+        made = Promotion(ident, kind, "mlflow", "churn", "champion", version, state, "live", "ana", at, "p")
+        words = {"detail": f"version {target} holds champion", "reason": HOSTILE[0] if number else "new labels"}
+        rows.append(replace(made, target=target, verdicts=verdicts, ended_at=at, **words))
+    return rows
