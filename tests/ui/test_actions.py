@@ -121,10 +121,11 @@ async def test_a_reset_clears_the_cooldown_of_its_group(desk: Desk) -> None:
     page = await desk.page(f"/ui/groups/{key('accuracy', **CHURN)}")
     [link] = [a for a in page.find("a", class_="act") if a.text == "Reset the cooldown…"]
     assert link.attributes["href"].endswith(f"ui/actions/reset?group={key('accuracy', **CHURN)}")
+    before = len(desk.world.airflow.posts)
     await desk.act("reset", f"group={key('accuracy', **CHURN)}")
     assert ("operator", "reset") in await desk.audited()
     await desk.world.settle()
-    assert len(desk.world.airflow.posts) == 2, "the alert still fires, so the next run starts"
+    assert len(desk.world.airflow.posts) == before + 1, "the alert still fires, so the next run starts"
 
 
 async def test_a_run_is_started_once_however_often_the_form_is_sent(desk: Desk) -> None:

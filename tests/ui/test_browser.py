@@ -106,8 +106,8 @@ async def test_the_keyboard_reaches_everything(stage: Stage, name: str) -> None:
 
 
 async def _go(page: Page, link: str) -> None:
-    await page.locator(link).first.click()
-    await page.wait_for_load_state()
+    async with page.expect_navigation():
+        await page.locator(link).first.click()
 
 
 async def test_without_scripts_a_person_filters_looks_and_acts(stage: Stage) -> None:

@@ -60,7 +60,7 @@ def test_a_lane_in_the_terminal_shows_bars_and_signs() -> None:
         mark(Kind.RUN, "failed", 3, 2),
         mark(Kind.DEADLINE, "up", -1, -1),
     ]
-    assert drawn(marks, SPAN, 22) == "··███·▄▄▄·▁·▒▒▒·✗░░░░░"
+    assert drawn(marks, SPAN, 22) == "··███·▄▄▄·▁·▒▒▒·✗░░░│░"
 
 
 def test_every_sign_differs_and_stands_in_the_legend() -> None:

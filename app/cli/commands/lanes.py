@@ -45,8 +45,7 @@ def show_lanes(route: str | None, wanted: Sequence[str], days: int) -> None:
     for each in routes:
         for group in (g for g in each["groups"] if having.items() <= g["group"].items()):
             place = (each["name"], group["group"])
-            mine = (_of(page["items"], place) for page in (alerts, triggers))
-            marks = marks_of(span, *mine, parsed(group))
+            marks = marks_of(span, _of(alerts["items"], place), _of(triggers["items"], place), parsed(group))
             table.add_row(each["name"], labels(group["group"]), drawn(marks, span), group["state"].replace("_", " "))
     show(table if table.row_count else "No group has been seen yet.")
     if table.row_count:
@@ -71,7 +70,6 @@ def _time(value: Any) -> datetime | None:
 def drawn(marks: Iterable[Mark], span: Span, width: int = WIDTH) -> str:
     """The lane as characters. What comes later in `marks` stands above what comes before; signs stand above all."""
     cells = ["·"] * width
-    cells[_cell(span, span.now, width)] = "│"
     signs: dict[int, str] = {}
     for mark in marks:
         first, last = _cell(span, mark.start, width), _cell(span, mark.end, width)
@@ -81,6 +79,8 @@ def drawn(marks: Iterable[Mark], span: Span, width: int = WIDTH) -> str:
         body = {Kind.COOLDOWN: "░", Kind.HOLD: "▒", Kind.EPISODE: _BARS.get(mark.word, "▁")}.get(mark.kind, "")
         if body:
             cells[first : last + 1] = body * (last + 1 - first)
+    now = _cell(span, span.now, width)
+    cells[now] = "│" if cells[now] in "·░" else cells[now]
     return "".join(signs.get(n, cell) for n, cell in enumerate(cells))
 
 
