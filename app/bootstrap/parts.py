@@ -174,12 +174,10 @@ def assemble(base: Foundation) -> Services:
         core=core,
         reader=base.reader,
         tokens=base.tokens,
-        limiter=base.limiter,
         sessions=Sessions(core, base.tokens),
+        limiter=base.limiter,
         groups=groups.services,
         deadman=deadman.services,
-        notices=notices.services,
-        promotion=promotion.services,
         probes={"Airflow": probes.orchestrator, "MLflow": probes.metadata, "Switches": probes.deadman},
     )
     reloader = Reloader(core, base.settings.policy_file)

@@ -5,7 +5,7 @@ Pure text. The rows are those of `app.explain.history`.
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from app.decide import facts
 from app.decide.state import SHADOW, Action, Decision, Episode, Group, Reason
@@ -14,6 +14,9 @@ from app.policy.language.durations import format_duration
 from app.policy.schema import Route
 
 Row = Mapping[str, Any]
+
+#: The beginning of a next step when a person need not do anything.
+NOTHING: Final = "Nothing."
 
 _ACTIONS = {
     Action.FIRE: "fired",
@@ -32,6 +35,7 @@ UNBLOCK = {
     "ca_file": "Correct `ca_file` of the airflow {airflow} in the policy, or the file; the run then starts by itself.",
     "forbidden": "Give the gateway's user in Airflow {airflow} a role that may read and trigger the DAG {dag_id}.",
     "not_airflow": "Check `url` of the airflow {airflow} in the policy, and every proxy between it and the gateway.",
+    "out_of_files": "Raise the limit of open files of the gateway (ulimit -n); it tries again by itself.",
     "bad_url": "Correct `url` of the airflow {airflow} in the policy.",
     "server_error": "Look into the log of the API server of the Airflow {airflow}: it fails on the DAG {dag_id}, or on all. "
     "The gateway tries again by itself.",
@@ -67,16 +71,14 @@ def _since(trigger: Row) -> datetime:
 
 
 def next_step(trigger: Row, group: Row | None) -> str:
-    """What a person should do about the trigger; "Nothing." when there is nothing to do. `group`: its group's live state."""
+    """What a person should do about the trigger; it begins with NOTHING when that is nothing. `group`: its live state."""
     again = group["cooldown_until"] if group else None
     after = f" An alert that still fires may start another run at {at(again)}." if again else ""
     match trigger["state"]:
         case "held":
             until = group["held_until"] if group else None
             when = f"at {at(until)}" if until else "when its debounce ends"
-            return (
-                f"Nothing. It fires {when} if an alert of its group still fires then. To stop it, `cancel` the trigger."
-            )
+            return f"{NOTHING} It fires {when} if an alert of its group still fires then. To stop it, `cancel` the trigger."
         case "pending" | "submitted" | "running" if trigger["blocked"] in UNBLOCK:
             return UNBLOCK[trigger["blocked"]].format(**trigger)
         case "pending" if trigger["blocked"] is not None:
@@ -94,7 +96,7 @@ def next_step(trigger: Row, group: Row | None) -> str:
             return f"Look at the log of the run {trigger['dag_run_id']} in Airflow.{after}"
         case "dead":
             return f"Correct the error that the summary names, then `redrive` the trigger.{after}"
-    return "Nothing."
+    return NOTHING
 
 
 def would_fire(decision: Decision, group: Group, episode: Episode, route: Route) -> str:

@@ -64,15 +64,21 @@ class Report:
     holes: list[tuple[datetime, datetime]]
     replays: tuple[Replay | None, Replay]
 
+    @property
+    def routes(self) -> list[str]:
+        """The routes of both policies."""
+        return [name for name in {**(self.now or {}), **self.proposed} if name]
+
     def as_json(self) -> dict[str, Any]:
         """The report for machines."""
-        names = [name for name in {**(self.now or {}), **self.proposed} if name]
         return {
             "coverage": self.coverage(),
             "assumptions": [{"name": a.name, "text": a.text, "triggers": a.triggers} for a in self.assumptions],
             "now": self.now[""].as_json() if self.now else None,
             "proposed": self.proposed[""].as_json(),
-            "routes": {name: {"now": _of(self.now, name), "proposed": _of(self.proposed, name)} for name in names},
+            "routes": {
+                name: {"now": _of(self.now, name), "proposed": _of(self.proposed, name)} for name in self.routes
+            },
             "changed": [each.as_json() for each in self.changed],
         }
 
@@ -97,7 +103,7 @@ class Report:
 
 def backtest(history: History, question: Question, progress: Progress = lambda *_: None) -> Report:
     """Replay the history under both policies. Raises UsageError when there is nothing to replay."""
-    scope = _scope(history, question)
+    scope = scope_of(history, question)
 
     def replay(policy: Policy, name: str, *, live: bool = False) -> Replay:
         return play(history, policy, question, scope, live=live, progress=lambda *done: progress(name, *done))
@@ -159,7 +165,8 @@ def play(
     return replay
 
 
-def _scope(history: History, question: Question) -> Scope:
+def scope_of(history: History, question: Question) -> Scope:
+    """The window of a question, within what the history has. Raises UsageError when there is nothing in it."""
     events = [event for event in history.events if not isinstance(event, Reloaded)]
     if not events:
         raise UsageError(

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import __version__
+from app.kit.times import iso
 from app.ui.access import Visitor
 from app.ui.service import services_of
 
@@ -168,11 +169,6 @@ def _environment() -> Environment:
 def utc(time: datetime) -> str:
     """A time for people, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M UTC")
-
-
-def iso(time: datetime) -> str:
-    """A time as the API writes it."""
-    return time.isoformat().replace("+00:00", "Z")
 
 
 def away(time: datetime, now: datetime) -> str:

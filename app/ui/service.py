@@ -1,4 +1,4 @@
-"""What the pages need, in one value that bootstrap makes: mostly the services of the rooms that they show."""
+"""What the pages need, in one value that bootstrap makes: mostly the services of the rooms that they act on."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -9,9 +9,7 @@ from fastapi import Depends, Request
 from app.deadman.service import DeadmanServices
 from app.groups.service import GroupServices
 from app.kit.replica import Reader
-from app.notices.service import NoticeServices
 from app.policy.core import Core
-from app.promotion.service import PromotionServices
 from app.ui.sessions import Sessions
 from app.web.ratelimit import RateLimit
 from app.web.tokens import Tokens
@@ -28,12 +26,10 @@ class UiServices:
     core: Core
     reader: Reader
     tokens: Tokens
-    limiter: RateLimit
     sessions: Sessions
+    limiter: RateLimit
     groups: GroupServices
     deadman: DeadmanServices
-    notices: NoticeServices
-    promotion: PromotionServices
     probes: Mapping[str, Look]
 
 
