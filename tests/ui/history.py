@@ -304,6 +304,7 @@ def promotions(now: datetime) -> list[Promotion]:
             {"rule": "f1 >= 0.8", "passed": state != "blocked", "detail": f"f1 is 0.{number}", "final": False},
         ]
         made = Promotion(ident, kind, "mlflow", "churn", "champion", version, state, "live", "ana", at, "p")
-        words = {"detail": f"version {target} holds champion", "reason": HOSTILE[0] if number else "new labels"}
-        rows.append(replace(made, target=target, verdicts=verdicts, ended_at=at, **words))
+        reason = HOSTILE[0] if number else "new labels"
+        detail = f"version {target} holds champion"
+        rows.append(replace(made, target=target, verdicts=verdicts, ended_at=at, detail=detail, reason=reason))
     return rows

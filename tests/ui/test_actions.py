@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import httpx
 import pytest
@@ -160,8 +160,8 @@ async def test_a_held_trigger_is_cancelled(desk: Desk) -> None:
 
 
 async def test_a_trigger_that_is_not_dead_is_not_redriven(desk: Desk) -> None:
-    one = (await desk.get("/api/v1/triggers"))["items"][0]
-    answer = await desk.act("redrive", f"trigger={one['id']}", status=409)
+    live = (await desk.get("/api/v1/triggers"))["items"][0]
+    answer = await desk.act("redrive", f"trigger={live['id']}", status=409)
     assert "Only a dead trigger can be redriven" in answer.text
 
 
@@ -183,7 +183,7 @@ QUERIES = {"route": "route=accuracy", "group": f"group={key('accuracy', **CHURN)
 async def test_only_who_may_is_asked_and_only_a_form_of_that_session_acts(desk: Desk, name: str) -> None:
     held = next(t for t in (await desk.get("/api/v1/triggers"))["items"] if t["state"] == "held")
     query = QUERIES.get(ACTIONS[name].subject, f"trigger={held['id']}")
-    fields = dict([tuple(query.split("=", 1))]) | {"reason": "x"}  # type: ignore[misc]
+    fields = dict(parse_qsl(query)) | {"reason": "x"}
     before = await desk.audited()
     for form in ({}, {"form": "0" * 64}):
         answer = await desk.client.post(f"/ui/actions/{name}", data=fields | form, headers=HTML)

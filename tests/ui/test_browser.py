@@ -56,7 +56,8 @@ async def test_every_page_is_whole_quiet_and_open_to_everybody(
     page.on("console", lambda message: noise.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: noise.append(f"error: {error}"))
     page.on("dialog", lambda dialog: noise.append(f"dialog: {dialog.message}"))
-    page.on("request", lambda request: request.url.startswith(stage.url) or noise.append(f"asks {request.url}"))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     for name, path in stage.pages.items():
         answer = await page.goto(stage.url + path)
         assert answer is not None
@@ -69,6 +70,7 @@ async def test_every_page_is_whole_quiet_and_open_to_everybody(
         faults = [(v["id"], [node["html"][:200] for node in v["nodes"][:3]]) for v in found]
         assert faults == [], f"{name} at {width}, {scheme}"
     assert noise == []
+    assert [url for url in asked if not url.startswith(f"{stage.url}/ui")] == []
     await context.close()
 
 

@@ -1,6 +1,7 @@
 """What the pages say: the same as the API, for every state, for an empty history and for hostile labels."""
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -84,7 +85,7 @@ async def test_what_needs_a_person_comes_first_and_says_what_to_do(world: World)
         if trigger is None or "held" in [e.attributes["data-state"] for e in row.having("data-state")]:
             continue
         found = await world.explain(trigger.attributes["href"].rpartition("/")[2])
-        assert found["next_step"] in row.text
+        assert plain(found["next_step"]) in row.text
         assert ("needs a person" in row.text) == (not found["next_step"].startswith("Nothing."))
 
 
@@ -187,20 +188,32 @@ async def test_a_filter_that_nothing_fits_says_so(world: World) -> None:
     assert label.attributes["value"] == "model=nobody"
 
 
+def plain(text: str) -> str:
+    """A sentence as a page has it: what stands in backticks is code."""
+    return text.replace("`", "")
+
+
+PAGES = ("groups", "alerts", "triggers", "promotions", "house", "policy", "switches", "actions")
+
+
 async def test_every_link_of_every_page_leads_to_a_page(world: World) -> None:
     seen: set[str] = set()
     waiting = ["/ui"]
-    while waiting and len(seen) < 150:
+    found: Counter[str] = Counter()
+    while waiting:
         path = waiting.pop()
         seen.add(path)
+        kind = path.split("/")[2].partition("?")[0] if path.count("/") > 1 else ""
+        found[kind] += 1
+        if found[kind] > 20:
+            continue
         document = await page_of(world, path)
         for link in document.find("a"):
             target = urljoin(f"http://localhost{path}", link.attributes["href"]).partition("#")[0]
             local = target.removeprefix("http://localhost")
             if local.startswith("/ui") and local not in seen and local not in waiting:
                 waiting.append(local)
-    pages = {path.split("/")[2].partition("?")[0] for path in seen if path.count("/") > 1}
-    assert pages == {"groups", "alerts", "triggers"}
+    assert found.keys() == {"", *PAGES}
 
 
 async def test_a_group_an_alert_and_a_trigger_say_what_the_api_says(world: World) -> None:
@@ -209,7 +222,7 @@ async def test_a_group_an_alert_and_a_trigger_say_what_the_api_says(world: World
         why = await world.get(f"/api/v1/routes/{route['name']}/explain", since="30d", label=label)
         document = await page_of(world, f"/ui/groups/{key}")
         for name in ("summary", "would_fire", "next_step"):
-            assert why[name] in document.text
+            assert plain(why[name]) in document.text
         alerts = await world.alerts(route=route["name"], label=label, since=(NOON - timedelta(days=30)).isoformat())
         assert [a.attributes["data-alert"] for a in document.having("data-alert")] == [alert["id"] for alert in alerts]
         for kind, item in (("alerts", alerts[:1]), ("triggers", [{"id": group["last_trigger"]}])):
