@@ -30,7 +30,7 @@ from app.ui.service import Services
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
 Reader = Annotated[Visitor, Depends(visitor("read"))]
-Text = Annotated[str | None, AfterValidator(one_line), Query(max_length=1000)]
+Text = Annotated[str | None, Query(max_length=1000), AfterValidator(one_line)]
 _MOST: Final = 20  # of each kind on the page House
 _MOST_SWITCHES: Final = 1000
 _PAGE: Final = 50

@@ -159,7 +159,7 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     made.filters |= {"utc": utc, "iso": iso, "away": away, "short": short, "words": words, "named": named}
-    made.filters |= {"lasting": lasting, "code": code}
+    made.filters |= {"lasting": lasting, "code": code, "pretty": pretty}
     return made
 
 
@@ -204,6 +204,11 @@ def code(text: str) -> Markup:
         return escape(text)
     shown = [Markup("<code>{}</code>").format(part) if n % 2 else escape(part) for n, part in enumerate(parts)]
     return Markup("").join(shown)
+
+
+def pretty(value: Any) -> str:
+    """JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def words(text: str) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.cli.commands.lanes import LEGEND, SIGNS, drawn, parsed
-from app.explain.lanes import Kind, Mark, Span, marks_of, ticks_of
+from app.cli.commands.lanes import FLAGS, LEGEND, SIGNS, drawn, parsed
+from app.explain.lanes import Kind, Mark, Span, flags_of, marks_of, ticks_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 SPAN = Span.of(NOW, 10)
@@ -63,9 +63,17 @@ def test_a_lane_in_the_terminal_shows_bars_and_signs() -> None:
     assert drawn(marks, SPAN, 22) == "··███·▄▄▄·▁·▒▒▒·✗░░░│░"
 
 
+def test_a_promotion_is_a_flag_beside_the_run_that_it_followed() -> None:
+    row = {"id": "p", "model": "churn", "version": "3", "to": "champion", "requested_by": "ana", "ended_at": ago(2)}
+    flags = flags_of([row | {"state": "promoted"}, row | {"state": "rolled_back"}])
+    assert [flag.note for flag in flags] == ["churn 3 got champion, by ana", "churn 3 lost champion, by ana"]
+    assert drawn([mark(Kind.RUN, "succeeded", 2, 2), *flags], SPAN, 22) == "················✓⚑⚐·│·"
+
+
 def test_every_sign_differs_and_stands_in_the_legend() -> None:
-    assert len(set(SIGNS.values())) == len(SIGNS)
-    assert all(f"{sign} {state}" in LEGEND for state, sign in SIGNS.items())
+    signs = SIGNS | FLAGS
+    assert len(set(signs.values())) == len(signs)
+    assert all(f"{sign} {state.replace('_', ' ')}" in LEGEND for state, sign in signs.items())
 
 
 def test_times_of_an_answer_become_times() -> None:

@@ -119,7 +119,7 @@ def history(
     """The newest triggers or alerts; the schedules, each with the decision on its newest occurrence; or a lane for each
     group."""
     if what not in ("alerts", "triggers", "schedules", "lanes"):
-        raise UsageError("history shows `triggers`, `alerts`, `schedules` or `lanes`")
+        raise UsageError("history shows `alerts`, `triggers`, `schedules` or `lanes`")
     if what == "lanes":
         if as_json:
             raise UsageError("history lanes is a picture: for scripts take `history triggers --json`")
