@@ -83,7 +83,8 @@ async def test_no_text_is_cut_and_no_two_words_of_a_state_overlap(stage: Stage) 
         await page.goto(stage.url + path)
         boxes = await page.eval_on_selector_all(
             ".chip",
-            "all => all.filter(e => e.checkVisibility()).map(e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom] })",
+            """all => all.filter(e => e.checkVisibility()).map(e => e.getBoundingClientRect())
+                .map(r => [r.left, r.top, r.right, r.bottom])""",
         )
         for n, (left, top, right, bottom) in enumerate(boxes):
             assert 0 <= left < right <= 360, path

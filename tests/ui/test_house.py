@@ -30,7 +30,7 @@ async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
 
 
 async def test_promotions_are_listed_with_their_verdicts(world: World) -> None:
-    items = (await world.get("/api/v1/promotions"))["items"]
+    items = (await world.get("/api/v1/promotions", limit=50))["items"]
     document = await page_of(world, "/ui/promotions")
     rows = list(document.having("data-promotion"))
     assert [row.attributes["data-promotion"] for row in rows] == [item["id"] for item in items]
