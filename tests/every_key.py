@@ -36,6 +36,7 @@ _SETTINGS = "tests/acceptance/test_settings_matter.py::test_"
 _TELLING = "tests/acceptance/test_telling.py::test_"
 _LINEAGE = "tests/mlflow/test_lineage.py::test_the_policy_says_how_long_to_wait_before_judging_and_how_often_to_look"
 
+_EFFECT = "tests/acceptance/test_effects.py::test_"
 _ACCESS = "tests/unit/test_access.py::test_"
 
 
@@ -76,6 +77,9 @@ POLICY: dict[str, str] = {
     "routes.run_timeout": _OUTCOMES
     + "test_a_run_past_its_run_timeout_that_succeeds_later_is_told_lost_once_and_never_doubled",
     "routes.stale_after": "tests/acceptance/test_debounce.py::test_an_alert_that_goes_silent_while_held_is_stale_and_starts_nothing",
+    "routes.effect": _EFFECT + "settle_of_the_route_is_how_long_its_alerts_may_still_fire",
+    "routes.effect.settle": _EFFECT + "settle_of_the_route_is_how_long_its_alerts_may_still_fire",
+    "routes.effect.watch": _EFFECT + "watch_of_the_route_is_how_long_no_alert_of_the_group_may_begin",
     "routes.limit": "tests/acceptance/test_limit.py::test_the_fourth_group_waits_until_the_first_fire_leaves_the_time",
     "routes.limit.triggers": _LIMIT,
     "routes.limit.per": _LIMIT,

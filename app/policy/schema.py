@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, InstanceOf, JsonValue
 
 from app.policy.confirm import Confirm
 from app.policy.deadman import Switch
+from app.policy.effects import EffectTerms
 from app.policy.file.problems import Problem
 from app.policy.intervals import Interval, TimeInterval
 from app.policy.lineage import Lineage
@@ -110,6 +111,8 @@ class Defaults(Frozen):
     """A question to Prometheus before each fire. Requests of people and schedules are not confirmed."""
     mode: Annotated[Literal["live", "shadow"], choice("live", "shadow")] = "live"
     """`shadow` decides and records everything, and starts nothing. Use it to try a route."""
+    effect: EffectTerms = EffectTerms()
+    """When the gateway judges whether a retrain of this route helped."""
     notify: RouteNotify | None = None
     """Receivers by event for this route. An event without a list follows the top-level `notify`."""
     openlineage: Annotated[str, Field(min_length=1, max_length=256)] | None = None
@@ -191,6 +194,12 @@ class Policy(Frozen):
     def aliases(self, model: str) -> tuple[str, ...]:
         """Every alias that a version of this model may be promoted to, in the order of the file."""
         return tuple(dict.fromkeys(entry.to for entry in self.promotions if entry.takes(model)))
+
+    def gates(self, model: str) -> frozenset[str]:
+        """The aliases that the gate gives to a version of this model for use, in MLflow. An alias that another entry only
+        requires is a step on the way, and an entry in shadow mode gives nothing."""
+        entries = [e for e in self.promotions if e.registry == "mlflow" and e.mode == "live" and e.takes(model)]
+        return frozenset(e.to for e in entries) - {e.requires for e in entries if e.requires}
 
     def source(self, name: str) -> Source | None:
         """The source of this name."""

@@ -83,6 +83,7 @@ alerts = Table(
     Index("ix_alerts_open_fingerprint", "fingerprint", unique=True, postgresql_where=text("closed_at IS NULL")),
     Index("ix_alerts_fingerprint", "fingerprint", "id"),
     Index("ix_alerts_open_group", "group_key", postgresql_where=text("closed_at IS NULL OR late_at IS NOT NULL")),
+    Index("ix_alerts_group_seen", "group_key", "first_seen_at"),
     Index("ix_alerts_trigger_id", "trigger_id", postgresql_where=text("trigger_id IS NOT NULL")),
     Index("ix_alerts_route", "route", "id"),
     Index("ix_alerts_alert_id", "alert_id", "id"),

@@ -2,7 +2,15 @@
 
 import typer
 
-from app.cli.commands import deadman, lineage, notices, pauses, promotion, triggers
+from app.cli.commands import deadman, effects, lineage, notices, pauses, promotion, triggers
 
 #: Each has an `app` of its own; `app.cli.main` takes their commands over.
-GROUPS: tuple[typer.Typer, ...] = (triggers.app, lineage.app, promotion.app, deadman.app, notices.app, pauses.app)
+GROUPS: tuple[typer.Typer, ...] = (
+    triggers.app,
+    effects.app,
+    lineage.app,
+    promotion.app,
+    deadman.app,
+    notices.app,
+    pauses.app,
+)

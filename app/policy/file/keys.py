@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from app.policy.confirm import Confirm
 from app.policy.deadman import Retrain, Switch
+from app.policy.effects import EffectTerms
 from app.policy.file.document import Document
 from app.policy.file.problems import Path, Problem
 from app.policy.intervals import Interval, TimeInterval, TimeRange
@@ -53,6 +54,8 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("routes", "dag"): _fields(Dag),
     ("routes", "limit"): _fields(Limit),
     ("defaults", "limit"): _fields(Limit),
+    ("routes", "effect"): _fields(EffectTerms),
+    ("defaults", "effect"): _fields(EffectTerms),
     ("routes", "confirm"): _fields(Confirm),
     ("defaults", "confirm"): _fields(Confirm),
     ("routes", "confirm", "auth"): _AUTH,

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from app.kit.errors import unless_out_of_files
 from app.policy.deadman import Switch
+from app.policy.effects import EffectTerms
 from app.policy.file.checks import airflow_for, cross_problems, route_names, warnings
 from app.policy.file.deadman_checks import deadman_problems
 from app.policy.file.document import MAX_BYTES, Document, read_document
@@ -136,6 +137,9 @@ def _hash(document: Document, policy: Policy) -> str:
     raw_defaults = _mapping(raw.get("defaults"))
     written: JsonValue = {**raw, "routes": [{**raw_defaults, **_mapping(route)} for route in _list(raw.get("routes"))]}
     meant = policy.model_dump(mode="json", exclude={"hash", "warnings"})
+    for route, shown in zip(policy.routes, meant["routes"], strict=True):
+        if route.effect == EffectTerms():
+            del shown["effect"]
     # A section that is left out must not count. Otherwise a new version of the gateway would change the hash of every file.
     effective = _as_written({key: value for key, value in meant.items() if value not in (None, [])}, written)
     text = json.dumps(effective, sort_keys=True, separators=(",", ":"))
