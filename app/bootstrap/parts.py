@@ -167,7 +167,7 @@ def assemble(base: Foundation) -> Services:
     lineage = lineage_part(base, incidents, mlflow)
     promotion = promotion_part(base, incidents, mlflow)
     deadman = deadman_part(base, incidents, airflows)
-    effects = effects_part(base)
+    effects = effects_part(base, incidents)
     intake = intake_part(base)
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
@@ -329,9 +329,9 @@ def deadman_part(base: Foundation, incidents: Incidents, airflows: AirflowClient
     )
 
 
-def effects_part(base: Foundation) -> Part[EffectServices]:
-    """Judging whether each retrain helped."""
-    judging = Judging(base.core)
+def effects_part(base: Foundation, incidents: Incidents) -> Part[EffectServices]:
+    """Judging whether each retrain helped, and holding groups that retraining does not help."""
+    judging = Judging(base.core, TriggerIncidents(base.core, incidents))
     return Part(EffectServices(base.core, base.reader), (Loop("effects", judging.step, idle=5.0),))
 
 

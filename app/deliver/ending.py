@@ -18,6 +18,7 @@ from app.kit.outbox.store import release_slot
 from app.notices.incidents import Incidents
 from app.notices.model import Notice, Severity
 from app.policy.core import Core
+from app.policy.receivers import NO_EFFECT
 from app.policy.schema import Route
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,10 @@ _TITLES: Final[Mapping[str, tuple[Severity, str]]] = {
     TRIGGER_WAITING: (Severity.ERROR, "The retraining of {group} waits for Airflow"),
     TRIGGER_LOST: (Severity.ERROR, "The retraining of {group} does not end"),
     RUN_FAILED: (Severity.WARNING, "The retraining of {group} failed"),
+    NO_EFFECT: (Severity.WARNING, "Retraining does not help {group}"),
 }
-EVENTS: Final = tuple(_TITLES)
+#: The events of a trigger itself: its good end resolves them.
+EVENTS: Final = (TRIGGER_DEAD, TRIGGER_WAITING, TRIGGER_LOST, RUN_FAILED)
 
 
 _triggers = tables.triggers

@@ -42,7 +42,11 @@ async def list_effects(
     route: Annotated[str | None, Query(pattern=f"^{ROUTE_NAME.pattern}$", description="Name of a route.")] = None,
     model: Annotated[
         str | None,
-        Query(max_length=500, pattern=r"^[^\x00]+$", description="Triggers whose run registered a version of it."),
+        Query(
+            max_length=500,
+            pattern=r"^[^\x00]+$",
+            description="The model that the run registered, or else the label `model` of the group.",
+        ),
     ] = None,
     effect: Annotated[
         str | None,

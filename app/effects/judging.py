@@ -13,9 +13,11 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.decide.state import LIVE
-from app.effects import store
+from app.deliver.ending import TriggerIncidents
+from app.effects import store, streak
 from app.effects.rules import Deaf, Facts, Judgement, Made, Terms, judge
 from app.effects.store import LOOK, Known
+from app.groups import store as groups
 from app.kit.db import transaction, with_retries
 from app.kit.loop import each_alone
 from app.policy.core import Core
@@ -31,7 +33,8 @@ _MOVED_EVERY: Final = timedelta(minutes=1)  # between two searches for late fact
 class Judging:
     """`step()` judges the triggers that are due."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, incidents: TriggerIncidents) -> None:
+        self._incidents = incidents
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._policy = core.policies.current
         self._moved_at: datetime | None = None
@@ -41,10 +44,17 @@ class Judging:
         now, policy = self._clock.now(), self._policy()
         async with transaction(self._engine) as conn:
             await store.note_outage(conn, now)
+            reviewed = []
             if self._moved_at is None or now - self._moved_at >= _MOVED_EVERY:
                 await store.move(conn, now)
+                reviewed = await streak.keys(conn)
                 self._moved_at = now
             due = await store.claim(conn, now, MOST)
+
+        async def review(key: str) -> None:
+            await with_retries(self._engine, lambda conn: self._review(conn, key, now))
+
+        await each_alone(reviewed, review, lambda key: {"group_key": key}, "a group cannot be reviewed")
         if not due:
             return False
         async with transaction(self._engine) as conn:  # It only reads.
@@ -64,9 +74,22 @@ class Judging:
             raise ExceptionGroup("effects that could not be judged", [error for _, error in failed])
         return len(due) == MOST
 
+    async def _review(self, conn: AsyncConnection, key: str, now: datetime) -> None:
+        group = await groups.lock_group(conn, key)
+        if group is not None:
+            await streak.review(conn, group, self._policy(), self._incidents, now)
+
     async def _write(self, trigger: RowMapping, judgement: Judgement, now: datetime) -> None:
+        policy = self._policy()
+        found = policy.route(trigger["route"])
+        under = found.digest if found is not None else None
+
         async def write(conn: AsyncConnection) -> RowMapping | None:
-            return await store.write(conn, trigger, judgement, next_look(judgement, trigger, now), now)
+            group = await groups.lock_group(conn, trigger["group_key"])  # Every flow locks the group first.
+            row = await store.write(conn, trigger, judgement, next_look(judgement, trigger, now), under, now)
+            if group is not None and row is not None and row["before"] != judgement.effect:
+                await streak.review(conn, group, policy, self._incidents, now)
+            return row
 
         written = await with_retries(self._engine, write)
         effect = judgement.effect

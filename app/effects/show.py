@@ -26,7 +26,8 @@ EFFECT = "CASE WHEN t.ended_at IS NULL THEN NULL WHEN e.trigger_id IS NULL THEN 
 _FIRED = """
     FROM triggers t LEFT JOIN effects e ON e.trigger_id = t.id
     WHERE t.fired_at IS NOT NULL AND t.mode = 'live' AND (CAST(:route AS text) IS NULL OR t.route = :route)
-      AND t.group_labels @> CAST(:labels AS jsonb) AND (CAST(:model AS text) IS NULL OR e.model = :model)
+      AND t.group_labels @> CAST(:labels AS jsonb)
+      AND (CAST(:model AS text) IS NULL OR coalesce(e.model, t.group_labels ->> 'model') = :model)
       AND (CAST(:since AS timestamptz) IS NULL OR t.fired_at >= :since)
       AND (CAST(:until AS timestamptz) IS NULL OR t.fired_at < :until)
 """

@@ -214,6 +214,7 @@ _SAME = "(e.effect, e.reason) IS NOT DISTINCT FROM (CAST(:effect AS text), CAST(
 _WRITE = text(f"""
     UPDATE effects e SET effect = CAST(:effect AS text), reason = CAST(:reason AS text), detail = :detail, until = :until,
         counts_from = :counts_from, model = :model, version = :version, promotion = :promotion, next_at = :next,
+        under = :under,
         at = CASE WHEN {_SAME} THEN e.at ELSE :now END,
         former = CASE WHEN e.effect IS NULL OR {_SAME} THEN e.former ELSE e.former || jsonb_build_array(
             jsonb_build_object('effect', e.effect, 'reason', e.reason, 'detail', e.detail, 'at', e.at)) END
@@ -225,9 +226,15 @@ _WRITE = text(f"""
 
 
 async def write(
-    conn: AsyncConnection, trigger: RowMapping, judgement: Judgement, next_at: datetime | None, now: datetime
+    conn: AsyncConnection,
+    trigger: RowMapping,
+    judgement: Judgement,
+    next_at: datetime | None,
+    under: str | None,
+    now: datetime,
 ) -> RowMapping | None:
-    """Write a judgement. Returns the effect before it; None: the trigger was redriven, or is gone."""
+    """Write a judgement, made under the digest of a route. Returns the effect before it; None: the trigger was
+    redriven, or is gone."""
     parameters: dict[str, Any] = {
         "id": trigger["id"],
         "ended_at": trigger["ended_at"],
@@ -240,6 +247,7 @@ async def write(
         "version": judgement.made.version if judgement.made else None,
         "promotion": judgement.promotion,
         "next": next_at,
+        "under": under,
         "now": now,
     }
     return (await conn.execute(_WRITE, parameters)).mappings().one_or_none()

@@ -4,7 +4,8 @@ A pass goes through the kinds of rows in order. For each kind it walks along an 
 a time (app.kit.prune). Any number of replicas may do it at once.
 
 Open things stay: an open alert, an open trigger, and the alerts and decisions of an open trigger. So do the newest trigger
-of a group, because the group's row names it, and a trigger that a decision still names. That is why alerts go first.
+of a group, because the group's row names it, the retrains that a group counts as without effect, and a trigger that a
+decision still names. That is why alerts go first.
 """
 
 from collections.abc import Sequence
@@ -71,7 +72,10 @@ _TRIGGERS_LOCK = text(f"""
     SELECT id FROM triggers t WHERE id = ANY(CAST(:ids AS uuid[])) AND ended_at < :before
       AND NOT {_UNJUDGED} AND NOT EXISTS (SELECT FROM decisions d WHERE d.trigger_id = t.id)
       AND NOT EXISTS (SELECT FROM alerts a WHERE a.trigger_id = t.id)
-      AND NOT EXISTS (SELECT FROM groups g WHERE g.key = t.group_key AND t.id IN (g.last_trigger, g.open_trigger))
+      AND NOT EXISTS (
+        SELECT FROM groups g WHERE g.key = t.group_key
+          AND (t.id IN (g.last_trigger, g.open_trigger) OR (g.ineffective > 0 AND t.fired_at >= g.ineffective_since))
+      )
     FOR UPDATE SKIP LOCKED
 """)
 

@@ -3,6 +3,8 @@
 `app.policy.file.load` builds it, and reports each error with its line.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
@@ -12,14 +14,14 @@ from pydantic import AfterValidator, Field, InstanceOf, JsonValue
 
 from app.policy.confirm import Confirm
 from app.policy.deadman import Switch
-from app.policy.effects import EffectTerms
+from app.policy.effects import EffectTerms, OnNoEffect
 from app.policy.file.problems import Problem
 from app.policy.intervals import Interval, TimeInterval
 from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
 from app.policy.own_alarms import is_own_alarm
 from app.policy.promotions import Promotion
-from app.policy.receivers import Notify, Receiver, RouteNotify
+from app.policy.receivers import NO_EFFECT, Notify, Receiver, RouteNotify
 from app.policy.schedules import Schedule
 from app.policy.sources import Source
 from app.policy.values import (
@@ -113,6 +115,8 @@ class Defaults(Frozen):
     """`shadow` decides and records everything, and starts nothing. Use it to try a route."""
     effect: EffectTerms = EffectTerms()
     """When the gateway judges whether a retrain of this route helped."""
+    on_no_effect: OnNoEffect = OnNoEffect()
+    """What follows when retrains of a group do not help."""
     notify: RouteNotify | None = None
     """Receivers by event for this route. An event without a list follows the top-level `notify`."""
     openlineage: Annotated[str, Field(min_length=1, max_length=256)] | None = None
@@ -131,6 +135,12 @@ class Route(Defaults):
     """The DAG that the route starts."""
     lineage: bool = True
     """Whether a DAG run of this route must leave a run in MLflow. Say `false` for a DAG that trains nothing."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with the meaning of the entry, except of `notify`. Secrets do not count."""
+        meant = self.model_dump(mode="json", exclude={"notify"})
+        return hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()[:12]
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether this route would take an alert with these labels, if it were the only route."""
@@ -212,6 +222,8 @@ class Policy(Frozen):
     def receivers_of(self, event: str, route: str | None = None) -> tuple[str, ...]:
         """The receivers of an event: those that the route names, else those that `notify` names, else every receiver."""
         of_route = self.route(route) if route else None
+        if event == NO_EFFECT and of_route is not None and of_route.on_no_effect.receivers is not None:
+            return of_route.on_no_effect.receivers
         for notify in (of_route.notify if of_route else None, self.notify):
             names: tuple[str, ...] | None = getattr(notify, event, None)
             if names is not None:

@@ -18,6 +18,7 @@ effects = Table(
     words("model", nullable=True),
     words("version", nullable=True),
     Column("promotion", Uuid),
+    words("under", nullable=True),  # the digest of the route when it was judged
     Column("former", JSONB, nullable=False),  # the effects that a later fact replaced, the oldest first
     time("next_at"),  # when it is judged again; null: only a new fact changes it
     Index("ix_effects_next_at", "next_at", postgresql_where=text("next_at IS NOT NULL")),

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from app.policy.confirm import Confirm
 from app.policy.deadman import Retrain, Switch
-from app.policy.effects import EffectTerms
+from app.policy.effects import EffectTerms, OnNoEffect
 from app.policy.file.document import Document
 from app.policy.file.problems import Path, Problem
 from app.policy.intervals import Interval, TimeInterval, TimeRange
@@ -56,6 +56,8 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("defaults", "limit"): _fields(Limit),
     ("routes", "effect"): _fields(EffectTerms),
     ("defaults", "effect"): _fields(EffectTerms),
+    ("routes", "on_no_effect"): _fields(OnNoEffect),
+    ("defaults", "on_no_effect"): _fields(OnNoEffect),
     ("routes", "confirm"): _fields(Confirm),
     ("defaults", "confirm"): _fields(Confirm),
     ("routes", "confirm", "auth"): _AUTH,

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from app.kit.errors import unless_out_of_files
 from app.policy.deadman import Switch
-from app.policy.effects import EffectTerms
+from app.policy.effects import EffectTerms, OnNoEffect
 from app.policy.file.checks import airflow_for, cross_problems, route_names, warnings
 from app.policy.file.deadman_checks import deadman_problems
 from app.policy.file.document import MAX_BYTES, Document, read_document
@@ -140,6 +140,8 @@ def _hash(document: Document, policy: Policy) -> str:
     for route, shown in zip(policy.routes, meant["routes"], strict=True):
         if route.effect == EffectTerms():
             del shown["effect"]
+        if route.on_no_effect == OnNoEffect():
+            del shown["on_no_effect"]
     # A section that is left out must not count. Otherwise a new version of the gateway would change the hash of every file.
     effective = _as_written({key: value for key, value in meant.items() if value not in (None, [])}, written)
     text = json.dumps(effective, sort_keys=True, separators=(",", ":"))
