@@ -42,14 +42,16 @@ class Judging:
     async def step(self) -> bool:
         """One round. True: more may be due. A trigger that cannot be judged stops no other."""
         now, policy = self._clock.now(), self._policy()
-        async with transaction(self._engine) as conn:
+        late = self._moved_at is None or now - self._moved_at >= _MOVED_EVERY
+
+        async def begin(conn: AsyncConnection) -> tuple[list[str], list[UUID]]:
             await store.note_outage(conn, now)
-            reviewed = []
-            if self._moved_at is None or now - self._moved_at >= _MOVED_EVERY:
+            if late:
                 await store.move(conn, now)
-                reviewed = await streak.keys(conn)
-                self._moved_at = now
-            due = await store.claim(conn, now, MOST)
+            return await streak.keys(conn) if late else [], await store.claim(conn, now, MOST)
+
+        reviewed, due = await with_retries(self._engine, begin)
+        self._moved_at = now if late else self._moved_at
 
         async def review(key: str) -> None:
             await with_retries(self._engine, lambda conn: self._review(conn, key, now))

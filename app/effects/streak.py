@@ -4,6 +4,7 @@ The count is made anew from the effects each time, so facts that come late or ou
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -74,9 +75,9 @@ async def review(
     conn: AsyncConnection, group: Group, policy: Policy, incidents: TriggerIncidents, now: datetime
 ) -> None:
     """Count again what did not help, and open or resolve the incident. The caller has locked the group."""
-    route = policy.route(group.route)
+    route, before = policy.route(group.route), replace(group)
     if route is None or route.mode != LIVE or group.mode != LIVE:
-        await _settle(conn, group, 0, None, "")
+        await _settle(conn, group, before, (0, None, None), now)
         await _resolve(conn, group, incidents, "its route left the policy or changed its mode", now)
         return
     parameters: dict[str, Any] = {"route": group.route, "key": group.key, "since": group.released_at or _EVER}
@@ -86,7 +87,7 @@ async def review(
     if newest is not None and await _is_over(conn, group, route, newest, now):
         count, first, why = 0, None, f"its alerts ended and stayed away for {format_duration(route.effect.watch)}"
         facts.release(group, now)
-    await _settle(conn, group, count, first, route.digest, now=now)
+    await _settle(conn, group, before, (count, first, route.digest if count else None), now)
     if count >= route.on_no_effect.after:
         await incidents.open(conn, NO_EFFECT, _named(group), _detail(group, route), now)
     else:
@@ -99,15 +100,13 @@ async def _is_over(conn: AsyncConnection, group: Group, route: Route, fired_at: 
 
 
 async def _settle(
-    conn: AsyncConnection, group: Group, count: int, first: datetime | None, digest: str, *, now: datetime | None = None
+    conn: AsyncConnection, group: Group, before: Group, counted: tuple[int, datetime | None, str | None], now: datetime
 ) -> None:
     """Write what changed. A group that may fire again is decided at once."""
-    before = group.ineffective, group.ineffective_since, group.ineffective_under
-    counted = count, first, digest if count else None
     group.ineffective, group.ineffective_since, group.ineffective_under = counted
-    if before != counted or group.released_at == now:
-        if count < before[0] and group.open_trigger is None and now is not None:
-            group.wake_at = now
+    if group.ineffective < before.ineffective and group.open_trigger is None:
+        group.wake_at = now
+    if group != before:
         await groups.save_groups(conn, [group])
 
 
