@@ -9,7 +9,7 @@ later counts as if it had been seen in time: a late judgement is the same as an 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -58,10 +58,6 @@ class Why(StrEnum):
     PROMOTING = "promoting"  # it waits for a promotion
     SETTLING = "settling"  # it waits for the end of the alerts
     WATCHING = "watching"  # it waits whether an alert begins again
-
-
-#: A later fact may still change these: a version, or a promotion.
-MOVABLE: Final = (Effect.NO_MODEL, Effect.NOT_PROMOTED, Effect.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +133,7 @@ class Judgement:
     until: datetime | None = None
     counts_from: datetime | None = None
     made: Made | None = None
-    promotion: UUID | None = field(default=None)
+    promotion: UUID | None = None
 
 
 _FAILURES: Final = {
