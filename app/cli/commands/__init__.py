@@ -1,8 +1,8 @@
-"""The commands that talk to a running gateway over HTTP, a file a capability."""
+"""The commands that talk to a running gateway over HTTP, a file a capability, and `backtest`."""
 
 import typer
 
-from app.cli.commands import deadman, effects, lineage, notices, pauses, promotion, triggers
+from app.cli.commands import backtest, deadman, effects, lineage, notices, pauses, promotion, triggers
 
 #: Each has an `app` of its own; `app.cli.main` takes their commands over.
 GROUPS: tuple[typer.Typer, ...] = (
@@ -13,4 +13,5 @@ GROUPS: tuple[typer.Typer, ...] = (
     deadman.app,
     notices.app,
     pauses.app,
+    backtest.app,
 )

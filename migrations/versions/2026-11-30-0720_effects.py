@@ -3,7 +3,7 @@
 Triggers that ended before this migration get no row: their effect is `unknown`. Triggers that are open get a row when
 they end.
 
-Made 2026-11-30 06:20 UTC.
+Made 2026-11-30 07:20 UTC.
 """
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "e7c15a90b3d4"
-down_revision = "7be13c5fa904"
+down_revision = "5c0e8a71d3f9"
 branch_labels = None
 depends_on = None
 
