@@ -40,7 +40,7 @@ class Judging:
         self._moved_at: datetime | None = None
 
     async def step(self) -> bool:
-        """One round. True: more may be due. A trigger that cannot be judged stops no other."""
+        """One round. True: more may be due, or groups were reviewed. A trigger that cannot be judged stops no other."""
         now, policy = self._clock.now(), self._policy()
         late = self._moved_at is None or now - self._moved_at >= _MOVED_EVERY
 
@@ -58,7 +58,7 @@ class Judging:
 
         await each_alone(reviewed, review, lambda key: {"group_key": key}, "a group cannot be reviewed")
         if not due:
-            return False
+            return bool(reviewed)
         async with transaction(self._engine) as conn:  # It only reads.
             known = await store.known(conn, due)
             surveyed_at = await store.surveyed_at(conn)
@@ -74,7 +74,7 @@ class Judging:
         if failed:
             self._metrics.items_failed.labels("effects").inc(len(failed))
             raise ExceptionGroup("effects that could not be judged", [error for _, error in failed])
-        return len(due) == MOST
+        return bool(reviewed) or len(due) == MOST
 
     async def _review(self, conn: AsyncConnection, key: str, now: datetime) -> None:
         group = await groups.lock_group(conn, key)

@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "e7c15a90b3d4"
-down_revision = "5c0e8a71d3f9"
+down_revision = "5c1e90b7d243"
 branch_labels = None
 depends_on = None
 

@@ -244,7 +244,8 @@ async def test_a_late_promotion_moves_the_effect_and_leaves_a_trace(servers: Tes
 async def test_an_episode_has_its_alerts_its_retrains_and_the_effect_of_the_newest(
     servers: TestServers, database: str
 ) -> None:
-    async with opened(servers, database, policy("effect: {settle: 2h, watch: 1d}", cooldown="2d")) as world:
+    route = "stale_after: 3d\neffect: {settle: 2h, watch: 1d}"
+    async with opened(servers, database, policy(route, cooldown="2d")) as world:
         first = await retrained(world)
         [episode] = (await world.get("/api/v1/episodes"))["items"]
         assert (episode["end"], episode["effect"], len(episode["retrains"])) == (None, None, 1)
