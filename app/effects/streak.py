@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.decide import facts, rules
 from app.decide.state import LIVE, Group
-from app.deliver.ending import NO_EFFECT, TriggerIncidents
+from app.deliver.ending import TriggerIncidents
 from app.effects.drift import Firing, drifts
 from app.effects.rules import Effect
 from app.effects.store import firing
 from app.groups import store as groups
 from app.policy.language.durations import format_duration
+from app.policy.receivers import NO_EFFECT
 from app.policy.schema import Policy, Route
 
 #: The effects that count. A failed retrain changed no model, and of an unknown one nobody can say.
@@ -60,10 +61,13 @@ def streak(
 def is_over(
     alerts: Sequence[Firing], fired_at: datetime, watch: timedelta, stale_after: timedelta, now: datetime
 ) -> bool:
-    """Whether the drift that a retrain was for is over: its alerts ended, and none began within `watch`."""
+    """Whether the drift that a retrain was for is over: its alerts ended, and none began within `watch`. An alert that went
+    silent has not ended."""
     retrain = Firing("", fired_at, fired_at, fired_at, fired_at)
-    newest = drifts([retrain, *alerts], watch, stale_after, now)[-1]
-    return not newest.holds(fired_at) or (newest.end is not None and now > newest.end + watch)
+    episodes = drifts([retrain, *alerts], watch, stale_after, now)
+    mine = next(each for each in episodes if each.holds(fired_at))
+    heard = all(firing.end is not None for firing in mine.firings)
+    return heard and mine.end is not None and now > mine.end + watch
 
 
 async def keys(conn: AsyncConnection) -> list[str]:

@@ -48,7 +48,7 @@ _FULL = Kind(
 _HOPELESS = Kind(
     "ineffective",
     409,
-    "2 retrains since 3 Nov did not end it: look at the data.",
+    "Retraining does not help: 2 retrains since 3 Nov did not end it: look at the data.",
     {"reason": "ineffective", "until": None, "trigger_id": examples.TRIGGER["id"]},
 )
 _WOULD = {"reason": "shadow", "until": None, "trigger_id": examples.TRIGGER["id"]}

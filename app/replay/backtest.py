@@ -210,6 +210,8 @@ def _assumptions(replay: Replay, scope: Scope) -> list[Assumption]:
     after_end = sum(1 for run in started if run.fired_at > scope.until)
     unknown = [each for each in replay.not_evaluable if each.why == "confirm"]
     requests = len(replay.not_evaluable) - len(unknown)
+    hold = {route.name for route in replay.engine.policy.routes if route.on_no_effect.then == "hold"}
+    holding = [run for run in started if run.route in hold]
     found = [
         Assumption(
             "run_measured", "A run that live started too has its length and its end.", len(started) - len(estimated)
@@ -223,6 +225,11 @@ def _assumptions(replay: Replay, scope: Scope) -> list[Assumption]:
         Assumption("still_held", "What is held when the history ends fires on until its debounce is over.", after_end),
         Assumption(
             "confirm", "Nobody knows what Prometheus would have answered: `on_error` of the route counts.", len(unknown)
+        ),
+        Assumption(
+            "no_effect",
+            "Whether a run helps is not known, so `on_no_effect: {then: hold}` holds no group.",
+            len(holding),
         ),
         Assumption("requests", "A person asked for something that this policy does not have.", requests),
     ]

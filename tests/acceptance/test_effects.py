@@ -263,7 +263,8 @@ async def test_an_episode_has_its_alerts_its_retrains_and_the_effect_of_the_newe
         assert [(i["alerts"], i["effect"], len(i["retrains"])) for i in items] == [(1, None, 0), (2, "recurred", 1)]
         assert [i["end"] for i in items] == [None, items[1]["newest_alerts"][-1]["end"]]
         assert len((await world.get("/api/v1/episodes", status="ended"))["items"]) == 1
-        pages, cursor = [], None
+        pages: list[str] = []
+        cursor = None
         while cursor or not pages:
             page = await world.get("/api/v1/episodes", limit=1, **({"cursor": cursor} if cursor else {}))
             cursor = page["next"]

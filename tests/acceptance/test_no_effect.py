@@ -86,6 +86,7 @@ async def test_requests_of_people_obey_it_and_force_overrides_it(servers: TestSe
         asked = {"route": "accuracy", "group": {"model": "churn"}, "reason": "new data"}
         refused = problem(await world.post("/api/v1/triggers", asked), 409, "ineffective")
         assert (refused["reason"], refused["until"]) == ("ineffective", None)
+        assert refused["detail"].startswith("Retraining does not help: 2 retrains since 23 Nov")
         forced = await world.post("/api/v1/triggers", asked | {"force": True})
         assert (forced.status_code, forced.json()["reason"]) == (201, "forced")
 

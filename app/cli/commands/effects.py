@@ -4,9 +4,8 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from app.cli.client import AsJson, ask, show
+from app.cli.client import AsJson, Table, ask, show
 
 app = typer.Typer()
 
