@@ -16,6 +16,7 @@ from app.bootstrap.parts import Services
 from app.bootstrap.settings import Settings
 from app.deadman import api as deadman_api
 from app.deadman import ping_api
+from app.effects import api as effects_api
 from app.explain import api, why_api
 from app.groups import pause_api, requests_api, schedules_api
 from app.intake import receive
@@ -77,18 +78,19 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     app.router.routes.extend([*promotion_api.webhook.routes, *receive.router.routes])
     docs.install(app, None if settings.open_docs else require("read"))
     parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
-    for part in (
-        *parts,
+    more = (
         requests_api,
         pause_api,
         deadman_api,
         ping_api,
         notices_api,
+        effects_api,
         login_api,
         actions_api,
         house_api,
         pages,
-    ):
+    )
+    for part in (*parts, *more):
         app.include_router(part.router)
     app.get(
         "/metrics",
