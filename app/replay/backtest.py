@@ -224,6 +224,8 @@ def _assumptions(history: History, replay: Replay, scope: Scope) -> list[Assumpt
     requests = len(replay.not_evaluable) - len(unknown)
     routes = [replay.engine.policy.route(run.route) for run in started] if history.ask is not None else []
     asked = sum(1 for route in routes if route is not None and route.confirm is not None)
+    hold = {route.name for route in replay.engine.policy.routes if route.on_no_effect.then == "hold"}
+    holding = [run for run in started if run.route in hold]
     found = [
         Assumption(
             "run_measured", "A run that live started too has its length and its end.", len(started) - len(estimated)
@@ -240,6 +242,11 @@ def _assumptions(history: History, replay: Replay, scope: Scope) -> list[Assumpt
         ),
         Assumption(
             "confirm_then", "Prometheus answers `confirm` as of then with what it has now.", asked - len(unknown)
+        ),
+        Assumption(
+            "no_effect",
+            "Whether a run helps is not known, so `on_no_effect: {then: hold}` holds no group.",
+            len(holding),
         ),
         Assumption("requests", "A person asked for something that this policy does not have.", requests),
     ]
