@@ -45,13 +45,13 @@ class Remembering(Process):
 def write_blocks(folder: Path, series: Mapping[str, Sequence[When]], days: int) -> None:
     """Blocks with these series, each by its name and labels as OpenMetrics has them."""
     folder.mkdir(parents=True)
+    program: list[str | Path] = [require_binary("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet"]
     begin = timedelta(0)
     while begin < days * DAY:
         end = min(begin + CHUNK, days * DAY)
         text = folder / "input"
         text.write_text("".join(_lines(series, begin, end)) + "# EOF\n")
-        command = [require_binary("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", text, folder]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run([*program, text, folder], check=True, capture_output=True)
         text.unlink()
         begin = end
 
