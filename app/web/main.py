@@ -78,7 +78,8 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     app.router.routes.extend([*promotion_api.webhook.routes, *receive.router.routes])
     docs.install(app, None if settings.open_docs else require("read"))
     parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
-    more = (
+    for part in (
+        *parts,
         requests_api,
         pause_api,
         deadman_api,
@@ -89,8 +90,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
         actions_api,
         house_api,
         pages,
-    )
-    for part in (*parts, *more):
+    ):
         app.include_router(part.router)
     app.get(
         "/metrics",
