@@ -93,7 +93,7 @@ class HandOver:
     def _give(self, records: list[Record], left: Left) -> None:
         """Mark records and hand them over, except those of streams that have to stay here. Raises _NotNow."""
         free = [record for record in records if record.stream not in self._held]
-        ours = self._journal.custody.hand(free, self._clock.now())
+        ours = self._journal.custody.hand(free, self._clock.now(), self._clock.monotonic())
         if ours:
             self._offer(ours, left, again=False)
 

@@ -1,6 +1,5 @@
 """Calls that read before they write, and runs that somebody else made: with MLflow there, away, and gone in the midst."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 
 from tests.spool.contents import contents, differences
 from tests.spool.mlflow import Environment, MlflowServer
-from tests.spool.proxy import Fault, Plan, Proxy, always, never
+from tests.spool.proxy import Fault, Proxy, always, gone_after_the_phase, never
 from tests.spool.training import Site
 
 pytestmark = [pytest.mark.xdist_group("mlflow"), pytest.mark.slow]
@@ -46,19 +45,6 @@ def test_the_script_logs_what_the_comparison_is_about(expected: Expected) -> Non
         assert (model["status"], len(expected[kind]["versions"]["versions"])) == ("LOGGED_MODEL_READY", 1)
 
 
-def gone_after_the_phase(fault: Fault) -> Plan:
-    marked: list[int] = []
-
-    def plan(number: int, line: str) -> Fault:
-        if marked and not 0 <= number <= marked[0]:
-            return fault
-        if line.endswith("runs/set-tag") and number >= 0:
-            marked.append(number)
-        return Fault.NONE
-
-    return plan
-
-
 @pytest.mark.parametrize("kind", ["own", "given"])
 @pytest.mark.parametrize("when", ["from the start", "in the midst"])
 def test_training_goes_on_and_everything_arrives_in_that_run(
@@ -77,7 +63,6 @@ def test_training_goes_on_and_everything_arrives_in_that_run(
     printed = site.train("tables.py", EXPERIMENT=name, **given)
     assert float(printed.split()[-1]) < LIMIT
     proxy.plan = never
-    time.sleep(0.3)  # The settling of a creation.
-    site.spool("flush", "--timeout", "60")
+    site.spool("flush", "--timeout", "60")  # It waits until a creation has settled.
     assert " 0 waiting" in site.spool("status")
     assert differences(contents(mlflow_server, name), expected[kind]) == []

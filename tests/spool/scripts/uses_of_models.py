@@ -1,0 +1,100 @@
+"""Uses of MLflow: models, the registry, autologging."""
+
+from typing import Any
+
+import mlflow
+import pandas
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from uses_kit import client, current, in_run, labels, rows, use
+
+PLAIN = {"pip_requirements": ["scikit-learn"]}
+
+
+def fitted() -> Any:
+    return LinearRegression().fit(rows, labels)
+
+
+@in_run
+def model(name: str) -> None:
+    mlflow.sklearn.log_model(fitted(), name="model", input_example=rows[:1], **PLAIN)
+
+
+@use
+def model_without_a_run(name: str) -> None:
+    mlflow.sklearn.log_model(fitted(), name="model", **PLAIN)
+
+
+@in_run
+def registered_at_once(name: str) -> None:
+    mlflow.sklearn.log_model(fitted(), name="model", registered_model_name=name, **PLAIN)
+
+
+@in_run
+def registered_by_its_run(name: str) -> None:
+    mlflow.sklearn.log_model(fitted(), name="model", **PLAIN)
+    mlflow.register_model(f"runs:/{current()}/model", name)
+
+
+@in_run
+def registered_by_its_id(name: str) -> None:
+    info = mlflow.sklearn.log_model(fitted(), name="model", **PLAIN)
+    mlflow.register_model(info.model_uri, name, tags={"a": "b"})
+
+
+@in_run
+def model_with_params_and_tags(name: str) -> None:
+    info = mlflow.sklearn.log_model(fitted(), name="model", params={"depth": 6}, tags={"a": "b"}, **PLAIN)
+    mlflow.set_logged_model_tags(info.model_id, {"c": "d"})
+    mlflow.log_metric("auc", 0.9, model_id=info.model_id)
+
+
+@use
+def external_model(name: str) -> None:
+    made = mlflow.create_external_model(name="agent", model_type="agent", params={"a": "1"})
+    client.set_logged_model_tags(made.model_id, {"x": "y"})
+
+
+@in_run
+def active_model(name: str) -> None:
+    mlflow.set_active_model(name="agent")
+    mlflow.log_param("a", 1)
+
+
+@use
+def versions_by_client(name: str) -> None:
+    client.create_registered_model(name, tags={"a": "b"}, description="What it is")
+    for number in (1, 2):
+        version = client.create_model_version(name, f"s3://models/{number}", await_creation_for=None)
+        client.set_model_version_tag(name, version.version, "checked", "yes")
+        client.set_registered_model_alias(name, "newest", version.version)
+        client.set_registered_model_alias(name, "gone", version.version)
+        client.update_model_version(name, version.version, f"version {number}")
+    client.delete_registered_model_alias(name, "gone")
+    client.set_registered_model_tag(name, "team", "risk")
+    with mlflow.start_run(run_name="run"):
+        pass
+
+
+@use
+def autolog(name: str) -> None:
+    mlflow.sklearn.autolog(log_models=False, log_datasets=True)
+    LogisticRegression(max_iter=50).fit(rows, labels)
+
+
+@use
+def grid_search(name: str) -> None:
+    mlflow.sklearn.autolog(log_models=False, log_datasets=False)
+    GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2).fit(rows, labels)
+
+
+@in_run
+def evaluated(name: str) -> None:
+    answers = pandas.DataFrame({"target": labels, "prediction": labels})
+    mlflow.models.evaluate(
+        data=answers,
+        targets="target",
+        predictions="prediction",
+        model_type="regressor",
+        evaluator_config={"log_explainer": False},
+    )
