@@ -24,8 +24,8 @@ from tests.servers import TestServers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-#: Open to anybody: the code and the state, never the details. So is OPTIONS, which only names methods.
-OPEN = re.compile(r"/|/livez|/readyz|/health/\w+")
+#: Open to anybody: the code and the state, never the details; the login. So is OPTIONS, which only names methods.
+OPEN = re.compile(r"/|/livez|/readyz|/health/\w+|/ui/(login|login/kept|style\.css|icon\.svg)")
 APP: FastAPI = create_app(read_settings(), None)  # type: ignore[arg-type]  # Its lifespan is not entered.
 
 

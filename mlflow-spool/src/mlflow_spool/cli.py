@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
     try:
         settings = read_settings()
     except ValueError as error:
-        print(error, file=sys.stderr)
+        _show(str(error), file=sys.stderr)
         return USAGE
     if args.command == "status":
         return _status(settings, stream, as_json=args.json)
@@ -61,6 +61,12 @@ def _journals(settings: Settings) -> Iterator[tuple[str, Journal]]:
         uri = journal.names.fact("uri")
         if uri:
             yield without_login(uri), journal
+
+
+def _show(text: str, file: TextIO) -> None:
+    """Print one line. What a terminal would obey, such as an escape in the name of a run, is shown as `\\x1b`."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    print(shown, file=file)
 
 
 def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
@@ -87,11 +93,11 @@ def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
             continue
         where = f"{uri} workspace {shown['workspace']}" if shown["workspace"] else uri
         whose = f" for the login of {shown['login']}" if shown["login"] and counts.pending else ""
-        print(f"{where}: {counts.pending} waiting{whose}, {counts.done} delivered, {len(aside)} refused", file=out)
+        _show(f"{where}: {counts.pending} waiting{whose}, {counts.done} delivered, {len(aside)} refused", file=out)
         if counts.handed or counts.handing:
-            print(f"  handed over to the gateway: {counts.handed}, perhaps: {counts.handing}", file=out)
+            _show(f"  handed over to the gateway: {counts.handed}, perhaps: {counts.handing}", file=out)
         for refused in shown["refused"]:
-            print(f"  refused: {refused['kind']} of {refused['of']}: {refused['why']}", file=out)
+            _show(f"  refused: {refused['kind']} of {refused['of']}: {refused['why']}", file=out)
     return FAILED if troubled else OK
 
 
@@ -103,32 +109,41 @@ def _spool(journal: Journal, settings: Settings) -> Spool | None:
     server = MlflowServer(address, place.workspace)
     if place.user and server.user != place.user:
         message = f"{without_login(address)}: its records wait for the login of {place.user}; run it with that login"
-        print(message, file=sys.stderr)
+        _show(message, file=sys.stderr)
         return None
     return Spool(address, server, place, system_clock(), background=False)
 
 
 def _flush(settings: Settings, out: TextIO, timeout: float) -> int:
-    clock = system_clock()
-    end, left = clock.monotonic() + timeout, 0
-    spools: list[tuple[str, int, Spool]] = []
+    left, found = 0, list[tuple[str, int, Spool]]()
     for uri, journal in _journals(settings):
         before = journal.inventory.counts().pending
         spool = _spool(journal, settings) if before or journal.custody.handing(0, 1) else None
-        if spool is not None:
-            spools.append((uri, before, spool))
-        left += before if spool is None else 0
-    waiting = [0] * len(spools)
-    turn = timeout if len(spools) == 1 else TURN  # A journal may wait for another.
-    while spools:
-        budgets = (min(turn, max(end - clock.monotonic(), 0.0)) for _ in spools)
-        waiting = [spool.finish(budget, patient=True) for (_, _, spool), budget in zip(spools, budgets, strict=True)]
-        if not any(waiting) or clock.monotonic() >= end:
-            break
-    for (uri, before, _), still in zip(spools, waiting, strict=True):
+        if spool is None:
+            left += before
+        else:
+            found.append((uri, before, spool))
+    waiting = _delivered([spool for _, _, spool in found], timeout)
+    for (uri, before, _), still in zip(found, waiting, strict=True):
         if before:
-            print(f"{uri}: {before - still} of {before} records left the journal", file=out)
+            _show(f"{uri}: {before - still} of {before} records left the journal", file=out)
     return FAILED if left or any(waiting) else OK
+
+
+def _delivered(spools: list[Spool], timeout: float) -> list[int]:
+    """Deliver within `timeout` seconds; the records of each spool that still wait. One journal may wait for another, so that
+    each has a turn again and again."""
+    clock = system_clock()
+    end, turn = clock.monotonic() + timeout, timeout if len(spools) == 1 else TURN
+    before = list[int]()
+    while True:
+        began = clock.monotonic()
+        waiting = [spool.finish(min(turn, max(end - clock.monotonic(), 0.0)), patient=True) for spool in spools]
+        # In less than a turn nobody has waited for a server: then what is left is not this machine's to deliver.
+        stuck = waiting == before and clock.monotonic() - began < turn
+        if not any(waiting) or stuck or clock.monotonic() >= end:
+            return waiting
+        before = waiting
 
 
 def _redrive(settings: Settings, out: TextIO, run: str | None) -> int:
@@ -140,17 +155,17 @@ def _redrive(settings: Settings, out: TextIO, run: str | None) -> int:
             record for record in asides if ids is None or ids & {*record.stream.split(":"), *strings(record.call.body)}
         ]
         if again := journal.redrive(records):
-            print(f"{uri}: {again} records wait again; `mlflow-spool flush` delivers them", file=out)
+            _show(f"{uri}: {again} records wait again; `mlflow-spool flush` delivers them", file=out)
         found += again
     if run and not found:
-        print(f"nothing of the run {run} was set aside here", file=sys.stderr)
+        _show(f"nothing of the run {run} was set aside here", file=sys.stderr)
         return FAILED
     return OK
 
 
 def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
     if not settings.gateway_url:
-        print("set MLFLOW_SPOOL_GATEWAY_URL to the address of the gateway", file=sys.stderr)
+        _show("set MLFLOW_SPOOL_GATEWAY_URL to the address of the gateway", file=sys.stderr)
         return USAGE
     left = 0
     for uri, journal in _journals(settings):
@@ -158,7 +173,7 @@ def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
             HandOver(journal, gateway, lock_file(journal.folder), system_clock()).run(timeout)
         counts = journal.inventory.counts()
         left += counts.pending + counts.handing
-        print(f"{uri}: {counts.handed} records are the gateway's, {counts.pending} stay here", file=out)
+        _show(f"{uri}: {counts.handed} records are the gateway's, {counts.pending} stay here", file=out)
     return FAILED if left else OK
 
 
@@ -172,11 +187,11 @@ def _verify(settings: Settings, out: TextIO) -> int:
         try:
             for found in spool.certificates():
                 complete = complete and found.is_complete
-                print(f"{uri} run {found.run}: {found.readable} of {found.spooled} readable", file=out)
+                _show(f"{uri} run {found.run}: {found.readable} of {found.spooled} readable", file=out)
                 for name in found.missing:
-                    print(f"  missing: {name}", file=out)
+                    _show(f"  missing: {name}", file=out)
         except SpoolError as error:
-            print(f"{uri}: {error}", file=sys.stderr)
+            _show(f"{uri}: {error}", file=sys.stderr)
             complete = False
     return OK if complete else FAILED
 
