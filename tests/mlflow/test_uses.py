@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.xdist_group("mlflow"), pytest.mark.slow]
 USES = [
     name.replace("_", "-")
     for script in sorted(SCRIPTS.glob("uses_of_*.py"))
-    for name in re.findall(r"^@(?:use|in_run)\ndef (\w+)", script.read_text(), re.MULTILINE)
+    for name in re.findall(r"^def (?:use|in_run)_(\w+)", script.read_text(), re.MULTILINE)
 ]
 SAMPLE = [
     "threads",

@@ -103,11 +103,11 @@ def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
 
 def _spool(journal: Journal, settings: Settings) -> Spool | None:
     """The spool of a journal; None when its records go out with a login that the environment does not have."""
-    from mlflow_spool.transport import MlflowServer  # Only some commands need an MLflow client.
+    from mlflow_spool.transport import connected  # Only some commands need an MLflow client.
 
     address, place = of_journal(journal, settings)
-    server = MlflowServer(address, place.workspace)
-    if place.user and server.user != place.user:
+    server = connected(address, place)
+    if server is None:
         message = f"{without_login(address)}: its records wait for the login of {place.user}; run it with that login"
         _show(message, file=sys.stderr)
         return None

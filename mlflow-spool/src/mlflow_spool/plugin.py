@@ -9,7 +9,7 @@ import atexit
 from typing import Any
 
 from mlflow_spool import family
-from mlflow_spool.settings import read_settings
+from mlflow_spool.settings import Settings, read_settings
 from mlflow_spool.spool import adopt_children, finish_all
 
 
@@ -20,10 +20,10 @@ def _finish() -> None:
     finish_all(settings.exit_budget)
 
 
-def _connect(uri: str, workspace: str) -> Any:
-    from mlflow_spool.transport import MlflowServer
+def _connect(uri: str, place: Settings) -> Any:
+    from mlflow_spool.transport import connected
 
-    return MlflowServer(uri, workspace)
+    return connected(uri, place)
 
 
 family.at_end_of_child(_finish)

@@ -1,6 +1,5 @@
 """MLflow's REST API with a journal before it. The plugin's stores use only `Spool.call`."""
 
-import functools
 import hashlib
 import logging
 import os
@@ -365,14 +364,14 @@ def open_spool(uri: str, connect: Callable[[], Target], settings: Settings) -> S
         return _spools[key]
 
 
-def adopt_children(settings: Settings, connect: Callable[[str, str], Target]) -> None:
+def adopt_children(settings: Settings, connect: Callable[[str, Settings], Target | None]) -> None:
     """Open the journals that children of this process have used and it has not, so that `finish_all` finds them. connect:
-    makes the HTTP client for an address and a workspace."""
+    makes the HTTP client for an address and a journal's place; None without its login."""
     own = {folder for pid, folder in _spools if pid == os.getpid()}
     for journal in family.left(settings.folder, settings.max_bytes):
-        if journal.folder not in own:
-            uri, place = of_journal(journal, settings)
-            open_spool(uri, functools.partial(connect, uri, place.workspace), place)
+        uri, place = of_journal(journal, settings)
+        if journal.folder not in own and (target := connect(uri, place)) is not None:
+            open_spool(uri, lambda target=target: target, place)  # type: ignore[misc]
 
 
 def finish_all(budget: float) -> None:

@@ -27,7 +27,7 @@ from mlflow_spool.errors import NoAnswer
 from mlflow_spool.files import sent_as
 from mlflow_spool.helper import Helper
 from mlflow_spool.records import Answer, Call, answer_of
-from mlflow_spool.settings import server_uri, user_in
+from mlflow_spool.settings import Settings, server_uri, user_in
 from mlflow_spool.uploads import FILES, folder_of
 from mlflow_spool.wire import Reply, Sign, Way, Wire
 
@@ -155,6 +155,12 @@ class MlflowServer:
                 raise NoAnswer(str(error)[:300]) from error
             return Answer(status, {"message": str(error)})
         return Answer(200, {})
+
+
+def connected(uri: str, place: Settings) -> MlflowServer | None:
+    """The server at `uri` for the records of a journal; None when they go out with a login that is not here."""
+    server = MlflowServer(uri, place.workspace)
+    return server if place.user in ("", server.user) else None
 
 
 def user_of(uri: str) -> str:

@@ -9,14 +9,14 @@ import time
 import mlflow
 
 
-@mlflow.trace
+@mlflow.trace  # type: ignore[untyped-decorator]
 def search(question: str) -> str:
     return question.upper()
 
 
-@mlflow.trace
+@mlflow.trace  # type: ignore[untyped-decorator]
 def answer(question: str) -> str:
-    return search(question) + "!"
+    return str(search(question)) + "!"
 
 
 mlflow.set_experiment(os.environ["EXPERIMENT"])

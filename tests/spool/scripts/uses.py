@@ -1,24 +1,31 @@
 """Uses of MLflow as people write them, each in an experiment of its own: PREFIX and its name. Prints each one's outcome.
 
-USES: their names, with commas; empty: all.
+They are the functions of the modules beside this one whose names begin with `use_`, and `in_run_` for those that find a run
+open. USES: their names, with commas.
 """
 
+import importlib
 import json
 import os
+from contextlib import nullcontext
 
 import mlflow
-import uses_of_files
-import uses_of_models
-import uses_of_runs
-from uses_kit import uses
 
-assert [uses_of_runs, uses_of_files, uses_of_models]  # Each fills `uses`.
+modules = [importlib.import_module(f"uses_of_{what}") for what in ("runs", "files", "models")]
+uses = {
+    name.removeprefix("use_").removeprefix("in_run_").replace("_", "-"): function
+    for module in modules
+    for name, function in vars(module).items()
+    if name.startswith(("use_", "in_run_"))
+}
 outcomes: dict[str, str] = {}
-for chosen in os.environ.get("USES", "").split(",") if os.environ.get("USES") else list(uses):
+for chosen in os.environ["USES"].split(","):
     experiment = f"{os.environ['PREFIX']}-{chosen}"
     try:
         mlflow.set_experiment(experiment)
-        uses[chosen](experiment)
+        open_run = uses[chosen].__name__.startswith("in_run_")
+        with mlflow.start_run(run_name="run") if open_run else nullcontext():
+            uses[chosen](experiment)
         outcomes[chosen] = "ok"
     except Exception as error:
         outcomes[chosen] = f"{type(error).__name__}: {error}"[:500]

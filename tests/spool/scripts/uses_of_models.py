@@ -1,68 +1,67 @@
-"""Uses of MLflow: models, the registry, autologging."""
+"""Uses of MLflow: models, the registry, autologging. See uses.py."""
 
 from typing import Any
 
 import mlflow
+import numpy
 import pandas
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
-from uses_kit import client, current, in_run, labels, rows, use
 
+client = mlflow.MlflowClient()
+rows, labels = numpy.arange(40, dtype=float).reshape(20, 2), numpy.arange(20) % 2
 PLAIN = {"pip_requirements": ["scikit-learn"]}
+
+
+def current() -> str:
+    active = mlflow.active_run()
+    assert active is not None
+    return str(active.info.run_id)
 
 
 def fitted() -> Any:
     return LinearRegression().fit(rows, labels)
 
 
-@in_run
-def model(name: str) -> None:
+def in_run_model(name: str) -> None:
     mlflow.sklearn.log_model(fitted(), name="model", input_example=rows[:1], **PLAIN)
 
 
-@use
-def model_without_a_run(name: str) -> None:
+def use_model_without_a_run(name: str) -> None:
     mlflow.sklearn.log_model(fitted(), name="model", **PLAIN)
 
 
-@in_run
-def registered_at_once(name: str) -> None:
+def in_run_registered_at_once(name: str) -> None:
     mlflow.sklearn.log_model(fitted(), name="model", registered_model_name=name, **PLAIN)
 
 
-@in_run
-def registered_by_its_run(name: str) -> None:
+def in_run_registered_by_its_run(name: str) -> None:
     mlflow.sklearn.log_model(fitted(), name="model", **PLAIN)
     mlflow.register_model(f"runs:/{current()}/model", name)
 
 
-@in_run
-def registered_by_its_id(name: str) -> None:
+def in_run_registered_by_its_id(name: str) -> None:
     info = mlflow.sklearn.log_model(fitted(), name="model", **PLAIN)
     mlflow.register_model(info.model_uri, name, tags={"a": "b"})
 
 
-@in_run
-def model_with_params_and_tags(name: str) -> None:
+def in_run_model_with_params_and_tags(name: str) -> None:
     info = mlflow.sklearn.log_model(fitted(), name="model", params={"depth": 6}, tags={"a": "b"}, **PLAIN)
     mlflow.set_logged_model_tags(info.model_id, {"c": "d"})
     mlflow.log_metric("auc", 0.9, model_id=info.model_id)
 
 
-@use
-def external_model(name: str) -> None:
+def use_external_model(name: str) -> None:
     made = mlflow.create_external_model(name="agent", model_type="agent", params={"a": "1"})
     client.set_logged_model_tags(made.model_id, {"x": "y"})
 
 
-@in_run
-def active_model(name: str) -> None:
+def in_run_active_model(name: str) -> None:
     mlflow.set_active_model(name="agent")
     mlflow.log_param("a", 1)
 
 
-@use
-def versions_by_client(name: str) -> None:
+def use_versions_by_client(name: str) -> None:
     client.create_registered_model(name, tags={"a": "b"}, description="What it is")
     for number in (1, 2):
         version = client.create_model_version(name, f"s3://models/{number}", await_creation_for=None)
@@ -76,20 +75,17 @@ def versions_by_client(name: str) -> None:
         pass
 
 
-@use
-def autolog(name: str) -> None:
+def use_autolog(name: str) -> None:
     mlflow.sklearn.autolog(log_models=False, log_datasets=True)
     LogisticRegression(max_iter=50).fit(rows, labels)
 
 
-@use
-def grid_search(name: str) -> None:
+def use_grid_search(name: str) -> None:
     mlflow.sklearn.autolog(log_models=False, log_datasets=False)
     GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2).fit(rows, labels)
 
 
-@in_run
-def evaluated(name: str) -> None:
+def in_run_evaluated(name: str) -> None:
     answers = pandas.DataFrame({"target": labels, "prediction": labels})
     mlflow.models.evaluate(
         data=answers,
