@@ -51,7 +51,7 @@ async def _visitor(request: Request, scope: Scope) -> Visitor:
     session = await sessions.find(cookie) if cookie and "authorization" not in request.headers else None
     if session is None:
         return Visitor(authorize(request, scope), await sessions.open_form())
-    caller = session.token.caller(services_of(request).tokens.now)
+    caller = session.token.caller
     if not caller.can(scope):
         detail = f"The token {caller.name} lacks the scope {scope}; it has {', '.join(sorted(caller.scopes))}."
         raise Problem(403, "forbidden", detail, scope=scope)

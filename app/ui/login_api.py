@@ -39,7 +39,7 @@ async def login(request: Request, services: Services) -> Response:
     token = services.tokens.check(f"Bearer {form.get('token', '').strip()}")
     if token is None:
         return await _form(request, services, wanted, _UNKNOWN, 403)
-    if not token.caller(services.tokens.now).can("read"):
+    if not token.caller.can("read"):
         return await _form(request, services, wanted, _NO_READ, 403)
     session = await services.sessions.begin(token)
     request.state.cookie = set_cookie(request, await services.sessions.cookie(session))
