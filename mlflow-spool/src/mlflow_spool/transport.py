@@ -108,7 +108,7 @@ class MlflowServer:
     def post(self, path: str, content: bytes, timeout: float, **headers: str) -> Answer:
         """Post bytes that are no JSON, to which MLflow's answer is none either. headers: with `_` for `-`. Raises NotSent,
         NoAnswer."""
-        reply = self._wire.request(self._way, "POST", path, timeout, content, **headers)
+        reply = self._wire.request(self._way, "POST", path, timeout, content, None, **headers)
         wrong = {"error_code": "INTERNAL_ERROR", "message": reply.content[:500].decode(errors="replace")}
         return Answer(reply.status, wrong if reply.status >= 300 else {})
 

@@ -80,7 +80,7 @@ def test_a_ca_of_the_environment_is_trusted_and_none_other(
     assert MlflowServer(server[0]).send(CALL, 10.0).status == 200
 
 
-class Signature(requests.auth.AuthBase):
+class Signature(requests.auth.AuthBase):  # type: ignore[misc]
     """A plugin of MLFLOW_TRACKING_AUTH: each request gets a token of its own."""
 
     def __init__(self) -> None:
