@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
+from app.intake.breadth import bounded
 from app.intake.intake import Job
 from app.intake.service import DirectRoute, IntakeServices, admit, body_of, services_of, spend
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
@@ -197,7 +198,7 @@ async def _take_signed(
 
 async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: IntakeServices) -> Response:
     try:
-        parsed = read(raw, services.max_alerts)
+        parsed = bounded(read(raw, services.max_alerts), services.core.policy)
     except Unreadable as error:
         services.core.metrics.bodies_refused.labels(source, error.status).inc()
         await _keep_refused(raw, source, error, services)
