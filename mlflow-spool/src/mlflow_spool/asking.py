@@ -74,8 +74,8 @@ class Asking:
     ) -> Answer | Found:
         """What the server answers to a read; what is known here, if it does not answer.
 
-        One failure is no outage: a read that has no answer here is asked again, as MLflow's own client does, for as long as
-        the server has not failed for PATIENCE. again: a second request changes nothing. Raises Offline.
+        One failure is no outage. A read that has no answer here is asked again, as MLflow's own client does. That ends when
+        the server has failed for PATIENCE. again: a second request changes nothing. Raises Offline.
         """
         end, pause = self._clock.monotonic() + 2 * self._patience, PAUSE  # An end for a server that comes and goes.
         while True:

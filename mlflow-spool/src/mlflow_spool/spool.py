@@ -365,8 +365,8 @@ def open_spool(uri: str, connect: Callable[[], Target], settings: Settings) -> S
 
 
 def adopt_children(settings: Settings, connect: Callable[[str, Settings], Target | None]) -> None:
-    """Open the journals that children of this process have used and it has not, so that `finish_all` finds them. connect:
-    makes the HTTP client for an address and a journal's place; None without its login."""
+    """Open the journals that only children of this process have used, so that `finish_all` finds them. connect: makes the
+    HTTP client for an address and a journal's place; None without its login."""
     own = {folder for pid, folder in _spools if pid == os.getpid()}
     for journal in family.left(settings.folder, settings.max_bytes):
         uri, place = of_journal(journal, settings)

@@ -172,7 +172,8 @@ class SpoolTrackingStore(TrackingRestStore):
         wait for that at its end."""
         spool = spool_for(self._uri)
         if spool is None or not spans:
-            return super().log_spans(location, spans, tracking_uri)
+            logged: list[Span] = super().log_spans(location, spans, tracking_uri)
+            return logged
         names = {traces.EXPERIMENT: spool.journal.names.name_of(location) or location}
         content, server = traces.content_of(spans), server_for(self._uri)
         try:

@@ -110,7 +110,7 @@ def test_a_plugin_signs_each_request(
     for _ in range(2):
         asked.send(CALL, 10.0)
     signed = [head["Authorization"] for head in server[1]]
-    assert [(one.split()[0], one.split()[2]) for one in signed] == [("Signed", "GET")] * 2
+    assert [tuple(value.split()[::2]) for value in signed] == [("Signed", "GET")] * 2
     assert signed[0] != signed[1]
 
 
