@@ -199,7 +199,7 @@ class Delivery:
         streams = [f"{noun}:{owner}" for owner in sorted(owners) for noun in ("artifacts", "logged-model")]
         if any(self._journal.is_behind(stream, record.seq) for stream in streams):
             return True
-        return bool(streams) and self._journal.siblings.is_waiting(streams)
+        return bool(streams) and self._journal.siblings.is_waiting(streams, record.made_at)
 
     def _found(self, tokens: frozenset[str], timeout: float) -> bool:
         """Whether the server, or another journal here, has some of what others create under those local ids."""

@@ -32,11 +32,12 @@ class Siblings:
             self.name_of(token) is not None
         )
 
-    def is_waiting(self, streams: Sequence[str]) -> bool:
-        """Whether another journal has yet to deliver a record of `streams`."""
+    def is_waiting(self, streams: Sequence[str], before: int) -> bool:
+        """Whether another journal has yet to deliver a record of `streams` that was made before that moment. What was made
+        later may name the record that asks, and wait for it."""
         marks = ", ".join("?" * len(streams))
-        sql = f"SELECT 1 FROM records WHERE state IN ('pending', 'handing') AND stream IN ({marks}) LIMIT 1"
-        return any(self._ask(sql, streams))
+        wanted = f"state IN ('pending', 'handing') AND stream IN ({marks}) AND made_at < ?"
+        return any(self._ask(f"SELECT 1 FROM records WHERE {wanted} LIMIT 1", [*streams, before]))
 
     def _ask(self, sql: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
         """The rows of every journal. One that cannot be read knows nothing."""

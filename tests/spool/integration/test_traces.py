@@ -34,9 +34,9 @@ def kinds(found: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
 def test_they_arrive_as_without_the_spool(
     environment: Environment, mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
-    for way in ("", "spool+"):
-        Site(environment, tmp_path, way + mlflow_server.uri).train("traces.py", EXPERIMENT=f"traces-{way or 'plain'}")
-    plain, spooled = (traces(mlflow_server, f"traces-{way}") for way in ("plain", "spool+"))
+    for name, uri in (("plain", mlflow_server.uri), ("spooled", f"spool+{mlflow_server.uri}")):
+        Site(environment, tmp_path, uri).train("traces.py", EXPERIMENT=f"traces-{name}")
+    plain, spooled = (traces(mlflow_server, f"traces-{name}") for name in ("plain", "spooled"))
     assert (len(spooled), kinds(spooled)) == (len(plain), kinds(plain)) == (31, kinds(plain))
 
 

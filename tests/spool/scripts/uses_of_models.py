@@ -1,6 +1,8 @@
 """Uses of MLflow: models, the registry, autologging. See uses.py."""
 
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import mlflow
 import numpy
@@ -82,7 +84,12 @@ def use_autolog(name: str) -> None:
 
 def use_grid_search(name: str) -> None:
     mlflow.sklearn.autolog(log_models=False, log_datasets=False)
-    GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2).fit(rows, labels)
+    stopped = SimpleNamespace(time=lambda: 0.0)  # The time of a fit is logged, and differs each time.
+    with (
+        mock.patch("sklearn.model_selection._validation.time", stopped),
+        mock.patch("sklearn.model_selection._search.time", stopped),
+    ):
+        GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2).fit(rows, labels)
 
 
 def in_run_evaluated(name: str) -> None:
