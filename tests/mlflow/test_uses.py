@@ -21,15 +21,7 @@ USES = [
     for script in sorted(SCRIPTS.glob("uses_of_*.py"))
     for name in re.findall(r"^def (?:use|in_run)_(\w+)", script.read_text(), re.MULTILINE)
 ]
-SAMPLE = [
-    "threads",
-    "asynchronous",
-    "nested",
-    "names-of-files",
-    "names-that-the-server-refuses",
-    "forked-ranks-of-one-run",
-]
-SAMPLE += ["registered-by-its-id", "versions-by-client", "grid-search", "diverging"]
+SAMPLE = ["threads", "names-that-the-server-refuses", "forked-ranks-of-one-run", "registered-by-its-id", "diverging"]
 CHOSEN = USES if PROVE else SAMPLE
 
 

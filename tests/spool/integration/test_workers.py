@@ -45,7 +45,7 @@ def gateway() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 @pytest.mark.parametrize(
     "variables",
-    [{}, {"LATE": "1"}, *([{"START": "forkserver"}, {"START": "spawn"}] if PROVE else [])],
+    [{}, *([{"LATE": "1"}, {"START": "forkserver"}, {"START": "spawn"}] if PROVE else [])],
     ids=lambda variables: "-".join([*variables.keys(), *variables.values()]) or "fork",
 )
 def test_the_gateway_gets_what_workers_leave(
