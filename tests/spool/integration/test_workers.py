@@ -59,5 +59,7 @@ def test_the_gateway_gets_what_workers_leave(
     site = Site(environment, tmp_path, "spool+http://127.0.0.1:9", settings)
     assert site.train("forks.py", EXPERIMENT="forks", **variables).splitlines()[-1] == "[0, 0, 0]"
     status = json.loads(site.spool("status", "--json"))
-    runs = [record for record in taken if record["kind"] == "create run"]
-    assert (status["pending"], len(runs), status["handed_over"]) == (0, 3, len(taken))
+    # Workers that end at once may hand over the same record: the gateway knows it by its key.
+    kinds = {record["key"]: record["kind"] for record in taken}
+    runs = [kind for kind in kinds.values() if kind == "create run"]
+    assert (status["pending"], len(runs), status["handed_over"]) == (0, 3, len(kinds))
