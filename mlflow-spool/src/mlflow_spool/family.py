@@ -4,6 +4,7 @@ A child of a fork runs no exit handler of its own. If its parent has loaded the 
 its children left. A child of `multiprocessing` whose parent has not loaded the plugin does it at its own end.
 """
 
+import multiprocessing
 import multiprocessing.process
 import multiprocessing.util
 import os
@@ -48,6 +49,16 @@ def left(folder: Path, max_bytes: int) -> Iterator[Journal]:
 
 
 def at_end_of_child(finish: Callable[[], None]) -> None:
-    """Run `finish` at the end of this process if it is a child of `multiprocessing`."""
+    """Run `finish` at the end of this process if it is a child of `multiprocessing` that ends without exit handlers, and is
+    the first of its family with the plugin."""
+
+    def register(_: object = None) -> None:
+        # A child of `spawn` runs exit handlers. What a fork of this process leaves, this process delivers.
+        if os.getpid() == _born_in and multiprocessing.get_start_method() != "spawn":
+            multiprocessing.util.Finalize(None, finish, exitpriority=-1)
+
     if multiprocessing.process.parent_process() is not None:
-        multiprocessing.util.Finalize(None, finish, exitpriority=-1)
+        register()
+    else:
+        # A child of `forkserver` imports its main module before it is a child, and forgets then what runs at its end.
+        multiprocessing.util.register_after_fork(mark, register)
