@@ -164,13 +164,13 @@ def _redrive(settings: Settings, out: TextIO, run: str | None) -> int:
 
 
 def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
-    if not settings.gateway_url:
+    gateway = gateway_of(settings)
+    if gateway is None:
         _show("set MLFLOW_SPOOL_GATEWAY_URL to the address of the gateway", file=sys.stderr)
         return USAGE
     left = 0
     for uri, journal in _journals(settings):
-        if gateway := gateway_of(of_journal(journal, settings)[1]):
-            HandOver(journal, gateway, lock_file(journal.folder), system_clock()).run(timeout)
+        HandOver(journal, gateway, lock_file(journal.folder), system_clock()).run(timeout)
         counts = journal.inventory.counts()
         left += counts.pending + counts.handing
         _show(f"{uri}: {counts.handed} records are the gateway's, {counts.pending} stay here", file=out)

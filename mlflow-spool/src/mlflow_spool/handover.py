@@ -147,7 +147,9 @@ class HandOver:
         names = {token: name for token in sorted(wanted) if (name := self._journal.names.name_of(token))}
         # If no answer ever comes, this machine delivers the records too. So the gateway has to look before it creates.
         attempted = [replace(record, attempted_at=record.attempted_at or record.made_at) for record in records]
-        return {"records": [record.exported() for record in attempted], "names": names}
+        facts = (("login", "user"), ("workspace", "workspace"))
+        place = {field: value for field, fact in facts if (value := self._journal.names.fact(fact))}
+        return {"records": [record.exported() for record in attempted], "names": names, **place}
 
 
 def _page(records: list[Record]) -> list[Record]:

@@ -1,6 +1,8 @@
 """The MLFLOW_SPOOL_* variables of the environment. They are read when a spool is opened."""
 
+import json
 import os
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +69,15 @@ def without_login(uri: str) -> str:
 def user_in(uri: str) -> str:
     """The user in an address; empty when there is none."""
     return unquote(urlsplit(uri).username or "") if "@" in uri else ""
+
+
+def subject_of(token: str) -> str:
+    """Whom a token names, if it is a JWT. Another token has no name."""
+    try:
+        part = token.split(".")[1]
+        return str(json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4))).get("sub") or "")
+    except (IndexError, ValueError, AttributeError):
+        return ""
 
 
 def with_login(uri: str, user: str, environ: Mapping[str, str] | None = None) -> str:

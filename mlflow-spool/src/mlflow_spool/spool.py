@@ -55,11 +55,8 @@ def journal_folder(settings: Settings, uri: str) -> Path:
 
 
 def gateway_of(settings: Settings) -> Taker | None:
-    """The gateway that takes over the records; None when there is none, or when they go to a workspace: the gateway delivers
-    to the default one."""
-    if settings.workspace or not settings.gateway_url:
-        return None
-    return Gateway(settings.gateway_url, settings.gateway_token)
+    """The gateway that takes over the records; None when there is none."""
+    return Gateway(settings.gateway_url, settings.gateway_token) if settings.gateway_url else None
 
 
 def of_journal(journal: Journal, settings: Settings) -> tuple[str, Settings]:

@@ -8,7 +8,7 @@ import json
 import mimetypes
 import os
 import ssl
-from base64 import b64encode, urlsafe_b64decode
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from mlflow_spool.errors import NoAnswer
 from mlflow_spool.files import sent_as
 from mlflow_spool.helper import Helper
 from mlflow_spool.records import Answer, Call, answer_of
-from mlflow_spool.settings import Settings, server_uri, user_in
+from mlflow_spool.settings import Settings, server_uri, subject_of, user_in
 from mlflow_spool.uploads import FILES, folder_of
 from mlflow_spool.wire import Reply, Sign, Way, Wire
 
@@ -174,15 +174,6 @@ def _named(creds: Any, uri: str) -> str:
     if creds.username and creds.password:
         return str(creds.username)
     return subject_of(creds.token) if creds.token else ""
-
-
-def subject_of(token: str) -> str:
-    """Whom a token names, if it is a JWT. Another token has no name."""
-    try:
-        part = token.split(".")[1]
-        return str(json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4))).get("sub") or "")
-    except (IndexError, ValueError, AttributeError):
-        return ""
 
 
 def workspace_now() -> str:
