@@ -1,13 +1,13 @@
 """As whom and where a record goes: the login it was logged with, and MLflow's workspace
 
-Made 2026-11-30 09:55 UTC. Empty, as in every older row: the login of the policy, and the default workspace.
+Made 2026-11-30 10:18 UTC. Empty, as in every older row: the login of the policy, and the default workspace.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "c41f0a96d2e7"
-down_revision = "5c1e90b7d243"
+down_revision = "5c2f10a6b8d1"
 branch_labels = None
 depends_on = None
 
