@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.kit.db import rows_of
+from app.kit.pages import MOST_BYTES, read_page
 
 _alerts, _triggers, _decisions = tables.alerts, tables.triggers, tables.decisions
 _QUIET_SINCE = literal_column(tables.QUIET_SINCE, DateTime(timezone=True))
@@ -99,10 +100,7 @@ async def _page(
         statement = statement.where(table.c.route == query.route)
     if query.cursor:
         statement = statement.where(table.c.id < query.cursor)
-    statement = statement.order_by(table.c.id.desc()).limit(query.limit + 1)
-    rows = (await conn.execute(statement)).mappings().all()
-    more = len(rows) > query.limit
-    rows = rows[: query.limit]
+    rows, more = await read_page(conn, statement.order_by(table.c.id.desc()), query.limit, "id")
     return rows, str(rows[-1]["id"]) if more else None
 
 
@@ -175,11 +173,14 @@ async def get_trigger(conn: AsyncConnection, trigger: UUID) -> Row | None:
 _SHOWN_BEHIND = ("id", "alert_id", "severity", "status", "starts_at", "labels")
 _ALERTS_OF = rows_of(
     """
-    SELECT t AS behind, a.*
-    FROM unnest(CAST(:ids AS uuid[])) t CROSS JOIN LATERAL (
-        SELECT DISTINCT alert FROM decisions
-        WHERE trigger_id = t AND (action IN ('fire', 'hold', 'cancel') OR reason = 'shadow') LIMIT :shown
-    ) d JOIN alerts a ON a.id = d.alert ORDER BY a.id
+    SELECT * FROM (
+        SELECT t AS behind, a.*, row_number() OVER (ORDER BY t, a.id) AS place,
+            sum(octet_length(CAST(a.labels AS text))) OVER (ORDER BY t, a.id) AS bytes
+        FROM unnest(CAST(:ids AS uuid[])) t CROSS JOIN LATERAL (
+            SELECT DISTINCT alert FROM decisions
+            WHERE trigger_id = t AND (action IN ('fire', 'hold', 'cancel') OR reason = 'shadow') LIMIT :shown
+        ) d JOIN alerts a ON a.id = d.alert
+    ) b WHERE place = 1 OR bytes < CAST(:bytes AS bigint) ORDER BY id
 """,
     _alerts,
     behind=Uuid(),
@@ -211,9 +212,10 @@ _RUNS_OF = text(
 
 async def _with_parts(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
     parameters = {"ids": [row["id"] for row in rows], "shown": _shown_of(len(rows))}
+    most = parameters | {"bytes": MOST_BYTES}
     behind: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
     tried: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
-    for a in (await conn.execute(_ALERTS_OF, parameters)).mappings():
+    for a in (await conn.execute(_ALERTS_OF, most)).mappings():
         behind[a["behind"]].append({name: a[name] for name in _SHOWN_BEHIND})
     for a in (await conn.execute(_ATTEMPTS_OF, parameters)).mappings():
         names = ("result", "code", "detail", "count", "first_at", "last_at")
@@ -234,14 +236,14 @@ def _trigger(row: RowMapping) -> Row:
 async def list_quarantine(conn: AsyncConnection, limit: int, before: tuple[datetime, str] | None) -> Page:
     """What could not be read, the newest first. `before` is a place in the list, from `read_quarantine_cursor`."""
     q = tables.quarantine
-    statement = select(q).order_by(q.c.last_at.desc(), q.c.sha256.desc()).limit(limit + 1)
+    statement = select(q).order_by(q.c.last_at.desc(), q.c.sha256.desc())
     if before:
         # The bad alerts of one body have the same time. Only time and hash together name one place in the list.
         statement = statement.where(tuple_(q.c.last_at, q.c.sha256) < tuple_(*before))
-    rows = (await conn.execute(statement)).mappings().all()
-    last = rows[limit - 1] if len(rows) > limit else None
+    rows, more = await read_page(conn, statement, limit, "last_at", "sha256")
+    last = rows[-1] if more else None
     following = f"{(last['last_at'] - _EPOCH) // timedelta(microseconds=1)}_{last['sha256']}" if last else None
-    return Page([_quarantined(row) for row in rows[:limit]], following)
+    return Page([_quarantined(row) for row in rows], following)
 
 
 def read_quarantine_cursor(cursor: str) -> tuple[datetime, str]:

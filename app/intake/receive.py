@@ -14,10 +14,11 @@ from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
 from app.intake.intake import Job
-from app.intake.service import DirectRoute, IntakeServices, admit, body_of, services_of, spend
+from app.intake.service import DirectRoute, IntakeServices, admit, body_of, services_of, spending
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.errors import NotDurable, Problem
 from app.policy.sources import TAKEN
+from app.web.heavy import aside, is_heavy
 from app.web.manners import allow
 from app.web.problems import BAD_SIGNATURE, responses
 from app.web.security import authorize
@@ -188,16 +189,16 @@ async def _take_signed(
     """Take a body of a source that may have a secret. `limited`: the caller's rate limit applies."""
     services = services_of(request)
     admitted = await admit(request, source, services)
-    if limited:
-        await services.limiter.check(admitted.caller)
-    answer = await _take(admitted.body, read, source, services)
-    await spend(admitted, services)
-    return answer
+    async with spending(admitted, services):
+        if limited:
+            await services.limiter.check(admitted.caller)
+        return await _take(admitted.body, read, source, services)
 
 
 async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: IntakeServices) -> Response:
     try:
-        parsed = read(raw, services.max_alerts)
+        heavy = is_heavy(raw)
+        parsed = await aside(read, raw, services.max_alerts) if heavy else read(raw, services.max_alerts)
     except Unreadable as error:
         services.core.metrics.bodies_refused.labels(source, error.status).inc()
         await _keep_refused(raw, source, error, services)

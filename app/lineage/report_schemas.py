@@ -6,9 +6,21 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from app.lineage import report_examples as examples
+from app.web.heavy import within_depth
 from app.web.members import RequestBody
 
 #: The names that MLflow takes for a param, a metric or a tag (mlflow.utils.validation, 3.17.2).
@@ -110,7 +122,7 @@ class HandedOver(RequestBody):
     kind: Annotated[str, StringConstraints(max_length=40)]
     method: Literal["POST", "PUT", "PATCH", "DELETE"]
     path: Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")]
-    body: dict[str, Any]
+    body: Annotated[dict[str, Any], AfterValidator(within_depth)]
     made_at: Annotated[int, Field(ge=0, lt=2**62)]
     attempted_at: Annotated[int, Field(ge=0, lt=2**62)] | None = None
 
@@ -120,7 +132,7 @@ class HandOver(RequestBody):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.HAND_OVER})
 
-    records: Annotated[list[HandedOver], Field(min_length=1, max_length=MOST_RECORDS)]
+    records: Annotated[list[HandedOver], Field(min_length=1, max_length=MOST_RECORDS), FailFast()]
     names: Annotated[
         dict[
             Annotated[str, StringConstraints(pattern=_LOCAL_ID)],

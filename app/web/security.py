@@ -2,11 +2,12 @@
 
 import ipaddress
 from collections.abc import Callable, Coroutine
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Request, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 
@@ -23,6 +24,7 @@ __all__ = [
     "Tokens",
     "authorize",
     "create_token",
+    "guard_of",
     "identify",
     "is_loopback",
     "refuse_open_bind",
@@ -30,8 +32,13 @@ __all__ = [
     "tokens_exist",
 ]
 
+Guard = Callable[[Request], Caller]
+
 #: The caller on loopback while no token exists.
 ANONYMOUS = Caller("anonymous", frozenset({"admin"}))
+
+#: Where a request's scope holds the Caller that `authorize` has let in.
+CALLER = "gateway.caller"
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOW = "send `Authorization: Bearer tg_...`; `trigger-gateway token create` makes a token"
@@ -57,7 +64,18 @@ def require(scope: Scope, *, key_parameter: bool = False) -> Callable[..., Corou
     async def caller(request: Request, _: Annotated[None, Security(_BEARER, scopes=[scope])]) -> Caller:
         return authorize(request, scope, key_parameter=key_parameter)
 
+    _GUARDS[caller] = partial(authorize, scope=scope, key_parameter=key_parameter)
     return caller
+
+
+_GUARDS: dict[Callable[..., Any], Guard] = {}
+
+
+def guard_of(dependant: Dependant) -> Guard | None:
+    """What `require` asks for somewhere among the dependencies of a route. FastAPI itself asks only when it has read the
+    body."""
+    found = (_GUARDS.get(each.call) or guard_of(each) for each in dependant.dependencies if each.call is not None)
+    return next(filter(None, found), None)
 
 
 def authorize(request: Request, scope: Scope, *, key_parameter: bool = False) -> Caller:
@@ -80,6 +98,7 @@ def authorize(request: Request, scope: Scope, *, key_parameter: bool = False) ->
             headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
             scope=scope,
         )
+    request.scope[CALLER] = caller
     return caller
 
 

@@ -1,0 +1,91 @@
+"""All bodies together are bounded: from their first byte until they are answered."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.acceptance.world import World
+from tests.integration.api import (
+    ALERTMANAGER,
+    NATIVE,
+    native_alert,
+    notification,
+    opened,
+    problem,
+    token_of,
+    webhook_alert,
+)
+from tests.integration.test_every_route import BODIES, filled
+from tests.servers import TestServers
+
+LIMIT, BUDGET = 100_000, 400_000
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.fixture
+async def world(servers: TestServers, database: str, tmp_path: Path) -> AsyncIterator[World]:
+    more = {"max_body": LIMIT, "body_budget": BUDGET, "webhook_secret": SECRET, "tokens_file": tmp_path / "tokens"}
+    token = token_of(tmp_path, "admin")
+    async with opened(servers, database, **more) as world:
+        world.clients[0].headers.update(token)
+        yield world
+
+
+async def post(world: World, path: str, size: int, **headers: str) -> httpx.Response:
+    """An alert that is padded to so many bytes."""
+    alert = native_alert() if path == NATIVE else notification(webhook_alert(model="churn"))
+    return await world.clients[0].post(path, content=json.dumps(alert).encode().ljust(size), headers=headers)
+
+
+@asynccontextmanager
+async def held(world: World, path: str, bodies: int, size: int, **headers: str) -> AsyncIterator[list[int]]:
+    """So many bodies of which this many bytes have come, and then nothing. The statuses that were answered already."""
+    over, statuses = asyncio.Event(), []
+
+    async def unfinished() -> AsyncIterator[bytes]:
+        yield b" " * size
+        await over.wait()
+
+    async def send() -> None:
+        own = {**world.clients[0].headers, "Content-Type": "application/json"} | headers
+        async with httpx.AsyncClient(transport=world.clients[0]._transport, base_url="http://localhost") as client:
+            request = client.build_request("POST", path, content=unfinished(), headers=own)
+            if not headers.get("Authorization", "x"):
+                del request.headers["Authorization"]
+            statuses.append((await client.send(request)).status_code)
+
+    tasks = [asyncio.create_task(send()) for _ in range(bodies)]
+    for _ in range(200):  # Every task has come to its wait, or to its end.
+        await asyncio.sleep(0)
+    try:
+        yield statuses
+    finally:
+        over.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_large_bodies_over_the_budget_are_refused_and_small_ones_are_taken(world: World) -> None:
+    async with held(world, ALERTMANAGER, 4, 95_000) as refused:
+        assert refused == [503], "three quarters of the budget"
+        answer = await post(world, ALERTMANAGER, 90_000)
+        assert "GATEWAY_BODY_BUDGET" in problem(answer, 503, "unavailable")["detail"]
+        assert answer.headers["retry-after"] == "5"
+        for method, path in BODIES:
+            answer = await world.clients[0].request(
+                method, filled(path), content=b" " * 90_000, headers={"Content-Type": "application/json"}
+            )
+            assert answer.status_code in (401, 404, 503), path
+        assert (await post(world, ALERTMANAGER, 2_000)).status_code == 202
+    assert (await post(world, ALERTMANAGER, 90_000)).status_code == 202
+
+
+async def test_senders_who_have_not_shown_who_they_are_do_not_use_up_the_budget(world: World) -> None:
+    """A signed request needs no token, and its signature is judged when the body is there."""
+    async with held(world, NATIVE, 4, 95_000, Authorization="") as refused:
+        assert refused == [503, 503]
+        assert (await post(world, ALERTMANAGER, 90_000)).status_code == 202
