@@ -103,6 +103,9 @@ async def open_foundation(
             stack.push_async_callback(http.aclose)
         reorder = timedelta(seconds=settings.reorder_window)
         core = Core(engines.everything, clock, Holder(policy, clock.now()), metrics, Bells(), reorder)
+        named = settings.tokens_file is not None
+        tokens = Tokens(settings.tokens_path, clock, loopback=is_loopback(settings.host), named=named)
+        metrics.tokens_faults.set_function(lambda: len(tokens.faults))
         memory = Memory(redis, metrics, ttl=settings.memory_ttl)
         yield Foundation(
             settings=settings,
@@ -112,7 +115,7 @@ async def open_foundation(
             redis=redis,
             memory=memory,
             aftermath=Aftermath(core, memory),
-            tokens=Tokens(settings.tokens_path, clock, loopback=is_loopback(settings.host)),
+            tokens=tokens,
             limiter=RateLimit(redis, settings.rate_limit, clock, metrics),
             http=http,
         )

@@ -2,9 +2,11 @@
 
 import ipaddress
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -55,6 +57,22 @@ def _standard_secret(secret: SecretStr) -> SecretStr:
 
 def _redis_url(url: SecretStr) -> SecretStr:
     parse_redis_url(url.get_secret_value())
+    return url
+
+
+def _http_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or re.search(r"[\s\x00-\x1f]", url):
+        raise BadValue("must be an address such as https://host.example:8080")  # It may hold a secret.
+    return url
+
+
+def _secret_http_url(url: SecretStr) -> SecretStr:
+    _http_url(url.get_secret_value())
     return url
 
 
@@ -141,9 +159,9 @@ class Settings(Address):
         pattern="^[A-Za-z0-9._-]{1,60}$",
         description="Name of this gateway in its notices. Gateways that share a receiver need different names.",
     )
-    external_url: str | None = Field(
+    external_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
         None,
-        pattern="^https?://[^\\s?#]+$",
+        pattern="^[^?#]+$",
         description="URL at which people reach the gateway, for links in notices. Unset: no links.",
     )
     database_url: SecretStr | None = Field(
@@ -229,7 +247,7 @@ class Settings(Address):
     ping_body: int = Field(10000, ge=0, description="Most bytes kept of the body of a ping.")
     queued_limit: _Seconds = Field(900, description="`/health/orchestrator` fails when a DAG run is queued for longer.")
     backlog_limit: _Seconds = Field(900, description="`/health/metadata` fails when metadata waits longer for MLflow.")
-    watchdog_url: SecretStr | None = Field(
+    watchdog_url: Annotated[SecretStr, AfterValidator(_secret_http_url)] | None = Field(
         None, description="Address outside that the gateway pings while all is well here. Unset: no pings."
     )
     watchdog_authorization: _Secret | None = Field(

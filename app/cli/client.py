@@ -10,13 +10,14 @@ from typing import Annotated, Any
 from urllib.parse import urlencode, urlsplit
 
 import typer
+from rich import table as rich_table
 from rich.console import Console
-from rich.table import Column, Table
 
 from app.bootstrap.environment import clean, clean_secret, link_warnings
 from app.bootstrap.settings import read_address, read_value
 from app.kit.errors import GatewayError, TargetError, UsageError
 from app.kit.http import Answer, open_http
+from app.kit.visible import visible
 
 #: With these answers and every 5xx a good request failed or was refused: exit code 1. With any other 4xx the command line, a
 #: setting or the token has to change first: exit code 2. docs/contract.md, "Command line".
@@ -66,7 +67,8 @@ def _good(answer: Answer, url: str) -> Any:
         detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
         kind = GatewayError if answer.status >= 500 or answer.status in _FAILURES else UsageError
         hint = " (GATEWAY_TOKEN)" if answer.status in (401, 403) else ""
-        raise kind(f"{detail or f'the gateway at {url} answered {answer.status}'}{hint}")
+        sentence = visible(str(detail)) if detail else f"the gateway at {url} answered {answer.status}"
+        raise kind(f"{sentence}{hint}")
     if not isinstance(answer.body, dict) or 300 <= answer.status < 400:
         raise GatewayError(f"the server at {url} is not a Trigger Gateway: correct GATEWAY_URL")
     return answer.body
@@ -78,7 +80,7 @@ def gateway_url() -> str:
     given = clean(os.environ.get("GATEWAY_URL", ""))
     if given is None:
         for warning in link_warnings(os.environ):
-            print(warning, file=sys.stderr)
+            print(visible(warning), file=sys.stderr)
         return read_address().url
     try:
         parts = urlsplit(given)
@@ -110,15 +112,24 @@ def _token() -> str | None:
     return token
 
 
+class Table(rich_table.Table):
+    """A table of what others wrote: nothing in a cell can move the cursor, colour or reorder the text around it."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(visible(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
 def show(what: str | Table, style: str | None = None) -> None:
-    """Print as it is: brackets that a sender wrote are no markup. For a pipe or a file nothing is folded."""
+    """Print as it is: brackets that a sender wrote are no markup, and what a terminal would obey is escaped. For a pipe or a
+    file nothing is folded."""
+    what = visible(what) if isinstance(what, str) else what
     wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     Console(highlight=False, markup=False, width=10_000 if wide else None).print(what, style=style)
 
 
-def id_column() -> Column:
+def id_column() -> rich_table.Column:
     # A cut id is useless, so the other columns fold instead.
-    return Column("id", no_wrap=True, min_width=36)
+    return rich_table.Column("id", no_wrap=True, min_width=36)
 
 
 def labels(labels: dict[str, str]) -> str:

@@ -23,6 +23,7 @@ from app.cli.commands import GROUPS
 from app.cli.doctor.finding import Finding
 from app.kit.clock import SystemClock
 from app.kit.errors import GatewayError, UsageError, refused_by_machine
+from app.kit.visible import visible
 from app.policy.file.load import PolicyError, load_policy
 from app.policy.file.starter import STARTER_POLICY, THIS_MACHINE, alertmanager_receiver
 from app.policy.language.durations import parse_duration
@@ -79,10 +80,10 @@ def check(policy: Annotated[Path, typer.Argument(help="The policy file.")]) -> N
     try:
         found = load_policy(policy, require_env=False)
     except PolicyError as error:
-        print(error, file=sys.stderr)
+        print("\n".join(visible(str(problem)) for problem in error.problems), file=sys.stderr)
         raise typer.Exit(1) from error
     for warning in found.warnings:
-        print(f"{warning} (warning)", file=sys.stderr)
+        print(visible(f"{warning} (warning)"), file=sys.stderr)
     names = ", ".join(route.name for route in found.routes)
     print(f"{policy} is good: {len(found.routes)} route(s): {names}.")
 
@@ -196,13 +197,13 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error), keep="\n"), file=sys.stderr)
         sys.exit(2)
     except GatewayError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        print(refused_by_machine(error), file=sys.stderr)
+        print(visible(str(refused_by_machine(error))), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         os._exit(130)

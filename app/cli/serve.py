@@ -26,7 +26,7 @@ from app.tables import migrate
 from app.web import listener
 from app.web.door import Limits, raise_open_files
 from app.web.main import create_app
-from app.web.security import refuse_open_bind
+from app.web.security import refuse_no_tokens, refuse_open_bind
 from app.web.tokens import tokens_exist
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ def serve(settings: Settings, *, workers: int, loops: bool, limits: Limits = Lim
     Raises UsageError for a missing or bad policy, and for an address that would be open to everybody.
     """
     read_policy(settings)
+    refuse_no_tokens(settings.tokens_file)
     refuse_open_bind(settings.host, tokens_exist(settings.tokens_path))
     bound = bind(settings.host, settings.port)
     # With GATEWAY_PORT=0 the kernel has chosen the port: from here on it is the one that was meant.

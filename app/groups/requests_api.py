@@ -14,7 +14,7 @@ from app.kit.errors import Problem
 from app.policy.values import ROUTE_NAME
 from app.web.answers import json_answer, shows
 from app.web.problems import UNAVAILABLE, Kind, responses
-from app.web.security import require
+from app.web.security import ANONYMOUS, require
 from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1", tags=["operate"], responses=responses(UNAVAILABLE))
@@ -74,7 +74,7 @@ async def ask(
     """Starts a DAG run of a group now, or fires its held trigger, without debounce. A cooldown, a limit or a run in flight
     refuses it with 409; that is recorded like any decision. `force` overrides cooldown and limit."""
     await services.limiter.check(caller)
-    wanted = Wanted(body.route, body.group, body.reason, body.requested_by or caller.name, body.force, body.conf)
+    wanted = Wanted(body.route, body.group, body.reason, _asker(body.requested_by, caller), body.force, body.conf)
     return json_answer(await services.requests.trigger(wanted, caller.name, idempotency_key), 201)
 
 
@@ -130,3 +130,10 @@ async def _shown(conn: AsyncConnection, id: UUID) -> Response:
     if found is None:
         raise Problem(404, "not_found", f"There is no trigger {id}.")
     return json_answer(found)
+
+
+def _asker(text: str, caller: Caller) -> str:
+    """Who asked: the text of the request, and beside it the token, which nobody can make up."""
+    if caller is ANONYMOUS:
+        return text or caller.name
+    return f"{text} (token {caller.name})" if text and text != caller.name else caller.name

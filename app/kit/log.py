@@ -19,11 +19,27 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from app.kit.clock import monotonic
 from app.kit.errors import UsageError
+from app.kit.visible import visible
 
 MASK = "***"
 LEVELS = ("debug", "info", "warning", "error")
 _DEEPEST = 8  # A value that is nested deeper is written as text.
 
+_LIBRARIES = (
+    *("httpx", "httpcore", "hpack", "h2", "urllib3", "requests", "botocore", "boto3", "s3transfer", "google", "grpc"),
+    *(
+        "sqlalchemy",
+        "asyncpg",
+        "redis",
+        "alembic",
+        "mlflow",
+        "opentelemetry",
+        "multipart",
+        "python_multipart",
+        "websockets",
+    ),
+)
+_PATH = re.compile(r"(\bhttps?://[^\s/\"'?#]*)[^\s\"']*")
 _SECRET_NAME = re.compile(
     r"(^|_)(pass(word|wd|phrase)?|secret|token|authorization|credentials?|(routing|api|private|access|secret)_?key|cookie)$"
 )
@@ -71,9 +87,13 @@ def configure(level: str = "info", json: bool | None = None, stream: TextIO | No
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
         logging.getLogger(name).setLevel(logging.NOTSET)
-    # At INFO these write a line for each request that we send, or for each look at the schema.
-    for name in ("httpx", "httpcore", "alembic.runtime.migration"):
-        logging.getLogger(name).setLevel(logging.NOTSET if level.lower() == "debug" else logging.WARNING)
+    # At INFO these write a line for each request that we send, or for each look at the schema. At DEBUG they write its
+    # headers, cookies and parameters, which may be secrets. So may a path: the address of a Slack webhook is one.
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if level.lower() == "debug":
+        logging.getLogger("httpx").setLevel(logging.INFO)
+    handler.addFilter(_without_paths)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[
@@ -116,9 +136,18 @@ def _formatter(as_json: bool, colours: bool) -> logging.Formatter:
             # As text, without the variables of the frames: these can hold passwords under any name.
             structlog.processors.format_exc_info,
             redact,
+            *([] if as_json else [_for_a_terminal]),
             renderer,
         ],
     )
+
+
+def _for_a_terminal(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Senders wrote a part of what is logged. The JSON renderer escapes it, and the one for people does not."""
+    return {
+        name: visible(value, "\n\t" if name in ("exception", "stack") else "") if isinstance(value, str) else value
+        for name, value in event.items()
+    }
 
 
 def _enriching() -> list[Processor]:
@@ -154,6 +183,13 @@ def _snake(name: str) -> str:
 
 def _dumps(event: Any, **_: Any) -> str:
     return json.dumps(event, default=repr)
+
+
+def _without_paths(record: logging.LogRecord) -> bool:
+    """Keep only the host of an address in the line that httpx writes for each request."""
+    if record.name == "httpx":
+        record.msg, record.args = _PATH.sub(r"\1/...", record.getMessage()), ()
+    return True
 
 
 def _is_no_copy(record: logging.LogRecord) -> bool:

@@ -27,6 +27,11 @@ class Metrics:
         self.items_failed = Counter(
             "gateway_loop_items_failed", "Items that a loop left aside after an unexpected error.", ["loop"], registry=r
         )
+        self.tokens_faults = Gauge(
+            "gateway_tokens_file_faults",
+            "What is wrong with the tokens file: bad lines, or a file not read.",
+            registry=r,
+        )
         self._of_intake(r)
         self._of_triggers(r)
         self._of_delivery(r)

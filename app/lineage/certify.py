@@ -1,6 +1,7 @@
 """The certificate of a run: compares the records that the gateway took of it with what MLflow shows."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from app.lineage.delivery import drive, sending
 from mlflow_spool.certificate import Logged, certifying, gather
 from mlflow_spool.errors import SpoolError
 from mlflow_spool.records import Kind, Record
+from mlflow_spool.replay import finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ async def certificate(reader: Reader, mlflow: Mlflow | None, clock: Clock, run: 
     """The certificate of a run, as the API shows it; None when the gateway took no record of the run. No connection to
     Postgres is held while MLflow is asked. When MLflow does not answer, `complete` is None and `detail` says why."""
     known = await reader.find(lambda conn: read_known(conn, run))
+    if known is None and mlflow is not None and run.startswith("spool-"):
+        # A spool delivered the creation itself, and handed over the rest under MLflow's id.
+        with suppress(SpoolError):
+            real = dict(await drive(finding(run), sending(mlflow, clock))).get(run, run)
+            known = await reader.find(lambda conn: read_known(conn, real))
     if known is None:
         return None
     states = {state: known.counts.get(state, 0) for state in ("pending", "delivered", "aside")}

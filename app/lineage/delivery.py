@@ -197,9 +197,13 @@ class Delivery(Destination):
 
     async def _done(self, records: tuple[Record, ...], outcome: Done, names: dict[str, str]) -> None:
         names.update(outcome.learned)
+        # A version's local number is short. Within its model it counts alone, whatever was made of another model.
+        own = [
+            (f"{token}@{records[0].stream}", name) for token, name in outcome.learned if token.startswith("version:")
+        ]
         async with transaction(self._engine) as conn:
             await store.delivered(conn, records)
-            await store.learn(conn, outcome.learned, self._clock.now())
+            await store.learn(conn, [*outcome.learned, *own], self._clock.now())
         self._metrics.metadata_records.labels("delivered").inc(len(records))
 
     async def _aside(self, record: Record, problem: str) -> None:

@@ -29,21 +29,28 @@ def item_of(stream: str) -> UUID:
     return uuid5(_STREAMS, stream)
 
 
-async def add(conn: AsyncConnection, records: Sequence[Record], now: datetime, report: UUID | None = None) -> int:
+async def add(
+    conn: AsyncConnection,
+    records: Sequence[Record],
+    now: datetime,
+    report: UUID | None = None,
+    caller: str | None = None,
+) -> int:
     """Keep records in their order, and wake the items of their streams. A record whose key is known stays as it is.
+    They came with a report, or a caller handed them over.
 
     The record of a file only names it: the file stays on its machine. Returns how many records are new.
     """
     if not records:
         return 0
-    rows = [_row(record, now, report) for record in records]
+    rows = [_row(record, now) | {"report": report, "caller": caller} for record in records]
     statement = insert(_records).values(rows).on_conflict_do_nothing(index_elements=["key"])
     new = (await conn.execute(statement.returning(_records.c.stream, _records.c.state))).all()
     await _wake(conn, sorted({row.stream for row in new if row.state == "pending"}), now)
     return len(new)
 
 
-def _row(record: Record, now: datetime, report: UUID | None) -> dict[str, Any]:
+def _row(record: Record, now: datetime) -> dict[str, Any]:
     attempted = record.attempted_at  # Another machine's clock, which may be ahead: no delivery waits for that time.
     return {
         "key": record.key,
@@ -56,9 +63,28 @@ def _row(record: Record, now: datetime, report: UUID | None) -> dict[str, Any]:
         "attempted_at": attempted if attempted is None else min(attempted, int(now.timestamp() * 1000)),
         "attempts": 0,
         "state": "elsewhere" if record.kind is Kind.ARTIFACT else "pending",
-        "report": report,
         "at": now,
     }
+
+
+async def handed_over(conn: AsyncConnection, keys: Sequence[str]) -> frozenset[str]:
+    """Those of the keys whose records did not come with a report."""
+    found = select(_records.c.key).where(_records.c.key.in_(list(keys)), _records.c.report.is_(None))
+    return frozenset((await conn.execute(found)).scalars())
+
+
+async def made_by_caller(conn: AsyncConnection, records: Iterable[Record], caller: str) -> set[str]:
+    """The local ids in the streams of records whose creation this caller handed over earlier."""
+    tokens = {record.stream.partition(":")[2] for record in records}
+    keys = {token.rpartition("spool-")[2]: token for token in tokens if "spool-" in token}
+    found = select(_records.c.key).where(_records.c.key.in_(list(keys)), _records.c.caller == caller)
+    return {keys[key] for key in (await conn.execute(found)).scalars()}
+
+
+async def streams_of(conn: AsyncConnection, streams: Iterable[str]) -> frozenset[str]:
+    """Those of the streams that have records here."""
+    found = select(_records.c.stream).where(_records.c.stream.in_(list(streams))).distinct()
+    return frozenset((await conn.execute(found)).scalars())
 
 
 async def _wake(conn: AsyncConnection, streams: Sequence[str], now: datetime) -> None:
@@ -111,11 +137,16 @@ def record_of(row: Mapping[Any, Any]) -> Record:
     )
 
 
-async def names_for(conn: AsyncConnection, records: Iterable[Record]) -> dict[str, str]:
+async def names_for(conn: AsyncConnection, records: Sequence[Record]) -> dict[str, str]:
     """MLflow's ids for the local ids in records, and the artifact roots of these, as far as they are known."""
     tokens = {token for record in records for token in references(record.call)}
     tokens |= {f"root:{token}" for token in tokens}
-    return await names(conn, tokens)
+    streams = {record.stream for record in records}
+    numbers = {f"{token}@{stream}" for token in tokens if token.startswith("version:") for stream in streams}
+    found = await names(conn, tokens | numbers)
+    if len(streams) == 1:  # A number of the model's own version counts before that of another model.
+        found |= {token.partition("@")[0]: found[token] for token in numbers & found.keys()}
+    return found
 
 
 async def names(conn: AsyncConnection, tokens: Iterable[str]) -> dict[str, str]:
@@ -216,6 +247,11 @@ async def take_report(conn: AsyncConnection, row: Mapping[str, Any]) -> Mapping[
     if (await conn.execute(new)).rowcount:
         return None
     return (await conn.execute(_KNOWN_REPORT, {"key": row["key"]})).mappings().one()
+
+
+async def move_report(conn: AsyncConnection, report: UUID, run: str) -> None:
+    """Note that the run of a report has another local id than usual."""
+    await conn.execute(update(tables.reports).where(tables.reports.c.id == report).values(run=run))
 
 
 # -- what the API shows ----------------------------------------------------------------------------------------------

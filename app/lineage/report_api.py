@@ -79,7 +79,7 @@ def _read(raw: bytes) -> Report | HandOver:
 
 router = APIRouter(prefix="/api/v1", tags=["metadata"], route_class=_OneOfTwo, responses=responses(UNAVAILABLE))
 
-Reporter = Annotated[Caller, Depends(require("ingest"))]
+Reporter = Annotated[Caller, Depends(require("metadata"))]
 _TAKEN: dict[int | str, dict[str, Any]] = {202: {"content": {"application/json": {"example": examples.TAKEN}}}}
 _MISMATCH = Kind("idempotency_mismatch", 422, "This Idempotency-Key was used with another report.")
 
@@ -106,7 +106,7 @@ async def report(
     component and `run` are one run. Without an `Idempotency-Key`, an identical report is the same report.
 
     With `records` the gateway takes over what mlflow-spool could not deliver itself. A record that moves an alias, deletes
-    from the registry or sets a tag of the gate needs the scope `promote` as well: 403 names each such record, and none is
+    something or sets a tag of the gateway needs the scope `promote` as well: 403 names each such record, and none is
     taken."""
     await services.limiter.check(caller)
     if isinstance(body, HandOver):

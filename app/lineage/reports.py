@@ -1,13 +1,14 @@
 """A report as records: the writes of MLflow's REST API that store it. Pure.
 
-Every key is a hash of what the record stands for. So a report that comes again makes the same records. Reports of one run
-may come in any order, and the first of them creates the run.
+The key of a creation is a hash of what it creates. So reports of one run may come in any order, and the first of them
+creates the run. The key of any other record is a hash of the report's id and its number.
 """
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -16,35 +17,53 @@ from mlflow_spool.records import API, Call, Record, draft
 
 TRIGGER_TAG, COMPONENT_TAG = "gateway.trigger_id", "gateway.component"
 _DIGEST = 36  # characters of a dataset's digest that MLflow 3.17.2 keeps
+_AHEAD = 500  # keys that are looked at together when somebody else took the usual one
 _TAGS = 100  # at most, in one runs/log-batch
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _STATUS = {"succeeded": "FINISHED", "failed": "FAILED"}
 
 
-def run_of(report: Report) -> str:
-    """The id of a report's run: MLflow's, or a local one."""
-    return report.run_id or f"spool-{_run_key(report)}"
+def run_of(report: Report, taken: Container[str] = ()) -> str:
+    """The id of a report's run: MLflow's, or a local one. taken: keys that the report may not use."""
+    return report.run_id or f"spool-{_run_key(report, taken)}"
 
 
-def records_of(report: Report, key: str, who: str, now: datetime) -> list[Record]:
-    """The records of a report. key: the key of the report; now: when it came."""
+def records_of(report: Report, key: str, who: str, now: datetime, taken: Container[str] = ()) -> list[Record]:
+    """The records of a report. key: a text of the report alone, which nobody knows before; now: when it came; taken: keys
+    that the report may not use."""
     at = _milliseconds(report.at or now)
-    records = [*_creations(report, at)] if report.run_id is None else []
-    for number, call in enumerate(_writes(report, run_of(report), who, at)):
+    records = [*_creations(report, at, taken)] if report.run_id is None else []
+    for number, call in enumerate(_writes(report, run_of(report, taken), who, at)):
         record = draft(call, at, _digest("write", key, str(number)))
         assert record is not None, call.path
         records.append(record)
     return records
 
 
-def _run_key(report: Report) -> str:
-    return _digest("run", str(report.trigger_id or ""), report.component, report.run)
+def next_keys(report: Report, taken: Container[str]) -> list[str]:
+    """The keys that a report would use next, when those are taken too."""
+    parts = [_run_parts(report), ("experiment", report.experiment)]
+    return [key for part in parts for key in itertools.islice(_free(taken, *part), _AHEAD)]
 
 
-def _creations(report: Report, at: int) -> Iterator[Record]:
+def _run_parts(report: Report) -> tuple[str, ...]:
+    return "run", str(report.trigger_id or ""), report.component, report.run
+
+
+def _run_key(report: Report, taken: Container[str]) -> str:
+    return next(_free(taken, *_run_parts(report)))
+
+
+def _free(taken: Container[str], *parts: str) -> Iterator[str]:
+    """The keys of these parts that are not taken. Every report with the same parts finds the same."""
+    others = (_digest(*parts, str(number)) for number in itertools.count(1))
+    return (key for key in itertools.chain([_digest(*parts)], others) if key not in taken)
+
+
+def _creations(report: Report, at: int, taken: Container[str]) -> Iterator[Record]:
     experiment_id = "0"
     if report.experiment:
-        key = _digest("experiment", report.experiment)
+        key = next(_free(taken, "experiment", report.experiment))
         made = draft(Call("POST", f"{API}/experiments/create", {"name": report.experiment}), at, key)
         assert made is not None
         yield made
@@ -55,7 +74,7 @@ def _creations(report: Report, at: int) -> Iterator[Record]:
         "start_time": at,
         "tags": _pairs(_origin(report)),
     }
-    run = draft(Call("POST", f"{API}/runs/create", body), at, _run_key(report))
+    run = draft(Call("POST", f"{API}/runs/create", body), at, _run_key(report, taken))
     assert run is not None
     yield run
 

@@ -41,6 +41,7 @@ records = Table(
     words("state"),  # pending, delivered, aside (MLflow refused it for good), elsewhere (a file, on another machine)
     words("problem", nullable=True),
     Column("report", Uuid),
+    words("caller", nullable=True),  # the token that handed it over; null: a report, or taken before this column
     time("at", nullable=False),  # when the gateway took it
     Index("ix_records_key", "key", unique=True),
     Index(

@@ -78,11 +78,14 @@ async def livez(services: _Services, caller: Annotated[Caller | None, Depends(id
 async def readyz(
     services: _Services, caller: Annotated[Caller | None, Depends(identify)], request: Request
 ) -> Response:
-    """503 when Postgres accepts no writes or is not migrated. 200 and `degraded` when Redis is away. With `?verbose` it says
-    why a newer policy file was refused."""
+    """503 when Postgres accepts no writes or is not migrated. 200 and `degraded` when Redis is away or the tokens
+    file has a fault. With `?verbose` it says why a newer policy file was refused."""
     checks = {"postgres": await _postgres(services), "redis": await _redis(services)}
     checks["policy"] = services.core.policy.hash
-    well = "ok" if checks["redis"] == "ok" else "degraded"
+    faults = services.tokens.faults
+    if faults:
+        checks["tokens"] = "; ".join(faults[:5])
+    well = "ok" if checks["redis"] == "ok" and not faults else "degraded"
     status = well if checks["postgres"] == "ok" else "failing"
     # Read by hand, because a declared parameter with a bad value would be answered 422.
     shown = request.query_params.get("verbose", "false").lower() not in ("0", "false")

@@ -1,8 +1,10 @@
 """Who may call what: the dependency that guards a route, and the refusal of an open bind."""
 
 import ipaddress
+import logging
 from collections.abc import Callable, Coroutine
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -12,8 +14,9 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 
 from app.kit.errors import Problem, UsageError
+from app.kit.log import Seldom
 from app.kit.times import at
-from app.web.tokens import SCOPES, Caller, Scope, Token, Tokens, create_token, tokens_exist
+from app.web.tokens import INGEST_ENDS, SCOPES, Caller, Scope, Token, Tokens, create_token, read_file, tokens_exist
 
 __all__ = [
     "ANONYMOUS",
@@ -27,12 +30,14 @@ __all__ = [
     "guard_of",
     "identify",
     "is_loopback",
+    "refuse_no_tokens",
     "refuse_open_bind",
     "require",
     "tokens_exist",
 ]
 
 Guard = Callable[[Request], Caller]
+log = logging.getLogger(__name__)
 
 #: The caller on loopback while no token exists.
 ANONYMOUS = Caller("anonymous", frozenset({"admin"}))
@@ -40,6 +45,12 @@ ANONYMOUS = Caller("anonymous", frozenset({"admin"}))
 #: Where a request's scope holds the Caller that `authorize` has let in.
 CALLER = "gateway.caller"
 
+#: Headers by which a proxy shows that it passes on what came from elsewhere; so do all that begin with X-Forwarded-.
+_FORWARDED = frozenset(
+    b"forwarded via x-real-ip x-client-ip x-cluster-client-ip x-original-forwarded-for x-original-host x-original-url "
+    b"x-proxyuser-ip x-envoy-external-address true-client-ip cf-connecting-ip fastly-client-ip".split()
+)
+_may_log_ingest = Seldom(600)
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOW = "send `Authorization: Bearer tg_...`; `trigger-gateway token create` makes a token"
 
@@ -99,12 +110,23 @@ def authorize(request: Request, scope: Scope, *, key_parameter: bool = False) ->
             scope=scope,
         )
     request.scope[CALLER] = caller
+    if scope in caller.lent and _may_log_ingest():
+        log.warning(
+            "the token %s reports metadata by the scope ingest, which ends at %s: make one of the scope metadata",
+            caller.name,
+            at(INGEST_ENDS),
+        )
     return caller
 
 
 async def identify(request: Request) -> Caller | None:
     """The caller when its token is valid, else None. For open routes that show more to callers with a token."""
-    return _authenticate(request, request.app.state.services.tokens, request.headers.get("authorization"))
+    try:
+        return _authenticate(request, request.app.state.services.tokens, request.headers.get("authorization"))
+    except Problem as refused:
+        if refused.code == "forwarded":  # A proxy may ask whether we are alive.
+            return None
+        raise
 
 
 def is_loopback(host: str) -> bool:
@@ -128,6 +150,19 @@ def refuse_open_bind(host: str, tokens_exist: bool) -> None:
         )
 
 
+def refuse_no_tokens(path: Path | None) -> None:
+    """Raise UsageError when GATEWAY_TOKENS_FILE names a file without any token: whoever set it wants no open gateway."""
+    if path is None:
+        return
+    file = read_file(path)
+    if not file.tokens:
+        what = file.faults[0] if file.faults else "it holds no token" if path.exists() else "there is no such file"
+        raise UsageError(
+            f"GATEWAY_TOKENS_FILE is {path}: {what}. Make a token with `trigger-gateway token create --scope SCOPE`; to "
+            "serve loopback without tokens, unset GATEWAY_TOKENS_FILE"
+        )
+
+
 def _header(request: Request, key_parameter: bool) -> str | None:
     header = request.headers.get("authorization")
     if header is None and key_parameter and (key := request.query_params.get("key")):
@@ -138,12 +173,19 @@ def _header(request: Request, key_parameter: bool) -> str | None:
 def _authenticate(request: Request, tokens: Tokens, header: str | None) -> Caller | None:
     if not tokens.is_open:
         token = tokens.check(header)
-        return None if token is None else token.caller
+        return None if token is None else token.caller(tokens.now)
     # On loopback without tokens every program of this machine may call, but no web page of another site in its browser.
     # A browser marks such requests (Fetch Metadata: Sec-Fetch-Site), and nothing else sends this header. With DNS rebinding
     # a page's own name leads here, and the browser takes it for the same site. Then the Host header shows the foreign name.
     if not _leads_here(request.headers.get("host", "")):
         raise Problem(403, "cross_site", "Without tokens the gateway answers only to the name localhost: use it.")
+    if any(name in _FORWARDED or name.startswith(b"x-forwarded-") for name, _ in request.scope["headers"]):
+        detail = (
+            "Without tokens the gateway takes no request that a proxy passes on: make a token, or call it directly."
+        )
+        raise Problem(403, "forwarded", detail)
+    if any(_is_foreign(origin, request.headers.get("host", "")) for origin in request.headers.getlist("origin")):
+        raise Problem(403, "cross_site", "Without tokens the gateway answers no page of another site.")
     if request.method not in _SAFE_METHODS and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise Problem(403, "cross_site", "A page of another site may not write here.")
     return ANONYMOUS
@@ -153,6 +195,12 @@ def _authenticate(request: Request, tokens: Tokens, header: str | None) -> Calle
 def _leads_here(host: str) -> bool:
     name = urlsplit(f"//{host}").hostname
     return name is None or is_loopback(name)
+
+
+def _is_foreign(origin: str, host: str) -> bool:
+    """Whether a browser sends this Origin for a page that is not the gateway's own. CloudEvents' senders put a bare name
+    into it, which no browser does."""
+    return origin == "null" or ("://" in origin and origin.lower() != f"http://{host.lower()}")
 
 
 def _unauthorized(tokens: Tokens, header: str | None) -> Problem:

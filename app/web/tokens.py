@@ -5,7 +5,8 @@ file holds one JSON object per line:
 
     {"name": "alertmanager", "sha256": "<64 hex>", "scopes": ["ingest"], "created_at": "...", "expires_at": "..."}
 
-Delete the line of a token to revoke it: the gateway refuses it within a second.
+Delete the line of a token to revoke it: the gateway refuses it within a second. A line that is no token costs itself alone.
+A file that others than its owner may write is not read: anybody could add a token to it.
 """
 
 import fcntl
@@ -16,6 +17,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ from app.kit.log import Seldom
 
 log = logging.getLogger(__name__)
 
-Scope = Literal["ingest", "trigger", "promote", "override", "ping", "read", "admin"]
+Scope = Literal["ingest", "metadata", "trigger", "promote", "override", "ping", "read", "admin"]
 SCOPES: tuple[str, ...] = get_args(Scope)
 
 _PREFIX = "tg_"
@@ -38,17 +40,22 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_HEADER = 200  # "Bearer " and a token are 53 characters; a much longer header is not worth hashing.
 _CACHE_SIZE = 1024
+#: Before it, `ingest` was the scope of metadata too. Such a token may report until INGEST_ENDS.
+METADATA_BEGAN = datetime(2026, 11, 30, tzinfo=UTC)
+INGEST_ENDS = datetime(2027, 6, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Caller:
-    """The caller of a request. `scopes` are those of its token; `admin` stands for every scope."""
+    """The caller of a request. `scopes` are those of its token; `admin` stands for every scope. `lent` are scopes that an
+    older token has for a while."""
 
     name: str
     scopes: frozenset[str]
+    lent: frozenset[str] = frozenset()
 
     def can(self, scope: Scope) -> bool:
-        return scope in self.scopes or "admin" in self.scopes
+        return scope in self.scopes or "admin" in self.scopes or scope in self.lent
 
 
 @dataclass(frozen=True)
@@ -62,39 +69,84 @@ class Token:
     expires_at: datetime | None = None
 
     @cached_property
-    def caller(self) -> Caller:
+    def _caller(self) -> Caller:
         return Caller(self.name, self.scopes)
+
+    @cached_property
+    def _older(self) -> Caller:
+        return Caller(self.name, self.scopes, frozenset({"metadata"}))
+
+    def reports_by_ingest(self, now: datetime) -> bool:
+        """Whether it was made when `ingest` was the scope of metadata too, and may still report."""
+        return (
+            "ingest" in self.scopes
+            and not self.scopes & {"metadata", "admin"}
+            and self.created_at < METADATA_BEGAN
+            and now < INGEST_ENDS
+        )
+
+    def caller(self, now: datetime) -> Caller:
+        return self._older if self.reports_by_ingest(now) else self._caller
 
     def expired(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now
+
+
+@dataclass(frozen=True)
+class TokensFile:
+    """The tokens of a file, and one sentence for each line that is none."""
+
+    tokens: tuple[Token, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 class Tokens:
     """The tokens of a file, read again within a second of its change.
 
     When the file cannot be read or disappears, the tokens in force stay so, and a log line says it once: a lost file must
-    not open the gateway. `loopback` says that the gateway serves on loopback only.
+    not open the gateway. `loopback` says that the gateway serves on loopback only; `named`, that a setting names the
+    file. Then the gateway is never open.
 
-    Raises UsageError at the start when the file exists and is bad.
+    Raises UsageError at the start when the file exists and cannot be read or trusted.
     """
 
-    def __init__(self, path: Path, clock: Clock, *, loopback: bool, monotonic: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        *,
+        loopback: bool,
+        named: bool = False,
+        monotonic: Callable[[], float] = monotonic,
+    ) -> None:
         self._path = path
         self._clock = clock
-        self._loopback = loopback
+        self._may_open = loopback and not named
         self._monotonic = monotonic
         self._signature = _signature(path)
-        self._tokens: list[Token] = read_tokens(path)
-        self._ever = bool(self._tokens)
+        self._file = TokensFile()
+        self._ever = False
+        self._trouble = ""
         self._cache: dict[str, Token] = {}
+        self._take(read_file(path))
         self._looked = monotonic()
         self._may_log = Seldom(60)
 
     @property
     def is_open(self) -> bool:
-        """True on loopback while this process has never seen a token: then no caller needs one."""
+        """True while tokens are not needed and this process has seen no line of a token, not even a bad one."""
         self._refresh()
-        return self._loopback and not self._ever
+        return self._may_open and not self._ever
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with the file now, one sentence each."""
+        self._refresh()
+        return [*([self._trouble] if self._trouble else []), *self._file.faults]
+
+    @property
+    def now(self) -> datetime:
+        return self._clock.now()
 
     def check(self, authorization_header: str | None) -> Token | None:
         """The token of an `Authorization: Bearer ...` header; None when absent, unknown or expired."""
@@ -123,7 +175,7 @@ class Tokens:
             return None
         given = hash_token(text.strip())
         found = None
-        for token in self._tokens:  # No early end: the time that it takes must not show which token matched.
+        for token in self._file.tokens:  # No early end: the time that it takes must not show which token matched.
             if hmac.compare_digest(token.sha256, given):
                 found = token
         return found
@@ -138,21 +190,28 @@ class Tokens:
             return
         self._signature = signature  # For a bad file too: it is read and logged once.
         if signature is None:
+            self._trouble = f"the tokens file {self._path} is gone; its tokens stay in force"
             log.warning("the tokens file is gone; its tokens stay in force", extra={"path": str(self._path)})
             return
         try:
-            self._tokens = read_tokens(self._path)
+            self._take(read_file(self._path))
         except OutOfFiles as error:  # Nothing is known of the file: it is read again a second later.
             self._signature = None
             if self._may_log():
                 log.warning("the tokens file could not be read: %s", error)
             return
         except UsageError as error:
+            self._trouble = f"{error}; the earlier tokens stay in force"
             log.error("the tokens file is bad; the earlier tokens stay in force", extra={"problem": str(error)})
             return
-        self._ever = self._ever or bool(self._tokens)
+        log.info("tokens read", extra={"path": str(self._path), "count": len(self._file.tokens)})
+
+    def _take(self, file: TokensFile) -> None:
+        self._file, self._trouble = file, ""
+        self._ever = self._ever or bool(file.tokens or file.faults)
         self._cache.clear()
-        log.info("tokens read", extra={"path": str(self._path), "count": len(self._tokens)})
+        if file.faults:
+            log.error("the tokens file has bad lines; each costs only itself", extra={"problems": list(file.faults)})
 
 
 def hash_token(text: str) -> str:
@@ -190,32 +249,52 @@ def create_token(
 
 
 def tokens_exist(path: Path) -> bool:
-    """Whether the file holds a token, expired or not. Raises UsageError when the file exists and is bad."""
+    """Whether the file holds a token, expired or not. Raises UsageError when it cannot be read or trusted."""
     return bool(read_tokens(path))
 
 
 def read_tokens(path: Path) -> list[Token]:
-    """The tokens of the file; none when there is no file. Raises OutOfFiles, and UsageError, which names the first bad
-    line."""
+    """The tokens of the file, without its bad lines; see `read_file`."""
+    return list(read_file(path).tokens)
+
+
+def read_file(path: Path) -> TokensFile:
+    """Read the file; no file is an empty one. Raises OutOfFiles, and UsageError for a file that cannot be read, or that
+    others may change."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as file:
+            _only_its_owner_writes(path, os.fstat(file.fileno()).st_mode)
+            lines = file.read().split(b"\n")
     except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError):
-            unless_out_of_files(error)
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UsageError(f"cannot read the tokens file {path}: {reason}") from error
-    found = []
+        return TokensFile()
+    except OSError as error:
+        unless_out_of_files(error)
+        raise UsageError(f"cannot read the tokens file {path}: {error.strerror}") from error
+    tokens, faults = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            found.append(_parse(json.loads(line)))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise UsageError(f"{path}:{number}: not a token: {what}. Correct or delete the line") from error
-    return found
+            tokens.append(_parse(json.loads(line.decode("utf-8"))))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else _why(error)
+            faults.append(f"{path}:{number}: not a token: {what}. Correct or delete the line")
+    return TokensFile(tuple(tokens), tuple(faults))
+
+
+def _why(error: Exception) -> str:
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+def _only_its_owner_writes(path: Path, mode: int) -> None:
+    """Raise UsageError when others than the owner could add a token, in the file or in another one of its name."""
+    folder = path.parent.stat().st_mode
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UsageError(f"anybody could add a token to {path}: its mode is {mode & 0o777:04o}. Run `chmod 600 {path}`")
+    if folder & stat.S_IWOTH and not folder & stat.S_ISVTX:
+        raise UsageError(
+            f"anybody could replace {path}: everybody may write its directory. Run `chmod o-w {path.parent}`"
+        )
 
 
 def _parse(line: dict[str, Any]) -> Token:
@@ -253,10 +332,10 @@ def _append(path: Path, name: str, line: str) -> None:
         tokens = read_tokens(path)
         if any(token.name == name for token in tokens):
             raise UsageError(f"a token named {name} exists in {path} already: delete its line, or choose another name")
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
-        if before and not before.endswith("\n"):
-            before += "\n"
-        _replace(path, before + line + "\n")
+        before = path.read_bytes() if path.exists() else b""
+        if before and not before.endswith(b"\n"):
+            before += b"\n"
+        _replace(path, before + line.encode() + b"\n")
         os.fsync(directory)  # Not only the bytes, but also the new name must survive a crash.
 
 
@@ -271,12 +350,12 @@ def _locked_directory(path: Path) -> Iterator[int]:
         os.close(directory)
 
 
-def _replace(path: Path, content: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Write a second file and rename it, so that a reader sees the old file or the new one. Keeps owner and mode."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "wb") as file:
             if path.exists():
                 old = path.stat()
                 os.fchmod(file.fileno(), old.st_mode & 0o777)
@@ -291,9 +370,9 @@ def _replace(path: Path, content: str) -> None:
         raise
 
 
-def _signature(path: Path) -> tuple[int, int, int] | None:
+def _signature(path: Path) -> tuple[int, ...] | None:
     try:
-        stat = path.stat()
+        found = path.stat()
     except OSError:
         return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode

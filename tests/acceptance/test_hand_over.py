@@ -301,13 +301,22 @@ PROMOTES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "model-versions/set-tag", MODEL | {"key": "gateway.promoted_by", "value": "me"}),
     ("POST", "model-versions/set-tag", MODEL | {"key": "spool-" + "d" * 32, "value": "promoted"}),
     ("POST", "model-versions/create", {"name": "churn", "tags": [{"key": "validation_status", "value": "promoted"}]}),
+    ("POST", "runs/delete", {"run_id": "f" * 32}),
+    ("POST", "experiments/delete", {"experiment_id": "1"}),
+    ("DELETE", "logged-models/m-1", {}),
+    ("POST", "runs/set-tag", {"run_id": "f" * 32, "key": "gateway.trigger_id", "value": "x"}),
+    ("POST", "runs/delete-tag", {"run_id": "f" * 32, "key": "gateway.trigger_id"}),
+    ("POST", "runs/log-batch", {"run_id": "f" * 32, "tags": [{"key": "gateway.component", "value": "x"}]}),
+    ("POST", "experiments/set-experiment-tag", {"experiment_id": "1", "key": "gateway.x", "value": "x"}),
+    ("DELETE", "logged-models/m-1/tags/gateway%2Ex", {}),
+    ("PATCH", "logged-models/m-1/tags", {"tags": [{"key": "gateway.x", "value": "x"}]}),
 ]
 
 
 async def test_a_token_that_may_report_metadata_does_not_go_round_the_promotion_gate(
     servers: TestServers, database: str, site: MlflowSite, tmp_path: Path
 ) -> None:
-    ingest, promote = token_of(tmp_path, "ingest"), token_of(tmp_path, "ingest", "promote")
+    metadata, promote = token_of(tmp_path, "metadata"), token_of(tmp_path, "metadata", "promote")
     drafts = [draft(Call(method, f"{API}/{path}", body), 1) for method, path, body in PROMOTES]
     drafts.append(draft(Call("POST", f"{API}/model-versions/set-tag", MODEL | {"key": "team", "value": "risk"}), 1))
     records = [record.exported() for record in drafts if record is not None]
@@ -315,12 +324,12 @@ async def test_a_token_that_may_report_metadata_does_not_go_round_the_promotion_
         servers, database, WITH_MLFLOW, others={"mlflow.test": site}, tokens_file=tmp_path / "tokens"
     ) as world:
         (client,) = world.clients
-        refused = problem(await client.post(PATH, json={"records": records}, headers=ingest), 403, "forbidden")
+        refused = problem(await client.post(PATH, json={"records": records}, headers=metadata), 403, "forbidden")
         assert refused["scope"] == "promote"
         assert [error["pointer"] for error in refused["errors"]] == [
             f"#/records/{number}" for number in range(len(PROMOTES))
         ]
-        good = await client.post(PATH, json={"records": records[len(PROMOTES) :]}, headers=ingest)
+        good = await client.post(PATH, json={"records": records[len(PROMOTES) :]}, headers=metadata)
         assert good.json() == {"taken": 1, "known": 0}, "nothing was taken with the others"
         whole = await client.post(PATH, json={"records": records}, headers=promote)
         assert whole.json() == {"taken": len(PROMOTES), "known": 1}

@@ -8,8 +8,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 
@@ -96,6 +99,34 @@ def test_the_level_says_what_is_heard(level: str, heard: list[str], get_logger: 
 def test_an_unknown_level_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match="log level 'loud': use one of debug, info, warning, error"):
         configure("loud")
+
+
+class _Site(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Set-Cookie", "session=cookie-of-a-session")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+def test_the_libraries_show_no_path_no_header_and_no_cookie_at_the_level_debug() -> None:
+    """Their own lines know nothing of our secrets."""
+    secrets = ("path-of-a-webhook", "key-of-a-query", "cookie-of-a-session", "value-of-a-header")
+    stream = io.StringIO()
+    configure("debug", True, stream)
+    with HTTPServer(("127.0.0.1", 0), _Site) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/services/{secrets[0]}?key={secrets[1]}"
+        with httpx.Client() as client:
+            for _ in range(2):
+                client.get(url, headers={"X-Any": secrets[3]})
+        server.shutdown()
+    shown = stream.getvalue()
+    assert "HTTP Request: GET http://127.0.0.1:" in shown
+    assert not [secret for secret in secrets if secret in shown], shown
 
 
 def test_the_clients_line_for_each_request_is_heard_in_debug_only() -> None:

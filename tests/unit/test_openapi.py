@@ -160,8 +160,10 @@ def test_a_guarded_operation_names_its_scope(method: str, path: str) -> None:
         assert security == [{"bearer": ["ping"]}]
         return
     registry = path == "/api/v1/webhooks/mlflow"
-    ingests = path in ("/api/v1/alerts", "/api/v1/metadata") or ("/webhooks/" in path and not registry)
+    ingests = path == "/api/v1/alerts" or ("/webhooks/" in path and not registry)
     scope = "ingest" if method == "post" and ingests else "read"
+    if path == "/api/v1/metadata" and method == "post":
+        scope = "metadata"
     asks = "promote" if "/promotions" in path or registry else "trigger"
     assert security == [{"bearer": [asks if method in ("post", "delete") and scope == "read" else scope]}]
 

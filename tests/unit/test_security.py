@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated
+from typing import Annotated, get_args
 
 import httpx
 import pytest
@@ -16,10 +16,12 @@ from app.web.security import (
     ANONYMOUS,
     SCOPES,
     Caller,
+    Scope,
     Tokens,
     create_token,
     identify,
     is_loopback,
+    refuse_no_tokens,
     refuse_open_bind,
     require,
 )
@@ -68,6 +70,18 @@ def test_only_loopback_may_be_bound_without_tokens(host: str, loopback: bool) ->
     else:
         with pytest.raises(UsageError, match="trigger-gateway token create"):
             refuse_open_bind(host, tokens_exist=False)
+
+
+def test_a_tokens_file_that_a_setting_names_holds_a_token(path: Path) -> None:
+    refuse_no_tokens(None)
+    for content, says in ((None, "there is no such file"), ("", "it holds no token"), ("{bad\n", "not a token")):
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(UsageError, match=says) as raised:
+            refuse_no_tokens(path)
+        assert "trigger-gateway token create" in str(raised.value)
+    create_token(path, ["read"], "a", NOW)
+    refuse_no_tokens(path)
 
 
 def make_app(tokens: Tokens) -> FastAPI:
@@ -194,7 +208,7 @@ async def test_open_means_everybody_is_anonymous_and_may_do_all(open_client: htt
     assert (await open_client.get("/trigger")).json() == "anonymous"
     assert (await open_client.get("/trigger", headers={"Authorization": "Bearer tg_stale"})).json() == "anonymous"
     assert (await open_client.get("/health")).json() == "anonymous"
-    assert all(ANONYMOUS.can(scope) for scope in ("ingest", "override", "admin"))
+    assert all(ANONYMOUS.can(scope) for scope in get_args(Scope))
 
 
 @pytest.mark.parametrize(
@@ -213,6 +227,59 @@ async def test_an_open_gateway_is_not_written_by_pages_of_other_sites(
 ) -> None:
     answer = await open_client.request(method, "/trigger", headers={"Sec-Fetch-Site": site} if site else {})
     assert answer.status_code == status
+
+
+FORWARDED = [
+    ("Forwarded", "for=10.0.0.7"),
+    ("X-Forwarded-For", "10.0.0.7"),
+    ("x-forwarded-proto", "https"),
+    ("X-Forwarded-Anything", ""),
+    ("X-Real-IP", "127.0.0.1"),
+    ("Via", "1.1 proxy"),
+    ("CF-Connecting-IP", "10.0.0.7"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), FORWARDED)
+async def test_an_open_gateway_takes_nothing_that_a_proxy_passes_on(
+    open_client: httpx.AsyncClient, name: str, value: str
+) -> None:
+    for method in ("GET", "POST"):
+        answer = await open_client.request(method, "/trigger", headers={name: value})
+        assert (answer.status_code, answer.json()["code"]) == (403, "forwarded")
+    assert (await open_client.get("/health", headers={name: value})).json() == "somebody"
+
+
+async def test_with_tokens_a_proxy_may_pass_on(client: httpx.AsyncClient, made: dict[str, str]) -> None:
+    headers = dict(FORWARDED) | {"Origin": "http://evil.example", "Authorization": made["trigger"]}
+    assert (await client.post("/trigger", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://localhost", 200),
+        ("HTTP://LOCALHOST", 200),
+        ("eventgrid.azure.net", 200),
+        ("http://evil.example", 403),
+        ("null", 403),
+        ("http://localhost:3000", 403),
+        ("https://localhost", 403),
+        ("http://127.0.0.1", 403),
+        ("http://localhost.evil.example", 403),
+        ("file://", 403),
+        ("http://[::1", 403),
+    ],
+)
+async def test_an_open_gateway_answers_no_page_of_another_origin(
+    open_client: httpx.AsyncClient, origin: str, status: int
+) -> None:
+    for method in ("GET", "POST"):
+        answer = await open_client.request(method, "/trigger", headers={"Origin": origin})
+        assert answer.status_code == status
+        assert status == 200 or answer.json()["code"] == "cross_site"
+    both = [("Origin", "http://localhost"), ("Origin", origin)]
+    assert (await open_client.get("/trigger", headers=both)).status_code == status
 
 
 async def test_a_route_open_to_anybody_can_tell_who_calls(client: httpx.AsyncClient, made: dict[str, str]) -> None:

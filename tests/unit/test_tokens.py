@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.kit.errors import UsageError
-from app.web.tokens import Tokens, create_token, tokens_exist
+from app.web.tokens import INGEST_ENDS, METADATA_BEGAN, Tokens, create_token, read_file, tokens_exist
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -46,8 +46,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "keys" / "tokens"
 
 
-def load(path: Path, clock: ManualClock, *, loopback: bool = True) -> Tokens:
-    return Tokens(path, clock, loopback=loopback, monotonic=clock.monotonic)
+def load(path: Path, clock: ManualClock, *, loopback: bool = True, named: bool = False) -> Tokens:
+    return Tokens(path, clock, loopback=loopback, named=named, monotonic=clock.monotonic)
 
 
 def line(**changes: Any) -> str:
@@ -154,18 +154,78 @@ BAD_LINES = [
 
 
 @pytest.mark.parametrize(("text", "says"), BAD_LINES)
-def test_a_bad_file_stops_the_start_and_names_the_line(path: Path, clock: ManualClock, text: str, says: str) -> None:
+def test_a_bad_line_is_named_by_its_number_and_costs_itself_alone(
+    path: Path, clock: ManualClock, text: str, says: str
+) -> None:
     path.parent.mkdir()
-    path.write_text(f"{line()}\n\n{text}\n")
-    with pytest.raises(UsageError, match=rf"tokens:3: .*{says}"):
-        load(path, clock)
+    first = "Bearer " + create_token(path, ["read"], "first", NOW)
+    good = path.read_text()
+    path.write_bytes(good.encode() + text.encode() + b"\n\xff\xfe\n")
+    last = "Bearer " + create_token(path, ["read"], "last", NOW)
+    tokens = load(path, clock)
+    assert all(tokens.check(header) for header in (first, last))
+    assert not tokens.is_open
+    bad, not_text = tokens.faults
+    assert bad.startswith(f"{path}:2: not a token: ")
+    assert says in bad
+    assert not_text == f"{path}:3: not a token: it is not UTF-8. Correct or delete the line"
 
 
-def test_a_file_that_is_not_text_stops_the_start(path: Path, clock: ManualClock) -> None:
-    path.parent.mkdir()
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="it is not UTF-8"):
+def test_a_revoked_token_is_revoked_although_another_line_is_bad(path: Path, clock: ManualClock) -> None:
+    headers = ["Bearer " + create_token(path, ["read"], name, NOW) for name in ("stays", "goes")]
+    tokens = load(path, clock)
+    assert all(tokens.check(header) for header in headers)
+    path.write_text(path.read_text().splitlines()[0] + "\n{bad\n")
+    clock.advance(1)
+    assert [tokens.check(header) is not None for header in headers] == [True, False]
+    path.write_text("{bad\n")
+    clock.advance(1)
+    assert [tokens.check(header) for header in headers] == [None, None]
+    assert not tokens.is_open
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o622, 0o660, 0o602])
+def test_a_file_that_others_may_write_is_not_read(path: Path, clock: ManualClock, mode: int) -> None:
+    mine = "Bearer " + create_token(path, ["read"], "mine", NOW)
+    tokens = load(path, clock)
+    path.chmod(mode)
+    path.write_text(path.read_text() + line(name="theirs", sha256=hashlib.sha256(KNOWN.encode()).hexdigest()))
+    clock.advance(1)
+    assert tokens.check(f"Bearer {KNOWN}") is None
+    assert tokens.check(mine)
+    assert len(tokens.faults) == 1
+    with pytest.raises(UsageError, match=f"mode is {mode:04o}"):
         load(path, clock)
+    path.write_text(path.read_text().splitlines()[0])
+    path.chmod(0o644)
+    clock.advance(1)
+    assert (tokens.faults, tokens.check(mine) is not None) == ([], True)
+
+
+def test_a_file_whose_directory_everybody_may_write_is_not_read(path: Path, clock: ManualClock) -> None:
+    create_token(path, ["read"], "mine", NOW)
+    path.parent.chmod(0o777)
+    with pytest.raises(UsageError, match="everybody may write its directory"):
+        load(path, clock)
+    path.parent.chmod(0o1777)  # As /tmp: only the owner may replace the file.
+    load(path, clock)
+
+
+@pytest.mark.parametrize(
+    ("made", "now", "reports"),
+    [
+        pytest.param(METADATA_BEGAN - timedelta(days=1), NOW, True, id="made before the scope metadata"),
+        pytest.param(METADATA_BEGAN - timedelta(days=1), INGEST_ENDS, False, id="the while is over"),
+        pytest.param(METADATA_BEGAN, METADATA_BEGAN, False, id="made since"),
+    ],
+)
+def test_an_older_token_of_ingest_reports_metadata_for_a_while(
+    path: Path, made: datetime, now: datetime, reports: bool
+) -> None:
+    create_token(path, ["ingest"], "a", made)
+    (token,) = read_file(path).tokens
+    caller = token.caller(now)
+    assert (caller.can("ingest"), caller.can("metadata"), caller.can("read")) == (True, reports, False)
 
 
 def test_tokens_exist_once_one_was_made(path: Path) -> None:
@@ -241,9 +301,9 @@ def test_a_new_token_works_within_a_second_and_not_by_a_look_at_each_request(pat
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        pytest.param(lambda path: path.write_text("{"), "the tokens file is bad", id="made bad"),
+        pytest.param(lambda path: path.chmod(0o666), "the tokens file is bad", id="open to everybody"),
         pytest.param(lambda path: path.unlink(), "the tokens file is gone", id="deleted"),
-        pytest.param(lambda path: path.write_bytes(b"\xff"), "the tokens file is bad", id="not text"),
+        pytest.param(lambda path: path.unlink() or path.mkdir(), "the tokens file is bad", id="a directory"),
     ],
 )
 def test_a_spoilt_file_keeps_the_tokens_in_force_and_says_so_once(
@@ -257,6 +317,7 @@ def test_a_spoilt_file_keeps_the_tokens_in_force_and_says_so_once(
             clock.advance(1)
             assert tokens.check(header)
             assert not tokens.is_open
+            assert len(tokens.faults) == 1
     assert [record.message.split(";")[0] for record in caplog.records] == [says]
 
 
@@ -276,6 +337,7 @@ def test_many_headers_do_not_fill_the_memory(path: Path, clock: ManualClock) -> 
         pytest.param(True, None, True, id="loopback without a file"),
         pytest.param(True, "", True, id="loopback with an empty file"),
         pytest.param(True, line(), False, id="loopback with a token"),
+        pytest.param(True, "{bad", False, id="loopback with a bad line"),
         pytest.param(True, line(expires_at="2026-01-02T00:00:00Z"), False, id="loopback with an expired token"),
         pytest.param(False, None, False, id="an outer address without a file"),
         pytest.param(False, line(), False, id="an outer address with a token"),
@@ -288,6 +350,7 @@ def test_open_is_loopback_without_tokens(
     if content is not None:
         path.write_text(content)
     assert load(path, clock, loopback=loopback).is_open is is_open
+    assert not load(path, clock, loopback=loopback, named=True).is_open
 
 
 def test_the_first_token_closes_an_open_gateway_and_emptying_the_file_does_not_open_it(

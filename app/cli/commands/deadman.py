@@ -5,9 +5,8 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.table import Table
 
-from app.cli.client import AsJson, ask, labels, show, time
+from app.cli.client import AsJson, Table, ask, labels, show, time
 
 app = typer.Typer()
 switches = typer.Typer(no_args_is_help=True, help="The dead man's switches: what should have happened, and did not.")
@@ -69,20 +68,20 @@ def pause(
 ) -> None:
     """Expect nothing of a switch for a while."""
     paused: dict[str, Any] = ask(_path(name, "pause"), body={"until": until, "reason": reason})
-    print(paused["explanation"])
+    show(paused["explanation"])
 
 
 @switches.command()
 def resume(name: Name) -> None:
     """End the pause of a switch. Its period starts again."""
-    print(ask(_path(name, "resume"), body={})["explanation"])
+    show(ask(_path(name, "resume"), body={})["explanation"])
 
 
 @switches.command()
 def forget(name: Name) -> None:
     """Forget what a switch has received."""
     anew = ask(_path(name, "forget"), body={})["begins_anew"]
-    print(f"{name} is new again." if anew else f"{name} is gone until an alert brings its value again.")
+    show(f"{name} is new again." if anew else f"{name} is gone until an alert brings its value again.")
 
 
 def _when(text: str | None) -> str:

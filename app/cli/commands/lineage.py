@@ -6,9 +6,8 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.table import Table
 
-from app.cli.client import AsJson, ask, labels, show, time
+from app.cli.client import AsJson, Table, ask, labels, show, time
 from app.kit.errors import GatewayError, UsageError
 
 app = typer.Typer()

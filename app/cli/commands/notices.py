@@ -5,9 +5,8 @@ from typing import Annotated
 from urllib.parse import quote
 
 import typer
-from rich.table import Table
 
-from app.cli.client import AsJson, ask, id_column, show, time
+from app.cli.client import AsJson, Table, ask, id_column, show, time
 from app.kit.errors import GatewayError
 
 app = typer.Typer()

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from app.cli.client import AsJson, ask, time
+from app.cli.client import AsJson, ask, show, time
 from app.kit.errors import UsageError
 
 app = typer.Typer()
@@ -35,7 +35,10 @@ def pause(
         answer = ask(path, body={"reason": reason, "until": _time(until)})
         end = f"until {time(answer['until'])} UTC" if answer["until"] else "until it is lifted"
         sentence = f"{named} is paused {end}. Sooner:  trigger-gateway pause {route} --lift"
-    print(json.dumps(answer, indent=2) if as_json else sentence)
+    if as_json:
+        print(json.dumps(answer, indent=2))
+    else:
+        show(sentence)
 
 
 def _time(text: str | None) -> str | None:

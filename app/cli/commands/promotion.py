@@ -5,9 +5,8 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.table import Table
 
-from app.cli.client import AsJson, ask, id_column, show, time
+from app.cli.client import AsJson, Table, ask, id_column, show, time
 
 app = typer.Typer()
 

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.table import Table
 
-from app.cli.client import AsJson, ask, id_column, labels, show, time
+from app.cli.client import AsJson, Table, ask, id_column, labels, show, time
 from app.kit.errors import UsageError
 
 app = typer.Typer()
@@ -102,8 +101,8 @@ def trigger(
     if as_json:
         print(json.dumps(made, indent=2))
         return
-    print(f"Trigger {made['id']} is {made['state']}; its DAG run will be {made['dag_run_id']}.")
-    print(f"Next:  trigger-gateway explain {made['id']}")
+    show(f"Trigger {made['id']} is {made['state']}; its DAG run will be {made['dag_run_id']}.")
+    show(f"Next:  trigger-gateway explain {made['id']}")
 
 
 @app.command()

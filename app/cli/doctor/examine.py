@@ -44,7 +44,9 @@ async def examine(settings: Settings, asked: Asked, gateway_url: str, http: Http
     """
     clock = SystemClock()
     read = examine_policy(settings.policy_file)
-    tokens, needed = examine_tokens(settings.tokens_path, settings.host, clock.now())
+    tokens, needed = examine_tokens(
+        settings.tokens_path, settings.host, clock.now(), named=settings.tokens_file is not None
+    )
     stores, groups = await _stores(settings, clock, read.policy)
     findings = [*read.findings, *tokens, *stores, await examine_gateway(gateway_url, http)]
     if read.policy is not None:

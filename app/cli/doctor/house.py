@@ -10,7 +10,7 @@ from app.kit.errors import TargetError, UsageError
 from app.kit.http import Http
 from app.policy.file.load import Policy, PolicyError, load_policy
 from app.web.security import is_loopback
-from app.web.tokens import Token, read_tokens
+from app.web.tokens import Token, read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,19 @@ def examine_policy(path: Path) -> PolicyRead:
     return PolicyRead((*findings, good("policy values", "every ${...} is set")), policy, complete=True)
 
 
-def examine_tokens(path: Path, host: str, now: datetime) -> tuple[list[Finding], bool]:
-    """What the tokens file allows, and whether callers need a token."""
+def examine_tokens(path: Path, host: str, now: datetime, *, named: bool = False) -> tuple[list[Finding], bool]:
+    """What the tokens file allows, and whether callers need a token. named: GATEWAY_TOKENS_FILE names it."""
     check = "tokens"
     try:
-        tokens = read_tokens(path)
+        file = read_file(path)
     except UsageError as error:
-        return [fail(check, str(error), "Correct or remove that line of the file.")], True
-    if tokens:
-        return _tokens(check, tokens, path, now), True
+        return [fail(check, str(error), "Correct that, then start the gateway again.")], True
+    faults = [fail(check, fault, "Correct or remove that line of the file.") for fault in file.faults]
+    if file.tokens or faults:
+        return [*faults, *(_tokens(check, file.tokens, path, now) if file.tokens else ())], True
+    if named:
+        cause = f"GATEWAY_TOKENS_FILE names {path}, which holds no token: `serve` refuses that"
+        return [fail(check, cause, "Run `trigger-gateway token create --scope ingest`, or unset the setting.")], True
     make = "Run `trigger-gateway token create --scope ingest`"
     if is_loopback(host):
         return [good(check, f"there are none, and none is needed: only this machine can reach {host}")], False

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from app.cli.doctor.finding import Finding, worst
+from app.kit.visible import visible
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -23,9 +24,9 @@ def show(findings: Sequence[Finding]) -> None:
     width = max((len(finding.check) for finding in findings), default=0)
     for finding in findings:
         line = Text(f"{finding.level:<5} ", style=_STYLES[finding.level])
-        line.append(f"{finding.check:<{width}}  {finding.detail}", style="default not bold")
+        line.append(f"{finding.check:<{width}}  {visible(finding.detail)}", style="default not bold")
         console.print(line, soft_wrap=True)
         if finding.next_step:
-            console.print(f"      -> {finding.next_step}", soft_wrap=True)
+            console.print(f"      -> {visible(finding.next_step)}", soft_wrap=True)
     failed, warned = (sum(finding.level == level for finding in findings) for level in ("fail", "warn"))
     console.print(f"{len(findings)} checks: {failed} failed, {warned} to know of.")

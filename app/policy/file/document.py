@@ -7,7 +7,7 @@ PyYAML's scanner and parser do the rest; PyYAML alone would read YAML 1.1.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import yaml
@@ -19,7 +19,7 @@ from yaml.reader import Reader, ReaderError
 from yaml.scanner import Scanner
 
 from app.policy.file.problems import Path, PolicyError, Problem, dotted
-from app.policy.language.variables import Unexpanded, expand
+from app.policy.language.variables import Filled, Unexpanded, expand, filled
 
 MAX_BYTES: Final = 1 << 20
 MAX_NODES: Final = 50_000
@@ -61,6 +61,7 @@ class Document:
     values: Mapping[Path, Place]
     keys: Mapping[Path, Place]
     problems: tuple[Problem, ...]
+    filled: Mapping[Path, Filled] = field(default_factory=dict, repr=False)  # the strings that hold variables
 
     def problem(self, path: Path, message: str, *, key: bool = False, offset: int | None = None) -> Problem:
         """A problem at a value, at its key, or `offset` characters into it. For an absent key the place is its parent."""
@@ -68,7 +69,16 @@ class Document:
         while known and known not in places:
             known = known[:-1]
         place = places[known] if offset is None or known != path else places[known].at(offset)
-        return Problem(self.file, place.line, place.column, dotted(path), message)
+        return Problem(self.file, place.line, place.column, dotted(path), self._as_written(path, message))
+
+    def _as_written(self, path: Path, message: str) -> str:
+        for each in self.filled.values():
+            message = each.hidden(message)
+        for place, each in self.filled.items():
+            if place[: len(path)] == path[: len(place)] and each.shows(message):
+                names = ", ".join(f"${{{name}}}" for name in each.values)
+                return f"this does not fit, with the value of {names}, which is not shown"
+        return message
 
 
 def read_document(text: str, file: str, env: Mapping[str, str], *, require_env: bool) -> Document:
@@ -96,7 +106,7 @@ def read_document(text: str, file: str, env: Mapping[str, str], *, require_env: 
         raise PolicyError([Problem(file, 1, 1, "policy", "the file is empty")])
     builder = _Builder(text, file, env, require_env)
     value, raw = builder.build(node, ())
-    return Document(file, value, raw, builder.values, builder.keys, tuple(builder.problems))
+    return Document(file, value, raw, builder.values, builder.keys, tuple(builder.problems), builder.filled)
 
 
 class _Loader(Reader, Scanner, Parser, Composer):
@@ -142,6 +152,7 @@ class _Builder:
         self.values: dict[Path, Place] = {}
         self.keys: dict[Path, Place] = {}
         self.problems: list[Problem] = []
+        self.filled: dict[Path, Filled] = {}
 
     def build(self, node: Node, path: Path) -> tuple[JsonValue, JsonValue]:
         """The value of a node as (expanded, raw)."""
@@ -199,6 +210,7 @@ class _Builder:
         if expanded != text and not isinstance(expanded, Unexpanded):
             # Later errors count characters in the expanded text, which is not the text in the file.
             self.values[path] = Place(self.values[path].line, self.values[path].column)
+            self.filled[path] = filled(text, expanded, self._env)
         return expanded, text
 
     def _exact_place(self, node: ScalarNode) -> Place:

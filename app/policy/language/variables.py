@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 _REFERENCE = re.compile(r"\$?\$\{(?P<name>[^}]*)\}?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TELLING = 5  # characters: fewer of them, in a sentence, show nothing of a value
 
 
 class Unexpanded(str):
@@ -41,6 +43,42 @@ def expand(text: str, env: Mapping[str, str]) -> tuple[str, tuple[str, ...], tup
     if missing or malformed:
         return Unexpanded(result), tuple(missing), tuple(malformed)
     return result, (), ()
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A string of the file, as written and with its variables filled in; and these variables with their values."""
+
+    written: str
+    text: str
+    values: Mapping[str, str]
+
+    def hidden(self, sentence: str) -> str:
+        """The sentence with the string as it is written. An error must not show the value of a variable: it may be a
+        secret."""
+        for quoted in (self.text, repr(self.text)[1:-1]):
+            sentence = sentence.replace(quoted, self.written) if len(quoted) >= _TELLING else sentence
+        for name, value in self.values.items():
+            sentence = sentence.replace(value, f"${{{name}}}") if len(value) >= _TELLING else sentence
+        return sentence
+
+    def shows(self, sentence: str) -> bool:
+        """Whether a part of a value is left in the sentence."""
+        low = sentence.casefold()
+        for name in self.values:
+            low = low.replace(f"${{{name}}}".casefold(), "")
+        for value in self.values.values():
+            size = min(_TELLING, len(value))
+            parts = (value[at : at + size].casefold() for at in range(len(value) - size + 1))
+            if value and any((repr(part) if size < _TELLING else part) in low for part in parts):
+                return True
+        return False
+
+
+def filled(text: str, result: str, env: Mapping[str, str]) -> Filled:
+    """What `expand` filled in."""
+    names = {found["name"] for found in _REFERENCE.finditer(text) if not found.group().startswith("$$")}
+    return Filled(text, result, {name: env[name].rstrip("\r\n") for name in sorted(names & env.keys())})
 
 
 def _is_text(value: str) -> bool:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
     try:
         settings = read_settings()
     except ValueError as error:
-        print(error, file=sys.stderr)
+        _show(str(error), file=sys.stderr)
         return USAGE
     if args.command == "status":
         return _status(settings, stream, as_json=args.json)
@@ -63,6 +63,12 @@ def _journals(settings: Settings) -> Iterator[tuple[str, Journal]]:
             yield without_login(uri), journal
 
 
+def _show(text: str, file: TextIO) -> None:
+    """Print one line. What a terminal would obey, such as an escape in the name of a run, is shown as `\\x1b`."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    print(shown, file=file)
+
+
 def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
     troubled = False
     for uri, journal in _journals(settings):
@@ -83,11 +89,11 @@ def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
         if as_json:
             print(json.dumps(shown), file=out)
             continue
-        print(f"{uri}: {counts.pending} waiting, {counts.done} delivered, {len(aside)} refused", file=out)
+        _show(f"{uri}: {counts.pending} waiting, {counts.done} delivered, {len(aside)} refused", file=out)
         if counts.handed or counts.handing:
-            print(f"  handed over to the gateway: {counts.handed}, perhaps: {counts.handing}", file=out)
+            _show(f"  handed over to the gateway: {counts.handed}, perhaps: {counts.handing}", file=out)
         for refused in shown["refused"]:
-            print(f"  refused: {refused['kind']} of {refused['of']}: {refused['why']}", file=out)
+            _show(f"  refused: {refused['kind']} of {refused['of']}: {refused['why']}", file=out)
     return FAILED if troubled else OK
 
 
@@ -107,7 +113,7 @@ def _flush(settings: Settings, out: TextIO, timeout: float) -> int:
         waiting = spool.finish(timeout, patient=True)
         left += waiting
         if before:
-            print(f"{uri}: {before - waiting} of {before} records left the journal", file=out)
+            _show(f"{uri}: {before - waiting} of {before} records left the journal", file=out)
     return FAILED if left else OK
 
 
@@ -120,17 +126,17 @@ def _redrive(settings: Settings, out: TextIO, run: str | None) -> int:
             record for record in asides if ids is None or ids & {*record.stream.split(":"), *strings(record.call.body)}
         ]
         if again := journal.redrive(records):
-            print(f"{uri}: {again} records wait again; `mlflow-spool flush` delivers them", file=out)
+            _show(f"{uri}: {again} records wait again; `mlflow-spool flush` delivers them", file=out)
         found += again
     if run and not found:
-        print(f"nothing of the run {run} was set aside here", file=sys.stderr)
+        _show(f"nothing of the run {run} was set aside here", file=sys.stderr)
         return FAILED
     return OK
 
 
 def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
     if not settings.gateway_url:
-        print("set MLFLOW_SPOOL_GATEWAY_URL to the address of the gateway", file=sys.stderr)
+        _show("set MLFLOW_SPOOL_GATEWAY_URL to the address of the gateway", file=sys.stderr)
         return USAGE
     left = 0
     for uri, journal in _journals(settings):
@@ -138,7 +144,7 @@ def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
         HandOver(journal, gateway, lock_file(journal.folder), system_clock()).run(timeout)
         counts = journal.inventory.counts()
         left += counts.pending + counts.handing
-        print(f"{uri}: {counts.handed} records are the gateway's, {counts.pending} stay here", file=out)
+        _show(f"{uri}: {counts.handed} records are the gateway's, {counts.pending} stay here", file=out)
     return FAILED if left else OK
 
 
@@ -149,11 +155,11 @@ def _verify(settings: Settings, out: TextIO) -> int:
         try:
             for found in spool.certificates():
                 complete = complete and found.is_complete
-                print(f"{uri} run {found.run}: {found.readable} of {found.spooled} readable", file=out)
+                _show(f"{uri} run {found.run}: {found.readable} of {found.spooled} readable", file=out)
                 for name in found.missing:
-                    print(f"  missing: {name}", file=out)
+                    _show(f"  missing: {name}", file=out)
         except SpoolError as error:
-            print(f"{uri}: {error}", file=sys.stderr)
+            _show(f"{uri}: {error}", file=sys.stderr)
             complete = False
     return OK if complete else FAILED
 

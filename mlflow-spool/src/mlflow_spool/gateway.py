@@ -30,7 +30,7 @@ class Taker(Protocol):
 
 
 class Gateway:
-    """The gateway at `url`, with a token of the scope `ingest`."""
+    """The gateway at `url`, with a token of the scope `metadata`."""
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url.rstrip("/") + PATH
