@@ -1,14 +1,16 @@
 """The endpoints that monitors post alerts to. The answer is 202 only after everything in the body is durable."""
 
+import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
 
 from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
@@ -25,6 +27,7 @@ from app.web.security import authorize
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 router = APIRouter(prefix="/api/v1", tags=["intake"], route_class=DirectRoute)
 
 _TAKEN: dict[int | str, dict[str, Any]] = {
@@ -80,7 +83,9 @@ async def take_alertmanager(request: Request) -> Response:
     after 503 and drops it after any 4xx. So a body is refused only when none of its alerts can be read."""
     authorize(request, "ingest")
     services = services_of(request)
-    return await _take(await body_of(request, "alertmanager", services), alertmanager.read, "alertmanager", services)
+    return await _take(
+        request, await body_of(request, "alertmanager", services), alertmanager.read, "alertmanager", services
+    )
 
 
 @router.post(
@@ -121,7 +126,7 @@ async def take_cloudevents(request: Request) -> Response:
     `alert_id`, `timestamp` and the labels `source`, `type` and `subject` default to those of the event."""
     authorize(request, "ingest")
     services, read = services_of(request), partial(cloudevents.read, headers=request.headers)
-    return await _take(await body_of(request, "cloudevents", services), read, "cloudevents", services)
+    return await _take(request, await body_of(request, "cloudevents", services), read, "cloudevents", services)
 
 
 @router.post(
@@ -192,12 +197,14 @@ async def _take_signed(
     async with spending(admitted, services):
         if limited:
             await services.limiter.check(admitted.caller)
-        return await _take(admitted.body, read, source, services)
+        return await _take(request, admitted.body, read, source, services)
 
 
-async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: IntakeServices) -> Response:
+async def _take(
+    request: Request, raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: IntakeServices
+) -> Response:
+    heavy = is_heavy(raw)
     try:
-        heavy = is_heavy(raw)
         parsed = await aside(read, raw, services.max_alerts) if heavy else read(raw, services.max_alerts)
     except Unreadable as error:
         services.core.metrics.bodies_refused.labels(source, error.status).inc()
@@ -206,10 +213,10 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
         raise Problem(error.status, code, str(error), errors=error.errors) from error
     if not (parsed.alerts or parsed.bad):  # An empty batch of events.
         return Response(b'{"decisions":[]}', 202, media_type=_JSON)
+    job = Job(parsed.alerts, parsed.bad, source, len(raw), lambda at: parsed.sent(parsed.order[at]))
+    waiting = services.batcher.submit(job, services.timeout)
     try:
-        answers: list[AlertDecision] = await services.batcher.submit(
-            Job(parsed.alerts, parsed.bad, source, len(raw), lambda at: parsed.sent(parsed.order[at])), services.timeout
-        )
+        answers: list[AlertDecision] = await (_while_there(request, waiting) if heavy else waiting)
     except NotDurable:
         services.core.metrics.not_durable.inc()
         raise
@@ -221,6 +228,24 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
             [{"index": b.index, "id": b.alert_id, "error": b.error} for b in parsed.bad]
         )
     return Response(body + b"}", 202, media_type=_JSON)
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`. When the sender gives up, the work ends, its bytes are free, and ClientDisconnect is raised."""
+
+    async def leaves() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    gone, done = asyncio.ensure_future(leaves()), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({gone, done}, return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            raise ClientDisconnect
+        return done.result()
+    finally:
+        gone.cancel()
+        done.cancel()
 
 
 async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: IntakeServices) -> None:

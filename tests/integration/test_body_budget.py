@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -89,3 +90,30 @@ async def test_senders_who_have_not_shown_who_they_are_do_not_use_up_the_budget(
     async with held(world, NATIVE, 4, 95_000, Authorization="") as refused:
         assert refused == [503, 503]
         assert (await post(world, ALERTMANAGER, 90_000)).status_code == 202
+
+
+async def test_a_sender_that_hangs_up_waits_no_longer_and_holds_no_bytes(world: World) -> None:
+    body = json.dumps(notification(webhook_alert(model="gone"))).encode().ljust(80_000)
+    messages = [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
+    answers: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    client = world.clients[0]
+    headers = [(b"host", b"localhost"), (b"authorization", client.headers["authorization"].encode())]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": ALERTMANAGER,
+        "raw_path": ALERTMANAGER.encode(),
+        "headers": headers,
+    }
+    scope |= {"query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": "", "asgi": {"version": "3.0"}}
+    await client._transport.app(scope, receive, send)  # type: ignore[attr-defined]
+    assert answers[0]["status"] == 400  # Nobody reads it.
+    async with held(world, ALERTMANAGER, 3, 95_000) as refused:
+        assert refused == [], "the budget is whole again"

@@ -135,7 +135,7 @@ async def test_who_has_just_begun_is_not_the_first_to_make_room(
     servers: TestServers, database: str, tmp_path: Path
 ) -> None:
     """An idle connection begins a request. Others sent a whole request with half of the next one behind it."""
-    limits = {"connections": 20, "head": 60.0, "body": 60.0, "idle": 60.0}
+    limits = {"connections": 20, "head": 60.0, "body": 60.0, "free": 60.0, "idle": 60.0}
     body = json.dumps({"alerts": [alert("honest")]}).encode()
     async with serving(process_of(servers, database, tmp_path), "-n 1024", limits=limits) as process:
         [(reader, writer)] = await open_and_send(process, [LIVEZ])
