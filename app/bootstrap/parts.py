@@ -67,6 +67,8 @@ from app.promotion.promote import Gate
 from app.promotion.sagemaker import SagemakerRegistry
 from app.promotion.service import PromotionServices
 from app.tables import audit_log
+from app.ui.service import UiServices
+from app.ui.sessions import Sessions
 from app.web.bodies import budget_of
 from app.web.probes import Probes
 from app.web.tokens import Tokens
@@ -117,6 +119,7 @@ class Services:
     lineage: LineageServices
     promotion: PromotionServices
     deadman: DeadmanServices
+    ui: UiServices
     probes: Probes
     loops: tuple[Loop, ...]
     constant: tuple[Loop, ...]
@@ -166,6 +169,18 @@ def assemble(base: Foundation) -> Services:
     intake = intake_part(base)
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
+    ui = UiServices(
+        name=base.settings.name,
+        core=core,
+        reader=base.reader,
+        tokens=base.tokens,
+        limiter=base.limiter,
+        sessions=Sessions(core, base.tokens),
+        groups=groups.services,
+        deadman=deadman.services,
+        notices=notices.services,
+        promotion=promotion.services,
+    )
     reloader = Reloader(core, base.settings.policy_file)
     constant = _constant(core, reloader)
     loops = tuple(loop for part in (notices, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
@@ -182,6 +197,7 @@ def assemble(base: Foundation) -> Services:
         lineage=lineage.services,
         promotion=promotion.services,
         deadman=deadman.services,
+        ui=ui,
         probes=Probes(core, airflows, mlflow, base.settings),
         loops=loops,
         constant=constant,

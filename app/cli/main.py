@@ -18,14 +18,14 @@ import typer
 from app import __version__
 from app.bootstrap.environment import link_warnings
 from app.bootstrap.settings import Settings, read_settings
+from app.cli.check import Format, check_policies
 from app.cli.client import gateway_url
 from app.cli.commands import GROUPS
 from app.cli.doctor.finding import Finding
 from app.kit.clock import SystemClock
 from app.kit.errors import GatewayError, UsageError, refused_by_machine
 from app.kit.visible import visible
-from app.policy.file.load import PolicyError, load_policy
-from app.policy.file.starter import STARTER_POLICY, THIS_MACHINE, alertmanager_receiver
+from app.policy.file.starter import SCHEMA_FILE, STARTER_POLICY, THIS_MACHINE, alertmanager_receiver
 from app.policy.language.durations import parse_duration
 from app.web.tokens import SCOPES, create_token
 
@@ -57,35 +57,53 @@ def version() -> None:
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write the policy.")] = Path("policy.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
-    """Write a commented policy, and print the Alertmanager receiver to paste and the next command."""
-    if path.exists() and not force:
-        raise UsageError(f"{path} exists already: choose another path, or overwrite it with --force")
-    try:
-        path.write_text(STARTER_POLICY, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}. Choose a path that you may write to") from error
+    """Write a commented policy and its JSON Schema. Print the Alertmanager receiver to paste and the next command."""
+    from app.policy.file.json_schema import schema_text
+
+    schema = path.with_name(SCHEMA_FILE)
+    texts = {path: STARTER_POLICY, schema: schema_text()}
+    for file, text in texts.items():
+        if file.exists() and not force and not (file == schema and _holds(file, text)):
+            raise UsageError(f"{file} exists already: choose another path, or overwrite it with --force")
+    for file, text in texts.items():
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {file}: {error.strerror}. Choose a path that you may write to") from error
     settings = read_settings()
-    print(f"Wrote {path}. Put your Airflow and your DAG into it.\n")
+    print(f"Wrote {path}, and {schema} for editors. Put your Airflow and your DAG into {path.name}.\n")
     print(alertmanager_receiver(f"http://{THIS_MACHINE}:{settings.port}" if settings.is_everywhere else settings.url))
     default = path == Path("policy.yaml")
     prefix = "" if default else f"GATEWAY_POLICY_FILE={path} "
     print(f"Next:  trigger-gateway check {path}\nThen:  {prefix}trigger-gateway serve")
 
 
-@app.command()
-def check(policy: Annotated[Path, typer.Argument(help="The policy file.")]) -> None:
-    """Read a policy and report every error at once, as file:line:column: path: message. Needs no ${...} value."""
+def _holds(file: Path, text: str) -> bool:
     try:
-        found = load_policy(policy, require_env=False)
-    except PolicyError as error:
-        print("\n".join(visible(str(problem)) for problem in error.problems), file=sys.stderr)
-        raise typer.Exit(1) from error
-    for warning in found.warnings:
-        print(visible(f"{warning} (warning)"), file=sys.stderr)
-    names = ", ".join(route.name for route in found.routes)
-    print(f"{policy} is good: {len(found.routes)} route(s): {names}.")
+        return file.read_text(encoding="utf-8") == text
+    except (OSError, ValueError):
+        return False
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the policy, with each key's meaning and default, for editors."""
+    from app.policy.file.json_schema import schema_text
+
+    print(schema_text(), end="")
+
+
+@app.command()
+def check(
+    policies: Annotated[list[Path], typer.Argument(metavar="POLICY...", help="The policy files.")],
+    output: Annotated[
+        Format, typer.Option("--format", help="For people, scripts, code scanning or GitHub Actions.")
+    ] = (Format.TEXT),
+) -> None:
+    """Read policies and report every error at once, as file:line:column: path: message. Needs no ${...} value."""
+    raise typer.Exit(check_policies(policies, output))
 
 
 @app.command()

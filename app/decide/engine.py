@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from heapq import nlargest, nsmallest
+from heapq import heappop, heappush, nlargest
 from typing import Final
 from uuid import UUID
 
@@ -54,6 +54,7 @@ class PureEngine:
         self.episodes: dict[UUID, Episode] = {}
         self.triggers: dict[UUID, Trigger] = {}
         self.decisions: list[DecisionRow] = []
+        self.fires: list[TriggerChange] = []  # since somebody emptied it: what fired or would have, in order
         self.pauses: dict[str, Pause] = {}
         self.books = Books(policy, now, new_id)
         self._reorder = reorder
@@ -65,6 +66,7 @@ class PureEngine:
         self._shapes: defaultdict[tuple[str, str], set[frozenset[str]]] = defaultdict(set)  # of groups, likewise
         self._taken: dict[str, datetime] = {}  # the newest occurrence of a schedule, or since when it counts
         self._next: dict[str, datetime] = {}  # when a schedule is due
+        self._wakes: list[tuple[datetime, str]] = []  # a heap; an entry counts while the group has that wake
         self._adopt(now)
 
     # -- what senders and people do -----------------------------------------------------------------------------------
@@ -119,6 +121,7 @@ class PureEngine:
     def reset(self, key: str, now: datetime) -> None:
         """Clear the cooldown and the backoff of a group."""
         facts.reset(self._next_version(key), now)
+        self._wake_later(key)
 
     def pause(self, pause: Pause, now: datetime) -> None:
         """Mute a route, or every route."""
@@ -143,13 +146,24 @@ class PureEngine:
 
     def next_at(self) -> datetime | None:
         """When a group or a schedule is due next. None: nothing is due."""
-        wakes = [group.wake_at for group in self.groups.values() if group.wake_at is not None]
-        return min((*wakes, *self._next.values()), default=None)
+        while self._wakes and not self._counts(self._wakes[0]):
+            heappop(self._wakes)
+        return min((*(at for at, _ in self._wakes[:1]), *self._next.values()), default=None)
 
     def due(self, now: datetime) -> list[str]:
         """The groups of the next round of wakes."""
-        due = [(at, key) for key, group in self.groups.items() if (at := group.wake_at) is not None and at <= now]
-        return sorted(key for _, key in nsmallest(ROUND, due))
+        found: dict[str, datetime] = {}
+        while self._wakes and self._wakes[0][0] <= now and len(found) < ROUND:
+            entry = heappop(self._wakes)
+            if self._counts(entry):
+                found[entry[1]] = entry[0]
+        for key, at in found.items():
+            heappush(self._wakes, (at, key))
+        return sorted(found)
+
+    def schedule_is_due(self, now: datetime) -> bool:
+        """Whether `take_schedules` has something to take."""
+        return any(at <= now for at in self._next.values())
 
     def questions(self, now: datetime) -> list[Group]:
         """The groups of the next round that fire if Prometheus confirms them. Changes nothing."""
@@ -194,6 +208,7 @@ class PureEngine:
             waits = group.open_trigger is None and any(self.episodes[mate].firing for mate in self._mates[key])
             if waits if group.wake_at is None else group.wake_at > now:
                 self.groups[key] = replace(group, wake_at=now)
+                self._wake_later(key)
 
     # -- what Airflow does --------------------------------------------------------------------------------------------
 
@@ -213,6 +228,7 @@ class PureEngine:
             self.episodes[episode] = replace(self.episodes[episode], spent=True)
         group, route = self._next_version(trigger.key), self.policy.route(trigger.route)
         facts.end(group, trigger_id, outcome, route, now, counted=trigger.lost_at is not None)
+        self._wake_later(trigger.key)
         if outcome == DEAD and route is not None and route.limit is not None:
             self._let_in(trigger.route, now)
         return True
@@ -224,6 +240,7 @@ class PureEngine:
             return False
         trigger.outcome, trigger.lost_at = LOST, now
         facts.lose(self._next_version(trigger.key), trigger_id, self.policy.route(trigger.route), now)
+        self._wake_later(trigger.key)
         return True
 
     def _let_in(self, route: str, now: datetime) -> None:
@@ -232,6 +249,7 @@ class PureEngine:
             waits = group.route == route and group.open_trigger is None
             if waits and group.wake_at is not None and group.wake_at > now:
                 self.groups[key] = replace(group, wake_at=now)
+                self._wake_later(key)
 
     # -- reading, as app.groups.store does ----------------------------------------------------------------------------
 
@@ -308,6 +326,7 @@ class PureEngine:
                 group.version += 1
             if key in books.changed_groups or key not in self.groups:
                 self.groups[key] = replace(group)
+                self._wake_later(key)
                 self._shapes[group.route, group.mode].add(frozenset(group.labels))
 
     def _save_episode(self, episode: Episode) -> None:
@@ -339,6 +358,16 @@ class PureEngine:
         if made.fired:
             trigger.reason, trigger.fired_at, trigger.on_failure = made.reason, now, group.on_failure
             self._fired[group.route, group.mode].append(trigger)
+            self.fires.append(made)
+
+    def _wake_later(self, key: str) -> None:
+        """Keep the wake of a group among those that are due one day."""
+        at = self.groups[key].wake_at
+        if at is not None:
+            heappush(self._wakes, (at, key))
+
+    def _counts(self, entry: tuple[datetime, str]) -> bool:
+        return self.groups[entry[1]].wake_at == entry[0]
 
     def _next_version(self, key: str) -> Group:
         """The row of a group with its next version, for a change in place."""

@@ -233,6 +233,59 @@ def _trigger(row: RowMapping) -> Row:
     return {name: row[name] for name in (*names, *more, "requested_by")} | {"group": row["group_labels"]}
 
 
+_LATELY_ALERTED = rows_of(
+    """
+    SELECT a.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
+        SELECT * FROM alerts WHERE group_key = k AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
+    ) a
+""",
+    _alerts,
+)
+_LATELY_TRIGGERED = rows_of(
+    """
+    SELECT t.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
+        SELECT * FROM triggers WHERE group_key = k AND (ended_at IS NULL OR ended_at >= :since) ORDER BY id DESC LIMIT :most
+    ) t
+""",
+    _triggers,
+)
+_TRIGGERS = rows_of("SELECT * FROM triggers WHERE id = ANY(CAST(:ids AS uuid[]))", _triggers)
+_FIRING = text(
+    "SELECT group_key, count(*) FROM alerts WHERE closed_at IS NULL AND group_key IS NOT NULL GROUP BY group_key"
+)
+
+
+async def lately_alerted(
+    conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
+) -> dict[str, list[Row]]:
+    """By group key, the newest `most` alerts last seen since a time, without their decisions but with the `reason` of the
+    newest one. `keys` are those of app.decide.state.group_key."""
+    found: dict[str, list[Row]] = {key: [] for key in keys}
+    for row in (await conn.execute(_LATELY_ALERTED, {"keys": list(keys), "since": since, "most": most})).mappings():
+        found[row["group_key"]].append(_alert(row) | {"reason": row["reason"]})
+    return found
+
+
+async def lately_triggered(
+    conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
+) -> dict[str, list[Row]]:
+    """By group key, the newest `most` triggers that are open or ended since a time, without their parts."""
+    found: dict[str, list[Row]] = {key: [] for key in keys}
+    for row in (await conn.execute(_LATELY_TRIGGERED, {"keys": list(keys), "since": since, "most": most})).mappings():
+        found[row["group_key"]].append(_trigger(row))
+    return found
+
+
+async def triggers_by_id(conn: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Row]:
+    """The triggers with these ids, without their parts."""
+    return {row["id"]: _trigger(row) for row in (await conn.execute(_TRIGGERS, {"ids": list(ids)})).mappings()}
+
+
+async def firing_by_group(conn: AsyncConnection) -> dict[str, int]:
+    """How many alerts fire now, by the key of their group. Groups without any are left out."""
+    return {row[0]: row[1] for row in await conn.execute(_FIRING)}
+
+
 async def list_quarantine(conn: AsyncConnection, limit: int, before: tuple[datetime, str] | None) -> Page:
     """What could not be read, the newest first. `before` is a place in the list, from `read_quarantine_cursor`."""
     q = tables.quarantine

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
@@ -32,6 +33,12 @@ _GROUPS_OF = rows_of(
 
 
 _PLACES = ("place", "found", "bytes")
+
+
+async def find_group(conn: AsyncConnection, key: str) -> Group | None:
+    """The group with this key (app.decide.state.group_key)."""
+    row = (await conn.execute(select(tables.groups).where(tables.groups.c.key == key))).mappings().one_or_none()
+    return Group(**row) if row else None
 
 
 async def list_routes(

@@ -6,19 +6,12 @@ the rule. A comparison with the incumbent holds while no version holds the alias
 
 import math
 from collections.abc import Iterator, Sequence
-from decimal import Context, Decimal
-from typing import Final
+from decimal import Decimal
 
-from app.policy.language.expressions import Arithmetic, Condition, Joined, Metric, Number, Rule, Term, metrics_in
+from app.policy.language.evaluate import NotANumber, holds
+from app.policy.language.expressions import Metric, Rule, metrics_in
 from app.policy.promotions import Promotion
 from app.promotion.model import Verdict, Version
-
-# Without traps 1/0 gives infinity and 0/0 gives NaN. `_work_out` refuses both and shows the division.
-_CONTEXT: Final = Context(prec=40, traps=[])
-
-
-class NotANumber(Exception):
-    """A rule cannot be computed; str() says why."""
 
 
 def judge(entry: Promotion, version: Version | None, incumbent: Version | None, *, name: str) -> tuple[Verdict, ...]:
@@ -120,7 +113,7 @@ def evaluate(rule: Rule, version: Version, incumbent: Version | None) -> tuple[b
         of = incumbent if metric.incumbent else version
         assert of is not None
         seen[metric] = _value(metric, of)
-    return _holds(rule.condition, seen), ", ".join(f"{metric} is {_number(value)}" for metric, value in seen.items())
+    return holds(rule.condition, seen), ", ".join(f"{metric} is {_number(value)}" for metric, value in seen.items())
 
 
 def _value(metric: Metric, of: Version) -> Decimal:
@@ -132,42 +125,6 @@ def _value(metric: Metric, of: Version) -> Decimal:
     if not math.isfinite(value):
         raise NotANumber(f"{metric} is {'NaN' if math.isnan(value) else 'infinite'}")
     return Decimal(repr(value))
-
-
-def _holds(condition: Condition, seen: dict[Metric, Decimal]) -> bool:
-    if isinstance(condition, Joined):
-        # Every part is computed, so that 0/0 is found wherever it stands.
-        held = [_holds(part, seen) for part in condition.parts]
-        return all(held) if condition.word == "and" else any(held)
-    left, right = _work_out(condition.left, seen), _work_out(condition.right, seen)
-    if left is None or right is None:
-        return True
-    return {
-        "<": left < right,
-        "<=": left <= right,
-        ">": left > right,
-        ">=": left >= right,
-        "==": left == right,
-        "!=": left != right,
-    }[condition.comparator]
-
-
-def _work_out(term: Term, seen: dict[Metric, Decimal]) -> Decimal | None:
-    """The number; None when it needs the incumbent and there is none."""
-    match term:
-        case Number():
-            return term.value
-        case Metric():
-            return seen.get(term)
-    left, right = _work_out(term.left, seen), _work_out(term.right, seen)
-    if left is None or right is None:
-        return None
-    assert isinstance(term, Arithmetic)
-    work = {"+": _CONTEXT.add, "-": _CONTEXT.subtract, "*": _CONTEXT.multiply, "/": _CONTEXT.divide}
-    result = work[term.operator](left, right)
-    if result.is_nan() or (term.operator == "/" and right == 0):
-        raise NotANumber(f"{_number(left)} {term.operator} {_number(right)} is no number")
-    return result
 
 
 def _number(value: float | Decimal) -> str:

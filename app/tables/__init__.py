@@ -11,6 +11,7 @@ decisions.py
 - `idempotency`: requests that were answered 201, by their Idempotency-Key, for a day.
 - `quarantine`: bytes that could not be read, and why.
 - `audit`: requests of people and scripts: trigger, reset, redrive, cancel, pause, resume, resolve, test, forget.
+- `session_key`: one row: the random key that signs the sessions of browsers.
 
 notices.py
 - `notices`: one row an incident. It opens, and is resolved by its key.
@@ -52,6 +53,7 @@ from app.tables.decisions import (
     quarantine,
     routes,
     schedules,
+    session_key,
     triggers,
 )
 from app.tables.lineage import (
@@ -95,6 +97,7 @@ __all__ = [
     "routes",
     "runs",
     "schedules",
+    "session_key",
     "surveys",
     "switches",
     "tellings",

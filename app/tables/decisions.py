@@ -85,6 +85,7 @@ alerts = Table(
     Index("ix_alerts_open_group", "group_key", postgresql_where=text("closed_at IS NULL OR late_at IS NOT NULL")),
     Index("ix_alerts_trigger_id", "trigger_id", postgresql_where=text("trigger_id IS NOT NULL")),
     Index("ix_alerts_route", "route", "id"),
+    Index("ix_alerts_group", "group_key", "id"),
     Index("ix_alerts_alert_id", "alert_id", "id"),
     Index("ix_alerts_labels", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
     postgresql_with={"fillfactor": "70"},
@@ -152,6 +153,7 @@ triggers = Table(
     ),
     Index("ix_triggers_follow_at", "follow_at", postgresql_where=text("follow_at IS NOT NULL")),
     Index("ix_triggers_route", "route", "id"),
+    Index("ix_triggers_group", "group_key", "id"),
     Index("ix_triggers_route_fired_at", "route", "fired_at"),
     Index("ix_triggers_state", "state", "id"),
     Index("ix_triggers_reason", "reason", "id"),
@@ -216,4 +218,11 @@ audit = Table(
     words("subject"),
     Column("detail", JSONB, nullable=False),
     Index("ix_audit_subject", "subject", "id"),
+)
+
+session_key = Table(
+    "session_key",
+    metadata,
+    Column("id", Integer, primary_key=True),  # 1
+    Column("key", LargeBinary, nullable=False),  # 32 random bytes
 )

@@ -58,7 +58,7 @@ SwaggerUIBundle({
 
 
 def install(app: FastAPI, dependency: Callable[..., Any] | None) -> None:
-    """Serve `/docs` and `/openapi.json`, and redirect `/` to `/docs`.
+    """Serve `/docs` and `/openapi.json`. `/` leads a browser to the pages below `/ui`, and everybody else to `/docs`.
 
     `dependency` guards everything but the redirect; None opens it to everybody. Raises RuntimeError when `app` also serves
     a document of its own (make it with `openapi_url=None`), or when the installed package lacks a file.
@@ -72,8 +72,9 @@ def install(app: FastAPI, dependency: Callable[..., Any] | None) -> None:
     router = APIRouter(include_in_schema=False, dependencies=[Depends(dependency)] if dependency else [])
 
     @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("docs")
+    async def root(request: Request) -> RedirectResponse:
+        browser = "text/html" in request.headers.get("accept", "")
+        return RedirectResponse("ui" if browser else "docs", headers={"Vary": "Accept"})
 
     @router.get("/docs")
     async def docs() -> HTMLResponse:

@@ -169,6 +169,12 @@ class Tokens:
             self._cache[authorization_header] = token
         return token
 
+    def named(self, name: str) -> Token | None:
+        """The token of this name; None when there is none, or it has expired."""
+        self._refresh()
+        token = next((token for token in self._tokens if token.name == name), None)
+        return None if token is None or token.expired(self._clock.now()) else token
+
     def _compare(self, header: str) -> Token | None:
         scheme, _, text = header.partition(" ")
         if len(header) > _LONGEST_HEADER or scheme.lower() != "bearer":

@@ -70,6 +70,11 @@ def test_init_writes_a_good_policy_once_and_prints_what_to_do_next(tmp_path: Pat
     assert "url: http://127.0.0.1:8090/api/v1/webhooks/alertmanager" in first.stdout
     assert "trigger-gateway check policy.yaml" in first.stdout
     assert command(tmp_path, "check", "policy.yaml").returncode == 0
+    for_editors = (
+        (tmp_path / "policy.yaml").read_text().splitlines()[0].removeprefix("# yaml-language-server: $schema=")
+    )
+    assert (tmp_path / for_editors).read_text() == command(tmp_path, "schema").stdout
+    assert command(tmp_path, "init", "second.yaml").returncode == 0, "a schema of this version is no obstacle"
 
     (tmp_path / "policy.yaml").write_text(GOOD)
     again = command(tmp_path, "init")
@@ -126,6 +131,23 @@ def test_check_reports_every_error_at_its_line_and_column(tmp_path: Path) -> Non
     lines = done.stderr.strip().splitlines()
     assert all(re.match(r"p\.yaml:\d+:\d+: \S+: \S", line) for line in lines), done.stderr
     assert {int(line.split(":")[1]) for line in lines} >= {6, 7, 9}
+
+
+def test_check_takes_several_files_and_writes_what_code_scanning_reads(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(GOOD)
+    (tmp_path / "bad.yaml").write_text(BAD)
+    done = command(tmp_path, "check", "p.yaml", "bad.yaml", "--format", "sarif")
+    [run] = json.loads(done.stdout)["runs"]
+    assert (done.returncode, done.stderr) == (1, "")
+    assert {result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for result in run["results"]} == {
+        "bad.yaml"
+    }
+
+
+def test_init_overwrites_no_schema_that_it_does_not_know(tmp_path: Path) -> None:
+    (tmp_path / "trigger-gateway.schema.json").write_text("{}")
+    done = command(tmp_path, "init")
+    assert (done.returncode, "--force" in done.stderr, (tmp_path / "policy.yaml").exists()) == (2, True, False)
 
 
 def test_the_text_of_a_token_stands_alone_on_stdout_and_nowhere_else(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_a_value_comes_from_the_route_or_else_from_defaults(key: str, value: str
     [
         ("retrain_model", "retrain_model"),
         ("Retrain.Model", "retrain-model"),
-        ("team/retrain v2", "team-retrain-v2"),
+        ("Team.Retrain-.v2", "team-retrain-v2"),
         ("_private_", "private"),
         ("ré-entraîner", "r-entra-ner"),
         ("x" * 250, "x" * 63),

@@ -1,8 +1,16 @@
-"""The commands that talk to a running gateway over HTTP, a file a capability."""
+"""The commands that talk to a running gateway over HTTP, a file a capability, and `backtest`."""
 
 import typer
 
-from app.cli.commands import deadman, lineage, notices, pauses, promotion, triggers
+from app.cli.commands import backtest, deadman, lineage, notices, pauses, promotion, triggers
 
 #: Each has an `app` of its own; `app.cli.main` takes their commands over.
-GROUPS: tuple[typer.Typer, ...] = (triggers.app, lineage.app, promotion.app, deadman.app, notices.app, pauses.app)
+GROUPS: tuple[typer.Typer, ...] = (
+    triggers.app,
+    lineage.app,
+    promotion.app,
+    deadman.app,
+    notices.app,
+    pauses.app,
+    backtest.app,
+)

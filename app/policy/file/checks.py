@@ -1,6 +1,7 @@
 """Problems between the entries of a policy file: names, references, placeholders. And the warnings."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -14,8 +15,8 @@ from app.policy.file.problems import Path, Problem
 from app.policy.language.durations import parse_duration
 from app.policy.language.matchers import MatcherError, read_matchers
 from app.policy.language.promql import misplaced
-from app.policy.language.templates import TemplateError, placed
-from app.policy.language.variables import Unexpanded
+from app.policy.language.templates import TemplateError, fill, fixed_parts, placed
+from app.policy.language.variables import Unexpanded, blanked
 from app.policy.schedules import Schedule
 from app.policy.schema import Route
 
@@ -24,6 +25,9 @@ _GROUP_INTERVAL: Final = timedelta(minutes=5)
 # Schedules are checked from this time on, so the same file has the same warnings on any day.
 _ANY_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 RESERVED_CONF_KEY: Final = "gateway"
+#: What Airflow refuses in the id of a DAG, of any version.
+_NOT_IN_A_DAG_ID: Final = re.compile(r"[^\w.-]")
+_LONGEST_DAG_ID: Final = 250  # characters
 
 
 def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterator[Problem]:
@@ -55,6 +59,7 @@ def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterat
         dag = entry.get("dag")
         if isinstance(dag, dict):
             yield from _reference(document, (*path, "dag"), dag, airflow)
+            yield from _dag_id(document, (*path, "dag", "id"), dag.get("id"))
             yield from _conf(document, (*path, "dag", "conf"), dag.get("conf"))
             yield from _placeholders(document, (*path, "dag"), dag, entry.get("group_by", defaults.get("group_by", [])))
     yield from _schedules(document, defaults, [entry for _, entry in routes])
@@ -189,6 +194,21 @@ def _confirm(
                 yield document.problem(path, f"{name!r} is not in the route's group_by", offset=offset)
     except TemplateError as error:
         yield document.problem(path, str(error), offset=error.offset)
+
+
+def _dag_id(document: Document, path: Path, text: JsonValue) -> Iterator[Problem]:
+    """An id that no DAG of Airflow can have, whatever its variables and labels are."""
+    if not isinstance(text, str):
+        return
+    written = blanked(text) if isinstance(text, Unexpanded) else text
+    bad = _NOT_IN_A_DAG_ID.search(fixed_parts(written))
+    if bad and "{{" not in bad.string:  # Another `{{` is an error of its own.
+        sentence = f"no DAG can have this id: Airflow takes letters, digits, _, - and ., but not {bad.group()!r}"
+        yield document.problem(path, sentence, offset=bad.start())
+    fixed = len(fill(text, lambda _name, _offset: ""))
+    if fixed > _LONGEST_DAG_ID and not isinstance(text, Unexpanded):
+        sentence = f"no DAG can have this id: Airflow takes {_LONGEST_DAG_ID} characters, and here are {fixed}"
+        yield document.problem(path, sentence)
 
 
 def _conf(document: Document, path: Path, conf: JsonValue) -> Iterator[Problem]:

@@ -1,8 +1,13 @@
-"""The texts that `trigger-gateway init` writes: a policy to edit and an Alertmanager receiver to paste."""
+"""The texts of `trigger-gateway init`: a policy to edit and an Alertmanager receiver to paste."""
 
 from typing import Final
 
-STARTER_POLICY: Final = """\
+#: The file beside the policy from which editors know every key. The first line of the policy leads them to it.
+SCHEMA_FILE: Final = "trigger-gateway.schema.json"
+
+STARTER_POLICY: Final = (
+    f"# yaml-language-server: $schema={SCHEMA_FILE}\n"
+    + """\
 # The policy of the trigger gateway: which alerts start which DAG, and how often.
 # Check it after every change:   trigger-gateway check policy.yaml
 version: 1
@@ -39,6 +44,7 @@ routes:                           # the first route that matches takes the alert
       id: retrain_model
       conf: {model: "{{group.model}}"}
 """
+)
 
 _RECEIVER: Final = """\
 # Paste into alertmanager.yml: the route under `route.routes`, the receiver under `receivers`.

@@ -116,11 +116,12 @@ class Rule:
         return self.text
 
 
-def parse_rule(text: str) -> Rule:
-    """Read one rule. Raises RuleError at the first character that does not fit."""
+def parse_rule(text: str, incumbent: str = INCUMBENT) -> Rule:
+    """Read one rule, in which `incumbent` is the name of what is compared with. Raises RuleError at the first character that
+    does not fit."""
     if len(text) > MAX_LENGTH:
         raise RuleError(MAX_LENGTH, f"a rule has at most {MAX_LENGTH} characters")
-    return Rule(text, _Reader(text).read())
+    return Rule(text, _Reader(text, incumbent).read())
 
 
 def metrics_in(part: Condition | Term) -> Iterator[Metric]:
@@ -139,8 +140,9 @@ def metrics_in(part: Condition | Term) -> Iterator[Metric]:
 class _Reader:
     """One pass over one rule. Each part is a condition or a term; the grammar says which one it must be."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, incumbent: str) -> None:
         self._text = text
+        self._incumbent = incumbent
         self._depth = 0
         self._operators = 0
         self._next(0)
@@ -230,14 +232,14 @@ class _Reader:
     def _metric(self) -> Metric:
         name, plain = self._name()
         if self._seen != "." or self._kind != "sign":
-            if plain and name == INCUMBENT:
-                self._fail(f"expected a dot and a metric, as in {INCUMBENT}.f1")
+            if plain and name == self._incumbent:
+                self._fail(f"expected a dot and a metric, as in {self._incumbent}.f1")
             return Metric(name)
-        if not plain or name != INCUMBENT:
-            self._fail(f"only {INCUMBENT} takes a dot; write a name with a dot in backticks")
+        if not plain or name != self._incumbent:
+            self._fail(f"only {self._incumbent} takes a dot; write a name with a dot in backticks")
         self._advance()
         if self._kind not in ("name", "quoted"):
-            self._fail(f"expected a metric after {INCUMBENT} and the dot")
+            self._fail(f"expected a metric after {self._incumbent} and the dot")
         return Metric(self._name()[0], incumbent=True)
 
     def _name(self) -> tuple[str, bool]:

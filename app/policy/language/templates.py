@@ -55,3 +55,8 @@ def render_text(text: str, group: Mapping[str, str]) -> str:
 def fill(text: str, value: Callable[[str, int], str]) -> str:
     """The text with `value(key, offset)` in place of each placeholder."""
     return _PLACEHOLDER.sub(lambda found: value(found[1] or found[2], found.start()), text) if "{{" in text else text
+
+
+def fixed_parts(text: str) -> str:
+    """The text with each placeholder blanked out by as many `x`, so that places in it stay the same."""
+    return _PLACEHOLDER.sub(lambda found: "x" * len(found.group()), text)

@@ -81,5 +81,10 @@ def filled(text: str, result: str, env: Mapping[str, str]) -> Filled:
     return Filled(text, result, {name: env[name].rstrip("\r\n") for name in sorted(names & env.keys())})
 
 
+def blanked(text: str) -> str:
+    """The text of a string as written, with each variable blanked out by as many `x`."""
+    return _REFERENCE.sub(lambda found: "x" * len(found.group()), text)
+
+
 def _is_text(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)

@@ -1,0 +1,190 @@
+"""What a policy would have done: `backtest`."""
+
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from app.bootstrap.settings import read_settings
+from app.kit.clock import SystemClock
+from app.kit.errors import UsageError
+from app.policy.file.load import load_policy
+from app.policy.language.durations import parse_duration
+from app.policy.schema import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from app.replay.backtest import Report
+    from app.replay.history import History
+
+app = typer.Typer()
+
+
+class Format(StrEnum):
+    """How a report is written."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    JSON = "json"
+
+
+@app.command()
+def backtest(
+    policy: Annotated[Path, typer.Argument(help="The policy to try.")],
+    history: Annotated[
+        str | None, typer.Option(help="A file of JSON lines, gzip or not; - is the standard input.")
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="The policy to compare with: a file, or `live` for those that the history names.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="A time, or how long before now, such as 90d.")] = None,
+    until: Annotated[str | None, typer.Option(help="A time, or how long before now.")] = None,
+    route: Annotated[str | None, typer.Option(help="Count this route only.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="LABEL=VALUE; count groups with this value only.")] = None,
+    run: Annotated[str | None, typer.Option(help="How long a run takes that live did not start, such as 40m.")] = None,
+    fail_if: Annotated[
+        list[str] | None, typer.Option(help="Exit with 1 when this holds, such as 'missed_episodes > 0'.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to write the report.")] = Format.TEXT,
+    out: Annotated[Path | None, typer.Option(help="Write the report into this file.")] = None,
+) -> None:
+    """Say what a policy would have started, refused and missed. It starts nothing, and asks no gateway and no Airflow.
+
+    Exit code 1: a --fail-if holds."""
+    from app.replay import report as writing
+    from app.replay.backtest import Question
+    from app.replay.backtest import backtest as work
+    from app.replay.verdict import read_condition
+
+    conditions = [read_condition(text) for text in fail_if or []]
+    candidate, now = _load(policy), SystemClock().now()
+    if history is None:
+        raise UsageError("say what to replay: --history FILE, or --history - for the standard input")
+    reference = _load(Path(compare)) if compare not in (None, "live") else None
+    with _shown() as progress:
+        known = _read(history, candidate, reference, progress)
+        reference = reference or (_first_policy(known) if compare == "live" else None)
+        question = Question(
+            proposed=candidate,
+            now=reference,
+            live=compare == "live",
+            since=_time(since, "--since", now),
+            until=_time(until, "--until", now),
+            route=_route(route, candidate, reference),
+            group=_labels(group or []),
+            length=_length(run),
+            reorder=timedelta(seconds=read_settings().reorder_window),
+        )
+        report = work(known, question, progress)
+    write = {Format.TEXT: writing.as_text, Format.MARKDOWN: writing.as_markdown, Format.JSON: writing.as_json}[form]
+    _put(write(report), out)
+    _judge(report, conditions)
+
+
+def _judge(report: "Report", conditions: list[Any]) -> None:
+    from app.replay.verdict import is_true
+
+    now = report.now[""] if report.now else None
+    true = [rule for rule in conditions if is_true(rule, report.proposed[""], now)]
+    for rule in true:
+        print(f"--fail-if holds: {rule.text}", file=sys.stderr)
+    if true:
+        raise typer.Exit(1)
+
+
+def _load(path: Path) -> Policy:
+    return load_policy(path, require_env=False)
+
+
+def _read(
+    history: str, candidate: Policy, reference: Policy | None, progress: Callable[[str, int, int], None]
+) -> "History":
+    from app.replay.lines import open_lines, read_lines
+
+    policies = [candidate, *([reference] if reference is not None else [])]
+    sources = {source.name: source for policy in reversed(policies) for source in policy.sources}
+    known = read_lines(open_lines(history), sources, lambda lines, _: progress(f"reading, line {lines}", 0, 0))
+    for broken in known.broken:
+        print(f"{history}:{broken.line}: {broken.error}", file=sys.stderr)
+    more = known.broken_count - len(known.broken)
+    if more:
+        print(f"{history}: {more} more things could not be read", file=sys.stderr)
+    return known
+
+
+def _first_policy(history: "History") -> Policy:
+    if not history.policies:
+        raise UsageError("the history names no policy that was in force: compare with a file, --compare FILE")
+    return history.policies[0].policy
+
+
+def _route(name: str | None, *policies: Policy | None) -> str | None:
+    if name is not None and not any(policy.route(name) for policy in policies if policy is not None):
+        raise UsageError(f"--route {name}: no policy here has this route")
+    return name
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        label, sign, value = pair.partition("=")
+        if not sign or not label:
+            raise UsageError(f"--group {pair} is not LABEL=VALUE")
+        found[label] = value
+    return found
+
+
+def _length(text: str | None) -> timedelta | None:
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--run: {error}") from error
+
+
+def _time(text: str | None, option: str, now: datetime) -> datetime | None:
+    """A time that a person wrote: RFC 3339, or a duration before now."""
+    if text is None:
+        return None
+    try:
+        return now - parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text}: write a duration such as 90d, or a time such as 2026-11-02T00:00Z"
+        ) from error
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _put(text: str, out: Path | None) -> None:
+    if out is None:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror}. Name another --out") from error
+
+
+@contextmanager
+def _shown() -> "Iterator[Callable[[str, int, int], None]]":
+    """How far it is, on a terminal alone."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda name, done, total: bar.update(task, description=name, completed=done, total=total or None)

@@ -1,0 +1,156 @@
+"""What happened, in the order of time: everything that a replay needs. Pure values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from app.decide.alert import Alert
+from app.decide.rules import Pause
+from app.policy.schema import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A notification arrived."""
+
+    at: datetime
+    alerts: Sequence[Alert]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A person or a script asked for a DAG run of a group."""
+
+    at: datetime
+    route: str
+    group: Mapping[str, str]
+    by: str
+    why: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A person muted a route, or every route."""
+
+    at: datetime
+    pause: Pause
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """A person ended the pause of a route."""
+
+    at: datetime
+    route: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A person cleared the cooldown of a group."""
+
+    at: datetime
+    route: str
+    group: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A person cancelled the held trigger of a group."""
+
+    at: datetime
+    route: str
+    group: Mapping[str, str]
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """A person had the dead trigger of a group fire again."""
+
+    at: datetime
+    route: str
+    group: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """A policy came into force."""
+
+    at: datetime
+    policy: Policy
+
+
+Event = Heard | Asked | Paused | Lifted | Reset | Cancelled | Redriven | Reloaded
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """A trigger that fired, and what became of it. None: not yet, or never."""
+
+    route: str
+    group: Mapping[str, str]
+    fired_at: datetime
+    accepted_at: datetime | None = None
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    lost_at: datetime | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAnswer:
+    """What Prometheus answered about a group before a fire."""
+
+    at: datetime
+    route: str
+    group: Mapping[str, str]
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A line that could not be read, or an alert of it."""
+
+    line: int
+    error: str
+
+
+@dataclass(slots=True)
+class History:
+    """`events` are in the order of time. `runs` and `answers` are those of the gateway that lived through it; a monitor
+    leaves none. `lines` counts what was read, `broken` has the first lines at fault of `broken_count`, and `notes` are
+    sentences that a report repeats."""
+
+    events: list[Event] = field(default_factory=list)
+    runs: list[LiveRun] = field(default_factory=list)
+    answers: list[LiveAnswer] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+    broken_count: int = 0
+    lines: int = 0
+    notes: list[str] = field(default_factory=list)
+    resolution: str = "as the lines have it"
+
+    @property
+    def first_at(self) -> datetime | None:
+        return self.events[0].at if self.events else None
+
+    @property
+    def last_at(self) -> datetime | None:
+        return self.events[-1].at if self.events else None
+
+    @property
+    def policies(self) -> list[Reloaded]:
+        """The policies that were in force, if the history names them."""
+        return [event for event in self.events if isinstance(event, Reloaded)]
+
+    def in_order(self) -> None:
+        """Sort by time. Events of one moment stay in the order in which they were read."""
+        self.events.sort(key=lambda event: event.at)
+        self.runs.sort(key=lambda run: run.fired_at)
+        self.answers.sort(key=lambda answer: answer.at)
+
+
+def group_name(group: Mapping[str, str], route: str = "") -> str:
+    """A group as people name it: its values. A route without `group_by` has only the route's name."""
+    return ", ".join(value or '""' for value in group.values()) or route

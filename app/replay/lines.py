@@ -1,0 +1,267 @@
+"""A history in a file: one JSON object a line, `{"at", "source", "body"}`, gzip or not.
+
+`source` is a monitor's (`alertmanager`, `grafana`, `cloudevents`, `native` or a source of the policy), and `body` what it
+posted. What a gateway adds has a source that begins with `gateway.`: see `_GATEWAY`. A line that cannot be read is named
+with its number and counted, and the rest goes on.
+"""
+
+import gzip
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Final, Protocol
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json, to_json
+
+from app.decide.alert import Parsed, Unreadable, in_range
+from app.decide.rules import Pause
+from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
+from app.kit.errors import UsageError
+from app.policy.file.load import PolicyError, parse_policy
+from app.policy.sources import Source
+from app.replay.history import (
+    Asked,
+    Broken,
+    Cancelled,
+    Heard,
+    History,
+    Lifted,
+    LiveAnswer,
+    LiveRun,
+    Paused,
+    Redriven,
+    Reloaded,
+    Reset,
+)
+
+MAX_LINE: Final = 64 * 1024 * 1024  # bytes; a body of the product is far shorter
+MAX_ALERTS: Final = 10_000  # of one line
+SHOWN: Final = 10  # broken lines that a report names
+_GZIP: Final = b"\x1f\x8b"
+
+Reader = Callable[[bytes, int], Parsed]
+
+
+class Progress(Protocol):
+    """Who shows how far the reading has come."""
+
+    def __call__(self, lines: int, at: datetime | None) -> None: ...
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    at: AwareDatetime
+    source: str
+    body: Any
+    headers: dict[str, str] = {}
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    route: str
+    group: dict[str, str] = {}
+
+
+class _Request(_Group):
+    requested_by: str = "somebody"
+    reason: str = ""
+    force: bool = False
+
+
+class _Pause(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    route: str
+    until: AwareDatetime | None = None
+    reason: str = ""
+    by: str = "somebody"
+
+
+class _Named(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    route: str
+
+
+class _By(_Group):
+    by: str = "somebody"
+
+
+class _Policy(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    text: str
+
+
+class _Run(_Group):
+    accepted_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
+    lost_at: AwareDatetime | None = None
+    outcome: str | None = None
+    reason: str = ""
+
+
+class _Answer(_Group):
+    confirmed: bool
+
+
+def _request(at: datetime, body: Any, history: History) -> None:
+    read = _Request.model_validate(body)
+    history.events.append(Asked(at, read.route, read.group, read.requested_by, read.reason, read.force))
+
+
+def _pause(at: datetime, body: Any, history: History) -> None:
+    read = _Pause.model_validate(body)
+    history.events.append(Paused(at, Pause(read.route, read.until, read.reason, read.by, at)))
+
+
+def _lift(at: datetime, body: Any, history: History) -> None:
+    history.events.append(Lifted(at, _Named.model_validate(body).route))
+
+
+def _reset(at: datetime, body: Any, history: History) -> None:
+    read = _Group.model_validate(body)
+    history.events.append(Reset(at, read.route, read.group))
+
+
+def _cancel(at: datetime, body: Any, history: History) -> None:
+    read = _By.model_validate(body)
+    history.events.append(Cancelled(at, read.route, read.group, read.by))
+
+
+def _redrive(at: datetime, body: Any, history: History) -> None:
+    read = _Group.model_validate(body)
+    history.events.append(Redriven(at, read.route, read.group))
+
+
+def _policy(at: datetime, body: Any, history: History) -> None:
+    text = _Policy.model_validate(body).text
+    history.events.append(Reloaded(at, parse_policy(text, "the policy of this line", {}, require_env=False)))
+
+
+def _run(at: datetime, body: Any, history: History) -> None:
+    read = _Run.model_validate(body)
+    ends = read.accepted_at, read.ended_at, read.outcome, read.lost_at
+    history.runs.append(LiveRun(read.route, read.group, at, *ends, read.reason))
+
+
+def _answer(at: datetime, body: Any, history: History) -> None:
+    read = _Answer.model_validate(body)
+    history.answers.append(LiveAnswer(at, read.route, read.group, read.confirmed))
+
+
+#: What a gateway writes beside the bodies of monitors. `at` of a run is when its trigger fired.
+_GATEWAY: Final[Mapping[str, Callable[[datetime, Any, History], None]]] = {
+    "gateway.request": _request,
+    "gateway.pause": _pause,
+    "gateway.lift": _lift,
+    "gateway.reset": _reset,
+    "gateway.cancel": _cancel,
+    "gateway.redrive": _redrive,
+    "gateway.policy": _policy,
+    "gateway.run": _run,
+    "gateway.confirm": _answer,
+}
+
+
+def read_lines(lines: Iterator[bytes], sources: Mapping[str, Source], progress: Progress | None = None) -> History:
+    """The history in these lines. `sources` are those of the policies, by name."""
+    history, at = History(), None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        history.lines += 1
+        try:
+            if len(line) > MAX_LINE:
+                raise ValueError("the line is too long")
+            at = _take(line, sources, history, number)
+        except (ValueError, Unreadable, PolicyError) as error:
+            _break(history, number, _sentence(error))
+        if progress is not None and number % 1000 == 0:
+            progress(number, at)
+    history.in_order()
+    return history
+
+
+def open_lines(path: str) -> Iterator[bytes]:
+    """The lines of a file, packed with gzip or not; `-` is the standard input. Raises UsageError when it cannot be read."""
+    if path == "-":
+        yield from _unpacked(sys.stdin.buffer, "the standard input")
+        return
+    try:
+        with Path(path).open("rb") as file:
+            yield from _unpacked(file, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}. Name a file of JSON lines") from error
+
+
+def _unpacked(file: IO[bytes], name: str) -> Iterator[bytes]:
+    buffered = io.BufferedReader(file) if not hasattr(file, "peek") else file  # type: ignore[type-var]
+    packed = buffered.peek(2)[:2] == _GZIP
+    try:
+        with gzip.open(buffered) if packed else buffered as stream:
+            while line := stream.readline(MAX_LINE + 1):
+                yield line
+    except (EOFError, gzip.BadGzipFile, UnicodeError) as error:
+        raise UsageError(f"{name} is packed with gzip and broken: {error}") from error
+
+
+def _take(line: bytes, sources: Mapping[str, Source], history: History, number: int) -> datetime:
+    read = _Line.model_validate(_json(line))
+    at = in_range(read.at)
+    if (take := _GATEWAY.get(read.source)) is not None:
+        take(at, read.body, history)
+        return at
+    reader = _reader(read, sources)
+    parsed = reader(to_json(read.body), MAX_ALERTS)
+    for bad in parsed.bad:
+        _break(history, number, f"alert {bad.index}: {bad.error}")
+    if parsed.alerts:
+        history.events.append(Heard(at, tuple(parsed.alerts)))
+    return at
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return from_json(line)
+    except ValueError as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+
+
+def _reader(line: _Line, sources: Mapping[str, Source]) -> Reader:
+    match line.source:
+        case "alertmanager":
+            return alertmanager.read
+        case "grafana":
+            return grafana.read
+        case "native" | "alerts":
+            return native.read
+        case "cloudevents":
+            return partial(cloudevents.read, headers={k.lower(): v for k, v in line.headers.items()})
+    source = sources.get(line.source)
+    if source is None:
+        known = ", ".join(["alertmanager", "grafana", "cloudevents", "native", *sources])
+        raise ValueError(f"there is no source {line.source!r}. The sources are: {known}")
+    return partial(mapped.read, source=source)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return f"{'.'.join(str(part) for part in found['loc']) or 'the line'}: {found['msg']}"
+    if isinstance(error, Unreadable) and error.errors:
+        first = error.errors[0]
+        return f"{error} ({first['pointer']}: {first['message']})"
+    return str(error)
+
+
+def _break(history: History, number: int, error: str) -> None:
+    history.broken_count += 1
+    if len(history.broken) < SHOWN:
+        history.broken.append(Broken(number, error[:300]))

@@ -1,0 +1,334 @@
+"""Time over the pure engine: alerts, people and clocks go in, and what would have been started comes out. Pure.
+
+The decisions are those of `app.decide.engine`. Here is only what Postgres, the loops and Airflow do live: each thing that is
+due happens at its moment, a fire becomes a DAG run, and the run ends.
+
+    replay = Replay(policy, start, Terms())
+    replay.take(alerts, at)              # everything due before `at` happens first
+    replay.run_to(at)
+    replay.runs                          # each fire, with what became of it
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum
+from heapq import heappop, heappush
+from itertools import count
+from typing import Final, Literal
+from uuid import UUID
+
+from app.decide.alert import Alert
+from app.decide.batch import AlertDecision
+from app.decide.engine import PureEngine
+from app.decide.rules import ASK_AGAIN, Pause
+from app.decide.state import (
+    DEAD,
+    Confirmation,
+    Decision,
+    Group,
+    HeardAnswer,
+    Reason,
+    RunRequest,
+    TriggerState,
+    group_key,
+)
+from app.kit.errors import UsageError
+from app.policy.schema import Policy, Route
+from app.replay.history import (
+    Asked,
+    Cancelled,
+    Event,
+    Heard,
+    Lifted,
+    LiveAnswer,
+    Paused,
+    Redriven,
+    Reloaded,
+    Reset,
+)
+from app.replay.runs import GroupId, Run, Runs, death_of, end_of, group_id, loss_of, ready_at
+
+REORDER: Final = timedelta(minutes=2)  # GATEWAY_REORDER_WINDOW, as it is without the setting
+
+#: A policy that starts more runs than this has a cooldown of about nothing.
+MOST_RUNS: Final = 200_000
+
+
+class Turn(IntEnum):
+    """What happens to a run next, in the order in which it happens within one moment."""
+
+    DIE = 0
+    END = 1
+    LOSE = 2
+    ACCEPT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a replay takes for granted: the reorder window, live runs or their length, and the answers of Prometheus."""
+
+    reorder: timedelta = REORDER
+    runs: Runs = field(default_factory=lambda: Runs(()))
+    answers: Sequence[LiveAnswer] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotEvaluable:
+    """Something that hangs on what nobody knows: the answer of a Prometheus, or a group that this policy does not have."""
+
+    at: datetime
+    route: str
+    group: Mapping[str, str]
+    why: Literal["confirm", "no_route", "group_by", "no_trigger"]
+
+
+class Replay:
+    """One policy through time. `now` never goes back."""
+
+    def __init__(self, policy: Policy, start: datetime, terms: Terms | None = None) -> None:
+        self.terms = terms or Terms()
+        self.now = self.start = start
+        self.runs: list[Run] = []
+        self.not_evaluable: list[NotEvaluable] = []
+        numbers = count(1)
+        self.engine = PureEngine(policy, start, self.terms.reorder, lambda: UUID(int=next(numbers)))
+        self._by_trigger: dict[UUID, Run] = {}
+        self._agenda: list[tuple[datetime, Turn, UUID]] = []
+        self._waiting: list[UUID] = []  # fired, and not yet taken by Airflow; oldest first
+        self._open: defaultdict[str, set[UUID]] = defaultdict(set)  # runs that hold a place, by Airflow
+        self._answers: defaultdict[GroupId, list[LiveAnswer]] = defaultdict(list)
+        self._unanswered: dict[str, datetime] = {}  # when a group was last asked about in vain
+        for answer in self.terms.answers:
+            self._answers[group_id(answer.route, answer.group)].append(answer)
+
+    # -- what happens -------------------------------------------------------------------------------------------------
+
+    def take(self, alerts: Sequence[Alert], at: datetime) -> list[AlertDecision]:
+        """A notification arrives; the decisions in its order."""
+        self.run_to(at)
+        answers = self.engine.take(alerts, at)
+        self._follow()
+        return answers
+
+    def request(self, route: Route, group: dict[str, str], request: RunRequest, at: datetime) -> Decision:
+        """Somebody asks for a DAG run of a group."""
+        self.run_to(at)
+        decision = self.engine.request(route, group, request, at)
+        self._follow()
+        return decision
+
+    def pause(self, pause: Pause, at: datetime) -> None:
+        """Somebody mutes a route."""
+        self.run_to(at)
+        self.engine.pause(pause, at)
+        self._settle()
+
+    def lift(self, route: str, at: datetime) -> None:
+        """Somebody ends a pause."""
+        self.run_to(at)
+        if route in self.engine.pauses:
+            self.engine.lift(route, at)
+            self._settle()
+
+    def reload(self, policy: Policy, at: datetime) -> None:
+        """Another policy comes into force."""
+        self.run_to(at)
+        self.engine.reload(policy, at)
+        self._settle()
+
+    def run_to(self, at: datetime) -> None:
+        """Let time pass. What is due until then happens, each thing at its moment."""
+        while (due := self._next()) is not None and due <= at:
+            self.now = max(due, self.now)
+            self._settle()
+        self.now = max(at, self.now)
+
+    def play(self, event: Event, *, follow_policies: bool) -> None:
+        """One event of a history. `follow_policies`: a policy that came into force comes into force here too."""
+        match event:
+            case Heard():
+                self.take(event.alerts, event.at)
+            case Paused():
+                self.pause(event.pause, event.at)
+            case Lifted():
+                self.lift(event.route, event.at)
+            case Reloaded():
+                if follow_policies:
+                    self.reload(event.policy, event.at)
+            case _:
+                self._play_for_group(event)
+
+    def _play_for_group(self, event: Asked | Reset | Cancelled | Redriven) -> None:
+        route = self.engine.policy.route(event.route)
+        if route is None or set(event.group) != set(route.group_by):
+            why: Literal["no_route", "group_by"] = "no_route" if route is None else "group_by"
+            self.not_evaluable.append(NotEvaluable(event.at, event.route, event.group, why))
+            return
+        group = {label: event.group[label] for label in route.group_by}
+        if isinstance(event, Asked):
+            reason = Reason.FORCED if event.force else Reason.MANUAL
+            self.request(route, group, RunRequest(reason, event.by, event.why, {}, event.force), event.at)
+            return
+        self.run_to(event.at)
+        known = self.engine.groups.get(group_key(route.name, route.mode, group))
+        if known is None:
+            return
+        if isinstance(event, Reset):
+            self.engine.reset(known.key, event.at)
+        elif isinstance(event, Cancelled):
+            if known.held and known.open_trigger is not None:
+                self.engine.cancel(known.open_trigger, event.by, event.at)
+        else:
+            self._redrive(known, event)
+        self._settle()
+
+    def _redrive(self, group: Group, event: Redriven) -> None:
+        trigger = self.engine.triggers.get(group.last_trigger) if group.last_trigger else None
+        if trigger is None or trigger.state is not TriggerState.DEAD or trigger.on_failure is None:
+            self.not_evaluable.append(NotEvaluable(event.at, event.route, event.group, "no_trigger"))
+            return
+        if self.engine.redrive(trigger.id, event.at) is None:
+            self._fired(trigger.id, str(Reason(trigger.reason)), ())
+
+    # -- what time does -----------------------------------------------------------------------------------------------
+
+    def _next(self) -> datetime | None:
+        due = self.engine.next_at()
+        if self._agenda and (due is None or self._agenda[0][0] < due):
+            due = self._agenda[0][0]
+        return due
+
+    def _settle(self) -> None:
+        """Do what is due now until nothing is."""
+        busy = True
+        while busy:
+            busy = self._go_on()
+            busy |= self._wake()
+            busy |= self._take_schedules()
+            busy |= self._start()
+
+    def _wake(self) -> bool:
+        keys = self.engine.due(self.now)
+        if not keys:
+            return False
+        heard = None
+        if any(route.confirm is not None for route in self.engine.policy.routes):
+            asked = self.engine.questions(self.now)
+            heard = {group.key: HeardAnswer(group.facts_version, self._answer(group)) for group in asked}
+        self.engine.wake(self.now, heard)
+        self._note()
+        return True
+
+    def _take_schedules(self) -> bool:
+        if not self.engine.schedule_is_due(self.now):
+            return False
+        self.engine.take_schedules(self.now)
+        self._note()
+        return True
+
+    def _answer(self, group: Group) -> Confirmation:
+        """What Prometheus said then; without it, what the route does when Prometheus gives no answer."""
+        known = self._answers[group_id(group.route, group.labels)]
+        place = bisect_left(known, self.now + ASK_AGAIN / 2, key=lambda answer: answer.at)
+        if place and self.now - known[place - 1].at <= ASK_AGAIN / 2:
+            return Confirmation(known[place - 1].confirmed, "as Prometheus answered then")
+        route = self.engine.policy.route(group.route)
+        confirmed = route is not None and route.confirm is not None and route.confirm.on_error == "fire"
+        last = self._unanswered.get(group.key)
+        if confirmed or last is None or self.now - last > 2 * ASK_AGAIN:
+            self.not_evaluable.append(NotEvaluable(self.now, group.route, group.labels, "confirm"))
+        self._unanswered[group.key] = self.now
+        return Confirmation(confirmed, "nobody knows what Prometheus would have answered")
+
+    # -- what Airflow does --------------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        self._note()
+        self._settle()
+
+    def _note(self) -> None:
+        """Keep the newest fires."""
+        fires, self.engine.fires = self.engine.fires, []
+        for made in fires:
+            behind = tuple(episode.id for episode in made.alerts)
+            self._fired(made.id, str(made.reason), behind, rehearsed=made.rehearsed)
+
+    def _fired(self, trigger_id: UUID, reason: str, behind: tuple[UUID, ...], *, rehearsed: bool = False) -> None:
+        trigger = self.engine.triggers[trigger_id]
+        route = self.engine.policy.route(trigger.route)
+        assert trigger.fired_at is not None
+        run = Run(trigger_id, trigger.route, trigger.group, reason, trigger.fired_at, behind, rehearsed=rehearsed)
+        if len(self.runs) >= MOST_RUNS:
+            raise UsageError(f"this policy starts more than {MOST_RUNS} runs: give its routes a cooldown")
+        self.runs.append(run)
+        if rehearsed:
+            return
+        if route is not None:
+            run.airflow, run.timeout = route.dag.airflow, route.run_timeout
+        run.live = self.terms.runs.take(run.route, run.group, run.fired_at)
+        self._by_trigger[trigger_id] = run
+        if (death := death_of(run)) is not None:
+            self._plan(death, Turn.DIE, trigger_id)
+        elif (ready := ready_at(run)) is not None:
+            self._waiting.append(trigger_id)
+            if ready > self.now:
+                self._plan(ready, Turn.ACCEPT, trigger_id)
+
+    def _plan(self, at: datetime, turn: Turn, trigger_id: UUID) -> None:
+        heappush(self._agenda, (at, turn, trigger_id))
+
+    def _go_on(self) -> bool:
+        """What the runs do now: they end, or count as lost."""
+        busy = False
+        while self._agenda and self._agenda[0][0] <= self.now:
+            _, turn, trigger_id = heappop(self._agenda)
+            run, busy = self._by_trigger[trigger_id], True
+            if turn is Turn.DIE:
+                run.ended_at, run.outcome = self.now, DEAD
+                self.engine.end(trigger_id, DEAD, self.now)
+            elif turn is Turn.END and run.accepted_at is not None:
+                end = end_of(run, self.terms.runs.length(run.route))
+                assert end is not None
+                run.ended_at, run.outcome = self.now, end[1]
+                self._open[run.airflow].discard(trigger_id)
+                self.engine.end(trigger_id, end[1], self.now)
+            elif turn is Turn.LOSE and run.ended_at is None:
+                run.lost_at = self.now
+                self.engine.lose(trigger_id, self.now)
+        return busy
+
+    def _start(self) -> bool:
+        """Airflow takes what has fired, the oldest first, as far as it has room."""
+        if not self._waiting:
+            return False
+        started = [trigger_id for trigger_id in self._waiting if self._accept(self._by_trigger[trigger_id])]
+        self._waiting = [trigger_id for trigger_id in self._waiting if trigger_id not in started]
+        return bool(started)
+
+    def _accept(self, run: Run) -> bool:
+        ready = ready_at(run)
+        airflow = self.engine.policy.airflow_named(run.airflow)
+        room = airflow is None or airflow.max_parallel is None or len(self._open[run.airflow]) < airflow.max_parallel
+        if ready is None or ready > self.now or not room:
+            return False
+        run.accepted_at = self.now
+        self._open[run.airflow].add(run.trigger)
+        self.engine.accept(run.trigger, self.now)
+        end = end_of(run, self.terms.runs.length(run.route))
+        if end is not None:
+            self._plan(end[0], Turn.END, run.trigger)
+        loss = loss_of(run)
+        if end is None or loss < end[0]:
+            self._plan(loss, Turn.LOSE, run.trigger)
+        return True
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def end_holds(self) -> None:
+        """Let time pass until the debounces under way are over: what is held when a history ends is taken to fire on."""
+        ends = [group.wake_at for group in self.engine.groups.values() if group.held and group.wake_at is not None]
+        if ends:
+            self.run_to(max(ends))

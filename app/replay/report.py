@@ -1,0 +1,146 @@
+"""A report as text, Markdown or JSON. Pure. Names in it came from outside: they are escaped."""
+
+import html
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from app.kit.times import at
+from app.replay.backtest import Report
+from app.replay.figures import NUMBERS, Figures
+
+SHOWN: Final = 50  # changed episodes of a text; JSON has all
+
+_WORDS: Final = {
+    "alerts": "alerts",
+    "episodes": "episodes",
+    "retrains": "retrains",
+    "run_hours": "run hours",
+    "run_hours_measured": "  of these measured",
+    "run_hours_estimated": "  of these estimated",
+    "failed": "failed",
+    "held": "held",
+    "called_off": "called off",
+    "rehearsed": "rehearsed in shadow mode",
+    "missed_episodes": "missed episodes",
+    "undetected_hours": "undetected hours",
+    "longest_gap_hours": "longest gap, hours",
+    "not_evaluable": "not evaluable",
+}
+
+Row = tuple[str, str, str]
+
+
+def as_json(report: Report) -> str:
+    """The whole report, for machines."""
+    return json.dumps(report.as_json(), indent=2, ensure_ascii=False)
+
+
+def as_text(report: Report) -> str:
+    """For a terminal."""
+    blocks = [_heading(report, str), _table_text("all routes", rows(report, ""), report)]
+    blocks += [_table_text(name, rows(report, name), report) for name in _routes(report)]
+    return "\n\n".join([*blocks, *_lists(report, _plain, "  - ")]) + "\n"
+
+
+def as_markdown(report: Report) -> str:
+    """For a pull request."""
+    blocks = ["## What would it have done?", _heading(report, _escaped)]
+    blocks.append(_table_markdown("All routes", rows(report, ""), report))
+    for name in _routes(report):
+        blocks.append(_table_markdown(f"`{name}`", rows(report, name), report))
+    return "\n\n".join([*blocks, *_lists(report, _escaped, "- ")]) + "\n"
+
+
+def rows(report: Report, route: str) -> list[Row]:
+    """The figures of a route, or of all: name, now, proposed."""
+    now, proposed = (report.now or {}).get(route), report.proposed.get(route)
+    names = [name for name in NUMBERS if name in ("retrains", "run_hours") or _any(name, now, proposed)]
+    found = [(_WORDS[name], _value(now, name), _value(proposed, name)) for name in names]
+    reasons = sorted((now.refused if now else {}) | (proposed.refused if proposed else {}))
+    return found + [(f"refused: {reason}", _refused(now, reason), _refused(proposed, reason)) for reason in reasons]
+
+
+def _routes(report: Report) -> list[str]:
+    names = [name for name in {**(report.now or {}), **report.proposed} if name]
+    return names if len(names) > 1 else []
+
+
+def _any(name: str, *figures: Figures | None) -> bool:
+    return any(getattr(each, name) for each in figures if each is not None)
+
+
+def _value(figures: Figures | None, name: str) -> str:
+    if figures is None:
+        return "-"
+    value = getattr(figures, name)
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _refused(figures: Figures | None, reason: str) -> str:
+    return "-" if figures is None else str(figures.refused[reason])
+
+
+def _heading(report: Report, safe: Callable[[str], str]) -> str:
+    history, scope = report.history, report.scope
+    lines = [
+        f"From {at(scope.since)} to {at(scope.until)}: {len(history.events)} events, {len(history.runs)} live runs.",
+        f"Resolution: {safe(history.resolution)}.",
+    ]
+    if history.broken_count:
+        first = history.broken[0]
+        lines.append(
+            f"{history.broken_count} things could not be read; the first: line {first.line}: {safe(_plain(first.error))}."
+        )
+    lines += [f"Nothing was heard from {at(begin)} to {at(end)}, while an alert fired." for begin, end in report.holes]
+    lines += [safe(note) for note in history.notes]
+    if report.differences:
+        lines.append("Keys that differ: " + ", ".join(safe(each.name) for each in report.differences) + ".")
+    elif report.now is not None:
+        lines.append("No key that decides differs.")
+    return "\n".join(lines)
+
+
+def _lists(report: Report, safe: Callable[[str], str], mark: str) -> Iterable[str]:
+    if report.now is not None:
+        shown = [mark + safe(each.text) for each in report.changed[:SHOWN]]
+        more = len(report.changed) - len(shown)
+        head = f"{len(report.changed)} of the episodes end otherwise" + (":" if shown else ".")
+        yield "\n".join(
+            [head, *([""] if mark == "- " and shown else []), *shown, *([f"{mark}and {more} more"] if more else [])]
+        )
+    assumed = [f"{mark}{safe(each.text)} ({_triggers(each.triggers)})" for each in report.assumptions]
+    yield "\n".join(["What is assumed, and how many triggers hang on it:", *([""] if mark == "- " else []), *assumed])
+
+
+def _triggers(number: int) -> str:
+    return "1 trigger" if number == 1 else f"{number} triggers"
+
+
+def _table_text(title: str, table: Sequence[Row], report: Report) -> str:
+    width = max(len(title), *(len(name) for name, _, _ in table))
+    if report.now is None:
+        return "\n".join([title, *(f"{name:<{width}}  {proposed:>10}" for name, _, proposed in table)])
+    head = f"{title:<{width}}  {'now':>10}  {'proposed':>10}"
+    return "\n".join([head, *(f"{name:<{width}}  {now:>10}  {proposed:>10}" for name, now, proposed in table)])
+
+
+def _table_markdown(title: str, table: Sequence[Row], report: Report) -> str:
+    if report.now is None:
+        return "\n".join(
+            [f"| {title} | proposed |", "|---|--:|", *(f"| {name.strip()} | {new} |" for name, _, new in table)]
+        )
+    body = (f"| {name.strip()} | {now} | {new} |" for name, now, new in table)
+    return "\n".join([f"| {title} | now | proposed |", "|---|--:|--:|", *body])
+
+
+def _plain(text: str) -> str:
+    """Without what would move the cursor of a terminal or end the line."""
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
+def _escaped(text: str) -> str:
+    """As Markdown shows it: no mark-up, no HTML. Nobody is mentioned: the empty comment parts the sign from the name."""
+    marked = re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(_plain(text), quote=False))
+    return marked.replace("@", "@<!-- -->")

@@ -1,0 +1,110 @@
+"""Who may see a page: a session, a token in the header as everywhere, or anybody on loopback without tokens."""
+
+import hmac
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from fastapi import Request
+
+from app.kit.errors import Problem
+from app.ui.service import services_of
+from app.ui.sessions import LONGEST, Session
+from app.web.security import ANONYMOUS, authorize, is_loopback
+from app.web.tokens import Caller, Scope
+
+_MOST_BYTES: Final = 65_536  # of a form
+_MOST_FIELDS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who asks for a page. `form` goes into each form of the page. `session` is None with a token in the header, and on
+    loopback without tokens."""
+
+    caller: Caller
+    form: str
+    session: Session | None = None
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self.caller is ANONYMOUS
+
+
+def visitor(scope: Scope) -> Callable[[Request], Coroutine[Any, Any, Visitor]]:
+    """A FastAPI dependency that returns the Visitor, who must have `scope`. A POST of a browser must come from one of
+    our forms. Raises Problem 401 and 403, as `app.web.security.authorize` does."""
+
+    async def found(request: Request) -> Visitor:
+        visitor = await _visitor(request, scope)
+        if request.method == "POST" and "authorization" not in request.headers:
+            await check_form(request, visitor.form)
+        return visitor
+
+    return found
+
+
+async def _visitor(request: Request, scope: Scope) -> Visitor:
+    sessions = services_of(request).sessions
+    cookie = request.cookies.get(cookie_name(request))
+    session = await sessions.find(cookie) if cookie and "authorization" not in request.headers else None
+    if session is None:
+        return Visitor(authorize(request, scope), await sessions.open_form())
+    caller = session.token.caller
+    if not caller.can(scope):
+        detail = f"The token {caller.name} lacks the scope {scope}; it has {', '.join(sorted(caller.scopes))}."
+        raise Problem(403, "forbidden", detail, scope=scope)
+    if sessions.is_old(session):
+        request.state.cookie = set_cookie(request, await sessions.cookie(session))
+    return Visitor(caller, session.form, session)
+
+
+async def check_form(request: Request, expected: str) -> None:
+    """Refuse a form that none of our pages has sent. Raises Problem 403."""
+    given = (await form_of(request)).get("form", "")
+    if not _same_origin(request) or not hmac.compare_digest(given.encode(), expected.encode()):
+        detail = "This form did not come from a page of your session. Go back, load the page again, and send it anew."
+        raise Problem(403, "cross_site", detail)
+
+
+async def form_of(request: Request) -> Mapping[str, str]:
+    """The fields of a form that was sent; of equal names the last. Raises Problem 413 and 422."""
+    body = await request.body()
+    if len(body) > _MOST_BYTES:
+        raise Problem(413, "too_large", f"The form is over {_MOST_BYTES} bytes.", limit=_MOST_BYTES)
+    try:
+        fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
+    except ValueError:
+        raise Problem(422, "invalid", "The form cannot be read.") from None
+    if any("\0" in value for _, value in fields):
+        raise Problem(422, "invalid", "The form holds a NUL character.")
+    return dict(fields)
+
+
+def _same_origin(request: Request) -> bool:
+    """Whether our own page sent this, as the browser says. Over plain HTTP to another machine it says only the Origin."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is None or origin.partition("://")[2] == request.headers.get("host")
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the session's cookie goes over TLS alone. Only on the names of this machine it may go without: there some
+    browsers keep no other cookie, and nobody can listen. A proxy with TLS that sends such a name says so."""
+    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    return not is_loopback(host) or request.headers.get("x-forwarded-proto") == "https"
+
+
+def cookie_name(request: Request) -> str:
+    """A browser takes `__Host-` only over TLS, for the whole host and for no other one."""
+    return "__Host-gateway" if is_secure(request) else "gateway"
+
+
+def set_cookie(request: Request, value: str) -> str:
+    """The header `Set-Cookie`. An empty value ends the session."""
+    lives = int(LONGEST.total_seconds()) if value else 0
+    secure = "; Secure" if is_secure(request) else ""
+    return f"{cookie_name(request)}={value}; Path=/; Max-Age={lives}; HttpOnly; SameSite=Strict{secure}"

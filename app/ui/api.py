@@ -1,0 +1,152 @@
+"""The pages: the fleet, a group, an alert, a trigger."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import AfterValidator
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.responses import Response
+
+from app.decide.state import Group, group_key
+from app.explain import history
+from app.explain.explain import explain
+from app.explain.lanes import MOST, Span, marks_of, ticks_of
+from app.explain.why import why
+from app.groups import live
+from app.kit.errors import Problem
+from app.policy.schema import Policy, Route
+from app.ui import fleet
+from app.ui.access import Visitor, visitor
+from app.ui.chain import links_of
+from app.ui.pages import PageRoute, render
+from app.ui.service import Services
+
+router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
+
+Reader = Annotated[Visitor, Depends(visitor("read"))]
+Days = Annotated[int, Query(ge=1, le=365)]
+_SHOWN = 50  # alerts and triggers on the page of a group
+_NO_PAGE = "There is no such page. The fleet shows every group."
+
+
+def _one_line(text: str | None) -> str | None:
+    if text is not None and "\0" in text:
+        raise ValueError("must hold no NUL character")
+    return text.strip() if text else None
+
+
+_Text = Annotated[str | None, AfterValidator(_one_line), Query(max_length=10_000)]
+
+
+def _labels(text: str | None) -> dict[str, str]:
+    """`model=churn, env=prod`, as a person types it. A word without `=` is the value of `model`."""
+    pairs = [part.strip().partition("=") for part in (text or "").split(",") if part.strip()]
+    return {(name.strip() if equals else "model"): (value.strip() if equals else name) for name, equals, value in pairs}
+
+
+@router.get("")
+async def show_fleet(
+    request: Request,
+    services: Services,
+    visitor: Reader,
+    route: _Text = None,
+    label: _Text = None,
+    state: _Text = None,
+    days: Days = 30,
+    page: Annotated[int, Query(ge=1, le=10_000)] = 1,
+) -> Response:
+    """Every group in one row, those that need a person first."""
+    policy, now = services.core.policy, services.core.clock.now()
+    known = state if state in fleet.STATES else None
+    filters = fleet.Filters(route, _labels(label), known, days, page)
+    found = await services.reader.read(lambda conn: fleet.read(conn, policy, now, filters))
+    asked = {"route": route, "label": label, "state": known, "days": days}
+    names = [route.name for route in policy.routes]
+    more: dict[str, Any] = {"asked": asked, "page": page, "routes": names, "states": fleet.STATES}
+    return render(request, visitor, "fleet.html", fleet=found, ticks=ticks_of(found.span), **more)
+
+
+@router.get("/groups/{key}")
+async def show_group(
+    request: Request,
+    services: Services,
+    visitor: Reader,
+    key: Annotated[str, Path(pattern="^[0-9a-f]{32}$")],
+    days: Days = 30,
+) -> Response:
+    """One group: its lane, why it fires or not, its alerts with every decision, its triggers."""
+    policy, now = services.core.policy, services.core.clock.now()
+    group = await services.reader.find(lambda conn: live.find_group(conn, key))
+    route = policy.route(group.route) if group else None
+    if group is None or route is None:
+        raise Problem(404, "not_found", "There is no such group, or its route has left the policy.")
+    span = Span.of(now, days)
+    values = await services.reader.read(lambda conn: _of_group(conn, policy, route, group, span))
+    return render(request, visitor, "group.html", days=days, **values)
+
+
+async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: Group, span: Span) -> dict[str, Any]:
+    labels = {name: value for name, value in group.labels.items() if value}
+    query = history.Query(limit=_SHOWN, route=route.name, labels=labels, since=span.since)
+    alerts = [row for row in (await history.list_alerts(conn, query)).items if row["group"] == group.labels]
+    mine = history.Query(limit=_SHOWN, route=route.name, labels=group.labels, since=span.since)
+    triggers = [row for row in (await history.list_triggers(conn, mine)).items if row["mode"] == group.mode]
+    [shown] = (await live.list_routes(conn, policy, span.now, only=route.name, limit=1, cursor=None)).items
+    state = live.group_state(group, route, span.now)
+    lately = (await history.lately_alerted(conn, [group.key], span.since, MOST))[group.key]
+    fired = (await history.lately_triggered(conn, [group.key], span.since, MOST))[group.key]
+    due = await fleet.deadlines(conn, policy)
+    marks = marks_of(span, lately, fired, state) + due.get(fleet.place(route.name, group.labels), [])
+    return {
+        "group": group,
+        "state": state,
+        "route": shown,
+        "why": await why(conn, policy, route, group.labels, span.since, span.now),
+        "alerts": alerts,
+        "triggers": triggers,
+        "marks": marks,
+        "span": span,
+        "ticks": ticks_of(span),
+        "cut": max(len(lately), len(fired)) == MOST,
+        "versions": [version for row in triggers for run in row["runs"] for version in run["versions"]],
+    }
+
+
+Ident = Annotated[UUID, Path()]
+
+
+@router.get("/alerts/{id}")
+async def show_alert(request: Request, services: Services, visitor: Reader, id: Ident) -> Response:
+    """One alert, and why it started a run or did not."""
+    return await _explained(request, services, visitor, str(id), "alert")
+
+
+@router.get("/triggers/{id}")
+async def show_trigger(request: Request, services: Services, visitor: Reader, id: Ident) -> Response:
+    """One trigger, from its alerts to the model versions of its run."""
+    return await _explained(request, services, visitor, str(id), "trigger")
+
+
+async def _explained(request: Request, services: Services, visitor: Visitor, ident: str, subject: str) -> Response:
+    policy, now = services.core.policy, services.core.clock.now()
+    found = await services.reader.find(lambda conn: explain(conn, ident, policy, now))
+    if found is None or found["subject"] != subject:
+        raise Problem(404, "not_found", f"There is no {subject} {ident}.")
+    trigger, shown = found.get("trigger"), found[subject]
+    route = policy.route(shown["route"]) if shown["route"] else None
+    mode = shown.get("mode") or (route.mode if route else "")
+    values: dict[str, Any] = {
+        "found": found,
+        "trigger": trigger,
+        "links": links_of(policy, trigger) if trigger else None,
+    }
+    return render(
+        request, visitor, f"{subject}.html", key=group_key(shown["route"] or "", mode, shown["group"]), **values
+    )
+
+
+@router.get("/{path:path}", dependencies=[Depends(visitor("read"))])
+async def show_nothing(path: str) -> Response:  # noqa: ARG001 (every path)
+    """What is not above."""
+    raise Problem(404, "not_found", _NO_PAGE)

@@ -1,0 +1,202 @@
+"""From a template to an answer, and the errors of pages as pages. Templates escape everything that they are given.
+
+The addresses on a page are relative, so that the pages also work below a path prefix of a proxy.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from app import __version__
+from app.ui.access import Visitor
+from app.ui.service import services_of
+
+_HERE: Final = Path(__file__).parent
+STYLE: Final = (_HERE / "static" / "style.css").read_text(encoding="utf-8")
+ICON: Final = (_HERE / "static" / "icon.svg").read_text(encoding="utf-8")
+_STYLE_HASH: Final = hashlib.sha256(STYLE.encode()).hexdigest()[:12]
+
+#: For every page. A page shows only what comes from here, runs no script, and is shown in no frame.
+SAFE: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    # With `no-referrer` a browser hides also the origin of our own forms.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class PageRoute(APIRoute):
+    """A route of a page. A browser gets an error as a page, and is led to the login when it has no session."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            try:
+                answer = await handle(request)
+            except Exception as error:
+                answer = await _answer_of(request, error)
+            if (cookie := getattr(request.state, "cookie", None)) is not None:
+                answer.headers.append("Set-Cookie", cookie)
+            return answer
+
+        return handled
+
+
+async def _answer_of(request: Request, error: Exception) -> Response:
+    """What the application answers to this error; as a page for a browser."""
+    handlers = request.app.exception_handlers
+    handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    answer: Response = await handler(request, error)
+    if not wants_page(request) or answer.status_code < 400:
+        return answer
+    if answer.status_code == 401:
+        return _to_login(request)
+    problem = json.loads(bytes(answer.body))
+    page = render(request, None, "problem.html", answer.status_code, problem=problem)
+    for name in ("Retry-After", "Allow"):
+        if (value := answer.headers.get(name)) is not None:
+            page.headers[name] = value
+    return page
+
+
+def _to_login(request: Request) -> Response:
+    if request.method == "GET" and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        # After a link from elsewhere a browser keeps the session's cookie back. It sends the cookie when our own page asks.
+        return render(request, None, "moment.html", 200, again=request.url.query)
+    wanted = {"next": _own_address(request)} if request.method == "GET" else {}
+    return see(request, "login", **wanted)
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a browser asks."""
+    return "text/html" in request.headers.get("accept", "")
+
+
+def see(request: Request, *path: str, **query: Any) -> RedirectResponse:
+    """Lead a browser to a page, with GET."""
+    return RedirectResponse(address(request, *path, **query), 303, headers={"Cache-Control": "no-store"})
+
+
+def see_inside(request: Request, wanted: str) -> RedirectResponse:
+    """Lead a browser to the page that it has named: `/ui` and what follows."""
+    return RedirectResponse(f"{_up(request)}{wanted.lstrip('/')}", 303, headers={"Cache-Control": "no-store"})
+
+
+def address(request: Request, *path: str, **query: Any) -> str:
+    """The relative address of a page; without `path` of the fleet. Values that are None are left out."""
+    kept = {name: value for name, value in query.items() if value not in (None, "")}
+    below = "/".join(quote(part, safe="") for part in ("ui", *path))
+    return f"{_up(request)}{below}{'?' + urlencode(kept, doseq=True) if kept else ''}"
+
+
+def _up(request: Request) -> str:
+    """The way from the page that is asked for to the root: `../` for each folder in between."""
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    path = raw.partition(b"?")[0].removeprefix(request.scope.get("root_path", "").encode())
+    return "../" * (path.count(b"/") - 1)
+
+
+def _own_address(request: Request) -> str:
+    """Path and query of the page that is asked for, from `/ui` on."""
+    query = request.scope["query_string"].decode("latin-1")
+    return quote(request.scope["path"], safe="/:@") + (f"?{query}" if query else "")
+
+
+def render(
+    request: Request, visitor: Visitor | None, template: str, status: int = 200, /, **values: Any
+) -> HTMLResponse:
+    """A page. Without a visitor it shows no navigation."""
+    services = services_of(request)
+    now = services.core.clock.now()
+    shared: dict[str, Any] = {
+        "visitor": visitor,
+        "now": now,
+        "gateway": services.name,
+        "version": __version__,
+        "style": f"{_up(request)}ui/style.css?{urlencode({'v': _STYLE_HASH})}",
+        "icon": f"{_up(request)}ui/icon.svg",
+        "docs": f"{_up(request)}docs",
+        "to": lambda *path, **query: address(request, *path, **query),
+    }
+    text = _environment().get_template(template).render(shared | values)
+    return HTMLResponse(text, status, headers=SAFE)
+
+
+@lru_cache(1)
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters |= {"utc": utc, "iso": iso, "away": away, "short": short, "words": words, "named": named}
+    made.filters |= {"lasting": lasting}
+    return made
+
+
+# Filters of the templates.
+
+
+def utc(time: datetime) -> str:
+    """A time for people, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def iso(time: datetime) -> str:
+    """A time as the API writes it."""
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def away(time: datetime, now: datetime) -> str:
+    """How far away a time is, in its two largest units: `in 3h 20m`, `2d 4h ago`."""
+    apart = abs(time - now)
+    parts = _parts(apart)
+    if not parts:
+        return "now"
+    return f"in {parts}" if time > now else f"{parts} ago"
+
+
+def lasting(time: timedelta) -> str:
+    """How long something took, in its two largest units."""
+    return _parts(time) or "less than a minute"
+
+
+def _parts(apart: timedelta) -> str:
+    minutes = round(apart.total_seconds() / 60)
+    days, hours, rest = minutes // 1440, minutes // 60 % 24, minutes % 60
+    shown = [f"{number}{unit}" for number, unit in ((days, "d"), (hours, "h"), (rest, "m")) if number]
+    return " ".join(shown[:2]) if days < 10 else f"{days}d"
+
+
+def short(text: str, most: int = 80) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def words(text: str) -> str:
+    """A name of the API as words."""
+    return text.replace("_", " ")
+
+
+def named(labels: Mapping[str, str]) -> str:
+    """A group in one line."""
+    return ", ".join(f"{name}={value}" for name, value in labels.items()) or "the whole route"

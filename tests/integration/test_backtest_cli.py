@@ -1,0 +1,74 @@
+"""`backtest`: what it prints where, and its exit codes."""
+
+import gzip
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.integration.processes import command
+from tests.unit.builders import HOUR, MINUTE
+from tests.unit.histories import fires
+
+POLICY = """
+version: 1
+airflow: [{name: default, url: "http://127.0.0.1:8080", auth: {username: u, password: "${NOT_SET_ANYWHERE}"}}]
+routes:
+  - {name: accuracy, match: ['alertname="ModelAccuracyLow"'], group_by: [model], debounce: 10m, dag: {id: retrain}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lines = [*fires("churn", timedelta(0), 14 * MINUTE), "{broken", *fires("fraud", HOUR, 9 * HOUR)]
+    (tmp_path / "now.yaml").write_text(POLICY)
+    (tmp_path / "new.yaml").write_text(POLICY.replace("10m", "30m"))
+    (tmp_path / "bad.yaml").write_text(POLICY.replace("10m", "soon"))
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "history.jsonl").write_text("\n".join(lines))
+    (tmp_path / "history.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode())[:-20])
+    return tmp_path
+
+
+def test_a_report_from_the_first_command_to_the_exit_code(folder: Path) -> None:
+    base = ("backtest", "new.yaml", "--compare", "now.yaml", "--run", "40m")
+    done = command(
+        folder, *base, "--history", "history.jsonl.gz", "--format", "json", "--fail-if", "missed_episodes > 0"
+    )
+    report = json.loads(done.stdout)
+    assert (report["now"]["retrains"], report["proposed"]["retrains"]) == (2, 1)
+    assert done.returncode == 1
+    assert "history.jsonl.gz:3: it is not JSON" in done.stderr
+    assert "--fail-if holds: missed_episodes > 0" in done.stderr
+    done = command(folder, *base, "--history", "history.jsonl", "--format", "markdown", "--out", "report.md")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "| retrains | 2 | 1 |" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("new.yaml", "say what to replay: --history FILE"),
+        ("new.yaml --history nothing.jsonl", "nothing.jsonl cannot be read"),
+        ("new.yaml --history torn.jsonl.gz", "broken"),
+        ("new.yaml --history empty.jsonl", "the history is empty"),
+        (
+            "new.yaml --history history.jsonl --since 2020-01-01T00:00Z --until 2020-02-01T00:00Z",
+            "lies outside of the history",
+        ),
+        ("new.yaml --history history.jsonl --since soon", "write a duration such as 90d"),
+        ("new.yaml --history history.jsonl --run soon", "--run: 'soon' is not a duration"),
+        ("new.yaml --history history.jsonl --route other", "no policy here has this route"),
+        ("new.yaml --history history.jsonl --group x", "is not LABEL=VALUE"),
+        ("new.yaml --history history.jsonl --compare live", "names no policy that was in force"),
+        ("new.yaml --history history.jsonl --out nowhere/x", "cannot be written"),
+        ("bad.yaml --history history.jsonl", "bad.yaml:5:"),
+    ],
+)
+def test_a_wrong_use_is_one_sentence_and_2(folder: Path, arguments: str, words: str) -> None:
+    done = command(folder, "backtest", *arguments.split())
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
