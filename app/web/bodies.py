@@ -73,7 +73,8 @@ class Budget:
 class _Share:
     """What one request holds of the budget."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, limit: int) -> None:
+        self.limit = limit  # of its own body
         self._budget = budget
         self._held = 0
         self._unproven = False
@@ -124,26 +125,26 @@ class ReadBodies:
                 encodings.append(value.decode("latin-1"))
         if declared.isdigit() and int(declared[:20]) > self._limit:
             return await problem_answer(_too_large(self._limit), scope["path"])(scope, receive, send)
-        share, read, limit = _Share(self._budget), -1, self._limit
+        share, read = _Share(self._budget, self._limit), -1
 
         async def counted() -> Message:
-            nonlocal read, limit
+            nonlocal read
             if read < 0:
                 read = 0
                 self._judge(scope)
                 if not getattr(scope.get("route"), "takes_large", False):
-                    limit = min(limit, MOST_OF_A_REQUEST)
+                    share.limit = min(self._limit, MOST_OF_A_REQUEST)
             message = await receive()
             if message["type"] == "http.request" and (size := len(message.get("body", b""))):
                 read += size
-                if read > limit:
-                    raise BodyRefused(_too_large(limit, of_route=limit < self._limit))
+                if read > share.limit:
+                    raise BodyRefused(_too_large(share.limit))
                 if not share.take(size, proven=CALLER in scope):
                     raise BodyRefused(_BUSY)
             return message
 
         codings = _codings(encodings)
-        reading = _decoded(counted, codings, scope, self._limit, share) if codings else counted
+        reading = _decoded(counted, codings, scope, share) if codings else counted
         try:
             return await self._app(scope, reading, send)
         finally:
@@ -178,7 +179,7 @@ def _codings(encodings: Iterable[str]) -> list[str]:
     ]
 
 
-def _decoded(receive: Receive, codings: list[str], scope: Scope, limit: int, share: _Share) -> Receive:
+def _decoded(receive: Receive, codings: list[str], scope: Scope, share: _Share) -> Receive:
     """`receive`, whose bodies are without `codings`. Raises BodyRefused when the first bytes come, so that a request without
     a body may name what it likes."""
     layers: list[_Layer] = []
@@ -190,7 +191,7 @@ def _decoded(receive: Receive, codings: list[str], scope: Scope, limit: int, sha
             return message
         data = message.get("body", b"")
         if data and not layers:
-            layers.extend(_Layer(coding, limit) for coding in reversed(_known(codings)))
+            layers.extend(_Layer(coding, share.limit) for coding in reversed(_known(codings)))
         sent.extend(data)
         pieces: Iterable[bytes] = [data]
         for layer in layers:
@@ -327,6 +328,6 @@ def _open(coding: str, data: bytes) -> _Stream:
     return _Zlib(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
 
 
-def _too_large(limit: int, *, of_route: bool = False) -> Problem:
-    whose = "this route" if of_route else "GATEWAY_MAX_BODY"
+def _too_large(limit: int) -> Problem:
+    whose = "this route" if limit == MOST_OF_A_REQUEST else "GATEWAY_MAX_BODY"
     return Problem(413, "too_large", f"The body is over {limit} bytes, the limit of {whose}.", limit=limit)

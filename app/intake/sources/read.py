@@ -89,7 +89,7 @@ def read_apart(
 ) -> Parsed:
     """The slow way of `read_items`: item by item, each error with its pointer. Raises Unreadable like it."""
     if len(raw) > LARGE:
-        most = min(_VALUES * max_alerts, _MEMBERS * raw.count(b"{") + _SPARE)
+        most = min(max(_VALUES * max_alerts, 5 * _SPARE), _MEMBERS * raw.count(b"{") + _SPARE)
         if (values := values_of(raw)) > most:
             raise Unreadable(
                 413, f"the body has {values} commas and brackets; alerts of such a number have {most} at most"
