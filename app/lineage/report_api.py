@@ -65,7 +65,7 @@ async def _read_heavy(request: Request) -> None:
         detail = f"The body has {values} commas and brackets, and may have {_MOST_VALUES}: send fewer records at once."
         raise Problem(413, "too_large", detail, limit=_MOST_VALUES)
     try:
-        request._json = await aside(_read, raw)  # type: ignore[attr-defined]
+        request._json = await aside(_read, raw)  # Where `json()` keeps what it has read.
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in found]) from None

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,10 @@ async def test_twenty_attacks_at_once_stop_no_honest_sender(
         before = resident(process.pid)
         until = monotonic() + seconds
         attacks: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            lambda words=words: attack(process.port, words, token, until) for words in bodies().values()
+            partial(attack, process.port, words, token, until) for words in bodies().values()
         ]
-        attacks += [lambda words=words: attack(process.port, words, "", until) for words in half_sent().values()]
-        attacks += [lambda: slow_reader(process.port, token, until)]
+        attacks += [partial(attack, process.port, words, "", until) for words in half_sent().values()]
+        attacks += [partial(slow_reader, process.port, token, until)]
         assert len(attacks) == 20
         under_way = [asyncio.create_task(each()) for each in attacks]
         while monotonic() < until:

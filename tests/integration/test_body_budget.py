@@ -46,7 +46,8 @@ async def post(world: World, path: str, size: int, **headers: str) -> httpx.Resp
 @asynccontextmanager
 async def held(world: World, path: str, bodies: int, size: int, **headers: str) -> AsyncIterator[list[int]]:
     """So many bodies of which this many bytes have come, and then nothing. The statuses that were answered already."""
-    over, statuses = asyncio.Event(), []
+    over = asyncio.Event()
+    statuses: list[int] = []
 
     async def unfinished() -> AsyncIterator[bytes]:
         yield b" " * size
