@@ -21,7 +21,7 @@ Item = TypeVar("Item", bound=BaseModel)
 
 _VALUES = 50  # commas and brackets of a large body for each alert that it may have,
 _MEMBERS = 100  # for each object in it,
-_SPARE = 20_000  # and for lists of numbers that nobody asked for
+_SPARE = 60_000  # and for lists of numbers that nobody asked for
 _ERRORS = 100  # named in a refusal
 _SMALL = 4096  # characters of labels and annotations; a larger alert is not kept, to save memory
 
@@ -89,7 +89,7 @@ def read_apart(
 ) -> Parsed:
     """The slow way of `read_items`: item by item, each error with its pointer. Raises Unreadable like it."""
     if len(raw) > LARGE:
-        most = min(max(_VALUES * max_alerts, 5 * _SPARE), _MEMBERS * raw.count(b"{") + _SPARE)
+        most = min(max(_VALUES * max_alerts, 2 * _SPARE), _MEMBERS * raw.count(b"{") + _SPARE)
         if (values := values_of(raw)) > most:
             raise Unreadable(
                 413, f"the body has {values} commas and brackets; alerts of such a number have {most} at most"
