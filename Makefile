@@ -44,13 +44,14 @@ test: check ## Check, then run every test (ARGS="-k word" for some)
 prove: check ## The same tests at full size: 35 to 40 minutes
 	PROVE=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
 
-check: setup prose ## Lint, formatting, types, import contracts, Dockerfile, docker-compose.yml, prose
+check: setup prose ## Lint, formatting, types, import contracts, Dockerfile, docker-compose.yml, action.yml, prose
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 -p mlflow_spool # It runs in training code, whose Python may be older.
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --offline --quiet --pedantic --strict-collection action.yml .pre-commit-hooks.yaml
 	@found=$$($(BIN)/compose-lint check --quiet --no-env docker-compose.yml 2>&1) || { echo "$$found"; exit 1; }
 
 prose: setup ## Check the spelling of everything and the style of what people read

@@ -27,6 +27,13 @@ class Format(StrEnum):
     GITHUB = "github"  # workflow commands, which become annotations
 
 
+class Output(StrEnum):
+    """What `test` writes."""
+
+    TEXT = "text"
+    GITHUB = "github"
+
+
 @dataclass(frozen=True)
 class Checked:
     """A file that was read. `policy` is None when it has an error."""

@@ -18,7 +18,7 @@ import typer
 from app import __version__
 from app.bootstrap.environment import link_warnings
 from app.bootstrap.settings import Settings, read_settings
-from app.cli.check import Format, check_policies
+from app.cli.check import Format, Output, check_policies
 from app.cli.client import gateway_url
 from app.cli.commands import GROUPS
 from app.cli.doctor.finding import Finding
@@ -104,6 +104,17 @@ def check(
 ) -> None:
     """Read policies and report every error at once, as file:line:column: path: message. Needs no ${...} value."""
     raise typer.Exit(check_policies(policies, output))
+
+
+@app.command(name="test")
+def play_tests(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of policy tests.")],
+    output: Annotated[Output, typer.Option("--format", help="For people, or for GitHub Actions.")] = Output.TEXT,
+) -> None:
+    """Play policy tests: alerts over time go in, and decisions and DAG runs must come out. Needs no server."""
+    from app.cli.policy_tests import run_tests
+
+    raise typer.Exit(run_tests(files, output))
 
 
 @app.command()

@@ -19,6 +19,7 @@ from app.decide.books import MATES, Books
 from app.decide.ledger import Ledger
 from app.decide.occurrences import group_of, passed_over, request_of
 from app.decide.placing import GroupName
+from app.decide.repeats import known_of
 from app.decide.rules import Pause
 from app.decide.state import (
     DEAD,
@@ -82,6 +83,25 @@ class PureEngine:
             self._take_episodes(books, (), placing.deciding(books))
         answers = ledger.take(folds)
         self._save(books)
+        return [answers[place] for place in range(len(alerts))]
+
+    def repeat(self, alerts: Sequence[Alert], now: datetime) -> list[AlertDecision] | None:
+        """A batch of which every alert only repeats what is known, as the product answers it from memory: counts move, and
+        nothing else. None: `take` it."""
+        folds = fold(alerts, self.policy)
+        ids = {each.intent.alert.fingerprint: self._newest.get(each.intent.alert.fingerprint) for each in folds}
+        newest = {name: self.episodes[episode] for name, episode in ids.items() if episode is not None}
+        if len(newest) < len(ids):
+            return None
+        known = known_of(folds, self.groups, newest, Ledger(self.policy, now, self._reorder, self._new_id))
+        if len(known) < len(folds):
+            return None
+        answers: dict[int, AlertDecision] = {}
+        for each, answer in known:
+            episode, times = newest[each.intent.alert.fingerprint], len(each.positions)
+            episode.count, episode.decision_count = episode.count + times, episode.decision_count + times
+            episode.last_seen_at = now
+            answers |= dict.fromkeys(each.positions, answer)
         return [answers[place] for place in range(len(alerts))]
 
     def request(self, route: Route, labels: dict[str, str], request: RunRequest, now: datetime) -> Decision:

@@ -249,6 +249,16 @@ async def take_report(conn: AsyncConnection, row: Mapping[str, Any]) -> Mapping[
     return (await conn.execute(_KNOWN_REPORT, {"key": row["key"]})).mappings().one()
 
 
+async def has_other_trigger(conn: AsyncConnection, runs: Sequence[str], trigger: UUID) -> bool:
+    """Whether one of these runs was seen in MLflow, or reported, with a trigger other than this one."""
+    seen = select(tables.runs.c.trigger_id).where(tables.runs.c.run_id.in_(runs))
+    first = select(tables.reports.c.trigger_id).where(
+        tables.reports.c.run.in_(runs), tables.reports.c.trigger_id.is_not(None), tables.reports.c.trigger_id != trigger
+    )
+    found = [*(await conn.execute(seen)).scalars(), *(await conn.execute(first.limit(1))).scalars()]
+    return any(each is not None and each != trigger for each in found)
+
+
 async def move_report(conn: AsyncConnection, report: UUID, run: str) -> None:
     """Note that the run of a report has another local id than usual."""
     await conn.execute(update(tables.reports).where(tables.reports.c.id == report).values(run=run))

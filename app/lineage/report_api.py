@@ -105,13 +105,15 @@ async def report(
     """202: the report is durable, and becomes a run in MLflow, now or when MLflow is back. Reports with the same trigger,
     component and `run` are one run. Without an `Idempotency-Key`, an identical report is the same report.
 
+    A `run_id` that belongs to another trigger needs the scope `promote` as well: nobody rewrites the lineage of a run.
+
     With `records` the gateway takes over what mlflow-spool could not deliver itself. A record that moves an alias, deletes
     something or sets a tag of the gateway needs the scope `promote` as well: 403 names each such record, and none is
     taken."""
     await services.limiter.check(caller)
     if isinstance(body, HandOver):
         return _taken(await services.taking.hand_over(body, caller))
-    return _taken(await services.taking.report(body, caller.name, idempotency_key))
+    return _taken(await services.taking.report(body, caller, idempotency_key))
 
 
 Watcher = Annotated[Caller, Depends(require("read"))]

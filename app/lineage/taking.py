@@ -34,14 +34,14 @@ class Taking:
 
     core: Core
 
-    async def report(self, report: Report, caller: str, key: str | None) -> dict[str, Any]:
+    async def report(self, report: Report, caller: Caller, key: str | None) -> dict[str, Any]:
         """Keep a report and its records. key: the Idempotency-Key; None: the report itself is the key.
 
-        Raises Problem 422 when the key came with another report before.
+        Raises Problem 422 when the key came with another report before, and 403 for a run of another trigger.
         """
         content = report.model_dump(mode="json")
         body = _hash(json.dumps(content, sort_keys=True))
-        known_by = _hash(json.dumps([caller, key or body]))
+        known_by = _hash(json.dumps([caller.name, key or body]))
         now, report_id = self.core.clock.now(), uuid7()
         row = {
             "id": report_id,
@@ -50,7 +50,7 @@ class Taking:
             "run": run_of(report),
             "component": report.component,
             "state": report.state,
-            "who": report.who or caller,
+            "who": report.who or caller.name,
             "trigger_id": report.trigger_id,
             "told": content,
             "at": now,
@@ -59,7 +59,12 @@ class Taking:
         async def keep(conn: AsyncConnection) -> dict[str, Any]:
             known = await store.take_report(conn, row)
             if known is None:
-                taken, new = await _add(conn, report, report_id, report.who or caller, now)
+                if not caller.can("promote") and await _is_of_another_trigger(conn, report):
+                    detail = (
+                        f"The run {report.run_id} belongs to another trigger: to change that needs the scope promote."
+                    )
+                    raise Problem(403, "forbidden", detail, scope="promote")
+                taken, new = await _add(conn, report, report_id, report.who or caller.name, now)
                 run = run_of(report, taken)
                 if taken:
                     await store.move_report(conn, report_id, run)
@@ -132,6 +137,14 @@ def _record(index: int, handed: HandedOver) -> Record:
     if record.kind in CREATES and {"key": KEY_TAG, "value": record.key} not in record.call.body.get("tags", []):
         raise _invalid(index, f"it creates something without its key in the tag {KEY_TAG}")
     return record
+
+
+async def _is_of_another_trigger(conn: AsyncConnection, report: Report) -> bool:
+    """Whether the run that a report names has another trigger, as far as MLflow was seen and runs were reported."""
+    if report.run_id is None or report.trigger_id is None:
+        return False
+    local, real = await store.ids_of(conn, report.run_id)
+    return await store.has_other_trigger(conn, [ident for ident in (local, real) if ident], report.trigger_id)
 
 
 async def _add(

@@ -163,8 +163,7 @@ def _scope(history: History, question: Question) -> Scope:
     events = [event for event in history.events if not isinstance(event, Reloaded)]
     if not events:
         raise UsageError(
-            "the history is empty: there is nothing to replay"
-            + (f". {history.broken_count} of its lines cannot be read" if history.broken_count else "")
+            f"the history is empty: there is nothing to replay ({history.broken_count} things in it could not be read)"
         )
     first, last = events[0].at, events[-1].at
     since, until = question.since or first, question.until or max(last, question.since or last)

@@ -109,6 +109,8 @@ class Replay:
     def take(self, alerts: Sequence[Alert], at: datetime) -> list[AlertDecision]:
         """A notification arrives; the decisions in its order."""
         self.run_to(at)
+        if (known := self.engine.repeat(alerts, at)) is not None:
+            return known
         answers = self.engine.take(alerts, at)
         self._follow()
         return answers
@@ -217,7 +219,7 @@ class Replay:
         heard = None
         if any(route.confirm is not None for route in self.engine.policy.routes):
             asked = self.engine.questions(self.now)
-            heard = {group.key: HeardAnswer(group.facts_version, self._answer(group)) for group in asked}
+            heard = {group.key: HeardAnswer(group.facts_version, self.answer(group)) for group in asked}
         self.engine.wake(self.now, heard)
         self._note()
         return True
@@ -229,7 +231,7 @@ class Replay:
         self._note()
         return True
 
-    def _answer(self, group: Group) -> Confirmation:
+    def answer(self, group: Group) -> Confirmation:
         """What Prometheus said then; without it, what the route does when Prometheus gives no answer."""
         known = self._answers[group_id(group.route, group.labels)]
         place = bisect_left(known, self.now + ASK_AGAIN / 2, key=lambda answer: answer.at)

@@ -98,10 +98,12 @@ def authorize(request: Request, scope: Scope, *, key_parameter: bool = False) ->
     """
     tokens: Tokens = request.app.state.services.tokens
     header = _header(request, key_parameter)
-    caller = _authenticate(request, tokens, header)
+    # A ping is a GET that changes something, so a link or a picture of another site must not do it.
+    caller = _authenticate(request, tokens, header, changes=key_parameter or request.method not in _SAFE_METHODS)
     if caller is None:
         raise _unauthorized(tokens, header)
-    if not caller.can(scope):
+    is_lent = scope in caller.lent and tokens.now < INGEST_ENDS and not caller.can(scope)
+    if not caller.can(scope) and not is_lent:
         raise Problem(
             403,
             "forbidden",
@@ -110,7 +112,7 @@ def authorize(request: Request, scope: Scope, *, key_parameter: bool = False) ->
             scope=scope,
         )
     request.scope[CALLER] = caller
-    if scope in caller.lent and _may_log_ingest():
+    if is_lent and _may_log_ingest():
         log.warning(
             "the token %s reports metadata by the scope ingest, which ends at %s: make one of the scope metadata",
             caller.name,
@@ -122,7 +124,8 @@ def authorize(request: Request, scope: Scope, *, key_parameter: bool = False) ->
 async def identify(request: Request) -> Caller | None:
     """The caller when its token is valid, else None. For open routes that show more to callers with a token."""
     try:
-        return _authenticate(request, request.app.state.services.tokens, request.headers.get("authorization"))
+        tokens: Tokens = request.app.state.services.tokens
+        return _authenticate(request, tokens, request.headers.get("authorization"), changes=False)
     except Problem as refused:
         if refused.code == "forwarded":  # A proxy may ask whether we are alive.
             return None
@@ -170,10 +173,10 @@ def _header(request: Request, key_parameter: bool) -> str | None:
     return header
 
 
-def _authenticate(request: Request, tokens: Tokens, header: str | None) -> Caller | None:
+def _authenticate(request: Request, tokens: Tokens, header: str | None, *, changes: bool) -> Caller | None:
     if not tokens.is_open:
         token = tokens.check(header)
-        return None if token is None else token.caller(tokens.now)
+        return None if token is None else token.caller
     # On loopback without tokens every program of this machine may call, but no web page of another site in its browser.
     # A browser marks such requests (Fetch Metadata: Sec-Fetch-Site), and nothing else sends this header. With DNS rebinding
     # a page's own name leads here, and the browser takes it for the same site. Then the Host header shows the foreign name.
@@ -186,7 +189,7 @@ def _authenticate(request: Request, tokens: Tokens, header: str | None) -> Calle
         raise Problem(403, "forwarded", detail)
     if any(_is_foreign(origin, request.headers.get("host", "")) for origin in request.headers.getlist("origin")):
         raise Problem(403, "cross_site", "Without tokens the gateway answers no page of another site.")
-    if request.method not in _SAFE_METHODS and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+    if changes and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise Problem(403, "cross_site", "A page of another site may not write here.")
     return ANONYMOUS
 

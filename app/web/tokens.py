@@ -52,10 +52,10 @@ class Caller:
 
     name: str
     scopes: frozenset[str]
-    lent: frozenset[str] = frozenset()
+    lent: frozenset[str] = frozenset()  # until INGEST_ENDS; only app.web.security.authorize looks at them
 
     def can(self, scope: Scope) -> bool:
-        return scope in self.scopes or "admin" in self.scopes or scope in self.lent
+        return scope in self.scopes or "admin" in self.scopes
 
 
 @dataclass(frozen=True)
@@ -69,24 +69,10 @@ class Token:
     expires_at: datetime | None = None
 
     @cached_property
-    def _caller(self) -> Caller:
-        return Caller(self.name, self.scopes)
-
-    @cached_property
-    def _older(self) -> Caller:
-        return Caller(self.name, self.scopes, frozenset({"metadata"}))
-
-    def reports_by_ingest(self, now: datetime) -> bool:
-        """Whether it was made when `ingest` was the scope of metadata too, and may still report."""
-        return (
-            "ingest" in self.scopes
-            and not self.scopes & {"metadata", "admin"}
-            and self.created_at < METADATA_BEGAN
-            and now < INGEST_ENDS
-        )
-
-    def caller(self, now: datetime) -> Caller:
-        return self._older if self.reports_by_ingest(now) else self._caller
+    def caller(self) -> Caller:
+        # When it was made, `ingest` was the scope of metadata too.
+        older = "ingest" in self.scopes and self.created_at < METADATA_BEGAN
+        return Caller(self.name, self.scopes, frozenset({"metadata"} - self.scopes) if older else frozenset())
 
     def expired(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now
@@ -172,7 +158,7 @@ class Tokens:
     def named(self, name: str) -> Token | None:
         """The token of this name; None when there is none, or it has expired."""
         self._refresh()
-        token = next((token for token in self._tokens if token.name == name), None)
+        token = next((token for token in self._file.tokens if token.name == name), None)
         return None if token is None or token.expired(self._clock.now()) else token
 
     def _compare(self, header: str) -> Token | None:
@@ -276,12 +262,16 @@ def read_file(path: Path) -> TokensFile:
     except OSError as error:
         unless_out_of_files(error)
         raise UsageError(f"cannot read the tokens file {path}: {error.strerror}") from error
-    tokens, faults = [], []
+    tokens, faults, names = [], [], dict[str, int]()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            tokens.append(_parse(json.loads(line.decode("utf-8"))))
+            token = _parse(json.loads(line.decode("utf-8")))
+            if token.name in names:
+                raise ValueError(f"line {names[token.name]} has the name {token.name} already")
+            names[token.name] = number
+            tokens.append(token)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else _why(error)
             faults.append(f"{path}:{number}: not a token: {what}. Correct or delete the line")

@@ -9,7 +9,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from sqlalchemy import insert
 
+from app import tables
 from app.lineage.report_schemas import Report
 from app.lineage.reports import records_of, run_of
 from mlflow_spool.records import API, KEY_TAG, Call, Kind, Record, draft
@@ -139,6 +141,23 @@ async def test_a_record_with_a_key_that_can_be_computed_keeps_no_report_from_bei
         keys = [made.key for made in records_of(Report.model_validate(REPORT), other["id"], "", NOON)]
         assert len(set(keys)) == len(keys)
         assert other["records"] == len(keys) - 2, "the two creations are there"
+
+
+async def test_a_report_does_not_give_a_run_to_another_trigger(
+    servers: TestServers, database: str, site: MlflowSite, tmp_path: Path
+) -> None:
+    async with opened(servers, database, site, tmp_path) as gateway:
+        mine = {"component": "training", "state": "started", "run_id": "e" * 32, "trigger_id": str(uuid4())}
+        other = mine | {"component": "evil", "trigger_id": str(uuid4())}
+        assert (await gateway.post(gateway.victim, mine)).status_code == 202
+        assert (await gateway.post(gateway.victim, mine | {"state": "succeeded"})).status_code == 202
+        assert problem(await gateway.post(gateway.attacker, other), 403, "forbidden")["scope"] == "promote"
+        assert (await gateway.post(gateway.operator, other)).status_code == 202
+        seen = {"run_id": "d" * 32, "experiment_id": "0", "name": "", "status": "", "deleted": False, "metrics": 0}
+        row = seen | {"trigger_id": uuid4(), "seen_at": NOON}
+        async with gateway.world.services[0].core.engine.begin() as conn:
+            await conn.execute(insert(tables.runs).values(row))
+        problem(await gateway.post(gateway.attacker, other | {"run_id": "d" * 32}), 403, "forbidden")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import asyncpg
 
-from app.kit.embedded.directory import NOBODY, ServerDirectory
+from app.kit.embedded import nameless
+from app.kit.embedded.directory import ServerDirectory
 from app.kit.embedded.postgres import _programs
 from app.kit.embedded.processes import clean_environment, free_port, wait_for
 
@@ -73,7 +74,7 @@ class Node:
 
     def make(self) -> None:
         """An empty cluster."""
-        _own(self.archive)
+        _own(self.archive, self._user())
         made = ("--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8")
         self._run("initdb", f"--pgdata={self.data}", f"--username={USER}", *made)
         # In the file and not on the command line: pg_rewind looks for it there.
@@ -157,15 +158,20 @@ class Node:
         return subprocess.run(ready, env=clean_environment(), check=False).returncode == 0
 
     def _run(self, program: str, *arguments: str) -> None:
-        _own(self.data)
-        done = subprocess.run(
-            self._as_server(str(_programs() / program), *arguments),
-            capture_output=True,
-            text=True,
-            env=clean_environment(),
-            cwd="/",
-        )
+        _own(self.data, self._user())
+        with ServerDirectory(self.base, self.name).name_for_server() as name:
+            done = subprocess.run(
+                self._as_server(str(_programs() / program), *arguments),
+                capture_output=True,
+                text=True,
+                pass_fds=name,
+                env=clean_environment() | nameless.environment(name),
+                cwd="/",
+            )
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def _user(self) -> tuple[int, int]:
+        return ServerDirectory(self.base, self.name).server_user()
 
     def _as_server(self, *command: str) -> list[str]:
         return ServerDirectory(self.base, self.name).as_server_user(list(command))
@@ -187,11 +193,11 @@ def mlflow_multi_host(nodes: Sequence[Node], database: str) -> str:
     return f"postgresql+psycopg2://{USER}@/{database}?{hosts}&target_session_attrs=read-write"
 
 
-def _own(folder: Path) -> None:
+def _own(folder: Path, user: tuple[int, int]) -> None:
     """A directory of the server's user."""
     folder.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() == 0:
-        shutil.chown(folder, NOBODY, NOBODY)
+        shutil.chown(folder, *user)
 
 
 def _session(leader: int) -> list[int]:

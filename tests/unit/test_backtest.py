@@ -146,7 +146,7 @@ def test_a_silence_while_an_alert_fires_is_a_hole() -> None:
     ("lines", "more", "words"),
     [
         ([], {}, "the history is empty"),
-        (["{broken"], {}, "1 of its lines cannot be read"),
+        (["{broken"], {}, "1 things in it could not be read"),
         (FLAP, {"since": NOW + 9 * DAY, "until": NOW + 10 * DAY}, "lies outside of the history"),
         (FLAP, {"until": NOW - DAY, "since": NOW - 2 * DAY}, "lies outside of the history"),
         (FLAP, {"since": NOW + MINUTE, "until": NOW}, "the window is empty"),

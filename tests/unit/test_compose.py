@@ -65,7 +65,7 @@ def test_a_service_uses_known_keys_only(name: str) -> None:
 
 @every_service
 def test_an_image_is_pinned_to_a_version(name: str) -> None:
-    assert re.fullmatch(r"[a-z./-]+:v?\d+\.\d+[a-z0-9.-]*", SERVICES[name]["image"])
+    assert re.fullmatch(r"[a-z./-]+:v?\d+\.\d+[a-z0-9.-]*(@sha256:[0-9a-f]{64})?", SERVICES[name]["image"])
 
 
 @every_service
@@ -112,6 +112,53 @@ def test_every_variable_stands_in_the_example_and_no_secret_has_a_default() -> N
     wanted = re.findall(r"(?<!\$)\$\{([A-Z_]+)([^}]*)\}", text)
     assert {variable for variable, _ in wanted} == set(EXAMPLE_ENV)
     assert all(rest.startswith(":?") for _, rest in wanted)
+
+
+def test_the_example_has_no_password_that_somebody_could_leave_as_it_is() -> None:
+    """An empty variable stops Compose: every one stands somewhere as ${NAME:?...}."""
+    assert set(EXAMPLE_ENV.values()) == {""}
+    for path in ("docker-compose.yml", *(f"examples/compose/{name}" for name in ("example.env", "postgres-init.sql"))):
+        assert not re.search(r"(?i)change.?me|secret123|admin:admin\b(?!,)", (ROOT / path).read_text()), path
+
+
+def test_each_program_has_a_user_and_a_password_of_its_own_in_postgres() -> None:
+    users = {"gateway": "GATEWAY_DB_PASSWORD", "airflow": "AIRFLOW_DB_PASSWORD", "mlflow": "MLFLOW_DB_PASSWORD"}
+    made = (ROOT / "examples/compose/postgres-init.sql").read_text()
+    given = SERVICES["postgres"]["environment"]
+    for user, variable in users.items():
+        assert f"\\getenv {user} {variable}\n" in made
+        assert f"CREATE ROLE {user} LOGIN PASSWORD :'{user}';" in made
+        assert f"CREATE DATABASE {user} OWNER {user};" in made
+        assert given[variable].startswith(f"${{{variable}:")
+    assert "REVOKE CONNECT ON DATABASE gateway, airflow, mlflow FROM PUBLIC;" in made
+    assert "SUPERUSER" not in made
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert set(re.findall(r"postgresql(?:\+\w+)?://(\w+)[:@]", text)) == set(users)
+    for user, password in re.findall(r"postgresql(?:\+\w+)?://(\w+):\$\{(\w+)", text):
+        assert password == users[user]
+    superuser = {name for name, service in SERVICES.items() if "POSTGRES_PASSWORD" in str(service.get("environment"))}
+    assert superuser == {"postgres", "synchronous"}
+
+
+def test_redis_asks_for_a_password_that_no_list_of_processes_shows() -> None:
+    redis = SERVICES["redis"]
+    assert "requirepass $$REDISCLI_AUTH" in redis["command"][0]
+    assert redis["command"][0].startswith("exec valkey-server - <<")
+    assert redis["environment"] == {"REDISCLI_AUTH": "${REDIS_PASSWORD:?}"}
+    assert SERVICES["gateway-1"]["environment"]["GATEWAY_REDIS_URL"].startswith("redis://:${REDIS_PASSWORD:?")
+
+
+@every_service
+def test_what_pip_installs_has_a_hash(name: str) -> None:
+    for line in str(SERVICES[name].get("command")).replace("\\n", "\n").splitlines():
+        if "pip install" in line:
+            assert "--require-hashes" in line or "--no-deps /tmp/mlflow-spool" in line, line
+
+
+def test_the_driver_of_mlflow_is_the_one_that_is_locked() -> None:
+    driver = (ROOT / "examples/compose/mlflow-driver.txt").read_text().partition("\n")[2].strip()
+    assert driver.startswith("psycopg2-binary==")
+    assert driver in (ROOT / "requirements/mlflow.txt").read_text()
 
 
 @pytest.mark.parametrize("name", ["gateway-1", "gateway-2", "migrate", "token"])

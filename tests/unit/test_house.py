@@ -102,6 +102,7 @@ def test_help_shows_every_target_there_is() -> None:
         ("check", "lint-imports"),
         ("check", "hadolint Dockerfile"),
         ("check", "compose-lint check"),
+        ("check", "zizmor --offline"),
         ("check", ".venv/bin/typos"),
         ("prose", "-m tools.prose"),
         ("bench", "benchmarks.intake"),

@@ -18,6 +18,7 @@ KINDS = {
     "Deployment": "apps/v1",
     "Service": "v1",
     "PodDisruptionBudget": "policy/v1",
+    "NetworkPolicy": "networking.k8s.io/v1",
 }
 DOCUMENTS: dict[tuple[str, str], dict[str, Any]] = {
     (document["kind"], document["metadata"]["name"]): document
@@ -67,7 +68,9 @@ def test_a_restored_cluster_has_the_secret_by_which_the_gateway_finds_it() -> No
     """The operator makes one only for an application's database that is named (its docs: recovery, application database)."""
     made = DOCUMENTS["Cluster", "postgres"]["spec"]["bootstrap"]["initdb"]
     recovery = DOCUMENTS["Cluster", "postgres-restored"]["spec"]["bootstrap"]["recovery"]
-    assert {name: recovery.get(name) for name in ("database", "owner")} == made
+    assert {name: recovery.get(name) for name in ("database", "owner")} == {
+        name: made.get(name) for name in ("database", "owner")
+    }
 
 
 @by_name
@@ -85,6 +88,54 @@ def test_a_deployment_selects_its_own_pods_and_can_lose_one(deployment: dict[str
     ports = {port["containerPort"] for container in containers(deployment) for port in container.get("ports", [])}
     assert ports == {port["port"] for port in service["ports"]}
     assert all("readinessProbe" in container for container in spec["template"]["spec"]["containers"])
+
+
+@by_name
+def test_a_pod_has_no_right_that_it_does_not_need(deployment: dict[str, Any]) -> None:
+    """As the level `restricted` of the Pod Security Standards asks, with a read-only disk and no token of Kubernetes."""
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in pod
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] >= 10_000
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in containers(deployment):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "limits" in container.get("resources", {"limits": {}})
+        assert any(mount["mountPath"] == "/tmp" for mount in container["volumeMounts"])
+
+
+@by_name
+def test_only_named_pods_reach_a_deployment(deployment: dict[str, Any]) -> None:
+    spec = DOCUMENTS["NetworkPolicy", deployment["metadata"]["name"]]["spec"]
+    assert spec["podSelector"] == deployment["spec"]["selector"]
+    assert "Ingress" in spec["policyTypes"]
+    service = DOCUMENTS["Service", deployment["metadata"]["name"]]["spec"]
+    for rule in spec["ingress"]:
+        assert rule["from"], "an empty list is everybody"
+        assert all(set(peer) == {"podSelector"} and peer["podSelector"]["matchLabels"] for peer in rule["from"])
+        assert [port["port"] for port in rule["ports"]] == [port["port"] for port in service["ports"]]
+
+
+def test_the_gateway_calls_no_address_that_gives_credentials_of_a_node() -> None:
+    (rule,) = DOCUMENTS["NetworkPolicy", "gateway"]["spec"]["egress"]
+    assert {address for peer in rule["to"] for address in peer["ipBlock"]["except"]} >= {"169.254.0.0/16"}
+
+
+def test_each_program_has_a_user_of_its_own_in_postgres() -> None:
+    (role,) = DOCUMENTS["Cluster", "postgres"]["spec"]["managed"]["roles"]
+    owners = [DOCUMENTS["Cluster", "postgres"]["spec"]["bootstrap"]["initdb"]["owner"], role["name"]]
+    assert owners == ["gateway", DOCUMENTS["Database", "mlflow"]["spec"]["owner"]]
+    for name in ("mlflow", "mlflow-read"):
+        (container,) = containers(DOCUMENTS["Deployment", name])
+        secrets = [entry["valueFrom"]["secretKeyRef"]["name"] for entry in container["env"] if "valueFrom" in entry]
+        assert secrets == [role["passwordSecret"]["name"]]
 
 
 @by_name

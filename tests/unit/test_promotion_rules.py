@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.policy.file.load import parse_policy
+from app.policy.language.evaluate import NotANumber
 from app.policy.language.expressions import RuleError, parse_rule
 from app.policy.promotions import Promotion
 from app.promotion.model import Artifact, Input, Verdict, Version
-from app.promotion.rules import NotANumber, evaluate, judge, only_not_better, passed
+from app.promotion.rules import evaluate, judge, only_not_better, passed
 
 POLICY = """
 version: 1

@@ -25,6 +25,7 @@ from app.web.security import (
     refuse_open_bind,
     require,
 )
+from app.web.tokens import INGEST_ENDS, METADATA_BEGAN
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -99,6 +100,10 @@ def make_app(tokens: Tokens) -> FastAPI:
 
     @app.get("/ping")
     async def ping(caller: Annotated[Caller, Depends(require("ping", key_parameter=True))]) -> str:
+        return caller.name
+
+    @app.post("/metadata")
+    async def metadata(caller: Annotated[Caller, Depends(require("metadata"))]) -> str:
         return caller.name
 
     @app.get("/health")
@@ -280,6 +285,21 @@ async def test_an_open_gateway_answers_no_page_of_another_origin(
         assert status == 200 or answer.json()["code"] == "cross_site"
     both = [("Origin", "http://localhost"), ("Origin", origin)]
     assert (await open_client.get("/trigger", headers=both)).status_code == status
+
+
+@pytest.mark.parametrize(("now", "status"), [(NOW, 200), (INGEST_ENDS, 403)], ids=["for a while", "the while is over"])
+async def test_an_older_token_of_ingest_reports_metadata(path: Path, now: datetime, status: int) -> None:
+    text = create_token(path, ["ingest"], "old", METADATA_BEGAN - timedelta(days=1))
+    tokens = Tokens(path, SimpleNamespace(now=lambda: now), loopback=True)
+    async with client_of(tokens) as client:
+        headers = {"Authorization": f"Bearer {text}"}
+        assert (await client.post("/metadata", headers=headers)).status_code == status
+        assert (await client.get("/trigger", headers=headers)).status_code == 403
+
+
+async def test_a_picture_of_another_site_is_no_ping(open_client: httpx.AsyncClient) -> None:
+    for site, status in (("cross-site", 403), ("same-site", 403), ("none", 200), ("same-origin", 200)):
+        assert (await open_client.get("/ping", headers={"Sec-Fetch-Site": site})).status_code == status
 
 
 async def test_a_route_open_to_anybody_can_tell_who_calls(client: httpx.AsyncClient, made: dict[str, str]) -> None:

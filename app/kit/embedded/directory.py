@@ -12,6 +12,7 @@ than a pid file, and they work across containers that share the directory.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ from app.kit.embedded.processes import wait_for
 from app.kit.errors import UsageError
 
 NOBODY = 65534
+#: Numbers that no user gets: systemd leaves them free (systemd.io/UIDS-GIDS), and containers have them too.
+OWN_USERS = range(60_578, 61_184)
 LOCK_SECONDS = 180.0  # longer than the longest start of another process
 MAX_LOG_BYTES = 10 * 1024 * 1024
 
@@ -56,27 +59,57 @@ class ServerDirectory:
 
     def open(self) -> None:
         """Make the data directory. Raises UsageError when the server's files belong to another user."""
-        # Other users may pass through a directory of root, so that the unprivileged server reaches its own files.
-        self.data_dir.mkdir(mode=0o711 if self._root else 0o700, parents=True, exist_ok=True)
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.server.is_dir() and not self._root and (owner := self.server.stat().st_uid) != os.geteuid():
             raise UsageError(
                 f"{self.server} belongs to the user with id {owner}: run the gateway as that user, or set "
                 "GATEWAY_DATA_DIR to a directory of your own."
             )
+        if self._root:
+            self._let_server_pass()
         with suppress(FileNotFoundError, PermissionError):  # fsGroup lets a group read it; not ours to change: leave it
             self._access.chmod(0o600)
+
+    def _let_server_pass(self) -> None:
+        """Let the server's user, and no other, pass through a directory of root to its own files."""
+        if self.data_dir.stat().st_uid == NOBODY:
+            # A gateway that ran as nobody left it. What is nobody's is everybody's, so it is root's from here on.
+            for path in (*self.data_dir.iterdir(), self.data_dir):
+                if path.lstat().st_uid == NOBODY and (path.is_file() or path == self.data_dir):
+                    os.chown(path, 0, 0, follow_symlinks=False)
+        facts = self.data_dir.stat()
+        # 0711: as versions until 2026-11 made it. 0710: as this made it, perhaps at another place.
+        ours = stat.S_IMODE(facts.st_mode) in (0o700, 0o710, 0o711) and facts.st_gid in (0, os.getegid(), *OWN_USERS)
+        if facts.st_uid == 0 and ours:
+            os.chown(self.data_dir, -1, self.server_user()[1])
+            self.data_dir.chmod(0o710)
 
     # Who runs the server.
 
     def server_user(self) -> tuple[int, int]:
-        """uid and gid that the server runs as: ours. For root: those of the directory's owner, or of the user nobody where
-        that is root, or has no name and can get none."""
+        """uid and gid that the server runs as: ours. For root: those of the directory's owner, or, where that is root, of a
+        user of its own. Other programs run as nobody, and could read the files of a server that did.
+
+        Raises UsageError when there is no such user.
+        """
         if not self._root:
             return os.geteuid(), os.getegid()
         for path in (self.server, self.data_dir):
-            if path.is_dir() and (facts := path.stat()).st_uid != 0 and nameless.may_run(facts.st_uid):
+            if path.is_dir() and (facts := path.stat()).st_uid not in (0, NOBODY) and nameless.may_run(facts.st_uid):
                 return facts.st_uid, facts.st_gid
-        return NOBODY, NOBODY
+        own = self._own_user()
+        if not nameless.may_run(own):
+            raise UsageError(
+                f"The servers in {self.data_dir} need a user of their own, neither root nor nobody: give the directory to "
+                "one with chown, or start the gateway as an ordinary user."
+            )
+        return own, own
+
+    def _own_user(self) -> int:
+        """A number that no user of this machine has, the same for this directory each time."""
+        first = int.from_bytes(hashlib.sha256(os.fsencode(self.data_dir)).digest()[:4], "big")
+        numbers = [OWN_USERS[(first + step) % len(OWN_USERS)] for step in range(len(OWN_USERS))]
+        return next((number for number in numbers if not nameless.has_name(number)), numbers[0])
 
     @contextmanager
     def name_for_server(self) -> Iterator[tuple[int, ...]]:
@@ -99,9 +132,9 @@ class ServerDirectory:
         self._give(path, self.server_user())
 
     def keep_private(self) -> None:
-        """Take the rights of others away that PostgreSQL does not accept. Kubernetes gives them to a group (fsGroup)."""
+        """Take the rights of others away. Kubernetes gives them to a group (fsGroup); PostgreSQL does not accept them."""
         mode = self.server.stat().st_mode
-        if mode & 0o027:
+        if mode & 0o077:
             self.server.chmod(stat.S_IMODE(mode) & ~0o077)
 
     def claim(self) -> None:

@@ -4,53 +4,20 @@ PostgreSQL refuses to run as root. Root starts this small program in a fresh pro
 becomes PROGRAM. It is a file of its own and runs in a fresh interpreter, because code between fork and exec can deadlock in
 a process with threads.
 
-It may keep one right: CAP_DAC_OVERRIDE, when PROGRAM or DIRECTORY lie below a directory that only root may enter (/root,
-a mkdtemp). It keeps it as an ambient capability (capabilities(7)), which survives exec without setuid files, setpriv or
-a change of the machine's users. Where the kernel does not allow it, PROGRAM runs without it and reports what it lacks.
+The user may have to pass a directory that only root may enter (/root, a mkdtemp) to reach PROGRAM or DIRECTORY. It gets no
+right of root for that, since that right would open every file of the machine. Instead the process gets a view of the file
+system of its own (mount_namespaces(7)). There an empty directory stands in the place of the closed one, with nothing in it
+but the way to PROGRAM and to DIRECTORY. Where root may not mount, the program ends with a sentence.
 """
 
 import ctypes
 import os
 import sys
 
-CAP_DAC_OVERRIDE = 1
-CAP_SETPCAP = 8
-# From linux/prctl.h, linux/securebits.h and linux/capability.h; they are part of the kernel's stable interface.
-PR_SET_KEEPCAPS = 8
-PR_SET_SECUREBITS = 28
-SECBIT_NO_SETUID_FIXUP = 1 << 2
-PR_CAP_AMBIENT = 47
-PR_CAP_AMBIENT_RAISE = 2
-CAPABILITY_VERSION_3 = 0x20080522
-
-
-class _Header(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _Sets(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
-
-
-def _prctl(*arguments: int) -> None:
-    """Call prctl(2). A kernel that does not know the option changes nothing."""
-    padded = (*arguments, 0, 0, 0, 0)[:5]
-    ctypes.CDLL(None).prctl(ctypes.c_int(padded[0]), *(ctypes.c_ulong(value) for value in padded[1:]))
-
-
-def _capset(*capabilities: int) -> None:
-    mask = sum(1 << capability for capability in capabilities)
-    sets = (_Sets * 2)(_Sets(mask, mask, mask))
-    ctypes.CDLL(None).capset(ctypes.byref(_Header(CAPABILITY_VERSION_3, 0)), sets)
-
-
-def _keep_dac_override() -> None:
-    # PostgreSQL's programs first call access(2) on their own file. For a user other than root access(2) ignores
-    # capabilities, unless this bit is set (access_override_creds in the kernel's fs/open.c).
-    _capset(CAP_DAC_OVERRIDE, CAP_SETPCAP)
-    _prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
-    _capset(CAP_DAC_OVERRIDE)
-    _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE)
+# From linux/prctl.h, linux/sched.h and linux/mount.h; they are part of the kernel's stable interface.
+PR_SET_NO_NEW_PRIVS = 38
+CLONE_NEWNS = 0x00020000
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 1 << 1, 1 << 2, 1 << 12, 1 << 14, 1 << 18
 
 
 def become(uid: int, gid: int, directory: str, command: list[str]) -> None:
@@ -59,16 +26,64 @@ def become(uid: int, gid: int, directory: str, command: list[str]) -> None:
     Raises OSError when the process may not change its user or the program cannot be run.
     """
     linux = sys.platform == "linux"
-    if linux:
-        _prctl(PR_SET_KEEPCAPS, 1)
+    program, directory = os.path.realpath(command[0]), os.path.realpath(directory)
+    # A program finds its libraries beside its own directory.
+    wanted = (os.path.dirname(os.path.dirname(program)), directory)
+    closed = {path: top for path in wanted if (top := _first_closed(path, uid, gid)) is not None}
+    if closed and linux:
+        _open_ways(closed)
     os.setgroups([])
     os.setgid(gid)
-    os.setuid(uid)
-    # access(2) checks the real user without capabilities, so it shows whether this user can reach them alone.
-    reachable = os.access(command[0], os.R_OK | os.X_OK) and os.access(directory, os.R_OK | os.W_OK | os.X_OK)
-    if linux and not reachable:
-        _keep_dac_override()
+    os.setuid(uid)  # The kernel takes every capability of root away.
+    if linux:
+        ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, *(ctypes.c_ulong(value) for value in (1, 0, 0, 0)))
+    if not os.access(command[0], os.X_OK):
+        command = [program, *command[1:]]
     os.execv(command[0], command)
+
+
+def _first_closed(path: str, uid: int, gid: int) -> str | None:
+    """The outermost directory above `path` that the user may not pass; None when it may pass all of them."""
+    parts = path.split("/")[1:]
+    for number in range(len(parts)):
+        above = "/" + "/".join(parts[:number])
+        facts = os.stat(above)
+        shift = 6 if facts.st_uid == uid else 3 if facts.st_gid == gid else 0
+        if not facts.st_mode >> shift & 1:
+            return above
+    return None
+
+
+def _open_ways(closed: dict[str, str]) -> None:
+    """Let this process alone pass: `closed` has the directories to reach, each with the outermost closed one above it.
+
+    Raises PermissionError with a sentence when root may not mount here.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def check(result: int) -> None:
+        if result != 0:
+            top = next(iter(closed.values()))
+            raise PermissionError(
+                f"it has to pass {top}, which only root may enter, and root may not mount here "
+                f"({os.strerror(ctypes.get_errno())}). Move the gateway or its data directory to a place that others may "
+                f"enter, run `chmod o+x {top}`, or start the gateway as an ordinary user"
+            )
+
+    def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+        texts = (os.fsencode(text) for text in (source, target, kind))
+        check(libc.mount(*texts, ctypes.c_ulong(flags), os.fsencode(options) or None))
+
+    check(libc.unshare(CLONE_NEWNS))
+    mount("none", "/", "none", MS_REC | MS_PRIVATE)  # What is mounted from here on, no other process sees.
+    found = {path: os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in closed}
+    mask = os.umask(0)
+    for top in sorted(set(closed.values())):
+        mount("tmpfs", top, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0711,size=1m")
+    for path, descriptor in found.items():
+        os.makedirs(path, 0o711, exist_ok=True)
+        mount(f"/proc/self/fd/{descriptor}", path, "none", MS_BIND | MS_REC)
+    os.umask(mask)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ class Valkey(Daemon):
         if not self._data.is_dir():
             self.directory.make_for_server(self._data)
         self.directory.claim()
+        self.directory.keep_private()
         quoted = str(self._data).replace("\\", "\\\\").replace('"', '\\"')
         text = CONFIGURATION.format(port=access.port, password=access.password, directory=quoted)
         self.directory.write_for_server(Path(self._marker()), text)

@@ -189,11 +189,12 @@ def _validate(
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems += _problems_of(error.errors(include_url=False), document, path)
+        problems += problems_of(error.errors(include_url=False), document, path)
         return None
 
 
-def _problems_of(errors: Iterable[ErrorDetails], document: Document, path: Path) -> list[Problem]:
+def problems_of(errors: Iterable[ErrorDetails], document: Document, path: Path) -> list[Problem]:
+    """What a model at `path` does not take, in the words of the policy file."""
     problems = []
     for error in errors:
         # Pydantic puts the branch of a union into the path, and "[key]" for an error of a key. Our branches are in "<>".

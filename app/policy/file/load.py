@@ -36,6 +36,11 @@ def load_policy(path: FilePath, env: Mapping[str, str] | None = None, *, require
 
     Raises PolicyError with every problem of the file, also when the file cannot be read at all, and OutOfFiles.
     """
+    return parse_policy(read_text(path), str(path), os.environ if env is None else env, require_env=require_env)
+
+
+def read_text(path: FilePath) -> str:
+    """The text of a policy file, or a little more than may be. Raises PolicyError when it cannot be read, and OutOfFiles."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -43,12 +48,11 @@ def load_policy(path: FilePath, env: Mapping[str, str] | None = None, *, require
         unless_out_of_files(error)
         raise PolicyError([_whole_file(path, f"cannot be read: {error.strerror or error}")]) from None
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8-sig", "replace")) + 1
         raise PolicyError([Problem(str(path), line, column, "policy", "the file is not UTF-8 text")]) from None
-    return parse_policy(text, str(path), os.environ if env is None else env, require_env=require_env)
 
 
 def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_env: bool = True) -> Policy:
