@@ -10,9 +10,16 @@ from app.deadman import rules, sentences, store
 from app.deadman.rules import Expectation, State
 from app.deadman.store import Record
 from app.notices.incidents import Incidents
-from app.notices.model import SWITCH_DOWN, Notice, Severity
+from app.notices.model import MOST_ALIKE, SWITCH_DOWN, Notice, Severity
 from app.policy.core import Core
-from app.policy.deadman import Instance, incident_key
+from app.policy.deadman import (
+    LONGEST_NAME,
+    MOST_BROUGHT,
+    Instance,
+    Switch,
+    incident_key,
+    shared_key,
+)
 
 
 def expectation(instance: Instance) -> Expectation:
@@ -73,6 +80,8 @@ class Flips:
         await store.add_flip(conn, uuid7(), record, str(after), detail, now)
         if record.state == State.DOWN:
             await self._incidents.resolve(conn, incident_key(record.name), now, detail)
+            if await store.count_down(conn, record.entry) <= 1:  # This row still says that it is down.
+                await self._incidents.resolve(conn, shared_key("flood", record.entry), now, "none of them is down now")
         record.state, record.since = str(after), now
         record.flipped.append(record.state)
 
@@ -81,6 +90,16 @@ class Flips:
         for record in records:
             for state in record.flipped:
                 self._metrics.deadman_flips.labels(state).inc()
+
+    async def full(self, conn: AsyncConnection, switch: Switch, now: datetime, *, number: int) -> None:
+        """Open or resolve the incident that an entry has so many switches that new values are left out."""
+        key = shared_key("full", switch.name)
+        if number < switch.most:
+            await self._incidents.resolve(conn, key, now, f"it has {number} switches now")
+            return
+        detail = f"Alerts have brought {MOST_BROUGHT} values, and later ones make no switch. Forget what nobody needs"
+        notice = _of_entry(key, Severity.WARNING, f"{switch.name[:100]} takes no new values", detail, switch)
+        await self._incidents.open(conn, switch.receivers, notice, now, switch.repeat)
 
     async def _open(
         self, conn: AsyncConnection, record: Record, instance: Instance, detail: str, now: datetime
@@ -95,4 +114,15 @@ class Flips:
             link=f"/api/v1/deadman/{quote(record.name, safe='')}",
         )
         switch = instance.switch
+        named = instance.identity in {each.identity for each in switch.instances()}
+        if not named and await store.count_down(conn, record.entry) >= MOST_ALIKE:
+            title = f"more than {MOST_ALIKE} switches of {switch.name[:100]} are down"
+            detail = "The others have no incident of their own: see the list of switches"
+            notice = _of_entry(shared_key("flood", switch.name), Severity.CRITICAL, title, detail, switch)
         await self._incidents.open(conn, switch.receivers, notice, now, switch.repeat)
+
+
+def _of_entry(key: str, severity: Severity, title: str, detail: str, switch: Switch) -> Notice:
+    """A notice about all switches of an entry."""
+    labels = {"switch": switch.name[:LONGEST_NAME]}
+    return Notice(key, SWITCH_DOWN, severity, title, detail, labels, "/api/v1/deadman")

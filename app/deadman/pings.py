@@ -53,7 +53,7 @@ class Pings:
         roster, now = Roster(self._policy()), self._clock.now()
         named = roster.named().get(ping.switch)
         if named is not None and named.switch.kind == "ping":
-            await store.create(conn, [named], now)  # Its row may be there already.
+            await store.create(conn, named, now, named.name)  # Its row may be there already.
         record = await store.lock_one(conn, ping.switch)
         instance = roster.instance(record) if record is not None else None
         if record is None or instance is None or instance.switch.kind != "ping" or record.state == store.FORGOTTEN:

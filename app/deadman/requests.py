@@ -56,16 +56,17 @@ class SwitchRequests:
     async def forget(self, name: str, caller: str) -> bool:
         """Forget what it has received. True: the policy names it, so it is new. False: it is gone until its value comes
         again."""
-        named = name in Roster(self._policy()).named()
+        roster = Roster(self._policy())
 
         async def forget(conn: AsyncConnection) -> Record:
             now, record = self._clock.now(), await self._locked(conn, name)
             await audit.write(conn, now, caller, "forget", f"switch {name}", {})
-            await self._flips.forget(conn, record, f"forgotten by {caller}", now, begin_anew=named)
+            await self._flips.forget(conn, record, f"forgotten by {caller}", now, begin_anew=roster.names(record))
             return record
 
-        self._flips.count(await with_retries(self._engine, forget))
-        return named
+        record = await with_retries(self._engine, forget)
+        self._flips.count(record)
+        return roster.names(record)
 
     async def _locked(self, conn: AsyncConnection, name: str) -> Record:
         record = await store.lock_one(conn, name)

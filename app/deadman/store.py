@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping, delete, select, text, update
+from sqlalchemy import RowMapping, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -83,13 +83,15 @@ def new_record(instance: Instance, now: datetime) -> Record:
     return Record(instance.name, instance.switch.name, instance.labels, State.NEW, now, Facts(now))
 
 
-async def create(conn: AsyncConnection, instances: Iterable[Instance], now: datetime) -> list[Record]:
-    """Write a row for each switch that has none. Returns the new switches."""
-    rows = [_row_of(new_record(instance, now)) for instance in sorted(instances, key=lambda i: i.name)]
-    if not rows:
-        return []
-    made = insert(_switches).values(rows).on_conflict_do_nothing(index_elements=["name"]).returning(_switches)
-    return [record_of(row) for row in (await conn.execute(made)).mappings()]
+async def create(conn: AsyncConnection, instance: Instance, now: datetime, *names: str) -> Record | None:
+    """Write the row of a switch under the first of `names` that is free. None: it has a row, or no name is free."""
+    row = _row_of(new_record(instance, now))
+    for name in names:
+        made = insert(_switches).values(row | {"name": name}).on_conflict_do_nothing().returning(_switches)
+        found = (await conn.execute(made)).mappings().one_or_none()
+        if found is not None:
+            return record_of(found)
+    return None
 
 
 async def read(conn: AsyncConnection) -> list[Record]:
@@ -124,6 +126,12 @@ async def down(conn: AsyncConnection) -> list[Record]:
     return [record_of(row) for row in rows]
 
 
+async def count_down(conn: AsyncConnection, entry: str) -> int:
+    """How many switches of an entry are down."""
+    of_entry = (_switches.c.entry == entry, _switches.c.state == State.DOWN)
+    return int((await conn.execute(select(func.count()).where(*of_entry))).scalar_one())
+
+
 async def find(conn: AsyncConnection, name: str) -> Record | None:
     """One switch."""
     row = (await conn.execute(select(_switches).where(_switches.c.name == name))).mappings().one_or_none()
@@ -142,24 +150,45 @@ async def remove(conn: AsyncConnection, name: str) -> None:
     await conn.execute(delete(_pings).where(_pings.c.switch == name))
 
 
-# One statement, after all other locks of a batch of alerts, with its rows in the order of their names: no deadlock.
+# One statement, after all other locks of a batch of alerts, with its rows in the order of their names: no deadlock. A name
+# that another switch of the policy has is no longer free. The row of an entry that is gone is removed by the watch.
 _HEARTBEATS = text("""
+    WITH heard AS (
+        SELECT v.*, s.entry AS taken_by,
+            EXISTS (SELECT FROM switches k WHERE (k.entry, k.labels) = (v.entry, v.labels)) AS known
+        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS v(name text, apart text, entry text, labels jsonb, most int)
+        LEFT JOIN switches s ON s.name = v.name AND (s.entry, s.labels) <> (v.entry, v.labels)
+    ), beats AS (
+        SELECT *, row_number() OVER (PARTITION BY name ORDER BY entry, labels) > 1 AS twin,
+            row_number() OVER (PARTITION BY entry, known ORDER BY labels) AS nth
+        FROM heard
+    )
     INSERT INTO switches (name, entry, labels, state, since, counts_from, last_at, last_event, starts, allowance, note)
-    SELECT v.name, v.entry, v.labels, 'new', :now, :now, :now, 'alert', '{}', 0, ''
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS v(name text, entry text, labels jsonb) ORDER BY v.name
-    ON CONFLICT (name) DO UPDATE SET last_at = greatest(switches.last_at, excluded.last_at), last_event = 'alert',
+    SELECT CASE WHEN twin OR taken_by IS NOT NULL THEN apart ELSE name END, entry, labels, 'new', :now, :now, :now, 'alert',
+        '{}', 0, ''
+    FROM beats b WHERE known OR (
+        (taken_by IS NULL OR taken_by = ANY(CAST(:entries AS text[])))
+        AND nth + (SELECT count(*) FROM switches s WHERE s.entry = b.entry AND s.state <> 'forgotten') <= most
+    )
+    ORDER BY name, entry, labels
+    ON CONFLICT (entry, labels) DO UPDATE SET last_at = greatest(switches.last_at, excluded.last_at), last_event = 'alert',
         failed_at = NULL, allowance = 0,
         counts_from = CASE WHEN switches.state = 'forgotten' THEN excluded.counts_from ELSE switches.counts_from END,
         since = CASE WHEN switches.state = 'forgotten' THEN excluded.since ELSE switches.since END,
         state = CASE WHEN switches.state = 'forgotten' THEN 'new' ELSE switches.state END
-    WHERE switches.entry = excluded.entry
 """)
 
 
-async def record_heartbeats(conn: AsyncConnection, switches: Iterable[Instance], now: datetime) -> None:
-    """Record an alert that is a heartbeat of these switches. New label values make new switches."""
-    rows = [{"name": s.name, "entry": s.switch.name, "labels": s.labels} for s in switches]
-    await conn.execute(_HEARTBEATS, {"rows": json.dumps(rows), "now": now})
+async def record_heartbeats(
+    conn: AsyncConnection, switches: Iterable[Instance], entries: Iterable[str], now: datetime
+) -> None:
+    """Record an alert that is a heartbeat of these switches. New label values make new switches, until an entry has its
+    most. `entries`: the names of every entry of the policy."""
+    rows = [
+        {"name": s.name, "apart": s.apart, "entry": s.switch.name, "labels": s.labels, "most": s.switch.most}
+        for s in switches
+    ]
+    await conn.execute(_HEARTBEATS, {"rows": json.dumps(rows), "entries": list(entries), "now": now})
 
 
 # -- what happened ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ transaction that opens its incident: a crash loses neither, and many replicas op
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -45,7 +46,21 @@ class Roster:
         """A switch as the policy describes it; None: the policy no longer has it."""
         switch = next((s for s in self.policy.deadman if s.name == record.entry), None)
         found = switch.seen(record.labels) if switch else None
-        return found if found is not None and found.name == record.name else None
+        return found if found is not None and record.name in (found.name, found.apart) else None
+
+    def names(self, record: Record) -> bool:
+        """Whether the policy itself names this switch: an alert did not bring its values."""
+        found = self.instance(record)
+        return found is not None and found.identity in {named.identity for named in self.named().values()}
+
+    def known(self, records: Iterable[Record]) -> dict[tuple[str, ...], Record]:
+        """Switches of the policy, by what they are. One that cannot be read is left out: the watch says so."""
+        found = {}
+        for record in records:
+            with suppress(Exception):
+                if (instance := self.instance(record)) is not None:
+                    found[instance.identity] = record
+        return found
 
     def dag(self, instance: Instance) -> tuple[str, str] | None:
         """(Airflow, DAG) whose runs a switch counts; None: it expects no retrain, or its route is gone."""
@@ -110,24 +125,31 @@ class Watch:
     ) -> list[Record]:
         """Every switch, with those that are new now."""
         records = await store.read(conn)
-        known = {record.name: record for record in records}
-        wanted = {name: instance for name, instance in roster.named().items() if name not in known}
+        known = roster.known(records)
+        wanted = {each.identity: each for each in roster.named().values() if each.identity not in known}
         if self._seen_at is None or now - self._seen_at >= _SEEN_EVERY:
 
             async def look(switch: Switch) -> None:
+                number = sum(record.entry == switch.name and record.state != FORGOTTEN for record in records)
                 async with conn.begin_nested():
-                    wanted.update({instance.name: instance for instance in await _seen(conn, switch, known)})
+                    free = max(0, switch.most - number)
+                    wanted.update({each.identity: each for each in (await _seen(conn, switch, known))[:free]})
+                    await self._flips.full(conn, switch, now, number=number)
 
             switches = [switch for switch in roster.policy.deadman if switch.for_each]
             unseen = await each_alone(switches, look, _named, "the values of a switch cannot be read")
             failed += (error for _, error in unseen)
             self._seen_at = now
 
+        # What is no longer in the policy is removed below, and frees its name for the next step.
+        leaving = {record.name for record in records} - {record.name for record in known.values()}
+
         async def create(instance: Instance) -> None:
             async with conn.begin_nested():
-                records.extend(await store.create(conn, [instance], now))
+                new = await store.create(conn, instance, now, instance.name, instance.apart)
+            records.extend([new] if new else [])
 
-        new = sorted(wanted.values(), key=lambda instance: instance.name)
+        new = sorted((each for each in wanted.values() if each.name not in leaving), key=lambda each: each.name)
         failed += (error for _, error in await each_alone(new, create, _named, "a switch cannot be enrolled"))
         return records
 
@@ -188,7 +210,7 @@ def _named(item: Record | Switch | Instance) -> dict[str, object]:
     return {"switch": item.name}
 
 
-async def _seen(conn: AsyncConnection, switch: Switch, known: Mapping[str, Record]) -> list[Instance]:
+async def _seen(conn: AsyncConnection, switch: Switch, known: Mapping[tuple[str, ...], Record]) -> list[Instance]:
     """The switches that groups of the route make, with the values of for_each that alerts brought."""
     if not isinstance(switch.expect, Retrain):
         return []
@@ -201,7 +223,7 @@ async def _seen(conn: AsyncConnection, switch: Switch, known: Mapping[str, Recor
         instance = _instance_of(switch, switch.expect, group["labels"])
         if instance is None:
             continue
-        record = known.get(instance.name)
+        record = known.get(instance.identity)
         if record is None:
             found.append(instance)
         elif record.state == FORGOTTEN and group["at"] is not None and group["at"] > record.since:

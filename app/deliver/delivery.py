@@ -7,6 +7,7 @@ back before we post again. A run counts as ours only when it carries our trigger
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import RowMapping, select, update
@@ -17,12 +18,15 @@ from app.decide import facts
 from app.decide.state import DEAD, TriggerState
 from app.deliver.ending import Endings
 from app.groups import store
-from app.kit.airflow.client import AirflowClient, DagRun, run_is_ours
-from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable
+from app.kit.airflow.client import IMPOSSIBLE, AirflowClient, DagRun, run_is_ours
+from app.kit.errors import Ambiguous, OutOfFiles, Refused, Rejected, TargetError, Unreachable
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Destination
 from app.kit.telemetry import root_span, span
 from app.policy.core import Core
+
+#: Refusals in which Airflow had no part: a page of a proxy, or a file of our login that cannot be read.
+NOT_ANSWERS: Final = frozenset({"not_airflow", "token_file", "ca_file"})
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +96,18 @@ class Delivery(Destination):
             return await self._post(client, trigger)
         # These errors come from reads, which change nothing, and from a post that reached no server. A proxy's answer to a
         # read does not say whether a run has begun, so an ambiguous item stays ambiguous.
+        except OutOfFiles as error:
+            return Retry(error.code, error.detail, answered=False, own=True, absent=absent)
         except (Unreachable, Ambiguous) as error:
-            after = error.retry_after
-            return Retry(error.code, error.detail, answered=False, suspect=True, absent=absent, after=after)
+            return _away(error, absent=absent)
         except (Refused, Rejected) as error:
-            return Retry(error.code, error.detail, absent=absent, after=self._paused_retry)
+            return self._refused(error, absent=absent)
+
+    def _refused(self, error: Refused | Rejected, *, absent: bool = True) -> Outcome:
+        """Airflow cannot take the trigger now. That is not known of a server which is not Airflow, nor without our login."""
+        if error.code in NOT_ANSWERS:
+            return _away(error, absent=absent)
+        return Retry(error.code, error.detail, absent=absent, after=self._paused_retry)
 
     async def _post(self, client: AirflowClient, trigger: RowMapping) -> Outcome:
         """Post the run, which does not exist yet. Not to a paused DAG: Airflow would accept the run and never start it."""
@@ -107,20 +118,28 @@ class Delivery(Destination):
                 detail = f"the DAG {dag_id} is paused in Airflow: unpause it and the run starts"
                 return Retry("dag_paused", detail, waits=True, absent=True, after=self._paused_retry)
         except Refused as error:
-            return Retry(error.code, error.detail, absent=True, after=self._paused_retry)
+            return self._refused(error)
+        except Rejected as error:
+            if error.code != IMPOSSIBLE:
+                raise
+            return Dead(error.code, error.detail)
         note = f"Started by Trigger Gateway: route {trigger['route']}, trigger {trigger['id']}"
         try:
             return _arrived(await client.trigger(dag_id, run_id, trigger["conf"], note), trigger)
         except Refused as error:
-            return Retry(error.code, error.detail, absent=True, after=self._paused_retry)
+            return self._refused(error)
         except (Ambiguous, Rejected) as error:
             return await self._read_back(client, trigger, error)
 
     async def _read_back(self, client: AirflowClient, trigger: RowMapping, error: TargetError) -> Outcome:
         try:
             run = await client.run(trigger["dag_id"], trigger["dag_run_id"])
+        except OutOfFiles as own:
+            return Retry(own.code, own.detail, answered=False, own=True, ambiguous=True)
         except (Refused, Rejected) as refusal:
-            return Retry(error.code, f"{error.detail}; and {refusal.detail}", ambiguous=True)
+            away = refusal.code in NOT_ANSWERS
+            detail = f"{error.detail}; and {refusal.detail}"
+            return Retry(error.code, detail, answered=not away, suspect=away, ambiguous=True)
         except TargetError:
             return Retry(error.code, error.detail, answered=False, suspect=True, ambiguous=True)
         if run is not None:
@@ -189,6 +208,11 @@ class Delivery(Destination):
     async def _trigger(self, trigger_id: UUID) -> RowMapping | None:
         async with self._engine.connect() as conn:
             return (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one_or_none()
+
+
+def _away(error: TargetError, *, absent: bool) -> Retry:
+    """Nobody answered for Airflow. The relay asks whether it is there for others."""
+    return Retry(error.code, error.detail, answered=False, suspect=True, absent=absent, after=error.retry_after)
 
 
 def _arrived(run: DagRun, trigger: RowMapping) -> Outcome:

@@ -16,7 +16,7 @@ from app.groups import store
 from app.kit.db import with_retries
 from app.kit.outbox.store import release_slot
 from app.notices.incidents import Incidents
-from app.notices.model import Notice, Severity
+from app.notices.model import MOST_ALIKE, Notice, Severity
 from app.policy.core import Core
 from app.policy.schema import Route
 
@@ -34,6 +34,7 @@ _TITLES: Final[Mapping[str, tuple[Severity, str]]] = {
     RUN_FAILED: (Severity.WARNING, "The retraining of {group} failed"),
 }
 EVENTS: Final = tuple(_TITLES)
+_FLOOD: Final = "flood"  # in a key, in place of a group
 
 
 _triggers = tables.triggers
@@ -156,8 +157,8 @@ class TriggerIncidents:
     """Opens and resolves the incidents of triggers, in the transaction that finds out.
 
     An incident is one event of one group, with the key `<event>:<route>:<group>`. If the same happens again while it is
-    open, it stays the same incident (docs/reference/notices.md). `trigger` is a row with at least id, route, group_key
-    and group_labels.
+    open, it stays the same incident (docs/reference/notices.md). Groups after the first MOST_ALIKE share one. `trigger` is a
+    row with at least id, route, group_key and group_labels.
     """
 
     def __init__(self, core: Core, incidents: Incidents) -> None:
@@ -169,8 +170,12 @@ class TriggerIncidents:
         severity, title = _TITLES[event]
         route, labels = trigger["route"], trigger["group_labels"]
         group = ", ".join([route, *(f"{name}={value}" for name, value in labels.items())])
+        key = _key(event, trigger)
+        if await self._is_flood(conn, event, route, key):
+            key, labels = f"{_prefix(event, route)}{_FLOOD}", {}
+            title = f"More than {MOST_ALIKE} groups of {route} have an incident {event}: further ones open none"
         notice = Notice(
-            key=_key(event, trigger),
+            key=key,
             event=event,
             severity=severity,
             title=title.format(group=group),
@@ -184,8 +189,21 @@ class TriggerIncidents:
         self, conn: AsyncConnection, events: tuple[str, ...], trigger: Any, detail: str, now: datetime
     ) -> None:
         """Resolve the incidents of these events that are open for the trigger's group."""
-        await self._incidents.resolve_all(conn, [_key(event, trigger) for event in events], now, detail)
+        if not await self._incidents.resolve_all(conn, [_key(event, trigger) for event in events], now, detail):
+            return
+        for prefix in (_prefix(event, trigger["route"]) for event in events):
+            if await self._incidents.open_below(conn, prefix) == {f"{prefix}{_FLOOD}"}:
+                await self._incidents.resolve(conn, f"{prefix}{_FLOOD}", now, "the incidents of single groups are over")
+
+    async def _is_flood(self, conn: AsyncConnection, event: str, route: str, key: str) -> bool:
+        """Whether so many groups have this incident that a further group opens none of its own."""
+        found = await self._incidents.open_below(conn, _prefix(event, route))
+        return key not in found and len(found) >= MOST_ALIKE
+
+
+def _prefix(event: str, route: str) -> str:
+    return f"{event}:{route}:"
 
 
 def _key(event: str, trigger: Any) -> str:
-    return f"{event}:{trigger['route']}:{trigger['group_key'][:16]}"
+    return f"{_prefix(event, trigger['route'])}{trigger['group_key'][:16]}"

@@ -32,6 +32,7 @@ UNBLOCK = {
     "ca_file": "Correct `ca_file` of the airflow {airflow} in the policy, or the file; the run then starts by itself.",
     "forbidden": "Give the gateway's user in Airflow {airflow} a role that may read and trigger the DAG {dag_id}.",
     "not_airflow": "Check `url` of the airflow {airflow} in the policy, and every proxy between it and the gateway.",
+    "out_of_files": "Raise the limit of open files of the gateway (ulimit -n); it tries again by itself.",
     "bad_url": "Correct `url` of the airflow {airflow} in the policy.",
     "server_error": "Look into the log of the API server of the Airflow {airflow}: it fails on the DAG {dag_id}, or on all. "
     "The gateway tries again by itself.",

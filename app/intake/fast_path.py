@@ -23,10 +23,11 @@ from app.policy.core import Core
 
 _COUNT = text("""
     WITH v AS (
-        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:decisions AS uuid[]), CAST(:times AS bigint[]))
-        AS v(id, decision_id, times)
+        SELECT * FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:decisions AS uuid[]), CAST(:spent AS boolean[]), CAST(:times AS bigint[])
+        ) AS v(id, decision_id, spent, times)
     ), locked AS (
-        SELECT a.id, v.times FROM alerts a JOIN v ON v.id = a.id AND v.decision_id = a.decision_id
+        SELECT a.id, v.times FROM alerts a JOIN v USING (id, decision_id, spent)
         WHERE a.closed_at IS NULL ORDER BY a.fingerprint FOR NO KEY UPDATE OF a
     ), fresh AS (
         SELECT (SELECT count(*) FROM locked) = (SELECT count(*) FROM v) AND NOT EXISTS (
@@ -79,11 +80,11 @@ class FastPath:
         self, folds: list[Fold], groups: dict[str, Group], episodes: dict[str, Episode], ledger: Ledger
     ) -> bool:
         """Count all of the repeats, or none: so it needs no transaction around it. False: nothing is counted, because an
-        episode is closed or has another decision now, or a group has another version."""
-        times: Counter[tuple[UUID, UUID | None]] = Counter()
+        episode is closed, is spent meanwhile or has another decision now, or a group has another version."""
+        times: Counter[tuple[UUID, UUID | None, bool]] = Counter()
         for fold in folds:
             episode = episodes[fold.intent.alert.fingerprint]
-            times[episode.id, episode.decision_id] += len(fold.positions)
+            times[episode.id, episode.decision_id, episode.spent] += len(fold.positions)
         used = [groups[key] for key in {fold.intent.key for fold in folds} if key is not None]
         self._stages.enter("pool")
         async with one_statement(self._engine) as conn:
@@ -91,8 +92,9 @@ class FastPath:
             counted = await conn.execute(
                 _COUNT,
                 {
-                    "ids": [episode for episode, _ in times],
-                    "decisions": [decision_id for _, decision_id in times],
+                    "ids": [episode for episode, _, _ in times],
+                    "decisions": [decision_id for _, decision_id, _ in times],
+                    "spent": [spent for _, _, spent in times],
                     "times": list(times.values()),
                     "now": ledger.now,
                     "keys": [g.key for g in used],

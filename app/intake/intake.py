@@ -206,7 +206,8 @@ class Intake:
             if bad:
                 await quarantine.keep(conn, bad, ledger.now, self._limits)
             if beats:
-                await record_heartbeats(conn, beats, ledger.now)
+                entries = [switch.name for switch in ledger.policy.deadman]
+                await record_heartbeats(conn, beats, entries, ledger.now)
             self.stages.enter("commit", conn)
         self.stages.enter("memory")
         await self._aftermath.committed(ledger)
@@ -225,5 +226,5 @@ def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:
         return []
     firing = (each.intent.alert for each in folds if each.intent.alert.firing)
     return list(
-        {beat.name: beat for alert in firing for beat in heartbeats_of(policy.heartbeats, alert.labels)}.values()
+        {beat.identity: beat for alert in firing for beat in heartbeats_of(policy.heartbeats, alert.labels)}.values()
     )

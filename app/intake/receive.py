@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
+from app.intake.breadth import bounded
 from app.intake.intake import Job
 from app.intake.service import DirectRoute, IntakeServices, admit, body_of, services_of, spending
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
@@ -206,6 +207,7 @@ async def _take(
     heavy = is_heavy(raw)
     try:
         parsed = await aside(read, raw, services.max_alerts) if heavy else read(raw, services.max_alerts)
+        parsed = bounded(parsed, services.core.policy)
     except Unreadable as error:
         services.core.metrics.bodies_refused.labels(source, error.status).inc()
         await _keep_refused(raw, source, error, services)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.kit.errors import Refused, quotable
+from app.kit.errors import Refused, quotable, unless_out_of_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Access:
     def sent(self) -> dict[str, str]:
         """The headers of one request. The token file is read each time, so a new token counts at once.
 
-        Raises Refused("token_file") when it cannot be read, Refused("token_rejected") when it holds no token.
+        Raises Refused("token_file") when it cannot be read, Refused("token_rejected") when it holds no token, OutOfFiles.
         """
         if self.username:
             pair = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
@@ -35,6 +35,7 @@ class Access:
             try:
                 token = self.token_file.read_text(encoding="utf-8").strip()
             except OSError as error:
+                unless_out_of_files(error)
                 raise Refused("token_file", f"cannot read {source}: {error.strerror}") from None
             except ValueError:
                 raise Refused("token_file", f"cannot read {source}: it is not text") from None

@@ -208,6 +208,11 @@ def is_temporary(error: Exception) -> bool:
     return isinstance(error, OF_THE_DATABASE)
 
 
+def is_about_rows(error: Exception) -> bool:
+    """Whether Postgres refuses a value that we gave it."""
+    return (sqlstate(error) or "").startswith(DATA_ERRORS) and not is_temporary(error)
+
+
 def log_a_bug(error: Exception) -> None:
     """For a probe, which answers after every error. An error that is not of the database is a bug: write it to the log."""
     if not isinstance(error, OF_THE_DATABASE):

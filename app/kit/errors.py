@@ -5,9 +5,9 @@
     - PolicyError       the policy file, with every problem at its line (app.policy.file.load)
   + Problem             an HTTP answer: application/problem+json with its status
   + NotDurable          Postgres did not take it in time: 503, the sender tries again
-  + OutOfFiles          this process may open no more files: no file and no server is to blame
   + TargetError         somebody else's server, as its adapter classified the answer
     - Unreachable       nothing was sent, or the target says it is not well: try again, the breaker counts it
+      . OutOfFiles      this process may open no more files: no file and no server is to blame
     - Ambiguous         the request left and no answer came: read back before anything else
     - Refused           the target answers, but not with what we need now (a missing DAG, a bad token): try again
     - Rejected          the target will never accept this request: permanent
@@ -54,10 +54,6 @@ class NotDurable(GatewayError):
     """Postgres did not take the alerts in time. Nothing was acknowledged, so the sender must try again."""
 
 
-class OutOfFiles(GatewayError):
-    """This process, or this machine, may open no more files. Nothing is known of what it wanted to open."""
-
-
 def refused_by_machine(error: OSError) -> GatewayError:
     """The error for what a command needs from the machine and nobody expected to fail, such as a working directory that is
     gone."""
@@ -68,7 +64,7 @@ def refused_by_machine(error: OSError) -> GatewayError:
 def unless_out_of_files(error: OSError) -> None:
     """Raise OutOfFiles when that is the reason of `error`. Call it before you blame a file or a server."""
     if error.errno in OUT_OF_FILES:
-        raise OutOfFiles("the gateway may open no more files. Raise its limit (ulimit -n)") from error
+        raise out_of_files() from error
 
 
 class TargetError(GatewayError):
@@ -84,6 +80,15 @@ class TargetError(GatewayError):
 
 class Unreachable(TargetError):
     """Nothing was sent, or the target says that it is not well (429, 5xx on a read)."""
+
+
+class OutOfFiles(Unreachable):
+    """This process, or this machine, may open no more files. Nothing is known of what it wanted to open."""
+
+
+def out_of_files() -> OutOfFiles:
+    """The error with the one sentence that names the cause and what helps."""
+    return OutOfFiles("out_of_files", "the gateway may open no more files. Raise its limit (ulimit -n)")
 
 
 class Ambiguous(TargetError):

@@ -24,7 +24,17 @@ import httpx
 
 from app.kit.access import Access
 from app.kit.clock import monotonic
-from app.kit.errors import Ambiguous, Refused, Rejected, TargetError, Unreachable, UsageError
+from app.kit.errors import (
+    OUT_OF_FILES,
+    Ambiguous,
+    Refused,
+    Rejected,
+    TargetError,
+    Unreachable,
+    UsageError,
+    out_of_files,
+    unless_out_of_files,
+)
 from app.kit.proxies import Proxies, is_loopback, read_proxies
 
 Transport = httpx.AsyncBaseTransport  # tests pass one to `open_http` in place of the network
@@ -73,7 +83,7 @@ class _Pools:
 
     def of(self, ca_file: Path | None) -> "_Pool":
         """The connections for servers whose certificate is from a CA of this file. The file is read each time, and a changed
-        one counts at once. Raises Refused("ca_file") when it has no certificates."""
+        one counts at once. Raises Refused("ca_file") when it has no certificates, OutOfFiles."""
         if ca_file is None:
             return self._usual
         try:
@@ -85,6 +95,7 @@ class _Pools:
         except ssl.SSLError:
             raise Refused("ca_file", f"the CA file {ca_file} holds no certificates in PEM") from None
         except OSError as error:
+            unless_out_of_files(error)
             raise Refused("ca_file", f"cannot read the CA file {ca_file}: {error.strerror}") from None
         if known is not None:
             self._old.append(known[1])
@@ -132,9 +143,9 @@ class Http:
         the bytes of `content`. Without `body_needed` the status is enough: a body that is too large, or does not arrive, is
         empty.
 
-        Raises Unreachable when nothing was sent, or when a read did not complete. Raises Ambiguous when a write left and no
-        complete answer came, Rejected when `json` cannot be written. Raises Refused when the answer to a read is over 1 MiB,
-        and when a file of the Access cannot be used.
+        Raises Unreachable when nothing was sent, or when a read did not complete; OutOfFiles is one. Raises Ambiguous when
+        a write left and no complete answer came, Rejected when `json` or the address cannot be written. Raises Refused when
+        the answer to a read is over 1 MiB, and when a file of the Access cannot be used.
         """
         pool, sent = self._pools.of(self._access.ca_file), self._access.sent()
         request = _build(pool.client, method, url, content, json, sent | dict(headers or {}), params)
@@ -150,6 +161,9 @@ class Http:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError) as error:
             # `from None`: an error of the library can hold the request, and so print the token in a traceback.
             raise _classify(error, request) from None
+        except OSError as error:
+            unless_out_of_files(error)
+            raise
         if raw is None:
             raise _too_large(request)
         headers_received = {name.lower(): value for name, value in response.headers.items()}
@@ -222,10 +236,22 @@ def _build(
             sent["Content-Type"] = "application/json"
         return client.build_request(method, url, content=content, headers=sent, params=params)
     except httpx.InvalidURL:
+        if _has_server(url):  # A part of the address may come from a label. Nothing is wrong with the server.
+            detail = "the address is longer than 65,536 characters, or has a character that no address can have"
+            raise Rejected("unsendable", detail) from None
         raise Unreachable("bad_url", "the address is not a URL") from None
     except (ValueError, TypeError, RecursionError):
         # Only the body or the headers can be wrong here. Both may hold secrets, so the error does not quote them.
         raise Rejected("unsendable", "the request cannot be written as JSON and ASCII headers") from None
+
+
+def _has_server(url: str) -> bool:
+    """Whether the first part of an address, up to its path, is a good one."""
+    scheme, _, rest = url.partition("://")
+    try:
+        return bool(httpx.URL(f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}").host)
+    except httpx.InvalidURL:
+        return False
 
 
 def proxy_warnings() -> tuple[str, ...]:
@@ -255,7 +281,7 @@ class _Proxied(Transport):
         try:
             return await self._ways[where].handle_async_request(request)
         except httpx.ConnectError as error:
-            if proxy is None:
+            if proxy is None or _needs_files(error):
                 raise
             through = f"cannot connect to {_target(request)} through the proxy that {proxy} names"
             raise Unreachable("connect", f"{through}: {str(error)[:200]}") from None
@@ -312,6 +338,8 @@ def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
 def _classify(error: Exception, request: httpx.Request) -> TargetError:
     """What a failure of the transport means for us. Its text is quoted only where it cannot hold a header."""
     target = _target(request)
+    if _needs_files(error):
+        return out_of_files()
     match error:
         case httpx.ConnectTimeout():
             return Unreachable("connect_timeout", f"{target} did not take the connection in time")
@@ -331,6 +359,14 @@ def _classify(error: Exception, request: httpx.Request) -> TargetError:
     if request.method in SAFE_METHODS:
         return Unreachable(code, f"{target} {what}")
     return Ambiguous(code, f"{target} {what}; whether it acted is not known")
+
+
+def _needs_files(error: BaseException) -> bool:
+    """Whether a connection failed because this process may open no more files. The libraries wrap that error."""
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | OSError | BaseExceptionGroup):
+        causes = [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+        return getattr(error, "errno", None) in OUT_OF_FILES or any(cause and _needs_files(cause) for cause in causes)
+    return error.__cause__ is not None and _needs_files(error.__cause__)
 
 
 def _too_large(request: httpx.Request) -> TargetError:

@@ -1,12 +1,13 @@
 """The delivery of records to MLflow: one attempt at a stream, with the spool's own code for the replay.
 
 An attempt delivers the records of the stream in order, for at most half of its time. A record that MLflow refuses for good
-is set aside with the reason, and the rest goes on. After any other trouble the stream waits, and no record is given up.
+is set aside with the reason, and the rest goes on. So is a record that breaks our own code a few times. After any other
+trouble the stream waits, and no record is given up.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit.clock import Clock, monotonic
-from app.kit.db import transaction
-from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
+from app.kit.db import OF_THE_DATABASE, is_about_rows, transaction
+from app.kit.errors import Ambiguous, GatewayError, OutOfFiles, Refused, Rejected, Unreachable
 from app.kit.mlflow.client import Mlflow
 from app.kit.outbox.model import Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Destination
@@ -34,6 +35,9 @@ PAGE = 1000  # records that one attempt reads
 SETTLE = 5.0  # seconds from a creation with an unknown end until MLflow is searched for its result
 #: A record waits this long for an id that no record here creates and that MLflow does not know. Then it is set aside.
 STRANGER_PATIENCE = timedelta(days=1)
+
+#: A record that breaks the delivery's own code so often is set aside. It can be sent again after the next upgrade.
+MOST_BREAKS = 3
 
 #: Sends one request to MLflow and returns its answer, whatever the status. Raises TargetError.
 Send = Callable[[Call], Awaitable[Answer]]
@@ -70,12 +74,19 @@ async def _sent(call: Call, send: Send) -> Answer:
     """Send a call, and translate our errors into the spool's. A Rejected call could not be sent: the record is at fault."""
     try:
         return await send(call)
+    except OutOfFiles:  # It says nothing of MLflow, nor of the record.
+        raise
     except (Unreachable, Refused) as error:  # Refused: our own fault, such as a login that cannot be read.
         raise NotSent(error.detail) from None
     except Ambiguous as error:
         raise NoAnswer(error.detail) from None
     except Rejected as error:
         return Answer(400, {"error_code": error.code, "message": error.detail})
+
+
+def _is_of_a_record(error: Exception) -> bool:
+    """Whether an unexpected error is the fault of a record: it is none of our database or of this machine."""
+    return is_about_rows(error) or not isinstance(error, (*OF_THE_DATABASE, MemoryError, GatewayError))
 
 
 class Delivery(Destination):
@@ -96,8 +107,24 @@ class Delivery(Destination):
         if mlflow is None:
             return Retry("no_mlflow", "the policy has no `mlflow`", waits=True, after=30)
         send = self._within(sending(mlflow, self._clock))
+        stream = item.payload["stream"]
+        try:
+            return await self._page(stream, PAGE, send)
+        except Exception as error:
+            if not _is_of_a_record(error):
+                raise
+            log.exception("the delivery of a stream broke: its records are sent one by one", extra={"stream": stream})
+        try:
+            return await self._page(stream, 1, send)
+        except Exception as error:
+            if not _is_of_a_record(error):
+                raise
+            return await self._broke(stream, error)
+
+    async def _page(self, stream: str, most: int, send: Send) -> Outcome:
+        """Deliver the first `most` records of a stream, as far as they go and the time of an attempt allows."""
         async with self._engine.connect() as conn:
-            records = await store.pending(conn, item.payload["stream"], PAGE)
+            records = await store.pending(conn, stream, most)
             names = await store.names_for(conn, records)
         end = monotonic() + self._time
         progress = False
@@ -108,6 +135,16 @@ class Delivery(Destination):
             progress = True
             if monotonic() > end:
                 break
+        return Delivered(None)
+
+    async def _broke(self, stream: str, error: Exception) -> Outcome:
+        """The first record of a stream broke our own code. That says nothing of MLflow."""
+        problem = f"the gateway cannot deliver it: {type(error).__name__}. Its log has the error"
+        async with transaction(self._engine) as conn:
+            row = await store.broke(conn, stream, problem, MOST_BREAKS)
+        if row is None or row["state"] == "pending":
+            return Retry("error", problem, answered=False, own=True)
+        self._tell_aside(row, problem)
         return Delivered(None)
 
     async def answers(self, item: Item) -> bool | None:  # noqa: ARG002 (the interface)
@@ -209,9 +246,12 @@ class Delivery(Destination):
     async def _aside(self, record: Record, problem: str) -> None:
         async with transaction(self._engine) as conn:
             await store.set_aside(conn, record, problem)
+        self._tell_aside({"key": record.key, "stream": record.stream, "kind": record.kind.value}, problem)
+
+    def _tell_aside(self, row: Mapping[str, Any], problem: str) -> None:
         self._metrics.metadata_records.labels("aside").inc()
-        extra = {"key": record.key, "stream": record.stream, "kind": record.kind.value, "problem": problem[:500]}
-        log.error("MLflow refused a record for good", extra=extra)
+        extra = {name: row[name] for name in ("key", "stream", "kind")} | {"problem": problem[:500]}
+        log.error("a record was set aside", extra=extra)
 
     async def _find(self, token: str, send: Send) -> tuple[tuple[str, str], ...] | None:
         """Search MLflow for a local id. None: MLflow did not answer."""

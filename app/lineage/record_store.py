@@ -193,6 +193,22 @@ async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: 
     return int((await conn.execute(statement)).scalar_one())
 
 
+_BROKE = text("""
+    UPDATE records SET attempts = attempts + 1, problem = :problem,
+        state = CASE WHEN attempts + 1 >= :most THEN 'aside' ELSE state END
+    WHERE seq = (SELECT min(seq) FROM records WHERE stream = :stream AND state = 'pending')
+    RETURNING key, stream, kind, state
+""")
+
+
+async def broke(conn: AsyncConnection, stream: str, problem: str, most: int) -> Mapping[str, Any] | None:
+    """Note that the first pending record of a stream broke the delivery; set it aside when it did so `most` times. Its row
+    is not read: that may be what breaks. Returns its key, stream, kind and state; None when no record is pending."""
+    values = {"stream": stream, "problem": storable(problem)[:1000], "most": most}
+    row = (await conn.execute(_BROKE, values)).mappings().one_or_none()
+    return None if row is None else dict(row)
+
+
 async def missing(conn: AsyncConnection, record: Record, now: datetime | None) -> datetime | None:
     """Note that MLflow does not know an id in a record; returns since when. now: None when MLflow did not answer."""
     since = func.coalesce(_records.c.missing_since, now) if now else None

@@ -1,6 +1,7 @@
 """Take metadata: the report of a component, the records of a spool, and the redrive of what MLflow refused. Each is
 durable when its method returns."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Container, Iterator, Sequence
@@ -23,6 +24,7 @@ from app.policy.core import Core
 from app.promotion.model import PREFIX, STATUS_TAG
 from app.web.tokens import Caller
 from mlflow_spool.records import API, CREATES, KEY_TAG, ROOT, TOKEN, Call, Kind, Record, draft, imported, translated
+from mlflow_spool.rehearsal import fault_of
 
 _REGISTRY: Final = ("registered-models", "model-versions")
 _DELETES: Final = frozenset({"runs/delete", "experiments/delete"})
@@ -81,7 +83,8 @@ class Taking:
         """Keep records that a spool could not deliver. `names` count for these records alone: nobody defines an id for the
         records of others. Raises Problem 422 for a record that no spool writes. Raises Problem 403, which names each record,
         for records that delete, or would bypass the promotion gate by the gateway's own login."""
-        records = [_record(index, handed) for index, handed in enumerate(body.records)]
+        # Megabytes of records take a while, and other requests go on meanwhile.
+        records = await asyncio.to_thread(lambda: [_record(index, handed) for index, handed in enumerate(body.records)])
         now = self.core.clock.now()
 
         async def keep(conn: AsyncConnection) -> int:
@@ -127,6 +130,9 @@ def _record(index: int, handed: HandedOver) -> Record:
         record = imported(handed.model_dump(by_alias=True))
     except ValueError as error:
         raise _invalid(index, str(error)) from None
+    fault = fault_of(record)
+    if fault is not None:
+        raise _invalid(index, fault)
     if record.kind is Kind.ARTIFACT:
         return record
     _check(index, record)
@@ -134,7 +140,9 @@ def _record(index: int, handed: HandedOver) -> Record:
     noun = record.stream.partition(":")[0]
     if again is None or again.kind is not record.kind or again.stream.partition(":")[0] != noun:
         raise _invalid(index, "a spool never keeps such a write")
-    if record.kind in CREATES and {"key": KEY_TAG, "value": record.key} not in record.call.body.get("tags", []):
+    tags = record.call.body.get("tags")
+    own_tag = {"key": KEY_TAG, "value": record.key}
+    if record.kind in CREATES and not (isinstance(tags, list) and own_tag in tags):
         raise _invalid(index, f"it creates something without its key in the tag {KEY_TAG}")
     return record
 

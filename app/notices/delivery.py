@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import RowMapping
 
-from app.kit.errors import Ambiguous, Refused, Rejected, Unreachable
+from app.kit.errors import Ambiguous, OutOfFiles, Refused, Rejected, Unreachable
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Destination
 from app.notices import store
@@ -20,6 +20,7 @@ from app.policy.receivers import Receiver
 
 #: How often a receiver that does not know a message again gets one that it may have taken already.
 MOST_TRIES: Final = 10
+BROKEN: Final = frozenset({"error"})  # how the relay calls an attempt that broke in our own code
 LONGEST_PAUSE: Final = 1800.0  # seconds between two such tries
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,9 @@ class Delivery(Destination):
         async with self._engine.connect() as conn:
             notice = await store.notice(conn, UUID(item.payload["notice"]))
             tries = 0 if knows_again(receiver) else await store.tries(conn, item.id, MAYBE_TAKEN)
+            broken = await store.tries(conn, item.id, BROKEN)
+        if broken >= MOST_TRIES:
+            return Dead("error", f"given up: the gateway itself failed on it {broken} times. Its log has the error")
         if notice is None:
             return Dead("no_notice", "the incident is no longer kept")
         if tries >= MOST_TRIES:  # The relay ended the last one.
@@ -61,7 +65,8 @@ class Delivery(Destination):
         try:
             return Delivered(None, detail=await self._sender.send(receiver, message))
         except Unreachable as error:
-            return Retry(error.code, error.detail, answered=False, after=error.retry_after)
+            own = isinstance(error, OutOfFiles)
+            return Retry(error.code, error.detail, answered=False, own=own, after=error.retry_after)
         except Ambiguous as error:
             # Nothing can be read back, so it counts as not arrived. The receiver may fail on this message alone: the relay
             # judges that by the other messages to it.

@@ -21,7 +21,7 @@ from app.notices import store
 from app.notices.model import SWITCH_DOWN, TEST, Action, Notice
 from app.notices.receivers.send import refresh_of
 from app.policy.core import Core
-from app.policy.deadman import incident_key
+from app.policy.deadman import incident_keys
 from app.policy.schema import Policy
 
 KIND: Final = "notice"  # of an item in the outbox
@@ -99,6 +99,10 @@ class Incidents:
             await store.send(conn, items)
             await store.book_ends(conn, ends)
         return len(closed)
+
+    async def open_below(self, conn: AsyncConnection, prefix: str) -> set[str]:
+        """The keys of the open incidents that begin with `prefix`."""
+        return set(await store.open_keys(conn, prefix))
 
     async def resolve_below(
         self, conn: AsyncConnection, prefix: str, now: datetime, detail: str, *, but: str | None = None
@@ -184,6 +188,5 @@ def audience(policy: Policy, event: str, key: str, labels: Mapping[str, str]) ->
     if event == TEST:
         return None
     if event == SWITCH_DOWN:
-        named = ((switch.seen(labels), switch.receivers) for switch in policy.deadman)
-        return next((names for seen, names in named if seen is not None and incident_key(seen.name) == key), ())
+        return next((switch.receivers for switch in policy.deadman if key in incident_keys(switch, labels)), ())
     return policy.receivers_of(event, labels.get("route"))

@@ -7,6 +7,9 @@ from typing import Final
 
 #: Characters of a key. PagerDuty's dedup_key holds 255, and the gateway's name stands before the key.
 LONGEST_KEY: Final = 190
+#: So many groups of a route, or switches of an entry, have an incident of one event each. Further ones share one, because
+#: labels come from whoever may send alerts: a flood is one incident.
+MOST_ALIKE: Final = 20
 #: The event of a switch that is down. Only the switch ends this incident; a person cannot.
 SWITCH_DOWN: Final = "switch_down"
 #: The event of the notice that `receivers test` sends.

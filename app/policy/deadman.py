@@ -1,6 +1,9 @@
 """`deadman:`, the switches: what must happen, how often, and which receivers get a notice when it does not."""
 
+import hashlib
 import itertools
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +41,8 @@ from app.policy.values import (
 LONGEST_NAME: Final = 150
 #: Switches of one policy. Each is judged every few seconds.
 MOST_SWITCHES: Final = 1000
+#: Switches that the values of alerts add to one entry. Anybody who may send an alert can bring values.
+MOST_BROUGHT: Final = 200
 
 Kind = Literal["retrain", "alert", "ping"]
 
@@ -134,6 +139,11 @@ class Switch(Frozen):
             return "retrain"
         return "alert" if self.match else "ping"
 
+    @property
+    def most(self) -> int:
+        """How many switches this entry may have."""
+        return math.prod(len(values) for values in self.for_each.values()) + MOST_BROUGHT
+
     def instance(self, values: Mapping[str, str]) -> "Instance":
         """The switch for these values of `for_each`."""
         group = dict(self.expect.group) if isinstance(self.expect, Retrain) else {}
@@ -165,6 +175,18 @@ class Instance:
     labels: dict[str, str]
 
     @property
+    def identity(self) -> tuple[str, ...]:
+        """What makes it this switch and no other: its entry, and the values of `for_each`. Two switches may have one name:
+        `{{group.a}}-{{group.b}}` with `x-y`, `z` and with `x`, `y-z`."""
+        return (self.switch.name, *(self.labels[name] for name in self.switch.for_each))
+
+    @property
+    def apart(self) -> str:
+        """Its name when another switch has the plain one."""
+        digest = hashlib.sha256(json.dumps(self.identity).encode()).hexdigest()[:8]
+        return f"{self.name[: LONGEST_NAME - 1 - len(digest)]}~{digest}"
+
+    @property
     def usable(self) -> bool:
         """Whether the name, which may come from an alert, is a valid name."""
         return 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
@@ -173,6 +195,19 @@ class Instance:
 def incident_key(switch: str) -> str:
     """The key of the incident that the switch of this name opens."""
     return f"deadman:{switch}"
+
+
+def shared_key(kind: Literal["flood", "full"], entry: str) -> str:
+    """The key of an incident of a whole entry. flood: many switches are down, and new ones open no incident of their own.
+    full: alerts have brought so many values that new ones are left out."""
+    return f"deadman-{kind}:{hashlib.sha256(entry.encode()).hexdigest()[:16]}"
+
+
+def incident_keys(switch: Switch, labels: Mapping[str, str]) -> set[str]:
+    """The keys of the incidents that an entry opens: for the switch of these labels, and for all of its switches."""
+    instance = switch.seen(labels)
+    own = {incident_key(instance.name), incident_key(instance.apart)} if instance is not None else set()
+    return own | {shared_key("flood", switch.name), shared_key("full", switch.name)}
 
 
 def heartbeats_of(switches: Sequence[Switch], labels: Mapping[str, str]) -> list[Instance]:

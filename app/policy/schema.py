@@ -103,7 +103,8 @@ class Defaults(Frozen):
     stale_after: PositiveDuration = timedelta(hours=6)
     """How long an alert stays valid without a new notification. After that it no longer fires."""
     limit: Limit | None = None
-    """A limit for the whole route, whatever the groups."""
+    """A limit for the whole route, whatever the groups. `init` writes 100 a day. `check` warns when a route with
+    `group_by` has none: labels come from whoever may send alerts."""
     mute: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     """Names of `time_intervals`. While one of them holds, nothing fires. The gateway decides again when it ends."""
     confirm: Confirm | None = None

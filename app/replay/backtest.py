@@ -97,7 +97,7 @@ class Report:
 
 def backtest(history: History, question: Question, progress: Progress = lambda *_: None) -> Report:
     """Replay the history under both policies. Raises UsageError when there is nothing to replay."""
-    scope = _scope(history, question)
+    scope = scope_of(history, question)
 
     def replay(policy: Policy, name: str, *, live: bool = False) -> Replay:
         return play(history, policy, question, scope, live=live, progress=lambda *done: progress(name, *done))
@@ -159,7 +159,8 @@ def play(
     return replay
 
 
-def _scope(history: History, question: Question) -> Scope:
+def scope_of(history: History, question: Question) -> Scope:
+    """The window of a question, within what the history has. Raises UsageError when there is nothing in it."""
     events = [event for event in history.events if not isinstance(event, Reloaded)]
     if not events:
         raise UsageError(

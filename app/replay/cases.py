@@ -5,7 +5,7 @@ Times are durations since the `start` of a test. Errors have their line and colu
 
 import difflib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
@@ -181,8 +181,11 @@ class Case(Frozen):
         """`end`, or the last time that the test names."""
         if self.end is not None:
             return self.end
-        checks = (*self.decisions, *(self.fires or ()), *(self.rehearsals or ()))
-        named = [each.at for each in (*self.prometheus, *self.pauses, *self.requests, *checks)]
+        named = [entry.at for entry in self.prometheus]
+        named += [pause.at for pause in self.pauses]
+        named += [request.at for request in self.requests]
+        named += [check.at for check in self.decisions]
+        named += [fire.at for fire in (*(self.fires or ()), *(self.rehearsals or ()))]
         named += [time for alert in self.alerts for span in alert.spans for time in (span.begin, span.end) if time]
         return max(named, default=timedelta(0))
 
@@ -262,13 +265,20 @@ def _problems_in(case: Case, path: Path, document: Document) -> Iterator[Problem
 
 def problems_with(case: Case, path: Path, document: Document, policy: Policy) -> Iterator[Problem]:
     """What a test names and its policy lacks: routes, and labels of their groups."""
-    named = {"runs": case.runs, "prometheus": case.prometheus, "requests": case.requests, "pauses": case.pauses}
-    named |= {"fires": case.fires or (), "rehearsals": case.rehearsals or ()}
+    named: dict[str, Sequence[RunCase | AnswerCase | RequestCase | PauseCase | FireCase]] = {
+        "runs": case.runs,
+        "prometheus": case.prometheus,
+        "requests": case.requests,
+        "pauses": case.pauses,
+        "fires": case.fires or (),
+        "rehearsals": case.rehearsals or (),
+    }
     for key, entries in named.items():
+        without = (None, EVERY_ROUTE) if key == "pauses" else (None,)
         for index, entry in enumerate(entries):
             at = (*path, key, index)
             route = policy.route(entry.route) if entry.route else None
-            if entry.route not in (None, EVERY_ROUTE) and route is None:
+            if entry.route not in without and route is None:
                 there = ", ".join(route.name for route in policy.routes) or "none"
                 yield document.problem((*at, "route"), f"the policy has no route {entry.route!r}; there is {there}")
             group: Mapping[str, str] | None = getattr(entry, "group", None)

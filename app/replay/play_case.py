@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from app.decide.alert import Alert, fingerprint_of
@@ -72,14 +73,7 @@ def play(case: Case, policy: Policy) -> Played:
     replay = ScriptedReplay(policy, case)
     differences: list[tuple[Path, str]] = []
     steps = [*_notifications(case, replay), *_pauses(case, replay), *_requests(case, replay, differences)]
-    steps += [
-        (
-            check.at,
-            _LAST,
-            lambda index=index, check=check: differences.extend(_wrong_decision(case, replay, index, check)),
-        )
-        for index, check in enumerate(case.decisions)
-    ]
+    steps += _checks(case, replay, differences)
     for at, _, step in sorted(steps, key=lambda each: each[:2]):
         if at <= case.length:
             replay.run_to(case.start + at)
@@ -106,7 +100,7 @@ def _notifications(case: Case, replay: Replay) -> Iterator[Step]:
             if span.end is not None:
                 arriving.setdefault(span.end, []).append(_alert(case, alert, span.begin, span.end))
     for at, alerts in arriving.items():
-        yield at, _THEN, lambda at=at, alerts=alerts: replay.take(alerts, case.start + at)
+        yield at, _THEN, partial(replay.take, alerts, case.start + at)
 
 
 def _alert(case: Case, alert: AlertCase, begin: timedelta, end: timedelta | None) -> Alert:
@@ -129,7 +123,7 @@ def _pauses(case: Case, replay: Replay) -> Iterator[Step]:
         at = case.start + entry.at
         until = None if entry.until is None else case.start + entry.until
         pause = Pause(entry.route, until, "by the test", "the test", at)
-        yield entry.at, _FIRST, lambda pause=pause: replay.pause(pause, pause.at)
+        yield entry.at, _FIRST, partial(replay.pause, pause, at)
 
 
 def _requests(case: Case, replay: Replay, differences: list[tuple[Path, str]]) -> Iterator[Step]:
@@ -149,7 +143,15 @@ def _requests(case: Case, replay: Replay, differences: list[tuple[Path, str]]) -
             differences.append((("requests", index), f"{wrong} at {format_duration(entry.at)}"))
 
     for index, entry in enumerate(case.requests):
-        yield entry.at, _THEN, lambda index=index: ask(index)
+        yield entry.at, _THEN, partial(ask, index)
+
+
+def _checks(case: Case, replay: Replay, differences: list[tuple[Path, str]]) -> Iterator[Step]:
+    def compare(index: int) -> None:
+        differences.extend(_wrong_decision(case, replay, index, case.decisions[index]))
+
+    for index, check in enumerate(case.decisions):
+        yield check.at, _LAST, partial(compare, index)
 
 
 # -- what was expected ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from app.kit.times import at
+from app.kit.visible import visible
 from app.replay.backtest import Report
 from app.replay.figures import NUMBERS, Figures
 
@@ -34,14 +35,14 @@ Row = tuple[str, str, str]
 
 def as_json(report: Report) -> str:
     """The whole report, for machines."""
-    return json.dumps(report.as_json(), indent=2, ensure_ascii=False)
+    return json.dumps(report.as_json(), indent=2)
 
 
 def as_text(report: Report) -> str:
     """For a terminal."""
-    blocks = [_heading(report, str), _table_text("all routes", rows(report, ""), report)]
+    blocks = [_heading(report, visible), _table_text("all routes", rows(report, ""), report)]
     blocks += [_table_text(name, rows(report, name), report) for name in _routes(report)]
-    return "\n\n".join([*blocks, *_lists(report, _plain, "  - ")]) + "\n"
+    return "\n\n".join([*blocks, *_lists(report, visible, "  - ")]) + "\n"
 
 
 def as_markdown(report: Report) -> str:
@@ -91,7 +92,7 @@ def _heading(report: Report, safe: Callable[[str], str]) -> str:
     if history.broken_count:
         first = history.broken[0]
         lines.append(
-            f"{history.broken_count} things could not be read; the first: line {first.line}: {safe(_plain(first.error))}."
+            f"{history.broken_count} things could not be read; the first: line {first.line}: {safe(first.error)}."
         )
     lines += [f"Nothing was heard from {at(begin)} to {at(end)}, while an alert fired." for begin, end in report.holes]
     lines += [safe(note) for note in history.notes]
@@ -135,12 +136,7 @@ def _table_markdown(title: str, table: Sequence[Row], report: Report) -> str:
     return "\n".join([f"| {title} | now | proposed |", "|---|--:|--:|", *body])
 
 
-def _plain(text: str) -> str:
-    """Without what would move the cursor of a terminal or end the line."""
-    return "".join(char if char.isprintable() else "�" for char in text)
-
-
 def _escaped(text: str) -> str:
     """As Markdown shows it: no mark-up, no HTML. Nobody is mentioned: the empty comment parts the sign from the name."""
-    marked = re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(_plain(text), quote=False))
+    marked = re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(visible(text), quote=False))
     return marked.replace("@", "@<!-- -->")

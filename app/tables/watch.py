@@ -8,7 +8,7 @@ from app.kit.columns import metadata, time, words
 switches = Table(
     "switches",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("name", Text, primary_key=True),  # its address; the entry and the labels are what it is
     words("entry"),  # the name in the policy, its placeholders unfilled
     Column("labels", JSONB, nullable=False),  # the labels of its group
     words("state"),  # new, up, grace, down, paused; forgotten: hidden until the switch is seen again
@@ -21,6 +21,7 @@ switches = Table(
     Column("allowance", Double, nullable=False),  # seconds without our watch since the last good sign
     time("paused_until"),
     words("note"),  # who paused it, and why
+    Index("ix_switches_identity", "entry", "labels", unique=True),
 )
 
 flips = Table(

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance.world import World, policy, reasons
-from tests.integration.api import problem
+from tests.integration.api import problem, token_of
 from tests.servers import TestServers
 
 CHURN = {"route": "accuracy", "group": {"model": "churn"}, "reason": "new labels", "requested_by": "ana"}
@@ -35,6 +37,20 @@ async def test_a_request_starts_one_dag_run_without_any_alert(servers: TestServe
         assert (await world.trigger())["state"] == "succeeded"
         alert = world.alert(model="churn")
         assert reasons(await world.push(alert)) == [("suppress", "cooldown")]
+
+
+async def test_the_token_stands_beside_the_name_that_a_request_gives(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    headers = token_of(tmp_path, "trigger")
+    async with World(servers, database, policy("debounce: 10m"), tokens_file=tmp_path / "tokens") as world:
+        world.airflow.add_dag("retrain_model")
+        made = (await world.clients[0].post("/api/v1/triggers", json=CHURN, headers=headers)).json()
+        assert re.fullmatch(r"ana \(token trigger-\w+\)", made["requested_by"])
+        assert made["requested_by"] in made["detail"]
+        plain = CHURN | {"group": {"model": "fraud"}, "requested_by": None}
+        made = (await world.clients[0].post("/api/v1/triggers", json=plain, headers=headers)).json()
+        assert made["requested_by"].startswith("trigger-")
 
 
 async def test_it_obeys_a_run_in_flight_and_the_cooldown_and_each_no_is_a_decision(

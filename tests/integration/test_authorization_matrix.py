@@ -162,6 +162,15 @@ async def test_no_trick_with_the_path_lets_in(guarded: Guarded, method: str, pat
                 assert answer.json()["detail"] == "Nothing is here.", (name, answer.text)
 
 
+async def test_readiness_and_a_metric_tell_of_the_bad_line(guarded: Guarded) -> None:
+    ready = await guarded.ask("GET", "/readyz", guarded.scoped["read"])
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert "scopes must be some of" in ready.json()["checks"]["tokens"]
+    assert (await guarded.ask("GET", "/readyz", {})).json() == {"status": "degraded"}
+    metrics = await guarded.ask("GET", "/metrics", guarded.scoped["read"])
+    assert "gateway_tokens_file_faults 1.0" in metrics.text
+
+
 async def test_nothing_was_done_by_all_of_that(guarded: Guarded) -> None:
     for path in ("/api/v1/alerts", "/api/v1/triggers", "/api/v1/metadata", "/api/v1/promotions"):
         shown = await guarded.ask("GET", path, guarded.scoped["read"])

@@ -47,6 +47,12 @@ def test_a_report_from_the_first_command_to_the_exit_code(folder: Path) -> None:
     assert "| retrains | 2 | 1 |" in (folder / "report.md").read_text()
 
 
+def test_a_sweep_prints_a_table_and_a_picture(folder: Path) -> None:
+    done = command(folder, "backtest", "sweep", "new.yaml", "--history", "history.jsonl", "--debounce", "0s,10m,30m")
+    assert (done.returncode, done.stdout.count("dominated")) == (0, 1)
+    assert "retrains, to 2" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -64,6 +70,9 @@ def test_a_report_from_the_first_command_to_the_exit_code(folder: Path) -> None:
         ("new.yaml --history history.jsonl --group x", "is not LABEL=VALUE"),
         ("new.yaml --history history.jsonl --compare live", "names no policy that was in force"),
         ("new.yaml --history history.jsonl --out nowhere/x", "cannot be written"),
+        ("sweep new.yaml --history history.jsonl", "say what to try: --cooldown"),
+        ("sweep new.yaml --history history.jsonl --cooldown soon", "--cooldown: 'soon' is not a duration"),
+        ("sweep new.yaml --cooldown 6h", "say what to replay: --history FILE"),
         ("bad.yaml --history history.jsonl", "bad.yaml:5:"),
     ],
 )

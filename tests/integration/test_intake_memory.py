@@ -9,7 +9,7 @@ import pytest
 from redis import asyncio as redis
 
 from app.bootstrap.parts import Services
-from tests.acceptance.world import POLICY, World, reasons
+from tests.acceptance.world import POLICY, World, policy, reasons
 from tests.integration.submitting import counts, direct, metric, model, run, scalar, submit
 from tests.servers import TestServers
 
@@ -96,6 +96,24 @@ async def test_memory_of_an_episode_that_is_over_counts_nothing_on_it(servers: T
             await client.set(key, old)
         assert reasons(await world.push(alert)) == [("ignore", "resolved")]
         assert metric(services, "gateway_memory_stale_total") == 1
+
+
+async def test_memory_that_missed_a_success_does_not_answer_for_an_alert_that_has_had_its_retrain(
+    servers: TestServers, database: str
+) -> None:
+    """Another alert refreshes what is remembered of their group, and not of the first alert."""
+    mark = model()
+    async with World(servers, database, policy("refire: false\nstale_after: 9d")) as world:
+        world.airflow.add_dag("retrain_model")
+        first, second = (world.alert(model=mark, pod=pod) for pod in ("1", "2"))
+        await world.push(first)
+        await world.settle()
+        assert reasons(await world.push(first)) == [("suppress", "duplicate")]
+        await world.pass_by(minutes=30)
+        await world.push(second)
+        [again] = await world.push(first)
+        assert again["detail"] == "it has had its retrain, and refire is off"
+        assert again["until"] is None
 
 
 async def test_a_memory_of_another_database_changes_no_decision(

@@ -127,9 +127,26 @@ def test_without_a_policy_it_exits_2_and_names_init(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("serve",), ("serve", "--workers", "2")], ids=" ".join)
 def test_a_bind_beyond_loopback_without_tokens_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    assert command(tmp_path, "init").returncode == 0
-    done = command(tmp_path, *arguments, host="0.0.0.0", port="0", airflow_username="u", airflow_password="p")
+    (tmp_path / "policy.yaml").write_text(
+        "version: 1\nairflow: [{name: default, url: 'http://127.0.0.1:1'}]\nroutes: []\n"
+    )
+    done = command(tmp_path, *arguments, host="0.0.0.0", port="0")
     assert done.returncode == 2, done.stderr
+    assert "without tokens" in done.stderr
+    assert not (tmp_path / ".gateway").exists()
+
+
+@pytest.mark.parametrize("content", [None, "", "{bad\n"], ids=["missing", "empty", "bad"])
+def test_a_named_tokens_file_without_a_token_is_refused(tmp_path: Path, content: str | None) -> None:
+    (tmp_path / "policy.yaml").write_text(
+        "version: 1\nairflow: [{name: default, url: 'http://127.0.0.1:1'}]\nroutes: []\n"
+    )
+    if content is not None:
+        (tmp_path / "mine").write_text(content)
+    done = command(tmp_path, "serve", tokens_file=str(tmp_path / "mine"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "trigger-gateway token create" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / ".gateway").exists()
 
 

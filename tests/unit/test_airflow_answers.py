@@ -73,6 +73,7 @@ FAILURES = [
     pytest.param(answer(301, ""), Refused, Refused, "not_airflow", None, id="301"),
     pytest.param(answer(307, ""), Refused, Refused, "not_airflow", None, id="307"),
     pytest.param(answer(302, {"detail": "x"}), Refused, Refused, "not_airflow", None, id="302 with JSON"),
+    pytest.param(answer(401, "<html>"), Refused, Refused, "not_airflow", None, id="401 with a page"),
     pytest.param(answer(403, "<html>"), Refused, Refused, "not_airflow", None, id="403 with a page"),
     pytest.param(answer(404, "<html>"), Refused, Refused, "not_airflow", None, id="404 with a page"),
     pytest.param(

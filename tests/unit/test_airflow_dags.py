@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.kit.airflow.client import AirflowClient, DagInfo, PasswordAuth
-from app.kit.errors import Refused
+from app.kit.errors import Refused, Rejected
 from app.kit.http import open_http
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
@@ -126,12 +126,13 @@ async def test_a_trigger_that_may_not_read_dags_is_named_for_its_404_and_not_for
     assert raised.value.code == "dag_missing"
 
 
-@pytest.mark.parametrize("dag_id", ["", "../x", "a/b", "a b", "a?b=c", "a%2Fb", "x\n"], ids=repr)
+@pytest.mark.parametrize("dag_id", ["", "../x", "a/b", "a b", "a?b=c", "a%2Fb", "x\n", 251 * "a", 65_000 * "a"])
 async def test_an_id_that_no_dag_can_have_is_not_sent(client: AirflowClient, fake: FakeAirflow, dag_id: str) -> None:
     for call in (client.dag(dag_id), client.trigger(dag_id, RUN, CONF, None)):
-        with pytest.raises(Refused) as raised:
+        with pytest.raises(Rejected) as raised:
             await call
-        assert raised.value.code == "dag_missing"
+        assert raised.value.code == "dag_impossible"
+        assert len(raised.value.detail) < 600
     assert await client.run(dag_id, RUN) is None
     assert fake.seen == []
 

@@ -9,11 +9,16 @@ import pytest
 
 from app.kit.errors import UsageError
 from app.policy.file.load import parse_policy
+from app.replay.backtest import Question
 from app.replay.differences import between, differences
+from app.replay.html import as_html
 from app.replay.report import as_json, as_markdown, as_text
+from app.replay.sweep import as_text as as_sweep
+from app.replay.sweep import sweep
 from app.replay.verdict import is_true, read_condition
+from tests.sizes import size
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, policy
-from tests.unit.histories import alert, answer, fires, line, posted, read
+from tests.unit.histories import LENGTH, alert, answer, fires, line, posted, read
 
 NO_TIME = timedelta(0)
 NOW_POLICY = policy(debounce=10 * MINUTE, cooldown=DAY)
@@ -253,11 +258,49 @@ def test_a_report_has_the_same_figures_in_every_form() -> None:
     assert "churn 23 Nov 12:00: debounce 10m → 30m; it resolved after 14m" in as_text(report)
 
 
+def test_the_page_has_a_lane_for_each_group_and_no_script() -> None:
+    report = answer([*FLAP, *LONG], NOW_POLICY, policy(debounce=30 * MINUTE, cooldown=DAY))
+    page = as_html(report)
+    assert page.count("<svg ") == 2
+    assert (page.count('class="n"'), page.count('class="p"')) == (2, 1)  # churn has no run any more.
+    assert page.index("churn (accuracy)") < page.index("fraud (accuracy)")
+    assert not re.search(r"<script|https?:|url\(|@import| on\w+=", page)
+
+
+def test_a_page_of_many_groups_is_small() -> None:
+    groups = size(100, 1000)
+    lines = [line for model in range(groups) for line in fires(f"m{model}", model * MINUTE, DAY, every=12 * HOUR)]
+    assert len(as_html(answer(lines, None, policy(cooldown=HOUR)))) < groups * 2_000
+
+
 def test_what_came_from_outside_is_escaped() -> None:
     evil = "<img src=x>\x1b[31m@all\n| [x](http://evil)"
     report = answer(fires(evil, NO_TIME, 14 * MINUTE), NOW_POLICY, policy(debounce=30 * MINUTE))
-    markdown, text = as_markdown(report), as_text(report)
+    markdown, text, page = as_markdown(report), as_text(report), as_html(report)
+    assert "<img" not in page
     assert "\x1b" not in text + markdown
     assert "<img" not in markdown
     assert "@<!-- -->" in markdown
     assert "\n| [x]" not in markdown
+
+
+def test_a_sweep_shows_which_choices_are_not_worth_it() -> None:
+    history = read([*FLAP, *LONG])
+    points = sweep(history, Question(policy(), length=LENGTH), [12 * HOUR, DAY], [NO_TIME, 10 * MINUTE, 30 * MINUTE])
+    shown = [
+        (p.cooldown, p.debounce, p.figures.retrains, round(p.figures.undetected_hours, 2), p.dominated) for p in points
+    ]
+    assert shown == [
+        (12 * HOUR, NO_TIME, 5, 0.0, True),
+        (12 * HOUR, 10 * MINUTE, 5, 0.33, True),
+        (12 * HOUR, 30 * MINUTE, 4, 0.73, True),
+        (DAY, NO_TIME, 3, 0.0, False),
+        (DAY, 10 * MINUTE, 3, 0.33, True),
+        (DAY, 30 * MINUTE, 2, 0.73, False),
+    ]
+    assert "dominated" in as_sweep(points)
+
+
+def test_a_sweep_is_bounded() -> None:
+    with pytest.raises(UsageError, match="at most 100 policies"):
+        sweep(read(FLAP), Question(policy()), [HOUR] * 20, [MINUTE] * 20)

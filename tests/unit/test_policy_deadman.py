@@ -163,6 +163,30 @@ def test_two_switches_of_one_name_are_told() -> None:
     assert errors_of(each, f"{{{PING}}}") == ["8:12: deadman.1.name: another switch is called 'a' already"]
 
 
+@pytest.mark.parametrize(
+    ("template", "name", "hit"),
+    [
+        ("{{group.x}}", "prometheus-alive", True),
+        ("{{group.x}}-alive", "prometheus-alive", True),
+        ("prometheus-{{group.x}}", "prometheus-alive", True),
+        ("{{group.x}}-alive", "prometheus-up", False),
+        ("{{group.x}}-alive", "-alive", False),
+    ],
+)
+def test_a_value_that_an_alert_brings_cannot_make_the_name_of_another_entry(
+    template: str, name: str, hit: bool
+) -> None:
+    other = f"{{name: {name}, expect: heartbeat, every: 1d}}"
+    each = f'{{name: "{template}", expect: heartbeat, match: [a=b], for_each: {{x: []}}, every: 1d}}'
+    of_pings = f'{{name: "{template}", expect: heartbeat, for_each: {{x: [z]}}, every: 1d}}'
+    assert load(other, of_pings), "alerts bring nothing there"
+    if not hit:
+        assert load(other, each)
+        return
+    sentence = f"an alert's label can make it {name!r}, the name of another switch: begin or end it otherwise"
+    assert errors_of(other, each) == [f"8:12: deadman.1.name: {sentence}"]
+
+
 def test_too_many_switches_are_told() -> None:
     values = ", ".join(f"v{number}" for number in range(40))
     entry = (

@@ -113,6 +113,26 @@ def test_a_debounce_that_probably_is_not_meant_is_a_warning(lines: list[str], ex
     assert [str(warning).removeprefix("p.yaml:") for warning in policy.warnings] == expected
 
 
+@pytest.mark.parametrize(
+    ("lines", "more", "warned"),
+    [
+        (["group_by: [model]"], "", True),
+        (["group_by: [model]", "limit: {triggers: 3, per: 1d}"], "", False),
+        (["group_by: [model]"], "\ndefaults: {limit: {triggers: 3, per: 1d}}", False),
+        (["group_by: [model]", "mode: shadow"], "", False),
+        ([], "", False),
+    ],
+)
+def test_a_route_whose_groups_nobody_limits_is_a_warning_and_no_other_policy(
+    lines: list[str], more: str, warned: bool
+) -> None:
+    policy = load(MINIMAL + "\n".join(f"  {line}" for line in lines) + more)
+    found = [str(warning) for warning in policy.warnings]
+    assert [("has no limit" in text, "routes.0" in text) for text in found] == [(True, True)] * warned
+    limit = policy.routes[0].limit
+    assert (limit is None) == (not any("limit" in text for text in (*lines, more))), "nothing is limited by itself"
+
+
 REFUSED = "two of its times are {} apart, within the route's cooldown of {}: the second one is refused"
 
 

@@ -182,8 +182,8 @@ BAD = [
     pytest.param(CASE.format(more="    fires: [{at: soon}]\n"),
                  ["5:18: tests.0.fires.0.at: 'soon' is not a duration: use numbers with y, w, d, h, m, s or ms, largest "
                   "first, such as 10m or 1d12h"], id="a time"),
-    pytest.param(CASE.format(more="    fires: [{at: 0m, route: acuracy}]\n"),
-                 ["5:29: tests.0.fires.0.route: the policy has no route 'acuracy'; there is accuracy"], id="a route"),
+    pytest.param(CASE.format(more="    fires: [{at: 0m, route: drift}]\n"),
+                 ["5:29: tests.0.fires.0.route: the policy has no route 'drift'; there is accuracy"], id="a route"),
     pytest.param(CASE.format(more="    fires: [{at: 0m, route: accuracy, group: {team: a}}]\n"),
                  ["5:46: tests.0.fires.0.group: must have exactly the labels of the route's group_by: model"], id="group"),
     pytest.param(CASE.format(more="").replace("firing: 0m", "firing: 2h to 1h"),

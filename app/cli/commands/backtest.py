@@ -1,5 +1,6 @@
-"""What a policy would have done: `backtest`."""
+"""What a policy would have done: `backtest`, and `backtest sweep`."""
 
+import json
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from typer.core import TyperGroup
 
 from app.bootstrap.settings import read_settings
 from app.kit.clock import SystemClock
 from app.kit.errors import UsageError
+from app.kit.visible import visible
 from app.policy.file.load import load_policy
 from app.policy.language.durations import parse_duration
 from app.policy.schema import Policy
@@ -25,7 +28,23 @@ if TYPE_CHECKING:
     from app.replay.backtest import Report
     from app.replay.history import History
 
+
+class _OfAPolicy(TyperGroup):
+    """`backtest POLICY` needs no second word; a word that is a command is that command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What is no command is a policy with its options."""
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["policy", *args])
+
+
 app = typer.Typer()
+backtests = typer.Typer(cls=_OfAPolicy)
+app.add_typer(backtests, name="backtest")
+
+
+@backtests.callback()
+def _backtest() -> None:
+    """Say what a policy would have started, refused and missed: `backtest POLICY`, `backtest sweep POLICY`."""
 
 
 class Format(StrEnum):
@@ -34,9 +53,10 @@ class Format(StrEnum):
     TEXT = "text"
     MARKDOWN = "markdown"
     JSON = "json"
+    HTML = "html"
 
 
-@app.command()
+@backtests.command("policy")
 def backtest(
     policy: Annotated[Path, typer.Argument(help="The policy to try.")],
     history: Annotated[
@@ -57,17 +77,15 @@ def backtest(
     out: Annotated[Path | None, typer.Option(help="Write the report into this file.")] = None,
 ) -> None:
     """Say what a policy would have started, refused and missed. It starts nothing, and asks no gateway and no Airflow.
+    `backtest sweep POLICY` tries many cooldowns and debounces.
 
     Exit code 1: a --fail-if holds."""
-    from app.replay import report as writing
     from app.replay.backtest import Question
     from app.replay.backtest import backtest as work
     from app.replay.verdict import read_condition
 
     conditions = [read_condition(text) for text in fail_if or []]
     candidate, now = _load(policy), SystemClock().now()
-    if history is None:
-        raise UsageError("say what to replay: --history FILE, or --history - for the standard input")
     reference = _load(Path(compare)) if compare not in (None, "live") else None
     with _shown() as progress:
         known = _read(history, candidate, reference, progress)
@@ -84,9 +102,65 @@ def backtest(
             reorder=timedelta(seconds=read_settings().reorder_window),
         )
         report = work(known, question, progress)
-    write = {Format.TEXT: writing.as_text, Format.MARKDOWN: writing.as_markdown, Format.JSON: writing.as_json}[form]
-    _put(write(report), out)
+    _put(_written(report, form), out)
     _judge(report, conditions)
+
+
+@backtests.command()
+def sweep(
+    policy: Annotated[Path, typer.Argument(help="The policy whose other keys count.")],
+    history: Annotated[
+        str | None, typer.Option(help="A file of JSON lines, gzip or not; - is the standard input.")
+    ] = None,
+    cooldown: Annotated[str, typer.Option(help="The cooldowns to try, such as 6h,24h,3d.")] = "",
+    debounce: Annotated[str, typer.Option(help="The debounces to try, such as 0s,10m.")] = "",
+    since: Annotated[str | None, typer.Option(help="A time, or how long before now, such as 90d.")] = None,
+    until: Annotated[str | None, typer.Option(help="A time, or how long before now.")] = None,
+    route: Annotated[str | None, typer.Option(help="Change and count this route only.")] = None,
+    run: Annotated[str | None, typer.Option(help="How long a run takes that live did not start, such as 40m.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for scripts.")] = False,
+) -> None:
+    """Try many cooldowns and debounces: retrains against undetected hours, and what is dominated by another choice."""
+    from app.replay import sweep as sweeping
+    from app.replay.backtest import Question
+
+    candidate, now = _load(policy), SystemClock().now()
+    cooldowns, debounces = _durations(cooldown, "--cooldown"), _durations(debounce, "--debounce")
+    if not (cooldowns or debounces):
+        raise UsageError("say what to try: --cooldown 6h,24h,3d, --debounce 0s,10m, or both")
+    with _shown() as progress:
+        known = _read(history, candidate, None, progress)
+        question = Question(
+            candidate,
+            since=_time(since, "--since", now),
+            until=_time(until, "--until", now),
+            route=_route(route, candidate),
+            length=_length(run),
+            reorder=timedelta(seconds=read_settings().reorder_window),
+        )
+        points = sweeping.sweep(known, question, cooldowns, debounces, progress)
+    print(json.dumps([point.as_json() for point in points], indent=2) if as_json else sweeping.as_text(points), end="")
+
+
+def _durations(text: str, option: str) -> list[timedelta]:
+    try:
+        return [parse_duration(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def _written(report: "Report", form: Format) -> str:
+    from app.replay import report as writing
+    from app.replay.html import as_html
+
+    match form:
+        case Format.TEXT:
+            return writing.as_text(report)
+        case Format.MARKDOWN:
+            return writing.as_markdown(report)
+        case Format.HTML:
+            return as_html(report)
+    return writing.as_json(report)
 
 
 def _judge(report: "Report", conditions: list[Any]) -> None:
@@ -95,7 +169,7 @@ def _judge(report: "Report", conditions: list[Any]) -> None:
     now = report.now[""] if report.now else None
     true = [rule for rule in conditions if is_true(rule, report.proposed[""], now)]
     for rule in true:
-        print(f"--fail-if holds: {rule.text}", file=sys.stderr)
+        print(visible(f"--fail-if holds: {rule.text}"), file=sys.stderr)
     if true:
         raise typer.Exit(1)
 
@@ -105,18 +179,20 @@ def _load(path: Path) -> Policy:
 
 
 def _read(
-    history: str, candidate: Policy, reference: Policy | None, progress: Callable[[str, int, int], None]
+    history: str | None, candidate: Policy, reference: Policy | None, progress: Callable[[str, int, int], None]
 ) -> "History":
     from app.replay.lines import open_lines, read_lines
 
+    if history is None:
+        raise UsageError("say what to replay: --history FILE, or --history - for the standard input")
     policies = [candidate, *([reference] if reference is not None else [])]
     sources = {source.name: source for policy in reversed(policies) for source in policy.sources}
     known = read_lines(open_lines(history), sources, lambda lines, _: progress(f"reading, line {lines}", 0, 0))
     for broken in known.broken:
-        print(f"{history}:{broken.line}: {broken.error}", file=sys.stderr)
+        print(visible(f"{history}:{broken.line}: {broken.error}"), file=sys.stderr)
     more = known.broken_count - len(known.broken)
     if more:
-        print(f"{history}: {more} more things could not be read", file=sys.stderr)
+        print(visible(f"{history}: {more} more things could not be read"), file=sys.stderr)
     return known
 
 

@@ -18,6 +18,7 @@ from app.kit.http import Answer
 
 RunState = Literal["queued", "running", "success", "failed"]
 MAX_SENTENCE: Final = 500  # characters
+TOO_LARGE: Final = frozenset({413, 414, 431})  # also from a proxy: this one request is never taken
 RUN_STATES: Final[tuple[RunState, ...]] = get_args(RunState)
 
 
@@ -154,7 +155,7 @@ def failure(
     Airflow's words where they repeat a secret."""
     detail = f"Airflow answered {answer.status} to {what}: {error_words(answer.body, quote) or 'no reason given'}"
     wait = answer.retry_after(now)
-    if answer.status == 401:
+    if answer.status == 401 and isinstance(answer.body, dict):
         return Refused("token_rejected", f"{detail}: {dialect.login_help}")
     if answer.status == 429:
         return Unreachable("busy", detail, retry_after=wait)
@@ -169,11 +170,13 @@ def failure(
     if write and answer.status == 409:
         # Also when a proxy puts its own page in place of Airflow's body: the run may be ours.
         return Ambiguous("conflict", detail, finished=True)
+    if answer.status in TOO_LARGE:
+        return Rejected("bad_request", detail)
     if not isinstance(answer.body, dict) or answer.status in {404, 405}:
         return not_airflow(answer, what, dialect)
     if answer.status == 403:
         return Refused("forbidden", f"{detail}: the gateway's user needs a role that may do this")
-    if answer.status in {400, 413, 422}:
+    if answer.status in {400, 422}:
         return Rejected("bad_request", detail)
     return not_airflow(answer, what, dialect)
 

@@ -17,7 +17,7 @@ from app.kit.access import sendable
 from app.kit.airflow.answers import not_airflow
 from app.kit.airflow.apis import APIS
 from app.kit.clock import Clock
-from app.kit.errors import Ambiguous, Refused, TargetError, Unreachable, quotable
+from app.kit.errors import Ambiguous, Refused, TargetError, Unreachable, quotable, unless_out_of_files
 from app.kit.http import Answer, Http
 
 REFUSED_FOR = timedelta(minutes=1)  # so long a corrected password waits at most
@@ -128,6 +128,7 @@ class FileTokens:
                 self._token = sendable(self._path.read_text(encoding="ascii").strip(), str(self._path))
                 self._seen = seen
         except OSError as error:
+            unless_out_of_files(error)
             raise Refused("token_file", f"cannot read the token file {self._path}: {error.strerror}") from None
         except UnicodeDecodeError:
             detail = f"{self._path} holds no token: one word of printable ASCII is expected"
@@ -222,13 +223,14 @@ class LoginTokens:
 
     def _refusal(self, answer: Answer) -> TargetError:
         """The error for a refused login. Its words are not repeated: the 422 of Airflow 3 holds the login's input."""
-        if answer.status in {400, 401, 422}:
+        is_page = not isinstance(answer.body, dict)  # of something that stands before Airflow
+        if answer.status in {400, 401, 422} and not is_page:
             return Refused(
                 "token_rejected",
                 f"Airflow refused the login of user {self._auth.username!r} ({answer.status}): check airflow.auth in "
                 "the policy file",
             )
-        if answer.status == 403:
+        if answer.status == 403 and not is_page:
             return Refused("forbidden", f"Airflow forbids user {self._auth.username!r} to log in (403)")
         if answer.status == 429 or answer.status >= 500:
             code = "busy" if answer.status == 429 else "server_error"

@@ -29,7 +29,7 @@ from app.kit.airflow.answers import (
 from app.kit.airflow.apis import APIS, ApiV2
 from app.kit.airflow.auth import Auth, PasswordAuth, TokenAuth, TokenFileAuth, open_tokens
 from app.kit.clock import Clock
-from app.kit.errors import Refused, TargetError
+from app.kit.errors import Refused, Rejected, TargetError
 from app.kit.http import Answer, Http
 
 __all__ = [
@@ -49,6 +49,8 @@ MAX_BROKEN_FILES: Final = 100
 PAGE: Final = 20  # DAG runs a request: each may carry 16 KB of conf, and no more than 1 MiB is read of an answer
 _ANY_DAG: Final[Mapping[str, str | int]] = {"limit": 1}
 DAG_ID: Final = re.compile(r"[\w.-]+")  # airflow.utils.helpers.validate_key; anything else cannot be a DAG
+MAX_DAG_ID: Final = 250  # the same
+IMPOSSIBLE: Final = "dag_impossible"
 
 
 class AirflowClient:
@@ -67,7 +69,8 @@ class AirflowClient:
     async def dag(self, dag_id: str) -> DagInfo:
         """The DAG, if Airflow can run it.
 
-        Raises Refused("dag_missing") or Refused("dag_broken"), with what to do about it. Airflow still shows a DAG
+        Raises Refused("dag_missing") or Refused("dag_broken"), with what to do about it, and Rejected(IMPOSSIBLE) for an id
+        that no DAG can have. Airflow still shows a DAG
         whose file is gone or no longer imports, as stale, and answers a run posted to it with 404.
         """
         _refuse_impossible(dag_id)
@@ -133,7 +136,7 @@ class AirflowClient:
         first 404 may have come from a proxy while Airflow was away. Raises Refused("not_airflow") when somebody else
         answers: that must never be taken for "no such run".
         """
-        if not DAG_ID.fullmatch(dag_id):
+        if not is_dag_id(dag_id):
             return None
         run = await self._shown_run(dag_id, dag_run_id)
         if run is None:
@@ -340,10 +343,15 @@ def _missing(dag_id: str, broken: list[BrokenFile]) -> Refused:
 
 
 def _refuse_impossible(dag_id: str) -> None:
-    """Raise Refused for an id that no DAG can have. An id with a slash would be another address."""
-    if not DAG_ID.fullmatch(dag_id):
-        detail = "a DAG's id has letters, digits, dashes, dots and underscores only; check dag.id in the policy"
-        raise Refused("dag_missing", one_line(f"Airflow cannot have a DAG {dag_id!r}: {detail}"))
+    """Raise Rejected for an id that no DAG can have. An id with a slash would be another address."""
+    if not is_dag_id(dag_id):
+        detail = "a DAG's id has 250 letters, digits, dashes, dots and underscores at most; check dag.id in the policy"
+        raise Rejected(IMPOSSIBLE, f"{detail}. Airflow cannot have a DAG {one_line(repr(dag_id[:MAX_DAG_ID]))}")
+
+
+def is_dag_id(text: str) -> bool:
+    """Whether a DAG of Airflow can have this id."""
+    return len(text) <= MAX_DAG_ID and DAG_ID.fullmatch(text) is not None
 
 
 def _dag_path(dag_id: str) -> str:

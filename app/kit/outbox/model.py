@@ -42,7 +42,7 @@ class Retry:
     no deadline runs. `absent`: as far as this attempt could see, nothing has arrived, and nothing is under way. `ambiguous`:
     it may have arrived, so the next attempt must read first. `progress`: a part has arrived, so this attempt is the first of
     a new row of failed ones. `after`: seconds for which the target asks to be left alone. `pause`: seconds until this item
-    is tried again; it says nothing of the target.
+    is tried again; it says nothing of the target. `own`: the gateway itself failed, so the breaker does not count it.
     """
 
     code: str
@@ -55,6 +55,7 @@ class Retry:
     progress: bool = False
     after: float | None = None
     pause: float | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.kit.clock import Clock
 from app.kit.columns import storable
 from app.kit.db import is_temporary, transaction
+from app.kit.errors import OutOfFiles
 from app.kit.metrics import Metrics
 from app.kit.outbox import store
 from app.kit.outbox.model import LONGEST_HOLD, SOON, Breaker, Dead, Delivered, Item, Outcome, Retry, backoff, spent
@@ -181,6 +182,8 @@ class Relay:
         try:
             async with asyncio.timeout(self._limits.attempt) as limit:
                 outcome = await destination.deliver(item)
+        except OutOfFiles as error:  # Nothing is known of the target, and a request may have left before.
+            outcome = Retry(error.code, error.detail, answered=False, own=True, ambiguous=True)
         except Exception as error:
             if limit.expired():
                 outcome = _unclear("timeout", "the attempt took too long")
@@ -191,7 +194,7 @@ class Relay:
                 return
             else:
                 log.exception("a delivery attempt broke", extra=_logged(item, destination))
-                outcome = _unclear("error", f"the attempt broke: {type(error).__name__}")
+                outcome = replace(_unclear("error", f"the attempt broke: {type(error).__name__}"), own=True)
         outcome = replace(outcome, detail=storable(outcome.detail))  # It may have another server's words.
         if isinstance(outcome, Retry) and outcome.suspect:
             there = await self._answers(item, destination)
@@ -263,6 +266,7 @@ class Relay:
     def _count(self, target: str, outcomes: Mapping[UUID, Outcome], *, new: bool) -> None:
         """Count a round in the target's breaker. A target that answered any item is well."""
         breaker = self._breaker(target)
+        outcomes = {item: it for item, it in outcomes.items() if not (isinstance(it, Retry) and it.own)}
         blamed = {item for item, outcome in outcomes.items() if self._is_to_blame(target, item, outcome)}
         silent = {
             item: outcome

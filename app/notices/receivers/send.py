@@ -46,8 +46,8 @@ class Sender:
     async def send(self, receiver: Receiver, message: Message) -> str:
         """Send it once. Returns what the receiver answered, in a few words.
 
-        Raises TargetError. Rejected: the receiver will never take this message (400, 413, 422). Refused: a person can repair
-        the fault (a wrong key, a wrong address). Unreachable and Ambiguous: a later attempt may succeed.
+        Raises TargetError. Rejected: the receiver will never take this message (400, 413, 414, 422, 431). Refused: a person
+        can repair the fault (a wrong key, a wrong address). Unreachable and Ambiguous: a later attempt may succeed.
         """
         request = self._request(receiver, message)
         http = self._http.using(access_of(receiver.server))
@@ -78,7 +78,7 @@ class Sender:
 
 
 def _refusal(status: int, quoted: str, after: float | None) -> Exception:
-    if status in (400, 413, 422):
+    if status in (400, 413, 414, 422, 431):
         return Rejected("rejected", quoted)
     if status in (408, 425, 429):
         return Unreachable("busy", quoted, retry_after=after)

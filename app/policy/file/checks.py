@@ -104,6 +104,10 @@ def warnings(document: Document, routes: tuple[Route, ...], schedules: tuple[Sch
         yield from _grammar_warnings(document, (*path, "match"))
         if not route.match and index + 1 < len(routes):
             yield document.problem((*path, "match"), "this takes every alert: no alert reaches the routes below it")
+        mode = _at(document, (*path, "mode"))
+        if route.group_by and route.limit is None and route.mode == "live" and not isinstance(mode, Unexpanded):
+            sentence = "has no limit: whoever sends alerts can start a DAG run for each value that they invent"
+            yield document.problem(path, f"{sentence}; limit: {{triggers: 100, per: 1d}} is a good one")
         if route.debounce >= route.stale_after:
             sentence = "not shorter than stale_after: an alert that is not repeated in time never fires"
             yield document.problem((*path, "debounce"), sentence)

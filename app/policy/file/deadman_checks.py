@@ -7,11 +7,11 @@ from itertools import chain
 from math import prod
 from typing import Final
 
-from app.policy.deadman import LONGEST_NAME, MOST_SWITCHES, Retrain, Switch
+from app.policy.deadman import LONGEST_NAME, MOST_SWITCHES, Instance, Retrain, Switch
 from app.policy.file.checks import unknown_receivers
 from app.policy.file.document import Document
 from app.policy.file.problems import Path, Problem
-from app.policy.language.templates import TemplateError, placed, placeholders
+from app.policy.language.templates import TemplateError, becomes, placed, placeholders
 from app.policy.schema import Route
 
 # The name of a switch that takes pings is part of an address, and people type it into scripts.
@@ -34,6 +34,34 @@ def deadman_problems(
             yield from _retrain(document, path, switch, switch.expect, by_name, raw_routes)
         elif switch.kind == "ping":
             yield from _ping(document, path, switch)
+    yield from _collisions(document, switches)
+
+
+def _collisions(document: Document, switches: Mapping[Path, Switch]) -> Iterator[Problem]:
+    """Names into which an alert can bring values that make them the name of another entry's switch."""
+    for path, switch in switches.items():
+        if not switch.for_each or switch.kind == "ping" or _is_open(switch.name) or not _is_template(switch):
+            continue
+        own = {instance.name for instance in switch.instances()}  # Of two equal names the other check speaks.
+        others = {each.name for other in switches.values() if other is not switch for each in _instances(other)}
+        taken = next((name for name in sorted(others - own) if becomes(switch.name, name)), None)
+        if taken is not None:
+            sentence = f"an alert's label can make it {taken!r}, the name of another switch: begin or end it otherwise"
+            yield document.problem((*path, "name"), sentence)
+
+
+def _is_template(switch: Switch) -> bool:
+    try:
+        return bool(placeholders(switch.name))
+    except TemplateError:
+        return False
+
+
+def _instances(switch: Switch) -> Iterator[Instance]:
+    try:
+        yield from () if _is_open(switch.name) else switch.instances()
+    except TemplateError:
+        return
 
 
 def _size(switch: Switch) -> int:

@@ -40,6 +40,7 @@ routes:                           # the first route that matches takes the alert
     group_by: [model]             # one cooldown, and one DAG run, for each model
     debounce: 10m
     cooldown: 24h
+    limit: {triggers: 100, per: 1d}   # of the whole route: labels come from whoever may send alerts
     dag:
       id: retrain_model
       conf: {model: "{{group.model}}"}

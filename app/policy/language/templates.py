@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+import re2
 from pydantic import JsonValue
 
 _PLACEHOLDER = re.compile(r'\{\{\s*group(?:\.([a-zA-Z_][a-zA-Z0-9_]*)|\[\s*"([^"\\{}]+)"\s*\])\s*\}\}')
@@ -50,6 +51,12 @@ def render(value: JsonValue, group: Mapping[str, str]) -> JsonValue:
 def render_text(text: str, group: Mapping[str, str]) -> str:
     """`render` for one string. A placeholder in the value of a label is not filled."""
     return fill(text, lambda name, _: group.get(name, ""))
+
+
+def becomes(text: str, filled: str) -> bool:
+    """Whether some values of its labels, none of them empty, make `filled` of a text."""
+    parts = _PLACEHOLDER.sub("\0", text).split("\0")
+    return re2.fullmatch("(?s:.+)".join(re2.escape(part) for part in parts), filled) is not None
 
 
 def fill(text: str, value: Callable[[str, int], str]) -> str:

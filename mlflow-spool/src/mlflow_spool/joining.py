@@ -58,16 +58,27 @@ def _batch(records: list[Record], items: Items) -> Batch:
 
 
 def _items(record: Record) -> Items | None:
-    """What a call logs; None when it is another kind of call, or has a field that a batch does not have."""
+    """What a call logs; None when it is another kind of call, or has something that a batch does not have. Such a call goes
+    alone, and MLflow judges it."""
     if record.kind is not Kind.LOG:
         return None
     name, body = record.call.path.rpartition("/")[2], record.call.body
     if name == "log-batch":
-        known = {"run_id", *LIMITS}
-        return {field: list(body.get(field, [])) for field in LIMITS} if body.keys() <= known else None
-    item = {field: value for field, value in body.items() if field not in {"run_id", "run_uuid"}}
-    field = {"log-metric": "metrics", "log-parameter": "params", "set-tag": "tags"}[name]
-    return {**_none(), field: [item]}
+        if not body.keys() <= {"run_id", *LIMITS}:
+            return None
+        items = {field: body.get(field, []) for field in LIMITS}
+    else:
+        item = {field: value for field, value in body.items() if field not in {"run_id", "run_uuid"}}
+        field = {"log-metric": "metrics", "log-parameter": "params", "set-tag": "tags"}[name]
+        items = {**_none(), field: [item]}
+    return items if "run_id" in body and all(_are_items(several) for several in items.values()) else None
+
+
+def _are_items(several: Any) -> bool:
+    """Whether this is a list of things with a name each, as MLflow's API has them."""
+    return isinstance(several, list) and all(
+        isinstance(item, dict) and isinstance(item.get("key"), str) for item in several
+    )
 
 
 def _fits(first: Record, record: Record, items: Items, own: Items) -> bool:

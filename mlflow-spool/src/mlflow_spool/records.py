@@ -26,7 +26,9 @@ EXPERIMENT_OF = "spool-experiment-of-"
 #: Version numbers of registered models from here on are local: no model has two thousand million real versions.
 LOCAL_VERSIONS = 2_000_000_000
 #: Such a number in the JSON of the tag `mlflow.modelVersions`, as MLflow's client writes it.
-VERSION_TEXT = re.compile(r'(?<="version": ")20[01]\d{7}(?=")')
+VERSION_TEXT = re.compile(r'(?<="version": ")20[01][0-9]{7}(?=")')
+_LOCAL_VERSION = re.compile("20[01][0-9]{7}")
+_LARGEST = 1000  # bits of a whole number that may name something
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -216,28 +218,33 @@ def draft(call: Call, made_at: int, key: str | None = None) -> Record | None:
 def _tagged(call: Call, kind: Kind, key: str) -> Call:
     if kind not in CREATES:
         return call
-    tags = [*call.body.get("tags", []), {"key": KEY_TAG, "value": key}]
-    return replace(call, body={**call.body, "tags": tags})
+    tags = call.body.get("tags", [])
+    if not isinstance(tags, list):
+        return call  # MLflow refuses it.
+    return replace(call, body={**call.body, "tags": [*tags, {"key": KEY_TAG, "value": key}]})
 
 
 def text_at(value: Any, *path: str) -> str:
-    """The text or whole number at `path` in a JSON value of any shape, as text; empty when there is none."""
+    """The text or whole number at `path` in a JSON value of any shape, as text; empty when there is none. Of a whole number
+    with thousands of digits Python makes no text."""
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
-    return str(value) if isinstance(value, str | int) else ""
+    fits = isinstance(value, str) or (isinstance(value, int) and value.bit_length() <= _LARGEST)
+    return str(value) if fits else ""
 
 
 def strings(value: Any) -> Iterator[str]:
     """Every string in a JSON value, the keys too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield name
-            yield from strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from strings(item)
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            waiting += item
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
 
 
 #: Fields of MLflow's API that hold an id, and tags of MLflow that do.
@@ -262,8 +269,7 @@ def needed(call: Call, is_local: IsLocal) -> set[str]:
 def ids_in(call: Call) -> set[str]:
     """The local ids in the places of a call where only an id can stand."""
     found = set(_MODEL_PATH.findall(call.path))
-    version = str(call.body.get("version", ""))
-    if version.isdigit() and int(version) >= LOCAL_VERSIONS:
+    if version := _local_version_in(call.body):
         found.add(f"version:{version}")
 
     def place(name: str, value: str) -> None:
@@ -281,7 +287,7 @@ def ids_in(call: Call) -> set[str]:
             for item in value:
                 walk(name, item)
         elif isinstance(value, dict):
-            if value.get("key") in ID_TAGS:
+            if text_at(value, "key") in ID_TAGS:
                 walk("run_id", value.get("value"))
             for field_name, item in value.items():
                 walk(field_name, item)
@@ -297,10 +303,15 @@ def references(call: Call) -> set[str]:
         found.update(TOKEN.findall(text))
         found.update(f"root:{owner}" for owner in ROOT.findall(text) if "spool-" not in owner)
         found.update(f"version:{number}" for number in VERSION_TEXT.findall(text))
-    version = str(call.body.get("version", ""))
-    if version.isdigit() and int(version) >= LOCAL_VERSIONS:
+    if version := _local_version_in(call.body):
         found.add(f"version:{version}")
     return found
+
+
+def _local_version_in(body: Mapping[str, Any]) -> str:
+    """The local number in the field `version`; empty when it holds anything else, whatever its type and its length."""
+    version = text_at(body, "version")
+    return version if _LOCAL_VERSION.fullmatch(version) else ""
 
 
 def translated(call: Call, resolve: Callable[[str], str | None]) -> Call:
@@ -327,8 +338,7 @@ def translated(call: Call, resolve: Callable[[str], str | None]) -> Call:
         return value
 
     body: dict[str, Any] = walk(call.body)
-    version = str(body.get("version", ""))
-    if version.isdigit() and int(version) >= LOCAL_VERSIONS:
+    if version := _local_version_in(body):
         body["version"] = resolve(f"version:{version}") or version
     return Call(call.method, text(call.path), body)
 

@@ -324,7 +324,7 @@ def _without_outputs(call: Call) -> Steps[Done | Call]:
         return {model["model_id"] for model in body["run"].get("outputs", {}).get("model_outputs", [])}
 
     there = (yield from ask(Call("GET", f"{API}/runs/get", {"run_id": call.body.get("run_id")}), read)) or set()
-    return _missing(call, "models", lambda model: model.get("model_id") in there)
+    return _missing(call, "models", lambda model: text_at(model, "model_id") in there)
 
 
 def _without_params(call: Call) -> Steps[Done | Call]:
@@ -332,9 +332,12 @@ def _without_params(call: Call) -> Steps[Done | Call]:
         return {param["key"] for param in body["model"].get("data", {}).get("params", [])}
 
     there = (yield from ask(Call("GET", call.path.removesuffix("/params")), read)) or set()
-    return _missing(call, "params", lambda param: param.get("key") in there)
+    return _missing(call, "params", lambda param: text_at(param, "key") in there)
 
 
 def _missing(call: Call, name: str, has: Callable[[dict[str, Any]], bool]) -> Done | Call:
-    left = [item for item in call.body.get(name, []) if not has(item)]
+    items = call.body.get(name, [])
+    if not isinstance(items, list):
+        return call  # MLflow refuses it.
+    left = [item for item in items if not (isinstance(item, dict) and has(item))]
     return Call(call.method, call.path, {**call.body, name: left}) if left else Done({})

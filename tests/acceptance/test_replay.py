@@ -1,0 +1,93 @@
+"""A replay decides as the gateway lived: random lives are recorded and replayed, and every fire is alike."""
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from app.policy.file.load import parse_policy
+from app.replay.backtest import Question, play
+from app.replay.figures import Scope
+from app.replay.history import History
+from app.replay.replay import Replay
+from tests.acceptance.lives import LENGTH, Fire, Life, Step, history_of, replayed, script
+from tests.acceptance.world import World, policy
+from tests.fakes.airflow import FakeAirflow, FakeRun
+from tests.fakes.clock import NOON, ManualClock
+from tests.fakes.prometheus import FakePrometheus
+from tests.servers import TestServers
+from tests.sizes import seed, size
+
+NIGHT = "\ntime_intervals: [{name: night, time_intervals: [{times: [{start_time: '22:00', end_time: '24:00'}]}]}]\n"
+DAILY = "\nschedules: [{name: often, cron: '17 */5 * * *', route: accuracy, group: {model: churn}}]\n"
+CONFIRM = "confirm: {prometheus: 'http://prometheus.test', query: 'x{model=\"{{group.model}}\"}'}"
+
+POLICIES = {
+    "plain": policy(cooldown="2h"),
+    "held": policy("debounce: 10m", cooldown="2h"),
+    "spent, limited": policy("refire: false\nlimit: {triggers: 2, per: 6h}\ndebounce: 3m", cooldown="1h"),
+    "no release": policy("on_failure: keep\nstale_after: 1h", cooldown="3h"),
+    "shadow": policy("mode: shadow\ndebounce: 5m", cooldown="2h"),
+    "muted, scheduled": policy("mute: [night]\ndebounce: 10m", cooldown="2h") + NIGHT + DAILY,
+    "confirmed": policy(CONFIRM + "\ndebounce: 5m", cooldown="1h"),
+    "lost": policy("run_timeout: 5m", cooldown="1h"),
+    "one at a time": policy(cooldown="1h", airflow="max_parallel: 1"),
+    "one group": policy(group_by="[]", cooldown="2h"),
+}
+
+SAMPLE = ["held", "spent, limited", "muted, scheduled", "confirmed"]
+
+
+async def lived(
+    servers: TestServers, database: str, texts: list[str], steps: list[Step], *, replicas: int = 1, fails: bool = True
+) -> tuple[History, list[Fire]]:
+    """What a replay reads of one life, and what fired in it."""
+
+    def outcome(run: FakeRun) -> str:
+        return "failed" if fails and int(run.dag_run_id[-1], 16) < 4 else "success"
+
+    clock = ManualClock()
+    prometheus = FakePrometheus(clock)
+    airflow = FakeAirflow(clock, auto_finish=LENGTH, outcome=outcome)
+    others = {"prometheus.test": prometheus}
+    async with World(
+        servers, database, texts[0], replicas=replicas, airflow=airflow, others=others, clock=clock
+    ) as world:
+        airflow.add_dag("retrain_model")
+        life = Life(world, prometheus, texts)
+        await life.live(steps)
+        return history_of(life.lines), await life.fires()
+
+
+def replay_of(history: History, text: str, *, live: bool, length: timedelta | None = None) -> Replay:
+    end = history.last_at
+    assert end is not None
+    until = end + timedelta(hours=3)
+    parsed = parse_policy(text, "policy.yaml", {})
+    question = Question(parsed, until=until, length=length)
+    return play(history, parsed, question, Scope(NOON, until), live=live)
+
+
+@pytest.mark.parametrize("name", size(SAMPLE, list(POLICIES)))
+async def test_a_life_and_its_replay_fire_alike(servers: TestServers, database: str, name: str) -> None:
+    chance = random.Random(seed())
+    others = [chance.choice([text for text in POLICIES.values() if "group_by: []" not in text]) for _ in range(2)]
+    texts = [POLICIES[name], *(others if name != "one group" else [])]
+    replicas = chance.choice([1, 2])
+    steps = script(chance, size(20, 400), replicas)
+    history, fires = await lived(servers, database, texts, steps, replicas=replicas)
+    replay = replay_of(history, texts[0], live=True)
+    assert replayed(replay) == fires
+
+
+@pytest.mark.parametrize("name", size(["held", "one at a time"], ["held", "spent, limited", "shadow", "one at a time"]))
+async def test_a_candidate_lives_as_its_replay_says(
+    servers: TestServers, new_database: Callable[[], str], name: str
+) -> None:
+    chance = random.Random(seed())
+    steps = [step for step in script(chance, size(20, 400), 1) if step.kind not in ("reload", "cancel")]
+    candidate = POLICIES[name]
+    recorded, _ = await lived(servers, new_database(), [POLICIES["plain"]], steps, fails=False)
+    _, fires = await lived(servers, new_database(), [candidate], steps, fails=False)
+    assert replayed(replay_of(recorded, candidate, live=False, length=LENGTH)) == fires
