@@ -198,8 +198,8 @@ def incident_key(switch: str) -> str:
 
 
 def shared_key(kind: Literal["flood", "full"], entry: str) -> str:
-    """The key of an incident of a whole entry. flood: many switches are down, and new ones open no incident of their own.
-    full: alerts have brought so many values that new ones are left out."""
+    """The key of an incident of a whole entry. With flood, many switches are down, and new ones open no incident of their
+    own. With full, alerts have brought so many values that new ones are left out."""
     return f"deadman-{kind}:{hashlib.sha256(entry.encode()).hexdigest()[:16]}"
 
 
