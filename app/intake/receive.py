@@ -205,9 +205,12 @@ async def _take(
     request: Request, raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: IntakeServices
 ) -> Response:
     heavy = is_heavy(raw)
+
+    def parse() -> Parsed:
+        return bounded(read(raw, services.max_alerts), services.core.policy)
+
     try:
-        parsed = await aside(read, raw, services.max_alerts) if heavy else read(raw, services.max_alerts)
-        parsed = bounded(parsed, services.core.policy)
+        parsed = await _while_there(request, aside(parse)) if heavy else parse()
     except Unreadable as error:
         services.core.metrics.bodies_refused.labels(source, error.status).inc()
         await _keep_refused(raw, source, error, services)

@@ -30,7 +30,7 @@ _AS_SENT = "gateway.body_as_sent"
 ENCODINGS = ("gzip", "deflate", *(("zstd",) if sys.version_info >= (3, 14) else ()))
 
 
-#: Bytes of a body for a route that is not `takes_large`: a request of a person or a script, a ping, an event of MLflow.
+#: Bytes of a body for a route that is not `takes_large`: a request of a person or a script, an event of MLflow.
 MOST_OF_A_REQUEST = 256 * 1024
 SMALL = 65536  # bytes of a body that may use all of the budget
 
@@ -77,7 +77,7 @@ class _Share:
         self.limit = limit  # of its own body
         self._budget = budget
         self._held = 0
-        self._unproven = False
+        self._unproven = 0
 
     def take(self, size: int, *, proven: bool) -> bool:
         """Hold `size` more bytes. False: the budget is spent."""
@@ -85,7 +85,7 @@ class _Share:
         self._held += size
         budget.held += size
         if not proven:
-            self._unproven = True
+            self._unproven += size
             budget.unproven += size
             if budget.unproven > budget.most_unproven:
                 return False
@@ -94,9 +94,8 @@ class _Share:
     def free(self) -> None:
         """The request has its answer."""
         self._budget.held -= self._held
-        if self._unproven:
-            self._budget.unproven -= self._held
-        self._held = 0
+        self._budget.unproven -= self._unproven
+        self._held = self._unproven = 0
 
 
 class ReadBodies:

@@ -66,7 +66,7 @@ class Door:
         self._cap = min(limits.connections, max(files - max(_OTHERS, files // 4), 16))
         self._open: set[Connection] = set()
         self.waiting: dict[Connection, None] = {}  # longest first; a connection adds and removes itself
-        self._unread: dict[Connection, int] = {}  # the one that has not read for the longest time is first
+        self._unread: dict[Connection, None] = {}  # the one that has not read for the longest time is first
         self._watched = False
         self._may_log_cap = Seldom(60)
         self.may_log_refusal = Seldom(10)
@@ -87,16 +87,20 @@ class Door:
             self._watch(connection.loop)
         return not crowded or longest is not None
 
-    def unread(self, connection: Connection, size: int) -> None:
-        """The connection leaves so many bytes of its answers untaken. When that is too much for all together, the one that
-        has not read for the longest time is cut off."""
+    def unread(self, connection: Connection) -> None:
+        """The connection leaves bytes of its answers untaken. When that is too much for all together, the one that has not
+        read for the longest time is cut off."""
+        self.has_read(connection)
+        self._unread[connection] = None
+        sizes = {each: each.transport.get_write_buffer_size() for each in self._unread}
+        while sum(sizes.values()) > self.limits.unread and len(sizes) > 1:
+            slowest = next(iter(sizes))
+            del sizes[slowest]
+            self.leave(slowest)
+            slowest.transport.abort()
+
+    def has_read(self, connection: Connection) -> None:
         self._unread.pop(connection, None)
-        if size:
-            self._unread[connection] = size
-            while sum(self._unread.values()) > self.limits.unread and len(self._unread) > 1:
-                slowest = next(iter(self._unread))
-                self.leave(slowest)
-                slowest.transport.abort()
 
     def leave(self, connection: Connection) -> None:
         self._unread.pop(connection, None)

@@ -123,12 +123,12 @@ class _Connection(HttpToolsProtocol):
         super().pause_writing()
         self._read_by = self.loop.time() + self._limits.answer
         self._door.waits(self)
-        self._door.unread(self, self.transport.get_write_buffer_size())
+        self._door.unread(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._read_by = inf
-        self._door.unread(self, 0)
+        self._door.has_read(self)
         if self._answering() and not self.in_body:
             self._waiting.pop(self, None)
 

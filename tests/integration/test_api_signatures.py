@@ -166,6 +166,15 @@ async def test_a_signed_request_that_comes_sixteen_times_at_once_is_taken_once(w
     assert alert["count"] == 1
 
 
+@each
+async def test_a_signed_request_that_was_not_taken_may_come_again(world: World, path: str) -> None:
+    """A sender that gets an error sends the same bytes with the same signature again."""
+    body = b'{"half": '
+    headers = signed(world, path, body)
+    for _ in range(3):
+        problem(await send(world, path, body, headers), 400, "bad_request")
+
+
 async def test_a_replay_is_refused_by_every_replica(servers: TestServers, database: str) -> None:
     async with opened(servers, database, **SECRETS, replicas=2, redis_timeout=5.0) as two:
         body = body_of(NATIVE, word())

@@ -106,7 +106,7 @@ async def test_a_sender_that_hangs_up_waits_no_longer_and_holds_no_bytes(world: 
 
     client = world.clients[0]
     headers = [(b"host", b"localhost"), (b"authorization", client.headers["authorization"].encode())]
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http",
         "method": "POST",
         "path": ALERTMANAGER,
