@@ -41,7 +41,7 @@ demo: setup ## Show a real Airflow, a storm of alerts, one DAG run per model (AR
 test: check ## Check, then run every test (ARGS="-k word" for some)
 	$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
-prove: check ## The same tests at full size: 35 to 40 minutes
+prove: check ## The same tests at full size: an hour or more
 	PROVE=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 check: setup prose ## Lint, formatting, types, import contracts, Dockerfile, docker-compose.yml, action.yml, prose

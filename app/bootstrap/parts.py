@@ -169,18 +169,7 @@ def assemble(base: Foundation) -> Services:
     intake = intake_part(base)
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
-    ui = UiServices(
-        name=base.settings.name,
-        core=core,
-        reader=base.reader,
-        tokens=base.tokens,
-        limiter=base.limiter,
-        sessions=Sessions(core, base.tokens),
-        groups=groups.services,
-        deadman=deadman.services,
-        notices=notices.services,
-        promotion=promotion.services,
-    )
+    ui = UiServices(base.settings.name, core, base.reader, base.tokens, Sessions(core, base.tokens))
     reloader = Reloader(core, base.settings.policy_file)
     constant = _constant(core, reloader)
     loops = tuple(loop for part in (notices, groups, deliver, lineage, promotion, deadman) for loop in part.loops)

@@ -131,6 +131,8 @@ class Watch:
 
             async def look(switch: Switch) -> None:
                 number = sum(record.entry == switch.name and record.state != FORGOTTEN for record in records)
+                # Those that the policy names come first.
+                number += sum(each.switch.name == switch.name for each in wanted.values())
                 async with conn.begin_nested():
                     free = max(0, switch.most - number)
                     wanted.update({each.identity: each for each in (await _seen(conn, switch, known))[:free]})

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.decide.state import TriggerChange
+from app.kit.times import iso
 from app.policy.conf import conf_bytes
 from app.policy.language.templates import render
 from app.policy.schema import Route
@@ -55,7 +56,7 @@ def _conf(trigger: TriggerChange, route: Route, traceparent: str | None) -> dict
         entry = {
             "alert_id": alert.alert_id,
             "severity": alert.severity,
-            "timestamp": alert.starts_at.isoformat().replace("+00:00", "Z"),
+            "timestamp": iso(alert.starts_at),
             "labels": dict(alert.labels),
         }
         room -= conf_bytes(entry) + 2

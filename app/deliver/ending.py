@@ -191,7 +191,7 @@ class TriggerIncidents:
         """Resolve the incidents of these events that are open for the trigger's group."""
         if not await self._incidents.resolve_all(conn, [_key(event, trigger) for event in events], now, detail):
             return
-        for prefix in (_prefix(event, trigger["route"]) for event in events):
+        for prefix in sorted(_prefix(event, trigger["route"]) for event in events):
             if await self._incidents.open_below(conn, prefix) == {f"{prefix}{_FLOOD}"}:
                 await self._incidents.resolve(conn, f"{prefix}{_FLOOD}", now, "the incidents of single groups are over")
 

@@ -1,7 +1,7 @@
 """The lane of a group: what happened to it in a span of time, as marks on one line. Pure; the rows are those of
 app.explain.history or of the API.
 
-A page draws the marks as SVG (app.ui), and the terminal as characters (`history lanes`).
+A page draws the marks as SVG (app.ui).
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,12 +27,11 @@ class Kind(StrEnum):
     RUN = "run"  # a fired trigger, from its fire to the end of its DAG run; its word is its state
     COOLDOWN = "cooldown"  # the group fires nothing
     DEADLINE = "deadline"  # when a switch is due; its word is the state of the switch
-    PROMOTION = "promotion"  # of a model version that a run of this group made; its word is the outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One mark. `id` names what it stands for: an alert, a trigger, a switch or a promotion. `note` is one sentence."""
+    """One mark. `id` names what it stands for: an alert, a trigger or a switch. `note` is one sentence."""
 
     kind: Kind
     word: str

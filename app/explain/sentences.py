@@ -5,7 +5,7 @@ Pure text. The rows are those of `app.explain.history`.
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from app.decide import facts
 from app.decide.state import SHADOW, Action, Decision, Episode, Group, Reason
@@ -14,6 +14,9 @@ from app.policy.language.durations import format_duration
 from app.policy.schema import Route
 
 Row = Mapping[str, Any]
+
+#: The beginning of a next step when a person need not do anything.
+NOTHING: Final = "Nothing."
 
 _ACTIONS = {
     Action.FIRE: "fired",
@@ -68,16 +71,14 @@ def _since(trigger: Row) -> datetime:
 
 
 def next_step(trigger: Row, group: Row | None) -> str:
-    """What a person should do about the trigger; "Nothing." when there is nothing to do. `group`: its group's live state."""
+    """What a person should do about the trigger; it begins with NOTHING when that is nothing. `group`: its live state."""
     again = group["cooldown_until"] if group else None
     after = f" An alert that still fires may start another run at {at(again)}." if again else ""
     match trigger["state"]:
         case "held":
             until = group["held_until"] if group else None
             when = f"at {at(until)}" if until else "when its debounce ends"
-            return (
-                f"Nothing. It fires {when} if an alert of its group still fires then. To stop it, `cancel` the trigger."
-            )
+            return f"{NOTHING} It fires {when} if an alert of its group still fires then. To stop it, `cancel` the trigger."
         case "pending" | "submitted" | "running" if trigger["blocked"] in UNBLOCK:
             return UNBLOCK[trigger["blocked"]].format(**trigger)
         case "pending" if trigger["blocked"] is not None:
@@ -95,7 +96,7 @@ def next_step(trigger: Row, group: Row | None) -> str:
             return f"Look at the log of the run {trigger['dag_run_id']} in Airflow.{after}"
         case "dead":
             return f"Correct the error that the summary names, then `redrive` the trigger.{after}"
-    return "Nothing."
+    return NOTHING
 
 
 def would_fire(decision: Decision, group: Group, episode: Episode, route: Route) -> str:

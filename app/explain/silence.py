@@ -132,14 +132,14 @@ def would_fire(answer: Row, group_by: Sequence[str]) -> str:
 
 
 def next_step(answer: Row) -> str:
-    """What a person should do; "Nothing." when there is nothing to do."""
+    """What a person should do; it begins with `sentences.NOTHING` when there is nothing to do."""
     trigger, near = answer["trigger"], answer["near"]
     if trigger is not None and trigger["state"] not in ("succeeded", "cancelled"):
         group = next((row for row in answer["groups"] if row["group"] == trigger["group"]), None)
         return sentences.next_step(trigger, group)
     if not answer["alerts"] and (near is None or near["missed"]):
         return "Run `trigger-gateway doctor --alertmanager URL` to see whether the alert of this route reaches the gateway."
-    return "Nothing."
+    return sentences.NOTHING
 
 
 def nearest(alerts: list[Row], match: list[Any]) -> Row | None:

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -15,11 +16,11 @@ from starlette.requests import ClientDisconnect
 from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
-from app.intake.breadth import bounded
 from app.intake.intake import Job
 from app.intake.service import DirectRoute, IntakeServices, admit, body_of, services_of, spending
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.errors import NotDurable, Problem
+from app.policy.schema import Policy
 from app.policy.sources import TAKEN
 from app.web.heavy import aside, is_heavy
 from app.web.manners import allow
@@ -29,6 +30,11 @@ from app.web.security import authorize
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+#: Groups that one request may name: whoever sends alerts invents their labels, and each group has a row. Firing alerts of
+#: further groups are quarantined, each alone. A sender with more groups sends several requests.
+MOST_GROUPS: Final = 1000
+
 router = APIRouter(prefix="/api/v1", tags=["intake"], route_class=DirectRoute)
 
 _TAKEN: dict[int | str, dict[str, Any]] = {
@@ -259,3 +265,22 @@ async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: In
         await services.batcher.submit(Job([], [Bad(0, None, str(error), raw)], source, len(raw)), services.timeout)
     except NotDurable as failure:
         log.warning("a refused body could not be kept", extra={"source": source, "error": str(failure)})
+
+
+def bounded(parsed: Parsed, policy: Policy, most: int = MOST_GROUPS) -> Parsed:
+    """The same body, without the firing alerts of groups after the first `most`."""
+    if len(parsed.alerts) <= most:
+        return parsed
+    seen: set[tuple[str, ...]] = set()
+    kept, left = [], []
+    for alert, place in zip(parsed.alerts, parsed.order, strict=True):
+        route = policy.route_for(alert.labels) if alert.firing else None
+        group = (route.name, *route.group(alert.labels).values()) if route is not None else None
+        if group is None or group in seen or len(seen) < most:
+            seen |= {group} if group is not None else set()
+            kept.append((alert, place))
+        else:
+            error = f"this request names more than {most} groups of alerts: send fewer at a time"
+            left.append(Bad(place, alert.alert_id, error, parsed.sent(place)))
+    bad = sorted([*parsed.bad, *left], key=lambda each: each.index)
+    return replace(parsed, alerts=[alert for alert, _ in kept], order=[place for _, place in kept], bad=bad)

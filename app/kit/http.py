@@ -363,10 +363,10 @@ def _classify(error: Exception, request: httpx.Request) -> TargetError:
 
 def _needs_files(error: BaseException) -> bool:
     """Whether a connection failed because this process may open no more files. The libraries wrap that error."""
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | OSError | BaseExceptionGroup):
-        causes = [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
-        return getattr(error, "errno", None) in OUT_OF_FILES or any(cause and _needs_files(cause) for cause in causes)
-    return error.__cause__ is not None and _needs_files(error.__cause__)
+    if getattr(error, "errno", None) in OUT_OF_FILES:
+        return True
+    causes = [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+    return any(cause is not None and _needs_files(cause) for cause in causes)
 
 
 def _too_large(request: httpx.Request) -> TargetError:

@@ -1,4 +1,4 @@
-"""Times as people read them. Pure: nobody reads the clock here."""
+"""Times as people and programs read them. Pure: nobody reads the clock here."""
 
 from datetime import datetime
 
@@ -6,3 +6,8 @@ from datetime import datetime
 def at(time: datetime) -> str:
     """A time for people: RFC 3339, UTC, whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def iso(time: datetime) -> str:
+    """A time in UTC for programs: RFC 3339, with microseconds if it has any."""
+    return time.isoformat().replace("+00:00", "Z")

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -23,6 +23,8 @@ from app.notices.receivers.send import refresh_of
 from app.policy.core import Core
 from app.policy.deadman import incident_keys
 from app.policy.schema import Policy
+
+_COUNTED: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('incidents:' || :prefix, 0))")
 
 KIND: Final = "notice"  # of an item in the outbox
 _MOST: Final = 100  # repeats of one step
@@ -101,7 +103,9 @@ class Incidents:
         return len(closed)
 
     async def open_below(self, conn: AsyncConnection, prefix: str) -> set[str]:
-        """The keys of the open incidents that begin with `prefix`."""
+        """The keys of the open incidents that begin with `prefix`. Whoever asks for this prefix next waits until the
+        transaction ends: of two that each end one incident, the second finds that none is left."""
+        await conn.execute(_COUNTED, {"prefix": prefix})
         return set(await store.open_keys(conn, prefix))
 
     async def resolve_below(

@@ -64,15 +64,21 @@ class Report:
     holes: list[tuple[datetime, datetime]]
     replays: tuple[Replay | None, Replay]
 
+    @property
+    def routes(self) -> list[str]:
+        """The routes of both policies."""
+        return [name for name in {**(self.now or {}), **self.proposed} if name]
+
     def as_json(self) -> dict[str, Any]:
         """The report for machines."""
-        names = [name for name in {**(self.now or {}), **self.proposed} if name]
         return {
             "coverage": self.coverage(),
             "assumptions": [{"name": a.name, "text": a.text, "triggers": a.triggers} for a in self.assumptions],
             "now": self.now[""].as_json() if self.now else None,
             "proposed": self.proposed[""].as_json(),
-            "routes": {name: {"now": _of(self.now, name), "proposed": _of(self.proposed, name)} for name in names},
+            "routes": {
+                name: {"now": _of(self.now, name), "proposed": _of(self.proposed, name)} for name in self.routes
+            },
             "changed": [each.as_json() for each in self.changed],
         }
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app.decide.state import Reason
+from app.kit.times import iso
 from app.policy.language.durations import format_duration
 from app.replay.differences import Difference
 from app.replay.figures import Fate, Key
@@ -71,10 +72,10 @@ class Changed:
             "group": dict(fate.group),
             "alert_id": fate.name,
             "fingerprint": fate.key[0],
-            "since": _time(fate.begin),
-            "until": _time(fate.end) if fate.is_over else None,
-            "now": [_time(at) for at in self.now.fires] if self.now else [],
-            "proposed": [_time(at) for at in self.proposed.fires] if self.proposed else [],
+            "since": iso(fate.begin),
+            "until": iso(fate.end) if fate.is_over else None,
+            "now": [iso(at) for at in self.now.fires] if self.now else [],
+            "proposed": [iso(at) for at in self.proposed.fires] if self.proposed else [],
             "keys": [key.name for key in self.keys],
             "text": self.text,
         }
@@ -155,7 +156,3 @@ def _about(duration: timedelta) -> str:
 def moment(time: datetime) -> str:
     """A moment as a sentence names it: 2 Nov 03:10."""
     return f"{time.day} {time:%b %H:%M}"
-
-
-def _time(time: datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")

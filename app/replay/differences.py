@@ -67,14 +67,15 @@ def between(now: Policy, proposed: Policy, chosen: Iterable[Difference]) -> Poli
         changed = {key: getattr(later, key) for name, key in keys if name == route.name}
         routes.append(earlier.model_copy(update=changed))
     sections = {key: getattr(proposed, key) for name, key in keys if not name and key != "routes"}
-    # A new object: a copy would keep what the old one has computed from its routes.
-    parts = {name: getattr(now, name) for name in Policy.model_fields}
     # A route may name what only one of the files has.
     intervals = {entry.name: entry for entry in (*proposed.time_intervals, *now.time_intervals)}
     intervals |= {entry.name: entry for entry in sections.get("time_intervals", ())}
-    return Policy.model_construct(
-        **parts | sections | {"routes": tuple(routes), "time_intervals": tuple(intervals.values())}
-    )
+    return with_sections(now, **sections | {"routes": tuple(routes), "time_intervals": tuple(intervals.values())})
+
+
+def with_sections(policy: Policy, **sections: Any) -> Policy:
+    """The policy with other sections. A copy would keep what the old one has computed from its routes."""
+    return Policy.model_construct(**{name: getattr(policy, name) for name in Policy.model_fields} | sections)
 
 
 def _meaning(policy: Policy, section: str) -> Any:

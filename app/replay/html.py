@@ -15,7 +15,7 @@ from app.replay.changed import moment
 from app.replay.figures import Fate, Scope, fates
 from app.replay.history import group_name
 from app.replay.replay import Replay
-from app.replay.report import rows
+from app.replay.report import rows, tables_of
 from app.replay.runs import GroupId, Run, group_id
 
 WIDTH: Final = 1000  # of a lane, in its own units
@@ -56,8 +56,7 @@ def as_html(report: Report) -> str:
 
 
 def _tables(report: Report) -> Iterable[str]:
-    names = [name for name in {**(report.now or {}), **report.proposed} if name]
-    for name in ["", *(names if len(names) > 1 else [])]:
+    for name in ["", *tables_of(report)]:
         yield f"<table><tr><th>{escape(name) or 'All routes'}</th>"
         yield "<th>now</th><th>proposed</th></tr>" if report.now else "<th>proposed</th></tr>"
         for word, now, proposed in rows(report, name):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json, to_json
@@ -44,12 +44,6 @@ SHOWN: Final = 10  # broken lines that a report names
 _GZIP: Final = b"\x1f\x8b"
 
 Reader = Callable[[bytes, int], Parsed]
-
-
-class Progress(Protocol):
-    """Who shows how far the reading has come."""
-
-    def __call__(self, lines: int, at: datetime | None) -> None: ...
 
 
 class _Line(BaseModel):
@@ -170,9 +164,11 @@ _GATEWAY: Final[Mapping[str, Callable[[datetime, Any, History], None]]] = {
 }
 
 
-def read_lines(lines: Iterator[bytes], sources: Mapping[str, Source], progress: Progress | None = None) -> History:
-    """The history in these lines. `sources` are those of the policies, by name."""
-    history, at = History(), None
+def read_lines(
+    lines: Iterator[bytes], sources: Mapping[str, Source], progress: Callable[[int], None] = lambda _: None
+) -> History:
+    """The history in these lines. `sources` are those of the policies, by name. `progress` gets the number of the line."""
+    history = History()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -180,11 +176,11 @@ def read_lines(lines: Iterator[bytes], sources: Mapping[str, Source], progress: 
         try:
             if len(line) > MAX_LINE:
                 raise ValueError("the line is too long")
-            at = _take(line, sources, history, number)
+            _take(line, sources, history, number)
         except (ValueError, Unreadable, PolicyError) as error:
             _break(history, number, _sentence(error))
-        if progress is not None and number % 1000 == 0:
-            progress(number, at)
+        if number % 1000 == 0:
+            progress(number)
     history.in_order()
     return history
 
@@ -212,19 +208,18 @@ def _unpacked(file: IO[bytes], name: str) -> Iterator[bytes]:
         raise UsageError(f"{name} is packed with gzip and broken: {error}") from error
 
 
-def _take(line: bytes, sources: Mapping[str, Source], history: History, number: int) -> datetime:
+def _take(line: bytes, sources: Mapping[str, Source], history: History, number: int) -> None:
     read = _Line.model_validate(_json(line))
     at = in_range(read.at)
     if (take := _GATEWAY.get(read.source)) is not None:
         take(at, read.body, history)
-        return at
+        return
     reader = _reader(read, sources)
     parsed = reader(to_json(read.body), MAX_ALERTS)
     for bad in parsed.bad:
         _break(history, number, f"alert {bad.index}: {bad.error}")
     if parsed.alerts:
         history.events.append(Heard(at, tuple(parsed.alerts)))
-    return at
 
 
 def _json(line: bytes) -> Any:

@@ -148,6 +148,12 @@ class Replay:
             self._settle()
         self.now = max(at, self.now)
 
+    def end_holds(self) -> None:
+        """Let time pass until the debounces under way are over: what is held when a history ends is taken to fire on."""
+        ends = [group.wake_at for group in self.engine.groups.values() if group.held and group.wake_at is not None]
+        if ends:
+            self.run_to(max(ends))
+
     def play(self, event: Event, *, follow_policies: bool) -> None:
         """One event of a history. `follow_policies`: a policy that came into force comes into force here too."""
         match event:
@@ -326,11 +332,3 @@ class Replay:
         if end is None or loss < end[0]:
             self._plan(loss, Turn.LOSE, run.trigger)
         return True
-
-    # -- looking ------------------------------------------------------------------------------------------------------
-
-    def end_holds(self) -> None:
-        """Let time pass until the debounces under way are over: what is held when a history ends is taken to fire on."""
-        ends = [group.wake_at for group in self.engine.groups.values() if group.held and group.wake_at is not None]
-        if ends:
-            self.run_to(max(ends))

@@ -41,7 +41,7 @@ def as_json(report: Report) -> str:
 def as_text(report: Report) -> str:
     """For a terminal."""
     blocks = [_heading(report, visible), _table_text("all routes", rows(report, ""), report)]
-    blocks += [_table_text(name, rows(report, name), report) for name in _routes(report)]
+    blocks += [_table_text(name, rows(report, name), report) for name in tables_of(report)]
     return "\n\n".join([*blocks, *_lists(report, visible, "  - ")]) + "\n"
 
 
@@ -49,7 +49,7 @@ def as_markdown(report: Report) -> str:
     """For a pull request."""
     blocks = ["## What would it have done?", _heading(report, _escaped)]
     blocks.append(_table_markdown("All routes", rows(report, ""), report))
-    for name in _routes(report):
+    for name in tables_of(report):
         blocks.append(_table_markdown(f"`{name}`", rows(report, name), report))
     return "\n\n".join([*blocks, *_lists(report, _escaped, "- ")]) + "\n"
 
@@ -63,9 +63,9 @@ def rows(report: Report, route: str) -> list[Row]:
     return found + [(f"refused: {reason}", _refused(now, reason), _refused(proposed, reason)) for reason in reasons]
 
 
-def _routes(report: Report) -> list[str]:
-    names = [name for name in {**(report.now or {}), **report.proposed} if name]
-    return names if len(names) > 1 else []
+def tables_of(report: Report) -> list[str]:
+    """The routes that have a table of their own beside that of all routes."""
+    return report.routes if len(report.routes) > 1 else []
 
 
 def _any(name: str, *figures: Figures | None) -> bool:

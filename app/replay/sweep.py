@@ -1,6 +1,6 @@
 """A sweep: one history under many cooldowns and debounces, and which of them are not worth it. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import product
@@ -9,7 +9,8 @@ from typing import Any, Final
 from app.kit.errors import UsageError
 from app.policy.language.durations import format_duration
 from app.policy.schema import Policy
-from app.replay.backtest import Question, play, scope_of
+from app.replay.backtest import Progress, Question, play, scope_of
+from app.replay.differences import with_sections
 from app.replay.figures import Figures, count, fates
 from app.replay.history import History
 
@@ -40,7 +41,7 @@ def sweep(
     question: Question,
     cooldowns: Sequence[timedelta],
     debounces: Sequence[timedelta],
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> list[Point]:
     """Each pair of a cooldown and a debounce, in the route of the question or in all. Without a value the file's counts."""
     nothing: list[timedelta | None] = [None]
@@ -67,10 +68,7 @@ def changed_policy(policy: Policy, route: str | None, cooldown: timedelta | None
     wanted = {"cooldown": cooldown, "debounce": debounce}
     update = {key: value for key, value in wanted.items() if value is not None}
     routes = [each.model_copy(update=update) if route in (None, each.name) else each for each in policy.routes]
-    # A new object: a copy would keep what the old one has computed from its routes.
-    return Policy.model_construct(
-        **{name: getattr(policy, name) for name in Policy.model_fields} | {"routes": tuple(routes)}
-    )
+    return with_sections(policy, routes=tuple(routes))
 
 
 def as_text(points: Sequence[Point]) -> str:

@@ -1,6 +1,6 @@
 """The fleet: one row for each group, with its lane. What needs a person comes first."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -85,7 +85,7 @@ def _row(route: Row, group: Row, trigger: Row | None, firing: Mapping[str, int])
     key = group_key(route["name"], route["mode"], group["group"])
     # The state of a held group names no trigger: the newest that fired is an earlier one.
     newest: Row | None = {"state": "held"} if group["state"] == "held" else trigger
-    step = sentences.next_step(newest, group) if newest else "Nothing."
+    step = sentences.next_step(newest, group) if newest else sentences.NOTHING
     muted = route["muted"]
     return {
         "key": key,
@@ -99,7 +99,7 @@ def _row(route: Row, group: Row, trigger: Row | None, firing: Mapping[str, int])
         "muted": muted,
         "blocked_until": group["held_until"] or group["cooldown_until"] or (muted.until if muted else None),
         "next_step": step,
-        "needs_person": not step.startswith("Nothing."),
+        "needs_person": not step.startswith(sentences.NOTHING),
     }
 
 
@@ -160,8 +160,3 @@ def _retrain_of(policy: Policy, shown: Row) -> Retrain | None:
         if instance is not None and instance.name == shown["name"] and isinstance(switch.expect, Retrain):
             return switch.expect
     return None
-
-
-def counted(marks: Iterable[Mark], kind: Kind) -> int:
-    """How many marks are of a kind."""
-    return sum(mark.kind is kind for mark in marks)

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import __version__
+from app.kit.times import iso
 from app.ui.access import Visitor
 from app.ui.service import services_of
 
@@ -159,11 +160,6 @@ def _environment() -> Environment:
 def utc(time: datetime) -> str:
     """A time for people, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M UTC")
-
-
-def iso(time: datetime) -> str:
-    """A time as the API writes it."""
-    return time.isoformat().replace("+00:00", "Z")
 
 
 def away(time: datetime, now: datetime) -> str:

@@ -1,18 +1,13 @@
-"""What the pages need, in one value that bootstrap makes: mostly the services of the rooms that they show."""
+"""What the pages need, in one value that bootstrap makes."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.deadman.service import DeadmanServices
-from app.groups.service import GroupServices
 from app.kit.replica import Reader
-from app.notices.service import NoticeServices
 from app.policy.core import Core
-from app.promotion.service import PromotionServices
 from app.ui.sessions import Sessions
-from app.web.ratelimit import RateLimit
 from app.web.tokens import Tokens
 
 
@@ -24,12 +19,7 @@ class UiServices:
     core: Core
     reader: Reader
     tokens: Tokens
-    limiter: RateLimit
     sessions: Sessions
-    groups: GroupServices
-    deadman: DeadmanServices
-    notices: NoticeServices
-    promotion: PromotionServices
 
 
 def services_of(request: Request) -> UiServices:

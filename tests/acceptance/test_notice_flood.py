@@ -9,7 +9,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.pagerduty import FakePagerDuty
 from tests.servers import TestServers
 
-NO_DAG = policy().replace("{id: retrain_model}", '{id: "no dag {{group.model}}"}')
+NO_DAG = policy().replace("{id: retrain_model}", '{id: "no_dag_{{group.model}}"}')
 
 
 async def test_thirty_groups_whose_triggers_die_are_twenty_one_incidents(servers: TestServers, database: str) -> None:
@@ -19,7 +19,7 @@ async def test_thirty_groups_whose_triggers_die_are_twenty_one_incidents(servers
     async with World(
         servers, database, NO_DAG + RECEIVERS, clock=clock, airflow=airflow, others={pagerduty.host: pagerduty}
     ) as world:
-        await world.push(*(world.alert(model=f"m{n}") for n in range(30)))
+        await world.push(*(world.alert(model=f"m {n}") for n in range(30)))
         await world.pass_by(minutes=1, steps=4)
         assert {trigger["state"] for trigger in await world.triggers()} == {"dead"}
         found = (await world.get("/api/v1/notices", event="trigger_dead", state="open"))["items"]
@@ -29,6 +29,6 @@ async def test_thirty_groups_whose_triggers_die_are_twenty_one_incidents(servers
         world.airflow.add_dag("retrain_model")
         await world.reload(policy() + RECEIVERS)
         await world.pass_by(hours=1, steps=2)
-        await world.push(*(world.alert(model=f"m{n}", pod="new") for n in range(30)))
+        await world.push(*(world.alert(model=f"m {n}", pod="new") for n in range(30)))
         await world.pass_by(minutes=10, steps=10)
         assert (await world.get("/api/v1/notices", event="trigger_dead", state="open"))["items"] == []

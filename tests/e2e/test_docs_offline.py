@@ -127,7 +127,7 @@ def visit(url: str, enter: tuple[str, ...], folder: Path) -> Visit:
 
 
 def test_the_documentation_shows_every_operation_without_a_network(docs_url: Served, tmp_path: Path) -> None:
-    page = visit(f"{docs_url.url}/", docs_url.enter, tmp_path)
+    page = visit(f"{docs_url.url}/docs", docs_url.enter, tmp_path)
 
     shown = set(re.findall(r'class="opblock-summary-path" data-path="([^"]+)"', page.dom))
     assert shown == docs_url.paths

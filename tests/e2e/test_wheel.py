@@ -67,7 +67,12 @@ def test_init_migrate_and_serve_work_in_an_empty_directory(installed: Installed,
         checks = ready.json()["checks"]
         assert (ready.status_code, checks["postgres"], checks["redis"]) == (200, "ok", "ok")
         assert httpx.get(f"{url}/docs").status_code == 200
-    assert sorted(path.name for path in folder.iterdir()) == [".gateway", "policy.yaml", "stderr"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".gateway",
+        "policy.yaml",
+        "stderr",
+        "trigger-gateway.schema.json",
+    ]
     assert list(home.iterdir()) == [], "it writes nothing outside of its data directory"
 
 

@@ -31,6 +31,7 @@ POLICY: dict[str, Any] = {
             "match": ['alertname="Low"'],
             "group_by": ["model"],
             "debounce": "10m",
+            "limit": {"triggers": 100, "per": "1d"},
             "dag": {"id": "retrain"},
         }
     ],

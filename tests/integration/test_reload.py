@@ -24,9 +24,9 @@ def hash_of(text: str) -> str:
     return parse_policy(text, "policy.yaml", {}).hash
 
 
-def warning(text: str) -> str:
+def warning(text: str, file: str | Path) -> str:
     """Its route has no limit."""
-    [found] = parse_policy(text, "policy.yaml", {}).warnings
+    [found] = parse_policy(text, str(file), {}).warnings
     return str(found)
 
 
@@ -49,7 +49,7 @@ async def test_a_changed_file_is_in_force_after_it_was_asked_to_be_read(servers:
         answer = await world.reload(LONGER)
         assert (answer.status_code, answer.json()) == (
             200,
-            {"policy": hash_of(LONGER), "changed": True, "warnings": [warning(LONGER)]},
+            {"policy": hash_of(LONGER), "changed": True, "warnings": [warning(LONGER, world.policy_file())]},
         )
         [route] = (await world.get("/api/v1/routes"))["items"]
         assert route["cooldown"] == "2d"

@@ -10,12 +10,12 @@ import pytest
 from app.kit.errors import UsageError
 from app.policy.file.load import parse_policy
 from app.replay.backtest import Question
+from app.replay.condition import is_true, read_condition
 from app.replay.differences import between, differences
 from app.replay.html import as_html
 from app.replay.report import as_json, as_markdown, as_text
 from app.replay.sweep import as_text as as_sweep
 from app.replay.sweep import sweep
-from app.replay.verdict import is_true, read_condition
 from tests.sizes import size
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, policy
 from tests.unit.histories import LENGTH, alert, answer, fires, line, posted, read

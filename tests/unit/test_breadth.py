@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.intake.breadth import MOST_GROUPS, bounded
+from app.intake.receive import MOST_GROUPS, bounded
 from app.intake.sources import native
 from app.policy.file.load import parse_policy
 

@@ -82,7 +82,7 @@ def backtest(
     Exit code 1: a --fail-if holds."""
     from app.replay.backtest import Question
     from app.replay.backtest import backtest as work
-    from app.replay.verdict import read_condition
+    from app.replay.condition import read_condition
 
     conditions = [read_condition(text) for text in fail_if or []]
     candidate, now = _load(policy), SystemClock().now()
@@ -164,7 +164,7 @@ def _written(report: "Report", form: Format) -> str:
 
 
 def _judge(report: "Report", conditions: list[Any]) -> None:
-    from app.replay.verdict import is_true
+    from app.replay.condition import is_true
 
     now = report.now[""] if report.now else None
     true = [rule for rule in conditions if is_true(rule, report.proposed[""], now)]
@@ -187,7 +187,7 @@ def _read(
         raise UsageError("say what to replay: --history FILE, or --history - for the standard input")
     policies = [candidate, *([reference] if reference is not None else [])]
     sources = {source.name: source for policy in reversed(policies) for source in policy.sources}
-    known = read_lines(open_lines(history), sources, lambda lines, _: progress(f"reading, line {lines}", 0, 0))
+    known = read_lines(open_lines(history), sources, lambda lines: progress(f"reading, line {lines}", 0, 0))
     for broken in known.broken:
         print(visible(f"{history}:{broken.line}: {broken.error}"), file=sys.stderr)
     more = known.broken_count - len(known.broken)

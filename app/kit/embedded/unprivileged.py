@@ -27,8 +27,7 @@ def become(uid: int, gid: int, directory: str, command: list[str]) -> None:
     """
     linux = sys.platform == "linux"
     program, directory = os.path.realpath(command[0]), os.path.realpath(directory)
-    # A program finds its libraries beside its own directory.
-    wanted = (os.path.dirname(os.path.dirname(program)), directory)
+    wanted = (*_homes(program), directory)
     closed = {path: top for path in wanted if (top := _first_closed(path, uid, gid)) is not None}
     if closed and linux:
         _open_ways(closed)
@@ -40,6 +39,15 @@ def become(uid: int, gid: int, directory: str, command: list[str]) -> None:
     if not os.access(command[0], os.X_OK):
         command = [program, *command[1:]]
     os.execv(command[0], command)
+
+
+def _homes(program: str) -> list[str]:
+    """The directories that a program reads: the one above its own, and those that a wheel keeps its libraries in. They
+    stand beside the package, as `package.libs` (auditwheel)."""
+    home = os.path.dirname(os.path.dirname(program))
+    above = home.split("/")
+    beside = ["/".join(above[:number]) + ".libs" for number in range(2, len(above) + 1)]
+    return [home, *(path for path in beside if os.path.isdir(path))]
 
 
 def _first_closed(path: str, uid: int, gid: int) -> str | None:

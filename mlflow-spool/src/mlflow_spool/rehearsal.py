@@ -25,7 +25,7 @@ def fault_of(record: Record) -> str | None:
     call = record.call
     if depth(call.body) > MOST_LEVELS:
         return f"its body has more than {MOST_LEVELS} levels"
-    if not _PATH.fullmatch(call.path):
+    if record.kind is not Kind.ARTIFACT and not _PATH.fullmatch(call.path):
         return "its path has a character that an address cannot hold"
     if any(len(ident) > MOST_ID for ident in _ids(call.body)):
         return f"it has an id of more than {MOST_ID} characters"

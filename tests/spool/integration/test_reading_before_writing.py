@@ -1,6 +1,5 @@
 """Calls that read before they write, and runs that somebody else made: with MLflow there, away, and gone in the midst."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,6 @@ def test_training_goes_on_and_everything_arrives_in_that_run(
     printed = site.train("tables.py", EXPERIMENT=name, **given)
     assert float(printed.split()[-1]) < LIMIT
     proxy.plan = never
-    time.sleep(0.3)  # The settling of a creation.
-    site.spool("flush", "--timeout", "60")
+    site.spool("flush", "--timeout", "60")  # It waits until a creation has settled.
     assert " 0 waiting" in site.spool("status")
     assert differences(contents(mlflow_server, name), expected[kind]) == []
