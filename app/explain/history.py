@@ -166,8 +166,14 @@ async def list_triggers(conn: AsyncConnection, query: Query) -> Page:
 
 
 async def get_trigger(conn: AsyncConnection, trigger: UUID) -> Row | None:
-    rows = (await conn.execute(select(_triggers).where(_triggers.c.id == trigger))).mappings().all()
-    return (await _with_parts(conn, rows))[0] if rows else None
+    found = await get_triggers(conn, [trigger])
+    return found[0] if found else None
+
+
+async def get_triggers(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Row]:
+    """Those that exist, the newest first, together within the bounds of a page."""
+    wanted = select(_triggers).where(_triggers.c.id.in_(ids)).order_by(_triggers.c.id.desc())
+    return await _with_parts(conn, (await conn.execute(wanted)).mappings().all())
 
 
 _SHOWN_BEHIND = ("id", "alert_id", "severity", "status", "starts_at", "labels")
@@ -233,14 +239,14 @@ def _trigger(row: RowMapping) -> Row:
     return {name: row[name] for name in (*names, *more, "requested_by")} | {"group": row["group_labels"]}
 
 
-_LATELY_ALERTED = rows_of(
-    """
+_LATELY = ("id", "group_key", "alert_id", "severity", "status", "reason", "first_seen_at", "last_seen_at")
+_LATELY_ALERTED = text(
+    f"""
     SELECT a.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
-        SELECT * FROM alerts WHERE group_key = k AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
+        SELECT {", ".join(_LATELY)} FROM alerts WHERE group_key = k AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
     ) a
-""",
-    _alerts,
-)
+"""
+).columns(*(_alerts.c[name] for name in _LATELY))
 _LATELY_TRIGGERED = rows_of(
     """
     SELECT t.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
@@ -258,11 +264,11 @@ _FIRING = text(
 async def lately_alerted(
     conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
 ) -> dict[str, list[Row]]:
-    """By group key, the newest `most` alerts last seen since a time, without their decisions but with the `reason` of the
-    newest one. `keys` are those of app.decide.state.group_key."""
+    """By group key, the newest `most` alerts last seen since a time: what a line shows of each, with the `reason` of its
+    newest decision. Their labels may be fat. `keys` are those of app.decide.state.group_key."""
     found: dict[str, list[Row]] = {key: [] for key in keys}
     for row in (await conn.execute(_LATELY_ALERTED, {"keys": list(keys), "since": since, "most": most})).mappings():
-        found[row["group_key"]].append(_alert(row) | {"reason": row["reason"]})
+        found[row["group_key"]].append(dict(row))
     return found
 
 

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -22,18 +22,18 @@ from app.intake.sources import alertmanager, cloudevents, grafana, mapped, nativ
 from app.kit.errors import NotDurable, Problem
 from app.policy.schema import Policy
 from app.policy.sources import TAKEN
-from app.web.heavy import aside, is_heavy
+from app.web.heavy import aside, gone, is_heavy, while_there
 from app.web.manners import allow
 from app.web.problems import BAD_SIGNATURE, responses
 from app.web.security import authorize
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
-
 #: Groups that one request may name: whoever sends alerts invents their labels, and each group has a row. Firing alerts of
 #: further groups are quarantined, each alone. A sender with more groups sends several requests.
 MOST_GROUPS: Final = 1000
+
+_LOOK: Final = 0.25  # seconds until a job that waits is given up when its sender goes away
 
 router = APIRouter(prefix="/api/v1", tags=["intake"], route_class=DirectRoute)
 
@@ -210,24 +210,21 @@ async def _take_signed(
 async def _take(
     request: Request, raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: IntakeServices
 ) -> Response:
-    heavy = is_heavy(raw)
-
     def parse() -> Parsed:
         return bounded(read(raw, services.max_alerts), services.core.policy)
 
     try:
-        parsed = await _while_there(request, aside(parse)) if heavy else parse()
+        parsed = await while_there(request, aside(parse)) if is_heavy(raw) else parse()
     except Unreadable as error:
         services.core.metrics.bodies_refused.labels(source, error.status).inc()
-        await _keep_refused(raw, source, error, services)
+        await _keep_refused(request, raw, source, error, services)
         code = {400: "bad_request", 413: "too_large"}.get(error.status, "invalid")
         raise Problem(error.status, code, str(error), errors=error.errors) from error
     if not (parsed.alerts or parsed.bad):  # An empty batch of events.
         return Response(b'{"decisions":[]}', 202, media_type=_JSON)
     job = Job(parsed.alerts, parsed.bad, source, len(raw), lambda at: parsed.sent(parsed.order[at]))
-    waiting = services.batcher.submit(job, services.timeout)
     try:
-        answers: list[AlertDecision] = await (_while_there(request, waiting) if heavy else waiting)
+        answers = await _written(request, job, services)
     except NotDurable:
         services.core.metrics.not_durable.inc()
         raise
@@ -241,28 +238,29 @@ async def _take(
     return Response(body + b"}", 202, media_type=_JSON)
 
 
-async def _while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`. When the sender gives up, the work ends, its bytes are free, and ClientDisconnect is raised."""
+async def _written(request: Request, job: Job, services: IntakeServices) -> list[AlertDecision]:
+    """The decisions on a job when they are durable. When its sender goes away before that, the job leaves the queue and
+    ClientDisconnect is raised. Nobody looks for that at first, because most jobs are written by then."""
+    looks: list[asyncio.Task[None]] = []
 
-    async def leaves() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+    async def look() -> None:
+        await gone(request)
+        if not job.done.done():
+            job.done.set_exception(ClientDisconnect())
 
-    gone, done = asyncio.ensure_future(leaves()), asyncio.ensure_future(work)
+    timer = asyncio.get_running_loop().call_later(_LOOK, lambda: looks.append(asyncio.ensure_future(look())))
     try:
-        await asyncio.wait({gone, done}, return_when=asyncio.FIRST_COMPLETED)
-        if not done.done():
-            raise ClientDisconnect
-        return done.result()
+        return await services.batcher.submit(job, services.timeout)
     finally:
-        gone.cancel()
-        done.cancel()
+        timer.cancel()
+        for task in looks:
+            task.cancel()
 
 
-async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: IntakeServices) -> None:
+async def _keep_refused(request: Request, raw: bytes, source: str, error: Unreadable, services: IntakeServices) -> None:
     """Keep a refused body in the quarantine. If that fails, the answer is the same."""
     try:
-        await services.batcher.submit(Job([], [Bad(0, None, str(error), raw)], source, len(raw)), services.timeout)
+        await _written(request, Job([], [Bad(0, None, str(error), raw)], source, len(raw)), services)
     except NotDurable as failure:
         log.warning("a refused body could not be kept", extra={"source": source, "error": str(failure)})
 

@@ -1,7 +1,7 @@
 """The routes of metadata: take reports of pipeline components and records of spools, list, redrive, certify."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -25,10 +25,12 @@ from app.lineage.report_schemas import (
 )
 from app.lineage.service import Services
 from app.web.answers import json_answer, shows
-from app.web.heavy import aside, is_heavy, values_of
+from app.web.heavy import aside, is_heavy, values_of, while_there
 from app.web.problems import UNAVAILABLE, Kind, responses
 from app.web.security import require
 from app.web.tokens import Caller
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class _OneOfTwo(APIRoute):
@@ -37,13 +39,14 @@ class _OneOfTwo(APIRoute):
 
     takes_large = True
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+    def get_route_handler(self) -> Handler:  # type: ignore[override]
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
             try:
-                await _read_heavy(request)
-                return await handle(request)
+                if request.method != "POST" or not is_heavy(raw := await request.body()):
+                    return await handle(request)
+                return await while_there(request, _take_heavy(request, raw, handle))
             except RequestValidationError as error:
                 found = [{**fault, "loc": (*fault["loc"][:1], *fault["loc"][2:])} for fault in error.errors()]
                 if found and len(error.errors()[0]["loc"]) > 1 and error.errors()[0]["loc"][1] in ("report", "records"):
@@ -57,10 +60,8 @@ _body: TypeAdapter[Report | HandOver] = TypeAdapter(Body)
 _MOST_VALUES = 500_000  # commas and brackets of a body: a thousand records have fewer
 
 
-async def _read_heavy(request: Request) -> None:
+async def _take_heavy(request: Request, raw: bytes, handle: Handler) -> Response:
     """Give FastAPI the model of a heavy body, so that it need not read it. Raises the errors of the model."""
-    if request.method != "POST" or not is_heavy(raw := await request.body()):
-        return
     if (values := values_of(raw)) > _MOST_VALUES:
         detail = f"The body has {values} commas and brackets, and may have {_MOST_VALUES}: send fewer records at once."
         raise Problem(413, "too_large", detail, limit=_MOST_VALUES)
@@ -70,7 +71,8 @@ async def _read_heavy(request: Request) -> None:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in found]) from None
     except (ValueError, RecursionError):
-        return  # FastAPI reads it again, and names the place.
+        pass  # FastAPI reads it again, and names the place.
+    return await handle(request)
 
 
 def _read(raw: bytes) -> Report | HandOver:

@@ -60,12 +60,13 @@ class Budget:
     Postgres.
 
     A sender alone cannot use it up. Large bodies may fill three quarters, so small ones get through. Bodies of senders that
-    have not shown who they are, such as those of signed requests, may fill an eighth or two of the largest bodies.
+    have not shown who they are, such as those of signed requests, may fill an eighth or three of the largest bodies; of
+    these too large ones may fill three quarters.
     """
 
     def __init__(self, most: int, limit: int) -> None:
         self.most = budget_of(most, limit)
-        self.most_unproven = max(self.most // 8, 2 * limit)
+        self.most_unproven = max(self.most // 8, 3 * limit)
         self.held = 0
         self.unproven = 0
 
@@ -84,12 +85,13 @@ class _Share:
         budget = self._budget
         self._held += size
         budget.held += size
+        quarters = 4 if self._held <= SMALL else 3
         if not proven:
             self._unproven += size
             budget.unproven += size
-            if budget.unproven > budget.most_unproven:
+            if budget.unproven > budget.most_unproven * quarters // 4:
                 return False
-        return budget.held <= (budget.most if self._held <= SMALL else budget.most * 3 // 4)
+        return budget.held <= budget.most * quarters // 4
 
     def free(self) -> None:
         """The request has its answer."""

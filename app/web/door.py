@@ -32,7 +32,7 @@ class Limits:
     last: float = 10.0
     connections: int = 2048
     free: float = 10.0
-    rate: int = 4096
+    rate: int = 512
     unread: int = 64 * 2**20
 
 

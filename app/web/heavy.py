@@ -5,9 +5,11 @@ request for seconds. One thread reads them one after the other, so memory holds 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
 
 Result = TypeVar("Result")
 
@@ -26,6 +28,26 @@ def is_heavy(raw: bytes) -> bool:
 async def aside(work: Callable[..., Result], *given: Any) -> Result:
     """The result of `work(*given)`, or its error, from the thread for heavy bodies."""
     return await asyncio.get_running_loop().run_in_executor(_thread, work, *given)
+
+
+async def gone(request: Request) -> None:
+    """Return when the sender has gone away. Call it when the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`. When the sender goes away the work is cancelled, and ClientDisconnect is raised: nobody waits
+    for an answer, and the bytes are free."""
+    leaves, done = asyncio.ensure_future(gone(request)), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({leaves, done}, return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            raise ClientDisconnect
+        return done.result()
+    finally:
+        leaves.cancel()
+        done.cancel()
 
 
 def values_of(raw: bytes) -> int:

@@ -6,8 +6,8 @@ uvicorn and llhttp (httptools) parse HTTP. What they leave to others is decided 
   takes the body for the next request. Trailers never become headers. A request that two servers could read in two ways is
   refused: two lengths, two Hosts, an unknown transfer coding, an old version. After a refusal no more bytes are parsed.
   A sender that waits for the answer 100 and gets another one may leave its body out: the connection ends there.
-- **Each step is bounded.** A head may have 64 KiB, 100 fields and 10 s; its target 8 KiB; a body 30 s, and 4 KiB a
-  second. An idle connection is closed. A sender that does not read its answer is cut off. The size of a body is the
+- **Each step is bounded.** A head may have 64 KiB, 100 fields and 10 s; its target 8 KiB; a body 30 s, and 512 bytes
+  a second. An idle connection is closed. A sender that does not read its answer is cut off. The size of a body is the
   application's matter.
 - **Connections are capped** below the limit of open files. At the cap a new connection takes the place of the one that
   keeps us waiting longest, so silent senders cannot keep others out. When no connection keeps us waiting, the answer is 503.

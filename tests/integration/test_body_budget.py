@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from tests.acceptance.world import World
 from tests.integration.api import (
@@ -93,28 +94,40 @@ async def test_senders_who_have_not_shown_who_they_are_do_not_use_up_the_budget(
         assert (await post(world, ALERTMANAGER, 90_000)).status_code == 202
 
 
-async def test_a_sender_that_hangs_up_waits_no_longer_and_holds_no_bytes(world: World) -> None:
-    body = json.dumps(notification(webhook_alert(model="gone"))).encode().ljust(80_000)
-    messages = [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
+async def sent(world: World, body: bytes, gone: asyncio.Event) -> int:
+    """The status of the answer to a body whose sender hangs up at `gone`."""
     answers: list[Any] = []
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Any:
-        return messages.pop(0)
+        if messages:
+            return messages.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         answers.append(message)
 
     client = world.clients[0]
     headers = [(b"host", b"localhost"), (b"authorization", client.headers["authorization"].encode())]
-    scope: dict[str, Any] = {
-        "type": "http",
-        "method": "POST",
-        "path": ALERTMANAGER,
-        "raw_path": ALERTMANAGER.encode(),
-        "headers": headers,
-    }
-    scope |= {"query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": "", "asgi": {"version": "3.0"}}
-    await client._transport.app(scope, receive, send)  # type: ignore[attr-defined]
-    assert answers[0]["status"] == 400  # Nobody reads it.
-    async with held(world, ALERTMANAGER, 3, 95_000) as refused:
-        assert refused == [], "the budget is whole again"
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": ALERTMANAGER, "raw_path": ALERTMANAGER.encode()}
+    scope |= {"headers": headers, "query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": ""}
+    await client._transport.app(scope | {"asgi": {"version": "3.0"}}, receive, send)  # type: ignore[attr-defined]
+    return int(answers[0]["status"])
+
+
+@pytest.mark.parametrize("size", [2_000, 80_000])
+async def test_who_hangs_up_while_postgres_stalls_waits_no_longer_and_holds_no_bytes(world: World, size: int) -> None:
+    body = json.dumps(notification(webhook_alert(model="gone"))).encode().ljust(size)
+    gone = asyncio.Event()
+    async with world.services[0].core.engine.connect() as holder:
+        await holder.execute(text("LOCK TABLE groups IN ACCESS EXCLUSIVE MODE"))
+        senders = [asyncio.create_task(sent(world, body, gone)) for _ in range(3)]
+        done, _ = await asyncio.wait(senders, timeout=0.5)
+        assert not done
+        gone.set()
+        async with asyncio.timeout(3):  # They would wait for 8 s.
+            assert await asyncio.gather(*senders) == [400] * 3  # Nobody reads it.
+        async with held(world, ALERTMANAGER, 3, 95_000) as refused:
+            assert refused == [], "the budget is whole again"
+    assert (await post(world, ALERTMANAGER, 2_000)).status_code == 202

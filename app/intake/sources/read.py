@@ -21,7 +21,7 @@ Item = TypeVar("Item", bound=BaseModel)
 
 _VALUES = 50  # commas and brackets of a large body for each alert that it may have,
 _MEMBERS = 100  # for each object in it,
-_SPARE = 60_000  # and for lists of numbers that nobody asked for
+_SPARE = 120_000  # and for lists of numbers that nobody asked for
 _ERRORS = 100  # named in a refusal
 _SMALL = 4096  # characters of labels and annotations; a larger alert is not kept, to save memory
 
