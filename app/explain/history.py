@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, RowMapping, Select, Table, Uuid, and_, literal_column, or_, select, text, tuple_
+from sqlalchemy import DateTime, Select, Table, Uuid, and_, literal_column, or_, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.kit.db import rows_of
-from app.kit.pages import MOST_BYTES, read_page
+from app.kit.pages import MOST_BYTES, Found, read_page
 
 _alerts, _triggers, _decisions = tables.alerts, tables.triggers, tables.decisions
 _QUIET_SINCE = literal_column(tables.QUIET_SINCE, DateTime(timezone=True))
@@ -95,7 +95,7 @@ async def find_alert(conn: AsyncConnection, name: str) -> UUID | None:
 
 async def _page(
     conn: AsyncConnection, statement: Select[Any], table: Table, query: Query
-) -> tuple[Sequence[RowMapping], str | None]:
+) -> tuple[Sequence[Found], str | None]:
     if query.route:
         statement = statement.where(table.c.route == query.route)
     if query.cursor:
@@ -114,7 +114,7 @@ _DECISIONS_OF = rows_of(
 )
 
 
-async def _with_decisions(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
+async def _with_decisions(conn: AsyncConnection, rows: Sequence[Found]) -> list[Row]:
     found: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
     newest = {row["decision_id"]: row for row in rows}
     for d in (await conn.execute(_DECISIONS_OF, {"ids": list(found), "shown": _shown_of(len(rows))})).mappings():
@@ -130,7 +130,7 @@ def _shown_of(items: int) -> int:
     return min(SHOWN, SHOWN_ON_A_PAGE // max(items, 1))
 
 
-def _alert(row: RowMapping) -> Row:
+def _alert(row: Found) -> Row:
     names = ("id", "alert_id", "fingerprint", "status", "severity", "starts_at", "ends_at", "labels", "annotations")
     return {name: row[name] for name in names} | {
         "source": row["source"],
@@ -143,7 +143,7 @@ def _alert(row: RowMapping) -> Row:
     }
 
 
-def _decision(row: RowMapping) -> Row:
+def _decision(row: Found) -> Row:
     names = ("action", "reason", "trigger_id", "until", "detail", "count", "first_at", "last_at", "policy")
     return {name: row[name] for name in names}
 
@@ -216,7 +216,7 @@ _RUNS_OF = text(
 ).columns(trigger_id=Uuid(), versions=JSONB())
 
 
-async def _with_parts(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
+async def _with_parts(conn: AsyncConnection, rows: Sequence[Found]) -> list[Row]:
     parameters = {"ids": [row["id"] for row in rows], "shown": _shown_of(len(rows))}
     most = parameters | {"bytes": MOST_BYTES}
     behind: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
@@ -233,7 +233,7 @@ async def _with_parts(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list
     return [_trigger(row) | {name: part[row["id"]] for name, part in parts.items()} for row in rows]
 
 
-def _trigger(row: RowMapping) -> Row:
+def _trigger(row: Found) -> Row:
     names = ("id", "route", "mode", "reason", "state", "outcome", "detail", "blocked", "created_at", "fired_at")
     more = ("accepted_at", "started_at", "ended_at", "lost_at", "airflow", "dag_id", "dag_run_id", "dag_run_state")
     return {name: row[name] for name in (*names, *more, "requested_by")} | {"group": row["group_labels"]}
@@ -311,7 +311,7 @@ def read_quarantine_cursor(cursor: str) -> tuple[datetime, str]:
     return _EPOCH + timedelta(microseconds=int(microseconds)), digest
 
 
-def _quarantined(row: RowMapping) -> Row:
+def _quarantined(row: Found) -> Row:
     names = ("sha256", "source", "error", "size", "count", "first_at", "last_at")
     body = bytes(row["body"])
     shown = {"body": body.decode("utf-8", "replace"), "body_base64": b64encode(body).decode()}

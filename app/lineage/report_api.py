@@ -39,7 +39,7 @@ class _OneOfTwo(APIRoute):
 
     takes_large = True
 
-    def get_route_handler(self) -> Handler:  # type: ignore[override]
+    def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:

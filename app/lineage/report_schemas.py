@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -20,7 +19,6 @@ from pydantic import (
 )
 
 from app.lineage import report_examples as examples
-from app.web.heavy import within_depth
 from app.web.members import RequestBody
 
 #: The names that MLflow takes for a param, a metric or a tag (mlflow.utils.validation, 3.17.2).
@@ -122,7 +120,7 @@ class HandedOver(RequestBody):
     kind: Annotated[str, StringConstraints(max_length=40)]
     method: Literal["POST", "PUT", "PATCH", "DELETE"]
     path: Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")]
-    body: Annotated[dict[str, Any], AfterValidator(within_depth)]
+    body: dict[str, Any]
     made_at: Annotated[int, Field(ge=0, lt=2**62)]
     attempted_at: Annotated[int, Field(ge=0, lt=2**62)] | None = None
 

@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.kit.pages import read_page
+from app.kit.pages import Found, read_page
 
 _notices, _receivers, _outbox = tables.notices, tables.tellings, tables.outbox
 
@@ -46,7 +46,7 @@ async def one(conn: AsyncConnection, ident: UUID) -> Row | None:
     return (await _with_receivers(conn, rows))[0] if rows else None
 
 
-async def _with_receivers(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
+async def _with_receivers(conn: AsyncConnection, rows: Sequence[Found]) -> list[Row]:
     incidents = [row["id"] for row in rows]
     wanted = select(_receivers).where(_receivers.c.notice.in_(incidents)).order_by(_receivers.c.receiver)
     receivers = (await conn.execute(wanted)).mappings().all()
@@ -55,7 +55,7 @@ async def _with_receivers(conn: AsyncConnection, rows: Sequence[RowMapping]) -> 
     return [_shown(row, [r for r in receivers if r["notice"] == row["id"]], items) for row in rows]
 
 
-def _shown(row: RowMapping, receivers: list[RowMapping], items: dict[UUID, RowMapping]) -> Row:
+def _shown(row: Found, receivers: list[RowMapping], items: dict[UUID, RowMapping]) -> Row:
     return dict(row) | {
         "receivers": [
             {

@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping, and_, select, text, update
+from sqlalchemy import and_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.kit.db import rows_of
 from app.kit.metrics import Metrics
-from app.kit.pages import read_page
+from app.kit.pages import Found, read_page
 
 _promotions = tables.promotions
 
@@ -68,7 +68,7 @@ class Promotion:
         return self.state in OPEN
 
 
-def _promotion(found: RowMapping) -> Promotion:
+def _promotion(found: Found) -> Promotion:
     return Promotion(**{"alias" if name == "mark" else name: value for name, value in found.items()})
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -23,6 +24,7 @@ from tests.sizes import PROVE, size
 pytestmark = pytest.mark.slow
 
 MOST_MEMORY = 700  # MiB of the process, as docs/operations/security.md says
+ADDRESSES = 2048  # MiB that it may map, which is the limit that the kernel keeps; most of them are never touched
 NATIVE = "/api/v1/alerts"
 BIG = 4 * 2**20 - 1000
 
@@ -102,19 +104,23 @@ async def slow_reader(port: int, token: str, until: float) -> None:
         del reader
 
 
+def begun(servers: TestServers, database: str, folder: Path) -> Process:
+    """`serve` with limits of its memory and its open files."""
+    variables = {"database_url": database, "redis_url": servers.valkey.url, "tokens_file": str(folder / "tokens")}
+    process = Process(folder, variables)
+    process.write_policy()
+    program = [str(Path(sys.executable).with_name("trigger-gateway")), "serve"]
+    argv = ["/bin/sh", "-c", f'ulimit -n 512 && ulimit -v {ADDRESSES * 1024} && exec "$@"', "sh", *program]
+    process.server = launch("trigger-gateway", argv, env=process.environment(), log=folder / "serve.log", cwd=folder)
+    return process
+
+
 async def test_twenty_attacks_at_once_stop_no_honest_sender(
     servers: TestServers, database: str, tmp_path: Path
 ) -> None:
     seconds, patience = size((6.0, 20.0), (60.0, 2.0))  # A busy machine is no measure for two seconds.
     token = "".join(f"{name}: {value}\r\n" for name, value in token_of(tmp_path, "admin").items())
-    variables = {"database_url": database, "redis_url": servers.valkey.url, "tokens_file": str(tmp_path / "tokens")}
-    process = Process(tmp_path, variables)
-    process.write_policy()
-    program = [str(Path(sys.executable).with_name("trigger-gateway")), "serve"]
-    argv = ["/bin/sh", "-c", 'ulimit -n 512 && exec "$@"', "sh", *program]
-    process.server = launch(
-        "trigger-gateway", argv, env=process.environment(), log=tmp_path / "serve.log", cwd=tmp_path
-    )
+    process = begun(servers, database, tmp_path)
     honest = httpx.AsyncClient(base_url=process.url, timeout=60, headers=token_headers(token))
     slowest, sent, most = 0.0, 0, 0
     with_token, without = bodies(), half_sent()  # To make them takes seconds, which are none of the attack.
@@ -159,6 +165,41 @@ async def test_twenty_attacks_at_once_stop_no_honest_sender(
         await honest.aclose()
         await stop([process.server])
     assert "Traceback" not in (tmp_path / "serve.log").read_text()
+
+
+async def test_eighty_large_bodies_and_a_postgres_that_stalls_take_little_memory(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    """Those that find no room are refused at once, and may come again. Nobody is told that an alert is durable."""
+    headers = token_of(tmp_path, "ingest")
+    process = begun(servers, database, tmp_path)
+    labels = {f"l{number}": "x" * 3_900 for number in range(110)}
+    bodies = [
+        json.dumps({"alerts": [alert(f"fat-{number}-{n}") | {"annotations": labels} for n in range(9)]}).encode()
+        for number in range(size(24, 80))
+    ]
+    assert len(bodies[0]) > 3_700_000
+    blocker = await asyncpg.connect(database)
+    try:
+        await process.ready()
+        before = most = resident(process.pid)
+        async with (
+            httpx.AsyncClient(base_url=process.url, headers=headers, timeout=60) as client,
+            blocker.transaction(),
+        ):
+            await blocker.execute("LOCK TABLE groups IN ACCESS EXCLUSIVE MODE")
+            sending = [asyncio.create_task(client.post(WEBHOOK, content=body)) for body in bodies]
+            while not all(task.done() for task in sending):
+                most = max(most, resident(process.pid))
+                await asyncio.sleep(0.1)
+            assert {task.result().status_code for task in sending} == {503}
+        print(f"attacks: a stalled Postgres; {before} -> {most} MiB", file=sys.stderr)
+        assert most < MOST_MEMORY
+        async with httpx.AsyncClient(base_url=process.url, headers=headers, timeout=60) as client:
+            assert (await client.post(WEBHOOK, content=bodies[0])).status_code == 202
+    finally:
+        await blocker.close()
+        await stop([process.server])
 
 
 def token_headers(line: str) -> dict[str, str]:
