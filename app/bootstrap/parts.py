@@ -20,7 +20,7 @@ from app.deliver.airflows import AirflowClients
 from app.deliver.delivery import Delivery
 from app.deliver.ending import Endings, TriggerIncidents
 from app.deliver.following import Follower
-from app.groups import gauges, retention
+from app.groups import gauges, retention, wakes
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
 from app.groups.prometheus import Prometheus
@@ -55,6 +55,7 @@ from app.notices.incidents import Incidents
 from app.notices.receivers.send import Sender
 from app.notices.requests import NoticeRequests
 from app.notices.service import NoticeServices
+from app.policy import in_force
 from app.policy.core import Core
 from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
@@ -80,6 +81,8 @@ PRUNES = (
     *retention.PRUNES,
     notices_store.PRUNE,
     audit_log.PRUNE,
+    *in_force.PRUNES,
+    wakes.PRUNE,
     quarantine.PRUNE,
     *lineage_retention.PRUNES,
     deadman_store.PRUNE,
@@ -153,7 +156,9 @@ async def open_services(
 ) -> AsyncIterator[Services]:
     """Build everything on migrated servers; it is closed in reverse order. Tests replace `clock` and `http`."""
     async with open_foundation(settings, policy, urls, clock=clock, http=http) as foundation:
-        yield assemble(foundation)
+        services = assemble(foundation)
+        await services.reloader.in_force.keep()
+        yield services
 
 
 def assemble(base: Foundation) -> Services:
