@@ -59,9 +59,9 @@ class Budget:
     """The bytes of all bodies that this process holds: those that come in, those that are read, and those that wait for
     Postgres.
 
-    A sender alone cannot use it up. Large bodies may fill three quarters, so small ones get through. Bodies of senders that
-    have not shown who they are, such as those of signed requests, may fill an eighth or three of the largest bodies; of
-    these too large ones may fill three quarters.
+    A sender alone cannot use it up. Large bodies may fill three quarters, so small ones get through. Some senders have not
+    shown who they are, such as those of signed requests. Their bodies may fill an eighth, or three of the largest bodies;
+    large ones may fill three quarters of that.
     """
 
     def __init__(self, most: int, limit: int) -> None:

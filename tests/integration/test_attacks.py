@@ -163,7 +163,7 @@ async def test_twenty_attacks_at_once_stop_no_honest_sender(
         assert monotonic() - began < patience
     finally:
         await honest.aclose()
-        await stop([process.server])
+        await stop([process.server] if process.server else [])
     assert "Traceback" not in (tmp_path / "serve.log").read_text()
 
 
@@ -199,7 +199,7 @@ async def test_eighty_large_bodies_and_a_postgres_that_stalls_take_little_memory
             assert (await client.post(WEBHOOK, content=bodies[0])).status_code == 202
     finally:
         await blocker.close()
-        await stop([process.server])
+        await stop([process.server] if process.server else [])
 
 
 def token_headers(line: str) -> dict[str, str]:

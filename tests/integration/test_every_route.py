@@ -121,7 +121,7 @@ async def test_a_compressed_body_is_answered_like_a_plain_one(world: World, meth
 async def test_json_of_any_depth_is_no_fault_of_the_server(world: World, method: str, path: str) -> None:
     """In the place of each member of a good body, and as the body itself."""
     content = DOCUMENT["paths"][path][method]["requestBody"]["content"]
-    example = next((kind["example"] for kind in content.values() if "example" in kind), {})
+    example: Any = next((kind["example"] for kind in content.values() if "example" in kind), {})
     example = example[0] if isinstance(example, list) else example
     for depth in (33, 700, 950, 9_000):
         for deep in ("[" * depth + "1" + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
