@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
-from sqlalchemy import text
 
 from tests.acceptance.world import World
 from tests.integration.api import (
@@ -83,7 +83,7 @@ async def test_large_bodies_over_the_budget_are_refused_and_small_ones_are_taken
                 method, filled(path), content=b" " * 90_000, headers={"Content-Type": "application/json"}
             )
             assert answer.status_code in (401, 404, 503), path
-        assert (await post(world, ALERTMANAGER, 2_000)).status_code == 202
+    assert (await post(world, ALERTMANAGER, 2_000)).status_code == 202
     assert (await post(world, ALERTMANAGER, 90_000)).status_code == 202
 
 
@@ -117,11 +117,14 @@ async def sent(world: World, body: bytes, gone: asyncio.Event) -> int:
 
 
 @pytest.mark.parametrize("size", [2_000, 80_000])
-async def test_who_hangs_up_while_postgres_stalls_waits_no_longer_and_holds_no_bytes(world: World, size: int) -> None:
+async def test_who_hangs_up_while_postgres_stalls_waits_no_longer_and_holds_no_bytes(
+    world: World, database: str, size: int
+) -> None:
     body = json.dumps(notification(webhook_alert(model="gone"))).encode().ljust(size)
     gone = asyncio.Event()
-    async with world.services[0].core.engine.connect() as holder:
-        await holder.execute(text("LOCK TABLE groups IN ACCESS EXCLUSIVE MODE"))
+    holder = await asyncpg.connect(database)
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE groups IN ACCESS EXCLUSIVE MODE")
         senders = [asyncio.create_task(sent(world, body, gone)) for _ in range(3)]
         done, _ = await asyncio.wait(senders, timeout=0.5)
         assert not done
@@ -130,4 +133,5 @@ async def test_who_hangs_up_while_postgres_stalls_waits_no_longer_and_holds_no_b
             assert await asyncio.gather(*senders) == [400] * 3  # Nobody reads it.
         async with held(world, ALERTMANAGER, 3, 95_000) as refused:
             assert refused == [], "the budget is whole again"
+    await holder.close()
     assert (await post(world, ALERTMANAGER, 2_000)).status_code == 202
