@@ -14,6 +14,7 @@ from app.kit.errors import GatewayError, UsageError
 from app.policy.schema import Policy
 from app.replay.backtest import Question, Report, backtest
 from app.replay.history import Heard, History
+from app.replay.html import as_html
 from app.replay.prometheus.api import PrometheusApi
 from app.replay.prometheus.confirm import Confirms
 from app.replay.prometheus.notify import Pace
@@ -218,10 +219,16 @@ def test_a_configuration_that_cannot_be_read_is_a_note_or_nothing(config: str) -
 
 def test_what_prometheus_warns_of_is_a_note() -> None:
     fake = tsdb(("churn", when(1, 2)), ran=when(0, 24))
-    partial = {"status": "success", "data": {"resultType": "matrix", "result": []}, "warnings": ["a store is away"]}
+    partial = {
+        "status": "success",
+        "data": {"resultType": "matrix", "result": []},
+        "warnings": ["a store is <b>away</b>"],
+    }
     answer = httpx.Response(200, json=partial)
     fake.says = lambda _, parameters: answer if parameters.get("query") == "count(up)" else None
-    assert read(fake, days=1).notes == [WITHOUT_UP, "Prometheus warns: a store is away"]
+    history = read(fake, days=1)
+    assert history.notes == [WITHOUT_UP, "Prometheus warns: a store is <b>away</b>"]
+    assert "<p>Prometheus warns: a store is &lt;b&gt;away&lt;/b&gt;</p>" in as_html(report(history))
 
 
 def test_more_notifications_than_a_replay_takes_are_refused() -> None:
