@@ -28,8 +28,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # All alerts of each group that had an alert since then: an episode may have begun long before.
 _ALERTS = text("""
-    SELECT a.group_key, g.route, g.labels, a.id, a.alert_id, a.severity, a.first_seen_at, a.last_seen_at, a.closed_at,
-        a.resolved_at
+    SELECT a.group_key, g.route, a.id, a.alert_id, a.severity, a.first_seen_at, a.last_seen_at, a.closed_at, a.resolved_at
     FROM alerts a JOIN groups g ON g.key = a.group_key
     WHERE g.mode = 'live' AND (CAST(:route AS text) IS NULL OR g.route = :route) AND g.labels @> CAST(:labels AS jsonb)
       AND (a.trigger_id IS NOT NULL OR a.closed_at IS DISTINCT FROM a.first_seen_at)
@@ -37,7 +36,10 @@ _ALERTS = text("""
         SELECT FROM alerts late WHERE late.group_key = a.group_key AND (late.closed_at IS NULL OR late.closed_at >= :since)
       )
     ORDER BY a.first_seen_at DESC LIMIT :most
-""").columns(id=Uuid(), labels=JSONB())
+""").columns(id=Uuid())
+
+# Not beside each alert: labels may be long.
+_LABELS = text("SELECT key, labels FROM groups WHERE key = ANY(CAST(:keys AS text[]))").columns(labels=JSONB())
 
 _RETRAINS = text(f"""
     SELECT t.id, t.group_key, t.fired_at, {EFFECT} AS effect FROM triggers t LEFT JOIN effects e ON e.trigger_id = t.id
@@ -81,11 +83,14 @@ async def page(conn: AsyncConnection, policy: Policy, query: Query, now: datetim
         found = [pair for pair in found if _place(pair[0]) < query.cursor]
     shown = found[: query.limit]
     retrains = await _retrains(conn, shown)
+    keys = list({group["group_key"] for _, group in shown})
+    labels = {row.key: row.labels for row in await conn.execute(_LABELS, {"keys": keys})}
     following = None
     if len(found) > query.limit:
         begin, ident = _place(shown[-1][0])
         following = f"{(begin - _EPOCH) // timedelta(microseconds=1)}_{ident}"
-    return [_shown(drift, group, retrains[group["group_key"]]) for drift, group in shown], following
+    placed = ((drift, group["route"], group["group_key"]) for drift, group in shown)
+    return [_shown(drift, route, labels.get(key, {}), retrains[key]) for drift, route, key in placed], following
 
 
 def _place(drift: Drift) -> tuple[datetime, str]:
@@ -104,12 +109,12 @@ async def _retrains(conn: AsyncConnection, shown: list[tuple[Drift, RowMapping]]
     return found
 
 
-def _shown(drift: Drift, group: RowMapping, retrains: list[RowMapping]) -> Row:
+def _shown(drift: Drift, route: str, labels: dict[str, str], retrains: list[RowMapping]) -> Row:
     mine = [row for row in retrains if drift.holds(row["fired_at"])]
     return {
         "id": UUID(drift.firings[0].id),
-        "route": group["route"],
-        "group": group["labels"],
+        "route": route,
+        "group": labels,
         "begin": drift.begin,
         "end": drift.end,
         "severity": drift.severity,
