@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.effects.judging import run_time
+from app.deliver.ending import run_time
 from app.effects.rules import Effect, Why
 from app.effects.sums import Sums, total
 from app.kit.db import as_json

@@ -3,7 +3,7 @@
 Triggers that ended before this migration get no row: their effect is `unknown`. Triggers that are open get a row when
 they end.
 
-Made 2026-11-30 07:20 UTC.
+Made 2026-11-30 09:40 UTC.
 """
 
 import sqlalchemy as sa
