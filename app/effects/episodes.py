@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.effects.drift import Drift, Firing, drifts
+from app.decide.drift import Drift, Firing, drifts
 from app.effects.judging import terms_of
 from app.effects.show import EFFECT, Row
 from app.effects.store import firing

@@ -13,9 +13,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.decide import facts, rules
+from app.decide.drift import Firing, drifts
 from app.decide.state import LIVE, Group
 from app.deliver.ending import TriggerIncidents, run_time
-from app.effects.drift import Firing, drifts
 from app.effects.rules import Effect
 from app.effects.store import firing
 from app.groups import store as groups
