@@ -24,7 +24,7 @@ from app.effects import store as effects_store
 from app.effects.judging import Judging
 from app.effects.outcomes import Outcomes
 from app.effects.service import EffectServices
-from app.groups import gauges, retention
+from app.groups import gauges, retention, wakes
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
 from app.groups.prometheus import Prometheus
@@ -59,6 +59,7 @@ from app.notices.incidents import Incidents
 from app.notices.receivers.send import Sender
 from app.notices.requests import NoticeRequests
 from app.notices.service import NoticeServices
+from app.policy import in_force
 from app.policy.core import Core
 from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
@@ -83,6 +84,8 @@ PRUNES = (
     *retention.PRUNES,
     notices_store.PRUNE,
     audit_log.PRUNE,
+    *in_force.PRUNES,
+    wakes.PRUNE,
     quarantine.PRUNE,
     *lineage_retention.PRUNES,
     deadman_store.PRUNE,
@@ -158,7 +161,9 @@ async def open_services(
 ) -> AsyncIterator[Services]:
     """Build everything on migrated servers; it is closed in reverse order. Tests replace `clock` and `http`."""
     async with open_foundation(settings, policy, urls, clock=clock, http=http) as foundation:
-        yield assemble(foundation)
+        services = assemble(foundation)
+        await services.reloader.in_force.keep()
+        yield services
 
 
 def assemble(base: Foundation) -> Services:

@@ -2,21 +2,24 @@
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
+from app import tables
 from app.decide.books import Books
 from app.decide.placing import successor
 from app.decide.state import Confirmation, Group, HeardAnswer
 from app.groups import pauses, store
 from app.groups.aftermath import Aftermath
 from app.groups.prometheus import Prometheus
-from app.kit.db import is_temporary, one_statement, transaction, with_retries
+from app.kit.db import insert_rows, is_temporary, one_statement, transaction, with_retries
 from app.kit.loop import all_of, each_alone
+from app.kit.prune import Prune, by_id
 from app.policy.core import Core
 from app.policy.language.promql import render_query
 from app.policy.schema import Policy
@@ -104,6 +107,13 @@ _REVIEW = text("""
     ) RETURNING key
 """)
 
+# Ids grow with time, so the oldest rows come first.
+_ANSWERS_PAGE = text("SELECT id, at FROM confirms WHERE id > :id ORDER BY id LIMIT :most")
+_ANSWERS_LOCK = text("""
+    SELECT id FROM confirms WHERE id = ANY(CAST(:ids AS uuid[])) AND at < :before FOR UPDATE SKIP LOCKED
+""")
+PRUNE: Final = Prune("confirms", _ANSWERS_PAGE, _ANSWERS_LOCK, (by_id("confirms"),))
+
 _PUT_OFF = text("UPDATE groups SET wake_at = :later WHERE key = :key AND wake_at <= :now")
 
 _ROUND = 20
@@ -123,6 +133,23 @@ async def _take(conn: AsyncConnection, books: Books, due: Sequence[Row[Any]]) ->
     keys = [row.key for row in due if row.key in taken and (row.key not in homes or homes[row.key][0] in taken)]
     await store.load_groups(conn, books, [*keys, *(homes[key][0] for key in keys if key in homes)])
     return sorted(keys)
+
+
+async def _keep_answers(conn: AsyncConnection, books: Books, heard: Iterable[str]) -> None:
+    """Keep the answers of Prometheus that counted, for a replay: Prometheus itself forgets."""
+    counted = [(books.groups[key], books.confirmations[key]) for key in heard if key in books.confirmations]
+    rows = [
+        {
+            "id": uuid7(),
+            "at": books.now,
+            "route": group.route,
+            "group_labels": group.labels,
+            "confirmed": answer.confirmed,
+            "detail": answer.detail,
+        }
+        for group, answer in counted
+    ]
+    await insert_rows(conn, tables.confirms, rows)
 
 
 class Waker:
@@ -241,6 +268,7 @@ class Waker:
             for key in keys:
                 ledger.wake(key)
             await store.save(conn, books)
+            await _keep_answers(conn, books, heard)
         await self._aftermath.committed(ledger)
         still_due = any((at := books.groups[key].wake_at) is not None and at <= books.now for key in keys)
         return len(keys) == _ROUND or still_due

@@ -7,6 +7,7 @@ Each process looks at the file by itself. So replicas and `--workers` follow wit
 import asyncio
 import hashlib
 import logging
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from app.policy.core import Core
 from app.policy.file.document import MAX_BYTES
 from app.policy.file.load import load_policy
 from app.policy.file.problems import PolicyError, Problem
+from app.policy.in_force import InForce
 from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,8 @@ class AirflowInUse(PolicyError):
 
 
 class Reloader:
-    """`step()` looks at the file, `ask()` makes the next step read it, `reload()` reads it now."""
+    """`step()` looks at the file, `ask()` makes the next step read it, `reload()` reads it now. `in_force` keeps what was
+    in force."""
 
     def __init__(self, core: Core, path: Path) -> None:
         self._holder = core.policies
@@ -47,6 +50,7 @@ class Reloader:
         self._may_log = Seldom(60)
         self._seen: str | None = None  # digest of the file at the last look
         self._settled: str | None = None  # digest of the file that was taken, or that was refused for its content
+        self.in_force = InForce(core, socket.gethostname())
         self._show()
 
     def ask(self) -> None:
@@ -60,22 +64,22 @@ class Reloader:
         """
         asked = self._asked
         try:
-            return await self._look()
+            await self._look()
         except OutOfFiles as error:  # Nothing is known of the file: the next step looks again.
             self._asked = asked
             if self._may_log():
                 log.warning("the policy file could not be looked at: %s", error)
-            return False
+        await self.in_force.keep()
+        return False
 
-    async def _look(self) -> bool:
+    async def _look(self) -> None:
         digest = await asyncio.to_thread(_digest, self._path)
         rests, self._seen = digest == self._seen, digest
         if not self._asked and (digest == self._settled or not rests):
-            return False
+            return
         self._asked = False
         with suppress(PolicyError):  # The log, /readyz?verbose and a metric show it.
             await self.reload()
-        return False
 
     async def reload(self) -> Policy:
         """Read the file and put its policy in force. Raises PolicyError, with every problem, or OutOfFiles; the old policy
@@ -92,6 +96,7 @@ class Reloader:
                 raise
             self._settled = digest
             self._take(policy)
+            await self.in_force.keep()
             return policy
 
     async def _keep_airflows_in_use(self, policy: Policy) -> None:

@@ -181,6 +181,7 @@ class Policy(Frozen):
     """What must happen regularly, and who gets a notice when it does not."""
     hash: str
     warnings: tuple[InstanceOf[Problem], ...] = ()
+    text: str = Field("", repr=False)  # of the file, without its secrets
 
     def route_for(self, labels: Mapping[str, str]) -> Route | None:
         """The first route that takes an alert with these labels; None when no route does, or for a gateway's own alarm."""

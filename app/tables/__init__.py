@@ -13,6 +13,11 @@ decisions.py
 - `audit`: requests of people and scripts: trigger, reset, redrive, cancel, pause, resume, resolve, test, forget.
 - `session_key`: one row: the random key that signs the sessions of browsers.
 
+recorded.py
+- `policies`: every policy that was in force, by its hash, without its secrets.
+- `in_force`: one row a policy that came into force on a replica.
+- `confirms`: the answers of Prometheus that counted.
+
 notices.py
 - `notices`: one row an incident. It opens, and is resolved by its key.
 - `tellings`: one row a receiver of an incident: the outbox items of its messages, and the time of the next one.
@@ -74,6 +79,7 @@ from app.tables.lineage import (
     versions,
 )
 from app.tables.notices import notices, tellings
+from app.tables.recorded import confirms, in_force, policies
 from app.tables.watch import dag_reads, flips, pings, switches, watch
 
 __all__ = [
@@ -83,12 +89,14 @@ __all__ = [
     "aliases",
     "attempts",
     "audit",
+    "confirms",
     "dag_reads",
     "decisions",
     "effects",
     "flips",
     "groups",
     "idempotency",
+    "in_force",
     "local_ids",
     "metadata",
     "notices",
@@ -97,6 +105,7 @@ __all__ = [
     "outbox",
     "pauses",
     "pings",
+    "policies",
     "promotions",
     "quarantine",
     "records",

@@ -42,7 +42,7 @@ def upgrade():
 """
 
 #: The newest migration before the effects of triggers, and rows of that version.
-BEFORE_EFFECTS = "5c1e90b7d243"
+BEFORE_EFFECTS = "5c2f10a6b8d1"
 OLD_ROWS = """
 INSERT INTO groups (key, route, mode, labels, failures, version, nonce)
     VALUES ('k', 'accuracy', 'live', '{"model": "churn"}', 0, 1, 'n');

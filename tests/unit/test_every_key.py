@@ -27,7 +27,7 @@ def keys_of(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]
 
 
 #: What the gateway adds itself, and the section whose keys are the routes' own.
-WRITTEN = (set(keys_of(Policy)) - {"hash", "warnings"}) | {"defaults"}
+WRITTEN = (set(keys_of(Policy)) - {"hash", "warnings", "text"}) | {"defaults"}
 KNOWN = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
 
 

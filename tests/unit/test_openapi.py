@@ -69,6 +69,7 @@ PATHS = {
     "/api/v1/promotions": {"get", "post"},
     "/api/v1/promotions/{id}": {"get"},
     "/api/v1/promotions/{id}/rollback": {"post"},
+    "/api/v1/policies": {"get"},
     "/-/reload": {"post"},
 }
 OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in sorted(methods)]

@@ -89,7 +89,7 @@ BY_FIELD: Final[Mapping[tuple[type, str], Kind]] = {
     (intervals.TimeRange, "end_time"): Kind("time of day", "", _TIME_OF_DAY),
 }
 #: Fields that the loader sets and no file has.
-_NOT_IN_THE_FILE: Final = {"hash", "warnings"}
+_NOT_IN_THE_FILE: Final = {"hash", "warnings", "text"}
 #: Defaults that the loader fills in, or that are settings.
 _FILLED_IN: Final[Mapping[tuple[type, str], str]] = {
     (Route, "name"): "made from `dag.id`",

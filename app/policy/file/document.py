@@ -62,6 +62,9 @@ class Document:
     keys: Mapping[Path, Place]
     problems: tuple[Problem, ...]
     filled: Mapping[Path, Filled] = field(default_factory=dict, repr=False)  # the strings that hold variables
+    spans: Mapping[Path, tuple[int, int]] = field(
+        default_factory=dict, repr=False
+    )  # of scalars: characters of the text
 
     def problem(self, path: Path, message: str, *, key: bool = False, offset: int | None = None) -> Problem:
         """A problem at a value, at its key, or `offset` characters into it. For an absent key the place is its parent."""
@@ -106,7 +109,8 @@ def read_document(text: str, file: str, env: Mapping[str, str], *, require_env: 
         raise PolicyError([Problem(file, 1, 1, "policy", "the file is empty")])
     builder = _Builder(text, file, env, require_env)
     value, raw = builder.build(node, ())
-    return Document(file, value, raw, builder.values, builder.keys, tuple(builder.problems), builder.filled)
+    places = builder.values, builder.keys
+    return Document(file, value, raw, *places, tuple(builder.problems), builder.filled, builder.spans)
 
 
 class _Loader(Reader, Scanner, Parser, Composer):
@@ -153,6 +157,7 @@ class _Builder:
         self.keys: dict[Path, Place] = {}
         self.problems: list[Problem] = []
         self.filled: dict[Path, Filled] = {}
+        self.spans: dict[Path, tuple[int, int]] = {}
 
     def build(self, node: Node, path: Path) -> tuple[JsonValue, JsonValue]:
         """The value of a node as (expanded, raw)."""
@@ -192,6 +197,7 @@ class _Builder:
 
     def _scalar(self, node: Node, path: Path) -> tuple[JsonValue, JsonValue]:
         text = str(node.value)
+        self.spans[path] = node.start_mark.index, node.end_mark.index
         if node.tag == _PLAIN:
             try:
                 plain = _core(text)

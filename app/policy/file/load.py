@@ -17,6 +17,7 @@ from app.policy.file.deadman_checks import deadman_problems
 from app.policy.file.document import MAX_BYTES, Document, read_document
 from app.policy.file.entries import read_airflow, read_deadman, read_defaults, read_list, read_routes, read_section
 from app.policy.file.keys import key_problems
+from app.policy.file.masked import masked
 from app.policy.file.problems import PolicyError, Problem, in_file_order
 from app.policy.file.promotion_checks import promotion_problems, read_promotions
 from app.policy.intervals import TimeInterval
@@ -89,7 +90,8 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         warnings=in_file_order(warnings(document, routes, schedules)),
         **others,
     )
-    return policy.model_copy(update={"hash": _hash(document, policy)})
+    meant = _meant(policy)
+    return policy.model_copy(update={"hash": _hash(document, meant), "text": masked(text, document, meant)})
 
 
 def _read_others(document: Document, problems: list[Problem]) -> dict[str, Any]:
@@ -132,15 +134,9 @@ def _with_airflow(route: Route, airflow: tuple[Airflow, ...]) -> Route:
     return route.model_copy(update={"dag": route.dag.model_copy(update={"airflow": name})})
 
 
-def _hash(document: Document, policy: Policy) -> str:
-    """12 hex characters from the meaning of the file. Layout, comments and written defaults do not change them.
-
-    Variables count as written, and literal secrets do not count. So nobody can guess a secret from the hash.
-    """
-    raw = document.raw if isinstance(document.raw, dict) else {}
-    raw_defaults = _mapping(raw.get("defaults"))
-    written: JsonValue = {**raw, "routes": [{**raw_defaults, **_mapping(route)} for route in _list(raw.get("routes"))]}
-    meant = policy.model_dump(mode="json", exclude={"hash", "warnings"})
+def _meant(policy: Policy) -> dict[str, Any]:
+    """The policy as JSON. A key that is younger than the hashes that are kept counts only when it is set."""
+    meant = policy.model_dump(mode="json", exclude={"hash", "warnings", "text"})
     for route, shown in zip(policy.routes, meant["routes"], strict=True):
         if route.effect == EffectTerms():
             del shown["effect"]
@@ -150,6 +146,17 @@ def _hash(document: Document, policy: Policy) -> str:
         for event in (NO_EFFECT, *NEWS):
             if notify[event] is None:
                 del notify[event]
+    return meant
+
+
+def _hash(document: Document, meant: dict[str, JsonValue]) -> str:
+    """12 hex characters from the meaning of the file. Layout, comments and written defaults do not change them.
+
+    Variables count as written, and literal secrets do not count. So nobody can guess a secret from the hash.
+    """
+    raw = document.raw if isinstance(document.raw, dict) else {}
+    raw_defaults = _mapping(raw.get("defaults"))
+    written: JsonValue = {**raw, "routes": [{**raw_defaults, **_mapping(route)} for route in _list(raw.get("routes"))]}
     # A section that is left out must not count. Otherwise a new version of the gateway would change the hash of every file.
     effective = _as_written({key: value for key, value in meant.items() if value not in (None, [])}, written)
     text = json.dumps(effective, sort_keys=True, separators=(",", ":"))

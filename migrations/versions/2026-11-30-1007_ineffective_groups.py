@@ -2,7 +2,7 @@
 
 Rows that exist count no retrain without effect: effects are judged since a short time only.
 
-Made 2026-11-30 09:42 UTC.
+Made 2026-11-30 10:07 UTC.
 """
 
 import sqlalchemy as sa

@@ -3,7 +3,7 @@
 The effect of a trigger, and the episodes of a group, read the alerts that began since then. The index is built without
 blocking writers.
 
-Made 2026-11-30 09:41 UTC.
+Made 2026-11-30 10:06 UTC.
 """
 
 from alembic import op

@@ -3,7 +3,7 @@
 Triggers that ended before this migration get no row: their effect is `unknown`. Triggers that are open get a row when
 they end.
 
-Made 2026-11-30 09:40 UTC.
+Made 2026-11-30 10:05 UTC.
 """
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "e7c15a90b3d4"
-down_revision = "5c1e90b7d243"
+down_revision = "5c2f10a6b8d1"
 branch_labels = None
 depends_on = None
 
