@@ -1,4 +1,4 @@
-"""What people hear of a run that ended well, and of a promotion
+"""The news of a run that ended well, and of a promotion
 
 Runs that ended before this migration are announced to nobody. Promotions from before it have no metrics.
 

@@ -150,7 +150,7 @@ def test_each_fired_trigger_comes_to_one_effect_and_the_sums_are_those_of_the_tr
         loop.run_until_complete(house.world.__aenter__())
         try:
             run_state_machine_as_test(
-                lambda: Effects(house),
+                lambda: Effects(house),  # type: ignore[arg-type]  # A factory is enough.
                 settings=settings(
                     max_examples=size(2, 60),
                     stateful_step_count=size(12, 40),
