@@ -180,7 +180,18 @@ def assemble(base: Foundation) -> Services:
     intake = intake_part(base)
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
-    ui = UiServices(base.settings.name, core, base.reader, base.tokens, Sessions(core, base.tokens))
+    probes = Probes(core, airflows, mlflow, base.settings)
+    ui = UiServices(
+        name=base.settings.name,
+        core=core,
+        reader=base.reader,
+        tokens=base.tokens,
+        sessions=Sessions(core, base.tokens),
+        limiter=base.limiter,
+        groups=groups.services,
+        deadman=deadman.services,
+        probes={"Airflow": probes.orchestrator, "MLflow": probes.metadata, "Switches": probes.deadman},
+    )
     reloader = Reloader(core, base.settings.policy_file)
     constant = _constant(core, reloader)
     loops = tuple(
@@ -201,7 +212,7 @@ def assemble(base: Foundation) -> Services:
         deadman=deadman.services,
         effects=effects.services,
         ui=ui,
-        probes=Probes(core, airflows, mlflow, base.settings),
+        probes=probes,
         loops=loops,
         constant=constant,
     )

@@ -195,7 +195,7 @@ class TriggerIncidents:
             title=title.format(group=group),
             detail=detail,
             labels={**labels, "route": route},
-            link=f"/api/v1/explain/{trigger['id']}",
+            link=f"/ui/triggers/{trigger['id']}",
         )
         await self._incidents.open(conn, self._policy().receivers_of(event, route), notice, now)
 

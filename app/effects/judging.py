@@ -21,8 +21,7 @@ from app.groups import store as groups
 from app.kit.db import transaction, with_retries
 from app.kit.loop import each_alone
 from app.policy.core import Core
-from app.policy.effects import EffectTerms
-from app.policy.schema import Policy, Route
+from app.policy.schema import EffectTerms, Policy, Route
 
 log = logging.getLogger(__name__)
 

@@ -86,12 +86,7 @@ PRUNES: Final = (
     Prune("silent alerts", _SILENT_PAGE, _SILENT, start={"fingerprint": ""}),
     Prune("alerts", _ALERTS_PAGE, _ALERTS_LOCK, (by_id("decisions", "alert"), by_id("alerts"))),
     Prune("decisions", _DECISIONS_PAGE, _DECISIONS_LOCK, (by_id("decisions"),)),
-    Prune(
-        "triggers",
-        _TRIGGERS_PAGE,
-        _TRIGGERS_LOCK,
-        (by_id("attempts", "item"), by_id("outbox"), by_id("effects", "trigger_id"), by_id("triggers")),
-    ),
+    Prune("triggers", _TRIGGERS_PAGE, _TRIGGERS_LOCK, _OF_A_TRIGGER),
 )
 
 

@@ -14,14 +14,13 @@ from pydantic import AfterValidator, Field, InstanceOf, JsonValue
 
 from app.policy.confirm import Confirm
 from app.policy.deadman import Switch
-from app.policy.effects import EffectTerms, OnNoEffect
 from app.policy.file.problems import Problem
 from app.policy.intervals import Interval, TimeInterval
 from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
 from app.policy.own_alarms import is_own_alarm
 from app.policy.promotions import Promotion
-from app.policy.receivers import NEWS, NO_EFFECT, Notify, Receiver, RouteNotify
+from app.policy.receivers import NEWS, NO_EFFECT, Notify, Receiver, ReceiverNames, RouteNotify
 from app.policy.schedules import Schedule
 from app.policy.sources import Source
 from app.policy.values import (
@@ -80,6 +79,30 @@ class Limit(Frozen):
     """How many triggers may fire in that time."""
     per: PositiveDuration
     """How long the sliding time is."""
+
+
+class EffectTerms(Frozen):
+    """When the gateway judges whether a retrain ended what started it. The time counts from the promotion, or from the
+    end of the DAG run where no gate promotes."""
+
+    settle: PositiveDuration = timedelta(hours=6)
+    """How long the alerts behind the trigger may still fire after the new model. An alert that goes stale has not
+    ended."""
+    watch: PositiveDuration = timedelta(days=7)
+    """How long no alert of the group may begin after the new model."""
+
+
+class OnNoEffect(Frozen):
+    """What follows when retrains of a group do not help."""
+
+    after: Annotated[int, Field(ge=1, le=100_000)] = 3
+    """After how many retrains in a row without effect. One that failed, or whose effect is unknown, does not
+    count."""
+    then: Annotated[Literal["tell", "hold"], choice("tell", "hold")] = "tell"
+    """`tell` sends a notice, and the group goes on. `hold` sends it too, and the group fires no more until it is
+    released."""
+    receivers: ReceiverNames | None = None
+    """Who gets the notice. Without it: as `notify.no_effect` says."""
 
 
 class Defaults(Frozen):

@@ -28,8 +28,8 @@ from app.lineage import report_api
 from app.notices import api as notices_api
 from app.policy import api as policy_api
 from app.promotion import api as promotion_api
+from app.ui import actions_api, house_api, login_api
 from app.ui import api as pages
-from app.ui import login_api
 from app.web import docs, error_answers, health
 from app.web import probe_api as probes
 from app.web.problems import UNAVAILABLE
@@ -78,8 +78,19 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     app.router.routes.extend([*promotion_api.webhook.routes, *receive.router.routes])
     docs.install(app, None if settings.open_docs else require("read"))
     parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
-    more = (requests_api, pause_api, deadman_api, ping_api, notices_api, effects_api, login_api, pages)
-    for part in (*parts, *more):
+    for part in (
+        *parts,
+        requests_api,
+        pause_api,
+        deadman_api,
+        ping_api,
+        notices_api,
+        effects_api,
+        login_api,
+        actions_api,
+        house_api,
+        pages,
+    ):
         app.include_router(part.router)
     app.get(
         "/metrics",

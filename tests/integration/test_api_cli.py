@@ -134,7 +134,7 @@ async def test_what_a_sender_wrote_is_shown_as_text(servers: TestServers, databa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["history", "decisions"], "history shows `alerts`, `triggers` or `schedules`"),
+        (["history", "decisions"], "history shows `alerts`, `triggers`, `schedules` or `lanes`"),
         (["history", "--route", "No Such"], "The request has 1 error."),
         (["history", "--status", "asleep"], "The request has 1 error."),
     ],

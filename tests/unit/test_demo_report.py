@@ -110,7 +110,10 @@ def printed(width: int, *, terminal: bool = False) -> tuple[Console, io.StringIO
 
 def test_the_table_fits_a_terminal_of_80_columns_and_names_every_reason() -> None:
     console, output = printed(80)
-    effects: list[dict[str, Any]] = [{"group": {"model": "churn"}, "effect": "recurred"}, {"group": {"model": "fraud"}, "effect": None}]
+    effects: list[dict[str, Any]] = [
+        {"group": {"model": "churn"}, "effect": "recurred"},
+        {"group": {"model": "fraud"}, "effect": None},
+    ]
     console.print(table([row(model, ALERTS, TRIGGERS, RUNS, VERSIONS, effects) for model in MODELS]))
     text = output.getvalue()
     assert all(len(line) <= 80 for line in text.splitlines())

@@ -8,7 +8,6 @@ from pydantic import JsonValue
 
 from app.policy.confirm import Confirm
 from app.policy.deadman import Retrain, Switch
-from app.policy.effects import EffectTerms, OnNoEffect
 from app.policy.file.document import Document
 from app.policy.file.problems import Path, Problem
 from app.policy.intervals import Interval, TimeInterval, TimeRange
@@ -18,7 +17,7 @@ from app.policy.promotions import Promotion, Require
 from app.policy.receivers import KINDS as RECEIVER_KINDS
 from app.policy.receivers import Notify, Receiver, RouteNotify
 from app.policy.schedules import Schedule
-from app.policy.schema import Airflow, Dag, Defaults, Limit, Route
+from app.policy.schema import Airflow, Dag, Defaults, EffectTerms, Limit, OnNoEffect, Route
 from app.policy.sources import Source
 from app.policy.values import Frozen, PasswordAuth, ServerWithLogin, TokenAuth, TokenFileAuth, fields_of
 

@@ -11,7 +11,6 @@ from pydantic import JsonValue
 
 from app.kit.errors import unless_out_of_files
 from app.policy.deadman import Switch
-from app.policy.effects import EffectTerms, OnNoEffect
 from app.policy.file.checks import airflow_for, cross_problems, route_names, warnings
 from app.policy.file.deadman_checks import deadman_problems
 from app.policy.file.document import MAX_BYTES, Document, read_document
@@ -25,7 +24,7 @@ from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
 from app.policy.receivers import NEWS, NO_EFFECT, Notify, Receiver
 from app.policy.schedules import Schedule
-from app.policy.schema import Airflow, Policy, Route
+from app.policy.schema import Airflow, EffectTerms, OnNoEffect, Policy, Route
 from app.policy.sources import Source
 
 __all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy"]
