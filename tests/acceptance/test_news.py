@@ -1,5 +1,6 @@
 """Good news: a run that ended well and a promotion, with the metrics of both versions, to those who asked for it."""
 
+from datetime import timedelta
 from typing import Any
 
 from tests.acceptance.promotions import ENTRY, Gates, seen
@@ -33,7 +34,7 @@ class News:
     """A world with an MLflow, a PagerDuty and a Slack."""
 
     def __init__(self, servers: TestServers, database: str, text_: str, **more: Any) -> None:
-        clock = ManualClock()
+        self.clock = clock = ManualClock()
         self.mlflow, self.pagerduty, self.slack = FakeMlflowRegistry(clock), FakePagerDuty(clock), Channel(clock)
         others: Any = {"mlflow.test": self.mlflow, FakePagerDuty.host: self.pagerduty, "slack.test": self.slack}
         self.world: World = opened(servers, database, text_ + RECEIVERS + SLACK, clock=clock, others=others, **more)
@@ -164,6 +165,24 @@ async def test_a_version_that_nobody_promoted_is_read_when_it_is_seen_and_an_mlf
         assert [detail for _, detail in case.details()] == [
             "Its DAG run took 20m. It made version 2 of churn: f1 0.91 (version 1: 0.85). Version 1 is champion."
         ]
+
+
+async def test_a_replica_that_dies_while_it_reads_mlflow_leaves_the_news_to_another(
+    servers: TestServers, database: str
+) -> None:
+    case = News(servers, database, policy(RUN) + MLFLOW, replicas=3)
+    async with case.world as world:
+        await retrained(world)
+        await seen(world, (await world.trigger())["id"], case.mlflow.add("churn", {"f1": 0.91}))
+        case.clock.pass_by(timedelta(minutes=1))
+        await world.die_during("GET registered-models/alias", loop="outcomes", at=case.mlflow)
+        await world.settle()
+        assert case.pagerduty.opened == []
+        await world.pass_by(minutes=1)
+        await world.pass_by(minutes=10, steps=2)
+        assert [
+            (detail, each.triggers) for (_, detail), each in zip(case.details(), case.pagerduty.opened, strict=True)
+        ] == [("Its DAG run took 20m. It made version 1 of churn: f1 0.91. No version is champion.", 1)]
 
 
 async def test_after_half_an_hour_the_news_comes_without_what_mlflow_does_not_say(
