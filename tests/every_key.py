@@ -30,6 +30,8 @@ _KINDS = "tests/unit/test_receivers.py::test_"
 _TOLD = "tests/unit/test_policy_receivers.py::test_an_event_without_a_line_is_told_to_everybody_and_one_with_an_empty_list_to_nobody"
 _ROUTE_TOLD = "tests/unit/test_policy_receivers.py::test_a_route_speaks_for_itself_event_by_event"
 _MLFLOW_LOGIN = "tests/unit/test_tracking.py::test_the_login_of_the_policy_is_the_one_that_is_sent"
+_PLACES = "tests/acceptance/test_hand_over_places.py::test_a_record_goes_out_with_its_login_and_to_its_workspace_and_waits_for_nobody_else"
+_LOGIN_PARTS = ("username", "password", "token", "token_file")
 _DEADMAN = "tests/acceptance/test_deadman.py::test_"
 _KEYS = "tests/acceptance/test_keys_matter.py::test_"
 _SETTINGS = "tests/acceptance/test_settings_matter.py::test_"
@@ -184,6 +186,7 @@ POLICY: dict[str, str] = {
     "notify.promotion_blocked": _TOLD,
     "mlflow": _MLFLOW_LOGIN,
     "mlflow.tracking_uri": _MLFLOW_LOGIN,
+    **dict.fromkeys(("mlflow.logins", *(f"mlflow.logins.{part}" for part in _LOGIN_PARTS)), _PLACES),
     "mlflow.auth": _MLFLOW_LOGIN,
     "mlflow.auth.username": _MLFLOW_LOGIN,
     "mlflow.auth.password": _MLFLOW_LOGIN,

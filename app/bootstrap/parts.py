@@ -309,7 +309,7 @@ def notices_part(base: Foundation, incidents: Incidents) -> Part[NoticeServices]
     )
 
 
-def lineage_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce) -> Part[LineageServices]:
+def lineage_part(base: Foundation, incidents: Incidents, mlflow: MlflowOf) -> Part[LineageServices]:
     """Taking metadata, delivering it to MLflow, and the survey that reads MLflow and keeps the chains."""
     core, settings = base.core, base.settings
     delivery = MetadataDelivery(core, mlflow, time=settings.delivery_timeout)
