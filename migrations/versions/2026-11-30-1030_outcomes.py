@@ -10,7 +10,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "40c6d2e81b9f"
-down_revision = "b8e40d7f15c2"
+down_revision = "c41f0a96d2e7"
 branch_labels = None
 depends_on = None
 
