@@ -215,7 +215,7 @@ class TriggerIncidents:
         return key not in found and len(found) >= MOST_ALIKE
 
 
-def run_time(trigger: RowMapping, now: datetime | None = None) -> timedelta:
+def run_time(trigger: Mapping[Any, Any], now: datetime | None = None) -> timedelta:
     """How long its DAG run took, in seconds; nothing, if Airflow never had it. One that is open ends `now`."""
     began: datetime | None = trigger["started_at"] or trigger["accepted_at"]
     ended: datetime | None = trigger["ended_at"] or now
