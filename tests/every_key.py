@@ -39,6 +39,7 @@ _TELLING = "tests/acceptance/test_telling.py::test_"
 _LINEAGE = "tests/mlflow/test_lineage.py::test_the_policy_says_how_long_to_wait_before_judging_and_how_often_to_look"
 
 _EFFECT = "tests/acceptance/test_effects.py::test_"
+_NEWS = "tests/acceptance/test_news.py::test_a_"
 _NO_EFFECT = "tests/acceptance/test_no_effect.py::test_"
 _ACCESS = "tests/unit/test_access.py::test_"
 
@@ -105,6 +106,8 @@ POLICY: dict[str, str] = {
     "routes.notify.trigger_lost": _ROUTE_TOLD,
     "routes.notify.run_failed": _ROUTE_TOLD,
     "routes.notify.no_effect": _TOLD,
+    "routes.notify.run_succeeded": _NEWS + "run_that_ends_well_is_announced_to_those_whom_its_route_names",
+    "routes.notify.promoted": _NEWS + "promotion_is_announced_with_the_metrics_of_both_versions",
     "routes.dag": _FIRES,
     "routes.dag.airflow": _SEVERAL,
     "routes.dag.id": _RELOAD + "test_a_dag_that_changes_while_a_trigger_is_held_is_the_one_that_runs",
@@ -178,6 +181,8 @@ POLICY: dict[str, str] = {
     "notify.trigger_lost": _TOLD,
     "notify.run_failed": _TOLD,
     "notify.no_effect": _TOLD,
+    "notify.run_succeeded": _TOLD,
+    "notify.promoted": _TOLD,
     "notify.promotion_blocked": _TOLD,
     "mlflow": _MLFLOW_LOGIN,
     "mlflow.tracking_uri": _MLFLOW_LOGIN,

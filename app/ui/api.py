@@ -8,7 +8,8 @@ from pydantic import AfterValidator
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
-from app.decide.state import Group, group_key
+from app.decide.state import LIVE, Group, group_key
+from app.effects import episodes
 from app.explain import history
 from app.explain.explain import explain
 from app.explain.lanes import MOST, Span, flags_of, marks_of, ticks_of
@@ -29,6 +30,7 @@ router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 Reader = Annotated[Visitor, Depends(visitor("read"))]
 Days = Annotated[int, Query(ge=1, le=365)]
 _SHOWN = 50  # alerts and triggers on the page of a group
+_EPISODES = 10  # on the page of a group
 _NO_PAGE = "There is no such page. The fleet shows every group."
 
 
@@ -93,11 +95,14 @@ async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: 
     lately = (await history.lately_alerted(conn, [group.key], span.since, MOST))[group.key]
     fired = (await history.lately_triggered(conn, [group.key], span.since, MOST))[group.key]
     due = await fleet.deadlines(conn, policy)
+    asked = episodes.Query(since=span.since, route=route.name, labels=group.labels, limit=_EPISODES)
+    drift, _ = await episodes.page(conn, policy, asked, span.now) if group.mode == LIVE else ([], None)
     promoted = (await promotions.of_groups(conn, [group.key], span.since, MOST))[group.key]
     marks = marks_of(span, lately, fired, state) + flags_of(map(shown, promoted))
     marks += due.get(fleet.place(route.name, group.labels), [])
     return {
         "group": group,
+        "episodes": drift,
         "state": state,
         "route": live_route,
         "why": await why(conn, policy, route, group.labels, span.since, span.now),
