@@ -211,6 +211,7 @@ SETTINGS: dict[str, str] = {
     "WEBHOOK_SECRET": _SIGNED + "test_what_is_not_signed_or_not_well_is_refused_counted_and_no_alert",
     "MAX_BODY": "tests/integration/test_nasty_bodies.py::test_a_body_over_the_cap_is_refused_however_it_is_sent",
     "MAX_ALERTS": "tests/integration/test_nasty_bodies.py::test_more_alerts_than_the_cap_are_refused",
+    "RECORD_REPEATS": "tests/acceptance/test_heard.py::test_record_repeats_says_whether_minutes_are_kept",
     "REORDER_WINDOW": _SETTINGS + "reorder_window_says_which_firings_are_one_alert",
     "INTAKE_TIMEOUT": _SETTINGS + "intake_timeout_is_the_longest_that_a_sender_waits",
     "INTAKE_QUEUE": _SETTINGS + "intake_queue_is_how_many_alerts_wait",

@@ -20,7 +20,7 @@ from app.deliver.airflows import AirflowClients
 from app.deliver.delivery import Delivery
 from app.deliver.ending import Endings, TriggerIncidents
 from app.deliver.following import Follower
-from app.groups import gauges, retention, wakes
+from app.groups import gauges, heard, retention, wakes
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
 from app.groups.prometheus import Prometheus
@@ -78,6 +78,7 @@ S = TypeVar("S")
 #: The tables whose old rows are deleted, in this order.
 PRUNES = (
     *retention.PRUNES,
+    heard.PRUNE,
     notices_store.PRUNE,
     audit_log.PRUNE,
     *in_force.PRUNES,

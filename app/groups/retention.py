@@ -76,7 +76,9 @@ _TRIGGERS_LOCK = text("""
 #: In this order, because a trigger can go only when no other row names it.
 PRUNES: Final = (
     Prune("silent alerts", _SILENT_PAGE, _SILENT, start={"fingerprint": ""}),
-    Prune("alerts", _ALERTS_PAGE, _ALERTS_LOCK, (by_id("decisions", "alert"), by_id("alerts"))),
+    Prune(
+        "alerts", _ALERTS_PAGE, _ALERTS_LOCK, (by_id("decisions", "alert"), by_id("heard", "alert"), by_id("alerts"))
+    ),
     Prune("decisions", _DECISIONS_PAGE, _DECISIONS_LOCK, (by_id("decisions"),)),
     Prune("triggers", _TRIGGERS_PAGE, _TRIGGERS_LOCK, (by_id("attempts", "item"), by_id("outbox"), by_id("triggers"))),
 )

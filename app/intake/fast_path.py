@@ -16,18 +16,20 @@ from app.decide.batch import AlertDecision, Fold
 from app.decide.ledger import Ledger
 from app.decide.repeats import known_of
 from app.decide.state import Episode, Group
+from app.groups.heard import KEEP_REPEATS
 from app.groups.memory import Memory
 from app.intake.stages import Stages
 from app.kit.db import LOCK_TIMEOUT, TRY_AGAIN, one_statement, sqlstate
 from app.policy.core import Core
 
-_COUNT = text("""
+_COUNT = text(f"""
     WITH v AS (
         SELECT * FROM unnest(
             CAST(:ids AS uuid[]), CAST(:decisions AS uuid[]), CAST(:spent AS boolean[]), CAST(:times AS bigint[])
         ) AS v(id, decision_id, spent, times)
     ), locked AS (
-        SELECT a.id, v.times FROM alerts a JOIN v USING (id, decision_id, spent)
+        SELECT a.id, v.times, a.last_seen_at, a.first_seen_at, a.firing_since
+        FROM alerts a JOIN v USING (id, decision_id, spent)
         WHERE a.closed_at IS NULL ORDER BY a.fingerprint FOR NO KEY UPDATE OF a
     ), fresh AS (
         SELECT (SELECT count(*) FROM locked) = (SELECT count(*) FROM v) AND NOT EXISTS (
@@ -38,7 +40,7 @@ _COUNT = text("""
     ), counted AS (
         UPDATE alerts a SET count = a.count + l.times, decision_count = a.decision_count + l.times, last_seen_at = :now
         FROM locked l WHERE a.id = l.id AND (SELECT yes FROM fresh)
-    )
+    ), kept AS ({KEEP_REPEATS})
     SELECT yes FROM fresh
 """)
 
@@ -97,6 +99,7 @@ class FastPath:
                     "spent": [spent for _, _, spent in times],
                     "times": list(times.values()),
                     "now": ledger.now,
+                    "records": ledger.books.records,
                     "keys": [g.key for g in used],
                     "versions": [g.version for g in used],
                     "nonces": [g.nonce for g in used],

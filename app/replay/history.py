@@ -6,6 +6,7 @@ from datetime import datetime
 
 from app.decide.alert import Alert
 from app.decide.rules import Pause
+from app.decide.state import LIVE
 from app.policy.schema import Policy
 
 
@@ -86,7 +87,7 @@ Event = Heard | Asked | Paused | Lifted | Reset | Cancelled | Redriven | Reloade
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """A trigger that fired, and what became of it. None: not yet, or never."""
+    """A trigger that fired, and what became of it. None: not yet, or never. In shadow mode nothing was started."""
 
     route: str
     group: Mapping[str, str]
@@ -96,6 +97,7 @@ class LiveRun:
     outcome: str | None = None
     lost_at: datetime | None = None
     reason: str = ""
+    mode: str = LIVE
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Final
 from uuid import UUID
 
-from app.decide.state import DEAD, SUCCESS
+from app.decide.state import DEAD, LIVE, SUCCESS
 from app.replay.history import LiveRun
 
 #: How long a run takes when nothing says it.
@@ -63,7 +63,7 @@ class Runs:
         self._length = length
         self._live: defaultdict[GroupId, list[LiveRun]] = defaultdict(list)
         lengths: defaultdict[str, list[float]] = defaultdict(list)
-        for run in live:
+        for run in (run for run in live if run.mode == LIVE):
             self._live[group_id(run.route, run.group)].append(run)
             if run.outcome == SUCCESS and run.accepted_at is not None and run.ended_at is not None:
                 lengths[run.route].append((run.ended_at - run.accepted_at).total_seconds())

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli.commands import backtest, deadman, lineage, notices, pauses, promotion, triggers
+from app.cli.commands import backtest, deadman, export, lineage, notices, pauses, promotion, triggers
 
 #: Each has an `app` of its own; `app.cli.main` takes their commands over.
 GROUPS: tuple[typer.Typer, ...] = (
@@ -13,4 +13,5 @@ GROUPS: tuple[typer.Typer, ...] = (
     notices.app,
     pauses.app,
     backtest.app,
+    export.app,
 )

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from typer.core import TyperGroup
 
 from app.bootstrap.settings import read_settings
+from app.cli.commands.export import own_lines, read_time
 from app.kit.clock import SystemClock
 from app.kit.errors import UsageError
 from app.kit.visible import visible
@@ -60,7 +61,8 @@ class Format(StrEnum):
 def backtest(
     policy: Annotated[Path, typer.Argument(help="The policy to try.")],
     history: Annotated[
-        str | None, typer.Option(help="A file of JSON lines, gzip or not; - is the standard input.")
+        str | None,
+        typer.Option(help="A file of JSON lines, gzip or not; - is the input. Default: the gateway's own."),
     ] = None,
     compare: Annotated[
         str | None, typer.Option(help="The policy to compare with: a file, or `live` for those that the history names.")
@@ -94,8 +96,8 @@ def backtest(
             proposed=candidate,
             now=reference,
             live=compare == "live",
-            since=_time(since, "--since", now),
-            until=_time(until, "--until", now),
+            since=read_time(since, "--since", now),
+            until=read_time(until, "--until", now),
             route=_route(route, candidate, reference),
             group=_labels(group or []),
             length=_length(run),
@@ -110,7 +112,8 @@ def backtest(
 def sweep(
     policy: Annotated[Path, typer.Argument(help="The policy whose other keys count.")],
     history: Annotated[
-        str | None, typer.Option(help="A file of JSON lines, gzip or not; - is the standard input.")
+        str | None,
+        typer.Option(help="A file of JSON lines, gzip or not; - is the input. Default: the gateway's own."),
     ] = None,
     cooldown: Annotated[str, typer.Option(help="The cooldowns to try, such as 6h,24h,3d.")] = "",
     debounce: Annotated[str, typer.Option(help="The debounces to try, such as 0s,10m.")] = "",
@@ -132,8 +135,8 @@ def sweep(
         known = _read(history, candidate, None, progress)
         question = Question(
             candidate,
-            since=_time(since, "--since", now),
-            until=_time(until, "--until", now),
+            since=read_time(since, "--since", now),
+            until=read_time(until, "--until", now),
             route=_route(route, candidate),
             length=_length(run),
             reorder=timedelta(seconds=read_settings().reorder_window),
@@ -183,11 +186,14 @@ def _read(
 ) -> "History":
     from app.replay.lines import open_lines, read_lines
 
-    if history is None:
-        raise UsageError("say what to replay: --history FILE, or --history - for the standard input")
     policies = [candidate, *([reference] if reference is not None else [])]
     sources = {source.name: source for policy in reversed(policies) for source in policy.sources}
-    known = read_lines(open_lines(history), sources, lambda lines: progress(f"reading, line {lines}", 0, 0))
+    if history is None:
+        lines = own_lines(progress=lambda records: progress(f"reading, record {records}", 0, 0))
+        history = "the history of the gateway"
+    else:
+        lines = open_lines(history)
+    known = read_lines(lines, sources, lambda lines: progress(f"reading, line {lines}", 0, 0))
     for broken in known.broken:
         print(visible(f"{history}:{broken.line}: {broken.error}"), file=sys.stderr)
     more = known.broken_count - len(known.broken)
@@ -225,23 +231,6 @@ def _length(text: str | None) -> timedelta | None:
         return parse_duration(text)
     except ValueError as error:
         raise UsageError(f"--run: {error}") from error
-
-
-def _time(text: str | None, option: str, now: datetime) -> datetime | None:
-    """A time that a person wrote: RFC 3339, or a duration before now."""
-    if text is None:
-        return None
-    try:
-        return now - parse_duration(text)
-    except ValueError:
-        pass
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(
-            f"{option} {text}: write a duration such as 90d, or a time such as 2026-11-02T00:00Z"
-        ) from error
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _put(text: str, out: Path | None) -> None:
