@@ -25,7 +25,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --uni
 	--generate-hashes --no-emit-index-url --no-annotate --no-emit-package mlflow-spool $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test prove check prose bench ha-drill dist migrate lock clean
+.PHONY: help setup run demo test prove check prose bench pictures ha-drill dist migrate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ prose: setup ## Check the spelling of everything and the style of what people re
 
 bench: setup ## Measure durable intake against a plain FastAPI endpoint (needs wrk)
 	$(BIN)/python -m benchmarks.intake $(ARGS)
+
+pictures: setup ## Draw every page as dist/pictures/*.png (needs Debian's chromium)
+	$(BIN)/python -m tests.ui.pictures $(ARGS)
 
 ha-drill: setup ## Kill the primary under load, promote the standby, undo a DELETE: four minutes (docs/operations/high-availability.md)
 	PROVE=1 $(BIN)/pytest -n 0 -s tests/ha $(ARGS)

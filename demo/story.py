@@ -78,7 +78,8 @@ async def _run(console: Console, stack: contextlib.AsyncExitStack, root: Path, f
         good = await story.run()
     console.print(f"\nDone in {monotonic() - began:.0f} s.")
     if keep:
-        console.print(f"\nEverything runs until Ctrl-C:\n  gateway  {gateway.url}/docs")
+        console.print(f"\nEverything runs until Ctrl-C:\n  look     {gateway.url}/ui")
+        console.print(f"  api      {gateway.url}/docs")
         console.print(f"  airflow  {airflow.url}  (user admin, password {airflow.admin_password})")
         console.print(f"  mlflow   {mlflow.url}")
         console.print(f"  try      GATEWAY_URL={gateway.url} {_program()} history")

@@ -13,16 +13,19 @@ from xdist.scheduler import LoadScopeScheduling, Scheduling
 
 END_TO_END = "tests/e2e/"
 WITH_MLFLOW = ("tests/spool/integration/", "tests/mlflow/")
+PAGES = "tests/ui/"
 APART = ("test_demo.py", "test_docs_offline.py", "test_wheel.py")  # They need no Airflow, or one of their own.
 
 
 class SharedServersTogether(LoadScopeScheduling):
     """Every test for itself, but for the end-to-end tests: they stay together, and those APART each with their file. So
-    do those WITH_MLFLOW."""
+    do those WITH_MLFLOW. Each file of PAGES has one history, and perhaps a browser."""
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(WITH_MLFLOW):
             return WITH_MLFLOW[0]
+        if nodeid.startswith(PAGES):
+            return nodeid.partition("::")[0]
         if not nodeid.startswith(END_TO_END):
             return nodeid
         file = nodeid.partition("::")[0]

@@ -36,6 +36,8 @@ _SETTINGS = "tests/acceptance/test_settings_matter.py::test_"
 _TELLING = "tests/acceptance/test_telling.py::test_"
 _LINEAGE = "tests/mlflow/test_lineage.py::test_the_policy_says_how_long_to_wait_before_judging_and_how_often_to_look"
 
+_EFFECT = "tests/acceptance/test_effects.py::test_"
+_NO_EFFECT = "tests/acceptance/test_no_effect.py::test_"
 _ACCESS = "tests/unit/test_access.py::test_"
 
 
@@ -76,6 +78,13 @@ POLICY: dict[str, str] = {
     "routes.run_timeout": _OUTCOMES
     + "test_a_run_past_its_run_timeout_that_succeeds_later_is_told_lost_once_and_never_doubled",
     "routes.stale_after": "tests/acceptance/test_debounce.py::test_an_alert_that_goes_silent_while_held_is_stale_and_starts_nothing",
+    "routes.effect": _EFFECT + "settle_of_the_route_is_how_long_its_alerts_may_still_fire",
+    "routes.effect.settle": _EFFECT + "settle_of_the_route_is_how_long_its_alerts_may_still_fire",
+    "routes.effect.watch": _EFFECT + "watch_of_the_route_is_how_long_no_alert_of_the_group_may_begin",
+    "routes.on_no_effect": _NO_EFFECT + "an_alert_that_never_ends_gets_three_retrains_and_not_one_a_day",
+    "routes.on_no_effect.after": _NO_EFFECT + "an_alert_that_never_ends_gets_three_retrains_and_not_one_a_day",
+    "routes.on_no_effect.then": _NO_EFFECT + "an_alert_that_never_ends_gets_three_retrains_and_not_one_a_day",
+    "routes.on_no_effect.receivers": _ROUTE_TOLD,
     "routes.limit": "tests/acceptance/test_limit.py::test_the_fourth_group_waits_until_the_first_fire_leaves_the_time",
     "routes.limit.triggers": _LIMIT,
     "routes.limit.per": _LIMIT,
@@ -93,6 +102,7 @@ POLICY: dict[str, str] = {
     "routes.notify.trigger_waiting": _TOLD,
     "routes.notify.trigger_lost": _ROUTE_TOLD,
     "routes.notify.run_failed": _ROUTE_TOLD,
+    "routes.notify.no_effect": _TOLD,
     "routes.dag": _FIRES,
     "routes.dag.airflow": _SEVERAL,
     "routes.dag.id": _RELOAD + "test_a_dag_that_changes_while_a_trigger_is_held_is_the_one_that_runs",
@@ -165,6 +175,7 @@ POLICY: dict[str, str] = {
     "notify.trigger_waiting": _TOLD,
     "notify.trigger_lost": _TOLD,
     "notify.run_failed": _TOLD,
+    "notify.no_effect": _TOLD,
     "notify.promotion_blocked": _TOLD,
     "mlflow": _MLFLOW_LOGIN,
     "mlflow.tracking_uri": _MLFLOW_LOGIN,

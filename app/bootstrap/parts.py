@@ -20,6 +20,9 @@ from app.deliver.airflows import AirflowClients
 from app.deliver.delivery import Delivery
 from app.deliver.ending import Endings, TriggerIncidents
 from app.deliver.following import Follower
+from app.effects import store as effects_store
+from app.effects.judging import Judging
+from app.effects.service import EffectServices
 from app.groups import gauges, heard, retention, wakes
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
@@ -86,6 +89,7 @@ PRUNES = (
     quarantine.PRUNE,
     *lineage_retention.PRUNES,
     deadman_store.PRUNE,
+    effects_store.PRUNE,
 )
 GAUGES = {
     "triggers": gauges.set_gauges,
@@ -122,6 +126,7 @@ class Services:
     lineage: LineageServices
     promotion: PromotionServices
     deadman: DeadmanServices
+    effects: EffectServices
     ui: UiServices
     probes: Probes
     loops: tuple[Loop, ...]
@@ -171,13 +176,27 @@ def assemble(base: Foundation) -> Services:
     lineage = lineage_part(base, incidents, mlflow)
     promotion = promotion_part(base, incidents, mlflow)
     deadman = deadman_part(base, incidents, airflows)
+    effects = effects_part(base, incidents)
     intake = intake_part(base)
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
-    ui = UiServices(base.settings.name, core, base.reader, base.tokens, Sessions(core, base.tokens))
+    probes = Probes(core, airflows, mlflow, base.settings)
+    ui = UiServices(
+        name=base.settings.name,
+        core=core,
+        reader=base.reader,
+        tokens=base.tokens,
+        sessions=Sessions(core, base.tokens),
+        limiter=base.limiter,
+        groups=groups.services,
+        deadman=deadman.services,
+        probes={"Airflow": probes.orchestrator, "MLflow": probes.metadata, "Switches": probes.deadman},
+    )
     reloader = Reloader(core, base.settings.policy_file)
     constant = _constant(core, reloader)
-    loops = tuple(loop for part in (notices, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
+    loops = tuple(
+        loop for part in (notices, groups, deliver, lineage, promotion, deadman, effects) for loop in part.loops
+    )
     loops += _watchdog(base, (*constant, *loops), intake.services.batcher)
     for loop in (*constant, *loops):
         core.metrics.loop_failures.labels(loop.name).set_function(partial(getattr, loop, "failures"))
@@ -191,8 +210,9 @@ def assemble(base: Foundation) -> Services:
         lineage=lineage.services,
         promotion=promotion.services,
         deadman=deadman.services,
+        effects=effects.services,
         ui=ui,
-        probes=Probes(core, airflows, mlflow, base.settings),
+        probes=probes,
         loops=loops,
         constant=constant,
     )
@@ -329,6 +349,12 @@ def deadman_part(base: Foundation, incidents: Incidents, airflows: AirflowClient
             Loop("watch", watch.step, idle=5.0),
         ),
     )
+
+
+def effects_part(base: Foundation, incidents: Incidents) -> Part[EffectServices]:
+    """Judging whether each retrain helped, and holding groups that retraining does not help."""
+    judging = Judging(base.core, TriggerIncidents(base.core, incidents))
+    return Part(EffectServices(base.core, base.reader), (Loop("effects", judging.step, idle=5.0),))
 
 
 def _constant(core: Core, reloader: Reloader) -> tuple[Loop, ...]:

@@ -111,7 +111,7 @@ class Flips:
             title=f"{record.name} is down",
             detail=detail,
             labels={"switch": record.name, **record.labels},
-            link=f"/api/v1/deadman/{quote(record.name, safe='')}",
+            link=f"/ui/switches/{quote(record.name, safe='')}",
         )
         switch = instance.switch
         named = instance.identity in {each.identity for each in switch.instances()}

@@ -95,6 +95,11 @@ class Books:
         if moved or seen == episode.firing_since or seen.timestamp() // 60 != self.now.timestamp() // 60:
             self.forgotten.append(Heard(episode.id, seen, resolved=False))
 
+    def forget_end(self, episode: Episode) -> None:
+        """The episode fires again without a notification: its row no longer has the newest resolved."""
+        if episode.resolved_at is not None:
+            self.forgotten.append(Heard(episode.id, episode.resolved_at, resolved=True))
+
     def mark(self, group: Group) -> None:
         """The group changed: its row must be written."""
         self.changed_groups.add(group.key)

@@ -336,9 +336,8 @@ class Ledger:
                 books.wake_by(group, due)
             elif books.latest.get(episode.fingerprint, episode).id == episode.id:
                 books.touch(episode)
-                resolved = episode.resolved_at
+                books.forget_end(episode)
                 episodes.reopen(episode, episode.late_at)
-                books.forget(episode, episode.last_seen_at, resolved, moved=True)
 
 
 # -- a group fires as a whole: each alert of it that fires stands behind one trigger -----------------------------------

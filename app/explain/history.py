@@ -279,6 +279,11 @@ async def triggers_by_id(conn: AsyncConnection, ids: Sequence[UUID]) -> dict[UUI
     return {row["id"]: _trigger(row) for row in (await conn.execute(_TRIGGERS, {"ids": list(ids)})).mappings()}
 
 
+async def conf_of(conn: AsyncConnection, trigger: UUID) -> Any:
+    """What Airflow gets as the `conf` of the DAG run; None before the fire."""
+    return (await conn.execute(select(_triggers.c.conf).where(_triggers.c.id == trigger))).scalar()
+
+
 async def firing_by_group(conn: AsyncConnection) -> dict[str, int]:
     """How many alerts fire now, by the key of their group. Groups without any are left out."""
     return {row[0]: row[1] for row in await conn.execute(_FIRING)}

@@ -26,12 +26,13 @@ class Kind(StrEnum):
     HOLD = "hold"  # a held trigger, which waits for its debounce to end
     RUN = "run"  # a fired trigger, from its fire to the end of its DAG run; its word is its state
     COOLDOWN = "cooldown"  # the group fires nothing
+    PROMOTION = "promotion"  # a version that the group's triggers made got an alias, or lost it by a rollback
     DEADLINE = "deadline"  # when a switch is due; its word is the state of the switch
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One mark. `id` names what it stands for: an alert, a trigger or a switch. `note` is one sentence."""
+    """One mark. `id` names what it stands for: an alert, a trigger, a promotion or a switch. `note` is one sentence."""
 
     kind: Kind
     word: str
@@ -102,6 +103,16 @@ def _of_trigger(span: Span, trigger: Row, state: Row | None) -> Iterable[Mark]:
         yield Mark(
             Kind.RUN, word, left, ended or span.now, str(ident), f"{trigger['reason']}, {word}: {trigger['detail']}"
         )
+
+
+def flags_of(promotions: Iterable[Row]) -> list[Mark]:
+    """The promotions and rollbacks of the versions that a group's triggers made, as flags."""
+    marks = []
+    for row in promotions:
+        verb = "got" if row["state"] == "promoted" else "lost"
+        note = f"{row['model']} {row['version']} {verb} {row['to']}, by {row['requested_by']}"
+        marks.append(Mark(Kind.PROMOTION, row["state"], row["ended_at"], row["ended_at"], str(row["id"]), note))
+    return marks
 
 
 def _order(mark: Mark) -> tuple[int, datetime]:

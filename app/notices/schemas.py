@@ -79,7 +79,7 @@ NOTICE: Final[dict[str, Any]] = {
     "title": "The retraining of accuracy, model=churn failed",
     "detail": "the DAG run failed",
     "labels": {"model": "churn", "route": "accuracy"},
-    "link": "/api/v1/explain/019ab0c4-1111-7d35-9c1a-3f0e4a5b6c7d",
+    "link": "/ui/triggers/019ab0c4-1111-7d35-9c1a-3f0e4a5b6c7d",
     "opened_at": "2026-11-23T03:20:00Z",
     "resolved_at": None,
     "resolution": None,

@@ -3,6 +3,7 @@
 import hashlib
 from datetime import datetime
 from typing import Final
+from urllib.parse import urlencode
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -63,4 +64,5 @@ def _notice(row: Promotion, severity: Severity) -> Notice:
         title=f"The promotion of {row.model} {row.version} to {row.alias} was {words[row.state]}",
         detail="; ".join(f"{verdict['rule']}: {verdict['detail']}" for verdict in failed)[:1000] or row.detail,
         labels={"model": row.model, "version": row.version, "to": row.alias, "promotion": str(row.id)},
+        link=f"/ui/promotions?{urlencode({'model': row.model})}",
     )

@@ -1,12 +1,12 @@
 """The journal of promotions in SQL: at most one open change a model, with a fence, and every verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping, and_, select, text, update
+from sqlalchemy import Text, and_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,6 +28,19 @@ _TAKE = rows_of(
     ) RETURNING *
 """,
     _promotions,
+)
+
+
+_OF_GROUPS = rows_of(
+    """
+    SELECT t.group_key, p.* FROM triggers t
+    JOIN runs r ON r.trigger_id = t.id JOIN versions v ON v.run_id = r.run_id
+    JOIN promotions p ON p.registry = 'mlflow' AND p.model = v.model AND p.version = v.version
+    WHERE t.group_key = ANY(CAST(:keys AS text[])) AND p.state IN ('promoted', 'rolled_back') AND p.ended_at >= :since
+    ORDER BY p.ended_at DESC LIMIT :most
+""",
+    _promotions,
+    group_key=Text(),
 )
 
 
@@ -67,7 +80,7 @@ class Promotion:
         return self.state in OPEN
 
 
-def _promotion(found: RowMapping) -> Promotion:
+def _promotion(found: Mapping[Any, Any]) -> Promotion:
     return Promotion(**{"alias" if name == "mark" else name: value for name, value in found.items()})
 
 
@@ -118,6 +131,18 @@ async def page(
         wanted = wanted.where(_promotions.c.id < cursor)
     found = [_promotion(row) for row in (await conn.execute(wanted)).mappings().all()]
     return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+
+async def of_groups(
+    conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
+) -> dict[str, list[Promotion]]:
+    """By group key, the newest promotions and rollbacks since a time of the versions that its triggers made."""
+    found: dict[str, list[Promotion]] = {key: [] for key in keys}
+    parameters = {"keys": list(keys), "since": since, "most": most}
+    for row in (await conn.execute(_OF_GROUPS, parameters)).mappings():
+        values = {name: value for name, value in row.items() if name != "group_key"}
+        found[row["group_key"]].append(_promotion(values))
+    return found
 
 
 async def later(conn: AsyncConnection, row: Promotion) -> UUID | None:

@@ -82,6 +82,13 @@ async def form_of(request: Request) -> Mapping[str, str]:
     return dict(fields)
 
 
+def one_line(text: str | None) -> str | None:
+    """What a person has typed into a filter. Raises ValueError for a NUL character, which Postgres cannot compare."""
+    if text is not None and "\0" in text:
+        raise ValueError("must hold no NUL character")
+    return text.strip() if text else None
+
+
 def _same_origin(request: Request) -> bool:
     """Whether our own page sent this, as the browser says. Over plain HTTP to another machine it says only the Origin."""
     site = request.headers.get("sec-fetch-site")

@@ -11,13 +11,15 @@ from starlette.responses import Response
 from app.decide.state import Group, group_key
 from app.explain import history
 from app.explain.explain import explain
-from app.explain.lanes import MOST, Span, marks_of, ticks_of
+from app.explain.lanes import MOST, Span, flags_of, marks_of, ticks_of
 from app.explain.why import why
 from app.groups import live
 from app.kit.errors import Problem
 from app.policy.schema import Policy, Route
+from app.promotion import store as promotions
+from app.promotion.promote import shown
 from app.ui import fleet
-from app.ui.access import Visitor, visitor
+from app.ui.access import Visitor, one_line, visitor
 from app.ui.chain import links_of
 from app.ui.pages import PageRoute, render
 from app.ui.service import Services
@@ -30,13 +32,7 @@ _SHOWN = 50  # alerts and triggers on the page of a group
 _NO_PAGE = "There is no such page. The fleet shows every group."
 
 
-def _one_line(text: str | None) -> str | None:
-    if text is not None and "\0" in text:
-        raise ValueError("must hold no NUL character")
-    return text.strip() if text else None
-
-
-_Text = Annotated[str | None, AfterValidator(_one_line), Query(max_length=10_000)]
+_Text = Annotated[str | None, Query(max_length=10_000), AfterValidator(one_line)]
 
 
 def _labels(text: str | None) -> dict[str, str]:
@@ -92,20 +88,23 @@ async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: 
     alerts = [row for row in (await history.list_alerts(conn, query)).items if row["group"] == group.labels]
     mine = history.Query(limit=_SHOWN, route=route.name, labels=group.labels, since=span.since)
     triggers = [row for row in (await history.list_triggers(conn, mine)).items if row["mode"] == group.mode]
-    [shown] = (await live.list_routes(conn, policy, span.now, only=route.name, limit=1, cursor=None)).items
+    [live_route] = (await live.list_routes(conn, policy, span.now, only=route.name, limit=1, cursor=None)).items
     state = live.group_state(group, route, span.now)
     lately = (await history.lately_alerted(conn, [group.key], span.since, MOST))[group.key]
     fired = (await history.lately_triggered(conn, [group.key], span.since, MOST))[group.key]
     due = await fleet.deadlines(conn, policy)
-    marks = marks_of(span, lately, fired, state) + due.get(fleet.place(route.name, group.labels), [])
+    promoted = (await promotions.of_groups(conn, [group.key], span.since, MOST))[group.key]
+    marks = marks_of(span, lately, fired, state) + flags_of(map(shown, promoted))
+    marks += due.get(fleet.place(route.name, group.labels), [])
     return {
         "group": group,
         "state": state,
-        "route": shown,
+        "route": live_route,
         "why": await why(conn, policy, route, group.labels, span.since, span.now),
         "alerts": alerts,
         "triggers": triggers,
         "marks": marks,
+        "promoted": {str(row.id): row.model for row in promoted},
         "span": span,
         "ticks": ticks_of(span),
         "cut": max(len(lately), len(fired)) == MOST,
@@ -133,16 +132,19 @@ async def _explained(request: Request, services: Services, visitor: Visitor, ide
     found = await services.reader.find(lambda conn: explain(conn, ident, policy, now))
     if found is None or found["subject"] != subject:
         raise Problem(404, "not_found", f"There is no {subject} {ident}.")
-    trigger, shown = found.get("trigger"), found[subject]
-    route = policy.route(shown["route"]) if shown["route"] else None
-    mode = shown.get("mode") or (route.mode if route else "")
+    trigger, item = found.get("trigger"), found[subject]
+    route = policy.route(item["route"]) if item["route"] else None
+    mode = item.get("mode") or (route.mode if route else "")
     values: dict[str, Any] = {
         "found": found,
         "trigger": trigger,
         "links": links_of(policy, trigger) if trigger else None,
+        "conf": await services.reader.read(lambda conn: history.conf_of(conn, item["id"]))
+        if subject == "trigger"
+        else None,
     }
     return render(
-        request, visitor, f"{subject}.html", key=group_key(shown["route"] or "", mode, shown["group"]), **values
+        request, visitor, f"{subject}.html", key=group_key(item["route"] or "", mode, item["group"]), **values
     )
 
 

@@ -11,11 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.deadman import show as switches
 from app.decide.state import group_key
 from app.explain import history, sentences
-from app.explain.lanes import MOST, Kind, Mark, Span, marks_of
+from app.explain.lanes import MOST, Kind, Mark, Span, flags_of, marks_of
 from app.groups import live
 from app.notices import show as incidents
 from app.policy.deadman import Retrain
 from app.policy.schema import Policy
+from app.promotion import store as promotions
+from app.promotion.promote import shown
 
 PER_PAGE: Final = 50
 #: What `state` of the filters may be. The last four are the states of a group.
@@ -23,6 +25,7 @@ STATES: Final = ("needs_person", "firing", "muted", "idle", "held", "in_flight",
 _MOST_GROUPS: Final = 10_000
 _MOST_SWITCHES: Final = 1000
 _MOST_INCIDENTS: Final = 20
+_MOST_FLAGS: Final = 2000
 _ORDER: Final = ("in_flight", "held", "cooldown", "idle")
 
 Row = dict[str, Any]
@@ -57,8 +60,8 @@ class Fleet:
 
 
 async def read(conn: AsyncConnection, policy: Policy, now: datetime, filters: Filters) -> Fleet:
-    """The fleet as the policy in force has it. It reads what `GET /api/v1/routes`, `/triggers`, `/alerts`, `/deadman` and
-    `/notices` show."""
+    """The fleet as the policy in force has it. It reads what `GET /api/v1/routes`, `/triggers`, `/alerts`, `/promotions`,
+    `/deadman` and `/notices` show."""
     only = filters.route if filters.route and policy.route(filters.route) else None
     routes = (await live.list_routes(conn, policy, now, only=only, limit=_MOST_GROUPS, cursor=None)).items
     ids = [ident for route in routes for group in route["groups"] if (ident := newest_trigger(group)) is not None]
@@ -69,11 +72,11 @@ async def read(conn: AsyncConnection, policy: Policy, now: datetime, filters: Fi
     ]
     wanted = sorted(filter(partial(_fits, filters), rows), key=_first)
     begin = (filters.page - 1) * PER_PAGE
-    shown, span = wanted[begin : begin + PER_PAGE], Span.of(now, filters.days)
-    await _add_lanes(conn, policy, shown, span)
+    rows_shown, span = wanted[begin : begin + PER_PAGE], Span.of(now, filters.days)
+    await _add_lanes(conn, policy, rows_shown, span)
     found, _ = await incidents.page(conn, incidents.Query(limit=_MOST_INCIDENTS, open=True))
     cut = [route["name"] for route in routes if route["more_groups"]]
-    return Fleet(shown, len(wanted), len(rows), sum(row["needs_person"] for row in rows), found, cut, span)
+    return Fleet(rows_shown, len(wanted), len(rows), sum(row["needs_person"] for row in rows), found, cut, span)
 
 
 def newest_trigger(group: Row) -> Any:
@@ -127,10 +130,13 @@ async def _add_lanes(conn: AsyncConnection, policy: Policy, rows: Sequence[Row],
     keys = [row["key"] for row in rows]
     alerts = await history.lately_alerted(conn, keys, span.since, MOST)
     triggers = await history.lately_triggered(conn, keys, span.since, MOST)
+    promoted = await promotions.of_groups(conn, keys, span.since, _MOST_FLAGS)
     due = await deadlines(conn, policy)
     for row in rows:
         marks = marks_of(span, alerts[row["key"]], triggers[row["key"]], row["live"])
-        row["marks"] = marks + due.get(place(row["route"], row["group"]), [])
+        row["marks"] = (
+            marks + flags_of(map(shown, promoted[row["key"]])) + due.get(place(row["route"], row["group"]), [])
+        )
         row["cut"] = max(len(alerts[row["key"]]), len(triggers[row["key"]])) == MOST
 
 
@@ -141,9 +147,9 @@ def place(route: str, group: Mapping[str, str]) -> tuple[str, tuple[tuple[str, s
 
 async def deadlines(conn: AsyncConnection, policy: Policy) -> dict[Any, list[Mark]]:
     """The deadlines of the switches that expect a retrain, by `place`."""
-    shown, _ = await switches.page(conn, policy, state=None, limit=_MOST_SWITCHES, cursor=None)
+    watched, _ = await switches.page(conn, policy, state=None, limit=_MOST_SWITCHES, cursor=None)
     found: dict[Any, list[Mark]] = {}
-    for switch in shown:
+    for switch in watched:
         expect = _retrain_of(policy, switch)
         if expect is not None and switch["due_at"] is not None:
             note = f"switch {switch['name']}, {switch['state']}: {switch['expects']}"
@@ -153,10 +159,10 @@ async def deadlines(conn: AsyncConnection, policy: Policy) -> dict[Any, list[Mar
     return found
 
 
-def _retrain_of(policy: Policy, shown: Row) -> Retrain | None:
+def _retrain_of(policy: Policy, row: Row) -> Retrain | None:
     """The retrain that a switch expects; None: it expects something else, or left the policy."""
     for switch in policy.deadman:
-        instance = switch.seen(shown["group"]) if isinstance(switch.expect, Retrain) else None
-        if instance is not None and instance.name == shown["name"] and isinstance(switch.expect, Retrain):
+        instance = switch.seen(row["group"]) if isinstance(switch.expect, Retrain) else None
+        if instance is not None and instance.name == row["name"] and isinstance(switch.expect, Retrain):
             return switch.expect
     return None

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from fastapi import Request
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import __version__
@@ -133,10 +134,18 @@ def render(
         "style": f"{_up(request)}ui/style.css?{urlencode({'v': _STYLE_HASH})}",
         "icon": f"{_up(request)}ui/icon.svg",
         "docs": f"{_up(request)}docs",
+        "inside": lambda link: _page_of(request, link),
         "to": lambda *path, **query: address(request, *path, **query),
     }
     text = _environment().get_template(template).render(shared | values)
     return HTMLResponse(text, status, headers=SAFE)
+
+
+def _page_of(request: Request, link: str | None) -> str:
+    """The relative address of the page that an incident names; empty: none. Older incidents name a call of the API."""
+    for api, page in (("/api/v1/explain/", "/ui/triggers/"), ("/api/v1/deadman/", "/ui/switches/")):
+        link = page + link.removeprefix(api) if link and link.startswith(api) else link
+    return _up(request) + link.removeprefix("/") if link and link.startswith("/ui/") else ""
 
 
 @lru_cache(1)
@@ -150,7 +159,7 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     made.filters |= {"utc": utc, "iso": iso, "away": away, "short": short, "words": words, "named": named}
-    made.filters |= {"lasting": lasting}
+    made.filters |= {"lasting": lasting, "code": code, "pretty": pretty}
     return made
 
 
@@ -186,6 +195,20 @@ def _parts(apart: timedelta) -> str:
 def short(text: str, most: int = 80) -> str:
     """The beginning of a long text."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def code(text: str) -> Markup:
+    """Escaped, and what stands in backticks as code."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:  # A backtick of somebody else: nothing is code.
+        return escape(text)
+    shown = [Markup("<code>{}</code>").format(part) if n % 2 else escape(part) for n, part in enumerate(parts)]
+    return Markup("").join(shown)
+
+
+def pretty(value: Any) -> str:
+    """JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def words(text: str) -> str:

@@ -1,25 +1,36 @@
-"""What the pages need, in one value that bootstrap makes."""
+"""What the pages need, in one value that bootstrap makes: mostly the services of the rooms that they act on."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.deadman.service import DeadmanServices
+from app.groups.service import GroupServices
 from app.kit.replica import Reader
 from app.policy.core import Core
 from app.ui.sessions import Sessions
+from app.web.ratelimit import RateLimit
 from app.web.tokens import Tokens
+
+#: What a probe finds: by the name of a check `ok`, or what is wrong.
+Look = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
 class UiServices:
-    """`name` is the gateway's name, as its notices have it."""
+    """`name` is the gateway's name, as its notices have it. `probes` are those below /health, by name."""
 
     name: str
     core: Core
     reader: Reader
     tokens: Tokens
     sessions: Sessions
+    limiter: RateLimit
+    groups: GroupServices
+    deadman: DeadmanServices
+    probes: Mapping[str, Look]
 
 
 def services_of(request: Request) -> UiServices:

@@ -16,6 +16,7 @@ from app.bootstrap.parts import Services
 from app.bootstrap.settings import Settings
 from app.deadman import api as deadman_api
 from app.deadman import ping_api
+from app.effects import api as effects_api
 from app.explain import api, why_api
 from app.groups import pause_api, requests_api, schedules_api
 from app.intake import receive
@@ -27,8 +28,8 @@ from app.lineage import report_api
 from app.notices import api as notices_api
 from app.policy import api as policy_api
 from app.promotion import api as promotion_api
+from app.ui import actions_api, house_api, login_api
 from app.ui import api as pages
-from app.ui import login_api
 from app.web import docs, error_answers, health
 from app.web import probe_api as probes
 from app.web.problems import UNAVAILABLE
@@ -77,7 +78,19 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
     app.router.routes.extend([*promotion_api.webhook.routes, *receive.router.routes])
     docs.install(app, None if settings.open_docs else require("read"))
     parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
-    for part in (*parts, requests_api, pause_api, deadman_api, ping_api, notices_api, login_api, pages):
+    more = (
+        requests_api,
+        pause_api,
+        deadman_api,
+        ping_api,
+        notices_api,
+        effects_api,
+        login_api,
+        actions_api,
+        house_api,
+        pages,
+    )
+    for part in (*parts, *more):
         app.include_router(part.router)
     app.get(
         "/metrics",

@@ -10,7 +10,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "5c301fe4a907"
-down_revision = "5c2f10a6b8d1"
+down_revision = "b8e40d7f15c2"
 branch_labels = None
 depends_on = None
 

@@ -91,7 +91,7 @@ async def test_an_incident_is_told_again_while_it_is_open(servers: TestServers, 
         [incident] = pagerduty(world).opened
         assert incident.triggers == 4
         link = pagerduty(world).seen[0].call.body["client_url"]
-        assert link == "https://gateway.example/api/v1/deadman/export"
+        assert link == "https://gateway.example/ui/switches/export"
 
 
 class Killed(BaseException):

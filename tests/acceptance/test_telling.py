@@ -69,7 +69,7 @@ async def test_a_failed_run_is_told_once_and_resolved_by_the_next_that_succeeds(
         assert incident.details == {"detail": "the DAG run failed", "labels": {"model": "churn", "route": "accuracy"}}
         assert incident.key.startswith("trigger-gateway/run_failed:accuracy:")
         [event] = case.pagerduty.calls("event")
-        link = f"https://gateway.example/tg/api/v1/explain/{(await world.trigger())['id']}"
+        link = f"https://gateway.example/tg/ui/triggers/{(await world.trigger())['id']}"
         assert (event.call.body["client_url"], event.call.body["links"][0]["href"]) == (link, link)
         await world.pass_by(hours=1, steps=6)  # The second run fails as well.
         assert len(await world.triggers()) == 2

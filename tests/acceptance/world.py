@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 import httpx
+from fastapi import FastAPI
 from pydantic import SecretStr
 from redis import asyncio as redis
 from sqlalchemy import text
@@ -132,6 +133,7 @@ class World:
         self._data = Path(self._folder.name)
         self.services: list[Services] = []
         self.clients: list[httpx.AsyncClient] = []
+        self.apps: list[FastAPI] = []
 
     async def __aenter__(self) -> Self:
         for _ in range(self._replicas):
@@ -167,6 +169,7 @@ class World:
 
         app = create_app(settings, opened, worker=False)
         await self._stack.enter_async_context(app.router.lifespan_context(app))
+        self.apps.append(app)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
         self.clients.append(await self._stack.enter_async_context(client))
@@ -178,6 +181,7 @@ class World:
         self._stack = AsyncExitStack()
         self.services.clear()
         self.clients.clear()
+        self.apps.clear()
         return await self.start(policy)
 
     def policy_file(self, replica: int = 0) -> Path:

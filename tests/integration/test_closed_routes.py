@@ -48,7 +48,10 @@ IDS = [f"{method} {path}" for method, path in CLOSED]
 
 
 def scope_of(method: str, path: str) -> str:
-    """The scope that the document tells; what it does not show is the documentation, for readers."""
+    """The scope that the document tells. What it does not show is for readers: the documentation and the pages, but not
+    those that act."""
+    if path.startswith("/ui/actions/"):
+        return "trigger"
     item: dict[str, Any] = APP.openapi()["paths"].get(re.sub(r":\w+}", "}", path), {})
     operation = item.get(method.lower()) or (item.get("get") if method == "HEAD" else None)
     return str(operation["security"][0]["bearer"][0]) if operation else "read"

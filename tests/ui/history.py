@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import tables
 from app.decide.state import group_key
 from app.kit.db import insert_rows
+from app.promotion import store
+from app.promotion.store import Promotion
 
 Row = dict[str, Any]
 
@@ -64,6 +66,7 @@ FATES: Sequence[tuple[str, str | None]] = (
 )
 _WORDS = ("churn", "fraud", "pricing", "ranking", "credit-default-risk", "next-best-offer", "demand", "spam")
 _OUTCOMES = {"succeeded": "success", "failed": "failed", "dead": "dead", "lost": "lost"}
+_RUN_STATES = {"succeeded": "success", "failed": "failed", "running": "running", "submitted": "queued"}
 _DETAILS = {
     "succeeded": "the DAG run succeeded",
     "failed": "the DAG run failed",
@@ -91,6 +94,7 @@ class History:
     runs: list[Row] = field(default_factory=list)
     versions: list[Row] = field(default_factory=list)
     notices: list[Row] = field(default_factory=list)
+    promotions: list[Promotion] = field(default_factory=list)
 
     def ident(self, at: datetime) -> UUID:
         """A UUIDv7 of that time."""
@@ -174,6 +178,7 @@ class History:
             ended = min((fired or at) + timedelta(minutes=rng.uniform(4, 400)), self.now - timedelta(minutes=5))
         ident = self.ident(at)
         accepted = fired + timedelta(seconds=2) if fired and state not in ("pending", "dead") else None
+        conf = {"gateway": {"trigger_id": str(ident)}, "dataset": "s3://<b>"}
         row = {
             "id": ident, "route": route, "mode": "shadow" if route == "rehearsal" else "live", "group_key": key,
             "group_labels": labels, "reason": "new_alert", "state": state, "outcome": _OUTCOMES.get(fate),
@@ -182,8 +187,10 @@ class History:
             "started_at": accepted + timedelta(seconds=4) if accepted and state != "submitted" else None,
             "ended_at": ended, "lost_at": self.now - timedelta(minutes=10) if fate == "lost" else None,
             "unread_since": None, "airflow": "default", "dag_id": "retrain_model",
-            "dag_run_id": f"gateway__{route}__{ident}", "conf": None, "run_timeout": 86400.0, "on_failure": "release",
-            "dag_run_state": None, "follow_at": None, "requested_by": None, "policy": "p",
+            "dag_run_id": f"gateway__{route}__{ident}",
+            "conf": conf if fired else None, "run_timeout": 86400.0, "on_failure": "release",
+            "dag_run_state": _RUN_STATES.get(state) if accepted else None, "follow_at": None, "requested_by": None,
+            "policy": "p",
         }  # fmt: skip
         self.triggers.append(row)
         if fired:
@@ -238,6 +245,22 @@ class History:
         async with engine.begin() as conn:
             for name in ("alerts", "decisions", "triggers", "groups", "attempts", "runs", "versions", "notices"):
                 await insert_rows(conn, getattr(tables, name), getattr(self, name))
+            for row in self.promotions:
+                assert await store.add(conn, row)
+
+
+def _promote(history: History) -> None:
+    """Every second version got the alias champion; the third of these lost it again."""
+    for number, version in enumerate(history.versions[::2]):
+        at, name = version["created_at"], ("model", "version")
+        model, promoted = (version[key] for key in name)
+        row = Promotion(
+            history.ident(at), "promote", "mlflow", model, "champion", promoted, "promoted", "live", "ana", at, "p"
+        )
+        history.promotions.append(replace(row, target=promoted, ended_at=at + timedelta(minutes=20)))
+        if number % 3 == 2:
+            back = replace(row, id=history.ident(at), kind="rollback", state="rolled_back", rollback_of=row.id)
+            history.promotions.append(replace(back, ended_at=at + timedelta(hours=5)))
 
 
 def rich(now: datetime, *, models: int = 40, seed: int = 1) -> History:
@@ -248,16 +271,31 @@ def rich(now: datetime, *, models: int = 40, seed: int = 1) -> History:
         fate, blocked = FATES[number % len(FATES)]
         if route == "rehearsal":
             fate, blocked = "none", None
+        if fate == "held":
+            route = "drift"  # Only this route has a debounce.
         history.model({"model": f"m{number:02}-{_WORDS[number % len(_WORDS)]}"}, route, fate, blocked)
-    for event, severity, title in (
-        ("trigger_dead", "critical", "A trigger is dead: accuracy, model=m04-credit-default-risk"),
-        ("trigger_waiting", "warning", "Airflow default has not taken a trigger for 35 minutes"),
+    _promote(history)
+    dead = next((t["id"] for t in reversed(history.triggers) if t["state"] == "dead"), None)
+    for event, severity, title, detail, link in (
+        (
+            "trigger_dead",
+            "critical",
+            "A trigger is dead: accuracy, model=m04-credit-default-risk",
+            "Airflow refused the run: conf is too large. Correct it, then redrive the trigger.",
+            f"/ui/triggers/{dead}" if dead else None,
+        ),
+        (
+            "trigger_waiting",
+            "warning",
+            "Airflow default has not taken a trigger for 35 minutes",
+            "The DAG retrain_model is paused. Unpause it in Airflow; the run then starts by itself.",
+            None,
+        ),
     ):
         at = now - timedelta(minutes=35)
         history.notices.append(
             {"id": history.ident(at), "key": f"{event}:{title}", "event": event, "severity": severity, "title": title,
-             "detail": "The DAG retrain_model is paused. Unpause it in Airflow; the run then starts by itself.",
-             "labels": {}, "link": None, "opened_at": at, "resolved_at": None, "resolution": None}
+             "detail": detail, "labels": {}, "link": link, "opened_at": at, "resolved_at": None, "resolution": None}
         )  # fmt: skip
     return history
 
@@ -283,3 +321,27 @@ def hostile(now: datetime) -> History:
         fate, blocked = FATES[number]
         history.model({"model": text}, "accuracy", fate, blocked, days=20)
     return history
+
+
+def promotions(now: datetime) -> list[Promotion]:
+    """A model whose champion changed, was blocked and was rolled back. Its words are hostile."""
+    past = (
+        ("promoted", "promote", "1", "1", 40),
+        ("blocked", "promote", "2", "2", 30),
+        ("promoted", "promote", "3", "3", 20),
+        ("rolled_back", "rollback", "3", "1", 19),
+        ("promoted", "promote", "4", "4", 2),
+    )
+    rows = []
+    for number, (state, kind, version, target, days) in enumerate(past):
+        at = now - timedelta(days=days)
+        ident = UUID(int=int(at.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62 | number)
+        verdicts = [
+            {"rule": "version", "passed": True, "detail": f"version {version} is READY", "final": True},
+            {"rule": "f1 >= 0.8", "passed": state != "blocked", "detail": f"f1 is 0.{number}", "final": False},
+        ]
+        made = Promotion(ident, kind, "mlflow", "churn", "champion", version, state, "live", "ana", at, "p")
+        reason = HOSTILE[0] if number else "new labels"
+        detail = f"version {target} holds champion"
+        rows.append(replace(made, target=target, verdicts=verdicts, ended_at=at, detail=detail, reason=reason))
+    return rows

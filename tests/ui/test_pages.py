@@ -1,6 +1,8 @@
 """What the pages say: the same as the API, for every state, for an empty history and for hostile labels."""
 
+import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,8 +25,8 @@ MODELS = 60
 #: Everything that a page is made of. What is not here came from outside.
 TAGS = set(
     """a article bdi body button circle code dd defs details div dl dt footer form g h1 h2 h3 head header html input label
-    legend li line link main meta nav ol option p path pattern rect section select span strong summary svg symbol table tbody
-    td text th thead time title tr ul use""".split()  # noqa: SIM905 (one word a tag)
+    legend li line link main meta nav ol option p path pattern pre rect section select span strong summary svg symbol table
+    tbody td text th thead time title tr ul use""".split()  # noqa: SIM905 (one word a tag)
 )
 
 
@@ -84,7 +86,7 @@ async def test_what_needs_a_person_comes_first_and_says_what_to_do(world: World)
         if trigger is None or "held" in [e.attributes["data-state"] for e in row.having("data-state")]:
             continue
         found = await world.explain(trigger.attributes["href"].rpartition("/")[2])
-        assert found["next_step"] in row.text
+        assert plain(found["next_step"]) in row.text
         assert ("needs a person" in row.text) == (not found["next_step"].startswith("Nothing."))
 
 
@@ -93,7 +95,11 @@ def utc(text: str) -> datetime:
 
 
 def expected_marks(
-    since: datetime, alerts: list[dict[str, Any]], triggers: list[dict[str, Any]], group: dict[str, Any]
+    since: datetime,
+    alerts: list[dict[str, Any]],
+    triggers: list[dict[str, Any]],
+    promotions: list[dict[str, Any]],
+    group: dict[str, Any],
 ) -> set[tuple[str, str, str, datetime, datetime]]:
     """The marks of a lane, told from the API's answers."""
     marks = set()
@@ -112,6 +118,10 @@ def expected_marks(
         word = "lost" if trigger["lost_at"] else trigger["state"]
         word = "shadow" if trigger["mode"] == "shadow" and fired else word
         marks.add(("run", word, ident, fired or ended, ended or NOON))
+    made = {(v["model"], v["version"]) for trigger in triggers for run in trigger["runs"] for v in run["versions"]}
+    for row in promotions:
+        if row["state"] in ("promoted", "rolled_back") and (row["model"], row["version"]) in made:
+            marks.add(("promotion", row["state"], row["id"], utc(row["ended_at"]), utc(row["ended_at"])))
     if group["cooldown_until"]:
         marks.add(("cooldown", "cooldown", group["last_trigger"], utc(group["fired_at"]), utc(group["cooldown_until"])))
     return {mark for mark in marks if mark[4] >= since}
@@ -121,6 +131,7 @@ async def test_a_lane_shows_what_the_api_says_mark_by_mark(world: World) -> None
     groups, rows = await groups_of(world), await rows_of(world)
     since = NOON - timedelta(days=30)
     alerts, triggers = await world.alerts(), await world.triggers()
+    promotions = (await world.get("/api/v1/promotions", limit=1000))["items"]
     kinds = set()
     for row in rows:
         route, group = groups[row.attributes["data-group"]]
@@ -133,8 +144,8 @@ async def test_a_lane_shows_what_the_api_says_mark_by_mark(world: World) -> None
             kinds.add(a["data-kind"])
             if a["data-kind"] != "deadline":
                 drawn.add((a["data-kind"], a["data-word"], a["data-id"], utc(a["data-start"]), utc(a["data-end"])))
-        assert drawn == expected_marks(since, alerted, triggered, group)
-    assert kinds == {"episode", "hold", "run", "cooldown", "deadline"}
+        assert drawn == expected_marks(since, alerted, triggered, promotions, group)
+    assert kinds == {"episode", "hold", "run", "cooldown", "promotion", "deadline"}
 
 
 async def test_a_mark_lies_where_its_times_are(world: World) -> None:
@@ -187,20 +198,43 @@ async def test_a_filter_that_nothing_fits_says_so(world: World) -> None:
     assert label.attributes["value"] == "model=nobody"
 
 
+def plain(text: str) -> str:
+    """A sentence as a page has it: what stands in backticks is code."""
+    return text.replace("`", "")
+
+
+PAGES = ("groups", "alerts", "triggers", "promotions", "house", "policy", "switches", "actions")
+
+
+@pytest.mark.parametrize("path", ["/ui?route=&state=&label=&days=30", "/ui/promotions?model=&state="])
+async def test_a_form_that_is_sent_with_empty_fields_filters_nothing(world: World, path: str) -> None:
+    everything = await page_of(world, path.partition("?")[0])
+    assert (await page_of(world, path)).text == everything.text
+
+
+@pytest.mark.parametrize("query", ["label=%00", "route=" + "x" * 10_001, "days=0", "page=x"])
+async def test_a_filter_that_cannot_be_read_is_named(world: World, query: str) -> None:
+    assert query.partition("=")[0] in (await page_of(world, f"/ui?{query}", 422)).text
+
+
 async def test_every_link_of_every_page_leads_to_a_page(world: World) -> None:
     seen: set[str] = set()
     waiting = ["/ui"]
-    while waiting and len(seen) < 150:
+    found: Counter[str] = Counter()
+    while waiting:
         path = waiting.pop()
         seen.add(path)
+        kind = path.split("/")[2].partition("?")[0] if path.count("/") > 1 else ""
+        found[kind] += 1
+        if found[kind] > 20:
+            continue
         document = await page_of(world, path)
         for link in document.find("a"):
             target = urljoin(f"http://localhost{path}", link.attributes["href"]).partition("#")[0]
             local = target.removeprefix("http://localhost")
             if local.startswith("/ui") and local not in seen and local not in waiting:
                 waiting.append(local)
-    pages = {path.split("/")[2].partition("?")[0] for path in seen if path.count("/") > 1}
-    assert pages == {"groups", "alerts", "triggers"}
+    assert found.keys() == {"", *PAGES}
 
 
 async def test_a_group_an_alert_and_a_trigger_say_what_the_api_says(world: World) -> None:
@@ -209,7 +243,7 @@ async def test_a_group_an_alert_and_a_trigger_say_what_the_api_says(world: World
         why = await world.get(f"/api/v1/routes/{route['name']}/explain", since="30d", label=label)
         document = await page_of(world, f"/ui/groups/{key}")
         for name in ("summary", "would_fire", "next_step"):
-            assert why[name] in document.text
+            assert plain(why[name]) in document.text
         alerts = await world.alerts(route=route["name"], label=label, since=(NOON - timedelta(days=30)).isoformat())
         assert [a.attributes["data-alert"] for a in document.having("data-alert")] == [alert["id"] for alert in alerts]
         for kind, item in (("alerts", alerts[:1]), ("triggers", [{"id": group["last_trigger"]}])):
@@ -229,6 +263,14 @@ async def test_the_chain_leads_to_airflow_and_to_mlflow(world: World) -> None:
     [version] = trigger["runs"][0]["versions"]
     assert f"http://mlflow.test:5000/#/models/{version['model']}/versions/{version['version']}" in links
     assert all(f"/alerts/{alert['id']}" in "".join(links) for alert in trigger["alerts"])
+
+
+async def test_a_trigger_shows_the_conf_that_airflow_gets(world: World) -> None:
+    for trigger in (await world.triggers())[:30]:
+        shown = [json.loads(e.text) for e in (await page_of(world, f"/ui/triggers/{trigger['id']}")).find("pre")]
+        assert shown == (
+            [{"gateway": {"trigger_id": trigger["id"]}, "dataset": "s3://<b>"}] if trigger["fired_at"] else []
+        )
 
 
 async def test_open_incidents_stand_above_the_fleet(world: World) -> None:

@@ -136,7 +136,8 @@ OPTIONS = [
     ("notify: [oncall]", ["7:11: routes.0.notify: must be a mapping"]),
     ("notify: {run_faild: []}", ["7:12: routes.0.notify.run_faild: unknown key; did you mean run_failed?"]),
     ("notify: {promotion_blocked: []}", ["7:12: routes.0.notify.promotion_blocked: unknown key; "
-                                         "the keys here are trigger_dead, trigger_waiting, trigger_lost, run_failed"]),
+                                         "the keys here are trigger_dead, trigger_waiting, trigger_lost, run_failed, "
+                                         "no_effect"]),
     ("notify: {run_failed: oncall}", ["7:24: routes.0.notify.run_failed: must be a list"]),
     ("notify: {run_failed: [oncall]}",
      ["7:25: routes.0.notify.run_failed.0: no receiver is called 'oncall'; there is none"]),

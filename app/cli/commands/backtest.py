@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from app.bootstrap.settings import read_settings
 from app.cli.commands.export import own_lines, read_time
+from app.cli.commands.from_prometheus import FromPrometheus, takes_prometheus
 from app.kit.clock import SystemClock
 from app.kit.errors import UsageError
 from app.kit.visible import visible
@@ -58,11 +59,13 @@ class Format(StrEnum):
 
 
 @backtests.command("policy")
+@takes_prometheus
 def backtest(
+    source: FromPrometheus,
+    stack: ExitStack,
     policy: Annotated[Path, typer.Argument(help="The policy to try.")],
     history: Annotated[
-        str | None,
-        typer.Option(help="A file of JSON lines, gzip or not; - is the input. Default: the gateway's own."),
+        str | None, typer.Option(help="A file of JSON lines, gzip or not, or -. Default: the gateway's own history.")
     ] = None,
     compare: Annotated[
         str | None, typer.Option(help="The policy to compare with: a file, or `live` for those that the history names.")
@@ -78,7 +81,7 @@ def backtest(
     form: Annotated[Format, typer.Option("--format", help="How to write the report.")] = Format.TEXT,
     out: Annotated[Path | None, typer.Option(help="Write the report into this file.")] = None,
 ) -> None:
-    """Say what a policy would have started, refused and missed. It starts nothing, and asks no gateway and no Airflow.
+    """Say what a policy would have started, refused and missed. It starts nothing, and asks no Airflow.
     `backtest sweep POLICY` tries many cooldowns and debounces.
 
     Exit code 1: a --fail-if holds."""
@@ -89,15 +92,17 @@ def backtest(
     conditions = [read_condition(text) for text in fail_if or []]
     candidate, now = _load(policy), SystemClock().now()
     reference = _load(Path(compare)) if compare not in (None, "live") else None
+    begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
     with _shown() as progress:
-        known = _read(history, candidate, reference, progress)
+        if (known := source.read(history, [candidate, reference], begin, end or now, progress, stack)) is None:
+            known = _read(history, candidate, reference, progress)
         reference = reference or (_first_policy(known) if compare == "live" else None)
         question = Question(
             proposed=candidate,
             now=reference,
             live=compare == "live",
-            since=read_time(since, "--since", now),
-            until=read_time(until, "--until", now),
+            since=begin,
+            until=end,
             route=_route(route, candidate, reference),
             group=_labels(group or []),
             length=_length(run),
@@ -109,11 +114,13 @@ def backtest(
 
 
 @backtests.command()
+@takes_prometheus
 def sweep(
+    source: FromPrometheus,
+    stack: ExitStack,
     policy: Annotated[Path, typer.Argument(help="The policy whose other keys count.")],
     history: Annotated[
-        str | None,
-        typer.Option(help="A file of JSON lines, gzip or not; - is the input. Default: the gateway's own."),
+        str | None, typer.Option(help="A file of JSON lines, gzip or not, or -. Default: the gateway's own history.")
     ] = None,
     cooldown: Annotated[str, typer.Option(help="The cooldowns to try, such as 6h,24h,3d.")] = "",
     debounce: Annotated[str, typer.Option(help="The debounces to try, such as 0s,10m.")] = "",
@@ -131,12 +138,14 @@ def sweep(
     cooldowns, debounces = _durations(cooldown, "--cooldown"), _durations(debounce, "--debounce")
     if not (cooldowns or debounces):
         raise UsageError("say what to try: --cooldown 6h,24h,3d, --debounce 0s,10m, or both")
+    begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
     with _shown() as progress:
-        known = _read(history, candidate, None, progress)
+        if (known := source.read(history, [candidate], begin, end or now, progress, stack)) is None:
+            known = _read(history, candidate, None, progress)
         question = Question(
             candidate,
-            since=read_time(since, "--since", now),
-            until=read_time(until, "--until", now),
+            since=begin,
+            until=end,
             route=_route(route, candidate),
             length=_length(run),
             reorder=timedelta(seconds=read_settings().reorder_window),

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import typer
 
 from app.cli.client import AsJson, Table, ask, id_column, labels, show, time
+from app.cli.commands.lanes import show_lanes
 from app.kit.errors import UsageError
 
 app = typer.Typer()
@@ -107,15 +108,23 @@ def trigger(
 
 @app.command()
 def history(
-    what: Annotated[str, typer.Argument(help="alerts, triggers or schedules")] = "triggers",
+    what: Annotated[str, typer.Argument(help="triggers, alerts, schedules or lanes")] = "triggers",
     route: Annotated[str | None, typer.Option(help="Only this route.")] = None,
     status: Annotated[str | None, typer.Option(help="Only this status or state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    group: Annotated[list[str] | None, typer.Option(help="With lanes: LABEL=VALUE, only groups that have it.")] = None,
+    days: Annotated[int, typer.Option(min=1, max=365, help="With lanes: how many days.")] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """The newest triggers or alerts; or the schedules, each with the decision on its newest occurrence."""
-    if what not in ("alerts", "triggers", "schedules"):
-        raise UsageError("history shows `alerts`, `triggers` or `schedules`")
+    """The newest triggers or alerts; the schedules, each with the decision on its newest occurrence; or a lane for each
+    group."""
+    if what not in ("alerts", "triggers", "schedules", "lanes"):
+        raise UsageError("history shows `alerts`, `triggers`, `schedules` or `lanes`")
+    if what == "lanes":
+        if as_json:
+            raise UsageError("history lanes is a picture: for scripts take `history triggers --json`")
+        show_lanes(route, group or (), days)
+        return
     if what == "schedules":
         _schedules(ask("/api/v1/schedules"), as_json)
         return
