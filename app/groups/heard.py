@@ -35,7 +35,7 @@ KEEP_REPEATS: Final = f"""
             date_trunc('minute', last_seen_at) <> date_trunc('minute', CAST(:now AS timestamptz))
             OR last_seen_at = firing_since
         )
-    ) l WHERE :records AND (SELECT yes FROM fresh)
+    ) l WHERE (SELECT yes FROM fresh)
     {_CONFLICT}
 """
 

@@ -7,9 +7,10 @@ repeats, it would lock alerts out of order. Then two batches could wait for each
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from app.decide.batch import AlertDecision, Fold
@@ -22,7 +23,7 @@ from app.intake.stages import Stages
 from app.kit.db import LOCK_TIMEOUT, TRY_AGAIN, one_statement, sqlstate
 from app.policy.core import Core
 
-_COUNT = text(f"""
+_COUNTED = """
     WITH v AS (
         SELECT * FROM unnest(
             CAST(:ids AS uuid[]), CAST(:decisions AS uuid[]), CAST(:spent AS boolean[]), CAST(:times AS bigint[])
@@ -40,9 +41,11 @@ _COUNT = text(f"""
     ), counted AS (
         UPDATE alerts a SET count = a.count + l.times, decision_count = a.decision_count + l.times, last_seen_at = :now
         FROM locked l WHERE a.id = l.id AND (SELECT yes FROM fresh)
-    ), kept AS ({KEEP_REPEATS})
-    SELECT yes FROM fresh
-""")
+    )
+"""
+_COUNT = text(f"{_COUNTED} SELECT yes FROM fresh")
+_COUNT_AND_KEEP = text(f"{_COUNTED}, kept AS ({KEEP_REPEATS}) SELECT yes FROM fresh")
+_MOST_COUNTED = 100_000
 
 
 class FastPath:
@@ -52,6 +55,8 @@ class FastPath:
         self._engine, self._metrics = core.engine, core.metrics
         self._memory = memory
         self._stages = stages
+        self._minute = 0
+        self._counted: set[tuple[UUID, datetime]] = set()  # the episodes that were counted in this minute
 
     async def answer(self, folds: Sequence[Fold], ledger: Ledger) -> dict[int, AlertDecision]:
         """The answers that memory has, by their position in the batch; their repeats are counted and durable. Empty when
@@ -87,19 +92,19 @@ class FastPath:
         for fold in folds:
             episode = episodes[fold.intent.alert.fingerprint]
             times[episode.id, episode.decision_id, episode.spent] += len(fold.positions)
+        named = {(e.id, e.firing_since) for e in (episodes[fold.intent.alert.fingerprint] for fold in folds)}
         used = [groups[key] for key in {fold.intent.key for fold in folds} if key is not None]
         self._stages.enter("pool")
         async with one_statement(self._engine) as conn:
             self._stages.enter("statement", conn)
             counted = await conn.execute(
-                _COUNT,
+                self._statement(named, ledger),
                 {
                     "ids": [episode for episode, _, _ in times],
                     "decisions": [decision_id for _, decision_id, _ in times],
                     "spent": [spent for _, _, spent in times],
                     "times": list(times.values()),
                     "now": ledger.now,
-                    "records": ledger.books.records,
                     "keys": [g.key for g in used],
                     "versions": [g.version for g in used],
                     "nonces": [g.nonce for g in used],
@@ -107,4 +112,13 @@ class FastPath:
             )
             fresh = bool(counted.scalar_one())
         self._stages.enter("decide")
+        if fresh:
+            self._counted |= named
         return fresh
+
+    def _statement(self, named: set[tuple[UUID, datetime]], ledger: Ledger) -> TextClause:
+        """Within a minute the rows of these episodes forget nothing that a replay needs: counting them is enough."""
+        minute = int(ledger.now.timestamp()) // 60
+        if minute != self._minute or len(self._counted) > _MOST_COUNTED:
+            self._minute, self._counted = minute, set()
+        return _COUNT if not ledger.books.records or named <= self._counted else _COUNT_AND_KEEP
