@@ -6,13 +6,14 @@ A page costs the same however long the history is. `app.replay.recorded` turns t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from sqlalchemy import DateTime, RowMapping, TextClause, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-Kind = Literal["policy", "request", "run", "confirm", "alert", "heard"]
+Kind = Literal["policy", "outage", "request", "run", "confirm", "alert", "heard"]
 
 #: The cursor of a page: its kind, and the id or the place of the last record before it.
 CURSOR: Final = f"^({'|'.join(get_args(Kind))}):[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}(:[0-9]{{1,11}})?$"
@@ -29,6 +30,10 @@ _STATEMENTS: Final[dict[Kind, str]] = {
     "policy": f"""
         SELECT f.id, f.since AS at, f.until, f.hash, f.replica, p.text FROM in_force f JOIN policies p USING (hash)
         WHERE f.id > :id {_TIMES.format("CAST('infinity' AS timestamptz)", "f.since")} ORDER BY f.id LIMIT :most
+    """,
+    "outage": f"""
+        SELECT since AS at, until FROM outages WHERE since > to_timestamp(:place)
+        {_TIMES.format("until", "since")} ORDER BY since LIMIT :most
     """,
     # The subject of a redrive and a cancel is a trigger. Other requests name their route and group.
     "request": f"""
@@ -75,10 +80,12 @@ async def page(
 ) -> Page:
     """The records after the cursor. A page has records of one kind only; it may be empty, and the next page is not."""
     kind, ident, place = _read_cursor(cursor)
-    values = {"id": ident, "most": limit + 1, "since": since, "until": until}
-    rows = (
-        (await conn.execute(_statement(kind), values | ({"place": place} if kind == "heard" else {}))).mappings().all()
-    )
+    values: dict[str, Any] = {"most": limit + 1, "since": since, "until": until}
+    if kind in ("outage", "heard"):
+        values["place"] = place
+    if kind != "outage":
+        values["id"] = ident
+    rows = (await conn.execute(_statement(kind), values)).mappings().all()
     shown = _fitting(rows[:limit])
     if len(shown) < len(rows):
         return Page([_record(kind, row) for row in shown], _cursor_after(kind, shown[-1]))
@@ -88,11 +95,8 @@ async def page(
 
 
 def _statement(kind: Kind) -> TextClause:
-    return text(_STATEMENTS[kind]).bindparams(
-        bindparam("id", type_=Uuid()),
-        bindparam("since", type_=DateTime(timezone=True)),
-        bindparam("until", type_=DateTime(timezone=True)),
-    )
+    times = [bindparam(name, type_=DateTime(timezone=True)) for name in ("since", "until")]
+    return text(_STATEMENTS[kind]).bindparams(*times, *([] if kind == "outage" else [bindparam("id", type_=Uuid())]))
 
 
 def _read_cursor(cursor: str | None) -> tuple[Kind, UUID, float]:
@@ -104,6 +108,8 @@ def _read_cursor(cursor: str | None) -> tuple[Kind, UUID, float]:
 
 
 def _cursor_after(kind: Kind, row: RowMapping) -> str:
+    if kind == "outage":  # Two outages never begin in one second.
+        return f"outage:{_FIRST}:{ceil(row['at'].timestamp())}"
     if kind == "heard":
         return f"heard:{row['alert']}:{int(row['since'].timestamp())}"
     return f"{kind}:{row['id']}"

@@ -86,7 +86,15 @@ class Reloaded:
     policy: Policy
 
 
-Event = Heard | Asked | Paused | Lifted | Reset | Cancelled | Redriven | Reloaded
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """No gateway ran until `until`: nothing was decided, and holds are longer by that time."""
+
+    at: datetime
+    until: datetime
+
+
+Event = Outage | Heard | Asked | Paused | Lifted | Reset | Cancelled | Redriven | Reloaded
 
 
 @dataclass(frozen=True, slots=True)

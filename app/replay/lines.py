@@ -32,6 +32,7 @@ from app.replay.history import (
     Lifted,
     LiveAnswer,
     LiveRun,
+    Outage,
     Paused,
     Redriven,
     Reloaded,
@@ -113,6 +114,12 @@ class _Alerts(BaseModel):
     alerts: list[Any]
 
 
+class _Outage(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    until: AwareDatetime
+
+
 class _Run(_Group):
     accepted_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
@@ -173,6 +180,10 @@ def _answer(at: datetime, body: Any, history: History) -> None:
     history.answers.append(LiveAnswer(at, read.route, read.group, read.confirmed))
 
 
+def _outage(at: datetime, body: Any, history: History) -> None:
+    history.events.append(Outage(at, _Outage.model_validate(body).until))
+
+
 def _alerts(at: datetime, body: Any, history: History) -> None:
     alerts = tuple(_known_alert(to_json(alert)) for alert in _Alerts.model_validate(body).alerts)
     if alerts:
@@ -209,6 +220,7 @@ _GATEWAY: Final[Mapping[str, Callable[[datetime, Any, History], None]]] = {
     "gateway.cancel": _cancel,
     "gateway.redrive": _redrive,
     "gateway.policy": _policy,
+    "gateway.outage": _outage,
     "gateway.run": _run,
     "gateway.confirm": _answer,
 }

@@ -118,7 +118,9 @@ def _of_policies(policies: list[tuple[int, Record]]) -> Iterator[tuple[int, int,
 
 def _of_people_and_runs(record: Record) -> Iterator[bytes]:
     kind, ms = record["kind"], _ms(record["at"])
-    if kind == "run":
+    if kind == "outage":
+        yield _line(ms, "gateway.outage", to_json({"until": record["until"]}))
+    elif kind == "run":
         left_out = ("kind", "id", "at")
         yield _line(ms, "gateway.run", to_json({k: v for k, v in record.items() if k not in left_out}))
     elif kind == "confirm":

@@ -8,9 +8,10 @@ import pytest
 
 from app.policy.file.load import parse_policy
 from app.replay.backtest import Question, play
+from app.replay.check import check
 from app.replay.figures import Scope
 from app.replay.history import History
-from app.replay.replay import Replay
+from app.replay.replay import REORDER, Replay
 from tests.acceptance.lives import LENGTH, Fire, Life, Step, history_of, recorded_history, replayed, script
 from tests.acceptance.world import World, policy
 from tests.fakes.airflow import FakeAirflow, FakeRun
@@ -79,6 +80,8 @@ async def test_a_life_and_its_replay_fire_alike(servers: TestServers, database: 
     written, recorded, fires = await lived(servers, database, texts, steps, replicas=replicas)
     for history in (written, recorded):
         assert replayed(replay_of(history, texts[0], live=True)) == fires
+    checked = check(recorded, None, None, REORDER)
+    assert (len(checked.pairs), checked.differences) == (len(fires), [])
 
 
 @pytest.mark.parametrize("name", size(["held", "one at a time"], ["held", "spent, limited", "shadow", "one at a time"]))

@@ -100,12 +100,22 @@ async def test_the_gateways_own_history_is_exported_and_replayed(
         (folder / "other.yaml").write_text(policy(cooldown="12h"))
         report = await ask(world, "backtest", str(folder / "other.yaml"), "--compare", "live", "--format", "json")
         figures = json.loads(report)
+        checked = await ask(world, "backtest", "--check", "--until", "2026-11-23T17:00:30Z")
+        assert checked.splitlines()[0] == "6 of 6 alike"
         assert (figures["now"]["retrains"], figures["proposed"]["retrains"]) == (6, 2)
     done = command(
         folder, "backtest", "other.yaml", "--history", "own.jsonl.gz", "--compare", "live", "--format", "json"
     )
     assert json.loads(done.stdout) == figures
     assert shown.count("gateway.run") == 2
+    torn = "\n".join(line for line in plain.decode().splitlines() if "T14:00" not in line or "fraud" not in line)
+    (folder / "torn.jsonl").write_text(torn)
+    done = command(folder, "backtest", "--check", "--history", "torn.jsonl")
+    assert done.returncode == 1
+    assert "5 of 6 alike\n  - accuracy fraud 2026-11-23T14:00:00Z: only the replay fires (still_firing)" in done.stdout
+    done = command(folder, "backtest", "--check", "--history", "history.jsonl")
+    assert done.returncode == 2
+    assert "--check needs the history of a gateway" in done.stderr
     urls = {"database_url": database, "redis_url": servers.valkey.url}
     done = command(folder, "export", "--database", "again.jsonl", **urls)
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from typer.core import TyperGroup
 
 from app.bootstrap.settings import read_settings
+from app.cli.commands.check_replay import check
 from app.cli.commands.export import own_lines, read_time
 from app.cli.commands.from_prometheus import FromPrometheus, takes_prometheus
 from app.kit.clock import SystemClock
@@ -32,21 +33,25 @@ if TYPE_CHECKING:
 
 
 class _OfAPolicy(TyperGroup):
-    """`backtest POLICY` needs no second word; a word that is a command is that command."""
+    """`backtest POLICY` needs no second word; a word that is a command is that command, and so is `--check`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """What is no command is a policy with its options."""
+        if "--check" in args:
+            args = ["check", *(word for word in args if word != "--check")]
         return super().parse_args(ctx, args if args and args[0] in self.commands else ["policy", *args])
 
 
 app = typer.Typer()
 backtests = typer.Typer(cls=_OfAPolicy)
+backtests.command("check", hidden=True)(check)
 app.add_typer(backtests, name="backtest")
 
 
 @backtests.callback()
 def _backtest() -> None:
-    """Say what a policy would have started, refused and missed: `backtest POLICY`, `backtest sweep POLICY`."""
+    """Say what a policy would have started, refused and missed: `backtest POLICY`, `backtest sweep POLICY`. With --check:
+    whether a replay of what was recorded fires as live did."""
 
 
 class Format(StrEnum):
