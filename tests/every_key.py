@@ -30,6 +30,8 @@ _KINDS = "tests/unit/test_receivers.py::test_"
 _TOLD = "tests/unit/test_policy_receivers.py::test_an_event_without_a_line_is_told_to_everybody_and_one_with_an_empty_list_to_nobody"
 _ROUTE_TOLD = "tests/unit/test_policy_receivers.py::test_a_route_speaks_for_itself_event_by_event"
 _MLFLOW_LOGIN = "tests/unit/test_tracking.py::test_the_login_of_the_policy_is_the_one_that_is_sent"
+_PLACES = "tests/acceptance/test_hand_over_places.py::test_a_record_goes_out_with_its_login_and_to_its_workspace_and_waits_for_nobody_else"
+_LOGIN_PARTS = ("username", "password", "token", "token_file")
 _DEADMAN = "tests/acceptance/test_deadman.py::test_"
 _KEYS = "tests/acceptance/test_keys_matter.py::test_"
 _SETTINGS = "tests/acceptance/test_settings_matter.py::test_"
@@ -179,6 +181,7 @@ POLICY: dict[str, str] = {
     "notify.promotion_blocked": _TOLD,
     "mlflow": _MLFLOW_LOGIN,
     "mlflow.tracking_uri": _MLFLOW_LOGIN,
+    **dict.fromkeys(("mlflow.logins", *(f"mlflow.logins.{part}" for part in _LOGIN_PARTS)), _PLACES),
     "mlflow.auth": _MLFLOW_LOGIN,
     "mlflow.auth.username": _MLFLOW_LOGIN,
     "mlflow.auth.password": _MLFLOW_LOGIN,
@@ -221,6 +224,8 @@ SETTINGS: dict[str, str] = {
     "MLFLOW_SECRET": _HOOK + "test_who_does_not_sign_well_is_refused",
     "WEBHOOK_SECRET": _SIGNED + "test_what_is_not_signed_or_not_well_is_refused_counted_and_no_alert",
     "MAX_BODY": "tests/integration/test_nasty_bodies.py::test_a_body_over_the_cap_is_refused_however_it_is_sent",
+    "BODY_BUDGET": "tests/integration/test_body_budget.py::"
+    "test_large_bodies_over_the_budget_are_refused_and_small_ones_are_taken",
     "MAX_ALERTS": "tests/integration/test_nasty_bodies.py::test_more_alerts_than_the_cap_are_refused",
     "RECORD_REPEATS": "tests/acceptance/test_heard.py::test_record_repeats_says_whether_minutes_are_kept",
     "REORDER_WINDOW": _SETTINGS + "reorder_window_says_which_firings_are_one_alert",

@@ -71,14 +71,15 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
         telemetry=TRACED,
         redirect_slashes=False,  # A sender of webhooks must never be answered 3xx.
     )
-    error_answers.install(app, max_body=settings.max_body)
+    error_answers.install(app, max_body=settings.max_body, body_budget=settings.body_budget)
     for kind in _DATABASE_AWAY:
         app.add_exception_handler(kind, _on_database_away)
     # First, and in the application's own list: the search in an included router would double the time of a webhook here.
     app.router.routes.extend([*promotion_api.webhook.routes, *receive.router.routes])
     docs.install(app, None if settings.open_docs else require("read"))
     parts = (health, probes, api, why_api, schedules_api, lineage_api, policy_api, report_api, promotion_api)
-    more = (
+    for part in (
+        *parts,
         requests_api,
         pause_api,
         deadman_api,
@@ -89,8 +90,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
         actions_api,
         house_api,
         pages,
-    )
-    for part in (*parts, *more):
+    ):
         app.include_router(part.router)
     app.get(
         "/metrics",

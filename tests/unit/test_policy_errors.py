@@ -216,7 +216,8 @@ ADDRESS = "must be an address such as http://host.example:8080"
         ("{}", ["5:9: mlflow.tracking_uri: required"]),
         ("{tracking_uri: 'sqlite:///x.db'}", [f"5:24: mlflow.tracking_uri: {ADDRESS}"]),
         ("{uri: http://m}", ["5:9: mlflow.tracking_uri: required",
-                             "5:10: mlflow.uri: unknown key; the keys here are tracking_uri, auth, headers, ca_file"]),
+                             "5:10: mlflow.uri: unknown key; "
+                             "the keys here are tracking_uri, logins, auth, headers, ca_file"]),
         ("{tracking_uri: http://m, auth: {token: 1}}", [f"5:48: mlflow.auth.token: {TEXT}"]),
     ],
 )  # fmt: skip

@@ -66,6 +66,7 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("deadman", "expect"): _fields(Retrain),
     ("mlflow",): _fields(Mlflow),
     ("mlflow", "auth"): _AUTH,
+    ("mlflow", "logins"): _AUTH,
     ("time_intervals",): _fields(TimeInterval),
     ("time_intervals", "time_intervals"): _fields(Interval),
     ("time_intervals", "time_intervals", "times"): _fields(TimeRange),
