@@ -2,7 +2,7 @@
 
 It is kept from now on. Of alerts from before, the first notification and the newest are known.
 
-Made 2026-11-30 10:15 UTC.
+Made 2026-11-30 11:00 UTC.
 """
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "5c301fe4a907"
-down_revision = "b8e40d7f15c2"
+down_revision = "c41f0a96d2e7"
 branch_labels = None
 depends_on = None
 
