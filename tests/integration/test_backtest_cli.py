@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.policy.file.load import parse_policy
 from tests.acceptance.world import World, policy
 from tests.integration.processes import command
 from tests.integration.test_api_cli import ask
@@ -107,12 +108,21 @@ async def test_the_gateways_own_history_is_exported_and_replayed(
         folder, "backtest", "other.yaml", "--history", "own.jsonl.gz", "--compare", "live", "--format", "json"
     )
     assert json.loads(done.stdout) == figures
+    hash_of_live = parse_policy(policy(cooldown="2h"), "policy.yaml", {}).hash
+    words = ("backtest", "other.yaml", "--history", "own.jsonl", "--format", "json", "--compare")
+    assert json.loads(command(folder, *words, hash_of_live).stdout)["now"] == figures["now"]
+    assert f"It has {hash_of_live}" in command(folder, *words, "0123456789ab").stderr
     assert shown.count("gateway.run") == 2
-    torn = "\n".join(line for line in plain.decode().splitlines() if "T14:00" not in line or "fraud" not in line)
-    (folder / "torn.jsonl").write_text(torn)
+    lines = [
+        line
+        for line in plain.decode().splitlines()
+        if not ('"gateway.run"' in line and '{"at":"2026-11-23T14:0' in line)
+    ]
+    (folder / "torn.jsonl").write_text("\n".join(lines))
     done = command(folder, "backtest", "--check", "--history", "torn.jsonl")
     assert done.returncode == 1
-    assert "5 of 6 alike\n  - accuracy fraud 2026-11-23T14:00:00Z: only the replay fires (still_firing)" in done.stdout
+    assert done.stdout.startswith("4 of 6 alike\n  - accuracy churn 2026-11-23T14:0")
+    assert "only the replay fires (still_firing)" in done.stdout
     done = command(folder, "backtest", "--check", "--history", "history.jsonl")
     assert done.returncode == 2
     assert "--check needs the history of a gateway" in done.stderr

@@ -1,6 +1,7 @@
 """What a policy would have done: `backtest`, and `backtest sweep`."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
@@ -73,7 +74,8 @@ def backtest(
         str | None, typer.Option(help="A file of JSON lines, gzip or not, or -. Default: the gateway's own history.")
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(help="The policy to compare with: a file, or `live` for those that the history names.")
+        str | None,
+        typer.Option(help="The policy to compare with: a file, `live` for those that were in force, or a hash."),
     ] = None,
     since: Annotated[str | None, typer.Option(help="A time, or how long before now, such as 90d.")] = None,
     until: Annotated[str | None, typer.Option(help="A time, or how long before now.")] = None,
@@ -90,19 +92,18 @@ def backtest(
     `backtest sweep POLICY` tries many cooldowns and debounces.
 
     Exit code 1: a --fail-if holds."""
-    from app.replay.backtest import Question
-    from app.replay.backtest import backtest as work
+    from app.replay import backtest as replaying
     from app.replay.condition import read_condition
 
     conditions = [read_condition(text) for text in fail_if or []]
     candidate, now = _load(policy), SystemClock().now()
-    reference = _load(Path(compare)) if compare not in (None, "live") else None
+    reference = _load(Path(compare)) if compare is not None and not _is_recorded(compare) else None
     begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
     with _shown() as progress:
         if (known := source.read(history, [candidate, reference], begin, end or now, progress, stack)) is None:
             known = _read(history, candidate, reference, progress)
-        reference = reference or (_first_policy(known) if compare == "live" else None)
-        question = Question(
+        reference = reference or (_recorded(known, compare) if compare is not None else None)
+        question = replaying.Question(
             proposed=candidate,
             now=reference,
             live=compare == "live",
@@ -113,7 +114,7 @@ def backtest(
             length=_length(run),
             reorder=timedelta(seconds=read_settings().reorder_window),
         )
-        report = work(known, question, progress)
+        report = replaying.backtest(known, question, progress)
     _put(_written(report, form), out)
     _judge(report, conditions)
 
@@ -216,10 +217,21 @@ def _read(
     return known
 
 
-def _first_policy(history: "History") -> Policy:
-    if not history.policies:
+def _is_recorded(compare: str) -> bool:
+    """Whether this names a policy of the history, and not a file."""
+    return compare == "live" or (re.fullmatch("[0-9a-f]{12}", compare) is not None and not Path(compare).exists())
+
+
+def _recorded(history: "History", compare: str) -> Policy:
+    """The policy with this hash; for `live` the first one, over which the later ones come into force."""
+    known = [each.policy for each in history.policies]
+    if not known:
         raise UsageError("the history names no policy that was in force: compare with a file, --compare FILE")
-    return history.policies[0].policy
+    found = [policy for policy in known if compare in ("live", policy.hash)]
+    if not found:
+        hashes = ", ".join(dict.fromkeys(policy.hash for policy in known))
+        raise UsageError(f"--compare {compare}: no policy of the history has this hash. It has {hashes}")
+    return found[0]
 
 
 def _route(name: str | None, *policies: Policy | None) -> str | None:

@@ -26,6 +26,7 @@ def check(
     Exit code 1: a fire differs."""
     from app.replay.check import check as work
     from app.replay.lines import open_lines, read_lines
+    from app.replay.runs import RESOLUTION
 
     now = SystemClock().now()
     begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
@@ -34,7 +35,7 @@ def check(
     for broken in known.broken:
         print(visible(f"{name}:{broken.line}: {broken.error}"), file=sys.stderr)
     if history is None and end is None:
-        end = now  # What fires on is due until now, however long nothing arrived.
+        end = now - RESOLUTION  # What fires on is due until now, however long nothing arrived.
     checked = work(known, begin, end, timedelta(seconds=read_settings().reorder_window))
     sys.stdout.write(to_json(checked.as_json(), indent=2).decode() + "\n" if as_json else checked.as_text())
     if checked.differences:
