@@ -232,6 +232,7 @@ SETTINGS: dict[str, str] = {
     "BODY_BUDGET": "tests/integration/test_body_budget.py::"
     "test_large_bodies_over_the_budget_are_refused_and_small_ones_are_taken",
     "MAX_ALERTS": "tests/integration/test_nasty_bodies.py::test_more_alerts_than_the_cap_are_refused",
+    "RECORD_REPEATS": "tests/acceptance/test_heard.py::test_record_repeats_says_whether_minutes_are_kept",
     "REORDER_WINDOW": _SETTINGS + "reorder_window_says_which_firings_are_one_alert",
     "INTAKE_TIMEOUT": _SETTINGS + "intake_timeout_is_the_longest_that_a_sender_waits",
     "INTAKE_QUEUE": _SETTINGS + "intake_queue_is_how_many_alerts_wait",

@@ -24,7 +24,7 @@ from app.effects import store as effects_store
 from app.effects.judging import Judging
 from app.effects.outcomes import Outcomes
 from app.effects.service import EffectServices
-from app.groups import gauges, retention, wakes
+from app.groups import gauges, heard, retention, wakes
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
 from app.groups.prometheus import Prometheus
@@ -83,6 +83,7 @@ S = TypeVar("S")
 #: The tables whose old rows are deleted, in this order.
 PRUNES = (
     *retention.PRUNES,
+    heard.PRUNE,
     notices_store.PRUNE,
     audit_log.PRUNE,
     *in_force.PRUNES,

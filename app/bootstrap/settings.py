@@ -207,6 +207,9 @@ class Settings(Address):
     reorder_window: _Seconds = Field(
         120, description="How late an older firing notification may follow a resolved one."
     )
+    record_repeats: bool = Field(
+        True, description="Keep the minutes in which each alert was heard, for backtests. false leaves them out."
+    )
     intake_timeout: Annotated[float, Field(gt=0, le=8)] = Field(
         8, description="A webhook is answered 503 when nothing is committed within this time."
     )

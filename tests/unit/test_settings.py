@@ -54,6 +54,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "quarantine_body": ("14", 14),
     "retention": ("30d", 30 * 86400.0),
     "open_docs": ("true", True),
+    "record_repeats": ("false", False),
     "open_metrics": ("1", True),
     "log_level": ("debug", "debug"),
     "log_json": ("false", False),
