@@ -119,14 +119,17 @@ class _Pool:
 class Http:
     """Sends requests over shared connections. `using` gives one that gets into a certain server."""
 
-    def __init__(self, pools: _Pools, *, longest: float, access: Access | None = None) -> None:
+    def __init__(
+        self, pools: _Pools, *, longest: float, largest: int = MAX_ANSWER, access: Access | None = None
+    ) -> None:
         self._pools = pools
         self._access = access or Access()
         self.longest = longest  # seconds that one request can take at the most, its body included
+        self.largest = largest  # bytes of an answer, decoded
 
     def using(self, access: Access) -> "Http":
         """The same connections, with this login, these headers and these CAs. Who opened the first one closes it."""
-        return Http(self._pools, longest=self.longest, access=access)
+        return Http(self._pools, longest=self.longest, largest=self.largest, access=access)
 
     async def request(
         self,
@@ -145,7 +148,7 @@ class Http:
 
         Raises Unreachable when nothing was sent, or when a read did not complete; OutOfFiles is one. Raises Ambiguous when
         a write left and no complete answer came, Rejected when `json` or the address cannot be written. Raises Refused when
-        the answer to a read is over 1 MiB, and when a file of the Access cannot be used.
+        the answer to a read is over `largest`, and when a file of the Access cannot be used.
         """
         pool, sent = self._pools.of(self._access.ca_file), self._access.sent()
         request = _build(pool.client, method, url, content, json, sent | dict(headers or {}), params)
@@ -155,7 +158,7 @@ class Http:
             async with asyncio.timeout(self.longest):
                 response = await client.send(request, stream=True)
                 try:
-                    raw = await _read(response) if body_needed else await _read_what_comes(response)
+                    raw = await (_read(response, self.largest) if body_needed else _read_what_comes(response))
                 finally:
                     await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError) as error:
@@ -165,7 +168,7 @@ class Http:
             unless_out_of_files(error)
             raise
         if raw is None:
-            raise _too_large(request)
+            raise _too_large(request, self.largest)
         headers_received = {name.lower(): value for name, value in response.headers.items()}
         parsed = _parse(raw, headers_received)
         took = monotonic() - started
@@ -189,10 +192,12 @@ def open_http(
     *,
     connect: float = 2.0,
     read: float = 10.0,
+    largest: int = MAX_ANSWER,
     verify: bool | ssl.SSLContext = True,
     transport: Transport | None = None,
 ) -> Http:
-    """A pool with `connect` and `read` timeouts in seconds. A whole request takes at most `Http.longest`.
+    """A pool with `connect` and `read` timeouts in seconds. A whole request takes at most `Http.longest`, and an answer has
+    at most `largest` bytes.
 
     `verify` says how certificates are checked. `transport` replaces the network, and then no proxy is used.
     """
@@ -216,7 +221,7 @@ def open_http(
         )
 
     pools = _Pools(lambda context: _Pool(client(context, proxied=True), client(context, proxied=False)))
-    return Http(pools, longest=POOL_WAIT + connect + read)
+    return Http(pools, longest=POOL_WAIT + connect + read, largest=largest)
 
 
 def _build(
@@ -304,13 +309,13 @@ def _context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:
         raise UsageError(f"{name}: {path} cannot be used ({cause}): correct it, or remove the variable") from error
 
 
-async def _read(response: httpx.Response) -> bytes | None:
+async def _read(response: httpx.Response, largest: int) -> bytes | None:
     """The body, or None when it is over the cap. The rest is not read then."""
     parts: list[bytes] = []
     size = 0
     async for part in response.aiter_bytes():
         size += len(part)
-        if size > MAX_ANSWER:
+        if size > largest:
             return None
         parts.append(part)
     return b"".join(parts)
@@ -320,7 +325,7 @@ async def _read_what_comes(response: httpx.Response) -> bytes:
     """The body, or nothing when it does not arrive whole in BODY_WAIT."""
     try:
         async with asyncio.timeout(BODY_WAIT):
-            return await _read(response) or b""
+            return await _read(response, MAX_ANSWER) or b""
     except (httpx.HTTPError, httpx.StreamError, TimeoutError):
         return b""
 
@@ -369,8 +374,8 @@ def _needs_files(error: BaseException) -> bool:
     return any(cause is not None and _needs_files(cause) for cause in causes)
 
 
-def _too_large(request: httpx.Request) -> TargetError:
-    detail = f"{_target(request)} answered with more than {MAX_ANSWER} bytes"
+def _too_large(request: httpx.Request, largest: int) -> TargetError:
+    detail = f"{_target(request)} answered with more than {largest} bytes"
     if request.method in SAFE_METHODS:
         return Refused("answer_too_large", detail)
     return Ambiguous("answer_too_large", f"{detail}; whether it acted is not known")

@@ -13,9 +13,9 @@ from app.policy.schema import Policy
 from app.replay.changed import Changed, changed
 from app.replay.differences import Difference, between, differences
 from app.replay.figures import Fate, Figures, Key, Scope, count, fates
-from app.replay.history import History, Reloaded
+from app.replay.history import Assumed, History, Reloaded
 from app.replay.replay import REORDER, Replay, Terms
-from app.replay.runs import Runs, group_id
+from app.replay.runs import Run, Runs, group_id
 
 #: A silence this long, while an alert fires, is a hole: a monitor repeats what fires.
 HOLE = timedelta(hours=6)
@@ -68,6 +68,12 @@ class Report:
     def routes(self) -> list[str]:
         """The routes of both policies."""
         return [name for name in {**(self.now or {}), **self.proposed} if name]
+
+    @property
+    def hole_sentences(self) -> list[str]:
+        """Each hole in one sentence."""
+        what, while_ = ("was heard", ", while an alert fired") if self.history.holes is None else ("is known", "")
+        return [f"Nothing {what} from {at(begin)} to {at(end)}{while_}." for begin, end in self.holes]
 
     def as_json(self) -> dict[str, Any]:
         """The report for machines."""
@@ -129,7 +135,7 @@ def backtest(history: History, question: Question, progress: Progress = lambda *
         history=history,
         now=count(now, scope, before_known, _missed(before_known, reached)) if now is not None else None,
         proposed=count(proposed, scope, after_known, _missed(after_known, reached)),
-        assumptions=_assumptions(proposed, scope),
+        assumptions=_assumptions(history, proposed, scope),
         differences=differing,
         changed=changed(before, after, differing, trial) if before is not None else [],
         holes=_holes(history, proposed, scope),
@@ -149,7 +155,7 @@ def play(
     """One policy over the history, from its beginning: what came before the window decides what cools down in it."""
     first = history.first_at
     assert first is not None
-    terms = Terms(question.reorder, Runs(history.runs, question.length), history.answers)
+    terms = Terms(question.reorder, Runs(history.runs, question.length), history.answers, history.ask)
     replay = Replay(policy, first, terms)
     events = history.events
     for number, event in enumerate(events):
@@ -172,7 +178,7 @@ def scope_of(history: History, question: Question) -> Scope:
         raise UsageError(
             f"the history is empty: there is nothing to replay ({history.broken_count} things in it could not be read)"
         )
-    first, last = events[0].at, events[-1].at
+    first, last = history.covers or (events[0].at, events[-1].at)
     since, until = question.since or first, question.until or max(last, question.since or last)
     if since >= until and (question.since or question.until):
         raise UsageError(f"the window is empty: it begins at {at(since)} and ends at {at(until)}")
@@ -203,7 +209,7 @@ def _of(figures: dict[str, Figures] | None, name: str) -> dict[str, Any] | None:
     return figures[name].as_json() if figures and name in figures else None
 
 
-def _assumptions(replay: Replay, scope: Scope) -> list[Assumption]:
+def _assumptions(history: History, replay: Replay, scope: Scope) -> list[Assumption]:
     started = [run for run in replay.runs if not run.rehearsed]
     estimated = [run for run in started if not run.measured]
     runs = replay.terms.runs
@@ -216,6 +222,8 @@ def _assumptions(replay: Replay, scope: Scope) -> list[Assumption]:
     after_end = sum(1 for run in started if run.fired_at > scope.until)
     unknown = [each for each in replay.not_evaluable if each.why == "confirm"]
     requests = len(replay.not_evaluable) - len(unknown)
+    routes = [replay.engine.policy.route(run.route) for run in started] if history.ask is not None else []
+    asked = sum(1 for route in routes if route is not None and route.confirm is not None)
     found = [
         Assumption(
             "run_measured", "A run that live started too has its length and its end.", len(started) - len(estimated)
@@ -230,13 +238,26 @@ def _assumptions(replay: Replay, scope: Scope) -> list[Assumption]:
         Assumption(
             "confirm", "Nobody knows what Prometheus would have answered: `on_error` of the route counts.", len(unknown)
         ),
+        Assumption(
+            "confirm_then", "Prometheus answers `confirm` as of then with what it has now.", asked - len(unknown)
+        ),
         Assumption("requests", "A person asked for something that this policy does not have.", requests),
     ]
+    found += [Assumption(each.name, each.text, _hanging(each, started, replay)) for each in history.assumed]
     return [each for each in found if each.triggers or each.name in ("run_measured", "run_estimated", "alerts_end")]
 
 
+def _hanging(assumed: Assumed, started: Sequence[Run], replay: Replay) -> int:
+    """How many triggers have an alert behind them that hangs on this."""
+    episodes = replay.engine.episodes
+    behind = [[(episodes[id].fingerprint, episodes[id].starts_at) for id in run.behind] for run in started]
+    return sum(1 for known in behind if known and (assumed.episodes is None or not assumed.episodes.isdisjoint(known)))
+
+
 def _holes(history: History, replay: Replay, scope: Scope) -> list[tuple[datetime, datetime]]:
-    """The stretches in which nothing was heard for long, although an alert fired."""
+    """The stretches in which nothing was heard for long, although an alert fired; or those that the source knows."""
+    if history.holes is not None:
+        return [(a, b) for a, b in history.holes if b > scope.since and a < scope.until]
     times = [event.at for event in history.events if not isinstance(event, Reloaded)]
     silences = [
         (earlier, later)

@@ -1,12 +1,17 @@
 """What happened, in the order of time: everything that a replay needs. Pure values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from app.decide.alert import Alert
 from app.decide.rules import Pause
+from app.decide.state import Confirmation
+from app.policy.confirm import Confirm
 from app.policy.schema import Policy
+
+#: Answers the `confirm` of a route for a group, as of then; None: nobody knows.
+Ask = Callable[[Confirm, Mapping[str, str], datetime], Confirmation | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +121,22 @@ class Broken:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Assumed:
+    """What the source of a history takes for granted. `episodes`: which alerts hang on it, each by its fingerprint and its
+    startsAt; None: all."""
+
+    name: str
+    text: str
+    episodes: frozenset[tuple[str, datetime]] | None = None
+
+
 @dataclass(slots=True)
 class History:
     """`events` are in the order of time. `runs` and `answers` are those of the gateway that lived through it; a monitor
     leaves none. `lines` counts what was read, `broken` has the first lines at fault of `broken_count`, and `notes` are
-    sentences that a report repeats."""
+    sentences that a report repeats. `covers` and `holes` are for a source that knows from when to when it knows everything:
+    without them the first and the last event count, and silences are holes. `ask` is there when Prometheus can be asked."""
 
     events: list[Event] = field(default_factory=list)
     runs: list[LiveRun] = field(default_factory=list)
@@ -130,6 +146,10 @@ class History:
     lines: int = 0
     notes: list[str] = field(default_factory=list)
     resolution: str = "as the lines have it"
+    covers: tuple[datetime, datetime] | None = None
+    holes: list[tuple[datetime, datetime]] | None = None
+    assumed: list[Assumed] = field(default_factory=list)
+    ask: Ask | None = None
 
     @property
     def first_at(self) -> datetime | None:

@@ -43,7 +43,7 @@ def as_html(report: Report) -> str:
         "<h1>What would it have done?</h1>",
         f"<p>From {at(scope.since)} to {at(scope.until)}: {len(report.history.events)} events, "
         f"{len(report.history.runs)} live runs, {report.history.broken_count} things that could not be read.</p>",
-        *(f"<p>Nothing was heard from {at(a)} to {at(b)}, while an alert fired.</p>" for a, b in report.holes),
+        *(f"<p>{sentence}</p>" for sentence in report.hole_sentences),
         *_tables(report),
         *_changes(report),
         "<h2>What is assumed</h2><ul>",

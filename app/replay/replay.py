@@ -38,6 +38,7 @@ from app.decide.state import (
 from app.kit.errors import UsageError
 from app.policy.schema import Policy, Route
 from app.replay.history import (
+    Ask,
     Asked,
     Cancelled,
     Event,
@@ -68,11 +69,13 @@ class Turn(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a replay takes for granted: the reorder window, live runs or their length, and the answers of Prometheus."""
+    """What a replay takes for granted: the reorder window, live runs or their length, and the answers of Prometheus: those
+    that live got, or who can be asked."""
 
     reorder: timedelta = REORDER
     runs: Runs = field(default_factory=lambda: Runs(()))
     answers: Sequence[LiveAnswer] = ()
+    ask: Ask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +247,10 @@ class Replay:
         if place and self.now - known[place - 1].at <= ASK_AGAIN / 2:
             return Confirmation(known[place - 1].confirmed, "as Prometheus answered then")
         route = self.engine.policy.route(group.route)
+        if self.terms.ask is not None and route is not None and route.confirm is not None:
+            answer = self.terms.ask(route.confirm, group.labels, self.now)
+            if answer is not None:
+                return answer
         confirmed = route is not None and route.confirm is not None and route.confirm.on_error == "fire"
         last = self._unanswered.get(group.key)
         if confirmed or last is None or self.now - last > 2 * ASK_AGAIN:

@@ -94,7 +94,7 @@ def _heading(report: Report, safe: Callable[[str], str]) -> str:
         lines.append(
             f"{history.broken_count} things could not be read; the first: line {first.line}: {safe(first.error)}."
         )
-    lines += [f"Nothing was heard from {at(begin)} to {at(end)}, while an alert fired." for begin, end in report.holes]
+    lines += report.hole_sentences
     lines += [safe(note) for note in history.notes]
     if report.differences:
         lines.append("Keys that differ: " + ", ".join(safe(each.name) for each in report.differences) + ".")

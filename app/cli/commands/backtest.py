@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from typer.core import TyperGroup
 
 from app.bootstrap.settings import read_settings
+from app.cli.commands.from_prometheus import FromPrometheus, takes_prometheus
 from app.kit.clock import SystemClock
 from app.kit.errors import UsageError
 from app.kit.visible import visible
@@ -57,7 +58,10 @@ class Format(StrEnum):
 
 
 @backtests.command("policy")
+@takes_prometheus
 def backtest(
+    source: FromPrometheus,
+    stack: ExitStack,
     policy: Annotated[Path, typer.Argument(help="The policy to try.")],
     history: Annotated[
         str | None, typer.Option(help="A file of JSON lines, gzip or not; - is the standard input.")
@@ -87,15 +91,17 @@ def backtest(
     conditions = [read_condition(text) for text in fail_if or []]
     candidate, now = _load(policy), SystemClock().now()
     reference = _load(Path(compare)) if compare not in (None, "live") else None
+    begin, end = _time(since, "--since", now), _time(until, "--until", now)
     with _shown() as progress:
-        known = _read(history, candidate, reference, progress)
+        if (known := source.read(history, [candidate, reference], begin, end or now, progress, stack)) is None:
+            known = _read(history, candidate, reference, progress)
         reference = reference or (_first_policy(known) if compare == "live" else None)
         question = Question(
             proposed=candidate,
             now=reference,
             live=compare == "live",
-            since=_time(since, "--since", now),
-            until=_time(until, "--until", now),
+            since=begin,
+            until=end,
             route=_route(route, candidate, reference),
             group=_labels(group or []),
             length=_length(run),
@@ -107,7 +113,10 @@ def backtest(
 
 
 @backtests.command()
+@takes_prometheus
 def sweep(
+    source: FromPrometheus,
+    stack: ExitStack,
     policy: Annotated[Path, typer.Argument(help="The policy whose other keys count.")],
     history: Annotated[
         str | None, typer.Option(help="A file of JSON lines, gzip or not; - is the standard input.")
@@ -128,12 +137,14 @@ def sweep(
     cooldowns, debounces = _durations(cooldown, "--cooldown"), _durations(debounce, "--debounce")
     if not (cooldowns or debounces):
         raise UsageError("say what to try: --cooldown 6h,24h,3d, --debounce 0s,10m, or both")
+    begin, end = _time(since, "--since", now), _time(until, "--until", now)
     with _shown() as progress:
-        known = _read(history, candidate, None, progress)
+        if (known := source.read(history, [candidate], begin, end or now, progress, stack)) is None:
+            known = _read(history, candidate, None, progress)
         question = Question(
             candidate,
-            since=_time(since, "--since", now),
-            until=_time(until, "--until", now),
+            since=begin,
+            until=end,
             route=_route(route, candidate),
             length=_length(run),
             reorder=timedelta(seconds=read_settings().reorder_window),
@@ -184,7 +195,7 @@ def _read(
     from app.replay.lines import open_lines, read_lines
 
     if history is None:
-        raise UsageError("say what to replay: --history FILE, or --history - for the standard input")
+        raise UsageError("say what to replay: --history FILE (- is the standard input), or --prometheus URL")
     policies = [candidate, *([reference] if reference is not None else [])]
     sources = {source.name: source for policy in reversed(policies) for source in policy.sources}
     known = read_lines(open_lines(history), sources, lambda lines: progress(f"reading, line {lines}", 0, 0))
