@@ -234,7 +234,8 @@ def _trigger(row: RowMapping) -> Row:
 _LATELY_ALERTED = rows_of(
     """
     SELECT a.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
-        SELECT * FROM alerts WHERE group_key = k AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
+        SELECT group_key, id, alert_id, severity, status, first_seen_at, last_seen_at FROM alerts
+        WHERE group_key = k AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
     ) a
 """,
     _alerts,
@@ -242,7 +243,8 @@ _LATELY_ALERTED = rows_of(
 _LATELY_TRIGGERED = rows_of(
     """
     SELECT t.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
-        SELECT * FROM triggers WHERE group_key = k AND (ended_at IS NULL OR ended_at >= :since) ORDER BY id DESC LIMIT :most
+        SELECT group_key, id, mode, reason, state, outcome, detail, created_at, fired_at, ended_at, lost_at FROM triggers
+        WHERE group_key = k AND (ended_at IS NULL OR ended_at >= :since) ORDER BY id DESC LIMIT :most
     ) t
 """,
     _triggers,
@@ -256,21 +258,21 @@ _FIRING = text(
 async def lately_alerted(
     conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
 ) -> dict[str, list[Row]]:
-    """By group key, the newest `most` alerts last seen since a time, without their decisions but with the `reason` of the
-    newest one. `keys` are those of app.decide.state.group_key."""
+    """By group key, the newest `most` alerts last seen since a time: what a lane shows of them. `keys` are those of
+    app.decide.state.group_key."""
     found: dict[str, list[Row]] = {key: [] for key in keys}
     for row in (await conn.execute(_LATELY_ALERTED, {"keys": list(keys), "since": since, "most": most})).mappings():
-        found[row["group_key"]].append(_alert(row) | {"reason": row["reason"]})
+        found[row["group_key"]].append(dict(row))
     return found
 
 
 async def lately_triggered(
     conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
 ) -> dict[str, list[Row]]:
-    """By group key, the newest `most` triggers that are open or ended since a time, without their parts."""
+    """By group key, the newest `most` triggers that are open or ended since a time: what a lane shows of them."""
     found: dict[str, list[Row]] = {key: [] for key in keys}
     for row in (await conn.execute(_LATELY_TRIGGERED, {"keys": list(keys), "since": since, "most": most})).mappings():
-        found[row["group_key"]].append(_trigger(row))
+        found[row["group_key"]].append(dict(row))
     return found
 
 
