@@ -44,7 +44,7 @@ def drawn(
 
 
 def spoken(marks: Sequence[Mark]) -> str:
-    """What a lane shows, for who cannot see it."""
+    """What a lane shows, for people who cannot see it."""
     alerts = sum(mark.kind is Kind.EPISODE for mark in marks)
     ends = [mark.word for mark in marks if mark.kind is Kind.RUN]
     good, bad = ends.count("succeeded"), sum(end in _BAD for end in ends)
