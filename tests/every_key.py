@@ -30,6 +30,8 @@ _KINDS = "tests/unit/test_receivers.py::test_"
 _TOLD = "tests/unit/test_policy_receivers.py::test_an_event_without_a_line_is_told_to_everybody_and_one_with_an_empty_list_to_nobody"
 _ROUTE_TOLD = "tests/unit/test_policy_receivers.py::test_a_route_speaks_for_itself_event_by_event"
 _MLFLOW_LOGIN = "tests/unit/test_tracking.py::test_the_login_of_the_policy_is_the_one_that_is_sent"
+_PLACES = "tests/acceptance/test_hand_over_places.py::test_a_record_goes_out_with_its_login_and_to_its_workspace_and_waits_for_nobody_else"
+_LOGIN_PARTS = ("username", "password", "token", "token_file")
 _DEADMAN = "tests/acceptance/test_deadman.py::test_"
 _KEYS = "tests/acceptance/test_keys_matter.py::test_"
 _PROXY = "tests/ui/test_proxy_users.py::test_"
@@ -37,6 +39,8 @@ _SETTINGS = "tests/acceptance/test_settings_matter.py::test_"
 _TELLING = "tests/acceptance/test_telling.py::test_"
 _LINEAGE = "tests/mlflow/test_lineage.py::test_the_policy_says_how_long_to_wait_before_judging_and_how_often_to_look"
 
+_EFFECT = "tests/acceptance/test_effects.py::test_"
+_NO_EFFECT = "tests/acceptance/test_no_effect.py::test_"
 _ACCESS = "tests/unit/test_access.py::test_"
 
 
@@ -77,6 +81,13 @@ POLICY: dict[str, str] = {
     "routes.run_timeout": _OUTCOMES
     + "test_a_run_past_its_run_timeout_that_succeeds_later_is_told_lost_once_and_never_doubled",
     "routes.stale_after": "tests/acceptance/test_debounce.py::test_an_alert_that_goes_silent_while_held_is_stale_and_starts_nothing",
+    "routes.effect": _EFFECT + "settle_of_the_route_is_how_long_its_alerts_may_still_fire",
+    "routes.effect.settle": _EFFECT + "settle_of_the_route_is_how_long_its_alerts_may_still_fire",
+    "routes.effect.watch": _EFFECT + "watch_of_the_route_is_how_long_no_alert_of_the_group_may_begin",
+    "routes.on_no_effect": _NO_EFFECT + "an_alert_that_never_ends_gets_three_retrains_and_not_one_a_day",
+    "routes.on_no_effect.after": _NO_EFFECT + "an_alert_that_never_ends_gets_three_retrains_and_not_one_a_day",
+    "routes.on_no_effect.then": _NO_EFFECT + "an_alert_that_never_ends_gets_three_retrains_and_not_one_a_day",
+    "routes.on_no_effect.receivers": _ROUTE_TOLD,
     "routes.limit": "tests/acceptance/test_limit.py::test_the_fourth_group_waits_until_the_first_fire_leaves_the_time",
     "routes.limit.triggers": _LIMIT,
     "routes.limit.per": _LIMIT,
@@ -94,6 +105,7 @@ POLICY: dict[str, str] = {
     "routes.notify.trigger_waiting": _TOLD,
     "routes.notify.trigger_lost": _ROUTE_TOLD,
     "routes.notify.run_failed": _ROUTE_TOLD,
+    "routes.notify.no_effect": _TOLD,
     "routes.dag": _FIRES,
     "routes.dag.airflow": _SEVERAL,
     "routes.dag.id": _RELOAD + "test_a_dag_that_changes_while_a_trigger_is_held_is_the_one_that_runs",
@@ -166,9 +178,11 @@ POLICY: dict[str, str] = {
     "notify.trigger_waiting": _TOLD,
     "notify.trigger_lost": _TOLD,
     "notify.run_failed": _TOLD,
+    "notify.no_effect": _TOLD,
     "notify.promotion_blocked": _TOLD,
     "mlflow": _MLFLOW_LOGIN,
     "mlflow.tracking_uri": _MLFLOW_LOGIN,
+    **dict.fromkeys(("mlflow.logins", *(f"mlflow.logins.{part}" for part in _LOGIN_PARTS)), _PLACES),
     "mlflow.auth": _MLFLOW_LOGIN,
     "mlflow.auth.username": _MLFLOW_LOGIN,
     "mlflow.auth.password": _MLFLOW_LOGIN,

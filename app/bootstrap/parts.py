@@ -20,6 +20,9 @@ from app.deliver.airflows import AirflowClients
 from app.deliver.delivery import Delivery
 from app.deliver.ending import Endings, TriggerIncidents
 from app.deliver.following import Follower
+from app.effects import store as effects_store
+from app.effects.judging import Judging
+from app.effects.service import EffectServices
 from app.groups import gauges, retention, wakes
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
@@ -85,6 +88,7 @@ PRUNES = (
     quarantine.PRUNE,
     *lineage_retention.PRUNES,
     deadman_store.PRUNE,
+    effects_store.PRUNE,
 )
 GAUGES = {
     "triggers": gauges.set_gauges,
@@ -121,6 +125,7 @@ class Services:
     lineage: LineageServices
     promotion: PromotionServices
     deadman: DeadmanServices
+    effects: EffectServices
     ui: UiServices
     probes: Probes
     loops: tuple[Loop, ...]
@@ -170,6 +175,7 @@ def assemble(base: Foundation) -> Services:
     lineage = lineage_part(base, incidents, mlflow)
     promotion = promotion_part(base, incidents, mlflow)
     deadman = deadman_part(base, incidents, airflows)
+    effects = effects_part(base, incidents)
     intake = intake_part(base)
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
@@ -188,7 +194,9 @@ def assemble(base: Foundation) -> Services:
     )
     reloader = Reloader(core, base.settings.policy_file)
     constant = _constant(core, reloader)
-    loops = tuple(loop for part in (notices, groups, deliver, lineage, promotion, deadman) for loop in part.loops)
+    loops = tuple(
+        loop for part in (notices, groups, deliver, lineage, promotion, deadman, effects) for loop in part.loops
+    )
     loops += _watchdog(base, (*constant, *loops), intake.services.batcher)
     for loop in (*constant, *loops):
         core.metrics.loop_failures.labels(loop.name).set_function(partial(getattr, loop, "failures"))
@@ -202,6 +210,7 @@ def assemble(base: Foundation) -> Services:
         lineage=lineage.services,
         promotion=promotion.services,
         deadman=deadman.services,
+        effects=effects.services,
         ui=ui,
         probes=probes,
         loops=loops,
@@ -300,7 +309,7 @@ def notices_part(base: Foundation, incidents: Incidents) -> Part[NoticeServices]
     )
 
 
-def lineage_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce) -> Part[LineageServices]:
+def lineage_part(base: Foundation, incidents: Incidents, mlflow: MlflowOf) -> Part[LineageServices]:
     """Taking metadata, delivering it to MLflow, and the survey that reads MLflow and keeps the chains."""
     core, settings = base.core, base.settings
     delivery = MetadataDelivery(core, mlflow, time=settings.delivery_timeout)
@@ -340,6 +349,12 @@ def deadman_part(base: Foundation, incidents: Incidents, airflows: AirflowClient
             Loop("watch", watch.step, idle=5.0),
         ),
     )
+
+
+def effects_part(base: Foundation, incidents: Incidents) -> Part[EffectServices]:
+    """Judging whether each retrain helped, and holding groups that retraining does not help."""
+    judging = Judging(base.core, TriggerIncidents(base.core, incidents))
+    return Part(EffectServices(base.core, base.reader), (Loop("effects", judging.step, idle=5.0),))
 
 
 def _constant(core: Core, reloader: Reloader) -> tuple[Loop, ...]:

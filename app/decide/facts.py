@@ -124,10 +124,25 @@ def redrive_at(group: Group, trigger_id: UUID, route: Route, now: datetime) -> d
 
 
 def reset(group: Group, now: datetime) -> None:
-    """Clear cooldown and backoff. Without an open trigger the group is decided again at once."""
+    """Clear cooldown and backoff, and forget what did not help. Without an open trigger the group is decided again at
+    once."""
     group.reset_at, group.failures = now, 0
+    release(group, now)
     if group.open_trigger is None:
         group.wake_at = now
+
+
+def is_ineffective(group: Group, route: Route) -> bool:
+    """Whether the group fires no more, because its newest retrains did not help. Another entry of the policy begins anew."""
+    rule = route.on_no_effect
+    if group.ineffective < rule.after or rule.then != "hold":
+        return False
+    return group.ineffective_under == route.digest
+
+
+def release(group: Group, now: datetime) -> None:
+    """Forget what did not help: only retrains that fire from now on count."""
+    group.ineffective, group.ineffective_since, group.released_at = 0, None, now
 
 
 def may_act(group: Group, route: Route | None, now: datetime) -> bool:

@@ -1,9 +1,9 @@
 """Does this alert start a DAG run? Pure: facts, policy and one `now` go in, an action with its reason comes out.
 
-A decision says no with the first reason that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown, limit,
-muted, unconfirmed, shadow. The ledger finds no_route, resolved and shadow; the others are found here. An alert is a
-duplicate when it stands behind the trigger that is in the way. Without a no, the alert holds (debouncing) or fires
-(new_alert, still_firing).
+A decision says no with the first reason that holds of: no_route, resolved, duplicate, joined, in_flight, cooldown,
+ineffective, limit, muted, unconfirmed, shadow. The ledger finds no_route, resolved and shadow; the others are found here. An
+alert is a duplicate when it stands behind the trigger that is in the way. Without a no, the alert holds (debouncing) or
+fires (new_alert, still_firing).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from app.decide import facts
 from app.decide.facts import backing_off, clear_at, held_until, is_spent, redrive_at
 from app.decide.state import DEAD, SHADOW, Action, Confirmation, Decision, Episode, Group, Reason, RunRequest
 from app.kit.times import at
@@ -113,6 +114,8 @@ def decide(group: Group, episode: Episode, route: Route, now: datetime, obstacle
     clear = clear_at(group, route)
     if clear is not None and now < clear:
         return _cooling(group, episode, clear)
+    if (hopeless := ineffective(group, route)) is not None:
+        return hopeless
     if (full := limited(route, obstacles.fires, now)) is not None:
         return full
     if obstacles.mute is not None:
@@ -184,6 +187,22 @@ def fire_for(group: Group, episode: Episode) -> Decision:
     return Decision(_FIRE, Reason.NEW_ALERT, None, group.open_trigger, "a new alert fires")
 
 
+def ineffective(group: Group, route: Route) -> Decision | None:
+    """The refusal of a group whose newest retrains did not help; None: it may fire. A person, a quiet `watch`, a
+    late `fixed` or another entry of the policy ends it, no time does."""
+    if not facts.is_ineffective(group, route):
+        return None
+    return Decision(_SUPPRESS, Reason.INEFFECTIVE, None, group.last_trigger, in_vain(group))
+
+
+def in_vain(group: Group) -> str:
+    """How many retrains did not help, and since when."""
+    since = group.ineffective_since
+    day = f" since {since.day} {since:%b}" if since is not None else ""
+    retrains = f"{group.ineffective} retrain{'s' if group.ineffective > 1 else ''}{day}"
+    return f"{retrains} did not end it: look at the data"
+
+
 def limited(route: Route, fires: Sequence[datetime], now: datetime) -> Decision | None:
     """The refusal of a route whose limit is used up, until the oldest fire that counts is old enough; None: there is
     room."""
@@ -202,9 +221,9 @@ def _muted(mute: Mute) -> Decision:
 def decide_request(
     group: Group, route: Route, request: RunRequest, now: datetime, obstacles: Obstacles = FREE
 ) -> Decision:
-    """What to do about a request. It needs no calm and no alert. It obeys cooldown, limit and a run in flight, and takes a
-    held group over. A forced one overrides cooldown and limit, never a run in flight. A mute stops a schedule, not a
-    person."""
+    """What to do about a request. It needs no calm and no alert. It obeys a run in flight, cooldown, `ineffective` and
+    limit, and takes a held group over. A forced one overrides all of them but a run in flight. A mute stops a
+    schedule, not a person."""
     if group.open_trigger is not None and not group.held:
         return Decision(
             _SUPPRESS, Reason.IN_FLIGHT, None, group.open_trigger, "another trigger of this group is under way"
@@ -215,7 +234,7 @@ def decide_request(
         if backing_off(group):
             detail = f"failure {group.failures} in a row: next not before {at(clear)}"
         return Decision(_SUPPRESS, Reason.COOLDOWN, clear, group.last_trigger, detail)
-    full = limited(route, obstacles.fires, now)
+    full = ineffective(group, route) or limited(route, obstacles.fires, now)
     if full is not None and not request.force:
         return full
     if obstacles.mute is not None and request.reason is Reason.SCHEDULED:
@@ -237,7 +256,7 @@ def refuse_redrive(
     if until is not None:
         detail = "a newer trigger of its group cools down or backs off; reset the group to redrive this one"
         return Decision(_SUPPRESS, Reason.COOLDOWN, until, group.last_trigger, detail)
-    return limited(route, fires, now)
+    return ineffective(group, route) or limited(route, fires, now)
 
 
 def debouncing(due: datetime) -> Decision:

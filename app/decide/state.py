@@ -30,6 +30,7 @@ class Reason(StrEnum):
     JOINED = "joined"  # hold: another alert of a group that is held
     DUPLICATE = "duplicate"  # suppress: it stands behind the trigger that is in the way
     COOLDOWN = "cooldown"  # suppress: the group fired, or failed, a short time ago
+    INEFFECTIVE = "ineffective"  # suppress: the newest retrains of the group did not help
     LIMIT = "limit"  # suppress: the route has fired too often
     MUTED = "muted"  # suppress: a time interval or a person mutes the route
     UNCONFIRMED = "unconfirmed"  # suppress: Prometheus did not confirm it
@@ -98,6 +99,10 @@ class Group:
     last_trigger: UUID | None = None
     on_failure: str | None = None
     wake_at: datetime | None = None
+    ineffective: int = 0
+    ineffective_since: datetime | None = None
+    ineffective_under: str | None = None
+    released_at: datetime | None = None
     version: int = 0
     nonce: str = ""
 

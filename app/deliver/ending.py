@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import RowMapping, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import tables
@@ -18,6 +18,7 @@ from app.kit.outbox.store import release_slot
 from app.notices.incidents import Incidents
 from app.notices.model import MOST_ALIKE, Notice, Severity
 from app.policy.core import Core
+from app.policy.receivers import NO_EFFECT
 from app.policy.schema import Route
 
 log = logging.getLogger(__name__)
@@ -32,12 +33,22 @@ _TITLES: Final[Mapping[str, tuple[Severity, str]]] = {
     TRIGGER_WAITING: (Severity.ERROR, "The retraining of {group} waits for Airflow"),
     TRIGGER_LOST: (Severity.ERROR, "The retraining of {group} does not end"),
     RUN_FAILED: (Severity.WARNING, "The retraining of {group} failed"),
+    NO_EFFECT: (Severity.WARNING, "Retraining does not help {group}"),
 }
-EVENTS: Final = tuple(_TITLES)
+#: The events of a trigger itself: its good end resolves them.
+EVENTS: Final = (TRIGGER_DEAD, TRIGGER_WAITING, TRIGGER_LOST, RUN_FAILED)
 _FLOOD: Final = "flood"  # in a key, in place of a group
 
 
 _triggers = tables.triggers
+
+# From its end on it is judged whether the trigger helped (app.effects). A redriven trigger ends, and is judged, again.
+_JUDGE = text("""
+    INSERT INTO effects (trigger_id, reason, detail, at, former, next_at)
+    SELECT id, 'running', 'its DAG run has ended', CAST(:now AS timestamptz), '[]', :now FROM triggers
+    WHERE id = :id AND mode = 'live' AND fired_at IS NOT NULL
+    ON CONFLICT (trigger_id) DO UPDATE SET next_at = excluded.next_at
+""")
 _NAMED = (_triggers.c.id, _triggers.c.route, _triggers.c.group_key, _triggers.c.group_labels)
 
 
@@ -87,6 +98,7 @@ class Endings:
             mine = select(a.c.id).where(a.c.trigger_id == trigger_id).order_by(a.c.fingerprint)
             await conn.execute(update(a).where(a.c.id.in_(mine.with_for_update(key_share=True))).values(spent=True))
         await release_slot(conn, trigger_id)
+        await conn.execute(_JUDGE, {"id": trigger_id, "now": now})
         counted = row["lost_at"] is not None
         if group is not None and facts.end(group, trigger_id, outcome, self._route(group), now, counted=counted):
             await store.save_groups(conn, [group])

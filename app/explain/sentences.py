@@ -125,6 +125,11 @@ def _would_fire(decision: Decision, group: Group, episode: Episode, route: Route
         case Reason.DUPLICATE | Reason.JOINED | Reason.DEBOUNCING if until is not None:
             end = f"The alert must still fire at {until}, when the debounce of {format_duration(route.debounce)} ends"
             return f"{end}, and Prometheus must confirm it then." if route.confirm else f"{end}."
+        case Reason.INEFFECTIVE:
+            quiet = f"stay away for {format_duration(route.effect.watch)} and begin again"
+            return (
+                f"Its alerts must end, {quiet}; or a person must `reset` the group, or change the route {route.name}."
+            )
         case Reason.LIMIT if until is not None and route.limit is not None:
             most = f"{route.limit.triggers} in {format_duration(route.limit.per)}"
             return (

@@ -23,6 +23,7 @@ _DECIDED = {
     "duplicate": "covered by an earlier trigger",
     "cooldown": "in cooldown",
     "in_flight": "while a run was in flight",
+    "ineffective": "of a group that retraining does not help",
     "limit": "over the limit",
     "muted": "muted",
     "unconfirmed": "not confirmed by Prometheus",
@@ -36,6 +37,7 @@ _DECIDED = {
 _REFUSED = {
     "cooldown": "for the cooldown",
     "in_flight": "for a run in flight",
+    "ineffective": "because retraining does not help",
     "limit": "for the limit",
     "muted": "while muted",
 }

@@ -36,7 +36,17 @@ end
 return #KEYS
 """
 
-_GROUP_TIMES = ("fired_at", "accepted_at", "ended_at", "reset_at", "unconfirmed_at", "held_since", "wake_at")
+_GROUP_TIMES = (
+    "fired_at",
+    "accepted_at",
+    "ended_at",
+    "reset_at",
+    "unconfirmed_at",
+    "held_since",
+    "wake_at",
+    "ineffective_since",
+    "released_at",
+)
 _GROUP_IDS = ("open_trigger", "last_trigger")
 _EPISODE_TIMES = ("starts_at", "first_seen_at", "last_seen_at", "firing_since")
 _EPISODE_IDS = ("id", "trigger_id", "decision_id", "decided_trigger")

@@ -235,7 +235,10 @@ def _check_conf(route: Route, request: RunRequest) -> None:
 
 def _refused(decision: Decision) -> Problem:
     """The refusal of the policy, with its reason as the code of the problem."""
-    detail = f"{decision.detail[:1].upper()}{decision.detail[1:]}."
+    detail = decision.detail
+    if decision.reason is Reason.INEFFECTIVE:  # Its detail begins with a number.
+        detail = f"retraining does not help: {detail}"
+    detail = f"{detail[:1].upper()}{detail[1:]}."
     reason = str(decision.reason)
     return Problem(409, reason, detail, reason=reason, until=decision.until, trigger_id=decision.trigger_id)
 

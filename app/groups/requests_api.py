@@ -45,10 +45,16 @@ _FULL = Kind(
     "The route has fired 3 times in 7d, its limit: next not before 2026-11-27T03:00:01Z.",
     {"reason": "limit", "until": "2026-11-27T03:00:01Z", "trigger_id": None},
 )
+_HOPELESS = Kind(
+    "ineffective",
+    409,
+    "Retraining does not help: 2 retrains since 3 Nov did not end it: look at the data.",
+    {"reason": "ineffective", "until": None, "trigger_id": examples.TRIGGER["id"]},
+)
 _WOULD = {"reason": "shadow", "until": None, "trigger_id": examples.TRIGGER["id"]}
 _SHADOWED = Kind("shadow", 409, "In shadow mode; live it would fire: asked for by ana: new labels.", _WOULD)
 _MISMATCH = Kind("idempotency_mismatch", 422, "This Idempotency-Key was used with another request.")
-_REFUSALS = (_COOLING, _FLYING, _FULL, _SHADOWED, "invalid", _WRONG_GROUP, _MISMATCH, "rate_limited")
+_REFUSALS = (_COOLING, _FLYING, _HOPELESS, _FULL, _SHADOWED, "invalid", _WRONG_GROUP, _MISMATCH, "rate_limited")
 _ASKED = {"state": "pending", "reason": "manual", "requested_by": "ana", "detail": "asked for by ana: new labels"}
 
 

@@ -4,7 +4,8 @@ A pass goes through the kinds of rows in order. For each kind it walks along an 
 a time (app.kit.prune). Any number of replicas may do it at once.
 
 Open things stay: an open alert, an open trigger, and the alerts and decisions of an open trigger. So do the newest trigger
-of a group, because the group's row names it, and a trigger that a decision still names. That is why alerts go first.
+of a group, because the group's row names it, the retrains that a group counts as without effect, and a trigger that a
+decision still names. That is why alerts go first.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from app.kit.prune import Prune, by_id, one_batch
 from app.policy.core import Core
 from app.tables import QUIET_SINCE
 
-_YOUNG = "(t.ended_at IS NULL OR t.ended_at >= :before)"  # open, or ended within the retention
+# Open, or ended within the retention, or it is not known yet whether it helped.
+_UNJUDGED = "EXISTS (SELECT FROM effects e WHERE e.trigger_id = t.id AND e.next_at IS NOT NULL)"
+_YOUNG = f"(t.ended_at IS NULL OR t.ended_at >= :before OR {_UNJUDGED})"
 
 # A sender that never sends "resolved" leaves its alert open. After a retention of silence the alert is closed, and it is
 # deleted one retention later.
@@ -65,20 +68,25 @@ _TRIGGERS_PAGE = text("""
     WHERE ended_at IS NOT NULL AND ended_at < :before AND (ended_at, id) > (:at, :id)
     ORDER BY ended_at, id LIMIT :most
 """)
-_TRIGGERS_LOCK = text("""
+_TRIGGERS_LOCK = text(f"""
     SELECT id FROM triggers t WHERE id = ANY(CAST(:ids AS uuid[])) AND ended_at < :before
-      AND NOT EXISTS (SELECT FROM decisions d WHERE d.trigger_id = t.id)
+      AND NOT {_UNJUDGED} AND NOT EXISTS (SELECT FROM decisions d WHERE d.trigger_id = t.id)
       AND NOT EXISTS (SELECT FROM alerts a WHERE a.trigger_id = t.id)
-      AND NOT EXISTS (SELECT FROM groups g WHERE g.key = t.group_key AND t.id IN (g.last_trigger, g.open_trigger))
+      AND NOT EXISTS (
+        SELECT FROM groups g WHERE g.key = t.group_key
+          AND (t.id IN (g.last_trigger, g.open_trigger) OR (g.ineffective > 0 AND t.fired_at >= g.ineffective_since))
+      )
     FOR UPDATE SKIP LOCKED
 """)
+
+_OF_A_TRIGGER = (by_id("attempts", "item"), by_id("outbox"), by_id("effects", "trigger_id"), by_id("triggers"))
 
 #: In this order, because a trigger can go only when no other row names it.
 PRUNES: Final = (
     Prune("silent alerts", _SILENT_PAGE, _SILENT, start={"fingerprint": ""}),
     Prune("alerts", _ALERTS_PAGE, _ALERTS_LOCK, (by_id("decisions", "alert"), by_id("alerts"))),
     Prune("decisions", _DECISIONS_PAGE, _DECISIONS_LOCK, (by_id("decisions"),)),
-    Prune("triggers", _TRIGGERS_PAGE, _TRIGGERS_LOCK, (by_id("attempts", "item"), by_id("outbox"), by_id("triggers"))),
+    Prune("triggers", _TRIGGERS_PAGE, _TRIGGERS_LOCK, _OF_A_TRIGGER),
 )
 
 

@@ -165,6 +165,7 @@ def _new_group(key: str, route: str, mode: str, labels: dict[str, str]) -> dict[
         "mode": mode,
         "labels": labels,
         "failures": 0,
+        "ineffective": 0,
         "version": 0,
         "nonce": secrets.token_hex(4),
     }

@@ -109,6 +109,18 @@ class Metrics:
             ["route", "outcome"],
             registry=r,
         )
+        self.effects = Counter(
+            "gateway_effects",
+            "Triggers by whether they helped: fixed, recurred, not_promoted, no_model, failed, unknown.",
+            ["route", "effect"],
+            registry=r,
+        )
+        self.run_seconds = Counter(
+            "gateway_run_seconds",
+            "Seconds of the DAG runs of triggers whose effect is known.",
+            ["route", "effect"],
+            registry=r,
+        )
         self.pruned = Counter(
             "gateway_pruned_rows", "Rows deleted because they were older than the retention.", ["table"], registry=r
         )

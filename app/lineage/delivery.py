@@ -21,6 +21,8 @@ from app.kit.mlflow.client import Mlflow
 from app.kit.outbox.model import Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Destination
 from app.lineage import record_store as store
+from app.lineage.mlflow_client import MlflowOf
+from app.lineage.model import Place
 from app.policy.core import Core
 from mlflow_spool.errors import NoAnswer, NotSent, SpoolError, TransportError
 from mlflow_spool.joining import Batch, joined
@@ -90,12 +92,11 @@ def _is_of_a_record(error: Exception) -> bool:
 
 
 class Delivery(Destination):
-    """Delivers the records of a stream to MLflow. `mlflow()` is None while the policy has no `mlflow`. time: seconds of an
-    attempt."""
+    """Delivers the records of a stream to MLflow. time: seconds of an attempt."""
 
     kind = store.KIND
 
-    def __init__(self, core: Core, mlflow: Callable[[], Mlflow | None], *, time: float) -> None:
+    def __init__(self, core: Core, mlflow: MlflowOf, *, time: float) -> None:
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._mlflow = mlflow
         self._time = time / 2  # the rest of an attempt is for the requests that begin last
@@ -103,28 +104,33 @@ class Delivery(Destination):
 
     async def deliver(self, item: Item) -> Outcome:
         """One attempt at a stream."""
-        mlflow = self._mlflow()
+        stream, place = item.payload["stream"], store.place_of(item.payload)
+        try:
+            mlflow = self._mlflow.at(place)
+        except Refused as error:
+            async with transaction(self._engine) as conn:
+                await store.note(conn, stream, place, error.detail)
+            return Retry("login", error.detail, waits=True, after=30)
         if mlflow is None:
             return Retry("no_mlflow", "the policy has no `mlflow`", waits=True, after=30)
         send = self._within(sending(mlflow, self._clock))
-        stream = item.payload["stream"]
         try:
-            return await self._page(stream, PAGE, send)
+            return await self._page(stream, place, PAGE, send)
         except Exception as error:
             if not _is_of_a_record(error):
                 raise
             log.exception("the delivery of a stream broke: its records are sent one by one", extra={"stream": stream})
         try:
-            return await self._page(stream, 1, send)
+            return await self._page(stream, place, 1, send)
         except Exception as error:
             if not _is_of_a_record(error):
                 raise
-            return await self._broke(stream, error)
+            return await self._broke(stream, place, error)
 
-    async def _page(self, stream: str, most: int, send: Send) -> Outcome:
+    async def _page(self, stream: str, place: Place, most: int, send: Send) -> Outcome:
         """Deliver the first `most` records of a stream, as far as they go and the time of an attempt allows."""
         async with self._engine.connect() as conn:
-            records = await store.pending(conn, stream, most)
+            records = await store.pending(conn, stream, place, most)
             names = await store.names_for(conn, records)
         end = monotonic() + self._time
         progress = False
@@ -137,19 +143,22 @@ class Delivery(Destination):
                 break
         return Delivered(None)
 
-    async def _broke(self, stream: str, error: Exception) -> Outcome:
+    async def _broke(self, stream: str, place: Place, error: Exception) -> Outcome:
         """The first record of a stream broke our own code. That says nothing of MLflow."""
         problem = f"the gateway cannot deliver it: {type(error).__name__}. Its log has the error"
         async with transaction(self._engine) as conn:
-            row = await store.broke(conn, stream, problem, MOST_BREAKS)
+            row = await store.broke(conn, stream, place, problem, MOST_BREAKS)
         if row is None or row["state"] == "pending":
             return Retry("error", problem, answered=False, own=True)
         self._tell_aside(row, problem)
         return Delivered(None)
 
-    async def answers(self, item: Item) -> bool | None:  # noqa: ARG002 (the interface)
+    async def answers(self, item: Item) -> bool | None:
         """Whether MLflow lets us in. The relay asks when an attempt at a stream took too long."""
-        mlflow = self._mlflow()
+        try:
+            mlflow = self._mlflow.at(store.place_of(item.payload))
+        except Refused:
+            return False
         if mlflow is None:
             return False
         try:
@@ -173,7 +182,7 @@ class Delivery(Destination):
     async def settled(self, conn: AsyncConnection, item: Item, outcome: Outcome, now: datetime) -> None:
         """Keep a stream pending that still has records."""
         if isinstance(outcome, Delivered):
-            await store.wake_again(conn, item.id, item.payload["stream"], now)
+            await store.wake_again(conn, item.id, item.payload["stream"], now, store.place_of(item.payload))
 
     async def _together(self, batch: Batch, names: dict[str, str], send: Send) -> Retry | None:
         """Deliver a batch. None: the stream goes on after it."""

@@ -8,6 +8,18 @@ from uuid import UUID
 
 Json = Mapping[str, Any]
 
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record goes, and as whom: MLflow's workspace, and the name in the login with which it was logged. Empty: the
+    default workspace, and the login of the policy."""
+
+    login: str = ""
+    workspace: str = ""
+
+
+HERE = Place()
+
 TRIGGER_TAG = "gateway.trigger_id"
 DAG_RUN_TAG = "airflow.dag_run_id"
 COMMIT_TAG = "mlflow.source.git.commit"

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import tables
 from app.kit.columns import storable
 from app.kit.outbox.model import new_item
+from app.lineage.model import HERE, Place
 from mlflow_spool.records import LOCAL_VERSIONS, Call, Kind, Record, local_version, references
 
 KIND, TARGET = "mlflow.records", "mlflow"
@@ -24,9 +25,18 @@ _STREAMS = UUID("6f1d1f0a-2f1c-5a37-9f0e-0f5f3a0c5d11")
 _records, _names, _outbox = tables.records, tables.local_ids, tables.outbox
 
 
-def item_of(stream: str) -> UUID:
-    """The id of a stream's outbox item."""
-    return uuid5(_STREAMS, stream)
+def item_of(stream: str, place: Place = HERE) -> UUID:
+    """The id of a stream's outbox item. What goes elsewhere, or as somebody else, has an item of its own."""
+    return uuid5(_STREAMS, stream if place == HERE else json.dumps([stream, place.login, place.workspace]))
+
+
+def place_of(item: Mapping[str, Any]) -> Place:
+    """The place of an item's payload, or of a row."""
+    return Place(item.get("login") or "", item.get("workspace") or "")
+
+
+def _at(place: Place) -> tuple[Any, Any]:
+    return _records.c.login == place.login, _records.c.workspace == place.workspace
 
 
 async def add(
@@ -35,6 +45,7 @@ async def add(
     now: datetime,
     report: UUID | None = None,
     caller: str | None = None,
+    place: Place = HERE,
 ) -> int:
     """Keep records in their order, and wake the items of their streams. A record whose key is known stays as it is.
     They came with a report, or a caller handed them over.
@@ -43,10 +54,11 @@ async def add(
     """
     if not records:
         return 0
-    rows = [_row(record, now) | {"report": report, "caller": caller} for record in records]
+    own = {"report": report, "caller": caller, "login": place.login, "workspace": place.workspace}
+    rows = [_row(record, now) | own for record in records]
     statement = insert(_records).values(rows).on_conflict_do_nothing(index_elements=["key"])
     new = (await conn.execute(statement.returning(_records.c.stream, _records.c.state))).all()
-    await _wake(conn, sorted({row.stream for row in new if row.state == "pending"}), now)
+    await _wake(conn, {(row.stream, place) for row in new if row.state == "pending"}, now)
     return len(new)
 
 
@@ -87,11 +99,14 @@ async def streams_of(conn: AsyncConnection, streams: Iterable[str]) -> frozenset
     return frozenset((await conn.execute(found)).scalars())
 
 
-async def _wake(conn: AsyncConnection, streams: Sequence[str], now: datetime) -> None:
-    """Make the items of streams pending. An item that is pending already keeps its place and its pause."""
-    if not streams:
+async def _wake(conn: AsyncConnection, streams: Iterable[tuple[str, Place]], now: datetime) -> None:
+    """Make the items of streams pending. An item that is pending already keeps its turn and its pause."""
+    rows = [
+        new_item(item_of(stream, place), KIND, TARGET, {"stream": stream} | _shown(place), now)
+        for stream, place in sorted(streams, key=lambda each: (each[0], each[1].login, each[1].workspace))
+    ]
+    if not rows:
         return
-    rows = [new_item(item_of(stream), KIND, TARGET, {"stream": stream}, now) for stream in streams]
     fresh = insert(_outbox).values(rows)
     again = {name: fresh.excluded[name] for name in ("state", "detail", "created_at", "available_at", "attempts")}
     # ON CONFLICT DO UPDATE locks the row before it looks at WHERE, so it also locks a row that is pending already. A relay
@@ -101,9 +116,14 @@ async def _wake(conn: AsyncConnection, streams: Sequence[str], now: datetime) ->
     )
 
 
-async def wake_again(conn: AsyncConnection, item: UUID, stream: str, now: datetime) -> None:
+def _shown(place: Place) -> dict[str, str]:
+    return {name: value for name, value in (("login", place.login), ("workspace", place.workspace)) if value}
+
+
+async def wake_again(conn: AsyncConnection, item: UUID, stream: str, now: datetime, place: Place = HERE) -> None:
     """Make a delivered item pending again when its stream still has pending records. Call it where the item is settled."""
-    more = select(_records.c.seq).where(_records.c.stream == stream, _records.c.state == "pending").exists()
+    waiting = (_records.c.stream == stream, _records.c.state == "pending", *_at(place))
+    more = select(_records.c.seq).where(*waiting).exists()
     await conn.execute(
         update(_outbox)
         .where(_outbox.c.id == item, more)
@@ -111,9 +131,9 @@ async def wake_again(conn: AsyncConnection, item: UUID, stream: str, now: dateti
     )
 
 
-async def pending(conn: AsyncConnection, stream: str, most: int) -> list[Record]:
+async def pending(conn: AsyncConnection, stream: str, place: Place, most: int) -> list[Record]:
     """The pending records of a stream, the oldest first, at most `most`."""
-    return await _read(conn, _records.c.stream == stream, _records.c.state == "pending", most=most)
+    return await _read(conn, _records.c.stream == stream, _records.c.state == "pending", *_at(place), most=most)
 
 
 async def _read(conn: AsyncConnection, *where: Any, most: int | None = None) -> list[Record]:
@@ -196,17 +216,28 @@ async def failed(conn: AsyncConnection, record: Record, problem: str, *, maybe: 
 _BROKE = text("""
     UPDATE records SET attempts = attempts + 1, problem = :problem,
         state = CASE WHEN attempts + 1 >= :most THEN 'aside' ELSE state END
-    WHERE seq = (SELECT min(seq) FROM records WHERE stream = :stream AND state = 'pending')
+    WHERE seq = (SELECT min(seq) FROM records
+                 WHERE stream = :stream AND state = 'pending' AND login = :login AND workspace = :workspace)
     RETURNING key, stream, kind, state
 """)
 
 
-async def broke(conn: AsyncConnection, stream: str, problem: str, most: int) -> Mapping[str, Any] | None:
+async def broke(conn: AsyncConnection, stream: str, place: Place, problem: str, most: int) -> Mapping[str, Any] | None:
     """Note that the first pending record of a stream broke the delivery; set it aside when it did so `most` times. Its row
     is not read: that may be what breaks. Returns its key, stream, kind and state; None when no record is pending."""
-    values = {"stream": stream, "problem": storable(problem)[:1000], "most": most}
+    values: dict[str, Any] = {"stream": stream, "login": place.login, "workspace": place.workspace}
+    values |= {"problem": storable(problem)[:1000], "most": most}
     row = (await conn.execute(_BROKE, values)).mappings().one_or_none()
     return None if row is None else dict(row)
+
+
+async def note(conn: AsyncConnection, stream: str, place: Place, problem: str) -> None:
+    """Note why the first pending record of a stream waits, until a person acts."""
+    first = select(func.min(_records.c.seq)).where(
+        _records.c.stream == stream, _records.c.state == "pending", *_at(place)
+    )
+    named = update(_records).where(_records.c.seq == first.scalar_subquery())
+    await conn.execute(named.values(problem=storable(problem)[:1000]))
 
 
 async def missing(conn: AsyncConnection, record: Record, now: datetime | None) -> datetime | None:
@@ -227,15 +258,15 @@ _REDRIVE = text("""
     UPDATE records SET state = 'pending', attempts = 0, problem = NULL, missing_since = NULL
     WHERE seq IN (SELECT seq FROM records WHERE state = 'aside' AND (CAST(:stream AS text) IS NULL OR stream = :stream)
                   ORDER BY seq LIMIT :most) AND state = 'aside'
-    RETURNING stream
+    RETURNING stream, login, workspace
 """)
 
 
 async def redrive(conn: AsyncConnection, stream: str | None, now: datetime, most: int = 10_000) -> int:
     """Make what was set aside pending again, each record in its old place; returns how many. None: of every stream."""
-    streams = (await conn.execute(_REDRIVE, {"stream": stream, "most": most})).scalars().all()
-    await _wake(conn, sorted(set(streams)), now)
-    return len(streams)
+    rows = (await conn.execute(_REDRIVE, {"stream": stream, "most": most})).mappings().all()
+    await _wake(conn, {(row["stream"], place_of(dict(row))) for row in rows}, now)
+    return len(rows)
 
 
 async def makers(conn: AsyncConnection, tokens: Iterable[str]) -> dict[str, str]:
@@ -327,7 +358,8 @@ def versions_of(records: Iterable[Record]) -> list[str]:
 
 async def list_records(conn: AsyncConnection, state: str, after: int, most: int) -> list[Mapping[str, Any]]:
     """The records in a state whose `seq` is above `after`, the oldest first."""
-    columns = [_records.c[name] for name in ("seq", "key", "stream", "kind", "attempts", "problem", "report", "at")]
+    shown = ("seq", "key", "stream", "kind", "attempts", "problem", "report", "login", "workspace", "at")
+    columns = [_records.c[name] for name in shown]
     where = (_records.c.state == state, _records.c.seq > after)
     rows = await conn.execute(select(*columns).where(*where).order_by(_records.c.seq).limit(most))
     return [dict(row) for row in rows.mappings()]
@@ -343,14 +375,15 @@ async def oldest_waiting(conn: AsyncConnection) -> datetime | None:
 
 
 _STUCK = text("""
-    SELECT key, stream, kind, attempts, problem FROM records WHERE state = 'pending' AND attempts >= 3
-    ORDER BY stream, seq LIMIT 1
+    SELECT key, stream, kind, attempts, problem FROM records
+    WHERE state = 'pending' AND (attempts >= 3 OR attempts = 0 AND problem IS NOT NULL) ORDER BY stream, seq LIMIT 1
 """)
 
 
 async def stuck_record(conn: AsyncConnection) -> str | None:
-    """One sentence about a record whose delivery failed three times."""
+    """One sentence about a record whose delivery failed three times, or that waits until a person acts (see `note`)."""
     row = (await conn.execute(_STUCK)).one_or_none()
     if row is None:
         return None
-    return f"record {row.key} ({row.kind}) of {row.stream} waits after {row.attempts} attempts: {row.problem}"
+    tried = f" after {row.attempts} attempts" if row.attempts else ""
+    return f"record {row.key} ({row.kind}) of {row.stream} waits{tried}: {row.problem}"

@@ -21,6 +21,7 @@ _Uri = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 #: Only the gateway and the spool set tags that begin so: they find a run again by them.
 _RESERVED = ("gateway.", "mlflow_spool.")
 MOST_RECORDS = 1000
+_ONE_LINE = r"^[^\x00-\x1f\x7f]*$"
 _LOCAL_ID = r"^((m-)?spool-[0-9a-f]{32}|version:20[01][0-9]{7}|root:(m-)?spool-[0-9a-f]{32})$"
 
 _REAL_ID = re.compile(r"[A-Za-z0-9_-]{1,250}")
@@ -128,6 +129,12 @@ class HandOver(RequestBody):
         ],
         Field(max_length=10 * MOST_RECORDS),
     ] = Field({}, description="MLflow's ids by local id, as far as the spool knows them.")
+    login: Annotated[str, StringConstraints(max_length=250, pattern=_ONE_LINE)] = Field(
+        "", description="The name in the login with which all of them were logged. Without a login of it they wait."
+    )
+    workspace: Annotated[str, StringConstraints(max_length=250, pattern=_ONE_LINE)] = Field(
+        "", description="MLflow's workspace for all of them; empty: the default one."
+    )
 
     @model_validator(mode="after")
     def _can_be_stored(self) -> "HandOver":
@@ -171,6 +178,8 @@ class RecordOut(BaseModel):
     attempts: int
     problem: str | None
     report: UUID | None = Field(description="The report that it came from; null: a spool handed it over.")
+    login: str = Field("", description="The name in the login with which it goes out; empty: the policy's.")
+    workspace: str = Field("", description="MLflow's workspace for it; empty: the default one.")
     at: datetime
 
 

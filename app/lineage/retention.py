@@ -7,14 +7,14 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit.prune import BEGINNING, Prune, by_id
-from app.lineage.record_store import item_of
+from app.lineage.record_store import item_of, place_of
 
 _RECORDS_PAGE = text("""
     SELECT seq AS id, at FROM records WHERE at < :before AND (at, seq) > (:at, :id) ORDER BY at, seq LIMIT :most
 """)
 # A record that waits or is young keeps its whole stream: a certificate compares all of it.
 _RECORDS_LOCK = text("""
-    SELECT seq AS id, stream FROM records r WHERE seq = ANY(CAST(:ids AS bigint[])) AND state <> 'pending'
+    SELECT seq AS id, stream, login, workspace FROM records r WHERE seq = ANY(CAST(:ids AS bigint[])) AND state <> 'pending'
       AND NOT EXISTS (SELECT FROM records w WHERE w.stream = r.stream AND (w.state = 'pending' OR w.at >= :before))
     FOR UPDATE SKIP LOCKED
 """)
@@ -28,8 +28,10 @@ _REPORTS_LOCK = text("""
 """)
 
 _EMPTY = text("""
-    SELECT gone.stream FROM unnest(CAST(:streams AS text[])) AS gone(stream)
-    WHERE NOT EXISTS (SELECT FROM records r WHERE r.stream = gone.stream)
+    SELECT gone.* FROM unnest(CAST(:streams AS text[]), CAST(:logins AS text[]), CAST(:workspaces AS text[]))
+        AS gone(stream, login, workspace)
+    WHERE NOT EXISTS (SELECT FROM records r WHERE r.stream = gone.stream
+                      AND r.login = gone.login AND r.workspace = gone.workspace)
 """)
 _ITEMS = text("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'delivered' RETURNING id")
 _ATTEMPTS = text("DELETE FROM attempts WHERE item = ANY(CAST(:ids AS uuid[]))")
@@ -37,9 +39,11 @@ _ATTEMPTS = text("DELETE FROM attempts WHERE item = ANY(CAST(:ids AS uuid[]))")
 
 async def _items(conn: AsyncConnection, gone: Sequence[RowMapping]) -> Mapping[str, int]:
     """Delete the items of streams that have no records left. The id of an item is a hash of its stream."""
-    streams = sorted({row["stream"] for row in gone})
-    empty = (await conn.execute(_EMPTY, {"streams": streams})).scalars().all()
-    items = (await conn.execute(_ITEMS, {"ids": [item_of(stream) for stream in empty]})).scalars().all()
+    each = sorted({(row["stream"], row["login"], row["workspace"]) for row in gone})
+    columns = {name: [row[at] for row in each] for at, name in enumerate(("streams", "logins", "workspaces"))}
+    empty = (await conn.execute(_EMPTY, columns)).mappings().all()
+    ids = [item_of(row["stream"], place_of(dict(row))) for row in empty]
+    items = (await conn.execute(_ITEMS, {"ids": ids})).scalars().all()
     attempts = (await conn.execute(_ATTEMPTS, {"ids": items})).rowcount
     return {"outbox": len(items), "attempts": attempts}
 

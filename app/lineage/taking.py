@@ -18,6 +18,7 @@ from app import tables
 from app.kit.db import with_retries
 from app.kit.errors import Problem
 from app.lineage import record_store as store
+from app.lineage.model import Place
 from app.lineage.report_schemas import HandedOver, HandOver, Report
 from app.lineage.reports import next_keys, records_of, run_of
 from app.policy.core import Core
@@ -95,7 +96,7 @@ class Taking:
                 streams = {record.stream for record in records if record.stream.partition(":")[2] in own}
                 moved = {new.stream for new, old in zip(named, records, strict=True) if old.stream in streams}
                 _refuse_without_promote(named, streams | moved, caller)
-            return await store.add(conn, named, now, caller=caller.name)
+            return await store.add(conn, named, now, caller=caller.name, place=Place(body.login, body.workspace))
 
         new = await with_retries(self.core.engine, keep)
         self._count(new)

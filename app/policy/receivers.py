@@ -132,6 +132,8 @@ class RouteNotify(Frozen):
     """A DAG run is still open after its `run_timeout`."""
     run_failed: ReceiverNames | None = None
     """A DAG run failed, or was deleted in Airflow."""
+    no_effect: ReceiverNames | None = None
+    """Several retrains of a group in a row did not help (`on_no_effect`)."""
 
 
 class Notify(RouteNotify):
@@ -144,4 +146,6 @@ class Notify(RouteNotify):
     """A run, a version, an alias or a trigger lacks its lineage."""
 
 
+#: The event of retrains that do not help. A route may name its receivers in `on_no_effect`.
+NO_EFFECT: Final = "no_effect"
 EVENTS: Final = tuple(Notify.model_fields)

@@ -3,6 +3,8 @@
 `app.policy.file.load` builds it, and reports each error with its line.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
@@ -18,7 +20,7 @@ from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
 from app.policy.own_alarms import is_own_alarm
 from app.policy.promotions import Promotion
-from app.policy.receivers import Notify, Receiver, RouteNotify
+from app.policy.receivers import NO_EFFECT, Notify, Receiver, ReceiverNames, RouteNotify
 from app.policy.schedules import Schedule
 from app.policy.sources import Source
 from app.policy.values import (
@@ -79,6 +81,30 @@ class Limit(Frozen):
     """How long the sliding time is."""
 
 
+class EffectTerms(Frozen):
+    """When the gateway judges whether a retrain ended what started it. The time counts from the promotion, or from the
+    end of the DAG run where no gate promotes."""
+
+    settle: PositiveDuration = timedelta(hours=6)
+    """How long the alerts behind the trigger may still fire after the new model. An alert that goes stale has not
+    ended."""
+    watch: PositiveDuration = timedelta(days=7)
+    """How long no alert of the group may begin after the new model."""
+
+
+class OnNoEffect(Frozen):
+    """What follows when retrains of a group do not help."""
+
+    after: Annotated[int, Field(ge=1, le=100_000)] = 3
+    """After how many retrains in a row without effect. One that failed, or whose effect is unknown, does not
+    count."""
+    then: Annotated[Literal["tell", "hold"], choice("tell", "hold")] = "tell"
+    """`tell` sends a notice, and the group goes on. `hold` sends it too, and the group fires no more until it is
+    released."""
+    receivers: ReceiverNames | None = None
+    """Who gets the notice. Without it: as `notify.no_effect` says."""
+
+
 class Defaults(Frozen):
     """What a route may leave out. The top-level `defaults:` changes these values."""
 
@@ -111,6 +137,10 @@ class Defaults(Frozen):
     """A question to Prometheus before each fire. Requests of people and schedules are not confirmed."""
     mode: Annotated[Literal["live", "shadow"], choice("live", "shadow")] = "live"
     """`shadow` decides and records everything, and starts nothing. Use it to try a route."""
+    effect: EffectTerms = EffectTerms()
+    """When the gateway judges whether a retrain of this route helped."""
+    on_no_effect: OnNoEffect = OnNoEffect()
+    """What follows when retrains of a group do not help."""
     notify: RouteNotify | None = None
     """Receivers by event for this route. An event without a list follows the top-level `notify`."""
     openlineage: Annotated[str, Field(min_length=1, max_length=256)] | None = None
@@ -129,6 +159,12 @@ class Route(Defaults):
     """The DAG that the route starts."""
     lineage: bool = True
     """Whether a DAG run of this route must leave a run in MLflow. Say `false` for a DAG that trains nothing."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with the meaning of the entry, except of `notify`. Secrets do not count."""
+        meant = self.model_dump(mode="json", exclude={"notify"})
+        return hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()[:12]
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether this route would take an alert with these labels, if it were the only route."""
@@ -194,6 +230,12 @@ class Policy(Frozen):
         """Every alias that a version of this model may be promoted to, in the order of the file."""
         return tuple(dict.fromkeys(entry.to for entry in self.promotions if entry.takes(model)))
 
+    def gates(self, model: str) -> frozenset[str]:
+        """The aliases that the gate gives to a version of this model for use, in MLflow. An alias that another entry only
+        requires is a step on the way, and an entry in shadow mode gives nothing."""
+        entries = [e for e in self.promotions if e.registry == "mlflow" and e.mode == "live" and e.takes(model)]
+        return frozenset(e.to for e in entries) - {e.requires for e in entries if e.requires}
+
     def source(self, name: str) -> Source | None:
         """The source of this name."""
         return next((source for source in self.sources if source.name == name), None)
@@ -205,6 +247,8 @@ class Policy(Frozen):
     def receivers_of(self, event: str, route: str | None = None) -> tuple[str, ...]:
         """The receivers of an event: those that the route names, else those that `notify` names, else every receiver."""
         of_route = self.route(route) if route else None
+        if event == NO_EFFECT and of_route is not None and of_route.on_no_effect.receivers is not None:
+            return of_route.on_no_effect.receivers
         for notify in (of_route.notify if of_route else None, self.notify):
             names: tuple[str, ...] | None = getattr(notify, event, None)
             if names is not None:

@@ -222,8 +222,9 @@ def _assumptions(history: History, replay: Replay, scope: Scope) -> list[Assumpt
     after_end = sum(1 for run in started if run.fired_at > scope.until)
     unknown = [each for each in replay.not_evaluable if each.why == "confirm"]
     requests = len(replay.not_evaluable) - len(unknown)
-    routes = [replay.engine.policy.route(run.route) for run in started] if history.ask is not None else []
-    asked = sum(1 for route in routes if route is not None and route.confirm is not None)
+    routes = [route for run in started if (route := replay.engine.policy.route(run.route)) is not None]
+    asked = sum(1 for route in routes if route.confirm is not None and history.ask is not None)
+    holding = sum(1 for route in routes if route.on_no_effect.then == "hold")
     found = [
         Assumption(
             "run_measured", "A run that live started too has its length and its end.", len(started) - len(estimated)
@@ -240,6 +241,9 @@ def _assumptions(history: History, replay: Replay, scope: Scope) -> list[Assumpt
         ),
         Assumption(
             "confirm_then", "Prometheus answers `confirm` as of then with what it has now.", asked - len(unknown)
+        ),
+        Assumption(
+            "no_effect", "Nobody knows whether a run helps: `on_no_effect: {then: hold}` holds no group.", holding
         ),
         Assumption("requests", "A person asked for something that this policy does not have.", requests),
     ]

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from app.policy.language.durations import format_duration
 from app.policy.schema import Policy, Route
 
-#: Keys of a route that change no decision.
-_SILENT: Final = frozenset({"name", "notify", "openlineage", "lineage"})
+#: Keys of a route that change no decision of a replay, which does not know whether a run helps.
+_SILENT: Final = frozenset({"name", "notify", "openlineage", "lineage", "effect", "on_no_effect"})
 #: Sections of a policy whose keys count as one.
 _SECTIONS: Final = ("airflow", "time_intervals", "schedules")
 

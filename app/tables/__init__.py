@@ -37,6 +37,10 @@ lineage.py
 - `orphans`: one row a link that is missing in a lineage.
 - `surveys`: the place of the walk through MLflow.
 
+effects.py
+- `effects`: one row a trigger that ended: whether it helped, and since when that is known.
+- `outages`: the times in which no gateway ran, so that no alert could arrive.
+
 watch.py
 - `switches`: one row a dead man's switch: the facts that its state is judged from.
 - `flips`: every change of a switch's state.
@@ -61,6 +65,7 @@ from app.tables.decisions import (
     session_key,
     triggers,
 )
+from app.tables.effects import effects, outages
 from app.tables.lineage import (
     OPEN_PROMOTION,
     aliases,
@@ -87,6 +92,7 @@ __all__ = [
     "confirms",
     "dag_reads",
     "decisions",
+    "effects",
     "flips",
     "groups",
     "idempotency",
@@ -95,6 +101,7 @@ __all__ = [
     "metadata",
     "notices",
     "orphans",
+    "outages",
     "outbox",
     "pauses",
     "pings",

@@ -28,10 +28,15 @@ groups = Table(
     Column("last_trigger", Uuid),  # the newest that fired
     words("on_failure", nullable=True),  # of the newest that fired: release or keep, frozen at the fire
     time("wake_at"),
+    Column("ineffective", Integer, nullable=False, server_default=text("0")),  # retrains in a row that did not help
+    time("ineffective_since"),  # when the first of them fired
+    words("ineffective_under", nullable=True),  # the digest of the route for which that counts
+    time("released_at"),  # only retrains that fired later count
     Column("version", BigInteger, nullable=False),
     words("nonce"),  # a counter alone could repeat after a restore from a backup
     Index("ix_groups_wake_at", "wake_at", postgresql_where=text("wake_at IS NOT NULL")),
     Index("ix_groups_route", "route"),
+    Index("ix_groups_ineffective", "key", postgresql_where=text("ineffective > 0")),
     postgresql_with={"fillfactor": "70"},
 )
 
@@ -83,6 +88,7 @@ alerts = Table(
     Index("ix_alerts_open_fingerprint", "fingerprint", unique=True, postgresql_where=text("closed_at IS NULL")),
     Index("ix_alerts_fingerprint", "fingerprint", "id"),
     Index("ix_alerts_open_group", "group_key", postgresql_where=text("closed_at IS NULL OR late_at IS NOT NULL")),
+    Index("ix_alerts_group_seen", "group_key", "first_seen_at"),
     Index("ix_alerts_trigger_id", "trigger_id", postgresql_where=text("trigger_id IS NOT NULL")),
     Index("ix_alerts_route", "route", "id"),
     Index("ix_alerts_group", "group_key", "id"),

@@ -42,6 +42,9 @@ records = Table(
     words("problem", nullable=True),
     Column("report", Uuid),
     words("caller", nullable=True),  # the token that handed it over; null: a report, or taken before this column
+    # As whom and where it was logged; empty: with the login of the policy, in MLflow's default workspace.
+    Column("login", Text, nullable=False, server_default=""),
+    Column("workspace", Text, nullable=False, server_default=""),
     time("at", nullable=False),  # when the gateway took it
     Index("ix_records_key", "key", unique=True),
     Index(

@@ -16,6 +16,7 @@ from app.bootstrap.parts import Services
 from app.bootstrap.settings import Settings
 from app.deadman import api as deadman_api
 from app.deadman import ping_api
+from app.effects import api as effects_api
 from app.explain import api, why_api
 from app.groups import pause_api, requests_api, schedules_api
 from app.intake import receive
@@ -84,6 +85,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
         deadman_api,
         ping_api,
         notices_api,
+        effects_api,
         login_api,
         actions_api,
         house_api,

@@ -33,6 +33,7 @@ FAST = {f'model_prediction_seconds_bucket{{model="churn", le="{le}"}}': "0+100x6
 ATTEMPTS = 'gateway_delivery_attempts_total{{target="{target}", result="{result}", code="x"}}'
 CANARY = {'gateway_deadman_down{switch="canary"}': "0x120"}
 CANARY_END = 'gateway_last_success_timestamp_seconds{route="canary"}'
+RECURRED = {'gateway_effects_total{route="accuracy", effect="recurred"}': "_x5 1x23 2x23 3x48"}
 CASES = [
     Case("ModelAccuracyLow", {'model_accuracy{model="churn", instance="a"}': "0.8x20"}, "6m", True),
     Case("ModelAccuracyLow", {'model_accuracy{model="churn"}': "0.8x3 0.9x20"}, "6m", False),
@@ -40,6 +41,15 @@ CASES = [
     Case("ModelInputDrift", {'model_feature_psi{model="churn", feature="age"}': "0.1x60"}, "31m", False),
     Case("ModelLatencyHigh", BUCKETS, "30m", True),
     Case("ModelLatencyHigh", FAST, "30m", False),
+    Case("GatewayRetrainingDoesNotHelp", RECURRED, "80h", True, "1h"),
+    Case("GatewayRetrainingDoesNotHelp", RECURRED, "40h", False, "1h"),  # Two are no row yet.
+    Case(
+        "GatewayRetrainingDoesNotHelp",
+        RECURRED | {'gateway_effects_total{route="accuracy", effect="fixed"}': "0x30 1x90"},
+        "80h",
+        False,
+        "1h",
+    ),
     Case("GatewayAway", {"up{}": "0x20"}, "6m", True),
     Case("GatewayAway", UP, "6m", False),
     Case("GatewayNotDurable", {"gateway_not_durable_total{}": "0x5 1x20"}, "8m", True),

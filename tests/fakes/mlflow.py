@@ -1,6 +1,7 @@
 """The spool's fake MLflow (tests/spool/fake.py) behind HTTP, for a gateway in this process."""
 
 import json
+from base64 import b64decode
 from collections.abc import Callable
 
 import httpx
@@ -11,15 +12,22 @@ from tests.spool.fake import FakeMlflow
 
 
 class MlflowSite:
-    """`fake` holds what arrived and has the plan of faults; `down` refuses every connection."""
+    """`fake` holds what arrived and has the plan of faults; `down` refuses every connection; `runs_as` has the name of each
+    run, with the login and the workspace of its creation."""
 
     def __init__(self, fake: FakeMlflow | None = None) -> None:
         self.fake = fake or FakeMlflow()
         self.down = False
+        self.runs_as: dict[str, tuple[str, str]] = {}
         self.during: Callable[[], None] | None = None  # called once, after the next request was carried out
 
     def transport(self) -> httpx.AsyncBaseTransport:
         return _Transport(self)
+
+
+def _login(request: httpx.Request) -> str:
+    kind, _, value = request.headers.get("Authorization", "").partition(" ")
+    return b64decode(value).decode() if kind == "Basic" else str(value)
 
 
 class _Transport(httpx.AsyncBaseTransport):
@@ -31,6 +39,9 @@ class _Transport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("refused", request=request)
         content = await request.aread()
         body = json.loads(content) if content else dict(request.url.params)
+        if request.url.path.endswith("/runs/create"):
+            place = (_login(request), request.headers.get("X-MLFLOW-WORKSPACE", ""))
+            self._site.runs_as[str(body.get("run_name"))] = place
         try:
             answer = self._site.fake.send(Call(request.method, request.url.path, body), 1.0)
         except NotSent as error:

@@ -25,6 +25,7 @@ DANGLING = {
             WHERE i IS NOT NULL AND NOT EXISTS (SELECT FROM triggers t WHERE t.id = i))""",
     "an item without its trigger": """
         outbox o WHERE kind <> 'notice' AND NOT EXISTS (SELECT FROM triggers t WHERE t.id = o.id)""",
+    "an effect without its trigger": "effects e WHERE NOT EXISTS (SELECT FROM triggers t WHERE t.id = e.trigger_id)",
     "an attempt without its item": "attempts x WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.id = x.item)",
 }
 

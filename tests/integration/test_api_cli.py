@@ -94,6 +94,23 @@ async def test_history_and_explain_are_readable_at_a_hundred_columns(servers: Te
         assert json.loads(await ask(world, "explain", "Drift", "--json"))["subject"] == "alert"
 
 
+async def test_effect_has_a_line_a_model_and_says_whether_retraining_helps(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as world:
+        assert "No trigger has fired since" in await ask(world, "effect")
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        await world.pass_by(minutes=30)
+        await world.pass_by(days=1)
+        shown = await ask(world, "effect", "--since", "90d")
+        assert max(len(line.rstrip()) for line in shown.splitlines()) <= 100, shown
+        line = next(line for line in shown.splitlines() if line.split()[:1] == ["churn"])
+        assert line.split()[1] == "1"
+        assert re.search(r"^churn: 1 retrain, 0 fixed: \w.*\.$", shown, re.M), shown
+        assert json.loads(await ask(world, "effect", "--json"))["models"][0]["model"] == "churn"
+        with pytest.raises(UsageError):
+            await ask(world, "effect", "--since", "soon")
+
+
 async def test_history_shows_what_is_scheduled(servers: TestServers, database: str) -> None:
     schedule = "schedules: [{name: weekly, cron: '0 3 * * 1', route: accuracy, group: {model: churn}}]"
     async with opened(servers, database, policy=f"{POLICY}{schedule}") as world:

@@ -45,6 +45,8 @@ ROUTES = [
     ("GET", "/api/v1/routes", "read", 200),
     ("GET", "/api/v1/routes/accuracy/explain", "read", 200),
     ("GET", "/api/v1/schedules", "read", 200),
+    ("GET", "/api/v1/effects", "read", 200),
+    ("GET", "/api/v1/episodes", "read", 200),
     ("GET", "/api/v1/quarantine", "read", 200),
     ("GET", f"/api/v1/explain/{NOBODY}", "read", 404),
     ("POST", "/api/v1/triggers", "trigger", 422),

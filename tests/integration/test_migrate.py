@@ -11,8 +11,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import Connection
 
+from app.effects import show
 from app.kit.errors import GatewayError
 from app.kit.postgres.faults import naming_postgres
 from app.tables.migrate import current_and_head, head, migration_engine, migrations_dir, under_lock, upgrade
@@ -36,6 +39,18 @@ BROKEN = """
 def upgrade():
     op.execute("CREATE TABLE half (n integer)")
     op.execute("SELECT no_such_column FROM half")
+"""
+
+#: The newest migration before the effects of triggers, and rows of that version.
+BEFORE_EFFECTS = "5c2f10a6b8d1"
+OLD_ROWS = """
+INSERT INTO groups (key, route, mode, labels, failures, version, nonce)
+    VALUES ('k', 'accuracy', 'live', '{"model": "churn"}', 0, 1, 'n');
+INSERT INTO triggers (id, route, mode, group_key, group_labels, reason, state, outcome, detail, created_at, fired_at,
+    accepted_at, started_at, ended_at, airflow, dag_id, dag_run_id, run_timeout, on_failure, policy)
+SELECT gen_random_uuid(), 'accuracy', 'live', 'k', '{"model": "churn"}', 'new_alert', state, outcome, '', now(), now(),
+    now(), now(), ended, 'default', 'retrain', 'r', 60, 'release', 'p'
+FROM (VALUES ('succeeded', 'success', now() + interval '1 hour'), ('running', NULL, NULL)) t(state, outcome, ended)
 """
 
 BUGGY = """
@@ -186,3 +201,32 @@ def test_every_migration_gives_up_on_a_lock_instead_of_stopping_the_service() ->
     files = sorted((migrations_dir() / "versions").glob("*.py"))
     assert files
     assert [path.name for path in files if "SET LOCAL lock_timeout = '5s'" not in path.read_text()] == []
+
+
+async def test_triggers_of_the_version_before_are_kept_and_their_effect_is_unknown(
+    url: str, connection: asyncpg.Connection
+) -> None:
+    engine = migration_engine(url)
+
+    def before(sync: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
+        config.attributes["connection"] = sync
+        command.upgrade(config, BEFORE_EFFECTS)
+
+    async with engine.connect() as conn:
+        await under_lock(conn, before)
+    await connection.execute(OLD_ROWS)
+    await upgrade(url)
+    async with engine.connect() as conn:
+        items, _ = await show.page(conn, show.Query())
+        groups, _ = await show.sums(conn, show.Query())
+    await engine.dispose()
+    assert {item["state"]: (item["effect"], item["reason"]) for item in items} == {
+        "succeeded": ("unknown", "not_judged"),
+        "running": (None, "running"),
+    }
+    assert [(each["retrains"], each["unknown"], each["waiting"], each["run_hours"]) for each in groups] == [
+        (2, 1, 1, 1.0)
+    ]
+    assert await connection.fetchval("SELECT ineffective FROM groups") == 0

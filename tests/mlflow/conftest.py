@@ -6,6 +6,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.mlflow.sites import SagemakerSite
+from tests.spool.conftest import environment
+
+__all__ = ["environment"]  # A fixture: MLflow with the spool's plugin beside it.
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ KEY_TAG = "mlflow_spool.run_key"
 OF_THE_MOMENT = re.compile(
     r"[0-9a-f]{32}|\d{4}-\d\d-\d\d[ T][\d:.]+|\d{13}|(?<=size_bytes\": )\d+|(?<=size_bytes: )\d+"
 )
-
+#: A name that MLflow has drawn for a run that got none.
+DRAWN = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
 
 #: What lies below an artifact root.
 Artifacts = Callable[[str], dict[str, Any]]
@@ -27,10 +28,12 @@ def contents(server: MlflowServer, experiment: str, artifacts: Artifacts | None 
     query = {"experiment_ids": [found["experiment_id"]], "max_results": 1000}
     runs = server.call("POST", "runs/search", {**query, "run_view_type": "ALL"}).get("runs", [])
     models = server.call("POST", "logged-models/search", {**query, "max_results": 50}).get("models", [])
-    names = {run["info"]["run_id"]: run["info"]["run_name"] for run in runs}
+    names = {run["info"]["run_id"]: _name(run["info"]["run_name"]) for run in runs}
     names |= {model["info"]["model_id"]: model["info"]["name"] for model in models}
     whole = {
-        "runs": sorted((_run(server, run, below) for run in runs), key=lambda shown: str(shown["name"])),
+        "runs": sorted(
+            (_run(server, run, below) for run in runs), key=lambda shown: (shown["name"], str(shown["params"]))
+        ),
         "models": sorted((_model(model, below) for model in models), key=lambda shown: str(shown["name"])),
         "versions": _versions(server, experiment),
     }
@@ -48,7 +51,7 @@ def _run(server: MlflowServer, run: dict[str, Any], below: Artifacts) -> dict[st
     data, run_id = run["data"], run["info"]["run_id"]
     inputs = run.get("inputs", {}).get("dataset_inputs", [])
     return {
-        "name": run["info"]["run_name"],
+        "name": _name(run["info"]["run_name"]),
         "status": run["info"]["status"],
         "ended": "end_time" in run["info"],
         "params": _pairs(data.get("params", [])),
@@ -85,10 +88,16 @@ def _versions(server: MlflowServer, name: str) -> dict[str, Any]:
     }
 
 
+def _name(name: str) -> str:
+    return DRAWN.sub("...", name)
+
+
 def _pairs(items: list[dict[str, Any]]) -> dict[str, Any]:
     pairs = {item["key"]: item.get("value") for item in items if item["key"] not in {KEY_TAG, "mlflow.user"}}
     # Others may commit to this checkout while the tests run.
     pairs = {key: "..." if key.startswith("mlflow.source.git.") else value for key, value in pairs.items()}
+    if "mlflow.runName" in pairs:
+        pairs["mlflow.runName"] = _name(str(pairs["mlflow.runName"]))
     if versions := pairs.get("mlflow.modelVersions"):
         # Server and client both add the version to what they find, one as a number, one as a string.
         pairs["mlflow.modelVersions"] = sorted(

@@ -116,11 +116,11 @@ class MlflowServer:
             self._process.wait()
             self._process = None
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None, version: str = "2.0") -> dict[str, Any]:
         """One request of the REST API, past every proxy. Fails the test when the answer is an error."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         headers = {"Content-Type": "application/json"}
-        connection.request(method, f"/api/2.0/mlflow/{path}", json.dumps(body) if body else None, headers)
+        connection.request(method, f"/api/{version}/mlflow/{path}", json.dumps(body) if body else None, headers)
         response = connection.getresponse()
         answer: dict[str, Any] = json.loads(response.read())
         connection.close()

@@ -43,12 +43,28 @@ def at(number: int, fault: Fault) -> Plan:
     return lambda seen, line: fault if seen == number else Fault.NONE
 
 
+def gone_after_the_phase(fault: Fault) -> Plan:
+    """That fault to everything after the first tag of a run, with which a script says that MLflow may go."""
+    marked: list[int] = []
+
+    def plan(number: int, line: str) -> Fault:
+        if marked and not 0 <= number <= marked[0]:
+            return fault
+        if line.endswith("runs/set-tag") and number >= 0:
+            marked.append(number)
+        return Fault.NONE
+
+    return plan
+
+
 class Proxy:
     """`plan` may be changed at any time; `seen` are the request lines so far, health checks left out."""
 
     def __init__(self, upstream: int) -> None:
         self.plan: Plan = never
+        self.delay: Callable[[str], float] = lambda line: 0.0  # seconds before a request with that line is handled
         self.seen: list[str] = []
+        self.heads: list[dict[str, str]] = []  # of every request, names in small letters
         self._upstream = upstream
         self._guard = threading.Lock()
         self._released = threading.Event()
@@ -86,7 +102,10 @@ class Proxy:
         self._server.server_close()
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
-        fault = self._fault(f"{handler.command} {handler.path.partition('?')[0]}")
+        line = f"{handler.command} {handler.path.partition('?')[0]}"
+        self._released.wait(self.delay(line))
+        self.heads.append({name.lower(): value for name, value in handler.headers.items()} | {"line": line})
+        fault = self._fault(line)
         if fault is Fault.REFUSE:
             _drop(handler)
             return

@@ -88,6 +88,14 @@ def test_runs_are_measured_or_estimated() -> None:
     }
 
 
+def test_a_hold_for_want_of_effect_is_not_replayed_and_the_report_says_so() -> None:
+    hold = policy(debounce=10 * MINUTE, cooldown=DAY, on_no_effect={"after": 1, "then": "hold"})
+    report = answer(LONG, NOW_POLICY, hold)
+    assert report.differences == []
+    assert (report.as_json()["now"]["retrains"], report.as_json()["proposed"]["retrains"]) == (2, 2)
+    assert [each.triggers for each in report.assumptions if each.name == "no_effect"] == [2]
+
+
 CHANGES: dict[str, dict[str, Any]] = {
     "debounce 10m → 30m; it resolved after 14m": {"debounce": 30 * MINUTE, "cooldown": DAY},
     "debounce 10m → 12m; its run begins 2m later": {"debounce": 12 * MINUTE, "cooldown": DAY},

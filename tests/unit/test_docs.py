@@ -11,6 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from app.bootstrap.settings import Settings, read_settings
 from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Reason, TriggerState
+from app.effects.rules import Effect, Why
 from app.explain import sentences
 from app.kit.errors import Problem
 from app.kit.metrics import Metrics
@@ -174,7 +175,7 @@ def test_the_page_of_words_names_every_code_that_can_block_a_trigger() -> None:
 def test_the_page_of_words_names_every_action_reason_state_and_outcome() -> None:
     rows = rows_of("reference/words.md")
     words = {word for cells in rows for cell in cells[:2] for word in re.findall(r"`(\w+)`", cell)}
-    assert {*Action, *Reason, *TriggerState, SUCCESS, FAILED, LOST, GONE, DEAD} - words == set()
+    assert {*Action, *Reason, *TriggerState, *Effect, *Why, SUCCESS, FAILED, LOST, GONE, DEAD} - words == set()
 
 
 def test_the_page_of_the_api_names_every_call_with_its_scope() -> None:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from app.bootstrap.settings import read_settings
 from app.deadman import schemas as switches
+from app.effects import schemas as effects_schemas
 from app.explain import examples, schemas, why_api
 from app.groups import schedules_api
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
@@ -51,6 +52,8 @@ PATHS = {
     "/api/v1/routes/{name}/reset": {"post"},
     "/api/v1/routes/{name}/explain": {"get"},
     "/api/v1/schedules": {"get"},
+    "/api/v1/effects": {"get"},
+    "/api/v1/episodes": {"get"},
     "/api/v1/explain/{subject}": {"get"},
     "/api/v1/quarantine": {"get"},
     "/api/v1/notices": {"get"},
@@ -247,6 +250,10 @@ def test_the_example_of_a_body_is_one_that_the_gateway_reads(path: str, media_ty
         (switches.SwitchDetail, switches.DETAIL),
         (switches.FlipOut, switches.FLIP),
         (switches.Forgotten, switches.FORGOTTEN),
+        (effects_schemas.EffectsOut, effects_schemas.EFFECTS),
+        (effects_schemas.EffectOut, effects_schemas.EFFECTS["items"][0]),
+        (effects_schemas.EpisodeOut, effects_schemas.EPISODE),
+        (effects_schemas.GroupSums, effects_schemas.EFFECTS["groups"][0]),
         (why_api.WhyOut, why_api.WhyOut.model_config["json_schema_extra"]["example"]),  # type: ignore[index]
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",

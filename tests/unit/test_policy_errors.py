@@ -136,7 +136,8 @@ OPTIONS = [
     ("notify: [oncall]", ["7:11: routes.0.notify: must be a mapping"]),
     ("notify: {run_faild: []}", ["7:12: routes.0.notify.run_faild: unknown key; did you mean run_failed?"]),
     ("notify: {promotion_blocked: []}", ["7:12: routes.0.notify.promotion_blocked: unknown key; "
-                                         "the keys here are trigger_dead, trigger_waiting, trigger_lost, run_failed"]),
+                                         "the keys here are trigger_dead, trigger_waiting, trigger_lost, run_failed, "
+                                         "no_effect"]),
     ("notify: {run_failed: oncall}", ["7:24: routes.0.notify.run_failed: must be a list"]),
     ("notify: {run_failed: [oncall]}",
      ["7:25: routes.0.notify.run_failed.0: no receiver is called 'oncall'; there is none"]),
@@ -215,7 +216,8 @@ ADDRESS = "must be an address such as http://host.example:8080"
         ("{}", ["5:9: mlflow.tracking_uri: required"]),
         ("{tracking_uri: 'sqlite:///x.db'}", [f"5:24: mlflow.tracking_uri: {ADDRESS}"]),
         ("{uri: http://m}", ["5:9: mlflow.tracking_uri: required",
-                             "5:10: mlflow.uri: unknown key; the keys here are tracking_uri, auth, headers, ca_file"]),
+                             "5:10: mlflow.uri: unknown key; "
+                             "the keys here are tracking_uri, logins, auth, headers, ca_file"]),
         ("{tracking_uri: http://m, auth: {token: 1}}", [f"5:48: mlflow.auth.token: {TEXT}"]),
     ],
 )  # fmt: skip

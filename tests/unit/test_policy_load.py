@@ -81,6 +81,8 @@ def test_three_lines_of_route_take_every_default() -> None:
         "mute": (),
         "confirm": None,
         "mode": "live",
+        "effect": {"settle": timedelta(hours=6), "watch": timedelta(days=7)},
+        "on_no_effect": {"after": 3, "then": "tell", "receivers": None},
         "notify": None,
         "openlineage": None,
         "lineage": True,

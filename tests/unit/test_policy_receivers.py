@@ -108,6 +108,8 @@ def test_a_route_speaks_for_itself_event_by_event() -> None:
     assert policy.receivers_of("trigger_dead", "a") == ("three",)
     assert policy.receivers_of("run_failed", "gone") == ("one",)
     assert policy.receivers_of("run_failed") == ("one",)
+    own = ROUTES.replace("dag: {id: x}", "dag: {id: x}, on_no_effect: {receivers: [two]}")
+    assert load(HEAD + own + THREE + "notify: {no_effect: [one]}").receivers_of("no_effect", "a") == ("two",)
 
 
 AUDIENCE = [

@@ -30,6 +30,7 @@ HOSTILE = "\x1b[2J\x1b]0;x\x07\x9b31m\u202e\u2066\u200f\u200b\ufeff\x7f\u2028\x8
 DOCUMENT: dict[str, Any] = create_app(read_settings(), None).openapi()  # type: ignore[arg-type]  # Its lifespan is not entered.
 ID = "01a20967-2119-717a-bc81-761cac4c96d5"
 COMMANDS = [
+    "effect",
     "explain ID",
     "explain --route accuracy",
     "trigger accuracy --reason x",

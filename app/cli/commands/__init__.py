@@ -2,11 +2,12 @@
 
 import typer
 
-from app.cli.commands import backtest, deadman, lineage, notices, pauses, promotion, triggers
+from app.cli.commands import backtest, deadman, effects, lineage, notices, pauses, promotion, triggers
 
 #: Each has an `app` of its own; `app.cli.main` takes their commands over.
 GROUPS: tuple[typer.Typer, ...] = (
     triggers.app,
+    effects.app,
     lineage.app,
     promotion.app,
     deadman.app,

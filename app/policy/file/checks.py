@@ -46,6 +46,8 @@ def cross_problems(document: Document, defaults: dict[str, JsonValue]) -> Iterat
         notify = _at(document, path)
         for event in notify if isinstance(notify, dict) else {}:
             yield from unknown_receivers(document, (*path, event))
+    for path in [("defaults",), *(path for path, _ in routes)]:
+        yield from unknown_receivers(document, (*path, "on_no_effect", "receivers"))
     names = [(path, entry.get("name", derived_name(entry)), "name" in entry) for path, entry in routes]
     yield from _repeated_names(document, "route", names)
     intervals = list(_mappings(document, "time_intervals"))

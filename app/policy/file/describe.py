@@ -165,7 +165,7 @@ def default_value(model: Model, name: str) -> JsonValue:
         return format_duration(value)
     if isinstance(value, tuple):
         return list(value)
-    return value if isinstance(value, bool | str | dict) else None
+    return value if isinstance(value, bool | int | str | dict) else None
 
 
 def default_in_words(model: Model, name: str) -> str:

@@ -17,7 +17,7 @@ from app.policy.promotions import Promotion, Require
 from app.policy.receivers import KINDS as RECEIVER_KINDS
 from app.policy.receivers import Notify, Receiver, RouteNotify
 from app.policy.schedules import Schedule
-from app.policy.schema import Airflow, Dag, Defaults, Limit, Route
+from app.policy.schema import Airflow, Dag, Defaults, EffectTerms, Limit, OnNoEffect, Route
 from app.policy.sources import Source
 from app.policy.values import Frozen, PasswordAuth, ServerWithLogin, TokenAuth, TokenFileAuth, fields_of
 
@@ -53,6 +53,10 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("routes", "dag"): _fields(Dag),
     ("routes", "limit"): _fields(Limit),
     ("defaults", "limit"): _fields(Limit),
+    ("routes", "effect"): _fields(EffectTerms),
+    ("defaults", "effect"): _fields(EffectTerms),
+    ("routes", "on_no_effect"): _fields(OnNoEffect),
+    ("defaults", "on_no_effect"): _fields(OnNoEffect),
     ("routes", "confirm"): _fields(Confirm),
     ("defaults", "confirm"): _fields(Confirm),
     ("routes", "confirm", "auth"): _AUTH,
@@ -62,6 +66,7 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("deadman", "expect"): _fields(Retrain),
     ("mlflow",): _fields(Mlflow),
     ("mlflow", "auth"): _AUTH,
+    ("mlflow", "logins"): _AUTH,
     ("time_intervals",): _fields(TimeInterval),
     ("time_intervals", "time_intervals"): _fields(Interval),
     ("time_intervals", "time_intervals", "times"): _fields(TimeRange),

@@ -24,7 +24,7 @@ from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
 from app.policy.receivers import Notify, Receiver
 from app.policy.schedules import Schedule
-from app.policy.schema import Airflow, Policy, Route
+from app.policy.schema import Airflow, EffectTerms, OnNoEffect, Policy, Route
 from app.policy.sources import Source
 
 __all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy"]
@@ -89,7 +89,7 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         warnings=in_file_order(warnings(document, routes, schedules)),
         **others,
     )
-    meant = policy.model_dump(mode="json", exclude={"hash", "warnings", "text"})
+    meant = _meant(policy)
     return policy.model_copy(update={"hash": _hash(document, meant), "text": masked(text, document, meant)})
 
 
@@ -131,6 +131,17 @@ def _with_airflow(route: Route, airflow: tuple[Airflow, ...]) -> Route:
         route.dag.airflow if "airflow" in route.dag.model_fields_set else None, [a.name for a in airflow]
     )
     return route.model_copy(update={"dag": route.dag.model_copy(update={"airflow": name})})
+
+
+def _meant(policy: Policy) -> dict[str, Any]:
+    """The policy as JSON. A key that is younger than the hashes that are kept counts only when it is set."""
+    meant = policy.model_dump(mode="json", exclude={"hash", "warnings", "text"})
+    for route, shown in zip(policy.routes, meant["routes"], strict=True):
+        if route.effect == EffectTerms():
+            del shown["effect"]
+        if route.on_no_effect == OnNoEffect():
+            del shown["on_no_effect"]
+    return meant
 
 
 def _hash(document: Document, meant: dict[str, JsonValue]) -> str:

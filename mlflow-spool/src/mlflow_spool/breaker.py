@@ -23,6 +23,7 @@ class Breaker:
         self._lock = Guard()
         self._failures = 0
         self._until = 0.0
+        self._since, self._last = 0.0, 0.0
 
     @property
     def is_open(self) -> bool:
@@ -34,6 +35,11 @@ class Breaker:
         with self._lock:
             return max(0.0, self._until - self._monotonic()) if self._failures else 0.0
 
+    def age(self) -> float:
+        """Seconds between the first and the last failure of an outage; 0 when the server is well, or has failed once."""
+        with self._lock:
+            return self._last - self._since if self._failures else 0.0
+
     def succeeded(self) -> None:
         """The server answered."""
         self._failures = 0
@@ -44,9 +50,10 @@ class Breaker:
         A failure within an open period changes nothing: many callers may notice the same outage.
         """
         with self._lock:
-            now = self._monotonic()
+            now = self._last = self._monotonic()
             if self._failures and now < self._until:
                 return
+            self._since = self._since if self._failures else now
             self._failures += 1
             period = min(LONGEST, FIRST * 2.0 ** min(self._failures - 1, 10))
             self._until = now + max(self._choose(period / 2, period), min(retry_after or 0.0, LONGEST))

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mlflow_spool.answers import logged_model_of, measurements, run_of, stored
-from mlflow_spool.files import NAMES_IDS
+from mlflow_spool.files import NAMES_IDS, sent_as
 from mlflow_spool.questions import Steps, ask
 from mlflow_spool.records import API, Call, Kind, Record, local_version, translated
 from mlflow_spool.replay import Resolve
@@ -178,7 +178,7 @@ def _owner(record: Record) -> str:
 
 def _artifact(record: Record) -> str:
     model = f" of model {_owner(record)}" if record.stream.startswith("logged-model:") else ""
-    return f"artifact {record.call.body['path']}{model}"
+    return f"artifact {sent_as(record.call.body['path'])}{model}"
 
 
 def _size(record: Record) -> int | None:

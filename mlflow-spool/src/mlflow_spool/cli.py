@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlflow_spool.errors import SpoolError
-from mlflow_spool.gateway import Gateway
 from mlflow_spool.handover import HandOver
 from mlflow_spool.journal import Journal
 from mlflow_spool.records import strings
-from mlflow_spool.settings import Settings, read_settings, with_login, without_login
-from mlflow_spool.spool import Spool, lock_file, system_clock
+from mlflow_spool.settings import Settings, read_settings, without_login
+from mlflow_spool.spool import Spool, gateway_of, lock_file, of_journal, system_clock
 
 OK, FAILED, USAGE = 0, 1, 2
+TURN = 5.0  # seconds for which `flush` delivers one journal before it goes on with the next
 
 
 def main(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
@@ -76,6 +76,8 @@ def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
         troubled = troubled or bool(aside)
         shown: dict[str, Any] = {
             "server": uri,
+            "login": journal.names.fact("user") or "",
+            "workspace": journal.names.fact("workspace") or "",
             "pending": counts.pending,
             "delivered": counts.done,
             "handed_over": counts.handed,
@@ -89,7 +91,9 @@ def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
         if as_json:
             print(json.dumps(shown), file=out)
             continue
-        _show(f"{uri}: {counts.pending} waiting, {counts.done} delivered, {len(aside)} refused", file=out)
+        where = f"{uri} workspace {shown['workspace']}" if shown["workspace"] else uri
+        whose = f" for the login of {shown['login']}" if shown["login"] and counts.pending else ""
+        _show(f"{where}: {counts.pending} waiting{whose}, {counts.done} delivered, {len(aside)} refused", file=out)
         if counts.handed or counts.handing:
             _show(f"  handed over to the gateway: {counts.handed}, perhaps: {counts.handing}", file=out)
         for refused in shown["refused"]:
@@ -97,24 +101,49 @@ def _status(settings: Settings, out: TextIO, *, as_json: bool) -> int:
     return FAILED if troubled else OK
 
 
-def _spool(uri: str, journal: Journal, settings: Settings) -> Spool:
-    """The spool of a journal, with the login of its address, if the environment has it."""
-    from mlflow_spool.transport import MlflowServer  # Only some commands need an MLflow client.
+def _spool(journal: Journal, settings: Settings) -> Spool | None:
+    """The spool of a journal; None when its records go out with a login that the environment does not have."""
+    from mlflow_spool.transport import connected  # Only some commands need an MLflow client.
 
-    address = with_login(uri, journal.names.fact("user") or "")
-    return Spool(address, MlflowServer(address), settings, system_clock(), background=False)
+    address, place = of_journal(journal, settings)
+    server = connected(address, place)
+    if server is None:
+        message = f"{without_login(address)}: its records wait for the login of {place.user}; run it with that login"
+        _show(message, file=sys.stderr)
+        return None
+    return Spool(address, server, place, system_clock(), background=False)
 
 
 def _flush(settings: Settings, out: TextIO, timeout: float) -> int:
-    left = 0
+    left, found = 0, list[tuple[str, int, Spool]]()
     for uri, journal in _journals(settings):
         before = journal.inventory.counts().pending
-        spool = _spool(uri, journal, settings)
-        waiting = spool.finish(timeout, patient=True)
-        left += waiting
+        spool = _spool(journal, settings) if before or journal.custody.handing(0, 1) else None
+        if spool is None:
+            left += before
+        else:
+            found.append((uri, before, spool))
+    waiting = _delivered([spool for _, _, spool in found], timeout)
+    for (uri, before, _), still in zip(found, waiting, strict=True):
         if before:
-            _show(f"{uri}: {before - waiting} of {before} records left the journal", file=out)
-    return FAILED if left else OK
+            _show(f"{uri}: {before - still} of {before} records left the journal", file=out)
+    return FAILED if left or any(waiting) else OK
+
+
+def _delivered(spools: list[Spool], timeout: float) -> list[int]:
+    """Deliver within `timeout` seconds; the records of each spool that still wait. One journal may wait for another, so that
+    each has a turn again and again."""
+    clock = system_clock()
+    end, turn = clock.monotonic() + timeout, timeout if len(spools) == 1 else TURN
+    before = list[int]()
+    while True:
+        began = clock.monotonic()
+        waiting = [spool.finish(min(turn, max(end - clock.monotonic(), 0.0)), patient=True) for spool in spools]
+        # In less than a turn nobody has waited for a server: then what is left is not this machine's to deliver.
+        stuck = waiting == before and clock.monotonic() - began < turn
+        if not any(waiting) or stuck or clock.monotonic() >= end:
+            return waiting
+        before = waiting
 
 
 def _redrive(settings: Settings, out: TextIO, run: str | None) -> int:
@@ -135,12 +164,12 @@ def _redrive(settings: Settings, out: TextIO, run: str | None) -> int:
 
 
 def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
-    if not settings.gateway_url:
+    gateway = gateway_of(settings)
+    if gateway is None:
         _show("set MLFLOW_SPOOL_GATEWAY_URL to the address of the gateway", file=sys.stderr)
         return USAGE
     left = 0
     for uri, journal in _journals(settings):
-        gateway = Gateway(settings.gateway_url, settings.gateway_token)
         HandOver(journal, gateway, lock_file(journal.folder), system_clock()).run(timeout)
         counts = journal.inventory.counts()
         left += counts.pending + counts.handing
@@ -151,7 +180,10 @@ def _hand_over(settings: Settings, out: TextIO, timeout: float) -> int:
 def _verify(settings: Settings, out: TextIO) -> int:
     complete = True
     for uri, journal in _journals(settings):
-        spool = _spool(uri, journal, settings)
+        spool = _spool(journal, settings)
+        if spool is None:
+            complete = False
+            continue
         try:
             for found in spool.certificates():
                 complete = complete and found.is_complete

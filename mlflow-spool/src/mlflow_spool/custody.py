@@ -4,7 +4,10 @@ It is `handing` while nobody knows whether the gateway has it. Then nobody deliv
 lease ends: the process that handed it over may have died, and this machine may have no gateway any more.
 """
 
+import functools
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 from mlflow_spool.database import Database
 from mlflow_spool.records import Kind, Record
@@ -14,9 +17,20 @@ OURS_SQL = "(kind = 'artifact' OR stream NOT IN (SELECT stream FROM records WHER
 
 #: States of a record that the gateway has, or may have.
 AT_GATEWAY = frozenset({"handing", "handed"})
-#: Milliseconds after the offer of a record. Then it is this machine's again, though the gateway may have it. This is far
+#: Seconds after the last offer. Then the records are this machine's again, though the gateway may have them. This is far
 #: more than a process waits for an answer; and both look in MLflow before they create what may be there already.
-LEASE = 3_600_000
+LEASE = 3600.0
+#: The fact with the last offer: the boot of the machine, and its monotonic seconds. The wall clock may be set meanwhile.
+OFFERED = "offered"
+
+
+@functools.cache
+def _boot() -> str:
+    """What is another after each boot of the machine: monotonic seconds of two boots have nothing to do with each other."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 class Custody:
@@ -30,14 +44,16 @@ class Custody:
         where = "" if everything else f" AND NOT {OURS_SQL}"
         return self._database.records(f"state = 'pending' AND seq > ?{where} ORDER BY seq LIMIT ?", (after, limit))
 
-    def hand(self, records: Iterable[Record], now: int) -> list[Record]:
+    def hand(self, records: Iterable[Record], now: int, at: float) -> list[Record]:
         """Note, durably, that records are being handed over; returns those that still waited. Files are among them, and
         stay.
 
-        now: milliseconds since 1970, UTC, the begin of their lease.
+        now: milliseconds since 1970, UTC. at: monotonic seconds, the begin of the lease.
         """
         ours = []
         with self._database.transaction() as cursor:
+            offered = json.dumps([_boot(), at])
+            cursor.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (OFFERED, offered))
             for record in records:
                 sql = (
                     "UPDATE records SET state = 'handing', attempted_at = ?"
@@ -64,13 +80,22 @@ class Custody:
         sql = "UPDATE records SET state = 'pending', attempted_at = ? WHERE key = ? AND state = 'handing'"
         self._database.surely(lambda cursor: cursor.executemany(sql, values))
 
-    def take_back(self, now: int) -> bool:
+    def take_back(self, at: float) -> bool:
         """Make records whose lease has ended this machine's again; whether there were any. They are searched for in MLflow
-        before they are sent. now: milliseconds since 1970, UTC."""
+        before they are sent. at: monotonic seconds. After a boot of the machine the lease begins again."""
         if not self.handing(0, 1):
+            return False
+        rows = self._database.read("SELECT value FROM facts WHERE name = ?", (OFFERED,))
+        boot, since = json.loads(rows[0][0]) if rows else ("", at)
+        if not rows or boot != _boot():
+            value = (OFFERED, json.dumps([_boot(), at]))
+            with self._database.transaction() as cursor:
+                cursor.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", value)
+            return False
+        if at - since < LEASE:
             return False
         sql = (
             "UPDATE records INDEXED BY gateways SET state = 'pending', attempted_at = coalesce(attempted_at, made_at)"
-            " WHERE state = 'handing' AND state IN ('handing', 'handed') AND coalesce(attempted_at, 0) < ?"
+            " WHERE state = 'handing' AND state IN ('handing', 'handed')"
         )
-        return self._database.surely(lambda cursor: cursor.execute(sql, (now - LEASE,)).rowcount > 0)
+        return self._database.surely(lambda cursor: cursor.execute(sql).rowcount > 0)

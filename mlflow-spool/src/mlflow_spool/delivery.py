@@ -196,14 +196,19 @@ class Delivery:
         body = record.call.body
         named = {str(body.get(name)) for name in ("run_id", "model_id") if body.get(name)} | references(record.call)
         owners = named | {token for name in named if (token := self._journal.names.token_of(name))}
-        streams = (f"{noun}:{owner}" for owner in owners for noun in ("artifacts", "logged-model"))
-        return any(self._journal.is_behind(stream, record.seq) for stream in streams)
+        streams = [f"{noun}:{owner}" for owner in sorted(owners) for noun in ("artifacts", "logged-model")]
+        if any(self._journal.is_behind(stream, record.seq) for stream in streams):
+            return True
+        return bool(streams) and self._journal.siblings.is_waiting(streams, record.made_at)
 
     def _found(self, tokens: frozenset[str], timeout: float) -> bool:
-        """Whether the server has some of what the gateway or another machine creates under those local ids."""
+        """Whether the server, or another journal here, has some of what others create under those local ids."""
         learned: list[tuple[str, str]] = []
         now = self._clock.monotonic()
         for token in sorted(tokens):
+            if self._journal.state_of(token) is None and (name := self._journal.siblings.name_of(token)):
+                learned.append((token, name))
+                continue
             if token.startswith("version:") or self._look_after.get(token, 0.0) > now:
                 continue
             if self._journal.state_of(token) not in {None, *AT_GATEWAY}:
@@ -229,7 +234,8 @@ class Delivery:
             return True
         # While the server is away, nobody knows what others have created meanwhile.
         sure = {token for token in outcome.tokens if token.startswith("version:") or token in self._sought}
-        strange = sorted(token for token in sure if self._journal.state_of(token) is None)
+        held = self._journal.siblings.made
+        strange = sorted(token for token in sure if self._journal.state_of(token) is None and not held(token))
         if strange and self._clock.now() - record.made_at > STRANGER_PATIENCE * 1000:
             self._set_aside(record, f"it needs {', '.join(strange)}, which this machine's journal never held")
             return True

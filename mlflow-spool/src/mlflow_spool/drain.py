@@ -92,6 +92,21 @@ class Drainer:
                 break
         return delivered
 
+    def behind(self, stream: str) -> list[str]:
+        """The streams of that name, or whose names begin so (`run:`), with records that this machine should deliver now."""
+        if not stream:
+            return []
+        noun, _, name = stream.partition(":")
+        whole = f"{noun}:{self._journal.names.token_of(name) or name}" if name else stream
+        waiting = (
+            each for each in self._journal.pending_streams() if (each == whole if name else each.startswith(whole))
+        )
+        return [each for each in waiting if not self._delivery.is_paused(each)]
+
+    def deliver(self, stream: str, allowed: Allowed) -> bool:
+        """Deliver the records of one stream. False: nothing was delivered, or somebody else delivers it."""
+        return self._stream(stream, allowed)
+
     def has_pending(self) -> bool:
         """Whether anything waits."""
         return self._journal.has_pending()

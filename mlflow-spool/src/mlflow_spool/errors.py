@@ -4,6 +4,7 @@
   + Offline        the server is away, and the journal does not know the answer
   + SpoolFull      the record was not kept: no room under the cap, or no room on the disk
   + Refused        the server answered no (a 4xx); it carries that answer
+    - NotKnown     the journal answers so in its place, since training code goes on with that answer
   + TransportError no answer came that anybody understands
     - NotSent      the request never left: it is certain that nothing happened
     - NoAnswer     the request may have been carried out
@@ -31,6 +32,10 @@ class Refused(SpoolError):
         super().__init__(f"{status} {body.get('error_code', '')}: {body.get('message', '')}".strip(": "))
         self.status = status
         self.body = body
+
+
+class NotKnown(Refused):
+    """The server is away, and the journal does not know such a thing. Code that would create it may go on."""
 
 
 class TransportError(SpoolError):

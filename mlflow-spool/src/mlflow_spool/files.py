@@ -1,9 +1,11 @@
 """Artifacts that wait: copies of files below the spool's folder, one folder for each record."""
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from mlflow_spool.errors import SpoolFull
 from mlflow_spool.records import TOKEN
@@ -63,3 +65,10 @@ def names_local_ids(file: Path) -> bool:
 def place(artifact_path: str | None, name: str) -> str:
     """The path below the artifact root of a file with this name, logged under `artifact_path`."""
     return str(PurePosixPath(artifact_path or "") / name)
+
+
+def sent_as(path: str) -> str:
+    """The name under which MLflow has a file of this name. Its own client puts names into addresses as they are, so that a
+    `#` ends the name, and `%41` is an `A`; and its server refuses a `#`."""
+    path = re.split("[#?]", path, maxsplit=1)[0]
+    return path if re.search("%(?![0-9a-fA-F]{2})[0-9A-Za-z]{2}", path) else unquote(path)

@@ -93,7 +93,7 @@ class HandOver:
     def _give(self, records: list[Record], left: Left) -> None:
         """Mark records and hand them over, except those of streams that have to stay here. Raises _NotNow."""
         free = [record for record in records if record.stream not in self._held]
-        ours = self._journal.custody.hand(free, self._clock.now())
+        ours = self._journal.custody.hand(free, self._clock.now(), self._clock.monotonic())
         if ours:
             self._offer(ours, left, again=False)
 
@@ -147,7 +147,9 @@ class HandOver:
         names = {token: name for token in sorted(wanted) if (name := self._journal.names.name_of(token))}
         # If no answer ever comes, this machine delivers the records too. So the gateway has to look before it creates.
         attempted = [replace(record, attempted_at=record.attempted_at or record.made_at) for record in records]
-        return {"records": [record.exported() for record in attempted], "names": names}
+        facts = (("login", "user"), ("workspace", "workspace"))
+        place = {field: value for field, fact in facts if (value := self._journal.names.fact(fact))}
+        return {"records": [record.exported() for record in attempted], "names": names, **place}
 
 
 def _page(records: list[Record]) -> list[Record]:

@@ -16,6 +16,7 @@ from mlflow_spool.errors import SpoolFull
 from mlflow_spool.inventory import Inventory
 from mlflow_spool.names import Names
 from mlflow_spool.records import EXPERIMENT_OF, ONCE, Kind, Record, local_version
+from mlflow_spool.siblings import Siblings
 
 HANDED_KEPT = 30 * 86_400_000  # milliseconds; MLflow may be away for long, and the run is the gateway's meanwhile
 #: What the server may not have, here and at the gateway. By itself SQLite takes the index of all records of a stream.
@@ -44,6 +45,7 @@ class Journal:
         self.names = Names(self._database)
         self.custody = Custody(self._database)
         self.inventory = Inventory(self._database)
+        self.siblings = Siblings(folder)
 
     def append(self, record: Record, *, attempted: bool = False) -> Record:
         """Write `record`; returns it with its `seq`. On return it is durable, unless it is `attempted`. Raises SpoolFull.
@@ -212,8 +214,8 @@ class Journal:
         return rows[0][0] if rows else None
 
     def made(self, token: str) -> bool:
-        """Whether `token` is a local id that this journal made, or was given: not a text that looks like one."""
-        if self.names.name_of(token) is not None or self.state_of(token) is not None:
+        """Whether `token` is a local id that a journal of this spool made, or was given: not a text that looks like one."""
+        if self.names.name_of(token) is not None or self.state_of(token) is not None or self.siblings.made(token):
             return True
         run = token.removeprefix("root:").removeprefix(EXPERIMENT_OF)
         return run != token and self.names.fact(f"shown:run:{run}") is not None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mlflow_spool.answers import begun_elsewhere, logged_model_of, measurements, registered_of, run_of, version_of
-from mlflow_spool.errors import Refused
+from mlflow_spool.errors import NotKnown
 from mlflow_spool.journal import Journal
 from mlflow_spool.questions import drive
 from mlflow_spool.records import API, CREATES, LOCAL_VERSIONS, Answer, Call, Kind, Record, needed, text_at
@@ -24,7 +24,7 @@ class Knowledge:
     def answer(self, call: Call, *, waiting_only: bool) -> dict[str, Any] | None:
         """The answer to a read; None when the journal does not have it.
 
-        waiting_only: answer only what the server cannot know yet, since records of it still wait here. Raises Refused for
+        waiting_only: answer only what the server cannot know yet, since records of it still wait here. Raises NotKnown for
         the unknown name of an experiment: training code goes on with that answer.
         """
         if call.method != "GET" or not call.path.startswith(API + "/"):
@@ -183,6 +183,8 @@ class Knowledge:
         stream, fact = f"model:{name}", self._journal.names.fact(f"registered-model:{name}")
         # What the server showed contains what was delivered, and what others did.
         records = self._journal.pending(stream) if fact else self._journal.history(stream)
+        if not fact and not any(record.kind is Kind.REGISTERED_MODEL for record in records):
+            return None  # Others made it, and what they logged to it is not known.
         model = registered_of(records, json.loads(fact) if fact else None)
         return {"registered_model": model} if model else None
 
@@ -230,7 +232,7 @@ class Knowledge:
         # Training code then creates the experiment, and goes on. If the server has an experiment of that name, the delivery
         # of the creation takes it.
         missing = f"no experiment {name!r} is known while MLflow is away"
-        raise Refused(404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": missing})
+        raise NotKnown(404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": missing})
 
 
 def _experiment_of(record: Record) -> dict[str, Any]:

@@ -8,13 +8,25 @@ the spool delivers the rest.
 import atexit
 from typing import Any
 
-from mlflow_spool.settings import read_settings
-from mlflow_spool.spool import finish_all
+from mlflow_spool import family
+from mlflow_spool.settings import Settings, read_settings
+from mlflow_spool.spool import adopt_children, finish_all
 
 
 @atexit.register
 def _finish() -> None:
-    finish_all(read_settings().exit_budget)
+    settings = read_settings()
+    adopt_children(settings, _connect)
+    finish_all(settings.exit_budget)
+
+
+def _connect(uri: str, place: Settings) -> Any:
+    from mlflow_spool.transport import connected
+
+    return connected(uri, place)
+
+
+family.at_end_of_child(_finish)
 
 
 def tracking_store(store_uri: str | None = None, artifact_uri: str | None = None) -> Any:  # noqa: ARG001 (MLflow's)
@@ -36,3 +48,10 @@ def artifacts(artifact_uri: str, tracking_uri: str | None = None, registry_uri: 
     from mlflow_spool.artifacts import repository
 
     return repository(artifact_uri, tracking_uri, registry_uri)
+
+
+def workspaces(workspace_uri: str | None = None) -> Any:
+    """The workspaces of the server behind a `spool+http://` or `spool+https://` URI."""
+    from mlflow_spool.store import workspace_store
+
+    return workspace_store(workspace_uri or "")

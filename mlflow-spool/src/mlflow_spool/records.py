@@ -215,6 +215,47 @@ def draft(call: Call, made_at: int, key: str | None = None) -> Record | None:
     return None
 
 
+#: Reads below /api/2.0/mlflow: the noun of the streams whose records they show, and the field that names one stream.
+_READS = {
+    "runs/get": ("run", "run_id"),
+    "runs/search": ("run", ""),
+    "metrics/get-history": ("run", "run_id"),
+    "metrics/get-history-bulk-interval": ("run", ""),
+    "logged-models/search": ("logged-model", ""),
+    "registered-models/get": ("model", "name"),
+    "registered-models/alias": ("model", "name"),
+    "registered-models/rename": ("model", "name"),  # It writes, but is not kept.
+    "registered-models/search": ("model", ""),
+    "registered-models/get-latest-versions": ("model", "name"),
+    "model-versions/get": ("model", "name"),
+    "model-versions/get-download-uri": ("model", "name"),
+    "model-versions/search": ("model", ""),
+    "experiments/get": ("experiment", "experiment_id"),
+    "experiments/get-by-name": ("experiment", ""),
+    "experiments/search": ("experiment", ""),
+}
+
+
+def concerns(call: Call) -> str:
+    """The stream whose records a read shows, or the beginning of the names of such streams; empty when there is none."""
+    rest = call.path.removeprefix(API + "/").partition("?")[0]
+    if rest.startswith("logged-models/") and rest.count("/") == 1 and rest not in _READS:
+        return f"logged-model:{unquote(rest.partition('/')[2])}"
+    noun, field_name = _READS.get(rest, ("", ""))
+    return f"{noun}:{call.body.get(field_name) or ''}" if noun else ""
+
+
+#: The last parts of paths whose POST reads, or has the same effect twice: a trace has an id of its client.
+_REPEATABLE = re.compile(
+    r"/(search|get[-\w]*|batch[-\w]*|calculate[-\w]*|traces/metrics|mlflow/traces)$", re.IGNORECASE
+)
+
+
+def is_repeatable(call: Call) -> bool:
+    """Whether a second request changes nothing. It is for calls that the spool does not keep."""
+    return call.method == "GET" or (call.method == "POST" and bool(_REPEATABLE.search(call.path)))
+
+
 def _tagged(call: Call, kind: Kind, key: str) -> Call:
     if kind not in CREATES:
         return call

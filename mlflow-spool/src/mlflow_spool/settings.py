@@ -1,6 +1,8 @@
 """The MLFLOW_SPOOL_* variables of the environment. They are read when a spool is opened."""
 
+import json
 import os
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,9 @@ class Settings:
     gateway_url: str = ""  # of the gateway that takes what MLflow has not taken at the end; empty: none
     gateway_token: str = field(default="", repr=False)
     strict: bool = False  # a record that cannot be kept raises; otherwise the log has an error
+    debug: bool = False  # report calls that take long
+    user: str = ""  # whose login the records go out with; empty: there is none, or it has no name
+    workspace: str = ""  # MLflow's, to which the records go; empty: its default
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -43,7 +48,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         max_bytes=int(_number(env, "MLFLOW_SPOOL_MAX_BYTES", Settings.max_bytes)),
         gateway_url=env.get("MLFLOW_SPOOL_GATEWAY_URL", "").strip(),
         gateway_token=env.get("MLFLOW_SPOOL_GATEWAY_TOKEN", "").strip(),
-        strict=env.get("MLFLOW_SPOOL_STRICT", "") in {"1", "true", "yes", "on"},
+        strict=_flag(env, "MLFLOW_SPOOL_STRICT"),
+        debug=_flag(env, "MLFLOW_SPOOL_DEBUG"),
     )
 
 
@@ -65,6 +71,15 @@ def user_in(uri: str) -> str:
     return unquote(urlsplit(uri).username or "") if "@" in uri else ""
 
 
+def subject_of(token: str) -> str:
+    """Whom a token names, if it is a JWT. Another token has no name."""
+    try:
+        part = token.split(".")[1]
+        return str(json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4))).get("sub") or "")
+    except (IndexError, ValueError, AttributeError):
+        return ""
+
+
 def with_login(uri: str, user: str, environ: Mapping[str, str] | None = None) -> str:
     """The same address with the login of `user`, if MLFLOW_TRACKING_URI or MLFLOW_REGISTRY_URI has it."""
     env = os.environ if environ is None else environ
@@ -84,6 +99,10 @@ def _folder(env: Mapping[str, str]) -> Path:
         return Path.home() / ".local" / "state" / "mlflow-spool"
     except RuntimeError:  # A user without a home: nothing can be below this.
         return Path(os.devnull) / "mlflow-spool"
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    return env.get(name, "") in {"1", "true", "yes", "on"}
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

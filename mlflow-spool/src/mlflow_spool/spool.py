@@ -7,16 +7,17 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_spool import quiet
+from mlflow_spool import family, quiet
 from mlflow_spool.answers import answer_write
+from mlflow_spool.asking import PAUSE, Asking, Unanswerable
 from mlflow_spool.background import RETRY, Background
-from mlflow_spool.breaker import FIRST, Breaker
+from mlflow_spool.breaker import Breaker
 from mlflow_spool.certificate import Certificate, certifying, gather
 from mlflow_spool.custody import AT_GATEWAY
 from mlflow_spool.delivery import Clock, Target
@@ -29,11 +30,12 @@ from mlflow_spool.handover import HandOver
 from mlflow_spool.journal import Journal
 from mlflow_spool.knowledge import Knowledge
 from mlflow_spool.locks import prepare
-from mlflow_spool.questions import CREDENTIALS, UNWELL, drive, is_strange
-from mlflow_spool.records import Answer, Call, Kind, Record, draft, needed, new_key, translated
-from mlflow_spool.settings import Settings, user_in, without_login
+from mlflow_spool.questions import drive
+from mlflow_spool.records import Answer, Call, Kind, Record, concerns, draft, is_repeatable, needed, new_key, translated
+from mlflow_spool.settings import Settings, user_in, with_login, without_login
 from mlflow_spool.shelf import Shelf
 from mlflow_spool.uploads import FILES, artifact
+from mlflow_spool.watchdog import Watchdog
 
 log = logging.getLogger("mlflow_spool")
 
@@ -44,11 +46,24 @@ def system_clock() -> Clock:
 
 
 def journal_folder(settings: Settings, uri: str) -> Path:
-    """The folder with the journal of the server at `uri`. Each server has its own, and each user in an address."""
-    address, user = without_login(uri), user_in(uri)
+    """The folder with the journal of the server at `uri`. Each server has its own, and each login and workspace there."""
+    address, user = without_login(uri), settings.user or user_in(uri)
     name = re.sub(r"[^A-Za-z0-9.]+", "-", address.partition("://")[2]).strip("-")[:60]
     whole = f"{address} {user}" if user else address
+    whole += f" workspace {settings.workspace}" if settings.workspace else ""
     return settings.folder / f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def gateway_of(settings: Settings) -> Taker | None:
+    """The gateway that takes over the records; None when there is none."""
+    return Gateway(settings.gateway_url, settings.gateway_token) if settings.gateway_url else None
+
+
+def of_journal(journal: Journal, settings: Settings) -> tuple[str, Settings]:
+    """The address of a journal's server, with its login if the environment has it, and the settings with the journal's
+    place."""
+    uri, user, workspace = (journal.names.fact(name) or "" for name in ("uri", "user", "workspace"))
+    return with_login(uri, user), replace(settings, user=user, workspace=workspace)
 
 
 def lock_file(folder: Path) -> Path:
@@ -56,8 +71,11 @@ def lock_file(folder: Path) -> Path:
     return folder / "streams.lock"
 
 
-class _Unknown(Offline):
-    """The server is there, but the answer is on another machine, if anywhere."""
+_watchdog = Watchdog()
+
+
+def _unwatched(_what: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class Spool:
@@ -78,10 +96,12 @@ class Spool:
         self.uri = without_login(uri)
         folder = journal_folder(settings, uri)
         self.journal = Journal(folder, settings.max_bytes, settings.spare)
-        for fact, value in (("uri", self.uri), ("user", user_in(uri))):
+        place = {"uri": self.uri, "user": settings.user or user_in(uri), "workspace": settings.workspace}
+        for fact, value in place.items():
             if self.journal.names.fact(fact) != value:
                 self.journal.names.remember(fact, value)
         self._server = target
+        self._watching = _watchdog.watching if settings.debug else _unwatched
         self._settings = settings
         self._clock = clock
         prepare(lock_file(folder))
@@ -91,12 +111,14 @@ class Spool:
         self._drainer = Drainer(
             self.journal, self._files, target, self._breaker, lock_file(folder), clock, settings.settle
         )
-        gateway = taker or (Gateway(settings.gateway_url, settings.gateway_token) if settings.gateway_url else None)
+        gateway = taker or gateway_of(settings)
         self._handover = HandOver(self.journal, gateway, lock_file(folder), clock) if gateway else None
         self._background = (
             Background(self._drainer, self._breaker, clock, settings.request_timeout) if background else None
         )
+        self._late: set[str] = set()  # streams that reads have waited for in vain
         self.knowledge = Knowledge(self.journal)
+        self.asking = Asking(target, self._drainer, self._breaker, clock, settings, self.wake)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Make one call of the REST API; takes and returns JSON objects.
@@ -107,13 +129,18 @@ class Spool:
         quiet.speak()
         call = Call(method, path, body or {})
         record = draft(call, self._clock.now())
-        return self._read(call) if record is None else self._write(self._homed(record))
+        with self._watching(f"{method} {path}"):
+            return self._read(call) if record is None else self._write(self._homed(record))
 
     def put_file(self, root: str, path: str, file: Path) -> None:
         """Log `file` as the artifact `path` below `root`. On return it is uploaded, or kept for it.
 
         Raises Refused, OSError when it cannot be read, SpoolFull (only with MLFLOW_SPOOL_STRICT).
         """
+        with self._watching(f"the upload of {path}"):
+            self._put(root, path, file)
+
+    def _put(self, root: str, path: str, file: Path) -> None:
         record = self._homed(artifact(new_key(), root, path, file.stat().st_size, self._clock.now()))
         unready = names_local_ids(file)
         if not (self._breaker.is_open or unready) and self._drainer.upload_now(
@@ -145,49 +172,37 @@ class Spool:
 
     def fetch_file(self, root: str, path: str, target: Path) -> None:
         """Write the artifact `path` below `root` to `target`. Raises Refused, Offline."""
+        with self._watching(f"the download of {path}"):
+            self._fetch(root, path, target)
+
+    def _fetch(self, root: str, path: str, target: Path) -> None:
         copy = self.shelf.find(root, path, uploaded=self._breaker.is_open)
         real = self.shelf.real_root(root)
         if copy is None and real is not None:
-            try:
-                self._download(real, path, target)
+            found = self.asking.read(
+                lambda: self.asking.ask(lambda limit: self._server.download(real, path, target, limit), again=True),
+                lambda: self.shelf.find(root, path, uploaded=True),
+            )
+            if isinstance(found, Answer):
+                if found.status >= 400:
+                    raise Refused(found.status, found.body)
                 return
-            except (TransportError, Offline):
-                copy = self.shelf.find(root, path, uploaded=True)
-            if copy is None and self._is_back():
-                with suppress(TransportError, Offline):
-                    self._download(real, path, target)
-                    return
+            copy = found
         if copy is None:
             raise Offline(f"MLflow at {self.uri} is away, and the file {path} is not on this machine")
         shutil.copyfile(copy, target)
-
-    def _download(self, real: str, path: str, target: Path) -> None:
-        answer = self._asked(
-            lambda limit: self._server.download(real, path, target, limit), self._settings.probe_timeout, again=True
-        )
-        if answer.status >= 400:
-            raise Refused(answer.status, answer.body)
-
-    def _is_back(self) -> bool:
-        """Whether the server answers again. One failure is no outage, so it waits for a probe that is due soon. In a longer
-        outage the pauses between two probes grow, and then it does not wait."""
-        wait = self._breaker.wait()
-        if wait > 4 * FIRST:
-            return False
-        self._clock.pause(wait)
-        return self._drainer.probe(self._settings.probe_timeout)
 
     def certificates(self) -> Iterator[Certificate]:
         """Certify every run whose creation this journal still holds. Raises Refused, Offline, TransportError."""
         for token in self.journal.inventory.runs():
             if self.journal.names.name_of(token) is None and self.journal.state_of(token) in AT_GATEWAY:
-                self.knowledge.find_elsewhere(Call("GET", token), self._ask)
+                self.knowledge.find_elsewhere(Call("GET", token), self._found)
             ids = [token, *filter(None, [self.journal.names.name_of(token)])]
             logged = gather(
                 ids, self.journal.inventory.streams, self.journal.inventory.of_kind, self.journal.inventory.refused
             )
             steps = certifying(token, logged, self.journal.names.name_of)
-            yield drive(steps, lambda call: self._send(call, self._settings.request_timeout))
+            yield drive(steps, lambda call: self.asking.send(call, self._settings.request_timeout))
 
     def wake(self) -> None:
         """Let the thread look for what waits, also from processes that are gone."""
@@ -204,12 +219,12 @@ class Spool:
             self._background.stop()
         end = self._clock.monotonic() + budget
         if self._handover is None:
-            self.journal.custody.take_back(self._clock.now())
+            self.journal.custody.take_back(self._clock.monotonic())
         self._drain(end, patient=patient)
         if self._handover is not None:
             # A patient caller stays here, so that the gateway only gets more of the streams that it has already.
             self._handover.run(budget, everything=not patient)
-            if self.journal.custody.take_back(self._clock.now()):
+            if self.journal.custody.take_back(self._clock.monotonic()):
                 self._drain(end, patient=patient)
         return self.journal.inventory.counts().pending
 
@@ -264,7 +279,7 @@ class Spool:
             raise error
         log.error("mlflow-spool keeps no record of this %s: %s", record.kind.value, error)
         try:
-            answer = self._send(translated(record.call, self.journal.names.name_of), self._settings.probe_timeout)
+            answer = self.asking.send(translated(record.call, self.journal.names.name_of))
         except (TransportError, Offline):
             return answer_write(record, [record])
         if answer.status >= 400:
@@ -276,80 +291,84 @@ class Spool:
         if known is not None:
             return known
         created = self.knowledge.created_here(call)
-        strange = any(self.journal.names.name_of(token) is None for token in needed(call, self.journal.made))
         try:
-            if strange and self.knowledge.find_elsewhere(call, self._ask) is None:
-                raise _Unknown(f"{call.path} names a run that neither this machine's journal nor MLflow knows")
-            answer = self._send(translated(call, self.journal.names.name_of), self._settings.probe_timeout)
-        except _Unknown:
+            found = self.asking.read(
+                lambda: self._asked(call),
+                lambda: self.knowledge.answer(call, waiting_only=False),
+                again=is_repeatable(call),
+            )
+        except Unanswerable:
             raise
-        except (TransportError, Offline) as error:
-            known = self.knowledge.answer(call, waiting_only=False)
-            if known is None:
-                raise Offline(f"MLflow at {self.uri} is away ({error}), and its journal here has no answer") from None
-            return known
-        if answer.status == 404 and created is not None:
+        except Offline as error:
+            raise Offline(f"MLflow at {self.uri} is away ({error}), and its journal here has no answer") from None
+        if not isinstance(found, Answer):
+            return found
+        if found.status == 404 and created is not None:
             return created
+        if found.status >= 400:
+            raise Refused(found.status, found.body)
+        self.knowledge.notice(call, found.body)
+        return found.body
+
+    def _asked(self, call: Call) -> Answer:
+        """What the server answers to a read, once it has what was written here before. Raises Offline, TransportError."""
+        self._bring(call)
+        strange = any(self.journal.names.name_of(token) is None for token in needed(call, self.journal.made))
+        if strange and self.knowledge.find_elsewhere(call, self._found) is None:
+            raise Unanswerable(f"{call.path} names a run that neither this machine's journal nor MLflow knows")
+        return self.asking.send(translated(call, self.journal.names.name_of))
+
+    def _bring(self, call: Call) -> None:
+        """Deliver what was written here and a read may show, as far as the server takes it. Raises Unanswerable.
+
+        A server that is busy may need longer for a write than its caller waits. It must not answer with the old value. What
+        is late once is not waited for again, and a search goes on without it.
+        """
+        wanted, end, pause = concerns(call), self._clock.monotonic() + self._settings.request_timeout, PAUSE
+        while not self._breaker.is_open and (behind := self._drainer.behind(wanted)):
+            self._late = {name for name in self._late if self.journal.is_waiting(name)}
+            left = end - self._clock.monotonic()
+            if left > 0 and (fresh := [name for name in behind if name not in self._late]):
+                delivered = [self._drainer.deliver(name, lambda left=left: left) for name in fresh]  # type: ignore[misc]
+                if not any(delivered):
+                    self._clock.pause(min(pause, left))
+                    pause = min(2 * pause, 1.0)
+                continue
+            self._late.update(behind)
+            if wanted.endswith(":"):
+                return
+            raise Unanswerable(f"what was written here to {behind[0]} has not arrived at MLflow yet")
+
+    def _found(self, call: Call) -> dict[str, Any]:
+        answer = self.asking.send(call)
         if answer.status >= 400:
             raise Refused(answer.status, answer.body)
-        self.knowledge.notice(call, answer.body)
         return answer.body
 
-    def _ask(self, call: Call) -> dict[str, Any]:
-        answer = self._send(call, self._settings.probe_timeout)
-        if answer.status >= 400:
-            raise Refused(answer.status, answer.body)
-        return answer.body
 
-    def _send(self, call: Call, timeout: float) -> Answer:
-        """Send one request. Raises Offline, at once while the breaker is open, and TransportError when no answer comes."""
-        return self._asked(lambda limit: self._server.send(call, limit), timeout, again=draft(call, 0) is None)
-
-    def _asked(self, ask: Callable[[float], Answer], timeout: float, *, again: bool) -> Answer:
-        """As `_send`. ask: makes the request within so many seconds; again: a second request changes nothing."""
-        if self._breaker.is_open:
-            self.wake()
-            raise Offline("it did not answer before")
-        try:
-            answer = self._patiently(ask, timeout)
-        except TransportError:
-            self._breaker.failed()
-            self.wake()
-            raise
-        if is_strange(answer) and self._drainer.probe(timeout) and again:
-            answer = ask(timeout)  # MLflow is there.
-        if is_strange(answer):
-            raise Offline(f"something else answered {answer.status} in its place")
-        if answer.status in UNWELL:
-            self._breaker.failed(answer.retry_after)
-            raise Offline(f"it answered {answer.status}")
-        if answer.status not in CREDENTIALS:
-            self._breaker.succeeded()
-        return answer
-
-    def _patiently(self, ask: Callable[[float], Answer], timeout: float) -> Answer:
-        """Send one request. If no answer comes in half of the time, but the server is well, it gets the time of a request in
-        the background: a slow answer is not a missing one."""
-        try:
-            return ask(timeout / 2)
-        except TransportError:
-            if not self._drainer.probe(timeout / 2):
-                raise
-            return ask(self._settings.request_timeout)
-
-
-_spools: dict[tuple[int, str], Spool] = {}
+_spools: dict[tuple[int, Path], Spool] = {}
 _opening = Guard()
 
 
-def open_spool(uri: str, connect: Callable[[str], Target], settings: Settings) -> Spool:
+def open_spool(uri: str, connect: Callable[[], Target], settings: Settings) -> Spool:
     """The spool of this process for the server at `uri`, made on first use. connect: makes its HTTP client."""
     with _opening:
-        key = (os.getpid(), uri)
+        key = (os.getpid(), journal_folder(settings, uri))
         if key not in _spools:
-            _spools[key] = Spool(uri, connect(uri), settings, system_clock())
+            _spools[key] = Spool(uri, connect(), settings, system_clock())
+            family.mark(_spools[key].journal)
             _spools[key].wake()
         return _spools[key]
+
+
+def adopt_children(settings: Settings, connect: Callable[[str, Settings], Target | None]) -> None:
+    """Open the journals that only children of this process have used, so that `finish_all` finds them. connect: makes the
+    HTTP client for an address and a journal's place; None without its login."""
+    own = {folder for pid, folder in _spools if pid == os.getpid()}
+    for journal in family.left(settings.folder, settings.max_bytes):
+        uri, place = of_journal(journal, settings)
+        if journal.folder not in own and (target := connect(uri, place)) is not None:
+            open_spool(uri, lambda target=target: target, place)  # type: ignore[misc]
 
 
 def finish_all(budget: float) -> None:

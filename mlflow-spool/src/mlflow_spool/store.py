@@ -7,10 +7,13 @@ import os
 import re
 import sqlite3
 import sys
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import LoggedModel, Run
+from mlflow.entities.span import Span
+from mlflow.entities.trace_info import TraceInfo
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.protos.service_pb2 import SearchLoggedModels
@@ -21,12 +24,12 @@ from mlflow.tracking import fluent
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.proto_json_utils import parse_dict
 
-from mlflow_spool import quiet
-from mlflow_spool.errors import Offline, Refused
+from mlflow_spool import quiet, traces
+from mlflow_spool.errors import NotKnown, Offline, Refused, TransportError
 from mlflow_spool.records import EXPERIMENT_OF
 from mlflow_spool.settings import read_settings, server_uri, without_login
 from mlflow_spool.spool import Spool, open_spool
-from mlflow_spool.transport import MlflowServer
+from mlflow_spool.transport import MlflowServer, user_of, workspace_now
 
 #: Code that goes on with a run that somebody else made, as the module and the function that read the run first.
 RESUMING = {
@@ -40,6 +43,8 @@ LOGGING = {
     ("mlflow.tracking._model_registry.fluent", "_get_logged_models_from_run"),
     ("mlflow.tracking.fluent", "_set_active_model"),
 }
+#: Code that searches in an experiment that it finds by its name. Nothing found would be a lie.
+SEARCHING = {("mlflow.tracking.fluent", "search_runs"), ("mlflow.experiments", "get_experiment")}
 NAMED = re.compile(r"name ?= ?'(.*)'")
 
 
@@ -50,26 +55,35 @@ class SpoolOffline(MlflowException):
         super().__init__(message, error_code=TEMPORARILY_UNAVAILABLE)
 
 
-_servers: dict[str, MlflowServer] = {}
+_servers: dict[tuple[str, str, str], MlflowServer] = {}  # by address, user and workspace
+_dropping = False  # whether a trace was dropped
 _unusable: set[tuple[int, str]] = set()  # processes and servers without a journal
+
+
+def server_for(store_uri: str) -> MlflowServer:
+    """The server of a tracking URI with the login and the workspace of this moment."""
+    uri = server_uri(store_uri)
+    key = (uri, user_of(uri), workspace_now())
+    if key in _servers:
+        _servers[key].refresh()
+    else:
+        _servers[key] = MlflowServer(uri, key[2])
+    return _servers[key]
 
 
 def spool_for(store_uri: str) -> Spool | None:
     """The spool of this process for a tracking URI, `spool+http://...` or `http://...`, with MLflow's settings of now.
 
-    None when its journal has no place: a disk that cannot be written, a user without a home. Then MLflow works as without
-    the spool, and the log has a warning, once.
+    Each login and each workspace has a journal of its own, so that nothing is delivered as somebody else, or elsewhere. None
+    when its journal has no place: a disk that cannot be written, a user without a home. Then MLflow works as without the
+    spool, and the log has a warning, once.
     """
-    uri = server_uri(store_uri)
-    if (os.getpid(), uri) in _unusable:
+    if (os.getpid(), server_uri(store_uri)) in _unusable:
         return None
-    if uri in _servers:
-        _servers[uri].refresh()
-    else:
-        _servers[uri] = MlflowServer(uri)
-    settings = read_settings()
+    server = server_for(store_uri)
+    settings = replace(read_settings(), user=server.user, workspace=server.workspace)
     try:
-        return open_spool(uri, _servers.__getitem__, settings)
+        return open_spool(server_uri(store_uri), lambda: server, settings)
     except (OSError, sqlite3.Error) as error:
         give_up(store_uri, f"{settings.folder} cannot hold a journal ({error})")
         return None
@@ -84,10 +98,19 @@ def give_up(store_uri: str, reason: str) -> None:
         quiet.note(logging.WARNING, "mlflow-spool keeps nothing: %s. MLflow works as without it. %s", reason, advice)
 
 
+def _drop(error: Exception) -> None:
+    global _dropping
+    if not _dropping:
+        _dropping = True
+        quiet.note(logging.WARNING, "mlflow-spool keeps no traces, and drops them while MLflow is away: %s", error)
+
+
 def _call(spool: Spool, method: str, endpoint: str, json_body: str | None, response: Any) -> Any:
     try:
         answer = spool.call(method, endpoint, json.loads(json_body) if json_body else None)
     except Refused as refused:
+        if isinstance(refused, NotKnown) and _is_within(SEARCHING):
+            raise SpoolOffline(f"MLflow at {spool.uri} is away, and {refused.body['message']}") from None
         body = {"error_code": "INTERNAL_ERROR", "message": str(refused), **refused.body}
         raise RestException(body) from None
     except Offline as error:
@@ -135,6 +158,36 @@ class SpoolTrackingStore(TrackingRestStore):
             name: value for name, value in given.items() if value is not None
         }  # An older MLflow may not know them.
         return super()._call_endpoint(api, json_body, endpoint, **given)
+
+    def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
+        """Log a trace. While MLflow is away it is dropped, which the log says once."""
+        try:
+            return super().start_trace(trace_info)
+        except SpoolOffline as error:
+            _drop(error)
+            return traces.dropped(trace_info)
+
+    def log_spans(self, location: str, spans: list[Span], tracking_uri: str | None = None) -> list[Span]:
+        """Log spans. While MLflow is away they are dropped. MLflow's own client would ask for minutes, and let the process
+        wait for that at its end."""
+        spool = spool_for(self._uri)
+        if spool is None or not spans:
+            logged: list[Span] = super().log_spans(location, spans, tracking_uri)
+            return logged
+        names = {traces.EXPERIMENT: spool.journal.names.name_of(location) or location}
+        content, server = traces.content_of(spans), server_for(self._uri)
+        try:
+            answer = spool.asking.ask(
+                lambda limit: server.post(traces.PATH, content, limit, Content_Type=traces.KIND, **names), again=True
+            )
+        except (Offline, TransportError) as error:
+            _drop(error)
+            return spans
+        if answer.status in {404, 405, 501}:
+            raise NotImplementedError("this MLflow takes no spans")  # Then MLflow's client logs them as a file.
+        if answer.status >= 400:
+            raise RestException(answer.body)
+        return spans
 
     def get_run(self, run_id: str) -> Run:
         """A run. If somebody else made it, and MLflow is away when a script goes on with it, only its id is known."""
@@ -207,3 +260,10 @@ class SpoolRegistryStore(RegistryRestStore):
         waits = str(mv.status) == "PENDING_REGISTRATION" and spool and spool.knows_version(mv.name, mv.version)
         if not waits:
             super()._await_model_version_creation(mv, await_creation_for)
+
+
+def workspace_store(store_uri: str) -> Any:
+    """MLflow's own store of workspaces. What it does is for administrators, and is not kept."""
+    from mlflow.store.workspace.rest_store import RestWorkspaceStore
+
+    return RestWorkspaceStore(functools.partial(_creds, store_uri))

@@ -24,30 +24,38 @@ from mlflow.utils.credentials import get_default_host_creds
 
 from mlflow_spool import quiet
 from mlflow_spool.errors import NoAnswer
+from mlflow_spool.files import sent_as
 from mlflow_spool.helper import Helper
 from mlflow_spool.records import Answer, Call, answer_of
-from mlflow_spool.settings import server_uri
+from mlflow_spool.settings import Settings, server_uri, subject_of, user_in
 from mlflow_spool.uploads import FILES, folder_of
 from mlflow_spool.wire import Reply, Sign, Way, Wire
 
 PROXIED = "mlflow-artifacts:"
+WORKSPACE_HEADER = "X-MLFLOW-WORKSPACE"
 mimetypes.init()
 
 
 class MlflowServer:
-    """MLflow at `uri` (http or https). Make it on a thread of training code."""
+    """MLflow at `uri` (http or https), in one of its workspaces or in the default one. Make it on a thread of training
+    code."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, workspace: str = "") -> None:
         self._uri = uri
+        self.workspace = workspace
         self._wire = Wire()
         self._tls: dict[tuple[Any, Any], ssl.SSLContext] = {}
         self._helper = Helper(uri)
+        self.user = ""  # whose login the requests carry
         self.refresh()
 
     def refresh(self) -> None:
         """Read MLflow's settings of this moment: logins, headers, proxies, TLS. Only on a thread of training code."""
         creds = get_default_host_creds(self._uri)
+        self.user = _named(creds, self._uri)
         headers = dict(resolve_request_headers())
+        if self.workspace:
+            headers[WORKSPACE_HEADER] = self.workspace
         if creds.username and creds.password and "kubernetes" not in (creds.auth or ""):
             pair = f"{creds.username}:{creds.password}"
             headers["Authorization"] = "Basic " + b64encode(pair.encode()).decode()
@@ -97,6 +105,13 @@ class MlflowServer:
         kind = "application/json"
         return _answer(self._wire.request(self._way, call.method, call.path, timeout, body, Content_Type=kind))
 
+    def post(self, path: str, content: bytes, timeout: float, **headers: str) -> Answer:
+        """Post bytes that are no JSON, to which MLflow's answer is none either. headers: with `_` for `-`. Raises NotSent,
+        NoAnswer."""
+        reply = self._wire.request(self._way, "POST", path, timeout, content, None, **headers)
+        wrong = {"error_code": "INTERNAL_ERROR", "message": reply.content[:500].decode(errors="replace")}
+        return Answer(reply.status, wrong if reply.status >= 300 else {})
+
     def upload(self, root: str, path: str, file: Path, timeout: float) -> Answer:
         """Put `file` at `path` below `root`. Raises NotSent, NoAnswer.
 
@@ -108,12 +123,14 @@ class MlflowServer:
             return send(root, path, file)
         way, below = self._artifacts(root)
         kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
-        return _answer(self._wire.request(way, "PUT", f"{below}/{quote(path)}", timeout, file, Content_Type=kind))
+        return _answer(
+            self._wire.request(way, "PUT", f"{below}/{quote(sent_as(path))}", timeout, file, Content_Type=kind)
+        )
 
     def download(self, root: str, path: str, target: Path, timeout: float) -> Answer:
         """Write what lies at `path` below an `mlflow-artifacts:` root to `target`. Raises NotSent, NoAnswer."""
         way, below = self._artifacts(root)
-        return _answer(self._wire.request(way, "GET", f"{below}/{quote(path)}", timeout, into=target))
+        return _answer(self._wire.request(way, "GET", f"{below}/{quote(sent_as(path))}", timeout, into=target))
 
     def _artifacts(self, root: str) -> tuple[Way, str]:
         """The way to the server of an `mlflow-artifacts:` root, and the path of the root there."""
@@ -138,6 +155,34 @@ class MlflowServer:
                 raise NoAnswer(str(error)[:300]) from error
             return Answer(status, {"message": str(error)})
         return Answer(200, {})
+
+
+def connected(uri: str, place: Settings) -> MlflowServer | None:
+    """The server at `uri` for the records of a journal; None when they go out with a login that is not here."""
+    server = MlflowServer(uri, place.workspace)
+    return server if place.user in ("", server.user) else None
+
+
+def user_of(uri: str) -> str:
+    """The name in the login with which MLflow's client would ask the server at `uri` now; empty when there is none."""
+    return _named(get_default_host_creds(uri), uri)
+
+
+def _named(creds: Any, uri: str) -> str:
+    if user := user_in(uri):
+        return user
+    if creds.username and creds.password:
+        return str(creds.username)
+    return subject_of(creds.token) if creds.token else ""
+
+
+def workspace_now() -> str:
+    """MLflow's workspace of this thread, or of the process; empty: the default one."""
+    try:
+        from mlflow.utils.workspace_context import get_request_workspace
+    except ImportError:  # An older MLflow has none.
+        return ""
+    return get_request_workspace() or ""
 
 
 def _answer(reply: Reply) -> Answer:

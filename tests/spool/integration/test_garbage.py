@@ -158,7 +158,7 @@ def test_at_the_end_of_a_process_each_spool_has_its_turn_whatever_happens_to_ano
     server: GarbageServer, memory: Path
 ) -> None:
     settings = Settings(memory, gateway_url=server.url)
-    broken, whole = (open_spool(uri, lambda _uri: away(), settings) for uri in ("http://broken", "http://whole"))
+    broken, whole = (open_spool(uri, away, settings) for uri in ("http://broken", "http://whole"))
     for spool in (broken, whole):
         log(spool)
     broken.journal.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sizes import size
 from tests.spool.mlflow import Environment, MlflowServer
 from tests.spool.proxy import Fault, Proxy, always, never
 from tests.spool.training import Site
@@ -56,3 +57,9 @@ def test_a_store_that_is_not_behind_mlflow_gets_its_files_from_a_process_of_its_
     printed = Site(environment, tmp_path, "http://127.0.0.1:9").train("store.py", FOLDER=str(tmp_path))
     assert printed.splitlines() == ["200", "no answer", "200"]
     assert (tmp_path / "root" / "deep" / "file.txt").read_text() == "content"
+
+
+def test_no_start_hangs_on_a_busy_machine(environment: Environment, tmp_path: Path) -> None:
+    site = Site(environment, tmp_path, "spool+http://127.0.0.1:9", {"MLFLOW_SPOOL_EXIT_BUDGET": "0.5"}, limit=1800)
+    printed = site.train("starts.py", STARTS=str(size(4, 200)), WORKERS=str(size(4, 8)))
+    assert printed.splitlines()[-1] == "hung 0 failed 0"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.spool.contents import contents, differences
 from tests.spool.mlflow import Environment, MlflowServer
-from tests.spool.proxy import Fault, Plan, Proxy, always, never
+from tests.spool.proxy import Fault, Proxy, always, gone_after_the_phase, never
 from tests.spool.training import Site
 
 pytestmark = [pytest.mark.xdist_group("mlflow"), pytest.mark.slow]
@@ -43,19 +43,6 @@ def test_the_script_logs_what_the_comparison_is_about(expected: Expected) -> Non
             run["artifacts"]
         )
         assert (model["status"], len(expected[kind]["versions"]["versions"])) == ("LOGGED_MODEL_READY", 1)
-
-
-def gone_after_the_phase(fault: Fault) -> Plan:
-    marked: list[int] = []
-
-    def plan(number: int, line: str) -> Fault:
-        if marked and not 0 <= number <= marked[0]:
-            return fault
-        if line.endswith("runs/set-tag") and number >= 0:
-            marked.append(number)
-        return Fault.NONE
-
-    return plan
 
 
 @pytest.mark.parametrize("kind", ["own", "given"])

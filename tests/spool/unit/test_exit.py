@@ -48,6 +48,15 @@ class Slow(FakeMlflow):
         return super().send(call, timeout)
 
 
+class SetClock(ManualClock):
+    """A clock that people set, beside a counter that they cannot."""
+
+    offset = 0.0  # hours
+
+    def _now(self) -> int:
+        return super()._now() + int(self.offset * 3_600_000)
+
+
 class Taker:
     """A gateway that answers `first` before it works, and never takes a record that names `poison` in a request."""
 
@@ -204,6 +213,23 @@ def test_what_a_dead_process_was_handing_over_is_delivered_from_here_once_its_le
     assert [list(run["metrics"]) for run in server.runs.values()] == [["f1"]]
 
 
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_that_is_set_neither_ends_nor_lengthens_a_lease(tmp_path: Path, hours: int) -> None:
+    server, clock = FakeMlflow(), SetClock()
+    server.plan = always(Fault.REFUSE)
+    died = spool_on(server, tmp_path, clock, taker=Taker(*[NoAnswer("lost")] * 100))
+    a_run(died, "f1")
+    died.finish(5.0)
+    server.plan = never
+    clock.offset = hours
+    heir = spool_on(server, tmp_path, clock)
+    heir.finish(60, patient=True)
+    assert (server.runs, heir.journal.inventory.counts().handing) == ({}, 2)
+    clock.seconds += 3600
+    assert heir.finish(60, patient=True) == 0
+    assert heir.journal.inventory.counts().done == 2
+
+
 def test_what_the_gateway_had_all_the_same_is_not_created_again_by_either(tmp_path: Path) -> None:
     server, clock, taker = FakeMlflow(), ManualClock(), Taker(*[NoAnswer("lost")] * 100)
     server.plan = always(Fault.REFUSE)
@@ -289,15 +315,7 @@ def test_delivery_starts_again_behind_a_proxy_that_routes_only_the_api(tmp_path:
 def test_a_clock_that_is_set_changes_neither_when_a_creation_is_searched_for_nor_what_is_there(
     tmp_path: Path, hours: int, heir: bool
 ) -> None:
-    class Set(ManualClock):
-        """A clock that people set, beside a counter that they cannot."""
-
-        offset = 0.0
-
-        def _now(self) -> int:
-            return super()._now() + int(self.offset * 3_600_000)
-
-    server, clock = FakeMlflow(), Set()
+    server, clock = FakeMlflow(), SetClock()
     spool = spool_on(server, tmp_path, clock)
     server.plan = lambda _number, line: Fault.COMMIT_AND_DROP if line.endswith("runs/create") else Fault.NONE
     a_run(spool, "f1")

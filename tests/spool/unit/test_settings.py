@@ -7,7 +7,7 @@ import pytest
 
 from mlflow_spool.errors import Offline
 from mlflow_spool.records import API
-from mlflow_spool.settings import MAX_BYTES, SPARE, Settings, read_settings, server_uri, with_login
+from mlflow_spool.settings import MAX_BYTES, SPARE, Settings, read_settings, server_uri, subject_of, with_login
 from mlflow_spool.spool import Spool, journal_folder
 from tests.spool.fake import FakeMlflow
 from tests.spool.proxy import Fault, always
@@ -46,6 +46,21 @@ def test_without_variables_the_documented_defaults_hold() -> None:
 def test_a_number_that_is_none_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="MLFLOW_SPOOL_EXIT_BUDGET must"):
         read_settings({"MLFLOW_SPOOL_EXIT_BUDGET": text})
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        ("e30.eyJzdWIiOiAiYWxpY2UifQ.x", "alice"),  # {"sub": "alice"}
+        ("e30.e30.x", ""),
+        ("e30.W10.x", ""),  # []
+        ("dapi0123456789", ""),
+        ("a.b.c", ""),
+        ("", ""),
+    ],
+)
+def test_a_token_names_somebody_only_if_it_is_a_jwt(token: str, expected: str) -> None:
+    assert subject_of(token) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,127 @@
+"""Effects as the API shows them: a page of triggers, and the sums of each group and each model. Reads only."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import RowMapping, Text, Uuid, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.effects.judging import run_time
+from app.effects.rules import Effect, Why
+from app.effects.sums import Sums, total
+from app.kit.db import as_json
+
+Row = dict[str, Any]
+
+#: The most groups that an answer sums up, those with the newest retrain first.
+MOST_GROUPS: Final = 1000
+
+# A trigger that is open waits, also one that was redriven. One that ended before effects were judged has no row.
+EFFECT = "CASE WHEN t.ended_at IS NULL THEN NULL WHEN e.trigger_id IS NULL THEN 'unknown' ELSE e.effect END"
+_FIRED = """
+    FROM triggers t LEFT JOIN effects e ON e.trigger_id = t.id
+    WHERE t.fired_at IS NOT NULL AND t.mode = 'live' AND (CAST(:route AS text) IS NULL OR t.route = :route)
+      AND t.group_labels @> CAST(:labels AS jsonb)
+      AND (CAST(:model AS text) IS NULL OR coalesce(e.model, t.group_labels ->> 'model') = :model)
+      AND (CAST(:since AS timestamptz) IS NULL OR t.fired_at >= :since)
+      AND (CAST(:until AS timestamptz) IS NULL OR t.fired_at < :until)
+"""
+_PAGE = text(f"""
+    SELECT t.id, t.route, t.group_labels, t.reason AS fired_for, t.state, t.outcome, t.fired_at, t.started_at, t.accepted_at,
+        t.ended_at, {EFFECT} AS effect, e.reason, e.detail, e.until, e.at, e.counts_from, e.model, e.version, e.promotion,
+        coalesce(e.former, '[]') AS former {_FIRED}
+      AND (CAST(:effect AS text) IS NULL OR coalesce({EFFECT}, 'waiting') = :effect)
+      AND (CAST(:cursor AS uuid) IS NULL OR t.id < :cursor)
+    ORDER BY t.id DESC LIMIT :most
+""").columns(id=Uuid(), promotion=Uuid(), group_labels=JSONB(), former=JSONB())
+_SUMS = text(f"""
+    SELECT t.route, t.group_labels, {EFFECT} AS effect, e.model, count(*) AS triggers, max(t.fired_at) AS newest,
+        coalesce(sum(extract(epoch FROM greatest(t.ended_at - coalesce(t.started_at, t.accepted_at), '0 s'))), 0) AS seconds
+    {_FIRED} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2
+""").columns(route=Text(), group_labels=JSONB())
+
+#: As the effect of a filter: those that are not known yet.
+WAITING: Final = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The filters of a list of effects. `since` and `until` are times of the fire."""
+
+    route: str | None = None
+    model: str | None = None
+    effect: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 100
+    cursor: UUID | None = None
+
+
+async def page(conn: AsyncConnection, query: Query) -> tuple[list[Row], str | None]:
+    """Fired triggers with their effects, the newest first, and the next page's cursor."""
+    parameters = _filters(query) | {"effect": query.effect, "cursor": query.cursor, "most": query.limit + 1}
+    rows = (await conn.execute(_PAGE, parameters)).mappings().all()
+    more, rows = len(rows) > query.limit, rows[: query.limit]
+    return [_shown(row) for row in rows], str(rows[-1]["id"]) if more else None
+
+
+async def sums(conn: AsyncConnection, query: Query) -> tuple[list[Row], list[Row]]:
+    """The sums of each group and of each model, over every trigger that the filters take, whatever its effect."""
+    groups: dict[tuple[str, str], Sums] = {}
+    shown: dict[tuple[str, str], Row] = {}
+    models: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in (await conn.execute(_SUMS, _filters(query))).mappings():
+        key = row["route"], as_json(row["group_labels"])
+        if row["model"]:
+            models[key].add(row["model"])
+        group = groups.setdefault(key, Sums(""))
+        effect = Effect(row["effect"]) if row["effect"] else None
+        group.add(effect, row["triggers"], float(row["seconds"]), row["newest"])
+        shown[key] = {"route": row["route"], "group": row["group_labels"]}
+    newest = sorted(groups, key=lambda key: str(groups[key].newest), reverse=True)[:MOST_GROUPS]
+    by_model: defaultdict[str, list[Sums]] = defaultdict(list)
+    for key in newest:
+        groups[key].name = name_of(models[key], **shown[key])
+        shown[key] |= {"model": groups[key].name}
+        by_model[groups[key].name].append(groups[key])
+    totals = [{"model": name} | total(parts, name).shown() for name, parts in by_model.items()]
+    return [shown[key] | groups[key].shown() for key in newest], totals
+
+
+def name_of(models: set[str], route: str, group: Mapping[str, str]) -> str:
+    """What people call the model of a group: the model that its runs registered, else its label `model`, else its route and
+    labels."""
+    if len(models) == 1:
+        return next(iter(models))
+    if group.get("model"):
+        return group["model"]
+    return " ".join([route, *(f"{name}={value}" for name, value in group.items())])
+
+
+def _filters(query: Query) -> Row:
+    return {
+        "route": query.route,
+        "model": query.model,
+        "labels": as_json(dict(query.labels)),
+        "since": query.since,
+        "until": query.until,
+    }
+
+
+def _shown(row: RowMapping) -> Row:
+    names = ("route", "fired_for", "state", "outcome", "fired_at", "ended_at", "effect", "until", "counts_from")
+    shown = {name: row[name] for name in names} | {"trigger_id": row["id"], "group": row["group_labels"]}
+    shown |= {name: row[name] for name in ("model", "version", "promotion", "former")}
+    reason, detail = row["reason"], row["detail"]
+    if row["ended_at"] is None:
+        reason, detail = Why.RUNNING, "its DAG run has not ended"
+    elif reason is None:
+        reason, detail = Why.NOT_JUDGED, "it ended before the gateway judged effects"
+    hours = round(run_time(row).total_seconds() / 3600, 4)
+    return shown | {"reason": reason, "detail": detail, "judged_at": row["at"], "run_hours": hours}

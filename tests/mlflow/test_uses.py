@@ -1,0 +1,74 @@
+"""Uses of MLflow, each three ways: with MLflow's own client, through the spool, and with MLflow away meanwhile. What MLflow
+holds in the end is the same, record by record and file by file. PROVE=1: every use."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.sizes import PROVE
+from tests.spool.contents import contents, differences
+from tests.spool.mlflow import Environment, MlflowServer
+from tests.spool.proxy import Fault, always, never, proxied
+from tests.spool.training import SCRIPTS, Site
+
+pytestmark = [pytest.mark.xdist_group("mlflow"), pytest.mark.slow]
+
+USES = [
+    name.replace("_", "-")
+    for script in sorted(SCRIPTS.glob("uses_of_*.py"))
+    for name in re.findall(r"^def (?:use|in_run)_(\w+)", script.read_text(), re.MULTILINE)
+]
+SAMPLE = ["threads", "names-that-the-server-refuses", "forked-ranks-of-one-run", "registered-by-its-id", "diverging"]
+CHOSEN = USES if PROVE else SAMPLE
+
+
+@dataclass
+class Way:
+    """What the uses said and left that went one way."""
+
+    outcomes: dict[str, str] = field(default_factory=dict)
+    left: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def used(site: Site, prefix: str) -> Way:
+    return Way(json.loads(site.train("uses.py", PREFIX=prefix, USES=",".join(CHOSEN)).splitlines()[-1]))
+
+
+def gathered(way: Way, server: MlflowServer, prefix: str) -> Way:
+    way.left = {use: contents(server, f"{prefix}-{use}") for use, outcome in way.outcomes.items() if outcome == "ok"}
+    return way
+
+
+@pytest.fixture(scope="module")
+def ways(
+    environment: Environment, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Way]:
+    found: dict[str, Way] = {}
+    settings = {"MLFLOW_SPOOL_SETTLE": "0.2"}
+    for prefix, uri in (("plain", mlflow_server.uri), ("there", f"spool+{mlflow_server.uri}")):
+        site = Site(environment, tmp_path_factory.mktemp(prefix), uri, settings)
+        found[prefix] = gathered(used(site, prefix), mlflow_server, prefix)
+    with proxied(mlflow_server.port) as proxy:
+        proxy.plan = always(Fault.REFUSE)
+        site = Site(environment, tmp_path_factory.mktemp("away"), f"spool+{proxy.uri}", settings)
+        way = used(site, "away")
+        proxy.plan = never
+        site.spool("flush", "--timeout", "120")
+        assert " 0 waiting" in site.spool("status")
+        found["away"] = gathered(way, mlflow_server, "away")
+    return found
+
+
+@pytest.mark.parametrize("way", ["there", "away"])
+@pytest.mark.parametrize("use", CHOSEN)
+def test_mlflow_holds_the_same(ways: dict[str, Way], use: str, way: str) -> None:
+    assert (ways["plain"].outcomes[use], ways[way].outcomes[use]) == ("ok", "ok")
+    assert differences(ways[way].left[use], ways["plain"].left[use]) == []
+
+
+def test_there_are_many_uses() -> None:
+    assert len(USES) >= 50
+    assert set(SAMPLE) <= set(USES)

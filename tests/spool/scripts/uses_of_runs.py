@@ -1,0 +1,200 @@
+"""Uses of MLflow: runs, and what is logged to them. See uses.py."""
+
+import json
+import multiprocessing
+import threading
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+
+client = mlflow.MlflowClient()
+
+
+def current() -> str:
+    active = mlflow.active_run()
+    assert active is not None
+    return str(active.info.run_id)
+
+
+def in_run_params(name: str) -> None:
+    mlflow.log_param("one", 1)
+    mlflow.log_params({"two": "2", "none": None, "list": [1, 2], "path": Path("a/b")})
+
+
+def in_run_long_param(name: str) -> None:
+    mlflow.log_param("long", "x" * 5000)
+
+
+def in_run_param_again(name: str) -> None:
+    mlflow.log_param("depth", 6)
+    mlflow.log_param("depth", 6)
+
+
+def in_run_metrics(name: str) -> None:
+    for step in range(5):
+        mlflow.log_metric("loss", 1 / (step + 1), step=step)
+    mlflow.log_metrics({"auc": 0.9, "f1": 0.8}, step=4)
+
+
+def in_run_metric_at_a_time(name: str) -> None:
+    mlflow.log_metric("loss", 0.5, step=1, timestamp=1_700_000_000_000)
+
+
+def in_run_metric_twice_at_a_step(name: str) -> None:
+    for value in (0.5, 0.25):
+        mlflow.log_metric("loss", value, step=1)
+
+
+def in_run_diverging(name: str) -> None:
+    for step, value in enumerate((1.0, float("inf"), float("-inf"))):
+        mlflow.log_metric("loss", value, step=step)
+
+
+def in_run_steps_backwards(name: str) -> None:
+    for step in (3, 1, 2):
+        mlflow.log_metric("loss", step, step=step)
+
+
+def in_run_tags(name: str) -> None:
+    mlflow.set_tag("team", "risk")
+    mlflow.set_tags({"a": 1, "b": True, "mlflow.note.content": "# A note"})
+    mlflow.set_tag("wrong", "x")
+    mlflow.delete_tag("wrong")
+
+
+def in_run_strange_names(name: str) -> None:
+    mlflow.log_param("optimizer/rate of decay", 0.1)
+    mlflow.log_metric("val/größe.1-2 x", 1.0)
+    mlflow.set_tag("señal/α", "日本語 ✓")
+    mlflow.log_text("x", "größe/α 1.txt")
+
+
+def in_run_text_like_a_local_id(name: str) -> None:
+    mlflow.log_param("data", "/mnt/spool-" + "0123456789abcdef" * 2 + "/x.parquet")
+    mlflow.set_tag("config", json.dumps({"version": "2012345678"}))
+
+
+def in_run_a_batch(name: str) -> None:
+    several = [Metric("m", step / 7, 1_700_000_000_000 + step, step) for step in range(400)]
+    client.log_batch(current(), several, [Param(f"p{n}", str(n)) for n in range(60)], [RunTag("t", "v")])
+
+
+def in_run_asynchronous(name: str) -> None:
+    waiting = [mlflow.log_metric("loss", step, step=step, synchronous=False) for step in range(20)]
+    waiting.append(mlflow.log_params({"a": 1}, synchronous=False))
+    mlflow.flush_async_logging()
+    for each in waiting:
+        each.wait()
+
+
+def use_nested(name: str) -> None:
+    with mlflow.start_run(run_name="parent"):
+        for fold in range(2):
+            with mlflow.start_run(run_name=f"fold-{fold}", nested=True):
+                mlflow.log_metric("auc", fold)
+        mlflow.log_metric("auc", 0.5)
+
+
+def use_parent_by_id(name: str) -> None:
+    with mlflow.start_run(run_name="parent") as parent:
+        pass
+    with mlflow.start_run(run_name="child", parent_run_id=parent.info.run_id):
+        mlflow.log_param("a", 1)
+
+
+def use_resumed(name: str) -> None:
+    with mlflow.start_run(run_name="run") as run:
+        mlflow.log_metric("loss", 1.0, step=0)
+    with mlflow.start_run(run_id=run.info.run_id):
+        mlflow.log_metric("loss", 0.5, step=1)
+
+
+def use_failed(name: str) -> None:
+    try:
+        with mlflow.start_run(run_name="run"):
+            mlflow.log_param("a", 1)
+            raise ValueError("no")
+    except ValueError:
+        pass
+
+
+def use_killed(name: str) -> None:
+    mlflow.start_run(run_name="run")
+    mlflow.end_run("KILLED")
+
+
+def use_described(name: str) -> None:
+    with mlflow.start_run(run_name="run", description="What it is", tags={"a": "b"}):
+        pass
+
+
+def use_deleted_and_restored(name: str) -> None:
+    ids = []
+    for each in ("one", "two"):
+        with mlflow.start_run(run_name=each) as run:
+            ids.append(run.info.run_id)
+    for run_id in ids:
+        client.delete_run(run_id)
+    client.restore_run(ids[1])
+
+
+def in_run_renamed(name: str) -> None:
+    client.update_run(current(), name="better")
+    mlflow.set_tag("after", "yes")
+
+
+def use_by_client(name: str) -> None:
+    experiment = client.get_experiment_by_name(name)
+    run = client.create_run(experiment.experiment_id, run_name="client", tags={"a": "b"}, start_time=1)
+    client.log_param(run.info.run_id, "depth", 6)
+    client.log_metric(run.info.run_id, "loss", 0.5)
+    client.log_text(run.info.run_id, "text", "a.txt")
+    client.set_terminated(run.info.run_id, "FINISHED", 2)
+
+
+def use_tagged_experiment(name: str) -> None:
+    mlflow.set_experiment_tag("team", "risk")
+    mlflow.set_experiment_tags({"a": "1", "b": "2"})
+    with mlflow.start_run(run_name="run"):
+        pass
+
+
+def in_run_threads(name: str) -> None:
+    run_id = current()
+
+    def log(number: int) -> None:
+        for step in range(5):
+            client.log_metric(run_id, f"thread-{number}", step, step=step)
+
+    several = [threading.Thread(target=log, args=(number,)) for number in range(4)]
+    for each in several:
+        each.start()
+    for each in several:
+        each.join()
+
+
+def use_runs_in_threads(name: str) -> None:
+    def train(number: int) -> None:
+        with mlflow.start_run(run_name=f"run-{number}", nested=True):
+            mlflow.log_metric("loss", number)
+
+    several = [threading.Thread(target=train, args=(number,)) for number in range(3)]
+    for each in several:
+        each.start()
+    for each in several:
+        each.join()
+
+
+def _rank(run_id: str, rank: int) -> None:
+    mlflow.MlflowClient().log_metric(run_id, f"rank-{rank}", rank, step=0)
+
+
+def in_run_forked_ranks_of_one_run(name: str) -> None:
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=_rank, args=(current(), rank)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0, 0]
