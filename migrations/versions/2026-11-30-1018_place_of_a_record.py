@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "c41f0a96d2e7"
-down_revision = "5c2f10a6b8d1"
+down_revision = "b8e40d7f15c2"
 branch_labels = None
 depends_on = None
 
