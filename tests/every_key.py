@@ -228,6 +228,8 @@ SETTINGS: dict[str, str] = {
     "PROXY_ADDRESSES": _PROXY + "only_the_proxy_names_a_user",
     "PROXY_SCOPES": _PROXY + "a_user_of_the_proxy_has_the_scopes_of_the_setting_and_no_other",
     "MAX_BODY": "tests/integration/test_nasty_bodies.py::test_a_body_over_the_cap_is_refused_however_it_is_sent",
+    "BODY_BUDGET": "tests/integration/test_body_budget.py::"
+    "test_large_bodies_over_the_budget_are_refused_and_small_ones_are_taken",
     "MAX_ALERTS": "tests/integration/test_nasty_bodies.py::test_more_alerts_than_the_cap_are_refused",
     "REORDER_WINDOW": _SETTINGS + "reorder_window_says_which_firings_are_one_alert",
     "INTAKE_TIMEOUT": _SETTINGS + "intake_timeout_is_the_longest_that_a_sender_waits",

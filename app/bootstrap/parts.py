@@ -33,7 +33,7 @@ from app.groups.schedules import Schedules
 from app.groups.service import GroupServices
 from app.groups.wakes import Waker
 from app.intake import quarantine
-from app.intake.batcher import QUEUE_BODIES, QUEUE_BYTES, Batcher
+from app.intake.batcher import Batcher
 from app.intake.intake import Intake
 from app.intake.service import IntakeServices
 from app.kit.clock import Clock, SystemClock
@@ -73,6 +73,7 @@ from app.promotion.service import PromotionServices
 from app.tables import audit_log
 from app.ui.service import UiServices
 from app.ui.sessions import Sessions
+from app.web.bodies import budget_of
 from app.web.probes import Probes
 from app.web.tokens import Tokens
 
@@ -223,8 +224,8 @@ def intake_part(base: Foundation) -> Part[IntakeServices]:
     settings = base.settings
     limits = quarantine.Limits(settings.quarantine_rows, settings.quarantine_body)
     intake = Intake(base.intake, base.memory, base.aftermath, limits)
-    most = max(QUEUE_BYTES, QUEUE_BODIES * settings.max_body)
-    batcher = Batcher(intake, max_queue=settings.intake_queue, max_bytes=most)
+    budget = budget_of(settings.body_budget, settings.max_body)
+    batcher = Batcher(intake, max_queue=settings.intake_queue, max_bytes=budget)
     return Part(
         IntakeServices(
             core=base.core,

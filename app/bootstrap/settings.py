@@ -209,6 +209,11 @@ class Settings(Address):
     max_body: int = Field(
         4 * 2**20, gt=0, description="Largest request body, in bytes: as it is sent, and without its compression."
     )
+    body_budget: int = Field(
+        64 * 2**20,
+        gt=0,
+        description="Most bytes of bodies that this process holds, from their first byte to the answer; more get 503.",
+    )
     max_alerts: int = Field(10_000, gt=0, description="Most alerts read from one body.")
     reorder_window: _Seconds = Field(
         120, description="How late an older firing notification may follow a resolved one."
@@ -219,7 +224,7 @@ class Settings(Address):
     intake_queue: int = Field(
         20_000,
         gt=0,
-        description="Most alerts that wait for a commit; more get 503. In bytes: 64 MiB, or 16 of the largest bodies.",
+        description="Most alerts that wait for a commit; more get 503. In bytes: `GATEWAY_BODY_BUDGET`.",
     )
     rate_limit: int = Field(
         6000, ge=0, description="Write requests per minute and token, without webhooks. 0: no limit."

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import tables
 from app.kit.db import rows_of
 from app.kit.metrics import Metrics
+from app.kit.pages import read_page
 
 _promotions = tables.promotions
 
@@ -123,14 +124,14 @@ async def page(
     conn: AsyncConnection, limit: int, cursor: UUID | None, equal: Mapping[str, str | None]
 ) -> tuple[list[Promotion], UUID | None]:
     """A page of the promotions whose columns have the values of `equal`, the newest first; and the next page's cursor."""
-    wanted = select(_promotions).order_by(_promotions.c.id.desc()).limit(limit + 1)
+    wanted = select(_promotions).order_by(_promotions.c.id.desc())
     for name, value in equal.items():
         if value is not None:
             wanted = wanted.where(_promotions.c[name] == value)
     if cursor is not None:
         wanted = wanted.where(_promotions.c.id < cursor)
-    found = [_promotion(row) for row in (await conn.execute(wanted)).mappings().all()]
-    return found[:limit], found[limit - 1].id if len(found) > limit else None
+    rows, more = await read_page(conn, wanted, limit, "id")
+    return [_promotion(row) for row in rows], rows[-1]["id"] if more else None
 
 
 async def of_groups(
