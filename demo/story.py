@@ -24,6 +24,7 @@ from app.kit.clock import SystemClock, monotonic
 from app.kit.embedded import Postgres, start_postgres, start_valkey
 from app.kit.errors import UsageError
 from app.kit.http import Http, open_http
+from demo import picture
 from demo.airflow import Airflow, SeenRun
 from demo.environment import AIRFLOW, MLFLOW, repository
 from demo.gateway import Gateway
@@ -77,6 +78,8 @@ async def _run(console: Console, stack: contextlib.AsyncExitStack, root: Path, f
     async with open_http() as http:
         story = _Story(console, gateway, airflow, mlflow, http)
         good = await story.run()
+    if await asyncio.to_thread(picture.draw, f"{gateway.url}/ui", folder / "fleet.png"):
+        console.print(f"A picture of its page: {FOLDER}/fleet.png")
     console.print(f"\nDone in {monotonic() - began:.0f} s.")
     if keep:
         console.print(f"\nEverything runs until Ctrl-C:\n  look     {gateway.url}/ui")

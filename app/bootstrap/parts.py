@@ -189,6 +189,7 @@ def assemble(base: Foundation) -> Services:
         reader=base.reader,
         tokens=base.tokens,
         sessions=Sessions(core, base.tokens),
+        proxy=base.settings.proxy,
         limiter=base.limiter,
         groups=groups.services,
         deadman=deadman.services,

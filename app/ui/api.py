@@ -1,5 +1,7 @@
 """The pages: the fleet, a group, an alert, a trigger."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,7 +14,7 @@ from app.decide.state import LIVE, Group, group_key
 from app.effects import episodes
 from app.explain import history
 from app.explain.explain import explain
-from app.explain.lanes import MOST, Span, flags_of, marks_of, ticks_of
+from app.explain.lanes import MOST, Kind, Mark, Span, flags_of, marks_of, ticks_of
 from app.explain.why import why
 from app.groups import live
 from app.kit.errors import Problem
@@ -22,7 +24,7 @@ from app.promotion.promote import shown
 from app.ui import fleet
 from app.ui.access import Visitor, one_line, visitor
 from app.ui.chain import links_of
-from app.ui.pages import PageRoute, render
+from app.ui.pages import PageRoute, address, render
 from app.ui.service import Services
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
@@ -81,7 +83,20 @@ async def show_group(
         raise Problem(404, "not_found", "There is no such group, or its route has left the policy.")
     span = Span.of(now, days)
     values = await services.reader.read(lambda conn: _of_group(conn, policy, route, group, span))
-    return render(request, visitor, "group.html", days=days, **values)
+    target = partial(_target, request, values["promoted"])
+    return render(request, visitor, "group.html", days=days, target=target, **values)
+
+
+def _target(request: Request, models: Mapping[str, str], mark: Mark) -> str:
+    """The page that a mark leads to. `models` are those of the promotions."""
+    match mark.kind:
+        case Kind.EPISODE:
+            return address(request, "alerts", mark.id)
+        case Kind.DEADLINE:
+            return address(request, "switches", mark.id)
+        case Kind.PROMOTION:
+            return f"{address(request, 'promotions', model=models[mark.id])}#promotion-{mark.id}"
+    return address(request, "triggers", mark.id) if mark.id else ""
 
 
 async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: Group, span: Span) -> dict[str, Any]:
