@@ -1,12 +1,14 @@
 """Alertmanager's timing, by hand and beside the times of a real one."""
 
 import json
+import random
 from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 
-from app.replay.prometheus.notify import Pace, Span, notifications
+from app.replay.prometheus.notify import Pace, Posted, Span, notifications
+from tests.sizes import seed, size
 from tests.unit.timings import FILE, START, moment, real, unlike
 
 PACE = Pace(("model",))  # 30 s, 5 m, 4 h
@@ -78,3 +80,62 @@ def test_the_model_posts_what_a_real_alertmanager_posted() -> None:
     # Three ticks are shorter than the fourth by microseconds, so that either of them repeats.
     even = [at for at, _ in real(recorded)["even", "repeats"]]
     assert {round((later - earlier) / 4) for earlier, later in pairwise(even)} <= {3, 4}
+
+
+def second_by_second(
+    spans: list[list[tuple[int, int]]], times: tuple[int, int, int], until: int
+) -> list[tuple[int, str]]:
+    """The same as Alertmanager has it: a store that alerts are put into, a timer, and a log. One group, second by second."""
+    wait, interval, repeat = times
+    store: dict[int, tuple[int, int]] = {}
+    timer, log, found = None, None, []
+    for now in range(until + 1):
+        if now % 30 == 0 and not store:
+            timer = None  # The empty group is forgotten.
+        for alert, known in enumerate(spans):
+            for span in known:
+                if span[0] == now:
+                    store[alert] = span
+                    timer = now + wait if timer is None else timer
+        if timer != now:
+            continue
+        timer = now + interval
+        firing = {alert for alert, span in store.items() if span[1] > now}
+        resolved = store.keys() - firing
+        if log is None:
+            needed = bool(firing)
+        elif firing - log[1]:
+            needed = True
+        elif not firing:
+            needed = bool(log[1])
+        else:
+            needed = bool(resolved - log[2]) or now - log[0] >= repeat
+        if store and needed:
+            log = now, firing, resolved
+            found.append((now, "".join("abc"[a] if a in firing else "ABC"[a] for a in sorted(store))))
+        for alert in resolved:
+            del store[alert]
+    return found
+
+
+def test_leaps_over_idle_ticks_change_nothing() -> None:
+    chosen = random.Random(seed())
+    for _ in range(size(100, 2000)):
+        times = chosen.randint(0, 9), chosen.randint(1, 12), chosen.randint(1, 90)
+        moments = [sorted(chosen.sample(range(1, 600), 2 * chosen.randint(1, 6))) for _ in range(chosen.randint(1, 3))]
+        spans = [list(zip(known[::2], known[1::2], strict=True)) for known in moments]
+        alerts = {
+            frozenset({("name", "abc"[number])}): [Span(moment(begin), moment(end)) for begin, end in known]
+            for number, known in enumerate(spans)
+        }
+        wait, interval, repeat = (timedelta(seconds=value) for value in times)
+        posted = notifications(alerts, Pace((), wait, interval, repeat), moment(600), START)
+        leapt = [
+            ((n.at - START).total_seconds(), "".join(sorted(map(_shown, n.alerts), key=str.lower))) for n in posted
+        ]
+        assert leapt == second_by_second(spans, times, 600), (times, spans)
+
+
+def _shown(alert: Posted) -> str:
+    name = dict(alert.labels)["name"]
+    return name if alert.firing else name.upper()
