@@ -22,6 +22,7 @@ from app.deliver.ending import Endings, TriggerIncidents
 from app.deliver.following import Follower
 from app.effects import store as effects_store
 from app.effects.judging import Judging
+from app.effects.outcomes import Outcomes
 from app.effects.service import EffectServices
 from app.groups import gauges, heard, retention, wakes
 from app.groups.gauges import Gauges
@@ -177,7 +178,7 @@ def assemble(base: Foundation) -> Services:
     lineage = lineage_part(base, incidents, mlflow)
     promotion = promotion_part(base, incidents, mlflow)
     deadman = deadman_part(base, incidents, airflows)
-    effects = effects_part(base, incidents)
+    effects = effects_part(base, incidents, mlflow)
     intake = intake_part(base)
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
@@ -188,6 +189,7 @@ def assemble(base: Foundation) -> Services:
         reader=base.reader,
         tokens=base.tokens,
         sessions=Sessions(core, base.tokens),
+        proxy=base.settings.proxy,
         limiter=base.limiter,
         groups=groups.services,
         deadman=deadman.services,
@@ -352,10 +354,17 @@ def deadman_part(base: Foundation, incidents: Incidents, airflows: AirflowClient
     )
 
 
-def effects_part(base: Foundation, incidents: Incidents) -> Part[EffectServices]:
-    """Judging whether each retrain helped, and holding groups that retraining does not help."""
+def effects_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce) -> Part[EffectServices]:
+    """Announcing the runs that ended well, judging whether each retrain helped, and holding groups that none helps."""
     judging = Judging(base.core, TriggerIncidents(base.core, incidents))
-    return Part(EffectServices(base.core, base.reader), (Loop("effects", judging.step, idle=5.0),))
+    outcomes = Outcomes(base.core, incidents, MlflowRegistry(mlflow))
+    return Part(
+        EffectServices(base.core, base.reader),
+        (
+            Loop("effects", judging.step, idle=5.0),
+            Loop("outcomes", outcomes.step, idle=5.0),
+        ),
+    )
 
 
 def _constant(core: Core, reloader: Reloader) -> tuple[Loop, ...]:

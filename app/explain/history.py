@@ -250,7 +250,8 @@ _LATELY_ALERTED = text(
 _LATELY_TRIGGERED = rows_of(
     """
     SELECT t.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
-        SELECT * FROM triggers WHERE group_key = k AND (ended_at IS NULL OR ended_at >= :since) ORDER BY id DESC LIMIT :most
+        SELECT group_key, id, mode, reason, state, outcome, detail, created_at, fired_at, ended_at, lost_at FROM triggers
+        WHERE group_key = k AND (ended_at IS NULL OR ended_at >= :since) ORDER BY id DESC LIMIT :most
     ) t
 """,
     _triggers,
@@ -275,10 +276,10 @@ async def lately_alerted(
 async def lately_triggered(
     conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
 ) -> dict[str, list[Row]]:
-    """By group key, the newest `most` triggers that are open or ended since a time, without their parts."""
+    """By group key, the newest `most` triggers that are open or ended since a time: what a lane shows of them."""
     found: dict[str, list[Row]] = {key: [] for key in keys}
     for row in (await conn.execute(_LATELY_TRIGGERED, {"keys": list(keys), "since": since, "most": most})).mappings():
-        found[row["group_key"]].append(_trigger(row))
+        found[row["group_key"]].append(dict(row))
     return found
 
 

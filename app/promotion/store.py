@@ -6,14 +6,15 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Text, and_, select, text, update
+from sqlalchemy import RowMapping, Text, and_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.kit.db import rows_of
-from app.kit.metrics import Metrics
+from app.kit.metrics import Metrics as Gauges
 from app.kit.pages import read_page
+from app.promotion.beside import Metrics
 
 _promotions = tables.promotions
 
@@ -74,6 +75,8 @@ class Promotion:
     fence: int = 0
     lease_until: datetime | None = None
     ended_at: datetime | None = None
+    trigger_id: UUID | None = None
+    metrics: Metrics | None = None
 
     @property
     def is_open(self) -> bool:
@@ -114,7 +117,14 @@ async def get(conn: AsyncConnection, ident: UUID) -> Promotion | None:
     return _promotion(found) if found else None
 
 
-async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
+async def trigger_of(conn: AsyncConnection, row: Promotion) -> RowMapping | None:
+    """The trigger whose DAG run made the version; None: the gateway does not have it, or nobody knows it."""
+    t = tables.triggers
+    wanted = select(t.c.id, t.c.route, t.c.group_labels, t.c.accepted_at, t.c.started_at, t.c.ended_at)
+    return (await conn.execute(wanted.where(t.c.id == row.trigger_id))).mappings().one_or_none()
+
+
+async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Gauges) -> None:
     """Set the number of changes that are not settled."""
     found = await conn.execute(text("SELECT count(*) FROM promotions WHERE state IN ('open', 'moving')"))
     metrics.promotions_open.set(int(found.scalar_one()))

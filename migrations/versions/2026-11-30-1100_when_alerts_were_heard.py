@@ -10,7 +10,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "5c301fe4a907"
-down_revision = "c41f0a96d2e7"
+down_revision = "40c6d2e81b9f"
 branch_labels = None
 depends_on = None
 

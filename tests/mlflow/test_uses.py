@@ -22,6 +22,7 @@ USES = [
     for name in re.findall(r"^def (?:use|in_run)_(\w+)", script.read_text(), re.MULTILINE)
 ]
 SAMPLE = ["threads", "names-that-the-server-refuses", "forked-ranks-of-one-run", "registered-by-its-id", "diverging"]
+LIMIT = 1800.0  # seconds of a process with all uses, on a busy machine
 CHOSEN = USES if PROVE else SAMPLE
 
 
@@ -49,11 +50,11 @@ def ways(
     found: dict[str, Way] = {}
     settings = {"MLFLOW_SPOOL_SETTLE": "0.2"}
     for prefix, uri in (("plain", mlflow_server.uri), ("there", f"spool+{mlflow_server.uri}")):
-        site = Site(environment, tmp_path_factory.mktemp(prefix), uri, settings)
+        site = Site(environment, tmp_path_factory.mktemp(prefix), uri, settings, limit=LIMIT)
         found[prefix] = gathered(used(site, prefix), mlflow_server, prefix)
     with proxied(mlflow_server.port) as proxy:
         proxy.plan = always(Fault.REFUSE)
-        site = Site(environment, tmp_path_factory.mktemp("away"), f"spool+{proxy.uri}", settings)
+        site = Site(environment, tmp_path_factory.mktemp("away"), f"spool+{proxy.uri}", settings, limit=LIMIT)
         way = used(site, "away")
         proxy.plan = never
         site.spool("flush", "--timeout", "120")

@@ -6,13 +6,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tests.spool.mlflow import MlflowServer
 
 KEY_TAG = "mlflow_spool.run_key"
 #: What MLflow's client or server makes out of the moment, the machine or an id: compared by its being there.
 OF_THE_MOMENT = re.compile(
-    r"[0-9a-f]{32}|\d{4}-\d\d-\d\d[ T][\d:.]+|\d{13}|(?<=size_bytes\": )\d+|(?<=size_bytes: )\d+"
+    r"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\d[ T][\d:.]+|\d{13}"
+    r"|(?<=size_bytes\": )\d+|(?<=size_bytes: )\d+"
 )
 #: A name that MLflow has drawn for a run that got none.
 DRAWN = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
@@ -75,7 +77,7 @@ def _model(model: dict[str, Any], below: Artifacts) -> dict[str, Any]:
 
 def _versions(server: MlflowServer, name: str) -> dict[str, Any]:
     answer = server.call("GET", f"model-versions/search?filter=name='{name}'")
-    kept = ("version", "source", "run_id", "status", "model_id")
+    kept = ("version", "source", "run_id", "status", "model_id", "current_stage", "description")
     versions = answer.get("model_versions", [])
     if not versions:
         return {}
@@ -85,6 +87,8 @@ def _versions(server: MlflowServer, name: str) -> dict[str, Any]:
             {**{k: version.get(k) for k in kept}, "tags": _pairs(version.get("tags", []))} for version in versions
         ],
         "aliases": registered.get("aliases", []),
+        "tags": _pairs(registered.get("tags", [])),
+        "description": registered.get("description"),
     }
 
 
@@ -107,7 +111,7 @@ def _pairs(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _history(server: MlflowServer, run_id: str, key: str) -> list[tuple[int, float]]:
-    answer = server.call("GET", f"metrics/get-history?run_id={run_id}&metric_key={key}")
+    answer = server.call("GET", f"metrics/get-history?run_id={run_id}&metric_key={quote(key, safe='')}")
     return [(int(metric["step"]), float(metric["value"])) for metric in answer.get("metrics", [])]
 
 
