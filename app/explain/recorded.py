@@ -53,9 +53,12 @@ _STATEMENTS: Final[dict[Kind, str]] = {
         SELECT id, at, route, group_labels AS "group", confirmed FROM confirms
         WHERE id > :id {_TIMES.format("at", "at")} ORDER BY id LIMIT :most
     """,
+    # `routed_at`: the severity has changed, and from then on a route took the alert.
     "alert": f"""
         SELECT id, alert_id, fingerprint, source, severity, starts_at, ends_at, labels, first_seen_at, last_seen_at,
-            resolved_at
+            resolved_at, CASE WHEN severity <> labels->>'severity' THEN (
+                SELECT min(d.first_at) FROM decisions d WHERE d.alert = alerts.id AND d.route IS NOT NULL
+            ) END AS routed_at
         FROM alerts WHERE id > :id {_TIMES.format("last_seen_at", "first_seen_at")} ORDER BY id LIMIT :most
     """,
     "heard": """

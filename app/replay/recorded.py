@@ -4,7 +4,7 @@ The notifications that arrived in one millisecond are one line: they were decide
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from heapq import merge
 from typing import Any, Final
@@ -37,6 +37,8 @@ class _Alert:
     ended_before: bytes
     ended: bytes
     resolved_ms: int | None
+    routed_ms: int | None = None  # from then on it is `routed`
+    routed: "_Alert | None" = None
 
 
 def lines_of(
@@ -80,8 +82,17 @@ def _of_the_row(alert: Record) -> Iterator[tuple[int, int]]:
 
 
 def _alert(record: Record) -> _Alert:
-    """An end that was not the last one is taken to end the alert where it began: the alert then fires on."""
+    """An end that was not the last one is taken to end the alert where it began: the alert then fires on. The labels are
+    those with which it began. If no route took these, the newest severity counts from the moment at which one did."""
     known = {name: record[name] for name in _ALERT}
+    routed = record.get("routed_at")
+    if routed and _ms(routed) > _ms(record["first_seen_at"]):
+        changed = {**record, "labels": {**record["labels"], "severity": record["severity"]}, "routed_at": None}
+        return replace(_fragments(record, known), routed_ms=_ms(routed), routed=_alert(changed))
+    return _fragments(record, known)
+
+
+def _fragments(record: Record, known: dict[str, Any]) -> _Alert:
     ended = known | {"status": "resolved"}
     return _Alert(
         to_json(known | {"status": "firing"}),
@@ -102,6 +113,8 @@ def _notifications(moments: list[int], alerts: list[_Alert], window: tuple[int, 
             yield now, _line(now, "gateway.alerts", b'{"alerts":[' + b",".join(batch.values()) + b"]}")
             batch = {}
         now, alert = ms, alerts[place]
+        if alert.routed is not None and alert.routed_ms is not None and ms >= alert.routed_ms:
+            alert = alert.routed
         batch[place] = alert.firing if not ended else alert.ended if ms == alert.resolved_ms else alert.ended_before
     if batch:
         yield now, _line(now, "gateway.alerts", b'{"alerts":[' + b",".join(batch.values()) + b"]}")

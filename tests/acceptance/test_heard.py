@@ -6,8 +6,10 @@ import asyncpg
 import pytest
 
 from app.groups.heard import unpacked
+from app.replay.check import check
 from app.replay.history import Heard, History
 from app.replay.recorded import lines_of
+from app.replay.replay import REORDER
 from tests.acceptance.lives import recorded, recorded_history
 from tests.acceptance.world import FakeAlert, World, policy
 from tests.fakes.clock import NOON
@@ -124,3 +126,18 @@ async def test_minutes_are_pruned_with_the_rest(servers: TestServers, database: 
         moments = [at for at, _ in await kept(world)]
         assert moments[0] >= world.clock.now() - timedelta(days=30, hours=6)
         assert len(moments) == 30
+
+
+async def test_a_severity_that_rises_brings_an_alert_to_its_route_in_the_replay_too(
+    servers: TestServers, database: str
+) -> None:
+    text = POLICY.replace('alertname="ModelAccuracyLow"', 'severity="critical"')
+    async with World(servers, database, text) as world:
+        for minute, severity in enumerate(("warning", "warning", "critical", "critical")):
+            world.clock.pass_by(timedelta(minutes=2))
+            at = world.clock.now().isoformat()
+            body = {"alert_id": "drift", "severity": severity, "timestamp": at, "labels": {"model": str(minute // 9)}}
+            assert (await world.post("/api/v1/alerts", body)).status_code == 202
+        await world.pass_by(minutes=20, steps=20)
+        checked = check(await recorded_history(world), None, world.clock.now(), REORDER)
+        assert checked.as_text().startswith("1 of 1 alike\n")
