@@ -185,7 +185,7 @@ async def save(conn: AsyncConnection, books: Books) -> None:
     # In one order, because no group's lock covers alerts without a route: two batches with the same ones must not deadlock.
     created = sorted(books.created.values(), key=lambda e: e.fingerprint)
     await insert_rows(conn, tables.alerts, [_episode_row(e) for e in created])
-    if books.records:
+    if books.records and books.forgotten:
         await heard.keep(conn, books.forgotten)
     decisions = [
         {
