@@ -293,10 +293,8 @@ class Settings(Address):
     @property
     def proxy(self) -> ProxyUsers | None:
         """The users of an authenticating proxy. None: there is no such proxy."""
-        if self.proxy_user_header is None:
-            return None
-        trusted = tuple(ipaddress.ip_network(part) for part in parts(self.proxy_addresses))
-        return ProxyUsers(self.proxy_user_header, trusted, frozenset(parts(self.proxy_scopes)))
+        header, trusted = self.proxy_user_header, tuple(map(ipaddress.ip_network, parts(self.proxy_addresses)))
+        return None if header is None else ProxyUsers(header, trusted, frozenset(parts(self.proxy_scopes)))
 
     @property
     def signatures(self) -> dict[str, Signature]:

@@ -203,7 +203,7 @@ def test_every_default_in_the_starters_comments_is_the_real_one() -> None:
 @pytest.mark.parametrize("name", ["policy.yaml", "policy-full.yaml"])
 def test_the_shipped_examples_load_without_a_word(name: str) -> None:
     secrets = ["AIRFLOW_PASSWORD", "MLFLOW_PASSWORD", "PAGERDUTY_ROUTING_KEY", "OPSGENIE_API_KEY"]
-    secrets += ["PROXY_TOKEN", "MIMIR_PASSWORD"]
+    secrets += ["PROXY_TOKEN", "MIMIR_PASSWORD", "MLFLOW_PASSWORD_OF_ALICE"]
     signing = dict.fromkeys(["HOOK_SECRET", "CLOUDWATCH_SECRET"], f"whsec_{'MfKQ9r8G' * 4}")
     env = dict.fromkeys(secrets, "x") | {"SLACK_WEBHOOK_URL": "https://s"} | signing
     assert load_policy(ROOT / "examples" / name, env).warnings == ()

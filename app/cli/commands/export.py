@@ -15,6 +15,7 @@ from app.bootstrap.settings import read_settings
 from app.cli.client import ask
 from app.kit.clock import SystemClock
 from app.kit.errors import UsageError
+from app.kit.visible import visible
 from app.policy.language.durations import parse_duration
 
 app = typer.Typer()
@@ -35,7 +36,7 @@ def export(
     now = SystemClock().now()
     begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
     count = _write(own_lines(begin, end, database=database), file)
-    print(f"{count} lines", file=sys.stderr)
+    print(visible(f"{count} lines"), file=sys.stderr)
 
 
 def own_lines(
