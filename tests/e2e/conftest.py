@@ -75,7 +75,7 @@ lineage: {every: 1s, grace: 1s}
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """What Airflow and MLflow keep their metadata in."""
     server = start_postgres(tmp_path_factory.mktemp("metadata"), durable=False)
@@ -83,7 +83,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mlflow_site(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Mlflow:
     """An MLflow that nobody has started yet: most tests need none, and the pipelines of the others find it by its URL."""
     try:
@@ -96,7 +96,7 @@ def mlflow_site(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) ->
     return site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def real_mlflow(mlflow_site: Mlflow) -> Iterator[Mlflow]:
     """That MLflow, started."""
     mlflow_site.launch()
@@ -107,7 +107,7 @@ def real_mlflow(mlflow_site: Mlflow) -> Iterator[Mlflow]:
         asyncio.run(mlflow_site.stop())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def real_airflow(
     postgres: Postgres, mlflow_site: Mlflow, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Airflow]:
@@ -145,7 +145,7 @@ async def _ready(airflow: Airflow) -> None:
         await airflow.wait_for_dag(dag_id, 60, print)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def gateway(real_airflow: Airflow, mlflow_site: Mlflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway that leads to `real_airflow`, and to `real_mlflow` while a test has it started."""
     server = Gateway(
@@ -159,7 +159,7 @@ def gateway(real_airflow: Airflow, mlflow_site: Mlflow, tmp_path_factory: pytest
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model() -> Iterator[Model]:
     """The models' accuracies, for tests to set."""
     page = Model()
@@ -167,7 +167,7 @@ def model() -> Iterator[Model]:
     page.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def alertmanager(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alertmanager]:
     """An Alertmanager that tells the gateway."""
     server = Alertmanager(tmp_path_factory.mktemp("alertmanager"), free_ports(1)[0], gateway.webhook)
@@ -176,7 +176,7 @@ def alertmanager(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> 
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prometheus(
     model: Model, gateway: Gateway, alertmanager: Alertmanager, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
@@ -190,7 +190,7 @@ def prometheus(
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The wheel, built and installed as step 1 of the README says."""
     return install(tmp_path_factory.mktemp("installed"))
