@@ -79,7 +79,7 @@ async def test_a_life_and_its_replay_fire_alike(servers: TestServers, database: 
     others = [chance.choice([text for text in POLICIES.values() if "group_by: []" not in text]) for _ in range(2)]
     texts = [POLICIES[name], *(others if name != "one group" else [])]
     replicas = chance.choice([1, 2])
-    steps = script(chance, size(20, 400), replicas)
+    steps = script(chance, size(10, 400), replicas)
     written, recorded, fires = await lived(servers, database, texts, steps, replicas=replicas)
     for history in (written, recorded):
         assert replayed(replay_of(history, texts[0], live=True)) == fires
@@ -87,12 +87,12 @@ async def test_a_life_and_its_replay_fire_alike(servers: TestServers, database: 
     assert (len(checked.pairs), checked.differences) == (len(fires), [])
 
 
-@pytest.mark.parametrize("name", size(["held", "one at a time"], ["held", "spent, limited", "shadow", "one at a time"]))
+@pytest.mark.parametrize("name", size(["one at a time"], ["held", "spent, limited", "shadow", "one at a time"]))
 async def test_a_candidate_lives_as_its_replay_says(
     servers: TestServers, new_database: Callable[[], str], name: str
 ) -> None:
     chance = random.Random(size(SEED, None) or seed())
-    steps = [step for step in script(chance, size(20, 400), 1) if step.kind not in ("reload", "cancel")]
+    steps = [step for step in script(chance, size(10, 400), 1) if step.kind not in ("reload", "cancel")]
     candidate = POLICIES[name]
     written, recorded, _ = await lived(servers, new_database(), [POLICIES["plain"]], steps, fails=False)
     *_, fires = await lived(servers, new_database(), [candidate], steps, fails=False)
