@@ -1,19 +1,16 @@
 """GET /api/v1/effects: whether retrains helped. GET /api/v1/episodes: the drift that they were to end."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import StringConstraints
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.effects import episodes, schemas, show
 from app.effects.rules import Effect
 from app.effects.service import Services
+from app.explain.queries import Ago, Label, in_utc, labels_of, start_of
 from app.explain.schemas import ListOf
-from app.kit.errors import Problem
-from app.policy.language.durations import MAX_DURATION, parse_duration
 from app.policy.values import ROUTE_NAME
 from app.web.answers import json_answer, page_of, shows
 from app.web.problems import UNAVAILABLE
@@ -23,8 +20,6 @@ from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1", tags=["history"])
 
-_Ago = Annotated[str, StringConstraints(pattern="^[1-9][0-9]{0,3}[smhdw]$")]
-_Label = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$")]
 _EFFECTS = f"^({'|'.join([*Effect, show.WAITING])})$"
 
 
@@ -53,10 +48,10 @@ async def list_effects(
         Query(pattern=_EFFECTS, description="Only items with this effect; `waiting`: those not known yet."),
     ] = None,
     label: Annotated[
-        list[_Label] | None, Query(description="`name=value` of the group; may be repeated, all must hold.")
+        list[Label] | None, Query(description="`name=value` of the group; may be repeated, all must hold.")
     ] = None,
     since: Annotated[
-        _Ago | QueryTime | None, Query(description="Triggers that fired since then: 90d or 12h, or RFC 3339.")
+        Ago | QueryTime | None, Query(description="Triggers that fired since then: 90d or 12h, or RFC 3339.")
     ] = None,
     until: Annotated[QueryTime | None, Query(description="Triggers that fired before then, RFC 3339.")] = None,
 ) -> Response:
@@ -67,9 +62,9 @@ async def list_effects(
         route=route,
         model=model,
         effect=effect,
-        labels=_labels(label),
+        labels=labels_of(label),
         since=start_of(since, now) if since is not None else None,
-        until=_utc(until) if until is not None else None,
+        until=in_utc(until) if until is not None else None,
         limit=limit,
         cursor=cursor,
     )
@@ -98,10 +93,10 @@ async def list_episodes(
         str | None, Query(pattern="^(firing|ended)$", description="firing: those that go on; or ended.")
     ] = None,
     label: Annotated[
-        list[_Label] | None, Query(description="`name=value` of the group; may be repeated, all must hold.")
+        list[Label] | None, Query(description="`name=value` of the group; may be repeated, all must hold.")
     ] = None,
     since: Annotated[
-        _Ago | QueryTime, Query(description="Episodes that had not ended before then: 90d or 12h, or RFC 3339.")
+        Ago | QueryTime, Query(description="Episodes that had not ended before then: 90d or 12h, or RFC 3339.")
     ] = "90d",
 ) -> Response:
     """An episode begins with the first alert of a group. Alerts that overlap it, or begin within `effect.watch` after its
@@ -110,32 +105,10 @@ async def list_episodes(
     query = episodes.Query(
         since=start_of(since, now),
         route=route,
-        labels=_labels(label),
+        labels=labels_of(label),
         goes_on=None if status is None else status == "firing",
         limit=limit,
         cursor=episodes.read_cursor(cursor) if cursor is not None else None,
     )
     items, following = await services.reader.read(lambda conn: episodes.page(conn, policy, query, now))
     return json_answer({"items": items, "next": following})
-
-
-def _labels(label: list[str] | None) -> dict[str, str]:
-    return {name: value for name, _, value in (text.partition("=") for text in label or ())}
-
-
-def start_of(since: str | datetime, now: datetime) -> datetime:
-    """The time that `since` names, but at most ten years ago: the history holds nothing older."""
-    earliest = now - MAX_DURATION
-    if isinstance(since, str):
-        try:
-            return max(now - parse_duration(since), earliest)
-        except ValueError:
-            return earliest
-    return max(_utc(since), earliest)
-
-
-def _utc(time: datetime) -> datetime:
-    try:
-        return time.astimezone(UTC)
-    except OverflowError as error:
-        raise Problem(422, "invalid", "A time must be within the years 1 to 9999 in UTC.") from error

@@ -4,17 +4,16 @@ Alerts come in by app/intake/receive.py, requests by app/groups/requests_api.py.
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import StringConstraints
 
 from app.decide.state import Reason, TriggerState
 from app.explain import examples, history, recorded, schemas
 from app.explain.explain import explain
+from app.explain.queries import Label, in_utc, labels_of
 from app.groups import live
 from app.groups.service import Services
 from app.kit.errors import Problem
@@ -29,8 +28,6 @@ router = APIRouter(prefix="/api/v1", tags=["history"], responses=responses(UNAVA
 
 Reader = Annotated[Caller, Depends(require("read"))]
 _ROUTE = f"^{ROUTE_NAME.pattern}$"
-_Label = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$")]
-_FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 Ident = Annotated[UUID, Path(description="The id, a UUID.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Items on a page.")]
 
@@ -44,7 +41,7 @@ def _query(
         Query(description="For alerts: the reason of the newest decision. For triggers: their own reason."),
     ] = None,
     label: Annotated[
-        list[_Label] | None,
+        list[Label] | None,
         Query(description="`name=value`, a label of the alert or of the trigger's group. If repeated, all must hold."),
     ] = None,
     since: Annotated[
@@ -60,18 +57,10 @@ def _query(
         cursor=cursor,
         route=route,
         reason=reason,
-        labels={name: value for name, _, value in (text.partition("=") for text in label or ())},
-        since=_utc(since),
-        until=_utc(until),
+        labels=labels_of(label),
+        since=in_utc(since) if since else None,
+        until=in_utc(until) if until else None,
     )
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    """The time in UTC. Where the offset carries it out of the years 1 to 9999: the first or the last moment of them."""
-    try:
-        return time.astimezone(UTC) if time else None
-    except OverflowError:
-        return _FIRST if time is not None and time.year == 1 else _LAST
 
 
 Filters = Annotated[history.Query, Depends(_query)]
@@ -194,7 +183,7 @@ async def read_history(
 ) -> Response:
     """Policies, requests, runs, answers of Prometheus, alerts, and when each alert was heard, one kind after the other.
     `trigger-gateway export` makes a file of it. A page may be empty although another follows."""
-    begin, end = _utc(since), _utc(until)
+    begin, end = (in_utc(time) if time else None for time in (since, until))
     page = await services.reader.read(lambda conn: recorded.page(conn, cursor, limit, begin, end))
     return json_answer({"items": page.items, "next": page.next})
 

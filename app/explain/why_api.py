@@ -1,17 +1,17 @@
 """GET /api/v1/routes/{name}/explain: why did this route start nothing lately?"""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.decide.state import Action, Reason
 from app.explain import examples, schemas
+from app.explain.queries import Ago, Label, labels_of, start_of
 from app.explain.why import why
 from app.groups.service import Services
 from app.kit.errors import Problem
-from app.policy.language.durations import MAX_DURATION, parse_duration
 from app.policy.values import ROUTE_NAME
 from app.web.answers import json_answer, shows
 from app.web.problems import UNAVAILABLE
@@ -118,10 +118,6 @@ class WhyOut(BaseModel):
     next_step: str
 
 
-_Ago = Annotated[str, StringConstraints(pattern="^[1-9][0-9]{0,3}[smhdw]$")]
-_Label = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$")]
-
-
 @router.get(
     "/routes/{name}/explain",
     summary="Explain why a route started nothing",
@@ -132,9 +128,9 @@ async def explain_route(
     services: Services,
     _: Annotated[Caller, Depends(require("read"))],
     name: Annotated[str, Path(pattern=f"^{ROUTE_NAME.pattern}$", description="Name of a route.")],
-    since: Annotated[_Ago | QueryTime, Query(description="How long ago, such as 7d or 12h, or RFC 3339.")] = "7d",
+    since: Annotated[Ago | QueryTime, Query(description="How long ago, such as 7d or 12h, or RFC 3339.")] = "7d",
     label: Annotated[
-        list[_Label] | None, Query(description="`name=value` of the group; may be repeated, all must hold.")
+        list[Label] | None, Query(description="`name=value` of the group; may be repeated, all must hold.")
     ] = None,
 ) -> Response:
     """What arrived and was decided since then, what blocks each group at this moment, and what would fire. When no alert
@@ -142,22 +138,8 @@ async def explain_route(
     route = services.core.policy.route(name)
     if route is None:
         raise Problem(404, "not_found", f"The policy has no route named {name}.")
-    labels = {key: value for key, _, value in (text.partition("=") for text in label or ())}
+    labels = labels_of(label)
     now = services.core.clock.now()
-    start = _start(since, now)
+    start = start_of(since, now)
     found = await services.reader.read(lambda conn: why(conn, services.core.policy, route, labels, start, now))
     return json_answer(found)
-
-
-def _start(since: str | datetime, now: datetime) -> datetime:
-    """The time that `since` names, but at most ten years ago: the history holds nothing older."""
-    earliest = now - MAX_DURATION
-    if isinstance(since, str):
-        try:
-            return max(now - parse_duration(since), earliest)
-        except ValueError:
-            return earliest
-    try:
-        return max(since.astimezone(UTC), earliest)
-    except OverflowError:
-        return earliest

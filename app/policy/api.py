@@ -83,8 +83,8 @@ async def list_policies(
     """Each policy with its text, from when until when it was in force, on which replica, and what it changed. Processes of
     one host share an item."""
     reader: Reader = request.app.state.services.foundation.reader
-    page = await reader.read(lambda conn: list_in_force(conn, limit, cursor))
-    return json_answer({"items": page.items, "next": page.next})
+    items, following = await reader.read(lambda conn: list_in_force(conn, limit, cursor))
+    return json_answer({"items": items, "next": following})
 
 
 @router.post(

@@ -6,7 +6,6 @@ Each process keeps its own policy, at its start and when it takes another one. P
 import asyncio
 import difflib
 import logging
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -18,6 +17,7 @@ from uuid_utils.compat import uuid7
 from app import tables
 from app.kit.db import OF_THE_DATABASE, transaction
 from app.kit.log import Seldom
+from app.kit.pages import Found, read_page
 from app.kit.prune import EPOCH, Prune, by_id
 from app.policy.core import Core
 from app.policy.schema import Policy
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 #: How often a process writes that its policy is still in force.
 EVERY: Final = timedelta(hours=1)
-#: A page of the list ends before its texts are longer than this, in characters.
-PAGE_LENGTH: Final = 2_000_000
 _DIFF_LINES: Final = 5_000  # of a policy that is compared line by line: longer ones take long
 _DIFF_LENGTH: Final = 50_000  # characters of a difference that are kept
 
@@ -117,32 +115,18 @@ def difference(before: str, after: str) -> str:
     return lines if len(lines) <= _DIFF_LENGTH else f"{lines[:_DIFF_LENGTH]}\n... (cut)"
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of the list: `next` is the cursor of the page after it, or None."""
-
-    items: list[dict[str, Any]]
-    next: UUID | None
-
-
-async def list_in_force(conn: AsyncConnection, limit: int, cursor: UUID | None) -> Page:
-    """The policies that were in force, the newest first."""
+async def list_in_force(
+    conn: AsyncConnection, limit: int, cursor: UUID | None
+) -> tuple[list[dict[str, Any]], UUID | None]:
+    """The policies that were in force, the newest first; and the next page's cursor."""
     statement = select(_in_force, _policies.c.text).join(_policies, _policies.c.hash == _in_force.c.hash)
     if cursor is not None:
         statement = statement.where(_in_force.c.id < cursor)
-    statement = statement.order_by(_in_force.c.id.desc()).limit(limit + 1)
-    items: list[dict[str, Any]] = []
-    length = 0
-    async with conn.stream(statement) as rows:
-        async for row in rows.mappings():
-            length += len(row["text"]) + len(row["diff"])
-            if items and (len(items) == limit or length > PAGE_LENGTH):
-                return Page(items, items[-1]["id"])
-            items.append(_shown(row))
-    return Page(items, None)
+    rows, more = await read_page(conn, statement.order_by(_in_force.c.id.desc()), limit, "id")
+    return [_shown(row) for row in rows], rows[-1]["id"] if more else None
 
 
-def _shown(row: RowMapping) -> dict[str, Any]:
+def _shown(row: Found) -> dict[str, Any]:
     names = ("id", "hash", "replica")
     return {name: row[name] for name in names} | {
         "from": row["since"],

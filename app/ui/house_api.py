@@ -35,7 +35,7 @@ Text = Annotated[str | None, Query(max_length=1000), AfterValidator(one_line)]
 _MOST: Final = 20  # of each kind on the page House
 _MOST_SWITCHES: Final = 1000
 _PAGE: Final = 50
-_HISTORY: Final = 500  # promotions that a champion history looks at
+_LONG: Final = 500  # promotions, and policies in force, of which a page shows the newest of each alias and replica
 _LATELY: Final = timedelta(days=30)
 
 
@@ -62,7 +62,7 @@ async def show_promotions(
     items, following = await services.reader.read(lambda conn: promotions.page(conn, _PAGE, cursor, equal))
     reigns: dict[str, list[Reign]] = {}
     if model:
-        rows, _ = await services.reader.read(lambda conn: promotions.page(conn, _HISTORY, None, {"model": model}))
+        rows, _ = await services.reader.read(lambda conn: promotions.page(conn, _LONG, None, {"model": model}))
         reigns = reigns_of(rows)
     asked = {"model": model, "state": state}
     more: dict[str, Any] = {"items": [shown(row) for row in items], "following": following, "reigns": reigns}
@@ -108,7 +108,7 @@ async def _of_house(conn: AsyncConnection, policy: Policy) -> dict[str, Any]:
     return {
         "incidents": [*opened, *resolved],
         "switches": watched,
-        "replicas": _newest((await list_in_force(conn, _HISTORY, None)).items),
+        "replicas": _newest((await list_in_force(conn, _LONG, None))[0]),
         "orphans": orphans,
         "records": {state: await record_store.list_records(conn, state, 0, _MOST) for state in ("pending", "aside")},
         "quarantine": (await history.list_quarantine(conn, _MOST, None)).items,
@@ -134,7 +134,7 @@ async def show_policy(request: Request, services: Services, visitor: Reader) -> 
         shown = [
             {"shown": row, "why": await why(conn, policy, named[row["name"]], {}, now - _LATELY, now)} for row in routes
         ]
-        return shown, (await list_in_force(conn, _MOST, None)).items
+        return shown, (await list_in_force(conn, _MOST, None))[0]
 
     holder = services.core.policies
     routes, earlier = await services.reader.read(read)

@@ -68,7 +68,7 @@ async def test_pages_of_the_list_end_early_when_texts_are_long_and_lose_nothing(
     servers: TestServers, database: str
 ) -> None:
     async with World(servers, database, SHORT) as world:
-        texts = [f"{policy(cooldown=f'{hours}h')}# {'x' * 900_000}\n" for hours in (1, 2, 3, 4)]
+        texts = [f"{policy(cooldown=f'{hours}h')}# {'x' * 900_000}\n" for hours in (1, 2, 3, 4, 5, 6)]
         for long in texts:
             assert (await world.reload(long)).status_code == 200
         found, cursor, pages = [], None, 0

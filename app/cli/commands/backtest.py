@@ -17,14 +17,15 @@ from typer.core import TyperGroup
 
 from app.bootstrap.settings import read_settings
 from app.cli.commands.check_replay import check
-from app.cli.commands.export import own_lines, read_time
 from app.cli.commands.from_prometheus import FromPrometheus, takes_prometheus
+from app.cli.history import read_history, read_time
 from app.kit.clock import SystemClock
 from app.kit.errors import UsageError
 from app.kit.visible import visible
 from app.policy.file.load import load_policy
 from app.policy.language.durations import parse_duration
 from app.policy.schema import Policy
+from app.policy.sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +102,7 @@ def backtest(
     begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
     with _shown() as progress:
         if (known := source.read(history, [candidate, reference], begin, end or now, progress, stack)) is None:
-            known = _read(history, candidate, reference, progress)
+            known = read_history(history, _sources(candidate, reference), progress)
         reference = reference or (_recorded(known, compare) if compare is not None else None)
         question = replaying.Question(
             proposed=candidate,
@@ -147,7 +148,7 @@ def sweep(
     begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
     with _shown() as progress:
         if (known := source.read(history, [candidate], begin, end or now, progress, stack)) is None:
-            known = _read(history, candidate, None, progress)
+            known = read_history(history, _sources(candidate), progress)
         question = Question(
             candidate,
             since=begin,
@@ -196,25 +197,9 @@ def _load(path: Path) -> Policy:
     return load_policy(path, require_env=False)
 
 
-def _read(
-    history: str | None, candidate: Policy, reference: Policy | None, progress: Callable[[str, int, int], None]
-) -> "History":
-    from app.replay.lines import open_lines, read_lines
-
-    policies = [candidate, *([reference] if reference is not None else [])]
-    sources = {source.name: source for policy in reversed(policies) for source in policy.sources}
-    if history is None:
-        lines = own_lines(progress=lambda records: progress(f"reading, record {records}", 0, 0))
-        history = "the history of the gateway"
-    else:
-        lines = open_lines(history)
-    known = read_lines(lines, sources, lambda lines: progress(f"reading, line {lines}", 0, 0))
-    for broken in known.broken:
-        print(visible(f"{history}:{broken.line}: {broken.error}"), file=sys.stderr)
-    more = known.broken_count - len(known.broken)
-    if more:
-        print(visible(f"{history}: {more} more things could not be read"), file=sys.stderr)
-    return known
+def _sources(*policies: Policy | None) -> dict[str, Source]:
+    """The sources of the policies by name. The first policy that names one decides."""
+    return {source.name: source for policy in reversed(policies) if policy is not None for source in policy.sources}
 
 
 def _is_recorded(compare: str) -> bool:

@@ -8,9 +8,8 @@ import typer
 from pydantic_core import to_json
 
 from app.bootstrap.settings import read_settings
-from app.cli.commands.export import own_lines, read_time
+from app.cli.history import read_history, read_time
 from app.kit.clock import SystemClock
-from app.kit.visible import visible
 
 
 def check(
@@ -25,15 +24,11 @@ def check(
 
     Exit code 1: a fire differs."""
     from app.replay.check import check as work
-    from app.replay.lines import open_lines, read_lines
     from app.replay.runs import RESOLUTION
 
     now = SystemClock().now()
     begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
-    name = history or "the history of the gateway"
-    known = read_lines(open_lines(history) if history else own_lines(), {})
-    for broken in known.broken:
-        print(visible(f"{name}:{broken.line}: {broken.error}"), file=sys.stderr)
+    known = read_history(history, {})
     if history is None and end is None:
         end = now - RESOLUTION  # What fires on is due until now, however long nothing arrived.
     checked = work(known, begin, end, timedelta(seconds=read_settings().reorder_window))
