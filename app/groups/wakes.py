@@ -97,10 +97,11 @@ _TAKE = text("""
 """)
 
 # The wake of a group was set under an earlier policy. A group without a wake may have alerts that policy did not want.
-# The keys are locked in the order that every flow uses.
+# The keys are locked in the order that every flow uses. Each Waker makes only its own groups due: it decides them next.
 _REVIEW = text("""
     UPDATE groups SET wake_at = :now WHERE key IN (
-        SELECT key FROM groups g WHERE key > :after AND (wake_at > :now OR (
+        SELECT key FROM groups g
+        WHERE key > :after AND (route = ANY(CAST(:asking AS text[]))) = :ask AND (wake_at > :now OR (
             wake_at IS NULL AND open_trigger IS NULL
             AND EXISTS (SELECT FROM alerts WHERE group_key = g.key AND closed_at IS NULL)
         )) ORDER BY key LIMIT :most FOR UPDATE
@@ -189,7 +190,7 @@ class Waker:
             reviewed = policy.hash, frozenset((await pauses.read(conn)).values())
         if self._reviewed == reviewed:
             return
-        parameters: dict[str, Any] = {"now": self._clock.now(), "most": _REVIEWED}
+        parameters: dict[str, Any] = {"now": self._clock.now(), "most": _REVIEWED} | self._own(policy)
         after: str | None = ""
         while after is not None:
             async with transaction(self._engine) as conn:
@@ -243,9 +244,13 @@ class Waker:
     async def _are_due(
         self, conn: AsyncConnection, policy: Policy, now: datetime, only: str | None = None
     ) -> Sequence[Row[Any]]:
-        asking = [route.name for route in policy.routes if route.confirm is not None]
         parameters = {"now": now, "watched": now - GAP, "most": _ROUND, "only": only}
-        return (await conn.execute(_DUE, parameters | {"asking": asking, "ask": self._prometheus is not None})).all()
+        return (await conn.execute(_DUE, parameters | self._own(policy))).all()
+
+    def _own(self, policy: Policy) -> dict[str, Any]:
+        """Which groups this Waker decides: those whose route asks Prometheus, or all others."""
+        asking = [route.name for route in policy.routes if route.confirm is not None]
+        return {"asking": asking, "ask": self._prometheus is not None}
 
     async def _due(self, conn: AsyncConnection, books: Books, only: str | None) -> list[str]:
         """Lock and read the groups that are due. Returns their keys."""

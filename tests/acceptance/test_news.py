@@ -117,7 +117,9 @@ async def test_without_rules_the_champion_is_read_only_for_people_and_stops_noth
     case = News(servers, database, policy() + mlflow + entry + notify)
     async with case.world as world:
         await case.gates.promote(case.mlflow.add("churn", {"f1": 0.85}))
+        await world.settle()  # the notices of one step are sent side by side
         await case.gates.promote(case.mlflow.add("churn", {"f1": 0.91}))
+        await world.settle()
         case.mlflow.disturb(refuse(), on=lambda call: call.query.get("run_id") == "churn-run-2", times=None)
         await case.gates.promote(case.mlflow.add("churn", {"f1": 0.92}))
         await world.settle()

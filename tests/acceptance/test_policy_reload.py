@@ -1,6 +1,9 @@
 """The policy file changes under a running gateway: no second run, no lost trigger."""
 
+from datetime import timedelta
+
 import pytest
+from sqlalchemy import text
 
 from tests.acceptance.world import POLICY, World, policy, reasons
 from tests.fakes.faults import timeout
@@ -17,6 +20,18 @@ async def test_a_cooldown_that_became_shorter_counts_at_once(servers: TestServer
         assert (await world.reload(policy(cooldown="2h"))).status_code == 200
         await world.settle()
         assert len(world.airflow.posts) == 2, "without a notification, and without a pause"
+
+
+async def test_after_a_reload_no_group_waits_for_the_next_look(servers: TestServers, database: str) -> None:
+    """The loop that asks Prometheus reviews its own groups. Once it made all groups due, also those that others decide."""
+    async with World(servers, database, policy("debounce: 10m")) as world:
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        assert (await world.reload(policy("debounce: 30m"))).status_code == 200
+        await world.settle()
+        async with world.services[0].core.engine.connect() as conn:
+            wakes = (await conn.execute(text("SELECT wake_at FROM groups"))).scalars().all()
+        assert wakes == [world.clock.now() + timedelta(minutes=30)]
 
 
 async def test_a_route_that_leaves_while_it_holds_cancels_and_a_route_that_comes_back_decides_again(
