@@ -1,0 +1,24 @@
+"""The process of one backtest: `python -m app.replay.jobs.child`. app.replay.jobs.work starts it and says what to do."""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+
+def main() -> None:
+    """Decide with what is left of the CPU: the imports alone take a second."""
+    os.nice(19)
+    with suppress(OSError):  # If memory runs out, this process ends first.
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # The gateway ends it. Ctrl-C reaches both.
+    from app.replay.jobs.process import work
+
+    with suppress(BrokenPipeError):  # The gateway has ended.
+        work(sys.stdin.buffer.read(), sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main()
