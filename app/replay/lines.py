@@ -29,6 +29,7 @@ from app.replay.history import (
     Cancelled,
     Heard,
     History,
+    Ineffective,
     Lifted,
     LiveAnswer,
     LiveRun,
@@ -133,6 +134,10 @@ class _Answer(_Group):
     confirmed: bool
 
 
+class _Ineffective(_Group):
+    holds: bool
+
+
 def _request(at: datetime, body: Any, history: History) -> None:
     read = _Request.model_validate(body)
     history.events.append(Asked(at, read.route, read.group, read.requested_by, read.reason, read.force))
@@ -180,6 +185,11 @@ def _answer(at: datetime, body: Any, history: History) -> None:
     history.answers.append(LiveAnswer(at, read.route, read.group, read.confirmed))
 
 
+def _ineffective(at: datetime, body: Any, history: History) -> None:
+    read = _Ineffective.model_validate(body)
+    history.events.append(Ineffective(at, read.route, read.group, read.holds))
+
+
 def _outage(at: datetime, body: Any, history: History) -> None:
     history.events.append(Outage(at, _Outage.model_validate(body).until))
 
@@ -223,6 +233,7 @@ _GATEWAY: Final[Mapping[str, Callable[[datetime, Any, History], None]]] = {
     "gateway.outage": _outage,
     "gateway.run": _run,
     "gateway.confirm": _answer,
+    "gateway.ineffective": _ineffective,
 }
 
 
