@@ -1,13 +1,13 @@
 """Backtests over HTTP: POST asks for one, GET shows how far it is and then its report, DELETE ends and forgets it."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic_core import to_json
-from sqlalchemy import RowMapping
 
 from app.kit.errors import Problem
 from app.policy.file.load import parse_sent_policy
@@ -154,7 +154,7 @@ def _invalid(member: str, message: str) -> Problem:
     return Problem(422, "invalid", "The request has 1 error.", errors=errors)
 
 
-def _answer(row: RowMapping | dict[str, Any], status: int = 200) -> Response:
+def _answer(row: Mapping[Any, Any], status: int = 200) -> Response:
     """The report is JSON already, and may be long: it is not read again."""
     ended, step = row["ended_at"], row["step"]
     shown = {

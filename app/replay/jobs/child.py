@@ -1,4 +1,4 @@
-"""The process of one backtest: `python -m app.replay.jobs.child`. app.replay.jobs.work starts it and says what to do."""
+"""The process of one backtest: `python -m app.replay.jobs.child NICE`. app.replay.jobs.work starts it and says what to do."""
 
 import os
 import signal
@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Decide with what is left of the CPU: the imports alone take a second."""
-    os.nice(19)
+    """Work with what intake leaves of the CPU: the imports alone take a second."""
+    os.nice(int(sys.argv[1]))
     with suppress(OSError):  # If memory runs out, this process ends first.
         Path("/proc/self/oom_score_adj").write_text("1000")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -37,12 +37,14 @@ _CONTAINER: Final = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of one backtest: seconds, bytes of memory, records of the history, and bytes of the report."""
+    """Of one backtest: seconds, bytes of memory, records of the history, bytes of the report, and by how much other processes
+    come before its own when they want the CPU too (nice)."""
 
     seconds: float = 600.0
     memory: int = 2**30
     records: int = 1_000_000
     report: int = 8 * 2**20
+    nice: int = 10
 
 
 def bounds_here() -> Bounds:
@@ -145,7 +147,7 @@ class Backtests:
             return
         self._progress = None
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "app.replay.jobs.child"),
+            *(sys.executable, "-P", "-m", "app.replay.jobs.child", str(self.bounds.nice)),
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,
