@@ -1,4 +1,4 @@
-"""The process of one backtest: `python -m app.replay.jobs.child NICE`. app.replay.jobs.work starts it and says what to do."""
+"""The process of one backtest: `python -m app.replay.jobs.child NICE`. app.replay.jobs.work starts it."""
 
 import os
 import signal

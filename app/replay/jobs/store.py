@@ -39,7 +39,7 @@ _CLAIM = text("""
 """)
 _MINE = "WHERE id = :id AND claim = :claim AND state = 'running'"
 _BEAT = text(f"UPDATE backtests SET alive_at = :now, step = :step, done = :done, total = :total {_MINE}")
-_RELEASE = text(f"UPDATE backtests SET state = 'pending', claim = NULL, attempts = attempts - 1 {_MINE}")
+_RELEASE = text(f"UPDATE backtests SET state = 'pending', claim = NULL, step = NULL, attempts = attempts - 1 {_MINE}")
 _END = text(f"""
     UPDATE backtests SET state = :state, ended_at = :now, error = :error, result = :result, size = :size {_MINE}
 """)

@@ -37,8 +37,8 @@ _CONTAINER: Final = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of one backtest: seconds, bytes of memory, records of the history, bytes of the report, and by how much other processes
-    come before its own when they want the CPU too (nice)."""
+    """Of one backtest: seconds, bytes of memory, records of the history, bytes of the report; and `nice`: how far its process
+    stands back for others that want the CPU too."""
 
     seconds: float = 600.0
     memory: int = 2**30
