@@ -6,7 +6,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -37,8 +37,8 @@ _CONTAINER: Final = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of one backtest: seconds, bytes of memory, records of the history, bytes of the report; and `nice`: how far its process
-    stands back for others that want the CPU too."""
+    """Of one backtest: seconds, bytes of memory, records of the history, bytes of the report; and `nice`: how far its
+    process stands back for others that want the CPU too."""
 
     seconds: float = 600.0
     memory: int = 2**30
@@ -49,11 +49,12 @@ class Bounds:
 
 def bounds_here() -> Bounds:
     """The bounds, with at most half of the memory that this container may take."""
+    bounds = Bounds()
     try:
         memory = int(_CONTAINER.read_text())
     except (OSError, ValueError):  # No container, or no limit ("max").
-        return Bounds()
-    return Bounds(memory=min(Bounds.memory, memory // 2))
+        return bounds
+    return replace(bounds, memory=min(bounds.memory, memory // 2))
 
 
 class Backtests:
