@@ -186,18 +186,7 @@ def assemble(base: Foundation) -> Services:
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
     probes = Probes(core, airflows, mlflow, base.settings)
-    ui = UiServices(
-        name=base.settings.name,
-        core=core,
-        reader=base.reader,
-        tokens=base.tokens,
-        sessions=Sessions(core, base.tokens),
-        proxy=base.settings.proxy,
-        limiter=base.limiter,
-        groups=groups.services,
-        deadman=deadman.services,
-        probes={"Airflow": probes.orchestrator, "MLflow": probes.metadata, "Switches": probes.deadman},
-    )
+    ui = _ui(base, probes, groups.services, deadman.services)
     reloader = Reloader(core, base.settings.policy_file)
     constant = constant_loops(core, reloader)
     loops = tuple(
@@ -224,6 +213,21 @@ def assemble(base: Foundation) -> Services:
         probes=probes,
         loops=loops,
         constant=constant,
+    )
+
+
+def _ui(base: Foundation, probes: Probes, groups: GroupServices, deadman: DeadmanServices) -> UiServices:
+    return UiServices(
+        name=base.settings.name,
+        core=base.core,
+        reader=base.reader,
+        tokens=base.tokens,
+        sessions=Sessions(base.core, base.tokens),
+        proxy=base.settings.proxy,
+        limiter=base.limiter,
+        groups=groups,
+        deadman=deadman,
+        probes={"Airflow": probes.orchestrator, "MLflow": probes.metadata, "Switches": probes.deadman},
     )
 
 
