@@ -1,8 +1,8 @@
 """What a backtest over HTTP costs the intake meanwhile: `python -m benchmarks.backtests --help`. Needs wrk and /proc.
 
 One gateway process runs on an embedded PostgreSQL and Valkey with a long history. It works at one backtest. wrk loads the
-intake, in turn while the process of the backtest stands still and while it runs, so that other work of the machine hits both
-alike: first while it reads the history, then while it replays it. The ratios are taken within a round.
+intake, in turn while the process of the backtest stands still and while it runs. So other work of the machine hits both
+alike. This is done twice: while it reads the history, and while it replays it. The ratios are taken within a round.
 """
 
 import argparse

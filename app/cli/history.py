@@ -92,4 +92,6 @@ def read_time(text: str | None, option: str, now: datetime) -> datetime | None:
     try:
         return before(moment_of(text), now)
     except ValueError as error:
-        raise UsageError(f"{option} {text}: {error}") from error
+        raise UsageError(
+            f"{option} {text}: write a duration such as 90d, or a time such as 2026-11-02T00:00Z"
+        ) from error

@@ -69,7 +69,7 @@ async def ask(engine: AsyncEngine, caller: str, asked: str, now: datetime) -> Ro
     async with transaction(engine) as conn:
         values = {"id": uuid7(), "caller": caller, "asked": asked, "now": now}
         made: UUID | None = (await conn.execute(_ASK, values)).scalar_one_or_none()
-        return await find(conn, values["id"]) if made is not None else None
+        return await find(conn, made) if made is not None else None
 
 
 async def open_of(conn: AsyncConnection, caller: str) -> RowMapping | None:
