@@ -67,7 +67,7 @@ _ALERTS = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """An alert that matches and began within the probation, by our clock. `since`: when it last began to fire. `heard`: its
+    """An alert that matches, by our clock. `since`: when it last began to fire. `heard`: its
     newest notification. `unsure`: it may have fired before the promotion, because nobody heard an earlier end of it."""
 
     id: UUID
@@ -124,12 +124,13 @@ def judge(facts: Facts, terms: Probation | None, now: datetime) -> Judgement:
         return replace(watching, detail="the alias is being moved", alert=row.probation_alert)
     if terms is None:
         return Judgement(Standing.OVER, "the policy has no probation for it any more", until)
-    lasted = {alert.id: _lasted(alert, facts.deaf, now) for alert in facts.alerts}
-    failing = [alert for alert in facts.alerts if lasted[alert.id]]
+    alerts = [alert for alert in facts.alerts if facts.promoted_at < alert.begin < until]
+    lasted = {alert.id: _lasted(alert, facts.deaf, now) for alert in alerts}
+    failing = [alert for alert in alerts if lasted[alert.id]]
     if failing:
         first = min(failing, key=lambda alert: (_unsure(alert, facts), alert.due, alert.begin, alert.id))
         return _failed(facts, terms, first, watching, now)
-    waiting = [alert for alert in facts.alerts if lasted[alert.id] is None]
+    waiting = [alert for alert in alerts if lasted[alert.id] is None]
     if waiting:
         first = min(waiting, key=lambda alert: (alert.due, alert.begin, alert.id))
         detail = f"{_began(first, facts)}; it speaks against version {row.version} if it still fires at {at(first.due)}"

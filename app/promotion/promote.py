@@ -127,9 +127,11 @@ class Gate:
         registry = self._registries[done.registry]
         try:
             async with asyncio.timeout(READ_WITHIN):
-                verdicts = await _may_go_back(registry, done)
+                holder = await registry.holder(
+                    done.model, done.alias
+                )  # Once: the change must begin where the verdict did.
+                verdicts = await _may_go_back(registry, done, holder)
                 own = await registry.own_tags(done.model, done.version) or {}
-                holder = await registry.holder(done.model, done.alias)
         except TargetError as error:
             return await self._end(row, "unreadable", f"nothing was changed: {error.detail}")
         except TimeoutError:
@@ -249,8 +251,7 @@ def _holds(holder: str | None, alias: str) -> str:
     return f"{f'version {holder}' if holder else 'no version'} holds {alias}"
 
 
-async def _may_go_back(registry: Registry, done: Promotion) -> tuple[Verdict, ...]:
-    holder = await registry.holder(done.model, done.alias)
+async def _may_go_back(registry: Registry, done: Promotion, holder: str | None) -> tuple[Verdict, ...]:
     detail = _holds(holder, done.alias)
     verdicts = (Verdict(f"holds {done.alias}", holder == done.version, detail, final=True),)
     if done.previous is None:
