@@ -77,7 +77,8 @@ def alert(
 
 
 def facts(*alerts: Against, **more: Any) -> Facts:
-    return Facts(**({"promotion": row(), "promoted_at": T, "alerts": alerts} | more))
+    known: dict[str, Any] = {"promotion": row(), "promoted_at": T, "alerts": alerts}
+    return Facts(**(known | more))
 
 
 ROLLS_BACK = "rolls back"
