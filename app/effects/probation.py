@@ -254,7 +254,7 @@ class Probations:
         if failed:
             self._metrics.items_failed.labels("probations").inc(len(failed))
             raise ExceptionGroup("probations that could not be judged", [error for _, error in failed])
-        return len(due) == MOST
+        return bool(due)
 
     async def _look(self, row: Promotion, now: datetime) -> None:
         found = await self._judged(row, now)

@@ -68,14 +68,14 @@ async def promoted(gates: Gates, **more: Any) -> dict[str, Any]:
 
 async def fires(gates: Gates, name: str = "ModelAccuracyLow", **labels: str) -> FakeAlert:
     """An alert begins, and its first notification arrives."""
-    alert = gates.world.alert(name, **({"model": "churn"} | labels))
+    named: dict[str, Any] = {"model": "churn"} | labels
+    alert = gates.world.alert(name, **named)
     await gates.world.push(alert)
     return alert
 
 
-async def probation(gates: Gates, promotion: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = (await gates.world.get(f"/api/v1/promotions/{promotion['id']}"))["probation"]
-    return found
+async def probation(gates: Gates, promotion: dict[str, Any]) -> Any:
+    return (await gates.world.get(f"/api/v1/promotions/{promotion['id']}"))["probation"]
 
 
 async def rollbacks(gates: Gates) -> list[str]:
