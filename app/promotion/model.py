@@ -8,7 +8,7 @@ from typing import Final, Protocol
 #: How the keys of the tags begin that the gateway writes on a version.
 PREFIX: Final = "gateway."
 STATUS_TAG: Final = "validation_status"
-#: Who asks for the rollback of a version that failed its probation. No token can have this name.
+#: The caller of a rollback after a failed probation. No token can have this name.
 BY_PROBATION: Final = "the probation"
 
 
