@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import asyncpg
+from pydantic_core import to_json
 from sqlalchemy import Table, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -187,7 +188,10 @@ async def update_rows(
 
 def as_json(value: Any) -> str:
     """JSON text for a jsonb parameter. Datetimes and UUIDs become text."""
-    return json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        return to_json(value).decode()
+    except ValueError:  # Half of a surrogate pair, say: Postgres' driver names the fault of such a text.
+        return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def sqlstate(error: BaseException) -> str | None:
