@@ -74,7 +74,8 @@ class Memory:
     async def read(
         self, keys: Sequence[str], fingerprints: Sequence[str]
     ) -> tuple[dict[str, Group], dict[str, Episode]]:
-        """The remembered groups by key and episodes by fingerprint; one MGET. Both are empty when Redis does not answer."""
+        """The remembered groups by key and episodes by fingerprint; one MGET. Both are empty when Redis does not answer, or
+        knows none of the fingerprints."""
         names = [f"g:{k}" for k in keys] + [f"e:{f}" for f in fingerprints]
         if not names:
             return {}, {}
@@ -85,9 +86,11 @@ class Memory:
             return {}, {}
         split = len(keys)
         try:
-            groups = {k: _group(v) for k, v in zip(keys, values[:split], strict=True) if v}
             found = ((f, _episode(v)) for f, v in zip(fingerprints, values[split:], strict=True) if v)
             episodes = {f: e for f, e in found if e is not None}
+            if fingerprints and not episodes:  # In a storm of new alerts nobody asks for their groups.
+                return {}, {}
+            groups = {k: _group(v) for k, v in zip(keys, values[:split], strict=True) if v}
         except (ValueError, LookupError, TypeError, AttributeError):
             # A value of another writer or another release counts as none.
             self._metrics.fast_path_failures.labels("content").inc()
