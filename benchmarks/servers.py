@@ -88,11 +88,13 @@ def wrk(
         assert running.stdout is not None
         timer = threading.Timer(seconds + 30, running.kill)
         timer.start()
-        for line in running.stdout:
-            lines.append(line)
-            if line == "ENOUGH\n":
-                running.send_signal(signal.SIGINT)
-        timer.cancel()
+        try:
+            for line in running.stdout:
+                lines.append(line)
+                if line == "ENOUGH\n":
+                    running.send_signal(signal.SIGINT)
+        finally:
+            timer.cancel()
     found = [line for line in lines if line.startswith("RESULT ")]
     if running.returncode or not found:
         raise SystemExit(f"wrk failed:\n{''.join(lines)}")
