@@ -79,6 +79,7 @@ class Figures:
     measured: Measured
     costs: Costs
     ratios: list[float]
+    part: str = ""
 
 
 @dataclass
@@ -190,7 +191,7 @@ def measure(sizes: Sizes, parts: Sequence[str], folder: Path) -> dict[str, Any]:
             ours = Place("gateway", server, site.store(environment))
             for name, part in PARTS.items():
                 if name in parts:
-                    found += part(bench, site, ours, environment)
+                    found += [replace(figures, part=name) for figures in part(bench, site, ours, environment)]
         counted, database = asyncio.run(_facts_of(environment["GATEWAY_DATABASE_URL"]))
         if "history" in parts:
             url = postgres.url_of("history")

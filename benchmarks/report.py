@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 _HEAD: Final = (
-    *("load", "server", "webhooks/s", "alerts/s", "ratio", "p50 ms", "p99 ms", "server us", "Postgres us"),
+    *("part", "load", "server", "webhooks/s", "alerts/s", "ratio", "p50 ms", "p99 ms", "server us", "Postgres us"),
     *("Valkey us", "rows", "WAL bytes", "refused", "broken"),
 )
-_RUNS: Final = ("alert to DAG run", "way", "runs", "answer p50 ms", "p99 ms", "run p50 ms", "p99 ms")
+_RUNS: Final = ("part", "Airflow", "way", "alerts", "answer p50 ms", "p99 ms", "run p50 ms", "p99 ms")
+_WORDS: Final = 3  # columns that are no figures
 
 
 def report(found: dict[str, Any]) -> str:
@@ -28,10 +29,10 @@ def report(found: dict[str, Any]) -> str:
 
 def _load(figures: dict[str, Any]) -> list[str]:
     load, measured, costs = figures["load"], figures["measured"], figures["costs"]
-    stores = costs["wal"] > 0
     spent = [f"{costs['postgres']:.0f}", f"{costs['valkey']:.0f}", f"{costs['rows']:.2f}", f"{costs['wal']:.0f}"]
     native = "native " if load["form"] == "native" else ""
     return [
+        figures["part"],
         f"{native}{load['kind']}, {load['alerts']} a webhook",
         figures["server"],
         f"{measured['per_second']:.0f}",
@@ -40,7 +41,7 @@ def _load(figures: dict[str, Any]) -> list[str]:
         f"{measured['p50']:.1f}",
         f"{measured['p99']:.1f}",
         f"{costs['server']:.0f}",
-        *(spent if stores else ["", "", "", ""]),
+        *(spent if costs["wal"] else ["", "", "", ""]),
         f"{measured['refused']}",
         f"{measured['broken']}",
     ]
@@ -48,16 +49,16 @@ def _load(figures: dict[str, Any]) -> list[str]:
 
 def _run(times: dict[str, Any]) -> list[str]:
     figures = [f"{times[name]:.1f}" for name in ("answer_p50", "answer_p99", "run_p50", "run_p99")]
-    return [times["airflow"], times["way"], str(times["runs"]), *figures]
+    return ["runs", times["airflow"], times["way"], str(times["runs"]), *figures]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
-    marks = ["-" * width if place < 2 else "-" * (width - 1) + ":" for place, width in enumerate(widths)]
+    marks = ["-" * width if place < _WORDS else "-" * (width - 1) + ":" for place, width in enumerate(widths)]
 
     def line(cells: Sequence[str]) -> str:
         padded = [
-            c.ljust(w) if place < 2 else c.rjust(w) for place, (c, w) in enumerate(zip(cells, widths, strict=True))
+            c.ljust(w) if place < _WORDS else c.rjust(w) for place, (c, w) in enumerate(zip(cells, widths, strict=True))
         ]
         return f"| {' | '.join(padded)} |"
 
