@@ -26,7 +26,7 @@ CONNECTIONS: Final = 64
 ALERTMANAGER: Final = "prometheus-alertmanager"  # Debian's name of the program
 HERE: Final = Path(__file__).parent
 SERVE: Final = ("-c", "from app.cli.main import main; main()", "serve")
-_LEAST: Final = 2 * CONNECTIONS  # requests: wrk needs a moment until it can be ended
+_LEAST: Final = 2 * CONNECTIONS  # requests: when the last of them leaves, each connection has had an answer
 
 # Without a receiver nothing is sent. It still groups the alerts, as the gateway does.
 _ROUTES: Final = "route: {receiver: nobody, group_by: [model]}\nreceivers: [{name: nobody}]\n"

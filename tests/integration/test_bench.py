@@ -16,11 +16,11 @@ def test_every_part_measures_and_every_acknowledged_alert_is_counted(tmp_path: P
     require_binary("wrk")
     sizes = Sizes(
         rounds=size(1, 2),
-        seconds=1,
+        seconds=size(10, 2),  # The small size ends by its number of alerts.
         alerts=size((3,), (1, 100)),
-        most=size(192, 5000),
+        most=size(384, None),
         history=size(300, 100_000),
-        runs=2,
+        runs=size(2, 20),
     )
     found = measure(sizes, [*PARTS, "runs"], tmp_path)
     print(report(found))
@@ -46,8 +46,8 @@ def test_every_part_measures_and_every_acknowledged_alert_is_counted(tmp_path: P
                 assert rows < 2, load
                 assert wal > 0, load
     assert [(times["airflow"], times["way"], times["runs"]) for times in found["runs"]] == [
-        ("fake", "gateway", 2),
-        ("fake", "direct", 2),
+        ("fake", "gateway", sizes.runs),
+        ("fake", "direct", sizes.runs),
     ]
     for times in found["runs"]:
         assert 0 < times["run_p50"] <= times["run_p99"], times
