@@ -129,7 +129,7 @@ def _through(
 
 def _directly(airflow: http.client.HTTPConnection, target: Target) -> tuple[float, float]:
     run = f"direct__{secrets.token_hex(8)}"
-    wanted = {"dag_run_id": run, "logical_date": None, "conf": {}}
+    wanted: dict[str, Any] = {"dag_run_id": run, "logical_date": None, "conf": {}}
     sent = time.time()
     status, body = _ask(airflow, "POST", f"/api/v2/dags/{DAG}/dagRuns", wanted, target)
     answered = time.time() - sent

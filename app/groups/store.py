@@ -130,14 +130,14 @@ async def _lock_groups(conn: AsyncConnection, books: Books, wanted: dict[str, Gr
     if not wanted:
         return
     keys = sorted(wanted)
-    rows: list[Mapping[str, Any]] = list((await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings())
+    rows: list[Mapping[str, Any]] = [*(await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings()]
     known = {row["key"] for row in rows}
     new = [_new_group(key, *wanted[key]) for key in keys if key not in known]
     if await insert_rows(conn, tables.groups, new, conflict="ON CONFLICT DO NOTHING") == len(new):
         # Nobody else has seen what this transaction made: it need not be read.
         rows = sorted([*rows, *new], key=lambda row: str(row["key"]))
     else:
-        rows = list((await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings())
+        rows = [*(await conn.execute(_LOCK_GROUPS, {"keys": keys})).mappings()]
     for row in rows:
         books.take_group(Group(**row))
     await _inherit(conn, books)
