@@ -23,6 +23,7 @@ from app.deliver.following import Follower
 from app.effects import store as effects_store
 from app.effects.judging import Judging
 from app.effects.outcomes import Outcomes
+from app.effects.probation import Probations
 from app.effects.service import EffectServices
 from app.groups import gauges, heard, retention, wakes
 from app.groups.gauges import Gauges
@@ -180,7 +181,7 @@ def assemble(base: Foundation) -> Services:
     lineage = lineage_part(base, incidents, mlflow)
     promotion = promotion_part(base, incidents, mlflow)
     deadman = deadman_part(base, incidents, airflows)
-    effects = effects_part(base, incidents, mlflow)
+    effects = effects_part(base, incidents, mlflow, promotion.services.gate)
     backtests = backtests_part(base)
     intake = intake_part(base)
     groups = groups_part(base)
@@ -364,15 +365,18 @@ def deadman_part(base: Foundation, incidents: Incidents, airflows: AirflowClient
     )
 
 
-def effects_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce) -> Part[EffectServices]:
-    """Announcing the runs that ended well, judging whether each retrain helped, and holding groups that none helps."""
+def effects_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce, gate: Gate) -> Part[EffectServices]:
+    """Announcing the runs that ended well, judging whether each retrain helped, holding groups that none helps, and the
+    probation of promoted versions."""
     judging = Judging(base.core, TriggerIncidents(base.core, incidents))
     outcomes = Outcomes(base.core, incidents, MlflowRegistry(mlflow))
+    probations = Probations(base.core, gate, PromotionIncidents(base.core, incidents))
     return Part(
         EffectServices(base.core, base.reader),
         (
             Loop("effects", judging.step, idle=5.0),
             Loop("outcomes", outcomes.step, idle=5.0),
+            Loop("probations", probations.step, idle=5.0, patience=_patience(base)),
         ),
     )
 

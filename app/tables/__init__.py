@@ -34,7 +34,7 @@ lineage.py
 - `reports`: the reports of components, by POST /api/v1/metadata.
 - `records`: metadata on its durable way to MLflow: one row a write of its REST API, in order per stream.
 - `local_ids`: MLflow's ids for the ids that a spool made up.
-- `promotions`: one row a request to promote a version or to roll back: the verdicts, and the journal of the change.
+- `promotions`: one row a request to promote a version or to roll back: verdicts, the journal of the change, the probation.
 - `runs`: MLflow's runs as they were last seen, with the trigger that each names.
 - `versions`: MLflow's model versions, with the run that each names.
 - `aliases`: MLflow's aliases, with the version that each names.

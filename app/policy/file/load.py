@@ -18,11 +18,11 @@ from app.policy.file.entries import read_airflow, read_deadman, read_defaults, r
 from app.policy.file.keys import key_problems
 from app.policy.file.masked import masked, open_variables
 from app.policy.file.problems import PolicyError, Problem, in_file_order
-from app.policy.file.promotion_checks import promotion_problems, read_promotions
+from app.policy.file.promotion_checks import promotion_problems, promotion_warnings, read_promotions
 from app.policy.intervals import TimeInterval
 from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
-from app.policy.receivers import NEWS, NO_EFFECT, Notify, Receiver
+from app.policy.receivers import NEWS, NO_EFFECT, PROBATION_FAILED, Notify, Receiver
 from app.policy.schedules import Schedule
 from app.policy.schema import Airflow, EffectTerms, OnNoEffect, Policy, Route
 from app.policy.sources import Source
@@ -86,7 +86,9 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         schedules=schedules,
         deadman=tuple(_with_receivers(switch, receivers) for switch in deadman.values()),
         hash="",
-        warnings=in_file_order(warnings(document, routes, schedules)),
+        warnings=in_file_order(
+            [*warnings(document, routes, schedules), *promotion_warnings(document, others["promotions"])]
+        ),
         **others,
     )
     meant = _meant(policy)
@@ -152,10 +154,13 @@ def _meant(policy: Policy) -> dict[str, Any]:
             del shown["effect"]
         if route.on_no_effect == OnNoEffect():
             del shown["on_no_effect"]
+    for entry, shown in zip(policy.promotions, meant["promotions"], strict=True):
+        if entry.probation is None:
+            del shown["probation"]
     for notify in filter(None, [meant["notify"], *(route["notify"] for route in meant["routes"])]):
-        for event in (NO_EFFECT, *NEWS):
-            if notify[event] is None:
-                del notify[event]
+        for event in (NO_EFFECT, PROBATION_FAILED, *NEWS):
+            if notify.get(event) is None:
+                notify.pop(event, None)
     return meant
 
 
