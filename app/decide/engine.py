@@ -36,6 +36,7 @@ from app.decide.state import (
     Trigger,
     TriggerChange,
     TriggerState,
+    copied,
     group_key,
     state_after,
 )
@@ -126,7 +127,7 @@ class PureEngine:
         trigger, ledger = self.triggers[trigger_id], self._ledger(now)
         if trigger.state is not TriggerState.DEAD or trigger.on_failure is None:
             raise ValueError(f"only a dead trigger can be redriven; this one is {trigger.state}")
-        ledger.books.take_group(replace(self.groups[trigger.key]))
+        ledger.books.take_group(copied(self.groups[trigger.key]))
         self._take_fires(ledger.books, [trigger.route])
         refused = ledger.redrive(trigger.key, trigger_id, trigger.on_failure)
         if refused is None:
@@ -299,7 +300,7 @@ class PureEngine:
         self._take_fires(books, (route for route, _, _ in wanted.values()))
         for key, name in wanted.items():
             known = self.groups.get(key)
-            group = replace(known) if known is not None else Group(key, *name)
+            group = copied(known) if known is not None else Group(key, *name)
             books.take_group(group)
             if group.last_trigger is None and self._shapes[group.route, group.mode] - {frozenset(group.labels)}:
                 others = (other for other in self.groups.values() if other.labels.keys() != group.labels.keys())
@@ -330,14 +331,14 @@ class PureEngine:
             mates = (self.episodes[mate] for mate in self._mates[key])
             ids |= {episode.id for episode in nlargest(MATES, mates, key=lambda e: (e.last_seen_at, e.id))}
         for episode in sorted((self.episodes[i] for i in ids), key=lambda e: (e.fingerprint, e.id)):
-            books.take_episode(replace(episode))
+            books.take_episode(copied(episode))
 
     # -- writing, as app.groups.store does ----------------------------------------------------------------------------
 
     def _save(self, books: Books) -> None:
         self.books = books
         for episode in (*books.changed.values(), *books.created.values()):
-            self._save_episode(replace(episode))
+            self._save_episode(copied(episode))
         self.decisions += books.decisions
         for trigger in books.triggers.values():
             self._save_trigger(trigger, books.now)
@@ -345,7 +346,7 @@ class PureEngine:
             if key in books.changed_groups:
                 group.version += 1
             if key in books.changed_groups or key not in self.groups:
-                self.groups[key] = replace(group)
+                self.groups[key] = copied(group)
                 self.wake_later(key)
                 self._shapes[group.route, group.mode].add(frozenset(group.labels))
 

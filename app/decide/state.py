@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
+
+Row = TypeVar("Row", "Group", "Episode")
 
 
 class Action(StrEnum):
@@ -259,3 +261,12 @@ def _key_of(route: str, mode: str, labels: tuple[tuple[str, str], ...]) -> str:
 #: Every notification asks for the key of its group.
 _remembered = lru_cache(4096)(_key_of)
 _LONGEST_REMEMBERED = 256  # characters of the values: the memory must stay small
+
+
+def copied(row: Row) -> Row:
+    """A copy of a row with slots. `replace` takes five times as long, and a replay makes millions of copies."""
+    kind: type[Row] = type(row)
+    copy = object.__new__(kind)
+    for name in kind.__slots__:
+        setattr(copy, name, getattr(row, name))
+    return copy

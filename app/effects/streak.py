@@ -92,7 +92,7 @@ async def review(
     """Count again what did not help, and open or resolve the incident. The caller has locked the group."""
     route, before = policy.route(group.route), replace(group)
     if route is None or route.mode != LIVE or group.mode != LIVE:
-        await _settle(conn, group, before, (0, None, None), now)
+        await _settle(conn, group, before, None, (0, None, None), now)
         await _resolve(conn, group, incidents, "its route left the policy or changed its mode", now)
         return
     parameters: dict[str, Any] = {"route": group.route, "key": group.key, "since": group.released_at or _EVER}
@@ -102,7 +102,7 @@ async def review(
     if newest is not None and await _is_over(conn, group, route, newest, now):
         count, first, why = 0, None, f"its alerts ended and stayed away for {format_duration(route.effect.watch)}"
         facts.release(group, now)
-    await _settle(conn, group, before, (count, first, route.digest if count else None), now)
+    await _settle(conn, group, before, route, (count, first, route.digest if count else None), now)
     if count >= route.on_no_effect.after:
         detail = " ".join([_detail(group, route), *await _made(conn, group, newest)])
         await incidents.open(conn, NO_EFFECT, _named(group), detail, now)
@@ -116,11 +116,18 @@ async def _is_over(conn: AsyncConnection, group: Group, route: Route, fired_at: 
 
 
 async def _settle(
-    conn: AsyncConnection, group: Group, before: Group, counted: tuple[int, datetime | None, str | None], now: datetime
+    conn: AsyncConnection,
+    group: Group,
+    before: Group,
+    route: Route | None,
+    counted: tuple[int, datetime | None, str | None],
+    now: datetime,
 ) -> None:
-    """Write what changed. A group that may fire again is decided at once."""
+    """Write what changed. A group that may fire again is decided at once. One that was not held stays as it was: what else
+    stops it ends at its own time, and another policy has had it decided already."""
     group.ineffective, group.ineffective_since, group.ineffective_under = counted
-    if group.ineffective < before.ineffective and group.open_trigger is None:
+    held = route is not None and facts.is_ineffective(before, route)
+    if held and group.ineffective < before.ineffective and group.open_trigger is None:
         group.wake_at = now
     if group != before:
         await groups.save_groups(conn, [group])

@@ -120,11 +120,23 @@ async def test_the_replay_of_what_was_recorded_holds_the_group_as_long_as_live_d
         await days(world, alert, 5)
         await world.post("/api/v1/routes/accuracy/reset", {"group": {"model": "churn"}})
         await world.settle()
-        await world.pass_by(minutes=2)
         await days(world, alert, 5)
         checked = check(await recorded_history(world), None, world.clock.now(), REORDER)
     assert (len(checked.pairs), checked.differences) == (len(world.airflow.posts), []), checked.as_text()
     assert len(checked.pairs) == 4
+
+
+async def test_a_count_that_ends_wakes_no_group_that_it_did_not_hold(servers: TestServers, database: str) -> None:
+    """Otherwise the moment of a review would decide when a group goes to the other mode."""
+    world, _ = drizzle(servers, database, DAILY)
+    async with world:
+        await days(world, world.alert(model="churn"), 1)  # The first retrain did not help, and the second is under way.
+        [group] = (await world.get("/api/v1/routes"))["items"][0]["groups"]
+        assert group["in_flight"], group
+        await world.reload(policy(DAILY + "\nmode: shadow") + RECEIVERS)
+        await world.settle()
+        await world.pass_by(minutes=25)
+        assert [t["state"] for t in await world.triggers()] == ["succeeded", "succeeded"]
 
 
 async def test_another_entry_of_the_policy_releases_the_group(servers: TestServers, database: str) -> None:
