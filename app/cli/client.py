@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 from typing import Annotated, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import typer
 from rich import table as rich_table
@@ -91,6 +91,11 @@ def gateway_url() -> str:
         step = "Begin it with http:// or https://, then the host and the port, as in http://127.0.0.1:8090 or http://[::1]:8090"
         raise UsageError(f"GATEWAY_URL is not the URL of a gateway. {step}")
     return given.partition("#")[0].rstrip("/")
+
+
+def page_url(*path: str) -> str:
+    """The address of a page of the gateway, for people."""
+    return "/".join((gateway_url(), "ui", *(quote(part, safe="") for part in path)))
 
 
 def _token() -> str | None:

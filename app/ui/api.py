@@ -18,6 +18,7 @@ from app.explain.lanes import MOST, Kind, Mark, Span, flags_of, marks_of, ticks_
 from app.explain.why import why
 from app.groups import live
 from app.kit.errors import Problem
+from app.lineage import store as lineage
 from app.policy.schema import Policy, Route
 from app.promotion import store as promotions
 from app.promotion.promote import shown
@@ -159,6 +160,7 @@ async def _explained(request: Request, services: Services, visitor: Visitor, ide
         "found": found,
         "trigger": trigger,
         "links": links_of(policy, trigger) if trigger else None,
+        "aliases": await services.reader.read(lambda conn: _aliases(conn, trigger)) if trigger else {},
         "conf": await services.reader.read(lambda conn: history.conf_of(conn, item["id"]))
         if subject == "trigger"
         else None,
@@ -166,6 +168,15 @@ async def _explained(request: Request, services: Services, visitor: Visitor, ide
     return render(
         request, visitor, f"{subject}.html", key=group_key(item["route"] or "", mode, item["group"]), **values
     )
+
+
+async def _aliases(conn: AsyncConnection, trigger: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
+    """The aliases that the versions of a trigger hold now, by (model, version)."""
+    models = {version["model"] for run in trigger["runs"] for version in run["versions"]}
+    found: dict[tuple[str, str], list[str]] = {}
+    for seen in await lineage.aliases_of(conn, models):
+        found.setdefault((seen.model, seen.version), []).append(seen.alias)
+    return found
 
 
 @router.get("/{path:path}", dependencies=[Depends(visitor("read"))])

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from app.decide.state import group_key
+from app.lineage.store import aliases_of
 from tests.acceptance.world import World
 from tests.fakes.clock import NOON
 from tests.servers import TestServers
@@ -262,6 +263,7 @@ async def test_the_chain_leads_to_airflow_and_to_mlflow(world: World) -> None:
     [chain] = document.find("ol", class_="chain")
     links = [link.attributes["href"] for link in chain.find("a")]
     assert f"http://airflow.test:8080/dags/retrain_model/runs/{trigger['dag_run_id']}" in links
+    assert f"http://mlflow.test:5000/#/runs/{trigger['runs'][0]['run_id']}" in links
     [version] = trigger["runs"][0]["versions"]
     assert f"http://mlflow.test:5000/#/models/{version['model']}/versions/{version['version']}" in links
     assert all(f"/alerts/{alert['id']}" in "".join(links) for alert in trigger["alerts"])
@@ -273,6 +275,20 @@ async def test_a_trigger_shows_the_conf_that_airflow_gets(world: World) -> None:
         assert shown == (
             [{"gateway": {"trigger_id": trigger["id"]}, "dataset": "s3://<b>"}] if trigger["fired_at"] else []
         )
+
+
+async def test_the_chain_ends_with_the_alias_that_the_version_holds_now(world: World) -> None:
+    made = {t["id"]: t["runs"][0]["versions"][0] for t in await world.triggers(status="succeeded") if t["runs"]}
+    async with world.services[0].core.engine.connect() as conn:
+        seen = await aliases_of(conn, {version["model"] for version in made.values()})
+    held = {(alias.model, alias.version) for alias in seen}
+    ends = set()
+    for ident, version in list(made.items())[:20]:
+        [chain] = (await page_of(world, f"/ui/triggers/{ident}")).find("ol", class_="chain")
+        last = list(chain.find("li"))[-1].text
+        assert ("champion" in last) == ((version["model"], version["version"]) in held)
+        ends.add("champion" in last)
+    assert ends == {True, False}
 
 
 async def test_open_incidents_stand_above_the_fleet(world: World) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from app.cli.client import AsJson, Table, ask, labels, show, time
+from app.cli.client import AsJson, Table, ask, labels, page_url, show, time
 
 app = typer.Typer()
 switches = typer.Typer(no_args_is_help=True, help="The dead man's switches: what should have happened, and did not.")
@@ -51,6 +51,7 @@ def show_switch(name: Name, as_json: AsJson = False) -> None:
     )
     show(f"It expects {found['expects']}: {found['every']}, grace {found['grace'] or '0s'}.")
     show(found["explanation"])
+    show(f"Its page: {page_url('switches', found['name'])}")
     table = Table("when", "became", "why", box=None, padding=(0, 2, 0, 0))
     for flip in found["flips"]:
         table.add_row(time(flip["at"]), flip["after"], flip["detail"])
