@@ -65,7 +65,7 @@ async def show_fleet(
     asked = {"route": route, "label": label, "state": known, "days": days}
     names = [route.name for route in policy.routes]
     more: dict[str, Any] = {"asked": asked, "page": page, "routes": names, "states": fleet.STATES}
-    return render(request, visitor, "fleet.html", fleet=found, ticks=ticks_of(found.span), **more)
+    return await render(request, visitor, "fleet.html", fleet=found, ticks=ticks_of(found.span), **more)
 
 
 @router.get("/groups/{key}")
@@ -85,7 +85,7 @@ async def show_group(
     span = Span.of(now, days)
     values = await services.reader.read(lambda conn: _of_group(conn, policy, route, group, span))
     target = partial(_target, request, values["promoted"])
-    return render(request, visitor, "group.html", days=days, target=target, **values)
+    return await render(request, visitor, "group.html", days=days, target=target, **values)
 
 
 def _target(request: Request, models: Mapping[str, str], mark: Mark) -> str:
@@ -101,35 +101,30 @@ def _target(request: Request, models: Mapping[str, str], mark: Mark) -> str:
 
 
 async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: Group, span: Span) -> dict[str, Any]:
-    labels = {name: value for name, value in group.labels.items() if value}
-    query = history.Query(limit=_SHOWN, route=route.name, labels=labels, since=span.since)
-    alerts = [row for row in (await history.list_alerts(conn, query)).items if row["group"] == group.labels]
-    mine = history.Query(limit=_SHOWN, route=route.name, labels=group.labels, since=span.since)
-    triggers = [row for row in (await history.list_triggers(conn, mine)).items if row["mode"] == group.mode]
-    [live_route] = (await live.list_routes(conn, policy, span.now, only=route.name, limit=1, cursor=None)).items
     state = live.group_state(group, route, span.now)
-    lately = (await history.lately_alerted(conn, [group.key], span.since, MOST))[group.key]
-    fired = (await history.lately_triggered(conn, [group.key], span.since, MOST))[group.key]
-    due = await fleet.deadlines(conn, policy)
+    alerts = (await history.lately_alerted(conn, [group.key], span.since, MOST))[group.key]
+    triggers = (await history.lately_triggered(conn, [group.key], span.since, MOST))[group.key]
+    decisions = await history.decisions_of(conn, alerts[:_SHOWN])
+    due = await fleet.deadlines(conn, policy, [(route.name, group.labels)])
     asked = episodes.Query(since=span.since, route=route.name, labels=group.labels, limit=_EPISODES)
     drift, _ = await episodes.page(conn, policy, asked, span.now) if group.mode == LIVE else ([], None)
     promoted = (await promotions.of_groups(conn, [group.key], span.since, MOST))[group.key]
-    marks = marks_of(span, lately, fired, state) + flags_of(map(shown, promoted))
+    marks = marks_of(span, alerts, triggers, state) + flags_of(map(shown, promoted))
     marks += due.get(fleet.place(route.name, group.labels), [])
     return {
         "group": group,
         "episodes": drift,
         "state": state,
-        "route": live_route,
+        "mutes": (await live.mutes(conn, policy, [route], span.now))[route.name],
         "why": await why(conn, policy, route, group.labels, span.since, span.now),
-        "alerts": alerts,
-        "triggers": triggers,
+        "alerts": [alert | {"decisions": decisions[alert["id"]]} for alert in alerts[:_SHOWN]],
+        "triggers": triggers[:_SHOWN],
         "marks": marks,
         "promoted": {str(row.id): row.model for row in promoted},
         "span": span,
         "ticks": ticks_of(span),
-        "cut": max(len(lately), len(fired)) == MOST,
-        "versions": [version for row in triggers for run in row["runs"] for version in run["versions"]],
+        "cut": max(len(alerts), len(triggers)) == MOST,
+        "versions": await history.versions_made(conn, [row["id"] for row in triggers[:_SHOWN]]),
     }
 
 
@@ -165,7 +160,7 @@ async def _explained(request: Request, services: Services, visitor: Visitor, ide
         if subject == "trigger"
         else None,
     }
-    return render(
+    return await render(
         request, visitor, f"{subject}.html", key=group_key(item["route"] or "", mode, item["group"]), **values
     )
 

@@ -66,7 +66,7 @@ async def show_promotions(
         reigns = reigns_of(rows)
     asked = {"model": model, "state": state}
     more: dict[str, Any] = {"items": [shown(row) for row in items], "following": following, "reigns": reigns}
-    return render(request, visitor, "promotions.html", asked=asked, **more)
+    return await render(request, visitor, "promotions.html", asked=asked, **more)
 
 
 def reigns_of(rows: Iterable[Promotion]) -> dict[str, list[Reign]]:
@@ -97,16 +97,16 @@ async def show_house(request: Request, services: Services, visitor: Reader) -> R
         "loaded_at": holder.loaded_at,
         "refusal": holder.refusal,
     }
-    return render(request, visitor, "house.html", most=_MOST, **values, **more)
+    return await render(request, visitor, "house.html", most=_MOST, **values, **more)
 
 
 async def _of_house(conn: AsyncConnection, policy: Policy) -> dict[str, Any]:
-    opened, _ = await incidents.page(conn, incidents.Query(limit=_MOST, open=True))
+    worst, _ = await incidents.worst_open(conn, _MOST)
     resolved, _ = await incidents.page(conn, incidents.Query(limit=_MOST, open=False))
     watched, _ = await switches.page(conn, policy, state=None, limit=_MOST_SWITCHES, cursor=None)
     orphans: Sequence[dict[str, Any]] = await lineage_store.list_orphans(conn, None, None, _MOST)
     return {
-        "incidents": [*opened, *resolved],
+        "incidents": [*await incidents.with_receivers(conn, worst), *resolved],
         "switches": watched,
         "replicas": _newest((await list_in_force(conn, _LONG, None))[0]),
         "orphans": orphans,
@@ -139,7 +139,7 @@ async def show_policy(request: Request, services: Services, visitor: Reader) -> 
     holder = services.core.policies
     routes, earlier = await services.reader.read(read)
     more: dict[str, Any] = {"policy": policy, "loaded_at": holder.loaded_at, "refusal": holder.refusal}
-    return render(request, visitor, "policy.html", routes=routes, earlier=earlier, **more)
+    return await render(request, visitor, "policy.html", routes=routes, earlier=earlier, **more)
 
 
 @router.get("/switches/{name:path}")
@@ -151,4 +151,4 @@ async def show_switch(
     found = await services.reader.find(lambda conn: switches.switch(conn, name, policy, now))
     if found is None:
         raise unknown(name)
-    return render(request, visitor, "switch.html", switch=found)
+    return await render(request, visitor, "switch.html", switch=found)

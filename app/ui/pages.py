@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import __version__
+from app.kit.loop import in_turns
 from app.kit.times import iso
 from app.ui import lane
 from app.ui.access import Visitor
@@ -69,19 +70,19 @@ async def _answer_of(request: Request, error: Exception) -> Response:
     if not wants_page(request) or answer.status_code < 400:
         return answer
     if answer.status_code == 401:
-        return _to_login(request)
+        return await _to_login(request)
     problem = json.loads(bytes(answer.body))
-    page = render(request, None, "problem.html", answer.status_code, problem=problem)
+    page = await render(request, None, "problem.html", answer.status_code, problem=problem)
     for name in ("Retry-After", "Allow"):
         if (value := answer.headers.get(name)) is not None:
             page.headers[name] = value
     return page
 
 
-def _to_login(request: Request) -> Response:
+async def _to_login(request: Request) -> Response:
     if request.method == "GET" and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         # After a link from elsewhere a browser keeps the session's cookie back. It sends the cookie when our own page asks.
-        return render(request, None, "moment.html", 200, again=request.url.query)
+        return await render(request, None, "moment.html", 200, again=request.url.query)
     wanted = {"next": _own_address(request)} if request.method == "GET" else {}
     return see(request, "login", **wanted)
 
@@ -121,10 +122,10 @@ def _own_address(request: Request) -> str:
     return quote(request.scope["path"], safe="/:@") + (f"?{query}" if query else "")
 
 
-def render(
+async def render(
     request: Request, visitor: Visitor | None, template: str, status: int = 200, /, **values: Any
 ) -> HTMLResponse:
-    """A page. Without a visitor it shows no navigation."""
+    """A page. Without a visitor it shows no navigation. While it is made, other requests get their turns."""
     services = services_of(request)
     now = services.core.clock.now()
     shared: dict[str, Any] = {
@@ -138,8 +139,8 @@ def render(
         "inside": lambda link: _page_of(request, link),
         "to": lambda *path, **query: address(request, *path, **query),
     }
-    text = _environment().get_template(template).render(shared | values)
-    return HTMLResponse(text, status, headers=SAFE)
+    pieces = _environment().get_template(template).generate(shared | values)
+    return HTMLResponse("".join([piece async for piece in in_turns(pieces)]), status, headers=SAFE)
 
 
 def _page_of(request: Request, link: str | None) -> str:

@@ -11,10 +11,14 @@ from urllib.parse import urljoin
 import pytest
 import pytest_asyncio
 
+from app import tables
+from app.decide.drift import WORST_FIRST
 from app.decide.state import group_key
+from app.kit.db import insert_rows
 from app.lineage.store import aliases_of
 from tests.acceptance.world import World
 from tests.fakes.clock import NOON
+from tests.integration.test_long_history import recorded
 from tests.servers import TestServers
 from tests.ui.history import FATES, HOSTILE, POLICY, hostile, rich
 from tests.ui.reading import Element, read
@@ -89,6 +93,39 @@ async def test_what_needs_a_person_comes_first_and_says_what_to_do(world: World)
         found = await world.explain(trigger.attributes["href"].rpartition("/")[2])
         assert plain(found["next_step"]) in row.text
         assert ("needs a person" in row.text) == (not found["next_step"].startswith("Nothing."))
+
+
+async def test_of_what_needs_a_person_the_worst_comes_first(world: World) -> None:
+    firing: dict[str, int] = {}
+    for alert in await world.alerts(status="firing"):
+        key = group_key(alert["route"], "shadow" if alert["route"] == "rehearsal" else "live", alert["group"])
+        firing[key] = min(WORST_FIRST.index(alert["severity"]), firing.get(key, len(WORST_FIRST)))
+    needing = [row.attributes["data-group"] for row in await rows_of(world, "?state=needs_person")]
+    places = [firing.get(key, len(WORST_FIRST)) for key in needing]
+    assert places == sorted(places)
+    assert len(set(places)) > 2
+
+
+#: The most statements that a page takes, however many groups, alerts and triggers it shows.
+STATEMENTS = {"": 8, "?days=365": 8, "?state=needs_person": 8, "?label=model%3Dm00-churn": 8, "?label=nobody": 8}
+
+
+@pytest.mark.parametrize("query", STATEMENTS)
+async def test_the_fleet_takes_a_few_statements_however_many_groups_there_are(world: World, query: str) -> None:
+    await page_of(world, "/ui")
+    with recorded(world) as statements:
+        await page_of(world, f"/ui{query}")
+    assert len(statements) <= STATEMENTS[query], [statement for statement, _ in statements]
+
+
+async def test_a_group_takes_a_few_statements_however_much_happened_to_it(world: World) -> None:
+    taken = Counter[int]()
+    for key in list(await groups_of(world))[: len(FATES)]:
+        for days in (1, 365):
+            with recorded(world) as statements:
+                await page_of(world, f"/ui/groups/{key}?days={days}")
+            taken[len(statements)] += 1
+    assert max(taken) <= 28, taken
 
 
 def utc(text: str) -> datetime:
@@ -297,6 +334,25 @@ async def test_open_incidents_stand_above_the_fleet(world: World) -> None:
     shown = {element.attributes["data-incident"]: element.text for element in document.having("data-incident")}
     assert shown.keys() == {incident["id"] for incident in incidents}
     assert all(incident["title"] in shown[incident["id"]] for incident in incidents)
+
+
+async def test_the_worst_incident_comes_first_also_after_many_newer_ones(servers: TestServers, template: str) -> None:
+    async with World(servers, servers.fresh_database(template), POLICY) as world:
+        history = rich(NOON, models=1)
+        like, severities = history.notices[0], ["info", "warning"] * 15 + ["error", "critical"]
+        history.notices.clear()
+        for minutes, severity in enumerate(severities):
+            at = NOON - timedelta(minutes=minutes)
+            own = {"id": history.ident(at), "key": f"k{minutes}", "severity": severity, "opened_at": at}
+            history.notices.append(like | own)
+        async with world.services[0].core.engine.begin() as conn:
+            await insert_rows(conn, tables.notices, history.notices)
+        idents = {str(row["id"]): row["severity"] for row in history.notices}
+        for path in ("/ui", "/ui/house"):
+            document = await page_of(world, path)
+            shown = [idents[element.attributes["data-incident"]] for element in document.having("data-incident")]
+            assert shown == ["critical", "error"] + ["warning"] * 15 + ["info"] * 3, path
+        assert "32 open incidents" in (await page_of(world, "/ui")).text
 
 
 async def test_hostile_labels_are_text_and_nothing_else(servers: TestServers, template: str) -> None:
