@@ -15,7 +15,7 @@ from app import tables
 from app.decide.rules import Obstacles
 from app.decide.state import Group
 from app.explain import history, sentences, silence
-from app.explain.explain import at_this_moment, load_episode, obstacles_of, shown_decision
+from app.explain.explain import at_this_moment, load_episodes, obstacles_of, shown_decision
 from app.explain.silence import Row
 from app.groups import live
 from app.groups.schedules import list_schedules
@@ -142,13 +142,15 @@ def _of(statement: Select[Any], route: Route, labels: Mapping[str, str]) -> Sele
 
 async def _groups(conn: AsyncConnection, route: Route, scope: Row, now: datetime, obstacles: Obstacles) -> list[Row]:
     """The live states of the groups. A group with firing alerts also has the decision at this moment on the newest."""
-    rows = await conn.execute(_GROUPS, scope | {"mode": route.mode, "most": MOST_GROUPS})
+    rows = (await conn.execute(_GROUPS, scope | {"mode": route.mode, "most": MOST_GROUPS})).mappings().all()
+    firing = [row["firing"] for row in rows if row["firing"] is not None]
+    episodes = await load_episodes(conn, firing) if firing else {}
     shown = []
-    for row in rows.mappings().all():
+    for row in rows:
         group = Group(**{name: row[name] for name in _GROUP_COLUMNS})
         state = live.group_state(group, route, now) | {"now": None, "would_fire": None}
-        if row["firing"] is not None:
-            episode = await load_episode(conn, row["firing"])
+        episode = episodes.get(row["firing"])
+        if episode is not None:
             decision = at_this_moment(group, episode, route, now, obstacles)
             state["now"] = shown_decision(decision)
             state["would_fire"] = sentences.would_fire(decision, group, episode, route)

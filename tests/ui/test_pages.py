@@ -128,6 +128,13 @@ async def test_a_group_takes_a_few_statements_however_much_happened_to_it(world:
     assert max(taken) <= 28, taken
 
 
+async def test_the_silence_of_a_route_takes_a_few_statements_however_many_groups_fire(world: World) -> None:
+    with recorded(world) as statements:
+        found = await world.get("/api/v1/routes/accuracy/explain", since="30d")
+    assert sum(group["now"] is not None for group in found["groups"]) > 5
+    assert len(statements) <= 17, [statement for statement, _ in statements]
+
+
 def utc(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
