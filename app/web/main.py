@@ -68,6 +68,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
         description=DESCRIPTION,
         lifespan=_lifespan(open_services, worker=worker),
         openapi_url=None,
+        openapi_tags=[dict(tag) for tag in docs.TAGS],
         telemetry=TRACED,
         redirect_slashes=False,  # A sender of webhooks must never be answered 3xx.
     )
