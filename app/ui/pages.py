@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import __version__
+from app.kit.links import page
 from app.kit.loop import in_turns
 from app.kit.times import iso
 from app.ui import lane
@@ -72,11 +73,12 @@ async def _answer_of(request: Request, error: Exception) -> Response:
     if answer.status_code == 401:
         return await _to_login(request)
     problem = json.loads(bytes(answer.body))
-    page = await render(request, None, "problem.html", answer.status_code, problem=problem)
+    where = _page_of(request, getattr(error, "page", None))
+    shown = await render(request, None, "problem.html", answer.status_code, problem=problem, where=where)
     for name in ("Retry-After", "Allow"):
         if (value := answer.headers.get(name)) is not None:
-            page.headers[name] = value
-    return page
+            shown.headers[name] = value
+    return shown
 
 
 async def _to_login(request: Request) -> Response:
@@ -104,9 +106,7 @@ def see_inside(request: Request, wanted: str) -> RedirectResponse:
 
 def address(request: Request, *path: str, **query: Any) -> str:
     """The relative address of a page; without `path` of the fleet. Values that are None are left out."""
-    kept = {name: value for name, value in query.items() if value not in (None, "")}
-    below = "/".join(quote(part, safe="") for part in ("ui", *path))
-    return f"{_up(request)}{below}{'?' + urlencode(kept, doseq=True) if kept else ''}"
+    return f"{_up(request)}{page(*path, **query)[1:]}"
 
 
 def _up(request: Request) -> str:
@@ -144,9 +144,10 @@ async def render(
 
 
 def _page_of(request: Request, link: str | None) -> str:
-    """The relative address of the page that an incident names; empty: none. Older incidents name a call of the API."""
-    for api, page in (("/api/v1/explain/", "/ui/triggers/"), ("/api/v1/deadman/", "/ui/switches/")):
-        link = page + link.removeprefix(api) if link and link.startswith(api) else link
+    """The relative address of the page that an incident or a problem names; empty: none. Older incidents name a call of the
+    API."""
+    for api, shown in (("/api/v1/explain/", "/ui/triggers/"), ("/api/v1/deadman/", "/ui/switches/")):
+        link = shown + link.removeprefix(api) if link and link.startswith(api) else link
     return _up(request) + link.removeprefix("/") if link and link.startswith("/ui/") else ""
 
 

@@ -73,6 +73,8 @@ def _explain_route(answer: dict[str, Any]) -> None:
     if answer["groups"]:
         show(table)
     _what_next(answer)
+    wanted = ", ".join(f"{name}={value}" for name, value in answer["group"].items())
+    show(f"Its page: {page_url(route=answer['route'], label=wanted)}")
 
 
 def _what_next(answer: dict[str, Any]) -> None:
