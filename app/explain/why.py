@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import tables
 from app.decide.rules import Obstacles
 from app.decide.state import Group
-from app.explain import history, sentences, silence
+from app.explain import history, lines, sentences, silence
 from app.explain.explain import at_this_moment, load_episodes, obstacles_of, shown_decision
 from app.explain.silence import Row
 from app.groups import live
@@ -30,18 +30,13 @@ MOST_ALERTS = 10_000
 MOST_GROUPS = 100
 _NEWEST = 200  # alerts among which it looks for the nearest
 
-# Each alert counts once, by one decision: a fire since then, else the newest that is no `duplicate` and no `resolved`, for
-# these only repeat an earlier decision. The first condition on the time is true wherever the third is, and it is indexed.
-# So are the labels of an alert. They include the labels of its group, except empty ones.
+# Each alert counts once, by one decision. The labels of an alert are indexed. They include the labels of its group, except
+# empty ones.
 _DECIDED = f"""
     SELECT decided.action, decided.reason, count(*) AS alerts, max(arrived.last_seen_at) AS newest FROM (
-        SELECT id, last_seen_at FROM alerts WHERE route = :route AND group_labels @> CAST(:labels AS jsonb) {{having}} AND (
-            closed_at IS NULL OR (closed_at IS NOT NULL AND {tables.QUIET_SINCE} >= :since)
-        ) AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
-    ) arrived CROSS JOIN LATERAL (
-        SELECT action, reason FROM decisions WHERE alert = arrived.id
-        ORDER BY action = 'fire' AND first_at >= :since DESC, reason IN ('duplicate', 'resolved'), id DESC LIMIT 1
-    ) decided GROUP BY 1, 2 ORDER BY 3 DESC, 2
+        SELECT id, last_seen_at FROM alerts WHERE route = :route AND group_labels @> CAST(:labels AS jsonb) {{having}}
+            AND {lines.LATELY} ORDER BY id DESC LIMIT :most
+    ) arrived CROSS JOIN LATERAL ({lines.DECIDED}) decided GROUP BY 1, 2 ORDER BY 3 DESC, 2
 """
 _DECIDED_ON_ROUTE = text(_DECIDED.format(having=""))
 _DECIDED_ON_GROUPS = text(_DECIDED.format(having="AND labels @> CAST(:having AS jsonb)"))

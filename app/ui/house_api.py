@@ -13,8 +13,7 @@ from starlette.responses import Response
 
 from app.deadman import show as switches
 from app.deadman.requests import unknown
-from app.explain import history
-from app.explain.why import why
+from app.explain import history, lines
 from app.groups import live
 from app.lineage import record_store
 from app.lineage import store as lineage_store
@@ -128,18 +127,23 @@ async def show_policy(request: Request, services: Services, visitor: Reader) -> 
     """The routes of the policy in force, each with what it did in the last 30 days."""
     policy, now = services.core.policy, services.core.clock.now()
 
-    async def read(conn: AsyncConnection) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        routes = (await live.list_routes(conn, policy, now, only=None, limit=1, cursor=None)).items
-        named = {route.name: route for route in policy.routes}
-        shown = [
-            {"shown": row, "why": await why(conn, policy, named[row["name"]], {}, now - _LATELY, now)} for row in routes
+    async def read(conn: AsyncConnection) -> dict[str, Any]:
+        did, most = await lines.read(conn, policy.routes, now - _LATELY)
+        mutes = await live.mutes(conn, policy, policy.routes, now)
+        routes = [
+            {
+                "shown": route.model_dump(mode="json") | mutes[route.name],
+                "did": did[route.name],
+                "figures": lines.figures(route, did[route.name]),
+            }
+            for route in policy.routes
         ]
-        return shown, (await list_in_force(conn, _MOST, None))[0]
+        return {"routes": routes, "most": most, "earlier": (await list_in_force(conn, _MOST, None))[0]}
 
     holder = services.core.policies
-    routes, earlier = await services.reader.read(read)
+    values = await services.reader.read(read)
     more: dict[str, Any] = {"policy": policy, "loaded_at": holder.loaded_at, "refusal": holder.refusal}
-    return await render(request, visitor, "policy.html", routes=routes, earlier=earlier, **more)
+    return await render(request, visitor, "policy.html", **values, **more)
 
 
 @router.get("/switches/{name:path}")
