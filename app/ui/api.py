@@ -56,16 +56,21 @@ async def show_fleet(
     state: _Text = None,
     days: Days = 30,
     page: Annotated[int, Query(ge=1, le=10_000)] = 1,
+    refresh: Annotated[int | None, Query(ge=10, le=3600)] = None,
 ) -> Response:
-    """Every group in one row, those that need a person first."""
+    """Every group in one row, those that need a person first. With `refresh` a browser asks again after so many seconds,
+    without a script."""
     policy, now = services.core.policy, services.core.clock.now()
     known = state if state in fleet.STATES else None
     filters = fleet.Filters(route, _labels(label), known, days, page)
     found = await services.reader.read(lambda conn: fleet.read(conn, policy, now, filters))
-    asked = {"route": route, "label": label, "state": known, "days": days}
+    asked = {"route": route, "label": label, "state": known, "days": days, "refresh": refresh}
     names = [route.name for route in policy.routes]
     more: dict[str, Any] = {"asked": asked, "page": page, "routes": names, "states": fleet.STATES}
-    return await render(request, visitor, "fleet.html", fleet=found, ticks=ticks_of(found.span), **more)
+    answer = await render(request, visitor, "fleet.html", fleet=found, ticks=ticks_of(found.span), **more)
+    if refresh is not None:
+        answer.headers["Refresh"] = str(refresh)
+    return answer
 
 
 @router.get("/groups/{key}")

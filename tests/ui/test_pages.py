@@ -257,7 +257,26 @@ async def test_a_form_that_is_sent_with_empty_fields_filters_nothing(world: Worl
     assert (await page_of(world, path)).text == everything.text
 
 
-@pytest.mark.parametrize("query", ["label=%00", "route=" + "x" * 10_001, "days=0", "page=x"])
+async def test_the_fleet_asks_again_by_itself_when_a_person_wants_it(world: World) -> None:
+    answer = await world.clients[0].get("/ui?label=m01-fraud", headers=HTML)
+    assert "refresh" not in answer.headers
+    [start] = [a for a in read(answer.text).find("a") if a.text == "Refresh every minute"]
+    target = urljoin("/ui", start.attributes["href"])
+    answer = await world.clients[0].get(target, headers=HTML)
+    assert answer.headers["refresh"] == "60"
+    document = read(answer.text)
+    assert [row.attributes["data-group"] for row in document.having("data-group")] == [
+        group_key("accuracy", "live", {"model": "m01-fraud"})
+    ]
+    [kept] = document.find("input", name="refresh")
+    assert kept.attributes["value"] == "60"
+    [stop] = [a for a in document.find("a") if a.text == "stop"]
+    assert urljoin("/ui", stop.attributes["href"]) == "/ui?label=m01-fraud&days=30"
+
+
+@pytest.mark.parametrize(
+    "query", ["refresh=1", "refresh=never", "label=%00", "route=" + "x" * 10_001, "days=0", "page=x"]
+)
 async def test_a_filter_that_cannot_be_read_is_named(world: World, query: str) -> None:
     assert query.partition("=")[0] in (await page_of(world, f"/ui?{query}", 422)).text
 
