@@ -14,6 +14,7 @@ from sqlalchemy.sql.selectable import TextualSelect
 
 from app import tables
 from app.kit.db import rows_of
+from app.kit.loop import in_turns
 from app.kit.pages import MOST_BYTES, Found, read_page
 
 _alerts, _triggers, _decisions = tables.alerts, tables.triggers, tables.decisions
@@ -311,7 +312,7 @@ async def _by_group(
     """Rows by the key of their group, which is the first of `names`. A page reads thousands: a mapping of each costs more
     than the query."""
     found: dict[str, list[Row]] = {key: [] for key in asked["keys"]}
-    for row in await conn.execute(statement, asked):
+    async for row in in_turns((await conn.execute(statement, asked)).all()):
         found[row[0]].append(dict(zip(names, row, strict=True)))
     return found
 

@@ -51,7 +51,7 @@ class Fleet:
     found: int
     groups: int
     needing: int
-    incidents: Sequence[incidents.Row]
+    incidents: list[Row]
     open_incidents: int
     cut: list[str]
     span: Span
