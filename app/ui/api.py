@@ -34,6 +34,7 @@ Reader = Annotated[Visitor, Depends(visitor("read"))]
 Days = Annotated[int, Query(ge=1, le=365)]
 _SHOWN = 50  # alerts and triggers on the page of a group
 _EPISODES = 10  # on the page of a group
+_MOST_OF_EPISODES = 2000  # alerts that these are made of
 _NO_PAGE = "There is no such page. The fleet shows every group."
 
 
@@ -111,7 +112,9 @@ async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: 
     triggers = (await history.lately_triggered(conn, [group.key], span.since, MOST))[group.key]
     decisions = await history.decisions_of(conn, alerts[:_SHOWN])
     due = await fleet.deadlines(conn, policy, [(route.name, group.labels)])
-    asked = episodes.Query(since=span.since, route=route.name, labels=group.labels, limit=_EPISODES)
+    asked = episodes.Query(
+        since=span.since, route=route.name, labels=group.labels, limit=_EPISODES, most=_MOST_OF_EPISODES
+    )
     drift, _ = await episodes.page(conn, policy, asked, span.now) if group.mode == LIVE else ([], None)
     promoted = (await promotions.of_groups(conn, [group.key], span.since, MOST))[group.key]
     marks = marks_of(span, alerts, triggers, state) + flags_of(map(shown, promoted))
