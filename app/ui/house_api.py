@@ -15,6 +15,7 @@ from app.deadman import show as switches
 from app.deadman.requests import unknown
 from app.explain import history, lines
 from app.groups import live
+from app.kit.outbox import store as outbox
 from app.lineage import record_store
 from app.lineage import store as lineage_store
 from app.notices import show as incidents
@@ -107,6 +108,7 @@ async def _of_house(conn: AsyncConnection, policy: Policy) -> dict[str, Any]:
     return {
         "incidents": [*await incidents.with_receivers(conn, worst), *resolved],
         "switches": watched,
+        "undelivered": await outbox.undelivered(conn),
         "replicas": _newest((await list_in_force(conn, _LONG, None))[0]),
         "orphans": orphans,
         "records": {state: await record_store.list_records(conn, state, 0, _MOST) for state in ("pending", "aside")},

@@ -5,7 +5,10 @@ from datetime import timedelta
 
 import pytest
 import pytest_asyncio
+from uuid_utils.compat import uuid7
 
+from app.kit.outbox.model import new_item
+from app.notices import store as notices
 from app.promotion import store
 from tests.acceptance.world import World
 from tests.fakes.clock import NOON
@@ -73,6 +76,22 @@ async def test_the_house_shows_incidents_switches_quarantine_and_probes(world: W
         shown = {e.attributes["data-check"]: e.text for e in document.having("data-check")}
         for check, state in checks.items():
             assert ("ok" if state == "ok" else state) in shown[check]
+
+
+async def test_the_house_shows_what_waits_for_delivery_and_what_is_dead(world: World) -> None:
+    assert "Nothing waits." in (await page_of(world, "/ui/house")).text
+    items = [new_item(uuid7(), "nobody's", f"airflow:{name}", {}, NOON - timedelta(hours=2)) for name in "aab"]
+    items[2]["state"] = "dead"
+    async with world.services[0].core.engine.begin() as conn:
+        await notices.send(conn, items)
+    document = await page_of(world, "/ui/house")
+    shown = {
+        element.attributes["data-target"]: " ".join(element.text.split()) for element in document.having("data-target")
+    }
+    assert shown == {
+        "airflow:a": "airflow:a: 2 wait, the oldest since 2026-11-23 10:00 UTC (2h ago)",
+        "airflow:b": "airflow:b: 1 dead",
+    }
 
 
 async def test_a_switch_has_a_page_with_its_explanation(world: World) -> None:
