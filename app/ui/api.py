@@ -10,6 +10,7 @@ from pydantic import AfterValidator
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
+from app.deadman import show as switches
 from app.decide.state import LIVE, Group, group_key
 from app.effects import episodes
 from app.explain import history
@@ -111,17 +112,18 @@ async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: 
     alerts = (await history.lately_alerted(conn, [group.key], span.since, MOST))[group.key]
     triggers = (await history.lately_triggered(conn, [group.key], span.since, MOST))[group.key]
     decisions = await history.decisions_of(conn, alerts[:_SHOWN])
-    due = await fleet.deadlines(conn, policy, [(route.name, group.labels)])
+    watching = await switches.of_groups(conn, policy, [(route.name, group.labels)])
     asked = episodes.Query(
         since=span.since, route=route.name, labels=group.labels, limit=_EPISODES, most=_MOST_OF_EPISODES
     )
     drift, _ = await episodes.page(conn, policy, asked, span.now) if group.mode == LIVE else ([], None)
     promoted = (await promotions.of_groups(conn, [group.key], span.since, MOST))[group.key]
     marks = marks_of(span, alerts, triggers, state) + flags_of(map(shown, promoted))
-    marks += due.get(fleet.place(route.name, group.labels), [])
+    marks += fleet.deadlines_of(watching).get(fleet.place(route.name, group.labels), [])
     return {
         "group": group,
         "episodes": drift,
+        "switches": [switch for _, switch in watching],
         "state": state,
         "mutes": (await live.mutes(conn, policy, [route], span.now))[route.name],
         "why": await why(conn, policy, route, group.labels, span.since, span.now),

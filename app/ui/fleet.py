@@ -148,7 +148,7 @@ async def _add_lanes(conn: AsyncConnection, policy: Policy, rows: Sequence[Row],
     alerts = await history.lately_alerted(conn, keys, span.since, _MOST_MARKS)
     triggers = await history.lately_triggered(conn, keys, span.since, _MOST_MARKS)
     promoted = await promotions.of_groups(conn, keys, span.since, _MOST_FLAGS)
-    due = await deadlines(conn, policy, [(row["route"], row["group"]) for row in rows])
+    due = deadlines_of(await switches.of_groups(conn, policy, [(row["route"], row["group"]) for row in rows]))
     async for row in in_turns(rows):
         marks = marks_of(span, alerts[row["key"]], triggers[row["key"]], row["live"])
         row["marks"] = (
@@ -162,12 +162,10 @@ def place(route: str, group: Mapping[str, str]) -> tuple[str, tuple[tuple[str, s
     return route, tuple(sorted(group.items()))
 
 
-async def deadlines(
-    conn: AsyncConnection, policy: Policy, groups: Iterable[tuple[str, Mapping[str, str]]]
-) -> dict[Any, list[Mark]]:
-    """The deadlines of the switches that expect a retrain of these groups, by `place`."""
+def deadlines_of(watching: Iterable[tuple[str, Row]]) -> dict[Any, list[Mark]]:
+    """The deadlines of switches, each with its route, by the `place` of their groups."""
     found: dict[Any, list[Mark]] = {}
-    for route, switch in await switches.of_groups(conn, policy, groups):
+    for route, switch in watching:
         if switch["due_at"] is not None:
             note = f"switch {switch['name']}, {switch['state']}: {switch['expects']}"
             due = switch["due_at"]

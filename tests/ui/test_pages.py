@@ -211,6 +211,10 @@ async def test_the_deadline_of_a_switch_is_on_the_lane_of_its_group(world: World
     found = [(row, mark) for row in await rows_of(world) for mark in row.find("g", data_kind="deadline")]
     [(row, mark)] = found
     assert "m00-churn" in row.text
+    document = await page_of(world, f"/ui/groups/{row.attributes['data-group']}")
+    [shown] = document.having("data-switch")
+    assert switch["state"] in shown.text
+    assert [time.attributes["datetime"] for time in shown.find("time")] == [switch["due_at"]]
     assert (mark.attributes["data-start"], mark.attributes["data-word"]) == (switch["due_at"], switch["state"])
 
 
