@@ -242,7 +242,7 @@ def _refused(decision: Decision, key: str) -> Problem:
         detail = f"retraining does not help: {detail}"
     detail = f"{detail[:1].upper()}{detail[1:]}."
     reason = str(decision.reason)
-    members = {"reason": reason, "until": decision.until, "trigger_id": decision.trigger_id}
+    members: dict[str, Any] = {"reason": reason, "until": decision.until, "trigger_id": decision.trigger_id}
     return Problem(409, reason, detail, page=page("groups", key), **members)
 
 

@@ -117,11 +117,12 @@ async def test_the_policy_shows_each_route_with_what_it_did(world: World) -> Non
 async def test_the_policy_shows_beside_each_line_what_it_did(servers: TestServers, template: str) -> None:
     policy = POLICY.replace("debounce: 6h", "debounce: 10m\n    limit: {triggers: 1, per: 7d}")
     async with World(servers, servers.fresh_database(template), policy) as world:
+        world.airflow.add_dag("retrain_model")
         drift = [world.alert("Drift", model=f"m{number}") for number in range(4)]
         await world.push(*drift)
         await world.pass_by(minutes=5)
         await world.push(*(alert.resolved(world.clock.now()) for alert in drift[1:3]))
-        await world.pass_by(minutes=40)  # One fires, and its run ends. The other is over the limit.
+        await world.pass_by(hours=2)  # One fires, and its run ends. The other is over the limit.
         [fired] = [trigger for trigger in await world.triggers() if trigger["fired_at"]]
         await world.push(world.alert("Drift", **fired["group"], more="1"))
         document = await page_of(world, "/ui/policy")

@@ -287,4 +287,4 @@ async def test_a_long_computation_lets_the_others_have_their_turns() -> None:
 
 async def test_a_short_computation_takes_no_turns_away() -> None:
     assert [item async for item in in_turns("abc")] == ["a", "b", "c"]
-    assert [item async for item in in_turns([])] == []
+    assert [item async for item in in_turns("")] == []
