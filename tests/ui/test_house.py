@@ -122,7 +122,8 @@ async def test_the_policy_shows_beside_each_line_what_it_did(servers: TestServer
         await world.push(*drift)
         await world.pass_by(minutes=5)
         await world.push(*(alert.resolved(world.clock.now()) for alert in drift[1:3]))
-        await world.pass_by(hours=2)  # One fires, and its run ends. The other is over the limit.
+        await world.pass_by(minutes=6)  # One fires, and the other is over the limit.
+        await world.pass_by(minutes=30)  # The run ends.
         [fired] = [trigger for trigger in await world.triggers() if trigger["fired_at"]]
         await world.push(world.alert("Drift", **fired["group"], more="1"))
         document = await page_of(world, "/ui/policy")
