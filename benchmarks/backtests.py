@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from app.kit.embedded import start_postgres, start_valkey
-from app.kit.embedded.processes import free_ports
 from app.tables import migrate
-from benchmarks.bodies import bodies
-from benchmarks.intake import POLICY, Server, machine, process, wrk
+from benchmarks.bodies import Load, bodies
+from benchmarks.intake import POLICY
 from benchmarks.pages import fill
+from benchmarks.servers import Server, gateway, machine, wrk
 
 PATH = "/api/v1/backtests"
 AIM = 0.9
@@ -113,35 +113,25 @@ def compare(server: Server, child: Server, step: str, rounds: int, seconds: int,
 def measure(alerts: int, rounds: int, seconds: int, folder: Path) -> dict[str, Any]:
     """The whole measurement, in `folder`. The caller removes it."""
     described = machine(folder)
-    (folder / "policy.yaml").write_text(POLICY)
     file = folder / "bodies.jsonl"
-    file.write_text(bodies(1, random.Random(1)))
+    file.write_text(bodies(Load("known", 1), random.Random(1)))
     postgres = start_postgres(folder / "data")
     valkey = start_valkey(folder / "data")
     try:
         asyncio.run(migrate.upgrade(postgres.url))
         asyncio.run(fill(postgres.url, alerts, 500))
-        [port] = free_ports(1)
-        environment = {
-            "GATEWAY_DATABASE_URL": postgres.url,
-            "GATEWAY_REDIS_URL": valkey.url,
-            "GATEWAY_POLICY_FILE": str(folder / "policy.yaml"),
-            "GATEWAY_DATA_DIR": str(folder / "gateway"),
-            "GATEWAY_PORT": str(port),
-            "GATEWAY_LOG_LEVEL": "error",
-            "GATEWAY_RETENTION": "0",
-        }
-        with process(["-c", "from app.cli.main import main; main()", "serve"], port, "/readyz", environment) as server:
+        environment = {"GATEWAY_DATABASE_URL": postgres.url, "GATEWAY_REDIS_URL": valkey.url}
+        with gateway(environment, folder / "gateway", POLICY) as server:
             wrk(server, file, 1)
-            ident = ask(port, "POST", PATH, {"policy": POLICY})["id"]
+            ident = ask(server.port, "POST", PATH, {"policy": POLICY})["id"]
             found = []
             for step in ("reading", "proposed"):
-                reached(port, ident, step)
+                reached(server.port, ident, step)
                 child = child_of(server)
                 if child is None:
                     raise SystemExit("the backtest has no process")
                 found.append(compare(server, child, step, rounds, seconds, file))
-            ask(port, "DELETE", f"{PATH}/{ident}")
+            ask(server.port, "DELETE", f"{PATH}/{ident}")
     finally:
         valkey.stop()
         postgres.stop()
