@@ -12,9 +12,11 @@ a setting: a Service named `gateway` makes GATEWAY_PORT=tcp://10.96.0.12:8090.
 import ipaddress
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from app.kit.errors import UsageError
 from app.web.tokens import SCOPES
 
 _LINK: Final = re.compile(r"(?P<kind>tcp|udp|sctp)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/]+):(?P<port>[0-9]{1,5})")
@@ -92,6 +94,20 @@ def http_url(url: str) -> str:
     if not valid or re.search(r"[\s\x00-\x1f]", url):
         raise BadValue("must be an address such as https://host.example:8080")  # It may hold a secret.
     return url
+
+
+def read_value(variable: str, path: str) -> str:
+    """The content of the file that a variable names. Raises UsageError, which names both."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig").strip()
+    except OSError as error:
+        raise UsageError(f"{variable}: cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{variable}: {path} is not UTF-8 text") from error
+    if clean(text) is None:
+        # A file that is named and holds nothing is a mistake: the value was not written, or not yet.
+        raise UsageError(f"{variable}: {path} is empty: write the value into it, or remove the variable")
+    return text
 
 
 def parts(text: str) -> list[str]:

@@ -19,6 +19,7 @@ from app.bootstrap.environment import (
     is_text,
     networks,
     parts,
+    read_value,
     scopes,
     service_links,
 )
@@ -29,6 +30,8 @@ from app.ui.proxy import ProxyUsers
 from app.web.signatures import MLFLOW_HEADERS, GrafanaSignature, Signature, StandardSignature, standard_key
 
 _PREFIX = "GATEWAY_"
+#: Settings that have a second name.
+_ALSO = {"external_url": "public_url"}
 #: A hundred years: it means without an end, and is still a time that clocks, timers and Postgres can count with.
 _LONGEST = 100 * 365 * 86400.0
 _Seconds = Annotated[float, Field(gt=0, le=_LONGEST)]
@@ -161,7 +164,8 @@ class Settings(Address):
     external_url: Annotated[str, AfterValidator(http_url)] | None = Field(
         None,
         pattern="^[^?#]+$",
-        description="URL at which people reach the gateway, for links in notices. Unset: no links.",
+        description="URL at which people reach the gateway, for links in notices and problems. Unset: no links. It may also "
+        "be set as `GATEWAY_PUBLIC_URL`.",
     )
     database_url: SecretStr | None = Field(
         None, description="postgresql:// URL; its parameters stand below. Unset: an embedded PostgreSQL."
@@ -337,6 +341,10 @@ class _Variables(PydanticBaseSettingsSource):
             kept = value if _is_secret(name, self.settings_cls.model_fields[name].annotation) else clean(value)
             if kept is not None and variable not in links:
                 found[name] = kept
+        for name, other in _ALSO.items():
+            value = clean(os.environ.get(f"{_PREFIX}{other.upper()}", ""))
+            if value is not None and name not in found:
+                found[name] = value
         return found
 
 
@@ -344,7 +352,9 @@ class _FileSource(PydanticBaseSettingsSource):
     """GATEWAY_<NAME>_FILE: that file holds the value, as with secret mounts of Kubernetes and Docker."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 (the interface)
-        variable = f"{_PREFIX}{field_name.upper()}_FILE"
+        names = filter(None, (field_name, _ALSO.get(field_name)))
+        variables = [f"{_PREFIX}{name.upper()}_FILE" for name in names]
+        variable = next((name for name in variables if clean(os.environ.get(name, ""))), variables[0])
         path = clean(os.environ.get(variable, ""))
         # GATEWAY_POLICY_FILE is the setting `policy_file` itself, not a file that holds a setting named `policy`.
         if path is None or f"{field_name}_file" in self.settings_cls.model_fields:
@@ -360,20 +370,6 @@ class _FileSource(PydanticBaseSettingsSource):
             if value is not None:
                 found[key] = value
         return found
-
-
-def read_value(variable: str, path: str) -> str:
-    """The content of the file that a variable names. Raises UsageError, which names both."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig").strip()
-    except OSError as error:
-        raise UsageError(f"{variable}: cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UsageError(f"{variable}: {path} is not UTF-8 text") from error
-    if clean(text) is None:
-        # A file that is named and holds nothing is a mistake: the value was not written, or not yet.
-        raise UsageError(f"{variable}: {path} is empty: write the value into it, or remove the variable")
-    return text
 
 
 def read_settings(**overrides: Any) -> Settings:

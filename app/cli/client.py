@@ -13,10 +13,11 @@ import typer
 from rich import table as rich_table
 from rich.console import Console
 
-from app.bootstrap.environment import clean, clean_secret, link_warnings
-from app.bootstrap.settings import read_address, read_value
+from app.bootstrap.environment import clean, clean_secret, link_warnings, read_value
+from app.bootstrap.settings import read_address
 from app.kit.errors import GatewayError, TargetError, UsageError
 from app.kit.http import Answer, open_http
+from app.kit.links import page
 from app.kit.visible import visible
 
 #: With these answers and every 5xx a good request failed or was refused: exit code 1. With any other 4xx the command line, a
@@ -68,7 +69,9 @@ def _good(answer: Answer, url: str) -> Any:
         kind = GatewayError if answer.status >= 500 or answer.status in _FAILURES else UsageError
         hint = " (GATEWAY_TOKEN)" if answer.status in (401, 403) else ""
         sentence = visible(str(detail)) if detail else f"the gateway at {url} answered {answer.status}"
-        raise kind(f"{sentence}{hint}")
+        shown = answer.body.get("page") if isinstance(answer.body, dict) else None
+        see = f" See {visible(str(shown))}" if shown else ""
+        raise kind(f"{sentence}{hint}{see}")
     if not isinstance(answer.body, dict) or 300 <= answer.status < 400:
         raise GatewayError(f"the server at {url} is not a Trigger Gateway: correct GATEWAY_URL")
     return answer.body
@@ -91,6 +94,12 @@ def gateway_url() -> str:
         step = "Begin it with http:// or https://, then the host and the port, as in http://127.0.0.1:8090 or http://[::1]:8090"
         raise UsageError(f"GATEWAY_URL is not the URL of a gateway. {step}")
     return given.partition("#")[0].rstrip("/")
+
+
+def page_url(*path: str, **query: str | None) -> str:
+    """The address of a page of the gateway, for people: below GATEWAY_EXTERNAL_URL where that is set, as in a notice."""
+    external = (clean(os.environ.get(name, "")) for name in ("GATEWAY_EXTERNAL_URL", "GATEWAY_PUBLIC_URL"))
+    return f"{(next(filter(None, external), None) or gateway_url()).rstrip('/')}{page(*path, **query)}"
 
 
 def _token() -> str | None:

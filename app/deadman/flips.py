@@ -1,7 +1,6 @@
 """The one place where the state of a switch changes: its row, the flip and the incident, in one transaction."""
 
 from datetime import datetime
-from urllib.parse import quote
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
@@ -9,6 +8,7 @@ from uuid_utils.compat import uuid7
 from app.deadman import rules, sentences, store
 from app.deadman.rules import Expectation, State
 from app.deadman.store import Record
+from app.kit.links import page
 from app.notices.incidents import Incidents
 from app.notices.model import MOST_ALIKE, SWITCH_DOWN, Notice, Severity
 from app.policy.core import Core
@@ -111,7 +111,7 @@ class Flips:
             title=f"{record.name} is down",
             detail=detail,
             labels={"switch": record.name, **record.labels},
-            link=f"/ui/switches/{quote(record.name, safe='')}",
+            link=page("switches", record.name),
         )
         switch = instance.switch
         named = instance.identity in {each.identity for each in switch.instances()}
@@ -125,4 +125,4 @@ class Flips:
 def _of_entry(key: str, severity: Severity, title: str, detail: str, switch: Switch) -> Notice:
     """A notice about all switches of an entry."""
     labels = {"switch": switch.name[:LONGEST_NAME]}
-    return Notice(key, SWITCH_DOWN, severity, title, detail, labels, "/api/v1/deadman")
+    return Notice(key, SWITCH_DOWN, severity, title, detail, labels, page("house"))

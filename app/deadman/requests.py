@@ -11,6 +11,7 @@ from app.deadman.store import Record
 from app.deadman.watch import Roster
 from app.kit.db import with_retries
 from app.kit.errors import Problem
+from app.kit.links import page
 from app.policy.core import Core
 from app.tables import audit_log as audit
 
@@ -46,7 +47,7 @@ class SwitchRequests:
             now, record = self._clock.now(), await self._locked(conn, name)
             if record.state != State.PAUSED:
                 detail = f"Only a paused switch can be resumed; this one is {record.state}."
-                raise Problem(409, "wrong_state", detail, state=record.state)
+                raise Problem(409, "wrong_state", detail, page=page("switches", name), state=record.state)
             await audit.write(conn, now, caller, "resume", f"switch {name}", {})
             await self._flips.resume(conn, record, f"resumed by {caller}", now)
             return record

@@ -1,5 +1,6 @@
 """A switch as the API shows it, and why it is in its state."""
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from app.deadman.rules import State
 from app.deadman.store import FORGOTTEN, Record
 from app.deadman.watch import Roster
 from app.explain.why import why
-from app.policy.deadman import Instance, Retrain
+from app.policy.deadman import Instance, Retrain, Switch
 from app.policy.language.cron import Cron
 from app.policy.language.durations import format_duration
 from app.policy.schema import Policy
@@ -30,6 +31,28 @@ async def page(
     roster = Roster(policy)
     shown = [_shown(record, roster.instance(record)) for record in records[:limit]]
     return shown, records[limit - 1].name if len(records) > limit else None
+
+
+async def of_groups(
+    conn: AsyncConnection, policy: Policy, groups: Iterable[tuple[str, Mapping[str, str]]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The switches that expect a retrain of one of these groups, each with the route. A group is its route and its labels.
+    Without such a switch in the policy it asks Postgres nothing."""
+    watching: dict[str, list[tuple[Switch, Retrain]]] = {}
+    for switch in policy.deadman:
+        if isinstance(switch.expect, Retrain):
+            watching.setdefault(switch.expect.retrain, []).append((switch, switch.expect))
+    routes: dict[str, str] = {}
+    for route, labels in groups:
+        for switch, expect in watching.get(route, ()):
+            instance = switch.seen(labels) if expect.group.items() <= labels.items() else None
+            if instance is not None and instance.labels == labels:
+                routes |= {instance.name: route, instance.apart: route}
+    if not routes:
+        return []
+    roster = Roster(policy)
+    found = [(record, roster.instance(record)) for record in await store.named(conn, routes)]
+    return [(routes[record.name], _shown(record, instance)) for record, instance in found if instance is not None]
 
 
 async def switch(conn: AsyncConnection, name: str, policy: Policy, now: datetime) -> dict[str, Any] | None:

@@ -120,6 +120,12 @@ async def page(conn: AsyncConnection, *, after: str, state: str | None, most: in
     return [record_of(row) for row in rows]
 
 
+async def named(conn: AsyncConnection, names: Iterable[str]) -> list[Record]:
+    """The switches of these names, without the forgotten ones."""
+    wanted = select(_switches).where(_switches.c.name.in_(list(names)), _switches.c.state != FORGOTTEN)
+    return [record_of(row) for row in (await conn.execute(wanted)).mappings()]
+
+
 async def down(conn: AsyncConnection) -> list[Record]:
     """The switches that are down."""
     rows = (await conn.execute(select(_switches).where(_switches.c.state == State.DOWN))).mappings()

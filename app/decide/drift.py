@@ -42,12 +42,13 @@ class Drift:
         return self.begin <= moment and (self.end is None or moment <= self.end)
 
 
-_WORST_FIRST: Final = ("critical", "page", "error", "high", "warning", "warn", "medium", "low", "info")
+#: Severities that people use, the worst first. Any other text comes after them.
+WORST_FIRST: Final = ("critical", "page", "error", "high", "warning", "warn", "medium", "low", "info")
 
 
 def _rank(severity: str) -> int:
     known = severity.lower()
-    return _WORST_FIRST.index(known) if known in _WORST_FIRST else len(_WORST_FIRST)
+    return WORST_FIRST.index(known) if known in WORST_FIRST else len(WORST_FIRST)
 
 
 def follows(end: datetime, begin: datetime, watch: timedelta) -> bool:

@@ -14,6 +14,7 @@ from app.decide import facts
 from app.decide.state import DEAD, LOST, OPEN_STATES, SUCCESS, Group, state_after
 from app.groups import store
 from app.kit.db import with_retries
+from app.kit.links import page
 from app.kit.outbox.store import release_slot
 from app.notices.incidents import Incidents
 from app.notices.model import MOST_ALIKE, Notice, Severity
@@ -195,7 +196,7 @@ class TriggerIncidents:
             title=title.format(group=group),
             detail=detail,
             labels={**labels, "route": route},
-            link=f"/ui/triggers/{trigger['id']}",
+            link=page("triggers", str(trigger["id"])),
         )
         await self._incidents.open(conn, self._policy().receivers_of(event, route), notice, now)
 

@@ -51,7 +51,8 @@ _RETRAINS = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The filters of a list of episodes: those that had not ended before `since`. `cursor`: see `read_cursor`."""
+    """The filters of a list of episodes: those that had not ended before `since`. `cursor`: see `read_cursor`. `most`: how
+    many alerts it reads, the newest."""
 
     since: datetime
     route: str | None = None
@@ -59,6 +60,7 @@ class Query:
     goes_on: bool | None = None
     limit: int = 100
     cursor: tuple[datetime, str] | None = None
+    most: int = MOST_ALERTS
 
 
 def read_cursor(cursor: str) -> tuple[datetime, str]:
@@ -70,7 +72,7 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
 async def page(conn: AsyncConnection, policy: Policy, query: Query, now: datetime) -> tuple[list[Row], str | None]:
     """Episodes, the newest first, and the next page's cursor."""
     asked: Row = {"route": query.route, "labels": as_json(query.labels), "since": query.since}
-    asked |= {"most": MOST_ALERTS, "long": LONGEST}
+    asked |= {"most": query.most, "long": LONGEST}
     groups: defaultdict[str, list[RowMapping]] = defaultdict(list)
     for row in (await conn.execute(_ALERTS, asked)).mappings():
         groups[row["group_key"]].append(row)

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.deliver.ending import run_time
 from app.kit.db import transaction, with_retries
 from app.kit.errors import TargetError
+from app.kit.links import page
 from app.kit.loop import each_alone
 from app.lineage.store import SURVEY
 from app.notices.incidents import Incidents
@@ -163,7 +164,7 @@ def _news(row: RowMapping, made: _Made | None) -> Notice:
         title=f"The retraining of {group} succeeded",
         detail=" ".join([f"Its DAG run took {format_duration(run_time(row))}.", *_sentences(row, made)]),
         labels={**version, **row["group_labels"], "route": row["route"]},
-        link=f"/api/v1/explain/{row['id']}",
+        link=page("triggers", str(row["id"])),
     )
 
 

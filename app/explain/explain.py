@@ -1,6 +1,6 @@
 """Why, and why not: the decisions on an alert or a trigger, and what would be decided at this moment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -61,7 +61,7 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
         decision = Decision(Action.IGNORE, Reason.NO_ROUTE, detail=named)
         summary = f"{sentences.of_alert(alert, None)} At this moment {named}.{against}"
         return answer | {"now": shown_decision(decision), "summary": summary, "would_fire": hint}
-    episode = await load_episode(conn, alert["id"])
+    episode = (await load_episodes(conn, [alert["id"]]))[alert["id"]]
     decision = at_this_moment(group, episode, route, now, await obstacles_of(conn, policy, route, now))
     answer["group"] = live.group_state(group, route, now)
     trigger = await history.get_trigger(conn, alert["trigger_id"]) if alert["trigger_id"] else None
@@ -152,12 +152,12 @@ async def _group(conn: AsyncConnection, route: Route, labels: Mapping[str, str])
     return Group(**row) if row else Group(key, route.name, route.mode, dict(labels))
 
 
-async def load_episode(conn: AsyncConnection, alert: UUID) -> Episode:
-    """The episode, as the rules take it."""
+async def load_episodes(conn: AsyncConnection, alerts: Sequence[UUID]) -> dict[UUID, Episode]:
+    """The episodes, as the rules take them, by their ids."""
     a, d = tables.alerts, tables.decisions
     columns = (d.c.action, d.c.trigger_id.label("decided_trigger"))
-    statement = select(a, *columns).join(d, d.c.id == a.c.decision_id).where(a.c.id == alert)
-    return Episode(**(await conn.execute(statement)).mappings().one())
+    statement = select(a, *columns).join(d, d.c.id == a.c.decision_id).where(a.c.id.in_(alerts))
+    return {row["id"]: Episode(**row) for row in (await conn.execute(statement)).mappings()}
 
 
 def shown_decision(decision: Decision) -> Row:

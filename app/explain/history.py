@@ -10,9 +10,11 @@ from uuid import UUID
 from sqlalchemy import DateTime, Select, Table, Uuid, and_, literal_column, or_, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.selectable import TextualSelect
 
 from app import tables
 from app.kit.db import rows_of
+from app.kit.loop import in_turns
 from app.kit.pages import MOST_BYTES, Found, read_page
 
 _alerts, _triggers, _decisions = tables.alerts, tables.triggers, tables.decisions
@@ -115,6 +117,12 @@ _DECISIONS_OF = rows_of(
 
 
 async def _with_decisions(conn: AsyncConnection, rows: Sequence[Found]) -> list[Row]:
+    found = await decisions_of(conn, rows)
+    return [_alert(row) | {"decisions": found[row["id"]]} for row in rows]
+
+
+async def decisions_of(conn: AsyncConnection, rows: Sequence[Found]) -> dict[UUID, list[Row]]:
+    """The decisions on these alerts, the oldest first, by the id of the alert."""
     found: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
     newest = {row["decision_id"]: row for row in rows}
     for d in (await conn.execute(_DECISIONS_OF, {"ids": list(found), "shown": _shown_of(len(rows))})).mappings():
@@ -123,7 +131,7 @@ async def _with_decisions(conn: AsyncConnection, rows: Sequence[Found]) -> list[
         if alert is not None:  # Count and time of the newest decision are in the alert's row while they still change.
             shown |= {"count": alert["decision_count"], "last_at": max(d["last_at"], alert["last_seen_at"])}
         found[d["alert"]].append(shown)
-    return [_alert(row) | {"decisions": found[row["id"]]} for row in rows]
+    return found
 
 
 def _shown_of(items: int) -> int:
@@ -239,7 +247,18 @@ def _trigger(row: Found) -> Row:
     return {name: row[name] for name in (*names, *more, "requested_by")} | {"group": row["group_labels"]}
 
 
-_LATELY = ("id", "group_key", "alert_id", "severity", "status", "reason", "first_seen_at", "last_seen_at")
+_LATELY = (
+    "group_key",
+    "id",
+    "alert_id",
+    "severity",
+    "status",
+    "first_seen_at",
+    "last_seen_at",
+    "count",
+    "decision_id",
+    "decision_count",
+)
 _LATELY_ALERTED = text(
     f"""
     SELECT a.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
@@ -247,40 +266,62 @@ _LATELY_ALERTED = text(
     ) a
 """
 ).columns(*(_alerts.c[name] for name in _LATELY))
-_LATELY_TRIGGERED = rows_of(
-    """
+_LATELY_FIRED = (
+    "group_key",
+    "id",
+    "mode",
+    "reason",
+    "state",
+    "outcome",
+    "detail",
+    "created_at",
+    "fired_at",
+    "ended_at",
+    "lost_at",
+)
+_LATELY_TRIGGERED = text(
+    f"""
     SELECT t.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
-        SELECT group_key, id, mode, reason, state, outcome, detail, created_at, fired_at, ended_at, lost_at FROM triggers
+        SELECT {", ".join(_LATELY_FIRED)} FROM triggers
         WHERE group_key = k AND (ended_at IS NULL OR ended_at >= :since) ORDER BY id DESC LIMIT :most
     ) t
-""",
-    _triggers,
-)
+"""
+).columns(*(_triggers.c[name] for name in _LATELY_FIRED))
 _TRIGGERS = rows_of("SELECT * FROM triggers WHERE id = ANY(CAST(:ids AS uuid[]))", _triggers)
-_FIRING = text(
-    "SELECT group_key, count(*) FROM alerts WHERE closed_at IS NULL AND group_key IS NOT NULL GROUP BY group_key"
-)
 
 
 async def lately_alerted(
     conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
 ) -> dict[str, list[Row]]:
-    """By group key, the newest `most` alerts last seen since a time: what a line shows of each, with the `reason` of its
-    newest decision. Their labels may be fat. `keys` are those of app.decide.state.group_key."""
-    found: dict[str, list[Row]] = {key: [] for key in keys}
-    for row in (await conn.execute(_LATELY_ALERTED, {"keys": list(keys), "since": since, "most": most})).mappings():
-        found[row["group_key"]].append(dict(row))
-    return found
+    """By group key, the newest `most` alerts last seen since a time: what a line shows of each, and what `decisions_of`
+    needs. Their labels may be fat. `keys` are those of app.decide.state.group_key."""
+    return await _by_group(conn, _LATELY_ALERTED, _LATELY, {"keys": list(keys), "since": since, "most": most})
 
 
 async def lately_triggered(
     conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
 ) -> dict[str, list[Row]]:
     """By group key, the newest `most` triggers that are open or ended since a time: what a lane shows of them."""
-    found: dict[str, list[Row]] = {key: [] for key in keys}
-    for row in (await conn.execute(_LATELY_TRIGGERED, {"keys": list(keys), "since": since, "most": most})).mappings():
-        found[row["group_key"]].append(dict(row))
+    asked = {"keys": list(keys), "since": since, "most": most}
+    return await _by_group(conn, _LATELY_TRIGGERED, _LATELY_FIRED, asked)
+
+
+async def _by_group(
+    conn: AsyncConnection, statement: TextualSelect, names: Sequence[str], asked: Row
+) -> dict[str, list[Row]]:
+    """Rows by the key of their group, which is the first of `names`. A page reads thousands: a mapping of each costs more
+    than the query."""
+    found: dict[str, list[Row]] = {key: [] for key in asked["keys"]}
+    async for row in in_turns((await conn.execute(statement, asked)).all()):
+        found[row[0]].append(dict(zip(names, row, strict=True)))
     return found
+
+
+async def versions_made(conn: AsyncConnection, triggers: Sequence[UUID]) -> list[Row]:
+    """The model versions that the runs of these triggers made, the newest first."""
+    asked = {"ids": list(triggers), "shown": _shown_of(len(triggers))}
+    made = (await conn.execute(_RUNS_OF, asked)).mappings()
+    return [version for run in made for version in run["versions"]][::-1]
 
 
 async def triggers_by_id(conn: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Row]:
@@ -291,11 +332,6 @@ async def triggers_by_id(conn: AsyncConnection, ids: Sequence[UUID]) -> dict[UUI
 async def conf_of(conn: AsyncConnection, trigger: UUID) -> Any:
     """What Airflow gets as the `conf` of the DAG run; None before the fire."""
     return (await conn.execute(select(_triggers.c.conf).where(_triggers.c.id == trigger))).scalar()
-
-
-async def firing_by_group(conn: AsyncConnection) -> dict[str, int]:
-    """How many alerts fire now, by the key of their group. Groups without any are left out."""
-    return {row[0]: row[1] for row in await conn.execute(_FIRING)}
 
 
 async def list_quarantine(conn: AsyncConnection, limit: int, before: tuple[datetime, str] | None) -> Page:

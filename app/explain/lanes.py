@@ -115,8 +115,12 @@ def flags_of(promotions: Iterable[Row]) -> list[Mark]:
     return marks
 
 
+#: What lies behind others comes first.
+_PLACES: Final = {kind: place for place, kind in enumerate(Kind)} | {Kind.COOLDOWN: -1}
+
+
 def _order(mark: Mark) -> tuple[int, datetime]:
-    return list(Kind).index(mark.kind) if mark.kind is not Kind.COOLDOWN else -1, mark.start
+    return _PLACES[mark.kind], mark.start
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,11 @@ def next_step(trigger: Row, group: Row | None) -> str:
     return NOTHING
 
 
+def needs_person(trigger: Row) -> bool:
+    """Whether a person should do something about the trigger."""
+    return not next_step(trigger, None).startswith(NOTHING)
+
+
 def would_fire(decision: Decision, group: Group, episode: Episode, route: Route) -> str:
     """What must happen for this alert to start a DAG run."""
     text = _would_fire(decision, group, episode, route)

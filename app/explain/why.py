@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import tables
 from app.decide.rules import Obstacles
 from app.decide.state import Group
-from app.explain import history, sentences, silence
-from app.explain.explain import at_this_moment, load_episode, obstacles_of, shown_decision
+from app.explain import history, lines, sentences, silence
+from app.explain.explain import at_this_moment, load_episodes, obstacles_of, shown_decision
 from app.explain.silence import Row
 from app.groups import live
 from app.groups.schedules import list_schedules
@@ -30,18 +30,13 @@ MOST_ALERTS = 10_000
 MOST_GROUPS = 100
 _NEWEST = 200  # alerts among which it looks for the nearest
 
-# Each alert counts once, by one decision: a fire since then, else the newest that is no `duplicate` and no `resolved`, for
-# these only repeat an earlier decision. The first condition on the time is true wherever the third is, and it is indexed.
-# So are the labels of an alert. They include the labels of its group, except empty ones.
+# Each alert counts once, by one decision. The labels of an alert are indexed. They include the labels of its group, except
+# empty ones.
 _DECIDED = f"""
     SELECT decided.action, decided.reason, count(*) AS alerts, max(arrived.last_seen_at) AS newest FROM (
-        SELECT id, last_seen_at FROM alerts WHERE route = :route AND group_labels @> CAST(:labels AS jsonb) {{having}} AND (
-            closed_at IS NULL OR (closed_at IS NOT NULL AND {tables.QUIET_SINCE} >= :since)
-        ) AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
-    ) arrived CROSS JOIN LATERAL (
-        SELECT action, reason FROM decisions WHERE alert = arrived.id
-        ORDER BY action = 'fire' AND first_at >= :since DESC, reason IN ('duplicate', 'resolved'), id DESC LIMIT 1
-    ) decided GROUP BY 1, 2 ORDER BY 3 DESC, 2
+        SELECT id, last_seen_at FROM alerts WHERE route = :route AND group_labels @> CAST(:labels AS jsonb) {{having}}
+            AND {lines.LATELY} ORDER BY id DESC LIMIT :most
+    ) arrived CROSS JOIN LATERAL ({lines.DECIDED}) decided GROUP BY 1, 2 ORDER BY 3 DESC, 2
 """
 _DECIDED_ON_ROUTE = text(_DECIDED.format(having=""))
 _DECIDED_ON_GROUPS = text(_DECIDED.format(having="AND labels @> CAST(:having AS jsonb)"))
@@ -142,13 +137,15 @@ def _of(statement: Select[Any], route: Route, labels: Mapping[str, str]) -> Sele
 
 async def _groups(conn: AsyncConnection, route: Route, scope: Row, now: datetime, obstacles: Obstacles) -> list[Row]:
     """The live states of the groups. A group with firing alerts also has the decision at this moment on the newest."""
-    rows = await conn.execute(_GROUPS, scope | {"mode": route.mode, "most": MOST_GROUPS})
+    rows = (await conn.execute(_GROUPS, scope | {"mode": route.mode, "most": MOST_GROUPS})).mappings().all()
+    firing = [row["firing"] for row in rows if row["firing"] is not None]
+    episodes = await load_episodes(conn, firing) if firing else {}
     shown = []
-    for row in rows.mappings().all():
+    for row in rows:
         group = Group(**{name: row[name] for name in _GROUP_COLUMNS})
         state = live.group_state(group, route, now) | {"now": None, "would_fire": None}
-        if row["firing"] is not None:
-            episode = await load_episode(conn, row["firing"])
+        episode = episodes.get(row["firing"])
+        if episode is not None:
             decision = at_this_moment(group, episode, route, now, obstacles)
             state["now"] = shown_decision(decision)
             state["would_fire"] = sentences.would_fire(decision, group, episode, route)

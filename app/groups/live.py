@@ -1,18 +1,24 @@
 """The policy in force with the live state of each group, for people. Reads only."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.decide import facts
+from app.decide.drift import WORST_FIRST
 from app.decide.rules import EVERY_ROUTE, Pause, mute_of
 from app.decide.state import Group
 from app.explain.history import SHOWN_ON_A_PAGE, Page, Row
 from app.groups import pauses
-from app.kit.db import rows_of
+from app.kit.db import as_json, rows_of
+from app.kit.loop import in_turns
 from app.kit.pages import MOST_BYTES
 from app.policy.schema import Policy, Route
 
@@ -33,6 +39,73 @@ _GROUPS_OF = rows_of(
 
 
 _PLACES = ("place", "found", "bytes")
+
+_FACTS = (
+    "key",
+    "route",
+    "mode",
+    "fired_at",
+    "accepted_at",
+    "ended_at",
+    "outcome",
+    "failures",
+    "reset_at",
+    "open_trigger",
+    "held_since",
+    "last_trigger",
+    "on_failure",
+    "wake_at",
+)
+_OF_TRIGGER = (
+    "id",
+    "route",
+    "state",
+    "blocked",
+    "created_at",
+    "fired_at",
+    "ended_at",
+    "lost_at",
+    "airflow",
+    "dag_id",
+    "dag_run_id",
+)
+# LIMIT 1 keeps the planner from reading every trigger for the newest of each group.
+_STANDING = text(f"""
+    SELECT {", ".join(f"g.{name} AS group_{name}" for name in _FACTS)},
+        {", ".join(f"t.{name} AS trigger_{name}" for name in _OF_TRIGGER)},
+        left(CAST(g.labels AS text), 200) AS named, g.labels @> CAST(:labels AS jsonb) AS fits, f.firing, f.worst
+    FROM unnest(CAST(:routes AS text[]), CAST(:modes AS text[])) r(route, mode) CROSS JOIN LATERAL (
+        SELECT * FROM groups WHERE route = r.route AND mode = r.mode ORDER BY key LIMIT CAST(:most AS bigint) + 1
+    ) g LEFT JOIN LATERAL (
+        SELECT * FROM triggers
+        WHERE id = CASE WHEN g.held_since IS NULL THEN coalesce(g.open_trigger, g.last_trigger) ELSE g.last_trigger END
+        LIMIT 1
+    ) t ON true LEFT JOIN (
+        SELECT group_key, count(*) AS firing, min(coalesce(
+            array_position(CAST(:worst_first AS text[]), lower(severity)) - 1, cardinality(CAST(:worst_first AS text[]))
+        )) AS worst
+        FROM alerts WHERE closed_at IS NULL AND group_key IS NOT NULL GROUP BY group_key
+    ) f ON f.group_key = g.key
+""")
+_LABELS_OF = text("SELECT key, labels FROM groups WHERE key = ANY(CAST(:keys AS text[]))").columns(labels=JSONB())
+
+#: The place of a group in which no alert fires, after every severity.
+NONE_FIRES: Final = len(WORST_FIRST) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One group as far as every group is read, to be sorted and counted. `group` lacks its labels: `named` is the beginning
+    of them as text, and `fits` says whether the labels that were asked for are among them. `trigger` is the open one, or
+    else the newest that fired. `worst`: the place of its worst firing alert in WORST_FIRST."""
+
+    group: Group
+    route: Route
+    trigger: Row | None
+    named: str
+    fits: bool
+    firing: int
+    worst: int
 
 
 async def find_group(conn: AsyncConnection, key: str) -> Group | None:
@@ -68,8 +141,44 @@ async def list_routes(
 
 def _route(policy: Policy, route: Route, paused: Mapping[str, Pause], now: datetime) -> Row:
     shown: Row = route.model_dump(mode="json")
+    return shown | _mutes(policy, route, paused, now)
+
+
+def _mutes(policy: Policy, route: Route, paused: Mapping[str, Pause], now: datetime) -> Row:
     own = [p for name in (route.name, EVERY_ROUTE) if (p := paused.get(name)) is not None and p.is_in_force(now)]
-    return shown | {"pause": own[0] if own else None, "muted": mute_of(policy, route, paused, now)}
+    return {"pause": own[0] if own else None, "muted": mute_of(policy, route, paused, now)}
+
+
+async def mutes(conn: AsyncConnection, policy: Policy, routes: Sequence[Route], now: datetime) -> dict[str, Row]:
+    """What mutes each of these routes now, by its name: `pause` and `muted` as `list_routes` has them."""
+    paused = await pauses.read(conn)
+    return {route.name: _mutes(policy, route, paused, now) for route in routes}
+
+
+async def standings(
+    conn: AsyncConnection, routes: Sequence[Route], labels: Mapping[str, str], most: int
+) -> tuple[list[Standing], list[str]]:
+    """Where the groups of these routes stand, at most `most` of each route; and the names of the routes that have more."""
+    by_name = {route.name: route for route in routes}
+    asked: Row = {"routes": list(by_name), "modes": [route.mode for route in routes], "most": most}
+    asked |= {"labels": as_json(dict(labels)), "worst_first": list(WORST_FIRST)}
+    found: list[Standing] = []
+    counted: Counter[str] = Counter()
+    first, last = len(_FACTS), len(_FACTS) + len(_OF_TRIGGER)
+    async for row in in_turns((await conn.execute(_STANDING, asked)).all()):
+        group = Group(**dict(zip(_FACTS, row[:first], strict=True)), labels={})
+        counted[group.route] += 1
+        if counted[group.route] <= most:
+            trigger = dict(zip(_OF_TRIGGER, row[first:last], strict=True)) if row[first] is not None else None
+            named, fits, firing, worst = row[last:]
+            where = NONE_FIRES if worst is None else worst
+            found.append(Standing(group, by_name[group.route], trigger, named, fits, firing or 0, where))
+    return found, [name for name, number in counted.items() if number > most]
+
+
+async def labels_of(conn: AsyncConnection, keys: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The labels of these groups, by their keys."""
+    return {row.key: row.labels for row in await conn.execute(_LABELS_OF, {"keys": list(keys)})}
 
 
 def group_state(group: Group, route: Route, now: datetime) -> Row:

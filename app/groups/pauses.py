@@ -14,6 +14,7 @@ from app import tables
 from app.decide.rules import EVERY_ROUTE, Pause
 from app.kit.db import with_retries
 from app.kit.errors import Problem
+from app.kit.links import page
 from app.policy.core import Core
 from app.tables import audit_log as audit
 
@@ -84,7 +85,7 @@ class Pauses:
 
         lifted = await with_retries(self._engine, write)
         if lifted is None:
-            raise Problem(404, "not_found", f"Nobody has paused {_named(route)}.")
+            raise Problem(404, "not_found", f"Nobody has paused {_named(route)}.", page=page("policy"))
         self._bells.waker.ring()
         self._bells.confirmer.ring()
         return lifted

@@ -21,6 +21,7 @@ from app.groups.aftermath import Aftermath
 from app.groups.idempotency import Repeatable
 from app.kit.db import with_retries
 from app.kit.errors import Problem
+from app.kit.links import page
 from app.kit.outbox import store as outbox
 from app.policy.conf import CONF_ROOM, conf_bytes
 from app.policy.core import Core
@@ -94,7 +95,7 @@ class Requests:
         trigger_id = str(decision.trigger_id) if decision.trigger_id else None
         log.info("a request was decided: %s", decision.reason, extra=extra | {"trigger_id": trigger_id})
         if shown is None:
-            raise _refused(decision)
+            raise _refused(decision, group_key(route.name, route.mode, labels))
         return shown
 
     async def _request(
@@ -130,6 +131,7 @@ class Requests:
                 422,
                 "wrong_group",
                 f"The group of the route {name} has exactly these labels: {', '.join(wanted) or 'none'}.",
+                page=page(route=name),
             )
         return route, {label: labels[label] for label in route.group_by}
 
@@ -233,15 +235,17 @@ def _check_conf(route: Route, request: RunRequest) -> None:
         )
 
 
-def _refused(decision: Decision) -> Problem:
-    """The refusal of the policy, with its reason as the code of the problem."""
+def _refused(decision: Decision, key: str) -> Problem:
+    """The refusal of the policy, with its reason as the code of the problem. `key`: of the group."""
     detail = decision.detail
     if decision.reason is Reason.INEFFECTIVE:  # Its detail begins with a number.
         detail = f"retraining does not help: {detail}"
     detail = f"{detail[:1].upper()}{detail[1:]}."
     reason = str(decision.reason)
-    return Problem(409, reason, detail, reason=reason, until=decision.until, trigger_id=decision.trigger_id)
+    members: dict[str, Any] = {"reason": reason, "until": decision.until, "trigger_id": decision.trigger_id}
+    return Problem(409, reason, detail, page=page("groups", key), **members)
 
 
 def _conflict(detail: str, trigger: RowMapping, **members: Any) -> Problem:
-    return Problem(409, "wrong_state", detail, state=trigger["state"], **members)
+    where = page("triggers", str(trigger["id"]))
+    return Problem(409, "wrong_state", detail, page=where, state=trigger["state"], **members)

@@ -31,7 +31,8 @@ class UsageError(GatewayError):
 
 
 class Problem(GatewayError):
-    """An HTTP answer in the form of RFC 9457: `status`, a stable `code`, one sentence of `detail`, extra members."""
+    """An HTTP answer in the form of RFC 9457: `status`, a stable `code`, one sentence of `detail`, extra members. `page` is
+    the path of the page that shows what it is about (app.kit.links)."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Problem(GatewayError):
         detail: str,
         *,
         headers: Mapping[str, str] | None = None,
+        page: str | None = None,
         **members: Any,
     ) -> None:
         super().__init__(detail)
@@ -47,6 +49,7 @@ class Problem(GatewayError):
         self.code = code
         self.detail = detail
         self.headers = dict(headers or {})
+        self.page = page
         self.members = members
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from app.kit.clock import monotonic
 from app.kit.db import is_temporary
@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_TURN: Final = 0.002  # seconds of a long computation after which everybody else gets a turn
 
 
 class Bell:
@@ -143,6 +145,17 @@ async def each_alone(
             first.add_note(f"Another item met {type(error).__name__}: {error}")
         raise first
     return failed
+
+
+async def in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """The items of a long computation. Every few milliseconds the rest of the process gets a turn: an alert does not wait
+    until a large page is drawn."""
+    began = monotonic()
+    for item in items:
+        yield item
+        if monotonic() - began >= _TURN:
+            await asyncio.sleep(0)
+            began = monotonic()
 
 
 async def all_of(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:

@@ -5,6 +5,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.kit.links import page
 from app.lineage import store
 from app.lineage.rules import Kind
 from app.notices.incidents import Incidents
@@ -38,5 +39,5 @@ class OrphanIncidents:
                 continue
             (first,) = await store.list_orphans(conn, kind, None, 1)
             detail = f"{count} found, such as: {first['detail']}. `trigger-gateway lineage --orphans` lists them."
-            notice = Notice(key, EVENT, Severity.WARNING, _TITLES[kind], detail, {"kind": kind})
+            notice = Notice(key, EVENT, Severity.WARNING, _TITLES[kind], detail, {"kind": kind}, page("house"))
             await self._notices.open(conn, self._policy().receivers_of(EVENT), notice, now)

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping
 
 from app.kit.errors import Ambiguous, OutOfFiles, Refused, Rejected, Unreachable
+from app.kit.links import whole
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Destination
 from app.notices import store
@@ -88,18 +89,12 @@ class Delivery(Destination):
             title=notice["title"],
             detail=notice["resolution"] if resolved else notice["detail"],
             labels=notice["labels"],
-            link=self._link(notice["link"]),
+            link=whole(self._external_url, notice["link"]),
             opened_at=notice["opened_at"],
             resolved_at=notice["resolved_at"] if resolved else None,
             times=item.payload["times"],
             gateway=self._gateway,
         )
-
-    def _link(self, link: str | None) -> str | None:
-        """The full address of a path below GATEWAY_EXTERNAL_URL. None without that setting: a bare path leads nowhere."""
-        if link is None or not link.startswith("/"):
-            return link
-        return f"{self._external_url.rstrip('/')}{link}" if self._external_url else None
 
     async def after(self, item: Item, outcome: Outcome) -> None:
         """Write the log line of a notice that arrived."""

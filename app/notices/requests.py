@@ -13,6 +13,7 @@ from app import tables
 from app.kit.clock import monotonic
 from app.kit.db import with_retries
 from app.kit.errors import Problem
+from app.kit.links import page
 from app.kit.outbox import store as outbox
 from app.notices import store
 from app.notices.incidents import NEWS_LASTS, Incidents
@@ -57,9 +58,10 @@ class NoticeRequests:
             detail = f"resolved by {caller}" + (f": {reason}" if reason else "")
             if found["event"] == SWITCH_DOWN and found["resolved_at"] is None:
                 sentence = "It ends when the switch is up again; `trigger-gateway deadman pause` ends it at once."
-                raise Problem(409, "wrong_state", sentence, state="open")
+                raise Problem(409, "wrong_state", sentence, page=_page(ident), state="open")
             if found["resolved_at"] is not None or not await self._incidents.resolve(conn, found["key"], now, detail):
-                raise Problem(409, "wrong_state", "Only an open notice can be resolved.", state="resolved")
+                sentence = "Only an open notice can be resolved."
+                raise Problem(409, "wrong_state", sentence, page=_page(ident), state="resolved")
             await audit.write(conn, now, caller, "resolve", f"notice {ident}", {"reason": reason})
 
         await with_retries(self._engine, resolve)
@@ -75,10 +77,10 @@ class NoticeRequests:
             items = await store.died(conn, ident)
             state = "open" if found["resolved_at"] is None else "resolved"
             if not items:
-                raise Problem(409, "wrong_state", "No notice of this incident is dead.", state=state)
+                raise Problem(409, "wrong_state", "No notice of this incident is dead.", page=_page(ident), state=state)
             if state == "resolved" and found["key"] in await store.open_keys(conn, found["key"]):
                 sentence = "Its key is open again, as a newer incident: the end of this one would close that one too."
-                raise Problem(409, "wrong_state", sentence, state=state)
+                raise Problem(409, "wrong_state", sentence, page=_page(ident), state=state)
             for item in items:
                 await outbox.redrive(conn, item, now)
             await audit.write(conn, now, caller, "redrive", f"notice {ident}", {"items": len(items)})
@@ -130,3 +132,8 @@ class NoticeRequests:
                 detail = row.detail if row.attempts else "no attempt to send it was made yet: does a worker run?"
                 return row.id, row.state, detail
             await asyncio.sleep(_LOOK_EVERY)
+
+
+def _page(ident: UUID) -> str:
+    """The path of the page that shows an incident."""
+    return f"{page('house')}#incident-{ident}"

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, select
+from sqlalchemy import RowMapping, Select, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.kit.pages import Found, read_page
+from app.notices.model import Severity
 
 _notices, _receivers, _outbox = tables.notices, tables.tellings, tables.outbox
 
 Row = dict[str, Any]
+
+_PLACE = case({str(each): place for place, each in enumerate(Severity)}, value=_notices.c.severity, else_=len(Severity))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,25 @@ async def page(conn: AsyncConnection, query: Query) -> tuple[list[Row], str | No
     if query.event is not None:
         statement = statement.where(_notices.c.event == query.event)
     rows, more = await read_page(conn, statement, query.limit, "id")
-    return await _with_receivers(conn, rows), str(rows[-1]["id"]) if more else None
+    return await with_receivers(conn, rows), str(rows[-1]["id"]) if more else None
+
+
+async def worst_open(conn: AsyncConnection, most: int) -> tuple[list[Row], int]:
+    """The open incidents, the worst first and the newest of equals first, without their receivers; and how many are open."""
+    statement = select(_notices, func.count().over().label("opened")).where(_notices.c.resolved_at.is_(None))
+    rows = (await conn.execute(statement.order_by(_PLACE, _notices.c.id.desc()).limit(most))).mappings().all()
+    shown = [{name: value for name, value in row.items() if name != "opened"} for row in rows]
+    return shown, rows[0]["opened"] if rows else 0
 
 
 async def one(conn: AsyncConnection, ident: UUID) -> Row | None:
     """One incident."""
     rows = (await conn.execute(select(_notices).where(_notices.c.id == ident))).mappings().all()
-    return (await _with_receivers(conn, rows))[0] if rows else None
+    return (await with_receivers(conn, rows))[0] if rows else None
 
 
-async def _with_receivers(conn: AsyncConnection, rows: Sequence[Found]) -> list[Row]:
+async def with_receivers(conn: AsyncConnection, rows: Sequence[Found]) -> list[Row]:
+    """Incidents with the notices that each receiver got."""
     incidents = [row["id"] for row in rows]
     wanted = select(_receivers).where(_receivers.c.notice.in_(incidents)).order_by(_receivers.c.receiver)
     receivers = (await conn.execute(wanted)).mappings().all()

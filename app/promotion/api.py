@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from app.intake.service import admit, services_of, spending
 from app.kit.errors import Problem
 from app.promotion import schemas, store
+from app.promotion.incidents import page_of
 from app.promotion.promote import Wanted, shown
 from app.promotion.service import Services
 from app.promotion.store import Promotion
@@ -176,4 +177,4 @@ def _answer(row: Promotion) -> Response:
 def _problem(row: Promotion, kind: Kind) -> Problem:
     members = {"promotion": row.id, "state": row.state, "previous": row.previous, "verdicts": row.verdicts}
     headers = {"Retry-After": str(RETRY_AFTER)} if kind is UNCLEAR else {}
-    return Problem(kind.status, kind.code, row.detail, headers=headers, **members)
+    return Problem(kind.status, kind.code, row.detail, headers=headers, page=page_of(row), **members)

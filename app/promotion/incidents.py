@@ -4,12 +4,12 @@ succeeded. Each is written in the transaction that found it out."""
 import hashlib
 from datetime import datetime
 from typing import Final
-from urllib.parse import urlencode
 
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deliver.ending import run_time
+from app.kit.links import page
 from app.notices.incidents import Incidents
 from app.notices.model import Notice, Severity
 from app.policy.core import Core
@@ -103,8 +103,13 @@ def _news(row: Promotion, trigger: RowMapping | None, now: datetime) -> Notice:
         title=f"Version {row.version} of {row.model} is {row.alias}",
         detail=" ".join(sentences),
         labels=labels,
-        link=f"/api/v1/explain/{trigger['id']}" if trigger is not None else f"/api/v1/promotions/{row.id}",
+        link=page("triggers", str(trigger["id"])) if trigger is not None else page_of(row),
     )
+
+
+def page_of(row: Promotion) -> str:
+    """The path of the page that shows this request, among those of its model."""
+    return f"{page('promotions', model=row.model)}#promotion-{row.id}"
 
 
 def _failure(row: Promotion) -> Notice:
@@ -119,7 +124,7 @@ def _failure(row: Promotion) -> Notice:
         title=title if back else f"{version} fails its probation, and is still {row.alias}",
         detail=str(standing.get("detail", "")),
         labels={"model": row.model, "version": row.version, "to": row.alias, "promotion": str(row.id)},
-        link=f"/ui/promotions?{urlencode({'model': row.model})}",
+        link=page_of(row),
     )
 
 
@@ -135,5 +140,5 @@ def _notice(row: Promotion, severity: Severity) -> Notice:
         title=f"The {change} {row.alias} was {words[row.state]}",
         detail="; ".join(f"{verdict['rule']}: {verdict['detail']}" for verdict in failed)[:1000] or row.detail,
         labels={"model": row.model, "version": row.version, "to": row.alias, "promotion": str(row.id)},
-        link=f"/ui/promotions?{urlencode({'model': row.model})}",
+        link=page_of(row),
     )

@@ -60,7 +60,8 @@ async def _visitor(request: Request, scope: Scope) -> Visitor:
         return Visitor(authorize(request, scope), await sessions.open_form(), browser=browser)
     caller = session.token.caller
     _check_scope(caller, scope, "token")
-    if sessions.is_old(session):
+    # A page that asks by itself shows no sign of a person: it does not put off the idle end of the session.
+    if sessions.is_old(session) and "refresh" not in request.query_params:
         request.state.cookie = set_cookie(request, await sessions.cookie(session))
     return Visitor(caller, session.form, session)
 

@@ -213,7 +213,7 @@ async def ask(request: Request, services: Services, visitor: Operator, name: Nam
     subject = _subject(action, dict(parse_qsl(request.scope["query_string"].decode("latin-1"))))
     words = await action.find(services, subject)
     more = {"action": action, "name": name, "subject": subject, "words": words, "once": secrets.token_hex(16)}
-    return render(request, visitor, "action.html", **more)
+    return await render(request, visitor, "action.html", **more)
 
 
 @router.post("/{name}")

@@ -10,6 +10,7 @@ from pydantic import AfterValidator
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
+from app.deadman import show as switches
 from app.decide.state import LIVE, Group, group_key
 from app.effects import episodes
 from app.explain import history
@@ -18,6 +19,7 @@ from app.explain.lanes import MOST, Kind, Mark, Span, flags_of, marks_of, ticks_
 from app.explain.why import why
 from app.groups import live
 from app.kit.errors import Problem
+from app.lineage import store as lineage
 from app.policy.schema import Policy, Route
 from app.promotion import store as promotions
 from app.promotion.promote import shown
@@ -33,6 +35,7 @@ Reader = Annotated[Visitor, Depends(visitor("read"))]
 Days = Annotated[int, Query(ge=1, le=365)]
 _SHOWN = 50  # alerts and triggers on the page of a group
 _EPISODES = 10  # on the page of a group
+_MOST_OF_EPISODES = 2000  # alerts that these are made of
 _NO_PAGE = "There is no such page. The fleet shows every group."
 
 
@@ -55,16 +58,21 @@ async def show_fleet(
     state: _Text = None,
     days: Days = 30,
     page: Annotated[int, Query(ge=1, le=10_000)] = 1,
+    refresh: Annotated[int | None, Query(ge=10, le=3600)] = None,
 ) -> Response:
-    """Every group in one row, those that need a person first."""
+    """Every group in one row, those that need a person first. With `refresh` a browser asks again after so many seconds,
+    without a script."""
     policy, now = services.core.policy, services.core.clock.now()
     known = state if state in fleet.STATES else None
     filters = fleet.Filters(route, _labels(label), known, days, page)
     found = await services.reader.read(lambda conn: fleet.read(conn, policy, now, filters))
-    asked = {"route": route, "label": label, "state": known, "days": days}
+    asked = {"route": route, "label": label, "state": known, "days": days, "refresh": refresh}
     names = [route.name for route in policy.routes]
     more: dict[str, Any] = {"asked": asked, "page": page, "routes": names, "states": fleet.STATES}
-    return render(request, visitor, "fleet.html", fleet=found, ticks=ticks_of(found.span), **more)
+    answer = await render(request, visitor, "fleet.html", fleet=found, ticks=ticks_of(found.span), **more)
+    if refresh is not None:
+        answer.headers["Refresh"] = str(refresh)
+    return answer
 
 
 @router.get("/groups/{key}")
@@ -84,7 +92,7 @@ async def show_group(
     span = Span.of(now, days)
     values = await services.reader.read(lambda conn: _of_group(conn, policy, route, group, span))
     target = partial(_target, request, values["promoted"])
-    return render(request, visitor, "group.html", days=days, target=target, **values)
+    return await render(request, visitor, "group.html", days=days, target=target, **values)
 
 
 def _target(request: Request, models: Mapping[str, str], mark: Mark) -> str:
@@ -100,35 +108,33 @@ def _target(request: Request, models: Mapping[str, str], mark: Mark) -> str:
 
 
 async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: Group, span: Span) -> dict[str, Any]:
-    labels = {name: value for name, value in group.labels.items() if value}
-    query = history.Query(limit=_SHOWN, route=route.name, labels=labels, since=span.since)
-    alerts = [row for row in (await history.list_alerts(conn, query)).items if row["group"] == group.labels]
-    mine = history.Query(limit=_SHOWN, route=route.name, labels=group.labels, since=span.since)
-    triggers = [row for row in (await history.list_triggers(conn, mine)).items if row["mode"] == group.mode]
-    [live_route] = (await live.list_routes(conn, policy, span.now, only=route.name, limit=1, cursor=None)).items
     state = live.group_state(group, route, span.now)
-    lately = (await history.lately_alerted(conn, [group.key], span.since, MOST))[group.key]
-    fired = (await history.lately_triggered(conn, [group.key], span.since, MOST))[group.key]
-    due = await fleet.deadlines(conn, policy)
-    asked = episodes.Query(since=span.since, route=route.name, labels=group.labels, limit=_EPISODES)
+    alerts = (await history.lately_alerted(conn, [group.key], span.since, MOST))[group.key]
+    triggers = (await history.lately_triggered(conn, [group.key], span.since, MOST))[group.key]
+    decisions = await history.decisions_of(conn, alerts[:_SHOWN])
+    watching = await switches.of_groups(conn, policy, [(route.name, group.labels)])
+    asked = episodes.Query(
+        since=span.since, route=route.name, labels=group.labels, limit=_EPISODES, most=_MOST_OF_EPISODES
+    )
     drift, _ = await episodes.page(conn, policy, asked, span.now) if group.mode == LIVE else ([], None)
     promoted = (await promotions.of_groups(conn, [group.key], span.since, MOST))[group.key]
-    marks = marks_of(span, lately, fired, state) + flags_of(map(shown, promoted))
-    marks += due.get(fleet.place(route.name, group.labels), [])
+    marks = marks_of(span, alerts, triggers, state) + flags_of(map(shown, promoted))
+    marks += fleet.deadlines_of(watching).get(fleet.place(route.name, group.labels), [])
     return {
         "group": group,
         "episodes": drift,
+        "switches": [switch for _, switch in watching],
         "state": state,
-        "route": live_route,
+        "mutes": (await live.mutes(conn, policy, [route], span.now))[route.name],
         "why": await why(conn, policy, route, group.labels, span.since, span.now),
-        "alerts": alerts,
-        "triggers": triggers,
+        "alerts": [alert | {"decisions": decisions[alert["id"]]} for alert in alerts[:_SHOWN]],
+        "triggers": triggers[:_SHOWN],
         "marks": marks,
         "promoted": {str(row.id): row.model for row in promoted},
         "span": span,
         "ticks": ticks_of(span),
-        "cut": max(len(lately), len(fired)) == MOST,
-        "versions": [version for row in triggers for run in row["runs"] for version in run["versions"]],
+        "cut": max(len(alerts), len(triggers)) == MOST,
+        "versions": await history.versions_made(conn, [row["id"] for row in triggers[:_SHOWN]]),
     }
 
 
@@ -159,13 +165,23 @@ async def _explained(request: Request, services: Services, visitor: Visitor, ide
         "found": found,
         "trigger": trigger,
         "links": links_of(policy, trigger) if trigger else None,
+        "aliases": await services.reader.read(lambda conn: _aliases(conn, trigger)) if trigger else {},
         "conf": await services.reader.read(lambda conn: history.conf_of(conn, item["id"]))
         if subject == "trigger"
         else None,
     }
-    return render(
+    return await render(
         request, visitor, f"{subject}.html", key=group_key(item["route"] or "", mode, item["group"]), **values
     )
+
+
+async def _aliases(conn: AsyncConnection, trigger: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
+    """The aliases that the versions of a trigger hold now, by (model, version)."""
+    models = {version["model"] for run in trigger["runs"] for version in run["versions"]}
+    found: dict[tuple[str, str], list[str]] = {}
+    for seen in await lineage.aliases_of(conn, models):
+        found.setdefault((seen.model, seen.version), []).append(seen.alias)
+    return found
 
 
 @router.get("/{path:path}", dependencies=[Depends(visitor("read"))])

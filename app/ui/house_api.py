@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from app.deadman import show as switches
 from app.deadman.requests import unknown
-from app.explain import history
-from app.explain.why import why
+from app.explain import history, lines
 from app.groups import live
+from app.kit.outbox import store as outbox
 from app.lineage import record_store
 from app.lineage import store as lineage_store
 from app.notices import show as incidents
@@ -66,7 +66,7 @@ async def show_promotions(
         reigns = reigns_of(rows)
     asked = {"model": model, "state": state}
     more: dict[str, Any] = {"items": [shown(row) for row in items], "following": following, "reigns": reigns}
-    return render(request, visitor, "promotions.html", asked=asked, **more)
+    return await render(request, visitor, "promotions.html", asked=asked, **more)
 
 
 def reigns_of(rows: Iterable[Promotion]) -> dict[str, list[Reign]]:
@@ -97,17 +97,18 @@ async def show_house(request: Request, services: Services, visitor: Reader) -> R
         "loaded_at": holder.loaded_at,
         "refusal": holder.refusal,
     }
-    return render(request, visitor, "house.html", most=_MOST, **values, **more)
+    return await render(request, visitor, "house.html", most=_MOST, **values, **more)
 
 
 async def _of_house(conn: AsyncConnection, policy: Policy) -> dict[str, Any]:
-    opened, _ = await incidents.page(conn, incidents.Query(limit=_MOST, open=True))
+    worst, _ = await incidents.worst_open(conn, _MOST)
     resolved, _ = await incidents.page(conn, incidents.Query(limit=_MOST, open=False))
     watched, _ = await switches.page(conn, policy, state=None, limit=_MOST_SWITCHES, cursor=None)
     orphans: Sequence[dict[str, Any]] = await lineage_store.list_orphans(conn, None, None, _MOST)
     return {
-        "incidents": [*opened, *resolved],
+        "incidents": [*await incidents.with_receivers(conn, worst), *resolved],
         "switches": watched,
+        "undelivered": await outbox.undelivered(conn),
         "replicas": _newest((await list_in_force(conn, _LONG, None))[0]),
         "orphans": orphans,
         "records": {state: await record_store.list_records(conn, state, 0, _MOST) for state in ("pending", "aside")},
@@ -128,18 +129,23 @@ async def show_policy(request: Request, services: Services, visitor: Reader) -> 
     """The routes of the policy in force, each with what it did in the last 30 days."""
     policy, now = services.core.policy, services.core.clock.now()
 
-    async def read(conn: AsyncConnection) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        routes = (await live.list_routes(conn, policy, now, only=None, limit=1, cursor=None)).items
-        named = {route.name: route for route in policy.routes}
-        shown = [
-            {"shown": row, "why": await why(conn, policy, named[row["name"]], {}, now - _LATELY, now)} for row in routes
+    async def read(conn: AsyncConnection) -> dict[str, Any]:
+        did, most = await lines.read(conn, policy.routes, now - _LATELY)
+        mutes = await live.mutes(conn, policy, policy.routes, now)
+        routes = [
+            {
+                "shown": route.model_dump(mode="json") | mutes[route.name],
+                "did": did[route.name],
+                "figures": lines.figures(route, did[route.name]),
+            }
+            for route in policy.routes
         ]
-        return shown, (await list_in_force(conn, _MOST, None))[0]
+        return {"routes": routes, "most": most, "earlier": (await list_in_force(conn, _MOST, None))[0]}
 
     holder = services.core.policies
-    routes, earlier = await services.reader.read(read)
+    values = await services.reader.read(read)
     more: dict[str, Any] = {"policy": policy, "loaded_at": holder.loaded_at, "refusal": holder.refusal}
-    return render(request, visitor, "policy.html", routes=routes, earlier=earlier, **more)
+    return await render(request, visitor, "policy.html", **values, **more)
 
 
 @router.get("/switches/{name:path}")
@@ -151,4 +157,4 @@ async def show_switch(
     found = await services.reader.find(lambda conn: switches.switch(conn, name, policy, now))
     if found is None:
         raise unknown(name)
-    return render(request, visitor, "switch.html", switch=found)
+    return await render(request, visitor, "switch.html", switch=found)

@@ -80,7 +80,7 @@ def _kept() -> dict[str, str]:
 
 async def _form(request: Request, services: UiServices, wanted: str, fault: str | None, status: int = 200) -> Response:
     form = await services.sessions.open_form()
-    return render(request, None, "login.html", status, fault=fault, wanted=wanted, form=form)
+    return await render(request, None, "login.html", status, fault=fault, wanted=wanted, form=form)
 
 
 def _inside(wanted: str | None) -> str:

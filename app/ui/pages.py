@@ -19,6 +19,8 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import __version__
+from app.kit.links import page
+from app.kit.loop import in_turns
 from app.kit.times import iso
 from app.ui import lane
 from app.ui.access import Visitor
@@ -69,19 +71,20 @@ async def _answer_of(request: Request, error: Exception) -> Response:
     if not wants_page(request) or answer.status_code < 400:
         return answer
     if answer.status_code == 401:
-        return _to_login(request)
+        return await _to_login(request)
     problem = json.loads(bytes(answer.body))
-    page = render(request, None, "problem.html", answer.status_code, problem=problem)
+    where = _page_of(request, getattr(error, "page", None))
+    shown = await render(request, None, "problem.html", answer.status_code, problem=problem, where=where)
     for name in ("Retry-After", "Allow"):
         if (value := answer.headers.get(name)) is not None:
-            page.headers[name] = value
-    return page
+            shown.headers[name] = value
+    return shown
 
 
-def _to_login(request: Request) -> Response:
+async def _to_login(request: Request) -> Response:
     if request.method == "GET" and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         # After a link from elsewhere a browser keeps the session's cookie back. It sends the cookie when our own page asks.
-        return render(request, None, "moment.html", 200, again=request.url.query)
+        return await render(request, None, "moment.html", 200, again=request.url.query)
     wanted = {"next": _own_address(request)} if request.method == "GET" else {}
     return see(request, "login", **wanted)
 
@@ -103,9 +106,7 @@ def see_inside(request: Request, wanted: str) -> RedirectResponse:
 
 def address(request: Request, *path: str, **query: Any) -> str:
     """The relative address of a page; without `path` of the fleet. Values that are None are left out."""
-    kept = {name: value for name, value in query.items() if value not in (None, "")}
-    below = "/".join(quote(part, safe="") for part in ("ui", *path))
-    return f"{_up(request)}{below}{'?' + urlencode(kept, doseq=True) if kept else ''}"
+    return f"{_up(request)}{page(*path, **query)[1:]}"
 
 
 def _up(request: Request) -> str:
@@ -121,10 +122,10 @@ def _own_address(request: Request) -> str:
     return quote(request.scope["path"], safe="/:@") + (f"?{query}" if query else "")
 
 
-def render(
+async def render(
     request: Request, visitor: Visitor | None, template: str, status: int = 200, /, **values: Any
 ) -> HTMLResponse:
-    """A page. Without a visitor it shows no navigation."""
+    """A page. Without a visitor it shows no navigation. While it is made, other requests get their turns."""
     services = services_of(request)
     now = services.core.clock.now()
     shared: dict[str, Any] = {
@@ -138,14 +139,15 @@ def render(
         "inside": lambda link: _page_of(request, link),
         "to": lambda *path, **query: address(request, *path, **query),
     }
-    text = _environment().get_template(template).render(shared | values)
-    return HTMLResponse(text, status, headers=SAFE)
+    pieces = _environment().get_template(template).generate(shared | values)
+    return HTMLResponse("".join([piece async for piece in in_turns(pieces)]), status, headers=SAFE)
 
 
 def _page_of(request: Request, link: str | None) -> str:
-    """The relative address of the page that an incident names; empty: none. Older incidents name a call of the API."""
-    for api, page in (("/api/v1/explain/", "/ui/triggers/"), ("/api/v1/deadman/", "/ui/switches/")):
-        link = page + link.removeprefix(api) if link and link.startswith(api) else link
+    """The relative address of the page that an incident or a problem names; empty: none. Older incidents name a call of the
+    API."""
+    for api, shown in (("/api/v1/explain/", "/ui/triggers/"), ("/api/v1/deadman/", "/ui/switches/")):
+        link = shown + link.removeprefix(api) if link and link.startswith(api) else link
     return _up(request) + link.removeprefix("/") if link and link.startswith("/ui/") else ""
 
 

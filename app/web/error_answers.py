@@ -25,12 +25,15 @@ _MOST_ERRORS = 100  # For a body with 10,000 bad labels the first hundred are en
 _LONGEST_TEXT = 500  # Characters of a message or pointer that came from the sender.
 
 
-def install(app: FastAPI, *, max_body: int | None = None, body_budget: int = 64 * 2**20) -> None:
+def install(
+    app: FastAPI, *, max_body: int | None = None, body_budget: int = 64 * 2**20, external_url: str | None = None
+) -> None:
     """Make every error of `app` a problem, in its answers and in its OpenAPI document.
 
     What holds for every path comes with it: `app.web.manners`, and with `max_body` and `body_budget` (bytes) the limits
-    of `app.web.bodies`.
+    of `app.web.bodies`. With `external_url` a problem names its page.
     """
+    app.state.external_url = external_url
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(NotDurable, _on_not_durable)
     app.add_exception_handler(OutOfFiles, on_out_of_files)
@@ -55,7 +58,7 @@ def install(app: FastAPI, *, max_body: int | None = None, body_budget: int = 64 
 
 async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return problem_answer(error, request.scope["path"])
+    return problem_answer(error, request.scope["path"], request.app.state.external_url)
 
 
 async def _on_not_durable(request: Request, error: Exception) -> Response:

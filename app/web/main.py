@@ -69,10 +69,13 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
         description=DESCRIPTION,
         lifespan=_lifespan(open_services, worker=worker),
         openapi_url=None,
+        openapi_tags=[dict(tag) for tag in docs.TAGS],
         telemetry=TRACED,
         redirect_slashes=False,  # A sender of webhooks must never be answered 3xx.
     )
-    error_answers.install(app, max_body=settings.max_body, body_budget=settings.body_budget)
+    error_answers.install(
+        app, max_body=settings.max_body, body_budget=settings.body_budget, external_url=settings.external_url
+    )
     for kind in _DATABASE_AWAY:
         app.add_exception_handler(kind, _on_database_away)
     # First, and in the application's own list: the search in an included router would double the time of a webhook here.

@@ -2,7 +2,7 @@
 For good answers see app.web.answers.
 
 The members are `type` (`urn:trigger-gateway:problem:<code>`), `title` (fixed for a code), `status`, `detail` (one
-sentence about this case), `instance` (the path) and `code`. Some problems add others: `errors`, `limit`, `until`.
+sentence about this case), `instance` (the path) and `code`. Some problems add others: `errors`, `limit`, `until`, `page`.
 """
 
 import json
@@ -15,6 +15,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from app.kit.errors import Problem
+from app.kit.links import whole
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -90,11 +91,11 @@ def responses(*kinds: str | Kind) -> dict[int | str, dict[str, Any]]:
     return entries
 
 
-def problem_answer(problem: Problem, path: str) -> Response:
-    """The answer to a request for `path` that met `problem`."""
-    body = problem_body(
-        problem.status, problem.code, _sentence(problem.detail), quote(path, errors="replace"), problem.members
-    )
+def problem_answer(problem: Problem, path: str, external_url: str | None = None) -> Response:
+    """The answer to a request for `path` that met `problem`. With `external_url` it names the page of the problem."""
+    page = whole(external_url, problem.page)
+    members = problem.members | ({"page": page} if page is not None else {})
+    body = problem_body(problem.status, problem.code, _sentence(problem.detail), quote(path, errors="replace"), members)
     # ASCII only: a key with a lone surrogate, echoed in a pointer, has no UTF-8 form.
     return Response(json.dumps(body, default=_plain), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
@@ -139,6 +140,11 @@ _SCHEMA = {
         "detail": {"type": "string", "description": "One sentence about this case."},
         "instance": {"type": "string", "description": "The path of the request."},
         "code": {"type": "string", "description": "Stable: let programs branch on this."},
+        "page": {
+            "type": "string",
+            "format": "uri",
+            "description": "The page that shows the group, trigger, switch or model. Only with GATEWAY_EXTERNAL_URL.",
+        },
     },
 }
 _METHODS = ("get", "put", "post", "delete", "patch", "head", "options")

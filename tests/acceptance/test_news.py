@@ -56,7 +56,7 @@ async def test_a_run_that_ends_well_is_announced_to_those_whom_its_route_names(
         assert (news.summary, news.severity) == ("The retraining of accuracy, model=churn succeeded", "info")
         assert news.details["labels"] == {"model": "churn", "route": "accuracy"}
         [event] = case.pagerduty.calls("event")
-        link = f"https://gateway.example/api/v1/explain/{(await world.trigger())['id']}"
+        link = f"https://gateway.example/ui/triggers/{(await world.trigger())['id']}"
         assert event.call.body["client_url"] == link
         await world.pass_by(minutes=3)
         assert case.pagerduty.open() == []

@@ -94,6 +94,31 @@ async def test_history_and_explain_are_readable_at_a_hundred_columns(servers: Te
         assert json.loads(await ask(world, "explain", "Drift", "--json"))["subject"] == "alert"
 
 
+async def test_a_command_names_the_page_of_its_subject(
+    servers: TestServers, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_EXTERNAL_URL", "https://gateway.example/tg/")
+    pages = "https://gateway.example/tg/ui"
+    async with opened(servers, database) as world:
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        trigger = (await world.trigger())["id"]
+        [alert] = [alert["id"] for alert in await world.alerts()]
+        for command, page in (
+            (("explain", trigger), f"{pages}/triggers/{trigger}"),
+            (("explain", alert), f"{pages}/alerts/{alert}"),
+            (
+                ("explain", "--route", "accuracy", "--group", "model=churn"),
+                f"{pages}?route=accuracy&label=model%3Dchurn",
+            ),
+            (("lineage", trigger), f"{pages}/triggers/{trigger}"),
+        ):
+            assert f"Its page: {page}\n" in await ask(world, *command, columns=200)
+        again = ("trigger", "accuracy", "--group", "model=churn", "--reason", "once more")
+        with pytest.raises(GatewayError, match=rf"See {pages}/groups/[0-9a-f]{{32}}$"):
+            await ask(world, *again)
+
+
 async def test_effect_has_a_line_a_model_and_says_whether_retraining_helps(servers: TestServers, database: str) -> None:
     async with opened(servers, database) as world:
         assert "No trigger has fired since" in await ask(world, "effect")

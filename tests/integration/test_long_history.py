@@ -85,6 +85,12 @@ _VERSIONS = """
     SELECT group_labels->>'model', row_number() OVER (PARTITION BY group_labels ORDER BY id), md5(id::text), 'READY',
         ended_at, ended_at FROM triggers
 """
+# A group for some of the models, with its newest trigger.
+_GROUPS = """
+    INSERT INTO groups (key, route, mode, labels, fired_at, failures, last_trigger, on_failure, version, nonce)
+    SELECT DISTINCT ON (group_key) group_key, 'accuracy', 'live', group_labels, fired_at, 0, id, 'release', 1, '0'
+    FROM triggers ORDER BY group_key, id DESC LIMIT 60
+"""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -93,7 +99,7 @@ async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
     database = servers.fresh_database(template)
     connection = await asyncpg.connect(database)
     await connection.execute(_ALERTS.replace("$1", str(ROWS * 3 // 10)))
-    for statement in (_DECISIONS, _TRIGGERS, _OUTBOX, _ATTEMPTS, _RUNS, _VERSIONS, "VACUUM ANALYZE"):
+    for statement in (_DECISIONS, _TRIGGERS, _OUTBOX, _ATTEMPTS, _RUNS, _VERSIONS, _GROUPS, "VACUUM ANALYZE"):
         await connection.execute(statement)
     await connection.close()
     async with opened(servers, database) as opened_world:
@@ -248,6 +254,20 @@ async def test_the_silence_of_a_route_is_explained_by_index_alone(world: World, 
         print(f"{asked}: {(monotonic() - began) * 1000:.0f} ms, {answer.json()['alerts']} alerts")
     assert answer.status_code == 200, answer.text
     assert len(statements) >= 6
+    assert await whole_scans(world, statements) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["", "?days=365", "?state=firing", "/groups/{key}", "/groups/{key}?days=365", "/policy"]
+)
+async def test_a_page_is_read_by_index_alone(world: World, path: str) -> None:
+    async with world.services[0].core.engine.connect() as conn:
+        key = (await conn.execute(text("SELECT min(key) FROM groups WHERE fired_at IS NOT NULL"))).scalar_one()
+    with recorded(world) as statements:
+        began = monotonic()
+        answer = await world.clients[0].get(f"/ui{path.format(key=key)}", headers={"Accept": "text/html"})
+        print(f"/ui{path}: {(monotonic() - began) * 1000:.0f} ms, {len(statements)} statements")
+    assert answer.status_code == 200, answer.text
     assert await whole_scans(world, statements) == []
 
 

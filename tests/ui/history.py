@@ -94,6 +94,7 @@ class History:
     runs: list[Row] = field(default_factory=list)
     versions: list[Row] = field(default_factory=list)
     notices: list[Row] = field(default_factory=list)
+    aliases: list[Row] = field(default_factory=list)
     promotions: list[Promotion] = field(default_factory=list)
 
     def ident(self, at: datetime) -> UUID:
@@ -243,7 +244,17 @@ class History:
     async def write(self, engine: AsyncEngine) -> None:
         """All rows, in one transaction."""
         async with engine.begin() as conn:
-            for name in ("alerts", "decisions", "triggers", "groups", "attempts", "runs", "versions", "notices"):
+            for name in (
+                "alerts",
+                "decisions",
+                "triggers",
+                "groups",
+                "attempts",
+                "runs",
+                "versions",
+                "aliases",
+                "notices",
+            ):
                 await insert_rows(conn, getattr(tables, name), getattr(self, name))
             for row in self.promotions:
                 assert await store.add(conn, row)
@@ -251,6 +262,7 @@ class History:
 
 def _promote(history: History) -> None:
     """Every second version got the alias champion; the third of these lost it again."""
+    held: dict[str, str] = {}
     for number, version in enumerate(history.versions[::2]):
         at, name = version["created_at"], ("model", "version")
         model, promoted = (version[key] for key in name)
@@ -258,9 +270,15 @@ def _promote(history: History) -> None:
             history.ident(at), "promote", "mlflow", model, "champion", promoted, "promoted", "live", "ana", at, "p"
         )
         history.promotions.append(replace(row, target=promoted, ended_at=at + timedelta(minutes=20)))
-        if number % 3 == 2:
+        if number % 3 != 2:
+            held[model] = promoted
+        else:
             back = replace(row, id=history.ident(at), kind="rollback", state="rolled_back", rollback_of=row.id)
             history.promotions.append(replace(back, ended_at=at + timedelta(hours=5)))
+    history.aliases += [
+        {"model": model, "alias": "champion", "version": version, "seen_at": history.now}
+        for model, version in held.items()
+    ]
 
 
 def rich(now: datetime, *, models: int = 40, seed: int = 1) -> History:

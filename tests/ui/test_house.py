@@ -5,10 +5,14 @@ from datetime import timedelta
 
 import pytest
 import pytest_asyncio
+from uuid_utils.compat import uuid7
 
+from app.kit.outbox.model import new_item
+from app.notices import store as notices
 from app.promotion import store
 from tests.acceptance.world import World
 from tests.fakes.clock import NOON
+from tests.integration.test_long_history import recorded
 from tests.servers import TestServers
 from tests.ui.history import POLICY, promotions, rich
 from tests.ui.test_pages import page_of
@@ -74,6 +78,22 @@ async def test_the_house_shows_incidents_switches_quarantine_and_probes(world: W
             assert ("ok" if state == "ok" else state) in shown[check]
 
 
+async def test_the_house_shows_what_waits_for_delivery_and_what_is_dead(world: World) -> None:
+    assert "Nothing waits." in (await page_of(world, "/ui/house")).text
+    items = [new_item(uuid7(), "nobody's", f"airflow:{name}", {}, NOON - timedelta(hours=2)) for name in "aab"]
+    items[2]["state"] = "dead"
+    async with world.services[0].core.engine.begin() as conn:
+        await notices.send(conn, items)
+    document = await page_of(world, "/ui/house")
+    shown = {
+        element.attributes["data-target"]: " ".join(element.text.split()) for element in document.having("data-target")
+    }
+    assert shown == {
+        "airflow:a": "airflow:a: 2 wait, the oldest since 2026-11-23 10:00 UTC (2h ago)",
+        "airflow:b": "airflow:b: 1 dead",
+    }
+
+
 async def test_a_switch_has_a_page_with_its_explanation(world: World) -> None:
     found = await world.get("/api/v1/deadman/m00-retrained")
     document = await page_of(world, "/ui/switches/m00-retrained")
@@ -92,6 +112,47 @@ async def test_the_policy_shows_each_route_with_what_it_did(world: World) -> Non
         why = await world.get(f"/api/v1/routes/{name}/explain", since="30d")
         reasons = [e.attributes["data-reason"] for e in element.having("data-reason")]
         assert reasons == [row["reason"] for row in why["decisions"]]
+
+
+async def test_the_policy_shows_beside_each_line_what_it_did(servers: TestServers, template: str) -> None:
+    policy = POLICY.replace("debounce: 6h", "debounce: 10m\n    limit: {triggers: 1, per: 7d}")
+    async with World(servers, servers.fresh_database(template), policy) as world:
+        world.airflow.add_dag("retrain_model")
+        drift = [world.alert("Drift", model=f"m{number}") for number in range(4)]
+        await world.push(*drift)
+        await world.pass_by(minutes=5)
+        await world.push(*(alert.resolved(world.clock.now()) for alert in drift[1:3]))
+        await world.pass_by(minutes=6)  # One fires, and the other is over the limit.
+        await world.pass_by(minutes=30)  # The run ends.
+        [fired] = [trigger for trigger in await world.triggers() if trigger["fired_at"]]
+        await world.push(world.alert("Drift", **fired["group"], more="1"))
+        document = await page_of(world, "/ui/policy")
+        [route] = document.find("section", data_route="drift")
+        shown = {element.attributes["data-line"]: element.text for element in route.having("data-line")}
+        assert shown == {
+            "match": "5 alerts arrived",
+            "debounce": "called off 2 of 3",
+            "cooldown": "kept back 1 alert",
+            "limit": "kept back 1 alert",
+            "dag": "started 1 time",
+        }
+        [quiet] = document.find("section", data_route="accuracy")
+        shown = {element.attributes["data-line"]: element.text for element in quiet.having("data-line")}
+        assert shown == {"match": "0 alerts arrived", "cooldown": "kept back 0 alerts", "dag": "started 0 times"}
+
+
+async def test_the_policy_takes_a_few_statements_however_many_routes_it_has(world: World) -> None:
+    route = "\n  - {{name: r{0}, match: ['alertname=\"A{0}\"'], dag: {{id: retrain_model}}}}"
+    many = "routes:" + "".join(map(route.format, range(100)))
+    taken = []
+    for policy in (POLICY, POLICY.replace("routes:", many, 1), POLICY):
+        assert (await world.reload(policy)).status_code == 200
+        await page_of(world, "/ui/policy")
+        with recorded(world) as statements:
+            await page_of(world, "/ui/policy")
+        taken.append(len(statements))
+    assert taken == [taken[0]] * 3
+    assert taken[0] <= 5, taken
 
 
 async def test_the_policies_that_were_in_force_are_listed_with_what_they_changed(world: World) -> None:

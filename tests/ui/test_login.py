@@ -137,6 +137,16 @@ async def test_a_session_ends_after_an_idle_hour_and_after_twelve_hours_in_any_c
     assert not await browser.is_in()
 
 
+async def test_a_page_that_asks_by_itself_does_not_keep_a_session(browser: Browser) -> None:
+    clock = browser.world.clock
+    await browser.login()
+    for _ in range(2):
+        clock.pass_by(timedelta(minutes=25))
+        assert (await browser.get("/ui?refresh=60")).status_code == 200
+    clock.pass_by(timedelta(minutes=25))
+    assert (await browser.get("/ui?refresh=60")).status_code == 303
+
+
 async def test_a_session_ends_with_its_token(browser: Browser) -> None:
     await browser.login()
     assert await browser.is_in()

@@ -11,9 +11,14 @@ from urllib.parse import urljoin
 import pytest
 import pytest_asyncio
 
+from app import tables
+from app.decide.drift import WORST_FIRST
 from app.decide.state import group_key
+from app.kit.db import insert_rows
+from app.lineage.store import aliases_of
 from tests.acceptance.world import World
 from tests.fakes.clock import NOON
+from tests.integration.test_long_history import recorded
 from tests.servers import TestServers
 from tests.ui.history import FATES, HOSTILE, POLICY, hostile, rich
 from tests.ui.reading import Element, read
@@ -88,6 +93,46 @@ async def test_what_needs_a_person_comes_first_and_says_what_to_do(world: World)
         found = await world.explain(trigger.attributes["href"].rpartition("/")[2])
         assert plain(found["next_step"]) in row.text
         assert ("needs a person" in row.text) == (not found["next_step"].startswith("Nothing."))
+
+
+async def test_of_what_needs_a_person_the_worst_comes_first(world: World) -> None:
+    firing: dict[str, int] = {}
+    for alert in await world.alerts(status="firing"):
+        key = group_key(alert["route"], "shadow" if alert["route"] == "rehearsal" else "live", alert["group"])
+        firing[key] = min(WORST_FIRST.index(alert["severity"]), firing.get(key, len(WORST_FIRST)))
+    needing = [row.attributes["data-group"] for row in await rows_of(world, "?state=needs_person")]
+    places = [firing.get(key, len(WORST_FIRST)) for key in needing]
+    assert places == sorted(places)
+    assert len(set(places)) > 2
+
+
+#: The most statements that a page takes, however many groups, alerts and triggers it shows.
+STATEMENTS = {"": 8, "?days=365": 8, "?state=needs_person": 8, "?label=model%3Dm00-churn": 8, "?label=nobody": 8}
+
+
+@pytest.mark.parametrize("query", STATEMENTS)
+async def test_the_fleet_takes_a_few_statements_however_many_groups_there_are(world: World, query: str) -> None:
+    await page_of(world, "/ui")
+    with recorded(world) as statements:
+        await page_of(world, f"/ui{query}")
+    assert len(statements) <= STATEMENTS[query], [statement for statement, _ in statements]
+
+
+async def test_a_group_takes_a_few_statements_however_much_happened_to_it(world: World) -> None:
+    taken = Counter[int]()
+    for key in list(await groups_of(world))[: len(FATES)]:
+        for days in (1, 365):
+            with recorded(world) as statements:
+                await page_of(world, f"/ui/groups/{key}?days={days}")
+            taken[len(statements)] += 1
+    assert max(taken) <= 28, taken
+
+
+async def test_the_silence_of_a_route_takes_a_few_statements_however_many_groups_fire(world: World) -> None:
+    with recorded(world) as statements:
+        found = await world.get("/api/v1/routes/accuracy/explain", since="30d")
+    assert sum(group["now"] is not None for group in found["groups"]) > 5
+    assert len(statements) <= 17, [statement for statement, _ in statements]
 
 
 def utc(text: str) -> datetime:
@@ -166,6 +211,10 @@ async def test_the_deadline_of_a_switch_is_on_the_lane_of_its_group(world: World
     found = [(row, mark) for row in await rows_of(world) for mark in row.find("g", data_kind="deadline")]
     [(row, mark)] = found
     assert "m00-churn" in row.text
+    document = await page_of(world, f"/ui/groups/{row.attributes['data-group']}")
+    [shown] = document.having("data-switch")
+    assert switch["state"] in shown.text
+    assert [time.attributes["datetime"] for time in shown.find("time")] == [switch["due_at"]]
     assert (mark.attributes["data-start"], mark.attributes["data-word"]) == (switch["due_at"], switch["state"])
 
 
@@ -212,7 +261,26 @@ async def test_a_form_that_is_sent_with_empty_fields_filters_nothing(world: Worl
     assert (await page_of(world, path)).text == everything.text
 
 
-@pytest.mark.parametrize("query", ["label=%00", "route=" + "x" * 10_001, "days=0", "page=x"])
+async def test_the_fleet_asks_again_by_itself_when_a_person_wants_it(world: World) -> None:
+    answer = await world.clients[0].get("/ui?label=m01-fraud", headers=HTML)
+    assert "refresh" not in answer.headers
+    [start] = [a for a in read(answer.text).find("a") if a.text == "Refresh every minute"]
+    target = urljoin("/ui", start.attributes["href"])
+    answer = await world.clients[0].get(target, headers=HTML)
+    assert answer.headers["refresh"] == "60"
+    document = read(answer.text)
+    assert [row.attributes["data-group"] for row in document.having("data-group")] == [
+        group_key("accuracy", "live", {"model": "m01-fraud"})
+    ]
+    [kept] = document.find("input", name="refresh")
+    assert kept.attributes["value"] == "60"
+    [stop] = [a for a in document.find("a") if a.text == "stop"]
+    assert urljoin("/ui", stop.attributes["href"]) == "/ui?label=m01-fraud&days=30"
+
+
+@pytest.mark.parametrize(
+    "query", ["refresh=1", "refresh=never", "label=%00", "route=" + "x" * 10_001, "days=0", "page=x"]
+)
 async def test_a_filter_that_cannot_be_read_is_named(world: World, query: str) -> None:
     assert query.partition("=")[0] in (await page_of(world, f"/ui?{query}", 422)).text
 
@@ -262,6 +330,7 @@ async def test_the_chain_leads_to_airflow_and_to_mlflow(world: World) -> None:
     [chain] = document.find("ol", class_="chain")
     links = [link.attributes["href"] for link in chain.find("a")]
     assert f"http://airflow.test:8080/dags/retrain_model/runs/{trigger['dag_run_id']}" in links
+    assert f"http://mlflow.test:5000/#/runs/{trigger['runs'][0]['run_id']}" in links
     [version] = trigger["runs"][0]["versions"]
     assert f"http://mlflow.test:5000/#/models/{version['model']}/versions/{version['version']}" in links
     assert all(f"/alerts/{alert['id']}" in "".join(links) for alert in trigger["alerts"])
@@ -275,12 +344,45 @@ async def test_a_trigger_shows_the_conf_that_airflow_gets(world: World) -> None:
         )
 
 
+async def test_the_chain_ends_with_the_alias_that_the_version_holds_now(world: World) -> None:
+    made = {t["id"]: t["runs"][0]["versions"][0] for t in await world.triggers(status="succeeded") if t["runs"]}
+    async with world.services[0].core.engine.connect() as conn:
+        seen = await aliases_of(conn, {version["model"] for version in made.values()})
+    held = {(alias.model, alias.version) for alias in seen}
+    ends = set()
+    for ident, version in list(made.items())[:20]:
+        [chain] = (await page_of(world, f"/ui/triggers/{ident}")).find("ol", class_="chain")
+        last = list(chain.find("li"))[-1].text
+        assert ("champion" in last) == ((version["model"], version["version"]) in held)
+        ends.add("champion" in last)
+    assert ends == {True, False}
+
+
 async def test_open_incidents_stand_above_the_fleet(world: World) -> None:
     incidents = (await world.get("/api/v1/notices", open=True))["items"]
     document = await page_of(world, "/ui")
     shown = {element.attributes["data-incident"]: element.text for element in document.having("data-incident")}
     assert shown.keys() == {incident["id"] for incident in incidents}
     assert all(incident["title"] in shown[incident["id"]] for incident in incidents)
+
+
+async def test_the_worst_incident_comes_first_also_after_many_newer_ones(servers: TestServers, template: str) -> None:
+    async with World(servers, servers.fresh_database(template), POLICY) as world:
+        history = rich(NOON, models=1)
+        like, severities = history.notices[0], ["info", "warning"] * 15 + ["error", "critical"]
+        history.notices.clear()
+        for minutes, severity in enumerate(severities):
+            at = NOON - timedelta(minutes=minutes)
+            own = {"id": history.ident(at), "key": f"k{minutes}", "severity": severity, "opened_at": at}
+            history.notices.append(like | own)
+        async with world.services[0].core.engine.begin() as conn:
+            await insert_rows(conn, tables.notices, history.notices)
+        idents = {str(row["id"]): row["severity"] for row in history.notices}
+        for path in ("/ui", "/ui/house"):
+            document = await page_of(world, path)
+            shown = [idents[element.attributes["data-incident"]] for element in document.having("data-incident")]
+            assert shown == ["critical", "error"] + ["warning"] * 15 + ["info"] * 3, path
+        assert "32 open incidents" in (await page_of(world, "/ui")).text
 
 
 async def test_hostile_labels_are_text_and_nothing_else(servers: TestServers, template: str) -> None:

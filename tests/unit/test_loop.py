@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from app.kit.loop import Loop, all_of, each_alone
+from app.kit.clock import monotonic
+from app.kit.loop import Loop, all_of, each_alone, in_turns
 
 LONG = 3600.0  # seconds; a test that waited for it would never end
 
@@ -260,3 +261,30 @@ async def test_when_one_of_them_raises_the_others_are_given_up_and_its_error_is_
         await all_of(work(item) for item in ("a", "bad", "b"))
     assert sorted(given_up) == ["a", "b"]
     assert asyncio.all_tasks() == before
+
+
+async def test_a_long_computation_lets_the_others_have_their_turns() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def long() -> Iterator[int]:
+        for number in range(6):
+            began = monotonic()
+            while monotonic() - began < 0.003:
+                pass
+            yield number
+
+    task = asyncio.create_task(other())
+    assert [number async for number in in_turns(long())] == list(range(6))
+    task.cancel()
+    assert turns >= 5
+
+
+async def test_a_short_computation_takes_no_turns_away() -> None:
+    assert [item async for item in in_turns("abc")] == ["a", "b", "c"]
+    assert [item async for item in in_turns("")] == []

@@ -104,6 +104,15 @@ def test_an_operation_says_what_it_is_for(method: str, path: str) -> None:
     assert len(described["tags"]) == 1
 
 
+def test_the_document_groups_the_routes_in_the_order_of_the_main_job() -> None:
+    order = ["intake", "history", "operate", "health", "metadata", "lineage", "promotion"]
+    assert [tag["name"] for tag in DOCUMENT["tags"]] == order
+    assert all(re.match(r"[A-Z].{20,100}\.$", tag["description"]) for tag in DOCUMENT["tags"])
+    tags = [{operation(method, path)["tags"][0] for method in item} for path, item in DOCUMENT["paths"].items()]
+    places = [min(map(order.index, each)) for each in tags]
+    assert places == sorted(places)
+
+
 @operations
 def test_a_parameter_says_what_it_is(method: str, path: str) -> None:
     for parameter in operation(method, path).get("parameters", []):

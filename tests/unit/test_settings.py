@@ -114,6 +114,16 @@ def test_the_environment_stands_before_a_file_and_an_argument_before_both(
     assert read_settings(port=3333).port == 3333
 
 
+def test_the_address_for_people_has_a_second_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("https://file.example\n")
+    monkeypatch.setenv("GATEWAY_PUBLIC_URL_FILE", str(tmp_path / "url"))
+    assert read_settings().external_url == "https://file.example"
+    monkeypatch.setenv("GATEWAY_PUBLIC_URL", "https://public.example")
+    assert read_settings().external_url == "https://public.example"
+    monkeypatch.setenv("GATEWAY_EXTERNAL_URL", "https://external.example")
+    assert read_settings().external_url == "https://external.example"
+
+
 def test_the_policys_path_is_no_file_that_holds_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_POLICY_FILE", "no/such/file.yaml")
     assert read_settings().policy_file == Path("no/such/file.yaml")

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from app.cli.client import AsJson, Table, ask, labels, show, time
+from app.cli.client import AsJson, Table, ask, labels, page_url, show, time
 
 app = typer.Typer()
 switches = typer.Typer(no_args_is_help=True, help="The dead man's switches: what should have happened, and did not.")
@@ -51,6 +51,7 @@ def show_switch(name: Name, as_json: AsJson = False) -> None:
     )
     show(f"It expects {found['expects']}: {found['every']}, grace {found['grace'] or '0s'}.")
     show(found["explanation"])
+    _page(found["name"])
     table = Table("when", "became", "why", box=None, padding=(0, 2, 0, 0))
     for flip in found["flips"]:
         table.add_row(time(flip["at"]), flip["after"], flip["detail"])
@@ -69,12 +70,14 @@ def pause(
     """Expect nothing of a switch for a while."""
     paused: dict[str, Any] = ask(_path(name, "pause"), body={"until": until, "reason": reason})
     show(paused["explanation"])
+    _page(name)
 
 
 @switches.command()
 def resume(name: Name) -> None:
     """End the pause of a switch. Its period starts again."""
     show(ask(_path(name, "resume"), body={})["explanation"])
+    _page(name)
 
 
 @switches.command()
@@ -82,6 +85,10 @@ def forget(name: Name) -> None:
     """Forget what a switch has received."""
     anew = ask(_path(name, "forget"), body={})["begins_anew"]
     show(f"{name} is new again." if anew else f"{name} is gone until an alert brings its value again.")
+
+
+def _page(name: str) -> None:
+    show(f"Its page: {page_url('switches', name)}")
 
 
 def _when(text: str | None) -> str:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from app.cli.client import AsJson, Table, ask, labels, show, time
+from app.cli.client import AsJson, Table, ask, labels, page_url, show, time
 from app.kit.errors import GatewayError, UsageError
 
 app = typer.Typer()
@@ -62,6 +62,8 @@ def _show(found: dict[str, Any]) -> None:
         for link, text in _lines(chain):
             table.add_row(link, text)
         show(table)
+        if chain["trigger"]:
+            show(f"Its page: {page_url('triggers', chain['trigger']['id'])}")
     for gap in found["missing"]:
         show(f"Missing: {gap['link']}{' of ' if gap['of'] else ''}{gap['of']}: {gap['detail']}.")
     if not found["missing"]:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from app.cli.client import AsJson, Table, ask, id_column, show, time
+from app.cli.client import AsJson, Table, ask, id_column, page_url, show, time
 
 app = typer.Typer()
 
@@ -86,6 +86,7 @@ def _show_result(found: dict[str, Any], *, as_json: bool) -> None:
             show(table)
         ident = found.get("promotion") or found.get("id")
         if ident:
-            show(f"Kept as promotion {ident}.")
+            where = found.get("page") or page_url("promotions", model=found.get("model"))
+            show(f"Kept as promotion {ident}. Its page: {where}")
     if refused:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from app.cli.client import AsJson, Table, ask, id_column, labels, show, time
+from app.cli.client import AsJson, Table, ask, id_column, labels, page_url, show, time
 from app.cli.commands.lanes import show_lanes
 from app.kit.errors import UsageError
 
@@ -59,6 +59,7 @@ def _explain_subject(found: dict[str, Any]) -> None:
     if found.get("now"):
         show(f"At this moment: {found['now']['action']}, {found['now']['reason']}: {found['now']['detail']}.")
     _what_next(found)
+    show(f"Its page: {page_url(found['subject'] + 's', subject['id'])}")
 
 
 def _explain_route(answer: dict[str, Any]) -> None:
@@ -72,6 +73,8 @@ def _explain_route(answer: dict[str, Any]) -> None:
     if answer["groups"]:
         show(table)
     _what_next(answer)
+    wanted = ", ".join(f"{name}={value}" for name, value in answer["group"].items())
+    show(f"Its page: {page_url(route=answer['route'], label=wanted)}")
 
 
 def _what_next(answer: dict[str, Any]) -> None:
@@ -103,7 +106,7 @@ def trigger(
         print(json.dumps(made, indent=2))
         return
     show(f"Trigger {made['id']} is {made['state']}; its DAG run will be {made['dag_run_id']}.")
-    show(f"Next:  trigger-gateway explain {made['id']}")
+    show(f"Next:  trigger-gateway explain {made['id']}, or look at {page_url('triggers', made['id'])}")
 
 
 @app.command()

@@ -147,20 +147,27 @@ async def record_attempt(conn: AsyncConnection, item: UUID, result: str, code: s
 
 
 # Two looks, because each has an index of its own: what is delivered stands in neither.
-_GAUGES = text("""
-    SELECT target, count(*) AS pending, 0 AS dead, min(created_at) AS oldest FROM outbox
-    WHERE state = 'pending' GROUP BY target
-    UNION ALL
-    SELECT target, 0, count(*), NULL FROM outbox WHERE state = 'dead' GROUP BY target
+_OPEN = text("""
+    SELECT target, sum(pending)::bigint AS pending, sum(dead)::bigint AS dead, min(oldest) AS oldest FROM (
+        SELECT target, count(*) AS pending, 0 AS dead, min(created_at) AS oldest FROM outbox
+        WHERE state = 'pending' GROUP BY target
+        UNION ALL
+        SELECT target, 0, count(*), NULL FROM outbox WHERE state = 'dead' GROUP BY target
+    ) looks GROUP BY target ORDER BY target
 """)
+
+
+async def undelivered(conn: AsyncConnection) -> list[dict[str, Any]]:
+    """What waits for delivery, since when (`oldest`), and what is dead, by target. A target without either is left out."""
+    return [dict(row) for row in (await conn.execute(_OPEN)).mappings()]
 
 
 async def set_gauges(conn: AsyncConnection, now: datetime, metrics: Metrics) -> None:
     """Count what waits for delivery, since when, and what is dead."""
-    rows = (await conn.execute(_GAUGES)).all()
+    rows = await undelivered(conn)
     for gauge in (metrics.outbox_pending, metrics.outbox_oldest, metrics.outbox_dead):
         gauge.clear()
     for row in rows:
-        metrics.outbox_pending.labels(row.target).inc(row.pending)
-        metrics.outbox_dead.labels(row.target).inc(row.dead)
-        metrics.outbox_oldest.labels(row.target).inc((now - row.oldest).total_seconds() if row.oldest else 0)
+        metrics.outbox_pending.labels(row["target"]).set(row["pending"])
+        metrics.outbox_dead.labels(row["target"]).set(row["dead"])
+        metrics.outbox_oldest.labels(row["target"]).set((now - row["oldest"]).total_seconds() if row["oldest"] else 0)
