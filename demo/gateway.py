@@ -20,7 +20,8 @@ START_TIMEOUT: Final = 60.0  # seconds; 3 s measured on an idle machine
 STOP_GRACE: Final = 20.0  # seconds; it stops its PostgreSQL and its Valkey when no other process uses them
 ROUTE: Final = "accuracy"
 
-# The debounce is only seconds long, because people watch. In production it is longer than Alertmanager's group_interval.
+# Everything takes only seconds, because people watch. In production the debounce is longer than Alertmanager's
+# group_interval.
 POLICY: Final = """\
 version: 1
 airflow:
@@ -33,8 +34,10 @@ routes:
     group_by: [model]
     debounce: 8s
     cooldown: 24h
+    effect: {settle: 1m, watch: 1m}
     dag: {id: retrain_model}
 mlflow: {tracking_uri: __MLFLOW__}
+lineage: {every: 5s, grace: 20s}
 promotions:
   - model: .*
     to: champion
@@ -94,8 +97,8 @@ class Gateway:
             await stop([server], grace=STOP_GRACE)
 
     async def items(self, http: Http, kind: str) -> list[dict[str, Any]]:
-        """`alerts` or `triggers` of the demo's route, or `promotions`, newest first. Raises ServerError when it does not
-        list them."""
+        """`alerts`, `triggers` or `effects` of the demo's route, or `promotions`, newest first. Raises ServerError when it
+        does not list them."""
         which = "" if kind == "promotions" else f"route={ROUTE}&"
         answer = await http.request("GET", f"{self.url}/api/v1/{kind}?{which}limit=1000")
         if answer.status != 200:

@@ -34,6 +34,7 @@ class Row:
     trigger: Item | None  # the newest
     runs: Sequence[SeenRun] = ()  # from Airflow
     versions: Sequence[SeenVersion] = ()  # from MLflow, made for a trigger of this model
+    effect: str | None = None  # whether the newest retrain helped; None: it is not known
 
     @property
     def as_promised(self) -> bool:
@@ -50,8 +51,9 @@ def row(
     triggers: Sequence[Item],
     runs: Sequence[SeenRun] = (),
     versions: Sequence[SeenVersion] = (),
+    effects: Sequence[Item] = (),
 ) -> Row:
-    """One model's part of `GET /api/v1/alerts`, `GET /api/v1/triggers` (newest first), Airflow's runs, MLflow's versions."""
+    """One model's part of `GET /api/v1/alerts`, `triggers`, `effects` (newest first), Airflow's runs, MLflow's versions."""
     mine = [alert for alert in alerts if alert["group"]["model"] == model]
     ours = [trigger for trigger in triggers if trigger["group"]["model"] == model]
     suppressed: Counter[str] = Counter()
@@ -71,6 +73,7 @@ def row(
         trigger=ours[0] if ours else None,
         runs=[run for run in runs if run.conf.get("gateway", {}).get("group", {}).get("model") == model],
         versions=[version for version in versions if version.trigger_id in {trigger["id"] for trigger in ours}],
+        effect=next((item["effect"] for item in effects if item["group"]["model"] == model), None),
     )
 
 
@@ -93,6 +96,7 @@ def table(rows: Sequence[Row]) -> Table:
         ("DAG runs in Airflow", lambda each: str(len(each.runs))),
         ("their end", lambda each: ", ".join(run.state for run in each.runs) or "-"),
         ("registered in MLflow", lambda each: ", ".join(f"version {seen.version}" for seen in each.versions) or "-"),
+        ("did it help", lambda each: each.effect or "-"),
         ("", lambda each: "[green]as promised[/green]" if each.as_promised else "[red]NOT AS PROMISED[/red]"),
     ]
     for label, value in lines:

@@ -2,7 +2,7 @@
 
 It is a bad night, as the receiver sees it. Two models get worse and stay so. A pair of Alertmanagers sends everything
 twice, and their two Prometheus differ by seconds in the beginning. Every notification is repeated. A third model flaps.
-Later both models recover and drop again, within the cooldown.
+Later both models recover. The first drops again within the cooldown, the second stays good.
 """
 
 import json
@@ -71,7 +71,7 @@ def first_wave(began: datetime, now: datetime) -> list[Post]:
 
 
 def second_wave(began: datetime, now: datetime) -> list[Post]:
-    """The same episodes once more, then both models recover and drop a second time."""
+    """The same episodes once more, then both models recover. The first of them drops a second time."""
     return _in_order([post for replica in REPLICAS for post in _aftermath(replica, began, now)])
 
 
@@ -100,7 +100,7 @@ def _aftermath(replica: str, began: datetime, now: datetime) -> list[Post]:
     lag, since = _late(replica, began)
     recovered, again = now + timedelta(seconds=1), now + timedelta(seconds=1.5)
     still = replayed("firing_group_of_two", since)
-    second = replayed("firing_group_of_two", again)
+    second = replayed("firing_single", again, model=DROPPING[0])
     return [
         *(Post(lag + number / LATER_REPEATS, replica, still) for number in range(LATER_REPEATS)),
         Post(lag + 1.05, replica, replayed("mixed_firing_and_resolved", since, recovered)),

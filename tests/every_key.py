@@ -34,11 +34,13 @@ _PLACES = "tests/acceptance/test_hand_over_places.py::test_a_record_goes_out_wit
 _LOGIN_PARTS = ("username", "password", "token", "token_file")
 _DEADMAN = "tests/acceptance/test_deadman.py::test_"
 _KEYS = "tests/acceptance/test_keys_matter.py::test_"
+_PROXY = "tests/ui/test_proxy_users.py::test_"
 _SETTINGS = "tests/acceptance/test_settings_matter.py::test_"
 _TELLING = "tests/acceptance/test_telling.py::test_"
 _LINEAGE = "tests/mlflow/test_lineage.py::test_the_policy_says_how_long_to_wait_before_judging_and_how_often_to_look"
 
 _EFFECT = "tests/acceptance/test_effects.py::test_"
+_NEWS = "tests/acceptance/test_news.py::test_a_"
 _NO_EFFECT = "tests/acceptance/test_no_effect.py::test_"
 _ACCESS = "tests/unit/test_access.py::test_"
 
@@ -105,6 +107,8 @@ POLICY: dict[str, str] = {
     "routes.notify.trigger_lost": _ROUTE_TOLD,
     "routes.notify.run_failed": _ROUTE_TOLD,
     "routes.notify.no_effect": _TOLD,
+    "routes.notify.run_succeeded": _NEWS + "run_that_ends_well_is_announced_to_those_whom_its_route_names",
+    "routes.notify.promoted": _NEWS + "promotion_is_announced_with_the_metrics_of_both_versions",
     "routes.dag": _FIRES,
     "routes.dag.airflow": _SEVERAL,
     "routes.dag.id": _RELOAD + "test_a_dag_that_changes_while_a_trigger_is_held_is_the_one_that_runs",
@@ -178,6 +182,8 @@ POLICY: dict[str, str] = {
     "notify.trigger_lost": _TOLD,
     "notify.run_failed": _TOLD,
     "notify.no_effect": _TOLD,
+    "notify.run_succeeded": _TOLD,
+    "notify.promoted": _TOLD,
     "notify.promotion_blocked": _TOLD,
     "mlflow": _MLFLOW_LOGIN,
     "mlflow.tracking_uri": _MLFLOW_LOGIN,
@@ -223,8 +229,14 @@ SETTINGS: dict[str, str] = {
     "GRAFANA_TIMESTAMP_HEADER": _SIGNED + "test_a_signed_request_is_taken_once",
     "MLFLOW_SECRET": _HOOK + "test_who_does_not_sign_well_is_refused",
     "WEBHOOK_SECRET": _SIGNED + "test_what_is_not_signed_or_not_well_is_refused_counted_and_no_alert",
+    "PROXY_USER_HEADER": _PROXY + "the_proxy_names_who_looks_and_who_acts",
+    "PROXY_ADDRESSES": _PROXY + "only_the_proxy_names_a_user",
+    "PROXY_SCOPES": _PROXY + "a_user_of_the_proxy_has_the_scopes_of_the_setting_and_no_other",
     "MAX_BODY": "tests/integration/test_nasty_bodies.py::test_a_body_over_the_cap_is_refused_however_it_is_sent",
+    "BODY_BUDGET": "tests/integration/test_body_budget.py::"
+    "test_large_bodies_over_the_budget_are_refused_and_small_ones_are_taken",
     "MAX_ALERTS": "tests/integration/test_nasty_bodies.py::test_more_alerts_than_the_cap_are_refused",
+    "RECORD_REPEATS": "tests/acceptance/test_heard.py::test_record_repeats_says_whether_minutes_are_kept",
     "REORDER_WINDOW": _SETTINGS + "reorder_window_says_which_firings_are_one_alert",
     "INTAKE_TIMEOUT": _SETTINGS + "intake_timeout_is_the_longest_that_a_sender_waits",
     "INTAKE_QUEUE": _SETTINGS + "intake_queue_is_how_many_alerts_wait",

@@ -102,7 +102,8 @@ async def open_foundation(
             http = open_http()
             stack.push_async_callback(http.aclose)
         reorder = timedelta(seconds=settings.reorder_window)
-        core = Core(engines.everything, clock, Holder(policy, clock.now()), metrics, Bells(), reorder)
+        holder = Holder(policy, clock.now())
+        core = Core(engines.everything, clock, holder, metrics, Bells(), reorder, settings.record_repeats)
         named = settings.tokens_file is not None
         tokens = Tokens(settings.tokens_path, clock, loopback=is_loopback(settings.host), named=named)
         metrics.tokens_faults.set_function(lambda: len(tokens.faults))

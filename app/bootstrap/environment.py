@@ -9,9 +9,13 @@ Kubernetes gives every container the addresses of the Services of its namespace.
 a setting: a Service named `gateway` makes GATEWAY_PORT=tcp://10.96.0.12:8090.
 """
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
+
+from app.web.tokens import SCOPES
 
 _LINK: Final = re.compile(r"(?P<kind>tcp|udp|sctp)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/]+):(?P<port>[0-9]{1,5})")
 #: Blanks, and what editors and web pages put around a text and nobody sees: byte order marks, spaces without a width.
@@ -76,3 +80,38 @@ def link_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
         "`enableServiceLinks: false` in the pod, or name the Service otherwise"
         for name in service_links(environ)
     )
+
+
+def http_url(url: str) -> str:
+    """An address that a browser can open. Raises BadValue."""
+    try:
+        found = urlsplit(url)
+        valid = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+    except ValueError:
+        valid = False
+    if not valid or re.search(r"[\s\x00-\x1f]", url):
+        raise BadValue("must be an address such as https://host.example:8080")  # It may hold a secret.
+    return url
+
+
+def parts(text: str) -> list[str]:
+    """What stands between the commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def networks(text: str) -> str:
+    """Addresses and networks with commas between. Raises BadValue."""
+    for part in parts(text):
+        try:
+            ipaddress.ip_network(part)
+        except ValueError:
+            raise BadValue(f"{part} is no address and no network: write such as 10.0.0.7 or 10.0.0.0/24") from None
+    return text
+
+
+def scopes(text: str) -> str:
+    """Scopes of tokens with commas between. Raises BadValue."""
+    unknown = [part for part in parts(text) if part not in SCOPES]
+    if unknown:
+        raise BadValue(f"{unknown[0]} is no scope: choose from {', '.join(SCOPES)}")
+    return text

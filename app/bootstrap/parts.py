@@ -22,8 +22,9 @@ from app.deliver.ending import Endings, TriggerIncidents
 from app.deliver.following import Follower
 from app.effects import store as effects_store
 from app.effects.judging import Judging
+from app.effects.outcomes import Outcomes
 from app.effects.service import EffectServices
-from app.groups import gauges, retention, wakes
+from app.groups import gauges, heard, retention, wakes
 from app.groups.gauges import Gauges
 from app.groups.pauses import Pauses
 from app.groups.prometheus import Prometheus
@@ -33,7 +34,7 @@ from app.groups.schedules import Schedules
 from app.groups.service import GroupServices
 from app.groups.wakes import Waker
 from app.intake import quarantine
-from app.intake.batcher import QUEUE_BODIES, QUEUE_BYTES, Batcher
+from app.intake.batcher import Batcher
 from app.intake.intake import Intake
 from app.intake.service import IntakeServices
 from app.kit.clock import Clock, SystemClock
@@ -73,6 +74,7 @@ from app.promotion.service import PromotionServices
 from app.tables import audit_log
 from app.ui.service import UiServices
 from app.ui.sessions import Sessions
+from app.web.bodies import budget_of
 from app.web.probes import Probes
 from app.web.tokens import Tokens
 
@@ -81,6 +83,7 @@ S = TypeVar("S")
 #: The tables whose old rows are deleted, in this order.
 PRUNES = (
     *retention.PRUNES,
+    heard.PRUNE,
     notices_store.PRUNE,
     audit_log.PRUNE,
     *in_force.PRUNES,
@@ -175,7 +178,7 @@ def assemble(base: Foundation) -> Services:
     lineage = lineage_part(base, incidents, mlflow)
     promotion = promotion_part(base, incidents, mlflow)
     deadman = deadman_part(base, incidents, airflows)
-    effects = effects_part(base, incidents)
+    effects = effects_part(base, incidents, mlflow)
     intake = intake_part(base)
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
@@ -186,6 +189,7 @@ def assemble(base: Foundation) -> Services:
         reader=base.reader,
         tokens=base.tokens,
         sessions=Sessions(core, base.tokens),
+        proxy=base.settings.proxy,
         limiter=base.limiter,
         groups=groups.services,
         deadman=deadman.services,
@@ -222,8 +226,8 @@ def intake_part(base: Foundation) -> Part[IntakeServices]:
     settings = base.settings
     limits = quarantine.Limits(settings.quarantine_rows, settings.quarantine_body)
     intake = Intake(base.intake, base.memory, base.aftermath, limits)
-    most = max(QUEUE_BYTES, QUEUE_BODIES * settings.max_body)
-    batcher = Batcher(intake, max_queue=settings.intake_queue, max_bytes=most)
+    budget = budget_of(settings.body_budget, settings.max_body)
+    batcher = Batcher(intake, max_queue=settings.intake_queue, max_bytes=budget)
     return Part(
         IntakeServices(
             core=base.core,
@@ -350,10 +354,17 @@ def deadman_part(base: Foundation, incidents: Incidents, airflows: AirflowClient
     )
 
 
-def effects_part(base: Foundation, incidents: Incidents) -> Part[EffectServices]:
-    """Judging whether each retrain helped, and holding groups that retraining does not help."""
+def effects_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce) -> Part[EffectServices]:
+    """Announcing the runs that ended well, judging whether each retrain helped, and holding groups that none helps."""
     judging = Judging(base.core, TriggerIncidents(base.core, incidents))
-    return Part(EffectServices(base.core, base.reader), (Loop("effects", judging.step, idle=5.0),))
+    outcomes = Outcomes(base.core, incidents, MlflowRegistry(mlflow))
+    return Part(
+        EffectServices(base.core, base.reader),
+        (
+            Loop("effects", judging.step, idle=5.0),
+            Loop("outcomes", outcomes.step, idle=5.0),
+        ),
+    )
 
 
 def _constant(core: Core, reloader: Reloader) -> tuple[Loop, ...]:

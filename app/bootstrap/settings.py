@@ -2,20 +2,30 @@
 
 import ipaddress
 import os
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.bootstrap.environment import BadValue, clean, clean_secret, is_link, is_text, service_links
+from app.bootstrap.environment import (
+    BadValue,
+    clean,
+    clean_secret,
+    http_url,
+    is_link,
+    is_text,
+    networks,
+    parts,
+    scopes,
+    service_links,
+)
 from app.kit.errors import UsageError
 from app.kit.redis.url import parse_redis_url
 from app.policy.language.durations import parse_duration
+from app.ui.proxy import ProxyUsers
 from app.web.signatures import MLFLOW_HEADERS, GrafanaSignature, Signature, StandardSignature, standard_key
 
 _PREFIX = "GATEWAY_"
@@ -60,19 +70,8 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
-def _http_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or re.search(r"[\s\x00-\x1f]", url):
-        raise BadValue("must be an address such as https://host.example:8080")  # It may hold a secret.
-    return url
-
-
 def _secret_http_url(url: SecretStr) -> SecretStr:
-    _http_url(url.get_secret_value())
+    http_url(url.get_secret_value())
     return url
 
 
@@ -159,7 +158,7 @@ class Settings(Address):
         pattern="^[A-Za-z0-9._-]{1,60}$",
         description="Name of this gateway in its notices. Gateways that share a receiver need different names.",
     )
-    external_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+    external_url: Annotated[str, AfterValidator(http_url)] | None = Field(
         None,
         pattern="^[^?#]+$",
         description="URL at which people reach the gateway, for links in notices. Unset: no links.",
@@ -195,12 +194,32 @@ class Settings(Address):
     webhook_secret: Annotated[_Secret, AfterValidator(_standard_secret)] | None = Field(
         None, description="Secret of Standard Webhooks (whsec_...). Set: `POST /api/v1/alerts` must be signed."
     )
+    proxy_user_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header in which an authenticating proxy names its user to the pages. Unset: people paste a token.",
+    )
+    proxy_addresses: Annotated[str, AfterValidator(networks)] = Field(
+        "127.0.0.1,::1",
+        description="Addresses or networks of that proxy, with commas between. From elsewhere its header is ignored.",
+    )
+    proxy_scopes: Annotated[str, AfterValidator(scopes)] = Field(
+        "read", description="Scopes of that proxy's users, with commas between: `read,trigger` lets them act."
+    )
     max_body: int = Field(
         4 * 2**20, gt=0, description="Largest request body, in bytes: as it is sent, and without its compression."
+    )
+    body_budget: int = Field(
+        64 * 2**20,
+        gt=0,
+        description="Most bytes of bodies that this process holds, from their first byte to the answer; more get 503.",
     )
     max_alerts: int = Field(10_000, gt=0, description="Most alerts read from one body.")
     reorder_window: _Seconds = Field(
         120, description="How late an older firing notification may follow a resolved one."
+    )
+    record_repeats: bool = Field(
+        True, description="Keep the minutes in which each alert was heard, for backtests. false leaves them out."
     )
     intake_timeout: Annotated[float, Field(gt=0, le=8)] = Field(
         8, description="A webhook is answered 503 when nothing is committed within this time."
@@ -208,7 +227,7 @@ class Settings(Address):
     intake_queue: int = Field(
         20_000,
         gt=0,
-        description="Most alerts that wait for a commit; more get 503. In bytes: 64 MiB, or 16 of the largest bodies.",
+        description="Most alerts that wait for a commit; more get 503. In bytes: `GATEWAY_BODY_BUDGET`.",
     )
     rate_limit: int = Field(
         6000, ge=0, description="Write requests per minute and token, without webhooks. 0: no limit."
@@ -270,6 +289,14 @@ class Settings(Address):
     def repeat(self) -> timedelta | None:
         """How often the notice of an open incident is repeated, unless the policy says otherwise. None: never."""
         return timedelta(seconds=self.notice_repeat) if self.notice_repeat else None
+
+    @property
+    def proxy(self) -> ProxyUsers | None:
+        """The users of an authenticating proxy. None: there is no such proxy."""
+        if self.proxy_user_header is None:
+            return None
+        trusted = tuple(ipaddress.ip_network(part) for part in parts(self.proxy_addresses))
+        return ProxyUsers(self.proxy_user_header, trusted, frozenset(parts(self.proxy_scopes)))
 
     @property
     def signatures(self) -> dict[str, Signature]:

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.routing import APIRoute
 
 from app.deadman.api import Name
 from app.deadman.pings import RUN_ID, Kind, Ping
@@ -13,7 +14,14 @@ from app.web.problems import Kind as ProblemKind
 from app.web.security import require
 from app.web.tokens import Caller
 
-router = APIRouter(prefix="/ping", tags=["intake"], responses=responses(UNAVAILABLE))
+
+class _PingRoute(APIRoute):
+    """A job may send its whole log: a ping that is refused for its length would be a false alarm."""
+
+    takes_large = True
+
+
+router = APIRouter(prefix="/ping", tags=["intake"], responses=responses(UNAVAILABLE), route_class=_PingRoute)
 
 Pinger = Annotated[Caller, Depends(require("ping", key_parameter=True))]
 _SIGNAL = r"^(start|fail|[0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$"

@@ -19,6 +19,15 @@ from app.policy.schema import Policy
 MATES: Final = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A notification of an alert that its row forgets. `at` is ours, `resolved` the status."""
+
+    alert: UUID
+    at: datetime
+    resolved: bool
+
+
 @dataclass
 class Books:
     """`new_id` makes UUIDv7s, so that rows sort by the order in which they were made."""
@@ -41,6 +50,8 @@ class Books:
     changed_groups: set[str] = field(default_factory=set, init=False)
     triggers: dict[UUID, TriggerChange] = field(default_factory=dict, init=False)
     decisions: list[DecisionRow] = field(default_factory=list, init=False)
+    forgotten: list[Heard] = field(default_factory=list, init=False)
+    records: bool = field(default=False, init=False)  # whether `forgotten` is written: GATEWAY_RECORD_REPEATS
     ended_decisions: list[tuple[UUID, int, datetime]] = field(default_factory=list, init=False)  # id, count, last time
 
     def take_group(self, group: Group) -> None:
@@ -72,6 +83,22 @@ class Books:
         """The episode changed: its row must be written."""
         if episode.id not in self.created:
             self.changed[episode.id] = episode
+
+    def forget(self, episode: Episode, seen: datetime, resolved: datetime | None, *, moved: bool) -> None:
+        """Before this notification the newest was `seen`, and the newest resolved was `resolved`. Keep what the row no
+        longer has: the last notification of each minute, and each that `moved` the episode. `app.groups.heard` has the same
+        rule in SQL."""
+        if resolved is not None and resolved != episode.resolved_at:
+            self.forgotten.append(Heard(episode.id, resolved, resolved=True))
+        if seen in (resolved, episode.last_seen_at, episode.first_seen_at):
+            return
+        if moved or seen == episode.firing_since or seen.timestamp() // 60 != self.now.timestamp() // 60:
+            self.forgotten.append(Heard(episode.id, seen, resolved=False))
+
+    def forget_end(self, episode: Episode) -> None:
+        """The episode fires again without a notification: its row no longer has the newest resolved."""
+        if episode.resolved_at is not None:
+            self.forgotten.append(Heard(episode.id, episode.resolved_at, resolved=True))
 
     def mark(self, group: Group) -> None:
         """The group changed: its row must be written."""

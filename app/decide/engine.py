@@ -141,7 +141,7 @@ class PureEngine:
     def reset(self, key: str, now: datetime) -> None:
         """Clear the cooldown and the backoff of a group."""
         facts.reset(self._next_version(key), now)
-        self._wake_later(key)
+        self.wake_later(key)
 
     def pause(self, pause: Pause, now: datetime) -> None:
         """Mute a route, or every route."""
@@ -228,7 +228,7 @@ class PureEngine:
             waits = group.open_trigger is None and any(self.episodes[mate].firing for mate in self._mates[key])
             if waits if group.wake_at is None else group.wake_at > now:
                 self.groups[key] = replace(group, wake_at=now)
-                self._wake_later(key)
+                self.wake_later(key)
 
     # -- what Airflow does --------------------------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class PureEngine:
             self.episodes[episode] = replace(self.episodes[episode], spent=True)
         group, route = self._next_version(trigger.key), self.policy.route(trigger.route)
         facts.end(group, trigger_id, outcome, route, now, counted=trigger.lost_at is not None)
-        self._wake_later(trigger.key)
+        self.wake_later(trigger.key)
         if outcome == DEAD and route is not None and route.limit is not None:
             self._let_in(trigger.route, now)
         return True
@@ -260,7 +260,7 @@ class PureEngine:
             return False
         trigger.outcome, trigger.lost_at = LOST, now
         facts.lose(self._next_version(trigger.key), trigger_id, self.policy.route(trigger.route), now)
-        self._wake_later(trigger.key)
+        self.wake_later(trigger.key)
         return True
 
     def _let_in(self, route: str, now: datetime) -> None:
@@ -269,7 +269,7 @@ class PureEngine:
             waits = group.route == route and group.open_trigger is None
             if waits and group.wake_at is not None and group.wake_at > now:
                 self.groups[key] = replace(group, wake_at=now)
-                self._wake_later(key)
+                self.wake_later(key)
 
     # -- reading, as app.groups.store does ----------------------------------------------------------------------------
 
@@ -346,7 +346,7 @@ class PureEngine:
                 group.version += 1
             if key in books.changed_groups or key not in self.groups:
                 self.groups[key] = replace(group)
-                self._wake_later(key)
+                self.wake_later(key)
                 self._shapes[group.route, group.mode].add(frozenset(group.labels))
 
     def _save_episode(self, episode: Episode) -> None:
@@ -380,7 +380,7 @@ class PureEngine:
             self._fired[group.route, group.mode].append(trigger)
             self.fires.append(made)
 
-    def _wake_later(self, key: str) -> None:
+    def wake_later(self, key: str) -> None:
         """Keep the wake of a group among those that are due one day."""
         at = self.groups[key].wake_at
         if at is not None:

@@ -59,10 +59,14 @@ class Ledger:
 
     def observe(self, intent: Intent, times: int = 1) -> tuple[Decision, Episode]:
         """Take one notification (or `times` equal ones in a row) into the history and decide it."""
+        last = self.books.latest.get(intent.alert.fingerprint)
+        resolved = last.resolved_at if last is not None else None
         kind, episode, route = placing.place(self.books, intent, self.reorder)
         previously_seen = episode.last_seen_at
         if kind is not Move.AFTER or not episode.firing:
             episode.last_seen_at = self.now  # The end of an earlier episode does not say that this one still fires.
+        if episode is last:
+            self.books.forget(episode, previously_seen, resolved, moved=kind is not Move.REPEAT)
         episode.count += times
         decision = self._decision(kind, episode, route)
         self.books.record(episode, decision, times, previously_seen)
@@ -332,6 +336,7 @@ class Ledger:
                 books.wake_by(group, due)
             elif books.latest.get(episode.fingerprint, episode).id == episode.id:
                 books.touch(episode)
+                books.forget_end(episode)
                 episodes.reopen(episode, episode.late_at)
 
 

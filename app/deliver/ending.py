@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -42,12 +42,14 @@ _FLOOD: Final = "flood"  # in a key, in place of a group
 
 _triggers = tables.triggers
 
-# From its end on it is judged whether the trigger helped (app.effects). A redriven trigger ends, and is judged, again.
+# From its end on it is judged whether the trigger helped, and its good end is announced (app.effects). A redriven trigger
+# ends, and is judged, again.
 _JUDGE = text("""
-    INSERT INTO effects (trigger_id, reason, detail, at, former, next_at)
-    SELECT id, 'running', 'its DAG run has ended', CAST(:now AS timestamptz), '[]', :now FROM triggers
-    WHERE id = :id AND mode = 'live' AND fired_at IS NOT NULL
-    ON CONFLICT (trigger_id) DO UPDATE SET next_at = excluded.next_at
+    INSERT INTO effects (trigger_id, reason, detail, at, former, next_at, announce_at)
+    SELECT id, 'running', 'its DAG run has ended', CAST(:now AS timestamptz), '[]', :now,
+        CASE WHEN state = 'succeeded' THEN CAST(:now AS timestamptz) END
+    FROM triggers WHERE id = :id AND mode = 'live' AND fired_at IS NOT NULL
+    ON CONFLICT (trigger_id) DO UPDATE SET next_at = excluded.next_at, announce_at = excluded.announce_at
 """)
 _NAMED = (_triggers.c.id, _triggers.c.route, _triggers.c.group_key, _triggers.c.group_labels)
 
@@ -211,6 +213,15 @@ class TriggerIncidents:
         """Whether so many groups have this incident that a further group opens none of its own."""
         found = await self._incidents.open_below(conn, _prefix(event, route))
         return key not in found and len(found) >= MOST_ALIKE
+
+
+def run_time(trigger: Mapping[Any, Any], now: datetime | None = None) -> timedelta:
+    """How long its DAG run took, in seconds; nothing, if Airflow never had it. One that is open ends `now`."""
+    began: datetime | None = trigger["started_at"] or trigger["accepted_at"]
+    ended: datetime | None = trigger["ended_at"] or now
+    if began is None or ended is None or ended < began:
+        return timedelta(0)
+    return timedelta(seconds=round((ended - began).total_seconds()))
 
 
 def _prefix(event: str, route: str) -> str:

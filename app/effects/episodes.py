@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.effects.drift import Drift, Firing, drifts
+from app.decide.drift import Drift, Firing, drifts
 from app.effects.judging import terms_of
 from app.effects.show import EFFECT, Row
 from app.effects.store import firing
@@ -21,6 +21,8 @@ from app.policy.schema import Policy
 MOST_ALERTS: Final = 20_000
 #: How many alerts of an episode an answer shows, the newest.
 SHOWN: Final = 100
+#: Characters of the name of an alert, and of its severity, that an answer shows.
+LONGEST: Final = 500
 
 #: Microseconds since 1970, and the id of the first alert.
 CURSOR: Final = "^[0-9]{1,16}_[0-9a-f-]{36}$"
@@ -28,8 +30,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # All alerts of each group that had an alert since then: an episode may have begun long before.
 _ALERTS = text("""
-    SELECT a.group_key, g.route, g.labels, a.id, a.alert_id, a.severity, a.first_seen_at, a.last_seen_at, a.closed_at,
-        a.resolved_at
+    SELECT a.group_key, g.route, a.id, left(a.alert_id, :long) AS alert_id, left(a.severity, :long) AS severity,
+        a.first_seen_at, a.last_seen_at, a.closed_at, a.resolved_at
     FROM alerts a JOIN groups g ON g.key = a.group_key
     WHERE g.mode = 'live' AND (CAST(:route AS text) IS NULL OR g.route = :route) AND g.labels @> CAST(:labels AS jsonb)
       AND (a.trigger_id IS NOT NULL OR a.closed_at IS DISTINCT FROM a.first_seen_at)
@@ -37,7 +39,8 @@ _ALERTS = text("""
         SELECT FROM alerts late WHERE late.group_key = a.group_key AND (late.closed_at IS NULL OR late.closed_at >= :since)
       )
     ORDER BY a.first_seen_at DESC LIMIT :most
-""").columns(id=Uuid(), labels=JSONB())
+""").columns(id=Uuid())
+_LABELS = text("SELECT key, labels FROM groups WHERE key = ANY(CAST(:keys AS text[]))").columns(labels=JSONB())
 
 _RETRAINS = text(f"""
     SELECT t.id, t.group_key, t.fired_at, {EFFECT} AS effect FROM triggers t LEFT JOIN effects e ON e.trigger_id = t.id
@@ -66,7 +69,8 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
 
 async def page(conn: AsyncConnection, policy: Policy, query: Query, now: datetime) -> tuple[list[Row], str | None]:
     """Episodes, the newest first, and the next page's cursor."""
-    asked = {"route": query.route, "labels": as_json(query.labels), "since": query.since, "most": MOST_ALERTS}
+    asked: Row = {"route": query.route, "labels": as_json(query.labels), "since": query.since}
+    asked |= {"most": MOST_ALERTS, "long": LONGEST}
     groups: defaultdict[str, list[RowMapping]] = defaultdict(list)
     for row in (await conn.execute(_ALERTS, asked)).mappings():
         groups[row["group_key"]].append(row)
@@ -81,11 +85,13 @@ async def page(conn: AsyncConnection, policy: Policy, query: Query, now: datetim
         found = [pair for pair in found if _place(pair[0]) < query.cursor]
     shown = found[: query.limit]
     retrains = await _retrains(conn, shown)
+    labels = {r.key: r.labels for r in await conn.execute(_LABELS, {"keys": [row["group_key"] for _, row in shown]})}
     following = None
     if len(found) > query.limit:
         begin, ident = _place(shown[-1][0])
         following = f"{(begin - _EPOCH) // timedelta(microseconds=1)}_{ident}"
-    return [_shown(drift, group, retrains[group["group_key"]]) for drift, group in shown], following
+    keyed = [(drift, row["route"], row["group_key"]) for drift, row in shown]
+    return [_shown(drift, route, labels.get(key, {}), retrains[key]) for drift, route, key in keyed], following
 
 
 def _place(drift: Drift) -> tuple[datetime, str]:
@@ -104,12 +110,12 @@ async def _retrains(conn: AsyncConnection, shown: list[tuple[Drift, RowMapping]]
     return found
 
 
-def _shown(drift: Drift, group: RowMapping, retrains: list[RowMapping]) -> Row:
+def _shown(drift: Drift, route: str, labels: Row, retrains: list[RowMapping]) -> Row:
     mine = [row for row in retrains if drift.holds(row["fired_at"])]
     return {
         "id": UUID(drift.firings[0].id),
-        "route": group["route"],
-        "group": group["labels"],
+        "route": route,
+        "group": labels,
         "begin": drift.begin,
         "end": drift.end,
         "severity": drift.severity,

@@ -13,7 +13,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.decide.state import LIVE
-from app.deliver.ending import TriggerIncidents
+from app.deliver.ending import TriggerIncidents, run_time
 from app.effects import store, streak
 from app.effects.rules import Deaf, Facts, Judgement, Made, Terms, judge
 from app.effects.store import LOOK, Known
@@ -109,13 +109,6 @@ def next_look(judgement: Judgement, trigger: RowMapping, now: datetime) -> datet
     if judgement.effect is not None or trigger["ended_at"] is None:
         return None
     return min(now + LOOK, max(judgement.until, now)) if judgement.until is not None else now + LOOK
-
-
-def run_time(trigger: RowMapping) -> timedelta:
-    """How long its DAG run took; nothing, if Airflow never had it."""
-    began: datetime | None = trigger["started_at"] or trigger["accepted_at"]
-    ended: datetime | None = trigger["ended_at"]
-    return max(ended - began, timedelta(0)) if began is not None and ended is not None else timedelta(0)
 
 
 def terms_of(policy: Policy, route: Route | None) -> Terms:

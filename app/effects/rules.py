@@ -15,8 +15,8 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from app.decide.drift import Firing, follows, was_open
 from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS
-from app.effects.drift import Firing, follows, was_open
 from app.kit.times import at
 from app.policy.language.durations import format_duration
 

@@ -7,14 +7,15 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Text, Uuid, text
+from sqlalchemy import Text, Uuid, column, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.effects.judging import run_time
+from app.deliver.ending import run_time
 from app.effects.rules import Effect, Why
 from app.effects.sums import Sums, total
 from app.kit.db import as_json
+from app.kit.pages import Found, read_page
 
 Row = dict[str, Any]
 
@@ -31,18 +32,37 @@ _FIRED = """
       AND (CAST(:since AS timestamptz) IS NULL OR t.fired_at >= :since)
       AND (CAST(:until AS timestamptz) IS NULL OR t.fired_at < :until)
 """
-_PAGE = text(f"""
+_PLAIN: Final = (
+    "route", "fired_for", "state", "outcome", "fired_at", "started_at", "accepted_at", "ended_at", "effect", "reason",
+    "detail", "until", "at", "counts_from", "model", "version",
+)  # fmt: skip
+_PAGE = (
+    text(f"""
     SELECT t.id, t.route, t.group_labels, t.reason AS fired_for, t.state, t.outcome, t.fired_at, t.started_at, t.accepted_at,
         t.ended_at, {EFFECT} AS effect, e.reason, e.detail, e.until, e.at, e.counts_from, e.model, e.version, e.promotion,
         coalesce(e.former, '[]') AS former {_FIRED}
       AND (CAST(:effect AS text) IS NULL OR coalesce({EFFECT}, 'waiting') = :effect)
       AND (CAST(:cursor AS uuid) IS NULL OR t.id < :cursor)
-    ORDER BY t.id DESC LIMIT :most
-""").columns(id=Uuid(), promotion=Uuid(), group_labels=JSONB(), former=JSONB())
+""")
+    .columns(
+        *(column(name) for name in _PLAIN),
+        column("id", Uuid()),
+        column("promotion", Uuid()),
+        column("group_labels", JSONB()),
+        column("former", JSONB()),
+    )
+    .subquery("found")
+)
 _SUMS = text(f"""
-    SELECT t.route, t.group_labels, {EFFECT} AS effect, e.model, count(*) AS triggers, max(t.fired_at) AS newest,
-        coalesce(sum(extract(epoch FROM greatest(t.ended_at - coalesce(t.started_at, t.accepted_at), '0 s'))), 0) AS seconds
-    {_FIRED} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2
+    WITH fired AS (
+        SELECT t.route, t.group_key, t.group_labels, {EFFECT} AS effect, e.model, t.fired_at,
+            extract(epoch FROM greatest(t.ended_at - coalesce(t.started_at, t.accepted_at), '0 s')) AS seconds {_FIRED}
+    ), newest AS (
+        SELECT route, group_key FROM fired GROUP BY 1, 2 ORDER BY max(fired_at) DESC, 1, 2 LIMIT :groups
+    )
+    SELECT route, group_labels, effect, model, count(*) AS triggers, max(fired_at) AS newest,
+        coalesce(sum(seconds), 0) AS seconds
+    FROM fired JOIN newest USING (route, group_key) GROUP BY 1, 2, 3, 4 ORDER BY 1, 2
 """).columns(route=Text(), group_labels=JSONB())
 
 #: As the effect of a filter: those that are not known yet.
@@ -65,9 +85,9 @@ class Query:
 
 async def page(conn: AsyncConnection, query: Query) -> tuple[list[Row], str | None]:
     """Fired triggers with their effects, the newest first, and the next page's cursor."""
-    parameters = _filters(query) | {"effect": query.effect, "cursor": query.cursor, "most": query.limit + 1}
-    rows = (await conn.execute(_PAGE, parameters)).mappings().all()
-    more, rows = len(rows) > query.limit, rows[: query.limit]
+    wanted = select(_PAGE).order_by(_PAGE.c.id.desc())
+    wanted = wanted.params(_filters(query) | {"effect": query.effect, "cursor": query.cursor})
+    rows, more = await read_page(conn, wanted, query.limit, "id")
     return [_shown(row) for row in rows], str(rows[-1]["id"]) if more else None
 
 
@@ -76,7 +96,7 @@ async def sums(conn: AsyncConnection, query: Query) -> tuple[list[Row], list[Row
     groups: dict[tuple[str, str], Sums] = {}
     shown: dict[tuple[str, str], Row] = {}
     models: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    for row in (await conn.execute(_SUMS, _filters(query))).mappings():
+    for row in (await conn.execute(_SUMS, _filters(query) | {"groups": MOST_GROUPS})).mappings():
         key = row["route"], as_json(row["group_labels"])
         if row["model"]:
             models[key].add(row["model"])
@@ -84,7 +104,7 @@ async def sums(conn: AsyncConnection, query: Query) -> tuple[list[Row], list[Row
         effect = Effect(row["effect"]) if row["effect"] else None
         group.add(effect, row["triggers"], float(row["seconds"]), row["newest"])
         shown[key] = {"route": row["route"], "group": row["group_labels"]}
-    newest = sorted(groups, key=lambda key: str(groups[key].newest), reverse=True)[:MOST_GROUPS]
+    newest = sorted(groups, key=lambda key: str(groups[key].newest), reverse=True)
     by_model: defaultdict[str, list[Sums]] = defaultdict(list)
     for key in newest:
         groups[key].name = name_of(models[key], **shown[key])
@@ -114,7 +134,7 @@ def _filters(query: Query) -> Row:
     }
 
 
-def _shown(row: RowMapping) -> Row:
+def _shown(row: Found) -> Row:
     names = ("route", "fired_for", "state", "outcome", "fired_at", "ended_at", "effect", "until", "counts_from")
     shown = {name: row[name] for name in names} | {"trigger_id": row["id"], "group": row["group_labels"]}
     shown |= {name: row[name] for name in ("model", "version", "promotion", "former")}

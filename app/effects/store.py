@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.effects.drift import Firing
+from app.decide.drift import Firing
 from app.effects.rules import Asked, Deaf, Judgement, Why
 from app.groups.wakes import GAP
 from app.kit.db import rows_of

@@ -9,18 +9,20 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.decide import facts, rules
+from app.decide.drift import Firing, drifts
 from app.decide.state import LIVE, Group
-from app.deliver.ending import TriggerIncidents
-from app.effects.drift import Firing, drifts
+from app.deliver.ending import TriggerIncidents, run_time
 from app.effects.rules import Effect
 from app.effects.store import firing
 from app.groups import store as groups
 from app.policy.language.durations import format_duration
 from app.policy.receivers import NO_EFFECT
 from app.policy.schema import Policy, Route
+from app.promotion.beside import in_words
 
 #: The effects that count. A failed retrain changed no model, and of an unknown one nobody can say.
 WITHOUT: Final = (Effect.RECURRED, Effect.NOT_PROMOTED, Effect.NO_MODEL)
@@ -30,6 +32,15 @@ _EFFECTS = text("""
     WHERE t.route = :route AND t.group_key = :key AND t.fired_at >= :since AND e.effect IS NOT NULL
     ORDER BY t.fired_at DESC LIMIT 1000
 """)
+_NEWEST = text("""
+    SELECT t.accepted_at, t.started_at, t.ended_at, e.model, e.version, p.metrics, p.previous
+    FROM triggers t JOIN effects e ON e.trigger_id = t.id
+    LEFT JOIN LATERAL (
+        SELECT metrics, previous FROM promotions WHERE trigger_id = t.id AND metrics IS NOT NULL AND NOT dry_run
+        ORDER BY state = 'promoted' DESC, ended_at DESC LIMIT 1
+    ) p ON true
+    WHERE t.route = :route AND t.group_key = :key AND t.fired_at = :fired_at LIMIT 1
+""").columns(metrics=JSONB())
 _ALERTS = text("""
     SELECT id, alert_id, severity, first_seen_at, last_seen_at, closed_at, resolved_at FROM alerts
     WHERE group_key = :key AND (closed_at IS NULL OR closed_at >= :since)
@@ -93,7 +104,8 @@ async def review(
         facts.release(group, now)
     await _settle(conn, group, before, (count, first, route.digest if count else None), now)
     if count >= route.on_no_effect.after:
-        await incidents.open(conn, NO_EFFECT, _named(group), _detail(group, route), now)
+        detail = " ".join([_detail(group, route), *await _made(conn, group, newest)])
+        await incidents.open(conn, NO_EFFECT, _named(group), detail, now)
     else:
         await _resolve(conn, group, incidents, why, now)
 
@@ -118,12 +130,25 @@ async def _resolve(conn: AsyncConnection, group: Group, incidents: TriggerIncide
     await incidents.resolve(conn, (NO_EFFECT,), _named(group), why, now)
 
 
+async def _made(conn: AsyncConnection, group: Group, fired_at: datetime | None) -> list[str]:
+    """What the newest retrain took and made, in a sentence."""
+    asked = {"route": group.route, "key": group.key, "fired_at": fired_at}
+    row = (await conn.execute(_NEWEST, asked)).mappings().one_or_none()
+    if row is None:
+        return []
+    took = f"The newest took {format_duration(run_time(row))}"
+    if row["model"] is None:
+        return [f"{took}."]
+    metrics = in_words(row["metrics"] or {}, row["previous"])
+    return [f"{took} and made version {row['version']} of {row['model']}{f': {metrics}' if metrics else ''}."]
+
+
 def _named(group: Group) -> dict[str, Any]:
     return {"id": group.last_trigger, "route": group.route, "group_key": group.key, "group_labels": group.labels}
 
 
 def _detail(group: Group, route: Route) -> str:
-    found = rules.in_vain(group)
+    found = f"{rules.in_vain(group)}."
     if route.on_no_effect.then == "hold":
-        return f"{found}. It fires no more until a person resets it, its alerts end and stay away, or its route changes"
+        return f"{found} It fires no more until a person resets it, its alerts end and stay away, or its route changes."
     return found

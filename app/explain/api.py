@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import StringConstraints
 
 from app.decide.state import Reason, TriggerState
-from app.explain import examples, history, schemas
+from app.explain import examples, history, recorded, schemas
 from app.explain.explain import explain
 from app.groups import live
 from app.groups.service import Services
@@ -176,6 +176,27 @@ async def list_quarantine(
     """The newest first. Equal bytes are one item with a count, which moves to the front when they arrive again."""
     before = history.read_quarantine_cursor(cursor) if cursor is not None else None
     return _page(await services.reader.read(lambda conn: history.list_quarantine(conn, limit, before)))
+
+
+@router.get(
+    "/history",
+    summary="Read what happened, for a replay",
+    response_model=schemas.ListOf[schemas.RecordOut],
+    responses=shows(page_of(examples.RECORD), "invalid"),
+)
+async def read_history(
+    services: Services,
+    _: Reader,
+    limit: Limit = 100,
+    cursor: Annotated[str | None, Query(pattern=recorded.CURSOR, description="`next` of the page before.")] = None,
+    since: Annotated[QueryTime | None, Query(description="RFC 3339. What happened at or after this time.")] = None,
+    until: Annotated[QueryTime | None, Query(description="RFC 3339. What happened before this time.")] = None,
+) -> Response:
+    """Policies, requests, runs, answers of Prometheus, alerts, and when each alert was heard, one kind after the other.
+    `trigger-gateway export` makes a file of it. A page may be empty although another follows."""
+    begin, end = _utc(since), _utc(until)
+    page = await services.reader.read(lambda conn: recorded.page(conn, cursor, limit, begin, end))
+    return json_answer({"items": page.items, "next": page.next})
 
 
 Subject = Annotated[str, Path(description="Id of an alert or trigger, an alert_id, or a fingerprint.")]

@@ -149,6 +149,15 @@ ROUTE: dict[str, Any] = {
     "groups": [GROUP],
     "more_groups": False,
 }
+RECORD: dict[str, Any] = {
+    "kind": "confirm",
+    "id": "019ab0c4-6f1e-7d35-9c1a-3f0e4a5b6c7d",
+    "at": "2026-11-23T03:10:00Z",
+    "route": "accuracy",
+    "group": {"model": "churn"},
+    "confirmed": True,
+}
+
 QUARANTINED: dict[str, Any] = {
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "source": "alertmanager",

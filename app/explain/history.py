@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, RowMapping, Select, Table, Uuid, and_, literal_column, or_, select, text, tuple_
+from sqlalchemy import DateTime, Select, Table, Uuid, and_, literal_column, or_, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.kit.db import rows_of
+from app.kit.pages import MOST_BYTES, Found, read_page
 
 _alerts, _triggers, _decisions = tables.alerts, tables.triggers, tables.decisions
 _QUIET_SINCE = literal_column(tables.QUIET_SINCE, DateTime(timezone=True))
@@ -94,15 +95,12 @@ async def find_alert(conn: AsyncConnection, name: str) -> UUID | None:
 
 async def _page(
     conn: AsyncConnection, statement: Select[Any], table: Table, query: Query
-) -> tuple[Sequence[RowMapping], str | None]:
+) -> tuple[Sequence[Found], str | None]:
     if query.route:
         statement = statement.where(table.c.route == query.route)
     if query.cursor:
         statement = statement.where(table.c.id < query.cursor)
-    statement = statement.order_by(table.c.id.desc()).limit(query.limit + 1)
-    rows = (await conn.execute(statement)).mappings().all()
-    more = len(rows) > query.limit
-    rows = rows[: query.limit]
+    rows, more = await read_page(conn, statement.order_by(table.c.id.desc()), query.limit, "id")
     return rows, str(rows[-1]["id"]) if more else None
 
 
@@ -116,7 +114,7 @@ _DECISIONS_OF = rows_of(
 )
 
 
-async def _with_decisions(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
+async def _with_decisions(conn: AsyncConnection, rows: Sequence[Found]) -> list[Row]:
     found: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
     newest = {row["decision_id"]: row for row in rows}
     for d in (await conn.execute(_DECISIONS_OF, {"ids": list(found), "shown": _shown_of(len(rows))})).mappings():
@@ -132,7 +130,7 @@ def _shown_of(items: int) -> int:
     return min(SHOWN, SHOWN_ON_A_PAGE // max(items, 1))
 
 
-def _alert(row: RowMapping) -> Row:
+def _alert(row: Found) -> Row:
     names = ("id", "alert_id", "fingerprint", "status", "severity", "starts_at", "ends_at", "labels", "annotations")
     return {name: row[name] for name in names} | {
         "source": row["source"],
@@ -145,7 +143,7 @@ def _alert(row: RowMapping) -> Row:
     }
 
 
-def _decision(row: RowMapping) -> Row:
+def _decision(row: Found) -> Row:
     names = ("action", "reason", "trigger_id", "until", "detail", "count", "first_at", "last_at", "policy")
     return {name: row[name] for name in names}
 
@@ -168,18 +166,27 @@ async def list_triggers(conn: AsyncConnection, query: Query) -> Page:
 
 
 async def get_trigger(conn: AsyncConnection, trigger: UUID) -> Row | None:
-    rows = (await conn.execute(select(_triggers).where(_triggers.c.id == trigger))).mappings().all()
-    return (await _with_parts(conn, rows))[0] if rows else None
+    found = await get_triggers(conn, [trigger])
+    return found[0] if found else None
+
+
+async def get_triggers(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Row]:
+    """Those that exist, the newest first, together within the bounds of a page."""
+    wanted = select(_triggers).where(_triggers.c.id.in_(ids)).order_by(_triggers.c.id.desc())
+    return await _with_parts(conn, (await conn.execute(wanted)).mappings().all())
 
 
 _SHOWN_BEHIND = ("id", "alert_id", "severity", "status", "starts_at", "labels")
 _ALERTS_OF = rows_of(
     """
-    SELECT t AS behind, a.*
-    FROM unnest(CAST(:ids AS uuid[])) t CROSS JOIN LATERAL (
-        SELECT DISTINCT alert FROM decisions
-        WHERE trigger_id = t AND (action IN ('fire', 'hold', 'cancel') OR reason = 'shadow') LIMIT :shown
-    ) d JOIN alerts a ON a.id = d.alert ORDER BY a.id
+    SELECT * FROM (
+        SELECT t AS behind, a.*, row_number() OVER (ORDER BY t, a.id) AS place,
+            sum(octet_length(CAST(a.labels AS text))) OVER (ORDER BY t, a.id) AS bytes
+        FROM unnest(CAST(:ids AS uuid[])) t CROSS JOIN LATERAL (
+            SELECT DISTINCT alert FROM decisions
+            WHERE trigger_id = t AND (action IN ('fire', 'hold', 'cancel') OR reason = 'shadow') LIMIT :shown
+        ) d JOIN alerts a ON a.id = d.alert
+    ) b WHERE place = 1 OR bytes < CAST(:bytes AS bigint) ORDER BY id
 """,
     _alerts,
     behind=Uuid(),
@@ -209,11 +216,12 @@ _RUNS_OF = text(
 ).columns(trigger_id=Uuid(), versions=JSONB())
 
 
-async def _with_parts(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
+async def _with_parts(conn: AsyncConnection, rows: Sequence[Found]) -> list[Row]:
     parameters = {"ids": [row["id"] for row in rows], "shown": _shown_of(len(rows))}
+    most = parameters | {"bytes": MOST_BYTES}
     behind: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
     tried: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
-    for a in (await conn.execute(_ALERTS_OF, parameters)).mappings():
+    for a in (await conn.execute(_ALERTS_OF, most)).mappings():
         behind[a["behind"]].append({name: a[name] for name in _SHOWN_BEHIND})
     for a in (await conn.execute(_ATTEMPTS_OF, parameters)).mappings():
         names = ("result", "code", "detail", "count", "first_at", "last_at")
@@ -225,24 +233,25 @@ async def _with_parts(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list
     return [_trigger(row) | {name: part[row["id"]] for name, part in parts.items()} for row in rows]
 
 
-def _trigger(row: RowMapping) -> Row:
+def _trigger(row: Found) -> Row:
     names = ("id", "route", "mode", "reason", "state", "outcome", "detail", "blocked", "created_at", "fired_at")
     more = ("accepted_at", "started_at", "ended_at", "lost_at", "airflow", "dag_id", "dag_run_id", "dag_run_state")
     return {name: row[name] for name in (*names, *more, "requested_by")} | {"group": row["group_labels"]}
 
 
-_LATELY_ALERTED = rows_of(
-    """
+_LATELY = ("id", "group_key", "alert_id", "severity", "status", "reason", "first_seen_at", "last_seen_at")
+_LATELY_ALERTED = text(
+    f"""
     SELECT a.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
-        SELECT * FROM alerts WHERE group_key = k AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
+        SELECT {", ".join(_LATELY)} FROM alerts WHERE group_key = k AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
     ) a
-""",
-    _alerts,
-)
+"""
+).columns(*(_alerts.c[name] for name in _LATELY))
 _LATELY_TRIGGERED = rows_of(
     """
     SELECT t.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
-        SELECT * FROM triggers WHERE group_key = k AND (ended_at IS NULL OR ended_at >= :since) ORDER BY id DESC LIMIT :most
+        SELECT group_key, id, mode, reason, state, outcome, detail, created_at, fired_at, ended_at, lost_at FROM triggers
+        WHERE group_key = k AND (ended_at IS NULL OR ended_at >= :since) ORDER BY id DESC LIMIT :most
     ) t
 """,
     _triggers,
@@ -256,21 +265,21 @@ _FIRING = text(
 async def lately_alerted(
     conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
 ) -> dict[str, list[Row]]:
-    """By group key, the newest `most` alerts last seen since a time, without their decisions but with the `reason` of the
-    newest one. `keys` are those of app.decide.state.group_key."""
+    """By group key, the newest `most` alerts last seen since a time: what a line shows of each, with the `reason` of its
+    newest decision. Their labels may be fat. `keys` are those of app.decide.state.group_key."""
     found: dict[str, list[Row]] = {key: [] for key in keys}
     for row in (await conn.execute(_LATELY_ALERTED, {"keys": list(keys), "since": since, "most": most})).mappings():
-        found[row["group_key"]].append(_alert(row) | {"reason": row["reason"]})
+        found[row["group_key"]].append(dict(row))
     return found
 
 
 async def lately_triggered(
     conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
 ) -> dict[str, list[Row]]:
-    """By group key, the newest `most` triggers that are open or ended since a time, without their parts."""
+    """By group key, the newest `most` triggers that are open or ended since a time: what a lane shows of them."""
     found: dict[str, list[Row]] = {key: [] for key in keys}
     for row in (await conn.execute(_LATELY_TRIGGERED, {"keys": list(keys), "since": since, "most": most})).mappings():
-        found[row["group_key"]].append(_trigger(row))
+        found[row["group_key"]].append(dict(row))
     return found
 
 
@@ -292,14 +301,14 @@ async def firing_by_group(conn: AsyncConnection) -> dict[str, int]:
 async def list_quarantine(conn: AsyncConnection, limit: int, before: tuple[datetime, str] | None) -> Page:
     """What could not be read, the newest first. `before` is a place in the list, from `read_quarantine_cursor`."""
     q = tables.quarantine
-    statement = select(q).order_by(q.c.last_at.desc(), q.c.sha256.desc()).limit(limit + 1)
+    statement = select(q).order_by(q.c.last_at.desc(), q.c.sha256.desc())
     if before:
         # The bad alerts of one body have the same time. Only time and hash together name one place in the list.
         statement = statement.where(tuple_(q.c.last_at, q.c.sha256) < tuple_(*before))
-    rows = (await conn.execute(statement)).mappings().all()
-    last = rows[limit - 1] if len(rows) > limit else None
+    rows, more = await read_page(conn, statement, limit, "last_at", "sha256")
+    last = rows[-1] if more else None
     following = f"{(last['last_at'] - _EPOCH) // timedelta(microseconds=1)}_{last['sha256']}" if last else None
-    return Page([_quarantined(row) for row in rows[:limit]], following)
+    return Page([_quarantined(row) for row in rows], following)
 
 
 def read_quarantine_cursor(cursor: str) -> tuple[datetime, str]:
@@ -308,7 +317,7 @@ def read_quarantine_cursor(cursor: str) -> tuple[datetime, str]:
     return _EPOCH + timedelta(microseconds=int(microseconds)), digest
 
 
-def _quarantined(row: RowMapping) -> Row:
+def _quarantined(row: Found) -> Row:
     names = ("sha256", "source", "error", "size", "count", "first_at", "last_at")
     body = bytes(row["body"])
     shown = {"body": body.decode("utf-8", "replace"), "body_base64": b64encode(body).decode()}

@@ -1,7 +1,7 @@
 """The shapes of the API's answers, for the OpenAPI document and the clients generated from it."""
 
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -220,6 +220,14 @@ class ListOf(BaseModel, Generic[Item]):
 
     items: list[Item]
     next: str | None
+
+
+class RecordOut(BaseModel):
+    """Something that happened, for a replay. Its other members are those of its kind."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal["policy", "outage", "request", "run", "confirm", "alert", "heard"]
 
 
 class NowOut(BaseModel):

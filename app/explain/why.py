@@ -20,6 +20,7 @@ from app.explain.silence import Row
 from app.groups import live
 from app.groups.schedules import list_schedules
 from app.kit.db import as_json, rows_of
+from app.kit.pages import read_page
 from app.policy.own_alarms import is_own_alarm
 from app.policy.schema import Policy, Route
 
@@ -166,9 +167,12 @@ async def _schedules(
 
 
 async def _near(conn: AsyncConnection, route: Route) -> Row | None:
-    """Of the newest alerts and this route's newest alert, the nearest: it satisfies the most of its matchers."""
+    """Of the newest alerts (those that have room on a page) and this route's newest alert, the nearest: it satisfies the
+    most of its matchers."""
     a = tables.alerts
-    newest = select(a.c.id, a.c.alert_id, a.c.labels, a.c.route, a.c.last_seen_at).order_by(a.c.id.desc())
-    rows = (await conn.execute(newest.limit(_NEWEST))).mappings().all()
+    names = ("id", "alert_id", "labels", "route", "last_seen_at")
+    newest = select(*(a.c[name] for name in names)).order_by(a.c.id.desc())
+    rows, _ = await read_page(conn, newest, _NEWEST, "id")
     own = (await conn.execute(newest.where(a.c.route == route.name).limit(1))).mappings().all()
-    return silence.nearest([dict(row) for row in (*rows, *own) if not is_own_alarm(row["labels"])], list(route.match))
+    seen = [{name: row[name] for name in names} for row in (*rows, *own)]
+    return silence.nearest([row for row in seen if not is_own_alarm(row["labels"])], list(route.match))

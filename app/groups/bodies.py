@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, field_
 
 from app.decide.alert import Labels, no_nul
 from app.explain import examples
+from app.web.heavy import within_depth
 from app.web.members import RequestBody
 
 
@@ -74,6 +75,7 @@ class TriggerBody(RequestBody):
     @field_validator("conf")
     @classmethod
     def _storable_conf(cls, value: dict[str, Any]) -> dict[str, Any]:
+        within_depth(value)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # ValueError for NaN and lone surrogates
         for text in _texts(value):
             no_nul(text)

@@ -36,6 +36,8 @@ end
 return #KEYS
 """
 
+_CLAIM = "return redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) and 1 or 0"
+
 _GROUP_TIMES = (
     "fired_at",
     "accepted_at",
@@ -52,6 +54,7 @@ _EPISODE_TIMES = ("starts_at", "first_seen_at", "last_seen_at", "firing_since")
 _EPISODE_IDS = ("id", "trigger_id", "decision_id", "decided_trigger")
 _QUIET = 60.0  # seconds between two log lines about values that cannot be read: every batch may meet one
 _REMEMBERED = 4096  # decoded values that this process keeps, by their bytes
+_LONGEST = 4096  # bytes of such a value; senders choose how long their labels are
 
 
 class Memory:
@@ -103,13 +106,20 @@ class Memory:
         except Away as away:
             self._count(away)
 
-    async def is_used(self, proof: str) -> bool:
-        """Whether `spend` has remembered this proof. False when Redis does not answer."""
+    async def claim(self, proof: str, keep: timedelta) -> bool:
+        """Take this proof for the time `keep`. False: somebody has it, or spent it. True when Redis does not answer."""
         try:
-            return (await self._redis.read([f"s:{proof}"])) != [None]
+            return bool(await self._redis.run(_CLAIM, [round(keep.total_seconds() * 1000)], [(f"s:{proof}", ())]))
         except Away as away:
             self._count(away)
-            return False
+            return True
+
+    async def release(self, proof: str) -> None:
+        """Give up a claim: its work failed."""
+        try:
+            await self._redis.run("return redis.call('DEL', KEYS[1])", [], [(f"s:{proof}", ())])
+        except Away as away:
+            self._count(away)
 
     async def spend(self, proof: str, keep: timedelta) -> None:
         """Remember for the time `keep` that this proof was used."""
@@ -123,8 +133,7 @@ class Memory:
             self._metrics.redis_failures.labels("memory").inc()
 
 
-@lru_cache(_REMEMBERED)
-def _group(value: bytes) -> Group:
+def _to_group(value: bytes) -> Group:
     data = from_json(value.split(b" ", 1)[1])
     for name in _GROUP_TIMES:
         if data[name] is not None:
@@ -157,8 +166,7 @@ _EPISODE_TEXTS = (
 )
 
 
-@lru_cache(_REMEMBERED)
-def _episode(value: bytes) -> Episode | None:
+def _to_episode(value: bytes) -> Episode | None:
     data = from_json(value.split(b" ", 1)[1])
     if data is None:  # The episode has ended: Postgres has it.
         return None
@@ -169,3 +177,14 @@ def _episode(value: bytes) -> Episode | None:
     fields |= {n: UUID(v) if v else None for n, v in zip(_EPISODE_IDS, data[times:], strict=False)}
     fields |= dict(zip(_EPISODE_TEXTS, data[times + ids :], strict=True))
     return Episode(labels={}, annotations={}, **fields)
+
+
+_known_group, _known_episode = lru_cache(_REMEMBERED)(_to_group), lru_cache(_REMEMBERED)(_to_episode)
+
+
+def _group(value: bytes) -> Group:
+    return _known_group(value) if len(value) <= _LONGEST else _to_group(value)
+
+
+def _episode(value: bytes) -> Episode | None:
+    return _known_episode(value) if len(value) <= _LONGEST else _to_episode(value)

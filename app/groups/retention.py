@@ -84,7 +84,9 @@ _OF_A_TRIGGER = (by_id("attempts", "item"), by_id("outbox"), by_id("effects", "t
 #: In this order, because a trigger can go only when no other row names it.
 PRUNES: Final = (
     Prune("silent alerts", _SILENT_PAGE, _SILENT, start={"fingerprint": ""}),
-    Prune("alerts", _ALERTS_PAGE, _ALERTS_LOCK, (by_id("decisions", "alert"), by_id("alerts"))),
+    Prune(
+        "alerts", _ALERTS_PAGE, _ALERTS_LOCK, (by_id("decisions", "alert"), by_id("heard", "alert"), by_id("alerts"))
+    ),
     Prune("decisions", _DECISIONS_PAGE, _DECISIONS_LOCK, (by_id("decisions"),)),
     Prune("triggers", _TRIGGERS_PAGE, _TRIGGERS_LOCK, _OF_A_TRIGGER),
 )

@@ -21,7 +21,7 @@ from app.decide.conf import dag_call
 from app.decide.ledger import Ledger
 from app.decide.placing import GroupName, Intent
 from app.decide.state import SHADOW, Episode, Group, TriggerChange, TriggerState
-from app.groups import pauses
+from app.groups import heard, pauses
 from app.kit.db import insert_rows, rows_of, update_rows
 from app.kit.outbox.model import new_item
 from app.kit.telemetry import traceparent
@@ -114,7 +114,9 @@ async def load_group(conn: AsyncConnection, books: Books, route: Route, key: str
 
 def new_ledger(core: Core, policy: Policy, now: datetime) -> Ledger:
     """An empty ledger for one pass."""
-    return Ledger(policy, now, core.reorder, uuid7)
+    ledger = Ledger(policy, now, core.reorder, uuid7)
+    ledger.books.records = core.records
+    return ledger
 
 
 async def lock_group(conn: AsyncConnection, key: str) -> Group | None:
@@ -183,6 +185,8 @@ async def save(conn: AsyncConnection, books: Books) -> None:
     # In one order, because no group's lock covers alerts without a route: two batches with the same ones must not deadlock.
     created = sorted(books.created.values(), key=lambda e: e.fingerprint)
     await insert_rows(conn, tables.alerts, [_episode_row(e) for e in created])
+    if books.records:
+        await heard.keep(conn, books.forgotten)
     decisions = [
         {
             "id": d.id,

@@ -13,10 +13,6 @@ from app.kit.log import Seldom
 
 log = logging.getLogger(__name__)
 
-#: How many bytes the waiting bodies may have: QUEUE_BYTES, or QUEUE_BODIES bodies of the largest size if that is more.
-QUEUE_BYTES: Final = 64 * 2**20
-QUEUE_BODIES: Final = 16
-
 _QUIET: Final = 10.0  # seconds between two log lines about batches that are not durable
 
 
@@ -27,7 +23,7 @@ class Batcher:
     neither, so that memory holds at most twice as much. An empty queue takes a body of any size.
     """
 
-    def __init__(self, intake: Intake, *, max_queue: int, max_bytes: int = QUEUE_BYTES, max_batch: int = 2000) -> None:
+    def __init__(self, intake: Intake, *, max_queue: int, max_bytes: int = 64 * 2**20, max_batch: int = 2000) -> None:
         self._intake = intake
         self._max_queue = max_queue
         self._max_bytes = max_bytes

@@ -7,27 +7,30 @@ repeats, it would lock alerts out of order. Then two batches could wait for each
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from app.decide.batch import AlertDecision, Fold
 from app.decide.ledger import Ledger
 from app.decide.repeats import known_of
 from app.decide.state import Episode, Group
+from app.groups.heard import KEEP_REPEATS
 from app.groups.memory import Memory
 from app.intake.stages import Stages
 from app.kit.db import LOCK_TIMEOUT, TRY_AGAIN, one_statement, sqlstate
 from app.policy.core import Core
 
-_COUNT = text("""
+_COUNTED = """
     WITH v AS (
         SELECT * FROM unnest(
             CAST(:ids AS uuid[]), CAST(:decisions AS uuid[]), CAST(:spent AS boolean[]), CAST(:times AS bigint[])
         ) AS v(id, decision_id, spent, times)
     ), locked AS (
-        SELECT a.id, v.times FROM alerts a JOIN v USING (id, decision_id, spent)
+        SELECT a.id, v.times, a.last_seen_at, a.first_seen_at, a.firing_since
+        FROM alerts a JOIN v USING (id, decision_id, spent)
         WHERE a.closed_at IS NULL ORDER BY a.fingerprint FOR NO KEY UPDATE OF a
     ), fresh AS (
         SELECT (SELECT count(*) FROM locked) = (SELECT count(*) FROM v) AND NOT EXISTS (
@@ -39,8 +42,10 @@ _COUNT = text("""
         UPDATE alerts a SET count = a.count + l.times, decision_count = a.decision_count + l.times, last_seen_at = :now
         FROM locked l WHERE a.id = l.id AND (SELECT yes FROM fresh)
     )
-    SELECT yes FROM fresh
-""")
+"""
+_COUNT = text(f"{_COUNTED} SELECT yes FROM fresh")
+_COUNT_AND_KEEP = text(f"{_COUNTED}, kept AS ({KEEP_REPEATS}) SELECT yes FROM fresh")
+_MOST_COUNTED = 100_000
 
 
 class FastPath:
@@ -50,6 +55,8 @@ class FastPath:
         self._engine, self._metrics = core.engine, core.metrics
         self._memory = memory
         self._stages = stages
+        self._minute = 0
+        self._counted: set[tuple[UUID, datetime]] = set()  # the episodes that were counted in this minute
 
     async def answer(self, folds: Sequence[Fold], ledger: Ledger) -> dict[int, AlertDecision]:
         """The answers that memory has, by their position in the batch; their repeats are counted and durable. Empty when
@@ -85,12 +92,13 @@ class FastPath:
         for fold in folds:
             episode = episodes[fold.intent.alert.fingerprint]
             times[episode.id, episode.decision_id, episode.spent] += len(fold.positions)
+        named = {(e.id, e.firing_since) for e in (episodes[fold.intent.alert.fingerprint] for fold in folds)}
         used = [groups[key] for key in {fold.intent.key for fold in folds} if key is not None]
         self._stages.enter("pool")
         async with one_statement(self._engine) as conn:
             self._stages.enter("statement", conn)
             counted = await conn.execute(
-                _COUNT,
+                self._statement(named, ledger),
                 {
                     "ids": [episode for episode, _, _ in times],
                     "decisions": [decision_id for _, decision_id, _ in times],
@@ -104,4 +112,13 @@ class FastPath:
             )
             fresh = bool(counted.scalar_one())
         self._stages.enter("decide")
+        if fresh:
+            self._counted |= named
         return fresh
+
+    def _statement(self, named: set[tuple[UUID, datetime]], ledger: Ledger) -> TextClause:
+        """Within a minute the rows of these episodes forget nothing that a replay needs: counting them is enough."""
+        minute = int(ledger.now.timestamp()) // 60
+        if minute != self._minute or len(self._counted) > _MOST_COUNTED:
+            self._minute, self._counted = minute, set()
+        return _COUNT if not ledger.books.records or named <= self._counted else _COUNT_AND_KEEP

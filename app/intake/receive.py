@@ -1,5 +1,6 @@
 """The endpoints that monitors post alerts to. The answer is 202 only after everything in the body is durable."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable
@@ -10,16 +11,18 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
 
 from app.decide.alert import Bad, Parsed, Unreadable
 from app.decide.batch import AlertDecision
 from app.explain import examples, schemas
 from app.intake.intake import Job
-from app.intake.service import DirectRoute, IntakeServices, admit, body_of, services_of, spend
+from app.intake.service import DirectRoute, IntakeServices, admit, body_of, services_of, spending
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.errors import NotDurable, Problem
 from app.policy.schema import Policy
 from app.policy.sources import TAKEN
+from app.web.heavy import aside, gone, is_heavy, while_there
 from app.web.manners import allow
 from app.web.problems import BAD_SIGNATURE, responses
 from app.web.security import authorize
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 #: Groups that one request may name: whoever sends alerts invents their labels, and each group has a row. Firing alerts of
 #: further groups are quarantined, each alone. A sender with more groups sends several requests.
 MOST_GROUPS: Final = 1000
+
+_LOOK: Final = 0.25  # seconds until a job that waits is given up when its sender goes away
 
 router = APIRouter(prefix="/api/v1", tags=["intake"], route_class=DirectRoute)
 
@@ -85,7 +90,9 @@ async def take_alertmanager(request: Request) -> Response:
     after 503 and drops it after any 4xx. So a body is refused only when none of its alerts can be read."""
     authorize(request, "ingest")
     services = services_of(request)
-    return await _take(await body_of(request, "alertmanager", services), alertmanager.read, "alertmanager", services)
+    return await _take(
+        request, await body_of(request, "alertmanager", services), alertmanager.read, "alertmanager", services
+    )
 
 
 @router.post(
@@ -126,7 +133,7 @@ async def take_cloudevents(request: Request) -> Response:
     `alert_id`, `timestamp` and the labels `source`, `type` and `subject` default to those of the event."""
     authorize(request, "ingest")
     services, read = services_of(request), partial(cloudevents.read, headers=request.headers)
-    return await _take(await body_of(request, "cloudevents", services), read, "cloudevents", services)
+    return await _take(request, await body_of(request, "cloudevents", services), read, "cloudevents", services)
 
 
 @router.post(
@@ -194,27 +201,30 @@ async def _take_signed(
     """Take a body of a source that may have a secret. `limited`: the caller's rate limit applies."""
     services = services_of(request)
     admitted = await admit(request, source, services)
-    if limited:
-        await services.limiter.check(admitted.caller)
-    answer = await _take(admitted.body, read, source, services)
-    await spend(admitted, services)
-    return answer
+    async with spending(admitted, services):
+        if limited:
+            await services.limiter.check(admitted.caller)
+        return await _take(request, admitted.body, read, source, services)
 
 
-async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: IntakeServices) -> Response:
+async def _take(
+    request: Request, raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: IntakeServices
+) -> Response:
+    def parse() -> Parsed:
+        return bounded(read(raw, services.max_alerts), services.core.policy)
+
     try:
-        parsed = bounded(read(raw, services.max_alerts), services.core.policy)
+        parsed = await while_there(request, aside(parse)) if is_heavy(raw) else parse()
     except Unreadable as error:
         services.core.metrics.bodies_refused.labels(source, error.status).inc()
-        await _keep_refused(raw, source, error, services)
+        await _keep_refused(request, raw, source, error, services)
         code = {400: "bad_request", 413: "too_large"}.get(error.status, "invalid")
         raise Problem(error.status, code, str(error), errors=error.errors) from error
     if not (parsed.alerts or parsed.bad):  # An empty batch of events.
         return Response(b'{"decisions":[]}', 202, media_type=_JSON)
+    job = Job(parsed.alerts, parsed.bad, source, len(raw), lambda at: parsed.sent(parsed.order[at]))
     try:
-        answers: list[AlertDecision] = await services.batcher.submit(
-            Job(parsed.alerts, parsed.bad, source, len(raw), lambda at: parsed.sent(parsed.order[at])), services.timeout
-        )
+        answers = await _written(request, job, services)
     except NotDurable:
         services.core.metrics.not_durable.inc()
         raise
@@ -228,10 +238,29 @@ async def _take(raw: bytes, read: Callable[[bytes, int], Parsed], source: str, s
     return Response(body + b"}", 202, media_type=_JSON)
 
 
-async def _keep_refused(raw: bytes, source: str, error: Unreadable, services: IntakeServices) -> None:
+async def _written(request: Request, job: Job, services: IntakeServices) -> list[AlertDecision]:
+    """The decisions on a job when they are durable. When its sender goes away before that, the job leaves the queue and
+    ClientDisconnect is raised. Nobody looks for that at first, because most jobs are written by then."""
+    looks: list[asyncio.Task[None]] = []
+
+    async def look() -> None:
+        await gone(request)
+        if not job.done.done():
+            job.done.set_exception(ClientDisconnect())
+
+    timer = asyncio.get_running_loop().call_later(_LOOK, lambda: looks.append(asyncio.ensure_future(look())))
+    try:
+        return await services.batcher.submit(job, services.timeout)
+    finally:
+        timer.cancel()
+        for task in looks:
+            task.cancel()
+
+
+async def _keep_refused(request: Request, raw: bytes, source: str, error: Unreadable, services: IntakeServices) -> None:
     """Keep a refused body in the quarantine. If that fails, the answer is the same."""
     try:
-        await services.batcher.submit(Job([], [Bad(0, None, str(error), raw)], source, len(raw)), services.timeout)
+        await _written(request, Job([], [Bad(0, None, str(error), raw)], source, len(raw)), services)
     except NotDurable as failure:
         log.warning("a refused body could not be kept", extra={"source": source, "error": str(failure)})
 

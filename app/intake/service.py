@@ -1,7 +1,9 @@
 """What the endpoints of intake share: their services, who may send to them, and a route without FastAPI's overhead."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -17,6 +19,9 @@ from app.web.security import authorize
 from app.web.signatures import REPLAYABLE, Signature, replayed
 from app.web.tokens import Caller
 from app.web.tokens import Scope as TokenScope
+
+#: How long a claim on a signature outlives a process that was killed during the work.
+_CLAIMED = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ async def admit(request: Request, source: str, services: IntakeServices, scope: 
     body = await body_of(request, source, services)
     try:
         proof = signature.check(request.headers, as_sent(request, body), services.core.clock.now())
-        if proof and await services.memory.is_used(proof):
+        if proof and not await services.memory.claim(proof, _CLAIMED):
             raise replayed()
     except Problem as problem:
         services.core.metrics.bodies_refused.labels(source, problem.status).inc()
@@ -84,10 +89,19 @@ async def body_of(request: Request, source: str, services: IntakeServices) -> by
         raise
 
 
-async def spend(admitted: Admitted, services: IntakeServices) -> None:
-    """Never accept this signature again. Call it when the body is durable: until then the sender may repeat the request."""
-    if admitted.proof:
-        await services.memory.spend(admitted.proof, REPLAYABLE)
+@asynccontextmanager
+async def spending(admitted: Admitted, services: IntakeServices) -> AsyncIterator[None]:
+    """Around the work for a request: its signature is never accepted again when the work is durable. After an error the
+    sender may repeat the request. `admit` has claimed the signature, so equal requests at the same moment are refused."""
+    if admitted.proof is None:
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        await services.memory.release(admitted.proof)
+        raise
+    await services.memory.spend(admitted.proof, REPLAYABLE)
 
 
 class DirectRoute(APIRoute):
@@ -96,6 +110,8 @@ class DirectRoute(APIRoute):
     FastAPI's dependencies cost about as much time as reading a webhook. So such an endpoint calls
     `app.web.security.authorize` itself, and `openapi_extra` documents its bodies and scope.
     """
+
+    takes_large = True
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in (self.methods or ()):

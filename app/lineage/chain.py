@@ -178,9 +178,7 @@ async def _triggers_of(conn: AsyncConnection, subject: Subject) -> list[Row]:
         made = select(r.c.trigger_id).join(v, v.c.run_id == r.c.run_id)
         wanted = t.c.id.in_(made.where(v.c.model == subject.model, v.c.version == subject.version))
     statement = select(t.c.id).where(wanted).order_by(t.c.id.desc()).limit(MOST_CHAINS)
-    found = (await conn.execute(statement)).scalars().all()
-    shown = [await history.get_trigger(conn, ident) for ident in found]
-    return [row for row in shown if row is not None]
+    return await history.get_triggers(conn, (await conn.execute(statement)).scalars().all())
 
 
 async def _chain_of(conn: AsyncConnection, trigger: Row) -> Row:

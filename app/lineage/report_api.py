@@ -1,11 +1,13 @@
 """The routes of metadata: take reports of pipeline components and records of spools, list, redrive, certify."""
 
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
 
 from app.kit.errors import Problem
 from app.lineage import record_store as store
@@ -17,25 +19,34 @@ from app.lineage.report_schemas import (
     HandOver,
     RecordsOut,
     RedrivenOut,
+    Report,
     TakenRecords,
     TakenReport,
 )
 from app.lineage.service import Services
 from app.web.answers import json_answer, shows
+from app.web.heavy import aside, is_heavy, values_of, while_there
 from app.web.problems import UNAVAILABLE, Kind, responses
 from app.web.security import require
 from app.web.tokens import Caller
 
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
 
 class _OneOfTwo(APIRoute):
-    """A route with two kinds of body. The place of an error in the body is given without the name of the kind."""
+    """A route with two kinds of body. The place of an error in the body is given without the name of the kind. A heavy body
+    is read aside."""
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+    takes_large = True
+
+    def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
             try:
-                return await handle(request)
+                if request.method != "POST" or not is_heavy(raw := await request.body()):
+                    return await handle(request)
+                return await while_there(request, _take_heavy(request, raw, handle))
             except RequestValidationError as error:
                 found = [{**fault, "loc": (*fault["loc"][:1], *fault["loc"][2:])} for fault in error.errors()]
                 if found and len(error.errors()[0]["loc"]) > 1 and error.errors()[0]["loc"][1] in ("report", "records"):
@@ -43,6 +54,29 @@ class _OneOfTwo(APIRoute):
                 raise
 
         return handler
+
+
+_body: TypeAdapter[Report | HandOver] = TypeAdapter(Body)
+_MOST_VALUES = 500_000  # commas and brackets of a body: a thousand records have fewer
+
+
+async def _take_heavy(request: Request, raw: bytes, handle: Handler) -> Response:
+    """Give FastAPI the model of a heavy body, so that it need not read it. Raises the errors of the model."""
+    if (values := values_of(raw)) > _MOST_VALUES:
+        detail = f"The body has {values} commas and brackets, and may have {_MOST_VALUES}: send fewer records at once."
+        raise Problem(413, "too_large", detail, limit=_MOST_VALUES)
+    try:
+        request._json = await aside(_read, raw)  # Where `json()` keeps what it has read.
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in found]) from None
+    except (ValueError, RecursionError):
+        pass  # FastAPI reads it again, and names the place.
+    return await handle(request)
+
+
+def _read(raw: bytes) -> Report | HandOver:
+    return _body.validate_python(json.loads(raw))
 
 
 router = APIRouter(prefix="/api/v1", tags=["metadata"], route_class=_OneOfTwo, responses=responses(UNAVAILABLE))

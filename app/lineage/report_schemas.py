@@ -6,7 +6,17 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from app.lineage import report_examples as examples
 from app.web.members import RequestBody
@@ -121,7 +131,7 @@ class HandOver(RequestBody):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.HAND_OVER})
 
-    records: Annotated[list[HandedOver], Field(min_length=1, max_length=MOST_RECORDS)]
+    records: Annotated[list[HandedOver], Field(min_length=1, max_length=MOST_RECORDS), FailFast()]
     names: Annotated[
         dict[
             Annotated[str, StringConstraints(pattern=_LOCAL_ID)],

@@ -19,7 +19,7 @@ from app.kit.loop import each_alone
 from app.kit.outbox.model import new_item
 from app.notices import store
 from app.notices.model import SWITCH_DOWN, TEST, Action, Notice
-from app.notices.receivers.send import refresh_of
+from app.notices.receivers.send import knows_again, refresh_of
 from app.policy.core import Core
 from app.policy.deadman import incident_keys
 from app.policy.schema import Policy
@@ -27,6 +27,8 @@ from app.policy.schema import Policy
 _COUNTED: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('incidents:' || :prefix, 0))")
 
 KIND: Final = "notice"  # of an item in the outbox
+#: How long news stays open at a receiver. An Alertmanager that gets the end within its group_wait notifies nobody.
+NEWS_LASTS: Final = timedelta(minutes=2)
 _MOST: Final = 100  # repeats of one step
 _PAUSE: Final = timedelta(minutes=1)  # until an incident that could not be repeated is tried again
 
@@ -61,6 +63,20 @@ class Incidents:
         await self._begin(conn, ident, notice.key, list(dict.fromkeys(receivers)), repeat or self._repeat, now)
         return True
 
+    async def announce(self, conn: AsyncConnection, receivers: Sequence[str], notice: Notice, now: datetime) -> None:
+        """Send news, once for its key: it is over at once. A receiver that keeps incidents gets the end after NEWS_LASTS,
+        any other receiver gets one message."""
+        if not receivers or not await self.open(conn, receivers, notice, now):
+            return
+        closed = await store.close(conn, [notice.key], "it is news, and needs nobody", now)
+        rows = await store.receiver_rows(conn, closed)
+        await store.book_next(conn, [{"item": row["open_item"], "next": None} for row in rows])
+        await self._end(conn, [row for row in rows if self._keeps(row["receiver"])], closed, now, NEWS_LASTS)
+
+    def _keeps(self, receiver: str) -> bool:
+        found = self._policy().receiver(receiver)
+        return found is not None and knows_again(found)
+
     async def _begin(
         self,
         conn: AsyncConnection,
@@ -91,8 +107,20 @@ class Incidents:
         closed = await store.close(conn, keys, detail, now)
         if not closed:
             return 0
+        await self._end(conn, await store.receiver_rows(conn, closed), closed, now, after)
+        return len(closed)
+
+    async def _end(
+        self,
+        conn: AsyncConnection,
+        rows: Sequence[RowMapping],
+        closed: Mapping[UUID, str],
+        now: datetime,
+        after: timedelta,
+    ) -> None:
+        """Send the end of incidents to these receivers. `closed`: the key of each incident."""
         items, ends = [], []
-        for row in await store.receiver_rows(conn, closed):
+        for row in rows:
             item = self._item(row["notice"], row["receiver"], closed[row["notice"]], Action.RESOLVE, now)
             item["available_at"] = now + after
             items.append(item)
@@ -100,7 +128,6 @@ class Incidents:
         if items:
             await store.send(conn, items)
             await store.book_ends(conn, ends)
-        return len(closed)
 
     async def open_below(self, conn: AsyncConnection, prefix: str) -> set[str]:
         """The keys of the open incidents that begin with `prefix`. Whoever asks for this prefix next waits until the

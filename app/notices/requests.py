@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -16,13 +15,11 @@ from app.kit.db import with_retries
 from app.kit.errors import Problem
 from app.kit.outbox import store as outbox
 from app.notices import store
-from app.notices.incidents import Incidents
+from app.notices.incidents import NEWS_LASTS, Incidents
 from app.notices.model import SWITCH_DOWN, TEST, Notice, Severity
 from app.policy.core import Core
 from app.tables import audit_log as audit
 
-#: How long a test stays open at a receiver. An Alertmanager that gets the end within its group_wait notifies nobody.
-TEST_LASTS: Final = timedelta(minutes=2)
 _LOOK_EVERY: Final = 0.1  # seconds
 
 
@@ -109,7 +106,7 @@ class NoticeRequests:
         async def send(conn: AsyncConnection) -> None:
             now = self._clock.now()
             await self._incidents.open(conn, [name], notice, now)
-            await self._incidents.resolve(conn, notice.key, now, "the test is over", after=TEST_LASTS)
+            await self._incidents.resolve(conn, notice.key, now, "the test is over", after=NEWS_LASTS)
             await audit.write(conn, now, caller, "test", f"receiver {name}", {"notice": notice.key})
 
         await with_retries(self._engine, send)

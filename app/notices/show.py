@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
+from app.kit.pages import Found, read_page
 
 _notices, _receivers, _outbox = tables.notices, tables.tellings, tables.outbox
 
@@ -27,7 +28,7 @@ class Query:
 
 async def page(conn: AsyncConnection, query: Query) -> tuple[list[Row], str | None]:
     """Incidents, the newest first, and the cursor of the next page."""
-    statement: Select[Any] = select(_notices).order_by(_notices.c.id.desc()).limit(query.limit + 1)
+    statement: Select[Any] = select(_notices).order_by(_notices.c.id.desc())
     if query.cursor is not None:
         statement = statement.where(_notices.c.id < query.cursor)
     if query.open is not None:
@@ -35,9 +36,8 @@ async def page(conn: AsyncConnection, query: Query) -> tuple[list[Row], str | No
         statement = statement.where(is_open if query.open else ~is_open)
     if query.event is not None:
         statement = statement.where(_notices.c.event == query.event)
-    rows = (await conn.execute(statement)).mappings().all()
-    shown = rows[: query.limit]
-    return await _with_receivers(conn, shown), str(shown[-1]["id"]) if len(rows) > query.limit else None
+    rows, more = await read_page(conn, statement, query.limit, "id")
+    return await _with_receivers(conn, rows), str(rows[-1]["id"]) if more else None
 
 
 async def one(conn: AsyncConnection, ident: UUID) -> Row | None:
@@ -46,7 +46,7 @@ async def one(conn: AsyncConnection, ident: UUID) -> Row | None:
     return (await _with_receivers(conn, rows))[0] if rows else None
 
 
-async def _with_receivers(conn: AsyncConnection, rows: Sequence[RowMapping]) -> list[Row]:
+async def _with_receivers(conn: AsyncConnection, rows: Sequence[Found]) -> list[Row]:
     incidents = [row["id"] for row in rows]
     wanted = select(_receivers).where(_receivers.c.notice.in_(incidents)).order_by(_receivers.c.receiver)
     receivers = (await conn.execute(wanted)).mappings().all()
@@ -55,7 +55,7 @@ async def _with_receivers(conn: AsyncConnection, rows: Sequence[RowMapping]) -> 
     return [_shown(row, [r for r in receivers if r["notice"] == row["id"]], items) for row in rows]
 
 
-def _shown(row: RowMapping, receivers: list[RowMapping], items: dict[UUID, RowMapping]) -> Row:
+def _shown(row: Found, receivers: list[RowMapping], items: dict[UUID, RowMapping]) -> Row:
     return dict(row) | {
         "receivers": [
             {

@@ -26,7 +26,8 @@ class Bells:
 class Core:
     """One process has one Core; intake has a copy of it with connections of its own.
 
-    `reorder` is GATEWAY_REORDER_WINDOW: how late a firing may arrive after its resolved.
+    `reorder` is GATEWAY_REORDER_WINDOW: how late a firing may arrive after its resolved. `records` is
+    GATEWAY_RECORD_REPEATS: whether the minutes in which an alert was heard are kept.
     """
 
     engine: AsyncEngine
@@ -35,6 +36,7 @@ class Core:
     metrics: Metrics
     bells: Bells
     reorder: timedelta
+    records: bool = True
 
     @property
     def policy(self) -> Policy:

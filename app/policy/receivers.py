@@ -134,11 +134,15 @@ class RouteNotify(Frozen):
     """A DAG run failed, or was deleted in Airflow."""
     no_effect: ReceiverNames | None = None
     """Several retrains of a group in a row did not help (`on_no_effect`)."""
+    run_succeeded: ReceiverNames | None = None
+    """A DAG run ended well. Without a list nobody gets it."""
+    promoted: ReceiverNames | None = None
+    """The gate gave an alias to a model version. Without a list nobody gets it."""
 
 
 class Notify(RouteNotify):
-    """Which receivers get a notice of which event. An event without a list goes to every receiver. `[]` sends
-    nothing."""
+    """Which receivers get a notice of which event. An event without a list goes to every receiver, but good news
+    (`run_succeeded`, `promoted`) to none. `[]` sends nothing."""
 
     promotion_blocked: ReceiverNames | None = None
     """The gate refused a model version."""
@@ -148,4 +152,8 @@ class Notify(RouteNotify):
 
 #: The event of retrains that do not help. A route may name its receivers in `on_no_effect`.
 NO_EFFECT: Final = "no_effect"
+#: Good news. Only receivers that a list names get it.
+RUN_SUCCEEDED: Final = "run_succeeded"
+PROMOTED: Final = "promoted"
+NEWS: Final = frozenset({RUN_SUCCEEDED, PROMOTED})
 EVENTS: Final = tuple(Notify.model_fields)

@@ -20,7 +20,7 @@ from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
 from app.policy.own_alarms import is_own_alarm
 from app.policy.promotions import Promotion
-from app.policy.receivers import NO_EFFECT, Notify, Receiver, ReceiverNames, RouteNotify
+from app.policy.receivers import NEWS, NO_EFFECT, Notify, Receiver, ReceiverNames, RouteNotify
 from app.policy.schedules import Schedule
 from app.policy.sources import Source
 from app.policy.values import (
@@ -245,7 +245,8 @@ class Policy(Frozen):
         return next((receiver for receiver in self.receivers if receiver.name == name), None)
 
     def receivers_of(self, event: str, route: str | None = None) -> tuple[str, ...]:
-        """The receivers of an event: those that the route names, else those that `notify` names, else every receiver."""
+        """The receivers of an event: those that the route names, else those that `notify` names, else every receiver. Good
+        news goes only to receivers that are named."""
         of_route = self.route(route) if route else None
         if event == NO_EFFECT and of_route is not None and of_route.on_no_effect.receivers is not None:
             return of_route.on_no_effect.receivers
@@ -253,7 +254,11 @@ class Policy(Frozen):
             names: tuple[str, ...] | None = getattr(notify, event, None)
             if names is not None:
                 return names
-        return tuple(receiver.name for receiver in self.receivers)
+        return () if event in NEWS else tuple(receiver.name for receiver in self.receivers)
+
+    def announces(self, event: str) -> bool:
+        """Whether somebody gets this good news, from any route."""
+        return any(self.receivers_of(event, route) for route in (None, *(each.name for each in self.routes)))
 
     def reports(self, route: str) -> bool:
         """Whether the DAG runs of a route must leave a run in MLflow. True also for a route that is gone."""

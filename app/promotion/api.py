@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from app.intake.service import admit, services_of, spend
+from app.intake.service import admit, services_of, spending
 from app.kit.errors import Problem
 from app.promotion import schemas, store
 from app.promotion.promote import Wanted, shown
@@ -90,16 +90,15 @@ async def take_mlflow(services: Services, request: Request) -> Response:
     With `GATEWAY_MLFLOW_SECRET` set, MLflow must sign the request, and the signature stands for a token with the scope
     `promote`. 503 when there is no verdict, or when another promotion was faster: MLflow then sends again."""
     admitted = await admit(request, "mlflow", services_of(request), "promote")
-    new = _new_version(admitted.body)
-    aliases = services.gate.automatic(new.name) if new else ()
-    rows: list[Promotion] = []
-    for wanted in (
-        [Wanted(new.name, new.version, alias, reason="registered in MLflow") for alias in aliases] if new else []
-    ):
-        rows.append(await services.gate.promote(wanted, admitted.caller.name))
-        if rows[-1].state in ("unreadable", "undone", "open", "moving", "lost"):
-            raise _problem(rows[-1], UNCLEAR)  # Also a lost race: only MLflow would ask again.
-    await spend(admitted, services_of(request))
+    async with spending(admitted, services_of(request)):
+        new = _new_version(admitted.body)
+        rows: list[Promotion] = []
+        for alias in services.gate.automatic(new.name) if new else ():
+            assert new is not None
+            wanted = Wanted(new.name, new.version, alias, reason="registered in MLflow")
+            rows.append(await services.gate.promote(wanted, admitted.caller.name))
+            if rows[-1].state in ("unreadable", "undone", "open", "moving", "lost"):
+                raise _problem(rows[-1], UNCLEAR)  # Also a lost race: only MLflow would ask again.
     return json_answer({"promotions": [shown(row) for row in rows]}, 202)
 
 

@@ -1,16 +1,21 @@
-"""The incident of a promotion that was refused, in the transaction that ends the promotion."""
+"""The incident of a promotion that was refused, and the news of one that succeeded, in the transaction that ends it."""
 
 import hashlib
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlencode
 
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.deliver.ending import run_time
 from app.notices.incidents import Incidents
 from app.notices.model import Notice, Severity
 from app.policy.core import Core
+from app.policy.language.durations import format_duration
+from app.policy.receivers import PROMOTED
 from app.promotion import store
+from app.promotion.beside import in_words
 from app.promotion.store import Promotion
 
 EVENT: Final = "promotion_blocked"
@@ -38,6 +43,16 @@ class PromotionIncidents:
             await self._incidents.open(conn, self._policy().receivers_of(EVENT), notice, now)
         elif row.state in _DONE:
             await self._incidents.resolve_below(conn, _of_alias(row), now, row.detail)
+        if row.state == "promoted":
+            await self._announce(conn, row, now)
+
+    async def _announce(self, conn: AsyncConnection, row: Promotion, now: datetime) -> None:
+        policy = self._policy()
+        if not policy.announces(PROMOTED):
+            return
+        trigger = await store.trigger_of(conn, row)
+        receivers = policy.receivers_of(PROMOTED, trigger["route"] if trigger else None)
+        await self._incidents.announce(conn, receivers, _news(row, trigger, now), now)
 
 
 def _of_alias(row: Promotion) -> str:
@@ -52,6 +67,26 @@ def _of_version(row: Promotion) -> str:
 def _hash(*parts: str) -> str:
     """A short hash: names and rules may be longer than a key can be."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _news(row: Promotion, trigger: RowMapping | None, now: datetime) -> Notice:
+    labels = {"model": row.model, "version": row.version, "to": row.alias, "promotion": str(row.id)}
+    before = f"Before, version {row.previous} held {row.alias}." if row.previous else f"No version held {row.alias}."
+    metrics = in_words(row.metrics or {}, row.previous)
+    sentences = [before, f"Metrics: {metrics}." if metrics else "It has no metrics."]
+    if trigger is not None:
+        ran = format_duration(run_time(trigger, now))
+        sentences.append(f"Its DAG run took {ran}." if trigger["ended_at"] else f"Its DAG run has taken {ran} so far.")
+        labels |= {"route": trigger["route"]}
+    return Notice(
+        key=f"{PROMOTED}:{row.id}",
+        event=PROMOTED,
+        severity=Severity.INFO,
+        title=f"Version {row.version} of {row.model} is {row.alias}",
+        detail=" ".join(sentences),
+        labels=labels,
+        link=f"/api/v1/explain/{trigger['id']}" if trigger is not None else f"/api/v1/promotions/{row.id}",
+    )
 
 
 def _notice(row: Promotion, severity: Severity) -> Notice:

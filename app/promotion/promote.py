@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 from uuid import UUID
@@ -14,8 +15,10 @@ from app.kit.errors import Problem, TargetError
 from app.policy.core import Core
 from app.policy.language.expressions import metrics_in
 from app.policy.promotions import Promotion as Entry
+from app.policy.receivers import PROMOTED
 from app.policy.schema import Policy
 from app.promotion import store
+from app.promotion.beside import beside
 from app.promotion.change import LEASE, Change
 from app.promotion.incidents import PromotionIncidents
 from app.promotion.model import PREFIX, STATUS_TAG, Registry, Verdict, Version
@@ -68,7 +71,8 @@ class Gate:
         try:
             async with self._engine.connect() as conn:
                 in_force = await store.in_force(conn, row)
-            facts = await _read(registry, entry, wanted, in_force)
+            shows = policy.announces(PROMOTED)
+            facts = await _read(registry, entry, wanted, in_force, shows=shows)
         except TargetError as error:
             return await self._end(row, "unreadable", f"nothing was changed: {error.detail}")
         row = replace(row, previous=facts.holder)
@@ -76,7 +80,7 @@ class Gate:
             return await self._end(row, "unchanged", f"version {wanted.version} holds {entry.to} already")
         verdicts = judge(entry, facts.version, facts.incumbent, name=f"{wanted.model} {wanted.version}")
         verdicts += _expected(entry, wanted, facts.holder)
-        row = replace(row, verdicts=[asdict(verdict) for verdict in verdicts])
+        row = replace(row, verdicts=[asdict(verdict) for verdict in verdicts], **_made(entry, facts))
         if facts.version is None or not passed(verdicts, override=wanted.override):
             failed = ", ".join(verdict.rule for verdict in verdicts if not verdict.passed)
             # A version that does not exist is a mistyped number: the answer says so, and nobody needs a warning.
@@ -198,9 +202,10 @@ def _entry(policy: Policy, wanted: Wanted) -> Entry:
     return entry
 
 
-async def _read(registry: Registry, entry: Entry, wanted: Wanted, in_force: str | None) -> _Facts:
+async def _read(registry: Registry, entry: Entry, wanted: Wanted, in_force: str | None, *, shows: bool) -> _Facts:
     """Read everything that the verdicts need. When the version holds the alias already, but the gate did not give it, it is
-    compared with `in_force`, the version that the gate gave it to last. Raises TargetError when a read fails."""
+    compared with `in_force`, the version that the gate gave it to last. `shows`: people see its metrics beside those of the
+    holder, if they can be read. Raises TargetError when a read fails that a verdict needs."""
     try:
         async with asyncio.timeout(READ_WITHIN):
             holder = await registry.holder(wanted.model, entry.to)
@@ -208,11 +213,26 @@ async def _read(registry: Registry, entry: Entry, wanted: Wanted, in_force: str 
             rival = in_force if holder == wanted.version else holder
             compares = any(m.incumbent for rule in entry.rules for m in metrics_in(rule.condition))
             incumbent = await registry.version(wanted.model, rival) if rival is not None and compares else None
+            if rival is not None and shows and not compares:
+                with suppress(TargetError):
+                    incumbent = await registry.version(wanted.model, rival)
     except TimeoutError:
         raise TargetError("timeout", "the registry was too slow") from None
     if incumbent is None and compares and rival is not None and rival == holder:
         raise TargetError("gone", f"version {holder} holds {entry.to}, but the registry does not have that version")
     return _Facts(version, holder, incumbent)
+
+
+def _made(entry: Entry, facts: _Facts) -> dict[str, Any]:
+    """The trigger whose run made the version, and its metrics beside those of the holder."""
+    if facts.version is None:
+        return {}
+    first = [metric.name for rule in entry.rules for metric in metrics_in(rule.condition)]
+    before = facts.incumbent if facts.incumbent is not None and facts.incumbent.version == facts.holder else None
+    trigger = None
+    with suppress(ValueError):  # Anybody may write the tag.
+        trigger = UUID(facts.version.tags.get(f"{PREFIX}trigger_id", ""))
+    return {"trigger_id": trigger, "metrics": beside(facts.version, before, first)}
 
 
 def _expected(entry: Entry, wanted: Wanted, holder: str | None) -> tuple[Verdict, ...]:

@@ -48,6 +48,8 @@ PROMOTION: dict[str, Any] = {
     "policy": "3f9c2a71b0de",
     "created_at": "2026-11-24T03:00:00Z",
     "ended_at": "2026-11-24T03:00:01Z",
+    "trigger_id": "01936f8e-52a1-7c3e-9d5a-1f0e6c2b7a40",
+    "metrics": {"f1": {"version": 0.87, "before": 0.85}},
 }
 ROLLED_BACK = PROMOTION | {
     "kind": "rollback",
@@ -59,6 +61,8 @@ ROLLED_BACK = PROMOTION | {
     "verdicts": [{"rule": "holds champion", "passed": True, "detail": "version 4 holds champion", "final": True}],
     "tags": {"validation_status": "rolled_back"},
     "detail": "version 3 holds champion",
+    "trigger_id": None,
+    "metrics": None,
 }
 
 
@@ -69,6 +73,13 @@ class VerdictOut(BaseModel):
     passed: bool
     detail: str
     final: bool = Field(description="No override overcomes this verdict when it failed.")
+
+
+class Beside(BaseModel):
+    """One metric of the version, and of the version that held the alias before."""
+
+    version: float
+    before: float | None = Field(description="null: no version held it, it lacks the metric, or it was not read.")
 
 
 class PromotionOut(BaseModel):
@@ -98,6 +109,8 @@ class PromotionOut(BaseModel):
     policy: str
     created_at: datetime
     ended_at: datetime | None
+    trigger_id: UUID | None = Field(description="The trigger whose DAG run made the version, if the run names it.")
+    metrics: dict[str, Beside] | None = Field(description="The metrics of the version; null: it was not read.")
 
 
 class PromotionPage(BaseModel):

@@ -6,13 +6,15 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Text, and_, select, text, update
+from sqlalchemy import RowMapping, Text, and_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
 from app.kit.db import rows_of
-from app.kit.metrics import Metrics
+from app.kit.metrics import Metrics as Gauges
+from app.kit.pages import read_page
+from app.promotion.beside import Metrics
 
 _promotions = tables.promotions
 
@@ -73,6 +75,8 @@ class Promotion:
     fence: int = 0
     lease_until: datetime | None = None
     ended_at: datetime | None = None
+    trigger_id: UUID | None = None
+    metrics: Metrics | None = None
 
     @property
     def is_open(self) -> bool:
@@ -113,7 +117,14 @@ async def get(conn: AsyncConnection, ident: UUID) -> Promotion | None:
     return _promotion(found) if found else None
 
 
-async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Metrics) -> None:
+async def trigger_of(conn: AsyncConnection, row: Promotion) -> RowMapping | None:
+    """The trigger whose DAG run made the version; None: the gateway does not have it, or nobody knows it."""
+    t = tables.triggers
+    wanted = select(t.c.id, t.c.route, t.c.group_labels, t.c.accepted_at, t.c.started_at, t.c.ended_at)
+    return (await conn.execute(wanted.where(t.c.id == row.trigger_id))).mappings().one_or_none()
+
+
+async def set_gauges(conn: AsyncConnection, _now: datetime, metrics: Gauges) -> None:
     """Set the number of changes that are not settled."""
     found = await conn.execute(text("SELECT count(*) FROM promotions WHERE state IN ('open', 'moving')"))
     metrics.promotions_open.set(int(found.scalar_one()))
@@ -123,14 +134,14 @@ async def page(
     conn: AsyncConnection, limit: int, cursor: UUID | None, equal: Mapping[str, str | None]
 ) -> tuple[list[Promotion], UUID | None]:
     """A page of the promotions whose columns have the values of `equal`, the newest first; and the next page's cursor."""
-    wanted = select(_promotions).order_by(_promotions.c.id.desc()).limit(limit + 1)
+    wanted = select(_promotions).order_by(_promotions.c.id.desc())
     for name, value in equal.items():
         if value is not None:
             wanted = wanted.where(_promotions.c[name] == value)
     if cursor is not None:
         wanted = wanted.where(_promotions.c.id < cursor)
-    found = [_promotion(row) for row in (await conn.execute(wanted)).mappings().all()]
-    return found[:limit], found[limit - 1].id if len(found) > limit else None
+    rows, more = await read_page(conn, wanted, limit, "id")
+    return [_promotion(row) for row in rows], rows[-1]["id"] if more else None
 
 
 async def of_groups(

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
 
+from app.decide.drift import Firing, drifts
 from app.decide.state import SUCCESS, Action, Episode, TriggerState
 from app.replay.replay import Replay
 from app.replay.runs import GroupId, Run, group_id
@@ -19,6 +20,7 @@ Key = tuple[str, datetime]  # of an episode: its fingerprint, and when it was fi
 NUMBERS: Final = (
     "alerts",
     "episodes",
+    "drift_episodes",
     "retrains",
     "run_hours",
     "run_hours_measured",
@@ -56,6 +58,7 @@ class Figures:
 
     alerts: int = 0
     episodes: int = 0
+    drift_episodes: int = 0
     retrains: int = 0
     run_hours_measured: float = 0.0
     run_hours_estimated: float = 0.0
@@ -168,6 +171,7 @@ def count(replay: Replay, scope: Scope, known: Sequence[Fate], missed: Mapping[K
     """The figures of each route, and of all under "". `missed`: the episodes that count as missed, each with its route."""
     sheet = Sheet(route.name for route in replay.engine.policy.routes if scope.route in (None, route.name))
     _count_episodes(replay, scope, sheet)
+    _count_drift(replay, scope, sheet)
     _count_runs(replay, scope, sheet)
     _count_refusals(replay, scope, sheet)
     for route in missed.values():
@@ -231,6 +235,26 @@ def _count_episodes(replay: Replay, scope: Scope, sheet: Sheet) -> None:
         if counts and end >= scope.since and begin <= scope.until:
             sheet.add(episode.route, "alerts", episode.count)
             sheet.add(episode.route, "episodes", int(_fired(episode)))
+
+
+def _count_drift(replay: Replay, scope: Scope, sheet: Sheet) -> None:
+    """Alerts of a group that overlap, or follow within `watch`, are one drift episode."""
+    groups: defaultdict[tuple[str, str], list[Firing]] = defaultdict(list)
+    for episode in replay.engine.episodes.values():
+        if episode.route and _fired(episode) and scope.has(episode.route, episode.group_labels):
+            groups[episode.route, episode.group_key or ""].append(_firing(episode))
+    for (name, _), firings in groups.items():
+        route = replay.engine.policy.route(name)
+        if route is not None:
+            found = drifts(firings, route.effect.watch, route.stale_after, scope.until)
+            within = [d for d in found if d.begin <= scope.until and (d.end is None or d.end >= scope.since)]
+            sheet.add(name, "drift_episodes", len(within))
+
+
+def _firing(episode: Episode) -> Firing:
+    end = episode.closed_at if episode.resolved_at is not None else None
+    times = (episode.first_seen_at, end, episode.last_seen_at, episode.closed_at)
+    return Firing(episode.alert_id, *times, id=str(episode.id))
 
 
 def _count_runs(replay: Replay, scope: Scope, sheet: Sheet) -> None:

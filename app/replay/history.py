@@ -6,7 +6,7 @@ from datetime import datetime
 
 from app.decide.alert import Alert
 from app.decide.rules import Pause
-from app.decide.state import Confirmation
+from app.decide.state import LIVE, Confirmation
 from app.policy.confirm import Confirm
 from app.policy.schema import Policy
 
@@ -86,12 +86,20 @@ class Reloaded:
     policy: Policy
 
 
-Event = Heard | Asked | Paused | Lifted | Reset | Cancelled | Redriven | Reloaded
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """No gateway ran until `until`: nothing was decided, and holds are longer by that time."""
+
+    at: datetime
+    until: datetime
+
+
+Event = Outage | Heard | Asked | Paused | Lifted | Reset | Cancelled | Redriven | Reloaded
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """A trigger that fired, and what became of it. None: not yet, or never."""
+    """A trigger that fired, and what became of it. None: not yet, or never. In shadow mode nothing was started."""
 
     route: str
     group: Mapping[str, str]
@@ -101,6 +109,7 @@ class LiveRun:
     outcome: str | None = None
     lost_at: datetime | None = None
     reason: str = ""
+    mode: str = LIVE
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ def as_html(report: Report) -> str:
         "<h1>What would it have done?</h1>",
         f"<p>From {at(scope.since)} to {at(scope.until)}: {len(report.history.events)} events, "
         f"{len(report.history.runs)} live runs, {report.history.broken_count} things that could not be read.</p>",
-        *(f"<p>{sentence}</p>" for sentence in report.hole_sentences),
+        f"<p>Resolution: {escape(report.history.resolution)}.</p>",
+        *(f"<p>{escape(sentence)}</p>" for sentence in [*report.hole_sentences, *report.history.notes]),
         *_tables(report),
         *_changes(report),
         "<h2>What is assumed</h2><ul>",

@@ -10,14 +10,14 @@ import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json, to_json
 
-from app.decide.alert import Parsed, Unreadable, in_range
+from app.decide.alert import Alert, Parsed, Unreadable, in_range
 from app.decide.rules import Pause
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.errors import UsageError
@@ -32,6 +32,7 @@ from app.replay.history import (
     Lifted,
     LiveAnswer,
     LiveRun,
+    Outage,
     Paused,
     Redriven,
     Reloaded,
@@ -91,6 +92,32 @@ class _Policy(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     text: str
+    hash: str | None = None
+
+
+class _Alert(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    alert_id: str
+    fingerprint: str
+    source: str
+    status: Literal["firing", "resolved"]
+    severity: str
+    starts_at: AwareDatetime
+    ends_at: AwareDatetime | None = None
+    labels: dict[str, str]
+
+
+class _Alerts(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    alerts: list[Any]
+
+
+class _Outage(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    until: AwareDatetime
 
 
 class _Run(_Group):
@@ -99,6 +126,7 @@ class _Run(_Group):
     lost_at: AwareDatetime | None = None
     outcome: str | None = None
     reason: str = ""
+    mode: Literal["live", "shadow"] = "live"
 
 
 class _Answer(_Group):
@@ -135,14 +163,16 @@ def _redrive(at: datetime, body: Any, history: History) -> None:
 
 
 def _policy(at: datetime, body: Any, history: History) -> None:
-    text = _Policy.model_validate(body).text
-    history.events.append(Reloaded(at, parse_policy(text, "the policy of this line", {}, require_env=False)))
+    read = _Policy.model_validate(body)
+    policy = parse_policy(read.text, "the policy of this line", {}, require_env=False)
+    # Without its secrets the text has another hash than the file.
+    history.events.append(Reloaded(at, policy.model_copy(update={"hash": read.hash}) if read.hash else policy))
 
 
 def _run(at: datetime, body: Any, history: History) -> None:
     read = _Run.model_validate(body)
     ends = read.accepted_at, read.ended_at, read.outcome, read.lost_at
-    history.runs.append(LiveRun(read.route, read.group, at, *ends, read.reason))
+    history.runs.append(LiveRun(read.route, read.group, at, *ends, read.reason, read.mode))
 
 
 def _answer(at: datetime, body: Any, history: History) -> None:
@@ -150,8 +180,39 @@ def _answer(at: datetime, body: Any, history: History) -> None:
     history.answers.append(LiveAnswer(at, read.route, read.group, read.confirmed))
 
 
+def _outage(at: datetime, body: Any, history: History) -> None:
+    history.events.append(Outage(at, _Outage.model_validate(body).until))
+
+
+def _alerts(at: datetime, body: Any, history: History) -> None:
+    alerts = tuple(_known_alert(to_json(alert)) for alert in _Alerts.model_validate(body).alerts)
+    if alerts:
+        history.events.append(Heard(at, alerts))
+        history.resolution = "a minute"
+
+
+@lru_cache(100_000)
+def _known_alert(text: bytes) -> Alert:
+    """An alert as a gateway has written it. Its repeats are one object."""
+    read = _Alert.model_validate_json(text)
+    firing = read.status == "firing"
+    return Alert(
+        alert_id=read.alert_id,
+        fingerprint=read.fingerprint,
+        firing=firing,
+        severity=read.severity,
+        starts_at=in_range(read.starts_at),
+        ends_at=None if firing or read.ends_at is None else in_range(read.ends_at),
+        labels=read.labels,
+        annotations={},
+        source=read.source,
+        timestamped=read.source not in ("alertmanager", "grafana"),
+    )
+
+
 #: What a gateway writes beside the bodies of monitors. `at` of a run is when its trigger fired.
 _GATEWAY: Final[Mapping[str, Callable[[datetime, Any, History], None]]] = {
+    "gateway.alerts": _alerts,
     "gateway.request": _request,
     "gateway.pause": _pause,
     "gateway.lift": _lift,
@@ -159,6 +220,7 @@ _GATEWAY: Final[Mapping[str, Callable[[datetime, Any, History], None]]] = {
     "gateway.cancel": _cancel,
     "gateway.redrive": _redrive,
     "gateway.policy": _policy,
+    "gateway.outage": _outage,
     "gateway.run": _run,
     "gateway.confirm": _answer,
 }

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.decide.alert import Alert, fingerprint_of
 from app.decide.rules import Pause
-from app.decide.state import DEAD, FAILED, SUCCESS, Confirmation, DecisionRow, Group, Reason, RunRequest
+from app.decide.state import DEAD, FAILED, LIVE, SUCCESS, Confirmation, DecisionRow, Group, Reason, RunRequest
 from app.policy.file.problems import Path
 from app.policy.language.durations import format_duration
 from app.policy.language.grammar import quote
@@ -38,9 +38,9 @@ class ScriptedRuns(Runs):
         super().__init__(())
         self._entries = list(entries)
 
-    def take(self, route: str, group: Mapping[str, str], fired_at: datetime) -> LiveRun | None:
+    def take(self, route: str, group: Mapping[str, str], fired_at: datetime, mode: str = LIVE) -> LiveRun | None:
         fit = [entry for entry in self._entries if _fits(entry.route, entry.group, route, group)]
-        if not fit:
+        if not fit or mode != LIVE:
             return None
         if len(fit) > 1:
             self._entries.remove(fit[0])

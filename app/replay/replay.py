@@ -12,7 +12,7 @@ due happens at its moment, a fire becomes a DAG run, and the run ends.
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
 from heapq import heappop, heappush
@@ -26,12 +26,15 @@ from app.decide.engine import PureEngine
 from app.decide.rules import ASK_AGAIN, Pause
 from app.decide.state import (
     DEAD,
+    LIVE,
+    SHADOW,
     Confirmation,
     Decision,
     Group,
     HeardAnswer,
     Reason,
     RunRequest,
+    Trigger,
     TriggerState,
     group_key,
 )
@@ -45,6 +48,7 @@ from app.replay.history import (
     Heard,
     Lifted,
     LiveAnswer,
+    Outage,
     Paused,
     Redriven,
     Reloaded,
@@ -159,7 +163,11 @@ class Replay:
 
     def play(self, event: Event, *, follow_policies: bool) -> None:
         """One event of a history. `follow_policies`: a policy that came into force comes into force here too."""
+        if event.at < self.now:
+            event = replace(event, at=self.now)  # It arrived while the gateway was starting.
         match event:
+            case Outage():
+                self._outage(event)
             case Heard():
                 self.take(event.alerts, event.at)
             case Paused():
@@ -171,6 +179,18 @@ class Replay:
                     self.reload(event.policy, event.at)
             case _:
                 self._play_for_group(event)
+
+    def _outage(self, outage: Outage) -> None:
+        """Nothing happens until the gateway runs again. Then each hold is longer by that time, as it is live."""
+        self.run_to(outage.at)
+        until = max(outage.until, self.now)
+        for key, group in list(self.engine.groups.items()):
+            if group.held and group.held_since is not None:
+                held_since = group.held_since + (until - max(group.held_since, outage.at))
+                self.engine.groups[key] = replace(group, held_since=held_since, wake_at=until)
+                self.engine.wake_later(key)
+        self.now = until
+        self._settle()
 
     def _play_for_group(self, event: Asked | Reset | Cancelled | Redriven) -> None:
         route = self.engine.policy.route(event.route)
@@ -279,11 +299,13 @@ class Replay:
         if len(self.runs) >= MOST_RUNS:
             raise UsageError(f"this policy starts more than {MOST_RUNS} runs: give its routes a cooldown")
         self.runs.append(run)
+        run.live = self.terms.runs.take(run.route, run.group, run.fired_at, SHADOW if rehearsed else LIVE)
+        if run.live is not None and run.live.fired_at > trigger.fired_at:
+            self._fire_later(trigger, run.live.fired_at)
         if rehearsed:
             return
         if route is not None:
             run.airflow, run.timeout = route.dag.airflow, route.run_timeout
-        run.live = self.terms.runs.take(run.route, run.group, run.fired_at)
         self._by_trigger[trigger_id] = run
         if (death := death_of(run)) is not None:
             self._plan(death, Turn.DIE, trigger_id)
@@ -291,6 +313,12 @@ class Replay:
             self._waiting.append(trigger_id)
             if ready > self.now:
                 self._plan(ready, Turn.ACCEPT, trigger_id)
+
+    def _fire_later(self, trigger: Trigger, at: datetime) -> None:
+        """Live acts a little after a moment is due, and what follows counts from then."""
+        trigger.fired_at, group = at, self.engine.groups[trigger.key]
+        if group.last_trigger == trigger.id:
+            self.engine.groups[trigger.key] = replace(group, fired_at=at)
 
     def _plan(self, at: datetime, turn: Turn, trigger_id: UUID) -> None:
         heappush(self._agenda, (at, turn, trigger_id))

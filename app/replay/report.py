@@ -16,6 +16,7 @@ SHOWN: Final = 50  # changed episodes of a text; JSON has all
 _WORDS: Final = {
     "alerts": "alerts",
     "episodes": "episodes",
+    "drift_episodes": "drift episodes",
     "retrains": "retrains",
     "run_hours": "run hours",
     "run_hours_measured": "  of these measured",

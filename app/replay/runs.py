@@ -12,7 +12,7 @@ from statistics import median
 from typing import Final
 from uuid import UUID
 
-from app.decide.state import DEAD, SUCCESS
+from app.decide.state import DEAD, LIVE, SUCCESS
 from app.replay.history import LiveRun
 
 #: How long a run takes when nothing says it.
@@ -61,19 +61,19 @@ class Runs:
 
     def __init__(self, live: Iterable[LiveRun], length: timedelta | None = None) -> None:
         self._length = length
-        self._live: defaultdict[GroupId, list[LiveRun]] = defaultdict(list)
+        self._live: defaultdict[tuple[GroupId, str], list[LiveRun]] = defaultdict(list)
         lengths: defaultdict[str, list[float]] = defaultdict(list)
         for run in live:
-            self._live[group_id(run.route, run.group)].append(run)
-            if run.outcome == SUCCESS and run.accepted_at is not None and run.ended_at is not None:
+            self._live[group_id(run.route, run.group), run.mode].append(run)
+            if run.mode == LIVE and run.outcome == SUCCESS and run.accepted_at is not None and run.ended_at is not None:
                 lengths[run.route].append((run.ended_at - run.accepted_at).total_seconds())
         self._median = {route: timedelta(seconds=median(known)) for route, known in lengths.items()}
         whole = [seconds for known in lengths.values() for seconds in known]
         self._overall = timedelta(seconds=median(whole)) if whole else ASSUMED_LENGTH
 
-    def take(self, route: str, group: Mapping[str, str], fired_at: datetime) -> LiveRun | None:
+    def take(self, route: str, group: Mapping[str, str], fired_at: datetime, mode: str = LIVE) -> LiveRun | None:
         """The live run that is this fire; None: live started none then."""
-        known = self._live[group_id(route, group)]
+        known = self._live[group_id(route, group), mode]
         near = [run for run in known if abs(run.fired_at - fired_at) <= RESOLUTION]
         if not near:
             return None
@@ -103,7 +103,7 @@ def ready_at(run: Run) -> datetime | None:
         return run.fired_at
     if run.live.accepted_at is None:
         return None
-    return run.fired_at + max(run.live.accepted_at - run.live.fired_at, timedelta(0))
+    return max(run.fired_at, run.live.accepted_at)
 
 
 def end_of(run: Run, length: timedelta) -> tuple[datetime, str] | None:

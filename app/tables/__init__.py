@@ -14,6 +14,7 @@ decisions.py
 - `session_key`: one row: the random key that signs the sessions of browsers.
 
 recorded.py
+- `heard`: when an alert was heard, to the minute: one row an alert and six hours.
 - `policies`: every policy that was in force, by its hash, without its secrets.
 - `in_force`: one row a policy that came into force on a replica.
 - `confirms`: the answers of Prometheus that counted.
@@ -79,7 +80,7 @@ from app.tables.lineage import (
     versions,
 )
 from app.tables.notices import notices, tellings
-from app.tables.recorded import confirms, in_force, policies
+from app.tables.recorded import confirms, heard, in_force, policies
 from app.tables.watch import dag_reads, flips, pings, switches, watch
 
 __all__ = [
@@ -95,6 +96,7 @@ __all__ = [
     "effects",
     "flips",
     "groups",
+    "heard",
     "idempotency",
     "in_force",
     "local_ids",

@@ -21,7 +21,9 @@ effects = Table(
     words("under", nullable=True),  # the digest of the route when it was judged
     Column("former", JSONB, nullable=False),  # the effects that a later fact replaced, the oldest first
     time("next_at"),  # when it is judged again; null: only a new fact changes it
+    time("announce_at"),  # when its good end is announced; null: nothing is left to send
     Index("ix_effects_next_at", "next_at", postgresql_where=text("next_at IS NOT NULL")),
+    Index("ix_effects_announce_at", "announce_at", postgresql_where=text("announce_at IS NOT NULL")),
     Index(
         "ix_effects_movable",
         "trigger_id",

@@ -100,6 +100,8 @@ promotions = Table(
     time("lease_until"),
     time("created_at", nullable=False),
     time("ended_at"),
+    Column("trigger_id", Uuid),  # of the run of `version`; null: none, or from before this column
+    Column("metrics", JSONB(none_as_null=True)),  # of `version`, beside those of `previous`
     # One change of a model at a time: the aliases of a version share its tags, and in SageMaker one value.
     Index("ix_promotions_open", "registry", "model", unique=True, postgresql_where=OPEN_PROMOTION),
     Index("ix_promotions_lease_until", "lease_until", postgresql_where=OPEN_PROMOTION),

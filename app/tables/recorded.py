@@ -1,9 +1,19 @@
-"""What a replay needs beside the decisions: the policies that were in force, and the answers of Prometheus."""
+"""What a replay needs beside the decisions: when alerts were heard, policies, and answers of Prometheus."""
 
-from sqlalchemy import Boolean, Column, Index, Table, Text, Uuid
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Boolean, Column, DateTime, Index, Integer, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from app.kit.columns import metadata, time, words
+
+heard = Table(
+    "heard",
+    metadata,
+    Column("alert", Uuid, primary_key=True),
+    Column("since", DateTime(timezone=True), primary_key=True),  # the beginning of six hours
+    Column("times", ARRAY(Integer), nullable=False),  # twice the milliseconds since then, and one for a resolved
+    Index("ix_heard_since", "since", "alert"),
+    postgresql_with={"fillfactor": "70"},
+)
 
 policies = Table(
     "policies",

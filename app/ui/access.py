@@ -1,4 +1,5 @@
-"""Who may see a page: a session, a token in the header as everywhere, or anybody on loopback without tokens."""
+"""Who may see a page: a session, a user of the proxy, a token in the header as everywhere, or anybody on loopback without
+tokens."""
 
 import hmac
 from collections.abc import Callable, Coroutine, Mapping
@@ -9,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fastapi import Request
 
 from app.kit.errors import Problem
+from app.ui.proxy import ProxyUsers
 from app.ui.service import services_of
 from app.ui.sessions import LONGEST, Session
 from app.web.security import ANONYMOUS, authorize, is_loopback
@@ -20,12 +22,13 @@ _MOST_FIELDS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who asks for a page. `form` goes into each form of the page. `session` is None with a token in the header, and on
-    loopback without tokens."""
+    """Who asks for a page. `form` goes into each form of the page. `session` is None for a user of a proxy, with a token in
+    the header, and on loopback without tokens. `browser`: a form must show that it comes from our own page."""
 
     caller: Caller
     form: str
     session: Session | None = None
+    browser: bool = True
 
     @property
     def is_anonymous(self) -> bool:
@@ -38,7 +41,7 @@ def visitor(scope: Scope) -> Callable[[Request], Coroutine[Any, Any, Visitor]]:
 
     async def found(request: Request) -> Visitor:
         visitor = await _visitor(request, scope)
-        if request.method == "POST" and "authorization" not in request.headers:
+        if request.method == "POST" and visitor.browser:
             await check_form(request, visitor.form)
         return visitor
 
@@ -46,18 +49,30 @@ def visitor(scope: Scope) -> Callable[[Request], Coroutine[Any, Any, Visitor]]:
 
 
 async def _visitor(request: Request, scope: Scope) -> Visitor:
-    sessions = services_of(request).sessions
+    sessions, proxy = services_of(request).sessions, services_of(request).proxy
+    if proxy is not None and (user := _user(request, proxy)) is not None:
+        _check_scope(user, scope, "user")
+        return Visitor(user, await sessions.user_form(user.name))
     cookie = request.cookies.get(cookie_name(request))
     session = await sessions.find(cookie) if cookie and "authorization" not in request.headers else None
     if session is None:
-        return Visitor(authorize(request, scope), await sessions.open_form())
+        browser = "authorization" not in request.headers
+        return Visitor(authorize(request, scope), await sessions.open_form(), browser=browser)
     caller = session.token.caller
-    if not caller.can(scope):
-        detail = f"The token {caller.name} lacks the scope {scope}; it has {', '.join(sorted(caller.scopes))}."
-        raise Problem(403, "forbidden", detail, scope=scope)
+    _check_scope(caller, scope, "token")
     if sessions.is_old(session):
         request.state.cookie = set_cookie(request, await sessions.cookie(session))
     return Visitor(caller, session.form, session)
+
+
+def _user(request: Request, proxy: ProxyUsers) -> Caller | None:
+    return proxy.user(request.client.host if request.client else None, request.headers.getlist(proxy.header))
+
+
+def _check_scope(caller: Caller, scope: Scope, kind: str) -> None:
+    if not caller.can(scope):
+        detail = f"The {kind} {caller.name} lacks the scope {scope}; it has {', '.join(sorted(caller.scopes))}."
+        raise Problem(403, "forbidden", detail, scope=scope)
 
 
 async def check_form(request: Request, expected: str) -> None:

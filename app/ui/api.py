@@ -1,5 +1,7 @@
 """The pages: the fleet, a group, an alert, a trigger."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -8,10 +10,11 @@ from pydantic import AfterValidator
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
-from app.decide.state import Group, group_key
+from app.decide.state import LIVE, Group, group_key
+from app.effects import episodes
 from app.explain import history
 from app.explain.explain import explain
-from app.explain.lanes import MOST, Span, flags_of, marks_of, ticks_of
+from app.explain.lanes import MOST, Kind, Mark, Span, flags_of, marks_of, ticks_of
 from app.explain.why import why
 from app.groups import live
 from app.kit.errors import Problem
@@ -21,7 +24,7 @@ from app.promotion.promote import shown
 from app.ui import fleet
 from app.ui.access import Visitor, one_line, visitor
 from app.ui.chain import links_of
-from app.ui.pages import PageRoute, render
+from app.ui.pages import PageRoute, address, render
 from app.ui.service import Services
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
@@ -29,6 +32,7 @@ router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 Reader = Annotated[Visitor, Depends(visitor("read"))]
 Days = Annotated[int, Query(ge=1, le=365)]
 _SHOWN = 50  # alerts and triggers on the page of a group
+_EPISODES = 10  # on the page of a group
 _NO_PAGE = "There is no such page. The fleet shows every group."
 
 
@@ -79,7 +83,20 @@ async def show_group(
         raise Problem(404, "not_found", "There is no such group, or its route has left the policy.")
     span = Span.of(now, days)
     values = await services.reader.read(lambda conn: _of_group(conn, policy, route, group, span))
-    return render(request, visitor, "group.html", days=days, **values)
+    target = partial(_target, request, values["promoted"])
+    return render(request, visitor, "group.html", days=days, target=target, **values)
+
+
+def _target(request: Request, models: Mapping[str, str], mark: Mark) -> str:
+    """The page that a mark leads to. `models` are those of the promotions."""
+    match mark.kind:
+        case Kind.EPISODE:
+            return address(request, "alerts", mark.id)
+        case Kind.DEADLINE:
+            return address(request, "switches", mark.id)
+        case Kind.PROMOTION:
+            return f"{address(request, 'promotions', model=models[mark.id])}#promotion-{mark.id}"
+    return address(request, "triggers", mark.id) if mark.id else ""
 
 
 async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: Group, span: Span) -> dict[str, Any]:
@@ -93,11 +110,14 @@ async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: 
     lately = (await history.lately_alerted(conn, [group.key], span.since, MOST))[group.key]
     fired = (await history.lately_triggered(conn, [group.key], span.since, MOST))[group.key]
     due = await fleet.deadlines(conn, policy)
+    asked = episodes.Query(since=span.since, route=route.name, labels=group.labels, limit=_EPISODES)
+    drift, _ = await episodes.page(conn, policy, asked, span.now) if group.mode == LIVE else ([], None)
     promoted = (await promotions.of_groups(conn, [group.key], span.since, MOST))[group.key]
     marks = marks_of(span, lately, fired, state) + flags_of(map(shown, promoted))
     marks += due.get(fleet.place(route.name, group.labels), [])
     return {
         "group": group,
+        "episodes": drift,
         "state": state,
         "route": live_route,
         "why": await why(conn, policy, route, group.labels, span.since, span.now),

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.deadman import show as switches
 from app.decide.state import group_key
 from app.explain import history, sentences
-from app.explain.lanes import MOST, Kind, Mark, Span, flags_of, marks_of
+from app.explain.lanes import Kind, Mark, Span, flags_of, marks_of
 from app.groups import live
 from app.notices import show as incidents
 from app.policy.deadman import Retrain
@@ -26,6 +26,7 @@ _MOST_GROUPS: Final = 10_000
 _MOST_SWITCHES: Final = 1000
 _MOST_INCIDENTS: Final = 20
 _MOST_FLAGS: Final = 2000
+_MOST_MARKS: Final = 60  # alerts, and triggers, of a lane: its page shows more
 _ORDER: Final = ("in_flight", "held", "cooldown", "idle")
 
 Row = dict[str, Any]
@@ -128,8 +129,8 @@ def _first(row: Row) -> tuple[Any, ...]:
 
 async def _add_lanes(conn: AsyncConnection, policy: Policy, rows: Sequence[Row], span: Span) -> None:
     keys = [row["key"] for row in rows]
-    alerts = await history.lately_alerted(conn, keys, span.since, MOST)
-    triggers = await history.lately_triggered(conn, keys, span.since, MOST)
+    alerts = await history.lately_alerted(conn, keys, span.since, _MOST_MARKS)
+    triggers = await history.lately_triggered(conn, keys, span.since, _MOST_MARKS)
     promoted = await promotions.of_groups(conn, keys, span.since, _MOST_FLAGS)
     due = await deadlines(conn, policy)
     for row in rows:
@@ -137,7 +138,7 @@ async def _add_lanes(conn: AsyncConnection, policy: Policy, rows: Sequence[Row],
         row["marks"] = (
             marks + flags_of(map(shown, promoted[row["key"]])) + due.get(place(row["route"], row["group"]), [])
         )
-        row["cut"] = max(len(alerts[row["key"]]), len(triggers[row["key"]])) == MOST
+        row["cut"] = max(len(alerts[row["key"]]), len(triggers[row["key"]])) == _MOST_MARKS
 
 
 def place(route: str, group: Mapping[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:

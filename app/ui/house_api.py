@@ -19,6 +19,7 @@ from app.groups import live
 from app.lineage import record_store
 from app.lineage import store as lineage_store
 from app.notices import show as incidents
+from app.policy.in_force import list_in_force
 from app.policy.schema import Policy
 from app.promotion import store as promotions
 from app.promotion.promote import shown
@@ -107,10 +108,19 @@ async def _of_house(conn: AsyncConnection, policy: Policy) -> dict[str, Any]:
     return {
         "incidents": [*opened, *resolved],
         "switches": watched,
+        "replicas": _newest((await list_in_force(conn, _HISTORY, None)).items),
         "orphans": orphans,
         "records": {state: await record_store.list_records(conn, state, 0, _MOST) for state in ("pending", "aside")},
         "quarantine": (await history.list_quarantine(conn, _MOST, None)).items,
     }
+
+
+def _newest(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The newest policy of each replica. `items` begin with the newest."""
+    found: dict[str, dict[str, Any]] = {}
+    for item in items:
+        found.setdefault(item["replica"], item)
+    return list(found.values())
 
 
 @router.get("/policy")
@@ -118,17 +128,18 @@ async def show_policy(request: Request, services: Services, visitor: Reader) -> 
     """The routes of the policy in force, each with what it did in the last 30 days."""
     policy, now = services.core.policy, services.core.clock.now()
 
-    async def read(conn: AsyncConnection) -> list[dict[str, Any]]:
+    async def read(conn: AsyncConnection) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         routes = (await live.list_routes(conn, policy, now, only=None, limit=1, cursor=None)).items
         named = {route.name: route for route in policy.routes}
-        return [
+        shown = [
             {"shown": row, "why": await why(conn, policy, named[row["name"]], {}, now - _LATELY, now)} for row in routes
         ]
+        return shown, (await list_in_force(conn, _MOST, None)).items
 
     holder = services.core.policies
-    routes = await services.reader.read(read)
+    routes, earlier = await services.reader.read(read)
     more: dict[str, Any] = {"policy": policy, "loaded_at": holder.loaded_at, "refusal": holder.refusal}
-    return render(request, visitor, "policy.html", routes=routes, **more)
+    return render(request, visitor, "policy.html", routes=routes, earlier=earlier, **more)
 
 
 @router.get("/switches/{name:path}")

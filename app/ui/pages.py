@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import __version__
 from app.kit.times import iso
+from app.ui import lane
 from app.ui.access import Visitor
 from app.ui.service import services_of
 
@@ -160,6 +161,7 @@ def _environment() -> Environment:
     )
     made.filters |= {"utc": utc, "iso": iso, "away": away, "short": short, "words": words, "named": named}
     made.filters |= {"lasting": lasting, "code": code, "pretty": pretty}
+    made.globals |= {"lane": lane.drawn, "spoken": lane.spoken}
     return made
 
 

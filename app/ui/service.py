@@ -10,6 +10,7 @@ from app.deadman.service import DeadmanServices
 from app.groups.service import GroupServices
 from app.kit.replica import Reader
 from app.policy.core import Core
+from app.ui.proxy import ProxyUsers
 from app.ui.sessions import Sessions
 from app.web.ratelimit import RateLimit
 from app.web.tokens import Tokens
@@ -27,6 +28,7 @@ class UiServices:
     reader: Reader
     tokens: Tokens
     sessions: Sessions
+    proxy: ProxyUsers | None
     limiter: RateLimit
     groups: GroupServices
     deadman: DeadmanServices

@@ -82,6 +82,10 @@ class Sessions:
         """What goes into each form where nobody logs in: before a login, and on loopback without tokens."""
         return _mac(await self._shared_key(), b"form")
 
+    async def user_form(self, name: str) -> str:
+        """What goes into each form of a user of the proxy."""
+        return _mac(await self._shared_key(), b"user form", name.encode())
+
     async def _shared_key(self) -> bytes:
         if self._key is None:
             self._key = await with_retries(self._engine, _read_or_make_key)

@@ -1,4 +1,5 @@
-"""The bodies of requests: how large they may be, and their Content-Encoding (RFC 9110, 8.4), for every route at once.
+"""The bodies of requests: who may send one, how large they may be, one and all, and their Content-Encoding (RFC 9110, 8.4),
+for every route at once.
 
 A compressed body is read piece by piece, and never further than the limit: a few bytes can stand for gigabytes.
 """
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.kit.errors import Problem
 from app.web.problems import problem_answer
+from app.web.security import CALLER, Guard, guard_of
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -28,6 +30,18 @@ _AS_SENT = "gateway.body_as_sent"
 ENCODINGS = ("gzip", "deflate", *(("zstd",) if sys.version_info >= (3, 14) else ()))
 
 
+#: Bytes of a body for a route that is not `takes_large`: a request of a person or a script, an event of MLflow.
+MOST_OF_A_REQUEST = 256 * 1024
+SMALL = 65536  # bytes of a body that may use all of the budget
+
+_BUSY = Problem(
+    503,
+    "unavailable",
+    "The gateway holds as many bytes of bodies as it may (GATEWAY_BODY_BUDGET). Send the request again.",
+    headers={"Retry-After": "5"},
+)
+
+
 class BodyRefused(HTTPException):
     """An HTTPException, because FastAPI turns every other error that is raised while it reads a body into a 400."""
 
@@ -36,14 +50,70 @@ class BodyRefused(HTTPException):
         self.problem = problem
 
 
+def budget_of(most: int, limit: int) -> int:
+    """The budget in force. One of the largest bodies must always find room, compressed and as what it stands for."""
+    return max(most, 4 * limit)
+
+
+class Budget:
+    """The bytes of all bodies that this process holds: those that come in, those that are read, and those that wait for
+    Postgres.
+
+    A sender alone cannot use it up. Large bodies may fill three quarters, so small ones get through. Some senders have not
+    shown who they are, such as those of signed requests. Their bodies may fill an eighth, or three of the largest bodies;
+    large ones may fill three quarters of that.
+    """
+
+    def __init__(self, most: int, limit: int) -> None:
+        self.most = budget_of(most, limit)
+        self.most_unproven = max(self.most // 8, 3 * limit)
+        self.held = 0
+        self.unproven = 0
+
+
+class _Share:
+    """What one request holds of the budget."""
+
+    def __init__(self, budget: Budget, limit: int) -> None:
+        self.limit = limit  # of its own body
+        self._budget = budget
+        self._held = 0
+        self._unproven = 0
+
+    def take(self, size: int, *, proven: bool) -> bool:
+        """Hold `size` more bytes. False: the budget is spent."""
+        budget = self._budget
+        self._held += size
+        budget.held += size
+        quarters = 4 if self._held <= SMALL else 3
+        if not proven:
+            self._unproven += size
+            budget.unproven += size
+            if budget.unproven > budget.most_unproven * quarters // 4:
+                return False
+        return budget.held <= budget.most * quarters // 4
+
+    def free(self) -> None:
+        """The request has its answer."""
+        self._budget.held -= self._held
+        self._budget.unproven -= self._unproven
+        self._held = self._unproven = 0
+
+
 class ReadBodies:
     """ASGI middleware: routes get each body without its encodings. `limit` is in bytes, and holds for the body as it is sent
     and for what it stands for. A larger one is answered 413: before it is read if it declares its length, else as soon as it
-    passes the limit."""
+    passes the limit. `budget` is in bytes too, for all bodies together.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    The token of a route with `require` is judged before the first byte of its body is read. Only a route whose attribute
+    `takes_large` is true takes more than MOST_OF_A_REQUEST.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, budget: int) -> None:
         self._app = app
         self._limit = limit
+        self._budget = Budget(budget, limit)
+        self._guards: dict[int, Guard | None] = {}  # by the identity of a route, which lives as long as the application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,19 +126,43 @@ class ReadBodies:
                 encodings.append(value.decode("latin-1"))
         if declared.isdigit() and int(declared[:20]) > self._limit:
             return await problem_answer(_too_large(self._limit), scope["path"])(scope, receive, send)
-        read = 0
+        share, read = _Share(self._budget, self._limit), -1
 
         async def counted() -> Message:
             nonlocal read
+            if read < 0:
+                read = 0
+                self._judge(scope)
+                if not getattr(scope.get("route"), "takes_large", False):
+                    share.limit = min(self._limit, MOST_OF_A_REQUEST)
             message = await receive()
-            if message["type"] == "http.request":
-                read += len(message.get("body", b""))
-                if read > self._limit:
-                    raise BodyRefused(_too_large(self._limit))
+            if message["type"] == "http.request" and (size := len(message.get("body", b""))):
+                read += size
+                if read > share.limit:
+                    raise BodyRefused(_too_large(share.limit))
+                if not share.take(size, proven=CALLER in scope):
+                    raise BodyRefused(_BUSY)
             return message
 
         codings = _codings(encodings)
-        return await self._app(scope, _decoded(counted, codings, scope, self._limit) if codings else counted, send)
+        reading = _decoded(counted, codings, scope, share) if codings else counted
+        try:
+            return await self._app(scope, reading, send)
+        finally:
+            share.free()
+
+    def _judge(self, scope: Scope) -> None:
+        """Judge the token that the route asks for. Raises BodyRefused."""
+        dependant = getattr(route := scope.get("route"), "dependant", None)
+        if dependant is None:
+            return
+        if id(route) not in self._guards:
+            self._guards[id(route)] = guard_of(dependant)
+        if guard := self._guards[id(route)]:
+            try:
+                guard(Request(scope))
+            except Problem as problem:
+                raise BodyRefused(problem) from None
 
 
 def as_sent(request: Request, body: bytes) -> bytes:
@@ -86,7 +180,7 @@ def _codings(encodings: Iterable[str]) -> list[str]:
     ]
 
 
-def _decoded(receive: Receive, codings: list[str], scope: Scope, limit: int) -> Receive:
+def _decoded(receive: Receive, codings: list[str], scope: Scope, share: _Share) -> Receive:
     """`receive`, whose bodies are without `codings`. Raises BodyRefused when the first bytes come, so that a request without
     a body may name what it likes."""
     layers: list[_Layer] = []
@@ -98,12 +192,14 @@ def _decoded(receive: Receive, codings: list[str], scope: Scope, limit: int) -> 
             return message
         data = message.get("body", b"")
         if data and not layers:
-            layers.extend(_Layer(coding, limit) for coding in reversed(_known(codings)))
+            layers.extend(_Layer(coding, share.limit) for coding in reversed(_known(codings)))
         sent.extend(data)
         pieces: Iterable[bytes] = [data]
         for layer in layers:
             pieces = layer.undo(pieces)
         body = b"".join(pieces)
+        if not share.take(len(body), proven=CALLER in scope):
+            raise BodyRefused(_BUSY)
         if not message.get("more_body", False):
             for layer in layers:
                 layer.end()
@@ -234,4 +330,5 @@ def _open(coding: str, data: bytes) -> _Stream:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem(413, "too_large", f"The body is over {limit} bytes, the limit of GATEWAY_MAX_BODY.", limit=limit)
+    whose = "this route" if limit == MOST_OF_A_REQUEST else "GATEWAY_MAX_BODY"
+    return Problem(413, "too_large", f"The body is over {limit} bytes, the limit of {whose}.", limit=limit)

@@ -19,7 +19,11 @@ _OTHERS: Final = 128  # open files for Postgres, Redis, Airflow, MLflow and the 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds for a complete head, a complete body and the pause between two requests, and to take an answer; and the
-    connections of one process. `last` is for the rest of a body after SIGTERM."""
+    connections of one process. `last` is for the rest of a body after SIGTERM.
+
+    `rate` is how many bytes of a body must come in a second, on average after the first `free` seconds. `unread` is how many
+    bytes of answers the senders of one process may leave untaken.
+    """
 
     head: float = 10.0
     body: float = 30.0
@@ -27,6 +31,9 @@ class Limits:
     answer: float = 30.0
     last: float = 10.0
     connections: int = 2048
+    free: float = 10.0
+    rate: int = 512
+    unread: int = 64 * 2**20
 
 
 def raise_open_files() -> int:
@@ -59,6 +66,7 @@ class Door:
         self._cap = min(limits.connections, max(files - max(_OTHERS, files // 4), 16))
         self._open: set[Connection] = set()
         self.waiting: dict[Connection, None] = {}  # longest first; a connection adds and removes itself
+        self._unread: dict[Connection, None] = {}  # the one that has not read for the longest time is first
         self._watched = False
         self._may_log_cap = Seldom(60)
         self.may_log_refusal = Seldom(10)
@@ -79,7 +87,23 @@ class Door:
             self._watch(connection.loop)
         return not crowded or longest is not None
 
+    def unread(self, connection: Connection) -> None:
+        """The connection leaves bytes of its answers untaken. When that is too much for all together, the one that has not
+        read for the longest time is cut off."""
+        self.has_read(connection)
+        self._unread[connection] = None
+        sizes = {each: each.transport.get_write_buffer_size() for each in self._unread}
+        while sum(sizes.values()) > self.limits.unread and len(sizes) > 1:
+            slowest = next(iter(sizes))
+            del sizes[slowest]
+            self.leave(slowest)
+            slowest.transport.abort()
+
+    def has_read(self, connection: Connection) -> None:
+        self._unread.pop(connection, None)
+
     def leave(self, connection: Connection) -> None:
+        self._unread.pop(connection, None)
         self._open.discard(connection)
         self.waiting.pop(connection, None)
 

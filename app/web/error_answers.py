@@ -25,10 +25,11 @@ _MOST_ERRORS = 100  # For a body with 10,000 bad labels the first hundred are en
 _LONGEST_TEXT = 500  # Characters of a message or pointer that came from the sender.
 
 
-def install(app: FastAPI, *, max_body: int | None = None) -> None:
+def install(app: FastAPI, *, max_body: int | None = None, body_budget: int = 64 * 2**20) -> None:
     """Make every error of `app` a problem, in its answers and in its OpenAPI document.
 
-    What holds for every path comes with it: `app.web.manners`, and with `max_body` (bytes) the limit of `app.web.bodies`.
+    What holds for every path comes with it: `app.web.manners`, and with `max_body` and `body_budget` (bytes) the limits
+    of `app.web.bodies`.
     """
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(NotDurable, _on_not_durable)
@@ -40,7 +41,7 @@ def install(app: FastAPI, *, max_body: int | None = None) -> None:
     app.add_exception_handler(Exception, _on_bug)
     if max_body is not None:
         # FastAPI's own max_body_size answers text/plain, not a problem, when the length is declared.
-        app.add_middleware(ReadBodies, limit=max_body)
+        app.add_middleware(ReadBodies, limit=max_body, budget=body_budget)
     app.add_middleware(Manners)
     plain = app.openapi
 

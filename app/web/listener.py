@@ -6,8 +6,9 @@ uvicorn and llhttp (httptools) parse HTTP. What they leave to others is decided 
   takes the body for the next request. Trailers never become headers. A request that two servers could read in two ways is
   refused: two lengths, two Hosts, an unknown transfer coding, an old version. After a refusal no more bytes are parsed.
   A sender that waits for the answer 100 and gets another one may leave its body out: the connection ends there.
-- **Each step is bounded.** A head may have 64 KiB, 100 fields and 10 s; its target 8 KiB; a body 30 s. An idle connection
-  is closed. A sender that does not read its answer is cut off. The size of a body is the application's matter.
+- **Each step is bounded.** A head may have 64 KiB, 100 fields and 10 s; its target 8 KiB; a body 30 s, and 512 bytes
+  a second. An idle connection is closed. A sender that does not read its answer is cut off. The size of a body is the
+  application's matter.
 - **Connections are capped** below the limit of open files. At the cap a new connection takes the place of the one that
   keeps us waiting longest, so silent senders cannot keep others out. When no connection keeps us waiting, the answer is 503.
 
@@ -64,6 +65,7 @@ class _Connection(HttpToolsProtocol):
         self._waiting = door.waiting
         self.deadline = inf
         self._read_by = inf  # for the answer, while the sender does not take it
+        self._body_since, self._body_size = 0.0, 0  # when the body began to come, and how much of it is there
         self._read: object = None  # the newest request whose head is complete
         self.in_body = False
         self._running: Any = None  # what answers now; `cycle` is the newest request, which may wait behind it
@@ -121,10 +123,12 @@ class _Connection(HttpToolsProtocol):
         super().pause_writing()
         self._read_by = self.loop.time() + self._limits.answer
         self._door.waits(self)
+        self._door.unread(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._read_by = inf
+        self._door.has_read(self)
         if self._answering() and not self.in_body:
             self._waiting.pop(self, None)
 
@@ -137,7 +141,11 @@ class _Connection(HttpToolsProtocol):
         if self.transport.is_closing() and self.deadline == inf:
             self.deadline = now + self._limits.answer  # It has answers to take before it is closed.
         ending = self.in_body and now >= self._end_by and not self._refused
-        if now < self.deadline and now < self._read_by and not ending:
+        if self.in_body and self.flow.read_paused:
+            self._body_since, self._body_size = now, 0  # It is we who do not read.
+        seconds = now - self._body_since if self.in_body and not self._refused else 0.0
+        slow = seconds > self._limits.free and self._body_size < seconds * self._limits.rate
+        if now < self.deadline and now < self._read_by and not ending and not slow:
             return
         if now >= self._read_by or self._refused or self.transport.is_closing():
             self.transport.abort()
@@ -145,6 +153,8 @@ class _Connection(HttpToolsProtocol):
             self.deadline = now + self._limits.body  # It is we who do not read.
         elif ending:
             self._refuse(UNAVAILABLE, "The gateway is stopping. Send the request again.")
+        elif slow and now < self.deadline:
+            self._refuse(_SLOW, f"The body came with less than {self._limits.rate} bytes a second.")
         elif self.in_body:
             self._refuse(_SLOW, f"The body was not complete within {self._limits.body:g} s.")
         elif self.scope is not self._read:
@@ -206,6 +216,7 @@ class _Connection(HttpToolsProtocol):
         super().on_headers_complete()  # It may raise, for the target.
         self._read = self.scope
         self.in_body = True
+        self._body_since, self._body_size = self.loop.time(), 0
         self.headers = []  # For trailers: nobody reads them.
         if self.expect_100_continue:
             self.cycle.keep_alive = False  # Until its body is there.
@@ -214,6 +225,7 @@ class _Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._size = 0
+        self._body_size += len(body)
         HttpToolsProtocol.on_body(self, body)  # A body in tiny chunks comes here often.
 
     def on_message_complete(self) -> None:

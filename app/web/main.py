@@ -71,7 +71,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
         telemetry=TRACED,
         redirect_slashes=False,  # A sender of webhooks must never be answered 3xx.
     )
-    error_answers.install(app, max_body=settings.max_body)
+    error_answers.install(app, max_body=settings.max_body, body_budget=settings.body_budget)
     for kind in _DATABASE_AWAY:
         app.add_exception_handler(kind, _on_database_away)
     # First, and in the application's own list: the search in an included router would double the time of a webhook here.

@@ -15,6 +15,7 @@ from app.kit.errors import Problem
 from app.web.problems import problem_answer
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_LONGEST_HOST = 300  # characters, with a port; a longer name would also be a large key of the cache
 # RFC 3986, 3.2.2: an IP literal in brackets, or a registered name; then perhaps a port.
 _HOST = re.compile(
     r"(?:\[(?P<literal>[^\]\s]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::(?P<port>[0-9]{0,5}))?"
@@ -73,9 +74,13 @@ def _host_fault(scope: Scope) -> str:
     return f"A request has one Host header; this one has {len(hosts)}."
 
 
-@lru_cache(256)  # Senders use the same few names all day.
 def is_host(value: str) -> bool:
-    """Whether this is a host and perhaps a port, as in a URL."""
+    """Whether this is a host and perhaps a port, as in a URL. A name of DNS has 253 characters at most."""
+    return len(value) <= _LONGEST_HOST and _is_host(value)
+
+
+@lru_cache(256)  # Senders use the same few names all day.
+def _is_host(value: str) -> bool:
     found = _HOST.fullmatch(value)
     if found is None or int(found["port"] or 0) > 65535:
         return False

@@ -3,25 +3,38 @@
 Many languages and libraries write a member without a value as null. Entries of a map, such as a param, are members too.
 A map of any JSON, such as `conf`, belongs to the sender and stays as it is. A label must be text: without it an alert
 would be of another group, so null there is an error.
+
+Parts are counted before they are looked at: a member with a hundred thousand faults is one fault.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, get_args, get_origin
 
+from annotated_types import MaxLen
 from pydantic import BaseModel, GetJsonSchemaHandler, model_validator
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+_MOST_UNKNOWN = 100  # members without a meaning; each of them is named as an error
+
 
 class Body(BaseModel):
-    """A body, or a part of one, that shows in the OpenAPI document what may be null. `present` takes the nulls out."""
+    """A body, or a part of one, that shows in the OpenAPI document what may be null. `present` takes the nulls out, and
+    counts."""
 
     @classmethod
     def present(cls, value: Any) -> Any:
-        """The value without the members that are null and may be left out."""
+        """The value without the members that are null and may be left out. Raises ValueError for too many parts."""
         if not isinstance(value, Mapping):
             return value
+        if cls.model_config.get("extra") == "forbid" and len(value) > len(cls.model_fields) + _MOST_UNKNOWN:
+            raise ValueError(f"it has {len(value)} members, and may have {len(cls.model_fields)}")
+        for name, most in _most_parts(cls):
+            parts = value.get(name)
+            if isinstance(parts, dict | list) and len(parts) > most:
+                raise ValueError(f"`{name}` has {len(parts)} entries, and may have {most}")
         fields = {field.alias or name: field for name, field in cls.model_fields.items()}
         return {
             name: _inside(name, fields[name], inner) if name in fields else inner
@@ -49,6 +62,18 @@ class RequestBody(Body):
     @classmethod
     def _null_is_absent(cls, value: Any) -> Any:
         return cls.present(value)
+
+
+@cache
+def _most_parts(model: type[Body]) -> list[tuple[str, int]]:
+    """The members of `model` whose entries are limited, each with its limit."""
+    return [
+        (field.alias or name, rule.max_length)
+        for name, field in model.model_fields.items()
+        if get_origin(field.annotation) in (dict, list)
+        for rule in field.metadata
+        if isinstance(rule, MaxLen)
+    ]
 
 
 def _inside(name: str, field: FieldInfo, value: Any) -> Any:

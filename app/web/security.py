@@ -3,12 +3,13 @@
 import ipaddress
 import logging
 from collections.abc import Callable, Coroutine
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Request, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 
@@ -26,6 +27,7 @@ __all__ = [
     "Tokens",
     "authorize",
     "create_token",
+    "guard_of",
     "identify",
     "is_loopback",
     "refuse_no_tokens",
@@ -34,10 +36,14 @@ __all__ = [
     "tokens_exist",
 ]
 
+Guard = Callable[[Request], Caller]
 log = logging.getLogger(__name__)
 
 #: The caller on loopback while no token exists.
 ANONYMOUS = Caller("anonymous", frozenset({"admin"}))
+
+#: Where a request's scope holds the Caller that `authorize` has let in.
+CALLER = "gateway.caller"
 
 #: Headers by which a proxy shows that it passes on what came from elsewhere; so do all that begin with X-Forwarded-.
 _FORWARDED = frozenset(
@@ -69,7 +75,18 @@ def require(scope: Scope, *, key_parameter: bool = False) -> Callable[..., Corou
     async def caller(request: Request, _: Annotated[None, Security(_BEARER, scopes=[scope])]) -> Caller:
         return authorize(request, scope, key_parameter=key_parameter)
 
+    _GUARDS[caller] = partial(authorize, scope=scope, key_parameter=key_parameter)
     return caller
+
+
+_GUARDS: dict[Callable[..., Any], Guard] = {}
+
+
+def guard_of(dependant: Dependant) -> Guard | None:
+    """What `require` asks for somewhere among the dependencies of a route. FastAPI itself asks only when it has read the
+    body."""
+    found = (_GUARDS.get(each.call) or guard_of(each) for each in dependant.dependencies if each.call is not None)
+    return next(filter(None, found), None)
 
 
 def authorize(request: Request, scope: Scope, *, key_parameter: bool = False) -> Caller:
@@ -94,6 +111,7 @@ def authorize(request: Request, scope: Scope, *, key_parameter: bool = False) ->
             headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
             scope=scope,
         )
+    request.scope[CALLER] = caller
     if is_lent and _may_log_ingest():
         log.warning(
             "the token %s reports metadata by the scope ingest, which ends at %s: make one of the scope metadata",

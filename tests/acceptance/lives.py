@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from app.replay.history import History
 from app.replay.lines import read_lines
+from app.replay.recorded import lines_of
 from app.replay.replay import Replay
 from tests.acceptance.world import FakeAlert, World
 from tests.fakes.clock import NOON
@@ -174,6 +175,23 @@ class Life:
         confirmed = (self.world.clock.now().hour + MODELS.index(model)) % 4 > 0
         self.note("gateway.confirm", {"route": "accuracy", "group": {"model": model}, "confirmed": confirmed})
         return self._prometheus.vector(0.7) if confirmed else self._prometheus.vector()
+
+
+async def recorded(world: World, limit: int = 1000, **window: Any) -> list[dict[str, Any]]:
+    """Every record that the gateway has of its life, page by page."""
+    records: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"next": None}
+    while True:
+        more = {"cursor": page["next"]} if page["next"] else {}
+        page = await world.get("/api/v1/history", limit=limit, **more, **window)
+        records += page["items"]
+        if page["next"] is None:
+            return records
+
+
+async def recorded_history(world: World) -> History:
+    """What a replay reads of the gateway itself."""
+    return history_of(line.decode() for line in lines_of(await recorded(world)))
 
 
 def history_of(lines: Iterable[str]) -> History:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+from sqlalchemy import text
 
 from tests.acceptance.world import World
 from tests.fakes.clock import ManualClock
@@ -70,3 +71,25 @@ async def opened(
     more |= {"clock": clock}
     async with World(servers, database, POLICY + promotions, replicas=replicas, others=others, **more) as world:
         yield Gates(world, mlflow, pagerduty)
+
+
+async def seen(world: World, trigger: str, version: str, model: str = "churn") -> None:
+    """The survey has seen that a run of this trigger registered the version."""
+    run = {"run": f"{model}-run-{version}", "trigger": trigger, "now": world.clock.now()}
+    async with world.services[0].core.engine.begin() as conn:
+        await conn.execute(
+            text("""INSERT INTO runs (run_id, experiment_id, name, status, deleted, trigger_id, metrics, started_at, seen_at)
+            VALUES (:run, '1', 'a run', 'FINISHED', false, CAST(:trigger AS uuid), 1, :now, :now)"""),
+            run,
+        )
+        await conn.execute(
+            text("""INSERT INTO versions (model, version, run_id, status, created_at, seen_at)
+            VALUES (:model, :version, :run, 'READY', :now, :now)"""),
+            run | {"model": model, "version": version},
+        )
+
+
+async def surveyed(world: World) -> None:
+    """All of MLflow has just been read."""
+    async with world.services[0].core.engine.begin() as conn:
+        await conn.execute(text("UPDATE surveys SET ended_at = :now"), {"now": world.clock.now()})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.acceptance.promotions import ENTRY, Gates
+from tests.acceptance.promotions import ENTRY, Gates, seen, surveyed
 from tests.acceptance.world import FakeAlert, World, policy
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
@@ -224,11 +224,11 @@ async def test_a_late_promotion_moves_the_effect_and_leaves_a_trace(servers: Tes
         await world.push(alert.resolved(world.clock.now()))
         await world.pass_by(hours=1, steps=4)
         assert await effect(world) == (None, "registering")
-        await _surveyed(world)
+        await surveyed(world)
         await world.pass_by(minutes=5)
         assert await effect(world) == ("no_model", "no_version")
         version = mlflow.add("churn", {"f1": 0.9})
-        await _seen(world, trigger, version)
+        await seen(world, trigger, version)
         await world.pass_by(minutes=5)
         assert await effect(world) == ("not_promoted", "not_asked")
         await world.pass_by(days=3)
@@ -270,25 +270,3 @@ async def test_an_episode_has_its_alerts_its_retrains_and_the_effect_of_the_newe
             cursor = page["next"]
             pages.append(page["items"][0]["id"])
         assert len(set(pages)) == 3
-
-
-async def _surveyed(world: World) -> None:
-    """All of MLflow has just been read."""
-    async with world.services[0].core.engine.begin() as conn:
-        await conn.execute(text("UPDATE surveys SET ended_at = :now"), {"now": world.clock.now()})
-
-
-async def _seen(world: World, trigger: str, version: str) -> None:
-    """The survey has seen that a run of this trigger registered the version."""
-    async with world.services[0].core.engine.begin() as conn:
-        run, now = f"run-of-{version}", world.clock.now()
-        await conn.execute(
-            text("""INSERT INTO runs (run_id, experiment_id, name, status, deleted, trigger_id, metrics, started_at, seen_at)
-            VALUES (:run, '1', 'a run', 'FINISHED', false, CAST(:trigger AS uuid), 1, :now, :now)"""),
-            {"run": run, "trigger": trigger, "now": now},
-        )
-        await conn.execute(
-            text("""INSERT INTO versions (model, version, run_id, status, created_at, seen_at)
-            VALUES ('churn', :version, :run, 'READY', :now, :now)"""),
-            {"version": version, "run": run, "now": now},
-        )

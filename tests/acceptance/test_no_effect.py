@@ -35,8 +35,8 @@ async def days(world: World, alert: FakeAlert, number: int) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "most"),
-    [("{after: 3, then: hold}", 3), ("{after: 1, then: hold}", 1), ("{after: 3, then: tell}", None)],
-    ids=["three", "one", "told-alone"],
+    [("{then: hold}", 3), ("{after: 1, then: hold}", 1), ("{after: 3, then: tell}", None)],
+    ids=["three-by-default", "one", "control-nothing-holds-it"],
 )
 async def test_an_alert_that_never_ends_gets_three_retrains_and_not_one_a_day(
     servers: TestServers, database: str, rule: str, most: int | None
@@ -49,6 +49,7 @@ async def test_an_alert_that_never_ends_gets_three_retrains_and_not_one_a_day(
         assert len(world.airflow.posts) == (most or year + 1)
         [incident] = pagerduty.open()
         assert "did not end it: look at the data" in str(incident)
+        assert "The newest took " in str(incident)
 
 
 async def test_by_default_a_person_is_told_and_the_retrains_go_on(servers: TestServers, database: str) -> None:

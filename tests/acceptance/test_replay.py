@@ -8,10 +8,11 @@ import pytest
 
 from app.policy.file.load import parse_policy
 from app.replay.backtest import Question, play
+from app.replay.check import check
 from app.replay.figures import Scope
 from app.replay.history import History
-from app.replay.replay import Replay
-from tests.acceptance.lives import LENGTH, Fire, Life, Step, history_of, replayed, script
+from app.replay.replay import REORDER, Replay
+from tests.acceptance.lives import LENGTH, Fire, Life, Step, history_of, recorded_history, replayed, script
 from tests.acceptance.world import World, policy
 from tests.fakes.airflow import FakeAirflow, FakeRun
 from tests.fakes.clock import NOON, ManualClock
@@ -41,8 +42,8 @@ SAMPLE = ["held", "spent, limited", "muted, scheduled", "confirmed"]
 
 async def lived(
     servers: TestServers, database: str, texts: list[str], steps: list[Step], *, replicas: int = 1, fails: bool = True
-) -> tuple[History, list[Fire]]:
-    """What a replay reads of one life, and what fired in it."""
+) -> tuple[History, History, list[Fire]]:
+    """What a replay reads of one life, as the test wrote it down and as the gateway did, and what fired in it."""
 
     def outcome(run: FakeRun) -> str:
         return "failed" if fails and int(run.dag_run_id[-1], 16) < 4 else "success"
@@ -57,7 +58,7 @@ async def lived(
         airflow.add_dag("retrain_model")
         life = Life(world, prometheus, texts)
         await life.live(steps)
-        return history_of(life.lines), await life.fires()
+        return history_of(life.lines), await recorded_history(world), await life.fires()
 
 
 def replay_of(history: History, text: str, *, live: bool, length: timedelta | None = None) -> Replay:
@@ -76,9 +77,11 @@ async def test_a_life_and_its_replay_fire_alike(servers: TestServers, database: 
     texts = [POLICIES[name], *(others if name != "one group" else [])]
     replicas = chance.choice([1, 2])
     steps = script(chance, size(20, 400), replicas)
-    history, fires = await lived(servers, database, texts, steps, replicas=replicas)
-    replay = replay_of(history, texts[0], live=True)
-    assert replayed(replay) == fires
+    written, recorded, fires = await lived(servers, database, texts, steps, replicas=replicas)
+    for history in (written, recorded):
+        assert replayed(replay_of(history, texts[0], live=True)) == fires
+    checked = check(recorded, None, None, REORDER)
+    assert (len(checked.pairs), checked.differences) == (len(fires), [])
 
 
 @pytest.mark.parametrize("name", size(["held", "one at a time"], ["held", "spent, limited", "shadow", "one at a time"]))
@@ -88,6 +91,7 @@ async def test_a_candidate_lives_as_its_replay_says(
     chance = random.Random(seed())
     steps = [step for step in script(chance, size(20, 400), 1) if step.kind not in ("reload", "cancel")]
     candidate = POLICIES[name]
-    recorded, _ = await lived(servers, new_database(), [POLICIES["plain"]], steps, fails=False)
-    _, fires = await lived(servers, new_database(), [candidate], steps, fails=False)
-    assert replayed(replay_of(recorded, candidate, live=False, length=LENGTH)) == fires
+    written, recorded, _ = await lived(servers, new_database(), [POLICIES["plain"]], steps, fails=False)
+    *_, fires = await lived(servers, new_database(), [candidate], steps, fails=False)
+    for history in (written, recorded):
+        assert replayed(replay_of(history, candidate, live=False, length=LENGTH)) == fires

@@ -267,7 +267,7 @@ class World:
         op: str,
         *,
         replica: int = 0,
-        loop: Literal["relay", "follower"] = "relay",
+        loop: Literal["relay", "follower", "outcomes"] = "relay",
         fault: Fault | None = None,
         at: server.FakeServer | None = None,
     ) -> None:

@@ -53,12 +53,15 @@ def left_in(folder: Path) -> list[str]:
 
 def test_the_demo_retrains_each_model_once_and_says_why_not_twice(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
-        code = process.wait(timeout=420)
+        code = process.wait(timeout=600)
     output = (tmp_path / "out").read_text()
     assert code == 0, output
     assert "Exactly one DAG run per model, and every refusal has a reason." in output
     assert output.count("as promised") == 3
     assert re.search(r"registered in MLflow\s+│\s+version 1\s+│\s+version 1\s+│\s+-", output)
+    assert re.search(r"did it help\s+│\s+recurred\s+│\s+fixed\s+│\s+-", output), output
+    assert "churn: 1 retrain, 0 fixed: retraining does not help; look at the data." in output
+    assert "fraud: 1 retrain, 1 fixed: retraining helps." in output
     assert re.search(r"^promotion +promote to champion: promoted", output, re.M)
     assert "No link is missing." in output
     assert "trigger-gateway explain" in output

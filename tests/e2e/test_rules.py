@@ -34,6 +34,7 @@ ATTEMPTS = 'gateway_delivery_attempts_total{{target="{target}", result="{result}
 CANARY = {'gateway_deadman_down{switch="canary"}': "0x120"}
 CANARY_END = 'gateway_last_success_timestamp_seconds{route="canary"}'
 RECURRED = {'gateway_effects_total{route="accuracy", effect="recurred"}': "_x5 1x23 2x23 3x48"}
+HOURS = {'gateway_run_seconds_total{route="accuracy", effect="recurred"}': "0+3600x90"}
 CASES = [
     Case("ModelAccuracyLow", {'model_accuracy{model="churn", instance="a"}': "0.8x20"}, "6m", True),
     Case("ModelAccuracyLow", {'model_accuracy{model="churn"}': "0.8x3 0.9x20"}, "6m", False),
@@ -47,6 +48,15 @@ CASES = [
         "GatewayRetrainingDoesNotHelp",
         RECURRED | {'gateway_effects_total{route="accuracy", effect="fixed"}': "0x30 1x90"},
         "80h",
+        False,
+        "1h",
+    ),
+    Case("GatewayRunHoursWithoutFix", HOURS, "60h", True, "1h"),
+    Case("GatewayRunHoursWithoutFix", HOURS, "20h", False, "1h"),
+    Case(
+        "GatewayRunHoursWithoutFix",
+        HOURS | {'gateway_effects_total{route="accuracy", effect="fixed"}': "0x30 1x90"},
+        "60h",
         False,
         "1h",
     ),

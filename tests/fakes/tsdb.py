@@ -2,6 +2,7 @@
 
 import json
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,6 +23,7 @@ class FakeTsdb:
     def __init__(self) -> None:
         self.ran: When = []
         self.fired: list[tuple[dict[str, str], When]] = []
+        self.config = "global: {scrape_interval: 15s}"
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.headers: list[httpx.Headers] = []
         self.says: Callable[[str, dict[str, str]], httpx.Response | Exception | None] = lambda call, parameters: None
@@ -68,6 +70,8 @@ class FakeTsdb:
             thread.join()
 
     def _answer(self, call: str, parameters: dict[str, str]) -> httpx.Response:
+        if call == "status/config":
+            return good({"yaml": self.config})
         assert call == "query_range"
         start, end, step = (float(parameters[name]) for name in ("start", "end", "step"))
         times = [start + number * step for number in range(int((end - start) / step) + 1)]
@@ -93,4 +97,7 @@ def refused(status: int, error: str) -> httpx.Response:
 
 
 def _values(when: When, times: list[float]) -> list[list[Any]]:
-    return [[t, "1"] for t in times if any(begin.timestamp() <= t <= end.timestamp() for begin, end in when)]
+    found = []
+    for begin, end in when:
+        found += times[bisect_left(times, begin.timestamp()) : bisect_right(times, end.timestamp())]
+    return [[time, "1"] for time in found]

@@ -42,6 +42,14 @@ async def test_a_ping_is_kept_with_what_it_said(
         assert (ping["kind"], ping["run"], ping["code"], ping["body"]) == (kind, "run-1", code, "h�llo")
 
 
+async def test_a_ping_with_the_whole_log_of_a_job_is_taken(servers: TestServers, database: str) -> None:
+    async with World(servers, database, SWITCHES, ping_body=5) as world:
+        answer = await world.clients[0].post("/ping/export", content=b"a line of a log\n" * 60_000)
+        assert (answer.status_code, answer.text) == (200, "OK")
+        [ping] = (await world.get("/api/v1/deadman/export"))["pings"]
+        assert ping["body"] == "a lin"
+
+
 async def test_pings_by_get_and_head_and_for_each_value(servers: TestServers, database: str) -> None:
     async with World(servers, database, SWITCHES) as world:
         client = world.clients[0]

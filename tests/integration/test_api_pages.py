@@ -1,11 +1,13 @@
 """Lists page by page: every item once, though others arrive while somebody walks."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from app.kit.pages import MOST_BYTES
 from tests.acceptance.world import World
 from tests.integration.api import NATIVE, native_alert, opened, webhook_alert, word
 from tests.servers import TestServers
@@ -83,3 +85,42 @@ async def test_a_walk_shows_every_group_of_a_route_once(world: World) -> None:
         cursor = {"cursor": page["next"]}
     assert len(seen) == len(set(seen))
     assert {f"g{i}" for i in range(12)} <= set(seen)
+
+
+FAT = {f"l{number}": "\u0001" * 4000 for number in range(100)}  # With its escapes 2.4 MB of JSON.
+
+
+async def test_a_page_ends_at_a_number_of_bytes_and_the_walk_shows_everything_once(world: World) -> None:
+    """Lists of alerts, of what stands behind triggers, of groups and of the quarantine."""
+    model = word()
+    for number in range(4):
+        alert = native_alert(labels={"model": f"{model}-{number}", "fat": model, **FAT})
+        assert (await world.post(NATIVE, alert)).status_code == 202
+    first = await world.get("/api/v1/alerts", label=f"fat={model}", limit=1000)
+    assert 1 <= len(first["items"]) < 4
+    assert first["next"] == first["items"][-1]["id"]
+    seen, cursor = [], None
+    while True:
+        page = await world.get("/api/v1/alerts", label=f"fat={model}", **({"cursor": cursor} if cursor else {}))
+        seen += [item["labels"]["model"] for item in page["items"]]
+        if (cursor := page["next"]) is None:
+            break
+    assert seen == [f"{model}-{number}" for number in (3, 2, 1, 0)]
+
+    triggers = (await world.get("/api/v1/triggers", label=f"model={model}-0"))["items"]
+    assert [len(trigger["alerts"]) for trigger in triggers] == [1]
+    everything = await world.get("/api/v1/triggers", limit=1000)
+    assert sum(len(json.dumps(trigger["alerts"])) for trigger in everything["items"]) < 3 * MOST_BYTES
+
+    for number in range(70):
+        await world.post(NATIVE, {"alert_id": f"{model}-{number}", "bad": "x" * 70_000})
+    digests, cursor, pages = [], None, 0
+    while True:
+        page = await world.get("/api/v1/quarantine", limit=1000, **({"cursor": cursor} if cursor else {}))
+        assert sum(item["size"] for item in page["items"]) < 2 * MOST_BYTES
+        digests += [item["sha256"] for item in page["items"]]
+        pages += 1
+        if (cursor := page["next"]) is None:
+            break
+    assert pages > 1
+    assert len(digests) == len(set(digests)) >= 70

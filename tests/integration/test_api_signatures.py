@@ -1,5 +1,6 @@
 """Where a secret is set, only signed requests are taken; a forged, late or replayed one never becomes an alert."""
 
+import asyncio
 import base64
 import gzip
 import hashlib
@@ -152,6 +153,26 @@ async def test_a_signed_request_is_taken_once(world: World, path: str) -> None:
     [alert] = await world.alerts(label=f"model={model}")
     assert alert["count"] == 1
     assert (await send(world, path, body, signed(world, path, body))).status_code == 202  # Its sender tells it anew.
+
+
+@each
+async def test_a_signed_request_that_comes_sixteen_times_at_once_is_taken_once(world: World, path: str) -> None:
+    model = word()
+    body = body_of(path, model)
+    headers = signed(world, path, body)
+    answers = await asyncio.gather(*(send(world, path, body, headers) for _ in range(16)))
+    assert sorted(answer.status_code for answer in answers) == [202] + [401] * 15
+    [alert] = await world.alerts(label=f"model={model}")
+    assert alert["count"] == 1
+
+
+@each
+async def test_a_signed_request_that_was_not_taken_may_come_again(world: World, path: str) -> None:
+    """A sender that gets an error sends the same bytes with the same signature again."""
+    body = b'{"half": '
+    headers = signed(world, path, body)
+    for _ in range(3):
+        problem(await send(world, path, body, headers), 400, "bad_request")
 
 
 async def test_a_replay_is_refused_by_every_replica(servers: TestServers, database: str) -> None:

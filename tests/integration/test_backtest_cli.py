@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from app.policy.file.load import parse_policy
+from tests.acceptance.world import World, policy
 from tests.integration.processes import command
+from tests.integration.test_api_cli import ask
+from tests.servers import TestServers
 from tests.unit.builders import HOUR, MINUTE
 from tests.unit.histories import fires
 
@@ -56,7 +60,6 @@ def test_a_sweep_prints_a_table_and_a_picture(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("new.yaml", "say what to replay: --history FILE"),
         ("new.yaml --history nothing.jsonl", "nothing.jsonl cannot be read"),
         ("new.yaml --history torn.jsonl.gz", "broken"),
         ("new.yaml --history empty.jsonl", "the history is empty"),
@@ -72,7 +75,6 @@ def test_a_sweep_prints_a_table_and_a_picture(folder: Path) -> None:
         ("new.yaml --history history.jsonl --out nowhere/x", "cannot be written"),
         ("sweep new.yaml --history history.jsonl", "say what to try: --cooldown"),
         ("sweep new.yaml --history history.jsonl --cooldown soon", "--cooldown: 'soon' is not a duration"),
-        ("sweep new.yaml --cooldown 6h", "say what to replay: --history FILE"),
         ("bad.yaml --history history.jsonl", "bad.yaml:5:"),
     ],
 )
@@ -81,3 +83,62 @@ def test_a_wrong_use_is_one_sentence_and_2(folder: Path, arguments: str, words: 
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_the_gateways_own_history_is_exported_and_replayed(
+    servers: TestServers, database: str, folder: Path
+) -> None:
+    async with World(servers, database, policy(cooldown="2h")) as world:
+        world.airflow.add_dag("retrain_model")
+        await world.push(world.alert(model="churn"), world.alert(model="fraud"))
+        await world.pass_by(hours=5, steps=300)
+        await world.push(world.alert(model="churn"))
+        for file in ("own.jsonl", "own.jsonl.gz"):
+            assert await ask(world, "export", str(folder / file)) == "9 lines\n"
+        packed, plain = (folder / "own.jsonl.gz").read_bytes(), (folder / "own.jsonl").read_bytes()
+        assert gzip.decompress(packed) == plain
+        shown = await ask(world, "export", "--since", "2026-11-23T16:00Z")
+        (folder / "other.yaml").write_text(policy(cooldown="12h"))
+        report = await ask(world, "backtest", str(folder / "other.yaml"), "--compare", "live", "--format", "json")
+        figures = json.loads(report)
+        checked = await ask(world, "backtest", "--check", "--until", "2026-11-23T17:00:30Z")
+        assert checked.splitlines()[0] == "6 of 6 alike"
+        assert (figures["now"]["retrains"], figures["proposed"]["retrains"]) == (6, 2)
+    done = command(
+        folder, "backtest", "other.yaml", "--history", "own.jsonl.gz", "--compare", "live", "--format", "json"
+    )
+    assert json.loads(done.stdout) == figures
+    hash_of_live = parse_policy(policy(cooldown="2h"), "policy.yaml", {}).hash
+    words = ("backtest", "other.yaml", "--history", "own.jsonl", "--format", "json", "--compare")
+    assert json.loads(command(folder, *words, hash_of_live).stdout)["now"] == figures["now"]
+    assert f"It has {hash_of_live}" in command(folder, *words, "0123456789ab").stderr
+    assert shown.count("gateway.run") == 2
+    lines = [
+        line
+        for line in plain.decode().splitlines()
+        if not ('"gateway.run"' in line and '{"at":"2026-11-23T14:0' in line)
+    ]
+    (folder / "torn.jsonl").write_text("\n".join(lines))
+    done = command(folder, "backtest", "--check", "--history", "torn.jsonl")
+    assert done.returncode == 1
+    assert done.stdout.startswith("4 of 6 alike\n  - accuracy churn 2026-11-23T14:0")
+    assert "only the replay fires (still_firing)" in done.stdout
+    done = command(folder, "backtest", "--check", "--history", "history.jsonl")
+    assert done.returncode == 2
+    assert "--check needs the history of a gateway" in done.stderr
+    urls = {"database_url": database, "redis_url": servers.valkey.url}
+    done = command(folder, "export", "--database", "again.jsonl", **urls)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "again.jsonl").read_bytes() == plain
+    done = command(folder, "export", "--database", "nowhere/x.gz", **urls)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "nowhere/x.gz cannot be written: No such file or directory. Name another file\n",
+    )
+
+
+@pytest.mark.parametrize("words", ["export", "backtest new.yaml", "backtest sweep new.yaml --cooldown 6h"])
+def test_without_a_gateway_there_is_no_history_of_its_own(folder: Path, words: str) -> None:
+    done = command(folder, *words.split(), URL="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "the gateway at http://127.0.0.1:9 does not answer" in done.stderr

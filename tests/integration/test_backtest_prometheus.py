@@ -82,6 +82,7 @@ HTML = httpx.Response(200, text="<html>", headers={"Content-Type": "text/html"})
 @pytest.mark.parametrize(
     ("instead", "code", "words"),
     [
+        (httpx.Response(401, text="no"), 2, "refuses the login with 401: see --login"),
         (HTML, 2, "is no Prometheus: it answered 200 with text/html"),
         (refused(400, "no \x1b[31m such thing"), 1, r"refuses the query with 400 (no \x1b[31m such thing)"),
     ],

@@ -107,3 +107,17 @@ async def test_a_route_opens_to_a_living_token_of_its_scope_alone(guarded: Guard
         if answer.status_code != 403:
             opens.append(scope)
     assert sorted(opens) == sorted({scope_of(method, path), "admin"})
+
+
+async def unread() -> AsyncIterator[bytes]:
+    raise AssertionError("a byte of the body was read")
+    yield b""
+
+
+@pytest.mark.parametrize(("method", "path"), [each for each in CLOSED if each[0] not in ("GET", "HEAD")])
+async def test_the_token_is_judged_before_a_byte_of_the_body_is_read(guarded: Guarded, method: str, path: str) -> None:
+    filled = re.sub(r"{\w+(:\w+)?}", "01a20967-2119-717a-bc81-761cac4c96d5", path)
+    for more in ({}, guarded.expired):
+        headers = {"Content-Type": "application/json", **more}
+        answer = await guarded.world.clients[0].request(method, filled, content=unread(), headers=headers)
+        assert answer.status_code == 401, answer.text

@@ -118,6 +118,20 @@ async def test_a_compressed_body_is_answered_like_a_plain_one(world: World, meth
 
 
 @every_body
+async def test_json_of_any_depth_is_no_fault_of_the_server(world: World, method: str, path: str) -> None:
+    """In the place of each member of a good body, and as the body itself."""
+    content = DOCUMENT["paths"][path][method]["requestBody"]["content"]
+    example: Any = next((kind["example"] for kind in content.values() if "example" in kind), {})
+    example = example[0] if isinstance(example, list) else example
+    for depth in (33, 700, 950, 9_000):
+        for deep in ("[" * depth + "1" + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+            bodies = [json.dumps(example | {member: "DEEP"}).replace('"DEEP"', deep) for member in ("conf", *example)]
+            for body in (deep, *bodies):
+                answer = await send(world, method, path, body.encode(), Idempotency_Key=str(hash(body)))
+                assert answer.status_code < 500, (depth, body[:200], answer.text)
+
+
+@every_body
 async def test_a_body_that_cannot_be_inflated_is_refused(world: World, method: str, path: str) -> None:
     for content, encoding, status, code in (
         (b"{}", "br", 415, "unsupported_encoding"),

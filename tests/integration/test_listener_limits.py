@@ -135,7 +135,7 @@ async def test_who_has_just_begun_is_not_the_first_to_make_room(
     servers: TestServers, database: str, tmp_path: Path
 ) -> None:
     """An idle connection begins a request. Others sent a whole request with half of the next one behind it."""
-    limits = {"connections": 20, "head": 60.0, "body": 60.0, "idle": 60.0}
+    limits = {"connections": 20, "head": 60.0, "body": 60.0, "free": 60.0, "idle": 60.0}
     body = json.dumps({"alerts": [alert("honest")]}).encode()
     async with serving(process_of(servers, database, tmp_path), "-n 1024", limits=limits) as process:
         [(reader, writer)] = await open_and_send(process, [LIVEZ])
@@ -172,6 +172,48 @@ async def test_a_body_that_is_incomplete_when_the_gateway_stops_is_sent_again_by
         assert b"HTTP/1.1 503 " in words
         assert b"retry-after: " in words
     assert "Traceback" not in (tmp_path / "serve.log").read_text()
+
+
+async def test_a_body_that_trickles_ends_early_and_a_slow_honest_one_is_taken(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    """A byte now and then does not help, however it is framed. An honest sender may have a link of a few KiB a second."""
+    limits = {"free": 1.0, "body": 40.0}
+    head = f"POST {WEBHOOK} HTTP/1.1\r\nHost: localhost\r\n"
+    fixed = f"{head}Content-Length: 4000000\r\n\r\n".encode()
+    chunked = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode()
+    async with serving(process_of(servers, database, tmp_path), "-n 1024", limits=limits) as process:
+
+        async def trickle(begun: bytes, more: bytes) -> bytes:
+            [(reader, writer)] = await open_and_send(process, [begun])
+            while not (words := await _read_for(reader, 0.1)):
+                writer.write(more)
+            writer.close()
+            return words
+
+        body = json.dumps({"alerts": [alert(f"slow-{n}") | {"generatorURL": "x" * 400} for n in range(8)]}).encode()
+        pieces = [body[start : start + 400] for start in range(0, len(body), 400)]
+        framed = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
+
+        async def honest(begun: bytes, parts: Sequence[bytes]) -> bytes:
+            [(reader, writer)] = await open_and_send(process, [begun])
+            for part in parts:
+                await asyncio.sleep(0.2)
+                writer.write(part)
+            got = await status(reader)
+            writer.close()
+            return got
+
+        async with asyncio.timeout(35):
+            *refused, first, second = await asyncio.gather(
+                trickle(fixed, b"{"),
+                trickle(chunked, b"1\r\n{\r\n"),
+                honest(f"{head}Content-Length: {len(body)}\r\n\r\n".encode(), pieces),
+                honest(chunked, [*framed, b"0\r\n\r\n"]),
+            )
+        assert [words[9:12] for words in refused] == [b"408", b"408"]
+        assert all(b"less than 512 bytes a second" in words for words in refused)
+        assert (first, second) == (b"202", b"202")
 
 
 @pytest.fixture

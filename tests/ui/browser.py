@@ -54,15 +54,18 @@ async def served(world: World) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def rich_world(servers: TestServers, database: str, *, models: int, **settings: Any) -> AsyncIterator[World]:
-    """A gateway with a rich history and with hostile labels."""
+async def rich_world(
+    servers: TestServers, database: str, *, models: int, nasty: bool = True, **settings: Any
+) -> AsyncIterator[World]:
+    """A gateway with a rich history, and with hostile labels unless `nasty` is False."""
     async with World(servers, database, POLICY, **settings) as world:
         engine = world.services[0].core.engine
         await rich(NOON, models=models).write(engine)
-        await hostile(NOON).write(engine)
-        async with engine.begin() as conn:
-            for row in promotions(NOON):
-                await store.add(conn, row)
+        if nasty:
+            await hostile(NOON).write(engine)
+            async with engine.begin() as conn:
+                for row in promotions(NOON):
+                    await store.add(conn, row)
         await world.services[0].loop("watch").step()
         await world.post("/api/v1/alerts", b'[{"alert_id": "x", "severity": "low", "timestamp": "soon"}]')
         yield world

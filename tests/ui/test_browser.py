@@ -1,8 +1,10 @@
 """The pages in a real Chromium: nothing from elsewhere, no script, no scrolling sideways, no barrier for people."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -10,6 +12,7 @@ import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page
 
+from demo import picture
 from tests.acceptance.world import World
 from tests.servers import TestServers
 from tests.sizes import size
@@ -107,6 +110,12 @@ async def test_the_keyboard_reaches_everything(stage: Stage, name: str) -> None:
             break
     assert wanted - reached == set()
     await context.close()
+
+
+async def test_the_demo_draws_its_fleet(stage: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "fleet.png"
+    assert await asyncio.to_thread(picture.draw, f"{stage.url}/ui", file)
+    assert file.read_bytes().startswith(b"\x89PNG")
 
 
 async def _go(page: Page, link: str) -> None:

@@ -94,6 +94,23 @@ async def test_the_policy_shows_each_route_with_what_it_did(world: World) -> Non
         assert reasons == [row["reason"] for row in why["decisions"]]
 
 
+async def test_the_policies_that_were_in_force_are_listed_with_what_they_changed(world: World) -> None:
+    await world.services[0].loop("policy").step()
+    await world.reload(POLICY.replace("cooldown: 24h", "cooldown: 20h"))
+    await world.services[0].loop("policy").step()
+    items = (await world.get("/api/v1/policies"))["items"]
+    document = await page_of(world, "/ui/policy")
+    shown = {element.attributes["data-policy"]: element.text for element in document.having("data-policy")}
+    assert len(items) > 1
+    assert shown.keys() == {item["id"] for item in items}
+    assert all(item["hash"] in shown[item["id"]] and item["diff"] in shown[item["id"]] for item in items)
+    house = {e.attributes["data-replica"]: e.text for e in (await page_of(world, "/ui/house")).having("data-replica")}
+    newest = {item["replica"]: item["hash"] for item in reversed(items)}
+    assert house.keys() == newest.keys()
+    assert all(digest in house[name] for name, digest in newest.items())
+    await world.reload(POLICY)
+
+
 async def test_a_refused_policy_file_is_shown_where_people_look(world: World) -> None:
     await world.reload(POLICY + "nonsense: true\n")
     for path in ("/ui/policy", "/ui/house"):

@@ -246,6 +246,8 @@ async def test_a_group_an_alert_and_a_trigger_say_what_the_api_says(world: World
             assert plain(why[name]) in document.text
         alerts = await world.alerts(route=route["name"], label=label, since=(NOON - timedelta(days=30)).isoformat())
         assert [a.attributes["data-alert"] for a in document.having("data-alert")] == [alert["id"] for alert in alerts]
+        drift = (await world.get("/api/v1/episodes", route=route["name"], label=label, since="30d", limit=10))["items"]
+        assert [row.attributes["data-episode"] for row in document.having("data-episode")] == [d["id"] for d in drift]
         for kind, item in (("alerts", alerts[:1]), ("triggers", [{"id": group["last_trigger"]}])):
             for ident in (each["id"] for each in item if each["id"]):
                 found = await world.explain(ident)

@@ -37,6 +37,7 @@ def test_the_figures_are_those_that_a_person_counts() -> None:
     assert figures(*FLAP, *LONG, debounce=10 * MINUTE, cooldown=DAY) == {
         "alerts": 13,
         "episodes": 2,
+        "drift_episodes": 2,
         "retrains": 3,
         "run_hours": 2.0,
         "run_hours_estimated": 2.0,
@@ -45,6 +46,13 @@ def test_the_figures_are_those_that_a_person_counts() -> None:
         "longest_gap_hours": 40.833,  # churn, from its run to the end
         "refused": {"duplicate": 2},
     }
+
+
+@pytest.mark.parametrize(("apart", "episodes"), [(2 * DAY, 1), (2 * DAY + timedelta(seconds=1), 2)])
+def test_alerts_of_a_group_that_follow_within_watch_are_one_drift_episode(apart: timedelta, episodes: int) -> None:
+    lines = [*fires("a", NO_TIME, HOUR), *fires("a", HOUR + apart, 2 * HOUR + apart)]
+    shown = figures(*lines, effect={"settle": "6h", "watch": "2d"}, cooldown=30 * DAY)
+    assert (shown["episodes"], shown["drift_episodes"]) == (2, episodes)
 
 
 LINES: dict[str, tuple[list[str], dict[str, Any], int, float]] = {

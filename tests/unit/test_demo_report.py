@@ -110,7 +110,11 @@ def printed(width: int, *, terminal: bool = False) -> tuple[Console, io.StringIO
 
 def test_the_table_fits_a_terminal_of_80_columns_and_names_every_reason() -> None:
     console, output = printed(80)
-    console.print(table([row(model, ALERTS, TRIGGERS, RUNS, VERSIONS) for model in MODELS]))
+    effects: list[dict[str, Any]] = [
+        {"group": {"model": "churn"}, "effect": "recurred"},
+        {"group": {"model": "fraud"}, "effect": None},
+    ]
+    console.print(table([row(model, ALERTS, TRIGGERS, RUNS, VERSIONS, effects) for model in MODELS]))
     text = output.getvalue()
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "…" not in text
@@ -122,6 +126,8 @@ def test_the_table_fits_a_terminal_of_80_columns_and_names_every_reason() -> Non
         "started nothing: duplicate",
         "success",
         "version 1",
+        "did it help",
+        "recurred",
     ):
         assert words in text
     assert text.count("NOT AS PROMISED") == 1

@@ -125,3 +125,4 @@ def test_the_second_wave_repeats_recovers_and_drops_again() -> None:
     ends = max(alert["endsAt"] for post in ours for alert in post.body["alerts"])
     assert {alert["status"] for alert in last} == {"firing"}
     assert all(alert["startsAt"] > ends for alert in last)
+    assert {alert["labels"]["model"] for alert in last} == {DROPPING[0]}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.effects.drift import Drift, Firing, drifts
+from app.decide.drift import Drift, Firing, drifts
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
 HOUR, DAY, SECOND = timedelta(hours=1), timedelta(days=1), timedelta(seconds=1)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.effects.drift import Firing
+from app.decide.drift import Firing
 from app.effects.rules import Asked, Deaf, Effect, Facts, Judgement, Made, Terms, Why, judge
 from app.effects.sums import Sums, total
 

@@ -70,6 +70,7 @@ PATHS = {
     "/api/v1/promotions/{id}": {"get"},
     "/api/v1/promotions/{id}/rollback": {"post"},
     "/api/v1/policies": {"get"},
+    "/api/v1/history": {"get"},
     "/-/reload": {"post"},
 }
 OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in sorted(methods)]

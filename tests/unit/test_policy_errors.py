@@ -135,9 +135,9 @@ OPTIONS = [
     ("mute: ['', 7]", ["7:10: routes.0.mute.0: must not be empty", f"7:14: routes.0.mute.1: {TEXT}"]),
     ("notify: [oncall]", ["7:11: routes.0.notify: must be a mapping"]),
     ("notify: {run_faild: []}", ["7:12: routes.0.notify.run_faild: unknown key; did you mean run_failed?"]),
-    ("notify: {promotion_blocked: []}", ["7:12: routes.0.notify.promotion_blocked: unknown key; "
+    ("notify: {orphan: []}", ["7:12: routes.0.notify.orphan: unknown key; "
                                          "the keys here are trigger_dead, trigger_waiting, trigger_lost, run_failed, "
-                                         "no_effect"]),
+                                         "no_effect, run_succeeded, promoted"]),
     ("notify: {run_failed: oncall}", ["7:24: routes.0.notify.run_failed: must be a list"]),
     ("notify: {run_failed: [oncall]}",
      ["7:25: routes.0.notify.run_failed.0: no receiver is called 'oncall'; there is none"]),

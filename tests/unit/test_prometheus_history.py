@@ -1,7 +1,9 @@
 """A history out of Prometheus: its chunks, its holes, and what it says when it cannot be had."""
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +14,7 @@ from app.kit.errors import GatewayError, UsageError
 from app.policy.schema import Policy
 from app.replay.backtest import Question, Report, backtest
 from app.replay.history import Heard, History
+from app.replay.html import as_html
 from app.replay.prometheus.api import PrometheusApi
 from app.replay.prometheus.confirm import Confirms
 from app.replay.prometheus.notify import Pace
@@ -19,6 +22,7 @@ from app.replay.prometheus.read import Routing, Way, fingerprint, read_history, 
 from tests.fakes.tsdb import FakeTsdb, good, refused
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, policy
 
+ALERTMANAGER = Path(__file__).parents[1] / "fixtures" / "alertmanager"
 LOW = {"alertname": "ModelAccuracyLow", "severity": "critical"}
 ROUTING = Routing(lambda labels: [Way("default", Pace(("alertname", "model")))], "as by default")
 POLICY = policy(match=['alertname="ModelAccuracyLow"'], debounce=10 * MINUTE, cooldown=DAY)
@@ -74,11 +78,11 @@ def test_alerts_become_what_alertmanager_would_have_posted() -> None:
     assert history.covers == (NOW, NOW + DAY)
 
 
-@pytest.mark.parametrize(("days", "queries"), [(1, 1), (7, 1), (7.5, 2), (90, 13)])
+@pytest.mark.parametrize(("days", "queries"), [(1, 1), (7, 1), (7.5, 2), (30, 5)])
 def test_a_long_time_is_asked_for_in_chunks_and_an_alert_goes_on_over_their_borders(days: float, queries: int) -> None:
     fake = tsdb(("churn", [(NOW, NOW + days * DAY)]), ran=[(NOW, NOW + days * DAY)])
     history = read(fake, days)
-    assert len(fake.asked) == 2 * queries
+    assert [call for call, _ in fake.asked].count("query_range") == 2 * queries
     assert {event.alerts[0].starts_at for event in history.events if isinstance(event, Heard)} == {NOW}
     assert (history.holes, history.covers) == ([], (NOW, NOW + days * DAY))
 
@@ -129,10 +133,18 @@ def test_an_alert_that_fires_at_the_beginning_and_what_no_route_takes() -> None:
     assert {each.name: each.triggers for each in report(history).assumptions}["fires_before"] == 1
 
 
+WITHOUT_UP = "Prometheus has no series up. A hole is where no alert fires, and one fires before and after it."
+
+
 def test_a_prometheus_without_up_has_no_holes_that_anybody_knows() -> None:
     history = read(tsdb(("churn", when(5, 6)), ran=[]), days=1)
-    assert history.notes == ["Prometheus has no series up: nobody knows when it was away."]
+    assert history.notes == [WITHOUT_UP]
+    assert history.holes == []
     assert history.covers == (NOW + 5 * HOUR, NOW + 6 * HOUR + MINUTE)
+
+
+def series_at(time: Any) -> httpx.Response:
+    return good({"resultType": "matrix", "result": [{"metric": {}, "values": [[time, "1"]]}]})
 
 
 HTML = httpx.Response(200, text="<html>", headers={"Content-Type": "text/html; charset=utf-8"})
@@ -141,9 +153,16 @@ ANSWERS: dict[str, tuple[httpx.Response | Exception, type[GatewayError], str]] =
     "401": (httpx.Response(401, text="no"), UsageError, "refuses the login with 401: see --login"),
     "403": (refused(403, "forbidden"), UsageError, r"refuses the login with 403 \(forbidden\)"),
     "HTML": (HTML, UsageError, "is no Prometheus: it answered 200 with text/html"),
-    "302": (httpx.Response(302, headers={"Location": "/login"}), UsageError, "is no Prometheus: it answered 302"),
+    "302": (
+        httpx.Response(302, headers={"Location": "/login"}),
+        UsageError,
+        "redirects: give --prometheus the address",
+    ),
     "404": (httpx.Response(404, text="404"), UsageError, "is no Prometheus: it answered 404"),
     "another JSON": (httpx.Response(200, json={"status": "success", "data": []}), GatewayError, "something else than"),
+    "another time": (series_at(NOW.timestamp() - 1e6), GatewayError, "something else than series"),
+    "no time": (series_at("nan"), GatewayError, "something else than series"),
+    "a time out of range": (series_at(1e300), GatewayError, "something else than series"),
     "a list": (httpx.Response(200, json=[]), UsageError, "is no Prometheus"),
     "an error": (refused(400, "unknown"), GatewayError, r"refuses the query with 400 \(unknown\)"),
     "a timeout": (httpx.ReadTimeout("late"), GatewayError, "does not answer in time, even for"),
@@ -171,6 +190,58 @@ def test_a_time_without_alerts_is_one_sentence(fake: FakeTsdb, words: str) -> No
         read(fake, days=1)
 
 
+def test_without_up_a_silence_inside_of_an_alert_is_a_hole() -> None:
+    fake = tsdb(("churn", when(1, 4, 20, 30)), ("fraud", when(50, 51, 60, 61)), ("other", when(55, 56)), ran=[])
+    history = read(fake, days=3)
+    assert history.holes == [(NOW + 4 * HOUR + MINUTE, NOW + 20 * HOUR)]
+    assert {each.name: each.triggers for each in report(history).assumptions}["hole"] == 2
+
+
+def test_the_external_labels_of_prometheus_are_on_every_alert() -> None:
+    fake = tsdb(("churn", when(1, 2)), ran=when(0, 24))
+    fake.config = (
+        "global: {external_labels: {cluster: eu, model: no}}\nalerting: {alert_relabel_configs: [{action: x}]}"
+    )
+    history = read(fake, days=1)
+    alerts = [alert for event in history.events if isinstance(event, Heard) for alert in event.alerts]
+    assert [dict(alert.labels) for alert in alerts] == 2 * [{**LOW, "model": "churn", "cluster": "eu"}]
+    assert history.notes == ["alert_relabel_configs are left out: labels are those of ALERTS."]
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "global: 5", "global: {external_labels: 5}\nalerting: 5"])
+def test_a_configuration_that_cannot_be_read_is_a_note_or_nothing(config: str) -> None:
+    fake = tsdb(("churn", when(1, 2)), ran=when(0, 24))
+    fake.config = config
+    history = read(fake, days=1)
+    hidden = ["Prometheus does not show its configuration: external_labels are not known."]
+    assert history.notes == (hidden if not config.startswith("global") else [])
+
+
+def test_what_prometheus_warns_of_is_a_note() -> None:
+    fake = tsdb(("churn", when(1, 2)), ran=when(0, 24))
+    partial = {
+        "status": "success",
+        "data": {"resultType": "matrix", "result": []},
+        "warnings": ["a store is <b>away</b>"],
+    }
+    answer = httpx.Response(200, json=partial)
+    fake.says = lambda _, parameters: answer if parameters.get("query") == "count(up)" else None
+    history = read(fake, days=1)
+    assert history.notes == [WITHOUT_UP, "Prometheus warns: a store is <b>away</b>"]
+    assert "<p>Prometheus warns: a store is &lt;b&gt;away&lt;/b&gt;</p>" in as_html(report(history))
+
+
+def test_more_notifications_than_a_replay_takes_are_refused() -> None:
+    fake = tsdb(("churn", when(0, 24)), ran=when(0, 24))
+    with PrometheusApi("http://prometheus:9090", transport=fake.transport()) as api:
+        window = window_of(NOW, NOW + DAY, MINUTE)
+        assert len(read_history(api, window, ROUTING, lambda _: True, most=6).events) == 6
+        with pytest.raises(
+            UsageError, match="more than 5 times: choose a later --since, or a longer --repeat-interval"
+        ):
+            read_history(api, window, ROUTING, lambda _: True, most=5)
+
+
 def test_the_login_and_the_headers_go_with_every_request() -> None:
     fake = tsdb(("churn", when(1, 2)), ran=when(0, 24))
     read(fake, days=1, access=Access("me", "secret", headers={"X-Scope-OrgID": "ml"}))
@@ -179,7 +250,12 @@ def test_the_login_and_the_headers_go_with_every_request() -> None:
 
 
 def test_a_fingerprint_is_that_of_alertmanager() -> None:
-    assert fingerprint({"alertname": "a", "pace": "é"}) == fingerprint({"pace": "é", "alertname": "a"})
+    recorded = [
+        json.loads((ALERTMANAGER / f"{name}.json").read_text()) for name in ("firing_single", "firing_group_of_two")
+    ]
+    for alert in [alert for body in recorded for alert in body["alerts"]]:
+        assert fingerprint(alert["labels"]) == alert["fingerprint"]
+    assert fingerprint({"model": "\ud800"})  # JSON can hold half of a character.
 
 
 CONFIRM = {"prometheus": "http://prometheus:9090", "query": 'model_accuracy{model="{{group.model}}"} < 0.85'}

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from app.decide import rules
+from app.decide.drift import Firing
 from app.decide.facts import reset
 from app.decide.state import Group, Reason, RunRequest
-from app.effects.drift import Firing
 from app.effects.streak import is_over, streak
 from tests.unit.builders import DAY, HOUR, NOW, episode, group, route
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli.commands import backtest, deadman, effects, lineage, notices, pauses, promotion, triggers
+from app.cli.commands import backtest, deadman, effects, export, lineage, notices, pauses, promotion, triggers
 
 #: Each has an `app` of its own; `app.cli.main` takes their commands over.
 GROUPS: tuple[typer.Typer, ...] = (
@@ -14,4 +14,5 @@ GROUPS: tuple[typer.Typer, ...] = (
     notices.app,
     pauses.app,
     backtest.app,
+    export.app,
 )

@@ -1,10 +1,11 @@
 """What a policy would have done: `backtest`, and `backtest sweep`."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from typer.core import TyperGroup
 
 from app.bootstrap.settings import read_settings
+from app.cli.commands.check_replay import check
+from app.cli.commands.export import own_lines, read_time
 from app.cli.commands.from_prometheus import FromPrometheus, takes_prometheus
 from app.kit.clock import SystemClock
 from app.kit.errors import UsageError
@@ -31,21 +34,25 @@ if TYPE_CHECKING:
 
 
 class _OfAPolicy(TyperGroup):
-    """`backtest POLICY` needs no second word; a word that is a command is that command."""
+    """`backtest POLICY` needs no second word; a word that is a command is that command, and so is `--check`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """What is no command is a policy with its options."""
+        if "--check" in args:
+            args = ["check", *(word for word in args if word != "--check")]
         return super().parse_args(ctx, args if args and args[0] in self.commands else ["policy", *args])
 
 
 app = typer.Typer()
 backtests = typer.Typer(cls=_OfAPolicy)
+backtests.command("check", hidden=True)(check)
 app.add_typer(backtests, name="backtest")
 
 
 @backtests.callback()
 def _backtest() -> None:
-    """Say what a policy would have started, refused and missed: `backtest POLICY`, `backtest sweep POLICY`."""
+    """Say what a policy would have started, refused and missed: `backtest POLICY`, `backtest sweep POLICY`. With --check:
+    whether a replay of what was recorded fires as live did."""
 
 
 class Format(StrEnum):
@@ -64,10 +71,11 @@ def backtest(
     stack: ExitStack,
     policy: Annotated[Path, typer.Argument(help="The policy to try.")],
     history: Annotated[
-        str | None, typer.Option(help="A file of JSON lines, gzip or not; - is the standard input.")
+        str | None, typer.Option(help="A file of JSON lines, gzip or not, or -. Default: the gateway's own history.")
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(help="The policy to compare with: a file, or `live` for those that the history names.")
+        str | None,
+        typer.Option(help="The policy to compare with: a file, `live` for those that were in force, or a hash."),
     ] = None,
     since: Annotated[str | None, typer.Option(help="A time, or how long before now, such as 90d.")] = None,
     until: Annotated[str | None, typer.Option(help="A time, or how long before now.")] = None,
@@ -80,23 +88,22 @@ def backtest(
     form: Annotated[Format, typer.Option("--format", help="How to write the report.")] = Format.TEXT,
     out: Annotated[Path | None, typer.Option(help="Write the report into this file.")] = None,
 ) -> None:
-    """Say what a policy would have started, refused and missed. It starts nothing, and asks no gateway and no Airflow.
+    """Say what a policy would have started, refused and missed. It starts nothing, and asks no Airflow.
     `backtest sweep POLICY` tries many cooldowns and debounces.
 
     Exit code 1: a --fail-if holds."""
-    from app.replay.backtest import Question
-    from app.replay.backtest import backtest as work
+    from app.replay import backtest as replaying
     from app.replay.condition import read_condition
 
     conditions = [read_condition(text) for text in fail_if or []]
     candidate, now = _load(policy), SystemClock().now()
-    reference = _load(Path(compare)) if compare not in (None, "live") else None
-    begin, end = _time(since, "--since", now), _time(until, "--until", now)
+    reference = _load(Path(compare)) if compare is not None and not _is_recorded(compare) else None
+    begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
     with _shown() as progress:
         if (known := source.read(history, [candidate, reference], begin, end or now, progress, stack)) is None:
             known = _read(history, candidate, reference, progress)
-        reference = reference or (_first_policy(known) if compare == "live" else None)
-        question = Question(
+        reference = reference or (_recorded(known, compare) if compare is not None else None)
+        question = replaying.Question(
             proposed=candidate,
             now=reference,
             live=compare == "live",
@@ -107,7 +114,7 @@ def backtest(
             length=_length(run),
             reorder=timedelta(seconds=read_settings().reorder_window),
         )
-        report = work(known, question, progress)
+        report = replaying.backtest(known, question, progress)
     _put(_written(report, form), out)
     _judge(report, conditions)
 
@@ -119,7 +126,7 @@ def sweep(
     stack: ExitStack,
     policy: Annotated[Path, typer.Argument(help="The policy whose other keys count.")],
     history: Annotated[
-        str | None, typer.Option(help="A file of JSON lines, gzip or not; - is the standard input.")
+        str | None, typer.Option(help="A file of JSON lines, gzip or not, or -. Default: the gateway's own history.")
     ] = None,
     cooldown: Annotated[str, typer.Option(help="The cooldowns to try, such as 6h,24h,3d.")] = "",
     debounce: Annotated[str, typer.Option(help="The debounces to try, such as 0s,10m.")] = "",
@@ -137,7 +144,7 @@ def sweep(
     cooldowns, debounces = _durations(cooldown, "--cooldown"), _durations(debounce, "--debounce")
     if not (cooldowns or debounces):
         raise UsageError("say what to try: --cooldown 6h,24h,3d, --debounce 0s,10m, or both")
-    begin, end = _time(since, "--since", now), _time(until, "--until", now)
+    begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
     with _shown() as progress:
         if (known := source.read(history, [candidate], begin, end or now, progress, stack)) is None:
             known = _read(history, candidate, None, progress)
@@ -194,11 +201,14 @@ def _read(
 ) -> "History":
     from app.replay.lines import open_lines, read_lines
 
-    if history is None:
-        raise UsageError("say what to replay: --history FILE (- is the standard input), or --prometheus URL")
     policies = [candidate, *([reference] if reference is not None else [])]
     sources = {source.name: source for policy in reversed(policies) for source in policy.sources}
-    known = read_lines(open_lines(history), sources, lambda lines: progress(f"reading, line {lines}", 0, 0))
+    if history is None:
+        lines = own_lines(progress=lambda records: progress(f"reading, record {records}", 0, 0))
+        history = "the history of the gateway"
+    else:
+        lines = open_lines(history)
+    known = read_lines(lines, sources, lambda lines: progress(f"reading, line {lines}", 0, 0))
     for broken in known.broken:
         print(visible(f"{history}:{broken.line}: {broken.error}"), file=sys.stderr)
     more = known.broken_count - len(known.broken)
@@ -207,10 +217,21 @@ def _read(
     return known
 
 
-def _first_policy(history: "History") -> Policy:
-    if not history.policies:
+def _is_recorded(compare: str) -> bool:
+    """Whether this names a policy of the history, and not a file."""
+    return compare == "live" or (re.fullmatch("[0-9a-f]{12}", compare) is not None and not Path(compare).exists())
+
+
+def _recorded(history: "History", compare: str) -> Policy:
+    """The policy with this hash; for `live` the first one, over which the later ones come into force."""
+    known = [each.policy for each in history.policies]
+    if not known:
         raise UsageError("the history names no policy that was in force: compare with a file, --compare FILE")
-    return history.policies[0].policy
+    found = [policy for policy in known if compare in ("live", policy.hash)]
+    if not found:
+        hashes = ", ".join(dict.fromkeys(policy.hash for policy in known))
+        raise UsageError(f"--compare {compare}: no policy of the history has this hash. It has {hashes}")
+    return found[0]
 
 
 def _route(name: str | None, *policies: Policy | None) -> str | None:
@@ -236,23 +257,6 @@ def _length(text: str | None) -> timedelta | None:
         return parse_duration(text)
     except ValueError as error:
         raise UsageError(f"--run: {error}") from error
-
-
-def _time(text: str | None, option: str, now: datetime) -> datetime | None:
-    """A time that a person wrote: RFC 3339, or a duration before now."""
-    if text is None:
-        return None
-    try:
-        return now - parse_duration(text)
-    except ValueError:
-        pass
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(
-            f"{option} {text}: write a duration such as 90d, or a time such as 2026-11-02T00:00Z"
-        ) from error
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _put(text: str, out: Path | None) -> None:

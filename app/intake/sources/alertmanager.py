@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AwareDatetime,
     ConfigDict,
+    FailFast,
     Field,
     StringConstraints,
     ValidatorFunctionWrapHandler,
@@ -33,6 +34,7 @@ from app.intake.sources.read import ItemCache, read_items
 from app.web.members import Body
 
 _REMEMBERED_TIMES = 8192
+_LONGEST_TIME = 64  # characters of a remembered text; a fraction may have millions
 _times: dict[str, datetime] = {}
 
 
@@ -43,7 +45,7 @@ def _same_time(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
     if known is not None:
         return known
     time = read(value)
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= _LONGEST_TIME:
         if len(_times) >= _REMEMBERED_TIMES:
             _times.clear()
         _times[value] = time
@@ -72,7 +74,7 @@ class Webhook(Body):
     model_config = ConfigDict(extra="ignore")
 
     version: Literal["4"] = "4"
-    alerts: Annotated[list[WebhookAlert], Field(min_length=1)]
+    alerts: Annotated[list[WebhookAlert], Field(min_length=1), FailFast()]
 
 
 def read(raw: bytes, max_alerts: int) -> Parsed:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote_to_bytes
 
-from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import ConfigDict, FailFast, Field, StringConstraints, TypeAdapter
 from pydantic_core import from_json
 
 from app.decide.alert import ALERT_ID_LENGTH, Alert, Annotations, Labels, Parsed, Unreadable
@@ -54,7 +54,7 @@ class CloudEvent(Body):
     data_base64: str | None = Field(None, description="Instead of `data`: its JSON in base64.")
 
 
-_some: TypeAdapter[list[CloudEvent]] = TypeAdapter(Annotated[list[CloudEvent], Field(min_length=1)])
+_some: TypeAdapter[list[CloudEvent]] = TypeAdapter(Annotated[list[CloudEvent], Field(min_length=1), FailFast()])
 
 
 def read(raw: bytes, max_alerts: int, headers: Mapping[str, str]) -> Parsed:

@@ -8,7 +8,7 @@ URLs of panel, dashboard and silence). A payload from the operator's own templat
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, FailFast, Field
 
 from app.decide.alert import Parsed
 from app.intake.sources.alertmanager import WebhookAlert, entries_of, to_alert
@@ -21,7 +21,7 @@ class GrafanaWebhook(Body):
 
     model_config = ConfigDict(extra="ignore")
 
-    alerts: Annotated[list[WebhookAlert], Field(min_length=1)]
+    alerts: Annotated[list[WebhookAlert], Field(min_length=1), FailFast()]
 
 
 _cache = ItemCache(partial(to_alert, source="grafana"), lambda alert: alert.fingerprint)

@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints, TypeAdapter
 
 from app.decide.alert import (
     ALERT_ID_LENGTH,
@@ -51,7 +51,7 @@ class NativeAlert(Body):
     annotations: Annotations = Field({})
 
 
-_some: TypeAdapter[list[NativeAlert]] = TypeAdapter(Annotated[list[NativeAlert], Field(min_length=1)])
+_some: TypeAdapter[list[NativeAlert]] = TypeAdapter(Annotated[list[NativeAlert], Field(min_length=1), FailFast()])
 
 
 def read(raw: bytes, max_alerts: int) -> Parsed:

@@ -1,7 +1,7 @@
 """From bytes to alerts. An alert that cannot be read does not fail the others.
 
-The quick way validates the whole body in one call of pydantic's JSON parser. Only when that fails, the body is taken apart
-to find the alerts at fault.
+The quick way validates the whole body in one call of pydantic's JSON parser. When that fails, the body is taken apart to
+find the alerts at fault. So is a large body: its alerts are counted before one is validated, and no step takes long.
 """
 
 import json
@@ -13,11 +13,16 @@ from pydantic_core import from_json
 
 from app.decide.alert import Alert, Bad, Parsed, Unreadable
 from app.intake.sources.pieces import pieces
+from app.web.heavy import LARGE, values_of
 from app.web.members import Body
 
 ErrorList = list[dict[str, str]]
 Item = TypeVar("Item", bound=BaseModel)
 
+_VALUES = 50  # commas and brackets of a large body for each alert that it may have,
+_MEMBERS = 100  # for each object in it,
+_SPARE = 120_000  # and for lists of numbers that nobody asked for
+_ERRORS = 100  # named in a refusal
 _SMALL = 4096  # characters of labels and annotations; a larger alert is not kept, to save memory
 
 
@@ -62,6 +67,8 @@ def read_items(
 
     `whole` reads a good body at once. `take_apart` finds the raw items in the decoded JSON of a bad body.
     """
+    if len(raw) > LARGE:
+        return read_apart(raw, take_apart, item, to_alert, max_alerts)
     try:
         items = whole(raw)
     except ValidationError:
@@ -81,6 +88,12 @@ def read_apart(
     max_alerts: int,
 ) -> Parsed:
     """The slow way of `read_items`: item by item, each error with its pointer. Raises Unreadable like it."""
+    if len(raw) > LARGE:
+        most = min(max(_VALUES * max_alerts, 2 * _SPARE), _MEMBERS * raw.count(b"{") + _SPARE)
+        if (values := values_of(raw)) > most:
+            raise Unreadable(
+                413, f"the body has {values} commas and brackets; alerts of such a number have {most} at most"
+            )
     entries = take_apart(decode(raw))
     _limit(len(entries), max_alerts)
     parsed = Parsed([], [], [], _sent(raw, take_apart))
@@ -98,10 +111,10 @@ def read_apart(
             parsed.alerts.append(alert)
             parsed.order.append(index)
             continue
-        errors += found[:10]
+        errors += found[: min(10, _ERRORS - len(errors))]
         parsed.bad.append(Bad(index, _id_of(entry), message, parsed.sent(index)))
     if not parsed.alerts:
-        raise Unreadable(422, "none of the alerts in the body can be read", errors[:100])
+        raise Unreadable(422, "none of the alerts in the body can be read", errors)
     return parsed
 
 

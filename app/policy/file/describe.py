@@ -102,6 +102,7 @@ _FILLED_IN: Final[Mapping[tuple[type, str], str]] = {
     **{(receivers.Receiver, kind): "one kind" for kind in receivers.KINDS},
     (receivers.RouteNotify, "*"): "as the top level says",
     (receivers.Notify, "*"): "every receiver",
+    **{(receivers.Notify, event): "no receiver" for event in receivers.NEWS},
 }
 
 

@@ -22,7 +22,7 @@ from app.policy.file.promotion_checks import promotion_problems, read_promotions
 from app.policy.intervals import TimeInterval
 from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
-from app.policy.receivers import Notify, Receiver
+from app.policy.receivers import NEWS, NO_EFFECT, Notify, Receiver
 from app.policy.schedules import Schedule
 from app.policy.schema import Airflow, EffectTerms, OnNoEffect, Policy, Route
 from app.policy.sources import Source
@@ -141,6 +141,10 @@ def _meant(policy: Policy) -> dict[str, Any]:
             del shown["effect"]
         if route.on_no_effect == OnNoEffect():
             del shown["on_no_effect"]
+    for notify in filter(None, [meant["notify"], *(route["notify"] for route in meant["routes"])]):
+        for event in (NO_EFFECT, *NEWS):
+            if notify[event] is None:
+                del notify[event]
     return meant
 
 

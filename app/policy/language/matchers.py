@@ -16,6 +16,7 @@ _MAX_MEMORY_BYTES: Final = 1 << 20
 _METACHARACTERS: Final = frozenset("\\.+*?()[]{}^$")
 # Label values repeat (a severity has three values), and RE2 costs more than ten times a dictionary look-up.
 _REMEMBERED_VALUES: Final = 256
+_LONGEST_REMEMBERED: Final = 256  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,9 @@ def _expression(pattern: str) -> Callable[[str], bool]:
     except re2.error as error:
         raise MatcherError(0, f"not a regular expression of RE2: {_reason(error)}") from None
     # The whole value must match. Alertmanager's ^(?:...)$ means the same, but here `a)|(b` cannot break out of it.
-    return lru_cache(_REMEMBERED_VALUES)(lambda found: compiled.fullmatch(found) is not None)
+    matches: Callable[[str], bool] = lambda found: compiled.fullmatch(found) is not None  # noqa: E731
+    remembered = lru_cache(_REMEMBERED_VALUES)(matches)
+    return lambda found: remembered(found) if len(found) <= _LONGEST_REMEMBERED else matches(found)
 
 
 def _reason(error: Exception) -> str:

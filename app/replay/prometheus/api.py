@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
+import yaml
+
 from app.kit.access import Access
 from app.kit.errors import GatewayError, Refused, TargetError, Unreachable, UsageError
 from app.kit.http import Answer, Transport, open_http
@@ -17,6 +19,7 @@ from app.kit.http import Answer, Transport, open_http
 MOST_POINTS: Final = 10_800  # of one range query; Prometheus refuses more than 11,000
 FEWEST_POINTS: Final = 60  # a smaller chunk is not tried
 LARGEST: Final = 16 * 1024 * 1024  # bytes of an answer
+MOST_WARNINGS: Final = 3  # of an answer
 LONGEST: Final = 60.0  # seconds without a byte of it
 
 #: Prometheus has no room or no time for the query, or something before it has not: a smaller one may do.
@@ -53,6 +56,7 @@ class PrometheusApi:
         self._whole = open_http(read=LONGEST, largest=LARGEST, transport=transport)
         self._http = self._whole.using(access or Access())
         self._points = MOST_POINTS
+        self.warnings: dict[str, None] = {}  # in which Prometheus says that an answer is not whole
 
     def __enter__(self) -> Self:
         return self
@@ -81,9 +85,18 @@ class PrometheusApi:
                     raise GatewayError(f"{error}, even for {points} points: choose a longer --step") from None
                 self._points = points // 2
                 continue
-            yield from _series(found, self.url)
+            yield from _series(found, begin - window.step, end + window.step, self.url)
             done += points
             progress(done, window.points)
+
+    def config(self) -> dict[str, Any] | None:
+        """The configuration of Prometheus; None: it does not show it."""
+        try:
+            answer = self._send("status/config", {})
+            found = yaml.load(answer.body["data"]["yaml"], yaml.CSafeLoader) if answer.status == 200 else None
+        except (TargetError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def at(self, query: str, moment: datetime) -> Answer:
         """The answer to an instant query as of then, whatever its status is. Raises TargetError."""
@@ -107,9 +120,13 @@ class PrometheusApi:
             raise UsageError(f"Prometheus at {self.url}: {error.detail}") from None
         except TargetError as error:
             raise UsageError(f"Prometheus at {self.url}: {error.detail}. Correct --prometheus") from None
-        return self._good(answer)
+        found = self._good(answer)
+        warnings = found.get("warnings")
+        for words in warnings[:MOST_WARNINGS] if isinstance(warnings, list) else []:
+            self.warnings[answer.quote(str(words)[:200])] = None
+        return found.get("data")
 
-    def _good(self, answer: Answer) -> Any:
+    def _good(self, answer: Answer) -> dict[str, Any]:
         body = answer.body
         words = answer.quote(str(body.get("error", ""))[:200]) if isinstance(body, dict) else ""
         why = f" ({words})" if words else ""
@@ -119,29 +136,36 @@ class PrometheusApi:
             raise _TooMuch(f"Prometheus at {self.url} cannot answer the query{why or f', {answer.status}'}")
         if isinstance(body, dict) and body.get("status") == "error":
             raise GatewayError(f"Prometheus at {self.url} refuses the query with {answer.status}{why}")
+        if 300 <= answer.status < 400:
+            raise UsageError(f"the server at {self.url} redirects: give --prometheus the address to which it leads")
         if answer.status != 200 or not isinstance(body, dict) or body.get("status") != "success":
             kind = answer.headers.get("content-type", "no content type").partition(";")[0][:60]
             raise UsageError(
                 f"the server at {self.url} is no Prometheus: it answered {answer.status} with {kind}. Give --prometheus the "
                 "address without /api"
             )
-        return body.get("data")
+        return body
 
 
 class _TooMuch(Exception):
     """A smaller query may be answered."""
 
 
-def _series(data: Any, url: str) -> list[Samples]:
+def _series(data: Any, begin: datetime, end: datetime, url: str) -> list[Samples]:
+    """The series of an answer. Raises GatewayError when it is none, or of another time."""
+    first, last = begin.timestamp(), end.timestamp()
     try:
         if data["resultType"] != "matrix":
             raise TypeError
-        return [
-            Samples({str(k): str(v) for k, v in item["metric"].items()}, [float(at) for at, _ in item["values"]])
+        found = [
+            Samples({str(k): str(v) for k, v in item["metric"].items()}, sorted(float(at) for at, _ in item["values"]))
             for item in data["result"]
         ]
-    except (KeyError, TypeError, ValueError, AttributeError):
+        if not all(first <= at <= last for samples in found for at in samples.times):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise GatewayError(f"the server at {url} answers a range query with something else than series") from None
+    return found
 
 
 def _text(seconds: float) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from app.decide.state import Confirmation
 from app.groups.prometheus import Outcome, judge
-from app.kit.errors import TargetError
+from app.kit.errors import TargetError, Unreachable
 from app.policy.confirm import Confirm
 from app.policy.language.promql import render_query
 from app.replay.prometheus.api import PrometheusApi
@@ -40,8 +40,8 @@ class Confirms:
             return None
         try:
             answer = self._api.at(query, moment)
-        except TargetError:
-            self._failures += 1
+        except TargetError as error:
+            self._failures += isinstance(error, Unreachable)
             return None
         self._failures = 0
         outcome, detail = judge(answer.status, answer.body, query, moment, answer.quote)

@@ -6,8 +6,8 @@ A tick posts when a new alert fires, when one ended, or when `repeat_interval` i
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -72,7 +72,6 @@ class _Log:
     at: datetime | None = None
     firing: frozenset[Labels] = frozenset()
     resolved: frozenset[Labels] = frozenset()
-    found: list[Notification] = field(default_factory=list)
 
 
 def notifications(
@@ -87,18 +86,19 @@ def notifications(
         yield from _of_group(members, pace, until, counted_from)
 
 
-def _of_group(members: Sequence[_Alert], pace: Pace, until: datetime, counted_from: datetime) -> Iterable[Notification]:
+def _of_group(members: Sequence[_Alert], pace: Pace, until: datetime, counted_from: datetime) -> Iterator[Notification]:
     log = _Log()
     while (first := _begins(members)) is not None:
         tick = first + pace.group_wait
         while tick <= until:
-            known = _flush(members, tick, log, pace)
-            if not known and not _goes_on(members, tick, counted_from):
+            seen = [alert for member in members if (alert := _state(member, tick)) is not None]
+            if sent := _flush(seen, tick, log, pace):
+                yield Notification(tick, sent)
+            if not any(alert.firing for alert in seen) and not _goes_on(members, tick, counted_from):
                 break  # It is forgotten. The next alert makes a new group.
             tick = _next_tick(members, tick, log, pace)
         else:
-            break
-    return log.found
+            return
 
 
 def _begins(members: Sequence[_Alert]) -> datetime | None:
@@ -113,17 +113,14 @@ def _goes_on(members: Sequence[_Alert], tick: datetime, counted_from: datetime) 
     return begins is not None and begins < forgotten
 
 
-def _flush(members: Sequence[_Alert], tick: datetime, log: _Log, pace: Pace) -> bool:
-    """One tick of a group. False: it is empty now."""
-    posted = [seen for member in members if (seen := _state(member, tick)) is not None]
-    firing = frozenset(alert.labels for alert in posted if alert.firing)
-    resolved = frozenset(alert.labels for alert in posted if not alert.firing)
-    if posted and _is_needed(log, firing, resolved, tick, pace):
-        log.at, log.firing, log.resolved = tick, firing, resolved
-        sent = tuple(alert for alert in posted if alert.firing or pace.send_resolved)
-        if sent:
-            log.found.append(Notification(tick, sent))
-    return bool(firing)
+def _flush(seen: Sequence[Posted], tick: datetime, log: _Log, pace: Pace) -> tuple[Posted, ...]:
+    """What one tick of a group posts."""
+    firing = frozenset(alert.labels for alert in seen if alert.firing)
+    resolved = frozenset(alert.labels for alert in seen if not alert.firing)
+    if not seen or not _is_needed(log, firing, resolved, tick, pace):
+        return ()
+    log.at, log.firing, log.resolved = tick, firing, resolved
+    return tuple(alert for alert in seen if alert.firing or pace.send_resolved)
 
 
 def _state(member: _Alert, tick: datetime) -> Posted | None:

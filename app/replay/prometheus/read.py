@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Final
 
 from app.decide.alert import Alert
@@ -16,12 +18,13 @@ from app.kit.errors import UsageError
 from app.kit.times import at
 from app.policy.language.durations import format_duration
 from app.replay.history import Assumed, Heard, History
-from app.replay.prometheus.api import PrometheusApi, Samples, Window
-from app.replay.prometheus.notify import Labels, Notification, Pace, Span, notifications
+from app.replay.prometheus.api import PrometheusApi, Window
+from app.replay.prometheus.notify import NEVER, Labels, Notification, Pace, Span, notifications
 
 FIRING: Final = 'ALERTS{alertstate="firing"}'
 ALIVE: Final = "count(up)"
 MOST_SPANS: Final = 500_000
+MOST_NOTIFICATIONS: Final = 2_000_000
 
 _OWN_LABELS: Final = frozenset({"__name__", "alertstate"})
 
@@ -52,12 +55,12 @@ class Spans:
     found: dict[Labels, list[list[float]]] = field(default_factory=dict)
     number: int = 0
 
-    def add(self, samples: Samples) -> None:
+    def add(self, times: Sequence[float], named: Mapping[str, str] = MappingProxyType({})) -> None:
         """Samples no more than a step apart are of one span. Raises UsageError when there are too many spans."""
         step = self.window.step.total_seconds() * 1.5  # Prometheus rounds times to the millisecond.
-        labels = frozenset((name, value) for name, value in samples.labels.items() if name not in _OWN_LABELS)
+        labels = frozenset((name, value) for name, value in named.items() if name not in _OWN_LABELS)
         spans = self.found.setdefault(labels, [])
-        for time in samples.times:
+        for time in times:
             if spans and time - spans[-1][1] <= step:
                 spans[-1][1] = max(time, spans[-1][1])
             else:
@@ -81,16 +84,19 @@ def read_history(
     routing: Routing,
     wanted: Callable[[Mapping[str, str]], bool],
     progress: Progress = lambda *_: None,
+    most: int = MOST_NOTIFICATIONS,
 ) -> History:
     """What Alertmanager would have posted to the gateway. Alerts that are not `wanted` are left out, and counted in a note.
 
-    Raises UsageError when Prometheus has nothing of this time, and what `PrometheusApi.series` raises."""
+    Raises UsageError when Prometheus has nothing of this time or when there are more than `most` notifications, and what
+    `PrometheusApi.series` raises."""
     alive = Spans(window)
     for samples in api.series(ALIVE, window, lambda *done: progress("asking when Prometheus ran", *done)):
-        alive.add(Samples({}, samples.times))
+        alive.add(samples.times)
+    external, notes = _external(api)
     firing = Spans(window)
     for samples in api.series(FIRING, window, lambda *done: progress("asking for alerts", *done)):
-        firing.add(samples)
+        firing.add(samples.times, external | samples.labels)
     fired = firing.spans()
     known = [span for spans in alive.spans().values() for span in spans]
     if not known and not fired:
@@ -98,28 +104,41 @@ def read_history(
             f"Prometheus at {api.url} has nothing from {at(window.since)} to {at(window.until)}: choose a later --since, or "
             "another --until"
         )
-    history = History(resolution=f"{format_duration(window.step)}, the step of the queries")
-    history.covers = _covers(known or [span for spans in fired.values() for span in spans], window)
-    history.holes = _holes(known)
-    if not known:
-        history.notes.append("Prometheus has no series up: nobody knows when it was away.")
     ours = {labels: spans for labels, spans in fired.items() if wanted(dict(labels))}
-    if len(ours) < len(fired):
-        history.notes.append(f"{len(fired) - len(ours)} series of ALERTS are left out: no route takes them.")
     if not ours:
         raise UsageError(
             f"the history is empty: Prometheus at {api.url} has no alert from {at(window.since)} to {at(window.until)} that "
             f"a route takes ({len(fired)} that no route takes)"
         )
-    history.events += _heard(fired, ours, routing, window.until)
+    if len(ours) < len(fired):
+        notes.append(f"{len(fired) - len(ours)} series of ALERTS are left out: no route takes them.")
+    if not known:
+        notes.append("Prometheus has no series up. A hole is where no alert fires, and one fires before and after it.")
+    history = History(resolution=f"{format_duration(window.step)}, the step of the queries")
+    history.covers = _covers(known or [span for spans in fired.values() for span in spans], window)
+    history.holes = _holes(known) if known else _silences(fired)
+    history.events += _heard(fired, ours, routing, window.until, most)
     history.in_order()
     history.lines = len(history.events)
+    history.notes = [*notes, *(f"Prometheus warns: {words}" for words in api.warnings)]
     history.assumed = _assumed(ours, history.holes, window, routing)
     return history
 
 
+def _external(api: PrometheusApi) -> tuple[dict[str, str], list[str]]:
+    """The labels that Prometheus adds to an alert when it sends it, and what is to say about labels."""
+    config = api.config()
+    if config is None:
+        return {}, ["Prometheus does not show its configuration: external_labels are not known."]
+    top, alerting = config.get("global"), config.get("alerting")
+    found = top.get("external_labels") if isinstance(top, dict) else None
+    changes = isinstance(alerting, dict) and alerting.get("alert_relabel_configs")
+    notes = ["alert_relabel_configs are left out: labels are those of ALERTS."] if changes else []
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}, notes
+
+
 def _heard(
-    fired: Mapping[Labels, Sequence[Span]], ours: Mapping[Labels, object], routing: Routing, until: datetime
+    fired: Mapping[Labels, Sequence[Span]], ours: Mapping[Labels, object], routing: Routing, until: datetime, most: int
 ) -> Iterable[Heard]:
     """Every notification with the alerts of it that count. Other alerts count for the ticks of their group."""
     by_way: defaultdict[str, dict[Labels, Sequence[Span]]] = defaultdict(dict)
@@ -129,8 +148,15 @@ def _heard(
             by_way[way.name][labels], paces[way.name] = spans, way.pace
     names = {labels: dict(labels) for labels in ours}
     prints = {labels: fingerprint(names[labels]) for labels in ours}
+    posted = 0
     for way_name, alerts in by_way.items():
         for notification in notifications(alerts, paces[way_name], until):
+            posted += 1
+            if posted > most:
+                raise UsageError(
+                    f"Alertmanager would have posted more than {most} times: choose a later --since, or a "
+                    "longer --repeat-interval"
+                )
             if heard := _alerts(notification, names, prints):
                 yield Heard(notification.at, heard)
 
@@ -158,7 +184,9 @@ def _alerts(
 def fingerprint(labels: Mapping[str, str]) -> str:
     """Alertmanager's own: FNV-1a, 64 bits, over the sorted labels, a byte 255 after each name and each value."""
     value = 0xCBF29CE484222325
-    for byte in b"".join(part.encode() + b"\xff" for pair in sorted(labels.items()) for part in pair):
+    for byte in b"".join(
+        part.encode(errors="surrogatepass") + b"\xff" for pair in sorted(labels.items()) for part in pair
+    ):
         value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
     return f"{value:016x}"
 
@@ -171,6 +199,17 @@ def _holes(known: Sequence[Span]) -> list[tuple[datetime, datetime]]:
     """Where Prometheus has nothing, between the first and the last moment that it knows."""
     ends = [span.end for span in known[:-1]]
     return [(end, later.begin) for end, later in zip(ends, known[1:], strict=True) if end is not None]
+
+
+def _silences(fired: Mapping[Labels, Sequence[Span]]) -> list[tuple[datetime, datetime]]:
+    """Where no alert fires, although the same one fires right before and right after: the best guess without `up`."""
+    found, end = [], None
+    again = {(a.end, b.begin) for spans in fired.values() for a, b in pairwise(spans)}
+    for span in sorted((span for spans in fired.values() for span in spans), key=lambda span: span.begin):
+        if end is not None and (end, span.begin) in again and span.begin > end:
+            found.append((end, span.begin))
+        end = max(end or span.begin, span.end or NEVER)
+    return list(dict.fromkeys(found))
 
 
 def _assumed(

@@ -1,6 +1,7 @@
 """Drift episodes: alerts of one group that overlap, or follow each other within `watch`. Pure.
 
-The effect of a retrain and GET /api/v1/episodes count by the same functions. (In app.decide an episode is one alert.)
+The effect of a retrain, GET /api/v1/episodes, the page of a group and the backtest count by these functions. (In
+`state.py` an episode is one alert.)
 """
 
 from collections.abc import Iterable
