@@ -97,14 +97,6 @@ def use_deleted_version(name: str) -> None:
         pass
 
 
-def use_copied_version(name: str) -> None:
-    client.create_registered_model(f"{name}-source")
-    version = client.create_model_version(f"{name}-source", "s3://models/1", tags={"a": "b"}, await_creation_for=None)
-    client.copy_model_version(f"models:/{name}-source/{version.version}", name)
-    with mlflow.start_run(run_name="run"):
-        pass
-
-
 def use_renamed_model(name: str) -> None:
     client.create_registered_model(f"{name}-before")
     client.create_model_version(f"{name}-before", "s3://models/1", await_creation_for=None)
@@ -129,11 +121,6 @@ def use_pages_of_a_search(name: str) -> None:
         if not token:
             break
     assert found == [f"run-{number}" for number in range(7)]
-
-
-def in_run_prompt(name: str) -> None:
-    prompt = mlflow.genai.register_prompt(name, "Hello {{name}}", tags={"a": "b"})
-    mlflow.genai.set_prompt_alias(name, "prod", prompt.version)
 
 
 def in_run_assessed_trace(name: str) -> None:
