@@ -193,6 +193,8 @@ MOVED: list[tuple[Callable[[World], Awaitable[None]], str, float]] = [
 ELSEWHERE = {
     "gateway_batch_retries": "integration/test_storm.py",
     "gateway_loop_items_failed": "acceptance/test_broken_follow.py",
+    "gateway_effects": "acceptance/test_effects.py",
+    "gateway_run_seconds": "acceptance/test_effects.py",
     "gateway_fast_path_failures": "integration/test_intake_memory.py",
     "gateway_intake_seconds": "integration/test_stages.py",
     "gateway_metadata_records": "acceptance/test_metadata.py",
