@@ -110,7 +110,7 @@ class Delivery(Destination):
         except Refused as error:
             async with transaction(self._engine) as conn:
                 await store.note(conn, stream, place, error.detail)
-            return Retry("login", error.detail, waits=True, after=30)
+            return Retry("login", error.detail, waits=True, own=True, after=30)  # MLflow was not asked.
         if mlflow is None:
             return Retry("no_mlflow", "the policy has no `mlflow`", waits=True, after=30)
         send = self._within(sending(mlflow, self._clock))

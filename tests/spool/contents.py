@@ -13,7 +13,7 @@ from tests.spool.mlflow import MlflowServer
 KEY_TAG = "mlflow_spool.run_key"
 #: What MLflow's client or server makes out of the moment, the machine or an id: compared by its being there.
 OF_THE_MOMENT = re.compile(
-    r"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\d[ T][\d:.]+|\d{13}"
+    r"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\d[ T][\d:.]+|\d{13}|(?<=/)tmp[a-z0-9_]{8}\b"
     r"|(?<=size_bytes\": )\d+|(?<=size_bytes: )\d+"
 )
 #: A name that MLflow has drawn for a run that got none.

@@ -91,6 +91,14 @@ def test_references_are_the_local_ids_that_a_call_names() -> None:
     assert references(Call("POST", "/x", {"version": "7"})) == set()
 
 
+def test_a_copy_of_a_version_that_waits_names_the_real_one_later() -> None:
+    source = "models:/churn/2000000007"
+    copy = Call("POST", f"{API}/model-versions/create", {"name": "other", "source": source, "description": source})
+    assert references(copy) == {"version:2000000007"}
+    sent = translated(copy, {"version:2000000007": "3"}.get)
+    assert sent.body == {"name": "other", "source": "models:/churn/3", "description": source}
+
+
 def test_an_exported_record_is_read_back_as_it_was() -> None:
     record = kept("POST", "runs/create", run_name="é")
     assert record is not None
