@@ -1,6 +1,8 @@
 """MLflow's artifact repository with the spool below it: a file that cannot be uploaded now is kept, and uploaded later."""
 
-from collections.abc import Iterator
+import functools
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,11 +13,12 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository, verify_artif
 from mlflow.tracking import get_tracking_uri
 from mlflow.utils.uri import validate_path_is_safe
 
-from mlflow_spool.errors import Offline, Refused
+from mlflow_spool.errors import NoAnswer, Offline, Refused
 from mlflow_spool.files import place
 from mlflow_spool.settings import PREFIX
 from mlflow_spool.spool import Spool
-from mlflow_spool.store import SpoolOffline, spool_for
+from mlflow_spool.store import SpoolOffline, server_for, spool_for
+from mlflow_spool.stores import READ, NoThread, bytes_of
 from mlflow_spool.transport import plain_repository
 
 
@@ -73,7 +76,8 @@ class SpoolArtifacts(ArtifactRepository):
         if root is None:
             return []
         if not self._is_proxied(root):
-            found: list[FileInfo] = plain_repository(root, self.tracking_uri, self.registry_uri).list_artifacts(path)
+            repository = plain_repository(root, self.tracking_uri, self.registry_uri)
+            found: list[FileInfo] = self._outside(root, lambda: repository.list_artifacts(path))
             return found
         try:
             files = self._spool.list_files(root, path or "")
@@ -95,7 +99,16 @@ class SpoolArtifacts(ArtifactRepository):
         root = self._spool.shelf.real_root(self.artifact_uri)
         where = self._place(remote_file_path)
         if root is not None and not self._is_proxied(root) and self._spool.shelf.find(self._root, where) is None:
-            plain_repository(root, self.tracking_uri, self.registry_uri)._download_file(remote_file_path, local_path)
+            repository = plain_repository(root, self.tracking_uri, self.registry_uri)
+            target = Path(local_path)
+            try:
+                fetch = functools.partial(repository._download_file, remote_file_path, local_path)
+                self._outside(root, fetch, lambda: bytes_of(target))
+            except Offline as error:
+                copy = self._spool.shelf.find(self._root, where, uploaded=True)
+                if copy is None:
+                    raise SpoolOffline(str(error)) from None
+                shutil.copyfile(copy, target)
             return
         try:
             self._spool.fetch_file(self._root, where, Path(local_path))
@@ -103,6 +116,15 @@ class SpoolArtifacts(ArtifactRepository):
             raise _rest(refused) from None
         except Offline as error:
             raise SpoolOffline(str(error)) from None
+
+    def _outside(self, root: str, work: Callable[[], Any], progress: Callable[[], int] = lambda: 0) -> Any:
+        """What a store finds before which MLflow does not stand. Raises Offline."""
+        try:
+            return server_for(self.tracking_uri).stores.ask(root, work, READ, progress)
+        except NoAnswer as error:
+            raise Offline(str(error)) from None
+        except NoThread:
+            return work()
 
     def _is_proxied(self, root: str) -> bool:
         """Whether MLflow itself stands before the store, at the tracking server."""

@@ -6,6 +6,7 @@ process of its own, by one JSON object a line.
 
 import contextlib
 import json
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import IO, Any
 
 from mlflow_spool.errors import NoAnswer
 from mlflow_spool.records import Answer
+
+START = 60.0  # seconds more for the first upload: the process loads MLflow
 
 
 class Helper:
@@ -23,17 +26,19 @@ class Helper:
         self._uri = uri
         self._process: subprocess.Popen[bytes] | None = None
 
-    def store(self, root: str, path: str, file: Path) -> Answer:
-        """As `MlflowServer.store`. Raises NoAnswer."""
+    def store(self, root: str, path: str, file: Path, timeout: float) -> Answer:
+        """As `MlflowServer.store`. timeout: seconds; a store that does not answer holds up nothing else for longer. Raises
+        NoAnswer."""
         asked = json.dumps({"root": root, "path": path, "file": str(file)})
         try:
             if self._process is None or self._process.poll() is not None:
+                timeout += START
                 argv = [sys.executable, "-m", "mlflow_spool.helper"]
                 self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                 _write(
                     self._process, self._uri
                 )  # Everybody on the machine may read arguments, and it may hold a login.
-            answer = _exchange(self._process, asked)
+            answer = _exchange(self._process, asked, timeout)
             return Answer(int(answer["status"]), dict(answer["body"]))
         except (OSError, ValueError, KeyError) as error:
             raise NoAnswer(f"the process that uploads to {root} failed: {error}") from None
@@ -45,9 +50,15 @@ def _write(process: "subprocess.Popen[bytes]", line: str) -> None:
     process.stdin.flush()
 
 
-def _exchange(process: "subprocess.Popen[bytes]", asked: str) -> dict[str, Any]:
+def _exchange(process: "subprocess.Popen[bytes]", asked: str, timeout: float) -> dict[str, Any]:
     _write(process, asked)
     assert process.stdout is not None
+    poll = select.poll()
+    poll.register(process.stdout, select.POLLIN)
+    if not poll.poll(max(timeout, 0.05) * 1000):
+        process.kill()
+        process.wait()
+        raise NoAnswer("no answer in time")
     answer: dict[str, Any] = json.loads(process.stdout.readline())
     if "error" in answer:
         raise NoAnswer(answer["error"])

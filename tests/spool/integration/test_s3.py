@@ -1,5 +1,6 @@
 """An artifact root that the client itself writes to (`s3://`, no MLflow in between), as moto's server plays it."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from tests.sizes import PROVE
 from tests.spool.contents import Artifacts, contents, differences, readable
 from tests.spool.mlflow import Environment, MlflowServer
-from tests.spool.proxy import Fault, Proxy, always, never
+from tests.spool.proxy import Fault, Proxy, always, never, proxied
 from tests.spool.training import Site
 
 pytestmark = [pytest.mark.xdist_group("mlflow"), pytest.mark.slow]
@@ -68,3 +70,42 @@ def test_an_s3_root_works_as_a_proxied_one_through_an_outage(
     assert {"MLmodel", "model.pkl"} <= model["artifacts"].keys() or "MLmodel" in model["artifacts"]
     assert found["s3-plain"]["runs"][0]["artifacts"]["notes/why.txt"] == "no"
     assert differences(found["s3-away"], found["s3-plain"]) == []
+
+
+SLOWEST = 40.0  # seconds of a call, on a busy machine; without limits of ours they are minutes
+
+
+@pytest.mark.parametrize("fault", [Fault.HANG, *([Fault.REFUSE] if PROVE else [])])
+def test_a_store_that_is_away_holds_up_neither_metadata_nor_an_end(
+    environment: Environment,
+    mlflow_server: MlflowServer,
+    proxy: Proxy,
+    tmp_path: Path,
+    endpoint: str,
+    store: Any,
+    fault: Fault,
+) -> None:
+    found = {}
+    with proxied(int(endpoint.rpartition(":")[2])) as way:
+        for kind, uri in (("plain", mlflow_server.uri), ("away", f"spool+{proxy.uri}")):
+            name = f"store-{kind}-{fault.name.lower()}"
+            root = {"name": name, "artifact_location": f"s3://{BUCKET}/{name}"}
+            mlflow_server.call("POST", "experiments/create", root)
+            settings = {"MLFLOW_SPOOL_SETTLE": "0.2", "MLFLOW_SPOOL_REQUEST_TIMEOUT": "3", **KEYS}
+            site = Site(environment, tmp_path, uri, {"MLFLOW_S3_ENDPOINT_URL": way.uri, **settings})
+            proxy.plan, way.plan = (always(fault), always(fault)) if kind == "away" else (never, never)
+            printed = site.train("direct.py", EXPERIMENT=name, LARGE="3000000").split()
+            if kind == "away":
+                assert float(printed[1]) < SLOWEST
+                proxy.plan = never
+                began = time.monotonic()
+                site.spool("flush", "--timeout", "10", code=1)
+                assert time.monotonic() - began < SLOWEST
+                (run,) = contents(mlflow_server, name, artifacts_of(store))["runs"]
+                assert (run["metrics"]["loss"], run["status"]) == ([[0, 0.5]], "FINISHED")
+                way.plan = never
+                site.spool("flush", "--timeout", "120")
+                assert " 0 waiting" in site.spool("status")
+            found[kind] = contents(mlflow_server, name, artifacts_of(store))
+    assert set(found["plain"]["runs"][0]["artifacts"]) >= {"large.bin", "table.json", "parts/1.txt"}
+    assert differences(found["away"], found["plain"]) == []

@@ -8,9 +8,9 @@ from mlflow_spool.helper import Helper
 
 helper, folder = Helper("http://127.0.0.1:9"), Path(os.environ["FOLDER"])
 (folder / "file.txt").write_text("content")
-print(helper.store(f"file://{folder}/root", "deep/file.txt", folder / "file.txt").status)
+print(helper.store(f"file://{folder}/root", "deep/file.txt", folder / "file.txt", 30.0).status)
 try:
-    helper.store("nosuch://bucket/root", "file.txt", folder / "file.txt")
+    helper.store("nosuch://bucket/root", "file.txt", folder / "file.txt", 30.0)
 except NoAnswer:
     print("no answer")
-print(helper.store(f"file://{folder}/root", "again.txt", folder / "file.txt").status)
+print(helper.store(f"file://{folder}/root", "again.txt", folder / "file.txt", 30.0).status)
