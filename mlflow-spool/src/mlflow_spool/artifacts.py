@@ -120,7 +120,7 @@ class SpoolArtifacts(ArtifactRepository):
     def _outside(self, root: str, work: Callable[[], Any], progress: Callable[[], int] = lambda: 0) -> Any:
         """What a store finds before which MLflow does not stand. Raises Offline."""
         try:
-            return server_for(self.tracking_uri).stores.ask(root, work, READ, progress)
+            return server_for(self.tracking_uri).stores.ask(root, work, READ, progress=progress)
         except NoAnswer as error:
             raise Offline(str(error)) from None
         except NoThread:

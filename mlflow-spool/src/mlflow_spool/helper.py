@@ -15,7 +15,7 @@ from typing import IO, Any
 from mlflow_spool.errors import NoAnswer
 from mlflow_spool.records import Answer
 
-START = 60.0  # seconds more for the first upload: the process loads MLflow
+START = 60.0  # seconds until the process has loaded MLflow
 
 
 class Helper:
@@ -32,12 +32,10 @@ class Helper:
         asked = json.dumps({"root": root, "path": path, "file": str(file)})
         try:
             if self._process is None or self._process.poll() is not None:
-                timeout += START
                 argv = [sys.executable, "-m", "mlflow_spool.helper"]
                 self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-                _write(
-                    self._process, self._uri
-                )  # Everybody on the machine may read arguments, and it may hold a login.
+                # Everybody on the machine may read arguments, and the address may hold a login.
+                _exchange(self._process, self._uri, START)
             answer = _exchange(self._process, asked, timeout)
             return Answer(int(answer["status"]), dict(answer["body"]))
         except (OSError, ValueError, KeyError) as error:
@@ -65,22 +63,27 @@ def _exchange(process: "subprocess.Popen[bytes]", asked: str, timeout: float) ->
     return answer
 
 
-def serve(uri: str, questions: IO[str], answers: IO[str]) -> None:
-    """Upload what is asked for, until there are no more questions: the other process has ended."""
-    from mlflow_spool.transport import MlflowServer
+def serve(questions: IO[str], answers: IO[str]) -> None:
+    """Read the address of MLflow, and upload what is asked for until there are no more questions: the other process has
+    ended."""
+    with contextlib.redirect_stdout(sys.stderr):  # What is loaded may print, and the clients too.
+        from mlflow_spool.transport import MlflowServer
 
-    server = MlflowServer(uri)
-    for line in questions:
-        asked = json.loads(line)
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # The clients may print.
+        server = MlflowServer(questions.readline().strip())
+        _say(answers, {})
+        for line in questions:
+            asked = json.loads(line)
+            try:
                 answer = server.store(asked["root"], asked["path"], Path(asked["file"]))
-            answered: dict[str, Any] = {"status": answer.status, "body": answer.body}
-        except NoAnswer as error:
-            answered = {"error": str(error)}
-        answers.write(json.dumps(answered) + "\n")
-        answers.flush()
+                _say(answers, {"status": answer.status, "body": answer.body})
+            except NoAnswer as error:
+                _say(answers, {"error": str(error)})
+
+
+def _say(answers: IO[str], answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
 
 
 if __name__ == "__main__":
-    serve(sys.stdin.readline().strip(), sys.stdin, sys.stdout)
+    serve(sys.stdin, sys.stdout)

@@ -26,53 +26,73 @@ class NoThread(Exception):
 
 
 class Stores:
-    """The stores that one process asks. Only for threads of training code: a client imports while it works."""
+    """What this process knows of the stores that it asks."""
 
-    def __init__(self) -> None:
-        self._away: dict[str, float] = {}  # scheme and host -> monotonic seconds until which it is not asked
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._away: dict[str, float] = {}  # scheme and host -> until when it is not asked
+        self._late: dict[str, threading.Thread] = {}  # artifact -> the client that may still write it
 
-    def ask(self, root: str, work: Callable[[], Found], limit: float, progress: Callable[[], int] = lambda: 0) -> Found:
-        """What `work` finds at the store of an artifact root. limit: seconds, as often as `progress` has grown meanwhile.
+    def ask(
+        self,
+        root: str,
+        work: Callable[[], Found],
+        limit: float,
+        *,
+        path: str = "",
+        progress: Callable[[], int] = lambda: 0,
+    ) -> Found:
+        """What `work` finds at the store of an artifact root. path: what it writes there; limit: seconds, as often as
+        `progress` has grown meanwhile.
 
-        Raises NoAnswer when the store does not answer, NoThread, and what `work` raises otherwise.
+        Never on our thread, since a client imports while it works. Raises NoAnswer when the store does not answer, NoThread,
+        and what `work` raises otherwise.
         """
+        return self.watched(root, path, lambda: self._within(f"{root}/{path}", work, limit, progress))
+
+    def watched(self, root: str, path: str, work: Callable[[], Found]) -> Found:
+        """What `work` finds, which has a limit of its own. Raises as `ask`."""
         place = urlsplit(root)._replace(path="", query="", fragment="").geturl()
-        if self._away.get(place, 0.0) > time.monotonic():
+        if self._away.get(place, 0.0) > self._monotonic():
             raise NoAnswer(f"{place} did not answer before")
+        late = self._late.get(f"{root}/{path}")
+        if path and late is not None and late.is_alive():  # It would write the old content over the new.
+            raise NoAnswer(f"an earlier upload of {path} has not ended")
         try:
-            return _within(work, limit, progress)
+            return work()
         except Exception as error:
             if isinstance(error, NoThread) or not is_no_answer(error):
                 raise
-            self._away[place] = time.monotonic() + PAUSE
+            self._away[place] = self._monotonic() + PAUSE
             raise NoAnswer(f"{place}: {str(error)[:300]}") from error
 
-
-def _within(work: Callable[[], Found], limit: float, progress: Callable[[], int]) -> Found:
-    answers: queue.SimpleQueue[Callable[[], Found]] = queue.SimpleQueue()
-
-    def run() -> None:
+    def _within(self, what: str, work: Callable[[], Found], limit: float, progress: Callable[[], int]) -> Found:
+        answers: queue.SimpleQueue[Callable[[], Found]] = queue.SimpleQueue()
+        thread = threading.Thread(target=_answering, args=(work, answers.put), name="mlflow-spool-store", daemon=True)
+        seen = progress()
         try:
-            found = work()
-        except BaseException as error:
-            answers.put(lambda error=error: _raised(error))  # type: ignore[misc]
-        else:
-            answers.put(lambda: found)
+            thread.start()
+        except RuntimeError:
+            raise NoThread from None
+        while True:
+            try:
+                answer = answers.get(timeout=max(limit, 0.05))
+            except queue.Empty:
+                if (now := progress()) <= seen:
+                    self._late[what] = thread
+                    raise NoAnswer("no answer in time") from None
+                seen = now
+            else:
+                return answer()
 
-    seen = progress()
+
+def _answering(work: Callable[[], Found], put: Callable[[Callable[[], Found]], None]) -> None:
     try:
-        threading.Thread(target=run, name="mlflow-spool-store", daemon=True).start()
-    except RuntimeError:
-        raise NoThread from None
-    while True:
-        try:
-            answer = answers.get(timeout=max(limit, 0.05))
-        except queue.Empty:
-            if (now := progress()) <= seen:
-                raise NoAnswer("no answer in time") from None
-            seen = now
-        else:
-            return answer()
+        found = work()
+    except BaseException as error:
+        put(lambda error=error: _raised(error))  # type: ignore[misc]
+    else:
+        put(lambda: found)
 
 
 def bytes_of(target: Path) -> int:

@@ -47,8 +47,9 @@ class MlflowServer:
         self.workspace = workspace
         self._wire = Wire()
         self._tls: dict[tuple[Any, Any], ssl.SSLContext] = {}
-        self._helper = Helper(uri)
-        self.stores = Stores()
+        self._helpers = {ours: Helper(uri) for ours in (True, False)}  # for our thread, and for all others
+        # As reads find them, and as uploads do. Those have shorter limits, since a file may wait.
+        self.stores, self._uploads = Stores(), Stores()
         self.user = ""  # whose login the requests carry
         self.refresh()
 
@@ -122,14 +123,7 @@ class MlflowServer:
         in a process of its own if the caller is our thread.
         """
         if not root.startswith(PROXIED):
-            if not quiet.is_ours():
-                with suppress(NoThread):
-                    if (
-                        file.stat().st_size > RATE
-                    ):  # Its limit is long, so that the store must show first that it is there.
-                        self.stores.ask(root, lambda: self._look(root), READ)
-                    return self.stores.ask(root, lambda: self.store(root, path, file), timeout)
-            return self._helper.store(root, path, file, timeout)
+            return self._put(root, path, file, timeout)
         way, below = self._artifacts(root)
         kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
         return _answer(
@@ -150,6 +144,17 @@ class MlflowServer:
         headers = {name: value for name, value in self._way.headers.items() if name != "Authorization"}
         way = self._way if base == self._way.base else Way(base, headers, self._way.proxy, self._way.tls)
         return way, quote(f"{FILES}/{parts.path.strip('/')}".rstrip("/"))
+
+    def _put(self, root: str, path: str, file: Path, timeout: float) -> Answer:
+        """Put `file` at a store before which MLflow does not stand. Raises NoAnswer."""
+        ours = quiet.is_ours()
+        if not ours:
+            with suppress(NoThread):
+                if file.stat().st_size > RATE:  # Its limit is long, so that the store must show first that it is there.
+                    self._uploads.ask(root, lambda: self._look(root), READ)
+                return self._uploads.ask(root, lambda: self.store(root, path, file), timeout, path=path)
+        helper = self._helpers[ours]
+        return self._uploads.watched(root, path, lambda: helper.store(root, path, file, timeout))
 
     def _look(self, root: str) -> None:
         """Ask a store for something small. Raises what its client raises when no answer comes."""
