@@ -263,7 +263,8 @@ def _tagged(call: Call, kind: Kind, key: str) -> Call:
     tags = call.body.get("tags", [])
     if not isinstance(tags, list):
         return call  # MLflow refuses it.
-    return replace(call, body={**call.body, "tags": [*tags, {"key": KEY_TAG, "value": key}]})
+    own = [tag for tag in tags if text_at(tag, "key") != KEY_TAG]  # A copy has the tags of another creation.
+    return replace(call, body={**call.body, "tags": [*own, {"key": KEY_TAG, "value": key}]})
 
 
 def text_at(value: Any, *path: str) -> str:

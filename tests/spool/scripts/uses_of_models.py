@@ -105,6 +105,33 @@ def use_renamed_model(name: str) -> None:
         pass
 
 
+def in_run_prompts(name: str) -> None:
+    mlflow.genai.register_prompt(name, "Hello {{x}}", commit_message="first", tags={"a": "b"})
+    talk = [{"role": "user", "content": "Hi {{x}}"}]
+    second = mlflow.genai.register_prompt(name, talk, model_config={"temperature": 0.1})
+    mlflow.genai.set_prompt_alias(name, "prod", second.version)
+    mlflow.genai.set_prompt_tag(name, "team", "risk")
+    mlflow.genai.set_prompt_version_tag(name, second.version, "checked", "yes")
+    loaded = mlflow.genai.load_prompt(f"prompts:/{name}@prod")
+    assert (loaded.version, loaded.template, loaded.tags["checked"]) == (second.version, talk, "yes")
+
+
+def in_run_loaded_version(name: str) -> None:
+    info = mlflow.sklearn.log_model(fitted(), name="model", registered_model_name=name, **PLAIN)
+    loaded = mlflow.pyfunc.load_model(f"models:/{name}/{info.registered_model_version}")
+    mlflow.log_param("predicts", len(loaded.predict(rows)))
+
+
+def in_run_copied_version(name: str) -> None:
+    client.create_registered_model(f"{name}-source")
+    made = client.create_model_version(f"{name}-source", "s3://models/1", tags={"a": "b"}, await_creation_for=None)
+    client.set_model_version_tag(f"{name}-source", made.version, "checked", "yes")
+    changed = client.update_model_version(f"{name}-source", made.version, "What it is")
+    copy = client.copy_model_version(f"models:/{name}-source/{changed.version}", name)
+    client.set_registered_model_alias(name, "prod", copy.version)
+    assert client.get_model_version_by_alias(name, "prod").tags["checked"] == "yes"
+
+
 def use_pages_of_a_search(name: str) -> None:
     for number in range(7):
         with mlflow.start_run(run_name=f"run-{number}"):

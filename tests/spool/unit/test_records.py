@@ -66,6 +66,12 @@ def test_creations_carry_their_key_as_a_tag_beside_the_callers_own() -> None:
     assert record.call.body["tags"] == [{"key": "team", "value": "risk"}, {"key": KEY_TAG, "value": KEY}]
 
 
+def test_a_copy_with_the_tags_of_another_creation_has_only_its_own_key() -> None:
+    record = kept("POST", "model-versions/create", name="churn", tags=[{"key": KEY_TAG, "value": "f" * 32}])
+    assert record is not None
+    assert record.call.body["tags"] == [{"key": KEY_TAG, "value": KEY}]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
