@@ -281,6 +281,13 @@ class SpoolRegistryStore(RegistryRestStore):
             give_up(self._uri, f"the journal in {spool.journal.folder} is broken ({error})")
             return super()._call_endpoint(api, json_body, call_all_endpoints, extra_headers)
 
+    def get_prompt(self, name: str) -> Any:
+        """A prompt; None when there is none. MLflow's own code takes every error for that, also that MLflow is away."""
+        found = super().get_prompt(name)
+        if found is None:
+            reach(self._uri)
+        return found
+
     def _call_webhook_endpoint(self, *arguments: Any, **named: Any) -> Any:
         reach(self._uri)
         return super()._call_webhook_endpoint(*arguments, **named)
