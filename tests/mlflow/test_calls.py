@@ -1,5 +1,6 @@
 """The package's README says of every public call of MLflow's client what comes of it while MLflow is away."""
 
+import ast
 import json
 import re
 from typing import Any
@@ -61,3 +62,33 @@ def test_every_call_does_what_the_table_says(called: dict[str, Any]) -> None:
         if not right or seconds > SLOWEST:
             wrong[name] = (outcome, seconds, rows)
     assert wrong == {}
+
+
+#: Functions of MLflow's stores that make requests by themselves. Each goes through the spool, or `reach` asks first.
+DIRECT = {
+    "_call_endpoint",
+    "_call_webhook_endpoint",
+    "_get_server_version",  # only for `log_spans`
+    "_mcp_request",
+    "get_online_scoring_configs",
+    "log_spans",
+    "upsert_online_scoring_config",
+}
+
+
+def test_mlflows_stores_ask_the_server_by_no_other_way(environment: Environment) -> None:
+    (store,) = (environment.python.parent.parent / "lib").glob("python3.*/site-packages/mlflow/store")
+    names = ("tracking/rest_store.py", "model_registry/rest_store.py", "model_registry/base_rest_store.py")
+    found = set()
+    for file in [*(store / name for name in names), *store.glob("tracking/*/rest_mixin.py")]:
+        for function in ast.walk(ast.parse(file.read_text())):
+            if isinstance(function, ast.FunctionDef) and asked_in(function):
+                found.add(function.name)
+    assert found == DIRECT
+
+
+def asked_in(function: ast.FunctionDef) -> bool:
+    names = {
+        each.func.id for each in ast.walk(function) if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)
+    }
+    return bool(names & {"http_request", "http_request_safe", "call_endpoint", "call_endpoints"})
