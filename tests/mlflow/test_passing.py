@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -21,41 +22,35 @@ SLOWEST = 30.0  # seconds of a use while MLflow is away, on a busy machine; MLfl
 Outcomes = dict[str, dict[str, Any]]
 
 
-def passed(site: Site, prefix: str) -> Outcomes:
-    with answering(lambda line, body: [answer("200 OK", b"{}")]) as hook:
-        printed = site.train("passing.py", PREFIX=prefix, PASS=",".join(PASSING), HOOK=hook.url)
-    # The same names for both ways: the prefix is the only difference.
-    outcomes: Outcomes = json.loads(printed.splitlines()[-1].replace(f"{prefix}-", "PREFIX-"))
-    return outcomes
-
-
 @pytest.fixture(scope="module")
 def ways(
     environment: Environment, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Outcomes]:
-    """What the uses return with MLflow's own client, and through the spool."""
-    found = {}
-    for prefix, uri in (("plain", mlflow_server.uri), ("spooled", f"spool+{mlflow_server.uri}")):
-        site = Site(environment, tmp_path_factory.mktemp(prefix), uri)
-        found[prefix] = passed(site, f"passing-{prefix}")
+    """What became of each use with MLflow's own client, through the spool, and with each fault in between."""
+    uris = {"way-plain": mlflow_server.uri, "way-spooled": f"spool+{mlflow_server.uri}"}
+    with ExitStack() as stack:
+        for fault in FAULTS:
+            proxy = stack.enter_context(proxied(mlflow_server.port))
+            proxy.plan = always(fault)
+            uris[f"way-{fault.name.lower()}"] = f"spool+{proxy.uri}"
+        hook = stack.enter_context(answering(lambda line, body: [answer("200 OK", b"{}")]))
+        settings = {"MLFLOW_SPOOL_EXIT_BUDGET": "1"}
+        site = Site(environment, tmp_path_factory.mktemp("passing"), mlflow_server.uri, settings, limit=600.0)
+        printed = site.train("passing.py", WAYS=json.dumps(uris), HOOK=hook.url).splitlines()[-1]
+    found: dict[str, Outcomes] = json.loads(re.sub("way-(?:plain|spooled)-", "way-", printed))
     return found
 
 
 @pytest.mark.parametrize("use", PASSING)
 def test_a_use_returns_the_same_through_the_spool(ways: dict[str, Outcomes], use: str) -> None:
-    plain, spooled = (ways[way][use] for way in ("plain", "spooled"))
+    plain, spooled = (ways[way][use] for way in ("way-plain", "way-spooled"))
     assert "error" not in plain, plain
     assert spooled.get("returned", spooled) == plain["returned"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_while_mlflow_is_away_each_fails_at_once_and_says_why(
-    environment: Environment, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory, fault: Fault
-) -> None:
-    with proxied(mlflow_server.port) as proxy:
-        proxy.plan = always(fault)
-        folder = tmp_path_factory.mktemp("away")
-        site = Site(environment, folder, f"spool+{proxy.uri}", {"MLFLOW_SPOOL_EXIT_BUDGET": "1"})
-        outcomes = passed(site, f"passing-{fault.name.lower()}")
-    assert {use: outcome for use, outcome in outcomes.items() if "SpoolOffline" not in outcome.get("error", "")} == {}
-    assert {use: outcome["seconds"] for use, outcome in outcomes.items() if outcome["seconds"] > SLOWEST} == {}
+@pytest.mark.parametrize("use", PASSING)
+def test_while_mlflow_is_away_it_fails_at_once_and_says_why(ways: dict[str, Outcomes], use: str, fault: Fault) -> None:
+    outcome = ways[f"way-{fault.name.lower()}"][use]
+    assert outcome.get("error", "").startswith("SpoolOffline: "), outcome
+    assert outcome["seconds"] < SLOWEST

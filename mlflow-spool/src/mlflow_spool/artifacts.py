@@ -76,8 +76,7 @@ class SpoolArtifacts(ArtifactRepository):
         if root is None:
             return []
         if not self._is_proxied(root):
-            repository = plain_repository(root, self.tracking_uri, self.registry_uri)
-            found: list[FileInfo] = self._outside(root, lambda: repository.list_artifacts(path))
+            found: list[FileInfo] = self._outside(root, lambda: self._plain(root).list_artifacts(path))
             return found
         try:
             files = self._spool.list_files(root, path or "")
@@ -99,10 +98,9 @@ class SpoolArtifacts(ArtifactRepository):
         root = self._spool.shelf.real_root(self.artifact_uri)
         where = self._place(remote_file_path)
         if root is not None and not self._is_proxied(root) and self._spool.shelf.find(self._root, where) is None:
-            repository = plain_repository(root, self.tracking_uri, self.registry_uri)
             target = Path(local_path)
             try:
-                fetch = functools.partial(repository._download_file, remote_file_path, local_path)
+                fetch = functools.partial(self._fetch, root, remote_file_path, local_path)
                 self._outside(root, fetch, lambda: bytes_of(target))
             except Offline as error:
                 copy = self._spool.shelf.find(self._root, where, uploaded=True)
@@ -116,6 +114,12 @@ class SpoolArtifacts(ArtifactRepository):
             raise _rest(refused) from None
         except Offline as error:
             raise SpoolOffline(str(error)) from None
+
+    def _plain(self, root: str) -> Any:
+        return plain_repository(root, self.tracking_uri, self.registry_uri)
+
+    def _fetch(self, root: str, path: str, target: str) -> None:
+        self._plain(root)._download_file(path, target)
 
     def _outside(self, root: str, work: Callable[[], Any], progress: Callable[[], int] = lambda: 0) -> Any:
         """What a store finds before which MLflow does not stand. Raises Offline."""

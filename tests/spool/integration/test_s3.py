@@ -1,5 +1,6 @@
 """An artifact root that the client itself writes to (`s3://`, no MLflow in between), as moto's server plays it."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,8 +76,12 @@ def test_an_s3_root_works_as_a_proxied_one_through_an_outage(
 SLOWEST = 40.0  # seconds of a call, on a busy machine; without limits of ours they are minutes
 
 
-@pytest.mark.parametrize("fault", [Fault.HANG, *([Fault.REFUSE] if PROVE else [])])
-def test_a_store_that_is_away_holds_up_neither_metadata_nor_an_end(
+#: What the store does, and whether MLflow names it only after the end of the training.
+SILENT = [(Fault.HANG, False), *([(Fault.HANG, True), (Fault.REFUSE, False)] if PROVE else [])]
+
+
+@pytest.mark.parametrize(("fault", "late"), SILENT)
+def test_a_store_that_is_away_holds_up_neither_training_nor_metadata_nor_an_end(
     environment: Environment,
     mlflow_server: MlflowServer,
     proxy: Proxy,
@@ -84,28 +89,27 @@ def test_a_store_that_is_away_holds_up_neither_metadata_nor_an_end(
     endpoint: str,
     store: Any,
     fault: Fault,
+    late: bool,
 ) -> None:
-    found = {}
+    name, gate = f"store-{fault.name.lower()}-{late}", tmp_path / "gate"
+    mlflow_server.call("POST", "experiments/create", {"name": name, "artifact_location": f"s3://{BUCKET}/{name}"})
     with proxied(int(endpoint.rpartition(":")[2])) as way:
-        for kind, uri in (("plain", mlflow_server.uri), ("away", f"spool+{proxy.uri}")):
-            name = f"store-{kind}-{fault.name.lower()}"
-            root = {"name": name, "artifact_location": f"s3://{BUCKET}/{name}"}
-            mlflow_server.call("POST", "experiments/create", root)
-            settings = {"MLFLOW_SPOOL_SETTLE": "0.2", "MLFLOW_SPOOL_REQUEST_TIMEOUT": "3", **KEYS}
-            site = Site(environment, tmp_path, uri, {"MLFLOW_S3_ENDPOINT_URL": way.uri, **settings})
-            proxy.plan, way.plan = (always(fault), always(fault)) if kind == "away" else (never, never)
-            printed = site.train("direct.py", EXPERIMENT=name, LARGE="3000000").split()
-            if kind == "away":
-                assert float(printed[1]) < SLOWEST
-                proxy.plan = never
-                began = time.monotonic()
-                site.spool("flush", "--timeout", "10", code=1)
-                assert time.monotonic() - began < SLOWEST
-                (run,) = contents(mlflow_server, name, artifacts_of(store))["runs"]
-                assert (run["metrics"]["loss"], run["status"]) == ([[0, 0.5]], "FINISHED")
-                way.plan = never
-                site.spool("flush", "--timeout", "120")
-                assert " 0 waiting" in site.spool("status")
-            found[kind] = contents(mlflow_server, name, artifacts_of(store))
-    assert set(found["plain"]["runs"][0]["artifacts"]) >= {"large.bin", "table.json", "parts/1.txt"}
-    assert differences(found["away"], found["plain"]) == []
+        settings = {"MLFLOW_SPOOL_SETTLE": "0.2", "MLFLOW_SPOOL_REQUEST_TIMEOUT": "3", **KEYS}
+        site = Site(environment, tmp_path, f"spool+{proxy.uri}", {"MLFLOW_S3_ENDPOINT_URL": way.uri, **settings})
+        proxy.plan, way.plan = lambda number, line: Fault.NONE if gate.exists() else Fault.REFUSE, always(fault)
+        given = {} if late else {"GATE": str(gate)}
+        printed = site.train("direct.py", EXPERIMENT=name, LARGE="3000000", **given).split()
+        assert float(printed[-1]) < SLOWEST
+        gate.touch()
+        began = time.monotonic()
+        site.spool("flush", "--timeout", "10", code=1)
+        assert time.monotonic() - began < SLOWEST
+        (run,) = contents(mlflow_server, name, artifacts_of(store))["runs"]
+        assert (run["metrics"]["loss"], run["status"], run["artifacts"]) == ([(0, 0.5)], "FINISHED", {})
+        way.plan = never
+        site.spool("flush", "--timeout", "120")
+        assert " 0 waiting" in site.spool("status")
+    (run,) = contents(mlflow_server, name, artifacts_of(store))["runs"]
+    table = json.loads(run["artifacts"].pop("table.json"))
+    assert (table["data"], run["artifacts"].pop("large.bin")) == ([[1], [2], [1], [2]], 3000000)
+    assert run["artifacts"] == {f"parts/{number}.txt": str(number) for number in range(3)}

@@ -1,5 +1,6 @@
 """A script that logs files to a store before which MLflow does not stand, and reads some back. Prints the seconds of its
-slowest call. LARGE: bytes of one file."""
+slowest call. LARGE: bytes of one file. GATE: a file to make when the run is there; then MLflow comes back, and names the root.
+"""
 
 import os
 import tempfile
@@ -26,6 +27,10 @@ def timed(call: Callable[..., Any], *arguments: Any) -> Any:
 
 mlflow.set_experiment(os.environ["EXPERIMENT"])
 with mlflow.start_run(run_name="direct") as run, tempfile.TemporaryDirectory() as folder:
+    if gate := os.environ.get("GATE"):
+        Path(gate).touch()
+        while not mlflow.MlflowClient().get_run(run.info.run_id).info.artifact_uri.startswith("s3://"):
+            time.sleep(0.1)
     for number in range(3):
         timed(mlflow.log_text, str(number), f"parts/{number}.txt")
     large = Path(folder) / "large.bin"

@@ -1,8 +1,8 @@
 """What is not spooled, as people use it: prompts, assessments, data sets, webhooks, renames, pages of searches, errors.
 
-Each function whose name begins with `pass_` uses MLflow in an experiment of its own, PREFIX and its name. It returns what it
-has read back, without ids. Prints each one's outcome: what it returned, its error, and the seconds that it took.
-HOOK: an address that takes webhooks.
+Each function whose name begins with `pass_` uses MLflow in an experiment of its own, the way and its name. It returns what
+it has read back, without ids. Prints the outcome of each, by way: what it returned, its error, and the seconds that it took.
+WAYS: tracking URIs by their names, as JSON. HOOK: an address that takes webhooks.
 """
 
 import json
@@ -17,7 +17,7 @@ from mlflow.genai import label_schemas, review_queues
 from mlflow.genai.label_schemas import InputPassFail
 from mlflow.genai.scorers import Guidelines
 
-client = mlflow.MlflowClient()
+client = mlflow.MlflowClient()  # of the way that goes on
 Shown = Callable[[Any], Any]
 
 
@@ -247,20 +247,25 @@ def pass_errors(name: str) -> Any:
     return [error_of(call) for call in calls]
 
 
-def main() -> None:
+def gone(way: str, uri: str) -> dict[str, Any]:
+    """The outcomes of one way."""
+    global client
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient()
     outcomes: dict[str, Any] = {}
-    functions = {name.removeprefix("pass_"): each for name, each in globals().items() if name.startswith("pass_")}
-    for chosen in os.environ["PASS"].split(","):
-        experiment = f"{os.environ['PREFIX']}-{chosen.replace('_', '-')}"
+    for function in [each for name, each in globals().items() if name.startswith("pass_")]:
+        name = function.__name__.removeprefix("pass_")
+        experiment = f"{way}-{name.replace('_', '-')}"
         mlflow.set_experiment(experiment)
         began = time.monotonic()
         try:
-            outcomes[chosen] = {"returned": functions[chosen](experiment)}
+            outcomes[name] = {"returned": function(experiment)}
         except Exception as error:
-            outcomes[chosen] = {"error": f"{type(error).__name__}: {error}"[:500]}
-        outcomes[chosen]["seconds"] = time.monotonic() - began
-    print(json.dumps(outcomes, default=str))
+            outcomes[name] = {"error": f"{type(error).__name__}: {error}"[:500]}
+        outcomes[name]["seconds"] = time.monotonic() - began
+    return outcomes
 
 
 if __name__ == "__main__":
-    main()
+    ways = json.loads(os.environ["WAYS"])
+    print(json.dumps({way: gone(way, uri) for way, uri in ways.items()}, default=str))

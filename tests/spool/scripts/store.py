@@ -26,4 +26,3 @@ with socket.socket() as silent:
     silent.bind(("127.0.0.1", 0))
     silent.listen()
     put(f"http://127.0.0.1:{silent.getsockname()[1]}/root", "file.txt", 1.0)
-put(f"file://{folder}/root", "again.txt")
