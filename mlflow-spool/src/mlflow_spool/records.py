@@ -322,6 +322,8 @@ def ids_in(call: Call) -> set[str]:
             found.add(owner[1] if "spool-" in owner[1] else f"root:{owner[1]}")
         if name == "source" and (address := _ADDRESS.match(value)):
             found.add(address[1])
+        if name == "source" and (copied := _COPIED.fullmatch(value)):
+            found.add(f"version:{copied[2]}")
 
     def walk(name: str, value: Any) -> None:
         if isinstance(value, str):

@@ -1,5 +1,5 @@
 """A script that logs files to a store before which MLflow does not stand, and reads some back. Prints the seconds of its
-slowest call. LARGE: bytes of one file. GATE: a file to make when the run is there; then MLflow comes back, and names the root.
+slowest call. LARGE: bytes of one file. GATE: a file to make when the run is there: MLflow comes back then.
 """
 
 import os

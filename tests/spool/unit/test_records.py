@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_spool.records import API, KEY_TAG, Call, Kind, Record, draft, imported, references, translated
+from mlflow_spool.records import API, KEY_TAG, Call, Kind, Record, draft, ids_in, imported, references, translated
 
 KEY = "0123456789abcdef0123456789abcdef"
 RUN = f"spool-{KEY}"
@@ -100,7 +100,7 @@ def test_references_are_the_local_ids_that_a_call_names() -> None:
 def test_a_copy_of_a_version_that_waits_names_the_real_one_later() -> None:
     source = "models:/churn/2000000007"
     copy = Call("POST", f"{API}/model-versions/create", {"name": "other", "source": source, "description": source})
-    assert references(copy) == {"version:2000000007"}
+    assert references(copy) == ids_in(copy) == {"version:2000000007"}
     sent = translated(copy, {"version:2000000007": "3"}.get)
     assert sent.body == {"name": "other", "source": "models:/churn/3", "description": source}
 
