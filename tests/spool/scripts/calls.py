@@ -92,7 +92,7 @@ CONSTANTS: dict[str, Any] = {
     "issue_id": "i-1",
     "dataset_id": "d-1",
     "webhook_id": "w-1",
-    "url": "https://hook.example",
+    "url": "https://127.0.0.1:9/hook",
     "events": ["prompt.created"],
     "endpoint_id": "e-1",
     "server_name": "com.example/tools",
