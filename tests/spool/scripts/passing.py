@@ -187,6 +187,19 @@ def pass_scorers(name: str) -> Any:
     return listed, first.guidelines, len(mlflow.genai.list_scorers(experiment_id=where))
 
 
+def exact(outputs: str, expectations: dict[str, Any]) -> bool:
+    return bool(outputs == expectations["answer"])
+
+
+def pass_evaluation(name: str) -> Any:
+    asked = {"why": "WHY", "who": "who"}
+    data = [{"inputs": {"question": each}, "expectations": {"answer": answer}} for each, answer in asked.items()]
+    judge: Any = mlflow.genai.scorer(exact)
+    found = mlflow.genai.evaluate(data=data, predict_fn=ask, scorers=[judge])
+    traces = mlflow.search_traces(locations=[experiment_of(name)], return_type="list")
+    return found.metrics, sorted(str(each.value) for trace in traces for each in trace.info.assessments)
+
+
 def pass_mcp_servers(name: str) -> Any:
     server = f"com.example/{name}"
     client.create_mcp_server(server, description="d")
