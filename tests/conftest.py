@@ -12,6 +12,7 @@ import pytest
 from app.tables import migrate
 from tests.distribution import pytest_xdist_make_scheduler
 from tests.servers import TestServers, start_test_servers
+from tests.sizes import PROVE
 from tests.spool.mlflow import Environment, MlflowServer, install_mlflow, running
 
 __all__ = ["pytest_xdist_make_scheduler"]  # A hook: pytest-xdist finds it here, and only here.
@@ -77,3 +78,9 @@ def memory() -> Iterator[Path]:
     base = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="spool-", dir=base if base.is_dir() else None) as folder:
         yield Path(folder)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """`make prove` takes hours: it shows each fault when it happens, and again at the end."""
+    if PROVE and report.failed and hasattr(report, "node"):  # in the process that gathers what xdist's workers report
+        print(f"\n{report.nodeid}\n{report.longreprtext}\n{report.capstdout}", flush=True)
