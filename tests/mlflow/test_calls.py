@@ -61,7 +61,7 @@ def test_every_call_does_what_the_table_says(called: dict[str, Any]) -> None:
             right = outcome is None or (name in RAISES and RAISES[name] in outcome)
         if not right or seconds > SLOWEST:
             wrong[name] = (outcome, seconds, rows)
-    assert wrong == {}
+    assert not wrong, json.dumps(wrong, indent=1)
 
 
 #: Functions of MLflow's stores that make requests by themselves. Each goes through the spool, or `reach` asks first.

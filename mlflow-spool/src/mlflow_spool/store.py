@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import LoggedModel, Run
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.entities.span import Span
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.exceptions import MlflowException, RestException
@@ -42,6 +43,11 @@ LOGGING = {
     ("mlflow.store.artifact.runs_artifact_repo", "_get_logged_model_artifact_repo"),
     ("mlflow.tracking._model_registry.fluent", "_get_logged_models_from_run"),
     ("mlflow.tracking.fluent", "_set_active_model"),
+}
+#: Code that changes something of a registered model, and reads the model first.
+CHANGING = {
+    ("mlflow.tracking.client", "_raise_if_prompt"),
+    ("mlflow.store.model_registry.abstract_store", "create_prompt_version"),
 }
 #: Code that searches in an experiment that it finds by its name. Nothing found would be a lie.
 SEARCHING = {("mlflow.tracking.fluent", "search_runs"), ("mlflow.experiments", "get_experiment")}
@@ -280,6 +286,15 @@ class SpoolRegistryStore(RegistryRestStore):
         except sqlite3.Error as error:
             give_up(self._uri, f"the journal in {spool.journal.folder} is broken ({error})")
             return super()._call_endpoint(api, json_body, call_all_endpoints, extra_headers)
+
+    def get_registered_model(self, name: str) -> RegisteredModel:
+        """A registered model. While MLflow is away, a change of those of others goes on without what it reads first."""
+        try:
+            return super().get_registered_model(name)
+        except SpoolOffline:
+            if not _is_within(CHANGING):
+                raise
+            return RegisteredModel(name)
 
     def get_prompt(self, name: str) -> Any:
         """A prompt; None when there is none. MLflow's own code takes every error for that, also that MLflow is away."""

@@ -4,6 +4,7 @@ Prints JSON: for each name, `client.` before those of MlflowClient, what came of
 null when it is not called here) and the seconds that took.
 """
 
+import importlib
 import inspect
 import io
 import json
@@ -13,14 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import mlflow
 import numpy
 from mlflow.entities import Feedback, LoggedModelOutput
 
+matplotlib: Any = importlib.import_module("matplotlib")
 matplotlib.use("agg")
-from matplotlib import pyplot
-
 #: Not called here: they change where this process logs, talk to a person, need another service, or only decorate.
 UNCALLED = {
     "add_trace",
@@ -76,7 +75,7 @@ CONSTANTS: dict[str, Any] = {
     "artifact_file": "b.json",
     "dictionary": {"a": 1},
     "stream": io.BytesIO(b"x"),
-    "figure": pyplot.figure(),
+    "figure": importlib.import_module("matplotlib.pyplot").figure(),
     "data": {"a": [1]},
     "image": numpy.zeros((4, 4, 3), dtype="uint8"),
     "path": "a.json",
@@ -163,8 +162,10 @@ def own(known: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "client.log_figure": {"artifact_file": "b.svg"},
         "client.log_image": {"artifact_file": "b.png"},
         "client.log_metric": {"value": 1.0},
+        "client.log_table": {"artifact_file": "t.json"},
         "client.search_traces": where,
         "client.set_model_version_tag": {"version": known["version"], **tag},
+        "client.update_model_version": {"description": "d"},
         "client.update_run": {"status": "RUNNING"},
         "create_dataset": {"name": "data"},
         "create_external_model": {"name": "agent"},
@@ -180,6 +181,7 @@ def own(known: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "log_input": {"dataset": mlflow.data.from_numpy(numpy.zeros(2))},
         "log_metric": {"value": 1.0},
         "log_model_params": {"model_id": known["model_id"]},
+        "log_table": {"artifact_file": "t.json"},
         "log_outputs": {"models": known["models"]},
         "search_traces": where,
         "set_active_model": {"name": "agent"},

@@ -29,7 +29,7 @@ def experiment_of(name: str) -> str:
 
 def paged(search: Callable[[str | None], Any], shown: Shown) -> list[list[Any]]:
     """What every page of a search shows."""
-    pages, token = [], None
+    pages, token = list[list[Any]](), None
     while not pages or token:
         page = search(token)
         pages.append([shown(item) for item in page])
