@@ -27,8 +27,7 @@ class Helper:
         self._process: subprocess.Popen[bytes] | None = None
 
     def store(self, root: str, path: str, file: Path, timeout: float) -> Answer:
-        """As `MlflowServer.store`. timeout: seconds; a store that does not answer holds up nothing else for longer. Raises
-        NoAnswer."""
+        """As `MlflowServer.store`, within `timeout` seconds. Raises NoAnswer."""
         asked = json.dumps({"root": root, "path": path, "file": str(file)})
         try:
             if self._process is None or self._process.poll() is not None:

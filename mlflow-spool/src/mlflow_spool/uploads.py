@@ -44,10 +44,8 @@ def artifact(key: str, root: str, path: str, size: int, made_at: int) -> Record:
 
 
 def split_root(uri: str) -> tuple[str, str]:
-    """The artifact root of a run or model in an address, and the path below it: `runs:/<id>/model` leads to the latter.
-
-    A server may have a folder `artifacts` above all of them.
-    """
+    """The artifact root of a run or model in an address, and the path below it. A server may have a folder `artifacts`
+    above all of them."""
     if (found := _OWNER.search(uri)) is None:
         root, slash, below = uri.partition("/artifacts")
         return root + slash, below.strip("/")
