@@ -1,8 +1,6 @@
 """MLflow's artifact repository with the spool below it: a file that cannot be uploaded now is kept, and uploaded later."""
 
-import functools
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,12 +11,11 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository, verify_artif
 from mlflow.tracking import get_tracking_uri
 from mlflow.utils.uri import validate_path_is_safe
 
-from mlflow_spool.errors import NoAnswer, Offline, Refused
+from mlflow_spool.errors import Offline, Refused
 from mlflow_spool.files import place
 from mlflow_spool.settings import PREFIX
 from mlflow_spool.spool import Spool
-from mlflow_spool.store import SpoolOffline, server_for, spool_for
-from mlflow_spool.stores import READ, NoThread, bytes_of
+from mlflow_spool.store import SpoolOffline, spool_for
 from mlflow_spool.transport import plain_repository
 from mlflow_spool.uploads import split_root
 
@@ -28,6 +25,7 @@ class SpoolArtifacts(ArtifactRepository):
 
     def __init__(self, spool: Spool, artifact_uri: str, tracking_uri: str, registry_uri: str | None = None) -> None:
         super().__init__(artifact_uri, tracking_uri, registry_uri)
+        # `runs:/<id>/model` makes a repository of its own, below that of the run.
         self._root, self._below = split_root(artifact_uri)
         self._spool = spool
 
@@ -75,7 +73,7 @@ class SpoolArtifacts(ArtifactRepository):
         if root is None:
             return []
         if not self._is_proxied(root):
-            found: list[FileInfo] = self._outside(root, lambda: self._plain(root).list_artifacts(path))
+            found: list[FileInfo] = plain_repository(root, self.tracking_uri, self.registry_uri).list_artifacts(path)
             return found
         try:
             files = self._spool.list_files(root, path or "")
@@ -97,15 +95,7 @@ class SpoolArtifacts(ArtifactRepository):
         root = self._spool.shelf.real_root(self.artifact_uri)
         where = self._place(remote_file_path)
         if root is not None and not self._is_proxied(root) and self._spool.shelf.find(self._root, where) is None:
-            target = Path(local_path)
-            try:
-                fetch = functools.partial(self._fetch, root, remote_file_path, local_path)
-                self._outside(root, fetch, lambda: bytes_of(target))
-            except Offline as error:
-                copy = self._spool.shelf.find(self._root, where, uploaded=True)
-                if copy is None:
-                    raise SpoolOffline(str(error)) from None
-                shutil.copyfile(copy, target)
+            plain_repository(root, self.tracking_uri, self.registry_uri)._download_file(remote_file_path, local_path)
             return
         try:
             self._spool.fetch_file(self._root, where, Path(local_path))
@@ -113,21 +103,6 @@ class SpoolArtifacts(ArtifactRepository):
             raise _rest(refused) from None
         except Offline as error:
             raise SpoolOffline(str(error)) from None
-
-    def _plain(self, root: str) -> Any:
-        return plain_repository(root, self.tracking_uri, self.registry_uri)
-
-    def _fetch(self, root: str, path: str, target: str) -> None:
-        self._plain(root)._download_file(path, target)
-
-    def _outside(self, root: str, work: Callable[[], Any], progress: Callable[[], int] = lambda: 0) -> Any:
-        """What a store finds before which MLflow does not stand. Raises Offline."""
-        try:
-            return server_for(self.tracking_uri).stores.ask(root, work, READ, progress=progress)
-        except NoAnswer as error:
-            raise Offline(str(error)) from None
-        except NoThread:
-            return work()
 
     def _is_proxied(self, root: str) -> bool:
         """Whether MLflow itself stands before the store, at the tracking server."""

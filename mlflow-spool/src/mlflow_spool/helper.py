@@ -6,7 +6,6 @@ process of its own, by one JSON object a line.
 
 import contextlib
 import json
-import select
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import IO, Any
 
 from mlflow_spool.errors import NoAnswer
 from mlflow_spool.records import Answer
-
-START = 60.0  # seconds until the process has loaded MLflow
 
 
 class Helper:
@@ -26,16 +23,17 @@ class Helper:
         self._uri = uri
         self._process: subprocess.Popen[bytes] | None = None
 
-    def store(self, root: str, path: str, file: Path, timeout: float) -> Answer:
-        """As `MlflowServer.store`, within `timeout` seconds. Raises NoAnswer."""
+    def store(self, root: str, path: str, file: Path) -> Answer:
+        """As `MlflowServer.store`. Raises NoAnswer."""
         asked = json.dumps({"root": root, "path": path, "file": str(file)})
         try:
             if self._process is None or self._process.poll() is not None:
                 argv = [sys.executable, "-m", "mlflow_spool.helper"]
                 self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-                # Everybody on the machine may read arguments, and the address may hold a login.
-                _exchange(self._process, self._uri, START)
-            answer = _exchange(self._process, asked, timeout)
+                _write(
+                    self._process, self._uri
+                )  # Everybody on the machine may read arguments, and it may hold a login.
+            answer = _exchange(self._process, asked)
             return Answer(int(answer["status"]), dict(answer["body"]))
         except (OSError, ValueError, KeyError) as error:
             raise NoAnswer(f"the process that uploads to {root} failed: {error}") from None
@@ -47,42 +45,31 @@ def _write(process: "subprocess.Popen[bytes]", line: str) -> None:
     process.stdin.flush()
 
 
-def _exchange(process: "subprocess.Popen[bytes]", asked: str, timeout: float) -> dict[str, Any]:
+def _exchange(process: "subprocess.Popen[bytes]", asked: str) -> dict[str, Any]:
     _write(process, asked)
     assert process.stdout is not None
-    poll = select.poll()
-    poll.register(process.stdout, select.POLLIN)
-    if not poll.poll(max(timeout, 0.05) * 1000):
-        process.kill()
-        process.wait()
-        raise NoAnswer("no answer in time")
     answer: dict[str, Any] = json.loads(process.stdout.readline())
     if "error" in answer:
         raise NoAnswer(answer["error"])
     return answer
 
 
-def serve(questions: IO[str], answers: IO[str]) -> None:
-    """Read the address of MLflow, and upload what is asked for until there are no more questions: the other process has
-    ended."""
-    with contextlib.redirect_stdout(sys.stderr):  # What is loaded may print, and the clients too.
-        from mlflow_spool.transport import MlflowServer
+def serve(uri: str, questions: IO[str], answers: IO[str]) -> None:
+    """Upload what is asked for, until there are no more questions: the other process has ended."""
+    from mlflow_spool.transport import MlflowServer
 
-        server = MlflowServer(questions.readline().strip())
-        _say(answers, {})
-        for line in questions:
-            asked = json.loads(line)
-            try:
+    server = MlflowServer(uri)
+    for line in questions:
+        asked = json.loads(line)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # The clients may print.
                 answer = server.store(asked["root"], asked["path"], Path(asked["file"]))
-                _say(answers, {"status": answer.status, "body": answer.body})
-            except NoAnswer as error:
-                _say(answers, {"error": str(error)})
-
-
-def _say(answers: IO[str], answer: dict[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
+            answered: dict[str, Any] = {"status": answer.status, "body": answer.body}
+        except NoAnswer as error:
+            answered = {"error": str(error)}
+        answers.write(json.dumps(answered) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":
-    serve(sys.stdin, sys.stdout)
+    serve(sys.stdin.readline().strip(), sys.stdin, sys.stdout)

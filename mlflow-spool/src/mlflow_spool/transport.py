@@ -10,7 +10,6 @@ import os
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -29,8 +28,7 @@ from mlflow_spool.files import sent_as
 from mlflow_spool.helper import Helper
 from mlflow_spool.records import Answer, Call, answer_of
 from mlflow_spool.settings import Settings, server_uri, subject_of, user_in
-from mlflow_spool.stores import READ, NoThread, Stores, is_no_answer, status_of
-from mlflow_spool.uploads import FILES, RATE, folder_of
+from mlflow_spool.uploads import FILES, folder_of
 from mlflow_spool.wire import Reply, Sign, Way, Wire
 
 PROXIED = "mlflow-artifacts:"
@@ -47,9 +45,7 @@ class MlflowServer:
         self.workspace = workspace
         self._wire = Wire()
         self._tls: dict[tuple[Any, Any], ssl.SSLContext] = {}
-        self._helpers = {ours: Helper(uri) for ours in (True, False)}  # for our thread, and for all others
-        # As reads find them, and as uploads do. Those have shorter limits, since a file may wait.
-        self.stores, self._uploads = Stores(), Stores()
+        self._helper = Helper(uri)
         self.user = ""  # whose login the requests carry
         self.refresh()
 
@@ -120,10 +116,11 @@ class MlflowServer:
         """Put `file` at `path` below `root`. Raises NotSent, NoAnswer.
 
         It goes through MLflow if MLflow stands before the store. Otherwise MLflow's client for that kind of store sends it,
-        in a process of its own if the caller is our thread.
+        in a process of its own if the caller is our thread; and the timeouts are the client's own.
         """
         if not root.startswith(PROXIED):
-            return self._put(root, path, file, timeout)
+            send = self._helper.store if quiet.is_ours() else self.store
+            return send(root, path, file)
         way, below = self._artifacts(root)
         kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
         return _answer(
@@ -145,25 +142,6 @@ class MlflowServer:
         way = self._way if base == self._way.base else Way(base, headers, self._way.proxy, self._way.tls)
         return way, quote(f"{FILES}/{parts.path.strip('/')}".rstrip("/"))
 
-    def _put(self, root: str, path: str, file: Path, timeout: float) -> Answer:
-        """Put `file` at a store before which MLflow does not stand. Raises NoAnswer."""
-        ours = quiet.is_ours()
-        if not ours:
-            with suppress(NoThread):
-                if file.stat().st_size > RATE:  # Its limit is long, so that the store must show first that it is there.
-                    self._uploads.ask(root, lambda: self._look(root), READ)
-                return self._uploads.ask(root, lambda: self.store(root, path, file), timeout, path=path)
-        helper = self._helpers[ours]
-        return self._uploads.watched(root, path, lambda: helper.store(root, path, file, timeout))
-
-    def _look(self, root: str) -> None:
-        """Ask a store for something small. Raises what its client raises when no answer comes."""
-        try:
-            plain_repository(root, self._uri).list_artifacts()
-        except Exception as error:
-            if is_no_answer(error):
-                raise
-
     def store(self, root: str, path: str, file: Path) -> Answer:
         """Put `file` at `path` below a `root` before which MLflow does not stand, with MLflow's client for its kind.
 
@@ -172,7 +150,7 @@ class MlflowServer:
         try:
             plain_repository(root, self._uri).log_artifact(str(file), folder_of(path))
         except Exception as error:  # Each kind of store has errors of its own.
-            status = status_of(error)
+            status = _status_of(error)
             if status is None:
                 raise NoAnswer(str(error)[:300]) from error
             return Answer(status, {"message": str(error)})
@@ -240,3 +218,13 @@ def plain_repository(root: str, tracking_uri: str | None, registry_uri: str | No
     if root.startswith(PROXIED):
         return MlflowArtifactsRepository(root, tracking_uri=plain, registry_uri=registry_uri)
     return get_artifact_repository(root, tracking_uri=plain)
+
+
+def _status_of(error: Exception) -> int | None:
+    """The HTTP status in an error of botocore or requests; None when the error has none."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(response, "status_code", None)
+    return status if isinstance(status, int) else None

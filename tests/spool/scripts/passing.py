@@ -132,7 +132,8 @@ def pass_traces(name: str) -> Any:
 def pass_renames(name: str) -> Any:
     client.create_registered_model(f"{name}-before", tags={"a": "b"})
     version = client.create_model_version(f"{name}-before", "s3://models/1", await_creation_for=None)
-    renamed = client.rename_registered_model(f"{name}-before", f"{name}-after")
+    client.rename_registered_model(f"{name}-before", f"{name}-after")
+    renamed = client.get_registered_model(f"{name}-after")
     again = client.get_model_version(f"{name}-after", version.version)
     gone = error_of(lambda: client.get_registered_model(f"{name}-before"))
     client.create_model_version(f"{name}-after", "s3://models/2", await_creation_for=None)
