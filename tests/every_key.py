@@ -42,6 +42,7 @@ _LINEAGE = "tests/mlflow/test_lineage.py::test_the_policy_says_how_long_to_wait_
 _EFFECT = "tests/acceptance/test_effects.py::test_"
 _NEWS = "tests/acceptance/test_news.py::test_a_"
 _NO_EFFECT = "tests/acceptance/test_no_effect.py::test_"
+_PROBATION = "tests/acceptance/test_probation.py::test_"
 _ACCESS = "tests/unit/test_access.py::test_"
 
 
@@ -185,6 +186,7 @@ POLICY: dict[str, str] = {
     "notify.run_succeeded": _TOLD,
     "notify.promoted": _TOLD,
     "notify.promotion_blocked": _TOLD,
+    "notify.probation_failed": _TOLD,
     "mlflow": _MLFLOW_LOGIN,
     "mlflow.tracking_uri": _MLFLOW_LOGIN,
     **dict.fromkeys(("mlflow.logins", *(f"mlflow.logins.{part}" for part in _LOGIN_PARTS)), _PLACES),
@@ -210,6 +212,12 @@ POLICY: dict[str, str] = {
     "promotions.require.artifacts": _RULES,
     "promotions.rules": "tests/acceptance/test_promotion.py::test_the_first_version_is_promoted_and_a_worse_one_is_not",
     "promotions.on_new_version": _HOOK + "test_a_new_version_is_asked_for_to_each_mark_in_turn",
+    "promotions.probation": _PROBATION + "an_alert_that_lasts_gives_the_alias_back_once_and_people_are_paged",
+    "promotions.probation.for": _PROBATION + "an_alert_counts_from_one_second_after_the_promotion_to_the_end_of_for",
+    "promotions.probation.match": _PROBATION + "only_an_alert_that_matches_and_is_of_the_model_counts",
+    "promotions.probation.group": _PROBATION + "only_an_alert_that_matches_and_is_of_the_model_counts",
+    "promotions.probation.debounce": _PROBATION + "the_alert_must_last_for_debounce",
+    "promotions.probation.then": _PROBATION + "an_alert_that_lasts_gives_the_alias_back_once_and_people_are_paged",
     "promotions.mode": "tests/acceptance/test_promotion.py::test_shadow_records_every_verdict_and_stands_in_nobodys_way",
 }
 

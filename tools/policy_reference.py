@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from app.policy.file import describe
 from app.policy.schema import Defaults, Policy
+from app.policy.values import key_of
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs/policy-reference.md"
@@ -61,14 +62,15 @@ def _top_level() -> Iterator[Row]:
 def _rows(model: describe.Model, above: str = "") -> Iterator[Row]:
     """The keys of a model, each followed by those below it, with dots between."""
     for name, hint in describe.hints(model).items():
+        key = key_of(model, name)
         yield (
-            f"`{above}{name}`",
+            f"`{above}{key}`",
             _in_words(model, name, hint),
             describe.default_in_words(model, name),
             describe.text_of(model, name),
         )
         for below in describe.models(hint):
-            yield from _rows(below, f"{above}{name}.")
+            yield from _rows(below, f"{above}{key}.")
 
 
 def _defaults() -> Iterator[Row]:

@@ -253,14 +253,14 @@ def _fired_at(firing: Firing, deaf: Iterable[Deaf], start: datetime, moment: dat
     """Whether an alert from before `start` fired at `moment`: it had not ended, and was not silent for too long."""
     if not was_open(firing, start) or (firing.end is not None and firing.end <= moment):
         return False
-    covering = _covering(deaf, moment)
-    if covering is not None:  # Its end may have been sent while nobody heard. Only what came afterwards counts.
-        return firing.end is None and covering.until is not None and firing.heard > covering.until
+    silence = covering(deaf, moment)
+    if silence is not None:  # Its end may have been sent while nobody heard. Only what came afterwards counts.
+        return firing.end is None and silence.until is not None and firing.heard > silence.until
     # An end that came later, or a notification after that moment, says that it fired then.
     return firing.end is not None or firing.heard + terms.stale_after >= moment
 
 
-def _covering(deaf: Iterable[Deaf], moment: datetime) -> Deaf | None:
+def covering(deaf: Iterable[Deaf], moment: datetime) -> Deaf | None:
     """What kept alerts from being heard at this moment."""
     return next((d for d in deaf if d.since <= moment and (d.until is None or d.until >= moment)), None)
 
@@ -273,7 +273,7 @@ def _when_over(facts: Facts, terms: Terms, start: datetime, before: Sequence[Fir
             detail = f"{firing.alert_id} went silent at {at(firing.heard)}, and nobody heard its end"
             return Judgement(Effect.UNKNOWN, Why.STALE, detail)
     late = any(firing.end is not None and firing.end > settled for firing in before)
-    deaf = (_covering(facts.deaf, settled) if late else None) or _deaf_at_the_end(facts.deaf, terms, start, over)
+    deaf = (covering(facts.deaf, settled) if late else None) or _deaf_at_the_end(facts.deaf, terms, start, over)
     if deaf is not None:
         return Judgement(Effect.UNKNOWN, deaf.why, deaf.detail)
     last = max((firing.end for firing in before if firing.end is not None), default=start)
@@ -286,9 +286,9 @@ def _when_over(facts: Facts, terms: Terms, start: datetime, before: Sequence[Fir
 
 def _deaf_at_the_end(deaf: Sequence[Deaf], terms: Terms, start: datetime, over: datetime) -> Deaf | None:
     """What kept alerts from being heard at the end of `watch`, or for longer than `settle` in all."""
-    covering = _covering(deaf, over)
-    if covering is not None:
-        return covering
+    silence = covering(deaf, over)
+    if silence is not None:
+        return silence
     missed = [(min(d.until, over) - max(d.since, start), d) for d in deaf if d.until is not None and d.since < over]
     missed = [(time, each) for time, each in missed if time > timedelta(0)]
     if sum((time for time, _ in missed), timedelta(0)) <= terms.settle:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.decide.state import Reason, TriggerState
 from app.effects.rules import Effect, Why
 from app.explain import examples
+from app.promotion.model import Standing
 
 _TRIGGER = examples.TRIGGER
 _EFFECT: dict[str, Any] = {
@@ -31,6 +32,12 @@ _EFFECT: dict[str, Any] = {
     "counts_from": "2026-11-23T03:30:12.730Z",
     "promotion": "0198c2f6-13aa-7c11-8f00-5d1b6a0a7e02",
     "former": [],
+    "probation": {
+        "state": "rolled_back",
+        "until": "2026-11-25T03:30:12.730Z",
+        "detail": "its probation failed: ModelAccuracyLow began 1d2h after the promotion, and lasted 10m; "
+        "version 11 holds champion again",
+    },
 }
 _SUMS: dict[str, Any] = {
     "retrains": 8,
@@ -41,10 +48,11 @@ _SUMS: dict[str, Any] = {
     "failed": 1,
     "unknown": 0,
     "waiting": 1,
+    "rolled_back": 2,
     "run_hours": 3.2,
     "run_hours_per_fix": 3.2,
     "newest_at": _TRIGGER["fired_at"],
-    "summary": "churn: 8 retrains, 1 fixed: retraining does not help; look at the data",
+    "summary": "churn: 8 retrains, 1 fixed, 2 rolled back: retraining does not help; look at the data",
 }
 EFFECTS: dict[str, Any] = {
     "items": [_EFFECT],
@@ -122,6 +130,14 @@ class FormerEffect(BaseModel):
     at: datetime
 
 
+class ProbationOfEffect(BaseModel):
+    """What the probation of the version has come to."""
+
+    state: Standing
+    until: datetime
+    detail: str
+
+
 class EffectOut(BaseModel):
     """A fired trigger, and whether it helped."""
 
@@ -144,6 +160,7 @@ class EffectOut(BaseModel):
     counts_from: datetime | None = Field(description="Since when `settle` and `watch` count.")
     promotion: UUID | None
     former: list[FormerEffect] = Field(description="Effects that a later fact replaced, the oldest first.")
+    probation: ProbationOfEffect | None = Field(description="Of the version; null: there was none.")
 
 
 class SumsOut(BaseModel):
@@ -157,6 +174,7 @@ class SumsOut(BaseModel):
     failed: int
     unknown: int
     waiting: int = Field(description="Not known yet.")
+    rolled_back: int = Field(description="Their versions failed the probation, and the alias was given back.")
     run_hours: float
     run_hours_per_fix: float | None = Field(description="null: nothing was fixed.")
     newest_at: datetime | None

@@ -40,7 +40,10 @@ _PAGE = (
     text(f"""
     SELECT t.id, t.route, t.group_labels, t.reason AS fired_for, t.state, t.outcome, t.fired_at, t.started_at, t.accepted_at,
         t.ended_at, {EFFECT} AS effect, e.reason, e.detail, e.until, e.at, e.counts_from, e.model, e.version, e.promotion,
-        coalesce(e.former, '[]') AS former {_FIRED}
+        coalesce(e.former, '[]') AS former, (
+            SELECT p.probation FROM promotions p WHERE p.trigger_id = t.id AND p.probation IS NOT NULL
+            ORDER BY p.ended_at DESC LIMIT 1
+        ) AS probation {_FIRED}
       AND (CAST(:effect AS text) IS NULL OR coalesce({EFFECT}, 'waiting') = :effect)
       AND (CAST(:cursor AS uuid) IS NULL OR t.id < :cursor)
 """)
@@ -50,19 +53,23 @@ _PAGE = (
         column("promotion", Uuid()),
         column("group_labels", JSONB()),
         column("former", JSONB()),
+        column("probation", JSONB()),
     )
     .subquery("found")
 )
 _SUMS = text(f"""
-    WITH fired AS (
-        SELECT t.route, t.group_key, t.group_labels, {EFFECT} AS effect, e.model, t.fired_at,
+    WITH back AS (
+        SELECT DISTINCT trigger_id FROM promotions WHERE trigger_id IS NOT NULL AND probation ->> 'state' = 'rolled_back'
+    ), fired AS (
+        SELECT t.id, t.route, t.group_key, t.group_labels, {EFFECT} AS effect, e.model, t.fired_at,
             extract(epoch FROM greatest(t.ended_at - coalesce(t.started_at, t.accepted_at), '0 s')) AS seconds {_FIRED}
     ), newest AS (
         SELECT route, group_key FROM fired GROUP BY 1, 2 ORDER BY max(fired_at) DESC, 1, 2 LIMIT :groups
     )
-    SELECT route, group_labels, effect, model, count(*) AS triggers, max(fired_at) AS newest,
-        coalesce(sum(seconds), 0) AS seconds
-    FROM fired JOIN newest USING (route, group_key) GROUP BY 1, 2, 3, 4 ORDER BY 1, 2
+    SELECT route, group_labels, effect, model, count(*) AS triggers, count(back.trigger_id) AS rolled_back,
+        max(fired_at) AS newest, coalesce(sum(seconds), 0) AS seconds
+    FROM fired JOIN newest USING (route, group_key) LEFT JOIN back ON back.trigger_id = fired.id
+    GROUP BY 1, 2, 3, 4 ORDER BY 1, 2
 """).columns(route=Text(), group_labels=JSONB())
 
 #: As the effect of a filter: those that are not known yet.
@@ -103,6 +110,7 @@ async def sums(conn: AsyncConnection, query: Query) -> tuple[list[Row], list[Row
         group = groups.setdefault(key, Sums(""))
         effect = Effect(row["effect"]) if row["effect"] else None
         group.add(effect, row["triggers"], float(row["seconds"]), row["newest"])
+        group.rolled_back += row["rolled_back"]
         shown[key] = {"route": row["route"], "group": row["group_labels"]}
     newest = sorted(groups, key=lambda key: str(groups[key].newest), reverse=True)
     by_model: defaultdict[str, list[Sums]] = defaultdict(list)
@@ -137,7 +145,7 @@ def _filters(query: Query) -> Row:
 def _shown(row: Found) -> Row:
     names = ("route", "fired_for", "state", "outcome", "fired_at", "ended_at", "effect", "until", "counts_from")
     shown = {name: row[name] for name in names} | {"trigger_id": row["id"], "group": row["group_labels"]}
-    shown |= {name: row[name] for name in ("model", "version", "promotion", "former")}
+    shown |= {name: row[name] for name in ("model", "version", "promotion", "former", "probation")}
     reason, detail = row["reason"], row["detail"]
     if row["ended_at"] is None:
         reason, detail = Why.RUNNING, "its DAG run has not ended"

@@ -196,15 +196,16 @@ _OLD_LOCK = text("""
 PRUNE: Final = Prune("outages", _OLD, _OLD_LOCK, (by_id("outages", "since", "timestamptz"),), start={"id": EPOCH})
 
 
-async def note_outage(conn: AsyncConnection, now: datetime) -> None:
-    """Write until when a gateway ran, and the outage that ends now, if there was one."""
+async def note_outage(conn: AsyncConnection, now: datetime) -> bool:
+    """Write until when a gateway ran, and the outage that ends now, if there was one. False: another replica is at it."""
     await conn.execute(_BEGIN, {"now": now})
     until: datetime | None = (await conn.execute(_READ)).scalar_one_or_none()
-    if until is None:  # Another replica is at it.
-        return
+    if until is None:
+        return False
     if now - until > GAP:
         await conn.execute(_OUTAGE, {"since": until, "until": now})
     await conn.execute(_KEEP, {"now": now})
+    return True
 
 
 # -- the effects --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ class Sums:
     name: str
     retrains: int = 0
     waiting: int = 0
+    rolled_back: int = 0  # the probation of its version gave the alias back
     seconds: float = 0.0  # of its DAG runs
     newest: datetime | None = None  # when the newest fired
     effects: dict[Effect, int] = field(default_factory=lambda: dict.fromkeys(Effect, 0))
@@ -44,6 +45,7 @@ class Sums:
             "retrains": self.retrains,
             **{str(effect): number for effect, number in self.effects.items()},
             "waiting": self.waiting,
+            "rolled_back": self.rolled_back,
             "run_hours": self.run_hours,
             "run_hours_per_fix": self.run_hours_per_fix,
             "newest_at": self.newest,
@@ -53,7 +55,9 @@ class Sums:
     def summary(self) -> str:
         """One sentence: does retraining help?"""
         retrains = f"{self.retrains} retrain{'s' if self.retrains != 1 else ''}"
-        return f"{self.name}: {retrains}, {self.effects[Effect.FIXED]} fixed: {_verdict(self.effects, self.waiting)}"
+        back = f", {self.rolled_back} rolled back" if self.rolled_back else ""
+        verdict = _verdict(self.effects, self.waiting)
+        return f"{self.name}: {retrains}, {self.effects[Effect.FIXED]} fixed{back}: {verdict}"
 
 
 def _verdict(effects: Mapping[Effect, int], waiting: int) -> str:
@@ -77,6 +81,7 @@ def total(sums: Iterable[Sums], name: str) -> Sums:
     for each in sums:
         found.retrains += each.retrains
         found.waiting += each.waiting
+        found.rolled_back += each.rolled_back
         found.seconds += each.seconds
         found.newest = max(filter(None, (found.newest, each.newest)), default=None)
         for effect, number in each.effects.items():

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
@@ -51,13 +51,15 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
     route = policy.route(alert["route"]) if alert["route"] else None
     group = await _group(conn, route, alert["group"]) if route else None
     answer = {"subject": "alert", "alert": alert, "decisions": alert["decisions"], "group": None}
+    p = tables.promotions
+    against = await _of_probations(conn, p.c.probation_alert == alert["id"])
     if route is None or group is None:
         named = f"its route {alert['route']!r} left the policy" if alert["route"] else no_route(alert["labels"])
         hint = "A route whose matchers its labels satisfy: add one to the policy, and `check` the file first."
         if is_own_alarm(alert["labels"]):
             hint = "Nothing: an alarm of the gateway itself is for people and starts no DAG run."
         decision = Decision(Action.IGNORE, Reason.NO_ROUTE, detail=named)
-        summary = f"{sentences.of_alert(alert, None)} At this moment {named}."
+        summary = f"{sentences.of_alert(alert, None)} At this moment {named}.{against}"
         return answer | {"now": shown_decision(decision), "summary": summary, "would_fire": hint}
     episode = await load_episode(conn, alert["id"])
     decision = at_this_moment(group, episode, route, now, await obstacles_of(conn, policy, route, now))
@@ -65,7 +67,7 @@ async def _of_alert(conn: AsyncConnection, alert: Row, policy: Policy, now: date
     trigger = await history.get_trigger(conn, alert["trigger_id"]) if alert["trigger_id"] else None
     return answer | {
         "now": shown_decision(decision),
-        "summary": sentences.of_alert(alert, trigger),
+        "summary": sentences.of_alert(alert, trigger) + against,
         "would_fire": sentences.would_fire(decision, group, episode, route),
         "next_step": sentences.next_step(trigger, answer["group"]) if trigger else None,
         "trigger": trigger,
@@ -99,6 +101,8 @@ async def _of_trigger(conn: AsyncConnection, trigger: Row, policy: Policy, now: 
     summary = sentences.of_trigger(trigger)
     if trigger["state"] == "pending":
         summary += await _waiting(conn, trigger, policy)
+    p = tables.promotions
+    summary += await _of_probations(conn, and_(p.c.trigger_id == trigger["id"], p.c.probation.is_not(None)))
     return {
         "subject": "trigger",
         "trigger": trigger,
@@ -107,6 +111,15 @@ async def _of_trigger(conn: AsyncConnection, trigger: Row, policy: Policy, now: 
         "summary": summary,
         "next_step": sentences.next_step(trigger, shown),
     }
+
+
+async def _of_probations(conn: AsyncConnection, which: ColumnElement[bool]) -> str:
+    """What became of promotions that an alert spoke against, or that a trigger led to."""
+    p = tables.promotions
+    wanted = (
+        select(p.c.model, p.c.version, p.c.mark, p.c.probation).where(which).order_by(p.c.ended_at).limit(history.SHOWN)
+    )
+    return "".join(f" {sentences.of_probation(dict(row))}" for row in (await conn.execute(wanted)).mappings())
 
 
 async def _waiting(conn: AsyncConnection, trigger: Row, policy: Policy) -> str:

@@ -25,6 +25,14 @@ _ACTIONS = {
     Action.CANCEL: "cancelled",
     Action.IGNORE: "ignored",
 }
+#: By the state of a probation.
+_STANDINGS: Final = {
+    "watching": "under way",
+    "passed": "over, and it passed",
+    "failed": "over, and it failed",
+    "rolled_back": "over, and the alias went back",
+    "over": "over without a verdict",
+}
 #: What to do about a pending trigger, by what blocks it.
 UNBLOCK = {
     "dag_paused": "Unpause the DAG {dag_id} in Airflow; the run then starts by itself.",
@@ -62,6 +70,13 @@ def of_alert(alert: Row, trigger: Row | None) -> str:
 def of_trigger(trigger: Row) -> str:
     """The state of the trigger, why, and since when."""
     return f"{trigger['state']}: {trigger['detail']} (since {at(_since(trigger))})."
+
+
+def of_probation(promotion: Row) -> str:
+    """What became of the probation of a version, and why."""
+    probation = promotion["probation"]
+    version = f"version {promotion['version']} of {promotion['model']} as {promotion['mark']}"
+    return f"The probation of {version} is {_STANDINGS[probation['state']]}: {probation['detail']}."
 
 
 def _since(trigger: Row) -> datetime:

@@ -42,6 +42,12 @@ class Metrics:
         self.promotions = Counter(
             "gateway_promotions", "Requests to promote or to roll back, by what they came to.", ["state"], registry=r
         )
+        self.probations = Counter(
+            "gateway_probations",
+            "Probations that ended, by what they came to: passed, failed, rolled_back, over.",
+            ["state"],
+            registry=r,
+        )
         self.promotions_open = Gauge("gateway_promotions_open", "Promotions whose change is not settled.", registry=r)
 
     def _of_intake(self, r: CollectorRegistry) -> None:

@@ -1,6 +1,8 @@
 """`promotions:`, what a model version needs before it may hold an alias such as `champion`."""
 
 import re
+from collections.abc import Mapping
+from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Final, Literal
 
@@ -8,7 +10,9 @@ from pydantic import AfterValidator, Field, InstanceOf, PlainSerializer
 
 from app.policy.language.expressions import Rule
 from app.policy.language.matchers import Matcher
-from app.policy.values import Frozen, Text, choice, when_known
+from app.policy.language.templates import fill_version
+from app.policy.own_alarms import is_own_alarm
+from app.policy.values import Duration, Frozen, MatcherValue, PositiveDuration, Text, choice, when_known
 
 #: What an alias may be called in both registries. MLflow allows no other characters.
 ALIAS: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -54,6 +58,33 @@ class Require(Frozen):
     """Paths in the run's artifacts, or names of logged models."""
 
 
+class Probation(Frozen):
+    """The time after a promotion in which an alert may speak against the version."""
+
+    for_: PositiveDuration = Field(timedelta(hours=48), alias="for")
+    """How long after the promotion such an alert may begin. It must begin after the promotion."""
+    match: Annotated[tuple[MatcherValue, ...], Field(strict=False)]
+    """Alertmanager's matchers. An alert must satisfy all of them, whatever its route."""
+    group: dict[Text, str] = Field(default_factory=dict)
+    """Labels that the alert must have too. `{{version.model}}` and `{{version.version}}` are filled with the name of the
+    model and the number of the version."""
+    debounce: Duration | None = None
+    """How long the alert must last. Without it: the `debounce` of the route that took the alert."""
+    then: Annotated[Literal["tell", "rollback"], choice("tell", "rollback")] = "tell"
+    """`tell` sends a notice. `rollback` gives the alias back to the version before and sends a notice; where that cannot be
+    done, it sends the notice alone."""
+
+    def labels(self, model: str, version: str) -> dict[str, str]:
+        """The labels of `group` for this version."""
+        return {name: fill_version(value, model, version) for name, value in self.group.items()}
+
+    def takes(self, alert: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+        """Whether an alert with the labels `alert` may speak against the version with the labels `labels`."""
+        if is_own_alarm(alert) or any(alert.get(name, "") != value for name, value in labels.items()):
+            return False
+        return all(matcher.matches(alert) for matcher in self.match)
+
+
 class Promotion(Frozen):
     """The promotion gate. The first entry for the model and the alias decides. Entries may differ in `to` alone."""
 
@@ -74,6 +105,8 @@ class Promotion(Frozen):
     """`shadow` judges and records, and changes nothing."""
     on_new_version: bool = False
     """Whether each new version that MLflow's webhook announces is judged by itself."""
+    probation: Probation | None = None
+    """How the gateway watches a version that it has promoted. Without it the gateway does not."""
 
     def takes(self, model: str) -> bool:
         """Whether this entry is for a model of that name."""

@@ -146,12 +146,16 @@ class Notify(RouteNotify):
 
     promotion_blocked: ReceiverNames | None = None
     """The gate refused a model version."""
+    probation_failed: ReceiverNames | None = None
+    """An alert spoke against a version that is on probation: its alias was given back, or a person must decide."""
     orphan: ReceiverNames | None = None
     """A run, a version, an alias or a trigger lacks its lineage."""
 
 
 #: The event of retrains that do not help. A route may name its receivers in `on_no_effect`.
 NO_EFFECT: Final = "no_effect"
+#: The event of a version that an alert spoke against.
+PROBATION_FAILED: Final = "probation_failed"
 #: Good news. Only receivers that a list names get it.
 RUN_SUCCEEDED: Final = "run_succeeded"
 PROMOTED: Final = "promoted"

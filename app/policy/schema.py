@@ -19,7 +19,7 @@ from app.policy.intervals import Interval, TimeInterval
 from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
 from app.policy.own_alarms import is_own_alarm
-from app.policy.promotions import Promotion
+from app.policy.promotions import Probation, Promotion
 from app.policy.receivers import NEWS, NO_EFFECT, Notify, Receiver, ReceiverNames, RouteNotify
 from app.policy.schedules import Schedule
 from app.policy.sources import Source
@@ -235,6 +235,11 @@ class Policy(Frozen):
         requires is a step on the way, and an entry in shadow mode gives nothing."""
         entries = [e for e in self.promotions if e.registry == "mlflow" and e.mode == "live" and e.takes(model)]
         return frozenset(e.to for e in entries) - {e.requires for e in entries if e.requires}
+
+    def probation(self, registry: str, model: str, to: str) -> Probation | None:
+        """How a version is watched that the gate gave this alias; None: it is not."""
+        entry = self.promotion(model, to)
+        return entry.probation if entry is not None and (entry.registry, entry.mode) == (registry, "live") else None
 
     def source(self, name: str) -> Source | None:
         """The source of this name."""

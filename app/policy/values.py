@@ -116,13 +116,18 @@ Url = Annotated[str, when_known(read_address)]
 class Frozen(BaseModel):
     """Base of every part of the policy. docs/policy-reference.md shows the text below a field."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", serialize_by_alias=True)
 
 
 def fields_of(model: type[Frozen]) -> list[str]:
-    """The keys of a model: its own before inherited ones."""
+    """The fields of a model: its own before inherited ones."""
     owners = [vars(owner).get("__annotations__", {}) for owner in model.__mro__]
     return sorted(model.model_fields, key=lambda name: next(i for i, own in enumerate(owners) if name in own))
+
+
+def key_of(model: type[Frozen], name: str) -> str:
+    """What the file calls a field. The key may be a word of Python, such as `for`."""
+    return model.model_fields[name].alias or name
 
 
 class PasswordAuth(Frozen):

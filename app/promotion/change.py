@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,10 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.kit.db import transaction, with_retries
 from app.kit.errors import Ambiguous, Rejected, TargetError
 from app.kit.loop import each_alone
+from app.kit.times import iso
 from app.policy.core import Core
 from app.promotion import store
 from app.promotion.incidents import PromotionIncidents
-from app.promotion.model import Registry
+from app.promotion.model import Registry, Standing
 from app.promotion.store import Promotion
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Change:
 
     def __init__(self, core: Core, registries: Mapping[str, Registry], incidents: PromotionIncidents) -> None:
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._policy = core.policies.current
         self._registries = registries
         self._incidents = incidents
 
@@ -146,6 +148,8 @@ class Change:
     async def _end(self, row: Promotion, state: str, detail: str) -> Promotion:
         now = self._clock.now()
         ended: dict[str, Any] = {"state": state, "detail": detail[:1000], "ended_at": now, "lease_until": None}
+        if state == "promoted":
+            ended |= self._probation(row, now)
         settled = replace(row, **ended)
 
         async def end(conn: AsyncConnection) -> None:
@@ -157,6 +161,15 @@ class Change:
         self._metrics.promotions.labels(state).inc()
         log.info("a promotion ended", extra={"promotion": str(row.id), "state": state, "detail": detail})
         return settled
+
+    def _probation(self, row: Promotion, now: datetime) -> dict[str, Any]:
+        """The probation of a version begins when its promotion ends, if the policy has one."""
+        terms = self._policy().probation(row.registry, row.model, row.alias)
+        if terms is None:
+            return {}
+        detail = f"no alert has spoken against version {row.version}"
+        shown = {"state": Standing.WATCHING, "until": iso(now + terms.for_), "detail": detail}
+        return {"probation": shown, "probation_at": now}
 
     async def _advance(self, row: Promotion, **values: Any) -> Promotion:
         if not await with_retries(self._engine, lambda conn: store.advance(conn, row, **values)):

@@ -1,4 +1,5 @@
-"""The incident of a promotion that was refused, and the news of one that succeeded, in the transaction that ends it."""
+"""The incidents of promotions: of one that was refused, and of a version that failed its probation. And the news of one that
+succeeded. Each is written in the transaction that found it out."""
 
 import hashlib
 from datetime import datetime
@@ -13,9 +14,10 @@ from app.notices.incidents import Incidents
 from app.notices.model import Notice, Severity
 from app.policy.core import Core
 from app.policy.language.durations import format_duration
-from app.policy.receivers import PROMOTED
+from app.policy.receivers import PROBATION_FAILED, PROMOTED
 from app.promotion import store
 from app.promotion.beside import in_words
+from app.promotion.model import BY_PROBATION, Standing
 from app.promotion.store import Promotion
 
 EVENT: Final = "promotion_blocked"
@@ -43,8 +45,20 @@ class PromotionIncidents:
             await self._incidents.open(conn, self._policy().receivers_of(EVENT), notice, now)
         elif row.state in _DONE:
             await self._incidents.resolve_below(conn, _of_alias(row), now, row.detail)
+        if row.state in ("promoted", "rolled_back"):
+            failed = await self._incidents.open_below(conn, _of_probation(row))
+            await self._incidents.resolve_all(conn, sorted(failed), now, row.detail)
         if row.state == "promoted":
             await self._announce(conn, row, now)
+
+    async def fail(self, conn: AsyncConnection, row: Promotion, now: datetime) -> None:
+        """Open the incident of a promotion whose probation failed. It is open until the next change of the alias."""
+        # This waits for a change of the alias that ends now, and whoever ends one later waits for this.
+        await self._incidents.open_below(conn, _of_probation(row))
+        later = await store.since(conn, row)
+        if any(each.state in _DONE and each.requested_by != BY_PROBATION for each in later):
+            return
+        await self._incidents.open(conn, self._policy().receivers_of(PROBATION_FAILED), _failure(row), now)
 
     async def _announce(self, conn: AsyncConnection, row: Promotion, now: datetime) -> None:
         policy = self._policy()
@@ -62,6 +76,10 @@ def _of_alias(row: Promotion) -> str:
 
 def _of_version(row: Promotion) -> str:
     return f"{_of_alias(row)}{_hash(row.version)}:"
+
+
+def _of_probation(row: Promotion) -> str:
+    return f"probation:{_hash(row.registry, row.model, row.alias)}"
 
 
 def _hash(*parts: str) -> str:
@@ -89,14 +107,32 @@ def _news(row: Promotion, trigger: RowMapping | None, now: datetime) -> Notice:
     )
 
 
+def _failure(row: Promotion) -> Notice:
+    standing = row.probation or {}
+    back = standing.get("state") == Standing.ROLLED_BACK
+    version = f"Version {row.version} of {row.model}"
+    title = f"{version} failed its probation: version {row.previous} is {row.alias} again"
+    return Notice(
+        key=_of_probation(row),
+        event=PROBATION_FAILED,
+        severity=Severity.WARNING if back else Severity.ERROR,
+        title=title if back else f"{version} fails its probation, and is still {row.alias}",
+        detail=str(standing.get("detail", "")),
+        labels={"model": row.model, "version": row.version, "to": row.alias, "promotion": str(row.id)},
+        link=f"/ui/promotions?{urlencode({'model': row.model})}",
+    )
+
+
 def _notice(row: Promotion, severity: Severity) -> Notice:
     failed = [verdict for verdict in row.verdicts if not verdict["passed"]]
     words = {"blocked": "blocked", "lost": "overtaken", "undone": "undone", "unreadable": "not judged"}
+    of = f"of {row.model} {row.version}"
+    change = f"promotion {of} to" if row.kind == "promote" else f"rollback {of} from"
     return Notice(
         key=_of_version(row) + _hash(row.state, *(verdict["rule"] for verdict in failed)),
         event=EVENT,
         severity=severity,
-        title=f"The promotion of {row.model} {row.version} to {row.alias} was {words[row.state]}",
+        title=f"The {change} {row.alias} was {words[row.state]}",
         detail="; ".join(f"{verdict['rule']}: {verdict['detail']}" for verdict in failed)[:1000] or row.detail,
         labels={"model": row.model, "version": row.version, "to": row.alias, "promotion": str(row.id)},
         link=f"/ui/promotions?{urlencode({'model': row.model})}",

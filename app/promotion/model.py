@@ -2,11 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, Protocol
 
 #: How the keys of the tags begin that the gateway writes on a version.
 PREFIX: Final = "gateway."
 STATUS_TAG: Final = "validation_status"
+#: The caller of a rollback after a failed probation. No token can have this name.
+BY_PROBATION: Final = "the probation"
+
+
+class Standing(StrEnum):
+    """What the probation of a promotion has come to."""
+
+    WATCHING = "watching"  # it goes on
+    PASSED = "passed"  # no alert spoke against the version
+    FAILED = "failed"  # an alert did, and the version holds the alias still: a person must decide
+    ROLLED_BACK = "rolled_back"  # an alert did, and the version before holds the alias again
+    OVER = "over"  # the alias moved, or the policy has no probation any more
 
 
 @dataclass(frozen=True, slots=True)

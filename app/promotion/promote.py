@@ -102,9 +102,10 @@ class Gate:
         entries = (policy.promotion(model, alias) for alias in policy.aliases(model))
         return tuple(e.to for e in entries if e is not None and e.on_new_version and e.registry == "mlflow")
 
-    async def roll_back(self, ident: UUID, reason: str | None, caller: str) -> Promotion:
+    async def roll_back(self, ident: UUID, reason: str | None, caller: str, *, quiet: bool = False) -> Promotion:
         """Give the alias back to the version that held it before a promotion. Refused when another version holds the alias
-        now, or when a later promotion to it is in force."""
+        now, or when a later promotion to it is in force. `quiet`: a refusal opens no incident, because the caller acts on
+        it."""
         async with self._engine.connect() as conn:
             done = await store.get(conn, ident)
             later = await store.later(conn, done) if done else None
@@ -126,9 +127,11 @@ class Gate:
         registry = self._registries[done.registry]
         try:
             async with asyncio.timeout(READ_WITHIN):
-                verdicts = await _may_go_back(registry, done)
+                holder = await registry.holder(
+                    done.model, done.alias
+                )  # Once: the change must begin where the verdict did.
+                verdicts = await _may_go_back(registry, done, holder)
                 own = await registry.own_tags(done.model, done.version) or {}
-                holder = await registry.holder(done.model, done.alias)
         except TargetError as error:
             return await self._end(row, "unreadable", f"nothing was changed: {error.detail}")
         except TimeoutError:
@@ -136,26 +139,29 @@ class Gate:
         row = replace(row, previous=holder, verdicts=[asdict(verdict) for verdict in verdicts])
         failed = next((verdict for verdict in verdicts if not verdict.passed), None)
         if failed is not None:
-            return await self._end(row, "blocked", failed.detail)
+            return await self._end(row, "blocked", failed.detail, quiet=quiet)
         tags = registry.fit({STATUS_TAG: "rolled_back", f"{PREFIX}promotion": str(row.id)})
-        return await self._open(replace(row, tags=tags, tags_before=_before(own, tags)))
+        return await self._open(replace(row, tags=tags, tags_before=_before(own, tags)), quiet=quiet)
 
-    async def _open(self, row: Promotion) -> Promotion:
+    async def _open(self, row: Promotion, *, quiet: bool = False) -> Promotion:
         """Write the row before the first change. A model has one open row, so the second of two promotions is `lost`."""
         now = self._clock.now()
         opened = replace(row, state="open", lease_until=now + LEASE, detail="under way")
         took = await with_retries(self._engine, lambda conn: store.add(conn, opened))
         if not took:
-            return await self._end(row, "lost", f"another promotion of {row.model} is under way")
+            return await self._end(row, "lost", f"another promotion of {row.model} is under way", quiet=quiet)
         return await self._change.carry_out(opened)
 
-    async def _end(self, row: Promotion, state: str, detail: str, *, routine: bool = False) -> Promotion:
+    async def _end(
+        self, row: Promotion, state: str, detail: str, *, routine: bool = False, quiet: bool = False
+    ) -> Promotion:
         now = self._clock.now()
         row = replace(row, state=state, detail=detail[:1000], ended_at=now)
 
         async def end(conn: AsyncConnection) -> None:
             await store.add(conn, row)
-            await self._incidents.open_or_resolve(conn, row, now, routine=routine)
+            if not quiet:
+                await self._incidents.open_or_resolve(conn, row, now, routine=routine)
 
         await with_retries(self._engine, end)
         self._metrics.promotions.labels(row.state).inc()
@@ -245,8 +251,7 @@ def _holds(holder: str | None, alias: str) -> str:
     return f"{f'version {holder}' if holder else 'no version'} holds {alias}"
 
 
-async def _may_go_back(registry: Registry, done: Promotion) -> tuple[Verdict, ...]:
-    holder = await registry.holder(done.model, done.alias)
+async def _may_go_back(registry: Registry, done: Promotion, holder: str | None) -> tuple[Verdict, ...]:
     detail = _holds(holder, done.alias)
     verdicts = (Verdict(f"holds {done.alias}", holder == done.version, detail, final=True),)
     if done.previous is None:
@@ -285,5 +290,8 @@ def _before(own: Mapping[str, str], tags: Mapping[str, Any]) -> dict[str, str | 
 def shown(row: Promotion) -> dict[str, Any]:
     """A promotion as the API shows it."""
     fields: dict[str, Any] = asdict(row)
-    hidden = ("tags_before", "fence", "lease_until", "alias")
-    return {"to": row.alias} | {name: value for name, value in fields.items() if name not in hidden}
+    hidden = ("tags_before", "fence", "lease_until", "alias", "probation_alert", "probation_at")
+    shown = {"to": row.alias} | {name: value for name, value in fields.items() if name not in hidden}
+    if row.probation is not None:
+        shown["probation"] = {**row.probation, "alert": row.probation_alert}
+    return shown

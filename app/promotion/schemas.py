@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from app.promotion.model import Standing
 from app.web.members import RequestBody
 
 #: Both registries number the versions of a model from 1, in 32 bits. They do not find another spelling of a number.
@@ -50,6 +51,12 @@ PROMOTION: dict[str, Any] = {
     "ended_at": "2026-11-24T03:00:01Z",
     "trigger_id": "01936f8e-52a1-7c3e-9d5a-1f0e6c2b7a40",
     "metrics": {"f1": {"version": 0.87, "before": 0.85}},
+    "probation": {
+        "state": "watching",
+        "until": "2026-11-26T03:00:01Z",
+        "detail": "no alert has spoken against version 4",
+        "alert": None,
+    },
 }
 ROLLED_BACK = PROMOTION | {
     "kind": "rollback",
@@ -63,6 +70,7 @@ ROLLED_BACK = PROMOTION | {
     "detail": "version 3 holds champion",
     "trigger_id": None,
     "metrics": None,
+    "probation": None,
 }
 
 
@@ -80,6 +88,15 @@ class Beside(BaseModel):
 
     version: float
     before: float | None = Field(description="null: no version held it, it lacks the metric, or it was not read.")
+
+
+class ProbationOut(BaseModel):
+    """What the probation of a promotion has come to."""
+
+    state: Standing
+    until: datetime = Field(description="An alert that begins before then may speak against the version.")
+    detail: str = Field(description="One sentence for a person.")
+    alert: UUID | None = Field(description="The alert that speaks against the version.")
 
 
 class PromotionOut(BaseModel):
@@ -111,6 +128,7 @@ class PromotionOut(BaseModel):
     ended_at: datetime | None
     trigger_id: UUID | None = Field(description="The trigger whose DAG run made the version, if the run names it.")
     metrics: dict[str, Beside] | None = Field(description="The metrics of the version; null: it was not read.")
+    probation: ProbationOut | None = Field(description="null: the policy had none when the promotion ended.")
 
 
 class PromotionPage(BaseModel):

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Text, and_, select, text, update
+from sqlalchemy import RowMapping, Text, and_, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,6 +15,7 @@ from app.kit.db import rows_of
 from app.kit.metrics import Metrics as Gauges
 from app.kit.pages import read_page
 from app.promotion.beside import Metrics
+from app.promotion.model import BY_PROBATION
 
 _promotions = tables.promotions
 
@@ -32,6 +33,16 @@ _TAKE = rows_of(
     _promotions,
 )
 
+
+# The time of the next look is written first: when this process dies, another one looks later.
+_ON_PROBATION = rows_of(
+    """
+    UPDATE promotions SET probation_at = :later WHERE id IN (
+        SELECT id FROM promotions WHERE probation_at <= :now ORDER BY probation_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ) RETURNING *
+""",
+    _promotions,
+)
 
 _OF_GROUPS = rows_of(
     """
@@ -77,6 +88,9 @@ class Promotion:
     ended_at: datetime | None = None
     trigger_id: UUID | None = None
     metrics: Metrics | None = None
+    probation: Mapping[str, Any] | None = None
+    probation_alert: UUID | None = None
+    probation_at: datetime | None = None
 
     @property
     def is_open(self) -> bool:
@@ -170,6 +184,50 @@ async def later(conn: AsyncConnection, row: Promotion) -> UUID | None:
     )
     found: UUID | None = (await conn.execute(newer.order_by(_promotions.c.ended_at.desc()).limit(1))).scalar()
     return found
+
+
+async def on_probation(conn: AsyncConnection, now: datetime, later: datetime, most: int) -> list[Promotion]:
+    """The promotions whose probation must be judged now, each taken until `later`. Those come first that are due longest."""
+    found = await conn.execute(_ON_PROBATION, {"now": now, "later": later, "most": most})
+    return [_promotion(row) for row in found.mappings()]
+
+
+async def since(conn: AsyncConnection, row: Promotion) -> list[Promotion]:
+    """The rollbacks of a promotion, the later promotions to its alias, and a change of the alias that is open. The oldest
+    comes first."""
+    later = and_(
+        _promotions.c.registry == row.registry,
+        _promotions.c.mark == row.alias,
+        or_(
+            _promotions.c.state.in_(OPEN),
+            and_(_promotions.c.state == "promoted", _promotions.c.ended_at > row.ended_at),
+        ),
+    )
+    wanted = select(_promotions).where(
+        _promotions.c.model == row.model, or_(_promotions.c.rollback_of == row.id, later)
+    )
+    found = await conn.execute(wanted.order_by(_promotions.c.created_at, _promotions.c.id))
+    return [_promotion(each) for each in found.mappings()]
+
+
+async def went_back(conn: AsyncConnection, row: Promotion) -> bool:
+    """Whether an earlier probation took the alias of `row` from its version."""
+    wanted = select(_promotions.c.id).where(
+        _promotions.c.registry == row.registry,
+        _promotions.c.model == row.model,
+        _promotions.c.mark == row.alias,
+        _promotions.c.version == row.version,
+        _promotions.c.state == "rolled_back",
+        _promotions.c.requested_by == BY_PROBATION,
+        _promotions.c.rollback_of != row.id,
+    )
+    return (await conn.execute(wanted.limit(1))).first() is not None
+
+
+async def keep_probation(conn: AsyncConnection, row: Promotion, **values: Any) -> bool:
+    """Write what a look came to. False: another look was faster."""
+    same = and_(_promotions.c.id == row.id, _promotions.c.probation_at == row.probation_at)
+    return bool((await conn.execute(update(_promotions).where(same).values(**values))).rowcount)
 
 
 async def in_force(conn: AsyncConnection, row: Promotion) -> str | None:

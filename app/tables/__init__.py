@@ -19,6 +19,9 @@ recorded.py
 - `in_force`: one row a policy that came into force on a replica.
 - `confirms`: the answers of Prometheus that counted.
 
+backtests.py
+- `backtests`: one row a backtest that was asked for over HTTP: the question, how far it is, and the answer for a day.
+
 notices.py
 - `notices`: one row an incident. It opens, and is resolved by its key.
 - `tellings`: one row a receiver of an incident: the outbox items of its messages, and the time of the next one.
@@ -31,7 +34,7 @@ lineage.py
 - `reports`: the reports of components, by POST /api/v1/metadata.
 - `records`: metadata on its durable way to MLflow: one row a write of its REST API, in order per stream.
 - `local_ids`: MLflow's ids for the ids that a spool made up.
-- `promotions`: one row a request to promote a version or to roll back: the verdicts, and the journal of the change.
+- `promotions`: one row a request to promote a version or to roll back: verdicts, the journal of the change, the probation.
 - `runs`: MLflow's runs as they were last seen, with the trigger that each names.
 - `versions`: MLflow's model versions, with the run that each names.
 - `aliases`: MLflow's aliases, with the version that each names.
@@ -52,6 +55,7 @@ watch.py
 
 from app.kit.columns import metadata
 from app.kit.outbox.tables import attempts, outbox
+from app.tables.backtests import OPEN_BACKTEST, backtests
 from app.tables.decisions import (
     QUIET_SINCE,
     alerts,
@@ -84,12 +88,14 @@ from app.tables.recorded import confirms, heard, in_force, policies
 from app.tables.watch import dag_reads, flips, pings, switches, watch
 
 __all__ = [
+    "OPEN_BACKTEST",
     "OPEN_PROMOTION",
     "QUIET_SINCE",
     "alerts",
     "aliases",
     "attempts",
     "audit",
+    "backtests",
     "confirms",
     "dag_reads",
     "decisions",

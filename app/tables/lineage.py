@@ -102,10 +102,16 @@ promotions = Table(
     time("ended_at"),
     Column("trigger_id", Uuid),  # of the run of `version`; null: none, or from before this column
     Column("metrics", JSONB(none_as_null=True)),  # of `version`, beside those of `previous`
+    Column("probation", JSONB(none_as_null=True)),  # its state, until when, and a sentence; null: there was none
+    Column("probation_alert", Uuid),  # that spoke against the version
+    time("probation_at"),  # when it is judged again; null: it is over
     # One change of a model at a time: the aliases of a version share its tags, and in SageMaker one value.
     Index("ix_promotions_open", "registry", "model", unique=True, postgresql_where=OPEN_PROMOTION),
     Index("ix_promotions_lease_until", "lease_until", postgresql_where=OPEN_PROMOTION),
     Index("ix_promotions_model", "model", "id"),
+    Index("ix_promotions_probation_at", "probation_at", postgresql_where=text("probation_at IS NOT NULL")),
+    Index("ix_promotions_probation_alert", "probation_alert", postgresql_where=text("probation_alert IS NOT NULL")),
+    Index("ix_promotions_probation_trigger", "trigger_id", postgresql_where=text("probation IS NOT NULL")),
 )
 
 runs = Table(

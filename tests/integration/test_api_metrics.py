@@ -205,6 +205,7 @@ ELSEWHERE = {
     "gateway_watchdog_pings": "integration/test_probes.py",
     "gateway_promotions": "acceptance/test_promotion.py",
     "gateway_promotions_open": "acceptance/test_promotion.py",
+    "gateway_probations": "acceptance/test_probation.py",
     "gateway_tokens_file_faults": "integration/test_authorization_matrix.py",
 }
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -14,10 +15,12 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.effects import show
 from app.kit.errors import GatewayError
 from app.kit.postgres.faults import naming_postgres
+from app.promotion import store as promotions
 from app.tables.migrate import current_and_head, head, migration_engine, migrations_dir, under_lock, upgrade
 from tests.servers import TestServers, start_test_servers
 
@@ -51,6 +54,15 @@ INSERT INTO triggers (id, route, mode, group_key, group_labels, reason, state, o
 SELECT gen_random_uuid(), 'accuracy', 'live', 'k', '{"model": "churn"}', 'new_alert', state, outcome, '', now(), now(),
     now(), now(), ended, 'default', 'retrain', 'r', 60, 'release', 'p'
 FROM (VALUES ('succeeded', 'success', now() + interval '1 hour'), ('running', NULL, NULL)) t(state, outcome, ended)
+"""
+
+#: The newest migration before probations, and a promotion of that version, an hour old.
+BEFORE_PROBATIONS = "5c301fe4a907"
+OLD_PROMOTION = """
+INSERT INTO promotions (id, kind, registry, model, mark, version, state, dry_run, mode, override, requested_by, previous,
+    target, verdicts, tags, tags_before, detail, policy, fence, created_at, ended_at)
+VALUES (gen_random_uuid(), 'promote', 'mlflow', 'churn', 'champion', '2', 'promoted', false, 'live', false, 'ci', '1', '2',
+    '[]', '{}', '{}', 'version 2 holds champion', 'p', 1, now() - interval '1 hour', now() - interval '1 hour')
 """
 
 BUGGY = """
@@ -203,19 +215,24 @@ def test_every_migration_gives_up_on_a_lock_instead_of_stopping_the_service() ->
     assert [path.name for path in files if "SET LOCAL lock_timeout = '5s'" not in path.read_text()] == []
 
 
+async def upgrade_to(engine: AsyncEngine, revision: str) -> None:
+    """Make the tables of an older version."""
+
+    def run(sync: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
+        config.attributes["connection"] = sync
+        command.upgrade(config, revision)
+
+    async with engine.connect() as conn:
+        await under_lock(conn, run)
+
+
 async def test_triggers_of_the_version_before_are_kept_and_their_effect_is_unknown(
     url: str, connection: asyncpg.Connection
 ) -> None:
     engine = migration_engine(url)
-
-    def before(sync: Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
-        config.attributes["connection"] = sync
-        command.upgrade(config, BEFORE_EFFECTS)
-
-    async with engine.connect() as conn:
-        await under_lock(conn, before)
+    await upgrade_to(engine, BEFORE_EFFECTS)
     await connection.execute(OLD_ROWS)
     await upgrade(url)
     async with engine.connect() as conn:
@@ -230,3 +247,16 @@ async def test_triggers_of_the_version_before_are_kept_and_their_effect_is_unkno
         (2, 1, 1, 1.0)
     ]
     assert await connection.fetchval("SELECT ineffective FROM groups") == 0
+
+
+async def test_a_promotion_from_before_probations_is_not_watched(url: str, connection: asyncpg.Connection) -> None:
+    engine = migration_engine(url)
+    await upgrade_to(engine, BEFORE_PROBATIONS)
+    await connection.execute(OLD_PROMOTION)
+    await upgrade(url)
+    now = datetime.now(UTC)
+    async with engine.begin() as conn:
+        assert await promotions.on_probation(conn, now, now + timedelta(minutes=1), 9) == []
+        [row], _ = await promotions.page(conn, 9, None, {})
+    assert (row.version, row.probation) == ("2", None)
+    await engine.dispose()

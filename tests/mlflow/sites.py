@@ -28,12 +28,17 @@ class Site(Protocol):
         """Somebody gives the mark by hand, past the gate."""
         ...
 
+    async def spoil(self, model: str, version: str) -> None:
+        """The version is not READY any more."""
+        ...
+
 
 class MlflowSite:
     name = "mlflow"
 
     def __init__(self, server: MlflowServer) -> None:
         self._server = server
+        self.uri = server.uri
 
     async def publish(self, model: str, metrics: dict[str, float], **papers: Any) -> str:
         papers = GOOD | papers
@@ -60,10 +65,10 @@ class MlflowSite:
         body = {"name": model, "run_id": run, "source": f"{made['artifact_uri']}/model"}
         version: str = call("POST", "model-versions/create", body)["model_version"]["version"]
         if not papers["ready"]:
-            await self._not_ready(model, version)
+            await self.spoil(model, version)
         return version
 
-    async def _not_ready(self, model: str, version: str) -> None:
+    async def spoil(self, model: str, version: str) -> None:
         # No request of MLflow's makes one.
         conn = await asyncpg.connect(self._server.database)
         statement = "UPDATE model_versions SET status = 'PENDING_REGISTRATION' WHERE name = $1 AND version = $2"
@@ -110,8 +115,11 @@ class SagemakerSite:
             CustomerMetadataProperties=metadata,
         )
         if not papers["ready"]:
-            _backend(made["ModelPackageArn"]).model_package_status = "Pending"
+            _backend(made["ModelPackageArn"]).model_package_status = "Pending"  # No call of SageMaker's makes one.
         return str(self.package(made["ModelPackageArn"])["ModelPackageVersion"])
+
+    async def spoil(self, model: str, version: str) -> None:
+        _backend(self.packages(model)[int(version) - 1]["ModelPackageArn"]).model_package_status = "Failed"
 
     def package(self, arn: str) -> dict[str, Any]:
         found: dict[str, Any] = self._sagemaker.describe_model_package(ModelPackageName=arn)

@@ -121,6 +121,8 @@ async def test_the_same_cases_come_to_the_same_verdicts(
             if fails is None:
                 assert (name, answer.status_code, body.get("state")) == (name, 200, "promoted"), answer.text
                 assert (name, await site.holder(model)) == (name, version)
+                beside = {"version": candidate["f1"], "before": incumbent["f1"] if incumbent else None}
+                assert (name, body["metrics"]["f1"]) == (name, beside)
                 assert failing == set() or request["override"]
             else:
                 assert (name, answer.status_code, failing) == (name, 409, fails), answer.text

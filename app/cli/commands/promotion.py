@@ -62,7 +62,11 @@ def promotions(
     table = Table("when", "model", "version", "to", "state", "by", "where it stands", id_column(), box=None)
     for row in page["items"]:
         state_shown = f"{row['state']} (dry run)" if row["dry_run"] else row["state"]
-        cells = (row["model"], row["version"], row["to"], state_shown, row["requested_by"], row["detail"])
+        probation = row["probation"]
+        stands = (
+            f"{row['detail']}; probation {probation['state']}: {probation['detail']}" if probation else row["detail"]
+        )
+        cells = (row["model"], row["version"], row["to"], state_shown, row["requested_by"], stands)
         table.add_row(time(row["created_at"]), *cells, row["id"])
     show(table if page["items"] else "No promotions yet.")
     if page["next"]:

@@ -95,7 +95,7 @@ def read_routes(document: Document, defaults: dict[str, JsonValue], problems: li
         if "name" not in known:
             known["name"] = derived_name(entry) or "unnamed"  # app.policy.file.checks asks for a name
         if "match" in known:
-            known["match"] = _read_match(document, (*path, "match"), entry["match"], problems)
+            known["match"] = read_match(document, (*path, "match"), entry["match"], problems)
         route = _validate(Route, known, document, path, problems)
         if route is not None:
             routes.append(route)
@@ -110,7 +110,7 @@ def read_deadman(document: Document, problems: list[Problem]) -> dict[Path, Swit
     for path, entry in _entries(document, "deadman", problems).items():
         known: dict[str, object] = dict(_without_unknown(entry, path))
         if "match" in known:
-            known["match"] = _read_match(document, (*path, "match"), entry["match"], problems)
+            known["match"] = read_match(document, (*path, "match"), entry["match"], problems)
             if entry["match"] == []:
                 problems.append(document.problem((*path, "match"), "is empty; leave it out for a heartbeat by ping"))
         switch = _validate(Switch, known, document, path, problems)
@@ -128,7 +128,8 @@ def derived_name(route: Mapping[str, JsonValue]) -> str | None:
     return re.sub(r"[^a-z0-9_]+", "-", dag_id.lower()).strip("_-")[:63] or None
 
 
-def _read_match(document: Document, path: Path, value: JsonValue, problems: list[Problem]) -> list[Matcher]:
+def read_match(document: Document, path: Path, value: JsonValue, problems: list[Problem]) -> list[Matcher]:
+    """The matchers of a list of texts. Each text that is none is a problem."""
     if not isinstance(value, list):
         problems.append(document.problem(path, """must be a list of matchers, such as ['alertname="Drift"']"""))
         return []

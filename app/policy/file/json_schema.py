@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from app.policy.file import describe
 from app.policy.schema import Defaults, Policy
+from app.policy.values import key_of
 
 TITLE: Final = "Policy of the Trigger Gateway"
 
@@ -36,8 +37,8 @@ def _mapping(model: describe.Model) -> dict[str, Any]:
     return {
         "description": describe.intro(model),
         "type": "object",
-        "properties": {name: _key(model, name, hint) for name, hint in keys.items()},
-        "required": [name for name in keys if describe.is_required(model, name)],
+        "properties": {key_of(model, name): _key(model, name, hint) for name, hint in keys.items()},
+        "required": [key_of(model, name) for name in keys if describe.is_required(model, name)],
         "additionalProperties": False,
     }
 

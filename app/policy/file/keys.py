@@ -13,17 +13,17 @@ from app.policy.file.problems import Path, Problem
 from app.policy.intervals import Interval, TimeInterval, TimeRange
 from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
-from app.policy.promotions import Promotion, Require
+from app.policy.promotions import Probation, Promotion, Require
 from app.policy.receivers import KINDS as RECEIVER_KINDS
 from app.policy.receivers import Notify, Receiver, RouteNotify
 from app.policy.schedules import Schedule
 from app.policy.schema import Airflow, Dag, Defaults, EffectTerms, Limit, OnNoEffect, Route
 from app.policy.sources import Source
-from app.policy.values import Frozen, PasswordAuth, ServerWithLogin, TokenAuth, TokenFileAuth, fields_of
+from app.policy.values import Frozen, PasswordAuth, ServerWithLogin, TokenAuth, TokenFileAuth, fields_of, key_of
 
 
 def _fields(*models: type[Frozen]) -> tuple[str, ...]:
-    return tuple(name for model in models for name in fields_of(model))
+    return tuple(key_of(model, name) for model in models for name in fields_of(model))
 
 
 _AUTH: Final = _fields(PasswordAuth, TokenAuth, TokenFileAuth)
@@ -72,6 +72,7 @@ _KNOWN: Final[Mapping[Path, tuple[str, ...]]] = {
     ("time_intervals", "time_intervals", "times"): _fields(TimeRange),
     ("promotions",): _fields(Promotion),
     ("promotions", "require"): _fields(Require),
+    ("promotions", "probation"): _fields(Probation),
     ("receivers",): _fields(Receiver),
     **{("receivers", kind): _fields(model) for kind, model in RECEIVER_KINDS.items()},
     **{

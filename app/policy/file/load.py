@@ -16,18 +16,18 @@ from app.policy.file.deadman_checks import deadman_problems
 from app.policy.file.document import MAX_BYTES, Document, read_document
 from app.policy.file.entries import read_airflow, read_deadman, read_defaults, read_list, read_routes, read_section
 from app.policy.file.keys import key_problems
-from app.policy.file.masked import masked
+from app.policy.file.masked import masked, open_variables
 from app.policy.file.problems import PolicyError, Problem, in_file_order
-from app.policy.file.promotion_checks import promotion_problems, read_promotions
+from app.policy.file.promotion_checks import promotion_problems, promotion_warnings, read_promotions
 from app.policy.intervals import TimeInterval
 from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
-from app.policy.receivers import NEWS, NO_EFFECT, Notify, Receiver
+from app.policy.receivers import NEWS, NO_EFFECT, PROBATION_FAILED, Notify, Receiver
 from app.policy.schedules import Schedule
 from app.policy.schema import Airflow, EffectTerms, OnNoEffect, Policy, Route
 from app.policy.sources import Source
 
-__all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy"]
+__all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy", "parse_sent_policy"]
 
 VERSION: Final = 1
 
@@ -86,11 +86,24 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
         schedules=schedules,
         deadman=tuple(_with_receivers(switch, receivers) for switch in deadman.values()),
         hash="",
-        warnings=in_file_order(warnings(document, routes, schedules)),
+        warnings=in_file_order(
+            [*warnings(document, routes, schedules), *promotion_warnings(document, others["promotions"])]
+        ),
         **others,
     )
     meant = _meant(policy)
     return policy.model_copy(update={"hash": _hash(document, meant), "text": masked(text, document, meant)})
+
+
+def parse_sent_policy(text: str, filename: str) -> Policy:
+    """Read a policy that somebody sent, to replay it. Variables have no values: those of this process are not the sender's.
+    Where one would decide, that is a problem. Raises PolicyError as `parse_policy`."""
+    policy = parse_policy(text, filename, {}, require_env=False)
+    document = read_document(text, filename, {}, require_env=False)
+    if found := open_variables(document):
+        what = "a variable has no value here, and this one decides: write its value"
+        raise PolicyError([document.problem(path, what) for path in found])
+    return policy
 
 
 def _read_others(document: Document, problems: list[Problem]) -> dict[str, Any]:
@@ -141,10 +154,13 @@ def _meant(policy: Policy) -> dict[str, Any]:
             del shown["effect"]
         if route.on_no_effect == OnNoEffect():
             del shown["on_no_effect"]
+    for entry, shown in zip(policy.promotions, meant["promotions"], strict=True):
+        if entry.probation is None:
+            del shown["probation"]
     for notify in filter(None, [meant["notify"], *(route["notify"] for route in meant["routes"])]):
-        for event in (NO_EFFECT, *NEWS):
-            if notify[event] is None:
-                del notify[event]
+        for event in (NO_EFFECT, PROBATION_FAILED, *NEWS):
+            if notify.get(event) is None:
+                notify.pop(event, None)
     return meant
 
 

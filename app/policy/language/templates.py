@@ -1,4 +1,6 @@
-"""Placeholders in a policy: `{{group.model}}`, or `{{group["model-name"]}}` for a label that is not an identifier."""
+"""Placeholders in a policy: `{{group.model}}`, or `{{group["model-name"]}}` for a label that is not an identifier. What is
+about a model version has `{{version.model}}` and `{{version.version}}`.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -7,6 +9,8 @@ import re2
 from pydantic import JsonValue
 
 _PLACEHOLDER = re.compile(r'\{\{\s*group(?:\.([a-zA-Z_][a-zA-Z0-9_]*)|\[\s*"([^"\\{}]+)"\s*\])\s*\}\}')
+
+_OF_VERSION = re.compile(r"\{\{\s*version\.(model|version)\s*\}\}")
 
 
 class TemplateError(ValueError):
@@ -24,12 +28,28 @@ def placeholders(text: str) -> tuple[str, ...]:
 
 def placed(text: str) -> Iterator[tuple[str, int]]:
     """Each group key that a text names, with the 0-based offset of its placeholder. Raises TemplateError."""
+    for found in _found(text, _PLACEHOLDER, 'only {{group.label}} or {{group["label"]}} may stand in double braces'):
+        yield found[1] or found[2], found.start()
+
+
+def of_version(text: str) -> list[str]:
+    """What a text names of a model version: `model`, `version`. Raises TemplateError for any other `{{`."""
+    error = "only {{version.model}} or {{version.version}} may stand in double braces"
+    return [found[1] for found in _found(text, _OF_VERSION, error)]
+
+
+def fill_version(text: str, model: str, version: str) -> str:
+    """The text with the name of the model and the number of the version in place of their placeholders."""
+    return _OF_VERSION.sub(lambda found: model if found[1] == "model" else version, text)
+
+
+def _found(text: str, placeholder: re.Pattern[str], error: str) -> Iterator[re.Match[str]]:
     at = text.find("{{")
     while at >= 0:
-        found = _PLACEHOLDER.match(text, at)
+        found = placeholder.match(text, at)
         if found is None:
-            raise TemplateError(at, 'only {{group.label}} or {{group["label"]}} may stand in double braces')
-        yield found[1] or found[2], at
+            raise TemplateError(at, error)
+        yield found
         at = text.find("{{", found.end())
 
 

@@ -1,0 +1,467 @@
+"""The probation of a promotion, from outside: an alert takes the alias back, or it does not, and people are paged."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.acceptance.promotions import Gates, seen
+from tests.acceptance.world import FakeAlert, World
+from tests.fakes.airflow import FakeAirflow
+from tests.fakes.clock import ManualClock
+from tests.fakes.mlflow_registry import FakeMlflowRegistry
+from tests.fakes.pagerduty import KEY, FakePagerDuty
+from tests.servers import TestServers
+
+TERMS = (
+    "for: 24h, match: ['alertname=~\"Model.*\"'], group: {model: '{{version.model}}'}, debounce: 10m, then: rollback"
+)
+HEAD = f"""
+version: 1
+airflow: [{{name: default, url: "http://airflow.test:8080", auth: {{username: gateway, password: gateway}}}}]
+routes:
+  - name: accuracy
+    match: ['alertname="ModelAccuracyLow"']
+    group_by: [model]
+    debounce: 20m
+    cooldown: 24h
+    dag: {{id: retrain_model}}
+mlflow: {{tracking_uri: "http://mlflow.test:5000"}}
+receivers:
+  - {{name: oncall, pagerduty: {{routing_key: {KEY}, url: "{FakePagerDuty.url}"}}}}
+promotions:
+  - model: churn.*
+    to: champion
+    rules: ['f1 > 0.5']
+"""
+SECOND = timedelta(seconds=1)
+
+
+def policy(terms: str = TERMS) -> str:
+    return HEAD + (f"    probation: {{{terms}}}\n" if terms else "")
+
+
+@asynccontextmanager
+async def opened(
+    servers: TestServers, database: str, text: str = policy(), *, replicas: int = 1
+) -> AsyncIterator[Gates]:
+    clock = ManualClock()
+    mlflow, pagerduty = FakeMlflowRegistry(clock), FakePagerDuty(clock)
+    airflow = FakeAirflow(clock, auto_finish=timedelta(minutes=20))
+    airflow.add_dag("retrain_model")
+    others: Any = {"mlflow.test": mlflow, FakePagerDuty.host: pagerduty}
+    async with World(servers, database, text, replicas=replicas, clock=clock, airflow=airflow, others=others) as world:
+        yield Gates(world, mlflow, pagerduty)
+
+
+async def promoted(gates: Gates, **more: Any) -> dict[str, Any]:
+    """Version 1 was champion, and version 2 has just become it."""
+    for f1 in (0.85, 0.9):
+        gates.mlflow.add("churn", {"f1": f1}, **more)
+    await gates.world.settle()
+    await gates.promote("1")
+    await gates.world.pass_by(minutes=1)
+    return await gates.promote("2")
+
+
+async def fires(gates: Gates, name: str = "ModelAccuracyLow", **labels: str) -> FakeAlert:
+    """An alert begins, and its first notification arrives."""
+    named: dict[str, Any] = {"model": "churn"} | labels
+    alert = gates.world.alert(name, **named)
+    await gates.world.push(alert)
+    return alert
+
+
+async def probation(gates: Gates, promotion: dict[str, Any]) -> Any:
+    return (await gates.world.get(f"/api/v1/promotions/{promotion['id']}"))["probation"]
+
+
+async def rollbacks(gates: Gates) -> list[str]:
+    """The states of all rollbacks, the oldest first."""
+    return [row["state"] for row in await gates.rows() if row["kind"] == "rollback"]
+
+
+async def metrics(gates: Gates) -> list[str]:
+    text = (await gates.world.clients[0].get("/metrics")).text
+    return [line for line in text.splitlines() if line.startswith("gateway_probations_total{")]
+
+
+async def test_an_alert_that_lasts_gives_the_alias_back_once_and_people_are_paged(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database) as gates:
+        promotion = await promoted(gates)
+        assert promotion["probation"]["state"] == "watching"
+        await gates.world.pass_by(minutes=5)
+        await fires(gates)
+        await gates.world.pass_by(minutes=10, seconds=-1)
+        waiting = await probation(gates, promotion)
+        assert (waiting["state"], gates.champion()) == ("watching", "2")
+        assert waiting["detail"].startswith(
+            "ModelAccuracyLow began 5m after the promotion; it speaks against version 2 if"
+        )
+        assert gates.pagerduty.opened == []
+        await gates.world.pass_by(seconds=1)
+        assert gates.champion() == "1"
+        assert gates.mlflow.tags("churn", "2")["validation_status"] == "rolled_back"
+        [back] = [row for row in await gates.rows() if row["kind"] == "rollback"]
+        reason = "its probation failed: ModelAccuracyLow began 5m after the promotion, and lasted 10m"
+        assert (back["state"], back["target"], back["requested_by"], back["reason"], back["rollback_of"]) == (
+            "rolled_back",
+            "1",
+            "the probation",
+            reason,
+            promotion["id"],
+        )
+        [alert] = await gates.world.alerts()
+        found = await probation(gates, promotion)
+        assert (found["state"], found["alert"]) == ("rolled_back", alert["id"])
+        assert found["detail"] == f"{reason}; version 1 holds champion again"
+        [incident] = gates.pagerduty.open()
+        assert incident.summary == "Version 2 of churn failed its probation: version 1 is champion again"
+        assert (incident.severity, incident.details["detail"]) == ("warning", found["detail"])
+        assert await metrics(gates) == [
+            'gateway_probations_total{state="over"} 1.0',
+            'gateway_probations_total{state="rolled_back"} 1.0',
+        ], "that of version 1 ended with the promotion of version 2"
+        await fires(gates, "ModelErrors")
+        await gates.world.pass_by(hours=30, steps=10)
+        assert (gates.champion(), await rollbacks(gates)) == ("1", ["rolled_back"])
+        assert [i.summary for i in gates.pagerduty.opened if "probation" in i.summary] == [incident.summary]
+
+
+async def test_the_next_promotion_resolves_the_incident(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as gates:
+        await promoted(gates)
+        await gates.world.pass_by(minutes=1)
+        await fires(gates)
+        await gates.world.pass_by(minutes=10)
+        gates.mlflow.add("churn", {"f1": 0.95})
+        await gates.promote("3")
+        await gates.world.settle()
+        assert (gates.pagerduty.open(), len(gates.pagerduty.opened)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("after", "goes_back"),
+    [
+        (timedelta(0), False),
+        (SECOND, True),
+        (timedelta(hours=24) - SECOND, True),
+        (timedelta(hours=24), False),
+    ],
+    ids=["with it", "a second after it", "a second before the end", "with the end"],
+)
+async def test_an_alert_counts_from_one_second_after_the_promotion_to_the_end_of_for(
+    servers: TestServers, database: str, after: timedelta, goes_back: bool
+) -> None:
+    async with opened(servers, database) as gates:
+        promotion = await promoted(gates)
+        gates.world.clock.pass_by(after)
+        await gates.world.watched()
+        await fires(gates)
+        await gates.world.pass_by(minutes=10, steps=2)
+        await gates.world.pass_by(hours=25)
+        assert gates.champion() == ("1" if goes_back else "2")
+        assert (await probation(gates, promotion))["state"] == ("rolled_back" if goes_back else "passed")
+
+
+async def test_an_alert_that_fires_already_does_not_count_until_it_begins_anew(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database) as gates:
+        alert = await fires(gates)
+        await gates.world.pass_by(minutes=1)
+        await promoted(gates)
+        await gates.world.pass_by(hours=2, steps=4)
+        await gates.world.push(alert)
+        await gates.world.pass_by(hours=1)
+        assert gates.champion() == "2"
+        await gates.world.push(alert.resolved(gates.world.clock.now()))
+        await gates.world.pass_by(hours=1)
+        await fires(gates)
+        await gates.world.pass_by(minutes=10)
+        assert gates.champion() == "1"
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "goes_back"),
+    [
+        ("ModelErrors", {}, True),
+        ("Drift", {}, False),
+        ("ModelErrors", {"model": "churn-eu"}, False),
+        ("TriggerGatewayRunFailed", {"notice": "x"}, False),
+    ],
+    ids=["it matches, and has no route", "another name", "another model", "an alarm of the gateway"],
+)
+async def test_only_an_alert_that_matches_and_is_of_the_model_counts(
+    servers: TestServers, database: str, name: str, labels: dict[str, str], goes_back: bool
+) -> None:
+    async with opened(servers, database, policy(TERMS.replace("Model.*", "(Model|Trigger).*"))) as gates:
+        await promoted(gates)
+        await gates.world.pass_by(minutes=1)
+        await fires(gates, name, **labels)
+        await gates.world.pass_by(minutes=10)
+        assert gates.champion() == ("1" if goes_back else "2")
+
+
+@pytest.mark.parametrize(
+    ("terms", "name", "minutes"),
+    [
+        (TERMS, "ModelAccuracyLow", 10),
+        (TERMS.replace("debounce: 10m, ", ""), "ModelAccuracyLow", 20),
+        (TERMS.replace("debounce: 10m, ", ""), "ModelErrors", 0),
+    ],
+    ids=["its own", "that of the route", "no route"],
+)
+async def test_the_alert_must_last_for_debounce(
+    servers: TestServers, database: str, terms: str, name: str, minutes: int
+) -> None:
+    async with opened(servers, database, policy(terms)) as gates:
+        await promoted(gates)
+        await gates.world.pass_by(minutes=1)
+        if minutes:
+            first = await fires(gates, name)
+            await gates.world.pass_by(minutes=minutes, seconds=-1)
+            await gates.world.push(first.resolved(gates.world.clock.now()))
+            await gates.world.pass_by(minutes=30)
+            assert gates.champion() == "2", "it ended a second before"
+        await fires(gates, name)
+        await gates.world.pass_by(minutes=minutes, seconds=15 if not minutes else 0)
+        assert gates.champion() == "1"
+
+
+async def test_with_then_tell_people_are_paged_and_the_alias_stays(servers: TestServers, database: str) -> None:
+    async with opened(servers, database, policy(TERMS.replace("rollback", "tell"))) as gates:
+        promotion = await promoted(gates)
+        await gates.world.pass_by(minutes=1)
+        await fires(gates)
+        await gates.world.pass_by(minutes=10)
+        assert (gates.champion(), await rollbacks(gates)) == ("2", [])
+        assert (await probation(gates, promotion))["state"] == "failed"
+        [incident] = gates.pagerduty.open()
+        assert incident.summary == "Version 2 of churn fails its probation, and is still champion"
+        assert incident.severity == "error"
+        await gates.world.post(f"/api/v1/promotions/{promotion['id']}/rollback", {})
+        await gates.world.settle()
+        assert (gates.champion(), gates.pagerduty.open()) == ("1", [])
+
+
+async def test_the_route_goes_on_as_before_and_effect_and_explain_name_the_way_back(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database) as gates:
+        world = gates.world
+        first = await fires(gates)
+        await world.pass_by(minutes=20)
+        await world.pass_by(minutes=20)
+        trigger = (await world.trigger())["id"]
+        await promoted(gates, tags={"gateway.trigger_id": trigger})
+        await seen(world, trigger, "2")
+        await world.push(first.resolved(world.clock.now()))
+        await world.pass_by(hours=23, steps=5)
+        await fires(gates)
+        await world.pass_by(minutes=10)
+        assert gates.champion() == "1"
+        [back] = [row for row in await gates.rows() if row["state"] == "rolled_back"]
+        assert (await world.explain((await world.alerts(status="firing"))[0]["id"]))["summary"].endswith(
+            f"The probation of version 2 of churn as champion is over, and the alias went back: {back['reason']}; "
+            "version 1 holds champion again."
+        )
+        assert "the alias went back" in (await world.explain(trigger))["summary"]
+        assert len(await world.triggers()) == 1
+        await world.pass_by(minutes=30)
+        assert len(await world.triggers()) == 2, (
+            "the same alert starts a retrain when the cooldown of the first is over"
+        )
+        [item] = [item for item in (await world.get("/api/v1/effects"))["items"] if item["trigger_id"] == trigger]
+        assert (item["effect"], item["probation"]["state"]) == ("recurred", "rolled_back")
+        [sums] = (await world.get("/api/v1/effects"))["models"]
+        assert (sums["rolled_back"], "1 rolled back" in sums["summary"]) == (1, True)
+
+
+async def test_a_version_goes_back_once_and_then_people_decide(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as gates:
+        await promoted(gates)
+        await gates.world.pass_by(minutes=1)
+        alert = await fires(gates)
+        await gates.world.pass_by(minutes=10)
+        assert gates.champion() == "1"
+        await gates.world.push(alert.resolved(gates.world.clock.now()))
+        await gates.world.pass_by(minutes=10)
+        again = await gates.promote("2", reason="the sensor was broken")
+        await gates.world.pass_by(minutes=10)
+        await fires(gates, "ModelErrors")
+        await gates.world.pass_by(minutes=10)
+        assert (gates.champion(), await rollbacks(gates)) == ("2", ["rolled_back"])
+        found = await probation(gates, again)
+        assert (found["state"], "was given back once already" in found["detail"]) == ("failed", True)
+        assert [incident.severity for incident in gates.pagerduty.open()] == ["error"]
+
+
+async def by_promotion(gates: Gates, _: dict[str, Any]) -> str:
+    gates.mlflow.add("churn", {"f1": 0.7})
+    await gates.promote("3")
+    return "3"
+
+
+async def by_promotion_and_back(gates: Gates, _: dict[str, Any]) -> str:
+    gates.mlflow.add("churn", {"f1": 0.7})
+    made = await gates.promote("3")
+    await gates.world.post(f"/api/v1/promotions/{made['id']}/rollback", {})
+    return "2"
+
+
+async def by_rollback(gates: Gates, promotion: dict[str, Any]) -> str:
+    await gates.world.post(f"/api/v1/promotions/{promotion['id']}/rollback", {})
+    return "1"
+
+
+async def by_hand(gates: Gates, _: dict[str, Any]) -> str:
+    gates.mlflow.add("churn", {"f1": 0.7})
+    gates.mlflow.aliases[("churn", "champion")] = "3"
+    return "3"
+
+
+async def by_taking_it_away(gates: Gates, _: dict[str, Any]) -> None:
+    gates.mlflow.aliases.clear()
+
+
+@pytest.mark.parametrize(
+    "moves", [by_promotion, by_promotion_and_back, by_rollback, by_hand, by_taking_it_away], ids=lambda f: f.__name__
+)
+async def test_an_alias_that_moved_meanwhile_stays_where_it_is_and_nobody_is_paged(
+    servers: TestServers, database: str, moves: Any
+) -> None:
+    async with opened(servers, database) as gates:
+        promotion = await promoted(gates)
+        await gates.world.pass_by(minutes=1)
+        alert = await fires(gates)
+        await gates.world.pass_by(minutes=9)
+        holds = await moves(gates, promotion)
+        gates.world.clock.pass_by(timedelta(minutes=1))
+        await gates.world.watched()
+        await gates.world.settle()
+        await gates.world.pass_by(seconds=1)
+        await gates.world.push(alert.resolved(gates.world.clock.now()))
+        await gates.world.pass_by(minutes=5, steps=10)
+        assert gates.champion() == holds
+        assert (await probation(gates, promotion))["state"] == "over"
+        assert gates.pagerduty.opened == []
+
+
+@pytest.mark.parametrize("how", ["gone", "not READY", "never there"])
+async def test_the_alias_goes_to_no_version_that_is_gone_or_not_ready_and_people_are_paged(
+    servers: TestServers, database: str, how: str
+) -> None:
+    async with opened(servers, database) as gates:
+        if how == "never there":
+            gates.mlflow.add("churn", {"f1": 0.9})
+            promotion = await gates.promote("1")
+        else:
+            promotion = await promoted(gates)
+        champion = gates.champion()
+        if how == "gone":
+            del gates.mlflow.versions[("churn", "1")]
+        elif how == "not READY":
+            gates.mlflow.versions[("churn", "1")]["status"] = "FAILED_REGISTRATION"
+        await gates.world.pass_by(minutes=1)
+        await fires(gates)
+        await gates.world.pass_by(minutes=10)
+        assert gates.champion() == champion
+        found = await probation(gates, promotion)
+        assert (found["state"], "there is no way back" in found["detail"]) == ("failed", True)
+        [incident] = gates.pagerduty.open()
+        assert (incident.severity, incident.details["detail"]) == ("error", found["detail"])
+        await gates.world.pass_by(hours=1, steps=4)
+        assert len(gates.pagerduty.opened) == 1
+
+
+async def test_an_alert_whose_end_nobody_could_hear_counts_when_it_is_heard_again(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database) as gates:
+        await promoted(gates)
+        await gates.world.pass_by(minutes=1)
+        alert = await fires(gates)
+        await gates.world.settle()
+        gates.world.outage(hours=1)
+        await gates.world.settle()
+        await gates.world.pass_by(minutes=10)
+        assert gates.champion() == "2", "it may have ended while no gateway ran"
+        await gates.world.push(alert)
+        await gates.world.pass_by(seconds=15)
+        assert gates.champion() == "1"
+
+
+async def test_after_an_outage_at_the_promotion_an_alert_only_pages(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as gates:
+        await gates.world.settle()
+        for f1 in (0.85, 0.9):
+            gates.mlflow.add("churn", {"f1": f1})
+        gates.mlflow.aliases[("churn", "champion")] = "1"
+        gates.world.outage(minutes=5)
+        promotion = await gates.promote("2")
+        gates.world.outage(minutes=5)
+        await gates.world.settle()
+        await fires(gates)
+        await gates.world.pass_by(minutes=10)
+        assert gates.champion() == "2"
+        found = await probation(gates, promotion)
+        assert (found["state"], found["detail"].endswith("when nobody could hear it")) == ("failed", True)
+
+
+async def test_the_policy_in_force_says_whether_it_goes_on_and_a_new_key_watches_no_old_promotion(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database) as gates:
+        promotion = await promoted(gates)
+        await gates.world.pass_by(minutes=1)
+        await fires(gates)
+        assert (await gates.world.reload(policy(""))).status_code == 200
+        await gates.world.pass_by(minutes=10)
+        assert (gates.champion(), (await probation(gates, promotion))["state"]) == ("2", "over")
+        gates.mlflow.add("churn", {"f1": 0.95})
+        unwatched = await gates.promote("3")
+        assert (await gates.world.reload(policy())).status_code == 200
+        await gates.world.pass_by(minutes=1)
+        await fires(gates, "ModelErrors")
+        await gates.world.pass_by(minutes=20)
+        assert (gates.champion(), await probation(gates, unwatched)) == ("3", None)
+
+
+async def test_three_replicas_and_a_restart_come_to_one_rollback_and_one_incident(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database, replicas=3) as gates:
+        promotion = await promoted(gates)
+        await gates.world.pass_by(minutes=1)
+        await fires(gates)
+        await gates.world.pass_by(minutes=5)
+        await gates.world.restart(policy())
+        for _ in range(2):
+            await gates.world.start()
+        await gates.world.pass_by(minutes=5)
+        assert (gates.champion(), await rollbacks(gates)) == ("1", ["rolled_back"])
+        assert (await probation(gates, promotion))["state"] == "rolled_back"
+        assert len(gates.pagerduty.opened) == 1
+        counted = [
+            line
+            for services in gates.world.services
+            for line in services.core.metrics.render().decode().splitlines()
+            if line.startswith('gateway_probations_total{state="rolled_back"}')
+        ]
+        assert counted == ['gateway_probations_total{state="rolled_back"} 1.0']
+
+
+async def test_the_page_of_promotions_shows_what_became_of_it(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as gates:
+        await promoted(gates)
+        await gates.world.pass_by(minutes=1)
+        await fires(gates)
+        await gates.world.pass_by(minutes=10)
+        page = (await gates.world.clients[0].get("/ui/promotions", params={"model": "churn"})).text
+        assert 'data-probation="rolled_back"' in page
+        assert "ModelAccuracyLow began 1m after the promotion, and lasted 10m" in page
