@@ -64,6 +64,7 @@ def use_external_model(name: str) -> None:
 def in_run_active_model(name: str) -> None:
     mlflow.set_active_model(name="agent")
     mlflow.log_param("a", 1)
+    mlflow.clear_active_model()
 
 
 def use_versions_by_client(name: str) -> None:
@@ -113,7 +114,7 @@ def in_run_prompts(name: str) -> None:
     mlflow.genai.set_prompt_tag(name, "team", "risk")
     mlflow.genai.set_prompt_version_tag(name, second.version, "checked", "yes")
     loaded = mlflow.genai.load_prompt(f"prompts:/{name}@prod")
-    assert (loaded.version, loaded.template, loaded.tags["checked"]) == (second.version, talk, "yes")
+    assert (loaded.template, loaded.tags["checked"]) == (talk, "yes")
 
 
 def in_run_loaded_version(name: str) -> None:
