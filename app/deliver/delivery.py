@@ -83,7 +83,8 @@ class Delivery(Destination):
     async def _attempt(self, item: Item, trigger: RowMapping) -> Outcome:
         client = self._airflows().get(trigger["airflow"])
         if client is None:
-            return Retry("no_airflow", f"the policy has no airflow named {trigger['airflow']!r}", waits=True, after=30)
+            detail = f"the policy has no airflow named {trigger['airflow']!r}"
+            return Retry("no_airflow", detail, waits=True, own=True, after=30)
         absent = not item.ambiguous
         try:
             if item.ambiguous:

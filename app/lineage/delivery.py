@@ -110,9 +110,9 @@ class Delivery(Destination):
         except Refused as error:
             async with transaction(self._engine) as conn:
                 await store.note(conn, stream, place, error.detail)
-            return Retry("login", error.detail, waits=True, after=30)
+            return Retry("login", error.detail, waits=True, own=True, after=30)  # MLflow was not asked.
         if mlflow is None:
-            return Retry("no_mlflow", "the policy has no `mlflow`", waits=True, after=30)
+            return Retry("no_mlflow", "the policy has no `mlflow`", waits=True, own=True, after=30)
         send = self._within(sending(mlflow, self._clock))
         try:
             return await self._page(stream, place, PAGE, send)
@@ -137,7 +137,7 @@ class Delivery(Destination):
         for batch in joined(records):
             trouble = await self._together(batch, names, send)
             if trouble is not None:
-                return replace(trouble, answered=True, progress=True) if progress else trouble
+                return replace(trouble, answered=True, own=False, progress=True) if progress else trouble
             progress = True
             if monotonic() > end:
                 break
@@ -206,7 +206,8 @@ class Delivery(Destination):
         if record.kind in ONCE:
             settled_in = (record.attempted_at or 0) / 1000 + SETTLE - now / 1000
             if record.attempted_at is not None and settled_in > 0:
-                return Retry("settling", "the result of a request is not known yet", waits=True, after=settled_in)
+                problem = "the result of a request is not known yet"
+                return Retry("settling", problem, waits=True, own=True, after=settled_in)
             async with transaction(self._engine) as conn:
                 await store.attempting(conn, record, now)
         return await self._judge(record, await self._tried(record, names, send), names, send)
@@ -304,4 +305,5 @@ class Delivery(Destination):
                 await self._aside(record, f"it needs {', '.join(strange)}, which was never handed over")
                 return None
         waited = ", ".join(sorted(outcome.tokens))
-        return Retry("waits", f"{waited} has not been created yet", waits=True, after=30.0 if strange else 1.0)
+        detail, after = f"{waited} has not been created yet", 30.0 if strange else 1.0
+        return Retry("waits", detail, answered=answered, own=not strange, waits=True, after=after)

@@ -79,3 +79,16 @@ async def test_a_record_goes_out_with_its_login_and_to_its_workspace_and_waits_f
         ]
         assert (len(site.fake.runs), len(site.fake.versions)) == (len(PLACES), len(PLACES))
         assert (await world.get(PATH, state="pending"))["items"] == []
+
+
+async def test_a_record_that_waits_for_its_login_says_nothing_of_mlflow(
+    servers: TestServers, database: str, site: MlflowSite, memory: Path
+) -> None:
+    async with World(servers, database, policy(), others={"mlflow.test": site}) as world:
+        for name in ("nobody", "bob"):
+            spool = pod(site, memory / name, world, Gateway(world), **PLACES[name])
+            await in_pod(lambda spool=spool, name=name: train(spool, name))  # type: ignore[misc]
+        for _ in range(20):
+            await world.pass_by(seconds=31)  # The login is looked for every 30 seconds.
+            metrics = (await world.clients[0].get("/metrics")).text
+            assert 'gateway_breaker_open{target="mlflow"} 1.0' in metrics, "MLflow is away"

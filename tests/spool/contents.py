@@ -13,7 +13,7 @@ from tests.spool.mlflow import MlflowServer
 KEY_TAG = "mlflow_spool.run_key"
 #: What MLflow's client or server makes out of the moment, the machine or an id: compared by its being there.
 OF_THE_MOMENT = re.compile(
-    r"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\d[ T][\d:.]+|\d{13}"
+    r"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\d[ T][\d:.]+|\d{13}|(?<=/)tmp[a-z0-9_]{8}\b"
     r"|(?<=size_bytes\": )\d+|(?<=size_bytes: )\d+"
 )
 #: A name that MLflow has drawn for a run that got none.
@@ -76,9 +76,10 @@ def _model(model: dict[str, Any], below: Artifacts) -> dict[str, Any]:
 
 
 def _versions(server: MlflowServer, name: str) -> dict[str, Any]:
-    answer = server.call("GET", f"model-versions/search?filter=name='{name}'")
     kept = ("version", "source", "run_id", "status", "model_id", "current_stage", "description")
-    versions = answer.get("model_versions", [])
+    named, versions = f"name='{name}'", list[dict[str, Any]]()
+    for wanted in (named, f"{named} AND tags.`mlflow.prompt.is_prompt` = 'true'"):  # Prompts are shown only so.
+        versions += server.call("GET", f"model-versions/search?filter={quote(wanted)}").get("model_versions", [])
     if not versions:
         return {}
     registered = server.call("GET", f"registered-models/get?name={name}")["registered_model"]
@@ -100,6 +101,8 @@ def _pairs(items: list[dict[str, Any]]) -> dict[str, Any]:
     pairs = {item["key"]: item.get("value") for item in items if item["key"] not in {KEY_TAG, "mlflow.user"}}
     # Others may commit to this checkout while the tests run.
     pairs = {key: "..." if key.startswith("mlflow.source.git.") else value for key, value in pairs.items()}
+    if "_mlflow_experiment_ids" in pairs:
+        pairs["_mlflow_experiment_ids"] = "..."
     if "mlflow.runName" in pairs:
         pairs["mlflow.runName"] = _name(str(pairs["mlflow.runName"]))
     if versions := pairs.get("mlflow.modelVersions"):

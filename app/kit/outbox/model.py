@@ -42,7 +42,8 @@ class Retry:
     no deadline runs. `absent`: as far as this attempt could see, nothing has arrived, and nothing is under way. `ambiguous`:
     it may have arrived, so the next attempt must read first. `progress`: a part has arrived, so this attempt is the first of
     a new row of failed ones. `after`: seconds for which the target asks to be left alone. `pause`: seconds until this item
-    is tried again; it says nothing of the target. `own`: the gateway itself failed, so the breaker does not count it.
+    is tried again; it says nothing of the target. `own`: the gateway itself failed, or did not ask,
+    so the breaker does not count it.
     """
 
     code: str

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
-from mlflow_spool.records import Call, Kind, Record, local_version
+from mlflow_spool.records import API, Call, Kind, Record, local_version, text_at
 
 NAME_TAG = "mlflow.runName"
 
@@ -27,6 +27,11 @@ def answer_write(record: Record, history: Iterable[Record] = ()) -> dict[str, An
     if record.call.path.endswith("/runs/update"):
         run = run_of(history)
         return {"run_info": run["info"]} if run else {"run_info": {"run_id": body.get("run_id")}}
+    if record.call.path in {f"{API}/model-versions/update", f"{API}/model-versions/transition-stage"}:
+        number = text_at(body, "version")
+        return {"model_version": version_in(history, number) or _others(body, number)}
+    if record.call.path == f"{API}/registered-models/update":
+        return {"registered_model": registered_of(history)}
     if record.call.method == "PATCH" and record.stream.startswith("logged-model:"):
         return {"model": logged_model_of(history) or {"info": {"model_id": record.stream.partition(":")[2]}}}
     return {}
@@ -167,6 +172,8 @@ def logged_model_of(history: Iterable[Record], base: dict[str, Any] | None = Non
         elif record.kind is Kind.DELETE and "/tags/" in record.call.path:
             gone = unquote(record.call.path.rpartition("/tags/")[2])
             model["info"]["tags"] = [tag for tag in model["info"]["tags"] if tag["key"] != gone]
+        elif record.kind is Kind.DELETE:
+            model = None
         elif record.call.method == "PATCH":
             model["info"]["status"] = body.get("status", model["info"]["status"])
             model["info"]["last_updated_timestamp_ms"] = record.made_at
@@ -199,9 +206,14 @@ def registered_of(history: Iterable[Record], shown: dict[str, Any] | None = None
             model = {**_registered(record), **(model or {})}
             continue
         model = model or {"name": body.get("name"), "creation_timestamp": record.made_at}
-        if record.call.path.endswith("/registered-models/set-tag"):
-            model = _with(model, "tags", "key", {"key": body["key"], "value": body.get("value", "")})
-        elif record.call.path.endswith("/registered-models/alias"):
+        name = record.call.path.rpartition("/registered-models/")[2]
+        if name == "delete":
+            model = None
+        elif name == "update":
+            model = {**model, "description": body.get("description", "")}
+        elif name in {"set-tag", "delete-tag"}:
+            model = _with(model, "tags", "key", _tag(body), gone=record.kind is Kind.DELETE)
+        elif name == "alias":
             alias = {"alias": body["alias"], "version": str(body.get("version", ""))}
             model = _with(model, "aliases", "alias", alias, gone=record.kind is Kind.DELETE)
     return model
@@ -214,6 +226,10 @@ def _with(
     return {**model, name: others if gone else [*others, item]}
 
 
+def _tag(body: dict[str, Any]) -> dict[str, Any]:
+    return {"key": body["key"], "value": body.get("value", "")}
+
+
 def _registered(record: Record) -> dict[str, Any]:
     body, at = record.call.body, record.made_at
     kept = ("name", "tags", "description")
@@ -221,16 +237,81 @@ def _registered(record: Record) -> dict[str, Any]:
     return {**shown, "creation_timestamp": at, "last_updated_timestamp": at}
 
 
-def version_of(record: Record) -> dict[str, Any]:
-    """A model version whose registration waits."""
-    body, at = record.call.body, record.made_at
+def version_of(record: Record, later: Iterable[Record] = (), number: str = "") -> dict[str, Any]:
+    """A model version after later records of its model. number: the real one; without it the registration waits."""
+    body, at, local = record.call.body, record.made_at, str(local_version(record.key))
     kept = ("name", "source", "run_id", "run_link", "tags", "description", "model_id")
     shown = {name: body[name] for name in kept if name in body}
-    return {
-        **shown,
-        "version": str(local_version(record.key)),
-        "status": "PENDING_REGISTRATION",
+    shown |= {
+        "version": number or local,
+        "status": "READY" if number else "PENDING_REGISTRATION",
         "current_stage": "None",
         "creation_timestamp": at,
         "last_updated_timestamp": at,
     }
+    for other in later:
+        shown = _revised(shown, other, {local, number})
+    return shown
+
+
+def version_in(history: Iterable[Record], number: str, real: str = "") -> dict[str, Any] | None:
+    """The version with a local number, after the records of its model; None when it is not among them, or was deleted.
+    real: its real number, if it has one."""
+    waiting = iter(history)
+    for record in waiting:
+        if record.kind is Kind.VERSION and str(local_version(record.key)) == number:
+            shown = version_of(record, waiting, real)
+            return None if "deleted" in shown else shown
+    return None
+
+
+def _revised(version: dict[str, Any], record: Record, numbers: set[str]) -> dict[str, Any]:
+    """A version with one of these numbers after a record of its model."""
+    body, name = record.call.body, record.call.path.removeprefix(f"{API}/")
+    own, gone = text_at(body, "version") in numbers, record.kind is Kind.DELETE
+    if name == "registered-models/alias":
+        others = [alias for alias in version.get("aliases", []) if alias != body["alias"]]
+        return {**version, "aliases": [*others, body["alias"]] if own and not gone else others}
+    if name == "model-versions/transition-stage":
+        stage = str(body.get("stage")).capitalize()
+        archived = bool(body.get("archive_existing_versions")) and version["current_stage"] == stage
+        return {**version, "current_stage": stage if own else "Archived" if archived else version["current_stage"]}
+    if own and name in {"model-versions/set-tag", "model-versions/delete-tag"}:
+        return _with(version, "tags", "key", _tag(body), gone=gone)
+    if own and name == "model-versions/update":
+        return {**version, "description": body.get("description", "")}
+    return {**version, "deleted": True} if own and name == "model-versions/delete" else version
+
+
+def _others(body: dict[str, Any], number: str) -> dict[str, Any]:
+    """What is known of a version of others after a change of it."""
+    shown = {"name": body.get("name"), "version": number, "description": body.get("description", "")}
+    return {**shown, "current_stage": str(body.get("stage", "None")).capitalize()}
+
+
+def experiment_of(record: Record, later: Iterable[Record] = ()) -> dict[str, Any]:
+    """An experiment after its creation and later records of it."""
+    body = record.call.body
+    shown = {
+        "experiment_id": record.token,
+        "name": body.get("name", ""),
+        "artifact_location": body.get("artifact_location", ""),
+        "lifecycle_stage": "active",
+        "creation_time": record.made_at,
+        "last_update_time": record.made_at,
+        "tags": body.get("tags", []),
+    }
+    return experiment_after(shown, later)
+
+
+def experiment_after(shown: dict[str, Any], later: Iterable[Record]) -> dict[str, Any]:
+    """An experiment as it was shown, after later records of it."""
+    for record in later:
+        body, name = record.call.body, record.call.path.rpartition("/experiments/")[2]
+        if name == "update":
+            shown = {**shown, "name": body.get("new_name") or shown["name"]}
+        elif name in {"delete", "restore"}:
+            shown = {**shown, "lifecycle_stage": "deleted" if name == "delete" else "active"}
+        elif name in {"set-experiment-tag", "delete-experiment-tag"}:
+            shown = _with(shown, "tags", "key", _tag(body), gone=record.kind is Kind.DELETE)
+    return shown

@@ -17,6 +17,7 @@ from mlflow_spool.settings import PREFIX
 from mlflow_spool.spool import Spool
 from mlflow_spool.store import SpoolOffline, spool_for
 from mlflow_spool.transport import plain_repository
+from mlflow_spool.uploads import split_root
 
 
 class SpoolArtifacts(ArtifactRepository):
@@ -25,8 +26,7 @@ class SpoolArtifacts(ArtifactRepository):
     def __init__(self, spool: Spool, artifact_uri: str, tracking_uri: str, registry_uri: str | None = None) -> None:
         super().__init__(artifact_uri, tracking_uri, registry_uri)
         # `runs:/<id>/model` makes a repository of its own, below that of the run.
-        root, slash, below = artifact_uri.partition("/artifacts")
-        self._root, self._below = root + slash, below.strip("/")
+        self._root, self._below = split_root(artifact_uri)
         self._spool = spool
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:

@@ -7,7 +7,7 @@ from mlflow_spool.breaker import Breaker
 from mlflow_spool.delivery import Clock, Target
 from mlflow_spool.drain import Drainer
 from mlflow_spool.errors import NoAnswer, NotSent, Offline, TransportError
-from mlflow_spool.questions import CREDENTIALS, UNWELL, is_strange
+from mlflow_spool.questions import CREDENTIALS, LOGIN, UNWELL, is_strange
 from mlflow_spool.records import Answer, Call, is_repeatable
 from mlflow_spool.settings import Settings
 
@@ -68,6 +68,10 @@ class Asking:
         if answer.status not in CREDENTIALS:
             self._breaker.succeeded()
         return answer
+
+    def reach(self) -> None:
+        """Return once the server answers, before others ask it in their own way. Raises Offline, as a read would."""
+        self.read(lambda: self.send(LOGIN), lambda: None)
 
     def read(
         self, ask: Callable[[], Answer], known: Callable[[], Found | None], *, again: bool = True

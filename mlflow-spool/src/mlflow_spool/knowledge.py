@@ -4,11 +4,32 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mlflow_spool.answers import begun_elsewhere, logged_model_of, measurements, registered_of, run_of, version_of
+from mlflow_spool.answers import (
+    begun_elsewhere,
+    experiment_after,
+    experiment_of,
+    logged_model_of,
+    measurements,
+    registered_of,
+    run_of,
+    version_in,
+)
 from mlflow_spool.errors import NotKnown
 from mlflow_spool.journal import Journal
 from mlflow_spool.questions import drive
-from mlflow_spool.records import API, CREATES, LOCAL_VERSIONS, Answer, Call, Kind, Record, needed, text_at
+from mlflow_spool.records import (
+    API,
+    CREATES,
+    LOCAL_VERSIONS,
+    TOKEN,
+    Answer,
+    Call,
+    Kind,
+    Record,
+    local_version,
+    needed,
+    text_at,
+)
 from mlflow_spool.replay import finding
 
 SHOWN = 200  # runs and models of others that are kept as the server showed them last
@@ -43,6 +64,9 @@ class Knowledge:
             return self._under_alias(call.body)
         if rest == "model-versions/get":
             return self._version(call.body)
+        if rest == "model-versions/get-download-uri":  # The files of what the version is made of are known here too.
+            waiting = self._version(call.body)
+            return {"artifact_uri": waiting["model_version"].get("source", "")} if waiting else None
         if rest == "experiments/get":
             return self._experiment(str(call.body.get("experiment_id")), waiting_only)
         if rest == "experiments/get-by-name" and not waiting_only:
@@ -55,7 +79,8 @@ class Knowledge:
         if call.path == f"{API}/registered-models/get":
             waiting = self._journal.pending(f"model:{call.body.get('name')}")
             created = any(record.kind is Kind.REGISTERED_MODEL for record in waiting)
-            return {"registered_model": registered_of(waiting)} if created else None
+            model = registered_of(waiting)
+            return {"registered_model": model} if created and model else None
         if call.path == f"{API}/experiments/get-by-name":
             fact = self._journal.names.fact(f"experiment-name:{call.body.get('experiment_name')}")
             experiment = json.loads(fact) if fact else {}
@@ -120,10 +145,14 @@ class Knowledge:
         return [record for record in history if record.seq > found["seq"]], found["shown"]
 
     def queued(self, record: Record) -> None:
-        """Keep the experiment of a creation that waits, for other processes that ask for it by name."""
+        """Keep the experiment of a creation or a new name that waits, for those who ask for it by name."""
         if record.kind is Kind.EXPERIMENT:
-            name = record.call.body.get("name", "")
-            self._journal.names.remember(f"experiment-name:{name}", json.dumps(_experiment_of(record)))
+            shown = experiment_of(record)
+        elif record.call.path == f"{API}/experiments/update":
+            shown = self._known_experiment(str(record.call.body.get("experiment_id")))
+        else:
+            return
+        self._journal.names.remember(f"experiment-name:{shown['name']}", json.dumps(shown))
 
     def find_elsewhere(self, call: Call, ask: Ask) -> str | None:
         """Search the server for what other machines' journals made under the local ids in `call`.
@@ -193,56 +222,52 @@ class Knowledge:
         stream = f"model:{query.get('name')}"
         model = registered_of(self._journal.pending(stream)) or {}
         named = [item["version"] for item in model.get("aliases", []) if item["alias"] == query.get("alias")]
-        for record in self._journal.history(stream) if named else ():
-            if record.kind is Kind.VERSION:
-                shown = version_of(record)
-                real = self._journal.names.name_of(f"version:{shown['version']}")
-                if named[0] in (shown["version"], real):
-                    shown |= {"version": real, "status": "READY"} if real else {}
-                    return {"model_version": {**shown, "aliases": [query["alias"]]}}
+        history = self._journal.history(stream) if named else []
+        for local in (str(local_version(record.key)) for record in history if record.kind is Kind.VERSION):
+            real = self._journal.names.name_of(f"version:{local}") or ""
+            if named[0] in (local, real):
+                version = version_in(history, local, real)
+                return {"model_version": version} if version else None
         return None
 
     def _version(self, query: dict[str, Any]) -> dict[str, Any] | None:
         number = str(query.get("version", ""))
         if not number.isdigit() or int(number) < LOCAL_VERSIONS or self._journal.names.name_of(f"version:{number}"):
             return None
-        for record in self._journal.history(f"model:{query.get('name')}"):
-            if record.kind is Kind.VERSION and version_of(record)["version"] == number:
-                return {"model_version": version_of(record)}
-        return None
+        version = version_in(self._journal.history(f"model:{query.get('name')}"), number)
+        return {"model_version": version} if version else None
 
     def _experiment(self, experiment_id: str, waiting_only: bool) -> dict[str, Any] | None:
-        for record in self._history("experiment", experiment_id, waiting_only):
-            if record.kind is Kind.EXPERIMENT:
-                return {"experiment": _experiment_of(record)}
-        if waiting_only:
+        history = self._history("experiment", experiment_id, waiting_only)
+        if waiting_only and not any(record.kind is Kind.EXPERIMENT for record in history):
             return None
+        return {"experiment": self._known_experiment(experiment_id)}
+
+    def _known_experiment(self, experiment_id: str) -> dict[str, Any]:
+        history = self._history("experiment", experiment_id, waiting_only=False)
+        for place, record in enumerate(history):
+            if record.kind is Kind.EXPERIMENT:
+                return experiment_of(record, history[place:])
         fact = self._journal.names.fact(f"experiment:{experiment_id}")
-        if fact is not None:
-            return {"experiment": json.loads(fact)}
-        # An operator's setting names the id. The answer is that it exists, since training must not stop here.
-        return {"experiment": {"experiment_id": experiment_id, "name": experiment_id, "lifecycle_stage": "active"}}
+        # An operator's setting may name the id. The answer is that it exists, since training must not stop here.
+        unknown = {"experiment_id": experiment_id, "name": experiment_id, "lifecycle_stage": "active"}
+        return self._renewed(json.loads(fact) if fact else unknown)
+
+    def _renewed(self, shown: dict[str, Any]) -> dict[str, Any]:
+        """An experiment as it was shown, after what waits here since."""
+        ident = shown["experiment_id"]
+        stream = f"experiment:{self._journal.names.token_of(ident) or ident}"
+        # What the server showed contains what was delivered. What the journal keeps of its own creation does not.
+        own = TOKEN.fullmatch(ident)
+        return experiment_after(shown, self._journal.history(stream) if own else self._journal.pending(stream))
 
     def _experiment_by_name(self, name: str) -> dict[str, Any]:
         fact = self._journal.names.fact(f"experiment-name:{name}")
-        if fact is not None:
-            experiment = json.loads(fact)
+        experiment = self._renewed(json.loads(fact)) if fact is not None else {}
+        if experiment.get("name") == name:  # It may have another name since.
             token = experiment["experiment_id"]
             return {"experiment": {**experiment, "experiment_id": self._journal.names.name_of(token) or token}}
         # Training code then creates the experiment, and goes on. If the server has an experiment of that name, the delivery
         # of the creation takes it.
         missing = f"no experiment {name!r} is known while MLflow is away"
         raise NotKnown(404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": missing})
-
-
-def _experiment_of(record: Record) -> dict[str, Any]:
-    body = record.call.body
-    return {
-        "experiment_id": record.token,
-        "name": body.get("name", ""),
-        "artifact_location": body.get("artifact_location", ""),
-        "lifecycle_stage": "active",
-        "creation_time": record.made_at,
-        "last_update_time": record.made_at,
-        "tags": body.get("tags", []),
-    }

@@ -55,3 +55,10 @@ def workspaces(workspace_uri: str | None = None) -> Any:
     from mlflow_spool.store import workspace_store
 
     return workspace_store(workspace_uri or "")
+
+
+def scorers(tracking_uri: str | None = None) -> Any:
+    """The scorers of the server behind a `spool+http://` or `spool+https://` URI."""
+    from mlflow_spool.store import scorer_store
+
+    return scorer_store(tracking_uri)

@@ -28,6 +28,7 @@ LOCAL_VERSIONS = 2_000_000_000
 #: Such a number in the JSON of the tag `mlflow.modelVersions`, as MLflow's client writes it.
 VERSION_TEXT = re.compile(r'(?<="version": ")20[01][0-9]{7}(?=")')
 _LOCAL_VERSION = re.compile("20[01][0-9]{7}")
+_COPIED = re.compile("(models:/[^/]+/)(20[01][0-9]{7})")  # the source of a version that is a copy of one that waits
 _LARGEST = 1000  # bits of a whole number that may name something
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -262,7 +263,8 @@ def _tagged(call: Call, kind: Kind, key: str) -> Call:
     tags = call.body.get("tags", [])
     if not isinstance(tags, list):
         return call  # MLflow refuses it.
-    return replace(call, body={**call.body, "tags": [*tags, {"key": KEY_TAG, "value": key}]})
+    own = [tag for tag in tags if text_at(tag, "key") != KEY_TAG]  # A copy has the tags of another creation.
+    return replace(call, body={**call.body, "tags": [*own, {"key": KEY_TAG, "value": key}]})
 
 
 def text_at(value: Any, *path: str) -> str:
@@ -320,6 +322,8 @@ def ids_in(call: Call) -> set[str]:
             found.add(owner[1] if "spool-" in owner[1] else f"root:{owner[1]}")
         if name == "source" and (address := _ADDRESS.match(value)):
             found.add(address[1])
+        if name == "source" and (copied := _COPIED.fullmatch(value)):
+            found.add(f"version:{copied[2]}")
 
     def walk(name: str, value: Any) -> None:
         if isinstance(value, str):
@@ -344,6 +348,8 @@ def references(call: Call) -> set[str]:
         found.update(TOKEN.findall(text))
         found.update(f"root:{owner}" for owner in ROOT.findall(text) if "spool-" not in owner)
         found.update(f"version:{number}" for number in VERSION_TEXT.findall(text))
+    if copied := _COPIED.fullmatch(text_at(call.body, "source")):
+        found.add(f"version:{copied[2]}")
     if version := _local_version_in(call.body):
         found.add(f"version:{version}")
     return found
@@ -381,6 +387,8 @@ def translated(call: Call, resolve: Callable[[str], str | None]) -> Call:
     body: dict[str, Any] = walk(call.body)
     if version := _local_version_in(body):
         body["version"] = resolve(f"version:{version}") or version
+    if copied := _COPIED.fullmatch(text_at(body, "source")):
+        body["source"] = copied[1] + (resolve(f"version:{copied[2]}") or copied[2])
     return Call(call.method, text(call.path), body)
 
 

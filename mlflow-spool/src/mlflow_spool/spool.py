@@ -167,7 +167,8 @@ class Spool:
         Raises Refused, Offline.
         """
         path = "/".join(part for part in (urlsplit(root).path.strip("/"), folder) if part)
-        found = self._read(Call("GET", FILES, {"path": path})).get("files", [])
+        with self._watching(f"the list of {path}"):
+            found = self._read(Call("GET", FILES, {"path": path})).get("files", [])
         return [file for file in found if isinstance(file, dict) and isinstance(file.get("path"), str)]
 
     def fetch_file(self, root: str, path: str, target: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import LoggedModel, Run
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.entities.span import Span
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.exceptions import MlflowException, RestException
@@ -42,6 +43,11 @@ LOGGING = {
     ("mlflow.store.artifact.runs_artifact_repo", "_get_logged_model_artifact_repo"),
     ("mlflow.tracking._model_registry.fluent", "_get_logged_models_from_run"),
     ("mlflow.tracking.fluent", "_set_active_model"),
+}
+#: Code that changes something of a registered model, and reads the model first.
+CHANGING = {
+    ("mlflow.tracking.client", "_raise_if_prompt"),
+    ("mlflow.store.model_registry.abstract_store", "create_prompt_version"),
 }
 #: Code that searches in an experiment that it finds by its name. Nothing found would be a lie.
 SEARCHING = {("mlflow.tracking.fluent", "search_runs"), ("mlflow.experiments", "get_experiment")}
@@ -87,6 +93,19 @@ def spool_for(store_uri: str) -> Spool | None:
     except (OSError, sqlite3.Error) as error:
         give_up(store_uri, f"{settings.folder} cannot hold a journal ({error})")
         return None
+
+
+def reach(store_uri: str) -> None:
+    """Return once MLflow answers, before its own client asks for what is never kept. That client would wait for minutes.
+
+    Raises SpoolOffline.
+    """
+    spool = spool_for(store_uri)
+    if spool is not None:
+        try:
+            spool.asking.reach()
+        except Offline as error:
+            raise SpoolOffline(f"MLflow at {spool.uri} is away ({error}), and this call is not kept") from None
 
 
 def give_up(store_uri: str, reason: str) -> None:
@@ -215,6 +234,20 @@ class SpoolTrackingStore(TrackingRestStore):
             parse_dict(js_dict={"models": spool.knowledge.models_named(name[1], experiment_ids)}, message=response)
             return PagedList([LoggedModel.from_proto(model) for model in response.models], None)
 
+    def _mcp_request(self, *arguments: Any, **named: Any) -> Any:
+        reach(self._uri)
+        return super()._mcp_request(*arguments, **named)
+
+    def upsert_online_scoring_config(self, *arguments: Any, **named: Any) -> Any:
+        """As MLflow's own, once MLflow answers."""
+        reach(self._uri)
+        return super().upsert_online_scoring_config(*arguments, **named)
+
+    def get_online_scoring_configs(self, *arguments: Any, **named: Any) -> Any:
+        """As MLflow's own, once MLflow answers."""
+        reach(self._uri)
+        return super().get_online_scoring_configs(*arguments, **named)
+
 
 def _is_within(functions: set[tuple[str, str]]) -> bool:
     """Whether one of these functions of other modules is on the stack: why does the caller read?"""
@@ -254,6 +287,26 @@ class SpoolRegistryStore(RegistryRestStore):
             give_up(self._uri, f"the journal in {spool.journal.folder} is broken ({error})")
             return super()._call_endpoint(api, json_body, call_all_endpoints, extra_headers)
 
+    def get_registered_model(self, name: str) -> RegisteredModel:
+        """A registered model. While MLflow is away, a change of those of others goes on without what it reads first."""
+        try:
+            return super().get_registered_model(name)
+        except SpoolOffline:
+            if not _is_within(CHANGING):
+                raise
+            return RegisteredModel(name)
+
+    def get_prompt(self, name: str) -> Any:
+        """A prompt; None when there is none. MLflow's own code takes every error for that, also that MLflow is away."""
+        found = super().get_prompt(name)
+        if found is None:
+            reach(self._uri)
+        return found
+
+    def _call_webhook_endpoint(self, *arguments: Any, **named: Any) -> Any:
+        reach(self._uri)
+        return super()._call_webhook_endpoint(*arguments, **named)
+
     def _await_model_version_creation(self, mv: Any, await_creation_for: float | None) -> None:
         """Training does not wait for a version in the journal: it is registered later."""
         spool = spool_for(self._uri)
@@ -266,4 +319,17 @@ def workspace_store(store_uri: str) -> Any:
     """MLflow's own store of workspaces. What it does is for administrators, and is not kept."""
     from mlflow.store.workspace.rest_store import RestWorkspaceStore
 
-    return RestWorkspaceStore(functools.partial(_creds, store_uri))
+    return RestWorkspaceStore(functools.partial(_reached, store_uri))
+
+
+def _reached(store_uri: str) -> Any:
+    """MLflow's credentials for a request of its own client. Raises SpoolOffline."""
+    reach(store_uri)
+    return _creds(store_uri)
+
+
+def scorer_store(store_uri: str | None) -> Any:
+    """MLflow's own store of scorers, which asks our tracking store."""
+    from mlflow.genai.scorers.registry import MlflowTrackingStore
+
+    return MlflowTrackingStore(store_uri)

@@ -43,6 +43,16 @@ def artifact(key: str, root: str, path: str, size: int, made_at: int) -> Record:
     return Record(key, stream, Kind.ARTIFACT, Call("PUT", "", {"root": root, "path": path, "bytes": size}), made_at)
 
 
+def split_root(uri: str) -> tuple[str, str]:
+    """The artifact root of a run or model in an address, and the path below it. A server may have a folder `artifacts`
+    above all of them."""
+    if (found := _OWNER.search(uri)) is None:
+        root, slash, below = uri.partition("/artifacts")
+        return root + slash, below.strip("/")
+    end = found.end(1) + len("/artifacts")
+    return uri[:end], uri[end:].strip("/")
+
+
 def send_file(
     record: Record, file: Path | None, uploader: Uploader, resolve: Resolve, is_local: IsLocal, timeout: float
 ) -> Outcome:

@@ -18,19 +18,26 @@ uses = {
     for name, function in vars(module).items()
     if name.startswith(("use_", "in_run_"))
 }
-outcomes: dict[str, str] = {}
-for chosen in os.environ["USES"].split(","):
-    experiment = f"{os.environ['PREFIX']}-{chosen}"
-    try:
-        mlflow.set_experiment(experiment)
-        open_run = uses[chosen].__name__.startswith("in_run_")
-        with mlflow.start_run(run_name="run") if open_run else nullcontext():
-            uses[chosen](experiment)
-        outcomes[chosen] = "ok"
-    except Exception as error:
-        outcomes[chosen] = f"{type(error).__name__}: {error}"[:500]
-    finally:
-        while mlflow.active_run() is not None:
-            mlflow.end_run()
-        mlflow.sklearn.autolog(disable=True)
-print(json.dumps(outcomes))
+
+
+def main() -> None:
+    outcomes: dict[str, str] = {}
+    for chosen in os.environ["USES"].split(","):
+        experiment = f"{os.environ['PREFIX']}-{chosen}"
+        try:
+            mlflow.set_experiment(experiment)
+            open_run = uses[chosen].__name__.startswith("in_run_")
+            with mlflow.start_run(run_name="run") if open_run else nullcontext():
+                uses[chosen](experiment)
+            outcomes[chosen] = "ok"
+        except Exception as error:
+            outcomes[chosen] = f"{type(error).__name__}: {error}"[:500]
+        finally:
+            while mlflow.active_run() is not None:
+                mlflow.end_run()
+            mlflow.sklearn.autolog(disable=True)
+    print(json.dumps(outcomes))
+
+
+if __name__ == "__main__":  # A worker of `spawn` imports it.
+    main()

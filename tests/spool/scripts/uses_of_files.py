@@ -71,6 +71,33 @@ def in_run_image(name: str) -> None:
     mlflow.log_image(numpy.zeros((4, 4, 3), dtype="uint8"), "image.png")
 
 
+def in_run_images_of_steps(name: str) -> None:
+    for step in range(2):
+        mlflow.log_image(numpy.zeros((4, 4, 3), dtype="uint8"), key="pred", step=step)
+
+
+def in_run_image_whose_name_the_server_refuses(name: str) -> None:
+    mlflow.log_image(numpy.zeros((4, 4, 3), dtype="uint8"), key="val/pred", step=0)
+
+
+def use_file_of_a_run_that_ended(name: str) -> None:
+    with mlflow.start_run(run_name="run") as run:
+        pass
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow.log_artifact(file_in(folder, "late.txt"), "late", run_id=run.info.run_id)
+
+
+def in_run_files_that_are_read_back(name: str) -> None:
+    active = mlflow.active_run()
+    assert active is not None
+    mlflow.log_dict({"depth": 6}, "config.json")
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow.log_artifact(file_in(folder, "a.txt"), "deep")
+    assert mlflow.artifacts.load_dict(f"runs:/{active.info.run_id}/config.json") == {"depth": 6}
+    listed = mlflow.artifacts.list_artifacts(run_id=active.info.run_id)
+    mlflow.log_param("files", ",".join(sorted(item.path for item in listed)))
+
+
 def in_run_figure(name: str) -> None:
     importlib.import_module("matplotlib").use("agg")
     pyplot = importlib.import_module("matplotlib.pyplot")

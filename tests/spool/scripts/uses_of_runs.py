@@ -2,8 +2,15 @@
 
 import json
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
@@ -186,12 +193,78 @@ def use_runs_in_threads(name: str) -> None:
         each.join()
 
 
+def in_run_not_a_number(name: str) -> None:
+    for step, value in enumerate((1.0, float("nan"))):
+        mlflow.log_metric("loss", value, step=step)
+
+
+def in_run_many_params(name: str) -> None:
+    mlflow.log_params({f"p{number}": number for number in range(250)})
+
+
+def use_experiment_of_ones_own(name: str) -> None:
+    """The experiment is renamed, deleted and restored meanwhile."""
+    made = mlflow.create_experiment(f"{name}-2", tags={"a": "b"})
+    with mlflow.start_run(run_name="other", experiment_id=made):
+        mlflow.log_param("a", 1)
+    client.rename_experiment(made, f"{name}-3")
+    client.delete_experiment(made)
+    client.restore_experiment(made)
+    with mlflow.start_run(run_name="run"):
+        mlflow.log_param("a", 1)
+
+
+def use_run_id_of_the_environment(name: str) -> None:
+    """A launcher starts the run, and a process of its own goes on with it."""
+    with mlflow.start_run(run_name="run") as run:
+        mlflow.log_param("launched", "yes")
+    _alone("import mlflow; mlflow.start_run(); mlflow.log_metric('loss', 0.5)", MLFLOW_RUN_ID=run.info.run_id)
+
+
+def use_ended_by_a_signal(name: str) -> None:
+    """SIGTERM ends Python without exit handlers."""
+    script = "import mlflow, os, signal; mlflow.start_run(run_name='run'); mlflow.log_metric('loss', 0.5)"
+    _alone(f"{script}; os.kill(os.getpid(), signal.SIGTERM)", code=-signal.SIGTERM, MLFLOW_EXPERIMENT_NAME=name)
+
+
+def use_command_line(name: str) -> None:
+    with mlflow.start_run(run_name="run") as run, tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "a.txt"
+        file.write_text("content")
+        arguments = ["artifacts", "log-artifact", "--run-id", run.info.run_id, "--local-file", str(file)]
+        subprocess.run([sys.executable, "-m", "mlflow", *arguments], check=True, timeout=120)
+
+
+def use_project(name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        main = "import mlflow; mlflow.log_metric('loss', 0.5)"
+        (Path(folder) / "main.py").write_text(main)
+        entry = {"main": {"parameters": {"rate": {"type": "float", "default": 0.1}}, "command": "python main.py"}}
+        (Path(folder) / "MLproject").write_text(json.dumps({"name": "churn", "entry_points": entry}))
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        with mock.patch.dict(os.environ, {"PATH": path}):
+            mlflow.projects.run(folder, env_manager="local", experiment_name=name, run_name="run")
+
+
+def _alone(script: str, code: int = 0, **variables: str) -> None:
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, **variables}, timeout=120)
+    assert done.returncode == code, done.returncode
+
+
 def _rank(run_id: str, rank: int) -> None:
     mlflow.MlflowClient().log_metric(run_id, f"rank-{rank}", rank, step=0)
 
 
 def in_run_forked_ranks_of_one_run(name: str) -> None:
-    context = multiprocessing.get_context("fork")
+    _ranks("fork")
+
+
+def in_run_spawned_ranks_of_one_run(name: str) -> None:
+    _ranks("spawn")
+
+
+def _ranks(start: str) -> None:
+    context: Any = multiprocessing.get_context(start)
     ranks = [context.Process(target=_rank, args=(current(), rank)) for rank in range(2)]
     for rank in ranks:
         rank.start()

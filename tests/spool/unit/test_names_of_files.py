@@ -3,6 +3,9 @@
 import pytest
 
 from mlflow_spool.files import sent_as
+from mlflow_spool.uploads import split_root
+
+RUN = "0123456789abcdef" * 2
 
 
 @pytest.mark.parametrize(
@@ -20,3 +23,24 @@ from mlflow_spool.files import sent_as
 )
 def test_a_name_is_the_one_that_mlflows_client_would_give(name: str, expected: str) -> None:
     assert sent_as(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "root", "below"),
+    [
+        (f"mlflow-artifacts:/1/{RUN}/artifacts", f"mlflow-artifacts:/1/{RUN}/artifacts", ""),
+        (f"mlflow-artifacts:/1/{RUN}/artifacts/model/", f"mlflow-artifacts:/1/{RUN}/artifacts", "model"),
+        (f"mlflow-artifacts:/artifacts/1/{RUN}/artifacts/a", f"mlflow-artifacts:/artifacts/1/{RUN}/artifacts", "a"),
+        (f"mlflow-artifacts:/1/models/m-{RUN}/artifacts", f"mlflow-artifacts:/1/models/m-{RUN}/artifacts", ""),
+        (f"spool-artifacts:/m-spool-{RUN}/artifacts/x", f"spool-artifacts:/m-spool-{RUN}/artifacts", "x"),
+        (
+            f"spool-artifacts:/spool-{RUN}/artifacts/a/artifacts",
+            f"spool-artifacts:/spool-{RUN}/artifacts",
+            "a/artifacts",
+        ),
+        (f"mlflow-artifacts:/1/traces/tr-{RUN}/artifacts", f"mlflow-artifacts:/1/traces/tr-{RUN}/artifacts", ""),
+        ("mlflow-artifacts:/own", "mlflow-artifacts:/own", ""),
+    ],
+)
+def test_the_root_of_a_run_ends_after_its_id(uri: str, root: str, below: str) -> None:
+    assert split_root(uri) == (root, below)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_spool.records import API, KEY_TAG, Call, Kind, Record, draft, imported, references, translated
+from mlflow_spool.records import API, KEY_TAG, Call, Kind, Record, draft, ids_in, imported, references, translated
 
 KEY = "0123456789abcdef0123456789abcdef"
 RUN = f"spool-{KEY}"
@@ -66,6 +66,12 @@ def test_creations_carry_their_key_as_a_tag_beside_the_callers_own() -> None:
     assert record.call.body["tags"] == [{"key": "team", "value": "risk"}, {"key": KEY_TAG, "value": KEY}]
 
 
+def test_a_copy_with_the_tags_of_another_creation_has_only_its_own_key() -> None:
+    record = kept("POST", "model-versions/create", name="churn", tags=[{"key": KEY_TAG, "value": "f" * 32}])
+    assert record is not None
+    assert record.call.body["tags"] == [{"key": KEY_TAG, "value": KEY}]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -89,6 +95,14 @@ def test_references_are_the_local_ids_that_a_call_names() -> None:
     call = Call("POST", f"/logged-models/{MODEL}", {"run_id": RUN, "version": 2_000_000_007, "other": "plain"})
     assert references(call) == {RUN, MODEL, "version:2000000007"}
     assert references(Call("POST", "/x", {"version": "7"})) == set()
+
+
+def test_a_copy_of_a_version_that_waits_names_the_real_one_later() -> None:
+    source = "models:/churn/2000000007"
+    copy = Call("POST", f"{API}/model-versions/create", {"name": "other", "source": source, "description": source})
+    assert references(copy) == ids_in(copy) == {"version:2000000007"}
+    sent = translated(copy, {"version:2000000007": "3"}.get)
+    assert sent.body == {"name": "other", "source": "models:/churn/3", "description": source}
 
 
 def test_an_exported_record_is_read_back_as_it_was() -> None:

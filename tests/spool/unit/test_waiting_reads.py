@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from mlflow_spool.errors import Refused
+from mlflow_spool.errors import NotKnown, Refused
 from mlflow_spool.records import API, Answer, Call
+from mlflow_spool.spool import Spool
 from tests.spool.fake import FakeMlflow
+from tests.spool.proxy import Fault, always
 from tests.spool.workload import ManualClock, spool_on
 
 Write = tuple[str, dict[str, Any]]
@@ -58,3 +60,114 @@ def test_what_nobody_has_created_is_not_found(tmp_path: Path, read: Write) -> No
     with pytest.raises(Refused) as refused:
         spool.call("GET", f"{API}/{read[0]}", read[1])
     assert refused.value.status == 404
+
+
+Change = tuple[str, str, dict[str, Any]]
+TAG = {"key": "checked", "value": "yes"}
+WRONG = {"key": "wrong", "value": "x"}
+
+
+def away(folder: Path) -> tuple[Spool, dict[str, str]]:
+    """A spool whose MLflow is away, with an experiment and a version that wait; and their local ids."""
+    server = FakeMlflow()
+    server.plan = always(Fault.REFUSE)
+    spool = spool_on(server, folder, ManualClock())
+    experiment = spool.call("POST", f"{API}/experiments/create", EXPERIMENT[1])["experiment_id"]
+    spool.call("POST", f"{API}/registered-models/create", MODEL[1])
+    version = spool.call("POST", f"{API}/model-versions/create", {**VERSION[1], "description": "old"})["model_version"]
+    return spool, {"experiment_id": experiment, "name": "churn", "version": version["version"]}
+
+
+def called(spool: Spool, ids: dict[str, str], method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    fields = ("experiment_id",) if path.startswith("experiments") else ("name", "version")
+    fields = ("name",) if path.startswith("registered-models") and "alias" not in path else fields
+    return spool.call(method, f"{API}/{path}", {**{field: ids[field] for field in fields}, **body})
+
+
+@pytest.mark.parametrize(
+    ("changes", "read", "expected"),
+    [
+        pytest.param(
+            [
+                ("POST", "model-versions/set-tag", WRONG),
+                ("POST", "model-versions/set-tag", TAG),
+                ("DELETE", "model-versions/delete-tag", {"key": "wrong"}),
+                ("PATCH", "model-versions/update", {"description": "new"}),
+                ("POST", "model-versions/transition-stage", {"stage": "staging"}),
+                ("POST", "registered-models/alias", {"alias": "prod"}),
+                ("POST", "registered-models/alias", {"alias": "gone"}),
+                ("DELETE", "registered-models/alias", {"alias": "gone"}),
+            ],
+            "model-versions/get",
+            {"description": "new", "current_stage": "Staging", "aliases": ["prod"]},
+            id="version",
+        ),
+        pytest.param(
+            [
+                ("POST", "registered-models/set-tag", WRONG),
+                ("POST", "registered-models/set-tag", TAG),
+                ("DELETE", "registered-models/delete-tag", {"key": "wrong"}),
+                ("PATCH", "registered-models/update", {"description": "new"}),
+            ],
+            "registered-models/get",
+            {"name": "churn", "description": "new"},
+            id="registered model",
+        ),
+        pytest.param(
+            [
+                ("POST", "experiments/set-experiment-tag", WRONG),
+                ("POST", "experiments/set-experiment-tag", TAG),
+                ("POST", "experiments/delete-experiment-tag", {"key": "wrong"}),
+                ("POST", "experiments/update", {"new_name": "other"}),
+                ("POST", "experiments/delete", {}),
+            ],
+            "experiments/get",
+            {"name": "other", "lifecycle_stage": "deleted"},
+            id="experiment",
+        ),
+    ],
+)
+def test_a_read_shows_every_change_of_what_waits(
+    tmp_path: Path, changes: list[Change], read: str, expected: dict[str, Any]
+) -> None:
+    spool, ids = away(tmp_path)
+    for method, path, body in changes:
+        called(spool, ids, method, path, body)
+    [shown] = called(spool, ids, "GET", read, {}).values()
+    assert {name: shown[name] for name in expected} == expected
+    assert [tag for tag in shown["tags"] if tag["key"] in ("checked", "wrong")] == [TAG]
+
+
+def test_an_experiment_with_a_new_name_is_found_by_that_and_not_by_the_old_one(tmp_path: Path) -> None:
+    spool, ids = away(tmp_path)
+    called(spool, ids, "POST", "experiments/update", {"new_name": "other"})
+    found = spool.call("GET", f"{API}/experiments/get-by-name", {"experiment_name": "other"})
+    assert found["experiment"]["experiment_id"] == ids["experiment_id"]
+    with pytest.raises(NotKnown):
+        spool.call("GET", f"{API}/experiments/get-by-name", {"experiment_name": "churn"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "shown"),
+    [
+        (
+            "PATCH",
+            "model-versions/update",
+            {"description": "new"},
+            {"description": "new", "source": "s3://models/churn"},
+        ),
+        ("POST", "model-versions/transition-stage", {"stage": "Production"}, {"current_stage": "Production"}),
+        ("PATCH", "registered-models/update", {"description": "new"}, {"name": "churn", "description": "new"}),
+    ],
+)
+def test_a_change_that_waits_is_answered_with_what_it_changed(
+    tmp_path: Path, method: str, path: str, body: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    spool, ids = away(tmp_path)
+    [answer] = called(spool, ids, method, path, body).values()
+    assert {name: answer[name] for name in shown} == shown
+
+
+def test_the_files_of_a_version_that_waits_are_those_that_it_is_made_of(tmp_path: Path) -> None:
+    spool, ids = away(tmp_path)
+    assert called(spool, ids, "GET", "model-versions/get-download-uri", {}) == {"artifact_uri": "s3://models/churn"}
