@@ -58,7 +58,7 @@ prose: setup ## Check the spelling of everything and the style of what people re
 	$(BIN)/typos
 	$(BIN)/python -m tools.prose
 
-bench: setup ## Measure durable intake against a plain FastAPI endpoint (needs wrk)
+bench: setup ## Measure durable intake beside a plain FastAPI endpoint: about seven minutes (needs wrk)
 	$(BIN)/python -m benchmarks.intake $(ARGS)
 
 pictures: setup ## Draw every page as dist/pictures/*.png (needs Debian's chromium)

@@ -1,48 +1,98 @@
-"""What the benchmark posts: notifications as Alertmanager writes them, many different ones."""
+"""What the benchmark posts: bodies as their senders write them, many different ones.
+
+A body holds alerts that are known (the same few again and again) or new. In the place of a new alert's number there are
+marks, which webhooks.lua fills in each time: NEXT is the next number, SAME the same number again, GROUP its group.
+"""
 
 import json
 import random
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 ALERTS, GROUPS, BODIES = 200, 50, 200
+NEW_GROUPS = 5000
+NEXT, SAME, GROUP = "<+>", "<=>", "<%>"
+
+#: - known: alerts that came before
+#: - new: alerts that never came before
+#: - half: as many of both
+#: - resolved: the ends of the alerts that a run of `new` brought
+Kind = Literal["known", "new", "half", "resolved"]
+#: alertmanager: its webhook. native: POST /api/v1/alerts. api: what Prometheus posts to Alertmanager.
+Form = Literal["alertmanager", "native", "api"]
+PATHS: dict[Form, str] = {
+    "alertmanager": "/api/v1/webhooks/alertmanager",
+    "native": "/api/v1/alerts",
+    "api": "/api/v2/alerts",
+}
 
 
-def alert(number: int) -> dict[str, Any]:
-    """One of ALERTS different alerts over GROUPS groups, in the shape and size of a recorded one."""
-    labels = {
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Webhooks of one kind, with so many alerts each."""
+
+    kind: Kind
+    alerts: int
+    form: Form = "alertmanager"
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """What is different in each alert."""
+
+    instance: str
+    model: str
+    fingerprint: str
+
+
+_NEW = _Name(f"127.0.0.1:{NEXT}", f"new-{GROUP}", f"{0:08x}{SAME}")
+
+
+def _known(number: int) -> _Name:
+    """One of ALERTS different alerts over GROUPS groups."""
+    return _Name(
+        f"127.0.0.1:{19100 + number}", f"model-{number % GROUPS}", sha256(str(number).encode()).hexdigest()[:16]
+    )
+
+
+def _labels(name: _Name) -> dict[str, str]:
+    return {
         "alertname": "ModelAccuracyLow",
         "cluster": "lab",
-        "instance": f"127.0.0.1:{19100 + number}",
+        "instance": name.instance,
         "job": "model",
-        "model": f"model-{number % GROUPS}",
+        "model": name.model,
         "pipeline": "retrain_pipeline",
         "severity": "critical",
         "version": "3",
     }
+
+
+def _alert(name: _Name, *, resolved: bool) -> dict[str, Any]:
+    """In the shape and size of a recorded one."""
     annotations = {
         "description": "below 0.85",
         "runbook_url": "http://127.0.0.1/runbook",
-        "summary": f"Accuracy of model-{number % GROUPS} is 0.7",
+        "summary": f"Accuracy of {name.model} is 0.7",
     }
     return {
-        "status": "firing",
-        "labels": labels,
+        "status": "resolved" if resolved else "firing",
+        "labels": _labels(name),
         "annotations": annotations,
         "startsAt": "2026-11-23T09:28:32.892Z",
-        "endsAt": "0001-01-01T00:00:00Z",
+        "endsAt": "2026-11-23T11:28:32.892Z" if resolved else "0001-01-01T00:00:00Z",
         "generatorURL": "http://127.0.0.1:19090/graph?g0.expr=model_accuracy+%3C+0.85&g0.tab=1",
-        "fingerprint": sha256(str(number).encode()).hexdigest()[:16],
+        "fingerprint": name.fingerprint,
     }
 
 
-def body(numbers: list[int]) -> str:
-    """A notification of these alerts, as Alertmanager writes it: one line."""
+def _notification(alerts: list[dict[str, Any]]) -> dict[str, Any]:
     common = {"alertname": "ModelAccuracyLow", "cluster": "lab", "job": "model", "severity": "critical"}
-    whole = {
+    return {
         "receiver": "gateway",
-        "status": "firing",
-        "alerts": [alert(number) for number in numbers],
+        "status": alerts[0]["status"],
+        "alerts": alerts,
         "groupLabels": {"alertname": "ModelAccuracyLow"},
         "commonLabels": common,
         "commonAnnotations": {"description": "below 0.85"},
@@ -51,13 +101,50 @@ def body(numbers: list[int]) -> str:
         "groupKey": '{}/{severity="critical"}:{alertname="ModelAccuracyLow"}',
         "truncatedAlerts": 0,
     }
+
+
+def _native(name: _Name) -> dict[str, Any]:
+    labels = {label: value for label, value in _labels(name).items() if label != "severity"}
+    labels["instance"] = name.instance.replace(NEXT, SAME)  # The id comes first, and has taken the next number.
+    return {
+        "alert_id": f"accuracy at {name.instance}",
+        "severity": "critical",
+        "timestamp": "2026-11-23T09:28:32.892Z",
+        "labels": labels,
+        "annotations": {"summary": "below 0.85"},
+    }
+
+
+def _posted(name: _Name, *, resolved: bool) -> dict[str, Any]:
+    """As Prometheus posts it to Alertmanager."""
+    alert = _alert(name, resolved=resolved)
+    fields = ("labels", "annotations", "startsAt", "generatorURL", *(("endsAt",) if resolved else ()))
+    return {field: alert[field] for field in fields}
+
+
+def body(names: list[_Name], load: Load) -> str:
+    """One body, in one line."""
+    whole: Any
+    match load.form:
+        case "alertmanager":
+            whole = _notification([_alert(name, resolved=load.kind == "resolved") for name in names])
+        case "native":
+            whole = [_native(name) for name in names]
+        case "api":
+            whole = [_posted(name, resolved=load.kind == "resolved") for name in names]
     return json.dumps(whole, separators=(",", ":"))
 
 
-def bodies(alerts_per_webhook: int, chance: random.Random) -> str:
-    """BODIES different bodies, one a line. Together they hold every alert."""
-    if alerts_per_webhook == 1:
-        picked = [[number] for number in chance.sample(range(ALERTS), ALERTS)]
-    else:
-        picked = [chance.sample(range(ALERTS), alerts_per_webhook) for _ in range(BODIES)]
-    return "\n".join(body(numbers) for numbers in picked) + "\n"
+def bodies(load: Load, chance: random.Random) -> str:
+    """Bodies, one a line, to be sent in turn. Known alerts are drawn by `chance`; those of single ones are all of them."""
+    lines = [[_NEW] * load.alerts]
+    if load.kind in ("known", "half"):
+        if load.alerts == 1:
+            lines = [[_known(number)] for number in chance.sample(range(ALERTS), ALERTS)]
+        else:
+            many = load.alerts // 2 if load.kind == "half" else load.alerts
+            new = [_NEW] * (load.alerts - many)
+            lines = [new + [_known(number) for number in chance.sample(range(ALERTS), many)] for _ in range(BODIES)]
+    if load.kind == "half" and load.alerts == 1:
+        lines = [line for known in lines for line in (known, [_NEW])]
+    return "\n".join(body(names, load) for names in lines) + "\n"

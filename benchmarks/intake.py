@@ -1,44 +1,37 @@
-"""Durable intake against a plain FastAPI endpoint: `make bench`, or `python -m benchmarks.intake --help`.
+"""What durable intake costs: `make bench`, or `python -m benchmarks.intake --help`.
 
-One gateway process runs on an embedded PostgreSQL (fsync on) and Valkey, beside one plain process (benchmarks.plain). wrk
-(Debian: `apt install wrk`) loads them in turn, never both at once. Each round loads both, so that other work of the machine
-hits both alike. The ratios are taken within a round, and the report has their median.
+One gateway runs on an embedded PostgreSQL (fsync on) and Valkey. Beside it run a plain FastAPI endpoint, which stores
+nothing (benchmarks.plain), and an Alertmanager. wrk (Debian: `apt install wrk`) loads them in turn, never two at once. Each
+round loads all of them, so that other work of the machine hits them alike. The ratios are taken within a round, and the
+report has their median. benchmarks/README.md says what each part measures.
 """
 
 import argparse
 import asyncio
 import json
-import os
-import platform
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
-from app.kit.embedded import start_postgres, start_valkey
-from app.kit.embedded.processes import free_ports
+from app.kit.embedded import Postgres, Valkey, start_postgres, start_valkey
 from app.tables import migrate
-from benchmarks.bodies import bodies
-
-CONNECTIONS = 64
-WEBHOOK = "/api/v1/webhooks/alertmanager"
-HERE = Path(__file__).parent
+from benchmarks import dag_runs, history
+from benchmarks.bodies import ALERTS, PATHS, Kind, Load, bodies
+from benchmarks.costs import Costs, Meter, Store, store_of
+from benchmarks.report import report
+from benchmarks.servers import CONNECTIONS, Measured, Server, alertmanager, gateway, machine, plain, wrk
 
 # Nothing listens on port 9. The triggers stay pending behind an open breaker, as in an outage of Airflow.
-POLICY = """
+POLICY: Final = """
 version: 1
 airflow:
   - {name: default, url: "http://127.0.0.1:9"}
@@ -48,144 +41,241 @@ routes:
     group_by: [model]
     dag: {id: retrain_model}
 """
+_MOST: Final = 10_000  # new alerts of one run, so that the disk does not fill
+_RANGE: Final = 10_000_000  # numbers that one run may use
+_SETS: Final[tuple[tuple[Kind, ...], ...]] = (("known",), ("new", "resolved"), ("half",))  # each in rounds of its own
+_BOTH: Final[tuple[tuple[Kind], ...]] = (("known",), ("new",))
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One run of wrk. Times in milliseconds."""
+class Sizes:
+    """How much is measured. `most`: alerts of one run of wrk, of each kind; None: only runs with new alerts are bounded."""
 
-    answers: int
-    per_second: float
-    p50: float
-    p99: float
-    refused: int  # answers of 400 and more
-    broken: int  # connections refused, reset or timed out
-    cpu: float  # microseconds that the serving process spent on an answer; 0 where there is no /proc
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One load on both: medians over the rounds; the ratios are medians of the ratios within a round."""
-
-    alerts_per_webhook: int
-    gateway: Measured
-    plain: Measured
-    rate_ratio: float
-    rate_ratios: list[float]
-    p99_ratio: float
-    cpu_ratio: float
+    rounds: int = 3
+    seconds: int = 2
+    alerts: tuple[int, ...] = (1, 100)
+    most: int | None = None
+    history: int = 20_000
+    runs: int = 40
+    airflow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A server that this benchmark started on loopback."""
+class Place:
+    """Where loads go. `store` is None where nothing is stored."""
 
-    port: int
-    pid: int
-
-    def cpu_seconds(self) -> float:
-        """User and system time so far, without its children's. Source: proc(5), fields 14 and 15 of /proc/PID/stat."""
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    name: str
+    server: Server
+    store: Store | None = None
+    api: bool = False  # It takes alerts as Prometheus posts them.
 
 
-def wrk(server: Server, file: Path, seconds: int) -> Measured:
-    """Load a server with the bodies of `file`."""
-    before = server.cpu_seconds()
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout=10s", "-s", str(HERE / "webhooks.lua")]
-    command += [f"http://127.0.0.1:{server.port}{WEBHOOK}", "--", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
-    found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not found:
-        raise SystemExit(f"wrk failed:\n{done.stdout}{done.stderr}")
-    result = json.loads(found[0].removeprefix("RESULT "))
-    return Measured(
-        answers=result["answers"],
-        per_second=result["answers"] / (result["microseconds"] / 1e6),
-        p50=result["p50"] / 1e3,
-        p99=result["p99"] / 1e3,
-        refused=result["refused"],
-        broken=result["broken"],
-        cpu=(server.cpu_seconds() - before) / max(result["answers"], 1) * 1e6,
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A load on a server: medians over the rounds. The ratios are those of its rate to the yardstick's, within a round."""
+
+    server: str
+    load: Load
+    measured: Measured
+    costs: Costs
+    ratios: list[float]
+    part: str = ""
+
+
+@dataclass
+class Bench:
+    """The runs of wrk, and what they have sent to gateways."""
+
+    sizes: Sizes
+    folder: Path
+    acknowledged: int = 0
+    received: int = 0  # at most
+    _runs: int = 0
+    # By place: the first number of its newest run of new alerts, and how many webhooks that run had.
+    _new: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def compare(self, places: Sequence[Place], kinds: Sequence[Kind], load: Load) -> list[Figures]:
+        """Rounds of these loads, each on all places in turn. The last place is the yardstick."""
+        found: dict[tuple[str, Load], list[tuple[Measured, Costs, float]]] = {}
+        loads = [replace(load, kind=kind) for kind in kinds]
+        for place in places if loads[0].kind in ("known", "half") else ():
+            self.run(place, loads[0], 1)  # From here on they are known.
+        for _ in range(self.sizes.rounds):
+            for each in loads:
+                runs = [self.run(place, each, self.sizes.seconds) for place in places]
+                for place, (measured, costs) in zip(places, runs, strict=True):
+                    ratio = measured.per_second / max(runs[-1][0].per_second, 1e-9)
+                    found.setdefault((place.name, each), []).append((measured, costs, ratio))
+        return [_figures(name, each, runs) for (name, each), runs in found.items()]
+
+    def run(self, place: Place, load: Load, seconds: int) -> tuple[Measured, Costs]:
+        """One run of wrk."""
+        load = replace(load, form="api") if place.api else load
+        file = self.folder / f"{load.form}-{load.kind}-{load.alerts}.jsonl"
+        if not file.exists():
+            file.write_text(bodies(load, random.Random(load.alerts)))
+        most = self.sizes.most if self.sizes.most is not None or load.kind == "known" else _MOST
+        enough = max(most // load.alerts, 1) if most else 0
+        first = self._runs * _RANGE
+        self._runs += 1
+        if load.kind == "resolved":
+            first, enough = self._new[place.name]
+        meter = Meter(place.server, place.store)
+        measured = wrk(place.server, file, seconds, PATHS[load.form], first=first, enough=enough)
+        costs = meter.costs(load.alerts * measured.answers)
+        if load.kind == "new":
+            self._new[place.name] = first, measured.answers
+        if place.store is not None:
+            self.acknowledged += load.alerts * (measured.answers - measured.refused)
+            # When wrk ends, each connection may have a webhook under way. It is committed, and wrk misses the answer.
+            self.received += load.alerts * (measured.answers + measured.broken + CONNECTIONS)
+        return measured, costs
+
+
+def _figures(server: str, load: Load, runs: list[tuple[Measured, Costs, float]]) -> Figures:
+    def median(each: Callable[[tuple[Measured, Costs, float]], float]) -> float:
+        return statistics.median(each(run) for run in runs)
+
+    measured = Measured(
+        answers=sum(run[0].answers for run in runs),
+        per_second=median(lambda run: run[0].per_second),
+        p50=median(lambda run: run[0].p50),
+        p99=median(lambda run: run[0].p99),
+        refused=sum(run[0].refused for run in runs),
+        broken=sum(run[0].broken for run in runs),
     )
-
-
-def compare(
-    servers: tuple[Server, Server], alerts: int, rounds: int, seconds: int, folder: Path
-) -> tuple[Compared, int]:
-    """Rounds of one load on gateway and yardstick in turn. Also returns the alerts that the gateway acknowledged."""
-    file = folder / f"{alerts}.jsonl"
-    file.write_text(bodies(alerts, random.Random(alerts)))
-    warm = [wrk(server, file, 1) for server in servers]
-    runs = [(wrk(servers[0], file, seconds), wrk(servers[1], file, seconds)) for _ in range(rounds)]
-    gateway, plain = [ours for ours, _ in runs], [theirs for _, theirs in runs]
-    ratios = [ours.per_second / theirs.per_second for ours, theirs in runs]
-    compared = Compared(
-        alerts_per_webhook=alerts,
-        gateway=_median(gateway),
-        plain=_median(plain),
-        rate_ratio=statistics.median(ratios),
-        rate_ratios=[round(ratio, 3) for ratio in ratios],
-        p99_ratio=statistics.median(ours.p99 / theirs.p99 for ours, theirs in runs),
-        cpu_ratio=_ratio([run.cpu for run in plain], [run.cpu for run in gateway]),
+    costs = Costs(
+        server=median(lambda run: run[1].server),
+        postgres=median(lambda run: run[1].postgres),
+        valkey=median(lambda run: run[1].valkey),
+        rows=median(lambda run: run[1].rows),
+        wal=median(lambda run: run[1].wal),
     )
-    return compared, alerts * sum(run.answers - run.refused for run in [warm[0], *gateway])
+    return Figures(server, load, measured, costs, [round(run[2], 3) for run in runs])
 
 
-def _ratio(above: list[float], below: list[float]) -> float:
-    return sum(above) / sum(below) if sum(below) else 0.0
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The servers of the whole measurement, and the folder of everything."""
+
+    folder: Path
+    postgres: Postgres
+    valkey: Valkey
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Of a gateway on a database of its own, which is made."""
+        url = self.postgres.create_database(name)
+        asyncio.run(migrate.upgrade(url))
+        return {"GATEWAY_DATABASE_URL": url, "GATEWAY_REDIS_URL": self.valkey.url, "GATEWAY_REDIS_PREFIX": name}
+
+    def store(self, environment: dict[str, str]) -> Store:
+        return store_of(environment["GATEWAY_DATABASE_URL"], self.postgres, self.valkey)
 
 
-def _median(runs: list[Measured]) -> Measured:
-    return Measured(
-        answers=sum(run.answers for run in runs),
-        per_second=statistics.median(run.per_second for run in runs),
-        p50=statistics.median(run.p50 for run in runs),
-        p99=statistics.median(run.p99 for run in runs),
-        refused=sum(run.refused for run in runs),
-        broken=sum(run.broken for run in runs),
-        cpu=statistics.median(run.cpu for run in runs),
-    )
+def measure(sizes: Sizes, parts: Sequence[str], folder: Path) -> dict[str, Any]:
+    """The whole measurement, in `folder`. The caller removes it."""
+    described = machine(folder)
+    bench = Bench(sizes, folder)
+    found: list[Figures] = []
+    runs: list[dag_runs.Times] = []
+    with ExitStack() as stack:
+        postgres = start_postgres(folder / "servers")
+        stack.callback(postgres.stop)
+        valkey = start_valkey(folder / "servers")
+        stack.callback(valkey.stop)
+        site = Site(folder, postgres, valkey)
+        if "runs" in parts:  # First, while nothing has been stored.
+            runs = _time_runs(site, sizes)
+        environment = site.environment("alerts")
+        with gateway(environment, folder / "gateway", POLICY) as server:
+            ours = Place("gateway", server, site.store(environment))
+            for name, part in PARTS.items():
+                if name in parts:
+                    found += [replace(figures, part=name) for figures in part(bench, site, ours, environment)]
+        counted, database = asyncio.run(_facts_of(environment["GATEWAY_DATABASE_URL"]))
+        if "history" in parts:
+            url = postgres.url_of("history")
+            counted += asyncio.run(_facts_of(url))[0] - sizes.history
+    return {
+        "machine": described | database,
+        "loads": [asdict(figures) for figures in found],
+        "runs": [asdict(times) for times in runs],
+        "acknowledged": bench.acknowledged,
+        "counted": counted,
+        "received_at_most": bench.received,
+        "exact": bench.acknowledged <= counted <= bench.received,
+    }
 
 
-@contextmanager
-def process(command: list[str], port: int, path: str, environment: Mapping[str, str]) -> Iterator[Server]:
-    """A server that runs until the block ends. The block begins when `path` answers."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    started = subprocess.Popen([sys.executable, *command], cwd=HERE.parent, env={**inherited, **environment})
-    try:
-        for _ in range(600):
-            if started.poll() is not None:
-                raise SystemExit(f"{' '.join(command)} ended with {started.returncode}")
-            if _answers(f"http://127.0.0.1:{port}{path}"):
-                break
-            time.sleep(0.1)
-        else:
-            raise SystemExit(f"{' '.join(command)} did not answer within a minute")
-        yield Server(port, started.pid)
-    finally:
-        started.terminate()
-        try:
-            started.wait(15)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
+def _of_alertmanager(bench: Bench, site: Site, ours: Place, _environment: dict[str, str]) -> list[Figures]:
+    """Notifications of Alertmanager, beside the plain endpoint and an Alertmanager that takes the same alerts."""
+    found: list[Figures] = []
+    with plain() as server, alertmanager(site.folder / "alertmanager") as manager:
+        yardstick = Place("plain", server)
+        for alerts in bench.sizes.alerts:
+            for kinds in _SETS:
+                places = [ours, yardstick]
+                if manager is not None:
+                    places.insert(1, Place("Alertmanager", manager, api=True))
+                found += bench.compare(places, kinds, Load(kinds[0], alerts))
+    return found
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except urllib.error.HTTPError:
-        return False
-    except OSError:
-        return False
+def _of_native(bench: Bench, _site: Site, ours: Place, _environment: dict[str, str]) -> list[Figures]:
+    """The gateway's own form, beside the plain endpoint."""
+    found: list[Figures] = []
+    with plain() as server:
+        for alerts in bench.sizes.alerts:
+            for kinds in _BOTH:
+                found += bench.compare([ours, Place("plain", server)], kinds, Load(kinds[0], alerts, "native"))
+    return found
 
 
-async def facts_of(url: str) -> tuple[int, dict[str, str]]:
+def _of_workers(bench: Bench, site: Site, ours: Place, environment: dict[str, str]) -> list[Figures]:
+    """Two processes that share a port, on the same database, beside one."""
+    with gateway(environment, site.folder / "workers", POLICY, workers=2) as server:
+        return _beside(bench, Place("2 workers", server, ours.store), ours)
+
+
+def _of_history(bench: Bench, site: Site, ours: Place, _environment: dict[str, str]) -> list[Figures]:
+    """A gateway whose database holds a history, beside one whose database began empty."""
+    environment = site.environment("history")
+    asyncio.run(history.fill(environment["GATEWAY_DATABASE_URL"], bench.sizes.history))
+    with gateway(environment, site.folder / "history", POLICY) as server:
+        return _beside(bench, Place(f"history {bench.sizes.history}", server, site.store(environment)), ours)
+
+
+def _beside(bench: Bench, place: Place, ours: Place) -> list[Figures]:
+    found: list[Figures] = []
+    for alerts in bench.sizes.alerts:
+        for kinds in _BOTH:
+            found += bench.compare([place, ours], kinds, Load(kinds[0], alerts))
+    return found
+
+
+PARTS: Final[dict[str, Callable[[Bench, Site, Place, dict[str, str]], list[Figures]]]] = {
+    "alertmanager": _of_alertmanager,
+    "native": _of_native,
+    "workers": _of_workers,
+    "history": _of_history,
+}
+
+
+def _time_runs(site: Site, sizes: Sizes) -> list[dag_runs.Times]:
+    """From an alert to its DAG run, at a fake Airflow, and at a real one if that is asked for."""
+    found: list[dag_runs.Times] = []
+    targets = [("fake", dag_runs.fake_airflow())]
+    if sizes.airflow:
+        targets.append(("real", dag_runs.real_airflow(site.folder / "airflow", site.postgres)))
+    for name, made in targets:
+        with made as target:
+            policy = dag_runs.POLICY.format(url=target.url, token=target.token)
+            with gateway(site.environment(f"runs_{name}"), site.folder / name, policy) as server:
+                found += dag_runs.measure(server, target, sizes.runs)
+    return found
+
+
+async def _facts_of(url: str) -> tuple[int, dict[str, str]]:
     """The notifications counted in the history, and the settings of Postgres that matter for the figures."""
     connection = await asyncpg.connect(url, timeout=5)
     try:
@@ -196,118 +286,43 @@ async def facts_of(url: str) -> tuple[int, dict[str, str]]:
         await connection.close()
 
 
-def fsync_milliseconds(folder: Path) -> float:
-    """The median time to write and fsync 8 KiB, of 50: the least that a commit costs on this disk."""
-    times = []
-    with (folder / "fsync").open("wb", buffering=0) as file:
-        for _ in range(50):
-            file.write(bytes(8192))
-            before = time.perf_counter()
-            os.fsync(file.fileno())
-            times.append(time.perf_counter() - before)
-    return statistics.median(times) * 1e3
-
-
-def machine(folder: Path) -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
-        "cpu": f"{os.cpu_count()} x {cpu}",
-        "load_before": round(os.getloadavg()[0], 2),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "fsync_ms": round(fsync_milliseconds(folder), 2),
-    }
-
-
-def measure(rounds: int, seconds: int, folder: Path, loads: list[int]) -> dict[str, Any]:
-    """The whole measurement, in `folder`. The caller removes it."""
-    described = machine(folder)
-    policy = folder / "policy.yaml"
-    policy.write_text(POLICY)
-    postgres = start_postgres(folder / "data")
-    try:
-        valkey = start_valkey(folder / "data")
-        try:
-            asyncio.run(migrate.upgrade(postgres.url))
-            ports = free_ports(2)
-            environment = {
-                "GATEWAY_DATABASE_URL": postgres.url,
-                "GATEWAY_REDIS_URL": valkey.url,
-                "GATEWAY_POLICY_FILE": str(policy),
-                "GATEWAY_DATA_DIR": str(folder / "gateway"),
-                "GATEWAY_PORT": str(ports[0]),
-                "GATEWAY_LOG_LEVEL": "error",
-            }
-            gateway = ["-c", "from app.cli.main import main; main()", "serve"]
-            with (
-                process(gateway, ports[0], "/readyz", environment) as ours,
-                process(["-m", "benchmarks.plain", str(ports[1])], ports[1], "/openapi.json", {}) as theirs,
-            ):
-                found = [compare((ours, theirs), alerts, rounds, seconds, folder) for alerts in loads]
-            counted, database = asyncio.run(facts_of(postgres.url))
-        finally:
-            valkey.stop()
-    finally:
-        postgres.stop()
-    acknowledged = sum(alerts for _, alerts in found)
-    # When wrk ends, each of its connections may have one webhook under way. It is committed, and wrk misses the answer.
-    unanswered = sum(CONNECTIONS * alerts * (rounds + 1) for alerts in loads)
-    return {
-        "machine": described | database,
-        "loads": [asdict(compared) for compared, _ in found],
-        "acknowledged": acknowledged,
-        "counted": counted,
-        "received_at_most": acknowledged + unanswered,
-        "exact": acknowledged <= counted <= acknowledged + unanswered,
-    }
-
-
-def report(found: dict[str, Any]) -> str:
-    """The figures as a person reads them."""
-    lines = ["  ".join(f"{name}: {value}" for name, value in found["machine"].items()), ""]
-    head = (
-        f"{'':28}{'webhooks/s':>12}{'alerts/s':>12}{'p50 ms':>10}{'p99 ms':>10}{'CPU us':>9}{'refused':>9}{'broken':>8}"
-    )
-    for load in found["loads"]:
-        alerts = load["alerts_per_webhook"]
-        lines += [f"{alerts} alert(s) a webhook, {CONNECTIONS} connections", head]
-        for name, title in (("gateway", "durable intake"), ("plain", "plain FastAPI, nothing kept")):
-            m = load[name]
-            lines.append(
-                f"{title:28}{m['per_second']:>12.0f}{m['per_second'] * alerts:>12.0f}{m['p50']:>10.1f}{m['p99']:>10.1f}"
-                f"{m['cpu']:>9.0f}{m['refused']:>9}{m['broken']:>8}"
-            )
-        rounds = ", ".join(f"{ratio:.2f}" for ratio in load["rate_ratios"])
-        lines += [
-            f"rate ratio {load['rate_ratio']:.2f} (rounds: {rounds})   p99 ratio {load['p99_ratio']:.2f}   "
-            f"CPU ratio {load['cpu_ratio']:.2f}",
-            "",
-        ]
-    lines.append(
-        f"acknowledged {found['acknowledged']} <= counted {found['counted']} <= received {found['received_at_most']}: "
-        f"{'yes' if found['exact'] else 'NO: alerts were lost or counted twice'}"
-    )
-    return "\n".join(lines)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Durable intake against a plain FastAPI endpoint; about a minute.")
-    parser.add_argument("--rounds", type=int, default=4, help="times that each load goes to both (default: 4)")
-    parser.add_argument("--seconds", type=int, default=3, help="of one run of wrk (default: 3)")
-    parser.add_argument("--alerts", type=int, nargs="+", default=[1, 100], help="alerts a webhook (default: 1 100)")
+    parser = argparse.ArgumentParser(
+        description="What durable intake costs, beside a plain endpoint; about seven minutes."
+    )
+    usual, names = Sizes(), [*PARTS, "runs"]
+    parser.add_argument(
+        "--rounds", type=int, default=usual.rounds, help="times that each load goes to all (default: 3)"
+    )
+    parser.add_argument("--seconds", type=int, default=usual.seconds, help="of one run of wrk (default: 2)")
+    parser.add_argument("--alerts", type=int, nargs="+", default=usual.alerts, help="alerts a webhook (default: 1 100)")
+    parser.add_argument("--most", type=int, help=f"alerts of one run of wrk (default: {_MOST} where alerts are new)")
+    parser.add_argument(
+        "--history", type=int, default=usual.history, help="stored alerts of that part (default: 20000)"
+    )
+    parser.add_argument("--runs", type=int, default=usual.runs, help="alerts that start a DAG run (default: 40)")
+    parser.add_argument(
+        "--airflow", action="store_true", help="start them in a real Airflow 3 too, installed if need be"
+    )
+    parser.add_argument("--parts", nargs="+", choices=names, default=names, help="leave the others out")
     parser.add_argument("--dir", type=Path, help="where the data goes, for another disk (default: the system's /tmp)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args()
+    if not all(1 <= alerts <= ALERTS for alerts in chosen.alerts):
+        parser.error(f"--alerts: a webhook has 1 to {ALERTS} alerts here")
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not here: on Debian and Ubuntu `apt install wrk` brings it")
+    sizes = Sizes(
+        rounds=chosen.rounds,
+        seconds=chosen.seconds,
+        alerts=tuple(chosen.alerts),
+        most=chosen.most,
+        history=chosen.history,
+        runs=chosen.runs,
+        airflow=chosen.airflow,
+    )
     with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=chosen.dir, ignore_cleanup_errors=True) as folder:
-        found = measure(chosen.rounds, chosen.seconds, Path(folder), chosen.alerts)
+        found = measure(sizes, chosen.parts, Path(folder))
     print(json.dumps(found, indent=2) if chosen.json else report(found))
     return 0 if found["exact"] else 1
 

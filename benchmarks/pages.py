@@ -27,10 +27,10 @@ import asyncpg
 
 from app.decide.state import group_key
 from app.kit.embedded import start_postgres, start_valkey
-from app.kit.embedded.processes import free_ports
 from app.tables import migrate
-from benchmarks.bodies import bodies
-from benchmarks.intake import POLICY, Server, machine, process, wrk
+from benchmarks.bodies import Load, bodies
+from benchmarks.intake import POLICY
+from benchmarks.servers import Server, gateway, machine, wrk
 
 PAGES_A_SECOND = 10
 TRIGGERS = 20  # of a group
@@ -166,7 +166,7 @@ def asking(port: int, paths: list[str]) -> Iterator[list[float]]:
 def loaded(server: Server, paths: list[str], rounds: int, seconds: int, folder: Path) -> dict[str, Any]:
     """The intake alone and beside the pages, in turn."""
     file = folder / "bodies.jsonl"
-    file.write_text(bodies(1, random.Random(1)))
+    file.write_text(bodies(Load("known", 1), random.Random(1)))
     wrk(server, file, 1)
     alone, beside, pages = [], [], 0
     for _ in range(rounds):
@@ -188,27 +188,16 @@ def loaded(server: Server, paths: list[str], rounds: int, seconds: int, folder: 
 def measure(alerts: int, groups: int, rounds: int, seconds: int, folder: Path) -> dict[str, Any]:
     """The whole measurement, in `folder`. The caller removes it."""
     described = machine(folder)
-    (folder / "policy.yaml").write_text(POLICY)
     postgres = start_postgres(folder / "data")
     valkey = start_valkey(folder / "data")
     try:
         asyncio.run(migrate.upgrade(postgres.url))
         asyncio.run(fill(postgres.url, alerts, groups))
-        [port] = free_ports(1)
-        environment = {
-            "GATEWAY_DATABASE_URL": postgres.url,
-            "GATEWAY_REDIS_URL": valkey.url,
-            "GATEWAY_POLICY_FILE": str(folder / "policy.yaml"),
-            "GATEWAY_DATA_DIR": str(folder / "gateway"),
-            "GATEWAY_PORT": str(port),
-            "GATEWAY_LOG_LEVEL": "error",
-            "GATEWAY_RETENTION": "0",
-        }
+        environment = {"GATEWAY_DATABASE_URL": postgres.url, "GATEWAY_REDIS_URL": valkey.url}
         group = f"/ui/groups/{group_key('accuracy', 'live', {'model': 'model-0007'})}"
         why = f"/api/v1/routes/accuracy/explain?{urlencode({'since': '30d', 'label': 'model=model-0007'})}"
-        command = ["-c", "from app.cli.main import main; main()", "serve"]
-        with process(command, port, "/readyz", environment) as server:
-            client = Client(port)
+        with gateway(environment, folder / "gateway", POLICY) as server:
+            client = Client(server.port)
             pages = {
                 "fleet": compare(server, client, "/ui", "/api/v1/routes?limit=1000", rounds),
                 "group": compare(server, client, group, why, rounds),

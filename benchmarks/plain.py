@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.intake.sources.alertmanager import Webhook
+from app.intake.sources.native import NativeAlert
 
 app = FastAPI()
 
@@ -19,6 +20,12 @@ app = FastAPI()
 async def take(webhook: Webhook) -> dict[str, int]:
     """The usual first version: FastAPI reads and validates the body, and the answer is small."""
     return {"alerts": len(webhook.alerts)}
+
+
+@app.post("/api/v1/alerts", status_code=202)
+async def take_native(alerts: list[NativeAlert]) -> dict[str, int]:
+    """The same for the gateway's own form."""
+    return {"alerts": len(alerts)}
 
 
 def main() -> None:

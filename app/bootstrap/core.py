@@ -72,6 +72,7 @@ class Foundation:
     of them, so neither can keep an alert from being written."""
 
     settings: Settings
+    urls: Urls
     core: Core
     intake: Core
     reader: Reader
@@ -110,6 +111,7 @@ async def open_foundation(
         memory = Memory(redis, metrics, ttl=settings.memory_ttl)
         yield Foundation(
             settings=settings,
+            urls=urls,
             core=core,
             intake=replace(core, engine=engines.intake),
             reader=Reader(engines.everything, engines.copy, metrics.replica_failures.inc),

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from app.bootstrap.core import Foundation, Urls, open_foundation
+from app.bootstrap.loops import constant_loops, watchdog_loops
 from app.bootstrap.settings import Settings
 from app.deadman import store as deadman_store
 from app.deadman.flips import Flips
@@ -15,7 +16,6 @@ from app.deadman.requests import SwitchRequests
 from app.deadman.retrains import Retrains
 from app.deadman.service import DeadmanServices
 from app.deadman.watch import Watch
-from app.deadman.watchdog import Watchdog
 from app.deliver.airflows import AirflowClients
 from app.deliver.delivery import Delivery
 from app.deliver.ending import Endings, TriggerIncidents
@@ -38,8 +38,7 @@ from app.intake import quarantine
 from app.intake.batcher import Batcher
 from app.intake.intake import Intake
 from app.intake.service import IntakeServices
-from app.kit.clock import Clock, SystemClock
-from app.kit.db import database_now
+from app.kit.clock import Clock
 from app.kit.http import Http
 from app.kit.loop import Loop
 from app.kit.mlflow.client import Mlflow
@@ -62,7 +61,7 @@ from app.notices.requests import NoticeRequests
 from app.notices.service import NoticeServices
 from app.policy import in_force
 from app.policy.core import Core
-from app.policy.reload import LOOK_EVERY, Reloader
+from app.policy.reload import Reloader
 from app.policy.schema import Policy
 from app.promotion import store as promotion_store
 from app.promotion.change import Change, Sweeper
@@ -72,6 +71,8 @@ from app.promotion.model import Registry
 from app.promotion.promote import Gate
 from app.promotion.sagemaker import SagemakerRegistry
 from app.promotion.service import PromotionServices
+from app.replay.jobs.api import BacktestServices
+from app.replay.jobs.work import Backtests, bounds_here
 from app.tables import audit_log
 from app.ui.service import UiServices
 from app.ui.sessions import Sessions
@@ -130,6 +131,7 @@ class Services:
     promotion: PromotionServices
     deadman: DeadmanServices
     effects: EffectServices
+    backtests: BacktestServices
     ui: UiServices
     probes: Probes
     loops: tuple[Loop, ...]
@@ -180,28 +182,20 @@ def assemble(base: Foundation) -> Services:
     promotion = promotion_part(base, incidents, mlflow)
     deadman = deadman_part(base, incidents, airflows)
     effects = effects_part(base, incidents, mlflow, promotion.services.gate)
+    backtests = backtests_part(base)
     intake = intake_part(base)
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
     probes = Probes(core, airflows, mlflow, base.settings)
-    ui = UiServices(
-        name=base.settings.name,
-        core=core,
-        reader=base.reader,
-        tokens=base.tokens,
-        sessions=Sessions(core, base.tokens),
-        proxy=base.settings.proxy,
-        limiter=base.limiter,
-        groups=groups.services,
-        deadman=deadman.services,
-        probes={"Airflow": probes.orchestrator, "MLflow": probes.metadata, "Switches": probes.deadman},
-    )
+    ui = _ui(base, probes, groups.services, deadman.services)
     reloader = Reloader(core, base.settings.policy_file)
-    constant = _constant(core, reloader)
+    constant = constant_loops(core, reloader)
     loops = tuple(
-        loop for part in (notices, groups, deliver, lineage, promotion, deadman, effects) for loop in part.loops
+        loop
+        for part in (notices, groups, deliver, lineage, promotion, deadman, effects, backtests)
+        for loop in part.loops
     )
-    loops += _watchdog(base, (*constant, *loops), intake.services.batcher)
+    loops += watchdog_loops(base, (*constant, *loops), intake.services.batcher)
     for loop in (*constant, *loops):
         core.metrics.loop_failures.labels(loop.name).set_function(partial(getattr, loop, "failures"))
     return Services(
@@ -215,10 +209,26 @@ def assemble(base: Foundation) -> Services:
         promotion=promotion.services,
         deadman=deadman.services,
         effects=effects.services,
+        backtests=backtests.services,
         ui=ui,
         probes=probes,
         loops=loops,
         constant=constant,
+    )
+
+
+def _ui(base: Foundation, probes: Probes, groups: GroupServices, deadman: DeadmanServices) -> UiServices:
+    return UiServices(
+        name=base.settings.name,
+        core=base.core,
+        reader=base.reader,
+        tokens=base.tokens,
+        sessions=Sessions(base.core, base.tokens),
+        proxy=base.settings.proxy,
+        limiter=base.limiter,
+        groups=groups,
+        deadman=deadman,
+        probes={"Airflow": probes.orchestrator, "MLflow": probes.metadata, "Switches": probes.deadman},
     )
 
 
@@ -371,26 +381,12 @@ def effects_part(base: Foundation, incidents: Incidents, mlflow: MlflowInForce, 
     )
 
 
-def _constant(core: Core, reloader: Reloader) -> tuple[Loop, ...]:
-    """The loops that every process runs, with the worker's loops or without: the database's time and the newest policy."""
-
-    async def synchronise() -> bool:
-        if isinstance(core.clock, SystemClock):
-            await core.clock.synchronise(lambda: database_now(core.engine))
-        return False
-
-    return Loop("clock", synchronise, idle=60.0), Loop("policy", reloader.step, idle=LOOK_EVERY)
-
-
-def _watchdog(base: Foundation, loops: tuple[Loop, ...], batcher: Batcher) -> tuple[Loop, ...]:
-    """The loop that pings an address outside, if one is set."""
-    settings = base.settings
-    if settings.watchdog_url is None:
-        return ()
-    secret = settings.watchdog_authorization
-    headers = {"Authorization": secret.get_secret_value()} if secret else {}
-    watchdog = Watchdog(base.core, base.http, settings.watchdog_url.get_secret_value(), headers, loops, batcher)
-    return (Loop("watchman", watchdog.step, idle=settings.watchdog_interval),)
+def backtests_part(base: Foundation) -> Part[BacktestServices]:
+    """Backtests over HTTP. They read the copy of the database, if there is one."""
+    copy = base.settings.database_read_url
+    urls = [copy.get_secret_value(), base.urls.database] if copy is not None else [base.urls.database]
+    backtests = Backtests(base.core, base.reader, urls, bounds_here())
+    return Part(BacktestServices(backtests, base.limiter), (backtests.loop,))
 
 
 def _patience(base: Foundation) -> float:

@@ -3,15 +3,16 @@
 import asyncio
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from contextlib import AsyncExitStack
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from app.bootstrap.settings import read_settings
 from app.cli.client import ask
 from app.kit.errors import UsageError
 from app.kit.visible import visible
-from app.policy.language.durations import parse_duration
 from app.policy.sources import Source
+from app.replay.asked import before, moment_of
 
 if TYPE_CHECKING:
     from app.replay.history import History
@@ -73,25 +74,15 @@ def _pages(since: datetime | None, until: datetime | None) -> Iterator[list[dict
 
 def _pages_of_database(since: datetime | None, until: datetime | None) -> Iterator[list[dict[str, Any]]]:
     from app.bootstrap.core import servers
-    from app.explain import recorded
-    from app.kit.db import open_engine
+    from app.replay.stored import pages_of
 
-    async def read() -> list[list[dict[str, Any]]]:
-        pages, cursor = [], None
-        async with servers(read_settings()) as urls:
-            engine = open_engine(urls.database, pool_size=1, read_only=True)
-            try:
-                while True:
-                    async with engine.connect() as conn:
-                        page = await recorded.page(conn, cursor, _PAGE, since, until)
-                    pages.append(page.items)
-                    if (cursor := page.next) is None:
-                        return pages
-            finally:
-                await engine.dispose()
-
-    for page in asyncio.run(read()):
-        yield [{k: str(v) if k in ("id", "alert") else v for k, v in record.items()} for record in page]
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        urls = runner.run(stack.enter_async_context(servers(read_settings())))
+        try:
+            yield from pages_of(urls.database, since, until)
+        finally:
+            runner.run(stack.aclose())
 
 
 def read_time(text: str | None, option: str, now: datetime) -> datetime | None:
@@ -99,13 +90,8 @@ def read_time(text: str | None, option: str, now: datetime) -> datetime | None:
     if text is None:
         return None
     try:
-        return now - parse_duration(text)
-    except ValueError:
-        pass
-    try:
-        time = datetime.fromisoformat(text)
+        return before(moment_of(text), now)
     except ValueError as error:
         raise UsageError(
             f"{option} {text}: write a duration such as 90d, or a time such as 2026-11-02T00:00Z"
         ) from error
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

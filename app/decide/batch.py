@@ -48,9 +48,28 @@ class Fold:
     positions: list[int]
 
 
-def fold(alerts: Sequence[Alert], policy: Policy) -> list[Fold]:
+class Intents:
+    """Route and group of each alert of a batch. They are found once, although the batch may be decided in several tries and
+    parts. It lives as long as its batch, so that no two alerts have one identity."""
+
+    def __init__(self) -> None:
+        self._policy: Policy | None = None
+        self._found: dict[int, Intent] = {}
+
+    def of(self, alert: Alert, policy: Policy) -> Intent:
+        """By this policy: another one may be in force at the next try."""
+        if policy is not self._policy:
+            self._policy, self._found = policy, {}
+        intent = self._found.get(id(alert))
+        if intent is None:
+            intent = self._found[id(alert)] = intend(alert, policy)
+        return intent
+
+
+def fold(alerts: Sequence[Alert], policy: Policy, intents: Intents | None = None) -> list[Fold]:
     """The folds of a batch, in order. Equal notifications of a fingerprint are one fold when no other notification of that
-    fingerprint comes between them."""
+    fingerprint comes between them. `intents` are those of the batch, if it is not folded once only."""
+    intents = intents or Intents()
     newest: dict[str, Fold] = {}
     folds = []
     for at, alert in enumerate(alerts):
@@ -58,7 +77,7 @@ def fold(alerts: Sequence[Alert], policy: Policy) -> list[Fold]:
         if last is not None and _equal(last.intent.alert, alert):
             last.positions.append(at)
             continue
-        newest[alert.fingerprint] = Fold(intend(alert, policy), [at])
+        newest[alert.fingerprint] = Fold(intents.of(alert, policy), [at])
         folds.append(newest[alert.fingerprint])
     return folds
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -246,5 +247,15 @@ class DecisionRow:
 
 def group_key(route: str, mode: str, labels: Mapping[str, str]) -> str:
     """The key of a group. It is a hash, because labels may be too long for an index."""
-    text = json.dumps([route, mode, sorted(labels.items())], ensure_ascii=False)
+    is_short = sum(map(len, labels.values())) <= _LONGEST_REMEMBERED
+    return (_remembered if is_short else _key_of)(route, mode, tuple(sorted(labels.items())))
+
+
+def _key_of(route: str, mode: str, labels: tuple[tuple[str, str], ...]) -> str:
+    text = json.dumps([route, mode, labels], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+#: Every notification asks for the key of its group.
+_remembered = lru_cache(4096)(_key_of)
+_LONGEST_REMEMBERED = 256  # characters of the values: the memory must stay small

@@ -19,6 +19,7 @@ from app.decide.state import DEAD, TriggerState
 from app.deliver.ending import Endings
 from app.groups import store
 from app.kit.airflow.client import IMPOSSIBLE, AirflowClient, DagRun, run_is_ours
+from app.kit.db import one_statement
 from app.kit.errors import Ambiguous, OutOfFiles, Refused, Rejected, TargetError, Unreachable
 from app.kit.outbox.model import Dead, Delivered, Item, Outcome, Retry
 from app.kit.outbox.relay import Destination
@@ -206,7 +207,7 @@ class Delivery(Destination):
             self._endings.after(item.id, DEAD, outcome.detail, item.payload["route"])
 
     async def _trigger(self, trigger_id: UUID) -> RowMapping | None:
-        async with self._engine.connect() as conn:
+        async with one_statement(self._engine) as conn:
             return (await conn.execute(select(_triggers).where(_triggers.c.id == trigger_id))).mappings().one_or_none()
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import DateTime, RowMapping, TextClause, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-Kind = Literal["policy", "outage", "request", "run", "confirm", "alert", "heard"]
+Kind = Literal["policy", "outage", "request", "run", "confirm", "ineffective", "alert", "heard"]
 
 #: The cursor of a page: its kind, and the id or the place of the last record before it.
 CURSOR: Final = f"^({'|'.join(get_args(Kind))}):[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}(:[0-9]{{1,11}})?$"
@@ -52,6 +52,12 @@ _STATEMENTS: Final[dict[Kind, str]] = {
     "confirm": f"""
         SELECT id, at, route, group_labels AS "group", confirmed FROM confirms
         WHERE id > :id {_TIMES.format("at", "at")} ORDER BY id LIMIT :most
+    """,
+    # From its opening to its end this incident says that retrains do not help a group.
+    "ineffective": f"""
+        SELECT id, opened_at AS at, resolved_at AS until, labels->>'route' AS route, labels - 'route' AS "group"
+        FROM notices WHERE id > :id AND event = 'no_effect'
+        {_TIMES.format("coalesce(resolved_at, 'infinity')", "opened_at")} ORDER BY id LIMIT :most
     """,
     # `routed_at`: the severity has changed, and from then on a route took the alert.
     "alert": f"""

@@ -227,7 +227,7 @@ class RecordOut(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    kind: Literal["policy", "outage", "request", "run", "confirm", "alert", "heard"]
+    kind: Literal["policy", "outage", "request", "run", "confirm", "ineffective", "alert", "heard"]
 
 
 class NowOut(BaseModel):

@@ -9,6 +9,7 @@ request or a schedule. A repeat only raises the count of its row, so the metric 
 """
 
 import logging
+from collections import Counter
 
 from app.decide.books import Books
 from app.decide.ledger import Ledger
@@ -39,8 +40,9 @@ class Aftermath:
 
     def _count(self, books: Books) -> None:
         metrics = self._core.metrics
-        for row in books.decisions:
-            metrics.decisions.labels(row.route or "", row.action, row.reason).inc()
+        alike = Counter((row.route or "", row.action, row.reason) for row in books.decisions)
+        for labels, number in alike.items():
+            metrics.decisions.labels(*labels).inc(number)
         for trigger in books.triggers.values():
             if trigger.rehearsed:
                 metrics.shadow_triggers.labels(trigger.group.route).inc()

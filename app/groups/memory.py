@@ -7,9 +7,10 @@ Redis alone: when it forgets them, a signed body can be sent a second time, and 
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -73,7 +74,8 @@ class Memory:
     async def read(
         self, keys: Sequence[str], fingerprints: Sequence[str]
     ) -> tuple[dict[str, Group], dict[str, Episode]]:
-        """The remembered groups by key and episodes by fingerprint; one MGET. Both are empty when Redis does not answer."""
+        """The remembered groups by key and episodes by fingerprint; one MGET. Both are empty when Redis does not answer, or
+        knows none of the fingerprints."""
         names = [f"g:{k}" for k in keys] + [f"e:{f}" for f in fingerprints]
         if not names:
             return {}, {}
@@ -84,9 +86,11 @@ class Memory:
             return {}, {}
         split = len(keys)
         try:
-            groups = {k: _group(v) for k, v in zip(keys, values[:split], strict=True) if v}
             found = ((f, _episode(v)) for f, v in zip(fingerprints, values[split:], strict=True) if v)
             episodes = {f: e for f, e in found if e is not None}
+            if fingerprints and not episodes:  # In a storm of new alerts nobody asks for their groups.
+                return {}, {}
+            groups = {k: _group(v) for k, v in zip(keys, values[:split], strict=True) if v}
         except (ValueError, LookupError, TypeError, AttributeError):
             # A value of another writer or another release counts as none.
             self._metrics.fast_path_failures.labels("content").inc()
@@ -97,7 +101,7 @@ class Memory:
 
     async def remember(self, groups: Iterable[Group], episodes: Iterable[tuple[Episode, int]]) -> None:
         """Keep committed state for the time `ttl`. Each episode comes with the version of its group."""
-        items = [(f"g:{g.key}", (g.version, to_json(asdict(g)))) for g in groups]
+        items = [(f"g:{g.key}", (g.version, _pack_group(g))) for g in groups]
         items += [(f"e:{e.fingerprint}", (version, _pack(e) if e.firing else b"null")) for e, version in episodes]
         if not items:
             return
@@ -133,6 +137,15 @@ class Memory:
             self._metrics.redis_failures.labels("memory").inc()
 
 
+_GROUP_FIELDS = tuple(field.name for field in fields(Group))
+_fields_of = attrgetter(*_GROUP_FIELDS)
+
+
+def _pack_group(group: Group) -> bytes:
+    # Not `asdict`, which copies each value deeply: that took 50 us for each group of a batch.
+    return to_json(dict(zip(_GROUP_FIELDS, _fields_of(group), strict=True)))
+
+
 def _to_group(value: bytes) -> Group:
     data = from_json(value.split(b" ", 1)[1])
     for name in _GROUP_TIMES:
@@ -142,11 +155,6 @@ def _to_group(value: bytes) -> Group:
         if data[name] is not None:
             data[name] = UUID(data[name])
     return Group(**data)
-
-
-def _pack(episode: Episode) -> bytes:
-    names = (*_EPISODE_TIMES, *_EPISODE_IDS, *_EPISODE_TEXTS)
-    return to_json([getattr(episode, name) for name in names])
 
 
 _EPISODE_TEXTS = (
@@ -164,6 +172,11 @@ _EPISODE_TEXTS = (
     "action",
     "reason",
 )
+_parts_of = attrgetter(*_EPISODE_TIMES, *_EPISODE_IDS, *_EPISODE_TEXTS)
+
+
+def _pack(episode: Episode) -> bytes:
+    return to_json(_parts_of(episode))
 
 
 def _to_episode(value: bytes) -> Episode | None:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.deadman.store import record_heartbeats
 from app.decide.alert import Alert, Bad
-from app.decide.batch import AlertDecision, Fold, fold
+from app.decide.batch import AlertDecision, Fold, Intents, fold
 from app.decide.placing import GroupName
 from app.decide.state import Action, Decision, Reason
 from app.groups import store
@@ -76,9 +76,11 @@ class Intake:
         self._aftermath = aftermath
         self._limits = limits
         self._may_log = Seldom(_QUIET)
+        self._intents = Intents()  # of the batch under way
 
     async def commit(self, jobs: list[Job]) -> list[list[AlertDecision]]:
         """For each job the list of its answers, in the order of its body, when everything is durable. Raises NotDurable."""
+        self._intents = Intents()
         alerts = [a for job in jobs for a in job.alerts]
         bad = [(job.source, b) for job in jobs for b in job.bad]
         answers = await self._answer(alerts, bad, jobs)
@@ -110,7 +112,7 @@ class Intake:
         try:
             policy = self._policy()
             ledger = store.new_ledger(self._core, policy, self._clock.now())
-            return await self._fast_path.answer(fold(alerts, policy), ledger)
+            return await self._fast_path.answer(fold(alerts, policy, self._intents), ledger)
         except (NotDurable, *OF_THE_DATABASE):
             raise
         except Exception:  # Our bug. `_decide` needs no memory, and isolates the alert if the bug is in it too.
@@ -191,7 +193,8 @@ class Intake:
         self, alerts: Sequence[Alert], bad: list[tuple[str, Bad]], moved: dict[str, GroupName]
     ) -> list[AlertDecision]:
         policy = self._policy()
-        folds, ledger = fold(alerts, policy), store.new_ledger(self._core, policy, self._clock.now())
+        folds = fold(alerts, policy, self._intents)
+        ledger = store.new_ledger(self._core, policy, self._clock.now())
         answers: dict[int, AlertDecision] = {}
         beats = _heartbeats(folds, policy)
         self.stages.enter("pool")

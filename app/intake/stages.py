@@ -30,6 +30,7 @@ _STILL: Final = 0.25  # seconds by which a timer may be late before it means tha
 _WORTH_TELLING: Final = 0.05  # seconds; a shorter stage explains no stall
 _LOCKED: Final = "waits for a lock"
 _IDLE: Final = "Postgres waits for the gateway: the gateway, Postgres or the network stands still"
+_AT_WORK: Final = "Postgres is at work"
 
 _WAITS_FOR = text("""
     SELECT own.wait_event_type, own.wait_event, other.pid, other.application_name, other.state,
@@ -133,7 +134,7 @@ class Stages:
             cause = await self._cause(stage)
             self._notice(asked + _PATIENCE)
             if self._since == began and cause is not None:
-                if cause == _IDLE:  # Perhaps we asked between two statements: any other cause explains more.
+                if cause in {_IDLE, _AT_WORK}:  # Perhaps we asked between two waits: any other cause explains more.
                     self._causes.setdefault(self._stage, cause)
                 else:
                     self._causes[self._stage] = cause
@@ -168,7 +169,7 @@ class Stages:
             return _LOCKED + _holder(row.pid, row.application_name, row.state, row.seconds)
         if row.wait_event_type == "Client":
             return _IDLE
-        return f"Postgres waits for {row.wait_event_type} {row.wait_event}" if row.wait_event else "Postgres is at work"
+        return f"Postgres waits for {row.wait_event_type} {row.wait_event}" if row.wait_event else _AT_WORK
 
 
 def _holder(pid: int | None, application: str | None, state: str | None, seconds: float | None) -> str:

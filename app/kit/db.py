@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import asyncpg
+from pydantic_core import to_json
 from sqlalchemy import Table, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -161,16 +162,16 @@ def rows_of(statement: str, table: Table, **more: TypeEngine[Any]) -> TextualSel
     return text(statement).columns(**{c.name: c.type for c in table.columns}, **more)
 
 
-async def insert_rows(conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], conflict: str = "") -> None:
-    """INSERT all rows in one statement. All rows have the same columns; other columns are NULL."""
+async def insert_rows(conn: AsyncConnection, table: Table, rows: list[dict[str, Any]], conflict: str = "") -> int:
+    """INSERT all rows in one statement. Returns how many it inserted. All rows have the same columns; others are NULL."""
     if not rows:
-        return
+        return 0
     if any(row.keys() != rows[0].keys() for row in rows):
         raise ValueError(f"the new rows of {table.name} do not share their columns")
     columns = ", ".join(f'"{name}"' for name in rows[0])
     values = f"jsonb_populate_recordset(NULL::{table.name}, CAST(:rows AS jsonb))"
     statement = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {values} {conflict}"
-    await conn.execute(text(statement), {"rows": as_json(rows)})
+    return (await conn.execute(text(statement), {"rows": as_json(rows)})).rowcount
 
 
 async def update_rows(
@@ -187,7 +188,10 @@ async def update_rows(
 
 def as_json(value: Any) -> str:
     """JSON text for a jsonb parameter. Datetimes and UUIDs become text."""
-    return json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        return to_json(value).decode()
+    except ValueError:  # Half of a surrogate pair, say: Postgres' driver names the fault of such a text.
+        return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def sqlstate(error: BaseException) -> str | None:

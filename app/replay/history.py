@@ -87,6 +87,16 @@ class Reloaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Ineffective:
+    """The newest retrains of a group did not help (`holds`), or that is over."""
+
+    at: datetime
+    route: str
+    group: Mapping[str, str]
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Outage:
     """No gateway ran until `until`: nothing was decided, and holds are longer by that time."""
 
@@ -94,7 +104,7 @@ class Outage:
     until: datetime
 
 
-Event = Outage | Heard | Asked | Paused | Lifted | Reset | Cancelled | Redriven | Reloaded
+Event = Outage | Heard | Asked | Paused | Lifted | Reset | Cancelled | Redriven | Reloaded | Ineffective
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
+from math import ceil
 from typing import Final
 
 from app.kit.times import at
@@ -20,6 +21,7 @@ from app.replay.runs import GroupId, Run, group_id
 
 WIDTH: Final = 1000  # of a lane, in its own units
 LANES: Final = 2000  # groups that are drawn: those whose runs differ come first
+FINE: Final = 200  # lanes that are drawn exactly; more of them are drawn coarser, so that the page stays below 10 MB
 SHOWN: Final = 500  # changed episodes in the list
 
 _STYLE: Final = """
@@ -89,35 +91,37 @@ def _lanes(report: Report) -> Iterable[str]:
     order = sorted(names, key=lambda name: (_begins(before.get(name, ())) == _begins(after.get(name, ())), names[name]))
     if order:
         yield "<h2>Groups</h2><p>Orange: an alert fires. Grey: runs as they are now. Blue: runs as they would be.</p>"
+    step = ceil(min(len(order), LANES) / FINE)
     for identity in order[:LANES]:
         yield f'<p class="lane">{escape(names[identity])}</p>'
-        yield _lane(report.scope, known[identity], before.get(identity, ()), after.get(identity, ()))
+        yield _lane(report.scope, known[identity], before.get(identity, ()), after.get(identity, ()), step)
     if len(order) > LANES:
         yield f"<p>And {len(order) - LANES} groups more.</p>"
 
 
-def _lane(scope: Scope, known: Sequence[Fate], before: Sequence[Run], after: Sequence[Run]) -> str:
+def _lane(scope: Scope, known: Sequence[Fate], before: Sequence[Run], after: Sequence[Run], step: int) -> str:
     end = moment(scope.until)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} 44" preserveAspectRatio="none" role="img">',
         f'<rect class="f" width="{WIDTH}" height="32"/>',
-        _bars("a", 2, ((fate.begin, fate.end) for fate in known), scope),
-        _bars("n", 12, ((run.fired_at, run.ended_at or scope.until) for run in before), scope),
-        _bars("p", 22, ((run.fired_at, run.ended_at or scope.until) for run in after), scope),
+        _bars("a", 2, ((fate.begin, fate.end) for fate in known), scope, step),
+        _bars("n", 12, ((run.fired_at, run.ended_at or scope.until) for run in before), scope, step),
+        _bars("p", 22, ((run.fired_at, run.ended_at or scope.until) for run in after), scope, step),
         f'<text y="42">{moment(scope.since)}</text><text x="{WIDTH}" y="42" text-anchor="end">{end}</text></svg>',
     ]
     return "".join(parts)
 
 
-def _bars(kind: str, y: int, spans: Iterable[tuple[datetime, datetime]], scope: Scope) -> str:
-    """All bars of one kind as one path: each place is drawn once, so that a lane stays small."""
-    whole = (scope.until - scope.since).total_seconds() or 1.0
+def _bars(kind: str, y: int, spans: Iterable[tuple[datetime, datetime]], scope: Scope, step: int) -> str:
+    """All bars of one kind as one path. They begin and end at multiples of `step`, and each place is drawn once, so that a
+    lane stays small."""
+    steps = WIDTH // step / ((scope.until - scope.since).total_seconds() or 1.0)
     drawn: list[tuple[int, int]] = []
     for begin, end in sorted(spans):
         if end < scope.since or begin > scope.until:
             continue
-        left = max(0, round((begin - scope.since).total_seconds() / whole * WIDTH))
-        right = max(left + 2, min(WIDTH, round((end - scope.since).total_seconds() / whole * WIDTH)))
+        left = max(0, step * round((begin - scope.since).total_seconds() * steps))
+        right = max(left + max(2, step), min(WIDTH, step * round((end - scope.since).total_seconds() * steps)))
         if drawn and left <= drawn[-1][1]:
             drawn[-1] = drawn[-1][0], max(right, drawn[-1][1])
         else:

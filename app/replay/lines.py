@@ -17,7 +17,7 @@ from typing import IO, Any, Final, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json, to_json
 
-from app.decide.alert import Alert, Parsed, Unreadable, in_range
+from app.decide.alert import Alert, Bad, Parsed, Unreadable, in_range
 from app.decide.rules import Pause
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.errors import UsageError
@@ -29,6 +29,7 @@ from app.replay.history import (
     Cancelled,
     Heard,
     History,
+    Ineffective,
     Lifted,
     LiveAnswer,
     LiveRun,
@@ -42,6 +43,8 @@ from app.replay.history import (
 MAX_LINE: Final = 64 * 1024 * 1024  # bytes; a body of the product is far shorter
 MAX_ALERTS: Final = 10_000  # of one line
 SHOWN: Final = 10  # broken lines that a report names
+SHORT: Final = 4096  # bytes of a body that is remembered
+MOST_SHORT: Final = 5000  # bodies that are remembered
 _GZIP: Final = b"\x1f\x8b"
 
 Reader = Callable[[bytes, int], Parsed]
@@ -133,6 +136,10 @@ class _Answer(_Group):
     confirmed: bool
 
 
+class _Ineffective(_Group):
+    holds: bool
+
+
 def _request(at: datetime, body: Any, history: History) -> None:
     read = _Request.model_validate(body)
     history.events.append(Asked(at, read.route, read.group, read.requested_by, read.reason, read.force))
@@ -180,6 +187,11 @@ def _answer(at: datetime, body: Any, history: History) -> None:
     history.answers.append(LiveAnswer(at, read.route, read.group, read.confirmed))
 
 
+def _ineffective(at: datetime, body: Any, history: History) -> None:
+    read = _Ineffective.model_validate(body)
+    history.events.append(Ineffective(at, read.route, read.group, read.holds))
+
+
 def _outage(at: datetime, body: Any, history: History) -> None:
     history.events.append(Outage(at, _Outage.model_validate(body).until))
 
@@ -223,6 +235,7 @@ _GATEWAY: Final[Mapping[str, Callable[[datetime, Any, History], None]]] = {
     "gateway.outage": _outage,
     "gateway.run": _run,
     "gateway.confirm": _answer,
+    "gateway.ineffective": _ineffective,
 }
 
 
@@ -230,7 +243,7 @@ def read_lines(
     lines: Iterator[bytes], sources: Mapping[str, Source], progress: Callable[[int], None] = lambda _: None
 ) -> History:
     """The history in these lines. `sources` are those of the policies, by name. `progress` gets the number of the line."""
-    history = History()
+    history, bodies = History(), _Bodies(sources)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -238,7 +251,7 @@ def read_lines(
         try:
             if len(line) > MAX_LINE:
                 raise ValueError("the line is too long")
-            _take(line, sources, history, number)
+            _take(line, bodies, history, number)
         except (ValueError, Unreadable, PolicyError) as error:
             _break(history, number, _sentence(error))
         if number % 1000 == 0:
@@ -270,18 +283,39 @@ def _unpacked(file: IO[bytes], name: str) -> Iterator[bytes]:
         raise UsageError(f"{name} is packed with gzip and broken: {error}") from error
 
 
-def _take(line: bytes, sources: Mapping[str, Source], history: History, number: int) -> None:
+class _Bodies:
+    """Reads what monitors posted. They repeat what fires: an equal body is read once, and its alerts are the same
+    objects."""
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self._sources = sources
+        self._known: dict[tuple[str, bytes], tuple[tuple[Alert, ...], list[Bad]]] = {}
+
+    def read(self, line: _Line) -> tuple[tuple[Alert, ...], list[Bad]]:
+        """The alerts of a body, and what could not be read of it. Raises Unreadable, and ValueError for its source."""
+        raw = to_json(line.body)
+        if (known := self._known.get((line.source, raw))) is not None:
+            return known
+        parsed = _reader(line, self._sources)(raw, MAX_ALERTS)
+        found = tuple(parsed.alerts), parsed.bad
+        if len(raw) <= SHORT and not line.headers:
+            if len(self._known) >= MOST_SHORT:
+                self._known.clear()
+            self._known[line.source, raw] = found
+        return found
+
+
+def _take(line: bytes, bodies: _Bodies, history: History, number: int) -> None:
     read = _Line.model_validate(_json(line))
     at = in_range(read.at)
     if (take := _GATEWAY.get(read.source)) is not None:
         take(at, read.body, history)
         return
-    reader = _reader(read, sources)
-    parsed = reader(to_json(read.body), MAX_ALERTS)
-    for bad in parsed.bad:
+    alerts, unread = bodies.read(read)
+    for bad in unread:
         _break(history, number, f"alert {bad.index}: {bad.error}")
-    if parsed.alerts:
-        history.events.append(Heard(at, tuple(parsed.alerts)))
+    if alerts:
+        history.events.append(Heard(at, alerts))
 
 
 def _json(line: bytes) -> Any:

@@ -62,6 +62,8 @@ def lines_of(
                 place, begin = places.get(record["alert"]), _ms(record["since"])
                 if place is not None:  # Otherwise it began while the history was read.
                     moments |= {begin + (code >> 1) << _INDEX_BITS | place << 1 | code & 1 for code in record["times"]}
+            case "ineffective":
+                others += _of_ineffective(record)
             case _:
                 others += [(_ms(record["at"]), 1, line) for line in _of_people_and_runs(record)]
     others += _of_policies(policies)
@@ -127,6 +129,14 @@ def _of_policies(policies: list[tuple[int, Record]]) -> Iterator[tuple[int, int,
         if record["hash"] != before:
             before = record["hash"]
             yield ms, 0, _line(ms, "gateway.policy", to_json({"hash": before, "text": record["text"]}))
+
+
+def _of_ineffective(record: Record) -> Iterator[tuple[int, int, bytes]]:
+    """A line for the moment from which retraining did not help a group, and one for its end."""
+    for at, holds in ((record["at"], True), (record["until"], False)):
+        if at is not None:
+            body = {"route": record["route"], "group": record["group"], "holds": holds}
+            yield _ms(at), 1, _line(_ms(at), "gateway.ineffective", to_json(body))
 
 
 def _of_people_and_runs(record: Record) -> Iterator[bytes]:

@@ -46,6 +46,7 @@ from app.replay.history import (
     Cancelled,
     Event,
     Heard,
+    Ineffective,
     Lifted,
     LiveAnswer,
     Outage,
@@ -162,7 +163,8 @@ class Replay:
             self.run_to(max(ends))
 
     def play(self, event: Event, *, follow_policies: bool) -> None:
-        """One event of a history. `follow_policies`: a policy that came into force comes into force here too."""
+        """One event of a history. `follow_policies`: a policy that came into force comes into force here too, and a group
+        that live held because retraining did not help is held here. Whether it helps another policy nobody knows."""
         if event.at < self.now:
             event = replace(event, at=self.now)  # It arrived while the gateway was starting.
         match event:
@@ -177,6 +179,9 @@ class Replay:
             case Reloaded():
                 if follow_policies:
                     self.reload(event.policy, event.at)
+            case Ineffective():
+                if follow_policies:
+                    self._hold_ineffective(event)
             case _:
                 self._play_for_group(event)
 
@@ -190,6 +195,23 @@ class Replay:
                 self.engine.groups[key] = replace(group, held_since=held_since, wake_at=until)
                 self.engine.wake_later(key)
         self.now = until
+        self._settle()
+
+    def _hold_ineffective(self, event: Ineffective) -> None:
+        """The group fires no more, if its route says so, or it may fire again and is decided at once."""
+        self.run_to(event.at)
+        route = self.engine.policy.route(event.route)
+        group = self.engine.groups.get(group_key(event.route, LIVE, event.group))
+        if route is None or group is None:
+            return
+        if event.holds:
+            count, under = max(group.ineffective, route.on_no_effect.after), route.digest
+            group = replace(group, ineffective=count, ineffective_since=event.at, ineffective_under=under)
+        else:
+            wake = event.at if group.ineffective and group.open_trigger is None else group.wake_at
+            group = replace(group, ineffective=0, ineffective_since=None, ineffective_under=None, wake_at=wake)
+        self.engine.groups[group.key] = group
+        self.engine.wake_later(group.key)
         self._settle()
 
     def _play_for_group(self, event: Asked | Reset | Cancelled | Redriven) -> None:

@@ -19,6 +19,9 @@ recorded.py
 - `in_force`: one row a policy that came into force on a replica.
 - `confirms`: the answers of Prometheus that counted.
 
+backtests.py
+- `backtests`: one row a backtest that was asked for over HTTP: the question, how far it is, and the answer for a day.
+
 notices.py
 - `notices`: one row an incident. It opens, and is resolved by its key.
 - `tellings`: one row a receiver of an incident: the outbox items of its messages, and the time of the next one.
@@ -52,6 +55,7 @@ watch.py
 
 from app.kit.columns import metadata
 from app.kit.outbox.tables import attempts, outbox
+from app.tables.backtests import OPEN_BACKTEST, backtests
 from app.tables.decisions import (
     QUIET_SINCE,
     alerts,
@@ -84,12 +88,14 @@ from app.tables.recorded import confirms, heard, in_force, policies
 from app.tables.watch import dag_reads, flips, pings, switches, watch
 
 __all__ = [
+    "OPEN_BACKTEST",
     "OPEN_PROMOTION",
     "QUIET_SINCE",
     "alerts",
     "aliases",
     "attempts",
     "audit",
+    "backtests",
     "confirms",
     "dag_reads",
     "decisions",

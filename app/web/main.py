@@ -28,6 +28,7 @@ from app.lineage import report_api
 from app.notices import api as notices_api
 from app.policy import api as policy_api
 from app.promotion import api as promotion_api
+from app.replay.jobs import api as backtests_api
 from app.ui import actions_api, house_api, login_api
 from app.ui import api as pages
 from app.web import docs, error_answers, health
@@ -86,6 +87,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
         ping_api,
         notices_api,
         effects_api,
+        backtests_api,
         login_api,
         actions_api,
         house_api,

@@ -10,7 +10,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "9d27b5e1c06f"
-down_revision = "5c301fe4a907"
+down_revision = "8e1f5b02c6da"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from app.replay.check import check
+from app.replay.replay import REORDER
+from tests.acceptance.lives import recorded_history
 from tests.acceptance.test_effects import opened
 from tests.acceptance.test_telling import RECEIVERS
 from tests.acceptance.world import FakeAlert, World, policy, reasons
@@ -106,6 +109,22 @@ async def test_a_reset_releases_the_group_and_the_count_begins_anew(servers: Tes
         await days(world, alert, 5)
         assert len(world.airflow.posts) == 4
         assert len(pagerduty.open()) == 1
+
+
+async def test_the_replay_of_what_was_recorded_holds_the_group_as_long_as_live_did(
+    servers: TestServers, database: str
+) -> None:
+    world, _ = drizzle(servers, database, HOLD)
+    async with world:
+        alert = world.alert(model="churn")
+        await days(world, alert, 5)
+        await world.post("/api/v1/routes/accuracy/reset", {"group": {"model": "churn"}})
+        await world.settle()
+        await world.pass_by(minutes=2)
+        await days(world, alert, 5)
+        checked = check(await recorded_history(world), None, world.clock.now(), REORDER)
+    assert (len(checked.pairs), checked.differences) == (len(world.airflow.posts), []), checked.as_text()
+    assert len(checked.pairs) == 4
 
 
 async def test_another_entry_of_the_policy_releases_the_group(servers: TestServers, database: str) -> None:

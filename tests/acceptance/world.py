@@ -41,7 +41,7 @@ from tests.fakes.faults import Fault, meanwhile
 from tests.servers import TestServers
 
 #: Loops that only measure and tidy up: a test that means them steps them itself.
-RESTLESS = ("gauges", "retention", "watchman")
+RESTLESS = ("gauges", "retention", "watchman", "backtests")
 ZERO = "0001-01-01T00:00:00Z"
 
 POLICY = """

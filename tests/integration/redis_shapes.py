@@ -47,7 +47,10 @@ class Node:
         self.server = launch(self.name, command, env=clean_environment(), log=own / "log", cwd=own)
 
     def client(self) -> "aioredis.Redis":
-        return aioredis.Redis(port=self.port, password=self.password, decode_responses=True)
+        # A command that gets no answer in time is sent again, and the second CLUSTER ADDSLOTSRANGE is an error.
+        return aioredis.Redis(
+            port=self.port, password=self.password, decode_responses=True, socket_timeout=START_SECONDS
+        )
 
     async def ask(self, *command: Any) -> Any:
         async with self.client() as client:

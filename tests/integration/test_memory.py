@@ -73,6 +73,11 @@ class Counted:
     def failures(self) -> float:
         return self.metrics.registry.get_sample_value("gateway_redis_failures_total", {"use": "memory"}) or 0
 
+    @property
+    def unreadable(self) -> float:
+        labels = {"cause": "content"}
+        return self.metrics.registry.get_sample_value("gateway_fast_path_failures_total", labels) or 0
+
     async def aclose(self) -> None:
         await self.client.aclose()
         await self.redis.aclose()
@@ -178,8 +183,19 @@ async def test_somebody_elses_value_is_as_good_as_none(counted: Counted, kind: s
     await counted.client.set(counted.key(kind, "g1" if kind == "g" else "f1"), value)
     groups, episodes = await counted.memory.read(["g1"], ["f1"])
     assert (groups, episodes) == ({}, {})
+    assert await group_of(counted.memory) is None
     assert not counted.redis.away
     assert counted.failures == 0
+
+
+async def test_no_group_is_looked_at_when_none_of_the_alerts_is_known(counted: Counted) -> None:
+    """In a storm of new alerts that would be half of the work with Redis."""
+    await counted.client.set(counted.key("g", "g1"), b"garbage")
+    assert await counted.memory.read(["g1"], ["f1", "f2"]) == ({}, {})
+    assert counted.unreadable == 0
+    await counted.memory.remember([], [(EPISODE, 7)])
+    assert await counted.memory.read(["g1"], ["f1", "f2"]) == ({}, {})
+    assert counted.unreadable == 1
 
 
 @pytest.mark.parametrize("value", [b"", b"garbage", b"garbage 7 {}", b"3 {"], ids=str)

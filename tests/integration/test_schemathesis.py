@@ -74,6 +74,7 @@ def app(servers: TestServers, database: str, tmp_path: Path) -> Iterator[FastAPI
 
 #: Where what fits the document may be refused all the same, and what the document cannot say.
 MORE_THAN_A_SCHEMA = {
+    "/api/v1/backtests": "`policy` is the text of a policy, `since` a duration or a time",
     "/api/v1/lineage": "exactly one of its parameters",
     "/api/v1/metadata": "one of three references is needed; a record is one that a spool writes",
     "/api/v1/triggers": "NUL again: in a reason, a name, a value of the group or of the conf",

@@ -289,6 +289,13 @@ def test_a_page_of_many_groups_is_small() -> None:
     assert len(as_html(answer(lines, None, policy(cooldown=HOUR)))) < groups * 2_000
 
 
+def test_a_page_of_a_thousand_busy_groups_is_below_ten_megabytes() -> None:
+    groups, days = size(10, 1000), size(40, 400)
+    flaps = ((f"m{number}", day * DAY, day * DAY + 2 * HOUR) for number in range(groups) for day in range(days))
+    lines = [line for flap in flaps for line in fires(*flap)]
+    assert len(as_html(answer(lines, None, policy(cooldown=HOUR)))) < groups * 10_000
+
+
 def test_what_came_from_outside_is_escaped() -> None:
     evil = "<img src=x>\x1b[31m@all\n| [x](http://evil)"
     report = answer(fires(evil, NO_TIME, 14 * MINUTE), NOW_POLICY, policy(debounce=30 * MINUTE))

@@ -85,3 +85,16 @@ def test_nothing_is_decided_while_no_gateway_runs_and_a_hold_is_longer_by_that_t
     out = line(30 * MINUTE, "gateway.outage", {"until": (NOW + 3 * HOUR).isoformat()})
     lines = [policy(), *firing(timedelta(0)), fired(timedelta(0)), out, fired(3 * HOUR + SECOND, "still_firing")]
     assert checked(lines).as_text().startswith("2 of 2 alike\n")
+
+
+@pytest.mark.parametrize("then", ["hold", "tell"])
+def test_a_group_that_retraining_did_not_help_is_held_as_live_held_it(then: str) -> None:
+    def ineffective(after: timedelta, *, holds: bool) -> str:
+        return line(after, "gateway.ineffective", {"route": "accuracy", "group": {"model": "churn"}, "holds": holds})
+
+    known = [ineffective(30 * MINUTE, holds=True), ineffective(5 * HOUR, holds=False)]
+    later = [fired(5 * HOUR, "still_firing")] if then == "hold" else []
+    later += [fired(number * (HOUR + SECOND), "still_firing") for number in range(1, 6)] if then == "tell" else []
+    rule = f"on_no_effect: {{after: 1, then: {then}}},"
+    found = checked([policy(rule), *firing(timedelta(0)), fired(timedelta(0)), *known, *later], 5 * HOUR + MINUTE)
+    assert (len(found.pairs), found.differences) == (1 + len(later), []), found.as_text()

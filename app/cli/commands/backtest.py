@@ -1,7 +1,6 @@
 """What a policy would have done: `backtest`, and `backtest sweep`."""
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
@@ -25,13 +24,12 @@ from app.kit.visible import visible
 from app.policy.file.load import load_policy
 from app.policy.language.durations import parse_duration
 from app.policy.schema import Policy
-from app.policy.sources import Source
+from app.replay.asked import HASH, known_route, recorded_policy, sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from app.replay.backtest import Report
-    from app.replay.history import History
 
 
 class _OfAPolicy(TyperGroup):
@@ -102,15 +100,15 @@ def backtest(
     begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
     with _shown() as progress:
         if (known := source.read(history, [candidate, reference], begin, end or now, progress, stack)) is None:
-            known = read_history(history, _sources(candidate, reference), progress)
-        reference = reference or (_recorded(known, compare) if compare is not None else None)
+            known = read_history(history, sources_of(candidate, reference), progress)
+        reference = reference or (recorded_policy(known, compare) if compare is not None else None)
         question = replaying.Question(
             proposed=candidate,
             now=reference,
             live=compare == "live",
             since=begin,
             until=end,
-            route=_route(route, candidate, reference),
+            route=known_route(route, candidate, reference),
             group=_labels(group or []),
             length=_length(run),
             reorder=timedelta(seconds=read_settings().reorder_window),
@@ -148,12 +146,12 @@ def sweep(
     begin, end = read_time(since, "--since", now), read_time(until, "--until", now)
     with _shown() as progress:
         if (known := source.read(history, [candidate], begin, end or now, progress, stack)) is None:
-            known = read_history(history, _sources(candidate), progress)
+            known = read_history(history, sources_of(candidate), progress)
         question = Question(
             candidate,
             since=begin,
             until=end,
-            route=_route(route, candidate),
+            route=known_route(route, candidate),
             length=_length(run),
             reorder=timedelta(seconds=read_settings().reorder_window),
         )
@@ -197,32 +195,9 @@ def _load(path: Path) -> Policy:
     return load_policy(path, require_env=False)
 
 
-def _sources(*policies: Policy | None) -> dict[str, Source]:
-    """The sources of the policies by name. The first policy that names one decides."""
-    return {source.name: source for policy in reversed(policies) if policy is not None for source in policy.sources}
-
-
 def _is_recorded(compare: str) -> bool:
     """Whether this names a policy of the history, and not a file."""
-    return compare == "live" or (re.fullmatch("[0-9a-f]{12}", compare) is not None and not Path(compare).exists())
-
-
-def _recorded(history: "History", compare: str) -> Policy:
-    """The policy with this hash; for `live` the first one, over which the later ones come into force."""
-    known = [each.policy for each in history.policies]
-    if not known:
-        raise UsageError("the history names no policy that was in force: compare with a file, --compare FILE")
-    found = [policy for policy in known if compare in ("live", policy.hash)]
-    if not found:
-        hashes = ", ".join(dict.fromkeys(policy.hash for policy in known))
-        raise UsageError(f"--compare {compare}: no policy of the history has this hash. It has {hashes}")
-    return found[0]
-
-
-def _route(name: str | None, *policies: Policy | None) -> str | None:
-    if name is not None and not any(policy.route(name) for policy in policies if policy is not None):
-        raise UsageError(f"--route {name}: no policy here has this route")
-    return name
+    return compare == "live" or (HASH.fullmatch(compare) is not None and not Path(compare).exists())
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.kit.clock import Clock
 from app.kit.columns import storable
-from app.kit.db import is_temporary, transaction
+from app.kit.db import is_temporary, one_statement, transaction
 from app.kit.errors import OutOfFiles
 from app.kit.metrics import Metrics
 from app.kit.outbox import store
@@ -115,7 +115,7 @@ class Relay:
         rounds that have ended are raised together.
         """
         now = self._clock.now()
-        async with transaction(self._engine) as conn:
+        async with one_statement(self._engine) as conn:
             targets = await store.ready_targets(conn, now)
         begun = [target for target in targets if target not in self._rounds]
         for target in begun:

@@ -16,7 +16,7 @@ from app.policy.file.deadman_checks import deadman_problems
 from app.policy.file.document import MAX_BYTES, Document, read_document
 from app.policy.file.entries import read_airflow, read_deadman, read_defaults, read_list, read_routes, read_section
 from app.policy.file.keys import key_problems
-from app.policy.file.masked import masked
+from app.policy.file.masked import masked, open_variables
 from app.policy.file.problems import PolicyError, Problem, in_file_order
 from app.policy.file.promotion_checks import promotion_problems, promotion_warnings, read_promotions
 from app.policy.intervals import TimeInterval
@@ -27,7 +27,7 @@ from app.policy.schedules import Schedule
 from app.policy.schema import Airflow, EffectTerms, OnNoEffect, Policy, Route
 from app.policy.sources import Source
 
-__all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy"]
+__all__ = ["Policy", "PolicyError", "Problem", "load_policy", "parse_policy", "parse_sent_policy"]
 
 VERSION: Final = 1
 
@@ -93,6 +93,17 @@ def parse_policy(text: str, filename: str, env: Mapping[str, str], *, require_en
     )
     meant = _meant(policy)
     return policy.model_copy(update={"hash": _hash(document, meant), "text": masked(text, document, meant)})
+
+
+def parse_sent_policy(text: str, filename: str) -> Policy:
+    """Read a policy that somebody sent, to replay it. Variables have no values: those of this process are not the sender's.
+    Where one would decide, that is a problem. Raises PolicyError as `parse_policy`."""
+    policy = parse_policy(text, filename, {}, require_env=False)
+    document = read_document(text, filename, {}, require_env=False)
+    if found := open_variables(document):
+        what = "a variable has no value here, and this one decides: write its value"
+        raise PolicyError([document.problem(path, what) for path in found])
+    return policy
 
 
 def _read_others(document: Document, problems: list[Problem]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from app.policy.file.document import Document
 from app.policy.file.problems import Path
+from app.policy.language.variables import Unexpanded
 
 MASK: Final = "${MASKED}"
 _SECRET: Final = "**********"  # how pydantic writes a secret
@@ -45,6 +46,13 @@ def masked(text: str, document: Document, meant: Mapping[str, JsonValue]) -> str
         if len(secret) >= _UNUSUAL and not _VARIABLE.search(secret):
             text = text.replace(secret, "MASKED")
     return text
+
+
+def open_variables(document: Document) -> list[Path]:
+    """Where a variable would decide, and has no value."""
+    return [
+        path for path in document.spans if _decides(path) and isinstance(_value_at(document.value, path), Unexpanded)
+    ]
 
 
 def _secret_places(meant: JsonValue | Mapping[str, JsonValue], raw: JsonValue, path: Path) -> Iterator[Path]:
