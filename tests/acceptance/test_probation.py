@@ -127,7 +127,7 @@ async def test_an_alert_that_lasts_gives_the_alias_back_once_and_people_are_page
             'gateway_probations_total{state="rolled_back"} 1.0',
         ], "that of version 1 ended with the promotion of version 2"
         await fires(gates, "ModelErrors")
-        await gates.world.pass_by(hours=30, steps=10)
+        await gates.world.pass_by(hours=30, steps=2)
         assert (gates.champion(), await rollbacks(gates)) == ("1", ["rolled_back"])
         assert [i.summary for i in gates.pagerduty.opened if "probation" in i.summary] == [incident.summary]
 
@@ -261,7 +261,7 @@ async def test_the_route_goes_on_as_before_and_effect_and_explain_name_the_way_b
         await promoted(gates, tags={"gateway.trigger_id": trigger})
         await seen(world, trigger, "2")
         await world.push(first.resolved(world.clock.now()))
-        await world.pass_by(hours=23, steps=5)
+        await world.pass_by(hours=23)
         await fires(gates)
         await world.pass_by(minutes=10)
         assert gates.champion() == "1"
@@ -346,7 +346,7 @@ async def test_an_alias_that_moved_meanwhile_stays_where_it_is_and_nobody_is_pag
         await gates.world.settle()
         await gates.world.pass_by(seconds=1)
         await gates.world.push(alert.resolved(gates.world.clock.now()))
-        await gates.world.pass_by(minutes=5, steps=10)
+        await gates.world.pass_by(minutes=5, steps=5)
         assert gates.champion() == holds
         assert (await probation(gates, promotion))["state"] == "over"
         assert gates.pagerduty.opened == []

@@ -128,7 +128,7 @@ async def test_a_fault_at_any_request_to_a_real_mlflow_delays_the_way_back(
             requests = await _requests_of_mlflow(Story(world, site), proxy)
             cases = [(fault, number) for fault in faults for number in range(requests)]
             stories = []
-            for fault, number in random.Random(seed()).sample(cases, size(4, len(cases))):
+            for fault, number in random.Random(seed()).sample(cases, size(2, len(cases))):
                 story = Story(world, site)
                 await story.begin()
                 proxy.seen.clear()
@@ -210,13 +210,13 @@ async def test_a_fault_at_any_call_of_sagemaker_delays_the_way_back(
         numbers = range(await _calls_of_sagemaker(Story(world, sagemaker)))
         cases = [(number, fault, arrives) for number in numbers for fault in (_times_out, _fails) for arrives in (0, 1)]
         stories = []
-        for number, fault, arrives in random.Random(seed()).sample(cases, size(5, len(cases))):
+        for number, fault, arrives in random.Random(seed()).sample(cases, size(3, len(cases))):
             story = Story(world, sagemaker)
             await story.begin()
             async with disturbed(world, number, fault, arrives=bool(arrives)):
                 await story.look()
             stories.append(story)
-        await world.pass_by(minutes=5, steps=15)
+        await world.pass_by(minutes=5, steps=10)
         for story in stories:
             await story.went_back()
 
@@ -227,7 +227,7 @@ async def test_a_gateway_that_is_killed_at_any_call_of_sagemaker_gives_the_mark_
     async with gateway(servers, database, sagemaker) as world:
         numbers = range(await _calls_of_sagemaker(Story(world, sagemaker)))
         loop, stories = asyncio.get_running_loop(), []
-        for number in random.Random(seed()).sample(numbers, size(4, len(numbers))):
+        for number in random.Random(seed()).sample(numbers, size(2, len(numbers))):
             story = Story(world, sagemaker)
             await story.begin()
             looking = asyncio.ensure_future(asyncio.sleep(0))
@@ -237,7 +237,7 @@ async def test_a_gateway_that_is_killed_at_any_call_of_sagemaker_gives_the_mark_
                     await looking
             assert looking.cancelled(), number
             stories.append(story)
-        await world.pass_by(minutes=5, steps=15)
+        await world.pass_by(minutes=5, steps=10)
         for story in stories:
             await story.went_back()
 
@@ -255,7 +255,7 @@ async def test_a_person_who_moves_the_mark_in_sagemaker_keeps_it(
         async with disturbed(world, -1, _fails) as client:
             await first.look()
         numbers, stories = range(next(client.calls)), []
-        for number in random.Random(seed()).sample(numbers, size(4, len(numbers))):
+        for number in random.Random(seed()).sample(numbers, size(2, len(numbers))):
             story = Story(world, sagemaker)
             await story.begin()
 
@@ -265,6 +265,6 @@ async def test_a_person_who_moves_the_mark_in_sagemaker_keeps_it(
             async with disturbed(world, number, seize, arrives=True):
                 await story.look()
             stories.append(story)
-        await world.pass_by(minutes=5, steps=15)
+        await world.pass_by(minutes=5, steps=10)
         for story in stories:
             assert (await story.holder(), (await story.probation())["state"] in ("over", "rolled_back")) == ("3", True)
