@@ -16,6 +16,7 @@ from app.lineage import report_schemas as metadata
 from app.notices import schemas as notices
 from app.policy.sources import Source
 from app.promotion import schemas as promotions
+from app.replay.jobs import schemas as backtests
 
 AT = "2026-11-23T09:28:32Z"
 LABELS = {"alertname": "Low", "severity": "critical", "model": "churn"}
@@ -104,6 +105,13 @@ REQUESTS: dict[str, tuple[dict[str, Any], Any, type[BaseModel], list[str]]] = {
         promotions.PromotionBody, promotions.PromotionBody, [],
     ),
     "a rollback": ({"reason": "x"}, promotions.RollbackBody, promotions.RollbackBody, []),
+    "a backtest": (
+        {
+            "policy": "version: 1", "compare": "live", "since": "90d", "until": AT, "route": "r", "group": {"model": "c"},
+            "run": "40m",
+        },
+        backtests.BacktestBody, backtests.BacktestBody, [],
+    ),
     "a report": (REPORT, metadata.Body, metadata.Report, []),
     "a data set": (REPORT, metadata.Body, metadata.Dataset, ["datasets", "0"]),
     "a hand-over": (HAND_OVER, metadata.Body, metadata.HandOver, []),
