@@ -1,4 +1,4 @@
-"""The second phase of a start: open the servers, and build what every room needs."""
+"""The second phase of a start: open the servers, build what every room needs, and make the loops that belong to no room."""
 
 import asyncio
 import os
@@ -9,13 +9,16 @@ from datetime import timedelta
 from pathlib import Path
 
 from app.bootstrap.settings import Settings
+from app.deadman.watchdog import Watchdog
 from app.groups.aftermath import Aftermath
 from app.groups.memory import Memory
+from app.intake.batcher import Batcher
 from app.kit.clock import Clock, SystemClock
 from app.kit.db import database_now
 from app.kit.embedded import start_postgres, start_valkey
 from app.kit.errors import UsageError
 from app.kit.http import Http, open_http
+from app.kit.loop import Loop
 from app.kit.metrics import Metrics
 from app.kit.postgres.faults import FILLING_IN, naming_postgres
 from app.kit.redis.client import Redis, open_redis
@@ -23,6 +26,7 @@ from app.kit.replica import Reader, open_engines
 from app.policy.core import Bells, Core
 from app.policy.file.load import load_policy
 from app.policy.holder import Holder
+from app.policy.reload import LOOK_EVERY, Reloader
 from app.policy.schema import Policy
 from app.web.ratelimit import RateLimit
 from app.web.security import is_loopback, refuse_open_bind
@@ -122,3 +126,25 @@ async def open_foundation(
             limiter=RateLimit(redis, settings.rate_limit, clock, metrics),
             http=http,
         )
+
+
+def constant_loops(core: Core, reloader: Reloader) -> tuple[Loop, ...]:
+    """The loops that every process runs, with the worker's loops or without: the database's time and the newest policy."""
+
+    async def synchronise() -> bool:
+        if isinstance(core.clock, SystemClock):
+            await core.clock.synchronise(lambda: database_now(core.engine))
+        return False
+
+    return Loop("clock", synchronise, idle=60.0), Loop("policy", reloader.step, idle=LOOK_EVERY)
+
+
+def watchdog_loops(base: Foundation, loops: tuple[Loop, ...], batcher: Batcher) -> tuple[Loop, ...]:
+    """The loop that pings an address outside, if one is set."""
+    settings = base.settings
+    if settings.watchdog_url is None:
+        return ()
+    secret = settings.watchdog_authorization
+    headers = {"Authorization": secret.get_secret_value()} if secret else {}
+    watchdog = Watchdog(base.core, base.http, settings.watchdog_url.get_secret_value(), headers, loops, batcher)
+    return (Loop("watchman", watchdog.step, idle=settings.watchdog_interval),)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from app.bootstrap.core import Foundation, Urls, open_foundation
-from app.bootstrap.loops import constant_loops, watchdog_loops
+from app.bootstrap.core import Foundation, Urls, constant_loops, open_foundation, watchdog_loops
 from app.bootstrap.settings import Settings
 from app.deadman import store as deadman_store
 from app.deadman.flips import Flips

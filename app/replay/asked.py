@@ -41,16 +41,16 @@ def recorded_policy(history: History, compare: str) -> Policy:
     """The policy with this hash; for `live` the first one, over which the later ones come into force."""
     known = [each.policy for each in history.policies]
     if not known:
-        raise UsageError("the history names no policy that was in force: compare with a file, --compare FILE")
+        raise UsageError("the history names no policy that was in force: compare with the text of a policy")
     found = [policy for policy in known if compare in ("live", policy.hash)]
     if not found:
         hashes = ", ".join(dict.fromkeys(policy.hash for policy in known))
-        raise UsageError(f"--compare {compare}: no policy of the history has this hash. It has {hashes}")
+        raise UsageError(f"compare {compare}: no policy of the history has this hash. It has {hashes}")
     return found[0]
 
 
 def known_route(name: str | None, *policies: Policy | None) -> str | None:
     """The name, which a policy must have. None: every route."""
     if name is not None and not any(policy.route(name) for policy in policies if policy is not None):
-        raise UsageError(f"--route {name}: no policy here has this route")
+        raise UsageError(f"route {name}: no policy here has this route")
     return name

@@ -15,7 +15,7 @@ from tests.fakes.clock import NOON
 from tests.integration.test_long_history import recorded
 from tests.servers import TestServers
 from tests.ui.history import POLICY, promotions, rich
-from tests.ui.test_pages import page_of
+from tests.ui.reading import page_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

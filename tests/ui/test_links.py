@@ -12,7 +12,7 @@ from tests.acceptance.world import World
 from tests.fakes.clock import NOON
 from tests.servers import TestServers
 from tests.ui.history import POLICY, rich
-from tests.ui.test_pages import groups_of, page_of
+from tests.ui.reading import groups_of, page_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

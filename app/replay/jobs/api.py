@@ -118,7 +118,8 @@ async def _asked(services: BacktestServices, body: BacktestBody) -> Asked:
     if since is not None and until is not None and since >= until:
         raise _invalid("until", "the window is empty: `until` must be later than `since`")
     known = [proposed, reference] if reference is not None else [proposed]
-    if body.route is not None and (reference is not None or compare is None) and not _have(known, body.route):
+    complete = reference is not None or compare is None  # Otherwise the history has a policy too.
+    if body.route is not None and complete and not any(policy.route(body.route) for policy in known):
         raise _invalid("route", "no policy here has this route")
     return Asked(
         policy=_text(proposed),
@@ -143,10 +144,6 @@ async def _read(services: BacktestServices, text: str, member: str) -> Policy:
 
 def _text(policy: Policy) -> Text:
     return Text(text=policy.text, hash=policy.hash)
-
-
-def _have(policies: list[Policy], route: str) -> bool:
-    return any(policy.route(route) is not None for policy in policies)
 
 
 def _invalid(member: str, message: str) -> Problem:
