@@ -66,7 +66,7 @@ async def by_taking_it_away(gates: Gates, promotion: dict[str, Any]) -> None:
 async def test_an_alias_that_moved_meanwhile_stays_where_it_is_and_nobody_is_paged(
     servers: TestServers, database: str
 ) -> None:
-    moves = [by_promotion, by_promotion_and_back, by_rollback, by_hand, by_taking_it_away]
+    moves: list[Any] = [by_promotion, by_promotion_and_back, by_rollback, by_hand, by_taking_it_away]
     async with opened(servers, database) as gates:
         promotions = await all_promoted(gates, *(f"churn-{move.__name__}" for move in moves))
         await gates.world.pass_by(minutes=1)
