@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -29,6 +30,7 @@ from app.ui.service import services_of
 _HERE: Final = Path(__file__).parent
 STYLE: Final = (_HERE / "static" / "style.css").read_text(encoding="utf-8")
 ICON: Final = (_HERE / "static" / "icon.svg").read_text(encoding="utf-8")
+_PIECES: Final = 64  # of a page, which are made before others may get their turns
 _STYLE_HASH: Final = hashlib.sha256(STYLE.encode()).hexdigest()[:12]
 
 #: For every page. A page shows only what comes from here, runs no script, and is shown in no frame.
@@ -140,7 +142,8 @@ async def render(
         "to": lambda *path, **query: address(request, *path, **query),
     }
     pieces = _environment().get_template(template).generate(shared | values)
-    return HTMLResponse("".join([piece async for piece in in_turns(pieces)]), status, headers=SAFE)
+    some = iter(lambda: list(islice(pieces, _PIECES)), [])
+    return HTMLResponse("".join(["".join(each) async for each in in_turns(some)]), status, headers=SAFE)
 
 
 def _page_of(request: Request, link: str | None) -> str:
