@@ -31,7 +31,8 @@ class Kind(StrEnum):
 
 
 class Mark(NamedTuple):
-    """One mark. A fleet has thousands. `id` names what it stands for: an alert, a trigger, a promotion or a switch. `note` is one sentence."""
+    """One mark, of which a fleet has thousands. `id` names what it stands for: an alert, a trigger, a promotion or a switch.
+    `note` is one sentence."""
 
     kind: Kind
     word: str
