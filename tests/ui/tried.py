@@ -71,7 +71,7 @@ def _report(now: datetime) -> Row:
             "broken_lines": 2,
             "holes": [{"from": at(now - timedelta(days=9)), "to": at(now - timedelta(days=8))}],
             "notes": [f"The labels of {HOSTILE[0]} changed."],
-            "policies": {"now": "ba9876543210", "proposed": "0123456789ab"},
+            "policies": {"now": "fedcba987654", "proposed": "0123456789ab"},
             "differences": ["accuracy.cooldown"],
         },
         "assumptions": [
