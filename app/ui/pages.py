@@ -33,6 +33,8 @@ ICON: Final = (_HERE / "static" / "icon.svg").read_text(encoding="utf-8")
 _PIECES: Final = 64  # of a page, which are made before others may get their turns
 _STYLE_HASH: Final = hashlib.sha256(STYLE.encode()).hexdigest()[:12]
 
+#: Marks, embeddings, overrides and isolates of a direction of writing.
+_TURNS: Final = {n: f"\\u{n:04x}" for n in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 #: For every page. A page shows only what comes from here, runs no script, and is shown in no frame.
 SAFE: Final = {
     "Content-Security-Policy": (
@@ -165,7 +167,7 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     made.filters |= {"utc": utc, "iso": iso, "away": away, "short": short, "words": words, "named": named}
-    made.filters |= {"lasting": lasting, "code": code, "pretty": pretty}
+    made.filters |= {"lasting": lasting, "code": code, "pretty": pretty, "plain": plain}
     made.globals |= {"lane": lane.drawn, "spoken": lane.spoken}
     return made
 
@@ -202,6 +204,12 @@ def _parts(apart: timedelta) -> str:
 def short(text: str, most: int = 80) -> str:
     """The beginning of a long text."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def plain(text: str, most: int = 80) -> str:
+    """The beginning of a sentence that has words from outside in it. A character that turns the direction of writing would
+    also turn our own words after it: it stands as an escape."""
+    return short(text if text.isascii() else text.translate(_TURNS), most)
 
 
 def code(text: str) -> Markup:
