@@ -22,8 +22,8 @@ SURVEY = "mlflow"
 
 _WAITING = text("SELECT state, count(*) AS number FROM records WHERE state IN ('pending', 'aside') GROUP BY state")
 
-# The open incidents of promotions whose alias MLflow shows at another version than the gate left it at: the version that it
-# promoted or gave it back to, or the one that held it when the gate refused another.
+# The open incidents of promotions whose alias MLflow shows at another version than the gate left it at. That is the version
+# which it promoted or gave the alias back to. After a refusal it is the one that held the alias then.
 _MOVED = text("""
     SELECT n.key, p.mark AS alias, a.version AS holder FROM notices n
     JOIN promotions p ON p.registry = 'mlflow' AND p.id = CASE WHEN n.event IN ('promotion_blocked', 'probation_failed')
