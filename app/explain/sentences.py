@@ -115,8 +115,7 @@ def next_step(trigger: Row, group: Row | None) -> str:
 
 
 def needs_person(state: str, blocked: str | None, *, lost: bool) -> bool:
-    """Whether a person should do something about a trigger: its `next_step` does not begin with NOTHING. A fleet asks it of
-    thousands."""
+    """Whether a person should do something about a trigger: its `next_step` then says what. A fleet asks it of thousands."""
     if state in ("failed", "dead"):
         return True
     return (state in ("pending", "submitted", "running") and blocked is not None) or (
