@@ -22,7 +22,7 @@ from app.decide.ledger import Ledger
 from app.decide.placing import GroupName, Intent
 from app.decide.state import SHADOW, Episode, Group, TriggerChange, TriggerState
 from app.groups import heard, pauses
-from app.kit.db import insert_rows, rows_of, update_rows
+from app.kit.db import insert_rows, names_of, rows_of, update_rows
 from app.kit.outbox.model import new_item
 from app.kit.telemetry import traceparent
 from app.policy.core import Core
@@ -43,9 +43,9 @@ _LOCK_GROUPS = (
 
 # Normally there is none. Then it is one look at the rows of the route, without comparing labels one by one.
 _OF_ANOTHER_SHAPE = rows_of(
-    """
-    SELECT * FROM groups WHERE route = :route AND mode = :mode AND last_trigger IS NOT NULL AND NOT (
-        jsonb_exists_all(labels, CAST(:names AS text[])) AND labels - CAST(:names AS text[]) = '{}'
+    f"""
+    SELECT {names_of(tables.groups)} FROM groups WHERE route = :route AND mode = :mode AND last_trigger IS NOT NULL AND NOT (
+        jsonb_exists_all(labels, CAST(:names AS text[])) AND labels - CAST(:names AS text[]) = '{{}}'
     )
 """,
     tables.groups,
