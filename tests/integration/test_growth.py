@@ -25,7 +25,8 @@ _TRIGGERS = """
     INSERT INTO triggers (id, route, mode, group_key, group_labels, reason, state, detail, created_at, fired_at, accepted_at,
         airflow, dag_id, dag_run_id, run_timeout, on_failure, policy, follow_at)
     SELECT uuidv7(n * interval '1 ms'), 'accuracy', 'live', md5('g' || n), jsonb_build_object('model', 'm' || n),
-        'new_alert', 'running', '', t, t, t, 'default', 'retrain_model', 'gateway__' || n, 86400, 'release', 'p', t + interval '1 day'
+        'new_alert', 'running', '', t, t, t, 'default', 'retrain_model', 'gateway__' || n, 86400, 'release', 'p',
+        t + interval '1 day'
     FROM (SELECT n, timestamptz '2026-11-23 11:00Z' AS t FROM generate_series(1, $1) n) made WHERE n % 10 = 0
 """
 _GROUPS = """

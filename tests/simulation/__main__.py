@@ -63,7 +63,11 @@ async def live(site: Site, number: int, *, brief: bool) -> str | None:
 
 def live_in_the_engine(number: int) -> str | None:
     """A portion of lives of the pure engine, drawn from a number. The shortest one that fails; None: none does."""
-    machine = seed(number)(type("Gateway", (Gateway,), {}))
+
+    class Lives(Gateway):
+        """Of its own, to hold the number."""
+
+    seed(number)(Lives)
     small = settings(
         max_examples=PORTION,
         stateful_step_count=40,
@@ -73,7 +77,7 @@ def live_in_the_engine(number: int) -> str | None:
         phases=[Phase.generate, Phase.shrink],
     )
     try:
-        run_state_machine_as_test(machine, settings=small)
+        run_state_machine_as_test(Lives, settings=small)
     except Exception as error:
         return f"seed {number}: " + "".join(traceback.format_exception(error, limit=-3))
     return None

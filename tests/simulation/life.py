@@ -115,6 +115,7 @@ class Life:
         await self._site.act(replica, self._guarded(replica, work), step.fault)
         if step.fault is not None and replica.border.parked:
             self._parked[step.to] = step.fault.steps + 1
+            self._note(f"  replica {step.to} stands still")
 
     async def _alive(self, replica: Replica) -> None:
         """A process does no two things at once, and a dead one is started again."""
@@ -227,6 +228,7 @@ class Life:
             case "lost":
                 airflow.disturb(faults.timeout(after_commit=True), on="trigger")
             case "late":
+                airflow.calm()
                 airflow.disturb(faults.limbo(), on="trigger")
             case "error":
                 airflow.disturb(faults.answer(500, after_commit=True), on="trigger")
@@ -234,6 +236,9 @@ class Life:
             case "broken":
                 airflow.disturb(faults.drop(), times=2)
             case "refuses":
+                # A trigger that is refused is dead. No earlier request for it may arrive after that.
+                airflow.calm()
+                airflow.land()
                 airflow.disturb(faults.answer(422), on="trigger")
 
 

@@ -14,6 +14,7 @@ BACKOFF: Final = timedelta(minutes=5)
 LIMIT: Final = 2, timedelta(hours=3)
 #: A group whose alert fires has its next run after a cooldown, or after a backoff that is no longer, by the next look.
 LATEST: Final = timedelta(minutes=105)
+EVER: Final = timedelta(days=1)  # longer than a life
 #: A trigger is over after so long, once nothing goes wrong any more.
 LONGEST: Final = timedelta(minutes=50)
 
@@ -147,7 +148,8 @@ def _check_liveness(site: Site, account: Account, policies: tuple[str, str]) -> 
     for model, since in set(account.firing_since.values()):
         if account.had("cancel", model):  # Its alerts count again only when they fire anew.
             continue
-        earliest = since if site.replicas[0].policy == "spent" else site.now() - LATEST
+        # Without `refire` its run may be as old as an episode whose end nobody knows.
+        earliest = since - EVER if site.replicas[0].policy == "spent" else site.now() - LATEST
         newest = max((run.queued_at for run in runs if model_of(run) == model), default=None)
         heard = f"{model} fires since {since:%H:%M}, its newest run began at {newest and f'{newest:%H:%M}'}"
         ensure(newest is not None and newest >= earliest, "7 nothing acknowledged is forgotten", heard)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -24,7 +24,7 @@ from app.web.main import create_app
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
 from tests.simulation.border import Border
-from tests.simulation.schedule import POLICIES, REPLICAS
+from tests.simulation.schedule import POLICIES, REPLICAS, Fault
 
 #: Real seconds after which a step that does not go on is asked whether it waits for a lock.
 _PATIENCE = 0.02
@@ -160,13 +160,13 @@ class Site:
             await self._sessions_end(border)
             task.result()
 
-    async def act(self, replica: Replica, work: Any, fault: Any) -> None:
+    async def act(self, replica: Replica, work: Coroutine[Any, Any, None], fault: Fault | None) -> None:
         """Do `work` in the replica until it has ended or stands still."""
         assert replica.running is None
         border = replica.border
         border.begin(fault)
         border.news.clear()
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work)
         task.add_done_callback(lambda _task: border.news.set())
         replica.running = task
         await self.until_rest(replica)
