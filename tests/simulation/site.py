@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 import httpx
@@ -27,7 +27,8 @@ from tests.simulation.border import Border
 from tests.simulation.schedule import POLICIES, REPLICAS, Fault
 
 #: Real seconds after which a step that does not go on is asked whether it waits for a lock.
-_PATIENCE = 0.02
+_PATIENCE: Final = 0.02
+_NAME: Final = "simulation"  # of our own connections
 
 
 class Replica:
@@ -109,16 +110,20 @@ class Site:
         self.replicas = [Replica(number, self, folder) for number in range(REPLICAS)]
         self._kept: dict[Any, Any] = {}
         self._watcher: Any = None
+        self._reader: Any = None  # of steps, which ask while others are watched
         tables = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
         self._empty = f"TRUNCATE {tables}"
 
     async def __aenter__(self) -> "Site":
-        self._watcher = await asyncpg.connect(self.database)
+        mine = {"application_name": _NAME}
+        self._watcher = await asyncpg.connect(self.database, server_settings=mine)
+        self._reader = await asyncpg.connect(self.database, server_settings=mine)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.end_life()
         await self._watcher.close()
+        await self._reader.close()
 
     async def begin_life(self, policy: str, clock: ManualClock, airflow: FakeAirflow) -> None:
         """Everything is as at a first start."""
@@ -136,7 +141,7 @@ class Site:
 
     async def fetch(self, statement: str, *arguments: Any) -> list[Mapping[str, Any]]:
         """Rows, as somebody outside reads them."""
-        rows: list[Mapping[str, Any]] = await self._watcher.fetch(statement, *arguments)
+        rows: list[Mapping[str, Any]] = await self._reader.fetch(statement, *arguments)
         return rows
 
     # Steps that may stand still.
@@ -208,7 +213,7 @@ class Site:
         """As in a failover that keeps what was acknowledged."""
         await self._watcher.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            f" WHERE datname = current_database() AND application_name <> '{_NAME}'"
         )
 
     async def pass_by(self, seconds: float, *, watched: bool) -> None:
