@@ -69,9 +69,9 @@ class Custody:
         return self._database.records(where, (after, limit), index="gateways")
 
     def handed(self, records: Iterable[Record]) -> None:
-        """The gateway has them."""
-        keys = [(record.key,) for record in records]
-        sql = "UPDATE records SET state = 'handed' WHERE key = ? AND state = 'handing'"
+        """The gateway has them, also those that another process, which got no such answer, has kept here meanwhile."""
+        keys = [(record.key,) for record in records if record.kind is not Kind.ARTIFACT]
+        sql = "UPDATE records SET state = 'handed' WHERE key = ? AND state IN ('handing', 'pending')"
         self._database.surely(lambda cursor: cursor.executemany(sql, keys))
 
     def keep(self, records: Iterable[Record]) -> None:

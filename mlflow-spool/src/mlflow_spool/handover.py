@@ -26,7 +26,7 @@ log = logging.getLogger("mlflow_spool")
 PAGE_RECORDS = 500  # of one request; the gateway takes 1000
 PAGE_BYTES = 1_000_000  # of their bodies, unless a single one is larger
 BLAMED = frozenset({FORBIDDEN, 413, 422})  # refusals of a request that one record can cause
-MOMENT = 0.1  # seconds: the shortest timeout of a request
+MOMENT = 0.1  # seconds: the shortest timeout of a request; and between two looks at what is under delivery
 FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0  # seconds between two attempts, unless the gateway names them (Retry-After)
 Left = Callable[[], float]  # seconds that are left of the budget
 
@@ -80,15 +80,28 @@ class HandOver:
             after = page[-1].seq
 
     def _rest(self, left: Left, *, everything: bool) -> None:
-        """Hand over what waits, in order, until nothing waits or no time is left. Raises _NotNow."""
-        after = 0
+        """Hand over what waits, in order, until nothing waits or no time is left. Raises _NotNow.
+
+        Somebody may deliver a stream just now: our own thread, or another process. What it does not deliver would stay here.
+        So such streams are looked at again.
+        """
+        busy = self._round(left, None, everything=everything)
+        while busy:
+            self._clock.pause(MOMENT)
+            busy = self._round(left, busy, everything=everything)
+
+    def _round(self, left: Left, only: set[str] | None, *, everything: bool) -> set[str]:
+        """Hand over what waits, of some streams or of all; returns the streams that somebody delivers just now."""
+        after, busy = 0, set[str]()
         while left() > 0 and (found := self._journal.custody.to_hand_over(after, PAGE_RECORDS, everything=everything)):
             page = _page(found)
             with ExitStack() as locks:
-                streams = sorted({record.stream for record in page})
+                streams = sorted({record.stream for record in page if only is None or record.stream in only})
                 free = {stream for stream in streams if locks.enter_context(locked(self._lock_file, stream))}
                 self._give([record for record in page if record.stream in free], left)
+            busy.update(stream for stream in streams if stream not in free)
             after = page[-1].seq
+        return busy
 
     def _give(self, records: list[Record], left: Left) -> None:
         """Mark records and hand them over, except those of streams that have to stay here. Raises _NotNow."""

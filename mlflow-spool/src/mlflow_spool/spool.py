@@ -365,11 +365,12 @@ def open_spool(uri: str, connect: Callable[[], Target], settings: Settings) -> S
 def adopt_children(settings: Settings, connect: Callable[[str, Settings], Target | None]) -> None:
     """Open the journals that only children of this process have used, so that `finish_all` finds them. connect: makes the
     HTTP client for an address and a journal's place; None without its login."""
-    own = {folder for pid, folder in _spools if pid == os.getpid()}
     for journal in family.left(settings.folder, settings.max_bytes):
         uri, place = of_journal(journal, settings)
-        if journal.folder not in own and (target := connect(uri, place)) is not None:
-            open_spool(uri, lambda target=target: target, place)  # type: ignore[misc]
+        key = (os.getpid(), journal.folder)
+        if key not in _spools and (target := connect(uri, place)) is not None:
+            # Without a thread: the process ends, and all that is left to do is at its end.
+            _spools[key] = Spool(uri, target, place, system_clock(), background=False)
 
 
 def finish_all(budget: float) -> None:

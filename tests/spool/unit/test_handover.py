@@ -1,0 +1,87 @@
+"""What is handed over to the gateway while other threads and processes deliver, or hand over, the same records."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_spool.errors import NotSent
+from mlflow_spool.locks import locked
+from mlflow_spool.records import Answer, imported
+from mlflow_spool.spool import lock_file
+from tests.spool.fake import FakeMlflow
+from tests.spool.proxy import Fault, always
+from tests.spool.unit.test_exit import Taker, a_run
+from tests.spool.workload import ManualClock, spool_on
+
+
+class Waited(ManualClock):
+    """A clock that calls `then` when somebody has waited `times` times."""
+
+    def __init__(self, times: int, then: Callable[[], object]) -> None:
+        super().__init__()
+        self.times, self._then = times, then
+
+    def _pass(self, seconds: float) -> None:
+        super()._pass(seconds)
+        self.times -= 1
+        if not self.times:
+            self._then()
+
+
+class Crossing(Taker):
+    """A gateway that gets a request in the moment in which `meanwhile` happens."""
+
+    def __init__(self, meanwhile: Callable[[list[Any]], object], *first: Answer | Exception) -> None:
+        super().__init__(*first)
+        self._meanwhile = meanwhile
+
+    def take(self, body: dict[str, Any], timeout: float) -> Answer:
+        self._meanwhile(body["records"])
+        return super().take(body, timeout)
+
+
+@pytest.mark.parametrize("held", [0, 1])
+def test_what_is_under_delivery_while_the_rest_is_handed_over_follows_once_it_is_free(
+    tmp_path: Path, held: int
+) -> None:
+    with ExitStack() as locks:
+        server, taker, clock = FakeMlflow(), Taker(), Waited(3, locks.close)
+        server.plan = always(Fault.REFUSE)
+        spool = spool_on(server, tmp_path, clock, taker=taker)
+        runs = [a_run(spool, "f1"), a_run(spool, "f2")]
+        (tmp_path / "file").write_text("x")
+        spool.put_file(f"mlflow-artifacts:/0/{runs[1 - held]}/artifacts", "file", tmp_path / "file")
+        assert locks.enter_context(locked(lock_file(spool.journal.folder), f"run:{runs[held]}"))
+        assert spool.finish(5.0) == 1  # The file: the gateway gets only its record.
+    first, second = [{record["stream"] for record in records} for records in taker.offered]
+    assert (first, second) == ({f"run:{runs[1 - held]}", f"artifacts:{runs[1 - held]}"}, {f"run:{runs[held]}"})
+    assert spool.journal.inventory.counts().handed == 4
+
+
+def test_what_is_under_delivery_for_longer_than_the_budget_keeps_neither_the_process_nor_the_rest(
+    tmp_path: Path,
+) -> None:
+    server, taker, clock = FakeMlflow(), Taker(), ManualClock()
+    server.plan = always(Fault.REFUSE)
+    spool = spool_on(server, tmp_path, clock, taker=taker)
+    runs = [a_run(spool, "f1"), a_run(spool, "f2")]
+    began = clock.seconds
+    with locked(lock_file(spool.journal.folder), f"run:{runs[0]}"):
+        assert spool.finish(5.0) == 2
+    assert clock.seconds - began <= 10.5
+    assert (taker.posts, spool.journal.inventory.counts().handed) == (1, 2)
+
+
+def test_what_the_gateway_has_is_the_gateways_though_another_process_did_not_reach_it(tmp_path: Path) -> None:
+    server, clock = FakeMlflow(), ManualClock()
+    server.plan = always(Fault.REFUSE)
+    # While `first` hands over, `heir` offers the same records again. Before it has its answer, `first` hears of none.
+    taker = Crossing(lambda records: first.journal.custody.keep([imported(record) for record in records]))
+    heir = spool_on(server, tmp_path, clock, taker=taker)
+    first = spool_on(server, tmp_path, clock, taker=Crossing(lambda _: heir.finish(0.0), NotSent("refused")))
+    a_run(first, "f1")
+    assert first.finish(0.2) == 0
+    assert (len(taker.taken), first.journal.inventory.counts().handed) == (2, 2)
