@@ -17,9 +17,9 @@ from tests.simulation.schedule import LOOPS, Schedule, Step, shrink
 from tests.simulation.site import Replica, Site
 
 RUN: Final = timedelta(minutes=20)
-#: After the last step nothing goes wrong any more: four hours, looked at every quarter.
-AFTERWARDS: Final = 16
-LOOK: Final = 900.0
+#: After the last step nothing goes wrong any more for three and a half hours, with so many looks.
+AFTERWARDS: Final = 7
+LOOK: Final = 1800.0
 MOST_ROUNDS: Final = 100  # of the loops, until nothing is due
 WEBHOOK: Final = "/api/v1/webhooks/alertmanager"
 
@@ -93,6 +93,8 @@ class Life:
                 await self._act(replica, step, lambda: self._push(replica, step))
             case "loop":
                 await self._act(replica, step, lambda: self._loop(replica, step.name))
+            case "settle":
+                await self._act(replica, step, lambda: self._settle(replica))
             case "request":
                 await self._act(replica, step, lambda: self._request(replica, step.name, step.model))
             case "reload":

@@ -11,9 +11,9 @@ from tests.simulation.site import Site
 
 COOLDOWN: Final = timedelta(hours=1)
 BACKOFF: Final = timedelta(minutes=5)
-LIMIT: Final = 2, timedelta(hours=3)
+LIMIT: Final = 1, timedelta(hours=3)
 #: A group whose alert fires has its next run after a cooldown, or after a backoff that is no longer, by the next look.
-LATEST: Final = timedelta(minutes=105)
+LATEST: Final = timedelta(minutes=125)
 EVER: Final = timedelta(days=1)  # longer than a life
 #: A trigger is over after so long, once nothing goes wrong any more.
 LONGEST: Final = timedelta(minutes=50)
@@ -67,9 +67,11 @@ async def check_end(site: Site, account: Account, policies: tuple[str, str]) -> 
     """Nothing has gone wrong for hours: everything that was acknowledged has come to its end."""
     await _check_counts(site, account)
     triggers = await site.fetch(
-        "SELECT id::text, state, reason, fired_at, created_at, group_key, group_labels->>'model' AS model FROM triggers"
+        "SELECT id::text, state, reason, fired_at, created_at, ended_at, group_key, group_labels->>'model' AS model"
+        " FROM triggers ORDER BY id"
     )
     await _check_triggers(site, account, triggers)
+    _check_backoff(account, triggers)
     _check_limit(account, policies, triggers)
     _check_liveness(site, account, policies)
     for answer in await _pages(site):
@@ -127,6 +129,20 @@ async def _check_triggers(site: Site, account: Account, triggers: list[Mapping[s
                 ensure(
                     since >= site.now() - LONGEST, "3 a run or visibly dead", f"{name} is {state} since {since:%H:%M}"
                 )
+
+
+def _check_backoff(account: Account, triggers: list[Mapping[str, Any]]) -> None:
+    """After a dead trigger the next waits, as after a failed run."""
+    for model in {row["model"] for row in triggers}:
+        fired = sorted(
+            (row for row in triggers if row["model"] == model and row["fired_at"]), key=lambda r: r["fired_at"]
+        )
+        for before, after in pairwise(fired):
+            if before["state"] == "dead" and account.is_left_alone(model, before["fired_at"], after["fired_at"]):
+                early = (
+                    f"{model} fires at {after['fired_at']:%H:%M:%S}, its trigger died at {before['ended_at']:%H:%M:%S}"
+                )
+                ensure(after["fired_at"] >= before["ended_at"] + BACKOFF, "2 one trigger per cooldown", early)
 
 
 def _check_limit(account: Account, policies: tuple[str, str], triggers: list[Mapping[str, Any]]) -> None:

@@ -28,7 +28,7 @@ routes:
 POLICIES: Final = {
     "plain": _BASE.format(more=""),
     "held": _BASE.format(more="    debounce: 10m\n"),
-    "limited": _BASE.format(more="    limit: {triggers: 2, per: 3h}\n"),
+    "limited": _BASE.format(more="    limit: {triggers: 1, per: 3h}\n"),
     "spent": _BASE.format(more="    refire: false\n"),
     "kept": _BASE.format(more="    on_failure: keep\n    debounce: 6m\n"),
 }
@@ -79,6 +79,7 @@ class Step:
             "loop": f"replica {self.to} steps its {self.name}",
             "request": f"somebody asks replica {self.to}: {self.name} {self.model}",
             "reload": f"replica {self.to} takes the policy {self.name}",
+            "settle": f"replica {self.to} steps its loops until nothing is due",
             "kill": f"replica {self.to} is killed",
             "pass": f"{self.seconds:g} s pass",
             "outage": f"{self.seconds:g} s pass without a gateway",
@@ -104,8 +105,8 @@ def schedule_of(seed: int) -> Schedule:
 def _step(chance: random.Random, other: str) -> Step:
     to = chance.randrange(REPLICAS)
     kind = chance.choices(
-        ["push", "loop", "pass", "request", "redis", "airflow", "postgres", "kill", "reload", "outage"],
-        [32, 34, 14, 6, 3, 5, 1, 2, 2, 1],
+        ["push", "loop", "settle", "pass", "request", "redis", "airflow", "postgres", "kill", "reload", "outage"],
+        [32, 20, 12, 14, 6, 4, 5, 1, 2, 2, 1],
     )[0]
     match kind:
         case "push":
@@ -132,7 +133,8 @@ def _step(chance: random.Random, other: str) -> Step:
 
 def _fault(chance: random.Random, most: int) -> Fault | None:
     kind = chance.choices([None, "park", "crash", "cut"], [60, 24, 8, 8])[0]
-    at, steps = chance.randint(1, most), chance.randint(1, 4)
+    # A step has few crossings when there is little to do: early ones come more often.
+    at, steps = min(chance.randint(1, most), chance.randint(1, most)), chance.randint(1, 5)
     match kind:
         case "park":
             return Fault("park", at, steps)
