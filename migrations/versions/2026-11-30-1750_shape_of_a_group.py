@@ -18,8 +18,8 @@ SHAPE = "jsonb_path_query_array(labels, '$.keyvalue().key')"
 
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
-    columns = ["route", "mode", sa.text(SHAPE)]
-    op.create_index("ix_groups_shape", "groups", columns, postgresql_where=sa.text("last_trigger IS NOT NULL"))
+    fired = sa.text("last_trigger IS NOT NULL")
+    op.create_index("ix_groups_shape", "groups", ["route", "mode", sa.text(SHAPE)], postgresql_where=fired)
 
 
 def downgrade() -> None:

@@ -61,15 +61,15 @@ async def live(site: Site, number: int, *, brief: bool) -> str | None:
     return await timeline(site, schedule) or f"seed {number}: {found[0]}; not a second time"
 
 
-def live_in_the_engine(number: int) -> str | None:
-    """A portion of lives of the pure engine, drawn from a number. The shortest one that fails; None: none does."""
+def live_in_the_engine(number: int, lives: int = PORTION) -> str | None:
+    """So many lives of the pure engine, drawn from a number. The shortest one that fails; None: none does."""
 
     class Lives(Gateway):
         """Of its own, to hold the number."""
 
     seed(number)(Lives)
     small = settings(
-        max_examples=PORTION,
+        max_examples=lives,
         stateful_step_count=40,
         deadline=None,
         database=None,

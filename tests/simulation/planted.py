@@ -6,7 +6,6 @@
 It prints, for each, the invariant that broke and the number of lives that it took. It ends with 1 when a bug stays hidden.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -174,7 +173,7 @@ def main() -> int:
     for bug in everything if wanted else BUGS:
         if wanted and bug.name not in wanted:
             continue
-        lives, broken = hunt(bug, int(os.environ.get("MOST", MOST)))
+        lives, broken = hunt(bug, MOST)
         hidden = hidden or not broken
         print(f"| {bug.name} | {broken or 'not found'} | {lives} |", flush=True)
     return int(hidden)

@@ -13,7 +13,7 @@ from tests.simulation.schedule import Schedule, Step, schedule_of, shrink
 from tests.simulation.site import Site
 from tests.sizes import PROVE, seed, size
 
-LIVES = size(25, 2000)
+LIVES = size(10, 2000)
 PORTIONS = size(1, 80)  # of the engine
 #: The bug that `make test` plants, and a number whose life finds it.
 QUICK = ("a held trigger fires and is not put into the outbox", 1)
@@ -36,7 +36,7 @@ async def test_no_schedule_of_faults_breaks_an_invariant(site: Site) -> None:
 @pytest.mark.slow
 def test_no_life_of_the_engine_breaks_an_invariant() -> None:
     first = seed() if PROVE else 1
-    stories = [live_in_the_engine(number) for number in range(first, first + PORTIONS)]
+    stories = [live_in_the_engine(number, size(20, PORTION)) for number in range(first, first + PORTIONS)]
     assert [story for story in stories if story is not None] == []
 
 
