@@ -101,10 +101,22 @@ BUGS: Final = (
         '        return SUCCESS, "the DAG run failed"',
     ),
     Bug(
-        "a held group fires although everything has resolved",
-        "app/decide/facts.py",
-        "    return episode.firing and not (is_stale",
-        "    return not (is_stale",
+        "a dead trigger tells nobody",
+        "app/deliver/ending.py",
+        "TRIGGER_DEAD if outcome == DEAD else RUN_FAILED",
+        "RUN_FAILED",
+    ),
+    Bug(
+        "a run is looked at once",
+        "app/deliver/following.py",
+        "SET follow_at = :next WHERE",
+        "SET follow_at = NULL WHERE CAST(:next AS timestamptz) IS NOT NULL AND",
+    ),
+    Bug(
+        "a resolved alert goes on firing",
+        "app/decide/episodes.py",
+        "            episode.closed_at = episode.resolved_at = now\n",
+        "            episode.resolved_at = now\n",
     ),
     Bug(
         "an alert that its resolved overtook is forgotten",

@@ -22,7 +22,7 @@ MATCHERS = st.builds(
 LABELS = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["", "a", "b", "c", "d", "a|b"]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(routes=st.lists(st.lists(MATCHERS, max_size=3), min_size=1, max_size=12), labels=LABELS)
 def test_the_index_finds_what_trying_every_route_finds(routes: list[list[str]], labels: dict[str, str]) -> None:
     entries: list[dict[str, Any]] = [{"name": f"r{n}", "match": match} for n, match in enumerate(routes)]
