@@ -122,6 +122,10 @@ class Delivery:
             return replace(outcome, unwell=False)  # Another store is away, not MLflow.
         return outcome
 
+    def is_at_hand(self, root: str) -> bool:
+        """See `Uploader`."""
+        return self._server.is_at_hand(root)
+
     def settle(self, record: Record, outcome: Done | Never) -> None:
         """Note that nobody has to deliver the record any more."""
         self._unclear.pop(record.key, None)

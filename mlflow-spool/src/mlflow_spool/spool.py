@@ -142,11 +142,9 @@ class Spool:
 
     def _put(self, root: str, path: str, file: Path) -> None:
         record = self._homed(artifact(new_key(), root, path, file.stat().st_size, self._clock.now()))
-        unready = names_local_ids(file)
-        if not (self._breaker.is_open or unready) and self._drainer.upload_now(
-            record, file, self._settings.probe_timeout
-        ):
-            self.shelf.note(root, path, file)
+        wait = self._drainer.patience(root, self._settings.probe_timeout)  # seconds
+        ready = not names_local_ids(file)
+        if ready and wait is not None and self._drainer.upload_now(record, file, wait):
             return
         try:
             self.journal.make_room(0, int(record.call.body["bytes"]))
@@ -154,11 +152,14 @@ class Spool:
             kept = self.journal.append(record)
         except SpoolFull as error:
             self._files.drop(record.key)
+            instead = ready and wait is None and not self._breaker.is_open  # Nobody has waited for its store yet.
+            if instead and self._drainer.upload_now(record, file, self._settings.request_timeout):
+                return
             if self._settings.strict:
                 raise
             log.error("mlflow-spool does not keep the artifact %s: %s", path, error)
             return
-        if self._breaker.is_open or self._drainer.now_or_never(kept, self._settings.probe_timeout) is None:
+        if wait is None or self._drainer.now_or_never(kept, wait) is None:
             self.wake()
 
     def list_files(self, root: str, folder: str) -> list[dict[str, Any]]:
