@@ -38,6 +38,10 @@ class Clock:
 class Target(Server, Uploader, Protocol):
     """MLflow, with the artifact store behind it."""
 
+    def abandon(self) -> None:
+        """End every request that is under way, in whatever thread. It gets no answer."""
+        ...
+
 
 class Delivery:
     """Delivers records of one journal to one server.

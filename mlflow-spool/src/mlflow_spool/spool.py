@@ -224,6 +224,8 @@ class Spool:
             self.journal.custody.take_back(self._clock.monotonic())
         self._drain(end, patient=patient)
         if self._handover is not None:
+            if self._background is not None:
+                self._server.abandon()  # Our thread may wait for MLflow for long. What it holds would stay here.
             # A patient caller stays here, so that the gateway only gets more of the streams that it has already.
             self._handover.run(budget, everything=not patient)
             if self.journal.custody.take_back(self._clock.monotonic()):

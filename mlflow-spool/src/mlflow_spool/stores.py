@@ -49,6 +49,7 @@ class Stores:
         self._monotonic = monotonic
         self._patience = patience
         self._idle: dict[int, list[_Process]] = {}  # by the process that started them
+        self._busy: set[_Process] = set()
         self._away: dict[str, float] = {}  # scheme and host -> monotonic seconds until which it is not asked
 
     def is_ready(self, root: str) -> bool:
@@ -74,6 +75,11 @@ class Stores:
         grown = functools.partial(_bytes_of, target)
         return self._ask(root, self._patience, START, grown, do="fetch", path=path, file=str(target))
 
+    def abandon(self) -> None:
+        """End every question that is under way, in whatever thread. It gets no answer."""
+        for process in tuple(self._busy):
+            process.kill()
+
     def _ask(
         self, root: str, limit: float, start: float, progress: Callable[[], int] = lambda: 0, **question: Any
     ) -> Answer:
@@ -93,6 +99,7 @@ class Stores:
             self._keep(process)  # It is there for the next question.
             raise NoAnswer(f"the process that asks {place} has not started yet")
         left = max(limit - (time.monotonic() - began), limit / 2)
+        self._busy.add(process)
         try:
             answer = process.ask({"root": root, **question}, left, progress)
             found = Answer(int(answer["status"]), dict(answer["body"]))
@@ -103,6 +110,8 @@ class Stores:
         except BaseException:
             process.end()
             raise
+        finally:
+            self._busy.discard(process)
         if found.status in STALE:
             process.end()
         else:
@@ -175,8 +184,12 @@ class _Process:
         answer: dict[str, Any] = json.loads(self._answers.readline())
         return answer
 
+    def kill(self) -> None:
+        """End it, whatever it does. Who waits for its answer hears of it."""
+        self._process.kill()
+
     def end(self) -> None:
-        """End it, whatever it does."""
+        """End it, and forget it."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):

@@ -138,6 +138,11 @@ class MlflowServer:
         way = self._way if base == self._way.base else Way(base, headers, self._way.proxy, self._way.tls)
         return way, quote(f"{FILES}/{parts.path.strip('/')}".rstrip("/"))
 
+    def abandon(self) -> None:
+        """See `Target`."""
+        self._wire.abandon()
+        self.stores.abandon()
+
     def is_at_hand(self, root: str) -> bool:
         """See `Uploader`."""
         return root.startswith(PROXIED) or self.stores.is_ready(root)

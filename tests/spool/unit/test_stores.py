@@ -162,3 +162,24 @@ def test_a_process_that_somebody_has_killed_is_replaced(stores: Stores) -> None:
     os.kill(int(first), signal.SIGKILL)
     os.waitid(os.P_PID, int(first), os.WEXITED | os.WNOWAIT)
     assert client(stores) != first
+
+
+def test_whoever_waits_for_a_store_hears_that_its_question_is_abandoned(stores: Stores) -> None:
+    client(stores)
+    heard: list[str] = []
+
+    def ask() -> None:
+        try:
+            stores.files("s3://hangs/1", "")
+        except NoAnswer as error:
+            heard.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    end = time.monotonic() + 30
+    while not stores._busy and time.monotonic() < end:
+        time.sleep(0.01)
+    stores.abandon()
+    asking.join(8)
+    assert len(heard) == 1
+    assert "in time" not in heard[0]
