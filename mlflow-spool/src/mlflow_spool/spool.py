@@ -293,7 +293,7 @@ class Spool:
     def _read(self, call: Call) -> dict[str, Any]:
         known = self.knowledge.answer(call, waiting_only=not self._breaker.is_open)
         if known is not None:
-            return known
+            return self.shelf.housed(known)
         created = self.knowledge.created_here(call)
         try:
             found = self.asking.read(
@@ -306,13 +306,13 @@ class Spool:
         except Offline as error:
             raise Offline(f"MLflow at {self.uri} is away ({error}), and its journal here has no answer") from None
         if not isinstance(found, Answer):
-            return found
+            return self.shelf.housed(found)
         if found.status == 404 and created is not None:
             return created
         if found.status >= 400:
             raise Refused(found.status, found.body)
         self.knowledge.notice(call, found.body)
-        return found.body
+        return self.shelf.housed(found.body)
 
     def _asked(self, call: Call) -> Answer:
         """What the server answers to a read, once it has what was written here before. Raises Offline, TransportError."""

@@ -104,11 +104,11 @@ def test_a_store_that_is_away_holds_up_neither_training_nor_metadata_nor_an_end(
         site.spool("flush", "--timeout", "10", code=1)
         assert time.monotonic() - began < SLOWEST
         (run,) = contents(mlflow_server, name, artifacts_of(store))["runs"]
-        assert (run["metrics"]["loss"], run["status"], run["artifacts"]) == ([(0, 0.5)], "FINISHED", {})
+        assert (run["metrics"]["loss"], run["status"], run["artifacts"]) == ([[0, 0.5]], "FINISHED", {})
         way.plan = never
         site.spool("flush", "--timeout", "120")
         assert " 0 waiting" in site.spool("status")
     (run,) = contents(mlflow_server, name, artifacts_of(store))["runs"]
     table = json.loads(run["artifacts"].pop("table.json"))
     assert (table["data"], run["artifacts"].pop("large.bin")) == ([[1], [2], [1], [2]], 3000000)
-    assert run["artifacts"] == {f"parts/{number}.txt": str(number) for number in range(3)}
+    assert run["artifacts"] == {"first.txt": "first", **{f"parts/{number}.txt": str(number) for number in range(3)}}
