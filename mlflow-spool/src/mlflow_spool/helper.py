@@ -78,7 +78,7 @@ def is_no_answer(error: BaseException) -> bool:
 def _end_with_the_other_process(questions: int) -> None:
     """Nobody waits for an answer any more: the upload of an old file must not go on for minutes."""
     poll = select.poll()
-    poll.register(questions, 0)  # By itself it tells of the end.
+    poll.register(questions, 0)  # The end of the other process is an event without being asked for.
     poll.poll()
     os._exit(0)
 
@@ -87,13 +87,13 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
     """Read the address of MLflow, then answer what is asked."""
     uri = questions.readline().strip()
     threading.Thread(target=_end_with_the_other_process, args=(questions.fileno(),), daemon=True).start()
-    _say(answers, {})
+    _write(answers, {})
     for line in questions:
-        _say(answers, answer(uri, json.loads(line)))
+        _write(answers, answer(uri, json.loads(line)))
 
 
-def _say(answers: IO[str], said: dict[str, Any]) -> None:
-    answers.write(json.dumps(said) + "\n")
+def _write(answers: IO[str], line: dict[str, Any]) -> None:
+    answers.write(json.dumps(line) + "\n")
     answers.flush()
 
 

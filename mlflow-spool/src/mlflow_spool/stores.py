@@ -185,7 +185,7 @@ class _Process:
         return answer
 
     def kill(self) -> None:
-        """End it, whatever it does. Who waits for its answer hears of it."""
+        """End it, whatever it does. Who waits for its answer gets none."""
         self._process.kill()
 
     def end(self) -> None:
@@ -193,7 +193,7 @@ class _Process:
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):  # What was not written yet is for nobody.
+            with suppress(OSError):  # Nobody needs what was not written yet.
                 stream.close()  # type: ignore[union-attr]
 
     @property

@@ -15,12 +15,12 @@ SETTINGS = {"max_depth": 2, "learning_rate": 0.3, "seed": 7}
 
 
 @contextmanager
-def logged(flavor: Any, **settings: Any) -> Iterator[None]:
-    flavor.autolog(**settings)
+def logged(library: Any, **settings: Any) -> Iterator[None]:
+    library.autolog(**settings)
     try:
         yield
     finally:
-        flavor.autolog(disable=True)
+        library.autolog(disable=True)
 
 
 def use_xgboost(name: str) -> None:
