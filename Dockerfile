@@ -1,4 +1,4 @@
-FROM python:3.11.14-slim-bookworm AS build
+FROM python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d AS build
 WORKDIR /src
 COPY requirements/base.txt requirements/tools.txt requirements/
 RUN python -m pip install --no-cache-dir --require-hashes -r requirements/tools.txt \
@@ -12,7 +12,7 @@ RUN python -m hatchling build --target wheel \
     && env --chdir=mlflow-spool python -m hatchling build --target wheel --directory ../dist \
     && uv pip install --no-cache --python /opt/gateway/bin/python --no-deps --compile-bytecode dist/*.whl
 
-FROM python:3.11.14-slim-bookworm
+FROM python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="Trigger Gateway" \
       org.opencontainers.image.description="Alerts in, exactly one Airflow DAG run out, and the memory of why" \

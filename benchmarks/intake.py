@@ -233,7 +233,7 @@ def _of_native(bench: Bench, _site: Site, ours: Place, _environment: dict[str, s
 
 def _of_workers(bench: Bench, site: Site, ours: Place, environment: dict[str, str]) -> list[Figures]:
     """Two processes that share a port, on the same database, beside one."""
-    with gateway(environment, site.folder / "workers", POLICY, workers=2) as server:
+    with gateway(environment, site.folder / "workers", POLICY, "--workers", "2") as server:
         return _beside(bench, Place("2 workers", server, ours.store), ours)
 
 

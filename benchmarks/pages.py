@@ -2,7 +2,8 @@
 
 One gateway process runs on an embedded PostgreSQL and Valkey with a million alerts in a thousand groups. The fleet and a
 group are asked for in turn with the API calls that have the same facts, so that other work of the machine hits both alike.
-Then wrk loads the intake, in turn alone and while ten pages a second are asked for.
+Then wrk loads the intake, in turn alone and while ten pages a second are asked for: first of the same process, then of a
+second one on the same database (`serve --no-worker`).
 """
 
 import argparse
@@ -163,15 +164,15 @@ def asking(port: int, paths: list[str]) -> Iterator[list[float]]:
         thread.join()
 
 
-def loaded(server: Server, paths: list[str], rounds: int, seconds: int, folder: Path) -> dict[str, Any]:
-    """The intake alone and beside the pages, in turn."""
+def loaded(server: Server, port: int, paths: list[str], rounds: int, seconds: int, folder: Path) -> dict[str, Any]:
+    """The intake of a server alone and beside the pages of whoever listens on `port`, in turn."""
     file = folder / "bodies.jsonl"
     file.write_text(bodies(Load("known", 1), random.Random(1)))
     wrk(server, file, 1)
     alone, beside, pages = [], [], 0
     for _ in range(rounds):
         alone.append(wrk(server, file, seconds))
-        with asking(server.port, paths) as taken:
+        with asking(port, paths) as taken:
             beside.append(wrk(server, file, seconds))
         pages += len(taken)
     return {
@@ -188,6 +189,7 @@ def loaded(server: Server, paths: list[str], rounds: int, seconds: int, folder: 
 def measure(alerts: int, groups: int, rounds: int, seconds: int, folder: Path) -> dict[str, Any]:
     """The whole measurement, in `folder`. The caller removes it."""
     described = machine(folder)
+    intake: dict[str, dict[str, Any]] = {}
     postgres = start_postgres(folder / "data")
     valkey = start_valkey(folder / "data")
     try:
@@ -202,7 +204,11 @@ def measure(alerts: int, groups: int, rounds: int, seconds: int, folder: Path) -
                 "fleet": compare(server, client, "/ui", "/api/v1/routes?limit=1000", rounds),
                 "group": compare(server, client, group, why, rounds),
             }
-            intake = loaded(server, ["/ui", group], 3, seconds, folder) if shutil.which("wrk") else None
+            if shutil.which("wrk"):
+                asked = (["/ui", group], 3, seconds, folder)
+                intake["of the same process"] = loaded(server, server.port, *asked)
+                with gateway(environment, folder / "pages", POLICY, "--no-worker") as second:
+                    intake["of a second process"] = loaded(server, second.port, *asked)
     finally:
         valkey.stop()
         postgres.stop()
@@ -219,15 +225,13 @@ def report(found: dict[str, Any]) -> str:
             f"{c['kilobytes']:.0f} KiB; the API p50 {c['api_p50']:.0f} ms, p95 {c['api_p95']:.0f} ms; "
             f"ratio {c['ratio']:.2f}; CPU {c['page_cpu']:.0f} ms and {c['api_cpu']:.0f} ms"
         )
-    if found["intake"] is None:
-        return "\n".join([*lines, "wrk is not here: the intake was not loaded"])
-    i = found["intake"]
-    lines.append(
-        f"intake: {i['alone_per_second']:.0f} webhooks/s alone, {i['beside_per_second']:.0f} beside "
-        f"{i['pages_per_second']:.1f} pages/s: ratio {i['rate_ratio']:.2f}; p99 {i['p99_alone_ms']:.0f} ms and "
-        f"{i['p99_beside_ms']:.0f} ms; refused {i['refused']}"
-    )
-    return "\n".join(lines)
+    for name, i in found["intake"].items():
+        lines.append(
+            f"intake: {i['alone_per_second']:.0f} webhooks/s alone, {i['beside_per_second']:.0f} beside "
+            f"{i['pages_per_second']:.1f} pages/s {name}: ratio {i['rate_ratio']:.2f}; p99 {i['p99_alone_ms']:.0f} ms and "
+            f"{i['p99_beside_ms']:.0f} ms; refused {i['refused']}"
+        )
+    return "\n".join(lines if found["intake"] else [*lines, "wrk is not here: the intake was not loaded"])
 
 
 def main() -> int:

@@ -134,7 +134,7 @@ def process(command: list[str], port: int, path: str, environment: Mapping[str, 
 
 
 @contextmanager
-def gateway(environment: Mapping[str, str], folder: Path, policy: str, *, workers: int = 1) -> Iterator[Server]:
+def gateway(environment: Mapping[str, str], folder: Path, policy: str, *options: str) -> Iterator[Server]:
     """`trigger-gateway serve` with a policy, and its files in `folder`. `environment` names its servers."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "policy.yaml").write_text(policy)
@@ -147,8 +147,7 @@ def gateway(environment: Mapping[str, str], folder: Path, policy: str, *, worker
         "GATEWAY_RATE_LIMIT": "0",
         "GATEWAY_RETENTION": "0",
     }
-    command = [sys.executable, *SERVE, "--workers", str(workers)]
-    with process(command, port, "/readyz", {**own, **environment}) as server:
+    with process([sys.executable, *SERVE, *options], port, "/readyz", {**own, **environment}) as server:
         yield server
 
 

@@ -186,7 +186,7 @@ def assemble(base: Foundation) -> Services:
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
     probes = Probes(core, airflows, mlflow, base.settings)
-    ui = _ui(base, probes, groups.services, deadman.services)
+    ui = _ui(base, probes, groups.services, deadman.services, backtests.services)
     reloader = Reloader(core, base.settings.policy_file)
     constant = constant_loops(core, reloader)
     loops = tuple(
@@ -216,7 +216,9 @@ def assemble(base: Foundation) -> Services:
     )
 
 
-def _ui(base: Foundation, probes: Probes, groups: GroupServices, deadman: DeadmanServices) -> UiServices:
+def _ui(
+    base: Foundation, probes: Probes, groups: GroupServices, deadman: DeadmanServices, backtests: BacktestServices
+) -> UiServices:
     return UiServices(
         name=base.settings.name,
         core=base.core,
@@ -227,6 +229,7 @@ def _ui(base: Foundation, probes: Probes, groups: GroupServices, deadman: Deadma
         limiter=base.limiter,
         groups=groups,
         deadman=deadman,
+        backtests=backtests,
         probes={"Airflow": probes.orchestrator, "MLflow": probes.metadata, "Switches": probes.deadman},
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 Row = Mapping[str, Any]
 
@@ -30,9 +30,9 @@ class Kind(StrEnum):
     DEADLINE = "deadline"  # when a switch is due; its word is the state of the switch
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One mark. `id` names what it stands for: an alert, a trigger, a promotion or a switch. `note` is one sentence."""
+class Mark(NamedTuple):
+    """One mark, of which a fleet has thousands. `id` names what it stands for: an alert, a trigger, a promotion or a switch.
+    `note` is one sentence."""
 
     kind: Kind
     word: str

@@ -183,18 +183,11 @@ async def labels_of(conn: AsyncConnection, keys: Sequence[str]) -> dict[str, dic
 
 def group_state(group: Group, route: Route, now: datetime) -> Row:
     """The live state of a group under the policy in force."""
-    clear = facts.clear_at(group, route)
-    cooling = clear if clear is not None and clear > now else None
-    state = "idle"
-    if group.open_trigger is not None:
-        state = "held" if group.held else "in_flight"
-    elif cooling:
-        state = "cooldown"
     return {
         "group": group.labels,
-        "state": state,
+        "state": state_of(group, route, now),
         "held_until": facts.held_until(group, route) if group.held else None,
-        "cooldown_until": cooling,
+        "cooldown_until": _cooling(group, route, now),
         "in_flight": group.open_trigger if not group.held else None,
         "last_trigger": group.last_trigger,
         "last_outcome": group.outcome,
@@ -202,3 +195,15 @@ def group_state(group: Group, route: Route, now: datetime) -> Row:
         "fired_at": group.fired_at,
         "wake_at": group.wake_at,
     }
+
+
+def state_of(group: Group, route: Route, now: datetime) -> str:
+    """The state of a group in one word: `held`, `in_flight`, `cooldown` or `idle`."""
+    if group.open_trigger is not None:
+        return "held" if group.held else "in_flight"
+    return "idle" if _cooling(group, route, now) is None else "cooldown"
+
+
+def _cooling(group: Group, route: Route, now: datetime) -> datetime | None:
+    clear = facts.clear_at(group, route)
+    return clear if clear is not None and clear > now else None

@@ -3,7 +3,11 @@
 import asyncio
 import logging
 from collections import OrderedDict
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
+
+from starlette.requests import ClientDisconnect
 
 from app.decide.batch import AlertDecision
 from app.intake.intake import Intake, Job
@@ -14,13 +18,28 @@ from app.kit.log import Seldom
 log = logging.getLogger(__name__)
 
 _QUIET: Final = 10.0  # seconds between two log lines about batches that are not durable
+_LOOK: Final = 0.25  # seconds between two looks at the jobs that wait
+_LONGEST: Final = 0.5  # seconds that a batch should take, because others wait for its end
+_LEAST: Final = 500  # alerts that a batch may always have: each batch has a price of its own
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The jobs of one sender that wait, in order of arrival. Any of them can leave at no cost. `queued` is their weight."""
+
+    jobs: OrderedDict[Job, None] = field(default_factory=OrderedDict)
+    queued: int = 0
 
 
 class Batcher:
     """Collects jobs and has them written in batches. A request waits only for its own job.
 
-    `max_queue` is how many alerts may wait, and `max_bytes` how many bytes of their bodies. The batch under way counts in
-    neither, so that memory holds at most twice as much. An empty queue takes a body of any size.
+    Jobs of one lane are written in order of arrival. Lanes share each batch, so a sender with many alerts does not hold up
+    one with few. A batch has `max_batch` alerts, or fewer when those of the batch before took long.
+
+    `max_queue` is how many alerts may wait, readable or not, and `max_bytes` how many bytes of their bodies. The batch under
+    way counts in neither, so that memory holds at most twice as much. An empty queue takes a body of any size. A lane in
+    which jobs wait already gets three times the room that it leaves at most, so the others always find some.
     """
 
     def __init__(self, intake: Intake, *, max_queue: int, max_bytes: int = 64 * 2**20, max_batch: int = 2000) -> None:
@@ -28,37 +47,51 @@ class Batcher:
         self._max_queue = max_queue
         self._max_bytes = max_bytes
         self._max_batch = max_batch
-        self._waiting: OrderedDict[Job, None] = OrderedDict()  # In order of arrival. Any job can leave at no cost.
+        self._lanes: OrderedDict[str, _Lane] = OrderedDict()  # Those with jobs. The first one is served next.
+        self._writing: list[Job] = []  # the batch under way
+        self._most = max_batch  # alerts of the next one
         self._queued = 0
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._turn = monotonic()
+        self._next_look: asyncio.TimerHandle | None = None
         self._may_log = Seldom(_QUIET)
 
     def stuck(self, patience: float = 30.0) -> bool:
         """True when alerts wait and no batch has ended for `patience` seconds."""
-        return bool(self._waiting) and monotonic() - self._turn > patience
+        return bool(self._queued) and monotonic() - self._turn > patience
 
     async def submit(self, job: Job, within: float) -> list[AlertDecision]:
         """The decisions on the job's alerts, in their order, when they are durable.
 
-        Raises NotDurable when the queue is full, when Postgres does not take them, or after `within` seconds.
+        Raises NotDurable when the queue is full, when Postgres does not take them, or after `within` seconds, or _LOOK if
+        that is more. Raises ClientDisconnect when the job's sender has gone away.
         """
+        lane, weight = self._lanes.get(job.lane), len(job.alerts) + len(job.bad) + 1
         if self._queued >= self._max_queue:
             raise NotDurable(f"too many alerts wait to be written: {self._oldest()}")
-        if self._waiting and self._bytes + job.size > self._max_bytes:
+        if lane is not None and lane.queued + weight > 3 * (self._max_queue - self._queued - weight):
+            raise NotDurable(f"too many alerts of one sender wait to be written: {self._oldest()}")
+        if self._queued and self._bytes + job.size > self._max_bytes:
             raise NotDurable(f"too many bytes wait to be written: {self._oldest()}")
-        self._waiting[job] = None
-        self._queued += len(job.alerts) + 1
+        if not self._queued:
+            self._arrived.set()
+        if lane is None:
+            lane = self._lanes[job.lane] = _Lane()
+        lane.jobs[job] = None
+        lane.queued += weight
+        self._queued += weight
         self._bytes += job.size
-        self._arrived.set()
-        # asyncio.wait_for makes a second future and two callbacks; at thousands of webhooks a second that shows.
-        timer = asyncio.get_running_loop().call_later(within, self._give_up, job)
+        job.queued, job.due = weight, job.arrived + within
+        if self._next_look is None:  # One for all jobs: a timer each would be a tenth of what a repeat costs.
+            self._next_look = asyncio.get_running_loop().call_later(_LOOK, self._look)
         try:
             return await job.done
         finally:
-            timer.cancel()
-            self._leave(job)  # The request may have given up, or its sender may have hung up.
+            if job.queued:  # The request may have given up, or its sender may have hung up.
+                self._leave(job)
+            if job.watch is not None:
+                job.watch.cancel()
 
     async def run(self) -> None:
         """Write batches until cancelled. On cancellation, first write the batch under way and the queue."""
@@ -68,41 +101,54 @@ class Batcher:
                 await self._arrived.wait()
                 self._arrived.clear()
                 self._turn = monotonic()
-                while self._waiting:
+                while self._lanes:
                     # A task of its own: a cancellation must not break a transaction that requests wait for.
                     writing = asyncio.create_task(self._write(self._next()))
                     await asyncio.shield(writing)
         finally:
             if writing is not None:
                 await writing
-            while self._waiting:
+            while self._lanes:
                 await self._write(self._next())
 
     def _next(self) -> list[Job]:
+        """The jobs of the next batch. Each lane gives its oldest jobs, up to an equal share of the alerts. A lane that has
+        more is served last the next time."""
         jobs: list[Job] = []
-        alerts = 0
-        while self._waiting and alerts < self._max_batch:
-            job = next(iter(self._waiting))
-            self._leave(job)
-            if job.done.done():  # Its request has just given up.
-                continue
-            jobs.append(job)
-            alerts += len(job.alerts) + len(job.bad)
+        alerts, share = 0, max(1, self._most // len(self._lanes))
+        for name in list(self._lanes):
+            if alerts >= self._most:
+                break
+            lane, before = self._lanes[name], alerts
+            for job in list(islice(lane.jobs, share)):  # Each has an alert at least.
+                if alerts - before >= share:
+                    break
+                alerts += job.queued - 1
+                self._leave(job)
+                if not job.done.done():  # Else its request has just given up.
+                    jobs.append(job)
+            if lane.jobs:
+                self._lanes.move_to_end(name)
+        self._writing = jobs
         return jobs
 
     def _leave(self, job: Job) -> None:
-        """Remove the job from the queue, wherever it is. Does nothing when the job is not there."""
-        if job in self._waiting:
-            del self._waiting[job]
-            self._queued -= len(job.alerts) + 1
-            self._bytes -= job.size
+        """Remove the job from the queue, wherever it is."""
+        lane = self._lanes[job.lane]
+        del lane.jobs[job]
+        lane.queued -= job.queued
+        self._queued -= job.queued
+        self._bytes -= job.size
+        job.queued = 0
+        if not lane.jobs:
+            del self._lanes[job.lane]
 
     async def _write(self, jobs: list[Job]) -> None:
         if not jobs:
             return
         self._turn = monotonic()
         stages = self._intake.stages
-        stages.begin(jobs[0].arrived)
+        stages.begin(min([job.arrived for job in jobs]))
         try:
             answers = await self._intake.commit(jobs)
         except Exception as error:
@@ -113,6 +159,10 @@ class Batcher:
                     job.done.set_result(answer)
         finally:
             stages.end()
+            self._writing = []
+            alerts = sum([len(job.alerts) + len(job.bad) for job in jobs])
+            in_time = int(alerts * _LONGEST / max(monotonic() - self._turn, 1e-6))
+            self._most = min(self._max_batch, max(_LEAST, in_time))
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
         reason = str(error) if isinstance(error, NotDurable) else "the alerts could not be written"
@@ -125,15 +175,38 @@ class Batcher:
             if not job.done.done():
                 job.done.set_exception(NotDurable(f"{reason}: {self._intake.stages.explain(job.arrived)}"))
 
+    def _look(self) -> None:
+        """Look after all jobs that wait, also for their commit. One that is due soon gets a timer. The sender of one that
+        has waited for a while is watched. Most jobs are written before anybody looks."""
+        jobs = [*self._writing, *(job for lane in self._lanes.values() for job in lane.jobs)]
+        loop, now = asyncio.get_running_loop(), monotonic()
+        for job in jobs:
+            if job.done.done():
+                continue
+            if job.due - now <= _LOOK:
+                loop.call_later(job.due - now, self._give_up, job)
+            elif job.gone is not None and job.watch is None and now - job.arrived >= _LOOK:
+                job.watch = asyncio.create_task(_watch(job))
+        self._next_look = loop.call_later(_LOOK, self._look) if jobs else None
+
     def _give_up(self, job: Job) -> None:
         if job.done.done():
             return
         stages = self._intake.stages
-        explain = stages.explain_queued if job in self._waiting else stages.explain
+        explain = stages.explain_queued if job.queued else stages.explain
         job.done.set_exception(NotDurable(f"Postgres did not take the alerts in time: {explain(job.arrived)}"))
 
     def _oldest(self) -> str:
-        return self._intake.stages.explain_queued(next(iter(self._waiting)).arrived)
+        firsts = (next(iter(lane.jobs)).arrived for lane in self._lanes.values())
+        return self._intake.stages.explain_queued(min(firsts))
+
+
+async def _watch(job: Job) -> None:
+    """Let the job's request know when its sender goes away. It then waits no longer, and the bytes of its body are free."""
+    assert job.gone is not None
+    await job.gone()
+    if not job.done.done():
+        job.done.set_exception(ClientDisconnect())
 
 
 def _cause(error: BaseException) -> str:

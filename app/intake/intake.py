@@ -5,9 +5,10 @@ The flow of one batch, and the only place where an alert's transaction is opened
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -49,18 +50,27 @@ _QUIET = 60.0  # seconds between two tracebacks of the fast path: in a storm eac
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One body: its alerts, its unreadable entries, its size in bytes, and the future that its request waits for. `sent(i)`
-    are the bytes of alert i as they came."""
+    """One body, or a part of a large one: its alerts, its unreadable entries, the size of the body in bytes, and the future
+    that its request waits for. `sent(i)` are the bytes of alert i as they came.
+
+    Jobs of one `lane`, such as those of one sender, keep their order. `gone()` returns when the sender has gone away.
+    """
 
     alerts: list[Alert]
     bad: list[Bad]
     source: str
     size: int
     sent: Callable[[int], bytes] = lambda _at: b""
+    lane: str = ""
+    gone: Callable[[], Coroutine[Any, Any, None]] | None = None
     done: "asyncio.Future[list[AlertDecision]]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     arrived: float = field(default_factory=monotonic)
+    # The batcher's own notes.
+    due: float = field(default=0.0, init=False)  # by `monotonic`: then the request waits no longer
+    queued: int = field(default=0, init=False)  # its weight in the queue: itself and each entry. 0: it has left
+    watch: "asyncio.Task[None] | None" = field(default=None, init=False)  # waits for `gone`
 
 
 class Intake:

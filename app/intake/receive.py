@@ -1,6 +1,5 @@
 """The endpoints that monitors post alerts to. The answer is 202 only after everything in the body is durable."""
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable
@@ -11,14 +10,14 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
-from starlette.requests import ClientDisconnect
 
-from app.decide.alert import Bad, Parsed, Unreadable
-from app.decide.batch import AlertDecision
+from app.decide.alert import Alert, Bad, Parsed, Unreadable
+from app.decide.books import MATES
 from app.explain import examples, schemas
 from app.intake.intake import Job
 from app.intake.service import DirectRoute, IntakeServices, admit, body_of, services_of, spending
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
+from app.kit.clock import monotonic
 from app.kit.errors import NotDurable, Problem
 from app.policy.schema import Policy
 from app.policy.sources import TAKEN
@@ -26,6 +25,7 @@ from app.web.heavy import aside, gone, is_heavy, while_there
 from app.web.manners import allow
 from app.web.problems import BAD_SIGNATURE, responses
 from app.web.security import authorize
+from app.web.tokens import Caller
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 #: further groups are quarantined, each alone. A sender with more groups sends several requests.
 MOST_GROUPS: Final = 1000
 
-_LOOK: Final = 0.25  # seconds until a job that waits is given up when its sender goes away
+#: Alerts that are decided at once. A larger body is decided in parts, so that the bodies of others go between them.
+MOST_AT_ONCE: Final = 500
 
 router = APIRouter(prefix="/api/v1", tags=["intake"], route_class=DirectRoute)
 
@@ -88,11 +89,9 @@ _ALERT, _EVENT = _schema_of(native.NativeAlert), _schema_of(cloudevents.CloudEve
 async def take_alertmanager(request: Request) -> Response:
     """Answers 202 only after every alert of the body is durable, each with its decision. Alertmanager repeats a notification
     after 503 and drops it after any 4xx. So a body is refused only when none of its alerts can be read."""
-    authorize(request, "ingest")
-    services = services_of(request)
-    return await _take(
-        request, await body_of(request, "alertmanager", services), alertmanager.read, "alertmanager", services
-    )
+    caller, services = authorize(request, "ingest"), services_of(request)
+    raw = await body_of(request, "alertmanager", services)
+    return await _take(request, caller, raw, alertmanager.read, "alertmanager", services)
 
 
 @router.post(
@@ -131,9 +130,10 @@ async def take_grafana(request: Request) -> Response:
 async def take_cloudevents(request: Request) -> Response:
     """Takes one event in binary or structured mode, or a batch. Its `data` is an alert as in `POST /api/v1/alerts`.
     `alert_id`, `timestamp` and the labels `source`, `type` and `subject` default to those of the event."""
-    authorize(request, "ingest")
-    services, read = services_of(request), partial(cloudevents.read, headers=request.headers)
-    return await _take(request, await body_of(request, "cloudevents", services), read, "cloudevents", services)
+    caller, services = authorize(request, "ingest"), services_of(request)
+    raw = await body_of(request, "cloudevents", services)
+    read = partial(cloudevents.read, headers=request.headers)
+    return await _take(request, caller, raw, read, "cloudevents", services)
 
 
 @router.post(
@@ -204,32 +204,50 @@ async def _take_signed(
     async with spending(admitted, services):
         if limited:
             await services.limiter.check(admitted.caller)
-        return await _take(request, admitted.body, read, source, services)
+        return await _take(request, admitted.caller, admitted.body, read, source, services)
 
 
 async def _take(
-    request: Request, raw: bytes, read: Callable[[bytes, int], Parsed], source: str, services: IntakeServices
+    request: Request,
+    caller: Caller,
+    raw: bytes,
+    read: Callable[[bytes, int], Parsed],
+    source: str,
+    services: IntakeServices,
 ) -> Response:
-    def parse() -> Parsed:
-        return bounded(read(raw, services.max_alerts), services.core.policy)
+    def parse() -> tuple[Parsed, list[list[int]]]:
+        parsed = read(raw, services.max_alerts)
+        return cut(parsed, services.core.policy) if len(parsed.alerts) > MOST_AT_ONCE else (parsed, [])
 
     try:
-        parsed = await while_there(request, aside(parse)) if is_heavy(raw) else parse()
+        parsed, parts = await while_there(request, aside(parse)) if is_heavy(raw) else parse()
     except Unreadable as error:
         services.core.metrics.bodies_refused.labels(source, error.status).inc()
-        await _keep_refused(request, raw, source, error, services)
+        job = Job([], [Bad(0, None, str(error), raw)], source, len(raw), lane=caller.name, gone=lambda: gone(request))
+        await _keep_refused(job, services)
         code = {400: "bad_request", 413: "too_large"}.get(error.status, "invalid")
         raise Problem(error.status, code, str(error), errors=error.errors) from error
     if not (parsed.alerts or parsed.bad):  # An empty batch of events.
         return Response(b'{"decisions":[]}', 202, media_type=_JSON)
-    job = Job(parsed.alerts, parsed.bad, source, len(raw), lambda at: parsed.sent(parsed.order[at]))
+    job = Job(
+        parsed.alerts,
+        parsed.bad,
+        source,
+        len(raw),
+        lambda at: parsed.sent(parsed.order[at]),
+        caller.name,
+        lambda: gone(request),
+    )
     try:
-        answers = await _written(request, job, services)
+        if parts:
+            decisions = await while_there(request, _in_parts(job, parts, services))
+        else:
+            decisions = [answer.json for answer in await services.batcher.submit(job, services.timeout)]
     except NotDurable:
         services.core.metrics.not_durable.inc()
         raise
-    services.core.metrics.alerts.labels(source).inc(len(answers))
-    body = b'{"decisions":[' + b",".join([answer.json for answer in answers]) + b"]"
+    services.core.metrics.alerts.labels(source).inc(len(decisions))
+    body = b'{"decisions":[' + b",".join(decisions) + b"]"
     if parsed.bad:
         services.core.metrics.alerts_bad.labels(source).inc(len(parsed.bad))
         body += b',"quarantined":' + to_json(
@@ -238,47 +256,59 @@ async def _take(
     return Response(body + b"}", 202, media_type=_JSON)
 
 
-async def _written(request: Request, job: Job, services: IntakeServices) -> list[AlertDecision]:
-    """The decisions on a job when they are durable. When its sender goes away before that, the job leaves the queue and
-    ClientDisconnect is raised. Nobody looks for that at first, because most jobs are written by then."""
-    looks: list[asyncio.Task[None]] = []
-
-    async def look() -> None:
-        await gone(request)
-        if not job.done.done():
-            job.done.set_exception(ClientDisconnect())
-
-    timer = asyncio.get_running_loop().call_later(_LOOK, lambda: looks.append(asyncio.ensure_future(look())))
-    try:
-        return await services.batcher.submit(job, services.timeout)
-    finally:
-        timer.cancel()
-        for task in looks:
-            task.cancel()
+async def _in_parts(whole: Job, parts: list[list[int]], services: IntakeServices) -> list[bytes]:
+    """The decisions on a large body, in its order, when all of them are durable. One part waits at a time, in a lane beside
+    the one of the sender's other bodies, so they go between the parts."""
+    due = monotonic() + services.timeout
+    decisions, bad = [b""] * len(whole.alerts), whole.bad
+    for part in parts:
+        alerts = [whole.alerts[at] for at in part]
+        sent = partial(_sent, whole, part)
+        job = Job(alerts, bad, whole.source, whole.size, sent, f"{whole.lane} (large bodies)")
+        for at, answer in zip(part, await services.batcher.submit(job, due - monotonic()), strict=True):
+            decisions[at] = answer.json
+        bad = []
+    return decisions
 
 
-async def _keep_refused(request: Request, raw: bytes, source: str, error: Unreadable, services: IntakeServices) -> None:
+def _sent(whole: Job, part: list[int], at: int) -> bytes:
+    return whole.sent(part[at])
+
+
+async def _keep_refused(job: Job, services: IntakeServices) -> None:
     """Keep a refused body in the quarantine. If that fails, the answer is the same."""
     try:
-        await _written(request, Job([], [Bad(0, None, str(error), raw)], source, len(raw)), services)
+        await services.batcher.submit(job, services.timeout)
     except NotDurable as failure:
-        log.warning("a refused body could not be kept", extra={"source": source, "error": str(failure)})
+        log.warning("a refused body could not be kept", extra={"source": job.source, "error": str(failure)})
 
 
-def bounded(parsed: Parsed, policy: Policy, most: int = MOST_GROUPS) -> Parsed:
-    """The same body, without the firing alerts of groups after the first `most`."""
-    if len(parsed.alerts) <= most:
-        return parsed
-    seen: set[tuple[str, ...]] = set()
-    kept, left = [], []
+def cut(parsed: Parsed, policy: Policy, most: int = MOST_GROUPS) -> tuple[Parsed, list[list[int]]]:
+    """The same body, without the firing alerts of groups after the first `most`; and its parts, as places among its alerts.
+    A group stands in one part, because its alerts fire together. One of more than MATES alerts does not: no decision looks
+    at more."""
+    named: set[tuple[str, ...]] = set()
+    places: dict[tuple[str, ...] | None, list[int]] = {}  # of each group, among those kept; None: no route
+    kept: list[tuple[Alert, int]] = []
+    left: list[Bad] = []
     for alert, place in zip(parsed.alerts, parsed.order, strict=True):
-        route = policy.route_for(alert.labels) if alert.firing else None
+        route = policy.route_for(alert.labels)
         group = (route.name, *route.group(alert.labels).values()) if route is not None else None
-        if group is None or group in seen or len(seen) < most:
-            seen |= {group} if group is not None else set()
-            kept.append((alert, place))
-        else:
-            error = f"this request names more than {most} groups of alerts: send fewer at a time"
-            left.append(Bad(place, alert.alert_id, error, parsed.sent(place)))
+        if alert.firing and group is not None and group not in named:
+            if len(named) >= most:
+                error = f"this request names more than {most} groups of alerts: send fewer at a time"
+                left.append(Bad(place, alert.alert_id, error, parsed.sent(place)))
+                continue
+            named.add(group)
+        places.setdefault(group, []).append(len(kept))
+        kept.append((alert, place))
     bad = sorted([*parsed.bad, *left], key=lambda each: each.index)
-    return replace(parsed, alerts=[alert for alert, _ in kept], order=[place for _, place in kept], bad=bad)
+    whole = replace(parsed, alerts=[alert for alert, _ in kept], order=[place for _, place in kept], bad=bad)
+    parts: list[list[int]] = [[]]
+    for of_group in places.values():
+        for begin in range(0, len(of_group), MATES):
+            some = of_group[begin : begin + MATES]
+            if parts[-1] and len(parts[-1]) + len(some) > MOST_AT_ONCE:
+                parts.append([])
+            parts[-1] += some
+    return whole, parts

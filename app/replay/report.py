@@ -3,13 +3,13 @@
 import html
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from app.kit.times import at
 from app.kit.visible import visible
 from app.replay.backtest import Report
-from app.replay.figures import NUMBERS, Figures
+from app.replay.figures import NUMBERS
 
 SHOWN: Final = 50  # changed episodes of a text; JSON has all
 
@@ -32,6 +32,8 @@ _WORDS: Final = {
 }
 
 Row = tuple[str, str, str]
+#: Figures as JSON.
+Numbers = Mapping[str, Any]
 
 
 def as_json(report: Report) -> str:
@@ -58,9 +60,15 @@ def as_markdown(report: Report) -> str:
 def rows(report: Report, route: str) -> list[Row]:
     """The figures of a route, or of all: name, now, proposed."""
     now, proposed = (report.now or {}).get(route), report.proposed.get(route)
-    names = [name for name in NUMBERS if name in ("retrains", "run_hours") or _any(name, now, proposed)]
+    return table_of(now.as_json() if now else None, proposed.as_json() if proposed else None)
+
+
+def table_of(now: Numbers | None, proposed: Numbers | None) -> list[Row]:
+    """Figures as the JSON of a report has them, side by side: name, now, proposed."""
+    both = [each for each in (now, proposed) if each is not None]
+    names = [name for name in NUMBERS if name in ("retrains", "run_hours") or any(each[name] for each in both)]
     found = [(_WORDS[name], _value(now, name), _value(proposed, name)) for name in names]
-    reasons = sorted((now.refused if now else {}) | (proposed.refused if proposed else {}))
+    reasons = sorted({reason for each in both for reason in each["refused"]})
     return found + [(f"refused: {reason}", _refused(now, reason), _refused(proposed, reason)) for reason in reasons]
 
 
@@ -69,19 +77,15 @@ def tables_of(report: Report) -> list[str]:
     return report.routes if len(report.routes) > 1 else []
 
 
-def _any(name: str, *figures: Figures | None) -> bool:
-    return any(getattr(each, name) for each in figures if each is not None)
-
-
-def _value(figures: Figures | None, name: str) -> str:
+def _value(figures: Numbers | None, name: str) -> str:
     if figures is None:
         return "-"
-    value = getattr(figures, name)
+    value = figures[name]
     return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
-def _refused(figures: Figures | None, reason: str) -> str:
-    return "-" if figures is None else str(figures.refused[reason])
+def _refused(figures: Numbers | None, reason: str) -> str:
+    return "-" if figures is None else str(figures["refused"].get(reason, 0))
 
 
 def _heading(report: Report, safe: Callable[[str], str]) -> str:

@@ -4,20 +4,24 @@ tokens."""
 import hmac
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Request
+from pydantic import BaseModel, ValidationError
 
 from app.kit.errors import Problem
 from app.ui.proxy import ProxyUsers
 from app.ui.service import services_of
 from app.ui.sessions import LONGEST, Session
+from app.web.heavy import LARGE, aside
 from app.web.security import ANONYMOUS, authorize, is_loopback
 from app.web.tokens import Caller, Scope
 
-_MOST_BYTES: Final = 65_536  # of a form
+_MOST_BYTES: Final = 65_536  # of a form that holds no policy
 _MOST_FIELDS: Final = 50
+
+_Body = TypeVar("_Body", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +39,14 @@ class Visitor:
         return self.caller is ANONYMOUS
 
 
-def visitor(scope: Scope) -> Callable[[Request], Coroutine[Any, Any, Visitor]]:
+def visitor(scope: Scope, *, most: int = _MOST_BYTES) -> Callable[[Request], Coroutine[Any, Any, Visitor]]:
     """A FastAPI dependency that returns the Visitor, who must have `scope`. A POST of a browser must come from one of
-    our forms. Raises Problem 401 and 403, as `app.web.security.authorize` does."""
+    our forms, of at most `most` bytes. Raises Problem 401 and 403, as `app.web.security.authorize` does."""
 
     async def found(request: Request) -> Visitor:
         visitor = await _visitor(request, scope)
         if request.method == "POST" and visitor.browser:
-            await check_form(request, visitor.form)
+            await check_form(request, visitor.form, most=most)
         return visitor
 
     return found
@@ -76,19 +80,23 @@ def _check_scope(caller: Caller, scope: Scope, kind: str) -> None:
         raise Problem(403, "forbidden", detail, scope=scope)
 
 
-async def check_form(request: Request, expected: str) -> None:
+async def check_form(request: Request, expected: str, *, most: int = _MOST_BYTES) -> None:
     """Refuse a form that none of our pages has sent. Raises Problem 403."""
-    given = (await form_of(request)).get("form", "")
+    given = (await form_of(request, most=most)).get("form", "")
     if not _same_origin(request) or not hmac.compare_digest(given.encode(), expected.encode()):
         detail = "This form did not come from a page of your session. Go back, load the page again, and send it anew."
         raise Problem(403, "cross_site", detail)
 
 
-async def form_of(request: Request) -> Mapping[str, str]:
+async def form_of(request: Request, *, most: int = _MOST_BYTES) -> Mapping[str, str]:
     """The fields of a form that was sent; of equal names the last. Raises Problem 413 and 422."""
     body = await request.body()
-    if len(body) > _MOST_BYTES:
-        raise Problem(413, "too_large", f"The form is over {_MOST_BYTES} bytes.", limit=_MOST_BYTES)
+    if len(body) > most:
+        raise Problem(413, "too_large", f"The form is over {most} bytes.", limit=most)
+    return await aside(_fields, body) if len(body) > LARGE else _fields(body)
+
+
+def _fields(body: bytes) -> Mapping[str, str]:
     try:
         fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
     except ValueError:
@@ -96,6 +104,16 @@ async def form_of(request: Request) -> Mapping[str, str]:
     if any("\0" in value for _, value in fields):
         raise Problem(422, "invalid", "The form holds a NUL character.")
     return dict(fields)
+
+
+def body_of(kind: type[_Body], **values: Any) -> _Body:
+    """The body that the API would read, from the fields of a form that are not empty. Raises Problem 422, which names each
+    bad field."""
+    try:
+        return kind.model_validate({name: value for name, value in values.items() if value not in (None, "")})
+    except ValidationError as error:
+        faults = [{"pointer": "/".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
+        raise Problem(422, "invalid", "Some fields cannot be read. Go back and correct them.", errors=faults) from None
 
 
 def one_line(text: str | None) -> str | None:

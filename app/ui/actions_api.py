@@ -7,12 +7,11 @@ POST /ui/actions/pause                   does it, and leads back
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final
 from urllib.parse import parse_qsl
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from app.decide.rules import EVERY_ROUTE
@@ -22,7 +21,7 @@ from app.groups import live
 from app.groups.bodies import PauseBody, TriggerBody
 from app.groups.requests import Wanted
 from app.kit.errors import Problem
-from app.ui.access import Visitor, form_of, visitor
+from app.ui.access import Visitor, body_of, form_of, visitor
 from app.ui.pages import PageRoute, render, see
 from app.ui.service import Services, UiServices
 
@@ -32,7 +31,6 @@ Operator = Annotated[Visitor, Depends(visitor("trigger"))]
 Fields = Mapping[str, str]
 #: Where a browser goes afterwards: the parts of a page's path, and its query.
 Place = tuple[tuple[str, ...], dict[str, str]]
-_Body = TypeVar("_Body", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +44,6 @@ class Action:
     asks: tuple[str, ...]
     find: Callable[[UiServices, str], Awaitable[str]]
     run: Callable[[UiServices, Visitor, Fields], Awaitable[Place]]
-
-
-def _read(kind: type[_Body], **values: Any) -> _Body:
-    """The body that the API would read. Raises Problem 422, which names each bad field."""
-    try:
-        return kind.model_validate({name: value for name, value in values.items() if value not in (None, "")})
-    except ValidationError as error:
-        faults = [{"pointer": "/".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
-        raise Problem(422, "invalid", "Some fields cannot be read. Go back and correct them.", errors=faults) from None
 
 
 def _ident(text: str) -> UUID:
@@ -99,7 +88,7 @@ async def _find_switch(services: UiServices, name: str) -> str:  # noqa: ARG001 
 async def _pause(services: UiServices, visitor: Visitor, fields: Fields) -> Place:
     until = fields.get("until")
     # A browser sends the time without a zone. The page says that it is UTC.
-    body = _read(PauseBody, until=f"{until}Z" if until else None, reason=fields.get("reason"))
+    body = body_of(PauseBody, until=f"{until}Z" if until else None, reason=fields.get("reason"))
     await services.groups.pauses.pause(fields["route"], body.until, body.reason, visitor.caller.name)
     return _fleet_of(fields["route"])
 
@@ -118,7 +107,7 @@ async def _reset(services: UiServices, visitor: Visitor, fields: Fields) -> Plac
 async def _trigger(services: UiServices, visitor: Visitor, fields: Fields) -> Place:
     group, caller = await _group(services, fields["group"]), visitor.caller.name
     force = fields.get("force") == "on"
-    body = _read(TriggerBody, route=group.route, group=group.labels, reason=fields.get("reason"), force=force)
+    body = body_of(TriggerBody, route=group.route, group=group.labels, reason=fields.get("reason"), force=force)
     wanted = Wanted(body.route, body.group, body.reason, caller, body.force, body.conf)
     made = await services.groups.requests.trigger(wanted, caller, f"page-{fields.get('once', '')[:64]}")
     return ("triggers", str(made["id"])), {}

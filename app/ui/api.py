@@ -118,7 +118,8 @@ async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: 
     )
     drift, _ = await episodes.page(conn, policy, asked, span.now) if group.mode == LIVE else ([], None)
     promoted = (await promotions.of_groups(conn, [group.key], span.since, MOST))[group.key]
-    marks = marks_of(span, alerts, triggers, state) + flags_of(map(shown, promoted))
+    changes = [shown(row) for row in promoted]
+    marks = marks_of(span, alerts, triggers, state) + flags_of(changes)
     marks += fleet.deadlines_of(watching).get(fleet.place(route.name, group.labels), [])
     return {
         "group": group,
@@ -131,6 +132,7 @@ async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: 
         "triggers": triggers[:_SHOWN],
         "marks": marks,
         "promoted": {str(row.id): row.model for row in promoted},
+        "promotion": next(iter(changes), None),
         "span": span,
         "ticks": ticks_of(span),
         "cut": max(len(alerts), len(triggers)) == MOST,

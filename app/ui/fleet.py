@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -72,65 +71,79 @@ async def read(conn: AsyncConnection, policy: Policy, now: datetime, filters: Fi
     routes = [chosen] if chosen is not None else list(policy.routes)
     most = max(_MOST_GROUPS // max(len(routes), 1), 1)
     standings, cut = await live.standings(conn, routes, filters.labels, most)
-    mutes = await live.mutes(conn, policy, routes, now)
-    rows = [_row(each, mutes[each.route.name]["muted"], now) async for each in in_turns(standings)]
-    wanted = sorted(filter(partial(_fits, filters), rows), key=_first)
+    mutes = {name: each["muted"] for name, each in (await live.mutes(conn, policy, routes, now)).items()}
+    ranked = [_rank(each, now) async for each in in_turns(standings)]
+    wanted = sorted((each for each in ranked if _fits(filters, each, mutes)), key=_first)
     begin = (filters.page - 1) * PER_PAGE
-    rows_shown, span = wanted[begin : begin + PER_PAGE], Span.of(now, filters.days)
-    await _add_labels(conn, rows_shown)
-    await _add_lanes(conn, policy, rows_shown, span)
+    rows = [_row(each, mutes[each.standing.route.name], now) for each in wanted[begin : begin + PER_PAGE]]
+    span = Span.of(now, filters.days)
+    await _add_labels(conn, rows)
+    await _add_lanes(conn, policy, rows, span)
     worst, opened = await incidents.worst_open(conn, _MOST_INCIDENTS)
-    needing = sum(row["needs_person"] for row in rows)
-    return Fleet(rows_shown, len(wanted), len(rows), needing, worst, opened, cut, span)
+    needing = sum(each.needs_person for each in ranked)
+    return Fleet(rows, len(wanted), len(ranked), needing, worst, opened, cut, span)
 
 
-def _row(standing: Standing, muted: Any, now: datetime) -> Row:
-    """What sorts a group. `_add_labels` and `_add_lanes` add what only a group on the page needs."""
-    group, route = standing.group, standing.route
-    state = live.group_state(group, route, now)
+class _Ranked(NamedTuple):
+    """A group with the little that sorts, counts and filters it: every group of the fleet has this."""
+
+    standing: Standing
+    state: str
+    needs_person: bool
+
+
+def _rank(standing: Standing, now: datetime) -> _Ranked:
+    group, trigger = standing.group, standing.trigger
+    # The state of a held group names no trigger: the newest that fired is an earlier one.
+    needs = not group.held and trigger is not None and sentences.needs_person(trigger)
+    return _Ranked(standing, live.state_of(group, standing.route, now), needs)
+
+
+def _row(ranked: _Ranked, muted: Any, now: datetime) -> Row:
+    """What a page shows of a group. `_add_labels` and `_add_lanes` add to it."""
+    standing = ranked.standing
+    route, state = standing.route, live.group_state(standing.group, standing.route, now)
     return {
-        "standing": standing,
-        "key": group.key,
+        "key": standing.group.key,
         "route": route.name,
         "mode": route.mode,
-        "state": state["state"],
+        "state": ranked.state,
         "live": state,
         "trigger": standing.trigger,
         "firing": standing.firing,
         "muted": muted,
         "blocked_until": state["held_until"] or state["cooldown_until"] or (muted.until if muted else None),
-        # The state of a held group names no trigger: the newest that fired is an earlier one.
-        "needs_person": not group.held and standing.trigger is not None and sentences.needs_person(standing.trigger),
+        "needs_person": ranked.needs_person,
     }
 
 
-def _fits(filters: Filters, row: Row) -> bool:
-    standing: Standing = row["standing"]
+def _fits(filters: Filters, ranked: _Ranked, mutes: Mapping[str, Any]) -> bool:
+    standing = ranked.standing
     if not standing.fits:
         return False
     match filters.state:
         case "needs_person":
-            return bool(row["needs_person"])
+            return ranked.needs_person
         case "firing":
-            return bool(row["firing"])
+            return standing.firing > 0
         case "muted":
-            return row["muted"] is not None
+            return mutes[standing.route.name] is not None
         case None:
             return True
-    return bool(row["state"] == filters.state)
+    return ranked.state == filters.state
 
 
-def _first(row: Row) -> tuple[Any, ...]:
-    standing: Standing = row["standing"]
-    urgent = standing.worst if row["needs_person"] else 0
+def _first(ranked: _Ranked) -> tuple[Any, ...]:
+    standing = ranked.standing
+    urgent = standing.worst if ranked.needs_person else 0
     return (
-        not row["needs_person"],
+        not ranked.needs_person,
         urgent,
-        _ORDER.index(row["state"]),
+        _ORDER.index(ranked.state),
         standing.worst,
-        row["route"],
+        standing.route.name,
         standing.named,
-        row["key"],
+        standing.group.key,
     )
 
 

@@ -25,6 +25,7 @@ from app.promotion import store as promotions
 from app.promotion.promote import shown
 from app.promotion.store import Promotion
 from app.ui.access import Visitor, one_line, visitor
+from app.ui.backtest_api import box_of
 from app.ui.pages import PageRoute, render
 from app.ui.service import Services
 
@@ -145,6 +146,7 @@ async def show_policy(request: Request, services: Services, visitor: Reader) -> 
     holder = services.core.policies
     values = await services.reader.read(read)
     more: dict[str, Any] = {"policy": policy, "loaded_at": holder.loaded_at, "refusal": holder.refusal}
+    more["box"] = box_of(policy)
     return await render(request, visitor, "policy.html", **values, **more)
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -29,8 +30,11 @@ from app.ui.service import services_of
 _HERE: Final = Path(__file__).parent
 STYLE: Final = (_HERE / "static" / "style.css").read_text(encoding="utf-8")
 ICON: Final = (_HERE / "static" / "icon.svg").read_text(encoding="utf-8")
+_PIECES: Final = 64  # of a page, which are made before others may get their turns
 _STYLE_HASH: Final = hashlib.sha256(STYLE.encode()).hexdigest()[:12]
 
+#: Marks, embeddings, overrides and isolates of a direction of writing.
+_TURNS: Final = {n: f"\\u{n:04x}" for n in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 #: For every page. A page shows only what comes from here, runs no script, and is shown in no frame.
 SAFE: Final = {
     "Content-Security-Policy": (
@@ -140,7 +144,8 @@ async def render(
         "to": lambda *path, **query: address(request, *path, **query),
     }
     pieces = _environment().get_template(template).generate(shared | values)
-    return HTMLResponse("".join([piece async for piece in in_turns(pieces)]), status, headers=SAFE)
+    some = iter(lambda: list(islice(pieces, _PIECES)), [])
+    return HTMLResponse("".join(["".join(each) async for each in in_turns(some)]), status, headers=SAFE)
 
 
 def _page_of(request: Request, link: str | None) -> str:
@@ -162,7 +167,7 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     made.filters |= {"utc": utc, "iso": iso, "away": away, "short": short, "words": words, "named": named}
-    made.filters |= {"lasting": lasting, "code": code, "pretty": pretty}
+    made.filters |= {"lasting": lasting, "code": code, "pretty": pretty, "plain": plain}
     made.globals |= {"lane": lane.drawn, "spoken": lane.spoken}
     return made
 
@@ -199,6 +204,12 @@ def _parts(apart: timedelta) -> str:
 def short(text: str, most: int = 80) -> str:
     """The beginning of a long text."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def plain(text: str, most: int = 80) -> str:
+    """The beginning of a sentence that has words from outside in it. A character that turns the direction of writing would
+    also turn our own words after it: it stands as an escape."""
+    return short(text if text.isascii() else text.translate(_TURNS), most)
 
 
 def code(text: str) -> Markup:

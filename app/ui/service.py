@@ -10,6 +10,7 @@ from app.deadman.service import DeadmanServices
 from app.groups.service import GroupServices
 from app.kit.replica import Reader
 from app.policy.core import Core
+from app.replay.jobs.api import BacktestServices
 from app.ui.proxy import ProxyUsers
 from app.ui.sessions import Sessions
 from app.web.ratelimit import RateLimit
@@ -32,6 +33,7 @@ class UiServices:
     limiter: RateLimit
     groups: GroupServices
     deadman: DeadmanServices
+    backtests: BacktestServices
     probes: Mapping[str, Look]
 
 

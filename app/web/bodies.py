@@ -6,6 +6,7 @@ A compressed body is read piece by piece, and never further than the limit: a fe
 
 import sys
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.kit.errors import Problem
 from app.web.problems import problem_answer
 from app.web.security import CALLER, Guard, guard_of
+from app.web.tokens import Caller
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -32,12 +34,12 @@ ENCODINGS = ("gzip", "deflate", *(("zstd",) if sys.version_info >= (3, 14) else 
 
 #: Bytes of a body for a route that is not `takes_large`: a request of a person or a script, an event of MLflow.
 MOST_OF_A_REQUEST = 256 * 1024
-SMALL = 65536  # bytes of a body that may use all of the budget
+SMALL = 65536  # bytes of a body that finds room where a larger one does not
 
 _BUSY = Problem(
     503,
     "unavailable",
-    "The gateway holds as many bytes of bodies as it may (GATEWAY_BODY_BUDGET). Send the request again.",
+    "The gateway holds as many bytes of bodies as it may, of this token or of all (GATEWAY_BODY_BUDGET). Send it again.",
     headers={"Retry-After": "5"},
 )
 
@@ -59,9 +61,10 @@ class Budget:
     """The bytes of all bodies that this process holds: those that come in, those that are read, and those that wait for
     Postgres.
 
-    A sender alone cannot use it up. Large bodies may fill three quarters, so small ones get through. Some senders have not
-    shown who they are, such as those of signed requests. Their bodies may fill an eighth, or three of the largest bodies;
-    large ones may fill three quarters of that.
+    No token can use it up. It holds at most three times the bytes that it leaves free, with small bodies seven times. So it
+    alone gets three quarters, and the next one three quarters of the rest. Some senders have not shown who they are, such as
+    those of signed requests. Their bodies may fill an eighth, or three of the largest bodies; large ones may fill three
+    quarters of that.
     """
 
     def __init__(self, most: int, limit: int) -> None:
@@ -69,6 +72,7 @@ class Budget:
         self.most_unproven = max(self.most // 8, 3 * limit)
         self.held = 0
         self.unproven = 0
+        self.of_token: defaultdict[str, int] = defaultdict(int)  # by its name
 
 
 class _Share:
@@ -79,24 +83,29 @@ class _Share:
         self._budget = budget
         self._held = 0
         self._unproven = 0
+        self._token = ""  # its name, once it is known
 
-    def take(self, size: int, *, proven: bool) -> bool:
-        """Hold `size` more bytes. False: the budget is spent."""
+    def take(self, size: int, caller: Caller | None) -> bool:
+        """Hold `size` more bytes for `caller`; None: nobody knows yet who it is. False: there is no room for them."""
         budget = self._budget
         self._held += size
         budget.held += size
-        quarters = 4 if self._held <= SMALL else 3
-        if not proven:
+        is_small = self._held <= SMALL
+        if caller is None:
             self._unproven += size
             budget.unproven += size
-            if budget.unproven > budget.most_unproven * quarters // 4:
-                return False
-        return budget.held <= budget.most * quarters // 4
+            part = 1 if is_small else 3 / 4
+            return budget.unproven <= budget.most_unproven * part and budget.held <= budget.most * part
+        self._token = caller.name
+        budget.of_token[caller.name] += size
+        return budget.of_token[caller.name] <= (7 if is_small else 3) * (budget.most - budget.held)
 
     def free(self) -> None:
         """The request has its answer."""
         self._budget.held -= self._held
         self._budget.unproven -= self._unproven
+        if self._token:
+            self._budget.of_token[self._token] -= self._held - self._unproven
         self._held = self._unproven = 0
 
 
@@ -140,7 +149,7 @@ class ReadBodies:
                 read += size
                 if read > share.limit:
                     raise BodyRefused(_too_large(share.limit))
-                if not share.take(size, proven=CALLER in scope):
+                if not share.take(size, scope.get(CALLER)):
                     raise BodyRefused(_BUSY)
             return message
 
@@ -198,7 +207,7 @@ def _decoded(receive: Receive, codings: list[str], scope: Scope, share: _Share) 
         for layer in layers:
             pieces = layer.undo(pieces)
         body = b"".join(pieces)
-        if not share.take(len(body), proven=CALLER in scope):
+        if not share.take(len(body), scope.get(CALLER)):
             raise BodyRefused(_BUSY)
         if not message.get("more_body", False):
             for layer in layers:

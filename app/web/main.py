@@ -29,7 +29,7 @@ from app.notices import api as notices_api
 from app.policy import api as policy_api
 from app.promotion import api as promotion_api
 from app.replay.jobs import api as backtests_api
-from app.ui import actions_api, house_api, login_api
+from app.ui import actions_api, backtest_api, house_api, login_api
 from app.ui import api as pages
 from app.web import docs, error_answers, health
 from app.web import probe_api as probes
@@ -93,6 +93,7 @@ def create_app(settings: Settings, open_services: OpenServices, *, worker: bool 
         backtests_api,
         login_api,
         actions_api,
+        backtest_api,
         house_api,
         pages,
     ):

@@ -26,8 +26,9 @@ def alert(name: str) -> Alert:
     return Alert(name, name, True, "critical", NOW, None, labels, {}, "test")
 
 
-def job(*names: str, size: int = 0) -> Job:
-    return Job([alert(name) for name in names], [], "test", size)
+def job(*names: str, size: int = 0, lane: str | None = None) -> Job:
+    """Unless a lane is named, each has a sender of its own."""
+    return Job([alert(name) for name in names], [], "test", size, lane=names[0] if lane is None else lane)
 
 
 class Commits(Intake):
@@ -112,7 +113,7 @@ async def test_a_batch_is_bounded_and_keeps_the_order_of_arrival() -> None:
     batcher = Names(commits, max_queue=10_000, max_batch=100)
     async with running(batcher):
         first = await commits.hold(batcher)
-        others = [asyncio.create_task(batcher.submit(job(f"{i}"), 5)) for i in range(250)]
+        others = [asyncio.create_task(batcher.submit(job(f"{i}", lane="one"), 5)) for i in range(250)]
         await turns()
         commits.gate.set()
         await asyncio.gather(first, *others)
@@ -354,7 +355,8 @@ async def _random_round(chance: random.Random) -> None:
     async def request(name: str) -> str:
         await turns(chance.randrange(30))
         names = [f"{name}.{i}" for i in range(chance.randrange(1, 4))]
-        submitted: Awaitable[list[Any]] = batcher.submit(job(*names), chance.choice((0.0005, 5, 5, 5)))
+        lane = chance.choice("abc")
+        submitted: Awaitable[list[Any]] = batcher.submit(job(*names, lane=lane), chance.choice((0.0005, 5, 5, 5)))
         try:
             answers = await submitted
         except NotDurable:

@@ -30,6 +30,12 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture
+def other(tmp_path: Path) -> dict[str, str]:
+    """The header of a second token."""
+    return token_of(tmp_path, "ingest")
+
+
+@pytest.fixture
 async def world(servers: TestServers, database: str, tmp_path: Path) -> AsyncIterator[World]:
     more = {"max_body": LIMIT, "body_budget": BUDGET, "webhook_secret": SECRET, "tokens_file": tmp_path / "tokens"}
     token = token_of(tmp_path, "admin")
@@ -84,6 +90,18 @@ async def test_large_bodies_over_the_budget_are_refused_and_small_ones_are_taken
             )
             assert answer.status_code in (401, 404, 503), path
     assert (await post(world, ALERTMANAGER, 2_000)).status_code == 202
+    assert (await post(world, ALERTMANAGER, 90_000)).status_code == 202
+
+
+async def test_a_token_that_holds_all_that_it_may_leaves_room_for_another(other: dict[str, str], world: World) -> None:
+    async with held(world, ALERTMANAGER, 4, 95_000) as refused:
+        assert refused == [503], "three quarters of the budget"
+        assert (await post(world, ALERTMANAGER, 90_000)).status_code == 503
+        assert (await post(world, ALERTMANAGER, 70_000, **other)).status_code == 202
+        async with held(world, ALERTMANAGER, 1, 60_000) as refused:
+            assert refused == []
+            assert (await post(world, ALERTMANAGER, 50_000)).status_code == 503, "seven eighths, with small bodies"
+            assert (await post(world, ALERTMANAGER, 20_000, **other)).status_code == 202
     assert (await post(world, ALERTMANAGER, 90_000)).status_code == 202
 
 

@@ -11,12 +11,15 @@ from uuid import UUID
 import uvicorn
 from playwright.async_api import Browser, async_playwright
 
+from app import tables
 from app.decide.state import group_key
+from app.kit.db import insert_rows
 from app.promotion import store
 from tests.acceptance.world import World
 from tests.fakes.clock import NOON
 from tests.servers import TestServers
 from tests.ui.history import HOSTILE, POLICY, hostile, promotions, rich
+from tests.ui.tried import ENDED, RUNNING, tried
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 #: Without these it asks hosts of its maker at every start.
@@ -61,6 +64,8 @@ async def rich_world(
     async with World(servers, database, POLICY, **settings) as world:
         engine = world.services[0].core.engine
         await rich(NOON, models=models).write(engine)
+        async with engine.begin() as conn:
+            await insert_rows(conn, tables.backtests, tried(NOON))
         if nasty:
             await hostile(NOON).write(engine)
             async with engine.begin() as conn:
@@ -89,6 +94,9 @@ async def addresses(world: World) -> dict[str, str]:
         "house": "/ui/house",
         "switch": f"/ui/switches/{quote('m00-retrained')}",
         "policy": "/ui/policy",
+        "box": "/ui/policy/backtests",
+        "backtest": f"/ui/policy/backtests/{ENDED}",
+        "backtest-running": f"/ui/policy/backtests/{RUNNING}",
         "action": "/ui/actions/pause?route=accuracy",
         "missing": f"/ui/alerts/{UUID(int=0)}",
     }

@@ -73,7 +73,7 @@ HTML = {"Accept": "text/html,application/xhtml+xml"}
 TAGS = set(
     """a article bdi body button circle code dd defs details div dl dt footer form g h1 h2 h3 head header html input label
     legend li line link main meta nav ol option p path pattern pre rect section select span strong summary svg symbol table
-    tbody td text th thead time title tr ul use""".split()  # noqa: SIM905 (one word a tag)
+    tbody td text textarea th thead time title tr ul use""".split()  # noqa: SIM905 (one word a tag)
 )
 
 

@@ -15,7 +15,7 @@ from tests.fakes.clock import NOON
 from tests.integration.test_long_history import recorded
 from tests.servers import TestServers
 from tests.ui.history import POLICY, promotions, rich
-from tests.ui.reading import page_of
+from tests.ui.reading import groups_of, page_of, utc
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -51,6 +51,23 @@ async def test_a_model_shows_who_held_its_alias_and_since_when(world: World) -> 
     day = {days: (NOON - timedelta(days=days)).isoformat().replace("+00:00", "Z") for days in (40, 20, 19, 2)}
     assert shown == [("4", [day[2]]), ("1", [day[19], day[2]]), ("3", [day[20], day[19]]), ("1", [day[40], day[20]])]
     assert "a rollback" in reigns.text
+
+
+async def test_a_group_says_who_promoted_its_newest_version_or_took_it_back(world: World) -> None:
+    since, triggers = NOON - timedelta(days=30), await world.triggers()
+    changes = (await world.get("/api/v1/promotions", limit=1000))["items"]
+    changes = [c for c in changes if c["state"] in ("promoted", "rolled_back") and utc(c["ended_at"]) >= since]
+    seen = set()
+    for key, (route, group) in (await groups_of(world)).items():
+        mine = [t for t in triggers if (t["route"], t["group"]) == (route["name"], group["group"])]
+        made = {(v["model"], v["version"]) for t in mine for run in t["runs"] for v in run["versions"]}
+        ours = [change for change in changes if (change["model"], change["version"]) in made]
+        newest = max(ours, key=lambda change: utc(change["ended_at"]), default=None)
+        shown = list((await page_of(world, f"/ui/groups/{key}")).having("data-last-promotion"))
+        assert [each.attributes["data-last-promotion"] for each in shown] == ([newest["id"]] if newest else [])
+        assert all(f"by {newest['requested_by']}" in each.text for each in shown if newest)
+        seen.add(newest and newest["state"])
+    assert {"promoted", "rolled_back"} <= seen
 
 
 async def test_a_filter_of_promotions_shows_what_fits(world: World) -> None:

@@ -68,6 +68,27 @@ def test_an_image_is_pinned_to_a_version(name: str) -> None:
     assert re.fullmatch(r"[a-z./-]+:v?\d+\.\d+[a-z0-9.-]*(@sha256:[0-9a-f]{64})?", SERVICES[name]["image"])
 
 
+#: Images whose digest we do not know, and the gateway's own, which is built here.
+WITHOUT_DIGEST = {"apache/airflow:3.3.2", "ghcr.io/mlflow/mlflow:v3.17.2", "trigger-gateway:0.1.0"}
+
+
+def test_an_image_has_a_digest_and_the_same_one_everywhere() -> None:
+    """A tag can be moved to another image. A digest cannot, and Docker then takes it alone."""
+    manifests = "".join(path.read_text() for path in (ROOT / "examples/kubernetes").glob("*.yaml"))
+    used = [service["image"] for service in SERVICES.values()]
+    used += re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    used += re.findall(r"^ +(?:image|imageName): (?:&\w+ )?([^\s*]+)", manifests, re.MULTILINE)
+    digests: dict[str, set[str]] = {}
+    for image in used:
+        tag, _, digest = image.partition("@")
+        digests.setdefault(tag, set()).add(digest)
+    own = {tag for tag in digests if tag.startswith("registry.example/")}
+    assert {tag for tag, found in digests.items() if found == {""}} == WITHOUT_DIGEST | own
+    for tag, found in digests.items():
+        assert len(found) == 1, tag
+        assert all(re.fullmatch(r"(sha256:[0-9a-f]{64})?", digest) for digest in found), tag
+
+
 @every_service
 def test_a_service_that_stays_has_a_health_check_and_one_that_ends_has_none(name: str) -> None:
     assert ("healthcheck" in SERVICES[name]) == (name not in ONE_SHOT)

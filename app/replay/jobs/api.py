@@ -8,6 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic_core import to_json
+from sqlalchemy import RowMapping
 
 from app.kit.errors import Problem
 from app.policy.file.load import parse_sent_policy
@@ -74,9 +75,7 @@ _TAKEN[202]["headers"] = _LOCATION
 async def ask(request: Request, services: Services, caller: Reader, body: BacktestBody) -> Response:
     """Replays the gateway's own history under the policy, as `trigger-gateway backtest` does. A worker does it in a process
     of its own; read `Location` until `state` is `succeeded` or `failed`. A token has one open backtest at a time."""
-    await services.limiter.check(caller)
-    await services.backtests.refuse_second(caller)
-    row = await services.backtests.ask(caller, await _asked(services, body))
+    row = await begin(services, caller, body)
     answer = _answer(row, 202)
     answer.headers["Location"] = f"{request.scope.get('root_path', '')}/api/v1/backtests/{row['id']}"
     return answer
@@ -106,6 +105,13 @@ async def delete(services: Services, caller: Reader, id: Ident) -> Response:
     await services.limiter.check(caller)
     row = await services.backtests.remove(id, caller)
     return _answer({**row, "state": "cancelled" if row["ended_at"] is None else row["state"], "result": None})
+
+
+async def begin(services: BacktestServices, caller: Caller, body: BacktestBody) -> RowMapping:
+    """Keep the question of a caller: the row as it is now. Raises Problem 409, 422 and 429."""
+    await services.limiter.check(caller)
+    await services.backtests.refuse_second(caller)
+    return await services.backtests.ask(caller, await _asked(services, body))
 
 
 async def _asked(services: BacktestServices, body: BacktestBody) -> Asked:

@@ -1,12 +1,13 @@
 """The backtests in the database, so that every replica can answer for each of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping, TextClause, text
+from sqlalchemy import RowMapping, TextClause, Uuid, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -52,6 +53,13 @@ _TRIM = text(f"""
         ) kept WHERE place > :most OR bytes > :bytes
     )
 """)
+# Postgres cuts a long report: it would take this process long to read it as a whole. With OFFSET it reads the JSON once.
+_SHOWN = text("""
+    SELECT id, caller, CAST(asked AS jsonb) AS asked, state, created_at, started_at, ended_at, step, done, total, error,
+        jsonb_array_length(read -> 'changed') AS changed,
+        jsonb_set(read, '{changed}', jsonb_path_query_array(read, CAST(:changes AS jsonpath))) AS report
+    FROM (SELECT *, CAST(result AS jsonb) AS read FROM backtests WHERE id = :id OFFSET 0) b
+""").columns(id=Uuid(), asked=JSONB(), report=JSONB())
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,19 @@ async def open_of(conn: AsyncConnection, caller: str) -> RowMapping | None:
 async def find(conn: AsyncConnection, ident: UUID) -> RowMapping | None:
     """The backtest of this id."""
     return (await conn.execute(_T.select().where(_T.c.id == ident))).mappings().one_or_none()
+
+
+async def shown(conn: AsyncConnection, ident: UUID, most: int) -> RowMapping | None:
+    """The backtest of this id for a page: `asked` and `report` as values, with `most` of the `changed` episodes."""
+    asked = {"id": ident, "changes": f"$.changed[0 to {most - 1}]"}
+    return (await conn.execute(_SHOWN, asked)).mappings().one_or_none()
+
+
+async def of_caller(conn: AsyncConnection, caller: str) -> Sequence[RowMapping]:
+    """The backtests of a caller that are kept, the newest first, without what was asked and found."""
+    names = ("id", "state", "created_at", "ended_at", "error")
+    wanted = select(*(_T.c[name] for name in names)).where(_T.c.caller == caller)
+    return (await conn.execute(wanted.order_by(_T.c.id.desc()).limit(MOST_KEPT + 1))).mappings().all()
 
 
 async def remove(engine: AsyncEngine, ident: UUID) -> None:

@@ -105,14 +105,14 @@ class Backtests:
         """Raises Problem 404."""
         found = await self._reader.find(lambda conn: store.find(conn, ident))
         if found is None:
-            raise _missing(ident)
+            raise missing(ident)
         return found
 
     async def remove(self, ident: UUID, caller: Caller) -> RowMapping:
         """End and forget a backtest: the row as it was. Raises Problem 404, and 403 for one of another token."""
         found = await self._reader.fresh(lambda conn: store.find(conn, ident))
         if found is None:
-            raise _missing(ident)
+            raise missing(ident)
         if found["caller"] != caller.name and not caller.can("admin"):
             detail = "Only the token that asked for a backtest, or one with the scope admin, may delete it."
             raise Problem(403, "forbidden", detail, scope="admin")
@@ -210,5 +210,6 @@ class Backtests:
         await store.end(self._engine, job, now, error=error)
 
 
-def _missing(ident: UUID) -> Problem:
+def missing(ident: UUID) -> Problem:
+    """The answer for a backtest that is not there."""
     return Problem(404, "not_found", f"There is no backtest {ident}: each is kept for a day after its end.")

@@ -1,0 +1,112 @@
+"""The batcher between senders: nobody waits for all that another one sent, and who has gone away is not waited for."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect
+
+from app.intake.intake import Job
+from tests.integration.test_batcher import Commits, Names, alert, job, running, turns
+
+#: What waits, as (lane, alerts) in order of arrival, and the lanes of the batches, which hold a hundred alerts.
+SHARED = {
+    "few alerts go before the rest of many": (
+        [("many", 40)] * 6 + [("few", 1)],
+        [["many", "many", "few"], ["many", "many", "many"], ["many"]],
+    ),
+    "a burst of small jobs is one share": (
+        [("many", 40)] * 4 + [("few", 1)] * 60,
+        [["many", "many"] + ["few"] * 50, ["many", "many"] + ["few"] * 10],
+    ),
+    "a job that is larger than a share": ([("many", 99)] * 3 + [("few", 1)], [["many", "few"], ["many", "many"]]),
+    "a sender alone has whole batches": ([("one", 10)] * 20, [["one"] * 10, ["one"] * 10]),
+}
+
+
+async def written(waiting: list[tuple[str, int]], max_batch: int) -> list[list[str]]:
+    """The lanes of the jobs of each batch that is written while all of these wait. Each lane keeps its order."""
+    commits = Commits()
+    batcher = Names(commits, max_queue=10_000, max_batch=max_batch)
+    async with running(batcher):
+        first = await commits.hold(batcher)
+        sent = [
+            asyncio.create_task(batcher.submit(job(*(f"{lane} {at} {n}" for n in range(alerts)), lane=lane), 5))
+            for at, (lane, alerts) in enumerate(waiting)
+        ]
+        await turns()
+        commits.gate.set()
+        await asyncio.gather(first, *sent)
+    batches = [list(dict.fromkeys(name.rpartition(" ")[0] for name in batch)) for batch in commits.batches[1:]]
+    for lane in {lane for lane, _ in waiting}:
+        order = [int(each.split()[1]) for batch in batches for each in batch if each.startswith(f"{lane} ")]
+        assert order == sorted(order)
+    return [[each.split()[0] for each in batch] for batch in batches]
+
+
+@pytest.mark.parametrize(("waiting", "batches"), SHARED.values(), ids=SHARED)
+async def test_a_batch_is_shared_by_those_who_wait(waiting: list[tuple[str, int]], batches: list[list[str]]) -> None:
+    assert await written(waiting, 100) == batches
+
+
+async def test_of_more_senders_than_a_batch_has_room_for_each_gets_its_turn() -> None:
+    waiting = [(lane, 1) for _ in range(2) for lane in "abcde"]
+    assert await written(waiting, 3) == [["a", "b", "c"], ["d", "e", "a"], ["b", "c", "d"], ["e"]]
+
+
+async def test_a_batch_is_smaller_when_the_alerts_of_the_one_before_took_long() -> None:
+    commits = Commits()
+    batcher = Names(commits, max_queue=10_000)
+    async with running(batcher):
+        first = await commits.hold(batcher)
+        sent = [asyncio.create_task(batcher.submit(job(*(f"{n} {at}" for at in range(100))), 5)) for n in range(15)]
+        await asyncio.sleep(0.01)  # For one alert that is long.
+        commits.gate.set()
+        await asyncio.gather(first, *sent)
+    assert [len(batch) for batch in commits.batches] == [1, 500, 1000]
+
+
+async def test_one_sender_does_not_fill_the_queue_and_has_its_room_back_when_its_jobs_are_written() -> None:
+    commits = Commits()
+    batcher = Names(commits, max_queue=16)
+
+    async def send(number: int, lane: str) -> list[asyncio.Task[list[Any]]]:
+        sent = [asyncio.create_task(batcher.submit(job(f"{lane}{n}", lane=lane), 5)) for n in range(number)]
+        await turns()
+        return sent
+
+    async with running(batcher):
+        for _ in range(2):
+            first = await commits.hold(batcher)
+            many = await send(9, "many")  # Each counts two: itself and its alert.
+            refused = [str(each.exception()) for each in many if each.done()]
+            assert len(refused) == 3
+            assert all("too many alerts of one sender wait" in each for each in refused)
+            few = await send(1, "few")
+            commits.gate.set()
+            assert await asyncio.gather(first, *few) == [["first"], ["few0"]]
+            await asyncio.gather(*many, return_exceptions=True)
+
+
+async def test_a_sender_that_goes_away_is_noticed_while_its_job_waits_and_while_it_is_written() -> None:
+    commits, gone = Commits(), asyncio.Event()
+    batcher = Names(commits, max_queue=100)
+
+    async def leave() -> None:
+        await gone.wait()
+
+    async with running(batcher):
+        commits.gate.clear()
+        jobs = [Job([alert(name)], [], "test", 0, lane=name, gone=leave) for name in ("written", "waits")]
+        sent = [asyncio.create_task(batcher.submit(jobs[0], 60))]
+        await commits.began.wait()
+        sent.append(asyncio.create_task(batcher.submit(jobs[1], 60)))
+        stays = asyncio.create_task(batcher.submit(job("stays"), 60))
+        await turns()
+        gone.set()
+        async with asyncio.timeout(10):
+            found = await asyncio.gather(*sent, return_exceptions=True)
+        assert [type(each) for each in found] == [ClientDisconnect] * 2
+        commits.gate.set()
+        assert await stays == ["stays"]
+    assert commits.batches == [["written"], ["stays"]]

@@ -1,0 +1,125 @@
+"""A body with many alerts is decided in parts, so that it does not hold up the bodies of others."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import httpx
+
+from tests.integration.api import ALERTMANAGER, notification, opened, token_of, webhook_alert, word
+from tests.integration.submitting import scalar
+from tests.integration.test_body_budget import sent
+from tests.servers import TestServers
+
+GROUPS, EACH = 40, 30  # Three parts: sixteen groups, sixteen, and eight.
+FIRST_PART = 16 * EACH
+
+
+def large(mark: str) -> list[dict[str, object]]:
+    """Alerts whose groups stand mixed."""
+    return [webhook_alert(model=f"{mark}-{n % GROUPS}", place=str(n)) for n in range(GROUPS * EACH)]
+
+
+@asynccontextmanager
+async def groups_locked(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Nothing is written until this ends."""
+    holder = await asyncpg.connect(database)
+    try:
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE groups IN ACCESS EXCLUSIVE MODE")
+            yield holder
+    finally:
+        await holder.close()
+
+
+async def until_it_waits(holder: asyncpg.Connection) -> None:
+    async with asyncio.timeout(20):
+        while not await holder.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation IS NOT NULL"):  # noqa: ASYNC110 (Postgres tells nobody.)
+            await asyncio.sleep(0.01)
+
+
+async def test_its_answer_stands_in_its_order_and_its_groups_fire_as_a_whole(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database) as world:
+        mark = word()
+        alerts: list[object] = [*large(mark)]
+        alerts.insert(700, {"labels": "none"})
+        end = {"status": "resolved", "endsAt": world.clock.now().isoformat(), "fingerprint": "other"}
+        alerts.append(webhook_alert(model=f"{mark}-0") | end)
+        answer = await world.post(ALERTMANAGER, notification(*alerts))
+        assert answer.status_code == 202, answer.text
+        decisions = answer.json()["decisions"]
+        asked = [alert["fingerprint"] for alert in alerts if isinstance(alert, dict) and "fingerprint" in alert]
+        assert [each["fingerprint"] for each in decisions] == asked
+        assert [each["index"] for each in answer.json()["quarantined"]] == [700]
+        assert {(each["action"], each["reason"]) for each in decisions[:-1]} == {("fire", "new_alert")}
+        assert decisions[-1]["action"] == "ignore"
+        triggers = {each["group"]["model"]: set[str]() for each in decisions}
+        for each in decisions[:-1]:
+            triggers[each["group"]["model"]].add(each["trigger_id"])
+        assert len(triggers) == GROUPS
+        assert all(len(found) == 1 for found in triggers.values())
+        assert await scalar(world.services[0], "SELECT count(*) FROM triggers") == GROUPS
+        again = await world.post(ALERTMANAGER, notification(*alerts))
+        assert {each["reason"] for each in again.json()["decisions"][:-1]} == {"duplicate"}
+        assert (
+            await scalar(world.services[0], "SELECT sum(count) FROM alerts WHERE fingerprint <> 'other'")
+            == 2 * GROUPS * EACH
+        )
+
+
+async def test_small_notifications_are_answered_while_a_large_one_is_decided(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database) as world:
+        ended: list[str] = []
+
+        async def post(name: str, *alerts: object) -> None:
+            answer = await world.post(ALERTMANAGER, notification(*alerts))
+            assert answer.status_code == 202, answer.text
+            ended.append(name)
+
+        async with groups_locked(database) as holder:
+            sending = [asyncio.create_task(post("large", *large(word())))]
+            await until_it_waits(holder)
+            sending += [asyncio.create_task(post("small", webhook_alert(model=word()))) for _ in range(3)]
+            done, _ = await asyncio.wait(sending, timeout=0.2)
+            assert not done
+        await asyncio.gather(*sending)
+        assert ended == ["small"] * 3 + ["large"]
+
+
+async def test_of_a_sender_that_goes_away_only_the_part_under_way_is_written(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    token = token_of(tmp_path, "admin")
+    async with opened(servers, database, tokens_file=tmp_path / "tokens") as world:
+        world.clients[0].headers.update(token)
+        gone = asyncio.Event()
+        body = json.dumps(notification(*large(word()))).encode()
+        async with groups_locked(database) as holder:
+            sending = asyncio.create_task(sent(world, body, gone))
+            await until_it_waits(holder)
+            gone.set()
+            async with asyncio.timeout(5):  # It would wait for 8 s.
+                assert await sending == 400  # Nobody reads it.
+        answer: httpx.Response = await world.post(ALERTMANAGER, notification(webhook_alert(model=word())))
+        assert answer.status_code == 202
+        assert await scalar(world.services[0], "SELECT count(*) FROM alerts") == FIRST_PART + 1
+
+
+async def test_a_large_body_that_postgres_does_not_take_in_time_is_refused_as_a_whole(
+    servers: TestServers, database: str
+) -> None:
+    async with opened(servers, database, intake_timeout=1.0) as world:
+        alerts = large(word())
+        async with groups_locked(database):
+            answer = await world.post(ALERTMANAGER, notification(*alerts))
+            assert (answer.status_code, answer.json()["code"]) == (503, "not_durable")
+        answer = await world.post(ALERTMANAGER, notification(*alerts))
+        assert answer.status_code == 202
+        assert len(answer.json()["decisions"]) == len(alerts)
