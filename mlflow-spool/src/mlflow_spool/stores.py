@@ -193,7 +193,7 @@ class _Process:
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):  # Nobody needs what was not written yet.
+            with suppress(OSError):  # The rest of a question, for a process that is gone.
                 stream.close()  # type: ignore[union-attr]
 
     @property
