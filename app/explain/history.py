@@ -247,25 +247,19 @@ def _trigger(row: Found) -> Row:
     return {name: row[name] for name in (*names, *more, "requested_by")} | {"group": row["group_labels"]}
 
 
-_LATELY = (
-    "group_key",
-    "id",
-    "alert_id",
-    "severity",
-    "status",
-    "first_seen_at",
-    "last_seen_at",
-    "count",
-    "decision_id",
-    "decision_count",
-)
-_LATELY_ALERTED = text(
-    f"""
-    SELECT a.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
-        SELECT {", ".join(_LATELY)} FROM alerts WHERE group_key = k AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
-    ) a
+#: What a lane shows of an alert; and with it, what a line shows and `decisions_of` needs.
+OF_A_MARK = ("group_key", "id", "alert_id", "severity", "status", "first_seen_at", "last_seen_at")
+OF_A_LINE = (*OF_A_MARK, "count", "decision_id", "decision_count")
+_LATELY_ALERTED: dict[tuple[str, ...], TextualSelect] = {
+    names: text(
+        f"""
+        SELECT a.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
+            SELECT {", ".join(names)} FROM alerts WHERE group_key = k AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
+        ) a
 """
-).columns(*(_alerts.c[name] for name in _LATELY))
+    ).columns(*(_alerts.c[name] for name in names))
+    for names in (OF_A_MARK, OF_A_LINE)
+}
 _LATELY_FIRED = (
     "group_key",
     "id",
@@ -291,11 +285,11 @@ _TRIGGERS = rows_of("SELECT * FROM triggers WHERE id = ANY(CAST(:ids AS uuid[]))
 
 
 async def lately_alerted(
-    conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
+    conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int, *, names: tuple[str, ...] = OF_A_LINE
 ) -> dict[str, list[Row]]:
-    """By group key, the newest `most` alerts last seen since a time: what a line shows of each, and what `decisions_of`
-    needs. Their labels may be fat. `keys` are those of app.decide.state.group_key."""
-    return await _by_group(conn, _LATELY_ALERTED, _LATELY, {"keys": list(keys), "since": since, "most": most})
+    """By group key, the newest `most` alerts last seen since a time, with OF_A_LINE or OF_A_MARK. Their labels may be fat.
+    `keys` are those of app.decide.state.group_key."""
+    return await _by_group(conn, _LATELY_ALERTED[names], names, {"keys": list(keys), "since": since, "most": most})
 
 
 async def lately_triggered(
