@@ -87,6 +87,7 @@ lock: setup ## Pin requirements again (ARGS=--upgrade for newer versions)
 	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt
 	$(COMPILE) requirements/airflow2.in -o requirements/airflow2.txt
 	$(COMPILE) requirements/mlflow.in -o requirements/mlflow.txt
+	$(COMPILE) requirements/training.in -c requirements/mlflow.txt -o requirements/training.txt
 
 clean: ## Remove what was built and cached; data directories stay
 	rm -rf dist build $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -22,7 +22,7 @@ from app.decide.ledger import Ledger
 from app.decide.placing import GroupName, Intent
 from app.decide.state import SHADOW, Episode, Group, TriggerChange, TriggerState
 from app.groups import heard, pauses
-from app.kit.db import insert_rows, rows_of, update_rows
+from app.kit.db import insert_rows, names_of, rows_of, update_rows
 from app.kit.outbox.model import new_item
 from app.kit.telemetry import traceparent
 from app.policy.core import Core
@@ -57,7 +57,7 @@ _OTHER_SHAPES = text(f"""
 """)
 _OF_ANOTHER_SHAPE = rows_of(
     f"""
-    SELECT * FROM groups WHERE {_OF_ROUTE} AND NOT (
+    SELECT {names_of(tables.groups)} FROM groups WHERE {_OF_ROUTE} AND NOT (
         jsonb_exists_all(labels, CAST(:names AS text[])) AND labels - CAST(:names AS text[]) = '{{}}'
     )
 """,
