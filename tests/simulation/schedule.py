@@ -141,8 +141,11 @@ def _step(chance: random.Random, other: str) -> Step:
     return Step(kind, to)
 
 
+_FAULTS: Final[tuple[Literal["park", "crash", "cut"] | None, ...]] = (None, "park", "crash", "cut")
+
+
 def _fault(chance: random.Random, most: int, kinds: Sequence[Crossing]) -> Fault | None:
-    kind: Literal["park", "crash", "cut"] | None = chance.choices([None, "park", "crash", "cut"], [55, 29, 8, 8])[0]
+    kind = chance.choices(_FAULTS, [55, 29, 8, 8])[0]
     # A step has few crossings when there is little to do: early ones come more often.
     early = min(chance.randint(1, most), chance.randint(1, most))
     place = chance.choice(kinds) if chance.random() < 0.4 else early

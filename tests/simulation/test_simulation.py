@@ -8,7 +8,7 @@ import pytest
 from tests.servers import TestServers
 from tests.simulation.__main__ import PORTION, Tally, live, live_in_the_engine
 from tests.simulation.life import Life
-from tests.simulation.planted import BUGS, HARMLESS, MOST, Bug, hunt, planted
+from tests.simulation.planted import BUGS, COVERED, MOST, Bug, hunt, planted
 from tests.simulation.schedule import Fault, Schedule, Step, schedule_of, shrink
 from tests.simulation.site import Site
 from tests.sizes import PROVE, seed, size
@@ -79,7 +79,7 @@ async def test_a_life_keeps_a_journal(site: Site) -> None:
     assert [line.split("  ", 1)[1] for line in life.journal][:2] == ["20 s pass", "90 s pass without a gateway"]
 
 
-@pytest.mark.parametrize("bug", [*BUGS, *(bug for bug, _ in HARMLESS)], ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", [*BUGS, *(bug for bug, _ in COVERED)], ids=lambda bug: bug.name)
 def test_every_bug_can_be_planted(bug: Bug) -> None:
     assert planted(bug).count(bug.new)
 
