@@ -59,7 +59,8 @@ def ways(
     if PROVE:
         folders = (install_libraries(), *([Path(TORCH)] if TORCH else []))
         environment = replace(environment, libraries=folders)
-    settings = {"MLFLOW_SPOOL_SETTLE": "0.2"}
+    # MLflow writes sets into files, whose order is another in each process.
+    settings = {"MLFLOW_SPOOL_SETTLE": "0.2", "PYTHONHASHSEED": "0"}
     for prefix, uri in (("plain", mlflow_server.uri), ("there", f"spool+{mlflow_server.uri}")):
         site = Site(environment, tmp_path_factory.mktemp(prefix), uri, settings, limit=LIMIT)
         found[prefix] = gathered(used(site, prefix), mlflow_server, prefix)
