@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import RowMapping, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,6 +16,7 @@ from app.effects.judging import terms_of
 from app.effects.show import EFFECT, Row
 from app.effects.store import firing
 from app.kit.db import as_json
+from app.kit.pages import MOST_BYTES
 from app.policy.schema import Policy
 
 #: The most alerts that one answer reads, the newest. Older ones of the same groups are left out.
@@ -23,6 +25,8 @@ MOST_ALERTS: Final = 20_000
 SHOWN: Final = 100
 #: Characters of the name of an alert, and of its severity, that an answer shows.
 LONGEST: Final = 500
+
+_PART: Final = 100  # episodes whose labels are read at once: a page ends at a number of bytes too
 
 #: Microseconds since 1970, and the id of the first alert.
 CURSOR: Final = "^[0-9]{1,16}_[0-9a-f-]{36}$"
@@ -85,15 +89,26 @@ async def page(conn: AsyncConnection, policy: Policy, query: Query, now: datetim
     found.sort(key=lambda pair: _place(pair[0]), reverse=True)
     if query.cursor is not None:
         found = [pair for pair in found if _place(pair[0]) < query.cursor]
-    shown = found[: query.limit]
-    retrains = await _retrains(conn, shown)
-    labels = {r.key: r.labels for r in await conn.execute(_LABELS, {"keys": [row["group_key"] for _, row in shown]})}
+    items: list[Row] = []
+    held = 0
+    while len(items) < min(query.limit, len(found)) and held < MOST_BYTES:
+        for item in await _some(conn, found[len(items) : query.limit][:_PART]):
+            if held < MOST_BYTES:
+                items.append(item)
+                held += len(to_json(item))
     following = None
-    if len(found) > query.limit:
-        begin, ident = _place(shown[-1][0])
+    if len(found) > len(items):
+        begin, ident = _place(found[len(items) - 1][0])
         following = f"{(begin - _EPOCH) // timedelta(microseconds=1)}_{ident}"
-    keyed = [(drift, row["route"], row["group_key"]) for drift, row in shown]
-    return [_shown(drift, route, labels.get(key, {}), retrains[key]) for drift, route, key in keyed], following
+    return items, following
+
+
+async def _some(conn: AsyncConnection, found: list[tuple[Drift, RowMapping]]) -> list[Row]:
+    """A few episodes as the answer shows them."""
+    retrains = await _retrains(conn, found)
+    labels = {r.key: r.labels for r in await conn.execute(_LABELS, {"keys": [row["group_key"] for _, row in found]})}
+    keyed = [(drift, row["route"], row["group_key"]) for drift, row in found]
+    return [_shown(drift, route, labels.get(key, {}), retrains[key]) for drift, route, key in keyed]
 
 
 def _place(drift: Drift) -> tuple[datetime, str]:

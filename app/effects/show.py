@@ -15,12 +15,14 @@ from app.deliver.ending import run_time
 from app.effects.rules import Effect, Why
 from app.effects.sums import Sums, total
 from app.kit.db import as_json
-from app.kit.pages import Found, read_page
+from app.kit.pages import MOST_BYTES, Found, read_page
 
 Row = dict[str, Any]
 
-#: The most groups that an answer sums up, those with the newest retrain first.
+#: The most groups that an answer sums up, those with the newest retrain first, and the bytes of their labels. The sums show
+#: a label up to five times: of the group, in the name of its model, and in sentences.
 MOST_GROUPS: Final = 1000
+_MOST_LABELS: Final = MOST_BYTES // 5
 
 # A trigger that is open waits, also one that was redriven. One that ended before effects were judged has no row.
 EFFECT = "CASE WHEN t.ended_at IS NULL THEN NULL WHEN e.trigger_id IS NULL THEN 'unknown' ELSE e.effect END"
@@ -63,8 +65,13 @@ _SUMS = text(f"""
     ), fired AS (
         SELECT t.id, t.route, t.group_key, t.group_labels, {EFFECT} AS effect, e.model, t.fired_at,
             extract(epoch FROM greatest(t.ended_at - coalesce(t.started_at, t.accepted_at), '0 s')) AS seconds {_FIRED}
+    ), sized AS (
+        SELECT route, group_key, max(fired_at) AS at, max(octet_length(CAST(group_labels AS text))) AS size
+        FROM fired GROUP BY 1, 2
     ), newest AS (
-        SELECT route, group_key FROM fired GROUP BY 1, 2 ORDER BY max(fired_at) DESC, 1, 2 LIMIT :groups
+        SELECT route, group_key FROM (
+            SELECT *, sum(size) OVER (ORDER BY at DESC, route, group_key) - size AS before FROM sized
+        ) AS ordered WHERE before < :bytes ORDER BY at DESC, route, group_key LIMIT :groups
     )
     SELECT route, group_labels, effect, model, count(*) AS triggers, count(back.trigger_id) AS rolled_back,
         max(fired_at) AS newest, coalesce(sum(seconds), 0) AS seconds
@@ -103,7 +110,7 @@ async def sums(conn: AsyncConnection, query: Query) -> tuple[list[Row], list[Row
     groups: dict[tuple[str, str], Sums] = {}
     shown: dict[tuple[str, str], Row] = {}
     models: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    for row in (await conn.execute(_SUMS, _filters(query) | {"groups": MOST_GROUPS})).mappings():
+    for row in (await conn.execute(_SUMS, _filters(query) | {"groups": MOST_GROUPS, "bytes": _MOST_LABELS})).mappings():
         key = row["route"], as_json(row["group_labels"])
         if row["model"]:
             models[key].add(row["model"])

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import TextualSelect
 
 from app import tables
-from app.kit.db import rows_of
+from app.kit.db import names_of, rows_of
 from app.kit.loop import in_turns
 from app.kit.pages import MOST_BYTES, Found, read_page
 
@@ -107,8 +107,8 @@ async def _page(
 
 
 _DECISIONS_OF = rows_of(
-    """
-    SELECT d.* FROM unnest(CAST(:ids AS uuid[])) a CROSS JOIN LATERAL (
+    f"""
+    SELECT {names_of(_decisions, "d")} FROM unnest(CAST(:ids AS uuid[])) a CROSS JOIN LATERAL (
         SELECT * FROM decisions WHERE alert = a ORDER BY id DESC LIMIT :shown
     ) d ORDER BY d.id
 """,
@@ -186,9 +186,9 @@ async def get_triggers(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Row]:
 
 _SHOWN_BEHIND = ("id", "alert_id", "severity", "status", "starts_at", "labels")
 _ALERTS_OF = rows_of(
-    """
-    SELECT * FROM (
-        SELECT t AS behind, a.*, row_number() OVER (ORDER BY t, a.id) AS place,
+    f"""
+    SELECT behind, {names_of(_alerts, "b")} FROM (
+        SELECT t AS behind, {names_of(_alerts, "a")}, row_number() OVER (ORDER BY t, a.id) AS place,
             sum(octet_length(CAST(a.labels AS text))) OVER (ORDER BY t, a.id) AS bytes
         FROM unnest(CAST(:ids AS uuid[])) t CROSS JOIN LATERAL (
             SELECT DISTINCT alert FROM decisions
@@ -201,8 +201,8 @@ _ALERTS_OF = rows_of(
 )
 
 _ATTEMPTS_OF = rows_of(
-    """
-    SELECT a.* FROM unnest(CAST(:ids AS uuid[])) i CROSS JOIN LATERAL (
+    f"""
+    SELECT {names_of(tables.attempts, "a")} FROM unnest(CAST(:ids AS uuid[])) i CROSS JOIN LATERAL (
         SELECT * FROM attempts WHERE item = i ORDER BY id DESC LIMIT :shown
     ) a ORDER BY a.id
 """,
@@ -247,25 +247,19 @@ def _trigger(row: Found) -> Row:
     return {name: row[name] for name in (*names, *more, "requested_by")} | {"group": row["group_labels"]}
 
 
-_LATELY = (
-    "group_key",
-    "id",
-    "alert_id",
-    "severity",
-    "status",
-    "first_seen_at",
-    "last_seen_at",
-    "count",
-    "decision_id",
-    "decision_count",
-)
-_LATELY_ALERTED = text(
-    f"""
-    SELECT a.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
-        SELECT {", ".join(_LATELY)} FROM alerts WHERE group_key = k AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
-    ) a
+#: What a lane shows of an alert; and with it, what a line shows and `decisions_of` needs.
+OF_A_MARK = ("group_key", "id", "alert_id", "severity", "status", "first_seen_at", "last_seen_at")
+OF_A_LINE = (*OF_A_MARK, "count", "decision_id", "decision_count")
+_LATELY_ALERTED: dict[tuple[str, ...], TextualSelect] = {
+    names: text(
+        f"""
+        SELECT a.* FROM unnest(CAST(:keys AS text[])) k CROSS JOIN LATERAL (
+            SELECT {", ".join(names)} FROM alerts WHERE group_key = k AND last_seen_at >= :since ORDER BY id DESC LIMIT :most
+        ) a
 """
-).columns(*(_alerts.c[name] for name in _LATELY))
+    ).columns(*(_alerts.c[name] for name in names))
+    for names in (OF_A_MARK, OF_A_LINE)
+}
 _LATELY_FIRED = (
     "group_key",
     "id",
@@ -287,15 +281,15 @@ _LATELY_TRIGGERED = text(
     ) t
 """
 ).columns(*(_triggers.c[name] for name in _LATELY_FIRED))
-_TRIGGERS = rows_of("SELECT * FROM triggers WHERE id = ANY(CAST(:ids AS uuid[]))", _triggers)
+_TRIGGERS = rows_of(f"SELECT {names_of(_triggers)} FROM triggers WHERE id = ANY(CAST(:ids AS uuid[]))", _triggers)
 
 
 async def lately_alerted(
-    conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int
+    conn: AsyncConnection, keys: Sequence[str], since: datetime, most: int, *, names: tuple[str, ...] = OF_A_LINE
 ) -> dict[str, list[Row]]:
-    """By group key, the newest `most` alerts last seen since a time: what a line shows of each, and what `decisions_of`
-    needs. Their labels may be fat. `keys` are those of app.decide.state.group_key."""
-    return await _by_group(conn, _LATELY_ALERTED, _LATELY, {"keys": list(keys), "since": since, "most": most})
+    """By group key, the newest `most` alerts last seen since a time, with OF_A_LINE or OF_A_MARK. Their labels may be fat.
+    `keys` are those of app.decide.state.group_key."""
+    return await _by_group(conn, _LATELY_ALERTED[names], names, {"keys": list(keys), "since": since, "most": most})
 
 
 async def lately_triggered(

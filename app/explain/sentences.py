@@ -114,9 +114,13 @@ def next_step(trigger: Row, group: Row | None) -> str:
     return NOTHING
 
 
-def needs_person(trigger: Row) -> bool:
-    """Whether a person should do something about the trigger."""
-    return not next_step(trigger, None).startswith(NOTHING)
+def needs_person(state: str, blocked: str | None, *, lost: bool) -> bool:
+    """Whether a person should do something about a trigger: its `next_step` then says what. A fleet asks it of thousands."""
+    if state in ("failed", "dead"):
+        return True
+    return (state in ("pending", "submitted", "running") and blocked is not None) or (
+        state in ("submitted", "running") and lost
+    )
 
 
 def would_fire(decision: Decision, group: Group, episode: Episode, route: Route) -> str:

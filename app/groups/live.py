@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -15,17 +14,18 @@ from app.decide import facts
 from app.decide.drift import WORST_FIRST
 from app.decide.rules import EVERY_ROUTE, Pause, mute_of
 from app.decide.state import Group
+from app.explain import sentences
 from app.explain.history import SHOWN_ON_A_PAGE, Page, Row
 from app.groups import pauses
-from app.kit.db import as_json, rows_of
+from app.kit.db import as_json, names_of, rows_of
 from app.kit.loop import in_turns
 from app.kit.pages import MOST_BYTES
 from app.policy.schema import Policy, Route
 
 _GROUPS_OF = rows_of(
-    """
-    SELECT * FROM (
-        SELECT g.*, row_number() OVER (PARTITION BY g.route ORDER BY g.key) AS place,
+    f"""
+    SELECT {names_of(tables.groups, "s")}, place, found, bytes FROM (
+        SELECT {names_of(tables.groups, "g")}, row_number() OVER (PARTITION BY g.route ORDER BY g.key) AS place,
             count(*) OVER (PARTITION BY g.route) AS found,
             sum(octet_length(CAST(g.labels AS text))) OVER (PARTITION BY g.route ORDER BY g.key) AS bytes
         FROM unnest(CAST(:routes AS text[]), CAST(:modes AS text[])) r(route, mode) CROSS JOIN LATERAL (
@@ -40,22 +40,7 @@ _GROUPS_OF = rows_of(
 
 _PLACES = ("place", "found", "bytes")
 
-_FACTS = (
-    "key",
-    "route",
-    "mode",
-    "fired_at",
-    "accepted_at",
-    "ended_at",
-    "outcome",
-    "failures",
-    "reset_at",
-    "open_trigger",
-    "held_since",
-    "last_trigger",
-    "on_failure",
-    "wake_at",
-)
+_NAMES = tuple(column.name for column in tables.groups.columns)
 _OF_TRIGGER = (
     "id",
     "route",
@@ -69,39 +54,47 @@ _OF_TRIGGER = (
     "dag_id",
     "dag_run_id",
 )
-# LIMIT 1 keeps the planner from reading every trigger for the newest of each group.
-_STANDING = text(f"""
-    SELECT {", ".join(f"g.{name} AS group_{name}" for name in _FACTS)},
-        {", ".join(f"t.{name} AS trigger_{name}" for name in _OF_TRIGGER)},
-        left(CAST(g.labels AS text), 200) AS named, g.labels @> CAST(:labels AS jsonb) AS fits, f.firing, f.worst
-    FROM unnest(CAST(:routes AS text[]), CAST(:modes AS text[])) r(route, mode) CROSS JOIN LATERAL (
-        SELECT * FROM groups WHERE route = r.route AND mode = r.mode ORDER BY key LIMIT CAST(:most AS bigint) + 1
-    ) g LEFT JOIN LATERAL (
+# The trigger of a group `g`. LIMIT 1 keeps the planner from reading every trigger for the newest of each group.
+_NEWEST = """
+    LEFT JOIN LATERAL (
         SELECT * FROM triggers
         WHERE id = CASE WHEN g.held_since IS NULL THEN coalesce(g.open_trigger, g.last_trigger) ELSE g.last_trigger END
         LIMIT 1
-    ) t ON true LEFT JOIN (
+    ) t ON true
+"""
+# Every value here is read a thousand times for one page.
+_STANDING = text(f"""
+    SELECT g.key, g.route, g.open_trigger IS NOT NULL AS is_open, g.held_since IS NOT NULL AS is_held,
+        greatest(g.fired_at, g.accepted_at) AS began_at, g.ended_at, g.reset_at, g.outcome, g.failures, g.on_failure,
+        t.state, t.blocked, t.lost_at IS NOT NULL AS lost, left(CAST(g.labels AS text), 200) AS named,
+        g.labels @> CAST(:labels AS jsonb) AS fits, f.firing, f.worst
+    FROM unnest(CAST(:routes AS text[]), CAST(:modes AS text[])) r(route, mode) CROSS JOIN LATERAL (
+        SELECT * FROM groups WHERE route = r.route AND mode = r.mode ORDER BY key LIMIT CAST(:most AS bigint) + 1
+    ) g {_NEWEST} LEFT JOIN (
         SELECT group_key, count(*) AS firing, min(coalesce(
             array_position(CAST(:worst_first AS text[]), lower(severity)) - 1, cardinality(CAST(:worst_first AS text[]))
         )) AS worst
         FROM alerts WHERE closed_at IS NULL AND group_key IS NOT NULL GROUP BY group_key
     ) f ON f.group_key = g.key
 """)
-_LABELS_OF = text("SELECT key, labels FROM groups WHERE key = ANY(CAST(:keys AS text[]))").columns(labels=JSONB())
+_SHOWN = text(f"""
+    SELECT {", ".join(f"g.{name}" for name in _NAMES)}, {", ".join(f"t.{name} AS trigger_{name}" for name in _OF_TRIGGER)}
+    FROM groups g {_NEWEST} WHERE g.key = ANY(CAST(:keys AS text[]))
+""").columns(labels=JSONB())
 
 #: The place of a group in which no alert fires, after every severity.
 NONE_FIRES: Final = len(WORST_FIRST) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """One group as far as every group is read, to be sorted and counted. `group` lacks its labels: `named` is the beginning
-    of them as text, and `fits` says whether the labels that were asked for are among them. `trigger` is the open one, or
-    else the newest that fired. `worst`: the place of its worst firing alert in WORST_FIRST."""
+class Standing(NamedTuple):
+    """One group as far as every group is read, to be sorted, counted and filtered. `named`: the beginning of its labels as
+    text. `fits`: the labels that were asked for are among them. `worst`: the place of its worst firing alert in
+    WORST_FIRST."""
 
-    group: Group
+    key: str
     route: Route
-    trigger: Row | None
+    state: str
+    needs_person: bool
     named: str
     fits: bool
     firing: int
@@ -156,7 +149,7 @@ async def mutes(conn: AsyncConnection, policy: Policy, routes: Sequence[Route], 
 
 
 async def standings(
-    conn: AsyncConnection, routes: Sequence[Route], labels: Mapping[str, str], most: int
+    conn: AsyncConnection, routes: Sequence[Route], labels: Mapping[str, str], most: int, now: datetime
 ) -> tuple[list[Standing], list[str]]:
     """Where the groups of these routes stand, at most `most` of each route; and the names of the routes that have more."""
     by_name = {route.name: route for route in routes}
@@ -164,21 +157,36 @@ async def standings(
     asked |= {"labels": as_json(dict(labels)), "worst_first": list(WORST_FIRST)}
     found: list[Standing] = []
     counted: Counter[str] = Counter()
-    first, last = len(_FACTS), len(_FACTS) + len(_OF_TRIGGER)
     async for row in in_turns((await conn.execute(_STANDING, asked)).all()):
-        group = Group(**dict(zip(_FACTS, row[:first], strict=True)), labels={})
-        counted[group.route] += 1
-        if counted[group.route] <= most:
-            trigger = dict(zip(_OF_TRIGGER, row[first:last], strict=True)) if row[first] is not None else None
-            named, fits, firing, worst = row[last:]
-            where = NONE_FIRES if worst is None else worst
-            found.append(Standing(group, by_name[group.route], trigger, named, fits, firing or 0, where))
+        counted[row[1]] += 1
+        if counted[row[1]] <= most:
+            found.append(_standing(by_name[row[1]], row, now))
     return found, [name for name, number in counted.items() if number > most]
 
 
-async def labels_of(conn: AsyncConnection, keys: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The labels of these groups, by their keys."""
-    return {row.key: row.labels for row in await conn.execute(_LABELS_OF, {"keys": list(keys)})}
+def _standing(route: Route, row: Sequence[Any], now: datetime) -> Standing:
+    """From a row of _STANDING."""
+    key, name, is_open, is_held, began_at, ended_at, reset_at, outcome, failures, on_failure = row[:10]
+    state, blocked, lost, named, fits, firing, worst = row[10:]
+    if is_open:
+        mine = "held" if is_held else "in_flight"
+    else:
+        group = Group(key, name, route.mode, {}, began_at, None, ended_at, outcome, failures, reset_at)
+        group.on_failure = on_failure
+        mine = state_of(group, route, now)
+    # The state of a held group names no trigger: the newest that fired is an earlier one.
+    needs = mine != "held" and state is not None and sentences.needs_person(state, blocked, lost=lost)
+    where = NONE_FIRES if worst is None else worst
+    return Standing(key, route, mine, needs, named, fits, firing or 0, where)
+
+
+async def with_triggers(conn: AsyncConnection, keys: Sequence[str]) -> dict[str, tuple[Group, Row | None]]:
+    """These groups by their keys, each with its open trigger, or else the newest that fired."""
+    found: dict[str, tuple[Group, Row | None]] = {}
+    for row in (await conn.execute(_SHOWN, {"keys": list(keys)})).all():
+        group, mine = Group(**dict(zip(_NAMES, row, strict=False))), row[len(_NAMES) :]
+        found[group.key] = group, dict(zip(_OF_TRIGGER, mine, strict=True)) if mine[0] is not None else None
+    return found
 
 
 def group_state(group: Group, route: Route, now: datetime) -> Row:

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deadman import show as switches
+from app.decide.state import Group
 from app.explain import history, sentences
 from app.explain.lanes import Kind, Mark, Span, flags_of, marks_of
 from app.groups import live
@@ -70,95 +71,66 @@ async def read(conn: AsyncConnection, policy: Policy, now: datetime, filters: Fi
     chosen = policy.route(filters.route) if filters.route else None
     routes = [chosen] if chosen is not None else list(policy.routes)
     most = max(_MOST_GROUPS // max(len(routes), 1), 1)
-    standings, cut = await live.standings(conn, routes, filters.labels, most)
+    standings, cut = await live.standings(conn, routes, filters.labels, most, now)
     mutes = {name: each["muted"] for name, each in (await live.mutes(conn, policy, routes, now)).items()}
-    ranked = [_rank(each, now) async for each in in_turns(standings)]
-    wanted = sorted((each for each in ranked if _fits(filters, each, mutes)), key=_first)
+    wanted = sorted((each for each in standings if _fits(filters, each, mutes)), key=_first)
     begin = (filters.page - 1) * PER_PAGE
-    rows = [_row(each, mutes[each.standing.route.name], now) for each in wanted[begin : begin + PER_PAGE]]
-    span = Span.of(now, filters.days)
-    await _add_labels(conn, rows)
+    page, span = wanted[begin : begin + PER_PAGE], Span.of(now, filters.days)
+    groups = await live.with_triggers(conn, [each.key for each in page])
+    rows = [_row(each, *groups[each.key], mutes[each.route.name], now) for each in page if each.key in groups]
     await _add_lanes(conn, policy, rows, span)
     worst, opened = await incidents.worst_open(conn, _MOST_INCIDENTS)
-    needing = sum(each.needs_person for each in ranked)
-    return Fleet(rows, len(wanted), len(ranked), needing, worst, opened, cut, span)
+    needing = sum(each.needs_person for each in standings)
+    return Fleet(rows, len(wanted), len(standings), needing, worst, opened, cut, span)
 
 
-class _Ranked(NamedTuple):
-    """A group with the little that sorts, counts and filters it: every group of the fleet has this."""
-
-    standing: Standing
-    state: str
-    needs_person: bool
-
-
-def _rank(standing: Standing, now: datetime) -> _Ranked:
-    group, trigger = standing.group, standing.trigger
-    # The state of a held group names no trigger: the newest that fired is an earlier one.
-    needs = not group.held and trigger is not None and sentences.needs_person(trigger)
-    return _Ranked(standing, live.state_of(group, standing.route, now), needs)
-
-
-def _row(ranked: _Ranked, muted: Any, now: datetime) -> Row:
-    """What a page shows of a group. `_add_labels` and `_add_lanes` add to it."""
-    standing = ranked.standing
-    route, state = standing.route, live.group_state(standing.group, standing.route, now)
-    return {
-        "key": standing.group.key,
-        "route": route.name,
-        "mode": route.mode,
-        "state": ranked.state,
-        "live": state,
-        "trigger": standing.trigger,
-        "firing": standing.firing,
-        "muted": muted,
-        "blocked_until": state["held_until"] or state["cooldown_until"] or (muted.until if muted else None),
-        "needs_person": ranked.needs_person,
-    }
-
-
-def _fits(filters: Filters, ranked: _Ranked, mutes: Mapping[str, Any]) -> bool:
-    standing = ranked.standing
+def _fits(filters: Filters, standing: Standing, mutes: Mapping[str, Any]) -> bool:
     if not standing.fits:
         return False
     match filters.state:
         case "needs_person":
-            return ranked.needs_person
+            return standing.needs_person
         case "firing":
             return standing.firing > 0
         case "muted":
             return mutes[standing.route.name] is not None
         case None:
             return True
-    return ranked.state == filters.state
+    return standing.state == filters.state
 
 
-def _first(ranked: _Ranked) -> tuple[Any, ...]:
-    standing = ranked.standing
-    urgent = standing.worst if ranked.needs_person else 0
-    return (
-        not ranked.needs_person,
-        urgent,
-        _ORDER.index(ranked.state),
-        standing.worst,
-        standing.route.name,
-        standing.named,
-        standing.group.key,
-    )
+def _first(standing: Standing) -> tuple[Any, ...]:
+    urgent = standing.worst if standing.needs_person else 0
+    state = _ORDER.index(standing.state)
+    place = (standing.route.name, standing.named, standing.key)
+    return not standing.needs_person, urgent, state, standing.worst, place
 
 
-async def _add_labels(conn: AsyncConnection, rows: Sequence[Row]) -> None:
-    """The labels, and the sentence on what to do, which may name them."""
-    labels = await live.labels_of(conn, [row["key"] for row in rows])
-    for row in rows:
-        row["group"] = row["live"]["group"] = labels.get(row["key"], {})
-        newest: Row | None = {"state": "held"} if row["state"] == "held" else row["trigger"]
-        row["next_step"] = sentences.next_step(newest, row["live"]) if newest else sentences.NOTHING
+def _row(standing: Standing, group: Group, trigger: Row | None, muted: Any, now: datetime) -> Row:
+    """What a page shows of a group. `_add_lanes` adds to it."""
+    route, state = standing.route, live.group_state(group, standing.route, now)
+    newest: Row | None = {"state": "held"} if state["state"] == "held" else trigger
+    step = sentences.next_step(newest, state) if newest else sentences.NOTHING
+    return {
+        "key": group.key,
+        "route": route.name,
+        "mode": route.mode,
+        "group": group.labels,
+        "state": state["state"],
+        "live": state,
+        "trigger": trigger,
+        "firing": standing.firing,
+        "muted": muted,
+        "blocked_until": state["held_until"] or state["cooldown_until"] or (muted.until if muted else None),
+        # The state of a held group names no trigger: the newest that fired is an earlier one.
+        "needs_person": state["state"] != "held" and not step.startswith(sentences.NOTHING),
+        "next_step": step,
+    }
 
 
 async def _add_lanes(conn: AsyncConnection, policy: Policy, rows: Sequence[Row], span: Span) -> None:
     keys = [row["key"] for row in rows]
-    alerts = await history.lately_alerted(conn, keys, span.since, _MOST_MARKS)
+    alerts = await history.lately_alerted(conn, keys, span.since, _MOST_MARKS, names=history.OF_A_MARK)
     triggers = await history.lately_triggered(conn, keys, span.since, _MOST_MARKS)
     promoted = await promotions.of_groups(conn, keys, span.since, _MOST_FLAGS)
     due = deadlines_of(await switches.of_groups(conn, policy, [(row["route"], row["group"]) for row in rows]))

@@ -131,17 +131,17 @@ async def render(
 ) -> HTMLResponse:
     """A page. Without a visitor it shows no navigation. While it is made, other requests get their turns."""
     services = services_of(request)
-    now = services.core.clock.now()
+    now, up = services.core.clock.now(), _up(request)
     shared: dict[str, Any] = {
         "visitor": visitor,
         "now": now,
         "gateway": services.name,
         "version": __version__,
-        "style": f"{_up(request)}ui/style.css?{urlencode({'v': _STYLE_HASH})}",
-        "icon": f"{_up(request)}ui/icon.svg",
-        "docs": f"{_up(request)}docs",
+        "style": f"{up}ui/style.css?{urlencode({'v': _STYLE_HASH})}",
+        "icon": f"{up}ui/icon.svg",
+        "docs": f"{up}docs",
         "inside": lambda link: _page_of(request, link),
-        "to": lambda *path, **query: address(request, *path, **query),
+        "to": lambda *path, **query: f"{up}{page(*path, **query)[1:]}",
     }
     pieces = _environment().get_template(template).generate(shared | values)
     some = iter(lambda: list(islice(pieces, _PIECES)), [])

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from app.kit.pages import MOST_BYTES
 from tests.acceptance.world import World
-from tests.integration.api import NATIVE, native_alert, opened, webhook_alert, word
+from tests.integration.api import ALERTMANAGER, NATIVE, native_alert, notification, opened, webhook_alert, word
 from tests.servers import TestServers
 from tests.sizes import size
 
@@ -124,3 +124,24 @@ async def test_a_page_ends_at_a_number_of_bytes_and_the_walk_shows_everything_on
             break
     assert pages > 1
     assert len(digests) == len(set(digests)) >= 70
+
+
+async def test_a_page_of_episodes_ends_at_a_number_of_bytes_and_the_sums_of_effects_do_too(world: World) -> None:
+    """Senders choose the labels of groups, and both lists show them."""
+    mark, number = word(), 240
+    for part in range(0, number, 80):  # 24 KB of JSON each.
+        fat = [webhook_alert(model=f"{mark}-{n}-" + "\u0001" * 4000, place=mark) for n in range(part, part + 80)]
+        assert (await world.post(ALERTMANAGER, notification(*fat))).status_code == 202
+    seen, cursor, pages = [], None, 0
+    while True:
+        page = await world.get("/api/v1/episodes", limit=1000, **({"cursor": cursor} if cursor else {}))
+        assert len(json.dumps(page["items"])) < 1.5 * MOST_BYTES
+        seen += [item["group"]["model"] for item in page["items"] if item["group"]["model"].startswith(mark)]
+        pages += 1
+        if (cursor := page["next"]) is None:
+            break
+    assert pages > 1
+    assert len(seen) == len(set(seen)) == number
+    effects = await world.get("/api/v1/effects", limit=1)
+    assert 1 < len(effects["groups"]) < number
+    assert len(json.dumps(effects)) < 1.5 * MOST_BYTES

@@ -5,15 +5,26 @@ from typing import Any
 
 import pytest
 
-from app.decide.state import Action, Decision, Reason
+from app.decide.state import Action, Decision, Reason, TriggerState
 from app.explain import examples, schemas, silence, why_api
-from app.explain.sentences import next_step, of_alert, would_fire
+from app.explain.sentences import NOTHING, UNBLOCK, needs_person, next_step, of_alert, would_fire
 from tests.unit.builders import NOW, episode, group, route
 
 
 @pytest.mark.parametrize(("wake", "says"), [(None, "has no `wake_at`"), (NOW + timedelta(minutes=5), "or at 20")])
 def test_a_wake_is_promised_only_when_one_is_booked(wake: object, says: str) -> None:
     assert says in would_fire(Decision(Action.FIRE, Reason.NEW_ALERT), group(wake_at=wake), episode(), route())
+
+
+@pytest.mark.parametrize("state", TriggerState)
+@pytest.mark.parametrize("blocked", [None, "unreachable", *UNBLOCK])
+@pytest.mark.parametrize("lost_at", [None, NOW])
+def test_a_trigger_needs_a_person_when_its_next_step_is_not_nothing(
+    state: str, blocked: str | None, lost_at: object
+) -> None:
+    words = dict.fromkeys(("airflow", "dag_id", "dag_run_id", "route"), "x")
+    step = next_step(words | {"state": state, "blocked": blocked, "lost_at": lost_at}, None)
+    assert needs_person(state, blocked, lost=lost_at is not None) == (not step.startswith(NOTHING))
 
 
 def test_the_example_of_an_explanation_says_what_the_code_says() -> None:
