@@ -34,7 +34,7 @@ def table() -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def called(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What came of each call while MLflow was away."""
-    settings = {"MLFLOW_SPOOL_EXIT_BUDGET": "0.5"}
+    settings = {"MLFLOW_SPOOL_EXIT_BUDGET": "0.5", "MLFLOW_SPOOL_PROBE_TIMEOUT": "0.2"}  # Nothing answers here.
     site = Site(environment, tmp_path_factory.mktemp("calls"), "spool+http://127.0.0.1:9", settings)
     found: dict[str, Any] = json.loads(site.train("calls.py").splitlines()[-1])
     return found

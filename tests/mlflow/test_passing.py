@@ -33,7 +33,7 @@ def ways(
             proxy = stack.enter_context(proxied(mlflow_server.port))
             proxy.plan = always(fault)
             uris[f"way-{fault.name.lower()}"] = f"spool+{proxy.uri}"
-        settings = {"MLFLOW_SPOOL_EXIT_BUDGET": "1", "MLFLOW_SPOOL_PROBE_TIMEOUT": "3"}  # The machine may be busy.
+        settings = {"MLFLOW_SPOOL_EXIT_BUDGET": "1"}
         site = Site(environment, tmp_path_factory.mktemp("passing"), mlflow_server.uri, settings, limit=600.0)
         printed = site.train("passing.py", WAYS=json.dumps(uris), PASS=",".join(PASSING)).splitlines()[-1]
     found: dict[str, Outcomes] = json.loads(re.sub("way-(?:plain|spooled)-", "way-", printed))

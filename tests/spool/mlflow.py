@@ -29,16 +29,16 @@ QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SUP
 class Environment:
     """The Python that MLflow is installed for, and a folder with mlflow-spool as it is built and installed.
 
-    libraries: folders with more that training code imports.
+    libraries: a folder with more that training code imports.
     """
 
     python: Path
     plugin: Path
-    libraries: tuple[Path, ...] = ()
+    libraries: Path | None = None
 
     def variables(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        folders = os.pathsep.join(str(folder) for folder in (self.plugin, *self.libraries))
+        folders = os.pathsep.join(str(folder) for folder in (self.plugin, self.libraries) if folder)
         return {**kept, **QUIET, "PYTHONPATH": folders, **(extra or {})}
 
 

@@ -41,6 +41,13 @@ def lightgbm_settings() -> dict[str, Any]:
     return {**SETTINGS, **single, "objective": "binary", "metric": ["binary_logloss", "auc"]}
 
 
+def use_lightgbm(name: str) -> None:
+    lightgbm = importlib.import_module("lightgbm")
+    data = lightgbm.Dataset(rows, labels)
+    with logged(mlflow.lightgbm):
+        lightgbm.train(lightgbm_settings(), data, num_boost_round=5, valid_sets=[data], valid_names=["train"])
+
+
 def in_run_lightgbm_in_a_run(name: str) -> None:
     lightgbm = importlib.import_module("lightgbm")
     with logged(mlflow.lightgbm, log_models=False, log_datasets=False):
