@@ -49,7 +49,7 @@ class Step:
 
 
 #: Seconds between two steps. Of two that are less than a minute apart a history may know the second only.
-SHORT, LONG = (7, 61, 601, 1801, 4001, 14_401), (61, 601, 1801, 4001, 14_401, 86_401)
+SHORT, LONG = (7, 61, 601, 1801, 4001, 14_401), (61, 601, 4001, 14_401, 86_401, 259_201)
 
 
 def script(chance: random.Random, steps: int, replicas: int, pauses: Sequence[int] = SHORT) -> list[Step]:
