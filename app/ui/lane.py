@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from app.explain.lanes import Kind, Mark, Span, Tick
 from app.kit.times import iso
+from app.kit.visible import unturned
 
 _LOW, _TALL = 40, 56  # pixels
 _THICK: Final = {"critical": 10, "error": 10, "warning": 6}
@@ -19,8 +20,6 @@ _WORDS: Final = frozenset(
     new paused promoted rolled_back""".split()  # noqa: SIM905 (one word a class)
 )
 _BAD: Final = ("failed", "dead", "lost")
-#: Most marks of a page have one of few notes.
-_safe = lru_cache(1024)(escape)
 
 
 def drawn(
@@ -82,6 +81,12 @@ def _mark(mark: Mark, place: Callable[[datetime], float], bottom: int, link: str
         f"<title>{kind}: {note} ({begin}{over})</title>"
         f"{_shape(mark, place(mark.start), place(mark.end), bottom)}{'</a>' if link else ''}</g>"
     )
+
+
+@lru_cache(1024)
+def _safe(note: str) -> str:
+    """Most marks of a page have one of few notes."""
+    return escape(unturned(note))
 
 
 def _shape(mark: Mark, x: float, end: float, bottom: int) -> str:

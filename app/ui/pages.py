@@ -23,6 +23,7 @@ from app import __version__
 from app.kit.links import page
 from app.kit.loop import in_turns
 from app.kit.times import iso
+from app.kit.visible import unturned
 from app.ui import lane
 from app.ui.access import Visitor
 from app.ui.service import services_of
@@ -33,8 +34,6 @@ ICON: Final = (_HERE / "static" / "icon.svg").read_text(encoding="utf-8")
 _PIECES: Final = 64  # of a page, which are made before others may get their turns
 _STYLE_HASH: Final = hashlib.sha256(STYLE.encode()).hexdigest()[:12]
 
-#: Marks, embeddings, overrides and isolates of a direction of writing.
-_TURNS: Final = {n: f"\\u{n:04x}" for n in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 #: For every page. A page shows only what comes from here, runs no script, and is shown in no frame.
 SAFE: Final = {
     "Content-Security-Policy": (
@@ -207,9 +206,8 @@ def short(text: str, most: int = 80) -> str:
 
 
 def plain(text: str, most: int = 80) -> str:
-    """The beginning of a sentence that has words from outside in it. A character that turns the direction of writing would
-    also turn our own words after it: it stands as an escape."""
-    return short(text if text.isascii() else text.translate(_TURNS), most)
+    """The beginning of a sentence that has words from outside in it."""
+    return short(unturned(text), most)
 
 
 def code(text: str) -> Markup:

@@ -1,6 +1,7 @@
 """The batcher between senders: nobody waits for all that another one sent, and who has gone away is not waited for."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,15 +12,19 @@ from tests.integration.test_batcher import Commits, Names, alert, job, running, 
 
 #: What waits, as (lane, alerts) in order of arrival, and the lanes of the batches, which hold a hundred alerts.
 SHARED = {
-    "few alerts go before the rest of many": (
+    "few alerts go before many": (
         [("many", 40)] * 6 + [("few", 1)],
-        [["many", "many", "few"], ["many", "many", "many"], ["many"]],
+        [["few"], ["many", "many", "many"], ["many", "many", "many"]],
     ),
+    "few alerts of several": ([("many", 99)] * 3 + [("a", 1), ("b", 1)], [["a", "b"], ["many", "many"], ["many"]]),
     "a burst of small jobs is one share": (
         [("many", 40)] * 4 + [("few", 1)] * 60,
         [["many", "many"] + ["few"] * 50, ["many", "many"] + ["few"] * 10],
     ),
-    "a job that is larger than a share": ([("many", 99)] * 3 + [("few", 1)], [["many", "few"], ["many", "many"]]),
+    "who has many shares with others who have": (
+        [("a", 60)] * 4 + [("b", 60)] * 4,
+        [["a", "b"]] * 4,
+    ),
     "a sender alone has whole batches": ([("one", 10)] * 20, [["one"] * 10, ["one"] * 10]),
 }
 
@@ -54,16 +59,42 @@ async def test_of_more_senders_than_a_batch_has_room_for_each_gets_its_turn() ->
     assert await written(waiting, 3) == [["a", "b", "c"], ["d", "e", "a"], ["b", "c", "d"], ["e"]]
 
 
+async def test_who_has_many_alerts_has_every_second_batch_although_others_never_cease() -> None:
+    class Busy(Commits):
+        async def commit(self, jobs: list[Job]) -> list[list[Any]]:
+            number = len(self.batches)
+            if number < 20:
+                few.append(asyncio.create_task(batcher.submit(job(f"few{number}", lane="few"), 5)))
+            await turns()
+            return await super().commit(jobs)
+
+    commits, few = Busy(), list[asyncio.Task[list[Any]]]()
+    batcher = Names(commits, max_queue=10_000, max_batch=100)
+    async with running(batcher):
+        many = [job(*(f"many{n} {at}" for at in range(50)), lane="many") for n in range(8)]
+        await asyncio.gather(*(batcher.submit(each, 5) for each in many))
+        await asyncio.gather(*few)
+    held = [sum(name.startswith("many") for name in batch) for batch in commits.batches]
+    assert sum(held) == 400
+    until = max(at for at, number in enumerate(held) if number)
+    assert all(first or second for first, second in pairwise(held[: until + 1])), held
+
+
 async def test_a_batch_is_smaller_when_the_alerts_of_the_one_before_took_long() -> None:
     commits = Commits()
     batcher = Names(commits, max_queue=10_000)
     async with running(batcher):
-        first = await commits.hold(batcher)
+        commits.gate.clear()
+        first = asyncio.create_task(batcher.submit(job(*map(str, range(500))), 5))
+        await commits.began.wait()
         sent = [asyncio.create_task(batcher.submit(job(*(f"{n} {at}" for at in range(100))), 5)) for n in range(15)]
-        await asyncio.sleep(0.01)  # For one alert that is long.
+        await asyncio.sleep(0.3)  # So 833 alerts at most take half a second.
         commits.gate.set()
         await asyncio.gather(first, *sent)
-    assert [len(batch) for batch in commits.batches] == [1, 500, 1000]
+    sizes = [len(batch) for batch in commits.batches]
+    assert sizes[0] == 500
+    assert 500 <= sizes[1] <= 900
+    assert sum(sizes) == 2000
 
 
 async def test_one_sender_does_not_fill_the_queue_and_has_its_room_back_when_its_jobs_are_written() -> None:

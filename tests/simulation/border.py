@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_
 
-from tests.simulation.schedule import Fault
+from tests.simulation.schedule import Crossing, Fault
 
 
 class Border:
@@ -40,11 +40,12 @@ class Border:
             self._parked.set()
             self._parked = None
 
-    async def cross(self) -> bool:
+    async def cross(self, kind: Crossing) -> bool:
         """One crossing. False: it does not get through."""
         self._crossings += 1
         fault = self._fault
-        if fault is not None and self._crossings == fault.at and not self.dead:
+        if fault is not None and fault.at in (self._crossings, kind) and not self.dead:
+            self._fault = None
             match fault.kind:
                 case "park":
                     self._parked = waiting = asyncio.Event()
@@ -64,19 +65,19 @@ class Border:
         commit: Callable[[Any], None] = dialect.do_commit
 
         def before(conn: Any, *_: Any) -> None:
-            if not await_(self.cross()):
+            if not await_(self.cross("statement")):
                 self._cut(conn.connection)
 
         def after(conn: Any, _cursor: Any, _statement: Any, _parameters: Any, context: Any, _many: Any) -> None:
-            if context.execution_options.get("isolation_level") == "AUTOCOMMIT" and not await_(self.cross()):
+            if context.execution_options.get("isolation_level") == "AUTOCOMMIT" and not await_(self.cross("committed")):
                 self._cut(conn.connection)
                 raise dialect.loaded_dbapi.InterfaceError("connection is closed")
 
         def do_commit(connection: Any) -> None:
-            if not await_(self.cross()):
+            if not await_(self.cross("commit")):
                 self._cut(connection)
             commit(connection)
-            if not await_(self.cross()):
+            if not await_(self.cross("committed")):
                 self._cut(connection)
                 raise dialect.loaded_dbapi.InterfaceError("connection is closed")
 
@@ -103,9 +104,9 @@ class _Transport(httpx.AsyncBaseTransport):
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if not await self._border.cross():
+        if not await self._border.cross("request"):
             raise httpx.ConnectError("All connection attempts failed", request=request)
         response = await self._inner.handle_async_request(request)
-        if not await self._border.cross():
+        if not await self._border.cross("answer"):
             raise httpx.ReadTimeout("", request=request)
         return response

@@ -5,8 +5,8 @@ Each step stands for itself, so a schedule stays one when steps are taken out of
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal, get_args
 
 REPLICAS: Final = 2
 MODELS: Final = ("churn", "fraud")
@@ -34,18 +34,23 @@ POLICIES: Final = {
 }
 
 
+#: Kinds of crossings: of the gateway's border with Postgres, and with other people's servers.
+Crossing = Literal["statement", "commit", "committed", "request", "answer"]
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens at the crossing `at` of the gateway's border, counted from the beginning of its step: the process dies
-    (crash), the connection breaks (cut), or the process stands still for `steps` further steps (park)."""
+    """What happens at the gateway's border: the process dies (crash), the connection breaks (cut), or the process stands
+    still for `steps` further steps (park). It happens at the crossing `at`, counted from the beginning of its step, or at
+    the first of this kind."""
 
     kind: Literal["crash", "cut", "park"]
-    at: int
+    at: int | Crossing
     steps: int = 1
 
     def __str__(self) -> str:
         words = {"crash": "it dies", "cut": "its connection breaks", "park": f"it stands still for {self.steps} steps"}
-        return f"; at crossing {self.at} {words[self.kind]}"
+        return f"; at {'crossing' if isinstance(self.at, int) else 'the first'} {self.at} {words[self.kind]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +115,19 @@ def _step(chance: random.Random, other: str) -> Step:
     )[0]
     match kind:
         case "push":
-            parts = chance.sample([(m, p) for m in MODELS for p in "ab"], k=chance.choice([1, 1, 2]))
-            alerts = [Sent(m, p, chance.random() < 0.75, chance.random() < 0.2) for m, p in parts]
-            return Step("push", to, alerts=tuple(alerts), fault=_fault(chance, 16))
+            # One alert of each model comes more often than the other: so what happens is about the same alert.
+            names = [
+                (m, "a" if chance.random() < 0.7 else "b") for m in chance.sample(MODELS, k=chance.choice([1, 1, 2]))
+            ]
+            alerts = [Sent(m, p, chance.random() < 0.7, chance.random() < 0.2) for m, p in names]
+            return Step("push", to, alerts=tuple(alerts), fault=_fault(chance, 16, ["commit", "committed"]))
         case "loop":
-            return Step("loop", to, chance.choices(LOOPS, [3, 4, 3])[0], fault=_fault(chance, 24))
+            return Step(
+                "loop", to, chance.choices(LOOPS, [3, 4, 3])[0], fault=_fault(chance, 24, get_args(Crossing)[1:])
+            )
         case "request":
             name = chance.choice(["trigger", "trigger", "force", "reset", "pause", "lift", "cancel", "redrive"])
-            return Step("request", to, name, chance.choice(MODELS), fault=_fault(chance, 12))
+            return Step("request", to, name, chance.choice(MODELS), fault=_fault(chance, 12, ["commit", "committed"]))
         case "pass":
             return Step("pass", seconds=chance.choice([1, 20, 130, 601, 1201, 1201, 3601]))
         case "outage":
@@ -131,24 +141,22 @@ def _step(chance: random.Random, other: str) -> Step:
     return Step(kind, to)
 
 
-def _fault(chance: random.Random, most: int) -> Fault | None:
-    kind = chance.choices([None, "park", "crash", "cut"], [60, 24, 8, 8])[0]
+_FAULTS: Final[tuple[Literal["park", "crash", "cut"] | None, ...]] = (None, "park", "crash", "cut")
+
+
+def _fault(chance: random.Random, most: int, kinds: Sequence[Crossing]) -> Fault | None:
+    kind = chance.choices(_FAULTS, [55, 29, 8, 8])[0]
     # A step has few crossings when there is little to do: early ones come more often.
-    at, steps = min(chance.randint(1, most), chance.randint(1, most)), chance.randint(1, 5)
-    match kind:
-        case "park":
-            return Fault("park", at, steps)
-        case "crash":
-            return Fault("crash", at)
-        case "cut":
-            return Fault("cut", at)
-    return None
+    early = min(chance.randint(1, most), chance.randint(1, most))
+    place = chance.choice(kinds) if chance.random() < 0.4 else early
+    steps = chance.randint(1, 5)
+    return Fault(kind, place, steps) if kind is not None else None
 
 
 async def shrink(
     steps: Sequence[Step], fails: Callable[[Sequence[Step]], Awaitable[bool]], most: int = 60
 ) -> Sequence[Step]:
-    """Fewer steps that still fail: parts are taken out, ever smaller ones. It tries `most` times."""
+    """Fewer steps that still fail: parts are taken out, ever smaller ones, and then faults. It tries `most` times."""
     tries, part = 0, max(1, len(steps) // 2)
     while tries < most:
         for begin in range(0, len(steps), part):
@@ -163,4 +171,8 @@ async def shrink(
             if part == 1:
                 break
             part //= 2
+    for at, step in enumerate(steps):
+        without = [*steps[:at], replace(step, fault=None), *steps[at + 1 :]]
+        if step.fault is not None and await fails(without):
+            steps = without
     return steps

@@ -8,8 +8,8 @@ import pytest
 from tests.servers import TestServers
 from tests.simulation.__main__ import PORTION, Tally, live, live_in_the_engine
 from tests.simulation.life import Life
-from tests.simulation.planted import BUGS, HARMLESS, MOST, Bug, hunt, planted
-from tests.simulation.schedule import Schedule, Step, schedule_of, shrink
+from tests.simulation.planted import BUGS, COVERED, MOST, Bug, hunt, planted
+from tests.simulation.schedule import Fault, Schedule, Step, schedule_of, shrink
 from tests.simulation.site import Site
 from tests.sizes import PROVE, seed, size
 
@@ -61,13 +61,15 @@ def test_a_seed_draws_the_same_schedule_with_every_kind_of_step_and_fault() -> N
 
 
 async def test_what_is_left_of_a_failing_schedule_is_what_makes_it_fail() -> None:
-    steps = [Step("pass", seconds=number) for number in range(40)]
+    steps = [Step("pass", seconds=number, fault=Fault("cut", 1)) for number in range(40)]
 
     async def fails(tried: object) -> bool:
         assert isinstance(tried, list)
-        return {7, 31} <= {step.seconds for step in tried}
+        faults = {step.seconds: step.fault for step in tried}
+        return faults.get(7) is not None and 31 in faults
 
-    assert [step.seconds for step in await shrink(steps, fails, most=200)] == [7, 31]
+    left = await shrink(steps, fails, most=200)
+    assert [(step.seconds, step.fault is None) for step in left] == [(7, False), (31, True)]
 
 
 async def test_a_life_keeps_a_journal(site: Site) -> None:
@@ -77,7 +79,7 @@ async def test_a_life_keeps_a_journal(site: Site) -> None:
     assert [line.split("  ", 1)[1] for line in life.journal][:2] == ["20 s pass", "90 s pass without a gateway"]
 
 
-@pytest.mark.parametrize("bug", [*BUGS, *(bug for bug, _ in HARMLESS)], ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", [*BUGS, *(bug for bug, _ in COVERED)], ids=lambda bug: bug.name)
 def test_every_bug_can_be_planted(bug: Bug) -> None:
     assert planted(bug).count(bug.new)
 

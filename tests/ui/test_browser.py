@@ -142,3 +142,22 @@ async def test_without_scripts_a_person_filters_looks_and_acts(stage: Stage) -> 
     routes = (await stage.world.get("/api/v1/routes"))["items"]
     assert next(r["pause"]["reason"] for r in routes if r["name"] == "accuracy") == "a page without scripts"
     await context.close()
+
+
+async def test_without_scripts_a_person_tries_a_policy(stage: Stage) -> None:
+    context = await stage.browser.new_context(java_script_enabled=False, viewport={"width": 360, "height": 800})
+    page = await context.new_page()
+    await page.goto(stage.url + stage.pages["policy"])
+    await page.locator(".try > summary").click()
+    box, in_force = page.locator("textarea"), stage.world.services[0].core.policy.text
+    assert await box.input_value() == in_force
+    wrong = in_force.replace("cooldown: 24h", "cooldown: soon")
+    await box.fill(wrong)
+    await _go(page, ".candidate button")
+    assert "routes.0.cooldown" in await page.locator(".fault").inner_text()
+    assert await page.locator(".fault code").inner_text() == "cooldown: soon"
+    assert await box.input_value() == wrong, "what was filled in is still there"
+    await box.fill(in_force.replace("cooldown: 24h", "cooldown: 12h"))
+    await _go(page, ".candidate button")
+    assert "It waits for a worker" in await page.locator("main").inner_text()
+    await context.close()

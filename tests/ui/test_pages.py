@@ -325,7 +325,7 @@ async def test_hostile_labels_are_text_and_nothing_else(servers: TestServers, te
             document = await page_of(world, f"/ui/groups/{key}")
             assert text[:60] in document.text
             [why] = document.find("section", aria_labelledby="why")
-            sentences = [*why.find("p"), *why.find("dd", dir="auto")]
+            sentences = [*why.find("p"), *why.find("dd", dir="auto"), *document.find("title")]
             assert all("\u202e" not in each.text for each in sentences), "a name may not turn our own words around"
             assert {name for e in document.find() for name in e.attributes if name.startswith("on")} == set()
             links = [link.attributes["href"] for link in document.find("a")]

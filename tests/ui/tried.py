@@ -38,7 +38,15 @@ def tried(now: datetime, policy: str = POLICY) -> list[Row]:
     report = json.dumps(_report(now))
     return [
         common
-        | {"id": RUNNING, "state": "running", "alive_at": now, "step": "proposed", "done": 41_000, "total": 90_000},
+        | {
+            "id": RUNNING,
+            "caller": "ben",
+            "state": "running",
+            "alive_at": now,
+            "step": "proposed",
+            "done": 41_000,
+            "total": 90_000,
+        },
         common
         | {
             "id": FAILED,

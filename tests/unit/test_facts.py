@@ -105,6 +105,20 @@ def test_a_lost_run_stays_in_flight_and_is_not_woken() -> None:
     assert facts_of(known) == (LOST, 1, NOW, None)
 
 
+def test_a_lost_run_is_a_failure_and_its_end_is_no_second_one() -> None:
+    known = group(**OPEN, failures=2)
+    assert facts.lose(known, T1, DAILY, NOW)
+    assert (known.outcome, known.failures) == (LOST, 3)
+    assert facts.end(known, T1, FAILED, DAILY, NOW + HOUR, counted=True)
+    assert (known.outcome, known.failures) == (FAILED, 3)
+
+
+def test_the_loss_of_a_run_that_is_not_the_groups_open_one_changes_nothing() -> None:
+    known = group(**OPEN)
+    assert not facts.lose(known, T2, DAILY, NOW)
+    assert (known.outcome, known.failures, known.open_trigger) == (None, 0, T1)
+
+
 @pytest.mark.parametrize("chosen", [None, route(cooldown=timedelta(0))], ids=["no route any more", "no cooldown"])
 def test_without_anything_to_wait_for_the_group_is_looked_at_at_once(chosen: Route | None) -> None:
     known = group(fired_at=NOW - HOUR, last_trigger=T1)

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from app.decide import rules
-from app.decide.rules import FREE, Mute, Obstacles
+from app.decide.rules import FREE, Mute, Obstacles, Pause
 from app.decide.state import DEAD, FAILED, GONE, LOST, SUCCESS, Action, Confirmation, Reason
 from app.policy.schema import Route
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, episode, group, route, uid
@@ -369,3 +369,12 @@ def test_the_table_has_a_row_for_every_reason_that_the_rules_give() -> None:
         (Action.SUPPRESS, Reason.MUTED),
         (Action.SUPPRESS, Reason.UNCONFIRMED),
     }
+
+
+@pytest.mark.parametrize(
+    ("until", "holds"),
+    [(None, True), (NOW + EPSILON, True), (NOW, False), (NOW - EPSILON, False)],
+    ids=["without an end", "just before its end", "at its end", "after it"],
+)
+def test_a_pause_holds_until_its_end_and_no_longer(until: datetime | None, holds: bool) -> None:
+    assert Pause("accuracy", until, "a freeze", "ana", NOW - HOUR).is_in_force(NOW) == holds
