@@ -33,7 +33,7 @@ async def days(world: World, alert: FakeAlert, number: int) -> None:
     for _ in range(number):
         await world.push(alert)
         await world.settle()
-        await world.pass_by(days=1, minutes=1, steps=4)
+        await world.pass_by(days=1, minutes=1, steps=size(4, 2))
 
 
 @pytest.mark.parametrize(
