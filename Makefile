@@ -7,6 +7,8 @@ UV := $(BIN)/uv
 # One more than there are cores, because tests often wait for another server.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))' 2>/dev/null || echo 2)
 ARGS ?=
+SEED ?= 1
+RUNS ?= 300
 
 export GATEWAY_POLICY_FILE ?= examples/policy.yaml
 # With it, every start of a server compiles everything from source again.
@@ -25,7 +27,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --uni
 	--generate-hashes --no-emit-index-url --no-annotate --no-emit-package mlflow-spool $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test prove check prose bench pictures ha-drill dist migrate lock clean
+.PHONY: help setup run demo test prove simulate check prose bench pictures ha-drill dist migrate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -43,6 +45,9 @@ test: check ## Check, then run every test (ARGS="-k word" for some)
 
 prove: check ## The same tests at full size: an hour or more
 	PROVE=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+simulate: setup ## Live RUNS lives with faults, from SEED on; a failing seed is shown as the shortest story
+	$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) $(ARGS)
 
 check: setup prose ## Lint, formatting, types, import contracts, Dockerfile, docker-compose.yml, action.yml, prose
 	$(BIN)/ruff check
@@ -82,6 +87,7 @@ lock: setup ## Pin requirements again (ARGS=--upgrade for newer versions)
 	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt
 	$(COMPILE) requirements/airflow2.in -o requirements/airflow2.txt
 	$(COMPILE) requirements/mlflow.in -o requirements/mlflow.txt
+	$(COMPILE) requirements/training.in -c requirements/mlflow.txt -o requirements/training.txt
 
 clean: ## Remove what was built and cached; data directories stay
 	rm -rf dist build $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -43,6 +43,12 @@ promotions:
     to: champion
     require: {params: [C], metrics: [f1, auc], inputs: [training], artifacts: [model]}
     rules: ['f1 >= 0.80', 'f1 >= champion.f1']
+    probation:
+      for: 1h
+      match: ['alertname="ModelAccuracyLow"']
+      group: {model: "{{version.model}}"}
+      debounce: 5s
+      then: rollback
 """
 
 

@@ -145,6 +145,11 @@ class Mlflow:
             )
         return seen
 
+    async def create_model(self, model: str) -> None:
+        """Create the experiment and the registered model. Raises ServerError."""
+        await self._post("experiments/create", {"name": model})
+        await self._post("registered-models/create", {"name": model})
+
     async def register_by_hand(self, model: str, f1: float) -> str:
         """Register a version as from a notebook: with a metric, without other metadata. Returns its number. Raises
         ServerError."""

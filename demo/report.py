@@ -17,6 +17,8 @@ from demo.storm import DROPPING, FLAPPING
 MODELS = (*DROPPING, FLAPPING)
 OVER = frozenset({"succeeded", "failed", "dead", "cancelled"})  # the last states of a trigger
 
+MOVED = frozenset({"promoted", "rolled_back"})  # the states of a promotion that moved the alias
+
 Item = Mapping[str, Any]
 
 
@@ -35,6 +37,7 @@ class Row:
     runs: Sequence[SeenRun] = ()  # from Airflow
     versions: Sequence[SeenVersion] = ()  # from MLflow, made for a trigger of this model
     effect: str | None = None  # whether the newest retrain helped; None: it is not known
+    champion: str | None = None  # the version that holds the alias, as the gate moved it
 
     @property
     def as_promised(self) -> bool:
@@ -52,8 +55,10 @@ def row(
     runs: Sequence[SeenRun] = (),
     versions: Sequence[SeenVersion] = (),
     effects: Sequence[Item] = (),
+    promotions: Sequence[Item] = (),
 ) -> Row:
-    """One model's part of `GET /api/v1/alerts`, `triggers`, `effects` (newest first), Airflow's runs, MLflow's versions."""
+    """One model's part of `GET /api/v1/alerts`, `triggers`, `effects`, `promotions` (newest first), Airflow's runs and
+    MLflow's versions."""
     mine = [alert for alert in alerts if alert["group"]["model"] == model]
     ours = [trigger for trigger in triggers if trigger["group"]["model"] == model]
     suppressed: Counter[str] = Counter()
@@ -74,6 +79,7 @@ def row(
         runs=[run for run in runs if run.conf.get("gateway", {}).get("group", {}).get("model") == model],
         versions=[version for version in versions if version.trigger_id in {trigger["id"] for trigger in ours}],
         effect=next((item["effect"] for item in effects if item["group"]["model"] == model), None),
+        champion=next((p["target"] for p in promotions if p["model"] == model and p["state"] in MOVED), None),
     )
 
 
@@ -97,6 +103,7 @@ def table(rows: Sequence[Row]) -> Table:
         ("their end", lambda each: ", ".join(run.state for run in each.runs) or "-"),
         ("registered in MLflow", lambda each: ", ".join(f"version {seen.version}" for seen in each.versions) or "-"),
         ("did it help", lambda each: each.effect or "-"),
+        ("champion at the end", lambda each: f"version {each.champion}" if each.champion else "-"),
         ("", lambda each: "[green]as promised[/green]" if each.as_promised else "[red]NOT AS PROMISED[/red]"),
     ]
     for label, value in lines:

@@ -170,6 +170,11 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def version_of(model: str) -> str:
+    """The version that the night makes of a model that gets worse: the first of them has an older one already."""
+    return "2" if model == DROPPING[0] else "1"
+
+
 class _Story:
     """The night itself. All servers run, and the story uses only their HTTP APIs and the command line."""
 
@@ -185,6 +190,7 @@ class _Story:
 
     async def run(self) -> bool:
         """Run the whole night. True if it went as promised."""
+        await self._use_an_old_version(DROPPING[0])
         now = SystemClock().now()
         self._say(
             f"[bold]1.[/bold] {' and '.join(DROPPING)} get worse, {FLAPPING} flaps; two Alertmanagers send every alert"
@@ -195,6 +201,14 @@ class _Story:
         await self._judged()
         good = await self._end()
         return await self._gate(DROPPING[0]) and good
+
+    async def _use_an_old_version(self, model: str) -> None:
+        """Before the night a version is champion that somebody registered from a notebook."""
+        await self._mlflow.create_model(model)
+        version = await self._mlflow.register_by_hand(model, 0.8)
+        why = ("--override", "--reason", "in use before the gate was")
+        await self._gateway.run("promote", model, version, *why, width=self._console.width)
+        self._say(f"[bold]0.[/bold] Version {version} of {model} is champion\n")
 
     async def _storm(self, posts: Sequence[Post], until: Callable[[list[Row]], bool] | None) -> None:
         """Send the wave and show the results, until `until` says that it is over."""
@@ -220,11 +234,15 @@ class _Story:
                 sending.cancel()
 
     async def _judged(self) -> None:
-        """Wait until it is known whether the retrains helped."""
+        """Wait until it is known whether the retrains helped, and the alias of one went back."""
         self._say("   did it help? The route says a minute to settle, and a minute to watch")
+        self._say(f"   {DROPPING[0]} is bad again, so its new version fails its probation: the alias goes back")
 
         async def known() -> bool:
-            return all(item["effect"] is not None for item in await self._gateway.items(self._http, "effects"))
+            items = await self._gateway.items(self._http, "effects")
+            watching = [item for item in items if item["group"]["model"] == DROPPING[0]]
+            back = all(item["probation"] and item["probation"]["state"] == "rolled_back" for item in watching)
+            return back and all(item["effect"] is not None for item in items)
 
         try:
             await wait_until("the effects to be known", known, within=EFFECTS_TIMEOUT, interval=1.0)
@@ -263,20 +281,25 @@ class _Story:
         self._say(
             "\n[bold]3.[/bold] Each pipeline asked the gate to make its version champion; then a notebook tries it too"
         )
-        versions = {seen.model: seen.metrics["f1"] for seen in await self._mlflow.versions() if "f1" in seen.metrics}
-        worse = await self._mlflow.register_by_hand(model, round(versions.get(model, 0.9) - 0.02, 4))
+        worse = await self._mlflow.register_by_hand(model, 0.79)
         self._say(f"   trigger-gateway promote {model} {worse}\n")
         output = await self._gateway.run("promote", model, worse, width=self._console.width, code=1)
         self._console.print(output, markup=False, soft_wrap=True)
         rows = await self._gateway.items(self._http, "promotions")
-        states = {(row["model"], row["version"]): row["state"] for row in rows}
-        good = states == {**{(each, "1"): "promoted" for each in DROPPING}, (model, worse): "blocked"}
+        states = {(row["model"], row["version"], row["kind"]): row["state"] for row in rows}
+        night = {(model, "1"), *((each, version_of(each)) for each in DROPPING)}
+        good = states == {
+            **{(*each, "promote"): "promoted" for each in night},
+            (model, worse, "promote"): "blocked",
+            (model, version_of(model), "rollback"): "rolled_back",
+        }
         if good:
             self._say("\n[green]One champion per model, and no model without its metadata.[/green]")
         else:
             self._say(f"\n[red]Not as promised:[/red] {escape(str(states))}")
-        self._say(f"\nWhy does {model} 1 exist?  trigger-gateway lineage {model}/1\n")
-        output = await self._gateway.run("lineage", f"{model}/1", width=self._console.width)
+        made = f"{model}/{version_of(model)}"
+        self._say(f"\nWhy does {made} exist?  trigger-gateway lineage {made}\n")
+        output = await self._gateway.run("lineage", made, width=self._console.width)
         self._console.print(output, markup=False, soft_wrap=True)
         return good
 
@@ -288,7 +311,8 @@ class _Story:
         alerts = await self._gateway.items(self._http, "alerts")
         triggers = await self._gateway.items(self._http, "triggers")
         effects = await self._gateway.items(self._http, "effects")
-        return [row(model, alerts, triggers, runs, versions, effects) for model in MODELS]
+        promotions = await self._gateway.items(self._http, "promotions")
+        return [row(model, alerts, triggers, runs, versions, effects, promotions) for model in MODELS]
 
     def _all_over(self, rows: list[Row]) -> bool:
         return all(each.trigger is not None and each.trigger["state"] in OVER for each in rows)

@@ -50,11 +50,14 @@ class Fold:
 
 class Intents:
     """Route and group of each alert of a batch. They are found once, although the batch may be decided in several tries and
-    parts. It lives as long as its batch, so that no two alerts have one identity."""
+    parts. An intent keeps its alert, so that no two alerts have one identity."""
 
     def __init__(self) -> None:
         self._policy: Policy | None = None
         self._found: dict[int, Intent] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
 
     def of(self, alert: Alert, policy: Policy) -> Intent:
         """By this policy: another one may be in force at the next try."""
@@ -69,7 +72,9 @@ class Intents:
 def fold(alerts: Sequence[Alert], policy: Policy, intents: Intents | None = None) -> list[Fold]:
     """The folds of a batch, in order. Equal notifications of a fingerprint are one fold when no other notification of that
     fingerprint comes between them. `intents` are those of the batch, if it is not folded once only."""
-    intents = intents or Intents()
+    intents = intents if intents is not None else Intents()
+    if len(alerts) == 1:
+        return [Fold(intents.of(alerts[0], policy), [0])]
     newest: dict[str, Fold] = {}
     folds = []
     for at, alert in enumerate(alerts):

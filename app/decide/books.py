@@ -11,12 +11,15 @@ from typing import Final
 from uuid import UUID
 
 from app.decide.rules import Pause
-from app.decide.state import Confirmation, Decision, DecisionRow, Episode, Group, TriggerChange
+from app.decide.state import Confirmation, Decision, DecisionRow, Episode, Group, Reason, TriggerChange
 from app.policy.schema import Policy
 
 #: The most alerts of a group that are read to decide it as a whole: those with the newest notifications. A sender that
 #: makes a new alert_id for every event leaves any number of open alerts behind.
 MATES: Final = 1000
+
+#: Reasons of a decision to fire or to hold a group, or what stands for it in shadow mode.
+_BEGINNINGS: Final = (Reason.NEW_ALERT, Reason.STILL_FIRING, Reason.SHADOW, Reason.DEBOUNCING, Reason.JOINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +89,15 @@ class Books:
 
     def forget(self, episode: Episode, seen: datetime, resolved: datetime | None, *, moved: bool) -> None:
         """Before this notification the newest was `seen`, and the newest resolved was `resolved`. Keep what the row no
-        longer has: the last notification of each minute, and each that `moved` the episode. `app.groups.heard` has the same
-        rule in SQL."""
+        longer has: the last notification of each minute, each that `moved` the episode, and each that fired or held its
+        group. `app.groups.heard` has the same rule in SQL, without the last part: a decision to fire or to hold is never
+        repeated, so that a repeat which only counts follows no such notification."""
         if resolved is not None and resolved != episode.resolved_at:
             self.forgotten.append(Heard(episode.id, resolved, resolved=True))
         if seen in (resolved, episode.last_seen_at, episode.first_seen_at):
             return
-        if moved or seen == episode.firing_since or seen.timestamp() // 60 != self.now.timestamp() // 60:
+        began = episode.decision_count == 1 and episode.reason in _BEGINNINGS
+        if moved or began or seen == episode.firing_since or seen.timestamp() // 60 != self.now.timestamp() // 60:
             self.forgotten.append(Heard(episode.id, seen, resolved=False))
 
     def forget_end(self, episode: Episode) -> None:

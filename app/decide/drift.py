@@ -74,12 +74,14 @@ def quiet_since(firing: Firing, stale_after: timedelta, now: datetime) -> dateti
 def drifts(firings: Iterable[Firing], watch: timedelta, stale_after: timedelta, now: datetime) -> list[Drift]:
     """The episodes of one group, the oldest first. Each alert is in exactly one."""
     found: list[Drift] = []
+    mine: list[Firing] = []  # of the newest episode, which ends `over`
+    over: datetime | None = None
     for firing in sorted(firings, key=lambda each: (each.begin, each.id)):
         end = quiet_since(firing, stale_after, now)
-        last = found[-1] if found else None
-        if last is None or (last.end is not None and not follows(last.end, firing.begin, watch)):
-            found.append(Drift(firing.begin, end, (firing,)))
-        else:
-            later = max(last.end, end) if last.end is not None and end is not None else None
-            found[-1] = Drift(last.begin, later, (*last.firings, firing))
-    return found
+        if mine and over is not None and not follows(over, firing.begin, watch):
+            found.append(Drift(mine[0].begin, over, tuple(mine)))
+            mine = []
+        later = max(over, end) if over is not None and end is not None else None
+        over = later if mine else end
+        mine.append(firing)
+    return [*found, Drift(mine[0].begin, over, tuple(mine))] if mine else found

@@ -54,8 +54,15 @@ def groups_of(intents: Iterable[Intent]) -> dict[str, GroupName]:
 def missing(books: Books) -> dict[str, GroupName]:
     """The groups that episodes in the books need and the books do not have. An open episode keeps the group that took
     it, which need not be the one that the policy in force gives it."""
-    needed = (group for episode in books.latest.values() for group in _homes(episode, books.policy))
+    away = (episode for episode in books.latest.values() if not _is_at_home(episode, books))
+    needed = (group for episode in away for group in _homes(episode, books.policy))
     return {key: name for key, name in needed if key not in books.groups}
+
+
+def _is_at_home(episode: Episode, books: Books) -> bool:
+    """Whether the books have the only group that this episode needs, as they nearly always do."""
+    group, route = books.groups.get(episode.group_key or ""), books.policy.route(episode.route or "")
+    return group is not None and (route is None or route.mode == group.mode)
 
 
 def deciding(books: Books) -> list[str]:

@@ -13,7 +13,6 @@ from app.decide.episodes import Move, Window, move_for
 from app.decide.ledger import Ledger
 from app.decide.placing import Intent, no_route
 from app.decide.state import Action, Decision, Episode, Group, Reason
-from app.policy.deadman import heartbeats_of
 from app.policy.schema import Route
 
 
@@ -27,7 +26,7 @@ def known_of(
     known = []
     for fold, decision in zip(folds, decisions, strict=True):
         alert = fold.intent.alert
-        if decision is None or alert.fingerprint in changed or heartbeats_of(ledger.policy.heartbeats, alert.labels):
+        if decision is None or alert.fingerprint in changed or ledger.policy.heartbeats_for(alert.labels):
             continue
         route = episodes[alert.fingerprint].route
         known.append((fold, AlertDecision(alert, route, fold.intent.labels, decision)))

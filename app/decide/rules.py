@@ -60,6 +60,8 @@ def mute_of(policy: Policy, route: Route, pauses: Mapping[str, Pause], now: date
     """What mutes the route now. If several things mute it one after the other, `until` is the end of the last one."""
     paused = [p for name in (route.name, EVERY_ROUTE) if (p := pauses.get(name)) is not None]
     named = policy.mutes(route)
+    if not paused and not named:
+        return None
     by = next((f"{p.by} has paused it: {p.reason}" for p in paused if p.is_in_force(now)), None)
     if by is None:
         by = next((f"the time interval {name!r} holds" for name, i in named if i.contains(now)), None)

@@ -12,7 +12,7 @@ from app import tables
 from app.decide.state import FAILED, GONE, LOST, SUCCESS, TriggerState
 from app.deliver.ending import Endings
 from app.kit.airflow.client import AirflowClient, DagRun
-from app.kit.db import rows_of, transaction, with_retries
+from app.kit.db import names_of, rows_of, transaction, with_retries
 from app.kit.errors import TargetError
 from app.kit.loop import each_alone
 from app.policy.core import Core
@@ -23,10 +23,10 @@ _triggers = tables.triggers
 
 # The time of the next look is written before the read: when this process dies, another one looks later.
 _DUE = rows_of(
-    """
+    f"""
     UPDATE triggers SET follow_at = :next WHERE id IN (
         SELECT id FROM triggers WHERE follow_at <= :now ORDER BY follow_at LIMIT :most FOR UPDATE SKIP LOCKED
-    ) RETURNING *
+    ) RETURNING {names_of(_triggers)}
 """,
     _triggers,
 )

@@ -43,13 +43,18 @@ class Judging:
         now, policy = self._clock.now(), self._policy()
         late = self._moved_at is None or now - self._moved_at >= _MOVED_EVERY
 
-        async def begin(conn: AsyncConnection) -> tuple[list[str], list[UUID]]:
-            await store.note_outage(conn, now)
+        async def begin(conn: AsyncConnection) -> tuple[list[str], list[UUID]] | None:
+            # Before anything is judged, it must be known when nobody could hear an alert.
+            if not await store.note_outage(conn, now):
+                return None
             if late:
                 await store.move(conn, now)
             return await streak.keys(conn) if late else [], await store.claim(conn, now, MOST)
 
-        reviewed, due = await with_retries(self._engine, begin)
+        begun = await with_retries(self._engine, begin)
+        if begun is None:
+            return False
+        reviewed, due = begun
         self._moved_at = now if late else self._moved_at
 
         async def review(key: str) -> None:
@@ -67,7 +72,7 @@ class Judging:
         async def settle(each: Known) -> None:
             terms = terms_of(policy, policy.route(each.trigger["route"]))
             facts = facts_of(each, policy, surveyed_at, deaf)
-            await self._write(each.trigger, judge(facts, terms, now), now)
+            await self._write(each.trigger, judge(facts, terms, now), policy, now)
 
         failed = await each_alone(known, settle, _named, "the effect of a trigger cannot be judged")
         if failed:
@@ -80,8 +85,8 @@ class Judging:
         if group is not None:
             await streak.review(conn, group, self._policy(), self._incidents, now)
 
-    async def _write(self, trigger: RowMapping, judgement: Judgement, now: datetime) -> None:
-        policy = self._policy()
+    async def _write(self, trigger: RowMapping, judgement: Judgement, policy: Policy, now: datetime) -> None:
+        """Keep a judgement that was made under a policy."""
         found = policy.route(trigger["route"])
         under = found.digest if found is not None else None
 

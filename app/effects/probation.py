@@ -155,15 +155,17 @@ def _moved(facts: Facts, until: datetime) -> Judgement | None:
     later = next((each for each in facts.since if each.state == "promoted"), None)
     if later is not None:
         return Judgement(Standing.OVER, f"version {later.version} got {row.alias} after it", until)
-    refused = [each for each in _tries(facts) if each.state == "blocked"]
+    refused = [each for each in _tries(facts) if each.state == "blocked" or each.came_late]
     if not refused:
         return None
-    failed = [verdict["rule"] for verdict in refused[-1].verdicts if not verdict["passed"]]
-    if failed == ["version"]:
-        detail = f"{refused[-1].reason}; there is no way back: {refused[-1].detail}"
+    newest = refused[-1]
+    if not newest.came_late:
+        detail = f"{newest.reason}; there is no way back: {newest.detail}"
         return Judgement(Standing.FAILED, detail, until, alert=row.probation_alert)
+    if newest.state == "lost":  # Its change was under way, so no other change of the gate was.
+        return Judgement(Standing.OVER, newest.detail, until)
     # Once may have been in the midst of a promotion that did not come about.
-    return Judgement(Standing.OVER, f"{refused[-1].detail}: somebody moved it", until) if len(refused) > 1 else None
+    return Judgement(Standing.OVER, f"{newest.detail}: somebody moved it", until) if len(refused) > 1 else None
 
 
 def _tries(facts: Facts) -> list[Promotion]:
@@ -263,7 +265,7 @@ class Probations:
                 return
             row = replace(row, probation_alert=found.alert)
             with suppress(Problem):  # Somebody was faster: the facts say who.
-                await self._gate.roll_back(row.id, f"its probation failed: {found.detail}", BY_PROBATION, quiet=True)
+                await self._gate.roll_back(row.id, f"its probation failed: {found.detail}", BY_PROBATION)
             now = self._clock.now()
             found = await self._judged(row, now)
         await self._write(row, found, found.next_at, now)
@@ -282,8 +284,8 @@ class Probations:
         async def write(conn: AsyncConnection) -> bool:
             if not await store.keep_probation(conn, row, **kept):
                 return False
-            if found.standing in (Standing.FAILED, Standing.ROLLED_BACK):
-                await self._incidents.fail(conn, replace(row, **kept), now)
+            if found.standing is not Standing.WATCHING:
+                await self._incidents.end_probation(conn, replace(row, **kept), now)
             return True
 
         written = await with_retries(self._engine, write)

@@ -14,7 +14,7 @@ from app import tables
 from app.decide.drift import Firing
 from app.effects.rules import Asked, Deaf, Judgement, Why
 from app.groups.wakes import GAP
-from app.kit.db import rows_of
+from app.kit.db import names_of, rows_of
 from app.kit.prune import EPOCH, Prune, by_id
 from app.kit.times import at
 from app.lineage.store import SURVEY
@@ -60,7 +60,9 @@ async def move(conn: AsyncConnection, now: datetime) -> None:
 
 # -- the facts ----------------------------------------------------------------------------------------------------------
 
-_TRIGGERS = rows_of("SELECT * FROM triggers WHERE id = ANY(CAST(:ids AS uuid[]))", tables.triggers)
+_TRIGGERS = rows_of(
+    f"SELECT {names_of(tables.triggers)} FROM triggers WHERE id = ANY(CAST(:ids AS uuid[]))", tables.triggers
+)
 
 # The alerts behind a trigger, those of its group that fire, and those that began since it fired. An alert that was over when
 # it arrived, and was behind no trigger, never fired here.

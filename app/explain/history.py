@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import TextualSelect
 
 from app import tables
-from app.kit.db import rows_of
+from app.kit.db import names_of, rows_of
 from app.kit.loop import in_turns
 from app.kit.pages import MOST_BYTES, Found, read_page
 
@@ -107,8 +107,8 @@ async def _page(
 
 
 _DECISIONS_OF = rows_of(
-    """
-    SELECT d.* FROM unnest(CAST(:ids AS uuid[])) a CROSS JOIN LATERAL (
+    f"""
+    SELECT {names_of(_decisions, "d")} FROM unnest(CAST(:ids AS uuid[])) a CROSS JOIN LATERAL (
         SELECT * FROM decisions WHERE alert = a ORDER BY id DESC LIMIT :shown
     ) d ORDER BY d.id
 """,
@@ -186,9 +186,9 @@ async def get_triggers(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Row]:
 
 _SHOWN_BEHIND = ("id", "alert_id", "severity", "status", "starts_at", "labels")
 _ALERTS_OF = rows_of(
-    """
-    SELECT * FROM (
-        SELECT t AS behind, a.*, row_number() OVER (ORDER BY t, a.id) AS place,
+    f"""
+    SELECT behind, {names_of(_alerts, "b")} FROM (
+        SELECT t AS behind, {names_of(_alerts, "a")}, row_number() OVER (ORDER BY t, a.id) AS place,
             sum(octet_length(CAST(a.labels AS text))) OVER (ORDER BY t, a.id) AS bytes
         FROM unnest(CAST(:ids AS uuid[])) t CROSS JOIN LATERAL (
             SELECT DISTINCT alert FROM decisions
@@ -201,8 +201,8 @@ _ALERTS_OF = rows_of(
 )
 
 _ATTEMPTS_OF = rows_of(
-    """
-    SELECT a.* FROM unnest(CAST(:ids AS uuid[])) i CROSS JOIN LATERAL (
+    f"""
+    SELECT {names_of(tables.attempts, "a")} FROM unnest(CAST(:ids AS uuid[])) i CROSS JOIN LATERAL (
         SELECT * FROM attempts WHERE item = i ORDER BY id DESC LIMIT :shown
     ) a ORDER BY a.id
 """,
@@ -281,7 +281,7 @@ _LATELY_TRIGGERED = text(
     ) t
 """
 ).columns(*(_triggers.c[name] for name in _LATELY_FIRED))
-_TRIGGERS = rows_of("SELECT * FROM triggers WHERE id = ANY(CAST(:ids AS uuid[]))", _triggers)
+_TRIGGERS = rows_of(f"SELECT {names_of(_triggers)} FROM triggers WHERE id = ANY(CAST(:ids AS uuid[]))", _triggers)
 
 
 async def lately_alerted(

@@ -19,7 +19,7 @@ from app.explain.explain import at_this_moment, load_episodes, obstacles_of, sho
 from app.explain.silence import Row
 from app.groups import live
 from app.groups.schedules import list_schedules
-from app.kit.db import as_json, rows_of
+from app.kit.db import as_json, names_of, rows_of
 from app.kit.pages import read_page
 from app.policy.own_alarms import is_own_alarm
 from app.policy.schema import Policy, Route
@@ -50,8 +50,8 @@ _REFUSED = text("""
 
 _GROUP_COLUMNS = [c.name for c in tables.groups.columns]
 _GROUPS = rows_of(
-    """
-    SELECT g.*, firing.id AS firing FROM groups g LEFT JOIN LATERAL (
+    f"""
+    SELECT {names_of(tables.groups, "g")}, firing.id AS firing FROM groups g LEFT JOIN LATERAL (
         SELECT id FROM alerts WHERE group_key = g.key AND closed_at IS NULL ORDER BY last_seen_at DESC, id LIMIT 1
     ) firing ON true
     WHERE g.route = :route AND g.mode = :mode AND g.labels @> CAST(:labels AS jsonb)

@@ -1,8 +1,8 @@
 """When each alert was heard, to the minute: what a replay needs and the row of an alert does not keep.
 
 A row of `alerts` has the first notification, the newest, and the newest resolved. What that row forgets is written here:
-the last notification of each minute, and each that ended or reopened an episode. So most repeats of a storm write nothing,
-and an alert that came twice has no row here. A row holds six hours of one alert.
+the last notification of each minute, each that ended or reopened an episode, and each that fired or held its group. So most
+repeats of a storm write nothing, and an alert that came twice has no row here. A row holds six hours of one alert.
 """
 
 from collections import defaultdict

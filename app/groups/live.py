@@ -17,15 +17,15 @@ from app.decide.state import Group
 from app.explain import sentences
 from app.explain.history import SHOWN_ON_A_PAGE, Page, Row
 from app.groups import pauses
-from app.kit.db import as_json, rows_of
+from app.kit.db import as_json, names_of, rows_of
 from app.kit.loop import in_turns
 from app.kit.pages import MOST_BYTES
 from app.policy.schema import Policy, Route
 
 _GROUPS_OF = rows_of(
-    """
-    SELECT * FROM (
-        SELECT g.*, row_number() OVER (PARTITION BY g.route ORDER BY g.key) AS place,
+    f"""
+    SELECT {names_of(tables.groups, "s")}, place, found, bytes FROM (
+        SELECT {names_of(tables.groups, "g")}, row_number() OVER (PARTITION BY g.route ORDER BY g.key) AS place,
             count(*) OVER (PARTITION BY g.route) AS found,
             sum(octet_length(CAST(g.labels AS text))) OVER (PARTITION BY g.route ORDER BY g.key) AS bytes
         FROM unnest(CAST(:routes AS text[]), CAST(:modes AS text[])) r(route, mode) CROSS JOIN LATERAL (

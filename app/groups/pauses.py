@@ -6,7 +6,7 @@ lock, and a pause takes that lock alone. So a pause waits for the decisions unde
 
 from datetime import datetime
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import delete, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -76,10 +76,13 @@ class Pauses:
 
         async def write(conn: AsyncConnection) -> Pause | None:
             await conn.execute(_ALONE)
-            statement = delete(_pauses).where(_pauses.c.route == route).returning(*_pauses.c)
+            # A pause that is over stays. It is no pause to lift, and a change of this table has every group decided again.
+            in_force = or_(_pauses.c.until.is_(None), _pauses.c.until > now)
+            statement = delete(_pauses).where(_pauses.c.route == route, in_force).returning(*_pauses.c)
             row = (await conn.execute(statement)).mappings().one_or_none()
-            if row is None or not (lifted := Pause(**row)).is_in_force(now):
+            if row is None:
                 return None
+            lifted = Pause(**row)
             await audit.write(conn, now, caller, "resume", f"route {route}", {"reason": lifted.reason})
             return lifted
 

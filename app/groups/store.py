@@ -22,11 +22,12 @@ from app.decide.ledger import Ledger
 from app.decide.placing import GroupName, Intent
 from app.decide.state import SHADOW, Episode, Group, TriggerChange, TriggerState
 from app.groups import heard, pauses
-from app.kit.db import insert_rows, rows_of, update_rows
+from app.kit.db import insert_rows, names_of, rows_of, update_rows
 from app.kit.outbox.model import new_item
 from app.kit.telemetry import traceparent
 from app.policy.core import Core
 from app.policy.schema import Policy, Route
+from app.tables import SHAPE
 
 KIND: Final = "airflow.dag_run"  # the kind of its items in the outbox
 
@@ -41,11 +42,23 @@ _LOCK_GROUPS = (
     .with_for_update()
 )
 
-# Normally there is none. Then it is one look at the rows of the route, without comparing labels one by one.
+# Normally a route has groups of one shape. The index is asked for the next shape, and not for every group of the route.
+_OF_ROUTE = "route = :route AND mode = :mode AND last_trigger IS NOT NULL"
+_OTHER_SHAPES = text(f"""
+    WITH RECURSIVE shapes (shape) AS (
+        (SELECT {SHAPE} FROM groups WHERE {_OF_ROUTE} ORDER BY {SHAPE} LIMIT 1)
+        UNION ALL
+        SELECT (SELECT {SHAPE} FROM groups WHERE {_OF_ROUTE} AND {SHAPE} > shape ORDER BY {SHAPE} LIMIT 1)
+        FROM shapes WHERE shape IS NOT NULL
+    )
+    SELECT 1 FROM shapes WHERE NOT (
+        shape @> to_jsonb(CAST(:names AS text[])) AND jsonb_array_length(shape) = cardinality(CAST(:names AS text[]))
+    ) LIMIT 1
+""")
 _OF_ANOTHER_SHAPE = rows_of(
-    """
-    SELECT * FROM groups WHERE route = :route AND mode = :mode AND last_trigger IS NOT NULL AND NOT (
-        jsonb_exists_all(labels, CAST(:names AS text[])) AND labels - CAST(:names AS text[]) = '{}'
+    f"""
+    SELECT {names_of(tables.groups)} FROM groups WHERE {_OF_ROUTE} AND NOT (
+        jsonb_exists_all(labels, CAST(:names AS text[])) AND labels - CAST(:names AS text[]) = '{{}}'
     )
 """,
     tables.groups,
@@ -151,6 +164,8 @@ async def _inherit(conn: AsyncConnection, books: Books) -> None:
             by_shape.setdefault((group.route, group.mode, frozenset(group.labels)), []).append(group)
     for (route, mode, names), groups in by_shape.items():
         parameters = {"route": route, "mode": mode, "names": sorted(names)}
+        if (await conn.execute(_OTHER_SHAPES, parameters)).first() is None:
+            continue
         others = [Group(**row) for row in (await conn.execute(_OF_ANOTHER_SHAPE, parameters)).mappings()]
         for group in groups:
             if facts.inherit(group, others):

@@ -40,7 +40,7 @@ from app.kit.db import (
 from app.kit.errors import OUT_OF_FILES, NotDurable
 from app.kit.log import Seldom
 from app.policy.core import Core
-from app.policy.deadman import Instance, heartbeats_of
+from app.policy.deadman import Instance
 from app.policy.schema import Policy
 
 log = logging.getLogger(__name__)
@@ -238,6 +238,4 @@ def _heartbeats(folds: Sequence[Fold], policy: Policy) -> list[Instance]:
     if not policy.heartbeats:
         return []
     firing = (each.intent.alert for each in folds if each.intent.alert.firing)
-    return list(
-        {beat.identity: beat for alert in firing for beat in heartbeats_of(policy.heartbeats, alert.labels)}.values()
-    )
+    return list({beat.identity: beat for alert in firing for beat in policy.heartbeats_for(alert.labels)}.values())

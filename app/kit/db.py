@@ -157,6 +157,12 @@ async def database_now(engine: AsyncEngine) -> tuple[datetime, float]:
         return now, (before + monotonic()) / 2
 
 
+def names_of(table: Table, of: str = "") -> str:
+    """The columns of a table by name, for a statement; `of`: the table's name in it. Never `*`: when a newer version has
+    migrated the database, the table may have columns that this one does not know."""
+    return ", ".join(f'{of}."{c.name}"' if of else f'"{c.name}"' for c in table.columns)
+
+
 def rows_of(statement: str, table: Table, **more: TypeEngine[Any]) -> TextualSelect:
     """SQL text that returns columns of a table, matched by name, so that values come back in their types."""
     return text(statement).columns(**{c.name: c.type for c in table.columns}, **more)

@@ -1,4 +1,5 @@
-"""The incidents of orphans: one a kind, so that the first walk through an old MLflow sends six notices, not thousands."""
+"""What a walk through MLflow opens and ends. Orphans have one incident a kind, so that the first walk through an old MLflow
+sends six notices, not thousands. The incidents of a promotion end when somebody moved its alias in MLflow itself."""
 
 from datetime import datetime
 from typing import Final
@@ -24,14 +25,15 @@ _TITLES: Final = {
 
 
 class OrphanIncidents:
-    """Opens one incident for each kind that has orphans, and resolves it when there are none left."""
+    """Opens one incident for each kind that has orphans, and resolves it when there are none left. Each method runs in the
+    transaction that ends a round of the survey: its lock keeps every other replica out."""
 
     def __init__(self, core: Core, notices: Incidents) -> None:
         self._policy = core.policies.current
         self._notices = notices
 
     async def open_or_resolve(self, conn: AsyncConnection, now: datetime) -> None:
-        """Call this in the transaction that ends a round of the survey: its lock keeps every other replica out."""
+        """Judge each kind, as the round has left it."""
         for kind, count in (await store.count_orphans(conn)).items():
             key = f"{EVENT}:{kind}"
             if not count:
@@ -41,3 +43,11 @@ class OrphanIncidents:
             detail = f"{count} found, such as: {first['detail']}. `trigger-gateway lineage --orphans` lists them."
             notice = Notice(key, EVENT, Severity.WARNING, _TITLES[kind], detail, {"kind": kind}, page("house"))
             await self._notices.open(conn, self._policy().receivers_of(EVENT), notice, now)
+
+    async def end_moved(self, conn: AsyncConnection, began: datetime, now: datetime) -> None:
+        """Resolve the incidents of promotions whose alias somebody moved in MLflow itself, as a round that left nothing out
+        saw it. It began at `began`."""
+        for row in await store.moved(conn, began):
+            holder = f"version {row['holder']}" if row["holder"] else "no version"
+            detail = f"{holder} holds {row['alias']} in MLflow: somebody moved it there"
+            await self._notices.resolve(conn, row["key"], now, detail)

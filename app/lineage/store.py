@@ -22,6 +22,21 @@ SURVEY = "mlflow"
 
 _WAITING = text("SELECT state, count(*) AS number FROM records WHERE state IN ('pending', 'aside') GROUP BY state")
 
+# The open incidents of promotions whose alias MLflow shows at another version than the gate left it at. That is the version
+# which it promoted or gave the alias back to. After a refusal it is the one that held the alias then.
+_MOVED = text("""
+    SELECT n.key, p.mark AS alias, a.version AS holder FROM notices n
+    JOIN promotions p ON p.registry = 'mlflow' AND p.id = CASE WHEN n.event IN ('promotion_blocked', 'probation_failed')
+        THEN CAST(n.labels ->> 'promotion' AS uuid) END
+    LEFT JOIN aliases a ON a.model = p.model AND a.alias = p.mark
+    WHERE n.resolved_at IS NULL AND n.opened_at < :began AND NOT (p.kind = 'promote' AND p.state = 'unreadable')
+        AND a.version IS DISTINCT FROM CASE
+            WHEN n.event = 'promotion_blocked' AND p.kind = 'promote' THEN p.previous
+            WHEN p.probation ->> 'state' = 'rolled_back' THEN p.previous
+            ELSE p.version END
+    ORDER BY n.key
+""")
+
 _FACTS = tuple(_triggers.c[name] for name in ("id", "route", "state", "dag_run_id", "accepted_at", "ended_at"))
 
 
@@ -114,6 +129,12 @@ async def aliases_of(conn: AsyncConnection, models: Collection[str]) -> list[See
     """Every alias of these models."""
     statement = select(_aliases).where(_aliases.c.model.in_(models)).order_by(_aliases.c.alias)
     return [SeenAlias(row["model"], row["alias"], row["version"]) for row in (await conn.execute(statement)).mappings()]
+
+
+async def moved(conn: AsyncConnection, began: datetime) -> list[RowMapping]:
+    """The incidents of promotions that opened before a whole round of the survey, and whose alias was moved past the gate:
+    `key`, `alias`, and its `holder` (None: no version)."""
+    return list((await conn.execute(_MOVED, {"began": began})).mappings())
 
 
 async def trigger_facts(conn: AsyncConnection, triggers: Collection[UUID]) -> dict[UUID, TriggerFacts]:

@@ -104,6 +104,7 @@ class Survey:
             if page.following is None:
                 if not left_out:  # What was left out is not gone.
                     await store.end_round(conn, began)
+                    await self._incidents.end_moved(conn, began, now)
                 await self._incidents.open_or_resolve(conn, now)
         return page.following is not None
 

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.kit.db import rows_of
+from app.kit.db import names_of, rows_of
 from app.kit.metrics import Metrics
 from app.kit.prune import Prune, by_id
 from app.notices.model import Notice
@@ -21,8 +21,8 @@ from app.notices.model import Notice
 _notices, _receivers, _outbox = tables.notices, tables.tellings, tables.outbox
 
 _DUE = rows_of(
-    """
-    SELECT * FROM tellings WHERE next_at <= :now ORDER BY next_at LIMIT :most FOR UPDATE SKIP LOCKED
+    f"""
+    SELECT {names_of(_receivers)} FROM tellings WHERE next_at <= :now ORDER BY next_at LIMIT :most FOR UPDATE SKIP LOCKED
 """,
     _receivers,
 )

@@ -13,9 +13,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, InstanceOf, JsonValue
 
 from app.policy.confirm import Confirm
-from app.policy.deadman import Switch
+from app.policy.deadman import Instance, Switch, heartbeats_of
 from app.policy.file.problems import Problem
 from app.policy.intervals import Interval, TimeInterval
+from app.policy.language.index import MatcherIndex
 from app.policy.lineage import Lineage
 from app.policy.mlflow import Mlflow
 from app.policy.own_alarms import is_own_alarm
@@ -210,13 +211,18 @@ class Policy(Frozen):
         """The first route that takes an alert with these labels; None when no route does, or for a gateway's own alarm."""
         if is_own_alarm(labels):
             return None
-        for route in self.routes:
+        for at in self._route_index.candidates(labels):
+            route = self.routes[at]
             for matcher in route.match:
                 if not matcher.matches(labels):
                     break
             else:
                 return route
         return None
+
+    def heartbeats_for(self, labels: Mapping[str, str]) -> list[Instance]:
+        """The switches for which an alert with these labels is a heartbeat."""
+        return heartbeats_of([self.heartbeats[at] for at in self._heartbeat_index.candidates(labels)], labels)
 
     def route(self, name: str) -> Route | None:
         """The route of this name."""
@@ -287,6 +293,14 @@ class Policy(Frozen):
     def heartbeats(self) -> tuple[Switch, ...]:
         """The switches whose heartbeat is an alert."""
         return tuple(switch for switch in self.deadman if switch.kind == "alert")
+
+    @cached_property
+    def _route_index(self) -> MatcherIndex:
+        return MatcherIndex(route.match for route in self.routes)
+
+    @cached_property
+    def _heartbeat_index(self) -> MatcherIndex:
+        return MatcherIndex(switch.match for switch in self.heartbeats)
 
     @cached_property
     def _routes_by_name(self) -> dict[str, Route]:

@@ -12,7 +12,7 @@ not overwrite a change that it finds. No transaction is open during a request to
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from app.kit.times import iso
 from app.policy.core import Core
 from app.promotion import store
 from app.promotion.incidents import PromotionIncidents
-from app.promotion.model import Registry, Standing
+from app.promotion.model import Registry, Standing, Verdict, holds
 from app.promotion.store import Promotion
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Change:
             await self._expect(registry, row, row.target)
             return await self._complete(registry, row)
         except Overtaken as change:
-            return await self._undo(registry, row, "lost", str(change))
+            return await self._undo(registry, _overtaken(row, str(change)), "lost", str(change))
 
     async def _mend(self, row: Promotion, why: str = "its worker was lost") -> Promotion:
         registry = self._registries[row.registry]
@@ -113,7 +113,7 @@ class Change:
             await registry.tag(row.model, row.version, row.tags)
             return await self._complete(registry, row)
         except Overtaken as change:
-            return await self._undo(registry, row, "lost", str(change))
+            return await self._undo(registry, _overtaken(row, str(change)), "lost", str(change))
         except Rejected as error:
             if await registry.holder(row.model, row.alias) != row.previous:
                 raise
@@ -148,6 +148,7 @@ class Change:
     async def _end(self, row: Promotion, state: str, detail: str) -> Promotion:
         now = self._clock.now()
         ended: dict[str, Any] = {"state": state, "detail": detail[:1000], "ended_at": now, "lease_until": None}
+        ended |= {"verdicts": row.verdicts}
         if state == "promoted":
             ended |= self._probation(row, now)
         settled = replace(row, **ended)
@@ -187,6 +188,14 @@ class Change:
         async with self._engine.connect() as conn:
             found = await store.get(conn, row.id)
         return replace(found, fence=row.fence) if found else row
+
+
+def _overtaken(row: Promotion, detail: str) -> Promotion:
+    """A rollback keeps what stopped it as a verdict."""
+    if row.kind != "rollback":
+        return row
+    late = Verdict(holds(row.alias), passed=False, detail=detail, final=True)
+    return replace(row, verdicts=[asdict(late), *(each for each in row.verdicts if each["rule"] != late.rule)])
 
 
 class Sweeper:

@@ -26,7 +26,8 @@ _DONE: Final = ("promoted", "rolled_back", "unchanged")
 
 class PromotionIncidents:
     """A refusal opens one incident for its version, alias and reason. It resolves the open incidents of that version that
-    have another reason. The next promotion to that alias resolves all incidents of the alias."""
+    have another reason. The next promotion to that alias resolves all incidents of the alias. A rollback that comes late,
+    because somebody else moved the alias, opens none: nothing is left to do."""
 
     def __init__(self, core: Core, incidents: Incidents) -> None:
         self._policy = core.policies.current
@@ -40,9 +41,7 @@ class PromotionIncidents:
         if row.dry_run or row.mode == "shadow":
             return
         if row.state in store.REFUSED:
-            notice = _notice(row, Severity.INFO if routine else Severity.WARNING)
-            await self._incidents.resolve_below(conn, _of_version(row), now, row.detail, but=notice.key)
-            await self._incidents.open(conn, self._policy().receivers_of(EVENT), notice, now)
+            await self._refuse(conn, row, now, Severity.INFO if routine else Severity.WARNING)
         elif row.state in _DONE:
             await self._incidents.resolve_below(conn, _of_alias(row), now, row.detail)
         if row.state in ("promoted", "rolled_back"):
@@ -51,8 +50,26 @@ class PromotionIncidents:
         if row.state == "promoted":
             await self._announce(conn, row, now)
 
-    async def fail(self, conn: AsyncConnection, row: Promotion, now: datetime) -> None:
-        """Open the incident of a promotion whose probation failed. It is open until the next change of the alias."""
+    async def _refuse(self, conn: AsyncConnection, row: Promotion, now: datetime, severity: Severity) -> None:
+        if row.came_late:
+            await self._incidents.resolve_below(conn, _of_version(row), now, row.detail)
+            if row.previous != row.version:
+                failed = await self._incidents.open_below(conn, _of_probation(row))
+                await self._incidents.resolve_all(conn, sorted(failed), now, row.detail)
+            return
+        if row.requested_by == BY_PROBATION and row.state in ("blocked", "lost"):
+            return  # The probation acts on it, and has an incident of its own.
+        notice = _notice(row, severity)
+        await self._incidents.resolve_below(conn, _of_version(row), now, row.detail, but=notice.key)
+        await self._incidents.open(conn, self._policy().receivers_of(EVENT), notice, now)
+
+    async def end_probation(self, conn: AsyncConnection, row: Promotion, now: datetime) -> None:
+        """Resolve the incidents of the rollbacks that a probation asked for. When it failed, open its own incident, which is
+        open until the alias moves."""
+        standing = row.probation or {}
+        await self._incidents.resolve_below(conn, _of_tries(row), now, str(standing.get("detail", "")))
+        if standing.get("state") not in (Standing.FAILED, Standing.ROLLED_BACK):
+            return
         # This waits for a change of the alias that ends now, and whoever ends one later waits for this.
         await self._incidents.open_below(conn, _of_probation(row))
         later = await store.since(conn, row)
@@ -76,6 +93,11 @@ def _of_alias(row: Promotion) -> str:
 
 def _of_version(row: Promotion) -> str:
     return f"{_of_alias(row)}{_hash(row.version)}:"
+
+
+def _of_tries(row: Promotion) -> str:
+    """The beginning of the keys of the incidents of the rollbacks that the probation of a version asked for."""
+    return f"{_of_version(row)}probation:"
 
 
 def _of_probation(row: Promotion) -> str:
@@ -133,8 +155,9 @@ def _notice(row: Promotion, severity: Severity) -> Notice:
     words = {"blocked": "blocked", "lost": "overtaken", "undone": "undone", "unreadable": "not judged"}
     of = f"of {row.model} {row.version}"
     change = f"promotion {of} to" if row.kind == "promote" else f"rollback {of} from"
+    of_whom = _of_tries(row) if row.requested_by == BY_PROBATION else _of_version(row)
     return Notice(
-        key=_of_version(row) + _hash(row.state, *(verdict["rule"] for verdict in failed)),
+        key=of_whom + _hash(row.state, *(verdict["rule"] for verdict in failed)),
         event=EVENT,
         severity=severity,
         title=f"The {change} {row.alias} was {words[row.state]}",

@@ -12,6 +12,11 @@ STATUS_TAG: Final = "validation_status"
 BY_PROBATION: Final = "the probation"
 
 
+def holds(alias: str) -> str:
+    """The rule of a rollback: its version holds the alias still."""
+    return f"holds {alias}"
+
+
 class Standing(StrEnum):
     """What the probation of a promotion has come to."""
 

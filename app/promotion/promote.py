@@ -21,7 +21,7 @@ from app.promotion import store
 from app.promotion.beside import beside
 from app.promotion.change import LEASE, Change
 from app.promotion.incidents import PromotionIncidents
-from app.promotion.model import PREFIX, STATUS_TAG, Registry, Verdict, Version
+from app.promotion.model import PREFIX, STATUS_TAG, Registry, Verdict, Version, holds
 from app.promotion.rules import judge, only_not_better, passed
 from app.promotion.store import Promotion
 
@@ -102,10 +102,9 @@ class Gate:
         entries = (policy.promotion(model, alias) for alias in policy.aliases(model))
         return tuple(e.to for e in entries if e is not None and e.on_new_version and e.registry == "mlflow")
 
-    async def roll_back(self, ident: UUID, reason: str | None, caller: str, *, quiet: bool = False) -> Promotion:
+    async def roll_back(self, ident: UUID, reason: str | None, caller: str) -> Promotion:
         """Give the alias back to the version that held it before a promotion. Refused when another version holds the alias
-        now, or when a later promotion to it is in force. `quiet`: a refusal opens no incident, because the caller acts on
-        it."""
+        now, or when a later promotion to it is in force."""
         async with self._engine.connect() as conn:
             done = await store.get(conn, ident)
             later = await store.later(conn, done) if done else None
@@ -139,29 +138,26 @@ class Gate:
         row = replace(row, previous=holder, verdicts=[asdict(verdict) for verdict in verdicts])
         failed = next((verdict for verdict in verdicts if not verdict.passed), None)
         if failed is not None:
-            return await self._end(row, "blocked", failed.detail, quiet=quiet)
+            return await self._end(row, "blocked", failed.detail)
         tags = registry.fit({STATUS_TAG: "rolled_back", f"{PREFIX}promotion": str(row.id)})
-        return await self._open(replace(row, tags=tags, tags_before=_before(own, tags)), quiet=quiet)
+        return await self._open(replace(row, tags=tags, tags_before=_before(own, tags)))
 
-    async def _open(self, row: Promotion, *, quiet: bool = False) -> Promotion:
+    async def _open(self, row: Promotion) -> Promotion:
         """Write the row before the first change. A model has one open row, so the second of two promotions is `lost`."""
         now = self._clock.now()
         opened = replace(row, state="open", lease_until=now + LEASE, detail="under way")
         took = await with_retries(self._engine, lambda conn: store.add(conn, opened))
         if not took:
-            return await self._end(row, "lost", f"another promotion of {row.model} is under way", quiet=quiet)
+            return await self._end(row, "lost", f"another promotion of {row.model} is under way")
         return await self._change.carry_out(opened)
 
-    async def _end(
-        self, row: Promotion, state: str, detail: str, *, routine: bool = False, quiet: bool = False
-    ) -> Promotion:
+    async def _end(self, row: Promotion, state: str, detail: str, *, routine: bool = False) -> Promotion:
         now = self._clock.now()
         row = replace(row, state=state, detail=detail[:1000], ended_at=now)
 
         async def end(conn: AsyncConnection) -> None:
             await store.add(conn, row)
-            if not quiet:
-                await self._incidents.open_or_resolve(conn, row, now, routine=routine)
+            await self._incidents.open_or_resolve(conn, row, now, routine=routine)
 
         await with_retries(self._engine, end)
         self._metrics.promotions.labels(row.state).inc()
@@ -248,12 +244,12 @@ def _expected(entry: Entry, wanted: Wanted, holder: str | None) -> tuple[Verdict
 
 
 def _holds(holder: str | None, alias: str) -> str:
-    return f"{f'version {holder}' if holder else 'no version'} holds {alias}"
+    return f"{f'version {holder}' if holder else 'no version'} {holds(alias)}"
 
 
 async def _may_go_back(registry: Registry, done: Promotion, holder: str | None) -> tuple[Verdict, ...]:
     detail = _holds(holder, done.alias)
-    verdicts = (Verdict(f"holds {done.alias}", holder == done.version, detail, final=True),)
+    verdicts = (Verdict(holds(done.alias), holder == done.version, detail, final=True),)
     if done.previous is None:
         return verdicts
     before = await registry.version(done.model, done.previous)

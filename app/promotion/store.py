@@ -11,11 +11,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import tables
-from app.kit.db import rows_of
+from app.kit.db import names_of, rows_of
 from app.kit.metrics import Metrics as Gauges
 from app.kit.pages import read_page
 from app.promotion.beside import Metrics
-from app.promotion.model import BY_PROBATION
+from app.promotion.model import BY_PROBATION, holds
 
 _promotions = tables.promotions
 
@@ -24,11 +24,11 @@ OPEN: Final = ("open", "moving")
 REFUSED: Final = ("blocked", "lost", "undone", "unreadable")
 
 _TAKE = rows_of(
-    """
+    f"""
     UPDATE promotions SET fence = fence + 1, lease_until = :lease_until WHERE id = (
         SELECT id FROM promotions WHERE state IN ('open', 'moving') AND lease_until <= :now
         ORDER BY lease_until LIMIT 1 FOR UPDATE SKIP LOCKED
-    ) RETURNING *
+    ) RETURNING {names_of(_promotions)}
 """,
     _promotions,
 )
@@ -36,17 +36,17 @@ _TAKE = rows_of(
 
 # The time of the next look is written first: when this process dies, another one looks later.
 _ON_PROBATION = rows_of(
-    """
+    f"""
     UPDATE promotions SET probation_at = :later WHERE id IN (
         SELECT id FROM promotions WHERE probation_at <= :now ORDER BY probation_at LIMIT :most FOR UPDATE SKIP LOCKED
-    ) RETURNING *
+    ) RETURNING {names_of(_promotions)}
 """,
     _promotions,
 )
 
 _OF_GROUPS = rows_of(
-    """
-    SELECT t.group_key, p.* FROM triggers t
+    f"""
+    SELECT t.group_key, {names_of(_promotions, "p")} FROM triggers t
     JOIN runs r ON r.trigger_id = t.id JOIN versions v ON v.run_id = r.run_id
     JOIN promotions p ON p.registry = 'mlflow' AND p.model = v.model AND p.version = v.version
     WHERE t.group_key = ANY(CAST(:keys AS text[])) AND p.state IN ('promoted', 'rolled_back') AND p.ended_at >= :since
@@ -96,6 +96,12 @@ class Promotion:
     def is_open(self) -> bool:
         """Whether its change is not settled yet."""
         return self.state in OPEN
+
+    @property
+    def came_late(self) -> bool:
+        """Whether it is a rollback that stopped because somebody else had moved the alias."""
+        late = any(each["rule"] == holds(self.alias) and not each["passed"] for each in self.verdicts)
+        return self.kind == "rollback" and late
 
 
 def _promotion(found: Mapping[Any, Any]) -> Promotion:

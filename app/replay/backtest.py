@@ -7,13 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 from app.kit.errors import UsageError
+from app.kit.garbage import uncollected
 from app.kit.times import at
 from app.policy.language.durations import format_duration
 from app.policy.schema import Policy
 from app.replay.changed import Changed, changed
 from app.replay.differences import Difference, between, differences
 from app.replay.figures import Fate, Figures, Key, Scope, count, fates
-from app.replay.history import Assumed, History, Reloaded
+from app.replay.history import Assumed, Event, History, LiveAnswer, Reloaded
 from app.replay.replay import REORDER, Replay, Terms
 from app.replay.runs import Run, Runs, group_id
 
@@ -157,16 +158,19 @@ def play(
     assert first is not None
     terms = Terms(question.reorder, Runs(history.runs, question.length), history.answers, history.ask)
     replay = Replay(policy, first, terms)
-    events = history.events
-    for number, event in enumerate(events):
-        if event.at > scope.until:
-            break
-        replay.play(event, follow_policies=live)
-        if number % 2000 == 0:
-            progress(number, len(events))
-    replay.run_to(scope.until)
-    if question.until is None:
-        replay.end_holds()
+    events: Sequence[Event | LiveAnswer] = history.events
+    if live:
+        events = sorted([*history.events, *history.answers], key=lambda event: event.at)
+    with uncollected():
+        for number, event in enumerate(events):
+            if event.at > scope.until:
+                break
+            replay.play(event, follow_policies=live)
+            if number % 2000 == 0:
+                progress(number, len(events))
+        replay.run_to(scope.until)
+        if question.until is None:
+            replay.end_holds()
     progress(len(events), len(events))
     return replay
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from app.decide.alert import Alert
 from app.decide.rules import Pause
@@ -130,6 +131,16 @@ class LiveAnswer:
     route: str
     group: Mapping[str, str]
     confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NotEvaluable:
+    """Something that hangs on what nobody knows: the answer of a Prometheus, or a group that this policy does not have."""
+
+    at: datetime
+    route: str
+    group: Mapping[str, str]
+    why: Literal["confirm", "no_route", "group_by", "no_trigger"]
 
 
 @dataclass(frozen=True, slots=True)

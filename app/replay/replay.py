@@ -11,7 +11,7 @@ due happens at its moment, a fire becomes a DAG run, and the run ends.
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -23,6 +23,7 @@ from uuid import UUID
 from app.decide.alert import Alert
 from app.decide.batch import AlertDecision
 from app.decide.engine import PureEngine
+from app.decide.facts import is_ineffective
 from app.decide.rules import ASK_AGAIN, Pause
 from app.decide.state import (
     DEAD,
@@ -49,6 +50,7 @@ from app.replay.history import (
     Ineffective,
     Lifted,
     LiveAnswer,
+    NotEvaluable,
     Outage,
     Paused,
     Redriven,
@@ -81,16 +83,6 @@ class Terms:
     runs: Runs = field(default_factory=lambda: Runs(()))
     answers: Sequence[LiveAnswer] = ()
     ask: Ask | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NotEvaluable:
-    """Something that hangs on what nobody knows: the answer of a Prometheus, or a group that this policy does not have."""
-
-    at: datetime
-    route: str
-    group: Mapping[str, str]
-    why: Literal["confirm", "no_route", "group_by", "no_trigger"]
 
 
 class Replay:
@@ -137,9 +129,10 @@ class Replay:
         self._settle()
 
     def lift(self, route: str, at: datetime) -> None:
-        """Somebody ends a pause."""
+        """Somebody ends a pause. One that is over already is no pause."""
         self.run_to(at)
-        if route in self.engine.pauses:
+        pause = self.engine.pauses.get(route)
+        if pause is not None and pause.is_in_force(at):
             self.engine.lift(route, at)
             self._settle()
 
@@ -162,16 +155,17 @@ class Replay:
         if ends:
             self.run_to(max(ends))
 
-    def play(self, event: Event, *, follow_policies: bool) -> None:
+    def play(self, event: Event | LiveAnswer, *, follow_policies: bool) -> None:
         """One event of a history. `follow_policies`: a policy that came into force comes into force here too, and a group
-        that live held because retraining did not help is held here. Whether it helps another policy nobody knows."""
+        that live held because retraining did not help is held here. Prometheus is asked whenever live asked it. Whether a
+        retrain helps another policy nobody knows."""
         if event.at < self.now:
             event = replace(event, at=self.now)  # It arrived while the gateway was starting.
         match event:
-            case Outage():
-                self._outage(event)
             case Heard():
                 self.take(event.alerts, event.at)
+            case Outage():
+                self._outage(event)
             case Paused():
                 self.pause(event.pause, event.at)
             case Lifted():
@@ -182,6 +176,9 @@ class Replay:
             case Ineffective():
                 if follow_policies:
                     self._hold_ineffective(event)
+            case LiveAnswer():
+                if follow_policies:
+                    self._ask_early(event)
             case _:
                 self._play_for_group(event)
 
@@ -192,13 +189,13 @@ class Replay:
         for key, group in list(self.engine.groups.items()):
             if group.held and group.held_since is not None:
                 held_since = group.held_since + (until - max(group.held_since, outage.at))
-                self.engine.groups[key] = replace(group, held_since=held_since, wake_at=until)
-                self.engine.wake_later(key)
+                self.engine.groups[key] = replace(group, held_since=held_since)
+                self.engine.rows.wake_at(key, until)
         self.now = until
         self._settle()
 
     def _hold_ineffective(self, event: Ineffective) -> None:
-        """The group fires no more, if its route says so, or it may fire again and is decided at once."""
+        """The group fires no more, if its route says so. When that ends, a group that was held is decided at once."""
         self.run_to(event.at)
         route = self.engine.policy.route(event.route)
         group = self.engine.groups.get(group_key(event.route, LIVE, event.group))
@@ -208,11 +205,22 @@ class Replay:
             count, under = max(group.ineffective, route.on_no_effect.after), route.digest
             group = replace(group, ineffective=count, ineffective_since=event.at, ineffective_under=under)
         else:
-            wake = event.at if group.ineffective and group.open_trigger is None else group.wake_at
+            wake = event.at if is_ineffective(group, route) and group.open_trigger is None else group.wake_at
             group = replace(group, ineffective=0, ineffective_since=None, ineffective_under=None, wake_at=wake)
         self.engine.groups[group.key] = group
-        self.engine.wake_later(group.key)
+        self.engine.rows.wake_later(group.key)
         self._settle()
+
+    def _ask_early(self, event: LiveAnswer) -> None:
+        """Live asked Prometheus again before that was due: a gateway that starts looks at every group."""
+        self.run_to(event.at)
+        route = self.engine.policy.route(event.route)
+        group = self.engine.groups.get(group_key(event.route, route.mode, event.group)) if route is not None else None
+        if group is None or group.unconfirmed_at is None or group.unconfirmed_at >= event.at:
+            return
+        if group.open_trigger is None and group.wake_at is not None:
+            self.engine.rows.wake_at(group.key, event.at)
+            self._settle()
 
     def _play_for_group(self, event: Asked | Reset | Cancelled | Redriven) -> None:
         route = self.engine.policy.route(event.route)
@@ -255,17 +263,17 @@ class Replay:
         return due
 
     def _settle(self) -> None:
-        """Do what is due now until nothing is."""
+        """Do what is due now until nothing is, in the order of the product's loops."""
         busy = True
         while busy:
-            busy = self._go_on()
-            busy |= self._wake()
+            busy = self._wake()
             busy |= self._take_schedules()
+            busy |= self._go_on()
             busy |= self._start()
 
     def _wake(self) -> bool:
-        keys = self.engine.due(self.now)
-        if not keys:
+        due = self.engine.rows.next_wake()
+        if due is None or due > self.now:
             return False
         heard = None
         if any(route.confirm is not None for route in self.engine.policy.routes):
@@ -285,9 +293,10 @@ class Replay:
     def answer(self, group: Group) -> Confirmation:
         """What Prometheus said then; without it, what the route does when Prometheus gives no answer."""
         known = self._answers[group_id(group.route, group.labels)]
-        place = bisect_left(known, self.now + ASK_AGAIN / 2, key=lambda answer: answer.at)
-        if place and self.now - known[place - 1].at <= ASK_AGAIN / 2:
-            return Confirmation(known[place - 1].confirmed, "as Prometheus answered then")
+        place = bisect_left(known, self.now, key=lambda answer: answer.at)
+        near = min(known[max(place - 1, 0) : place + 1], key=lambda each: abs(each.at - self.now), default=None)
+        if near is not None and abs(near.at - self.now) <= ASK_AGAIN / 2:
+            return Confirmation(near.confirmed, "as Prometheus answered then")
         route = self.engine.policy.route(group.route)
         if self.terms.ask is not None and route is not None and route.confirm is not None:
             answer = self.terms.ask(route.confirm, group.labels, self.now)

@@ -4,6 +4,7 @@ A run that live started too has its own way and end. Any other run begins at onc
 successes, and succeeds.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class Runs:
         self._length = length
         self._live: defaultdict[tuple[GroupId, str], list[LiveRun]] = defaultdict(list)
         lengths: defaultdict[str, list[float]] = defaultdict(list)
-        for run in live:
+        for run in sorted(live, key=lambda run: run.fired_at):
             self._live[group_id(run.route, run.group), run.mode].append(run)
             if run.mode == LIVE and run.outcome == SUCCESS and run.accepted_at is not None and run.ended_at is not None:
                 lengths[run.route].append((run.ended_at - run.accepted_at).total_seconds())
@@ -73,13 +74,13 @@ class Runs:
 
     def take(self, route: str, group: Mapping[str, str], fired_at: datetime, mode: str = LIVE) -> LiveRun | None:
         """The live run that is this fire; None: live started none then."""
-        known = self._live[group_id(route, group), mode]
-        near = [run for run in known if abs(run.fired_at - fired_at) <= RESOLUTION]
-        if not near:
+        known = self._live.get((group_id(route, group), mode))
+        if not known:
             return None
-        found = min(near, key=lambda run: abs(run.fired_at - fired_at))
-        known.remove(found)
-        return found
+        first = bisect_left(known, fired_at - RESOLUTION, key=lambda run: run.fired_at)
+        end = bisect_right(known, fired_at + RESOLUTION, key=lambda run: run.fired_at)
+        place = min(range(first, end), key=lambda at: abs(known[at].fired_at - fired_at), default=None)
+        return known.pop(place) if place is not None else None
 
     def length(self, route: str) -> timedelta:
         """How long a run of a route is taken to last, when live started none. At least a second: time must pass."""

@@ -58,6 +58,7 @@ from app.kit.outbox.tables import attempts, outbox
 from app.tables.backtests import OPEN_BACKTEST, backtests
 from app.tables.decisions import (
     QUIET_SINCE,
+    SHAPE,
     alerts,
     audit,
     decisions,
@@ -91,6 +92,7 @@ __all__ = [
     "OPEN_BACKTEST",
     "OPEN_PROMOTION",
     "QUIET_SINCE",
+    "SHAPE",
     "alerts",
     "aliases",
     "attempts",

@@ -9,6 +9,9 @@ from app.kit.columns import metadata, time, words
 #: A migration adds statistics on it (st_alerts_quiet).
 QUIET_SINCE = "greatest(closed_at, resolved_at, late_at)"
 
+#: The names of a group's labels, in one order. A route has as many of them as it has had different `group_by`.
+SHAPE = "jsonb_path_query_array(labels, '$.keyvalue().key')"
+
 groups = Table(
     "groups",
     metadata,
@@ -36,6 +39,7 @@ groups = Table(
     words("nonce"),  # a counter alone could repeat after a restore from a backup
     Index("ix_groups_wake_at", "wake_at", postgresql_where=text("wake_at IS NOT NULL")),
     Index("ix_groups_route", "route"),
+    Index("ix_groups_shape", "route", "mode", text(SHAPE), postgresql_where=text("last_trigger IS NOT NULL")),
     Index("ix_groups_ineffective", "key", postgresql_where=text("ineffective > 0")),
     postgresql_with={"fillfactor": "70"},
 )

@@ -119,6 +119,20 @@ async def current_and_head(where: AsyncConnection | str) -> tuple[str | None, st
         await engine.dispose()
 
 
+async def is_newer(connection: AsyncConnection, current: str | None) -> bool:
+    """Whether a newer version of the gateway has migrated the database to `current`: this version does not know that
+    revision, and the tables are the gateway's. Replicas of this version go on until they are replaced."""
+    if current is None or current in _revisions():
+        return False
+    return bool((await connection.execute(text("SELECT to_regclass('decisions') IS NOT NULL"))).scalar_one())
+
+
+@cache
+def _revisions() -> frozenset[str]:
+    walk = ScriptDirectory.from_config(_config(migrations_dir())).walk_revisions()
+    return frozenset(script.revision for script in walk)
+
+
 @cache
 def head() -> str:
     """The newest revision in `migrations_dir()`. It is read once, because a running process keeps its code."""

@@ -109,7 +109,8 @@ async def _postgres(services: Services) -> str:
             if (await conn.execute(text("SELECT pg_is_in_recovery()"))).scalar_one():
                 return "read-only: a standby, or a failover is under way"
             current, head = await migrate.current_and_head(conn)
-        return "ok" if current == head else "not migrated: run `trigger-gateway migrate`"
+            usable = current == head or await migrate.is_newer(conn, current)
+        return "ok" if usable else "not migrated: run `trigger-gateway migrate`"
     except Exception as error:  # A probe must answer, whatever the error is.
         log_a_bug(error)
         return f"unreachable ({type(error).__name__})"

@@ -48,12 +48,16 @@ class Step:
     to: int = 0
 
 
-def script(chance: random.Random, steps: int, replicas: int) -> list[Step]:
+#: Seconds between two steps. Of two that are less than a minute apart a history may know the second only.
+SHORT, LONG = (7, 61, 601, 1801, 4001, 14_401), (61, 601, 1801, 4001, 14_401, 86_401)
+
+
+def script(chance: random.Random, steps: int, replicas: int, pauses: Sequence[int] = SHORT) -> list[Step]:
     """Alerts that begin, repeat, flap and end, and people that do something now and then."""
     after, found = timedelta(0), list[Step]()
     began: dict[tuple[str, str], timedelta] = {}
     for _ in range(steps):
-        after += timedelta(seconds=chance.choice([7, 61, 601, 1801, 4001, 14_401]), milliseconds=chance.randrange(900))
+        after += timedelta(seconds=chance.choice(pauses), milliseconds=chance.randrange(900))
         model, cut = chance.choice(MODELS), chance.choice("ab")
         kind = chance.choices(
             ["firing", "resolved", "request", "force", "reset", "pause", "lift", "reload", "cancel"],
@@ -170,11 +174,15 @@ class Life:
                 self.lines.append(json.dumps({"at": trigger["fired_at"], "source": "gateway.run", "body": body}))
 
     def _says(self, query: str) -> dict[str, Any]:
-        """Prometheus confirms a model in three hours of four."""
         model = next(name for name in MODELS if name in query)
-        confirmed = (self.world.clock.now().hour + MODELS.index(model)) % 4 > 0
+        confirmed = confirms(model, self.world.clock.now())
         self.note("gateway.confirm", {"route": "accuracy", "group": {"model": model}, "confirmed": confirmed})
         return self._prometheus.vector(0.7) if confirmed else self._prometheus.vector()
+
+
+def confirms(model: str, at: datetime) -> bool:
+    """Prometheus confirms a model in three hours of four."""
+    return (at.hour + MODELS.index(model)) % 4 > 0
 
 
 async def recorded(world: World, limit: int = 1000, **window: Any) -> list[dict[str, Any]]:

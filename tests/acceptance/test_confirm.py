@@ -53,6 +53,21 @@ async def test_a_confirmed_alert_fires_at_once_and_is_asked_for_by_its_group(
         assert [d["reason"] for d in alert_row["decisions"]] == ["debouncing", "duplicate", "new_alert"]
 
 
+async def test_to_lift_a_pause_that_is_over_has_nobody_asked(servers: TestServers, database: str) -> None:
+    async with opened(servers, database, confirmed()) as (world, prometheus):
+        prometheus.says = lambda _: prometheus.vector()
+        until = (world.clock.now() + timedelta(minutes=1)).isoformat()
+        path = "/api/v1/routes/accuracy/pause"
+        assert (await world.post(path, {"reason": "a test", "until": until})).status_code == 200
+        await world.push(world.alert(model="churn"))
+        await world.pass_by(minutes=1)
+        assert len(prometheus.queries) == 1
+        await world.pass_by(minutes=1)
+        assert (await world.clients[0].delete(path)).status_code == 404
+        await world.settle()
+        assert len(prometheus.queries) == 1, "asked again only when five minutes are over"
+
+
 async def test_what_is_not_confirmed_is_asked_again_after_five_minutes_while_it_fires(
     servers: TestServers, database: str
 ) -> None:

@@ -162,6 +162,22 @@ async def test_an_outage_of_the_gateway_that_is_longer_than_settle_leaves_it_unk
         assert (await effect(world))[0] == expected
 
 
+async def test_nothing_is_judged_while_another_replica_writes_an_outage(servers: TestServers, database: str) -> None:
+    async with opened(servers, database, policy("effect: {settle: 2h, watch: 1d}")) as world:
+        alert = await retrained(world)
+        await world.push(alert.resolved(world.clock.now()))
+        await world.pass_by(hours=23)
+        world.outage(hours=3)
+        loop = world.services[0].loop("effects")
+        async with world.services[0].core.engine.connect() as another:
+            await another.execute(text("SELECT FROM watch WHERE id = 3 FOR UPDATE"))
+            assert await loop.step() is False
+            assert (await effect(world))[0] is None
+            await another.rollback()
+        await loop.step()
+        assert await effect(world) == ("unknown", "unheard")
+
+
 async def test_a_heartbeat_that_is_missing_at_the_end_leaves_it_unknown(servers: TestServers, database: str) -> None:
     beat = """
 deadman: [{name: prometheus, expect: heartbeat, match: ['alertname="Watchdog"'], every: 1h, grace: 5m, receivers: []}]

@@ -66,6 +66,22 @@ async def test_repeats_are_kept_to_the_minute_and_a_storm_writes_little(
         assert shown == [(time, "A") for time in ("12:00:00", *times, "12:03:20")]
 
 
+@pytest.mark.parametrize("mode", ["live", "shadow"])
+async def test_the_notification_that_fired_is_kept_exactly(servers: TestServers, database: str, mode: str) -> None:
+    """The alert was silent for long. Then two notifications come within a minute, and the first one fires."""
+    async with World(servers, database, policy(f"mode: {mode}", cooldown="8h")) as world:
+        world.airflow.add_dag("retrain_model")
+        a, silent = world.alert(model="a"), 10 * 3600
+        await push_at(world, (0, a))
+        await world.pass_by(hours=1, steps=2)
+        await push_at(world, (silent, a), (silent + 7, a), (silent + 14, a))
+        history = await recorded_history(world)
+        assert heard(history) == [(time, "A") for time in ("12:00:00", "22:00:00", "22:00:14")]
+        checked = check(history, None, None, REORDER)
+        assert [pair.replayed for pair in checked.pairs] == [pair.live for pair in checked.pairs]
+        assert [pair.live.reason for pair in checked.pairs if pair.live] == ["new_alert", "still_firing"]
+
+
 async def test_an_alert_that_came_twice_has_no_row(servers: TestServers, database: str) -> None:
     async with World(servers, database, POLICY) as world:
         a, b = world.alert(model="a"), world.alert(model="b")

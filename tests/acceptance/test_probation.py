@@ -2,10 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
-
-import pytest
 
 from tests.acceptance.promotions import Gates, seen
 from tests.acceptance.world import FakeAlert, World
@@ -56,14 +54,22 @@ async def opened(
         yield Gates(world, mlflow, pagerduty)
 
 
-async def promoted(gates: Gates, **more: Any) -> dict[str, Any]:
+async def promoted(gates: Gates, model: str = "churn", **more: Any) -> dict[str, Any]:
     """Version 1 was champion, and version 2 has just become it."""
-    for f1 in (0.85, 0.9):
-        gates.mlflow.add("churn", {"f1": f1}, **more)
+    [promotion] = await all_promoted(gates, model, **more)
+    return promotion
+
+
+async def all_promoted(gates: Gates, *models: str, **more: Any) -> list[dict[str, Any]]:
+    """The same for several models, at the same moment."""
+    for model in models:
+        for f1 in (0.85, 0.9):
+            gates.mlflow.add(model, {"f1": f1}, **more)
     await gates.world.settle()
-    await gates.promote("1")
+    for model in models:
+        await gates.promote("1", model=model)
     await gates.world.pass_by(minutes=1)
-    return await gates.promote("2")
+    return [await gates.promote("2", model=model) for model in models]
 
 
 async def fires(gates: Gates, name: str = "ModelAccuracyLow", **labels: str) -> FakeAlert:
@@ -144,28 +150,34 @@ async def test_the_next_promotion_resolves_the_incident(servers: TestServers, da
         assert (gates.pagerduty.open(), len(gates.pagerduty.opened)) == ([], 1)
 
 
-@pytest.mark.parametrize(
-    ("after", "goes_back"),
-    [
-        (timedelta(0), False),
-        (SECOND, True),
-        (timedelta(hours=24) - SECOND, True),
-        (timedelta(hours=24), False),
-    ],
-    ids=["with it", "a second after it", "a second before the end", "with the end"],
-)
 async def test_an_alert_counts_from_one_second_after_the_promotion_to_the_end_of_for(
-    servers: TestServers, database: str, after: timedelta, goes_back: bool
+    servers: TestServers, database: str
 ) -> None:
+    day = timedelta(hours=24)
+    #: When an alert begins, and whether the version goes back.
+    cases = {
+        "churn-with-it": (timedelta(0), False),
+        "churn-a-second-after-it": (SECOND, True),
+        "churn-a-second-before-the-end": (day - SECOND, True),
+        "churn-with-the-end": (day, False),
+    }
     async with opened(servers, database) as gates:
-        promotion = await promoted(gates)
-        gates.world.clock.pass_by(after)
-        await gates.world.watched()
-        await fires(gates)
+        promotions = await all_promoted(gates, *cases)
+        for model, (after, _) in cases.items():
+            promoted_at = datetime.fromisoformat(promotions[0]["ended_at"])
+            gates.world.clock.pass_by(promoted_at + after - gates.world.clock.now())
+            await gates.world.watched()
+            await fires(gates, model=model)
+            if after == SECOND:
+                await gates.world.pass_by(minutes=10, steps=2)
         await gates.world.pass_by(minutes=10, steps=2)
         await gates.world.pass_by(hours=25)
-        assert gates.champion() == ("1" if goes_back else "2")
-        assert (await probation(gates, promotion))["state"] == ("rolled_back" if goes_back else "passed")
+        for promotion in promotions:
+            _, goes_back = cases[promotion["model"]]
+            state = (await probation(gates, promotion))["state"]
+            assert (gates.champion(promotion["model"]), state) == (
+                ("1", "rolled_back") if goes_back else ("2", "passed")
+            ), promotion["model"]
 
 
 async def test_an_alert_that_fires_already_does_not_count_until_it_begins_anew(
@@ -186,51 +198,45 @@ async def test_an_alert_that_fires_already_does_not_count_until_it_begins_anew(
         assert gates.champion() == "1"
 
 
-@pytest.mark.parametrize(
-    ("name", "labels", "goes_back"),
-    [
-        ("ModelErrors", {}, True),
-        ("Drift", {}, False),
-        ("ModelErrors", {"model": "churn-eu"}, False),
-        ("TriggerGatewayRunFailed", {"notice": "x"}, False),
-    ],
-    ids=["it matches, and has no route", "another name", "another model", "an alarm of the gateway"],
-)
-async def test_only_an_alert_that_matches_and_is_of_the_model_counts(
-    servers: TestServers, database: str, name: str, labels: dict[str, str], goes_back: bool
-) -> None:
+async def test_only_an_alert_that_matches_and_is_of_the_model_counts(servers: TestServers, database: str) -> None:
+    cases: list[tuple[str, str, dict[str, str], bool]] = [
+        ("churn-it-matches-and-has-no-route", "ModelErrors", {}, True),
+        ("churn-another-name", "Drift", {}, False),
+        ("churn-another-model", "ModelErrors", {"model": "churn-another-model-eu"}, False),
+        ("churn-an-alarm-of-the-gateway", "TriggerGatewayRunFailed", {"notice": "x"}, False),
+    ]
     async with opened(servers, database, policy(TERMS.replace("Model.*", "(Model|Trigger).*"))) as gates:
-        await promoted(gates)
+        await all_promoted(gates, *(model for model, *_ in cases))
         await gates.world.pass_by(minutes=1)
-        await fires(gates, name, **labels)
+        for model, name, labels, _ in cases:
+            await fires(gates, name, **({"model": model} | labels))
         await gates.world.pass_by(minutes=10)
-        assert gates.champion() == ("1" if goes_back else "2")
+        for model, _, _, goes_back in cases:
+            assert gates.champion(model) == ("1" if goes_back else "2"), model
 
 
-@pytest.mark.parametrize(
-    ("terms", "name", "minutes"),
-    [
-        (TERMS, "ModelAccuracyLow", 10),
-        (TERMS.replace("debounce: 10m, ", ""), "ModelAccuracyLow", 20),
-        (TERMS.replace("debounce: 10m, ", ""), "ModelErrors", 0),
-    ],
-    ids=["its own", "that of the route", "no route"],
-)
-async def test_the_alert_must_last_for_debounce(
-    servers: TestServers, database: str, terms: str, name: str, minutes: int
-) -> None:
-    async with opened(servers, database, policy(terms)) as gates:
-        await promoted(gates)
-        await gates.world.pass_by(minutes=1)
-        if minutes:
-            first = await fires(gates, name)
-            await gates.world.pass_by(minutes=minutes, seconds=-1)
-            await gates.world.push(first.resolved(gates.world.clock.now()))
-            await gates.world.pass_by(minutes=30)
-            assert gates.champion() == "2", "it ended a second before"
-        await fires(gates, name)
-        await gates.world.pass_by(minutes=minutes, seconds=15 if not minutes else 0)
-        assert gates.champion() == "1"
+async def test_the_alert_must_last_for_debounce(servers: TestServers, database: str) -> None:
+    """Its own, or else that of the alert's route. An alert without a route needs none."""
+    plain = TERMS.replace("debounce: 10m, ", "")
+    async with opened(servers, database) as gates:
+        for terms, name, minutes in (
+            (TERMS, "ModelAccuracyLow", 10),
+            (plain, "ModelAccuracyLow", 20),
+            (plain, "ModelErrors", 0),
+        ):
+            assert (await gates.world.reload(policy(terms))).status_code == 200
+            model = f"churn-{name}-{minutes}"
+            await promoted(gates, model)
+            await gates.world.pass_by(minutes=1)
+            if minutes:
+                first = await fires(gates, name, model=model)
+                await gates.world.pass_by(minutes=minutes, seconds=-1)
+                await gates.world.push(first.resolved(gates.world.clock.now()))
+                await gates.world.pass_by(minutes=30)
+                assert gates.champion(model) == "2", "it ended a second before"
+            await fires(gates, name, model=model)
+            await gates.world.pass_by(minutes=minutes, seconds=15 if not minutes else 0)
+            assert gates.champion(model) == "1", model
 
 
 async def test_with_then_tell_people_are_paged_and_the_alias_stays(servers: TestServers, database: str) -> None:

@@ -3,10 +3,9 @@
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from tests.acceptance.promotions import Gates
 from tests.acceptance.test_probation import (
+    all_promoted,
     fires,
     opened,
     policy,
@@ -36,15 +35,15 @@ async def test_a_version_goes_back_once_and_then_people_decide(servers: TestServ
         assert [incident.severity for incident in gates.pagerduty.open()] == ["error"]
 
 
-async def by_promotion(gates: Gates, _: dict[str, Any]) -> str:
-    gates.mlflow.add("churn", {"f1": 0.7})
-    await gates.promote("3")
+async def by_promotion(gates: Gates, promotion: dict[str, Any]) -> str:
+    gates.mlflow.add(promotion["model"], {"f1": 0.7})
+    await gates.promote("3", model=promotion["model"])
     return "3"
 
 
-async def by_promotion_and_back(gates: Gates, _: dict[str, Any]) -> str:
-    gates.mlflow.add("churn", {"f1": 0.7})
-    made = await gates.promote("3")
+async def by_promotion_and_back(gates: Gates, promotion: dict[str, Any]) -> str:
+    gates.mlflow.add(promotion["model"], {"f1": 0.7})
+    made = await gates.promote("3", model=promotion["model"])
     await gates.world.post(f"/api/v1/promotions/{made['id']}/rollback", {})
     return "2"
 
@@ -54,64 +53,62 @@ async def by_rollback(gates: Gates, promotion: dict[str, Any]) -> str:
     return "1"
 
 
-async def by_hand(gates: Gates, _: dict[str, Any]) -> str:
-    gates.mlflow.add("churn", {"f1": 0.7})
-    gates.mlflow.aliases[("churn", "champion")] = "3"
+async def by_hand(gates: Gates, promotion: dict[str, Any]) -> str:
+    gates.mlflow.add(promotion["model"], {"f1": 0.7})
+    gates.mlflow.aliases[(promotion["model"], "champion")] = "3"
     return "3"
 
 
-async def by_taking_it_away(gates: Gates, _: dict[str, Any]) -> None:
-    gates.mlflow.aliases.clear()
+async def by_taking_it_away(gates: Gates, promotion: dict[str, Any]) -> None:
+    del gates.mlflow.aliases[(promotion["model"], "champion")]
 
 
-@pytest.mark.parametrize(
-    "moves", [by_promotion, by_promotion_and_back, by_rollback, by_hand, by_taking_it_away], ids=lambda f: f.__name__
-)
 async def test_an_alias_that_moved_meanwhile_stays_where_it_is_and_nobody_is_paged(
-    servers: TestServers, database: str, moves: Any
+    servers: TestServers, database: str
 ) -> None:
+    moves: list[Any] = [by_promotion, by_promotion_and_back, by_rollback, by_hand, by_taking_it_away]
     async with opened(servers, database) as gates:
-        promotion = await promoted(gates)
+        promotions = await all_promoted(gates, *(f"churn-{move.__name__}" for move in moves))
         await gates.world.pass_by(minutes=1)
-        alert = await fires(gates)
+        alerts = [await fires(gates, model=promotion["model"]) for promotion in promotions]
         await gates.world.pass_by(minutes=9)
-        holds = await moves(gates, promotion)
+        holds = [await move(gates, promotion) for move, promotion in zip(moves, promotions, strict=True)]
         gates.world.clock.pass_by(timedelta(minutes=1))
         await gates.world.watched()
         await gates.world.settle()
         await gates.world.pass_by(seconds=1)
-        await gates.world.push(alert.resolved(gates.world.clock.now()))
+        await gates.world.push(*(alert.resolved(gates.world.clock.now()) for alert in alerts))
         await gates.world.pass_by(minutes=5, steps=5)
-        assert gates.champion() == holds
-        assert (await probation(gates, promotion))["state"] == "over"
+        for promotion, champion in zip(promotions, holds, strict=True):
+            found = gates.champion(promotion["model"]), (await probation(gates, promotion))["state"]
+            assert found == (champion, "over"), promotion["model"]
         assert gates.pagerduty.opened == []
 
 
-@pytest.mark.parametrize("how", ["gone", "not READY", "never there"])
 async def test_the_alias_goes_to_no_version_that_is_gone_or_not_ready_and_people_are_paged(
-    servers: TestServers, database: str, how: str
+    servers: TestServers, database: str
 ) -> None:
     async with opened(servers, database) as gates:
-        if how == "never there":
-            gates.mlflow.add("churn", {"f1": 0.9})
-            promotion = await gates.promote("1")
-        else:
-            promotion = await promoted(gates)
-        champion = gates.champion()
-        if how == "gone":
-            del gates.mlflow.versions[("churn", "1")]
-        elif how == "not READY":
-            gates.mlflow.versions[("churn", "1")]["status"] = "FAILED_REGISTRATION"
+        promotions = await all_promoted(gates, "churn-gone", "churn-not-ready")
+        gates.mlflow.add("churn-never-there", {"f1": 0.9})
+        promotions.append(await gates.promote("1", model="churn-never-there"))
+        del gates.mlflow.versions[("churn-gone", "1")]
+        gates.mlflow.versions[("churn-not-ready", "1")]["status"] = "FAILED_REGISTRATION"
         await gates.world.pass_by(minutes=1)
-        await fires(gates)
+        for promotion in promotions:
+            await fires(gates, model=promotion["model"])
         await gates.world.pass_by(minutes=10)
-        assert gates.champion() == champion
-        found = await probation(gates, promotion)
-        assert (found["state"], "there is no way back" in found["detail"]) == ("failed", True)
-        [incident] = gates.pagerduty.open()
-        assert (incident.severity, incident.details["detail"]) == ("error", found["detail"])
+        details = []
+        for promotion in promotions:
+            found = await probation(gates, promotion)
+            details.append(found["detail"])
+            assert (found["state"], "there is no way back" in found["detail"]) == ("failed", True), promotion["model"]
+            assert gates.champion(promotion["model"]) == promotion["version"]
+        opened_incidents = gates.pagerduty.open()
+        assert {incident.severity for incident in opened_incidents} == {"error"}
+        assert sorted(incident.details["detail"] for incident in opened_incidents) == sorted(details)
         await gates.world.pass_by(hours=1, steps=4)
-        assert len(gates.pagerduty.opened) == 1
+        assert len(gates.pagerduty.opened) == len(promotions)
 
 
 async def test_an_alert_whose_end_nobody_could_hear_counts_when_it_is_heard_again(
@@ -155,9 +152,16 @@ async def test_the_policy_in_force_says_whether_it_goes_on_and_a_new_key_watches
         promotion = await promoted(gates)
         await gates.world.pass_by(minutes=1)
         await fires(gates)
+        gates.mlflow.down = True
+        await gates.world.pass_by(minutes=10)
+        assert [each.summary for each in gates.pagerduty.open()] == [
+            "The rollback of churn 2 from champion was not judged"
+        ]
+        gates.mlflow.down = False
         assert (await gates.world.reload(policy(""))).status_code == 200
         await gates.world.pass_by(minutes=10)
         assert (gates.champion(), (await probation(gates, promotion))["state"]) == ("2", "over")
+        assert gates.pagerduty.open() == [], "nobody wants that rollback any more"
         gates.mlflow.add("churn", {"f1": 0.95})
         unwatched = await gates.promote("3")
         assert (await gates.world.reload(policy())).status_code == 200

@@ -6,6 +6,7 @@ import pytest
 
 from tests.acceptance.promotions import ENTRY, Gates, opened
 from tests.fakes.clock import NOON
+from tests.fakes.faults import meanwhile
 from tests.integration.api import problem
 from tests.servers import TestServers
 
@@ -311,6 +312,33 @@ async def test_there_is_no_way_back_to_a_version_that_is_gone(servers: TestServe
         del gates.mlflow.versions[("churn", "1")]
         assert problem(await roll_back(gates, second), 409, "blocked")["detail"] == "Version 1 is gone."
         assert gates.champion() == "2"
+
+
+async def test_a_rollback_that_comes_too_late_leaves_no_incident_open(servers: TestServers, database: str) -> None:
+    async with opened(servers, database) as gates:
+        await gates.promote(gates.mlflow.add("churn", {"f1": 0.85}))
+        second = await gates.promote(gates.mlflow.add("churn", {"f1": 0.9}))
+
+        def somebody_moves_it() -> None:
+            gates.mlflow.aliases[("churn", "champion")] = "1"
+
+        gates.mlflow.disturb(meanwhile(somebody_moves_it), on="POST model-versions/set-tag", times=1)
+        lost = problem(await roll_back(gates, second), 409, "lost_race")
+        assert [each["rule"] for each in lost["verdicts"] if not each["passed"]] == ["holds champion"]
+        await gates.world.settle()
+        assert gates.pagerduty.open() == []
+        gates.mlflow.aliases[("churn", "champion")] = "2"
+        gates.mlflow.down = True
+        problem(await roll_back(gates, second), 503, "registry_unavailable")
+        gates.mlflow.down = False
+        await gates.world.settle()
+        assert [each.summary for each in gates.pagerduty.open()] == [
+            "The rollback of churn 2 from champion was not judged"
+        ]
+        somebody_moves_it()
+        problem(await roll_back(gates, second), 409, "blocked")
+        await gates.world.settle()
+        assert gates.pagerduty.open() == []
 
 
 async def roll_back(gates: Gates, promotion: dict[str, Any], **more: Any) -> Any:

@@ -4,17 +4,31 @@ import json
 import random
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
+from app.decide.state import Confirmation
 from app.policy.file.load import parse_policy
 from app.replay.backtest import Question, play
 from app.replay.check import check
 from app.replay.figures import Scope
 from app.replay.history import History
 from app.replay.replay import REORDER, Replay
-from tests.acceptance.lives import LENGTH, Fire, Life, Step, history_of, recorded_history, replayed, script
+from tests.acceptance.lives import (
+    LENGTH,
+    LONG,
+    SHORT,
+    Fire,
+    Life,
+    Step,
+    confirms,
+    history_of,
+    recorded_history,
+    replayed,
+    script,
+)
 from tests.acceptance.world import World, policy
 from tests.fakes.airflow import FakeAirflow, FakeRun
 from tests.fakes.clock import NOON, ManualClock
@@ -93,9 +107,33 @@ async def test_a_candidate_lives_as_its_replay_says(
     servers: TestServers, new_database: Callable[[], str], name: str
 ) -> None:
     chance = random.Random(size(SEED, None) or seed())
-    steps = [step for step in script(chance, size(10, 400), 1) if step.kind not in ("reload", "cancel")]
+    # Within a minute the history of another policy knows the last repeat only.
+    known = script(chance, size(10, 400), 1, SHORT[1:])
+    steps = [step for step in known if step.kind not in ("reload", "cancel")]
     candidate = POLICIES[name]
     written, recorded, *_ = await lived(servers, new_database(), [POLICIES["plain"]], steps, fails=False)
     *_, fires, end = await lived(servers, new_database(), [candidate], steps, fails=False)
     for history in (written, recorded):
         assert replayed(replay_of(history, candidate, end, live=False, length=LENGTH)) == fires
+
+
+def in_shadow(text: str) -> str:
+    dag = "    dag: {id: retrain_model}\n"
+    return text if "mode: shadow" in text else text.replace(dag, dag + "    mode: shadow\n")
+
+
+async def test_sixty_days_are_alike_and_so_is_each_candidate_that_lived_through_them_in_shadow(
+    servers: TestServers, new_database: Callable[[], str]
+) -> None:
+    chance = random.Random(size(SEED, None) or seed())
+    # A reload and a cancel would do something else to a candidate.
+    steps = [step for step in script(chance, size(8, 400), 2, LONG) if step.kind not in ("reload", "cancel")]
+    _, recorded, fires, end = await lived(servers, new_database(), [POLICIES["plain"]], steps, replicas=2)
+    assert end - NOON > size(timedelta(0), timedelta(days=60))
+    checked = check(recorded, None, None, REORDER)
+    assert (len(checked.pairs), checked.differences) == (len(fires), [])
+    asked = replace(recorded, ask=lambda _, group, at: Confirmation(confirms(group["model"], at), "as then"))
+    for name in size(["muted, scheduled"], list(POLICIES)):
+        candidate = in_shadow(POLICIES[name])
+        *_, fires, end = await lived(servers, new_database(), [candidate], steps, replicas=2)
+        assert replayed(replay_of(asked, candidate, end, live=False)) == fires, name

@@ -58,9 +58,11 @@ def test_the_demo_retrains_each_model_once_and_says_why_not_twice(tmp_path: Path
     assert code == 0, output
     assert "Exactly one DAG run per model, and every refusal has a reason." in output
     assert output.count("as promised") == 3
-    assert re.search(r"registered in MLflow\s+│\s+version 1\s+│\s+version 1\s+│\s+-", output)
+    assert re.search(r"registered in MLflow\s+│\s+version 2\s+│\s+version 1\s+│\s+-", output)
+    assert re.search(r"champion at the end\s+│\s+version 1\s+│\s+version 1\s+│\s+-", output), output
+    assert "is over, and the alias went back" in " ".join(output.split())
     assert re.search(r"did it help\s+│\s+recurred\s+│\s+fixed\s+│\s+-", output), output
-    assert "churn: 1 retrain, 0 fixed: retraining does not help; look at the data." in output
+    assert "churn: 1 retrain, 0 fixed, 1 rolled back: retraining does not help; look at the data." in output
     assert "fraud: 1 retrain, 1 fixed: retraining helps." in output
     assert re.search(r"^promotion +promote to champion: promoted", output, re.M)
     assert "No link is missing." in output

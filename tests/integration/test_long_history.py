@@ -5,6 +5,7 @@ The plans are those of the statements that the API really runs, with their param
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Any
 
@@ -110,26 +111,31 @@ async def world(servers: TestServers, template: str) -> AsyncIterator[World]:
 def recorded(world: World) -> Iterator[list[tuple[str, Any]]]:
     """The statements that the gateway runs meanwhile, with their parameters."""
     seen: list[tuple[str, Any]] = []
-    engine = world.services[0].core.engine.sync_engine
+    services = world.services[0]
+    engines = {services.core.engine.sync_engine, services.foundation.intake.engine.sync_engine}
 
     def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: Any) -> None:
         seen.append((statement, parameters))
 
-    event.listen(engine, "before_cursor_execute", note)
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
     try:
         yield seen
     finally:
-        event.remove(engine, "before_cursor_execute", note)
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", note)
 
 
-async def whole_scans(world: World, statements: list[tuple[str, Any]]) -> list[str]:
-    """What their plans read from one end to the other."""
+async def whole_scans(
+    world: World, statements: list[tuple[str, Any]], tables: AbstractSet[str] = frozenset(LARGE)
+) -> list[str]:
+    """What their plans read from one end to the other, of these tables."""
     found = []
     async with world.services[0].core.engine.connect() as conn:
         for statement, parameters in statements:
             plan = (await conn.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)).scalar_one()
             for node in nodes((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]):
-                if node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE:
+                if node["Node Type"] == "Seq Scan" and node["Relation Name"] in tables:
                     found.append(f"{node['Relation Name']}: {statement}")
     return found
 

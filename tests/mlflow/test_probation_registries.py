@@ -82,6 +82,12 @@ class Story:
         found: dict[str, Any] = (await self.world.get(f"/api/v1/promotions/{self.promotion}"))["probation"]
         return found
 
+    async def incidents(self) -> list[str]:
+        """The titles of the open incidents of this model."""
+        items = (await self.world.get("/api/v1/notices", state="open", limit=1000))["items"]
+        mine = [item["title"] for item in items if item["labels"].get("model") == self.model]
+        return [title.replace(self.model, "{model}") for title in mine]
+
     async def went_back(self) -> None:
         """Once, and nothing is half done."""
         assert await self.holder() == "1", self.model
@@ -104,6 +110,12 @@ async def test_an_alert_gives_the_mark_back(servers: TestServers, database: str,
         await world.watched()
         await other.look()
         assert (await other.holder(), (await other.probation())["state"]) == ("3", "over")
+        assert await story.incidents() == ["Version 2 of {model} failed its probation: version 1 is champion again"]
+        await world.pass_by(minutes=16)
+        assert len(await story.incidents()) == 1, "the alias is where the gate left it"
+        await site.seize(story.model, "3")
+        await world.pass_by(minutes=16)
+        assert len(await story.incidents()) == (0 if isinstance(site, MlflowSite) else 1), "a walk saw that it moved"
 
 
 @both

@@ -2,24 +2,30 @@
 holds in the end is the same, record by record and file by file. PROVE=1: every use."""
 
 import json
+import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.sizes import PROVE
 from tests.spool.contents import contents, differences
-from tests.spool.mlflow import Environment, MlflowServer
+from tests.spool.mlflow import Environment, MlflowServer, install_libraries
 from tests.spool.proxy import Fault, always, never, proxied
 from tests.spool.training import SCRIPTS, Site
 
 pytestmark = [pytest.mark.xdist_group("mlflow"), pytest.mark.slow]
 
+#: A folder with torch, lightning, transformers and accelerate, as `pip install --target FOLDER` makes it. Nothing here pins
+#: them: for Linux the ordinary registry has torch only with gigabytes of code for graphics cards.
+TORCH = os.environ.get("TORCH_FOLDER")
 USES = [
     name.replace("_", "-")
     for script in sorted(SCRIPTS.glob("uses_of_*.py"))
     for name in re.findall(r"^def (?:use|in_run)_(\w+)", script.read_text(), re.MULTILINE)
+    if TORCH or script.name != "uses_of_torch.py"
 ]
 SAMPLE = ["threads", "names-that-the-server-refuses", "forked-ranks-of-one-run", "registered-by-its-id", "diverging"]
 LIMIT = 1800.0  # seconds of a process with all uses, on a busy machine
@@ -50,6 +56,9 @@ def ways(
     environment: Environment, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Way]:
     found: dict[str, Way] = {}
+    if PROVE:
+        folders = (install_libraries(), *([Path(TORCH)] if TORCH else []))
+        environment = replace(environment, libraries=folders)
     settings = {"MLFLOW_SPOOL_SETTLE": "0.2"}
     for prefix, uri in (("plain", mlflow_server.uri), ("there", f"spool+{mlflow_server.uri}")):
         site = Site(environment, tmp_path_factory.mktemp(prefix), uri, settings, limit=LIMIT)

@@ -33,13 +33,16 @@ def contents(server: MlflowServer, experiment: str, artifacts: Artifacts | None 
     names = {run["info"]["run_id"]: _name(run["info"]["run_name"]) for run in runs}
     names |= {model["info"]["model_id"]: model["info"]["name"] for model in models}
     whole = {
-        "runs": sorted(
-            (_run(server, run, below) for run in runs), key=lambda shown: (shown["name"], str(shown["params"]))
-        ),
-        "models": sorted((_model(model, below) for model in models), key=lambda shown: str(shown["name"])),
+        "runs": [_run(server, run, below) for run in runs],
+        "models": [_model(model, below) for model in models],
         "versions": _versions(server, experiment),
     }
     plain: dict[str, Any] = _alike(whole, names | {experiment: "EXPERIMENT"}, f":/{found['experiment_id']}/")
+    # Only now: the order must not depend on ids and moments, also of what differs in little.
+    for shown in plain["runs"]:
+        shown["outputs"].sort()
+    for several in (plain["runs"], plain["models"]):
+        several.sort(key=lambda shown: (str(shown["name"]), str(shown["params"]), json.dumps(shown, sort_keys=True)))
     return plain
 
 

@@ -61,6 +61,12 @@ class FakeMlflow:
 
         return self._with_fault(self.plan(len(self.seen) - 1, line), get)
 
+    def abandon(self) -> None:
+        """Nothing is under way."""
+
+    def is_at_hand(self, root: str) -> bool:
+        return True
+
     def _with_fault(self, fault: Fault, happen: Callable[[], Answer]) -> Answer:
         if fault is Fault.REFUSE:
             raise NotSent("refused")

@@ -17,26 +17,41 @@ from typing import Any
 
 from app.kit.embedded.processes import free_port
 from demo.environment import MLFLOW
+from demo.environment import Environment as Pinned
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Libraries whose training MLflow logs by itself, beside requirements/mlflow.txt.
+TRAINING = Pinned("libraries of training code", "training", 70, 290)
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 
 
 @dataclass(frozen=True)
 class Environment:
-    """The Python that MLflow is installed for, and a folder with mlflow-spool as it is built and installed."""
+    """The Python that MLflow is installed for, and a folder with mlflow-spool as it is built and installed.
+
+    libraries: folders with more that training code imports.
+    """
 
     python: Path
     plugin: Path
+    libraries: tuple[Path, ...] = ()
 
     def variables(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        return {**kept, **QUIET, "PYTHONPATH": str(self.plugin), **(extra or {})}
+        folders = os.pathsep.join(str(folder) for folder in (self.plugin, *self.libraries))
+        return {**kept, **QUIET, "PYTHONPATH": folders, **(extra or {})}
 
 
 def install_mlflow() -> Path:
     """The Python of MLflow's own environment, from requirements/mlflow.txt, made once and kept."""
     return asyncio.run(MLFLOW.install(ROOT, print)) / "bin" / "python"
+
+
+def install_libraries() -> Path:
+    """The folder with what requirements/training.txt pins, made once and kept. Its versions are those of MLflow's own
+    environment, where both have a package."""
+    (found,) = asyncio.run(TRAINING.install(ROOT, print)).glob("lib/python3.*/site-packages")
+    return found
 
 
 def install(plugin: Path) -> Environment:

@@ -76,7 +76,7 @@ class Proxy:
             def handle_any(self) -> None:
                 proxy._handle(self)
 
-            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_any  # noqa: N815 (the base class looks for them)
+            do_HEAD = do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_any  # noqa: N815 (the base class looks for them)
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Nothing: `seen` tells it."""
@@ -140,9 +140,9 @@ class Proxy:
         response = connection.getresponse()
         answer = response.read()
         connection.close()
-        kept = [
-            (name, value) for name, value in response.getheaders() if name.lower() in {"content-type", "retry-after"}
-        ]
+        own = {"connection", "date", "keep-alive", "server", "transfer-encoding"}
+        own |= set() if handler.command == "HEAD" else {"content-length"}
+        kept = [(name, value) for name, value in response.getheaders() if name.lower() not in own]
         return response.status, kept, answer
 
 
@@ -150,7 +150,8 @@ def _answer(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: 
     handler.send_response(status)
     for name, value in headers:
         handler.send_header(name, value)
-    handler.send_header("Content-Length", str(len(body)))
+    if handler.command != "HEAD":
+        handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
     handler.wfile.write(body)
 

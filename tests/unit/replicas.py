@@ -138,7 +138,7 @@ class Replicas:
     # -- looking -------------------------------------------------------------------------------------------------------
 
     def due(self) -> list[str]:
-        return self.engine.due(self.now)
+        return self.engine.rows.due(self.now)
 
     def triggers(self, *states: TriggerState) -> list[Trigger]:
         return [t for t in self.engine.triggers.values() if t.state in states]

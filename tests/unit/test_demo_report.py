@@ -114,7 +114,9 @@ def test_the_table_fits_a_terminal_of_80_columns_and_names_every_reason() -> Non
         {"group": {"model": "churn"}, "effect": "recurred"},
         {"group": {"model": "fraud"}, "effect": None},
     ]
-    console.print(table([row(model, ALERTS, TRIGGERS, RUNS, VERSIONS, effects) for model in MODELS]))
+    back = {"model": "churn", "state": "rolled_back", "target": "7"}
+    moves = [{"model": "churn", "state": "blocked", "target": "9"}, back, back | {"state": "promoted", "target": "8"}]
+    console.print(table([row(model, ALERTS, TRIGGERS, RUNS, VERSIONS, effects, moves) for model in MODELS]))
     text = output.getvalue()
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "…" not in text
@@ -128,6 +130,8 @@ def test_the_table_fits_a_terminal_of_80_columns_and_names_every_reason() -> Non
         "version 1",
         "did it help",
         "recurred",
+        "champion at the end",
+        "version 7",
     ):
         assert words in text
     assert text.count("NOT AS PROMISED") == 1

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -63,3 +64,17 @@ def test_each_alert_is_in_one_episode_and_episodes_are_further_apart_than_watch(
     for earlier, later in pairwise(episodes):
         assert earlier.end is not None
         assert later.begin - earlier.end > WATCH
+
+
+def test_an_episode_of_many_alerts_takes_time_in_proportion() -> None:
+    def seconds(alerts: int) -> float:
+        many = [firing(n * SECOND, n * SECOND + HOUR) for n in range(alerts)]
+        taken = []
+        for _ in range(3):
+            before = process_time()
+            [drift] = found(*many)
+            taken.append(process_time() - before)
+            assert len(drift.firings) == alerts
+        return min(taken)
+
+    assert seconds(20_000) < 40 * seconds(2_000)  # With a copy for each alert it is a hundred times as much.

@@ -1,6 +1,8 @@
 """The pure engine: a whole gateway in plain memory, from the first alert to the end of a run."""
 
+import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +24,7 @@ from app.decide.state import (
 )
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
+from tests.sizes import seed, size
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, REORDER, decided, firing, ids, policy, resolved
 
 ALERTS = """
@@ -302,3 +305,59 @@ def test_an_alert_that_its_resolved_overtook_reopens_in_time_whatever_its_group_
     while (due := known.next_at()) is not None and due <= over + REORDER:
         known.wake(due)
     assert known.episodes[episode.id].firing
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "held": {"debounce": 10 * MINUTE},
+    "muted": {"mute": ["night"]},
+    "spent and limited": {"refire": False, "limit": {"triggers": 3, "per": 6 * HOUR}},
+    "shadow": {"mode": "shadow"},
+}
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["alertmanager", "native"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_alert_that_is_the_same_object_again_is_decided_as_an_equal_one(name: str, native: bool) -> None:
+    """A replay has the same object for each repeat, and then the engine remembers what it found. It decides as one that
+    finds everything anew."""
+    chance = random.Random(seed())
+    options = {"cooldown": 2 * HOUR, "stale_after": 5 * HOUR, **OPTIONS[name]}
+    known, anew, now = engine(**options), engine(**options), NOW
+    alerts = [firing(f, NOW, native=native, model=m) for f, m in (("a", "churn"), ("b", "churn"), ("c", "fraud"))]
+    from_memory = 0
+    for step in range(size(150, 3000)):
+        now += chance.choice([timedelta(seconds=1), MINUTE, 10 * MINUTE, HOUR, 9 * HOUR])
+        batch = chance.choices(alerts, k=chance.choice([1, 1, 2]))
+        if chance.random() < 0.15:
+            batch = [resolved(batch[0].fingerprint, now, NOW, native=native, **batch[0].labels)]
+        answers = []
+        for each, sent in ((known, batch), (anew, [replace(alert) for alert in batch])):
+            each.wake(now)
+            for trigger in [*each.triggers.values()][-3:]:
+                if trigger.state is TriggerState.PENDING:
+                    each.accept(trigger.id, now)
+                elif trigger.state is TriggerState.SUBMITTED:
+                    each.end(trigger.id, SUCCESS if step % 3 else FAILED, now)
+            if step % 40 == 39:
+                each.pause(Pause("accuracy", now + HOUR, "a test", "ana", now), now)
+            if step % 70 == 69:
+                each.reload(policy(**options | {"cooldown": (step % 4 + 1) * HOUR}), now)
+            found = each.repeat(sent, now)
+            from_memory += found is not None
+            answers.append([answer.decision for answer in (found if found is not None else each.take(sent, now))])
+        assert answers[0] == answers[1]
+        for rows in ("groups", "episodes", "triggers", "decisions"):
+            assert getattr(known, rows) == getattr(anew, rows)
+    assert from_memory > 0
+
+
+def test_the_same_policy_again_has_nothing_decided_anew() -> None:
+    known = engine(cooldown=DAY, stale_after=2 * DAY)
+    trigger = fire(known, NOW)
+    known.end(trigger.id, SUCCESS, NOW + HOUR)
+    due = known.next_at()
+    known.reload(policy(cooldown=DAY, stale_after=2 * DAY), NOW + 2 * HOUR)
+    assert known.next_at() == due == NOW + DAY
+    known.reload(policy(cooldown=DAY, stale_after=3 * DAY), NOW + 2 * HOUR)
+    assert known.next_at() == NOW + 2 * HOUR

@@ -21,7 +21,7 @@ from app.web.signatures import GrafanaSignature
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text()
-COMPILED = ["base", "dev", "tools", "airflow", "airflow2"]
+COMPILED = ["base", "dev", "tools", "airflow", "airflow2", "mlflow", "training"]
 #: Spelt in pieces, so that this file does not name what it forbids.
 REGISTRY_HOSTS = ["pypi." + "org", "python" + "hosted.org", "registry." + "npmjs", "deb." + "debian.org"]
 MACHINE_PATHS = re.compile(r"(?<![\w.}])/(?:work|root|home|Users)/(?!x\b)[a-z]")
@@ -64,6 +64,7 @@ TARGETS = [
     "demo",
     "test",
     "prove",
+    "simulate",
     "check",
     "prose",
     "bench",
@@ -98,6 +99,7 @@ def test_help_shows_every_target_there_is() -> None:
         ("test", "ruff check"),
         ("test", ".venv/bin/pytest"),
         ("prove", "PROVE=1 .venv/bin/pytest"),
+        ("simulate", "-m tests.simulation --seed 1 --runs 300"),
         ("check", "ruff format --check"),
         ("check", "mypy"),
         ("check", "lint-imports"),
@@ -151,7 +153,7 @@ def test_requirements_hold_what_the_project_file_names() -> None:
     assert not (development - runtime) & pinned("base") - {"pytest"}
 
 
-@pytest.mark.parametrize("which", ["tools", "airflow"])
+@pytest.mark.parametrize("which", ["tools", "airflow", "training"])
 def test_requirements_hold_what_their_source_names(which: str) -> None:
     lines = (ROOT / "requirements" / f"{which}.in").read_text().splitlines()
     assert {name_of(line) for line in lines if not line.startswith("#")} <= pinned(which)

@@ -188,6 +188,13 @@ CASES: list[tuple[str, Facts, Probation | None, timedelta, str]] = [
         "over",
     ),
     (
+        "somebody moved it while it went back",
+        facts(alert(), since=[back("lost", LASTED, verdicts=[HELD])]),
+        TERMS,
+        LASTED + MINUTE,
+        "over",
+    ),
+    (
         "the registry was away",
         facts(alert(), since=[back("unreadable", LASTED)]),
         TERMS,

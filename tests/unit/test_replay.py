@@ -9,7 +9,20 @@ from app.decide.rules import Pause
 from app.decide.state import DEAD, FAILED, SUCCESS, Action, Reason, RunRequest
 from app.kit.errors import UsageError
 from app.policy.file.load import parse_policy
-from app.replay.history import Asked, Cancelled, LiveAnswer, LiveRun, Redriven, Reset
+from app.replay.history import (
+    Asked,
+    Cancelled,
+    Event,
+    Heard,
+    Ineffective,
+    Lifted,
+    LiveAnswer,
+    LiveRun,
+    Paused,
+    Redriven,
+    Reloaded,
+    Reset,
+)
 from app.replay.replay import MOST_RUNS, Replay, Terms
 from app.replay.runs import Run, Runs
 from tests.unit.builders import DAY, HOUR, MINUTE, NOW, firing, policy, resolved
@@ -179,6 +192,55 @@ def test_confirm_is_answered_as_prometheus_answered_then(
     known.take([firing("a")], NOW)
     known.run_to(NOW + 14 * MINUTE)
     assert (len(known.runs), len(known.not_evaluable)) == (runs, unknown)
+
+
+def asks(*answers: tuple[timedelta, bool], **options: Any) -> Replay:
+    """A replay of a route that asks Prometheus, with what it answered then. Without an answer it fires."""
+    known = tuple(LiveAnswer(NOW + after, "accuracy", CHURN, confirmed) for after, confirmed in answers)
+    return Replay(policy(confirm=CONFIRM, **options), NOW, Terms(runs=Runs((), HOUR), answers=known))
+
+
+def test_of_two_answers_of_prometheus_the_nearer_counts() -> None:
+    known = asks((timedelta(0), False), (2 * MINUTE, True))
+    known.take([firing("a")], NOW)
+    assert (known.runs, known.not_evaluable) == ([], [])
+
+
+HEARD = Heard(NOW, (firing("a"),))
+QUIET: dict[str, tuple[Event, ...]] = {
+    "a pause that is over is lifted": (
+        Paused(NOW, Pause("accuracy", NOW + 4 * MINUTE, "freeze", "ana", NOW)),
+        HEARD,
+        Lifted(NOW + 7 * MINUTE, "accuracy"),
+    ),
+    "the same policy is read again": (HEARD, Reloaded(NOW + 7 * MINUTE, policy(confirm=CONFIRM))),
+    "an effect is over that held nothing": (
+        HEARD,
+        Ineffective(NOW + MINUTE, "accuracy", CHURN, holds=True),
+        Ineffective(NOW + 7 * MINUTE, "accuracy", CHURN, holds=False),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_prometheus_is_not_asked_before_it_is_due_when(name: str) -> None:
+    """As live: what changes nothing has no group decided again."""
+    no, yes = ((timedelta(0), False), (5 * MINUTE, False), (10 * MINUTE, False)), (7 * MINUTE, True)
+    known = asks(*no[:2], yes, no[2])
+    for event in QUIET[name]:
+        known.play(event, follow_policies=True)
+    known.run_to(NOW + 11 * MINUTE)
+    assert (known.runs, known.not_evaluable) == ([], [])
+
+
+def test_what_a_schedule_asks_for_comes_before_the_end_of_a_run_in_the_same_moment() -> None:
+    text = CAPPED.replace("dag:", "cooldown: 0s, dag:")
+    text += "schedules: [{name: daily, cron: '0 14 * * *', route: accuracy, group: {model: churn}}]\n"
+    known = Replay(parse_policy(text, "policy.yaml", {}), NOW, Terms(runs=Runs((), HOUR)))
+    known.take([firing("a")], NOW + HOUR)
+    known.take([resolved("a", NOW + 90 * MINUTE, NOW + HOUR)], NOW + 90 * MINUTE)
+    known.run_to(NOW + 3 * HOUR)
+    assert [run.reason for run in known.runs] == ["new_alert"]  # The loop of the schedules has its turn first.
 
 
 def test_a_rehearsal_is_kept_and_starts_nothing() -> None:

@@ -71,6 +71,19 @@ def test_a_live_gateway_that_is_always_a_little_late_is_alike_for_ever(mode: str
     assert found.as_text().startswith("100 of 100 alike\n")
 
 
+def test_a_gateway_that_starts_asks_prometheus_early_and_the_replay_does_too() -> None:
+    def answered(after: timedelta, *, confirmed: bool) -> str:
+        body = {"route": "accuracy", "group": {"model": "churn"}, "confirmed": confirmed}
+        return line(after, "gateway.confirm", body)
+
+    confirm = "confirm: {prometheus: 'http://prometheus.test', query: up},"
+    answers = [answered(timedelta(0), confirmed=False), answered(2 * MINUTE, confirmed=True)]
+    found = checked([policy(confirm), *firing(timedelta(0)), *answers, fired(2 * MINUTE)], 40 * MINUTE)
+    assert found.as_text().startswith("1 of 1 alike\n")
+    assert found.pairs[0].replayed is not None
+    assert found.pairs[0].replayed.at == NOW + 2 * MINUTE
+
+
 def test_a_run_from_before_the_first_known_policy_still_cools_down() -> None:
     lines = [policy(after=30 * MINUTE), fired(timedelta(0)), *firing(31 * MINUTE), fired(HOUR + SECOND)]
     found = checked(lines)

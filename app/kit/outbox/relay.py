@@ -104,7 +104,8 @@ class Relay:
         self._destinations = {destination.kind: destination for destination in destinations}
         self._limits = limits
         self._metrics = metrics
-        self._chance = chance or random.Random()
+        # From the generator of the process, so that a process with a seed is repeatable.
+        self._chance = chance or random.Random(random.getrandbits(64))
         self._breakers: dict[str, Breaker] = {}
         self._rounds: dict[str, _Round] = {}
 

@@ -8,7 +8,7 @@ from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from app.kit.db import rows_of
+from app.kit.db import names_of, rows_of
 from app.kit.metrics import Metrics
 from app.kit.outbox.model import Item
 from app.kit.outbox.tables import attempts, outbox
@@ -44,7 +44,7 @@ _CLAIM = rows_of(
     UPDATE outbox SET claim = :claim, lease_until = :lease_until, slot = true,
         ambiguous = outbox.ambiguous OR outbox.lease_until IS NOT NULL
     FROM ready WHERE outbox.id = ready.id
-    RETURNING outbox.*
+    RETURNING {names_of(outbox, "outbox")}
 """,
     outbox,
 )

@@ -40,6 +40,13 @@ class Matcher:
         """Whether the labels of an alert satisfy this condition."""
         return self._accepts(labels.get(self.name, ""))
 
+    @property
+    def values(self) -> frozenset[str]:
+        """The values that it takes, when it names them; empty when it takes any number of values."""
+        if self.op == "=":
+            return frozenset({self.value})
+        return _named_in(self.value) if self.op == "=~" else frozenset()
+
     def __str__(self) -> str:
         name = self.name if is_classic_name(self.name) else quote(self.name)
         return f"{name}{self.op}{quote(self.value)}"
@@ -109,9 +116,14 @@ def _test_for(op: str, value: str) -> Callable[[str], bool]:
             raise MatcherError(0, f"{op!r} is not one of = != =~ !~")
 
 
+def _named_in(pattern: str) -> frozenset[str]:
+    """The values that an expression such as `critical|warning` lists; empty when it is no list."""
+    return frozenset() if _METACHARACTERS.intersection(pattern) else frozenset(pattern.split("|"))
+
+
 def _expression(pattern: str) -> Callable[[str], bool]:
-    if not _METACHARACTERS.intersection(pattern):
-        return frozenset(pattern.split("|")).__contains__
+    if named := _named_in(pattern):
+        return named.__contains__
     options = re2.Options()
     options.log_errors = False
     options.max_mem = _MAX_MEMORY_BYTES

@@ -1,6 +1,7 @@
 """MLflow's artifact repository with the spool below it: a file that cannot be uploaded now is kept, and uploaded later."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,11 +12,13 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository, verify_artif
 from mlflow.tracking import get_tracking_uri
 from mlflow.utils.uri import validate_path_is_safe
 
-from mlflow_spool.errors import Offline, Refused
+from mlflow_spool.errors import NoAnswer, Offline, Refused
 from mlflow_spool.files import place
+from mlflow_spool.records import Answer
 from mlflow_spool.settings import PREFIX
 from mlflow_spool.spool import Spool
-from mlflow_spool.store import SpoolOffline, spool_for
+from mlflow_spool.store import SpoolOffline, server_for, spool_for
+from mlflow_spool.stores import Stores
 from mlflow_spool.transport import plain_repository
 from mlflow_spool.uploads import split_root
 
@@ -73,8 +76,8 @@ class SpoolArtifacts(ArtifactRepository):
         if root is None:
             return []
         if not self._is_proxied(root):
-            found: list[FileInfo] = plain_repository(root, self.tracking_uri, self.registry_uri).list_artifacts(path)
-            return found
+            answer = self._outside(lambda stores: stores.files(root, path))
+            return [FileInfo(file["path"], file["is_dir"], file["file_size"]) for file in answer.body["files"]]
         try:
             files = self._spool.list_files(root, path or "")
         except Refused as refused:
@@ -95,7 +98,14 @@ class SpoolArtifacts(ArtifactRepository):
         root = self._spool.shelf.real_root(self.artifact_uri)
         where = self._place(remote_file_path)
         if root is not None and not self._is_proxied(root) and self._spool.shelf.find(self._root, where) is None:
-            plain_repository(root, self.tracking_uri, self.registry_uri)._download_file(remote_file_path, local_path)
+            target = Path(local_path)
+            try:
+                self._outside(lambda stores: stores.fetch(root, remote_file_path, target))
+            except Offline as error:
+                copy = self._spool.shelf.find(self._root, where, uploaded=True)
+                if copy is None:
+                    raise SpoolOffline(str(error)) from None
+                shutil.copyfile(copy, target)
             return
         try:
             self._spool.fetch_file(self._root, where, Path(local_path))
@@ -103,6 +113,16 @@ class SpoolArtifacts(ArtifactRepository):
             raise _rest(refused) from None
         except Offline as error:
             raise SpoolOffline(str(error)) from None
+
+    def _outside(self, ask: Callable[[Stores], Answer]) -> Answer:
+        """What a store answers before which MLflow does not stand. Raises Offline."""
+        try:
+            answer = ask(server_for(self.tracking_uri).stores)
+        except NoAnswer as error:
+            raise Offline(str(error)) from None
+        if answer.status != 200:
+            raise _rest(Refused(answer.status, answer.body))
+        return answer
 
     def _is_proxied(self, root: str) -> bool:
         """Whether MLflow itself stands before the store, at the tracking server."""

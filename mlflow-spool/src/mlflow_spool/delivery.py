@@ -38,6 +38,10 @@ class Clock:
 class Target(Server, Uploader, Protocol):
     """MLflow, with the artifact store behind it."""
 
+    def abandon(self) -> None:
+        """End every request that is under way, in whatever thread. It gets no answer."""
+        ...
+
 
 class Delivery:
     """Delivers records of one journal to one server.
@@ -121,6 +125,10 @@ class Delivery:
         if isinstance(outcome, Later) and outcome.unwell and not root.startswith("mlflow-artifacts:"):
             return replace(outcome, unwell=False)  # Another store is away, not MLflow.
         return outcome
+
+    def is_at_hand(self, root: str) -> bool:
+        """See `Uploader`."""
+        return self._server.is_at_hand(root)
 
     def settle(self, record: Record, outcome: Done | Never) -> None:
         """Note that nobody has to deliver the record any more."""

@@ -14,9 +14,11 @@ from mlflow_spool.locks import locked
 from mlflow_spool.records import Record
 from mlflow_spool.replay import Done, Later, Never
 from mlflow_spool.shelf import Shelf
+from mlflow_spool.stores import PATIENCE
 from mlflow_spool.uploads import RATE, lane
 
 KEEP_DELIVERED = 86_400.0  # seconds for which reads are answered from what was delivered
+TURN = 1.0  # seconds that training code waits for another upload of its run
 #: Seconds for the next request. At 0 or less no request begins any more, in the middle of a stream too.
 Allowed = Callable[[], float]
 
@@ -62,12 +64,24 @@ class Drainer:
             self._delivery.note(record, outcome)
             return outcome if isinstance(outcome, Done) else None
 
+    def patience(self, root: str, timeout: float) -> float | None:
+        """For how many seconds training code waits for an upload below an artifact root; None when it does not wait.
+
+        timeout: seconds for a store that is behind MLflow.
+        """
+        if self._breaker.is_open:
+            return None
+        real = self._shelf.real_root(root)
+        if real is None or real.startswith("mlflow-artifacts:"):
+            return timeout
+        return max(timeout, PATIENCE) if self._delivery.is_at_hand(real) else None
+
     def upload_now(self, record: Record, file: Path, timeout: float) -> bool:
-        """Upload a file for a caller that waits, without a copy of it. False: that is not possible now.
+        """Upload a file for a caller that waits, without a copy that waits. False: that is not possible now.
 
         timeout: seconds, and more for a large file. Raises Refused.
         """
-        with locked(self._lock_file, record.stream, wait=timeout) as ours:
+        with locked(self._lock_file, record.stream, wait=min(timeout, TURN)) as ours:
             if not ours or self._journal.pending(record.stream, 1):
                 return False
             if file.stat().st_size > RATE and not self.probe(timeout):
@@ -77,6 +91,8 @@ class Drainer:
             raise Refused(outcome.answer.status, outcome.answer.body)
         if isinstance(outcome, Later) and outcome.unwell:
             self._breaker.failed(outcome.retry_after)
+        if isinstance(outcome, Done):
+            self._shelf.note(str(record.call.body["root"]), str(record.call.body["path"]), file)
         return isinstance(outcome, Done)
 
     def step(self, allowed: Allowed) -> bool:
@@ -84,7 +100,8 @@ class Drainer:
         if self._breaker.is_open and not self.probe(min(allowed(), 5.0)):
             return False
         delivered = False
-        for stream in self._journal.pending_streams():
+        # Files are large, and their store may be away while MLflow is well. No metadata waits for those of a run.
+        for stream in sorted(self._journal.pending_streams(), key=lambda name: name.startswith("artifacts:")):
             if self._delivery.is_paused(stream):
                 continue
             delivered = self._stream(stream, allowed) or delivered

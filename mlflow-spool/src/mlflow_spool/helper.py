@@ -1,75 +1,103 @@
-"""A process that uploads to stores before which MLflow does not stand (S3 and others).
+"""A process that asks stores before which MLflow does not stand, for a process with the spool: see `stores`."""
 
-The clients of these stores import while they work, which our thread must not do (see `quiet`). So such a thread asks a
-process of its own, by one JSON object a line.
-"""
-
-import contextlib
 import json
-import subprocess
+import os
+import select
 import sys
-from pathlib import Path
+import threading
+from collections.abc import Iterator
 from typing import IO, Any
 
 from mlflow_spool.errors import NoAnswer
-from mlflow_spool.records import Answer
+from mlflow_spool.transport import plain_repository
+from mlflow_spool.uploads import folder_of
+
+#: Codes in the errors of botocore that a new login mends.
+EXPIRED = frozenset({"ExpiredToken", "InvalidToken"})
 
 
-class Helper:
-    """The process, started by the first upload. Only one thread uses it."""
-
-    def __init__(self, uri: str) -> None:
-        """uri: of MLflow."""
-        self._uri = uri
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def store(self, root: str, path: str, file: Path) -> Answer:
-        """As `MlflowServer.store`. Raises NoAnswer."""
-        asked = json.dumps({"root": root, "path": path, "file": str(file)})
-        try:
-            if self._process is None or self._process.poll() is not None:
-                argv = [sys.executable, "-m", "mlflow_spool.helper"]
-                self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-                _write(
-                    self._process, self._uri
-                )  # Everybody on the machine may read arguments, and it may hold a login.
-            answer = _exchange(self._process, asked)
-            return Answer(int(answer["status"]), dict(answer["body"]))
-        except (OSError, ValueError, KeyError) as error:
-            raise NoAnswer(f"the process that uploads to {root} failed: {error}") from None
+def answer(uri: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """What comes of one question. uri: of MLflow."""
+    try:
+        return {"status": 200, "body": _done(plain_repository(asked["root"], uri), asked)}
+    except Exception as error:  # Each kind of store has errors of its own.
+        body = {"message": str(error)[:1000]}
+        code = getattr(error, "error_code", None)
+        if asked["do"] != "store" and isinstance(code, str):
+            body["error_code"] = code
+        return {"status": status_of(error) or 0, "silent": is_no_answer(error), "body": body}
 
 
-def _write(process: "subprocess.Popen[bytes]", line: str) -> None:
-    assert process.stdin is not None
-    process.stdin.write(line.encode() + b"\n")
-    process.stdin.flush()
+def _done(repository: Any, asked: dict[str, Any]) -> dict[str, Any]:
+    if asked["do"] == "store":
+        repository.log_artifact(asked["file"], folder_of(asked["path"]))
+        return {}
+    if asked["do"] == "fetch":
+        repository._download_file(asked["path"], asked["file"])
+        return {}
+    found = repository.list_artifacts(asked["path"])
+    return {"files": [{"path": file.path, "is_dir": file.is_dir, "file_size": file.file_size} for file in found]}
 
 
-def _exchange(process: "subprocess.Popen[bytes]", asked: str) -> dict[str, Any]:
-    _write(process, asked)
-    assert process.stdout is not None
-    answer: dict[str, Any] = json.loads(process.stdout.readline())
-    if "error" in answer:
-        raise NoAnswer(answer["error"])
-    return answer
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those from which it was made: boto3 hides the answer of a store in them."""
+    for _ in range(10):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
 
 
-def serve(uri: str, questions: IO[str], answers: IO[str]) -> None:
-    """Upload what is asked for, until there are no more questions: the other process has ended."""
-    from mlflow_spool.transport import MlflowServer
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status in an error of botocore or requests; None when the error has none."""
+    for each in _chain(error):
+        response = getattr(each, "response", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if response.get("Error", {}).get("Code") in EXPIRED:
+                return 401
+        else:
+            status = getattr(response, "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
 
-    server = MlflowServer(uri)
+
+def is_no_answer(error: BaseException) -> bool:
+    """Whether the client of a store got no answer: its own errors have no status then. MLflow's errors, those of this
+    machine's files, and wrong arguments say nothing of the store."""
+    if status_of(error) is not None:
+        return False
+    if isinstance(error, NoAnswer | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return False
+    return not (isinstance(error, ValueError | TypeError | LookupError | ImportError) or hasattr(error, "error_code"))
+
+
+def _end_with_the_other_process(questions: int) -> None:
+    """Nobody waits for an answer any more: the upload of an old file must not go on for minutes."""
+    poll = select.poll()
+    poll.register(questions, 0)  # The end of the other process is an event without being asked for.
+    poll.poll()
+    os._exit(0)
+
+
+def serve(questions: IO[str], answers: IO[str]) -> None:
+    """Read the address of MLflow, then answer what is asked."""
+    uri = questions.readline().strip()
+    threading.Thread(target=_end_with_the_other_process, args=(questions.fileno(),), daemon=True).start()
+    _write(answers, {})
     for line in questions:
-        asked = json.loads(line)
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # The clients may print.
-                answer = server.store(asked["root"], asked["path"], Path(asked["file"]))
-            answered: dict[str, Any] = {"status": answer.status, "body": answer.body}
-        except NoAnswer as error:
-            answered = {"error": str(error)}
-        answers.write(json.dumps(answered) + "\n")
-        answers.flush()
+        _write(answers, answer(uri, json.loads(line)))
+
+
+def _write(answers: IO[str], line: dict[str, Any]) -> None:
+    answers.write(json.dumps(line) + "\n")
+    answers.flush()
 
 
 if __name__ == "__main__":
-    serve(sys.stdin.readline().strip(), sys.stdin, sys.stdout)
+    own = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # The clients may print.
+    serve(sys.stdin, own)

@@ -4,10 +4,11 @@ import hashlib
 import shutil
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mlflow_spool.files import Files
 from mlflow_spool.journal import Journal
-from mlflow_spool.records import Call, Kind, Record, needed, translated
+from mlflow_spool.records import Call, Kind, Record, needed, text_at, translated
 from mlflow_spool.uploads import artifact
 
 #: Files that a later call of `log_table` reads, to add rows to them.
@@ -52,6 +53,19 @@ class Shelf:
         found = self._files.find(keys[-1]) if keys else None
         copy = self._copy(root, path)
         return found or (copy if uploaded and copy.is_file() else None)
+
+    def housed(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a read of a run or model. While its files wait for a store before which MLflow does not stand, its
+        root is the one that waits here: the client of that store would not find them."""
+        for noun, field in (("run", "run_id"), ("model", "model_id")):
+            root, owner = (text_at(body, noun, "info", name) for name in ("artifact_uri", field))
+            if not root or root.startswith(("mlflow-artifacts:", "spool-artifacts:")):
+                continue
+            token = self._journal.names.token_of(owner) or owner
+            if self._journal.names.name_of(f"root:{token}") == root and self.waiting(root):
+                info = {**body[noun]["info"], "artifact_uri": f"spool-artifacts:/{token}/artifacts"}
+                return {**body, noun: {**body[noun], "info": info}}
+        return body
 
     def note(self, root: str, path: str, file: Path) -> None:
         """Remember that `file` was uploaded as `path` below `root`. A table is kept, for the next call that adds to it."""

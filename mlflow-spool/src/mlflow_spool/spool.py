@@ -142,11 +142,9 @@ class Spool:
 
     def _put(self, root: str, path: str, file: Path) -> None:
         record = self._homed(artifact(new_key(), root, path, file.stat().st_size, self._clock.now()))
-        unready = names_local_ids(file)
-        if not (self._breaker.is_open or unready) and self._drainer.upload_now(
-            record, file, self._settings.probe_timeout
-        ):
-            self.shelf.note(root, path, file)
+        wait = self._drainer.patience(root, self._settings.probe_timeout)  # seconds
+        ready = not names_local_ids(file)
+        if ready and wait is not None and self._drainer.upload_now(record, file, wait):
             return
         try:
             self.journal.make_room(0, int(record.call.body["bytes"]))
@@ -154,11 +152,14 @@ class Spool:
             kept = self.journal.append(record)
         except SpoolFull as error:
             self._files.drop(record.key)
+            instead = ready and wait is None and not self._breaker.is_open  # Nobody has waited for its store yet.
+            if instead and self._drainer.upload_now(record, file, self._settings.request_timeout):
+                return
             if self._settings.strict:
                 raise
             log.error("mlflow-spool does not keep the artifact %s: %s", path, error)
             return
-        if self._breaker.is_open or self._drainer.now_or_never(kept, self._settings.probe_timeout) is None:
+        if wait is None or self._drainer.now_or_never(kept, wait) is None:
             self.wake()
 
     def list_files(self, root: str, folder: str) -> list[dict[str, Any]]:
@@ -223,6 +224,8 @@ class Spool:
             self.journal.custody.take_back(self._clock.monotonic())
         self._drain(end, patient=patient)
         if self._handover is not None:
+            if self._background is not None:
+                self._server.abandon()  # Our thread may wait for MLflow for long. What it holds would stay here.
             # A patient caller stays here, so that the gateway only gets more of the streams that it has already.
             self._handover.run(budget, everything=not patient)
             if self.journal.custody.take_back(self._clock.monotonic()):
@@ -290,7 +293,7 @@ class Spool:
     def _read(self, call: Call) -> dict[str, Any]:
         known = self.knowledge.answer(call, waiting_only=not self._breaker.is_open)
         if known is not None:
-            return known
+            return self.shelf.housed(known)
         created = self.knowledge.created_here(call)
         try:
             found = self.asking.read(
@@ -303,13 +306,13 @@ class Spool:
         except Offline as error:
             raise Offline(f"MLflow at {self.uri} is away ({error}), and its journal here has no answer") from None
         if not isinstance(found, Answer):
-            return found
+            return self.shelf.housed(found)
         if found.status == 404 and created is not None:
             return created
         if found.status >= 400:
             raise Refused(found.status, found.body)
         self.knowledge.notice(call, found.body)
-        return found.body
+        return self.shelf.housed(found.body)
 
     def _asked(self, call: Call) -> Answer:
         """What the server answers to a read, once it has what was written here before. Raises Offline, TransportError."""

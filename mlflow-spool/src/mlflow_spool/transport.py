@@ -22,13 +22,11 @@ from mlflow.tracking.request_auth.registry import fetch_auth
 from mlflow.tracking.request_header.registry import resolve_request_headers
 from mlflow.utils.credentials import get_default_host_creds
 
-from mlflow_spool import quiet
-from mlflow_spool.errors import NoAnswer
 from mlflow_spool.files import sent_as
-from mlflow_spool.helper import Helper
 from mlflow_spool.records import Answer, Call, answer_of
 from mlflow_spool.settings import Settings, server_uri, subject_of, user_in
-from mlflow_spool.uploads import FILES, folder_of
+from mlflow_spool.stores import Stores
+from mlflow_spool.uploads import FILES
 from mlflow_spool.wire import Reply, Sign, Way, Wire
 
 PROXIED = "mlflow-artifacts:"
@@ -45,7 +43,7 @@ class MlflowServer:
         self.workspace = workspace
         self._wire = Wire()
         self._tls: dict[tuple[Any, Any], ssl.SSLContext] = {}
-        self._helper = Helper(uri)
+        self.stores = Stores(uri)
         self.user = ""  # whose login the requests carry
         self.refresh()
 
@@ -115,12 +113,10 @@ class MlflowServer:
     def upload(self, root: str, path: str, file: Path, timeout: float) -> Answer:
         """Put `file` at `path` below `root`. Raises NotSent, NoAnswer.
 
-        It goes through MLflow if MLflow stands before the store. Otherwise MLflow's client for that kind of store sends it,
-        in a process of its own if the caller is our thread; and the timeouts are the client's own.
+        It goes through MLflow if MLflow stands before the store. Otherwise MLflow's client for that kind of store sends it.
         """
         if not root.startswith(PROXIED):
-            send = self._helper.store if quiet.is_ours() else self.store
-            return send(root, path, file)
+            return self.stores.put(root, path, file, timeout)
         way, below = self._artifacts(root)
         kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
         return _answer(
@@ -142,19 +138,14 @@ class MlflowServer:
         way = self._way if base == self._way.base else Way(base, headers, self._way.proxy, self._way.tls)
         return way, quote(f"{FILES}/{parts.path.strip('/')}".rstrip("/"))
 
-    def store(self, root: str, path: str, file: Path) -> Answer:
-        """Put `file` at `path` below a `root` before which MLflow does not stand, with MLflow's client for its kind.
+    def abandon(self) -> None:
+        """See `Target`."""
+        self._wire.abandon()
+        self.stores.abandon()
 
-        Never on our thread. Raises NoAnswer.
-        """
-        try:
-            plain_repository(root, self._uri).log_artifact(str(file), folder_of(path))
-        except Exception as error:  # Each kind of store has errors of its own.
-            status = _status_of(error)
-            if status is None:
-                raise NoAnswer(str(error)[:300]) from error
-            return Answer(status, {"message": str(error)})
-        return Answer(200, {})
+    def is_at_hand(self, root: str) -> bool:
+        """See `Uploader`."""
+        return root.startswith(PROXIED) or self.stores.is_ready(root)
 
 
 def connected(uri: str, place: Settings) -> MlflowServer | None:
@@ -218,13 +209,3 @@ def plain_repository(root: str, tracking_uri: str | None, registry_uri: str | No
     if root.startswith(PROXIED):
         return MlflowArtifactsRepository(root, tracking_uri=plain, registry_uri=registry_uri)
     return get_artifact_repository(root, tracking_uri=plain)
-
-
-def _status_of(error: Exception) -> int | None:
-    """The HTTP status in an error of botocore or requests; None when the error has none."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    else:
-        status = getattr(response, "status_code", None)
-    return status if isinstance(status, int) else None

@@ -30,6 +30,11 @@ class Uploader(Protocol):
         """Write what lies at `path` below `root` to `target`. Raises NotSent or NoAnswer."""
         ...
 
+    def is_at_hand(self, root: str) -> bool:
+        """Whether an upload below `root` may begin at once: the way to a store that is not behind MLflow takes seconds to
+        open."""
+        ...
+
 
 def artifact(key: str, root: str, path: str, size: int, made_at: int) -> Record:
     """The record of a file kept under `key`. root: an artifact URI; size: bytes; made_at: milliseconds since 1970, UTC.

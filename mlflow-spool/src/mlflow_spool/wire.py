@@ -16,6 +16,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,7 @@ class Wire:
 
     def __init__(self) -> None:
         self._idle: dict[tuple[int, str], list[http.client.HTTPConnection]] = {}
+        self._under_way: set[http.client.HTTPConnection] = set()
 
     def request(
         self,
@@ -223,6 +225,13 @@ class Wire:
             raise NotSent(f"{type(error).__name__}: {error}") from None
         raise NoAnswer("it redirects again and again")
 
+    def abandon(self) -> None:
+        """End every request that is under way, in whatever thread. It gets no answer."""
+        for connection in tuple(self._under_way):
+            if connection.sock is not None:
+                with suppress(OSError):  # It has ended meanwhile. That of TLS would disturb its thread.
+                    socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
     def _once(
         self,
         way: Way,
@@ -243,6 +252,7 @@ class Wire:
         if way.proxy and place.scheme == "http":
             target = url
             sent |= _login(urlsplit(way.proxy if "://" in way.proxy else f"http://{way.proxy}"))
+        self._under_way.add(connection)
         try:
             response = self._exchange(connection, (method, target), end, body, sent)
             is_file = into is not None and response.status < 300
@@ -254,6 +264,8 @@ class Wire:
         except BaseException:
             connection.close()
             raise
+        finally:
+            self._under_way.discard(connection)
         if response.will_close:
             connection.close()
         elif len(idle := self._of(way, place)) < IDLE:

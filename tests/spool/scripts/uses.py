@@ -8,10 +8,14 @@ import importlib
 import json
 import os
 from contextlib import nullcontext
+from importlib.util import find_spec
 
 import mlflow
 
-modules = [importlib.import_module(f"uses_of_{what}") for what in ("runs", "files", "models")]
+#: Modules of uses, and the library that each needs beside MLflow's own.
+KINDS = {"runs": "mlflow", "files": "mlflow", "models": "sklearn", "libraries": "xgboost", "torch": "torch"}
+
+modules = [importlib.import_module(f"uses_of_{kind}") for kind, library in KINDS.items() if find_spec(library)]
 uses = {
     name.removeprefix("use_").removeprefix("in_run_").replace("_", "-"): function
     for module in modules

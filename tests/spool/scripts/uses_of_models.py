@@ -192,9 +192,10 @@ def use_autolog(name: str) -> None:
 
 
 def use_grid_search(name: str) -> None:
-    mlflow.sklearn.autolog(log_models=False, log_datasets=False)
-    # MLflow logs the dataset all the same. Runs that log a new dataset side by side race in its server, and one loses it.
+    # Runs that log a new dataset side by side race in MLflow's server, and one loses it. So a run before them logs it.
+    mlflow.sklearn.autolog(log_models=False, log_datasets=True)
     LogisticRegression(max_iter=50).fit(rows, labels)
+    mlflow.sklearn.autolog(log_models=False, log_datasets=False)  # The runs of a search log it all the same.
     stopped = SimpleNamespace(time=lambda: 0.0)  # The time of a fit is logged, and differs each time.
     with (
         mock.patch("sklearn.model_selection._validation.time", stopped),

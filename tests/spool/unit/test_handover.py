@@ -1,5 +1,6 @@
 """What is handed over to the gateway while other threads and processes deliver, or hand over, the same records."""
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from mlflow_spool.errors import NotSent
+from mlflow_spool.errors import NoAnswer, NotSent
 from mlflow_spool.locks import locked
-from mlflow_spool.records import Answer, imported
-from mlflow_spool.spool import lock_file
+from mlflow_spool.records import Answer, Call, imported
+from mlflow_spool.settings import Settings
+from mlflow_spool.spool import Spool, lock_file, system_clock
 from tests.spool.fake import FakeMlflow
 from tests.spool.proxy import Fault, always
 from tests.spool.unit.test_exit import Taker, a_run
@@ -85,3 +87,33 @@ def test_what_the_gateway_has_is_the_gateways_though_another_process_did_not_rea
     a_run(first, "f1")
     assert first.finish(0.2) == 0
     assert (len(taker.taken), first.journal.inventory.counts().handed) == (2, 2)
+
+
+class Silent(FakeMlflow):
+    """Does not answer a request of our thread until that is abandoned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.abandoned = threading.Event(), threading.Event()
+
+    def send(self, call: Call, timeout: float) -> Answer:
+        if threading.current_thread().name != "mlflow-spool" or call.path == "/health":
+            return super().send(call, timeout)
+        self.asked.set()
+        self.abandoned.wait(60)
+        raise NoAnswer("no answer")
+
+    def abandon(self) -> None:
+        self.abandoned.set()
+
+
+def test_a_request_of_the_thread_that_gets_no_answer_keeps_no_run_from_the_gateway(tmp_path: Path) -> None:
+    server, taker = Silent(), Taker()
+    server.plan = always(Fault.REFUSE)
+    clock = system_clock()
+    spool = Spool("http://mlflow", server, Settings(tmp_path, spare=0), clock, taker=taker)
+    a_run(spool, "f1")
+    server.plan = lambda _number, line: Fault.NONE if line.endswith("/health") else Fault.REFUSE
+    assert server.asked.wait(30)
+    assert spool.finish(1.0) == 0
+    assert (len(taker.taken), spool.journal.inventory.counts().handed) == (2, 2)
