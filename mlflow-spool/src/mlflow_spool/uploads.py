@@ -65,7 +65,10 @@ def send_file(
 
     is_local: see `needed`. timeout: seconds, and more for a large file.
     """
-    missing = {token for token in needed(record.call, is_local) if resolve(token) is None}
+    wanted = needed(record.call, is_local)
+    if file is not None and names_local_ids(file):  # Its upload is the last chance to put the real ids into it.
+        wanted |= needed(Call("PUT", file.read_text(errors="replace")), is_local)
+    missing = {token for token in wanted if resolve(token) is None}
     if missing:
         return Waits(frozenset(missing))
     if file is None:
