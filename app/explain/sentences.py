@@ -33,6 +33,24 @@ _STANDINGS: Final = {
     "rolled_back": "over, and the alias went back",
     "over": "over without a verdict",
 }
+#: What an alert lacked for a run, by the reason of the decision. The end that it names has a time where one was known.
+_MISSING: Final = {
+    Reason.DEBOUNCING: "the end of the debounce",
+    Reason.JOINED: "the end of the debounce",
+    Reason.DUPLICATE: "the end of what its trigger had begun",
+    Reason.COOLDOWN: "the end of the cooldown",
+    Reason.INEFFECTIVE: "an end of its alerts and a new beginning after a while, or a `reset` of the group",
+    Reason.LIMIT: "room below the limit of the route",
+    Reason.MUTED: "the end of the mute",
+    Reason.UNCONFIRMED: "the confirmation of Prometheus",
+    Reason.SHADOW: "`mode: live` in its route",
+    Reason.IN_FLIGHT: "the end of the run under way",
+    Reason.RESOLVED_WHILE_HELD: "an alert that fires until the debounce ends",
+    Reason.BY_REQUEST: "a new episode of the alert, because its trigger was cancelled",
+    Reason.NO_ROUTE: "a route that takes its labels",
+    Reason.RESOLVED: "an alert that fires",
+    Reason.INVALID: "an alert that can be stored",
+}
 #: What to do about a pending trigger, by what blocks it.
 UNBLOCK = {
     "dag_paused": "Unpause the DAG {dag_id} in Airflow; the run then starts by itself.",
@@ -121,6 +139,13 @@ def needs_person(state: str, blocked: str | None, *, lost: bool) -> bool:
     return (state in ("pending", "submitted", "running") and blocked is not None) or (
         state in ("submitted", "running") and lost
     )
+
+
+def missing(decision: Row) -> str:
+    """What was missing for a run when this was decided; empty when it started one."""
+    text = _MISSING.get(decision["reason"], "")
+    until = decision["until"]
+    return f"{text}, at {at(until)}" if text and until is not None else text
 
 
 def would_fire(decision: Decision, group: Group, episode: Episode, route: Route) -> str:

@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import __version__
+from app.explain.sentences import missing
 from app.kit.links import page
 from app.kit.loop import in_turns
 from app.kit.times import iso
@@ -166,7 +167,7 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     made.filters |= {"utc": utc, "iso": iso, "away": away, "short": short, "words": words, "named": named}
-    made.filters |= {"lasting": lasting, "code": code, "pretty": pretty, "plain": plain}
+    made.filters |= {"lasting": lasting, "code": code, "pretty": pretty, "plain": plain, "missing": missing}
     made.globals |= {"lane": lane.drawn, "spoken": lane.spoken}
     return made
 

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from app.decide.state import group_key
+from app.explain.sentences import missing
 from tests.acceptance.world import World
 from tests.fakes.clock import NOON
 
@@ -138,3 +139,9 @@ def expected_marks(
     if group["cooldown_until"]:
         marks.add(("cooldown", "cooldown", group["last_trigger"], utc(group["fired_at"]), utc(group["cooldown_until"])))
     return {mark for mark in marks if mark[4] >= since}
+
+
+def lacked(decision: dict[str, Any]) -> str:
+    """What was missing for a run, as a page shows it."""
+    until = datetime.fromisoformat(decision["until"]) if decision["until"] else None
+    return missing(decision | {"until": until}).replace("`", "")

@@ -21,7 +21,7 @@ from tests.fakes.clock import NOON
 from tests.integration.test_long_history import recorded
 from tests.servers import TestServers
 from tests.ui.history import FATES, HOSTILE, POLICY, hostile, rich
-from tests.ui.reading import HTML, expected_marks, groups_of, page_of, read, rows_of, utc
+from tests.ui.reading import HTML, expected_marks, groups_of, lacked, page_of, read, rows_of, utc
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -252,6 +252,7 @@ async def test_a_group_an_alert_and_a_trigger_say_what_the_api_says(world: World
                 text = (await page_of(world, f"/ui/{kind}/{ident}")).text
                 assert found["summary"] in text
                 assert all(decision["detail"] in text for decision in found["decisions"])
+                assert all(lacked(decision) in text for decision in found["decisions"])
 
 
 async def test_the_chain_leads_to_airflow_and_to_mlflow(world: World) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from app.decide.state import Action, Decision, Reason, TriggerState
 from app.explain import examples, schemas, silence, why_api
-from app.explain.sentences import NOTHING, UNBLOCK, needs_person, next_step, of_alert, would_fire
+from app.explain.sentences import NOTHING, UNBLOCK, missing, needs_person, next_step, of_alert, would_fire
+from app.kit.times import at
 from tests.unit.builders import NOW, episode, group, route
 
 
@@ -25,6 +26,21 @@ def test_a_trigger_needs_a_person_when_its_next_step_is_not_nothing(
     words = dict.fromkeys(("airflow", "dag_id", "dag_run_id", "route"), "x")
     step = next_step(words | {"state": state, "blocked": blocked, "lost_at": lost_at}, None)
     assert needs_person(state, blocked, lost=lost_at is not None) == (not step.startswith(NOTHING))
+
+
+#: The reasons of a decision that starts a run.
+_FIRES = {Reason.NEW_ALERT, Reason.STILL_FIRING, Reason.MANUAL, Reason.SCHEDULED, Reason.FORCED}
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_decision_that_starts_no_run_names_what_it_needed(reason: Reason) -> None:
+    assert bool(missing({"reason": reason, "until": None})) == (reason not in _FIRES)
+
+
+def test_what_was_missing_has_its_time_where_it_was_known() -> None:
+    row = {"reason": "cooldown", "until": NOW}
+    assert missing(row) == f"the end of the cooldown, at {at(NOW)}"
+    assert missing(row | {"until": None}) == "the end of the cooldown"
 
 
 def test_the_example_of_an_explanation_says_what_the_code_says() -> None:
