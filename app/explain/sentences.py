@@ -37,7 +37,7 @@ _STANDINGS: Final = {
 _MISSING: Final = {
     Reason.DEBOUNCING: "the end of the debounce",
     Reason.JOINED: "the end of the debounce",
-    Reason.DUPLICATE: "the end of what its trigger had begun",
+    Reason.DUPLICATE: "the end of its trigger and of the cooldown after it",
     Reason.COOLDOWN: "the end of the cooldown",
     Reason.INEFFECTIVE: "an end of its alerts and a new beginning after a while, or a `reset` of the group",
     Reason.LIMIT: "room below the limit of the route",
