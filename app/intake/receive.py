@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 #: further groups are quarantined, each alone. A sender with more groups sends several requests.
 MOST_GROUPS: Final = 1000
 
+_Group = tuple[str, ...] | None  # a route and the values of its group; None: no route
+
 #: Alerts that are decided at once. A larger body is decided in parts, so that the bodies of others go between them.
 MOST_AT_ONCE: Final = 500
 
@@ -285,10 +287,12 @@ async def _keep_refused(job: Job, services: IntakeServices) -> None:
 
 def cut(parsed: Parsed, policy: Policy, most: int = MOST_GROUPS) -> tuple[Parsed, list[list[int]]]:
     """The same body, without the firing alerts of groups after the first `most`; and its parts, as places among its alerts.
-    A group stands in one part, because its alerts fire together. One of more than MATES alerts does not: no decision looks
-    at more."""
+    A group stands in one part, because its alerts fire together. So do groups that share an alert, because its notifications
+    have an order. Those of more than MATES alerts do not: no decision looks at more."""
     named: set[tuple[str, ...]] = set()
-    places: dict[tuple[str, ...] | None, list[int]] = {}  # of each group, among those kept; None: no route
+    groups: list[_Group] = []  # of those kept
+    first: dict[str, _Group] = {}  # of each alert
+    joined: dict[_Group, _Group] = {}  # a group: another that shares an alert with it
     kept: list[tuple[Alert, int]] = []
     left: list[Bad] = []
     for alert, place in zip(parsed.alerts, parsed.order, strict=True):
@@ -300,15 +304,29 @@ def cut(parsed: Parsed, policy: Policy, most: int = MOST_GROUPS) -> tuple[Parsed
                 left.append(Bad(place, alert.alert_id, error, parsed.sent(place)))
                 continue
             named.add(group)
-        places.setdefault(group, []).append(len(kept))
+        here, other = _root(joined, group), _root(joined, first.setdefault(alert.fingerprint, group))
+        if here != other:
+            joined[here] = other
+        groups.append(group)
         kept.append((alert, place))
     bad = sorted([*parsed.bad, *left], key=lambda each: each.index)
     whole = replace(parsed, alerts=[alert for alert, _ in kept], order=[place for _, place in kept], bad=bad)
+    places: dict[_Group, list[int]] = {}
+    for at, group in enumerate(groups):
+        places.setdefault(_root(joined, group), []).append(at)
     parts: list[list[int]] = [[]]
-    for of_group in places.values():
-        for begin in range(0, len(of_group), MATES):
-            some = of_group[begin : begin + MATES]
+    for together in places.values():
+        for begin in range(0, len(together), MATES):
+            some = together[begin : begin + MATES]
             if parts[-1] and len(parts[-1]) + len(some) > MOST_AT_ONCE:
                 parts.append([])
             parts[-1] += some
     return whole, parts
+
+
+def _root(joined: dict[_Group, _Group], group: _Group) -> _Group:
+    """The group that stands for all that are joined with this one."""
+    while (above := joined.get(group, group)) != group:
+        joined[group] = joined.get(above, above)  # The next look has a shorter way.
+        group = above
+    return group

@@ -26,8 +26,19 @@ def is_heavy(raw: bytes) -> bool:
 
 
 async def aside(work: Callable[..., Result], *given: Any) -> Result:
-    """The result of `work(*given)`, or its error, from the thread for heavy bodies."""
-    return await asyncio.get_running_loop().run_in_executor(_thread, work, *given)
+    """The result of `work(*given)`, or its error, from the thread for heavy bodies. A cancelled caller leaves nothing in its
+    queue but an empty turn."""
+    waiting = [(work, given)]
+
+    def turn() -> Result:
+        work, given = waiting.pop()
+        return work(*given)
+
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_thread, turn)
+    finally:
+        waiting.clear()
+        del work, given  # The queue keeps the error of a cancelled caller, and with it this frame.
 
 
 async def gone(request: Request) -> None:

@@ -3,6 +3,7 @@ decided in parts."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -105,3 +106,14 @@ def test_a_large_body_is_decided_in_parts_of_whole_groups(alerts: list[tuple[str
                 assert home in part, f"alert {at} stands in part {number}, and its group began elsewhere"
     for places in of_group.values():
         assert places == sorted(places), "the alerts of a group keep their order"
+
+
+def test_notifications_of_one_alert_keep_their_order_though_they_are_of_different_groups() -> None:
+    """A fingerprint does not count the severity, and a route may ask for it. Each alert fires, and then it ends."""
+    alerts = [(name, str(n), status) for n in range(300) for name, status in (("A", FIRING), ("X", RESOLVED))]
+    parsed = native.read(body(alerts), 10_000)
+    same = [replace(alert, fingerprint=f"alert {at // 2}") for at, alert in enumerate(parsed.alerts)]
+    _, parts = cut(replace(parsed, alerts=same), POLICY)
+    seen = [at for part in parts for at in part]
+    assert len(seen) == 600
+    assert all(seen.index(at) < seen.index(at + 1) for at in range(0, 600, 2))

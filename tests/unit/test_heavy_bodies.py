@@ -1,7 +1,11 @@
 """Bodies that are made to take long: their parts are counted before they are looked at."""
 
+import asyncio
+import gc
 import json
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +16,7 @@ from app.decide.alert import Parsed, Unreadable
 from app.groups.bodies import TriggerBody
 from app.intake.sources import alertmanager, cloudevents, grafana, native
 from app.lineage.report_schemas import HandOver, Report
-from app.web.heavy import MOST_DEPTH, within_depth
+from app.web.heavy import MOST_DEPTH, aside, within_depth
 from tests.integration.api import cloud_event, native_alert, webhook_alert
 
 MOST = 10_000
@@ -101,3 +105,31 @@ def test_only_short_times_stay_in_memory() -> None:
     long = "2026-11-24T12:00:00." + "0" * 200_000 + "Z"
     alertmanager.read(text({"alerts": [webhook_alert() | {"startsAt": long}]}), MOST)
     assert long not in alertmanager._times
+
+
+class Body:
+    """Something that a weak reference can follow."""
+
+
+async def test_a_body_whose_sender_has_gone_is_free_though_another_is_being_read() -> None:
+    entered, free = threading.Event(), threading.Event()
+
+    def read() -> bool:
+        entered.set()
+        return free.wait(30)
+
+    reading = asyncio.create_task(aside(read))
+    await asyncio.to_thread(entered.wait, 30)
+    body = Body()
+    seen = weakref.ref(body)
+    waiting = asyncio.create_task(aside(id, body))
+    await asyncio.sleep(0)
+    del body
+    assert seen() is not None
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    del waiting
+    gc.collect()
+    assert seen() is None
+    free.set()
+    assert await reading
