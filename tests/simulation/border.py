@@ -21,6 +21,7 @@ class Border:
 
     def __init__(self) -> None:
         self.dead = False
+        self.broken = False  # It is dead, or one of its connections is.
         self.news = asyncio.Event()
         self.cut_sessions: list[int] = []  # process ids in Postgres, which may take a moment to end
         self._fault: Fault | None = None
@@ -29,6 +30,9 @@ class Border:
 
     def begin(self, fault: Fault | None) -> None:
         self._fault, self._crossings = fault, 0
+
+    def die(self) -> None:
+        self.dead = self.broken = True
 
     @property
     def parked(self) -> bool:
@@ -54,7 +58,7 @@ class Border:
                 case "cut":
                     return False
                 case "crash":
-                    self.dead = True
+                    self.die()
         return not self.dead
 
     # Postgres.
@@ -86,6 +90,7 @@ class Border:
         dialect.do_commit = do_commit
 
     def _cut(self, connection: Any) -> None:
+        self.broken = True
         driver = connection.driver_connection
         if not driver.is_closed():
             self.cut_sessions.append(driver.get_server_pid())

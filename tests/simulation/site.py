@@ -1,4 +1,8 @@
-"""What outlasts one life of a simulation: the database, and the processes of the gateway, which begin anew in each life."""
+"""What outlasts one life of a simulation: the database, and the processes of the gateway, which begin anew in each life.
+
+A process that ended well leaves its connections to the one of the next life, because SQLAlchemy compiles each statement anew
+for each engine: that was half of a life. Whoever died, or lost a connection, leaves nothing.
+"""
 
 import asyncio
 import json
@@ -6,6 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +24,9 @@ from app.bootstrap.parts import Services, open_services
 from app.bootstrap.settings import read_settings
 from app.kit.columns import metadata
 from app.kit.http import open_http
+from app.kit.replica import Engines, open_engines
 from app.policy.file.load import parse_policy
+from app.policy.schema import Policy
 from app.web.main import create_app
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
@@ -29,6 +36,13 @@ from tests.simulation.schedule import POLICIES, REPLICAS, Fault
 #: Real seconds after which a step that does not go on is asked whether it waits for a lock.
 _PATIENCE: Final = 0.02
 _NAME: Final = "simulation"  # of our own connections
+#: Lives after which the tables are truncated: rows that were deleted leave their places behind.
+_TRUNCATED: Final = 50
+
+
+@cache
+def _policy(name: str) -> Policy:
+    return parse_policy(POLICIES[name], "policy.yaml", {})
 
 
 class Replica:
@@ -54,11 +68,20 @@ class Replica:
         )
         self._app = create_app(self._settings, self._open, worker=False)
         self._stack = AsyncExitStack()
+        self._engines: Engines | None = None
+        self._connections = AsyncExitStack()  # of the engines
 
     async def start(self, policy: str, clock: ManualClock) -> None:
         """A new process with this policy. Its memory is empty."""
-        self.border, self.clock = Border(), clock
+        self.clock = clock
         self.write(policy)
+        if self._engines is None:
+            self.border = Border()
+            opened = open_engines(self._site.database, None)
+            self._engines = await self._connections.enter_async_context(opened)
+            for engine in (self._engines.everything, self._engines.intake):
+                self.border.watch(engine)
+        self.border.begin(None)
         await self._stack.enter_async_context(self._app.router.lifespan_context(self._app))
 
     def write(self, policy: str) -> None:
@@ -67,20 +90,28 @@ class Replica:
 
     async def stop(self) -> None:
         """The process dies in the middle of what it is at."""
-        self.border.dead = True
-        await self.finish()
+        if self.running is not None:
+            self.border.die()
+            await self.finish()
         await self._stack.aclose()
         self.services = None
+        if self.border.broken:
+            await self.disconnect()
+
+    async def disconnect(self) -> None:
+        """Its connections end with it."""
+        self.border.die()
+        self._engines = None
+        await self._connections.aclose()
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Services]:
         assert self.clock is not None
         http = open_http(transport=self.border.transport(self._site.airflow.transport()))
-        policy = parse_policy(POLICIES[self.policy], "policy.yaml", {})
-        async with open_services(self._settings, policy, self._urls, clock=self.clock, http=http) as services:
+        async with open_services(
+            self._settings, _policy(self.policy), self._urls, clock=self.clock, http=http, engines=self._engines
+        ) as services:
             self.services = services
-            for engine in {services.core.engine, services.foundation.intake.engine}:
-                self.border.watch(engine)
             # No loop runs by itself.
             yield replace(services, constant=())
         await http.aclose()
@@ -108,11 +139,13 @@ class Site:
         self.clock = ManualClock()
         self.airflow = FakeAirflow(self.clock)
         self.replicas = [Replica(number, self, folder) for number in range(REPLICAS)]
-        self._kept: dict[Any, Any] = {}
+        self._lives = 0
         self._watcher: Any = None
         self._reader: Any = None  # of steps, which ask while others are watched
-        tables = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
-        self._empty = f"TRUNCATE {tables}"
+        self._valkey = redis.Redis.from_url(redis_url)
+        tables = [f'"{table.name}"' for table in metadata.sorted_tables]
+        self._truncate = f"TRUNCATE {', '.join(tables)}"
+        self._delete = "; ".join(f"DELETE FROM {table}" for table in tables)
 
     async def __aenter__(self) -> "Site":
         mine = {"application_name": _NAME}
@@ -122,15 +155,19 @@ class Site:
 
     async def __aexit__(self, *_: object) -> None:
         await self.end_life()
+        for replica in self.replicas:
+            await replica.disconnect()
         await self._watcher.close()
         await self._reader.close()
+        await self._valkey.aclose()
 
     async def begin_life(self, policy: str, clock: ManualClock, airflow: FakeAirflow) -> None:
         """Everything is as at a first start."""
         await self.end_life()
-        self.clock, self.airflow, self._kept = clock, airflow, {}
-        await self._watcher.execute(self._empty)
-        await self.redis("flushed")
+        self.clock, self.airflow = clock, airflow
+        await self._watcher.execute(self._delete if self._lives % _TRUNCATED else self._truncate)
+        self._lives += 1
+        await self.redis_holds({})
         for replica in self.replicas:
             await replica.start(policy, clock)
 
@@ -194,20 +231,17 @@ class Site:
 
     # What happens to the servers.
 
-    async def redis(self, what: str) -> None:
-        """It forgets everything; or what it holds now is `kept`, and later it holds that again ("stale")."""
-        async with redis.Redis.from_url(self.redis_url) as valkey:
-            match what:
-                case "flushed":
-                    await valkey.flushall()
-                case "kept":
-                    names = [name async for name in valkey.scan_iter("simulation:*")]
-                    self._kept = dict(zip(names, await valkey.mget(names), strict=True)) if names else {}
-                case "stale":
-                    await valkey.flushall()
-                    for name, value in self._kept.items():
-                        if value is not None:
-                            await valkey.set(name, value)
+    async def redis_content(self) -> dict[Any, Any]:
+        """Everything that Redis holds."""
+        names = [name async for name in self._valkey.scan_iter("simulation:*")]
+        return dict(zip(names, await self._valkey.mget(names), strict=True)) if names else {}
+
+    async def redis_holds(self, content: Mapping[Any, Any]) -> None:
+        """It holds this and nothing else."""
+        await self._valkey.flushall()
+        for name, value in content.items():
+            if value is not None:
+                await self._valkey.set(name, value)
 
     async def postgres_ends_every_session(self) -> None:
         """As in a failover that keeps what was acknowledged."""
@@ -215,6 +249,8 @@ class Site:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             f" WHERE datname = current_database() AND application_name <> '{_NAME}'"
         )
+        for replica in self.replicas:
+            replica.border.broken = True
 
     async def pass_by(self, seconds: float, *, watched: bool) -> None:
         """Time passes, and a gateway runs meanwhile, or none does."""
