@@ -22,7 +22,7 @@ from app.kit.loop import Loop
 from app.kit.metrics import Metrics
 from app.kit.postgres.faults import FILLING_IN, naming_postgres
 from app.kit.redis.client import Redis, open_redis
-from app.kit.replica import Engines, Reader, open_engines
+from app.kit.replica import Reader, open_engines
 from app.policy.core import Bells, Core
 from app.policy.file.load import load_policy
 from app.policy.holder import Holder
@@ -90,15 +90,13 @@ class Foundation:
 
 @asynccontextmanager
 async def open_foundation(
-    settings: Settings, policy: Policy, urls: Urls, *, clock: Clock | None, http: Http | None, engines: Engines | None
+    settings: Settings, policy: Policy, urls: Urls, *, clock: Clock | None, http: Http | None
 ) -> AsyncIterator[Foundation]:
-    """Build the foundation on migrated servers; it is closed in reverse order. Tests pass their own `clock`, `http` and
-    `engines`."""
+    """Build the foundation on migrated servers; it is closed in reverse order. Tests pass their own `clock` and `http`."""
     refuse_open_bind(settings.host, tokens_exist(settings.tokens_path))
     async with AsyncExitStack() as stack:
         metrics = Metrics()
-        if engines is None:
-            engines = await stack.enter_async_context(open_engines(urls.database, settings.database_read_url))
+        engines = await stack.enter_async_context(open_engines(urls.database, settings.database_read_url))
         if clock is None:
             clock = SystemClock()
             with naming_postgres(urls.database):

@@ -43,7 +43,6 @@ from app.kit.loop import Loop
 from app.kit.mlflow.client import Mlflow
 from app.kit.outbox import store as outbox
 from app.kit.outbox.relay import Destination, Limits, Relay
-from app.kit.replica import Engines
 from app.lineage import retention as lineage_retention
 from app.lineage import store as lineage_store
 from app.lineage.chain import Lineage
@@ -162,16 +161,10 @@ class Services:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings,
-    policy: Policy,
-    urls: Urls,
-    *,
-    clock: Clock | None = None,
-    http: Http | None = None,
-    engines: Engines | None = None,
+    settings: Settings, policy: Policy, urls: Urls, *, clock: Clock | None = None, http: Http | None = None
 ) -> AsyncIterator[Services]:
-    """Build everything on migrated servers; it is closed in reverse order. Tests replace `clock`, `http` and `engines`."""
-    async with open_foundation(settings, policy, urls, clock=clock, http=http, engines=engines) as foundation:
+    """Build everything on migrated servers; it is closed in reverse order. Tests replace `clock` and `http`."""
+    async with open_foundation(settings, policy, urls, clock=clock, http=http) as foundation:
         services = assemble(foundation)
         await services.reloader.in_force.keep()
         yield services

@@ -75,8 +75,8 @@ class Batcher:
 
     @property
     def waiting(self) -> tuple[int, int]:
-        """How many alerts wait, and the bytes of their bodies."""
-        return self._queued, self._bytes
+        """How many alerts wait, readable or not, and the bytes of their bodies."""
+        return self._queued - sum([len(lane.jobs) for lane in self._lanes.values()]), self._bytes
 
     async def submit(self, job: Job, within: float) -> list[AlertDecision]:
         """The decisions on the job's alerts, in their order, when they are durable.

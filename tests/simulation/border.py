@@ -21,7 +21,6 @@ class Border:
 
     def __init__(self) -> None:
         self.dead = False
-        self.broken = False  # It is dead, or one of its connections is.
         self.news = asyncio.Event()
         self.cut_sessions: list[int] = []  # process ids in Postgres, which may take a moment to end
         self._fault: Fault | None = None
@@ -30,9 +29,6 @@ class Border:
 
     def begin(self, fault: Fault | None) -> None:
         self._fault, self._crossings = fault, 0
-
-    def die(self) -> None:
-        self.dead = self.broken = True
 
     @property
     def parked(self) -> bool:
@@ -58,7 +54,7 @@ class Border:
                 case "cut":
                     return False
                 case "crash":
-                    self.die()
+                    self.dead = True
         return not self.dead
 
     # Postgres.
@@ -90,7 +86,6 @@ class Border:
         dialect.do_commit = do_commit
 
     def _cut(self, connection: Any) -> None:
-        self.broken = True
         driver = connection.driver_connection
         if not driver.is_closed():
             self.cut_sessions.append(driver.get_server_pid())

@@ -17,8 +17,8 @@ from tests.simulation.schedule import LOOPS, Schedule, Step, shrink
 from tests.simulation.site import Replica, Site
 
 RUN: Final = timedelta(minutes=20)
-#: After the last step nothing goes wrong any more for three and a half hours, with so many looks.
-AFTERWARDS: Final = 7
+#: After the last step nothing goes wrong any more for two and a half hours, with so many looks.
+AFTERWARDS: Final = 5
 LOOK: Final = 1800.0
 MOST_ROUNDS: Final = 100  # of the loops, until nothing is due
 WEBHOOK: Final = "/api/v1/webhooks/alertmanager"
@@ -108,7 +108,7 @@ class Life:
             case "reload":
                 await self._act(replica, step, lambda: self._reload(replica, step.name))
             case "kill":
-                replica.border.die()
+                replica.border.dead = True
                 await self._alive(replica)
             case "pass" | "outage":
                 site.airflow.land()

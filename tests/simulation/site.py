@@ -1,8 +1,4 @@
-"""What outlasts one life of a simulation: the database, and the processes of the gateway, which begin anew in each life.
-
-A process that ended well leaves its connections to the one of the next life, because SQLAlchemy compiles each statement anew
-for each engine: that was half of a life. Whoever died, or lost a connection, leaves nothing.
-"""
+"""What outlasts one life of a simulation: the database, and the processes of the gateway, which begin anew in each life."""
 
 import asyncio
 import json
@@ -24,7 +20,6 @@ from app.bootstrap.parts import Services, open_services
 from app.bootstrap.settings import read_settings
 from app.kit.columns import metadata
 from app.kit.http import open_http
-from app.kit.replica import Engines, open_engines
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
 from app.web.main import create_app
@@ -68,20 +63,11 @@ class Replica:
         )
         self._app = create_app(self._settings, self._open, worker=False)
         self._stack = AsyncExitStack()
-        self._engines: Engines | None = None
-        self._connections = AsyncExitStack()  # of the engines
 
     async def start(self, policy: str, clock: ManualClock) -> None:
         """A new process with this policy. Its memory is empty."""
-        self.clock = clock
+        self.border, self.clock = Border(), clock
         self.write(policy)
-        if self._engines is None:
-            self.border = Border()
-            opened = open_engines(self._site.database, None)
-            self._engines = await self._connections.enter_async_context(opened)
-            for engine in (self._engines.everything, self._engines.intake):
-                self.border.watch(engine)
-        self.border.begin(None)
         await self._stack.enter_async_context(self._app.router.lifespan_context(self._app))
 
     def write(self, policy: str) -> None:
@@ -90,28 +76,20 @@ class Replica:
 
     async def stop(self) -> None:
         """The process dies in the middle of what it is at."""
-        if self.running is not None:
-            self.border.die()
-            await self.finish()
+        self.border.dead = True
+        await self.finish()
         await self._stack.aclose()
         self.services = None
-        if self.border.broken:
-            await self.disconnect()
-
-    async def disconnect(self) -> None:
-        """Its connections end with it."""
-        self.border.die()
-        self._engines = None
-        await self._connections.aclose()
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Services]:
         assert self.clock is not None
         http = open_http(transport=self.border.transport(self._site.airflow.transport()))
-        async with open_services(
-            self._settings, _policy(self.policy), self._urls, clock=self.clock, http=http, engines=self._engines
-        ) as services:
+        policy = _policy(self.policy)
+        async with open_services(self._settings, policy, self._urls, clock=self.clock, http=http) as services:
             self.services = services
+            for engine in {services.core.engine, services.foundation.intake.engine}:
+                self.border.watch(engine)
             # No loop runs by itself.
             yield replace(services, constant=())
         await http.aclose()
@@ -155,8 +133,6 @@ class Site:
 
     async def __aexit__(self, *_: object) -> None:
         await self.end_life()
-        for replica in self.replicas:
-            await replica.disconnect()
         await self._watcher.close()
         await self._reader.close()
         await self._valkey.aclose()
@@ -249,8 +225,6 @@ class Site:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             f" WHERE datname = current_database() AND application_name <> '{_NAME}'"
         )
-        for replica in self.replicas:
-            replica.border.broken = True
 
     async def pass_by(self, seconds: float, *, watched: bool) -> None:
         """Time passes, and a gateway runs meanwhile, or none does."""
