@@ -25,7 +25,7 @@ _LONGEST: Final = 0.5  # seconds that a batch should take, because others wait f
 _LEAST: Final = 500  # alerts that a batch may always have: each batch has a price of its own
 _LIGHT: Final = 200  # weight of a lane that goes before others: its alerts are written in no time
 _STALLED: Final = 1.0  # seconds after which a batch says itself how long batches take now
-_FORGOTTEN: Final = 10.0  # seconds after which a batch that was not written says nothing any more
+_FORGOTTEN: Final = 10.0  # seconds after which a batch that failed counts no longer
 
 
 @dataclass(slots=True)
@@ -81,9 +81,9 @@ class Batcher:
     async def submit(self, job: Job, within: float) -> list[AlertDecision]:
         """The decisions on the job's alerts, in their order, when they are durable.
 
-        Raises NotDurable soon when the queue is full or would take longer than `within` seconds, and later when Postgres
-        does not take them, or after `within` seconds, or _LOOK if that is more. Raises ClientDisconnect when the job's
-        sender has gone away.
+        Raises NotDurable soon when the queue is full or would take longer than `within` seconds. Raises it later when
+        Postgres does not take them, or after `within` seconds, or _LOOK if that is more. Raises ClientDisconnect when the
+        job's sender has gone away.
         """
         weight = len(job.alerts) + len(job.bad) + 1
         refusal = self._refusal(job, weight, within)
