@@ -19,6 +19,7 @@ from app.bootstrap.core import Urls
 from app.bootstrap.parts import Services, open_services
 from app.bootstrap.settings import read_settings
 from app.kit.columns import metadata
+from app.kit.embedded.processes import command_line
 from app.kit.http import open_http
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
@@ -220,11 +221,15 @@ class Site:
                 await self._valkey.set(name, value)
 
     async def postgres_ends_every_session(self) -> None:
-        """As in a failover that keeps what was acknowledged."""
-        await self._watcher.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        """As in a failover that keeps what was acknowledged. It ends when every gateway can see that, because what a
+        gateway does depends on when it sees it."""
+        ended = await self._watcher.fetch(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
             f" WHERE datname = current_database() AND application_name <> '{_NAME}'"
         )
+        while any(command_line(row["pid"]) for row in ended):  # noqa: ASYNC110 (Nobody tells.)
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)  # The loop reads what their sockets still hold, and their ends.
 
     async def pass_by(self, seconds: float, *, watched: bool) -> None:
         """Time passes, and a gateway runs meanwhile, or none does."""
