@@ -2,7 +2,7 @@
 tokens."""
 
 import hmac
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -37,6 +37,12 @@ class Visitor:
     @property
     def is_anonymous(self) -> bool:
         return self.caller is ANONYMOUS
+
+    def key(self, request: Request) -> Hashable:
+        """What a page depends on besides what is stored: who asks, in which session, for which address."""
+        scope = request.scope
+        address = scope.get("root_path"), scope["path"], scope.get("raw_path"), scope["query_string"]
+        return self.caller, self.is_anonymous, self.form, self.session is not None, address
 
 
 def visitor(scope: Scope, *, most: int = _MOST_BYTES) -> Callable[[Request], Coroutine[Any, Any, Visitor]]:

@@ -210,8 +210,9 @@ async def act(request: Request, services: Services, visitor: Operator, name: Nam
     """Do it, and lead to the page that shows the result."""
     action, fields = ACTIONS[name], await form_of(request)
     _subject(action, fields)
-    await services.limiter.check(visitor.caller)
+    await services.groups.limiter.check(visitor.caller)
     path, query = await action.run(services, visitor, fields)
+    services.kept.forget()
     return see(request, *path, **query)
 
 

@@ -146,6 +146,6 @@ def _report(found: RowMapping, policy: Policy) -> dict[str, Any]:
 @router.post("/{id}")
 async def end(request: Request, services: Services, visitor: Reader, id: Ident) -> Response:
     """End and forget it. Nothing but the answer is lost, so no page asks again."""
-    await services.limiter.check(visitor.caller)
+    await services.groups.limiter.check(visitor.caller)
     await services.backtests.backtests.remove(id, visitor.caller)
     return see(request, "policy", "backtests")
