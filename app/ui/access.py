@@ -53,10 +53,11 @@ class Visitor:
         return self.caller is ANONYMOUS
 
     def key(self, request: Request) -> Hashable:
-        """What a page depends on besides what is stored: who asks, in which session, for which address."""
-        scope = request.scope
+        """What a page depends on besides what is stored: who asks, in which session, for which address; and whether they
+        have just acted, perhaps in another process."""
+        scope, has_acted = request.scope, "/ui/actions/" in request.headers.get("referer", "")
         address = scope.get("root_path"), scope["path"], scope.get("raw_path"), scope["query_string"]
-        return self.caller, self.is_anonymous, self.form, self.session is not None, address
+        return self.caller, self.is_anonymous, self.form, self.session is not None, address, has_acted
 
 
 def visitor(
