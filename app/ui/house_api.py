@@ -21,8 +21,8 @@ from app.kit.outbox import store as outbox
 from app.lineage import record_store
 from app.lineage import store as lineage_store
 from app.notices import show as incidents
-from app.policy.in_force import list_in_force
 from app.policy.deadman import Retrain
+from app.policy.in_force import list_in_force
 from app.policy.schema import Policy
 from app.promotion import store as promotions
 from app.promotion.promote import shown
