@@ -122,7 +122,7 @@ async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: 
     decisions = await history.decisions_of(conn, alerts[:_SHOWN])
     watching = await switches.of_groups(conn, policy, [(route.name, group.labels)])
     asked = episodes.Query(
-        since=span.since, route=route.name, labels=group.labels, limit=_EPISODES, most=_MOST_OF_EPISODES
+        since=span.since, route=route.name, labels=group.labels, limit=_EPISODES, most=_MOST_OF_EPISODES, shown=0
     )
     drift, _ = await episodes.page(conn, policy, asked, span.now) if group.mode == LIVE else ([], None)
     promoted = (await promotions.of_groups(conn, [group.key], span.since, MOST))[group.key]
