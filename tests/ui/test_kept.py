@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -114,6 +115,23 @@ async def test_who_acts_on_a_page_sees_what_has_changed(office: Office) -> None:
         await office.happens("it was forgotten")
         assert await office.post("/ui/actions/forget", data={"switch": "nightly"}) == 303
         assert "it was forgotten" in await office.page("boss")
+
+
+async def test_a_lane_of_the_fleet_shows_what_has_changed(office: Office) -> None:
+    """Also one in which nothing goes on, which is drawn once for a while."""
+    await office.world.pass_by(hours=2)
+    office.world.clients[0].headers["Authorization"] = f"Bearer {office.tokens['boss']}"
+    began = office.world.clock.now()
+    await office.world.push(office.world.alert(model="churn", ago=timedelta(hours=2)).resolved(began))
+    del office.world.clients[0].headers["Authorization"]
+    first = await office.page("ana", "/ui?label=churn")
+    assert 'data-word="succeeded"' in first
+    for what in ("it was looked at", "it was looked at again"):
+        await office.happens(what)
+        assert f"succeeded: {what}" in await office.page("ana", "/ui?label=churn")
+    await office.world.pass_by(days=31)
+    later = await office.page("ana", "/ui?label=churn")
+    assert 'data-kind="run"' not in later, "it lies before the lane"
 
 
 async def test_many_people_at_once_get_one_page_that_is_made_once(office: Office) -> None:
