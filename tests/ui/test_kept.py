@@ -129,7 +129,7 @@ async def test_a_lane_of_the_fleet_shows_what_has_changed(office: Office) -> Non
     for what in ("it was looked at", "it was looked at again"):
         await office.happens(what)
         assert f"succeeded: {what}" in await office.page("ana", "/ui?label=churn")
-    await office.world.pass_by(days=31)
+    office.world.clock.pass_by(timedelta(days=31))
     later = await office.page("ana", "/ui?label=churn")
     assert 'data-kind="run"' not in later, "it lies before the lane"
 
