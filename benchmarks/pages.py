@@ -2,8 +2,8 @@
 
 One gateway process runs on an embedded PostgreSQL and Valkey with a million alerts in a thousand groups. The fleet and a
 group are asked for in turn with the API calls that have the same facts, so that other work of the machine hits both alike.
-Then wrk loads the intake, in turn alone and while ten pages a second are asked for: of the same process the same two pages
-again and again, then each time another page; and of a second process on the same database (`serve --no-worker`).
+Then wrk loads the intake, in turn alone and while ten pages a second are asked for. First the same process answers with the
+same two pages again and again, then with another page each time. Last a second process answers (`serve --no-worker`).
 """
 
 import argparse

@@ -108,7 +108,7 @@ async def _visitor(request: Request, scope: Scope) -> Visitor:
 
 
 def known_visitor(request: Request) -> Visitor | None:
-    """Who asked, also when the answer is an error. None: nobody knows, or somebody who may see no page."""
+    """The visitor, also when the answer is an error. None: nobody knows, or somebody who may see no page."""
     visitor: Visitor | None = getattr(request.state, "visitor", None)
     return visitor if visitor is not None and visitor.caller.can("read") else None
 
@@ -188,7 +188,7 @@ def _same_origin(request: Request) -> bool:
 
 
 def is_ours(request: Request) -> bool:
-    """Whether a browser says that a page of ours sent this form. One that says nothing may have come from anywhere."""
+    """Whether a browser says that our own page sent this form. One that says nothing may have come from anywhere."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     return site == "same-origin" if site is not None else origin is not None and _same_origin(request)
 

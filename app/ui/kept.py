@@ -1,5 +1,5 @@
-"""Pages that were made a moment ago. While alerts wait to be written, the intake comes first: pages are made one after the
-other, and a page that the same person asks for again within a second is answered from here.
+"""Pages that were made a moment ago. While alerts wait to be written, the intake comes first. Pages are then made one after
+the other, and a page that the same person asks for again within a second is answered from here.
 
 While no alert waits, every page is made anew, from what is stored at that moment.
 """
@@ -47,7 +47,7 @@ class KeptPages:
 
     def forget(self) -> None:
         """Somebody has changed something: a page that begins from now on shows it."""
-        self._pages = {}  # A page under way goes into the former.
+        self._pages = {}  # A page under way still goes into the old ones.
 
     def _found(self, key: Hashable) -> Response | None:
         found = self._pages.get(key)

@@ -29,6 +29,7 @@ from app.kit.visible import unturned
 from app.ui import lane
 from app.ui.access import Visitor, known_visitor, sent_by
 from app.ui.service import services_of
+from app.web.problems import sentence
 
 _HERE: Final = Path(__file__).parent
 STYLE: Final = (_HERE / "static" / "style.css").read_text(encoding="utf-8")
@@ -90,7 +91,7 @@ async def _answer_of(request: Request, error: Exception) -> Response:
     handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
     try:
         answer: Response = await handler(request, error)
-    except Exception as bug:  # Not what the handler is for: a statement of ours that cannot be right.
+    except Exception as bug:  # Not what the handler is for: our own statement cannot be right.
         answer = await handlers[Exception](request, bug)
     if not wants_page(request) or answer.status_code < 400:
         return answer
@@ -208,7 +209,7 @@ def _environment() -> Environment:
     )
     made.filters |= {"utc": utc, "iso": iso, "away": away, "short": short, "words": words, "named": named}
     made.filters |= {"lasting": lasting, "code": code, "pretty": pretty, "plain": plain, "missing": missing}
-    made.filters |= {"times": times}
+    made.filters |= {"times": times, "sentence": sentence}
     made.globals |= {"lane": lane.drawn, "spoken": lane.spoken}
     return made
 
