@@ -78,6 +78,11 @@ class Batcher:
         """How many alerts wait, readable or not, and the bytes of their bodies."""
         return self._queued - sum([len(lane.jobs) for lane in self._lanes.values()]), self._bytes
 
+    @property
+    def at_work(self) -> bool:
+        """Whether alerts wait to be written, or are being written."""
+        return bool(self._queued or self._writing)
+
     async def submit(self, job: Job, within: float) -> list[AlertDecision]:
         """The decisions on the job's alerts, in their order, when they are durable.
 
