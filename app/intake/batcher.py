@@ -7,7 +7,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, Self
 
 from starlette.requests import ClientDisconnect
 
@@ -16,6 +16,7 @@ from app.intake.intake import Intake, Job
 from app.kit.clock import monotonic
 from app.kit.errors import NotDurable
 from app.kit.log import Seldom
+from app.kit.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,12 @@ class Batcher:
     def stuck(self, patience: float = 30.0) -> bool:
         """True when alerts wait and no batch has ended for `patience` seconds."""
         return bool(self._queued) and monotonic() - self._turn > patience
+
+    def shown_in(self, metrics: Metrics) -> Self:
+        """The metrics show what waits."""
+        metrics.waiting_alerts.set_function(lambda: self.waiting[0])
+        metrics.waiting_bytes.set_function(lambda: self.waiting[1])
+        return self
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -181,7 +188,7 @@ class Batcher:
         """Seconds until a further job of this lane would be written, at the present rate. 0 when the batcher is idle. Up to
         `within` it may really be less."""
         now = monotonic()
-        if not (self._queued or self._writing):
+        if not self.at_work:
             if now - self._turn > _FORGOTTEN:
                 self._pace = self._pace_before = 0.0
             return 0.0
