@@ -104,7 +104,7 @@ async def test_small_notifications_are_answered_while_a_large_one_is_decided(
 async def test_what_cannot_be_read_is_told_and_kept_though_it_stands_in_many_parts(
     servers: TestServers, database: str
 ) -> None:
-    async with opened(servers, database) as world:
+    async with opened(servers, database, quarantine_rows=2_000) as world:
         entries = [webhook_alert(model=word()), *range(700), webhook_alert(model=word()), *range(700, 1_400)]
         answer = await world.post(ALERTMANAGER, notification(*entries))
         assert answer.status_code == 202, answer.text
