@@ -132,7 +132,7 @@ async def check_form(request: Request, expected: str, *, most: int = _MOST_BYTES
 
 
 async def form_of(request: Request, *, most: int = _MOST_BYTES, lane: str = "") -> Mapping[str, str]:
-    """The fields of a form that was sent; of equal names the last. `lane`: whose form it is, when it may be large. Raises
+    """The fields of a form that was sent; of equal names the last. `lane`: whose form it is, when that is known. Raises
     Problem 413, 422 and 503."""
     body = await request.body()
     if len(body) > most:
