@@ -170,6 +170,28 @@ async def test_a_token_has_one_open_backtest_and_others_have_theirs(
         assert (await client.delete(f"{PATH}/{second['id']}", headers=admin)).json()["state"] == "cancelled"
 
 
+async def test_the_long_policies_of_one_token_do_not_hold_up_that_of_another(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    ana, ben = (token_of(tmp_path, "read") for _ in range(2))
+    routes = (f"  - {{name: r{n}, match: [alertname=A{n}], dag: {{id: x}}, cooldown: soon}}\n" for n in range(300))
+    long = LONGER | {"policy": policy() + "".join(routes)}
+    async with opened(servers, database, tokens_file=tmp_path / "tokens") as world:
+        ended: list[str] = []
+
+        async def post(name: str, body: dict[str, str], headers: dict[str, str], status: int) -> None:
+            answer = await world.clients[0].post(PATH, json=body, headers=headers)
+            assert answer.status_code == status, answer.text
+            ended.append(name)
+
+        sent = [asyncio.create_task(post("long", long, ana, 422)) for _ in range(6)]
+        async with asyncio.timeout(30):
+            while not ended:  # noqa: ASYNC110 (the others wait for their turns then)
+                await asyncio.sleep(0.01)
+        await asyncio.gather(*sent, post("short", LONGER, ben, 202))
+        assert ended.index("short") <= 3, ended
+
+
 BOUNDS: list[tuple[dict[str, Any], str]] = [
     ({"seconds": 0.0}, "It took more than 0 seconds: use `trigger-gateway backtest`"),
     ({"memory": 64 * 2**20}, "It needs more memory than the 64 MiB that it may take: "),
