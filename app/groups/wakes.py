@@ -145,7 +145,7 @@ async def _keep_answers(conn: AsyncConnection, books: Books, heard: Iterable[str
             "at": books.now,
             "route": group.route,
             "group_labels": group.labels,
-            "confirmed": answer.confirmed,
+            "confirmed": answer.confirmed if answer.answered else None,
             "detail": answer.detail,
         }
         for group, answer in counted

@@ -17,7 +17,7 @@ from app.replay.differences import Difference, between, differences
 from app.replay.figures import Fate, Figures, Key, Scope, count, fates
 from app.replay.history import Assumed, Event, History, LiveAnswer, Reloaded
 from app.replay.replay import REORDER, Replay, Terms
-from app.replay.runs import Run, Runs, group_id
+from app.replay.runs import Run, Runs, group_id, without_waits
 
 #: A silence this long, while an alert fires, is a hole: a monitor repeats what fires.
 HOLE = timedelta(hours=6)
@@ -158,7 +158,9 @@ def play(
     """One policy over the history, from its beginning: what came before the window decides what cools down in it."""
     first = history.first_at
     assert first is not None
-    terms = Terms(question.reorder, Runs(history.runs, question.length), history.answers, history.ask)
+    runs = history.runs if live else without_waits(history.runs, history.policies)
+    answers = history.answers if live else history.answers_to(policy)
+    terms = Terms(question.reorder, Runs(runs, question.length), answers, history.ask)
     replay = Replay(policy, first, terms)
     events: Sequence[Event | LiveAnswer] = history.events
     if live:
