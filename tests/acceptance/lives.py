@@ -7,6 +7,7 @@ At such a moment only the loops that may have something to do are stepped, each 
 people change, and at the beginning, every loop of every replica is.
 """
 
+import asyncio
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,15 +56,16 @@ _PASS: Final = """
 _LOOPS: Final[Mapping[str, str]] = {
     "waker": "FROM groups WHERE wake_at <= $1",
     "confirmer": "FROM groups WHERE wake_at <= $1",
-    "schedules": "WHERE $1::timestamptz IS NULL",  # Each replica knows it by itself.
+    "schedules": "WHERE $1::timestamptz IS NULL",  # A replica knows it by itself.
     "follower": "FROM triggers WHERE follow_at <= $1",
     "relay": "FROM outbox WHERE state = 'pending' AND available_at <= $1 AND coalesce(lease_until, $1) <= $1",
-    "effects": "FROM effects WHERE next_at <= $1",
+    "effects": "WHERE $1::timestamptz IS NULL",  # see `_LOOKS`
     "outcomes": "FROM effects WHERE announce_at <= $1",
 }
 _DUE: Final = "SELECT " + ", ".join(f"(SELECT count(*) {work}) AS {name}" for name, work in _LOOPS.items())
-#: Loops that look at the clock too.
-_EACH_MOMENT: Final = ("schedules", "effects")
+#: Loops that look at the clock, and at how many moments of a hundred. The loop of effects judges every trigger of the last
+#: days each time, and nothing that fires waits for it.
+_LOOKS: Final[Mapping[str, int]] = {"schedules": 100, "effects": 15}
 #: What another policy, or another set of pauses, makes due is known to each replica alone.
 _OF_PEOPLE: Final = ("reload", "pause", "lift", "outage")
 
@@ -173,7 +175,8 @@ class Life:
         for number in range(1000):
             before, busy = due, False
             for name in _LOOPS:
-                if (due[name] or (number == 0 and name in _EACH_MOMENT)) and (asks or name != "confirmer"):
+                looks = number == 0 and name in _LOOKS and self._chance.randrange(100) < _LOOKS[name]
+                if (due[name] or looks) and (asks or name != "confirmer"):
                     busy |= await self._chance.choice(services).loop(name).step()
                     due = await self._due(now)
             if not any(due.values()) or (due == before and not busy):
@@ -301,7 +304,7 @@ async def live_through(
             await life.live(steps)
             return Lived(life.lines, await recorded_history(world), await life.fires(), clock.now())
     finally:
-        servers.discard(database)
+        await asyncio.to_thread(servers.discard, database)
 
 
 async def recorded(world: World, limit: int = 1000, **window: Any) -> list[dict[str, Any]]:

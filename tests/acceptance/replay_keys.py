@@ -3,7 +3,7 @@ matters. For every other key: why it cannot. tests/acceptance/test_replay_keys.p
 to the schema: who adds a key adds a row, or a reason.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -133,13 +133,15 @@ def answers(host: str, query: str, _: Any) -> bool | None:
 @dataclass(frozen=True)
 class Row:
     """The policy that is in force, the candidate with the key changed, and the story. `lived`: the candidate's own life is
-    "live" where the end of a run matters, else in "shadow". `recorded`: False where only bodies show what differs."""
+    "live" where the end of a run matters, else in "shadow". `outcome` of the runs. `recorded`: False where only bodies show
+    what differs."""
 
     now: str
     candidate: str
     steps: Sequence[Step] = tuple(STORY)
     lived: str = "shadow"
     recorded: bool = True
+    outcome: Callable[[FakeRun], str] = lambda _: "success"
 
 
 def _limit(triggers: int, per: str) -> str:
@@ -162,9 +164,9 @@ ROWS: dict[str, Row] = {
     "routes.debounce": Row(PLAIN, _LATER),
     "routes.cooldown": Row(PLAIN, policy(cooldown="12h")),
     "routes.refire": Row(PLAIN, policy("refire: false")),
-    "routes.on_failure": Row(_FAILING, policy("on_failure: keep", cooldown="3h"), TRIO, "live"),
+    "routes.on_failure": Row(_FAILING, policy("on_failure: keep", cooldown="3h"), TRIO, "live", outcome=first_fails),
     "routes.failure_backoff": Row(
-        _FAILING, _FAILING.replace("failure_backoff: 30m", "failure_backoff: 1h"), TRIO, "live"
+        _FAILING, _FAILING.replace("backoff: 30m", "backoff: 1h"), TRIO, "live", outcome=first_fails
     ),
     "routes.stale_after": Row(PLAIN, policy("stale_after: 30h")),
     "routes.limit": Row(PLAIN, _limit(1, "12h")),

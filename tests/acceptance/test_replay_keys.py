@@ -15,7 +15,7 @@ from app.replay.differences import differences
 from app.replay.history import History
 from app.replay.lines import read_lines
 from tests.acceptance.lives import LENGTH, Lived, live_through, replayed
-from tests.acceptance.replay_keys import CANNOT, ROWS, SECTIONS, Row, answers, first_fails
+from tests.acceptance.replay_keys import CANNOT, ROWS, SECTIONS, Row, answers
 from tests.acceptance.test_replay import apart, in_shadow, replay_of
 from tests.servers import TestServers
 from tests.sizes import size
@@ -62,7 +62,7 @@ async def life_under(servers: TestServers, template: str, text: str, row: Row) -
     """The life under a policy, which is lived once for all rows."""
     place = text, id(row.steps)
     if place not in _LIVED:
-        _LIVED[place] = await live_through(servers, template, [text], row.steps, outcome=first_fails, answers=answers)
+        _LIVED[place] = await live_through(servers, template, [text], row.steps, outcome=row.outcome, answers=answers)
     return _LIVED[place]
 
 
