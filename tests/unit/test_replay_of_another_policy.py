@@ -37,8 +37,8 @@ def test_an_answer_of_prometheus_counts_for_the_question_that_live_asked(
     confirmed: bool | None, changed: dict[str, str], retrains: int, unknown: bool
 ) -> None:
     group = {"route": "accuracy", "group": {"model": "churn"}}
-    told = [line(timedelta(seconds=s), "gateway.confirm", group | {"confirmed": confirmed}) for s in (0, 60, 120)]
-    lines = [line(NO_TIME, "gateway.policy", {"text": asking().text}), *fires("churn", NO_TIME, 4 * MINUTE), *told]
+    noted = [line(timedelta(seconds=s), "gateway.confirm", group | {"confirmed": confirmed}) for s in (0, 60, 120)]
+    lines = [line(NO_TIME, "gateway.policy", {"text": asking().text}), *fires("churn", NO_TIME, 4 * MINUTE), *noted]
     found = answer(lines, None, asking(**changed)).as_json()
     assert found["proposed"]["retrains"] == retrains
     assert bool(found["proposed"]["not_evaluable"]) is unknown
