@@ -198,6 +198,13 @@ BOUNDS: list[tuple[dict[str, Any], str]] = [
     ({"records": 3}, "The history has more than 3 records: "),
     ({"report": 100}, "The report has more than 0 MiB: name a route, "),
 ]
+LONG_AGO = {"since": "2020-01-01T00:00Z", "until": "2020-02-01T00:00Z"}
+#: What only the history shows to be wrong: the sentence names the key of the JSON.
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"compare": "0123456789ab"}, "`compare` 0123456789ab: no policy of the history has this hash"),
+    ({"route": "other"}, "`route` other: no policy here has this route"),
+    (LONG_AGO, "choose another `since` or `until`."),
+]
 
 
 async def test_a_bound_or_what_the_replay_refuses_ends_it_with_a_sentence(servers: TestServers, database: str) -> None:
@@ -209,9 +216,10 @@ async def test_a_bound_or_what_the_replay_refuses_ends_it_with_a_sentence(server
             assert (ended["state"], ended["result"]) == ("failed", None)
             assert ended["error"].startswith(error), ended["error"]
             assert children() == []
-        ident = await asked(world, compare="0123456789ab")
-        assert await work(world).step()
-        assert "no policy of the history has this hash" in (await answer_of(world, ident))["error"]
+        for question, error in REFUSED:
+            ident = await asked(world, **question)
+            assert await work(world).step()
+            assert error in (await answer_of(world, ident))["error"]
 
 
 async def test_its_process_stands_back_for_others(servers: TestServers, database: str) -> None:
