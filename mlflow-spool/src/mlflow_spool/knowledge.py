@@ -10,6 +10,7 @@ from mlflow_spool.answers import (
     experiment_of,
     logged_model_of,
     measurements,
+    model_of_others,
     registered_of,
     run_of,
     version_in,
@@ -124,6 +125,11 @@ class Knowledge:
         """From now on answer for a run that somebody else made: what is not known of it is left out."""
         fact = json.dumps({"seq": 0, "shown": begun_elsewhere(run_id, experiment_id)})
         self._journal.names.remember(f"shown:run:{run_id}", fact)
+
+    def adopt_model(self, model_id: str, experiment_id: str) -> None:
+        """The same for a logged model."""
+        fact = json.dumps({"seq": 0, "shown": model_of_others(model_id, experiment_id)})
+        self._journal.names.remember(f"shown:logged-model:{model_id}", fact)
 
     def logged_here(self, run_id: str, key: str) -> list[dict[str, Any]]:
         """The values of a metric that this machine has logged to a run, whoever made the run."""

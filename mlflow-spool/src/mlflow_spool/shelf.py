@@ -36,8 +36,11 @@ class Shelf:
         """Whether this machine has logged to the run or model with this artifact root, or was given it to log to."""
         owner = self._stream(root).partition(":")[2]
         nouns = ("artifacts", "logged-model") if owner.startswith("m-") else ("artifacts", "run")
-        shown = self._journal.names.fact(f"shown:run:{owner}")
-        return bool(shown) or any(self._journal.first(f"{noun}:{owner}") for noun in nouns) or bool(self._noted(root))
+        return (
+            self._journal.was_given(owner)
+            or any(self._journal.first(f"{noun}:{owner}") for noun in nouns)
+            or bool(self._noted(root))
+        )
 
     def made(self, root: str) -> bool:
         """Whether this machine made the run or model with this artifact root, so that it knows its files."""

@@ -229,6 +229,17 @@ class SpoolTrackingStore(TrackingRestStore):
             spool.knowledge.adopt(run_id, active or unknown)
         return super().get_run(run_id)
 
+    def get_logged_model(self, model_id: str, *arguments: Any, **named: Any) -> LoggedModel:
+        """A logged model. If somebody else made it, and MLflow is away when a script logs to it, only its id is known."""
+        try:
+            return super().get_logged_model(model_id, *arguments, **named)
+        except SpoolOffline:
+            spool = spool_for(self._uri)
+            if spool is None or not (is_logging() or _is_within(LOGGING)):
+                raise
+            spool.knowledge.adopt_model(model_id, getattr(fluent, "_active_experiment_id", None) or "0")
+            return super().get_logged_model(model_id, *arguments, **named)
+
     def get_metric_history(self, run_id: str, metric_key: str, *arguments: Any, **named: Any) -> PagedList:
         """The values of a metric. While MLflow is away, a call that logs to a run of others gets those of this machine."""
         try:

@@ -17,12 +17,13 @@ Expected = dict[str, dict[str, Any]]
 
 
 def launch(server: MlflowServer, name: str) -> dict[str, str]:
-    """Variables with the ids of two runs that another program made."""
+    """Variables with the ids of two runs and of a logged model that another program made."""
     experiment, runs = server.call("POST", "experiments/create", {"name": name})["experiment_id"], {}
     for variable, run in (("MLFLOW_RUN_ID", "tables"), ("OTHER_RUN", "other")):
         body = {"experiment_id": experiment, "run_name": run, "start_time": 1}
         runs[variable] = str(server.call("POST", "runs/create", body)["run"]["info"]["run_id"])
-    return runs
+    model = server.call("POST", "logged-models", {"experiment_id": experiment, "name": "others"})["model"]
+    return runs | {"OTHER_MODEL": str(model["info"]["model_id"])}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,8 @@ def expected(
 
 def test_the_script_logs_what_the_comparison_is_about(expected: Expected) -> None:
     for kind in ("own", "given"):
-        (*others, run), (model,) = expected[kind]["runs"], expected[kind]["models"]
+        (*others, run), (model, *models) = expected[kind]["runs"], expected[kind]["models"]
+        assert [list(each["artifacts"]) for each in models] == [["tables.py"]] * len(others)
         assert [other["artifacts"].keys() for other in others] == [{"ranks/1.txt", "ranks/1.json", "1.yaml"}] * len(
             others
         )

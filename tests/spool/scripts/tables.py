@@ -1,7 +1,8 @@
 """A training script that reads before it writes: tables with more rows, a model by its run, files of the run.
 
-It goes on with the run in MLFLOW_RUN_ID, if there is one, and logs to the run OTHER_RUN by its id alone. After the tag
-`phase` MLflow may be gone. It prints what it finds of files of that other run, and the seconds of the slowest call.
+It goes on with the run in MLFLOW_RUN_ID, if there is one, and logs to the run OTHER_RUN and the logged model OTHER_MODEL by
+their ids alone. After the tag `phase` MLflow may be gone. It prints what it finds of files of that other run, and the seconds
+of the slowest call.
 """
 
 import os
@@ -61,6 +62,12 @@ if "OTHER_RUN" in os.environ:
     timed(mlflow.log_text, "rank 1", "ranks/1.txt", run_id=other)
     timed(mlflow.log_table, more, "ranks/1.json", run_id=other)
     timed(client.log_dict, other, {"a": 1}, "1.yaml")
+    model = os.environ["OTHER_MODEL"]
+    timed(mlflow.set_active_model, model_id=model)
+    timed(mlflow.log_metrics, {"f1": 0.8}, step=2, run_id=other, model_id=model)
+    timed(mlflow.log_model_params, {"depth": "6"}, model_id=model)
+    timed(client.log_model_artifact, model, __file__)
+    timed(client.finalize_logged_model, model, "READY")
     timed(client.update_run, other, name="others")
     timed(client.set_terminated, other)
     try:
