@@ -1,8 +1,8 @@
 """A training script that reads before it writes: tables with more rows, a model by its run, files of the run.
 
 It goes on with the run in MLFLOW_RUN_ID, if there is one, and logs to the run OTHER_RUN and the logged model OTHER_MODEL by
-their ids alone. After the tag `phase` MLflow may be gone. It prints what it finds of files of that other run, and the seconds
-of the slowest call.
+their ids alone. After the tag `phase` MLflow may be gone. It prints what it finds of files of that other run, and the
+seconds of the slowest call.
 """
 
 import os
