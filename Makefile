@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 # One more than there are cores, because tests often wait for another server.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))' 2>/dev/null || echo 2)
+# A test that met a stall of a busy machine runs once more; the summary shows what it met. More than five are red.
+RERUN := --reruns 1 --reruns-delay 10 --max-suite-reruns 5 --rerun-show-tracebacks
 ARGS ?=
 SEED ?= 1
 RUNS ?= 300
@@ -41,10 +43,10 @@ demo: setup ## Show a real Airflow, a storm of alerts, one DAG run per model (AR
 	$(BIN)/trigger-gateway demo $(ARGS)
 
 test: check ## Check, then run every test (ARGS="-k word" for some)
-	$(BIN)/pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) $(RERUN) $(ARGS)
 
 prove: check ## The same tests at full size: an hour or more
-	PROVE=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
+	PROVE=1 $(BIN)/pytest -n $(WORKERS) $(RERUN) $(ARGS)
 
 simulate: setup ## Live RUNS lives with faults, from SEED on; a failing seed is shown as the shortest story
 	$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) $(ARGS)
