@@ -160,6 +160,15 @@ def use_trainer_of_transformers(name: str) -> None:
         transformers.Trainer(model=model, args=settings, train_dataset=Sentences()).train()
 
 
+def use_tracker_of_accelerate(name: str) -> None:
+    accelerate = importlib.import_module("accelerate")
+    accelerator = accelerate.Accelerator(cpu=True, log_with="mlflow")
+    accelerator.init_trackers(name, config={"depth": 6}, init_kwargs={"mlflow": {"run_name": "run"}})
+    for step in range(2):
+        accelerator.log({"loss": 1 / (step + 1)}, step=step)
+    accelerator.end_training()
+
+
 def use_autolog_of_everything(name: str) -> None:
     """MLflow loads what it finds: torch and lightning too."""
     linear = importlib.import_module("sklearn.linear_model")
