@@ -54,7 +54,10 @@ with mlflow.start_run(run_name="tables") as run:
     timed(mlflow.register_model, f"runs:/{run_id}/model", name)
     timed(mlflow.log_metric, "loss", 0.5)
     timed(mlflow.log_image, numpy.zeros((4, 4, 3), dtype="uint8"), "image.png")
-if "OTHER_RUN" in os.environ:
+if "OTHER_RUN" not in os.environ:
+    found = timed(client.search_experiments, filter_string=f"name = '{name}'")
+    assert [experiment.name for experiment in found] == [name]
+else:
     other = os.environ["OTHER_RUN"]
     timed(mlflow.log_metric, "loss", 0.5, run_id=other)
     timed(mlflow.log_metrics, {"auc": 0.9}, step=1, run_id=other)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_spool import forks
+from mlflow_spool import family, forks
 from mlflow_spool.background import Background
 from mlflow_spool.database import Database
+from mlflow_spool.journal import Journal
+from mlflow_spool.settings import MAX_BYTES
 from mlflow_spool.spool import Spool
 from mlflow_spool.wire import Way, Wire
 from tests.spool.fake import FakeMlflow
@@ -111,6 +113,15 @@ def test_a_child_does_not_wait_for_the_parents_thread(tmp_path: Path, name: str)
         assert forked(background.stop) == 0
     finally:
         holder.let_go()
+
+
+def test_a_child_finds_what_its_own_children_left(tmp_path: Path) -> None:
+    def child() -> None:
+        assert not list(family.left(tmp_path, MAX_BYTES))
+        assert forked(lambda: family.mark(Journal(tmp_path / "journal", MAX_BYTES))) == 0
+        assert len(list(family.left(tmp_path, MAX_BYTES))) == 1
+
+    assert forked(child) == 0
 
 
 def test_the_end_of_a_child_does_not_end_what_the_parent_asks() -> None:
