@@ -24,9 +24,10 @@ def current() -> str:
 
 def fit(**settings: Any) -> None:
     """Fit a line through points."""
-    torch, lightning = importlib.import_module("torch"), importlib.import_module("lightning")
+    torch: Any = importlib.import_module("torch")
+    lightning: Any = importlib.import_module("lightning")
 
-    class Line(lightning.LightningModule):  # type: ignore[misc,name-defined]
+    class Line(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.layer = torch.nn.Linear(2, 1)
