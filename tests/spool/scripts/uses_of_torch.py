@@ -22,8 +22,8 @@ def current() -> str:
     return str(active.info.run_id)
 
 
-def fit(**settings: Any) -> None:
-    """Fit a line through points."""
+def fit(*, logger: Any, keeps: bool = False) -> None:
+    """Fit a line through points. keeps: a checkpoint."""
     torch: Any = importlib.import_module("torch")
     lightning: Any = importlib.import_module("lightning")
 
@@ -44,14 +44,18 @@ def fit(**settings: Any) -> None:
     inputs = torch.arange(16.0).reshape(8, 2)
     points = torch.utils.data.TensorDataset(inputs, inputs.sum(1, keepdim=True))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = lightning.Trainer(default_root_dir=folder, **QUIETLY, **settings)
+        # Its folder stands in a checkpoint. By itself it would have the id of the run in its name.
+        kept = [lightning.pytorch.callbacks.ModelCheckpoint(folder)] if keeps else []
+        trainer = lightning.Trainer(
+            default_root_dir=folder, logger=logger, callbacks=kept, enable_checkpointing=keeps, **QUIETLY
+        )
         trainer.fit(Line(), torch.utils.data.DataLoader(points, batch_size=4))
 
 
 def use_lightning(name: str) -> None:
     mlflow.pytorch.autolog(log_models=False)
     try:
-        fit(logger=False, enable_checkpointing=False)
+        fit(logger=False)
     finally:
         mlflow.pytorch.autolog(disable=True)
 
@@ -59,7 +63,7 @@ def use_lightning(name: str) -> None:
 def use_logger_of_lightning(name: str) -> None:
     loggers = importlib.import_module("lightning.pytorch.loggers")
     logger = loggers.MLFlowLogger(experiment_name=name, run_name="run", tracking_uri=mlflow.get_tracking_uri())
-    fit(logger=logger, enable_checkpointing=False)
+    fit(logger=logger)
 
 
 def use_logger_of_lightning_that_goes_on(name: str) -> None:
@@ -68,13 +72,15 @@ def use_logger_of_lightning_that_goes_on(name: str) -> None:
     with mlflow.start_run(run_name="run") as run:
         pass
     uri = mlflow.get_tracking_uri()
-    fit(logger=loggers.MLFlowLogger(experiment_name=name, run_id=run.info.run_id, tracking_uri=uri, log_model=True))
+    logger = loggers.MLFlowLogger(experiment_name=name, run_id=run.info.run_id, tracking_uri=uri, log_model=True)
+    fit(logger=logger, keeps=True)
 
 
 def in_run_model_of_torch(name: str) -> None:
     torch = importlib.import_module("torch")
     torch.manual_seed(7)
-    mlflow.pytorch.log_model(torch.nn.Linear(2, 1), name="model", pip_requirements=["torch"])
+    layer = torch.nn.Linear(2, 1)
+    mlflow.pytorch.log_model(layer, name="model", pip_requirements=["torch"], serialization_format="pickle")
 
 
 class Noted:
