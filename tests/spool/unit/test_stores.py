@@ -180,6 +180,6 @@ def test_whoever_waits_for_a_store_hears_that_its_question_is_abandoned(stores: 
     while not stores._busy and time.monotonic() < end:
         time.sleep(0.01)
     stores.abandon()
-    asking.join(8)
+    asking.join(60)
     assert len(heard) == 1
     assert "in time" not in heard[0]
