@@ -12,12 +12,15 @@ import pytest
 import uvloop
 
 from app.tables import migrate
-from tests.distribution import pytest_xdist_make_scheduler
+from tests.distribution import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 from tests.servers import TestServers, start_test_servers
 from tests.sizes import PROVE
 from tests.spool.mlflow import Environment, MlflowServer, install_mlflow, running
 
-__all__ = ["pytest_xdist_make_scheduler"]  # A hook: pytest-xdist finds it here, and only here.
+__all__ = [
+    "pytest_collection_modifyitems",
+    "pytest_xdist_make_scheduler",
+]  # Hooks: pytest finds them here, and only here.
 
 # A background job of a shell ignores SIGINT, and so would every server that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
