@@ -261,9 +261,9 @@ async def test_a_broken_set_up_is_told_by_its_fault_and_by_nothing_else(
         ("ALTER DATABASE {database} SET synchronous_commit = off", "postgres durable", "synchronous_commit = on"),
         ("ALTER DATABASE {database} SET default_transaction_read_only = on", "postgres writable", "primary"),
         ("DELETE FROM alembic_version", "postgres migrated", "trigger-gateway migrate"),
-        ("UPDATE alembic_version SET version_num = 'elder'", "postgres migrated", "trigger-gateway migrate"),
+        ("UPDATE alembic_version SET version_num = '8e1f5b02c6da'", "postgres migrated", "trigger-gateway migrate"),
     ],
-    ids=["synchronous_commit-off", "read-only", "never-migrated", "at-another-revision"],
+    ids=["synchronous_commit-off", "read-only", "never-migrated", "at-an-older-revision"],
 )
 async def test_a_postgres_that_does_not_keep_its_promise_is_told(
     setup: Setup, statement: str, check: str, words: str
@@ -272,6 +272,15 @@ async def test_a_postgres_that_does_not_keep_its_promise_is_told(
     findings = await setup.examined()
     steps = [finding.next_step for finding in findings if finding.check == check and finding.level == "fail"]
     assert words in steps[-1]
+
+
+async def test_a_schema_of_a_newer_gateway_is_no_fault(setup: Setup) -> None:
+    await setup.sql("UPDATE alembic_version SET version_num = 'of_a_newer'")
+    findings = await setup.examined()
+    assert bad(findings) == {}
+    assert [f.detail for f in findings if f.check == "postgres migrated"] == [
+        "at revision of_a_newer of a newer gateway; this version works with it until you replace it"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -69,10 +69,12 @@ async def _look(
         if is_pooled(conn):
             findings.append(good("postgres pooler", "there is one, so settings go with each transaction"))
         current, head = await migrate.current_and_head(conn)
+        newer = await migrate.is_newer(conn, current)
         groups = {}
-        if current == head:
+        if current == head or newer:
             groups = {route: await _groups(conn, route) for route in routes}
-            findings.append(good("postgres migrated", f"at revision {head}"))
+            whose = " of a newer gateway; this version works with it until you replace it" if newer else ""
+            findings.append(good("postgres migrated", f"at revision {current}{whose}"))
         elif embedded:
             findings.append(good("postgres migrated", "`serve` migrates the embedded database by itself"))
         else:
