@@ -5,11 +5,10 @@ import gc
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from app.tables import migrate
 from tests.distribution import pytest_collection_modifyitems, pytest_xdist_make_scheduler
@@ -94,11 +93,6 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The event loop of `serve`, which is also the faster one."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
