@@ -32,8 +32,8 @@ def waiting(site: Site) -> dict[tuple[str, str], int]:
 
 def flush(site: Site, user: str) -> None:
     """Until nothing of this user waits. What MLflow does not take waits on, so that each try takes its whole time."""
-    for _ in range(12):
-        site.spool("flush", "--timeout", "5", code=1)
+    for _ in range(6):
+        site.spool("flush", "--timeout", "20", code=1)
         if not waiting(site)[user, ""]:
             return
 
@@ -87,8 +87,8 @@ def test_a_registry_at_another_mlflow_gets_the_real_ids(
         printed = json.loads(site.train("uses.py", PREFIX="two", USES=uses).splitlines()[-1])
         assert set(printed.values()) == {"ok"}
         registry.plan = proxy.plan = never
-        for _ in range(12):  # One journal after the other, and each may wait for the other.
-            site.spool("flush", "--timeout", "5", code=None)
+        for _ in range(6):  # One journal after the other, and each may wait for the other.
+            site.spool("flush", "--timeout", "20", code=None)
             if set(waiting(site).values()) == {0}:
                 break
     assert set(waiting(site).values()) == {0}

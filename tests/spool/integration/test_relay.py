@@ -56,8 +56,8 @@ def gateway(servers: TestServers, database: str, proxy: Proxy, tmp_path: Path) -
 def test_a_pod_whose_directory_is_deleted_has_everything_in_mlflow_when_it_comes(
     environment: Environment, mlflow_server: MlflowServer, proxy: Proxy, gateway: str, tmp_path: Path
 ) -> None:
-    (plain := tmp_path / "plain").mkdir()
-    Site(environment, plain, mlflow_server.uri).train("train.py", EXPERIMENT="relay-plain")
+    (alone := tmp_path / "plain").mkdir()
+    Site(environment, alone, mlflow_server.uri).train("train.py", EXPERIMENT="relay-plain")
     (pod := tmp_path / "pod").mkdir()
     proxy.plan = always(Fault.REFUSE)
     settings = {"MLFLOW_SPOOL_GATEWAY_URL": gateway, "MLFLOW_SPOOL_EXIT_BUDGET": "20"}

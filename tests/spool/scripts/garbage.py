@@ -53,6 +53,6 @@ def asked(address: str) -> dict[str, str]:
 
 FILE.write_text("x")
 addresses = json.loads(os.environ["ADDRESSES"])
-with ThreadPoolExecutor(40) as pool:  # A read waits some seconds for an MLflow that may come back.
+with ThreadPoolExecutor(16) as pool:  # A read waits some seconds for an MLflow that may come back.
     for address, found in zip(addresses, pool.map(asked, addresses), strict=True):
         print(json.dumps({"address": address, **found}))
