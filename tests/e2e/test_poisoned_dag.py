@@ -38,7 +38,7 @@ def strict(real_airflow: Airflow, tmp_path: Path) -> Iterator[Gateway]:
         variables={
             "AIRFLOW_USERNAME": real_airflow.username,
             "AIRFLOW_PASSWORD": real_airflow.password,
-            "GATEWAY_DELIVERY_DEADLINE": "40",
+            "GATEWAY_DELIVERY_DEADLINE": "60",
             "GATEWAY_RETRY_MAX": "5",
         },
     )
