@@ -25,7 +25,7 @@ __all__ = [
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Folders of tests in memory, where it has room and lets programs run: a copy of a database takes 45 ms there, not 200.
+# Folders of tests in memory, where it has room and lets programs run: a database is copied four times as fast there.
 _MEMORY = Path("/dev/shm")
 if _MEMORY.is_dir():
     _room = os.statvfs(_MEMORY)
