@@ -2,8 +2,8 @@
 
 One gateway process runs on an embedded PostgreSQL and Valkey with a million alerts in a thousand groups. The fleet and a
 group are asked for in turn with the API calls that have the same facts, so that other work of the machine hits both alike.
-Then wrk loads the intake, in turn alone and while ten pages a second are asked for: first of the same process, then of a
-second one on the same database (`serve --no-worker`).
+Then wrk loads the intake, in turn alone and while ten pages a second are asked for. First the same process answers with the
+same two pages again and again, then with another page each time. Last a second process answers (`serve --no-worker`).
 """
 
 import argparse
@@ -186,6 +186,16 @@ def loaded(server: Server, port: int, paths: list[str], rounds: int, seconds: in
     }
 
 
+def _group(number: int) -> str:
+    return f"/ui/groups/{group_key('accuracy', 'live', {'model': f'model-{number:04}'})}"
+
+
+def _others(groups: int) -> list[str]:
+    """Pages of the fleet and of groups in turn. It takes seconds until one comes again."""
+    last = max(groups // 50, 1)
+    return [each for n in range(100) for each in (f"/ui?page={n % last + 1}&days={30 + n // last}", _group(n % groups))]
+
+
 def measure(alerts: int, groups: int, rounds: int, seconds: int, folder: Path) -> dict[str, Any]:
     """The whole measurement, in `folder`. The caller removes it."""
     described = machine(folder)
@@ -196,7 +206,7 @@ def measure(alerts: int, groups: int, rounds: int, seconds: int, folder: Path) -
         asyncio.run(migrate.upgrade(postgres.url))
         asyncio.run(fill(postgres.url, alerts, groups))
         environment = {"GATEWAY_DATABASE_URL": postgres.url, "GATEWAY_REDIS_URL": valkey.url}
-        group = f"/ui/groups/{group_key('accuracy', 'live', {'model': 'model-0007'})}"
+        group = _group(7)
         why = f"/api/v1/routes/accuracy/explain?{urlencode({'since': '30d', 'label': 'model=model-0007'})}"
         with gateway(environment, folder / "gateway", POLICY) as server:
             client = Client(server.port)
@@ -205,10 +215,11 @@ def measure(alerts: int, groups: int, rounds: int, seconds: int, folder: Path) -
                 "group": compare(server, client, group, why, rounds),
             }
             if shutil.which("wrk"):
-                asked = (["/ui", group], 3, seconds, folder)
-                intake["of the same process"] = loaded(server, server.port, *asked)
+                load = (3, seconds, folder)
+                intake["of the same process"] = loaded(server, server.port, ["/ui", group], *load)
+                intake["of the same process, each another one"] = loaded(server, server.port, _others(groups), *load)
                 with gateway(environment, folder / "pages", POLICY, "--no-worker") as second:
-                    intake["of a second process"] = loaded(server, second.port, *asked)
+                    intake["of a second process"] = loaded(server, second.port, ["/ui", group], *load)
     finally:
         valkey.stop()
         postgres.stop()

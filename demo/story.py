@@ -79,7 +79,7 @@ async def _run(console: Console, stack: contextlib.AsyncExitStack, root: Path, f
         story = _Story(console, gateway, airflow, mlflow, http)
         good = await story.run()
     if await asyncio.to_thread(picture.draw, f"{gateway.url}/ui", folder / "fleet.png"):
-        console.print(f"A picture of its page: {FOLDER}/fleet.png")
+        console.print(f"A picture of its fleet page: {FOLDER}/fleet.png")
     console.print(f"\nDone in {monotonic() - began:.0f} s.")
     if keep:
         console.print(f"\nEverything runs until Ctrl-C:\n  look     {gateway.url}/ui")
@@ -88,6 +88,7 @@ async def _run(console: Console, stack: contextlib.AsyncExitStack, root: Path, f
         console.print(f"  mlflow   {mlflow.url}")
         console.print(f"  try      GATEWAY_URL={gateway.url} {_program()} history")
         await asyncio.Event().wait()
+    console.print(f"Its fleet page was {gateway.url}/ui: `make demo ARGS=--keep` leaves it up.")
     return 0 if good else 1
 
 

@@ -73,6 +73,7 @@ from app.promotion.service import PromotionServices
 from app.replay.jobs.api import BacktestServices
 from app.replay.jobs.work import Backtests, bounds_here
 from app.tables import audit_log
+from app.ui.kept import KeptPages
 from app.ui.service import UiServices
 from app.ui.sessions import Sessions
 from app.web.bodies import budget_of
@@ -186,7 +187,7 @@ def assemble(base: Foundation) -> Services:
     groups = groups_part(base)
     deliver = deliver_part(base, incidents, airflows, (*notices.destinations, *lineage.destinations))
     probes = Probes(core, airflows, mlflow, base.settings)
-    ui = _ui(base, probes, groups.services, deadman.services, backtests.services)
+    ui = _ui(base, probes, intake.services, groups.services, deadman.services, backtests.services)
     reloader = Reloader(core, base.settings.policy_file)
     constant = constant_loops(core, reloader)
     loops = tuple(
@@ -217,7 +218,12 @@ def assemble(base: Foundation) -> Services:
 
 
 def _ui(
-    base: Foundation, probes: Probes, groups: GroupServices, deadman: DeadmanServices, backtests: BacktestServices
+    base: Foundation,
+    probes: Probes,
+    intake: IntakeServices,
+    groups: GroupServices,
+    deadman: DeadmanServices,
+    backtests: BacktestServices,
 ) -> UiServices:
     return UiServices(
         name=base.settings.name,
@@ -226,11 +232,11 @@ def _ui(
         tokens=base.tokens,
         sessions=Sessions(base.core, base.tokens),
         proxy=base.settings.proxy,
-        limiter=base.limiter,
         groups=groups,
         deadman=deadman,
         backtests=backtests,
         probes={"Airflow": probes.orchestrator, "MLflow": probes.metadata, "Switches": probes.deadman},
+        kept=KeptPages(intake.batcher),
     )
 
 
@@ -332,10 +338,8 @@ def lineage_part(base: Foundation, incidents: Incidents, mlflow: MlflowOf) -> Pa
     survey = Survey(core, mlflow, OrphanIncidents(core, incidents), retention=settings.retention)
     return Part(
         LineageServices(core, base.reader, base.limiter, Taking(core), Lineage(core, mlflow), mlflow),
-        (
-            # One page may ask MLflow for each of its runs. A step that outlives its lease is stuck.
-            Loop("survey", survey.step, idle=15.0, pace=0.2, patience=LEASE.total_seconds()),
-        ),
+        # One page may ask MLflow for each of its runs. A step that outlives its lease is stuck.
+        (Loop("survey", survey.step, idle=15.0, pace=0.2, patience=LEASE.total_seconds()),),
         (delivery,),
     )
 

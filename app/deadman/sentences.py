@@ -1,6 +1,8 @@
 """Why a switch is in its state, and why it changed: one sentence each. Pure."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from app.deadman import rules
 from app.deadman.rules import Expectation, State
@@ -53,6 +55,26 @@ def standing(record: Record, instance: Instance, expected: Expectation, now: dat
         return f"Nothing has arrived yet: {expected_event(instance)} is due by {due}."
     came = f"The last good sign came {span(now - facts.last_at)} ago ({record.last_event})"
     return f"{came}: {expected_event(instance)} is due by {due}."
+
+
+#: What to do about a switch that is overdue or down, by what it expects.
+_MISSED = {
+    "retrain": "Look at why no run of its group does what is expected. Start a run if the model cannot wait.",
+    "alert": "Find out why its alert no longer comes. Its monitor, or the way from there to the gateway, does not work, "
+    "so other alerts may be lost too.",
+    "ping": "Look at the job that should ping it, and at the way from there to the gateway.",
+}
+
+
+def next_step(switch: Mapping[str, Any]) -> str:
+    """What a person should do about a switch, as the API shows it."""
+    if switch["kind"] not in _MISSED:
+        return "Nothing. It goes away by itself."
+    if switch["state"] in (State.GRACE, State.DOWN):
+        return _MISSED[switch["kind"]]
+    if switch["state"] == State.PAUSED:
+        return "Nothing, unless it should count again: `trigger-gateway deadman resume` ends the pause."
+    return "Nothing. It sends a notice when what it expects does not come in time."
 
 
 def _down(record: Record, instance: Instance, expected: Expectation, now: datetime) -> str:

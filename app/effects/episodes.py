@@ -1,6 +1,7 @@
 """The drift episodes of live groups, each with its alerts, its retrains and their effect. Reads only."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -14,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.decide.drift import Drift, Firing, drifts
 from app.effects.judging import terms_of
 from app.effects.show import EFFECT, Row
-from app.effects.store import firing
 from app.kit.db import as_json
 from app.kit.pages import MOST_BYTES
 from app.policy.schema import Policy
@@ -53,10 +53,14 @@ _RETRAINS = text(f"""
 """).columns(id=Uuid())
 
 
+#: An episode, its route and the key of its group.
+_Found = tuple[Drift, str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """The filters of a list of episodes: those that had not ended before `since`. `cursor`: see `read_cursor`. `most`: how
-    many alerts it reads, the newest."""
+    many alerts it reads, the newest. `shown`: how many of an episode it shows."""
 
     since: datetime
     route: str | None = None
@@ -65,6 +69,7 @@ class Query:
     limit: int = 100
     cursor: tuple[datetime, str] | None = None
     most: int = MOST_ALERTS
+    shown: int = SHOWN
 
 
 def read_cursor(cursor: str) -> tuple[datetime, str]:
@@ -77,22 +82,22 @@ async def page(conn: AsyncConnection, policy: Policy, query: Query, now: datetim
     """Episodes, the newest first, and the next page's cursor."""
     asked: Row = {"route": query.route, "labels": as_json(query.labels), "since": query.since}
     asked |= {"most": query.most, "long": LONGEST}
-    groups: defaultdict[str, list[RowMapping]] = defaultdict(list)
-    for row in (await conn.execute(_ALERTS, asked)).mappings():
-        groups[row["group_key"]].append(row)
-    found: list[tuple[Drift, RowMapping]] = []
-    for rows in groups.values():
-        terms = terms_of(policy, policy.route(rows[0]["route"]))
-        for drift in drifts(map(firing, rows), terms.watch, terms.stale_after, now):
+    groups: defaultdict[tuple[str, str], list[Firing]] = defaultdict(list)
+    for row in (await conn.execute(_ALERTS, asked)).all():
+        groups[row[1], row[0]].append(_firing(row))
+    found: list[_Found] = []
+    for (route, key), firings in groups.items():
+        terms = terms_of(policy, policy.route(route))
+        for drift in drifts(firings, terms.watch, terms.stale_after, now):
             if (drift.end is None or drift.end >= query.since) and query.goes_on in (None, drift.end is None):
-                found.append((drift, rows[0]))
-    found.sort(key=lambda pair: _place(pair[0]), reverse=True)
+                found.append((drift, route, key))
+    found.sort(key=lambda each: _place(each[0]), reverse=True)
     if query.cursor is not None:
-        found = [pair for pair in found if _place(pair[0]) < query.cursor]
+        found = [each for each in found if _place(each[0]) < query.cursor]
     items: list[Row] = []
     held = 0
     while len(items) < min(query.limit, len(found)) and held < MOST_BYTES:
-        for item in await _some(conn, found[len(items) : query.limit][:_PART]):
+        for item in await _some(conn, found[len(items) : query.limit][:_PART], query.shown):
             if held < MOST_BYTES:
                 items.append(item)
                 held += len(to_json(item))
@@ -103,31 +108,37 @@ async def page(conn: AsyncConnection, policy: Policy, query: Query, now: datetim
     return items, following
 
 
-async def _some(conn: AsyncConnection, found: list[tuple[Drift, RowMapping]]) -> list[Row]:
-    """A few episodes as the answer shows them."""
+def _firing(row: Sequence[Any]) -> Firing:
+    """From a row of _ALERTS, of which there are thousands: by its place a column costs a third. As `firing` of
+    app.effects.store does it."""
+    _, _, ident, alert_id, severity, first_seen_at, last_seen_at, closed_at, resolved_at = row
+    end = closed_at if resolved_at is not None else None
+    return Firing(alert_id, first_seen_at, end, last_seen_at, closed_at, str(ident), severity)
+
+
+async def _some(conn: AsyncConnection, found: list[_Found], most: int) -> list[Row]:
+    """A few episodes as the answer shows them, each with `most` alerts."""
     retrains = await _retrains(conn, found)
-    labels = {r.key: r.labels for r in await conn.execute(_LABELS, {"keys": [row["group_key"] for _, row in found]})}
-    keyed = [(drift, row["route"], row["group_key"]) for drift, row in found]
-    return [_shown(drift, route, labels.get(key, {}), retrains[key]) for drift, route, key in keyed]
+    labels = {r.key: r.labels for r in await conn.execute(_LABELS, {"keys": [key for _, _, key in found]})}
+    return [_shown(drift, route, labels.get(key, {}), retrains[key], most) for drift, route, key in found]
 
 
 def _place(drift: Drift) -> tuple[datetime, str]:
     return drift.begin, drift.firings[0].id
 
 
-async def _retrains(conn: AsyncConnection, shown: list[tuple[Drift, RowMapping]]) -> defaultdict[str, list[RowMapping]]:
+async def _retrains(conn: AsyncConnection, shown: list[_Found]) -> defaultdict[str, list[RowMapping]]:
     """The retrains of the groups of these episodes, by group, the oldest first."""
     found: defaultdict[str, list[RowMapping]] = defaultdict(list)
     if shown:
-        keys = {group["group_key"] for _, group in shown}
-        routes = {group["route"] for _, group in shown}
-        asked: dict[str, Any] = {"keys": list(keys), "routes": list(routes), "since": min(d.begin for d, _ in shown)}
+        keys, routes = {key for _, _, key in shown}, {route for _, route, _ in shown}
+        asked: dict[str, Any] = {"keys": list(keys), "routes": list(routes), "since": min(d.begin for d, _, _ in shown)}
         for row in (await conn.execute(_RETRAINS, asked)).mappings():
             found[row["group_key"]].append(row)
     return found
 
 
-def _shown(drift: Drift, route: str, labels: Row, retrains: list[RowMapping]) -> Row:
+def _shown(drift: Drift, route: str, labels: Row, retrains: list[RowMapping], most: int) -> Row:
     mine = [row for row in retrains if drift.holds(row["fired_at"])]
     return {
         "id": UUID(drift.firings[0].id),
@@ -137,7 +148,7 @@ def _shown(drift: Drift, route: str, labels: Row, retrains: list[RowMapping]) ->
         "end": drift.end,
         "severity": drift.severity,
         "alerts": len(drift.firings),
-        "newest_alerts": [_alert(each) for each in drift.firings[-SHOWN:]],
+        "newest_alerts": [_alert(each) for each in drift.firings[max(len(drift.firings) - most, 0) :]],
         "retrains": [{"trigger_id": row["id"], "fired_at": row["fired_at"], "effect": row["effect"]} for row in mine],
         "effect": mine[-1]["effect"] if mine else None,
     }

@@ -16,6 +16,8 @@ Row = Mapping[str, Any]
 MOST: Final = 200
 #: A part of the lane lies in the future, where cooldowns and deadlines end.
 _AHEAD: Final = 10
+_STEPS: Final = (1, 5, 20, 60, 180)  # minutes
+_PIXELS: Final = 2000
 _AN_INSTANT: Final = timedelta(seconds=1)  # a trigger that was held for less was not held
 
 
@@ -55,6 +57,13 @@ class Span:
         """The last `days`, and a tenth of them ahead."""
         span = timedelta(days=days)
         return cls(now - span, now, now + span / _AHEAD)
+
+    def steady(self) -> "Span":
+        """The same span by a coarse clock, which moves it by half a pixel at a time. What has ended stays in its place."""
+        minutes = (self.until - self.since) / timedelta(minutes=1)
+        step = max((each for each in _STEPS if each * _PIXELS <= minutes), default=_STEPS[0])
+        late = timedelta(seconds=self.now.timestamp() % (step * 60))
+        return Span(self.since - late, self.now - late, self.until - late)
 
     def place(self, time: datetime) -> float:
         """Where a time lies: 0 at the beginning, 100 at the end. What lies outside is at the edge."""

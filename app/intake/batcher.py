@@ -64,6 +64,11 @@ class Batcher:
         """True when alerts wait and no batch has ended for `patience` seconds."""
         return bool(self._queued) and monotonic() - self._turn > patience
 
+    @property
+    def at_work(self) -> bool:
+        """Whether alerts wait to be written, or are being written."""
+        return bool(self._queued or self._writing)
+
     async def submit(self, job: Job, within: float) -> list[AlertDecision]:
         """The decisions on the job's alerts, in their order, when they are durable.
 

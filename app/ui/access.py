@@ -2,8 +2,8 @@
 tokens."""
 
 import hmac
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Hashable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -14,12 +14,24 @@ from app.kit.errors import Problem
 from app.ui.proxy import ProxyUsers
 from app.ui.service import services_of
 from app.ui.sessions import LONGEST, Session
+from app.web.bodies import MOST_OF_A_REQUEST, BodyRefused
 from app.web.heavy import LARGE, aside
 from app.web.security import ANONYMOUS, authorize, is_loopback
 from app.web.tokens import Caller, Scope
 
 _MOST_BYTES: Final = 65_536  # of a form that holds no policy
 _MOST_FIELDS: Final = 50
+_CROSS_SITE: Final = "cross_site"
+#: Fields of a form that no person has filled in.
+_OURS: Final = ("form", "token", "next")
+
+#: Why a form that was sent does nothing: see `visitor`.
+STALE: Final = Problem(
+    403,
+    _CROSS_SITE,
+    "Nothing was done, because the session in which you opened this form has ended. What you wrote is still here: look at "
+    "it, and send it again.",
+)
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -27,26 +39,47 @@ _Body = TypeVar("_Body", bound=BaseModel)
 @dataclass(frozen=True, slots=True)
 class Visitor:
     """Who asks for a page. `form` goes into each form of the page. `session` is None for a user of a proxy, with a token in
-    the header, and on loopback without tokens. `browser`: a form must show that it comes from our own page."""
+    the header, and on loopback without tokens. `browser`: a form must show that it comes from our own page. `stale`: the
+    form that was sent comes from our own page, of a session that has ended."""
 
     caller: Caller
     form: str
     session: Session | None = None
     browser: bool = True
+    stale: bool = False
 
     @property
     def is_anonymous(self) -> bool:
         return self.caller is ANONYMOUS
 
+    def key(self, request: Request) -> Hashable:
+        """What a page depends on besides what is stored: who asks, in which session, for which address; and whether they
+        have just acted, perhaps in another process."""
+        scope, has_acted = request.scope, "/ui/actions/" in request.headers.get("referer", "")
+        address = scope.get("root_path"), scope["path"], scope.get("raw_path"), scope["query_string"]
+        return self.caller, self.is_anonymous, self.form, self.session is not None, address, has_acted
 
-def visitor(scope: Scope, *, most: int = _MOST_BYTES) -> Callable[[Request], Coroutine[Any, Any, Visitor]]:
+
+def visitor(
+    scope: Scope, *, most: int = _MOST_BYTES, stale: bool = False
+) -> Callable[[Request], Coroutine[Any, Any, Visitor]]:
     """A FastAPI dependency that returns the Visitor, who must have `scope`. A POST of a browser must come from one of
-    our forms, of at most `most` bytes. Raises Problem 401 and 403, as `app.web.security.authorize` does."""
+    our forms, of at most `most` bytes. Raises Problem 401 and 403, as `app.web.security.authorize` does.
+
+    `stale`: the handler also takes a visitor with a form of a session that has ended. It must do nothing, and show the form
+    again with what the person has filled in.
+    """
 
     async def found(request: Request) -> Visitor:
         visitor = await _visitor(request, scope)
-        if request.method == "POST" and visitor.browser:
+        if request.method != "POST" or not visitor.browser:
+            return visitor
+        try:
             await check_form(request, visitor.form, most=most)
+        except Problem as problem:
+            if not stale or problem.code != _CROSS_SITE or not is_ours(request):
+                raise
+            return replace(visitor, stale=True)
         return visitor
 
     return found
@@ -55,19 +88,29 @@ def visitor(scope: Scope, *, most: int = _MOST_BYTES) -> Callable[[Request], Cor
 async def _visitor(request: Request, scope: Scope) -> Visitor:
     sessions, proxy = services_of(request).sessions, services_of(request).proxy
     if proxy is not None and (user := _user(request, proxy)) is not None:
+        visitor = request.state.visitor = Visitor(user, await sessions.user_form(user.name))
         _check_scope(user, scope, "user")
-        return Visitor(user, await sessions.user_form(user.name))
+        return visitor
     cookie = request.cookies.get(cookie_name(request))
     session = await sessions.find(cookie) if cookie and "authorization" not in request.headers else None
     if session is None:
         browser = "authorization" not in request.headers
-        return Visitor(authorize(request, scope), await sessions.open_form(), browser=browser)
+        visitor = Visitor(authorize(request, scope), await sessions.open_form(), browser=browser)
+        request.state.visitor = visitor
+        return visitor
     caller = session.token.caller
+    visitor = request.state.visitor = Visitor(caller, session.form, session)
     _check_scope(caller, scope, "token")
     # A page that asks by itself shows no sign of a person: it does not put off the idle end of the session.
     if sessions.is_old(session) and "refresh" not in request.query_params:
         request.state.cookie = set_cookie(request, await sessions.cookie(session))
-    return Visitor(caller, session.form, session)
+    return visitor
+
+
+def known_visitor(request: Request) -> Visitor | None:
+    """The visitor, also when the answer is an error. None: nobody knows, or somebody who may see no page."""
+    visitor: Visitor | None = getattr(request.state, "visitor", None)
+    return visitor if visitor is not None and visitor.caller.can("read") else None
 
 
 def _user(request: Request, proxy: ProxyUsers) -> Caller | None:
@@ -85,7 +128,7 @@ async def check_form(request: Request, expected: str, *, most: int = _MOST_BYTES
     given = (await form_of(request, most=most)).get("form", "")
     if not _same_origin(request) or not hmac.compare_digest(given.encode(), expected.encode()):
         detail = "This form did not come from a page of your session. Go back, load the page again, and send it anew."
-        raise Problem(403, "cross_site", detail)
+        raise Problem(403, _CROSS_SITE, detail)
 
 
 async def form_of(request: Request, *, most: int = _MOST_BYTES) -> Mapping[str, str]:
@@ -106,6 +149,18 @@ def _fields(body: bytes) -> Mapping[str, str]:
     return dict(fields)
 
 
+async def sent_by(request: Request) -> Mapping[str, str]:
+    """What a person has filled into a form of our own page, to be shown again. Empty: there is nothing, or another site may
+    have sent it."""
+    if request.method != "POST" or not is_ours(request):
+        return {}
+    try:
+        fields = await form_of(request, most=MOST_OF_A_REQUEST)
+    except (Problem, BodyRefused):
+        return {}
+    return {name: value for name, value in fields.items() if name not in _OURS}
+
+
 def body_of(kind: type[_Body], **values: Any) -> _Body:
     """The body that the API would read, from the fields of a form that are not empty. Raises Problem 422, which names each
     bad field."""
@@ -113,7 +168,7 @@ def body_of(kind: type[_Body], **values: Any) -> _Body:
         return kind.model_validate({name: value for name, value in values.items() if value not in (None, "")})
     except ValidationError as error:
         faults = [{"pointer": "/".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
-        raise Problem(422, "invalid", "Some fields cannot be read. Go back and correct them.", errors=faults) from None
+        raise Problem(422, "invalid", "Some fields cannot be read: correct them.", errors=faults) from None
 
 
 def one_line(text: str | None) -> str | None:
@@ -130,6 +185,12 @@ def _same_origin(request: Request) -> bool:
         return site in ("same-origin", "none")
     origin = request.headers.get("origin")
     return origin is None or origin.partition("://")[2] == request.headers.get("host")
+
+
+def is_ours(request: Request) -> bool:
+    """Whether a browser says that our own page sent this form. One that says nothing may have come from anywhere."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    return site == "same-origin" if site is not None else origin is not None and _same_origin(request)
 
 
 def is_secure(request: Request) -> bool:

@@ -21,13 +21,14 @@ from app.groups import live
 from app.groups.bodies import PauseBody, TriggerBody
 from app.groups.requests import Wanted
 from app.kit.errors import Problem
-from app.ui.access import Visitor, body_of, form_of, visitor
-from app.ui.pages import PageRoute, render, see
+from app.ui.access import STALE, Visitor, body_of, form_of, visitor
+from app.ui.pages import PageRoute, render, see, wants_page
 from app.ui.service import Services, UiServices
 
 router = APIRouter(prefix="/ui/actions", include_in_schema=False, route_class=PageRoute)
 
 Operator = Annotated[Visitor, Depends(visitor("trigger"))]
+Sender = Annotated[Visitor, Depends(visitor("trigger", stale=True))]
 Fields = Mapping[str, str]
 #: Where a browser goes afterwards: the parts of a page's path, and its query.
 Place = tuple[tuple[str, ...], dict[str, str]]
@@ -198,20 +199,47 @@ Name = Annotated[str, Path(pattern=f"^({'|'.join(ACTIONS)})$")]
 @router.get("/{name}")
 async def ask(request: Request, services: Services, visitor: Operator, name: Name) -> Response:
     """What the action does, to what, and the form that does it."""
+    query = dict(parse_qsl(request.scope["query_string"].decode("latin-1")))
+    subject = ACTIONS[name].subject
+    # Only a form fills in the other fields: a link from elsewhere puts no words into somebody's mouth.
+    return await _form(request, services, visitor, name, {subject: query.get(subject, "")})
+
+
+async def _form(
+    request: Request, services: UiServices, visitor: Visitor, name: str, filled: Fields, problem: Problem | None = None
+) -> Response:
+    """The form, with what a person has filled in and why it was not done."""
     action = ACTIONS[name]
-    subject = _subject(action, dict(parse_qsl(request.scope["query_string"].decode("latin-1"))))
-    words = await action.find(services, subject)
-    more = {"action": action, "name": name, "subject": subject, "words": words, "once": secrets.token_hex(16)}
-    return await render(request, visitor, "action.html", **more)
+    subject = _subject(action, filled)
+    values = {
+        "action": action,
+        "name": name,
+        "subject": subject,
+        "words": await action.find(services, subject),
+        "once": (problem is STALE and filled.get("once")) or secrets.token_hex(16),
+        "filled": {"until": "", "reason": "", "force": ""} | dict(filled),
+        "problem": problem,
+    }
+    answer = await render(request, visitor, "action.html", problem.status if problem else 200, **values)
+    answer.headers.update(problem.headers if problem else {})
+    return answer
 
 
 @router.post("/{name}")
-async def act(request: Request, services: Services, visitor: Operator, name: Name) -> Response:
-    """Do it, and lead to the page that shows the result."""
+async def act(request: Request, services: Services, visitor: Sender, name: Name) -> Response:
+    """Do it, and lead to the page that shows the result. When it is not done the form comes again, filled in."""
     action, fields = ACTIONS[name], await form_of(request)
     _subject(action, fields)
-    await services.limiter.check(visitor.caller)
-    path, query = await action.run(services, visitor, fields)
+    if visitor.stale:
+        return await _form(request, services, visitor, name, fields, STALE)
+    try:
+        await services.groups.limiter.check(visitor.caller)
+        path, query = await action.run(services, visitor, fields)
+    except Problem as problem:
+        if problem.status == 404 or not wants_page(request):
+            raise
+        return await _form(request, services, visitor, name, fields, problem)
+    services.kept.forget()
     return see(request, *path, **query)
 
 

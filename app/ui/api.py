@@ -62,17 +62,21 @@ async def show_fleet(
 ) -> Response:
     """Every group in one row, those that need a person first. With `refresh` a browser asks again after so many seconds,
     without a script."""
-    policy, now = services.core.policy, services.core.clock.now()
     known = state if state in fleet.STATES else None
     filters = fleet.Filters(route, _labels(label), known, days, page)
-    found = await services.reader.read(lambda conn: fleet.read(conn, policy, now, filters))
     asked = {"route": route, "label": label, "state": known, "days": days, "refresh": refresh}
-    names = [route.name for route in policy.routes]
-    more: dict[str, Any] = {"asked": asked, "page": page, "routes": names, "states": fleet.STATES}
-    answer = await render(request, visitor, "fleet.html", fleet=found, ticks=ticks_of(found.span), **more)
-    if refresh is not None:
-        answer.headers["Refresh"] = str(refresh)
-    return answer
+
+    async def make() -> Response:
+        policy, now = services.core.policy, services.core.clock.now()
+        found = await services.reader.read(lambda conn: fleet.read(conn, policy, now, filters))
+        names = [route.name for route in policy.routes]
+        more: dict[str, Any] = {"asked": asked, "page": page, "routes": names, "states": fleet.STATES}
+        answer = await render(request, visitor, "fleet.html", fleet=found, ticks=ticks_of(found.span), **more)
+        if refresh is not None:
+            answer.headers["Refresh"] = str(refresh)
+        return answer
+
+    return await services.kept.answer(visitor.key(request), make)
 
 
 @router.get("/groups/{key}")
@@ -84,15 +88,19 @@ async def show_group(
     days: Days = 30,
 ) -> Response:
     """One group: its lane, why it fires or not, its alerts with every decision, its triggers."""
-    policy, now = services.core.policy, services.core.clock.now()
-    group = await services.reader.find(lambda conn: live.find_group(conn, key))
-    route = policy.route(group.route) if group else None
-    if group is None or route is None:
-        raise Problem(404, "not_found", "There is no such group, or its route has left the policy.")
-    span = Span.of(now, days)
-    values = await services.reader.read(lambda conn: _of_group(conn, policy, route, group, span))
-    target = partial(_target, request, values["promoted"])
-    return await render(request, visitor, "group.html", days=days, target=target, **values)
+
+    async def make() -> Response:
+        policy, now = services.core.policy, services.core.clock.now()
+        group = await services.reader.find(lambda conn: live.find_group(conn, key))
+        route = policy.route(group.route) if group else None
+        if group is None or route is None:
+            raise Problem(404, "not_found", "There is no such group, or its route has left the policy.")
+        span = Span.of(now, days)
+        values = await services.reader.read(lambda conn: _of_group(conn, policy, route, group, span))
+        target = partial(_target, request, values["promoted"])
+        return await render(request, visitor, "group.html", days=days, target=target, **values)
+
+    return await services.kept.answer(visitor.key(request), make)
 
 
 def _target(request: Request, models: Mapping[str, str], mark: Mark) -> str:
@@ -114,7 +122,7 @@ async def _of_group(conn: AsyncConnection, policy: Policy, route: Route, group: 
     decisions = await history.decisions_of(conn, alerts[:_SHOWN])
     watching = await switches.of_groups(conn, policy, [(route.name, group.labels)])
     asked = episodes.Query(
-        since=span.since, route=route.name, labels=group.labels, limit=_EPISODES, most=_MOST_OF_EPISODES
+        since=span.since, route=route.name, labels=group.labels, limit=_EPISODES, most=_MOST_OF_EPISODES, shown=0
     )
     drift, _ = await episodes.page(conn, policy, asked, span.now) if group.mode == LIVE else ([], None)
     promoted = (await promotions.of_groups(conn, [group.key], span.since, MOST))[group.key]

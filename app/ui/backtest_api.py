@@ -22,15 +22,15 @@ from app.replay.jobs.api import begin
 from app.replay.jobs.schemas import BacktestBody
 from app.replay.jobs.work import missing
 from app.replay.report import table_of
-from app.ui.access import Visitor, body_of, form_of, visitor
-from app.ui.pages import PageRoute, render, see
+from app.ui.access import STALE, Visitor, body_of, form_of, visitor
+from app.ui.pages import PageRoute, render, see, wants_page
 from app.ui.service import Services
 from app.web.bodies import MOST_OF_A_REQUEST
 
 router = APIRouter(prefix="/ui/policy/backtests", include_in_schema=False, route_class=PageRoute)
 
 Reader = Annotated[Visitor, Depends(visitor("read"))]
-Sender = Annotated[Visitor, Depends(visitor("read", most=MOST_OF_A_REQUEST))]
+Sender = Annotated[Visitor, Depends(visitor("read", most=MOST_OF_A_REQUEST, stale=True))]
 Ident = Annotated[UUID, Path()]
 Fields = Mapping[str, str]
 
@@ -38,8 +38,6 @@ _AGAIN: Final = 2  # seconds after which the page of a new backtest asks again
 _CHANGES: Final = 200  # changed episodes on a page
 _ROUTES: Final = 50  # with figures of their own on a page
 _LONG: Final = 60_000  # characters of a policy that a page does not repeat
-#: What a person corrects in the box.
-_CORRECTED: Final = ("policy_refused", "invalid", "backtest_open")
 _LINE: Final = re.compile(r"policy:(\d+):")
 
 
@@ -63,10 +61,12 @@ async def ask(request: Request, services: Services, visitor: Sender) -> Response
     fields = await form_of(request, most=MOST_OF_A_REQUEST)
     filled = {name: fields.get(name, "") for name in ("policy", "since", "compare", "route")}
     filled["policy"] = filled["policy"].replace("\r\n", "\n")  # A browser sends lines so.
+    if visitor.stale:
+        return await _box(request, services, visitor, filled, STALE)
     try:
         row = await begin(services.backtests, visitor.caller, body_of(BacktestBody, **filled))
     except Problem as problem:
-        if problem.code not in _CORRECTED:
+        if not wants_page(request):
             raise
         return await _box(request, services, visitor, filled, problem)
     return see(request, "policy", "backtests", str(row["id"]), refresh=_AGAIN)
@@ -78,8 +78,9 @@ async def _box(
     mine = await services.reader.fresh(lambda conn: store.of_caller(conn, visitor.caller.name))
     values: dict[str, Any] = {"box": box_of(services.core.policy, filled), "mine": mine, "problem": problem}
     values["faults"] = _faults(problem, filled) if problem is not None and filled is not None else []
-    status = problem.status if problem is not None else 200
-    return await render(request, visitor, "backtests.html", status, **values)
+    answer = await render(request, visitor, "backtests.html", problem.status if problem else 200, **values)
+    answer.headers.update(problem.headers if problem else {})
+    return answer
 
 
 def _faults(problem: Problem, filled: Fields) -> list[tuple[str, str]]:
@@ -146,6 +147,6 @@ def _report(found: RowMapping, policy: Policy) -> dict[str, Any]:
 @router.post("/{id}")
 async def end(request: Request, services: Services, visitor: Reader, id: Ident) -> Response:
     """End and forget it. Nothing but the answer is lost, so no page asks again."""
-    await services.limiter.check(visitor.caller)
+    await services.groups.limiter.check(visitor.caller)
     await services.backtests.backtests.remove(id, visitor.caller)
     return see(request, "policy", "backtests")

@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
+from markupsafe import Markup
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deadman import show as switches
 from app.decide.state import Group
 from app.explain import history, sentences
-from app.explain.lanes import Kind, Mark, Span, flags_of, marks_of
+from app.explain.lanes import Kind, Mark, Span, flags_of, marks_of, ticks_of
 from app.groups import live
 from app.groups.live import Standing
 from app.kit.loop import in_turns
@@ -18,6 +20,8 @@ from app.notices import show as incidents
 from app.policy.schema import Policy
 from app.promotion import store as promotions
 from app.promotion.promote import shown
+from app.promotion.store import Promotion
+from app.ui import lane
 
 PER_PAGE: Final = 50
 #: What `state` of the filters may be. The last four are the states of a group.
@@ -59,6 +63,23 @@ class Fleet:
     @property
     def pages(self) -> int:
         return max(-(-self.found // PER_PAGE), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the lane of a group shows."""
+
+    alerts: list[Row]
+    triggers: list[Row]
+    live: Row
+    promoted: list[Promotion]
+    due: list[Mark]
+
+    @property
+    def go_on(self) -> bool:
+        """Whether one of its bars ends now, so that it grows with the time."""
+        firing = any(alert["status"] == "firing" for alert in self.alerts)
+        return firing or any(trigger["ended_at"] is None for trigger in self.triggers)
 
 
 async def read(conn: AsyncConnection, policy: Policy, now: datetime, filters: Filters) -> Fleet:
@@ -134,12 +155,20 @@ async def _add_lanes(conn: AsyncConnection, policy: Policy, rows: Sequence[Row],
     triggers = await history.lately_triggered(conn, keys, span.since, _MOST_MARKS)
     promoted = await promotions.of_groups(conn, keys, span.since, _MOST_FLAGS)
     due = deadlines_of(await switches.of_groups(conn, policy, [(row["route"], row["group"]) for row in rows]))
+    steady = span.steady()
+    ticks = ticks_of(steady)
+
+    def draw(facts: _Facts) -> Markup:
+        marks = marks_of(span, facts.alerts, facts.triggers, facts.live) + flags_of(map(shown, facts.promoted))
+        marks += facts.due
+        return lane.drawn(marks, steady, ticks, lane.spoken(marks))
+
     async for row in in_turns(rows):
-        marks = marks_of(span, alerts[row["key"]], triggers[row["key"]], row["live"])
-        row["marks"] = (
-            marks + flags_of(map(shown, promoted[row["key"]])) + due.get(place(row["route"], row["group"]), [])
-        )
-        row["cut"] = max(len(alerts[row["key"]]), len(triggers[row["key"]])) == _MOST_MARKS
+        key = row["key"]
+        deadlines = due.get(place(row["route"], row["group"]), [])
+        facts = _Facts(alerts[key], triggers[key], row["live"], promoted[key], deadlines)
+        row["lane"] = draw(facts) if facts.go_on else lane.once(key, steady, facts, partial(draw, facts))
+        row["cut"] = max(len(facts.alerts), len(facts.triggers)) == _MOST_MARKS
 
 
 def place(route: str, group: Mapping[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -1,6 +1,6 @@
 """The pages Promotions, House and Policy."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Final
@@ -13,12 +13,15 @@ from starlette.responses import Response
 
 from app.deadman import show as switches
 from app.deadman.requests import unknown
+from app.deadman.sentences import next_step
+from app.decide.state import group_key
 from app.explain import history, lines
 from app.groups import live
 from app.kit.outbox import store as outbox
 from app.lineage import record_store
 from app.lineage import store as lineage_store
 from app.notices import show as incidents
+from app.policy.deadman import Retrain
 from app.policy.in_force import list_in_force
 from app.policy.schema import Policy
 from app.promotion import store as promotions
@@ -159,4 +162,19 @@ async def show_switch(
     found = await services.reader.find(lambda conn: switches.switch(conn, name, policy, now))
     if found is None:
         raise unknown(name)
-    return await render(request, visitor, "switch.html", switch=found)
+    watched = _watched(policy, found)
+    return await render(request, visitor, "switch.html", switch=found, next_step=next_step(found), watched=watched)
+
+
+def _watched(policy: Policy, switch: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, str]] | None:
+    """The page of the group whose retrain a switch expects, or the fleet of its route: path and query. None: it expects
+    something else."""
+    for each in policy.deadman:
+        seen = each.seen(switch["group"]) if isinstance(each.expect, Retrain) else None
+        route = policy.route(each.expect.retrain) if isinstance(each.expect, Retrain) else None
+        if seen is None or route is None or switch["name"] not in (seen.name, seen.apart):
+            continue
+        if switch["group"].keys() == set(route.group_by):
+            return ("groups", group_key(route.name, route.mode, switch["group"])), {}
+        return (), {"route": route.name}
+    return None

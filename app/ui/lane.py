@@ -1,7 +1,8 @@
 """A lane as SVG. Python draws it, not a template: a fleet has thousands of marks."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from html import escape
 from typing import Final
@@ -20,6 +21,25 @@ _WORDS: Final = frozenset(
     new paused promoted rolled_back""".split()  # noqa: SIM905 (one word a class)
 )
 _BAD: Final = ("failed", "dead", "lost")
+
+
+_MOST: Final = 150  # lanes that are kept, of about 80 KB each
+
+_kept: OrderedDict[tuple[str, timedelta], tuple[object, Markup]] = OrderedDict()
+
+
+def once(key: str, span: Span, facts: object, draw: Callable[[], Markup]) -> Markup:
+    """The lane of a group. As long as `facts` are the same, `draw` is called once for a while. They must be everything that
+    the lane shows, and nothing of them may go on. `span` is steady."""
+    place, facts = (key, span.until - span.since), (span, facts)
+    found = _kept.get(place)
+    if found is None or found[0] != facts:
+        found = facts, draw()
+        _kept[place] = found
+        if len(_kept) > _MOST:
+            _kept.popitem(last=False)
+    _kept.move_to_end(place)
+    return found[1]
 
 
 def drawn(

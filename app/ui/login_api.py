@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from app.ui.access import Visitor, check_form, cookie_name, form_of, set_cookie, visitor
-from app.ui.pages import ICON, SAFE, STYLE, PageRoute, render, see, see_inside
-from app.ui.service import Services, UiServices
+from app.ui.access import Visitor, check_form, cookie_name, form_of, sent_by, set_cookie, visitor
+from app.ui.pages import ICON, SAFE, STYLE, PageRoute, login_page, see, see_inside
+from app.ui.service import Services
+from app.web.bodies import MOST_OF_A_REQUEST
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
@@ -25,24 +26,25 @@ async def show_login(request: Request, services: Services) -> Response:
     """The form. Where nobody needs a token it leads to the fleet at once."""
     if services.tokens.is_open:
         return see(request)
-    return await _form(request, services, _inside(request.query_params.get("next")), None)
+    return await login_page(request, _inside(request.query_params.get("next")))
 
 
 @router.post("/login")
 async def login(request: Request, services: Services) -> Response:
-    """A token that may read becomes a session."""
+    """A token that may read becomes a session. A form that was sent without one goes on to its page, which shows it
+    again."""
     if services.tokens.is_open:
         return see(request)
-    await check_form(request, await services.sessions.open_form())
-    form = await form_of(request)
-    wanted = _inside(form.get("next"))
+    await check_form(request, await services.sessions.open_form(), most=MOST_OF_A_REQUEST)
+    form = await form_of(request, most=MOST_OF_A_REQUEST)
+    wanted, sent = _inside(form.get("next")), await sent_by(request)
     token = services.tokens.check(f"Bearer {form.get('token', '').strip()}")
-    if token is None:
-        return await _form(request, services, wanted, _UNKNOWN, 403)
-    if not token.caller.can("read"):
-        return await _form(request, services, wanted, _NO_READ, 403)
+    if token is None or not token.caller.can("read"):
+        return await login_page(request, wanted, _UNKNOWN if token is None else _NO_READ, 403, sent)
     session = await services.sessions.begin(token)
     request.state.cookie = set_cookie(request, await services.sessions.cookie(session))
+    if sent and wanted:
+        return see_inside(request, wanted, status=307)
     return see(request, "login", "kept", next=wanted)
 
 
@@ -52,7 +54,7 @@ async def after_login(request: Request, services: Services) -> Response:
     wanted = _inside(request.query_params.get("next"))
     cookie = request.cookies.get(cookie_name(request))
     if cookie is None or await services.sessions.find(cookie) is None:
-        return await _form(request, services, wanted, _NOT_KEPT, 403)
+        return await login_page(request, wanted, _NOT_KEPT, 403)
     return see_inside(request, wanted or "/ui")
 
 
@@ -76,11 +78,6 @@ async def icon() -> Response:
 
 def _kept() -> dict[str, str]:
     return SAFE | {"Cache-Control": f"public, max-age={_WEEK}"}
-
-
-async def _form(request: Request, services: UiServices, wanted: str, fault: str | None, status: int = 200) -> Response:
-    form = await services.sessions.open_form()
-    return await render(request, None, "login.html", status, fault=fault, wanted=wanted, form=form)
 
 
 def _inside(wanted: str | None) -> str:

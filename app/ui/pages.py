@@ -5,6 +5,7 @@ The addresses on a page are relative, so that the pages also work below a path p
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -26,12 +27,14 @@ from app.kit.loop import in_turns
 from app.kit.times import iso
 from app.kit.visible import unturned
 from app.ui import lane
-from app.ui.access import Visitor
+from app.ui.access import Visitor, known_visitor, sent_by
 from app.ui.service import services_of
+from app.web.problems import sentence
 
 _HERE: Final = Path(__file__).parent
 STYLE: Final = (_HERE / "static" / "style.css").read_text(encoding="utf-8")
 ICON: Final = (_HERE / "static" / "icon.svg").read_text(encoding="utf-8")
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?Z?")
 _PIECES: Final = 64  # of a page, which are made before others may get their turns
 _STYLE_HASH: Final = hashlib.sha256(STYLE.encode()).hexdigest()[:12]
 
@@ -46,6 +49,21 @@ SAFE: Final = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
+}
+
+
+_ENDED: Final = "Your session has ended, so nothing was done. What you wrote is kept: log in, and look at it once more."
+#: The statuses that pass by themselves.
+_PASSING: Final = (429, 500, 503)
+#: What a person does about a problem, by its code. Some say it in their own sentence.
+_ADVICE: Final = {
+    "forbidden": "Ask whoever runs the gateway for a token that may do this, and log in with it.",
+    "not_found": "An old link may lead to what has been deleted since. Look for the group on the fleet.",
+    "too_large": "Go back, and send less.",
+    "invalid": "Correct the address, or go back and correct what you sent.",
+    "rate_limited": "Wait for so long, then try again.",
+    "internal": "Try again. If it fails again, report it with its error id.",
+    "unavailable": "Try again in a few seconds. If it goes on, look at the database and into the log of the gateway.",
 }
 
 
@@ -71,14 +89,24 @@ async def _answer_of(request: Request, error: Exception) -> Response:
     """What the application answers to this error; as a page for a browser."""
     handlers = request.app.exception_handlers
     handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
-    answer: Response = await handler(request, error)
+    try:
+        answer: Response = await handler(request, error)
+    except Exception as bug:  # Not what the handler is for: our own statement cannot be right.
+        answer = await handlers[Exception](request, bug)
     if not wants_page(request) or answer.status_code < 400:
         return answer
     if answer.status_code == 401:
         return await _to_login(request)
     problem = json.loads(bytes(answer.body))
-    where = _page_of(request, getattr(error, "page", None))
-    shown = await render(request, None, "problem.html", answer.status_code, problem=problem, where=where)
+    values = {
+        "problem": problem,
+        "where": inside(request, getattr(error, "page", None)),
+        "advice": _ADVICE.get(problem["code"]),
+        "passes": answer.status_code in _PASSING,
+        "again": request.url.query if request.method == "GET" else None,
+        "sent": await sent_by(request),
+    }
+    shown = await render(request, known_visitor(request), "problem.html", answer.status_code, **values)
     for name in ("Retry-After", "Allow"):
         if (value := answer.headers.get(name)) is not None:
             shown.headers[name] = value
@@ -89,8 +117,21 @@ async def _to_login(request: Request) -> Response:
     if request.method == "GET" and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         # After a link from elsewhere a browser keeps the session's cookie back. It sends the cookie when our own page asks.
         return await render(request, None, "moment.html", 200, again=request.url.query)
-    wanted = {"next": _own_address(request)} if request.method == "GET" else {}
-    return see(request, "login", **wanted)
+    if request.method == "GET":
+        return see(request, "login", next=_own_address(request))
+    if not (sent := await sent_by(request)):
+        return see(request, "login")
+    return await login_page(request, _own_address(request), _ENDED, 403, sent)
+
+
+async def login_page(
+    request: Request, wanted: str, fault: str | None = None, status: int = 200, sent: Mapping[str, str] | None = None
+) -> Response:
+    """The form of the login, which leads to the page `wanted`; empty: to the fleet. `sent` is what a person had filled into
+    another form. It goes on to that page, in no address."""
+    form = await services_of(request).sessions.open_form()
+    values: dict[str, Any] = {"fault": fault, "wanted": wanted, "form": form, "sent": sent or {}}
+    return await render(request, None, "login.html", status, **values)
 
 
 def wants_page(request: Request) -> bool:
@@ -103,9 +144,9 @@ def see(request: Request, *path: str, **query: Any) -> RedirectResponse:
     return RedirectResponse(address(request, *path, **query), 303, headers={"Cache-Control": "no-store"})
 
 
-def see_inside(request: Request, wanted: str) -> RedirectResponse:
-    """Lead a browser to the page that it has named: `/ui` and what follows."""
-    return RedirectResponse(f"{_up(request)}{wanted.lstrip('/')}", 303, headers={"Cache-Control": "no-store"})
+def see_inside(request: Request, wanted: str, *, status: int = 303) -> RedirectResponse:
+    """Lead a browser to the page that it has named: `/ui` and what follows. With 307 it sends its form there, too."""
+    return RedirectResponse(f"{_up(request)}{wanted.lstrip('/')}", status, headers={"Cache-Control": "no-store"})
 
 
 def address(request: Request, *path: str, **query: Any) -> str:
@@ -140,7 +181,7 @@ async def render(
         "style": f"{up}ui/style.css?{urlencode({'v': _STYLE_HASH})}",
         "icon": f"{up}ui/icon.svg",
         "docs": f"{up}docs",
-        "inside": lambda link: _page_of(request, link),
+        "inside": lambda link: inside(request, link),
         "to": lambda *path, **query: f"{up}{page(*path, **query)[1:]}",
     }
     pieces = _environment().get_template(template).generate(shared | values)
@@ -148,7 +189,7 @@ async def render(
     return HTMLResponse("".join(["".join(each) async for each in in_turns(some)]), status, headers=SAFE)
 
 
-def _page_of(request: Request, link: str | None) -> str:
+def inside(request: Request, link: str | None) -> str:
     """The relative address of the page that an incident or a problem names; empty: none. Older incidents name a call of the
     API."""
     for api, shown in (("/api/v1/explain/", "/ui/triggers/"), ("/api/v1/deadman/", "/ui/switches/")):
@@ -168,6 +209,7 @@ def _environment() -> Environment:
     )
     made.filters |= {"utc": utc, "iso": iso, "away": away, "short": short, "words": words, "named": named}
     made.filters |= {"lasting": lasting, "code": code, "pretty": pretty, "plain": plain, "missing": missing}
+    made.filters |= {"times": times, "sentence": sentence}
     made.globals |= {"lane": lane.drawn, "spoken": lane.spoken}
     return made
 
@@ -175,9 +217,9 @@ def _environment() -> Environment:
 # Filters of the templates.
 
 
-def utc(time: datetime) -> str:
-    """A time for people, to the minute."""
-    return time.strftime("%Y-%m-%d %H:%M UTC")
+def utc(time: datetime) -> Markup:
+    """A time for people, to the minute, on one line."""
+    return Markup(f'<span class="at">{time:%Y-%m-%d %H:%M} UTC</span>')
 
 
 def away(time: datetime, now: datetime) -> str:
@@ -211,12 +253,17 @@ def plain(text: str, most: int = 80) -> str:
     return short(unturned(text), most)
 
 
+def times(text: str) -> Markup:
+    """Escaped, and each time in it on one line: a browser would break it at its hyphens."""
+    return Markup(_TIME.sub(r'<span class="at">\g<0></span>', str(escape(text))))
+
+
 def code(text: str) -> Markup:
-    """Escaped, and what stands in backticks as code."""
+    """Like `times`, and what stands in backticks as code."""
     parts = str(text).split("`")
     if len(parts) % 2 == 0:  # A backtick of somebody else: nothing is code.
-        return escape(text)
-    shown = [Markup("<code>{}</code>").format(part) if n % 2 else escape(part) for n, part in enumerate(parts)]
+        return times(text)
+    shown = [Markup("<code>{}</code>").format(part) if n % 2 else times(part) for n, part in enumerate(parts)]
     return Markup("").join(shown)
 
 

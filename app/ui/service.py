@@ -11,9 +11,9 @@ from app.groups.service import GroupServices
 from app.kit.replica import Reader
 from app.policy.core import Core
 from app.replay.jobs.api import BacktestServices
+from app.ui.kept import KeptPages
 from app.ui.proxy import ProxyUsers
 from app.ui.sessions import Sessions
-from app.web.ratelimit import RateLimit
 from app.web.tokens import Tokens
 
 #: What a probe finds: by the name of a check `ok`, or what is wrong.
@@ -22,7 +22,8 @@ Look = Callable[[], Awaitable[Mapping[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class UiServices:
-    """`name` is the gateway's name, as its notices have it. `probes` are those below /health, by name."""
+    """`name` is the gateway's name, as its notices have it. `probes` are those below /health, by name. `kept` are pages that
+    were made a moment ago."""
 
     name: str
     core: Core
@@ -30,11 +31,11 @@ class UiServices:
     tokens: Tokens
     sessions: Sessions
     proxy: ProxyUsers | None
-    limiter: RateLimit
     groups: GroupServices
     deadman: DeadmanServices
     backtests: BacktestServices
     probes: Mapping[str, Look]
+    kept: KeptPages
 
 
 def services_of(request: Request) -> UiServices:

@@ -95,7 +95,7 @@ def problem_answer(problem: Problem, path: str, external_url: str | None = None)
     """The answer to a request for `path` that met `problem`. With `external_url` it names the page of the problem."""
     page = whole(external_url, problem.page)
     members = problem.members | ({"page": page} if page is not None else {})
-    body = problem_body(problem.status, problem.code, _sentence(problem.detail), quote(path, errors="replace"), members)
+    body = problem_body(problem.status, problem.code, sentence(problem.detail), quote(path, errors="replace"), members)
     # ASCII only: a key with a lone surrogate, echoed in a pointer, has no UTF-8 form.
     return Response(json.dumps(body, default=_plain), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
@@ -113,7 +113,7 @@ def problem_body(status: int, code: str, detail: str, instance: str, members: Ma
     return fixed | {name: value for name, value in members.items() if name not in fixed}
 
 
-def _sentence(clause: str) -> str:
+def sentence(clause: str) -> str:
     """Make a sentence of a clause, such as "its group has another open trigger": a capital letter and a full stop."""
     return f"{clause[:1].upper()}{clause[1:]}" + ("" if clause.endswith((".", "?", "!")) else ".")
 

@@ -12,11 +12,15 @@ import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page
 
+from app.kit.clock import SystemClock
+from app.ui.sessions import IDLE
+from app.web.tokens import create_token
 from demo import picture
 from tests.acceptance.world import World
 from tests.servers import TestServers
 from tests.sizes import size
 from tests.ui.browser import addresses, chromium, rich_world, served
+from tests.ui.history import POLICY
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -28,6 +32,22 @@ _REACHED = """() => { const e = document.activeElement;
 _REACHABLE = """() => [...document.querySelectorAll(
         "a[href], button, input:not([type=hidden]), select, summary, [tabindex]")]
     .filter(e => e.checkVisibility()).map(e => e.tagName + " " + [...document.querySelectorAll("*")].indexOf(e))"""
+
+# The texts of a page in which a browser has broken a time.
+_BROKEN = r"""() => {
+    const found = [], walk = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) {
+        const node = walk.currentNode;
+        if (!node.parentElement.checkVisibility() || node.parentElement.closest("pre, code, textarea")) continue;
+        for (const each of node.data.matchAll(/\d{4}-\d\d-\d\d[T ]\d\d:\d\d/g)) {
+            const range = document.createRange();
+            range.setStart(node, each.index);
+            range.setEnd(node, each.index + each[0].length);
+            const lines = new Set([...range.getClientRects()].map(r => Math.round(r.top)));
+            if (lines.size > 1) found.push(node.data.slice(0, 200));
+        }
+    }
+    return found }"""
 
 
 @dataclass
@@ -53,6 +73,22 @@ async def stage(servers: TestServers, template: str) -> AsyncIterator[Stage]:
 async def test_every_page_is_whole_quiet_and_open_to_everybody(
     stage: Stage, scheme: Literal["light", "dark"], width: int
 ) -> None:
+    await _look_at_all(stage, scheme, width)
+
+
+async def test_every_page_is_so_too_before_anything_has_happened(
+    stage: Stage, servers: TestServers, template: str
+) -> None:
+    empty = {
+        "fleet": "/ui", "promotions": "/ui/promotions", "house": "/ui/house", "policy": "/ui/policy",
+        "box": "/ui/policy/backtests", "switch": "/ui/switches/nightly", "missing": f"/ui/groups/{'0' * 32}",
+    }  # fmt: skip
+    async with World(servers, servers.fresh_database(template), POLICY) as world, served(world) as url:
+        await world.services[0].loop("watch").step()
+        await _look_at_all(Stage(world, stage.browser, url, empty), "dark", 360)
+
+
+async def _look_at_all(stage: Stage, scheme: Literal["light", "dark"], width: int) -> None:
     context = await stage.browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = await context.new_page()
     noise: list[str] = []
@@ -96,7 +132,11 @@ async def test_no_text_is_cut_and_no_two_words_of_a_state_overlap(stage: Stage) 
     await context.close()
 
 
-@pytest.mark.parametrize("name", ["fleet", "group", "house", "action"])
+_BY_KEYBOARD: tuple[str, ...] = ("fleet", "group", "house", "action")
+_MORE = ("promotions", "policy", "box", "backtest", "alert", "trigger", "switch", "missing")
+
+
+@pytest.mark.parametrize("name", size(_BY_KEYBOARD, (*_BY_KEYBOARD, *_MORE)))
 async def test_the_keyboard_reaches_everything(stage: Stage, name: str) -> None:
     context = await stage.browser.new_context(viewport={"width": 1280, "height": 800})
     page = await context.new_page()
@@ -116,6 +156,66 @@ async def test_the_demo_draws_its_fleet(stage: Stage, tmp_path: Path) -> None:
     file = tmp_path / "fleet.png"
     assert await asyncio.to_thread(picture.draw, f"{stage.url}/ui", file)
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+async def test_a_small_screen_shows_the_filters_when_a_person_opens_them_or_has_set_one(stage: Stage) -> None:
+    for width, seen in ((360, False), (1280, True)):
+        context = await stage.browser.new_context(java_script_enabled=False, viewport={"width": width, "height": 800})
+        page = await context.new_page()
+        for path, label in (("/ui", "input[name=label]"), ("/ui/promotions", "input[name=model]")):
+            await page.goto(stage.url + path)
+            assert await page.locator(label).is_visible() == seen
+            if not seen:
+                await page.locator(".filter > summary").press("Enter")
+            await page.fill(label, "model=m01-fraud" if path == "/ui" else "churn")
+            await _go(page, "form.filters button")
+            assert await page.locator(label).is_visible(), "a filter that is set is shown"
+        await context.close()
+
+
+async def test_a_time_in_a_sentence_stays_on_one_line(stage: Stage) -> None:
+    context = await stage.browser.new_context(viewport={"width": 360, "height": 800})
+    page = await context.new_page()
+    times = 0
+    for path in stage.pages.values():
+        await page.goto(stage.url + path)
+        lines = await page.eval_on_selector_all(
+            ".at", "all => all.filter(e => e.checkVisibility()).map(e => e.getClientRects().length)"
+        )
+        assert set(lines) <= {1}, path
+        times += len(lines)
+        broken = await page.evaluate(_BROKEN)
+        assert broken == [], path
+    assert times > 100
+    await context.close()
+
+
+async def test_after_the_session_has_ended_a_person_finds_again_what_was_written(
+    stage: Stage, servers: TestServers, template: str, tmp_path: Path
+) -> None:
+    token = create_token(tmp_path / "tokens", ["read", "trigger"], "ana", SystemClock().now())
+    database = servers.fresh_database(template)
+    async with World(servers, database, POLICY, tokens_file=tmp_path / "tokens") as world, served(world) as url:
+        context = await stage.browser.new_context(java_script_enabled=False)
+        page = await context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        await page.goto(f"{url}/ui/actions/pause?route=accuracy")
+        await page.fill("input[name=token]", token)
+        await _go(page, ".login button")
+        await page.fill("input[name=reason]", "the labels are wrong")
+        world.clock.pass_by(IDLE)
+        await _go(page, ".confirm button")
+        assert "What you wrote is kept" in await page.locator("main").inner_text()
+        await page.fill("input[name=token]", token)
+        await _go(page, ".login button")
+        assert page.url == f"{url}/ui/actions/pause"
+        assert "Nothing was done" in await page.locator(".fault").inner_text()
+        assert await page.input_value("input[name=reason]") == "the labels are wrong"
+        await _go(page, ".confirm button")
+        assert page.url.endswith("/ui?route=accuracy")
+        assert [each for each in asked if "labels" in each or token in each] == []
+        await context.close()
 
 
 async def _go(page: Page, link: str) -> None:

@@ -2,11 +2,14 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from urllib.parse import urljoin
 
 import pytest
 import pytest_asyncio
 from uuid_utils.compat import uuid7
 
+from app.deadman.sentences import next_step
+from app.decide.state import group_key
 from app.kit.outbox.model import new_item
 from app.notices import store as notices
 from app.promotion import store
@@ -116,7 +119,26 @@ async def test_a_switch_has_a_page_with_its_explanation(world: World) -> None:
     document = await page_of(world, "/ui/switches/m00-retrained")
     assert found["explanation"] in document.text
     assert found["due_at"] in [time.attributes["datetime"] for time in document.find("time")]
+    [group] = [a for a in document.find("a") if a.text == "Look at its group"]
+    key = group_key("accuracy", "live", found["group"])
+    assert urljoin("/ui/switches/m00-retrained", group.attributes["href"]) == f"/ui/groups/{key}"
     assert "There is no switch" in (await page_of(world, "/ui/switches/a%2Fb", 404)).text
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "words"),
+    [
+        ("retrain", "down", "Start a run"),
+        ("alert", "down", "other alerts may be lost"),
+        ("ping", "grace", "Look at the job"),
+        ("ping", "up", "Nothing."),
+        ("retrain", "new", "Nothing."),
+        ("alert", "paused", "`trigger-gateway deadman resume`"),
+        ("gone", "down", "Nothing."),
+    ],
+)
+async def test_a_switch_says_what_to_do(kind: str, state: str, words: str) -> None:
+    assert words in next_step({"kind": kind, "state": state})
 
 
 async def test_the_policy_shows_each_route_with_what_it_did(world: World) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from app.kit.clock import SystemClock
 from app.ui.sessions import IDLE, LONGEST
@@ -270,7 +271,82 @@ async def test_on_loopback_without_tokens_nobody_logs_in(servers: TestServers, d
 
 
 async def test_a_large_form_is_refused(browser: Browser) -> None:
-    for body, status in (("a=" + "x" * 70_000, 413), ("a=%ff", 422), ("&".join(f"a{n}=" for n in range(99)), 422)):
+    for body, status in (("a=" + "x" * 300_000, 413), ("a=%ff", 422), ("&".join(f"a{n}=" for n in range(99)), 422)):
         headers = HTML | {"Content-Type": "application/x-www-form-urlencoded"}
         answer = await browser.client.post("/ui/login", content=body, headers=headers)
         assert answer.status_code == status, body[:20]
+
+
+# What a person has written is not lost.
+
+HOSTILE = '"><script>alert(1)</script>\u202e é 🦉'
+WRITTEN = {
+    "/ui/actions/pause": {"route": "accuracy", "until": "2030-01-01T10:00", "reason": HOSTILE},
+    "/ui/policy/backtests": {
+        "policy": f"version: 1\n# {HOSTILE}\n" + "# long\n" * 9000,
+        "since": "7d",
+        "compare": "live",
+    },
+}
+
+
+def fields_of(page: str, action: str) -> dict[str, str]:
+    """What a browser would send from the form that leads to `action`."""
+    [form] = [each for each in read(page).find("form") if each.attributes.get("action", "").endswith(action)]
+    found = {each.attributes["name"]: each.attributes.get("value", "") for each in form.find("input")}
+    found |= {each.attributes["name"]: each.text.removeprefix("\n") for each in form.find("textarea")}
+    for select in form.find("select"):
+        options = list(select.find("option"))
+        chosen = next((option for option in options if "selected" in option.attributes), options[0])
+        found[select.attributes["name"]] = chosen.attributes.get("value", chosen.text)
+    return found
+
+
+@pytest.mark.parametrize("path", WRITTEN)
+async def test_a_form_that_is_sent_after_the_session_has_ended_comes_again_after_the_login(
+    browser: Browser, path: str
+) -> None:
+    ours, written = HTML | {"Sec-Fetch-Site": "same-origin"}, WRITTEN[path]
+    await browser.login("operator")
+    page = (await browser.get(f"{path}?route=accuracy")).text
+    old = fields_of(page, path)["form"]
+    browser.world.clock.pass_by(IDLE)
+    refused = await browser.client.post(path, data=written | {"form": old}, headers=ours)
+    assert (refused.status_code, "location" in refused.headers) == (403, False)
+    assert "What you wrote is kept" in refused.text
+    assert not list(read(refused.text).find("script"))
+    login = fields_of(refused.text, "/ui/login")
+    assert login == written | {"form": login["form"], "next": path, "token": ""}
+    wrong = await browser.client.post("/ui/login", data=login | {"token": "tg_wrong"}, headers=ours)
+    assert fields_of(wrong.text, "/ui/login") == login, "a mistyped token loses nothing"
+    sent = login | {"token": browser.tokens["operator"]}
+    answer = await browser.client.post("/ui/login", data=sent, headers=ours)
+    assert (answer.status_code, answer.headers["location"]) == (307, f"..{path}")
+    # A browser sends the same form to that address.
+    again = await browser.client.post(path, data=sent, headers=ours)
+    assert (again.status_code, "Nothing was done" in again.text) == (403, True)
+    assert browser.tokens["operator"] not in again.text
+    filled = fields_of(again.text, path)
+    assert written.items() <= filled.items()
+    assert filled["form"] not in (old, login["form"])
+    async with browser.world.services[0].core.engine.connect() as conn:
+        assert (await conn.execute(text("SELECT count(*) FROM audit"))).scalar_one() == 0
+    if path == "/ui/actions/pause":
+        done = await browser.client.post(path, data=filled, headers=ours)
+        assert done.status_code == 303, done.text
+        asked = {"Authorization": f"Bearer {browser.tokens['operator']}"}
+        routes = await browser.client.get("/api/v1/routes", headers=asked)
+        assert routes.json()["items"][0]["pause"]["reason"] == HOSTILE
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", None])
+async def test_a_form_of_another_site_is_not_kept(browser: Browser, site: str | None) -> None:
+    """Without a session, and with one."""
+    sent = HTML | ({"Sec-Fetch-Site": site} if site else {})
+    for path, written in WRITTEN.items():
+        answer = await browser.client.post(path, data=written, headers=sent)
+        assert (answer.status_code, answer.headers["location"]) == (303, "../../ui/login")
+    await browser.login("operator")
+    for path, written in WRITTEN.items():
+        answer = await browser.client.post(path, data=written | {"form": "0" * 64}, headers=sent)
+        assert (answer.status_code, "alert(1)" in answer.text) == (403, False)

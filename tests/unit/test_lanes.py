@@ -4,9 +4,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from app.cli.commands.lanes import FLAGS, LEGEND, SIGNS, drawn, parsed
 from app.explain.lanes import Kind, Mark, Span, flags_of, marks_of, ticks_of
+from app.ui.lane import once
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 SPAN = Span.of(NOW, 10)
@@ -85,3 +87,34 @@ def test_times_of_an_answer_become_times() -> None:
 def test_a_span_has_a_few_ticks(days: int, labels: int) -> None:
     ticks = ticks_of(Span.of(NOW, days))
     assert abs(len(ticks) - labels) <= 1, [tick.label for tick in ticks]
+
+
+@pytest.mark.parametrize(("days", "minutes"), [(1, 1), (7, 5), (30, 20), (90, 60), (365, 180)])
+def test_a_steady_span_moves_by_half_a_pixel_at_a_time(days: int, minutes: int) -> None:
+    moments = [NOW + timedelta(minutes=n) for n in range(3 * minutes)]
+    spans = [Span.of(now, days).steady() for now in moments]
+    assert [span.now for span in spans] == [NOW + timedelta(minutes=n // minutes * minutes) for n in range(3 * minutes)]
+    assert {span.until - span.since for span in spans} == {timedelta(days=days * 1.1)}
+    assert all(0 <= span.place(now) - span.place(span.now) < 0.1 for span, now in zip(spans, moments, strict=True))
+
+
+def test_a_lane_is_drawn_once_until_its_facts_or_its_span_change() -> None:
+    drawings = []
+
+    def shown(facts: object, span: Span = SPAN, key: str = "a group of this test") -> str:
+        def draw() -> Markup:
+            drawings.append(facts)
+            return Markup(f"{facts}")
+
+        return str(once(key, span, facts, draw))
+
+    assert [shown([1]), shown([1]), shown([2]), shown([2]), shown([1])] == ["[1]", "[1]", "[2]", "[2]", "[1]"]
+    assert drawings == [[1], [2], [1]]
+    shown([1], Span.of(NOW + timedelta(hours=1), 10))
+    shown([1], Span.of(NOW, 30))
+    shown([1], key="another group of this test")
+    assert len(drawings) == 6
+    for n in range(300):
+        shown([1], key=f"group {n} of this test")
+    shown([1])
+    assert len(drawings) == 307, "only the newest are kept"
