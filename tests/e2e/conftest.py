@@ -132,10 +132,8 @@ def real_airflow(
         home=base / "home",
         dags_folder=dags,
         database_url=postgres.create_database("airflow"),
-        variables=mlflow_site.training
-        | SOON_MISSED
-        | CALM
-        | {"RETRAIN_GIT_COMMIT": GIT_COMMIT},  # The folder is no checkout.
+        # The folder is no checkout.
+        variables=mlflow_site.training | SOON_MISSED | CALM | {"RETRAIN_GIT_COMMIT": GIT_COMMIT},
     )
     try:
         asyncio.run(_ready(airflow))

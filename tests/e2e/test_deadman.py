@@ -224,6 +224,7 @@ def test_prometheus_stops_and_somebody_is_told_until_it_is_back(
 def test_a_retrain_that_somebody_starts_in_airflow_keeps_the_switch_up(
     watching: Gateway, real_airflow: Airflow
 ) -> None:
+    eventually("its switch", lambda: plain.get(f"{watching.url}/api/v1/deadman/by-hand").status_code == 200)
     before = watching.get("/deadman/by-hand")["last_at"]
     airflow(real_airflow, "POST", "/dags/quick_dag/dagRuns", {"dag_run_id": "by-hand-1", "logical_date": None})
     shown = eventually(
