@@ -21,9 +21,8 @@ _QUIET: Final = 10.0  # seconds between two log lines about batches that are not
 _LOOK: Final = 0.25  # seconds between two looks at the jobs that wait
 _LONGEST: Final = 0.5  # seconds that a batch should take, because others wait for its end
 _LEAST: Final = 500  # alerts that a batch may always have: each batch has a price of its own
-_LIGHT: Final = (
-    200  # weight of a lane that goes before others, and of a job that needs no share: it is written in no time
-)
+#: The weight of a lane that goes before others, and of a job that needs no share: it is written in no time.
+_LIGHT: Final = 200
 _SHARE: Final = 3  # times the room that a sender leaves at least; all that waits of it may have as much
 
 

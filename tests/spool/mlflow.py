@@ -1,6 +1,7 @@
 """A real MLflow server as a process, in an environment of its own; and what it holds, for comparison."""
 
 import asyncio
+import fcntl
 import http.client
 import json
 import os
@@ -55,34 +56,17 @@ def install_libraries() -> Path:
 
 
 def install(plugin: Path) -> Environment:
-    """MLflow, and the plugin's wheel built from the checkout into `plugin`."""
+    """MLflow, and the plugin's wheel built from the checkout into `plugin`, by the first who asks."""
     uv, python = Path(sys.executable).with_name("uv"), install_mlflow()
-    build: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "build",
-        "--no-isolation",
-        "--wheel",
-        "--outdir",
-        plugin / "dist",
-        "mlflow-spool",
-    ]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = (plugin / "dist").glob("*.whl")
-    argv: list[str | Path] = [
-        uv,
-        "pip",
-        "install",
-        "--quiet",
-        "--offline",
-        "--no-deps",
-        "--python",
-        python,
-        "--target",
-        plugin,
-        wheel,
-    ]
-    subprocess.run(argv, check=True, capture_output=True)
+    build: list[str | Path] = [sys.executable, "-m", "build", "--no-isolation", "--wheel"]
+    build += ["--outdir", plugin / "dist", "mlflow-spool"]
+    argv: list[str | Path] = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python]
+    with plugin.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (plugin / "mlflow_spool").exists():
+            subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+            (wheel,) = (plugin / "dist").glob("*.whl")
+            subprocess.run([*argv, "--target", plugin, wheel], check=True, capture_output=True)
     return Environment(python, plugin)
 
 

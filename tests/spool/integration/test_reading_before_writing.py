@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.sizes import size
 from tests.spool.contents import contents, differences
 from tests.spool.mlflow import Environment, MlflowServer
 from tests.spool.proxy import Fault, Proxy, always, gone_after_the_phase, never
@@ -52,8 +53,10 @@ def test_the_script_logs_what_the_comparison_is_about(expected: Expected) -> Non
         assert (model["status"], len(expected[kind]["versions"]["versions"])) == ("LOGGED_MODEL_READY", 1)
 
 
-@pytest.mark.parametrize("kind", ["own", "given"])
-@pytest.mark.parametrize("when", ["from the start", "in the midst"])
+CASES = [(kind, when) for when in ("from the start", "in the midst") for kind in ("own", "given")]
+
+
+@pytest.mark.parametrize(("kind", "when"), size([("own", "from the start"), ("given", "in the midst")], CASES))
 def test_training_goes_on_and_everything_arrives_in_that_run(
     environment: Environment,
     mlflow_server: MlflowServer,

@@ -51,7 +51,7 @@ class Holder:
         self._lock, self._taken, self._free = lock, threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._hold)
         self._thread.start()
-        assert self._taken.wait(5)
+        assert self._taken.wait(30)
 
     def _hold(self) -> None:
         with self._lock:  # type: ignore[attr-defined]
@@ -158,7 +158,7 @@ def test_no_connection_of_sqlite_crosses_a_fork_and_a_fork_waits_for_a_write_tha
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert written.wait(5)
+    assert written.wait(30)
 
     def work() -> None:
         assert database._connection is None
