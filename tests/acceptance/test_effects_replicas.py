@@ -1,4 +1,4 @@
-"""Replicas with different policies: one that has the older file does not conclude from it that somebody took something out."""
+"""Replicas with different policies: one with the older file does not conclude from it that somebody took something out."""
 
 from datetime import timedelta
 
@@ -7,7 +7,7 @@ import pytest
 from tests.acceptance import test_probation
 from tests.acceptance.promotions import Gates
 from tests.acceptance.test_effects import DEFAULT, opened
-from tests.acceptance.test_no_effect import HOLD, days, drizzle
+from tests.acceptance.test_no_effect import HOLD, drizzle
 from tests.acceptance.test_telling import RECEIVERS
 from tests.acceptance.world import World, policy
 from tests.servers import TestServers
