@@ -17,6 +17,7 @@ from app.deadman.rules import Facts, State
 from app.kit.metrics import Metrics
 from app.kit.prune import Prune, by_id
 from app.policy.deadman import Instance
+from app.tables import judged_since
 
 _switches, _flips, _pings = tables.switches, tables.flips, tables.pings
 
@@ -214,7 +215,10 @@ async def flips(conn: AsyncConnection, name: str, most: int) -> Sequence[RowMapp
 
 # Ids sort by the time at which they were made, so the old flips come first.
 _FLIPS_PAGE = text("SELECT id, at FROM flips WHERE id > :id ORDER BY id LIMIT :most")
-_FLIPS_LOCK = text("SELECT id FROM flips WHERE id = ANY(CAST(:ids AS uuid[])) AND at < :before FOR UPDATE SKIP LOCKED")
+_FLIPS_LOCK = text(f"""
+    SELECT id FROM flips WHERE id = ANY(CAST(:ids AS uuid[])) AND at < :before
+        AND NOT EXISTS ({judged_since("flips.at")}) FOR UPDATE SKIP LOCKED
+""")
 PRUNE: Final = Prune("flips", _FLIPS_PAGE, _FLIPS_LOCK, (by_id("flips"),))
 
 

@@ -13,7 +13,8 @@ from typing import Final
 @dataclass(frozen=True, slots=True)
 class Firing:
     """An alert of the group, by our clock. `end`: when its end was heard; None: it fires, or its end was never heard.
-    `closed`: it no longer fires, whether or not its end was heard. `heard`: its newest notification."""
+    `closed`: it no longer fires, whether or not its end was heard. `heard`: its newest notification. `replaced`: the same
+    alert began anew later."""
 
     alert_id: str
     begin: datetime
@@ -22,6 +23,7 @@ class Firing:
     closed: datetime | None = None
     id: str = ""
     severity: str = ""
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

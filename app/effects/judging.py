@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.decide.drift import Firing
 from app.decide.state import LIVE
 from app.deliver.ending import TriggerIncidents, run_time
 from app.effects import store, streak
@@ -134,10 +135,18 @@ def facts_of(known: Known, policy: Policy, surveyed_at: datetime | None, deaf: l
         surveyed_at=surveyed_at,
         versions=tuple(Made(model, version, policy.gates(model)) for model, version in known.versions),
         promotions=known.promotions,
-        alerts=known.alerts,
+        alerts=tuple(firing for firing in known.alerts if _counts(firing, known, policy)),
         fires=known.fires,
         deaf=tuple(deaf),
     )
+
+
+def _counts(firing: Firing, known: Known, policy: Policy) -> bool:
+    """Whether an alert says something of a trigger: it was behind it, or it fired then or later. One that had gone silent
+    before, and was not heard since, says nothing."""
+    trigger = known.trigger
+    stale_after = terms_of(policy, policy.route(trigger["route"])).stale_after
+    return firing.id in known.behind or firing.heard + stale_after >= trigger["fired_at"]
 
 
 def _switched(trigger: RowMapping, policy: Policy) -> str:

@@ -18,6 +18,7 @@ from app.kit.db import names_of, rows_of
 from app.kit.prune import EPOCH, Prune, by_id
 from app.kit.times import at
 from app.lineage.store import SURVEY
+from app.tables import judged_since
 
 #: How often a judgement that waits looks for new facts.
 LOOK: Final = timedelta(minutes=5)
@@ -39,8 +40,8 @@ _MOVE = text("""
         WHERE e.next_at IS NULL AND e.effect IN ('no_model', 'not_promoted', 'unknown') AND (
             e.effect = 'no_model' OR (e.effect = 'unknown' AND e.reason = 'unheard' AND e.counts_from IS NULL)
             OR (e.effect = 'not_promoted' AND EXISTS (
-                SELECT FROM promotions p WHERE p.model = v.model AND p.version = v.version
-                AND p.kind = 'promote' AND p.state = 'promoted' AND p.ended_at > e.at
+                SELECT FROM promotions p WHERE p.registry = 'mlflow' AND p.model = v.model AND p.version = v.version
+                AND p.kind = 'promote' AND p.state = 'promoted' AND p.ended_at >= e.at
             ))
         )
     )
@@ -64,14 +65,17 @@ _TRIGGERS = rows_of(
     f"SELECT {names_of(tables.triggers)} FROM triggers WHERE id = ANY(CAST(:ids AS uuid[]))", tables.triggers
 )
 
-# The alerts behind a trigger, those of its group that fire, and those that began since it fired. An alert that was over when
-# it arrived, and was behind no trigger, never fired here.
+# The alerts behind a trigger, and the others of its group that had not ended when it fired, or began later. An alert that
+# was over when it arrived, and was behind no trigger, never fired here.
 _ALERTS = text("""
-    SELECT t.id AS of, a.id, a.severity, a.alert_id, a.first_seen_at, a.last_seen_at, a.closed_at, a.resolved_at
+    SELECT t.id AS of, a.id, a.severity, a.alert_id, a.first_seen_at, a.last_seen_at, a.closed_at, a.resolved_at, f.behind
     FROM triggers t CROSS JOIN LATERAL (
-        SELECT alert AS id FROM decisions WHERE trigger_id = t.id AND alert IS NOT NULL AND action IN ('fire', 'hold')
-        UNION SELECT id FROM alerts WHERE group_key = t.group_key AND closed_at IS NULL
-        UNION SELECT id FROM alerts WHERE group_key = t.group_key AND first_seen_at >= t.fired_at
+        SELECT id, bool_or(behind) AS behind FROM (
+            SELECT alert AS id, true AS behind FROM decisions
+                WHERE trigger_id = t.id AND alert IS NOT NULL AND action IN ('fire', 'hold')
+            UNION ALL SELECT id, false FROM alerts
+                WHERE group_key = t.group_key AND (closed_at IS NULL OR closed_at >= t.fired_at)
+        ) AS named GROUP BY id
     ) f JOIN alerts a ON a.id = f.id
     WHERE t.id = ANY(CAST(:ids AS uuid[])) AND (a.trigger_id IS NOT NULL OR a.closed_at IS DISTINCT FROM a.first_seen_at)
 """).columns(of=Uuid(), id=Uuid())
@@ -92,7 +96,8 @@ _PROMOTIONS = text("""
         SELECT min(undone.ended_at) FROM promotions undone WHERE undone.rollback_of = p.id AND undone.state = 'rolled_back'
             AND undone.model = p.model
     ) AS rolled_back_at
-    FROM runs r JOIN versions v ON v.run_id = r.run_id JOIN promotions p ON p.model = v.model AND p.version = v.version
+    FROM runs r JOIN versions v ON v.run_id = r.run_id
+    JOIN promotions p ON p.registry = 'mlflow' AND p.model = v.model AND p.version = v.version
     WHERE r.trigger_id = ANY(CAST(:ids AS uuid[])) AND NOT r.deleted AND p.kind = 'promote' AND NOT p.dry_run
     ORDER BY p.id
 """).columns(of=Uuid(), id=Uuid())
@@ -100,9 +105,11 @@ _PROMOTIONS = text("""
 _SURVEYED = text("SELECT ended_at FROM surveys WHERE name = :name")
 
 _DOWN = text("""
-    SELECT f.switch, f.at, f.after = 'down' AS down FROM flips f JOIN switches s ON s.name = f.switch
+    SELECT f.switch, f.at, f.after = 'down' AS down, f.id FROM flips f JOIN switches s ON s.name = f.switch
     WHERE s.entry = ANY(CAST(:entries AS text[])) AND f.at <= :now AND 'down' IN (f.before, f.after)
-    ORDER BY f.switch, f.at, f.id
+    UNION ALL SELECT name, since, true, NULL FROM switches
+    WHERE entry = ANY(CAST(:entries AS text[])) AND state = 'down' AND since <= :now
+    ORDER BY 1, 2, 4
 """)
 
 _OUTAGES = text("SELECT since, until FROM outages WHERE until >= :since ORDER BY since")
@@ -110,10 +117,11 @@ _OUTAGES = text("SELECT since, until FROM outages WHERE until >= :since ORDER BY
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the database knows of one trigger."""
+    """What the database knows of one trigger. `behind`: the ids of the alerts that it took; the others are of its group."""
 
     trigger: RowMapping
     alerts: tuple[Firing, ...]
+    behind: frozenset[str]
     fires: tuple[datetime, ...]
     versions: tuple[tuple[str, str], ...]
     promotions: tuple[Asked, ...]
@@ -131,6 +139,7 @@ async def known(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Known]:
         Known(
             trigger=row,
             alerts=tuple(firing(a) for a in alerts.get(row["id"], ())),
+            behind=frozenset(str(a["id"]) for a in alerts.get(row["id"], ()) if a["behind"]),
             fires=tuple(f["fired_at"] for f in fires.get(row["id"], ())),
             versions=tuple((v["model"], v["version"]) for v in versions.get(row["id"], ())),
             promotions=tuple(_asked(p) for p in promotions.get(row["id"], ())),
@@ -173,9 +182,9 @@ async def deaf_times(conn: AsyncConnection, heartbeats: Sequence[str], since: da
     down: dict[str, datetime] = {}
     for row in await conn.execute(_DOWN, {"entries": list(heartbeats), "now": now}):
         if row.down:
-            down[row.switch] = row.at
-        elif row.switch in down:
-            found.append(_muted(row.switch, down.pop(row.switch), row.at))
+            down.setdefault(row.switch, row.at)
+        else:  # It was down before, also when the beginning is so old that it was deleted.
+            found.append(_muted(row.switch, down.pop(row.switch, since), row.at))
     return [*found, *(_muted(switch, began, None) for switch, began in down.items())]
 
 
@@ -192,8 +201,9 @@ _KEEP = text(f"UPDATE watch SET watched_until = greatest(watched_until, :now) WH
 _OUTAGE = text("INSERT INTO outages (since, until) VALUES (:since, :until) ON CONFLICT (since) DO NOTHING")
 
 _OLD = text("SELECT since AS id, until AS at FROM outages WHERE since > :id ORDER BY since LIMIT :most")
-_OLD_LOCK = text("""
-    SELECT since AS id FROM outages WHERE since = ANY(CAST(:ids AS timestamptz[])) AND until < :before FOR UPDATE SKIP LOCKED
+_OLD_LOCK = text(f"""
+    SELECT since AS id FROM outages WHERE since = ANY(CAST(:ids AS timestamptz[])) AND until < :before
+        AND NOT EXISTS ({judged_since("outages.until")}) FOR UPDATE SKIP LOCKED
 """)
 PRUNE: Final = Prune("outages", _OLD, _OLD_LOCK, (by_id("outages", "since", "timestamptz"),), start={"id": EPOCH})
 
@@ -212,13 +222,14 @@ async def note_outage(conn: AsyncConnection, now: datetime) -> bool:
 
 # -- the effects --------------------------------------------------------------------------------------------------------
 
-# An effect that a later fact replaces stays as a trace. `ended_at` says that the trigger was not redriven meanwhile.
+# An effect that a later fact replaces stays as a trace, and `at` says until when later facts were looked for. `ended_at`
+# says that the trigger was not redriven meanwhile.
 _SAME = "(e.effect, e.reason) IS NOT DISTINCT FROM (CAST(:effect AS text), CAST(:reason AS text))"
 _WRITE = text(f"""
     UPDATE effects e SET effect = CAST(:effect AS text), reason = CAST(:reason AS text), detail = :detail, until = :until,
         counts_from = :counts_from, model = :model, version = :version, promotion = :promotion, next_at = :next,
         under = :under,
-        at = CASE WHEN {_SAME} THEN e.at ELSE :now END,
+        at = CASE WHEN {_SAME} AND e.effect IS NULL THEN e.at ELSE :now END,
         former = CASE WHEN e.effect IS NULL OR {_SAME} THEN e.former ELSE e.former || jsonb_build_array(
             jsonb_build_object('effect', e.effect, 'reason', e.reason, 'detail', e.detail, 'at', e.at)) END
     FROM (SELECT effect FROM effects WHERE trigger_id = :id FOR UPDATE) old

@@ -41,9 +41,13 @@ _NEWEST = text("""
     ) p ON true
     WHERE t.route = :route AND t.group_key = :key AND t.fired_at = :fired_at LIMIT 1
 """).columns(metrics=JSONB())
+# As GET /api/v1/episodes reads them: without those that were over when they arrived.
 _ALERTS = text("""
-    SELECT id, alert_id, severity, first_seen_at, last_seen_at, closed_at, resolved_at FROM alerts
+    SELECT id, alert_id, severity, first_seen_at, last_seen_at, closed_at, resolved_at, EXISTS (
+        SELECT FROM alerts b WHERE b.fingerprint = a.fingerprint AND b.first_seen_at > a.first_seen_at
+    ) AS replaced FROM alerts a
     WHERE group_key = :key AND (closed_at IS NULL OR closed_at >= :since)
+        AND (trigger_id IS NOT NULL OR closed_at IS DISTINCT FROM first_seen_at)
 """)
 # The groups that count something, and those of an incident that is open.
 _REVIEWED = text("""
@@ -73,11 +77,11 @@ def is_over(
     alerts: Sequence[Firing], fired_at: datetime, watch: timedelta, stale_after: timedelta, now: datetime
 ) -> bool:
     """Whether the drift that a retrain was for is over: its alerts ended, and none began within `watch`. An alert that went
-    silent has not ended."""
+    silent has not ended. If it began anew, its newest end counts."""
     retrain = Firing("", fired_at, fired_at, fired_at, fired_at)
     episodes = drifts([retrain, *alerts], watch, stale_after, now)
     mine = next(each for each in episodes if each.holds(fired_at))
-    heard = all(firing.end is not None for firing in mine.firings)
+    heard = all(firing.end is not None or firing.replaced for firing in mine.firings)
     return heard and mine.end is not None and now > mine.end + watch
 
 
@@ -112,7 +116,8 @@ async def review(
 
 async def _is_over(conn: AsyncConnection, group: Group, route: Route, fired_at: datetime, now: datetime) -> bool:
     alerts = (await conn.execute(_ALERTS, {"key": group.key, "since": fired_at})).mappings()
-    return is_over([firing(row) for row in alerts], fired_at, route.effect.watch, route.stale_after, now)
+    heard = [replace(firing(row), replaced=row["replaced"]) for row in alerts]
+    return is_over(heard, fired_at, route.effect.watch, route.stale_after, now)
 
 
 async def _settle(

@@ -48,7 +48,9 @@ _ALERTS_LOCK = text(f"""
     WHERE id = ANY(CAST(:ids AS uuid[])) AND closed_at IS NOT NULL AND late_at IS NULL AND {QUIET_SINCE} < :before
       AND NOT EXISTS (
         SELECT FROM decisions d JOIN triggers t ON t.id = d.trigger_id WHERE d.alert = a.id AND {_YOUNG}
-      ) FOR UPDATE SKIP LOCKED
+      ) AND NOT ({QUIET_SINCE} >= :watched AND EXISTS (
+        SELECT FROM groups g WHERE g.key = a.group_key AND g.ineffective > 0
+      )) FOR UPDATE SKIP LOCKED
 """)
 
 # Ids sort by time, so the old ones come first. The newest decision of an alert stays, and so do the decisions on the alert
@@ -120,7 +122,9 @@ class Retention:
         # A limit counts triggers of its whole period. An alert counts as open until `stale_after`, however long that is.
         keep = max([self._keep, *(route.limit.per for route in routes if route.limit)])
         stale = max([keep, *(route.stale_after for route in routes)])
-        times = {"now": now, "before": now - keep, "stale": now - stale}
+        # A group that retraining does not help fires again when no alert of it began for so long.
+        watched = now - max((route.effect.watch for route in routes), default=timedelta(0))
+        times = {"now": now, "before": now - keep, "stale": now - stale, "watched": watched}
         try:
             async with transaction(self._core.engine) as conn:
                 following, deleted = await one_batch(conn, prune, self._place, times, self._batch)

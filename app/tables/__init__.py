@@ -71,7 +71,7 @@ from app.tables.decisions import (
     session_key,
     triggers,
 )
-from app.tables.effects import effects, outages
+from app.tables.effects import effects, judged_since, outages
 from app.tables.lineage import (
     OPEN_PROMOTION,
     aliases,
@@ -107,6 +107,7 @@ __all__ = [
     "heard",
     "idempotency",
     "in_force",
+    "judged_since",
     "local_ids",
     "metadata",
     "notices",

@@ -5,6 +5,16 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app.kit.columns import metadata, time, words
 
+
+def judged_since(moment: str) -> str:
+    """In SQL: the triggers and probations that are not judged yet, and that were there at a moment. What was heard or not
+    heard then is kept for them."""
+    return f"""
+        SELECT 1 FROM effects e JOIN triggers t ON t.id = e.trigger_id WHERE e.next_at IS NOT NULL AND t.fired_at <= {moment}
+        UNION ALL SELECT 1 FROM promotions p WHERE p.probation_at IS NOT NULL AND p.ended_at <= {moment}
+    """
+
+
 effects = Table(
     "effects",
     metadata,
@@ -13,7 +23,7 @@ effects = Table(
     words("reason"),
     words("detail"),  # one sentence
     time("until"),  # when it may change without a new fact
-    time("at", nullable=False),  # since when it says so
+    time("at", nullable=False),  # since when it says so; of a known effect: when it was judged
     time("counts_from"),  # when `settle` and `watch` began: the promotion, or the end of the run
     words("model", nullable=True),
     words("version", nullable=True),

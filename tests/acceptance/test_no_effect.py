@@ -13,6 +13,7 @@ from tests.acceptance.world import FakeAlert, World, policy, reasons
 from tests.fakes.clock import ManualClock
 from tests.fakes.pagerduty import FakePagerDuty
 from tests.integration.api import problem
+from tests.integration.pruned import prune
 from tests.servers import TestServers
 from tests.sizes import size
 
@@ -170,6 +171,42 @@ async def test_an_end_and_a_quiet_watch_release_the_group(
         await world.settle()
         await world.pass_by(minutes=2)
         assert len(world.airflow.posts) == posts + fires
+
+
+async def test_an_alert_that_began_anew_and_ended_releases_the_group_too(servers: TestServers, database: str) -> None:
+    """After a restart of Prometheus the alert has another beginning, and nobody sends an end of the earlier one. Another
+    alert that is over when it arrives never fired here, so it begins nothing."""
+    world, _ = drizzle(servers, database, HOLD + "\neffect: {settle: 6h, watch: 2d}")
+    async with world:
+        await days(world, world.alert(model="churn"), 4)
+        posts = len(world.airflow.posts)
+        anew = world.alert(model="churn")
+        await world.push(anew)
+        await world.pass_by(hours=1)
+        await world.push(anew.resolved(world.clock.now()))
+        await world.pass_by(days=1)
+        await world.push(world.alert(model="churn", slice="over").resolved(world.clock.now()))
+        await world.pass_by(days=1, hours=1)
+        await world.push(world.alert(model="churn"))
+        await world.settle()
+        await world.pass_by(minutes=2)
+        assert len(world.airflow.posts) == posts + 1
+
+
+@pytest.mark.parametrize("retention", [0, 86_400], ids=["for-ever", "shorter-than-watch"])
+async def test_a_retention_that_is_shorter_than_watch_releases_no_group_early(
+    servers: TestServers, database: str, retention: int
+) -> None:
+    world, _ = drizzle(servers, database, HOLD + "\neffect: {settle: 6h, watch: 4d}", retention=retention)
+    async with world:
+        alert = world.alert(model="churn")
+        await days(world, alert, 4)
+        await world.push(alert.resolved(world.clock.now()))
+        for _ in range(3):
+            await world.pass_by(days=1)
+            await prune(world)
+        decisions = await world.push(world.alert(model="churn"))
+        assert reasons(decisions) == [("suppress", "ineffective")]
 
 
 async def test_a_group_that_retraining_does_not_help_stops_no_other(servers: TestServers, database: str) -> None:

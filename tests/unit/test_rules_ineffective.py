@@ -82,10 +82,17 @@ def _fired(begin: timedelta, end: timedelta | None, heard: timedelta) -> Firing:
     return Firing("Drift", NOW + begin, ended, NOW + heard, ended)
 
 
+#: Prometheus was restarted: the alert began anew, and nobody sends an end of the earlier one.
+REPLACED = Firing("Drift", NOW - HOUR, None, NOW, NOW + HOUR, replaced=True)
+
+
 OVER = [
     ("its alerts ended, and watch is over", [_fired(-HOUR, HOUR, HOUR)], True),
     ("it fires", [_fired(-HOUR, None, 9 * DAY)], False),
     ("it went silent: nobody heard its end", [_fired(-HOUR, None, HOUR)], False),
+    ("it began anew, and ended", [REPLACED, _fired(HOUR, 2 * HOUR, 2 * HOUR)], True),
+    ("it began anew, and fires", [REPLACED, _fired(HOUR, None, 9 * DAY)], False),
+    ("it began anew, and went silent", [REPLACED, _fired(HOUR, None, 2 * HOUR)], False),
     ("another began within watch", [_fired(-HOUR, HOUR, HOUR), _fired(3 * DAY, None, 9 * DAY)], False),
     ("another began after watch", [_fired(-HOUR, HOUR, HOUR), _fired(8 * DAY, None, 9 * DAY)], True),
     ("another began after one went silent", [_fired(-HOUR, None, HOUR), _fired(8 * DAY, None, 9 * DAY)], False),
