@@ -28,6 +28,7 @@ import asyncpg
 
 from app.decide.state import group_key
 from app.kit.embedded import start_postgres, start_valkey
+from app.kit.embedded.processes import end_in_order
 from app.tables import migrate
 from benchmarks.bodies import Load, bodies
 from benchmarks.intake import POLICY
@@ -247,6 +248,7 @@ def report(found: dict[str, Any]) -> str:
 
 
 def main() -> int:
+    end_in_order()
     parser = argparse.ArgumentParser(description="The pages on a large history; a few minutes.")
     parser.add_argument("--alerts", type=int, default=1_000_000, help="in the history (default: 1000000)")
     parser.add_argument("--groups", type=int, default=1000, help="of the history (default: 1000)")
