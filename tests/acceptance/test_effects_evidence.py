@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.acceptance.promotions import ENTRY, Gates, seen
-from tests.acceptance.test_effects import DEFAULT, effect, opened, retrained
+from tests.acceptance.test_effects import effect, opened, retrained
 from tests.acceptance.world import World, policy
 from tests.fakes.clock import ManualClock
 from tests.fakes.mlflow_registry import FakeMlflowRegistry
