@@ -69,5 +69,5 @@ def test_every_program_that_starts_servers_ends_in_order() -> None:
         if '\nif __name__ == "__main__":\n' in (text := path.read_text()) and STARTS.search(text)
     ]
     assert len(programs) >= 8
-    forgetful = [path.name for path in programs if "    end_in_order()\n" not in path.read_text()]
+    forgetful = [path.name for path in programs if "\n    end_in_order()" not in path.read_text()]
     assert forgetful == ["forks.py"], "a script of a test, which ends its own children"
