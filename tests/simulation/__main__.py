@@ -60,7 +60,9 @@ async def live(site: Site, number: int, *, brief: bool) -> str | None:
         return None
     if brief:
         return str(found[0])
-    return await timeline(site, schedule) or f"seed {number}: {found[0]}; not a second time"
+    if (story := await timeline(site, schedule)) is not None:
+        return story
+    return "\n".join([f"seed {number}: {found[0]}; not a second time", *(f"  {line}" for line in found[1].journal)])
 
 
 def live_in_the_engine(number: int, lives: int = PORTION) -> str | None:
