@@ -22,7 +22,7 @@ from demo.environment import Environment as Pinned
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Libraries whose training MLflow logs by itself, beside requirements/mlflow.txt.
-TRAINING = Pinned("libraries of training code", "training", 70, 290)
+TRAINING = Pinned("libraries of training code", "training", 3020, 6220)
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 
 
