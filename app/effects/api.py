@@ -40,7 +40,7 @@ async def list_effects(
         Query(
             max_length=500,
             pattern=r"^[^\x00]+$",
-            description="The model that the run registered, or else the label `model` of the group.",
+            description="The model that the run registered, else the only model of its group, else the label `model`.",
         ),
     ] = None,
     effect: Annotated[

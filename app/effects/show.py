@@ -26,11 +26,15 @@ _MOST_LABELS: Final = MOST_BYTES // 5
 
 # A trigger that is open waits, also one that was redriven. One that ended before effects were judged has no row.
 EFFECT = "CASE WHEN t.ended_at IS NULL THEN NULL WHEN e.trigger_id IS NULL THEN 'unknown' ELSE e.effect END"
+# A retrain that registered nothing counts for the only model that its group registered, as in the sums.
 _FIRED = """
-    FROM triggers t LEFT JOIN effects e ON e.trigger_id = t.id
+    FROM triggers t LEFT JOIN effects e ON e.trigger_id = t.id LEFT JOIN (
+        SELECT s.route, s.group_key, min(o.model) AS model FROM effects o JOIN triggers s ON s.id = o.trigger_id
+        WHERE CAST(:model AS text) IS NOT NULL AND o.model IS NOT NULL GROUP BY 1, 2 HAVING count(DISTINCT o.model) = 1
+    ) of ON of.route = t.route AND of.group_key = t.group_key
     WHERE t.fired_at IS NOT NULL AND t.mode = 'live' AND (CAST(:route AS text) IS NULL OR t.route = :route)
       AND t.group_labels @> CAST(:labels AS jsonb)
-      AND (CAST(:model AS text) IS NULL OR coalesce(e.model, t.group_labels ->> 'model') = :model)
+      AND (CAST(:model AS text) IS NULL OR coalesce(e.model, of.model, t.group_labels ->> 'model') = :model)
       AND (CAST(:since AS timestamptz) IS NULL OR t.fired_at >= :since)
       AND (CAST(:until AS timestamptz) IS NULL OR t.fired_at < :until)
 """
@@ -73,7 +77,7 @@ _SUMS = text(f"""
             SELECT *, sum(size) OVER (ORDER BY at DESC, route, group_key) - size AS before FROM sized
         ) AS ordered WHERE before < :bytes ORDER BY at DESC, route, group_key LIMIT :groups
     )
-    SELECT route, group_labels, effect, model, count(*) AS triggers, count(back.trigger_id) AS rolled_back,
+    SELECT route, group_labels, effect, fired.model, count(*) AS triggers, count(back.trigger_id) AS rolled_back,
         max(fired_at) AS newest, coalesce(sum(seconds), 0) AS seconds
     FROM fired JOIN newest USING (route, group_key) LEFT JOIN back ON back.trigger_id = fired.id
     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2
@@ -122,7 +126,7 @@ async def sums(conn: AsyncConnection, query: Query) -> tuple[list[Row], list[Row
     newest = sorted(groups, key=lambda key: str(groups[key].newest), reverse=True)
     by_model: defaultdict[str, list[Sums]] = defaultdict(list)
     for key in newest:
-        groups[key].name = name_of(models[key], **shown[key])
+        groups[key].name = query.model or name_of(models[key], **shown[key])
         shown[key] |= {"model": groups[key].name}
         by_model[groups[key].name].append(groups[key])
     totals = [{"model": name} | total(parts, name).shown() for name, parts in by_model.items()]

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.acceptance.promotions import ENTRY, Gates, seen
-from tests.acceptance.test_effects import DEFAULT, effect, opened, retrained
+from tests.acceptance.test_effects import effect, opened, retrained
 from tests.acceptance.world import World, policy
 from tests.fakes.clock import ManualClock
 from tests.fakes.mlflow_registry import FakeMlflowRegistry
@@ -26,11 +26,13 @@ deadman: [{name: prometheus, expect: heartbeat, match: ['alertname="Watchdog"'],
 """
 
 
-def with_mlflow(servers: TestServers, database: str, promotions: str) -> tuple[World, Gates]:
+def with_mlflow(
+    servers: TestServers, database: str, promotions: str, *, group_by: str = "[model]"
+) -> tuple[World, Gates]:
     clock = ManualClock()
     mlflow, pagerduty = FakeMlflowRegistry(clock), FakePagerDuty(clock)
     others: Any = {"mlflow.test": mlflow, FakePagerDuty.host: pagerduty}
-    world = opened(servers, database, DEFAULT + MLFLOW + promotions, clock=clock, others=others)
+    world = opened(servers, database, policy(group_by=group_by) + MLFLOW + promotions, clock=clock, others=others)
     return world, Gates(world, mlflow, pagerduty)
 
 
@@ -167,3 +169,26 @@ async def test_a_heartbeat_that_has_been_down_for_longer_than_the_retention_is_s
         await world.push(alert.resolved(world.clock.now()))
         await world.pass_by(days=3, steps=6)
         assert await effect(world) == ("unknown", "muted")
+
+
+@pytest.mark.parametrize("labels", ["[]", "[model]"])
+async def test_the_line_of_a_model_is_the_same_in_the_table_and_alone(
+    servers: TestServers, database: str, labels: str
+) -> None:
+    """A retrain that failed registered nothing, and counts for the model of its group. The group has another name for it."""
+    world, gates = with_mlflow(servers, database, ENTRY.replace("churn.*", "classifier"), group_by=labels)
+    async with world:
+        world.airflow.outcome = lambda run: "failed"
+        await retrained(world)
+        world.airflow.outcome = lambda run: "success"
+        await world.pass_by(hours=1, steps=2)
+        await world.pass_by(hours=1)
+        good = next(t for t in await world.triggers() if t["outcome"] == "success")
+        await seen(world, good["id"], gates.mlflow.add("classifier", {"f1": 0.9}), "classifier")
+        await world.pass_by(minutes=5)
+        [line] = (await world.get("/api/v1/effects"))["models"]
+        assert (line["model"], line["retrains"], line["failed"]) == ("classifier", 2, 1)
+        answer = await world.get("/api/v1/effects", model="classifier")
+        assert answer["models"] == [line]
+        assert len(answer["items"]) == 2
+        assert (await world.get("/api/v1/effects", model="another"))["items"] == []
