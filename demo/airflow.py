@@ -1,7 +1,8 @@
 """A real Airflow 3 as processes on this machine: api-server, scheduler (which runs the tasks) and dag-processor.
 
 Its settings replace defaults of 3.3.2 that do not fit here, as measured. Tasks call the api-server back on port 8080. The
-scheduler forks 32 workers. A new DAG is seen after 5 minutes. Each process makes its own JWT secret.
+scheduler forks 32 workers. A new DAG is seen after 5 minutes. Each process makes its own JWT secret. A file that changed is
+read at the next look, whatever the interval for all others.
 """
 
 import json
@@ -16,7 +17,7 @@ from urllib.parse import quote
 from app.kit.embedded.processes import free_ports
 from app.kit.errors import TargetError
 from app.kit.http import Answer, Http, open_http
-from demo.processes import Say, Server, ServerError, launch, local_environment, run, stop, wait_until
+from demo.processes import NO_AUTHORITIES, Say, Server, ServerError, launch, local_environment, run, stop, wait_until
 
 USER: Final = "gateway"  # role `user`: may trigger, read, pause and unpause
 ADMIN: Final = "admin"  # for a person in the browser
@@ -157,7 +158,7 @@ class Airflow:
         return answer.body if answer.status == 200 and isinstance(answer.body, dict) else None
 
     async def _call(self, method: str, path: str, json_body: Any = None) -> Answer:
-        async with open_http() as http:
+        async with open_http(verify=NO_AUTHORITIES) as http:
             if not self._token:
                 self._token = await self._login(http)
             headers = {"Authorization": f"Bearer {self._token}"}
@@ -174,7 +175,7 @@ class Airflow:
     def _variables(self) -> dict[str, str]:
         """The whole configuration. It takes nothing from the user's own Airflow."""
         _, worker_log_port, trigger_log_port = self._ports
-        return self._extra | local_environment(
+        settings = local_environment(
             PATH=f"{self._environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             AIRFLOW_HOME=str(self._home),
             AIRFLOW__CORE__DAGS_FOLDER=str(self.dags_folder),
@@ -190,7 +191,7 @@ class Airflow:
             AIRFLOW__API__SECRET_KEY=self._secrets["session"],
             AIRFLOW__API_AUTH__JWT_SECRET=self._secrets["jwt"],
             AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="5",
-            AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL="5",
+            AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL="30",
             AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME="0.1",
             AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(worker_log_port),
             AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=str(trigger_log_port),
@@ -198,6 +199,7 @@ class Airflow:
                 "postgresql://", "postgresql+psycopg2://", 1
             ),
         )
+        return settings | self._extra
 
 
 def _remembered_secrets(home: Path) -> dict[str, str]:

@@ -12,7 +12,18 @@ from typing import Any, Final
 from app.kit.embedded.processes import free_ports
 from app.kit.errors import TargetError
 from app.kit.http import open_http
-from demo.processes import Say, Server, ServerError, clean_environment, launch, local_environment, run, stop, wait_until
+from demo.processes import (
+    NO_AUTHORITIES,
+    Say,
+    Server,
+    ServerError,
+    clean_environment,
+    launch,
+    local_environment,
+    run,
+    stop,
+    wait_until,
+)
 
 START_TIMEOUT: Final = 180.0  # seconds; 8 s measured on an idle machine, most of them for the tables of a new database
 BUILD_TIMEOUT: Final = 60.0  # seconds; 1 s measured
@@ -100,7 +111,7 @@ class Mlflow:
         """Wait until it answers. Raises ServerError, with nothing left running."""
 
         async def ready() -> bool:
-            async with open_http() as http:
+            async with open_http(verify=NO_AUTHORITIES) as http:
                 try:
                     return (await http.request("GET", f"{self.url}/health")).status == 200
                 except TargetError:
@@ -168,7 +179,7 @@ class Mlflow:
         return await self._ask("POST", path, json=body)
 
     async def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        async with open_http() as http:
+        async with open_http(verify=NO_AUTHORITIES) as http:
             answer = await http.request(method, f"{self.url}/api/2.0/mlflow/{path}", **more)
         if answer.status != 200:
             raise ServerError(f"MLflow answered {answer.status} to {path}: {answer.body}")

@@ -1,27 +1,31 @@
 """Real servers for everybody: one PostgreSQL, one Valkey and one MLflow a session, a migrated database a test."""
 
 import asyncio
+import gc
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from app.tables import migrate
-from tests.distribution import pytest_xdist_make_scheduler
+from tests.distribution import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 from tests.servers import TestServers, start_test_servers
 from tests.sizes import PROVE
 from tests.spool.mlflow import Environment, MlflowServer, install_mlflow, running
 
-__all__ = ["pytest_xdist_make_scheduler"]  # A hook: pytest-xdist finds it here, and only here.
+__all__ = [
+    "pytest_collection_modifyitems",
+    "pytest_xdist_make_scheduler",
+]  # Hooks: pytest finds them here, and only here.
 
 # A background job of a shell ignores SIGINT, and so would every server that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Folders of tests in memory, where it has room and lets programs run: a copy of a database takes 45 ms there, not 200.
+# Folders of tests in memory, where it has room and lets programs run: a database is copied four times as fast there.
 _MEMORY = Path("/dev/shm")
 if _MEMORY.is_dir():
     _room = os.statvfs(_MEMORY)
@@ -78,6 +82,17 @@ def memory() -> Iterator[Path]:
     base = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="spool-", dir=base if base.is_dir() else None) as folder:
         yield Path(folder)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays to the end: the search for garbage need not look at it, then or after every test."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

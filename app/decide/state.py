@@ -162,10 +162,12 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """The answer of Prometheus to the question before a fire, with one sentence for people."""
+    """The answer of Prometheus to the question before a fire, with one sentence for people. Not `answered`: it gave none,
+    and `on_error` of the route counts."""
 
     confirmed: bool
     detail: str
+    answered: bool = True
 
 
 @dataclass(frozen=True, slots=True)

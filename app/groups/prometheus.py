@@ -46,9 +46,8 @@ class Prometheus:
             outcome, detail = Outcome.ERROR, error.detail
         if outcome is Outcome.ERROR:
             fires = confirm.on_error == "fire"
-            return outcome, Confirmation(
-                fires, f"no answer from Prometheus ({detail}), and on_error is {confirm.on_error}"
-            )
+            detail = f"no answer from Prometheus ({detail}), and on_error is {confirm.on_error}"
+            return outcome, Confirmation(fires, detail, answered=False)
         return outcome, Confirmation(outcome is Outcome.YES, detail)
 
 

@@ -145,7 +145,7 @@ async def _keep_answers(conn: AsyncConnection, books: Books, heard: Iterable[str
             "at": books.now,
             "route": group.route,
             "group_labels": group.labels,
-            "confirmed": answer.confirmed,
+            "confirmed": answer.confirmed if answer.answered else None,
             "detail": answer.detail,
         }
         for group, answer in counted
@@ -169,6 +169,8 @@ class Waker:
     async def step(self) -> bool:
         """One round. True when more may be due."""
         policy = self._policy()
+        if self._prometheus is not None and all(route.confirm is None for route in policy.routes):
+            return False
         await self._keep_holds(self._clock.now())
         await self._review(policy)
         try:
@@ -228,7 +230,6 @@ class Waker:
         """Ask Prometheus about the groups that would fire if it confirmed them. No transaction is open meanwhile."""
         ledger = store.new_ledger(self._core, policy, self._clock.now())
         async with transaction(self._engine) as conn:  # It only reads.
-            ledger.books.pauses = await pauses.in_force(conn)
             groups = ledger.questions(await self._due(conn, ledger.books, only))
         answers = await all_of(self._answer(policy, group) for group in groups)
         return {g.key: HeardAnswer(g.facts_version, answer) for g, answer in zip(groups, answers, strict=True)}
@@ -253,8 +254,11 @@ class Waker:
         return {"asking": asking, "ask": self._prometheus is not None}
 
     async def _due(self, conn: AsyncConnection, books: Books, only: str | None) -> list[str]:
-        """Lock and read the groups that are due. Returns their keys."""
+        """Lock and read the groups that are due, and read the pauses. Returns their keys."""
         due = await self._are_due(conn, books.policy, books.now, only)
+        if not due:
+            return []
+        books.pauses = await pauses.in_force(conn)
         # Every flow locks routes before groups.
         books.fires = await store.lock_routes(conn, books.policy, (row.route for row in due), books.now)
         return await _take(conn, books, due)
@@ -264,7 +268,6 @@ class Waker:
         ledger = store.new_ledger(self._core, policy, self._clock.now())
         books = ledger.books
         async with transaction(self._engine) as conn:
-            books.pauses = await pauses.in_force(conn)
             keys = await self._due(conn, books, only)
             if not keys:
                 return False

@@ -21,12 +21,15 @@ _QUIET: Final = 10.0  # seconds between two log lines about batches that are not
 _LOOK: Final = 0.25  # seconds between two looks at the jobs that wait
 _LONGEST: Final = 0.5  # seconds that a batch should take, because others wait for its end
 _LEAST: Final = 500  # alerts that a batch may always have: each batch has a price of its own
-_LIGHT: Final = 200  # weight of a lane that goes before others: its alerts are written in no time
+#: The weight of a lane that goes before others, and of a job that needs no share: it is written in no time.
+_LIGHT: Final = 200
+_SHARE: Final = 3  # times the room that a sender leaves at least; all that waits of it may have as much
 
 
 @dataclass(slots=True)
 class _Lane:
-    """The jobs of one sender that wait, in order of arrival. Any of them can leave at no cost. `queued` is their weight."""
+    """The jobs of one sender that wait, or the parts of its large bodies, in order of arrival. Any of them can leave at no
+    cost. `queued` is their weight."""
 
     jobs: OrderedDict[Job, None] = field(default_factory=OrderedDict)
     queued: int = 0
@@ -40,8 +43,11 @@ class Batcher:
     the batch before took long.
 
     `max_queue` is how many alerts may wait, readable or not, and `max_bytes` how many bytes of their bodies. The batch under
-    way counts in neither, so that memory holds at most twice as much. An empty queue takes a body of any size. A lane in
-    which jobs wait already gets three times the room that it leaves at most, so the others always find some.
+    way counts in neither, so that memory holds at most twice as much. An empty queue takes a body of any size.
+
+    All that waits of one sender may take three times the room that it leaves, and with a part of a large body only as much
+    as it leaves. So others always find room, and so do the sender's own small bodies beside its large ones. A sender with
+    nothing there may take the last room for a light job.
     """
 
     def __init__(self, intake: Intake, *, max_queue: int, max_bytes: int = 64 * 2**20, max_batch: int = 2000) -> None:
@@ -49,7 +55,8 @@ class Batcher:
         self._max_queue = max_queue
         self._max_bytes = max_bytes
         self._max_batch = max_batch
-        self._lanes: OrderedDict[str, _Lane] = OrderedDict()  # Those with jobs. The first one is served next.
+        # Those with jobs, by sender and whether they hold parts of large bodies. The first one is served next.
+        self._lanes: OrderedDict[tuple[str, bool], _Lane] = OrderedDict()
         self._writing: list[Job] = []  # the batch under way
         self._most = max_batch  # alerts of the next one
         self._light = False  # The batch before left out the lanes with many alerts.
@@ -75,17 +82,21 @@ class Batcher:
         Raises NotDurable when the queue is full, when Postgres does not take them, or after `within` seconds, or _LOOK if
         that is more. Raises ClientDisconnect when the job's sender has gone away.
         """
-        lane, weight = self._lanes.get(job.lane), len(job.alerts) + len(job.bad) + 1
-        if self._queued >= self._max_queue:
-            raise NotDurable(f"too many alerts wait to be written: {self._oldest()}")
-        if lane is not None and lane.queued + weight > 3 * (self._max_queue - self._queued - weight):
-            raise NotDurable(f"too many alerts of one sender wait to be written: {self._oldest()}")
-        if self._queued and self._bytes + job.size > self._max_bytes:
-            raise NotDurable(f"too many bytes wait to be written: {self._oldest()}")
+        name, weight = (job.lane, job.large), len(job.alerts) + len(job.bad) + 1
+        lane, beside = self._lanes.get(name), self._lanes.get((job.lane, not job.large))
+        if self._queued:
+            held = (lane.queued if lane else 0) + (beside.queued if beside else 0)
+            room = self._max_queue - self._queued - weight  # behind it
+            if room < 0:
+                raise NotDurable(f"too many alerts wait to be written: {self._oldest()}")
+            if held + weight > (room if job.large else _SHARE * room) and (held or weight > _LIGHT):
+                raise NotDurable(f"too many alerts of one sender wait to be written: {self._oldest()}")
+            if self._bytes + job.size > self._max_bytes:
+                raise NotDurable(f"too many bytes wait to be written: {self._oldest()}")
         if not self._queued:
             self._arrived.set()
         if lane is None:
-            lane = self._lanes[job.lane] = _Lane()
+            lane = self._lanes[name] = _Lane()
         lane.jobs[job] = None
         lane.queued += weight
         self._queued += weight
@@ -139,6 +150,7 @@ class Batcher:
                 alerts += job.queued - 1
                 self._leave(job)
                 if not job.done.done():  # Else its request has just given up.
+                    job.in_doubt = True
                     jobs.append(job)
             if lane.jobs:
                 self._lanes.move_to_end(name)
@@ -147,14 +159,15 @@ class Batcher:
 
     def _leave(self, job: Job) -> None:
         """Remove the job from the queue, wherever it is."""
-        lane = self._lanes[job.lane]
+        name = job.lane, job.large
+        lane = self._lanes[name]
         del lane.jobs[job]
         lane.queued -= job.queued
         self._queued -= job.queued
         self._bytes -= job.size
         job.queued = 0
         if not lane.jobs:
-            del self._lanes[job.lane]
+            del self._lanes[name]
 
     async def _write(self, jobs: list[Job]) -> None:
         if not jobs:
@@ -166,6 +179,7 @@ class Batcher:
             answers = await self._intake.commit(jobs)
         except Exception as error:
             self._fail(jobs, error)
+            await asyncio.gather(*[job.lost() for job in jobs if job.lost is not None and not job.in_doubt])
         else:
             for job, answer in zip(jobs, answers, strict=True):
                 if not job.done.done():
@@ -186,6 +200,7 @@ class Batcher:
             stages = self._intake.stages.explain(jobs[0].arrived)
             log.warning("a batch is not durable: %s", error, extra={"stages": stages, "cause": _cause(error)})
         for job in jobs:
+            job.in_doubt = self._intake.stages.in_doubt
             if not job.done.done():
                 job.done.set_exception(NotDurable(f"{reason}: {self._intake.stages.explain(job.arrived)}"))
 

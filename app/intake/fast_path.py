@@ -79,6 +79,7 @@ class FastPath:
                 self._stages.was_a_lock()
             if sqlstate(error) not in TRY_AGAIN:
                 raise
+            self._stages.in_doubt = False
             self._metrics.batch_retries.inc()
             return {}
         return {at: answer for fold, answer in known for at in fold.positions}
@@ -97,6 +98,7 @@ class FastPath:
         self._stages.enter("pool")
         async with one_statement(self._engine) as conn:
             self._stages.enter("statement", conn)
+            self._stages.in_doubt = True  # The statement is a transaction by itself.
             counted = await conn.execute(
                 self._statement(named, ledger),
                 {
@@ -112,6 +114,7 @@ class FastPath:
             )
             fresh = bool(counted.scalar_one())
         self._stages.enter("decide")
+        self._stages.in_doubt = fresh
         if fresh:
             self._counted |= named
         return fresh

@@ -53,7 +53,8 @@ class Job:
     """One body, or a part of a large one: its alerts, its unreadable entries, the size of the body in bytes, and the future
     that its request waits for. `sent(i)` are the bytes of alert i as they came.
 
-    Jobs of one `lane`, such as those of one sender, keep their order. `gone()` returns when the sender has gone away.
+    `lane` names the sender. Its jobs keep their order, but parts of a `large` body wait beside its other jobs. `gone()`
+    returns when the sender has gone away.
     """
 
     alerts: list[Alert]
@@ -67,9 +68,13 @@ class Job:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     arrived: float = field(default_factory=monotonic)
+    large: bool = False
     # The batcher's own notes.
     due: float = field(default=0.0, init=False)  # by `monotonic`: then the request waits no longer
     queued: int = field(default=0, init=False)  # its weight in the queue: itself and each entry. 0: it has left
+    in_doubt: bool = field(default=False, init=False)  # It is written, or may be.
+    # Its request waits no longer. It wants to know when it turns out that nothing was written.
+    lost: Callable[[], Coroutine[Any, Any, None]] | None = field(default=None, init=False)
     watch: "asyncio.Task[None] | None" = field(default=None, init=False)  # waits for `gone`
 
 

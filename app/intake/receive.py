@@ -15,17 +15,16 @@ from app.decide.alert import Alert, Bad, Parsed, Unreadable
 from app.decide.books import MATES
 from app.explain import examples, schemas
 from app.intake.intake import Job
-from app.intake.service import DirectRoute, IntakeServices, admit, body_of, services_of, spending
+from app.intake.service import Admitted, DirectRoute, IntakeServices, admit, body_of, services_of, spending
 from app.intake.sources import alertmanager, cloudevents, grafana, mapped, native
 from app.kit.clock import monotonic
 from app.kit.errors import NotDurable, Problem
 from app.policy.schema import Policy
 from app.policy.sources import TAKEN
-from app.web.heavy import aside, gone, is_heavy, while_there
+from app.web.heavy import Late, aside, gone, is_heavy, while_there
 from app.web.manners import allow
 from app.web.problems import BAD_SIGNATURE, responses
 from app.web.security import authorize
-from app.web.tokens import Caller
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +91,8 @@ async def take_alertmanager(request: Request) -> Response:
     """Answers 202 only after every alert of the body is durable, each with its decision. Alertmanager repeats a notification
     after 503 and drops it after any 4xx. So a body is refused only when none of its alerts can be read."""
     caller, services = authorize(request, "ingest"), services_of(request)
-    raw = await body_of(request, "alertmanager", services)
-    return await _take(request, caller, raw, alertmanager.read, "alertmanager", services)
+    admitted = Admitted(caller, await body_of(request, "alertmanager", services))
+    return await _take(request, admitted, alertmanager.read, "alertmanager", services)
 
 
 @router.post(
@@ -133,9 +132,9 @@ async def take_cloudevents(request: Request) -> Response:
     """Takes one event in binary or structured mode, or a batch. Its `data` is an alert as in `POST /api/v1/alerts`.
     `alert_id`, `timestamp` and the labels `source`, `type` and `subject` default to those of the event."""
     caller, services = authorize(request, "ingest"), services_of(request)
-    raw = await body_of(request, "cloudevents", services)
+    admitted = Admitted(caller, await body_of(request, "cloudevents", services))
     read = partial(cloudevents.read, headers=request.headers)
-    return await _take(request, caller, raw, read, "cloudevents", services)
+    return await _take(request, admitted, read, "cloudevents", services)
 
 
 @router.post(
@@ -206,26 +205,23 @@ async def _take_signed(
     async with spending(admitted, services):
         if limited:
             await services.limiter.check(admitted.caller)
-        return await _take(request, admitted.caller, admitted.body, read, source, services)
+        return await _take(request, admitted, read, source, services)
 
 
 async def _take(
     request: Request,
-    caller: Caller,
-    raw: bytes,
+    admitted: Admitted,
     read: Callable[[bytes, int], Parsed],
     source: str,
     services: IntakeServices,
 ) -> Response:
-    def parse() -> tuple[Parsed, list[list[int]]]:
-        parsed = read(raw, services.max_alerts)
-        return cut(parsed, services.core.policy) if len(parsed.alerts) > MOST_AT_ONCE else (parsed, [])
-
+    raw, lane = admitted.body, admitted.caller.name
     try:
-        parsed, parts = await while_there(request, aside(parse)) if is_heavy(raw) else parse()
+        parsed, parts = await _parsed(request, admitted, read, services)
     except Unreadable as error:
         services.core.metrics.bodies_refused.labels(source, error.status).inc()
-        job = Job([], [Bad(0, None, str(error), raw)], source, len(raw), lane=caller.name, gone=lambda: gone(request))
+        bad = [Bad(0, None, str(error), raw)]
+        job = Job([], bad, source, len(raw), lane=lane, gone=lambda: gone(request), arrived=admitted.arrived)
         await _keep_refused(job, services)
         code = {400: "bad_request", 413: "too_large"}.get(error.status, "invalid")
         raise Problem(error.status, code, str(error), errors=error.errors) from error
@@ -237,13 +233,15 @@ async def _take(
         source,
         len(raw),
         lambda at: parsed.sent(parsed.order[at]),
-        caller.name,
+        lane,
         lambda: gone(request),
+        arrived=admitted.arrived,
     )
     try:
         if parts:
-            decisions = await while_there(request, _in_parts(job, parts, services))
+            decisions = await while_there(request, _in_parts(job, parts, admitted, services))
         else:
+            admitted.jobs.append(job)
             decisions = [answer.json for answer in await services.batcher.submit(job, services.timeout)]
     except NotDurable:
         services.core.metrics.not_durable.inc()
@@ -258,18 +256,41 @@ async def _take(
     return Response(body + b"}", 202, media_type=_JSON)
 
 
-async def _in_parts(whole: Job, parts: list[list[int]], services: IntakeServices) -> list[bytes]:
+async def _parsed(
+    request: Request, admitted: Admitted, read: Callable[[bytes, int], Parsed], services: IntakeServices
+) -> tuple[Parsed, list[list[int]]]:
+    """What a body holds, and its parts when it is large. Raises Unreadable. Raises NotDurable when other bodies take too
+    long to read."""
+
+    def parse() -> tuple[Parsed, list[list[int]]]:
+        parsed = read(admitted.body, services.max_alerts)
+        is_large = len(parsed.alerts) + len(parsed.bad) > MOST_AT_ONCE
+        return cut(parsed, services.core.policy) if is_large else (parsed, [])
+
+    if not is_heavy(admitted.body):
+        return parse()
+    left = admitted.arrived + services.timeout - monotonic()
+    try:
+        return await while_there(request, aside(admitted.caller.name, parse, within=left))
+    except Late as late:
+        services.core.metrics.not_durable.inc()
+        raise NotDurable("the alerts were not read in time, because too many large bodies wait to be read") from late
+
+
+async def _in_parts(whole: Job, parts: list[list[int]], admitted: Admitted, services: IntakeServices) -> list[bytes]:
     """The decisions on a large body, in its order, when all of them are durable. One part waits at a time, in a lane beside
-    the one of the sender's other bodies, so they go between the parts."""
-    due = monotonic() + services.timeout
+    the one of the sender's other bodies, so they go between the parts. Unreadable entries fill the parts up, and those that
+    are left have parts of their own."""
+    due = whole.arrived + services.timeout
     decisions, bad = [b""] * len(whole.alerts), whole.bad
-    for part in parts:
-        alerts = [whole.alerts[at] for at in part]
-        sent = partial(_sent, whole, part)
-        job = Job(alerts, bad, whole.source, whole.size, sent, f"{whole.lane} (large bodies)")
+    while parts or bad:
+        part = parts.pop(0) if parts else []
+        room = max(MOST_AT_ONCE - len(part), 0)
+        alerts, some, bad = [whole.alerts[at] for at in part], bad[:room], bad[room:]
+        job = Job(alerts, some, whole.source, whole.size, partial(_sent, whole, part), whole.lane, large=True)
+        admitted.jobs.append(job)
         for at, answer in zip(part, await services.batcher.submit(job, due - monotonic()), strict=True):
             decisions[at] = answer.json
-        bad = []
     return decisions
 
 

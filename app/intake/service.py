@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from functools import partial
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.groups.memory import Memory
 from app.intake.batcher import Batcher
+from app.intake.intake import Job
+from app.kit.clock import monotonic
 from app.kit.errors import Problem
 from app.policy.core import Core
 from app.web.bodies import BodyRefused, as_sent
@@ -19,9 +21,6 @@ from app.web.security import authorize
 from app.web.signatures import REPLAYABLE, Signature, replayed
 from app.web.tokens import Caller
 from app.web.tokens import Scope as TokenScope
-
-#: How long a claim on a signature outlives a process that was killed during the work.
-_CLAIMED = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +48,16 @@ def services_of(request: Request) -> IntakeServices:
     return services
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admitted:
-    """A request that may come in. `proof` names its signature when that may be used only once."""
+    """A request that may come in. `proof` names its signature when that may be used only once. `arrived`: when its body had
+    come, by `monotonic`. `jobs`: what was handed to the batcher for it."""
 
     caller: Caller
     body: bytes
     proof: str | None = None
+    arrived: float = field(default_factory=monotonic)
+    jobs: list[Job] = field(default_factory=list)
 
 
 async def admit(request: Request, source: str, services: IntakeServices, scope: TokenScope = "ingest") -> Admitted:
@@ -70,14 +72,15 @@ async def admit(request: Request, source: str, services: IntakeServices, scope: 
     signer = Caller(f"signed-{source}", frozenset({scope}))
     caller = authorize(request, scope) if "authorization" in request.headers else signer
     body = await body_of(request, source, services)
+    arrived = monotonic()
     try:
         proof = signature.check(request.headers, as_sent(request, body), services.core.clock.now())
-        if proof and not await services.memory.claim(proof, _CLAIMED):
+        if proof and not await services.memory.claim(proof, REPLAYABLE):
             raise replayed()
     except Problem as problem:
         services.core.metrics.bodies_refused.labels(source, problem.status).inc()
         raise
-    return Admitted(caller, body, proof)
+    return Admitted(caller, body, proof, arrived)
 
 
 async def body_of(request: Request, source: str, services: IntakeServices) -> bytes:
@@ -91,15 +94,21 @@ async def body_of(request: Request, source: str, services: IntakeServices) -> by
 
 @asynccontextmanager
 async def spending(admitted: Admitted, services: IntakeServices) -> AsyncIterator[None]:
-    """Around the work for a request: its signature is never accepted again when the work is durable. After an error the
-    sender may repeat the request. `admit` has claimed the signature, so equal requests at the same moment are refused."""
+    """Around the work for a request: its signature is never accepted again when the work is durable. `admit` has claimed the
+    signature, so equal requests are refused. After an error the sender may repeat the request as soon as it is sure that no
+    alert of it was written. A commit may end well although nobody waits for it any more. (Promotions have a journal of their
+    own, and MLflow repeats an event with the same signature.)"""
     if admitted.proof is None:
         yield
         return
     try:
         yield
-    except BaseException:
-        await services.memory.release(admitted.proof)
+    except Exception:  # Not a cancellation: that comes at any moment of the work.
+        doubtful = [job for job in admitted.jobs if job.in_doubt]
+        if not doubtful:
+            await services.memory.release(admitted.proof)
+        elif len(doubtful) == 1:
+            doubtful[0].lost = partial(services.memory.release, admitted.proof)
         raise
     await services.memory.spend(admitted.proof, REPLAYABLE)
 

@@ -52,6 +52,7 @@ class Stages:
         self._conn: AsyncConnection | None = None
         self._arrived = self._began = self._since = monotonic()
         self._under_way = False
+        self.in_doubt = False  # Whether something of the batch may be committed.
         self._still = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -66,6 +67,7 @@ class Stages:
         self._arrived, self._began = arrived, monotonic()
         self._since, self._stage, self._conn = self._began, "decide", None
         self._took, self._causes, self._under_way, self._still = {}, {}, True, 0.0
+        self.in_doubt = False
         self._timer = asyncio.get_running_loop().call_later(_LATE, self._look)
 
     def enter(self, stage: Stage, conn: AsyncConnection | None = None) -> None:
@@ -73,6 +75,8 @@ class Stages:
         now = monotonic()
         self._took[self._stage] = self._took.get(self._stage, 0.0) + now - self._since
         self._stage, self._since, self._conn = stage, now, conn
+        if stage == "commit":
+            self.in_doubt = True
 
     def was_a_lock(self) -> None:
         """The stage under way turned out to be a wait for a lock."""

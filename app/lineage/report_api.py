@@ -27,7 +27,7 @@ from app.lineage.service import Services
 from app.web.answers import json_answer, shows
 from app.web.heavy import aside, is_heavy, values_of, while_there
 from app.web.problems import UNAVAILABLE, Kind, responses
-from app.web.security import require
+from app.web.security import CALLER, require
 from app.web.tokens import Caller
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -66,7 +66,7 @@ async def _take_heavy(request: Request, raw: bytes, handle: Handler) -> Response
         detail = f"The body has {values} commas and brackets, and may have {_MOST_VALUES}: send fewer records at once."
         raise Problem(413, "too_large", detail, limit=_MOST_VALUES)
     try:
-        request._json = await aside(_read, raw)  # Where `json()` keeps what it has read.
+        request._json = await aside(request.scope[CALLER].name, _read, raw)  # Where `json()` keeps what it has read.
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in found]) from None

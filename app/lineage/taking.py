@@ -1,7 +1,6 @@
 """Take metadata: the report of a component, the records of a spool, and the redrive of what MLflow refused. Each is
 durable when its method returns."""
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Container, Iterator, Sequence
@@ -23,6 +22,7 @@ from app.lineage.report_schemas import HandedOver, HandOver, Report
 from app.lineage.reports import next_keys, records_of, run_of
 from app.policy.core import Core
 from app.promotion.model import PREFIX, STATUS_TAG
+from app.web.heavy import aside
 from app.web.tokens import Caller
 from mlflow_spool.records import API, CREATES, KEY_TAG, ROOT, TOKEN, Call, Kind, Record, draft, imported, translated
 from mlflow_spool.rehearsal import fault_of
@@ -85,7 +85,9 @@ class Taking:
         records of others. Raises Problem 422 for a record that no spool writes. Raises Problem 403, which names each record,
         for records that delete, or would bypass the promotion gate by the gateway's own login."""
         # Megabytes of records take a while, and other requests go on meanwhile.
-        records = await asyncio.to_thread(lambda: [_record(index, handed) for index, handed in enumerate(body.records)])
+        records = await aside(
+            caller.name, lambda: [_record(index, handed) for index, handed in enumerate(body.records)]
+        )
         now = self.core.clock.now()
 
         async def keep(conn: AsyncConnection) -> int:

@@ -11,12 +11,13 @@ from app.kit.garbage import uncollected
 from app.kit.times import at
 from app.policy.language.durations import format_duration
 from app.policy.schema import Policy
+from app.replay.asked import Naming, as_option
 from app.replay.changed import Changed, changed
 from app.replay.differences import Difference, between, differences
 from app.replay.figures import Fate, Figures, Key, Scope, count, fates
 from app.replay.history import Assumed, Event, History, LiveAnswer, Reloaded
 from app.replay.replay import REORDER, Replay, Terms
-from app.replay.runs import Run, Runs, group_id
+from app.replay.runs import Run, Runs, group_id, without_waits
 
 #: A silence this long, while an alert fires, is a hole: a monitor repeats what fires.
 HOLE = timedelta(hours=6)
@@ -28,7 +29,7 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a backtest is asked. `now`: what the candidate is compared with; None: with nothing. `live`: `now` is only the
-    beginning, and policies of the history come into force over it."""
+    beginning, and policies of the history come into force over it. `naming`: how whoever asks names a parameter."""
 
     proposed: Policy
     now: Policy | None = None
@@ -39,6 +40,7 @@ class Question:
     group: Mapping[str, str] = field(default_factory=dict)
     length: timedelta | None = None
     reorder: timedelta = REORDER
+    naming: Naming = as_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def backtest(history: History, question: Question, progress: Progress = lambda *
         history=history,
         now=count(now, scope, before_known, _missed(before_known, reached)) if now is not None else None,
         proposed=count(proposed, scope, after_known, _missed(after_known, reached)),
-        assumptions=_assumptions(history, proposed, scope),
+        assumptions=_assumptions(history, proposed, scope, question.naming("run")),
         differences=differing,
         changed=changed(before, after, differing, trial) if before is not None else [],
         holes=_holes(history, proposed, scope),
@@ -156,7 +158,9 @@ def play(
     """One policy over the history, from its beginning: what came before the window decides what cools down in it."""
     first = history.first_at
     assert first is not None
-    terms = Terms(question.reorder, Runs(history.runs, question.length), history.answers, history.ask)
+    runs = history.runs if live else without_waits(history.runs, history.policies)
+    answers = history.answers if live else history.answers_to(policy)
+    terms = Terms(question.reorder, Runs(runs, question.length), answers, history.ask)
     replay = Replay(policy, first, terms)
     events: Sequence[Event | LiveAnswer] = history.events
     if live:
@@ -189,7 +193,7 @@ def scope_of(history: History, question: Question) -> Scope:
     if until < first or since > last:
         raise UsageError(
             f"the window from {at(since)} to {at(until)} lies outside of the history, which goes from {at(first)} to "
-            f"{at(last)}: choose another --since or --until"
+            f"{at(last)}: choose another {question.naming('since')} or {question.naming('until')}"
         )
     return Scope(max(since, first), until, question.route, question.group)
 
@@ -213,16 +217,16 @@ def _of(figures: dict[str, Figures] | None, name: str) -> dict[str, Any] | None:
     return figures[name].as_json() if figures and name in figures else None
 
 
-def _assumptions(history: History, replay: Replay, scope: Scope) -> list[Assumption]:
+def _assumptions(history: History, replay: Replay, scope: Scope, run: str) -> list[Assumption]:
     started = [run for run in replay.runs if not run.rehearsed]
     estimated = [run for run in started if not run.measured]
     runs = replay.terms.runs
     lengths = ", ".join(
         f"{name}: {format_duration(runs.length(name))}" for name in dict.fromkeys(r.route for r in estimated)
     )
-    how = "as --run says" if runs.is_given else "the median of live successes"
+    how = f"as {run} says" if runs.is_given else "the median of live successes"
     if not runs.is_given and not runs.is_known:
-        how = "nothing says how long they take: see --run"
+        how = f"nothing says how long they take: see {run}"
     after_end = sum(1 for run in started if run.fired_at > scope.until)
     unknown = [each for each in replay.not_evaluable if each.why == "confirm"]
     requests = len(replay.not_evaluable) - len(unknown)

@@ -1,8 +1,9 @@
 """What happened, in the order of time: everything that a replay needs. Pure values."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from app.decide.alert import Alert
@@ -125,12 +126,12 @@ class LiveRun:
 
 @dataclass(frozen=True, slots=True)
 class LiveAnswer:
-    """What Prometheus answered about a group before a fire."""
+    """What Prometheus answered about a group before a fire. None: it gave no answer, and `on_error` counted."""
 
     at: datetime
     route: str
     group: Mapping[str, str]
-    confirmed: bool
+    confirmed: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +195,38 @@ class History:
         """The policies that were in force, if the history names them."""
         return [event for event in self.events if isinstance(event, Reloaded)]
 
+    def answers_to(self, policy: Policy) -> list[LiveAnswer]:
+        """The answers to what this policy asks Prometheus: those to another question say nothing. Where the history names no
+        policy, nobody knows what was asked, and each answer counts."""
+        known = self.policies
+        return [a for a in self.answers if not known or _asks_the_same(in_force(known, a.at), policy, a.route)]
+
     def in_order(self) -> None:
         """Sort by time. Events of one moment stay in the order in which they were read."""
         self.events.sort(key=lambda event: event.at)
         self.runs.sort(key=lambda run: run.fired_at)
         self.answers.sort(key=lambda answer: answer.at)
+
+
+def nearest(answers: Sequence[LiveAnswer], at: datetime, within: timedelta) -> LiveAnswer | None:
+    """The answer that came nearest to a moment, and no further from it than this. They are in the order of time."""
+    place = bisect_left(answers, at, key=lambda answer: answer.at)
+    near = min(answers[max(place - 1, 0) : place + 1], key=lambda each: abs(each.at - at), default=None)
+    return near if near is not None and abs(near.at - at) <= within else None
+
+
+def in_force(known: Sequence[Reloaded], at: datetime) -> Policy:
+    """The policy that was in force then, of those that a history names in the order of time."""
+    return known[max(bisect_right(known, at, key=lambda event: event.at) - 1, 0)].policy
+
+
+def _asks_the_same(then: Policy, policy: Policy, name: str) -> bool:
+    """Whether a route asks one Prometheus one query under both policies. An address that is a variable may be any."""
+    routes = then.route(name), policy.route(name)
+    questions = [route.confirm for route in routes if route is not None and route.confirm is not None]
+    addresses = {confirm.prometheus for confirm in questions}
+    is_one = len(addresses) == 1 or any("${" in address for address in addresses)
+    return len(questions) == 2 and is_one and questions[0].query == questions[1].query
 
 
 def group_name(group: Mapping[str, str], route: str = "") -> str:

@@ -145,7 +145,7 @@ class _Run(_Group):
 
 
 class _Answer(_Group):
-    confirmed: bool
+    confirmed: bool | None
 
 
 class _Ineffective(_Group):

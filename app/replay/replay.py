@@ -9,7 +9,6 @@ due happens at its moment, a fire becomes a DAG run, and the run ends.
     replay.runs                          # each fire, with what became of it
 """
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -56,6 +55,7 @@ from app.replay.history import (
     Redriven,
     Reloaded,
     Reset,
+    nearest,
 )
 from app.replay.runs import GroupId, Run, Runs, death_of, end_of, group_id, loss_of, ready_at
 
@@ -292,22 +292,22 @@ class Replay:
 
     def answer(self, group: Group) -> Confirmation:
         """What Prometheus said then; without it, what the route does when Prometheus gives no answer."""
-        known = self._answers[group_id(group.route, group.labels)]
-        place = bisect_left(known, self.now, key=lambda answer: answer.at)
-        near = min(known[max(place - 1, 0) : place + 1], key=lambda each: abs(each.at - self.now), default=None)
-        if near is not None and abs(near.at - self.now) <= ASK_AGAIN / 2:
-            return Confirmation(near.confirmed, "as Prometheus answered then")
+        near = nearest(self._answers[group_id(group.route, group.labels)], self.now, ASK_AGAIN / 2)
         route = self.engine.policy.route(group.route)
+        fires = route is not None and route.confirm is not None and route.confirm.on_error == "fire"
+        if near is not None and near.confirmed is None:
+            return Confirmation(fires, "Prometheus gave no answer then", answered=False)
+        if near is not None and near.confirmed is not None:
+            return Confirmation(near.confirmed, "as Prometheus answered then")
         if self.terms.ask is not None and route is not None and route.confirm is not None:
             answer = self.terms.ask(route.confirm, group.labels, self.now)
             if answer is not None:
                 return answer
-        confirmed = route is not None and route.confirm is not None and route.confirm.on_error == "fire"
         last = self._unanswered.get(group.key)
-        if confirmed or last is None or self.now - last > 2 * ASK_AGAIN:
+        if fires or last is None or self.now - last > 2 * ASK_AGAIN:
             self.not_evaluable.append(NotEvaluable(self.now, group.route, group.labels, "confirm"))
         self._unanswered[group.key] = self.now
-        return Confirmation(confirmed, "nobody knows what Prometheus would have answered")
+        return Confirmation(fires, "nobody knows what Prometheus would have answered", answered=False)
 
     # -- what Airflow does --------------------------------------------------------------------------------------------
 

@@ -4,17 +4,17 @@ A run that live started too has its own way and end. Any other run begins at onc
 successes, and succeeds.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Final
 from uuid import UUID
 
 from app.decide.state import DEAD, LIVE, SUCCESS
-from app.replay.history import LiveRun
+from app.replay.history import LiveRun, Reloaded, in_force
 
 #: How long a run takes when nothing says it.
 ASSUMED_LENGTH: Final = timedelta(minutes=30)
@@ -96,6 +96,51 @@ class Runs:
     def is_known(self) -> bool:
         """There are live successes to take a median of."""
         return bool(self._median)
+
+
+def without_waits(runs: Sequence[LiveRun], known: Sequence[Reloaded]) -> list[LiveRun]:
+    """The live runs as if each had begun when it was fired, where live waited for a place in its Airflow (`max_parallel`).
+    Another policy has places of its own. Any other wait stays: Airflow was away, say. `known`: the policies in force."""
+    places = [_place(run, known) for run in runs]
+    if all(cap is None for _, cap in places):
+        return list(runs)
+    began: defaultdict[str, list[datetime]] = defaultdict(list)
+    ended: defaultdict[str, list[datetime]] = defaultdict(list)
+    for run, (airflow, _) in zip(runs, places, strict=True):
+        if run.accepted_at is not None:
+            insort(began[airflow], run.accepted_at)
+            if run.ended_at is not None:
+                insort(ended[airflow], run.ended_at)
+    return [
+        _at_once(run) if cap is not None and _waited(run, cap, began[airflow], ended[airflow]) else run
+        for run, (airflow, cap) in zip(runs, places, strict=True)
+    ]
+
+
+def _place(run: LiveRun, known: Sequence[Reloaded]) -> tuple[str, int | None]:
+    """The Airflow of a live run, and how many runs it took at once. None: as many as came, or nobody knows."""
+    policy = in_force(known, run.fired_at) if known else None
+    route = policy.route(run.route) if policy is not None else None
+    airflow = policy.airflow_named(route.dag.airflow) if policy is not None and route is not None else None
+    return (airflow.name, airflow.max_parallel) if airflow is not None else ("", None)
+
+
+def _waited(run: LiveRun, cap: int, began: list[datetime], ended: list[datetime]) -> bool:
+    """Whether no place was free, but for a minute at a time, from the fire of a run until Airflow took it."""
+    if run.accepted_at is None or run.accepted_at - run.fired_at <= RESOLUTION:
+        return False
+    freed = ended[bisect_right(ended, run.fired_at) : bisect_left(ended, run.accepted_at)]
+    looks = [look for at in (run.fired_at, *freed) if (look := at + RESOLUTION) < run.accepted_at]
+    return all(bisect_right(began, look) - bisect_right(ended, look) >= cap for look in looks)
+
+
+def _at_once(run: LiveRun) -> LiveRun:
+    assert run.accepted_at is not None
+    wait = run.accepted_at - run.fired_at
+    ends = {
+        name: at - wait for name in ("accepted_at", "ended_at", "lost_at") if (at := getattr(run, name)) is not None
+    }
+    return replace(run, **ends)
 
 
 def ready_at(run: Run) -> datetime | None:

@@ -42,6 +42,6 @@ confirms = Table(
     time("at", nullable=False),
     words("route"),
     Column("group_labels", JSONB, nullable=False),
-    Column("confirmed", Boolean, nullable=False),
+    Column("confirmed", Boolean),  # null: it gave no answer, and `on_error` counted
     words("detail"),
 )

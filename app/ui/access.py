@@ -75,7 +75,7 @@ def visitor(
         if request.method != "POST" or not visitor.browser:
             return visitor
         try:
-            await check_form(request, visitor.form, most=most)
+            await check_form(request, visitor.form, most=most, lane=visitor.caller.name)
         except Problem as problem:
             if not stale or problem.code != _CROSS_SITE or not is_ours(request):
                 raise
@@ -123,20 +123,21 @@ def _check_scope(caller: Caller, scope: Scope, kind: str) -> None:
         raise Problem(403, "forbidden", detail, scope=scope)
 
 
-async def check_form(request: Request, expected: str, *, most: int = _MOST_BYTES) -> None:
+async def check_form(request: Request, expected: str, *, most: int = _MOST_BYTES, lane: str = "") -> None:
     """Refuse a form that none of our pages has sent. Raises Problem 403."""
-    given = (await form_of(request, most=most)).get("form", "")
+    given = (await form_of(request, most=most, lane=lane)).get("form", "")
     if not _same_origin(request) or not hmac.compare_digest(given.encode(), expected.encode()):
         detail = "This form did not come from a page of your session. Go back, load the page again, and send it anew."
         raise Problem(403, _CROSS_SITE, detail)
 
 
-async def form_of(request: Request, *, most: int = _MOST_BYTES) -> Mapping[str, str]:
-    """The fields of a form that was sent; of equal names the last. Raises Problem 413 and 422."""
+async def form_of(request: Request, *, most: int = _MOST_BYTES, lane: str = "") -> Mapping[str, str]:
+    """The fields of a form that was sent; of equal names the last. `lane`: whose form it is, when that is known. Raises
+    Problem 413, 422 and 503."""
     body = await request.body()
     if len(body) > most:
         raise Problem(413, "too_large", f"The form is over {most} bytes.", limit=most)
-    return await aside(_fields, body) if len(body) > LARGE else _fields(body)
+    return await aside(lane, _fields, body) if len(body) > LARGE else _fields(body)
 
 
 def _fields(body: bytes) -> Mapping[str, str]:

@@ -58,7 +58,7 @@ async def show_box(request: Request, services: Services, visitor: Reader) -> Res
 @router.post("")
 async def ask(request: Request, services: Services, visitor: Sender) -> Response:
     """Ask, and lead to the answer. With an error the box comes again, filled in."""
-    fields = await form_of(request, most=MOST_OF_A_REQUEST)
+    fields = await form_of(request, most=MOST_OF_A_REQUEST, lane=visitor.caller.name)
     filled = {name: fields.get(name, "") for name in ("policy", "since", "compare", "route")}
     filled["policy"] = filled["policy"].replace("\r\n", "\n")  # A browser sends lines so.
     if visitor.stale:

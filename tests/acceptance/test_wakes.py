@@ -84,7 +84,7 @@ async def test_the_first_round_under_a_new_policy_locks_no_group_before_a_route(
             waiting = (
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not (await conn.execute(text(waiting))).scalar_one():
                     await conn.execute(text("SELECT pg_stat_clear_snapshot()"))
             await conn.execute(text("SELECT key FROM groups ORDER BY key FOR UPDATE"))

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -31,6 +32,7 @@ from sqlalchemy import text
 from app.bootstrap.core import Urls
 from app.bootstrap.parts import Services, open_services
 from app.bootstrap.settings import read_settings
+from app.kit.db import one_statement
 from app.kit.http import open_http
 from app.policy.file.load import parse_policy
 from app.web.main import create_app
@@ -287,10 +289,13 @@ class World:
     # Time.
 
     async def settle(self) -> None:
-        """Step every loop of every replica until nothing is due at this moment."""
-        for _ in range(1000):
-            loops = [loop for s in self.services for loop in s.loops if loop.name not in RESTLESS]
-            if not any([await loop.step() for loop in loops]):
+        """Step every loop of every replica until nothing is due at this moment: each has found nothing since one of them
+        did something."""
+        loops = [loop for s in self.services for loop in s.loops if loop.name not in RESTLESS]
+        idle = 0
+        for loop in islice(cycle(loops), 1000 * len(loops)):
+            idle = 0 if await loop.step() else idle + 1
+            if idle == len(loops):
                 return
         raise AssertionError("the loops never came to rest")
 
@@ -305,9 +310,9 @@ class World:
     async def watched(self) -> None:
         """Somebody watched until now, and read every DAG."""
         now = {"now": self.clock.now()}
-        async with self.services[0].core.engine.begin() as conn:
-            await conn.execute(text("UPDATE watch SET watched_until = :now"), now)
-            await conn.execute(text("UPDATE dag_reads SET next_at = :now"), now)
+        both = "WITH watched AS (UPDATE watch SET watched_until = :now) UPDATE dag_reads SET next_at = :now"
+        async with one_statement(self.services[0].core.engine) as conn:
+            await conn.execute(text(both), now)
 
     def outage(self, **time: float) -> None:
         """Time passes, and no gateway runs."""

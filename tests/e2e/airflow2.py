@@ -46,9 +46,9 @@ class Airflow2:
             AIRFLOW__WEBSERVER__WEB_SERVER_PORT=str(self._port),
             AIRFLOW__WEBSERVER__WORKERS="1",
             AIRFLOW__WEBSERVER__SECRET_KEY=secrets.token_urlsafe(32),
-            AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME="0.1",
+            AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME="0.5",
             AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL="5",
-            AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL="5",
+            AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL="30",
             AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
         )
 

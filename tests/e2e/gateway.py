@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from demo.processes import clean_environment
+from tests import plain
 from tests.e2e.processes import Process, eventually
 
 OVER = ("succeeded", "failed", "dead", "cancelled")  # states of a trigger that nothing changes any more
@@ -51,13 +50,13 @@ class Gateway(Process):
 
     def get(self, path: str, **parameters: str) -> Any:
         """The body of a GET below /api/v1; anything but 200 fails the test."""
-        answer = httpx.get(f"{self.url}/api/v1{path}", params=parameters)
+        answer = plain.get(f"{self.url}/api/v1{path}", params=parameters)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def post(self, path: str, body: Any) -> Any:
         """The body of a POST below /api/v1; anything but 2xx fails the test."""
-        answer = httpx.post(f"{self.url}/api/v1{path}", json=body)
+        answer = plain.post(f"{self.url}/api/v1{path}", json=body)
         assert answer.is_success, answer.text
         return answer.json()
 

@@ -26,6 +26,7 @@ import yaml
 from app.kit.clock import monotonic
 from app.policy.language.durations import parse_duration
 from demo.processes import Server, clean_environment, launch, stop
+from tests import plain
 
 Answer = TypeVar("Answer")
 
@@ -131,7 +132,7 @@ class Process(ABC):
         def ready() -> bool:
             if self.server.exit_code is not None:
                 pytest.fail(str(self.server.failed("ended")))
-            return httpx.get(self.url + self.ready_path).status_code == 200
+            return plain.get(self.url + self.ready_path).status_code == 200
 
         eventually(f"{self.name} to be ready (see {log})", ready, within=READY)
 
@@ -189,8 +190,8 @@ class Prometheus(Process):
         super().start()
 
         def scraped() -> bool:
-            targets = httpx.get(f"{self.url}/api/v1/targets").json()["data"]["activeTargets"]
-            managers = httpx.get(f"{self.url}/api/v1/alertmanagers").json()["data"]["activeAlertmanagers"]
+            targets = plain.get(f"{self.url}/api/v1/targets").json()["data"]["activeTargets"]
+            managers = plain.get(f"{self.url}/api/v1/alertmanagers").json()["data"]["activeAlertmanagers"]
             return bool(managers) and any(t["health"] == "up" and t["scrapePool"] == "models" for t in targets)
 
         eventually("Prometheus to have scraped the models", scraped, within=READY)

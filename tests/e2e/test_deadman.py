@@ -15,12 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from app.kit.clock import SystemClock
 from app.kit.embedded.processes import free_ports
 from demo.airflow import Airflow
+from tests import plain
 from tests.e2e.gateway import Gateway
 from tests.e2e.processes import Process, eventually, require_binary, write_yaml
 
@@ -188,7 +188,7 @@ def state(gateway: Gateway, name: str) -> str:
 
 def health(gateway: Gateway, probe: str) -> tuple[int, dict[str, str]]:
     """The status, and what is not ok."""
-    answer = httpx.get(f"{gateway.url}/health/{probe}", timeout=30)
+    answer = plain.get(f"{gateway.url}/health/{probe}", timeout=30)
     return answer.status_code, {name: check for name, check in answer.json()["checks"].items() if check != "ok"}
 
 
@@ -224,6 +224,7 @@ def test_prometheus_stops_and_somebody_is_told_until_it_is_back(
 def test_a_retrain_that_somebody_starts_in_airflow_keeps_the_switch_up(
     watching: Gateway, real_airflow: Airflow
 ) -> None:
+    eventually("its switch", lambda: plain.get(f"{watching.url}/api/v1/deadman/by-hand").status_code == 200)
     before = watching.get("/deadman/by-hand")["last_at"]
     airflow(real_airflow, "POST", "/dags/quick_dag/dagRuns", {"dag_run_id": "by-hand-1", "logical_date": None})
     shown = eventually(
@@ -275,14 +276,14 @@ def test_a_canary_comes_through_the_whole_path_by_itself_and_its_time_is_shown(w
     )
     eventually("it to be counted", lambda: state(watching, "canary") == "up", within=60)
     pattern = r'gateway_last_success_duration_seconds\{route="canary"\} ([0-9.]+)'
-    found = eventually("its time", lambda: re.search(pattern, httpx.get(f"{watching.url}/metrics").text), within=60)
+    found = eventually("its time", lambda: re.search(pattern, plain.get(f"{watching.url}/metrics").text), within=60)
     assert 0 < float(found[1]) < 90
 
 
 def airflow(server: Airflow, method: str, path: str, body: Any) -> None:
     """What a person does in Airflow itself."""
     login = {"username": server.username, "password": server.password}
-    token = httpx.post(f"{server.url}/auth/token", json=login).json()["access_token"]
+    token = plain.post(f"{server.url}/auth/token", json=login).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
-    answer = httpx.request(method, f"{server.url}/api/v2{path}", json=body, headers=headers)
+    answer = plain.request(method, f"{server.url}/api/v2{path}", json=body, headers=headers)
     assert answer.is_success, answer.text

@@ -8,10 +8,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from app.kit.embedded.processes import free_ports
 from demo.processes import wait_until
+from tests import plain
 from tests.e2e.processes import Process, require_binary, write_yaml
 from tests.integration.processes import START_SECONDS, WEBHOOK, running
 from tests.integration.processes import Process as Gateway
@@ -44,7 +43,7 @@ class TwoWays(Process):
 
     def notifications(self) -> tuple[int, int]:
         """How many requests it has sent, and how many of them failed, by its own count."""
-        page = httpx.get(f"{self.url}/metrics").text
+        page = plain.get(f"{self.url}/metrics").text
 
         def count(name: str) -> int:
             return sum(int(float(n)) for n in re.findall(rf'^{name}{{.*integration="webhook".*}} (\S+)$', page, re.M))
@@ -110,7 +109,7 @@ async def test_a_real_alertmanager_is_never_refused(servers: TestServers, databa
         manager = TwoWays(tmp_path / "alertmanager", free_ports(1)[0], *hooks)
         await asyncio.to_thread(manager.start)
         try:
-            async with httpx.AsyncClient(base_url=manager.url) as client:
+            async with plain.client(base_url=manager.url) as client:
                 assert (await client.post("/api/v2/alerts", json=many + far)).status_code == 200
 
             async def sent() -> bool:

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from app.kit.embedded.processes import free_ports
 from demo.airflow import Airflow
+from tests import plain
 from tests.e2e.gateway import Gateway
 from tests.e2e.processes import eventually
 
@@ -61,7 +61,7 @@ def test_another_dag_starts_within_seconds_and_the_poisoned_trigger_dies_named(s
     eventually("three attempts to fail", failed)
     (trigger,) = strict.triggers("poisoned")
     assert (trigger["state"], trigger["blocked"]) == ("pending", "server_error")
-    probe = httpx.get(f"{strict.url}/health/orchestrator")
+    probe = plain.get(f"{strict.url}/health/orchestrator")
     assert probe.status_code == 503
     assert trigger["id"] in probe.json()["checks"]["default triggers"]
     for model in ("churn", "fraud"):

@@ -13,13 +13,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import uvicorn
 import yaml
 
 from app.kit.clock import SystemClock
 from app.kit.embedded.processes import free_ports
+from tests import plain
 from tests.e2e.installed import ROOT, Installed, Shell, blocks, section, step
 from tests.e2e.processes import eventually, require_binary
 from tests.fakes.airflow import FakeAirflow
@@ -47,7 +47,7 @@ class Way:
     def newest(self) -> dict[str, Any]:
         """The newest trigger, as the gateway tells it to the holder of the token of step 3."""
         headers = {"Authorization": f"Bearer {self.shell.run('echo $GATEWAY_TOKEN')}"}
-        answer = httpx.get(f"http://127.0.0.1:{self.port}/api/v1/triggers", headers=headers)
+        answer = plain.get(f"http://127.0.0.1:{self.port}/api/v1/triggers", headers=headers)
         assert answer.status_code == 200, answer.text
         items: list[dict[str, Any]] = answer.json()["items"]
         return items[0]
@@ -133,7 +133,7 @@ def _listen(way: Way, receiver: dict[str, Any]) -> None:
     way.shell.run(way.here(step(6).splitlines()[1]))
     headers = {"Authorization": f"Bearer {(way.folder / 'gateway' / 'trigger-gateway.token').read_text().strip()}"}
     for _ in range(2):  # An HA pair tells everything twice.
-        answer = httpx.post(hook["url"], content=RECORDED.read_bytes(), headers=headers)
+        answer = plain.post(hook["url"], content=RECORDED.read_bytes(), headers=headers)
         assert answer.status_code == 202, answer.text
     assert (way.newest()["mode"], way.newest()["state"]) == ("shadow", "cancelled")
     output = way.follow(7)

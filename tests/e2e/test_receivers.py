@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -23,6 +22,7 @@ from app.kit.embedded.processes import free_ports
 from app.notices.model import Notice, Severity
 from app.policy.file.load import parse_policy
 from app.web.signatures import StandardSignature, standard_key
+from tests import plain
 from tests.e2e.processes import Process, eventually, require_binary, write_yaml
 from tests.fakes.clock import ManualClock
 from tests.fakes.documented import OpsgenieAlert, OpsgenieClose, SlackMessage
@@ -100,7 +100,7 @@ class People(Process):
         return [require_binary("prometheus-alertmanager"), *options, f"--web.listen-address=127.0.0.1:{self.port}"]
 
     def firing(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = httpx.get(f"{self.url}/api/v2/alerts").json()
+        found: list[dict[str, Any]] = plain.get(f"{self.url}/api/v2/alerts").json()
         return found
 
 

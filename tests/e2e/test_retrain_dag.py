@@ -11,6 +11,7 @@ import pytest
 
 from demo.airflow import Airflow
 from demo.mlflow import Mlflow, SeenVersion
+from tests import plain
 from tests.e2e.conftest import GIT_COMMIT
 from tests.e2e.gateway import Gateway
 from tests.e2e.processes import eventually
@@ -32,7 +33,7 @@ class Api:
 
     def __init__(self, airflow: Airflow) -> None:
         who = {"username": airflow.username, "password": airflow.password}
-        token = httpx.post(f"{airflow.url}/auth/token", json=who).json()["access_token"]
+        token = plain.post(f"{airflow.url}/auth/token", json=who).json()["access_token"]
         self._client = httpx.Client(
             base_url=f"{airflow.url}/api/v2/dags/retrain_model",
             headers={"Authorization": f"Bearer {token}"},
@@ -137,7 +138,7 @@ def test_mlflow_is_away_during_a_retraining_and_its_lineage_is_whole_afterwards(
 
 def surveyed(gateway: Gateway) -> float:
     """When the newest walk over MLflow ended, in seconds since 1970."""
-    text = httpx.get(f"{gateway.url}/metrics").text
+    text = plain.get(f"{gateway.url}/metrics").text
     found = re.search(r"^gateway_survey_last_end_timestamp_seconds (\S+)$", text, re.M)
     return float(found[1]) if found else 0.0
 

@@ -5,11 +5,11 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-import httpx
 import pytest
 
 from app import __version__
 from app.kit.embedded.processes import free_ports
+from tests import plain
 from tests.e2e.installed import ROOT, Installed, Shell
 from tests.e2e.processes import eventually
 
@@ -63,10 +63,10 @@ def test_init_migrate_and_serve_work_in_an_empty_directory(installed: Installed,
         assert shell.run("trigger-gateway migrate").startswith("The database is at revision ")
         shell.run("trigger-gateway serve &")
         url = f"http://127.0.0.1:{port}"
-        ready = eventually("/readyz to answer", lambda: httpx.get(f"{url}/readyz"))
+        ready = eventually("/readyz to answer", lambda: plain.get(f"{url}/readyz"))
         checks = ready.json()["checks"]
         assert (ready.status_code, checks["postgres"], checks["redis"]) == (200, "ok", "ok")
-        assert httpx.get(f"{url}/docs").status_code == 200
+        assert plain.get(f"{url}/docs").status_code == 200
     assert sorted(path.name for path in folder.iterdir()) == [
         ".gateway",
         "policy.yaml",

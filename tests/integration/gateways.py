@@ -103,7 +103,7 @@ def ask(url: str, *statements: str) -> Any:
     """Run SQL statements on one connection; the first value of the last one."""
 
     async def run() -> Any:
-        connection = await asyncpg.connect(url, timeout=5)
+        connection = await asyncpg.connect(url, timeout=30)
         try:
             answers = [await connection.fetchval(statement) for statement in statements]
         finally:
@@ -133,13 +133,13 @@ def pid_of(data_dir: Path, server: str) -> int:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether that process is gone within 5 seconds, or is only a zombie that nobody has asked for."""
+    """Whether that process is gone within 30 seconds, or is only a zombie that nobody has asked for."""
 
     def gone() -> bool | None:
         state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
         return True if not state.stdout.strip() or state.stdout.startswith("Z") else None
 
-    return bool(wait_for(gone, 5.0))
+    return bool(wait_for(gone, 30.0))
 
 
 def kill(pid: int) -> None:

@@ -22,6 +22,7 @@ from app.kit.clock import SystemClock, monotonic
 from app.kit.embedded import unprivileged
 from app.kit.embedded.processes import free_ports
 from demo.processes import Server, clean_environment, launch, stop, wait_until
+from tests import plain
 from tests.fakes.airflow import FakeAirflow
 
 WEBHOOK = "/api/v1/webhooks/alertmanager"
@@ -83,7 +84,7 @@ class Process:
     async def ready(self, path: str = "/readyz", status: int = 200) -> None:
         """Wait until it answers so."""
         assert self.server is not None
-        async with httpx.AsyncClient(base_url=self.url, timeout=15) as client:
+        async with plain.client(base_url=self.url, timeout=15) as client:
 
             async def answers() -> bool:
                 try:
@@ -107,13 +108,13 @@ class Process:
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The body of a GET; anything but 200 fails the test."""
-        answer = httpx.get(f"{self.url}{path}", params=parameters, timeout=15)
+        answer = plain.get(f"{self.url}{path}", params=parameters, timeout=15)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def push(self, *alerts: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One notification; the decisions."""
-        answer = httpx.post(f"{self.url}{WEBHOOK}", json={"alerts": list(alerts)}, timeout=15)
+        answer = plain.post(f"{self.url}{WEBHOOK}", json={"alerts": list(alerts)}, timeout=15)
         assert answer.status_code == 202, answer.text
         decisions: list[dict[str, Any]] = answer.json()["decisions"]
         return decisions
@@ -223,7 +224,7 @@ class Storm:
         left = iter(bodies)
 
         async def sender() -> None:
-            async with httpx.AsyncClient(timeout=12) as client:
+            async with plain.client(timeout=12) as client:
                 for body in left:
                     await self.send(client, body)
 

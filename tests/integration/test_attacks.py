@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 
 from app.kit.clock import monotonic
 from demo.processes import launch, stop, wait_until
+from tests import plain
 from tests.integration.api import token_of
 from tests.integration.processes import START_SECONDS, WEBHOOK, Process, alert
 from tests.servers import TestServers
@@ -121,7 +121,7 @@ async def test_twenty_attacks_at_once_stop_no_honest_sender(
     seconds, patience = size((6.0, 20.0), (60.0, 2.0))  # A busy machine is no measure for two seconds.
     token = "".join(f"{name}: {value}\r\n" for name, value in token_of(tmp_path, "admin").items())
     process = begun(servers, database, tmp_path)
-    honest = httpx.AsyncClient(base_url=process.url, timeout=60, headers=token_headers(token))
+    honest = plain.client(base_url=process.url, timeout=60, headers=token_headers(token))
     slowest, sent, most = 0.0, 0, 0
     with_token, without = bodies(), half_sent()  # To make them takes seconds, which are none of the attack.
     try:
@@ -184,7 +184,7 @@ async def test_eighty_large_bodies_and_a_postgres_that_stalls_take_little_memory
         await process.ready()
         before = most = resident(process.pid)
         async with (
-            httpx.AsyncClient(base_url=process.url, headers=headers, timeout=60) as client,
+            plain.client(base_url=process.url, headers=headers, timeout=60) as client,
             blocker.transaction(),
         ):
             await blocker.execute("LOCK TABLE groups IN ACCESS EXCLUSIVE MODE")
@@ -195,7 +195,7 @@ async def test_eighty_large_bodies_and_a_postgres_that_stalls_take_little_memory
             assert {task.result().status_code for task in sending} == {503}
         print(f"attacks: a stalled Postgres; {before} -> {most} MiB", file=sys.stderr)
         assert most < MOST_MEMORY
-        async with httpx.AsyncClient(base_url=process.url, headers=headers, timeout=60) as client:
+        async with plain.client(base_url=process.url, headers=headers, timeout=60) as client:
             assert (await client.post(WEBHOOK, content=bodies[0])).status_code == 202
     finally:
         await blocker.close()

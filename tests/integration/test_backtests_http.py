@@ -170,11 +170,40 @@ async def test_a_token_has_one_open_backtest_and_others_have_theirs(
         assert (await client.delete(f"{PATH}/{second['id']}", headers=admin)).json()["state"] == "cancelled"
 
 
+async def test_the_long_policies_of_one_token_do_not_hold_up_that_of_another(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    ana, ben = (token_of(tmp_path, "read") for _ in range(2))
+    routes = (f"  - {{name: r{n}, match: [alertname=A{n}], dag: {{id: x}}, cooldown: soon}}\n" for n in range(300))
+    long = LONGER | {"policy": policy() + "".join(routes)}
+    async with opened(servers, database, tokens_file=tmp_path / "tokens") as world:
+        ended: list[str] = []
+
+        async def post(name: str, body: dict[str, str], headers: dict[str, str], status: int) -> None:
+            answer = await world.clients[0].post(PATH, json=body, headers=headers)
+            assert answer.status_code == status, answer.text
+            ended.append(name)
+
+        sent = [asyncio.create_task(post("long", long, ana, 422)) for _ in range(6)]
+        async with asyncio.timeout(30):
+            while not ended:  # noqa: ASYNC110 (the others wait for their turns then)
+                await asyncio.sleep(0.01)
+        await asyncio.gather(*sent, post("short", LONGER, ben, 202))
+        assert ended.index("short") <= 3, ended
+
+
 BOUNDS: list[tuple[dict[str, Any], str]] = [
     ({"seconds": 0.0}, "It took more than 0 seconds: use `trigger-gateway backtest`"),
     ({"memory": 64 * 2**20}, "It needs more memory than the 64 MiB that it may take: "),
     ({"records": 3}, "The history has more than 3 records: "),
     ({"report": 100}, "The report has more than 0 MiB: name a route, "),
+]
+LONG_AGO = {"since": "2020-01-01T00:00Z", "until": "2020-02-01T00:00Z"}
+#: What only the history shows to be wrong: the sentence names the key of the JSON.
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"compare": "0123456789ab"}, "`compare` 0123456789ab: no policy of the history has this hash"),
+    ({"route": "other"}, "`route` other: no policy here has this route"),
+    (LONG_AGO, "choose another `since` or `until`."),
 ]
 
 
@@ -187,9 +216,10 @@ async def test_a_bound_or_what_the_replay_refuses_ends_it_with_a_sentence(server
             assert (ended["state"], ended["result"]) == ("failed", None)
             assert ended["error"].startswith(error), ended["error"]
             assert children() == []
-        ident = await asked(world, compare="0123456789ab")
-        assert await work(world).step()
-        assert "no policy of the history has this hash" in (await answer_of(world, ident))["error"]
+        for question, error in REFUSED:
+            ident = await asked(world, **question)
+            assert await work(world).step()
+            assert error in (await answer_of(world, ident))["error"]
 
 
 async def test_its_process_stands_back_for_others(servers: TestServers, database: str) -> None:

@@ -1,14 +1,18 @@
 """The batcher between senders: nobody waits for all that another one sent, and who has gone away is not waited for."""
 
 import asyncio
+import random
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from starlette.requests import ClientDisconnect
 
+from app.decide.alert import Bad
 from app.intake.intake import Job
+from app.kit.errors import NotDurable
 from tests.integration.test_batcher import Commits, Names, alert, job, running, turns
+from tests.sizes import seed, size
 
 #: What waits, as (lane, alerts) in order of arrival, and the lanes of the batches, which hold a hundred alerts.
 SHARED = {
@@ -117,6 +121,73 @@ async def test_one_sender_does_not_fill_the_queue_and_has_its_room_back_when_its
             commits.gate.set()
             assert await asyncio.gather(first, *few) == [["first"], ["few0"]]
             await asyncio.gather(*many, return_exceptions=True)
+
+
+#: Jobs as (sender, weight, kind), in order of arrival, for a queue of 2,000 of which nothing is written; and who of them is
+#: refused. The weight of a job is itself and its entries. L: a part of a large body, U: its entries cannot be read.
+ROOM = {
+    "parts of large bodies leave as much as they take": ("a 250 L, a 250 L, a 250 L, a 250 L, a 250 L", [4]),
+    "other bodies leave a third of what they take": ("a 500, a 500, a 500, a 100", [3]),
+    "both together": ("a 1000 L, a 500, a 100, a 100 L", [2, 3]),
+    "both together, the other way round": ("a 500, a 500, a 100 L, a 500 L, a 400, a 300", [2, 3, 5]),
+    "a first body that nobody can read": ("a 1000 L, a 1001 U, b 2", [1]),
+    "a first body of another": ("a 1000 L, a 500, b 400, b 300, b 201 L", [2, 4]),
+    "a first light one takes the last room": ("a 1000 L, a 500, b 200, c 200, d 101, d 100, e 2", [4, 6]),
+    "an empty queue takes any": ("a 9000, b 2, a 2 L", [1, 2]),
+    "a larger one waits for an empty queue": ("b 2, a 2001, a 1999 L", [1, 2]),
+}
+
+
+def weighing(text: str) -> Job:
+    lane, weight, *kind = text.split()
+    entries = int(weight) - 1
+    if kind == ["U"]:
+        return Job([], [Bad(at, None, "not an alert", b"1") for at in range(entries)], "test", 0, lane=lane)
+    return Job([alert(lane)] * entries, [], "test", 0, lane=lane, large=kind == ["L"])
+
+
+@pytest.mark.parametrize(("jobs", "refused"), ROOM.values(), ids=ROOM)
+async def test_a_sender_leaves_room_whatever_it_sends(jobs: str, refused: list[int]) -> None:
+    commits = Commits()
+    batcher = Names(commits, max_queue=2_000)
+    async with running(batcher):
+        first = await commits.hold(batcher)
+        sent = []
+        for text in jobs.split(", "):
+            sent.append(asyncio.create_task(batcher.submit(weighing(text), 60)))
+            await turns()
+        done = [at for at, task in enumerate(sent) if task.done()]
+        commits.gate.set()
+        results = await asyncio.gather(first, *sent, return_exceptions=True)
+        assert done == refused
+        assert all(isinstance(results[at + 1], NotDurable) for at in refused)
+
+
+async def test_two_senders_without_measure_leave_room_for_a_third() -> None:
+    """The queue is never over its bound, whoever comes and goes."""
+    chance = random.Random(seed())
+    commits = Commits()
+    batcher = Names(commits, max_queue=20_000)
+    async with running(batcher):
+        first = await commits.hold(batcher)
+        waiting: dict[asyncio.Task[list[Any]], int] = {}
+        try:
+            for _ in range(size(300, 5_000)):
+                weight, kind = chance.choice((2, 50, 501, 1_001)), chance.choice(("", " L"))
+                task = asyncio.create_task(batcher.submit(weighing(f"{chance.choice('ab')} {weight}{kind}"), 60))
+                waiting[task] = weight
+                if chance.random() < 0.1:
+                    chance.choice(list(waiting)).cancel()
+                await turns(3)
+                waiting = {task: weight for task, weight in waiting.items() if not task.done()}
+                assert sum(waiting.values()) <= 20_000
+                third = asyncio.create_task(batcher.submit(weighing("c 201"), 60))
+                await turns(3)
+                assert not third.done()
+                third.cancel()
+        finally:
+            commits.gate.set()
+            await asyncio.gather(first, *waiting, return_exceptions=True)
 
 
 async def test_a_sender_that_goes_away_is_noticed_while_its_job_waits_and_while_it_is_written() -> None:

@@ -59,7 +59,7 @@ def listener() -> Iterator[Callable[[int], None]]:
 
     def take(port: int) -> None:
         # The threads of a server that was killed a moment ago may still be closing its sockets.
-        assert wait_for(lambda: is_free(port) or None, 5.0)
+        assert wait_for(lambda: is_free(port) or None, 30.0)
         sockets.append(socket.create_server(("127.0.0.1", port)))
 
     yield take

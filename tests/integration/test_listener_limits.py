@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from app.kit.clock import monotonic
 from demo.processes import launch, stop, wait_until
+from tests import plain
 from tests.integration.processes import START_SECONDS, WEBHOOK, Process, alert
 from tests.servers import TestServers
 from tests.sizes import size
@@ -97,7 +97,7 @@ async def ended(connections: Sequence[tuple[asyncio.StreamReader, asyncio.Stream
 
 async def push(process: Process, model: str) -> None:
     """An honest sender, on a connection of its own."""
-    async with httpx.AsyncClient(timeout=15) as client:
+    async with plain.client(timeout=15) as client:
         answer = await client.post(process.url + WEBHOOK, json={"version": "4", "alerts": [alert(model)]})
     assert answer.status_code == 202, answer.text
 

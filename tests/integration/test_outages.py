@@ -17,6 +17,7 @@ import pytest
 from app.kit.clock import monotonic
 from app.tables import migrate
 from demo.processes import wait_until
+from tests import plain
 from tests.integration.gateways import ask, pid_of
 from tests.integration.processes import WEBHOOK, Process, Storm, alert, running
 from tests.servers import TestServers, start_test_servers
@@ -133,7 +134,7 @@ async def test_without_postgres_503_in_time_and_afterwards_everything_by_itself(
     lose: Callable[[TestServers, Path, str], Callable[[], Any]],
 ) -> None:
     mark = secrets.token_hex(4)
-    async with gateway(servers, database, tmp_path) as process, httpx.AsyncClient(timeout=30) as client:
+    async with gateway(servers, database, tmp_path) as process, plain.client(timeout=30) as client:
         process.push(alert(f"{mark}-before"))
         bring_back = await asyncio.to_thread(lose, servers, own_path, database)
         try:
@@ -181,7 +182,7 @@ async def test_without_postgres_503_in_time_and_afterwards_everything_by_itself(
 
 async def test_readyz_and_webhooks_of_a_database_that_is_not_migrated(servers: TestServers, tmp_path: Path) -> None:
     process = Process(tmp_path, {"database_url": servers.fresh_database(), "redis_url": servers.valkey.url})
-    async with running(process, status=503), httpx.AsyncClient(timeout=15) as client:
+    async with running(process, status=503), plain.client(timeout=15) as client:
         probe = (await client.get(f"{process.url}/readyz")).json()
         assert probe["status"] == "failing"
         assert probe["checks"]["postgres"] == "not migrated: run `trigger-gateway migrate`"

@@ -4,10 +4,10 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import pytest
 
 from demo.processes import wait_until
+from tests import plain
 from tests.integration.processes import Process, alert, command, running, serve_airflow
 from tests.pgbouncer import pgbouncer, through
 from tests.servers import TestServers
@@ -43,7 +43,7 @@ async def test_two_replicas_behind_pgbouncer_start_each_run_once(
         replicas = [Process(tmp_path, variables | {"redis_prefix": mode}) for _ in range(2)]
         async with running(*replicas):
             models = [f"m{number}" for number in range(12)]
-            async with httpx.AsyncClient(timeout=15) as client:
+            async with plain.client(timeout=15) as client:
                 answers = await asyncio.gather(
                     *(
                         client.post(f"{each.url}/api/v1/webhooks/alertmanager", json={"alerts": [alert(model)]})

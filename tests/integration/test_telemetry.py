@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from app.kit.telemetry import telemetry, traceparent
 from demo.processes import wait_until
+from tests import plain
 from tests.integration.gateways import REPOSITORY
 from tests.integration.processes import WEBHOOK, Process, alert, running, serve_airflow
 from tests.servers import TestServers
@@ -71,7 +71,7 @@ async def test_a_trigger_is_one_trace_that_its_dag_run_can_go_on_with(
         airflow.add_dag("retrain_model")
         variables = {"database_url": database, "redis_url": servers.valkey.url, "log_level": "warning"}
         process = Process(tmp_path, variables, airflow=url)
-        async with running(process), httpx.AsyncClient() as client:
+        async with running(process), plain.client() as client:
             headers = {"traceparent": f"00-{SENDER}-b7ad6b7169203331-01"}
             answer = await client.post(process.url + WEBHOOK, json={"alerts": [alert("churn")]}, headers=headers)
             trigger = UUID(answer.json()["decisions"][0]["trigger_id"])

@@ -1,5 +1,5 @@
-"""Uses of MLflow, each three ways: with MLflow's own client, through the spool, and with MLflow away meanwhile. What MLflow
-holds in the end is the same, record by record and file by file. PROVE=1: every use."""
+"""Uses of MLflow, each three ways: with MLflow's own client, through the spool, and with MLflow away meanwhile, behind a
+prefix and with a login. What MLflow holds in the end is the same, record by record and file by file. PROVE=1: every use."""
 
 import json
 import re
@@ -24,6 +24,8 @@ USES = [
 SAMPLE = ["threads", "names-that-the-server-refuses", "forked-ranks-of-one-run", "registered-by-its-id", "diverging"]
 LIMIT = 1800.0  # seconds of a process with all uses, on a busy machine
 CHOSEN = USES if PROVE else SAMPLE
+STATIC_PREFIX = "/team/mlflow"
+LOGIN = {"MLFLOW_TRACKING_USERNAME": "alice", "MLFLOW_TRACKING_PASSWORD": "secret"}
 #: What MLflow alone can do. While it is away, the spool says so at once.
 NOT_SPOOLED = {"renamed-model", "pages-of-a-search", "assessed-trace"}
 
@@ -57,13 +59,16 @@ def ways(
     for prefix, uri in (("plain", mlflow_server.uri), ("there", f"spool+{mlflow_server.uri}")):
         site = Site(environment, tmp_path_factory.mktemp(prefix), uri, settings, limit=LIMIT)
         found[prefix] = gathered(used(site, prefix), mlflow_server, prefix)
-    with proxied(mlflow_server.port) as proxy:
+    with proxied(mlflow_server.port, STATIC_PREFIX) as proxy:
         proxy.plan = always(Fault.REFUSE)
-        site = Site(environment, tmp_path_factory.mktemp("away"), f"spool+{proxy.uri}", settings, limit=LIMIT)
+        uri = f"spool+{proxy.uri}{STATIC_PREFIX}"
+        site = Site(environment, tmp_path_factory.mktemp("away"), uri, settings | LOGIN, limit=LIMIT)
         way = used(site, "away")
         proxy.plan = never
+        proxy.heads.clear()
         site.spool("flush", "--timeout", "120")
         assert " 0 waiting" in site.spool("status")
+        assert {head.get("authorization", "")[:6] for head in proxy.heads} == {"Basic "}
         found["away"] = gathered(way, mlflow_server, "away")
     return found
 

@@ -1,5 +1,6 @@
 """What the tests of the spool share, besides everybody's MLflow."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +11,9 @@ from tests.spool.proxy import Proxy, proxied
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """MLflow with the spool's plugin beside it."""
-    return install(tmp_path_factory.mktemp("plugin"))
+    """MLflow with the spool's plugin beside it, for every worker the same."""
+    base = tmp_path_factory.getbasetemp()
+    return install((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "plugin")
 
 
 @pytest.fixture

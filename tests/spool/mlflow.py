@@ -1,6 +1,7 @@
 """A real MLflow server as a process, in an environment of its own; and what it holds, for comparison."""
 
 import asyncio
+import fcntl
 import http.client
 import json
 import os
@@ -21,7 +22,7 @@ from demo.environment import Environment as Pinned
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Libraries whose training MLflow logs by itself, beside requirements/mlflow.txt.
-TRAINING = Pinned("libraries of training code", "training", 70, 290)
+TRAINING = Pinned("libraries of training code", "training", 3020, 6220)
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 
 
@@ -55,34 +56,17 @@ def install_libraries() -> Path:
 
 
 def install(plugin: Path) -> Environment:
-    """MLflow, and the plugin's wheel built from the checkout into `plugin`."""
+    """MLflow, and the plugin's wheel built from the checkout into `plugin`, by the first who asks."""
     uv, python = Path(sys.executable).with_name("uv"), install_mlflow()
-    build: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "build",
-        "--no-isolation",
-        "--wheel",
-        "--outdir",
-        plugin / "dist",
-        "mlflow-spool",
-    ]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = (plugin / "dist").glob("*.whl")
-    argv: list[str | Path] = [
-        uv,
-        "pip",
-        "install",
-        "--quiet",
-        "--offline",
-        "--no-deps",
-        "--python",
-        python,
-        "--target",
-        plugin,
-        wheel,
-    ]
-    subprocess.run(argv, check=True, capture_output=True)
+    build: list[str | Path] = [sys.executable, "-m", "build", "--no-isolation", "--wheel"]
+    build += ["--outdir", plugin / "dist", "mlflow-spool"]
+    argv: list[str | Path] = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python]
+    with plugin.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (plugin / "mlflow_spool").exists():
+            subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+            (wheel,) = (plugin / "dist").glob("*.whl")
+            subprocess.run([*argv, "--target", plugin, wheel], check=True, capture_output=True)
     return Environment(python, plugin)
 
 

@@ -60,12 +60,13 @@ def gone_after_the_phase(fault: Fault) -> Plan:
 class Proxy:
     """`plan` may be changed at any time; `seen` are the request lines so far, health checks left out."""
 
-    def __init__(self, upstream: int) -> None:
+    def __init__(self, upstream: int, prefix: str = "") -> None:
+        """prefix: of the paths here, which the server does not know."""
         self.plan: Plan = never
         self.delay: Callable[[str], float] = lambda line: 0.0  # seconds before a request with that line is handled
         self.seen: list[str] = []
         self.heads: list[dict[str, str]] = []  # of every request, names in small letters
-        self._upstream = upstream
+        self._upstream, self._prefix = upstream, prefix
         self._guard = threading.Lock()
         self._released = threading.Event()
         proxy = self
@@ -136,7 +137,7 @@ class Proxy:
     def _forward(self, handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self._upstream, timeout=60)
         headers = {name: value for name, value in handler.headers.items() if name.lower() not in {"host", "connection"}}
-        connection.request(handler.command, handler.path, body, headers)
+        connection.request(handler.command, handler.path.removeprefix(self._prefix), body, headers)
         response = connection.getresponse()
         answer = response.read()
         connection.close()
@@ -164,9 +165,9 @@ def _drop(handler: BaseHTTPRequestHandler) -> None:
 
 
 @contextmanager
-def proxied(upstream: int) -> Iterator[Proxy]:
-    """A proxy before the server on port `upstream`."""
-    proxy = Proxy(upstream)
+def proxied(upstream: int, prefix: str = "") -> Iterator[Proxy]:
+    """A proxy before the server on port `upstream`. prefix: see `Proxy`."""
+    proxy = Proxy(upstream, prefix)
     try:
         yield proxy
     finally:

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -139,20 +140,55 @@ def test_a_comment_is_updated_and_not_repeated(runner: Runner) -> None:
     assert len(first) <= 65_536
 
 
+#: The keys of a hook that pre-commit knows (`pre-commit validate-manifest`), and those that it must have.
+MAY = {
+    *("additional_dependencies", "alias", "always_run", "args", "description", "entry", "exclude", "exclude_types"),
+    *("fail_fast", "files", "id", "language", "language_version", "log_file", "minimum_pre_commit_version", "name"),
+    *("pass_filenames", "require_serial", "stages", "types", "types_or", "verbose"),
+}
+MUST = {"id", "name", "entry", "language"}
+EXAMPLES = {"policy.yaml": "examples/policy.yaml", "policy_test.yaml": "examples/tests/policy_test.yaml"}
+#: A hook, what somebody changed in which file, and what the hook then shows.
+SPOILED = {
+    "trigger-gateway-check": ("policy.yaml", "cooldown: ", "cooldwon: ", "policy.yaml:"),
+    "trigger-gateway-test": ("policy_test.yaml", "at: 10m, route", "at: 11m, route", "an alert that lasts"),
+}
+
+
+def test_the_manifest_is_one_that_pre_commit_takes() -> None:
+    assert {hook["id"] for hook in HOOKS} == SPOILED.keys()
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    for hook in HOOKS:
+        assert MUST <= hook.keys() <= MAY
+        # pre-commit installs the repository itself, and beside it what the wheel of the gateway needs of this repository.
+        assert (hook["language"], hook["additional_dependencies"]) == ("python", ["./mlflow-spool"])
+        assert (ROOT / "mlflow-spool/pyproject.toml").is_file()
+        assert shlex.split(hook["entry"])[0] in scripts
+
+
+def committed(hook: dict[str, Any], folder: Path, changed: list[str]) -> subprocess.CompletedProcess[str] | None:
+    """What pre-commit runs when these files of a repository change: the entry, `args`, and the files that match. None: no
+    file matches, so it runs nothing."""
+    matching = [name for name in changed if re.search(hook["files"], name)]
+    if not matching:
+        return None
+    program, *words = shlex.split(hook["entry"])
+    files = matching if hook.get("pass_filenames", True) else []
+    command = [str(Path(sys.executable).with_name(program)), *words, *hook.get("args", []), *files]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook["id"])
-def test_a_hook_runs_on_the_files_of_the_examples(hook: dict[str, Any], tmp_path: Path) -> None:
-    program, *arguments = shlex.split(hook["entry"])
-    assert (program, hook["language"], hook["additional_dependencies"]) == (
-        "trigger-gateway",
-        "python",
-        ["./mlflow-spool"],
-    )
-    files = {"policy.yaml": "examples/policy.yaml", "policy_test.yaml": "examples/tests/policy_test.yaml"}
-    for name, source in files.items():
+def test_a_hook_takes_the_examples_and_stops_a_commit_that_spoils_them(hook: dict[str, Any], tmp_path: Path) -> None:
+    for name, source in EXAMPLES.items():
         (tmp_path / name).write_text((ROOT / source).read_text().replace("../policy.yaml", "policy.yaml"))
-    matching = [name for name in files if re.search(hook["files"], f"models/{name}")]
-    assert "policy.yaml" in matching
-    given = hook["args"] if hook.get("pass_filenames") is False else matching
-    command = [str(Path(sys.executable).with_name(program)), *arguments, *given]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert committed(hook, tmp_path, ["README.md", "my-policy.yaml.txt", "docs/policy.md"]) is None
+    done = committed(hook, tmp_path, list(EXAMPLES))
+    assert done is not None
     assert (done.returncode, done.stderr) == (0, "")
+    file, good, bad, shown = SPOILED[hook["id"]]
+    (tmp_path / file).write_text((tmp_path / file).read_text().replace(good, bad, 1))
+    done = committed(hook, tmp_path, [file])
+    assert done is not None
+    assert done.returncode == 1, done.stdout
+    assert shown in done.stdout + done.stderr

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from app.decide.alert import Parsed, Unreadable
 from app.groups.bodies import TriggerBody
 from app.intake.sources import alertmanager, cloudevents, grafana, native
 from app.lineage.report_schemas import HandOver, Report
-from app.web.heavy import MOST_DEPTH, aside, within_depth
+from app.web.heavy import MOST_DEPTH, Late, Turns, aside, is_heavy, within_depth
 from tests.integration.api import cloud_event, native_alert, webhook_alert
 
 MOST = 10_000
@@ -111,6 +112,123 @@ class Body:
     """Something that a weak reference can follow."""
 
 
+class Reading:
+    """A thread that tokens share. It is busy with a body of token `a` until `free` is set, and notes what it reads."""
+
+    def __init__(self) -> None:
+        self.turns = Turns("test")
+        self.read: list[str] = []
+        self.free = threading.Event()
+        self._entered = threading.Event()
+
+    async def begin(self) -> "asyncio.Task[None]":
+        first = self.send("a", "a0", self._hold)
+        assert await asyncio.to_thread(self._entered.wait, 30)
+        return first
+
+    def send(self, lane: str, name: str, work: Callable[..., Any] = lambda: None, *given: Any) -> "asyncio.Task[Any]":
+        def noted(*given: Any) -> Any:
+            self.read.append(name)
+            return work(*given)
+
+        return asyncio.create_task(self.turns.take(lane, noted, *given, within=30))
+
+    def _hold(self) -> None:
+        self._entered.set()
+        assert self.free.wait(30)
+
+
+def slow() -> None:
+    time.sleep(0.1)
+
+
+#: What comes while the first body of `a` is read, in order of arrival, and what is read after it. Bodies with s take long.
+TURNS = {
+    "one of another": (["a1", "a2", "a3", "b1"], ["b1", "a1", "a2", "a3"]),
+    "each keeps its order": (["a1", "a2", "b1", "b2", "b3"], ["b1", "b2", "b3", "a1", "a2"]),
+    "who takes as long waits as long": (["b1s", "b2s", "b3s", "c1", "c2"], ["b1s", "c1", "c2", "b2s", "b3s"]),
+    "alone": (["a1", "a2", "a3"], ["a1", "a2", "a3"]),
+}
+
+
+@pytest.mark.parametrize(("sent", "read"), TURNS.values(), ids=TURNS)
+async def test_a_token_waits_for_the_body_under_way_and_not_for_all_that_another_sent(
+    sent: list[str], read: list[str]
+) -> None:
+    reading = Reading()
+    tasks = [await reading.begin()]
+    for name in sent:
+        tasks.append(reading.send(name[0], name, slow if name.endswith("s") else lambda: None))
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.2)  # So the first body has taken a while.
+    reading.free.set()
+    await asyncio.gather(*tasks)
+    assert reading.read == ["a0", *read]
+
+
+async def test_a_token_that_always_sends_the_next_body_does_not_keep_the_thread() -> None:
+    """Its next body comes before that of another token, and after the thread has taken its last one that waited."""
+    reading = Reading()
+    first = await reading.begin()
+    second = reading.send("a", "a1")
+    await asyncio.sleep(0.01)
+    other = reading.send("b", "b0")
+    await asyncio.sleep(0)
+    reading.free.set()
+    await asyncio.gather(first, second, other)
+    assert reading.read == ["a0", "b0", "a1"]
+
+
+async def test_a_body_whose_turn_does_not_come_in_time_is_refused_and_free() -> None:
+    reading = Reading()
+    first = await reading.begin()
+    body = Body()
+    seen = weakref.ref(body)
+    began = time.monotonic()
+    late = asyncio.create_task(reading.turns.take("b", id, body, within=0.2))
+    under_way = asyncio.create_task(reading.turns.take("c", id, 1, within=30))
+    await asyncio.sleep(0)
+    del body
+    with pytest.raises(Late) as refused:
+        await late
+    assert 0.1 < time.monotonic() - began < 5
+    assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "5"})
+    del refused, late
+    gc.collect()
+    assert seen() is None
+    reading.free.set()
+    await asyncio.gather(first, under_way)
+    assert await reading.turns.take("b", len, "three") == 5
+
+
+async def test_nobody_waits_for_a_body_that_takes_too_long_itself() -> None:
+    reading, free = Reading(), threading.Event()
+    with pytest.raises(Late):
+        await reading.turns.take("a", free.wait, 30, within=0.2)
+    free.set()
+    assert await reading.turns.take("b", len, "three") == 5
+
+
+async def test_an_error_of_a_body_keeps_nothing_of_it() -> None:
+    """A cycle would stay until the collector comes."""
+
+    def refuse(body: Body) -> None:
+        raise ValueError(str(body))
+
+    body = Body()
+    seen = weakref.ref(body)
+    gc.disable()
+    try:
+        with suppress(ValueError):
+            await aside("a", refuse, body)
+        del body
+        async with asyncio.timeout(10):  # The thread may not have come to its end yet.
+            while seen() is not None:  # noqa: ASYNC110 (a thread, not a task)
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
+
+
 async def test_a_body_whose_sender_has_gone_is_free_though_another_is_being_read() -> None:
     entered, free = threading.Event(), threading.Event()
 
@@ -118,11 +236,11 @@ async def test_a_body_whose_sender_has_gone_is_free_though_another_is_being_read
         entered.set()
         return free.wait(30)
 
-    reading = asyncio.create_task(aside(read))
+    reading = asyncio.create_task(aside("a", read, within=60))
     await asyncio.to_thread(entered.wait, 30)
     body = Body()
     seen = weakref.ref(body)
-    waiting = asyncio.create_task(aside(id, body))
+    waiting = asyncio.create_task(aside("b", id, body))
     await asyncio.sleep(0)
     del body
     assert seen() is not None
@@ -133,3 +251,17 @@ async def test_a_body_whose_sender_has_gone_is_free_though_another_is_being_read
     assert seen() is None
     free.set()
     assert await reading
+
+
+@pytest.mark.parametrize(
+    ("raw", "so"),
+    [
+        (b'{"alerts":[' + b",".join([b"1"] * 9_000) + b"]}", True),
+        (b"{}," * 600, True),
+        (b" " * 70_000, True),
+        (json.dumps({"alerts": [webhook_alert(model=str(number)) for number in range(100)]}).encode(), False),
+    ],
+    ids=["many numbers", "many objects", "long", "a hundred alerts"],
+)
+def test_a_body_is_read_aside_when_its_parts_are_many(raw: bytes, so: bool) -> None:
+    assert is_heavy(raw) is so

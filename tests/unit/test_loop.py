@@ -18,7 +18,7 @@ async def run_until(loop: Loop, done: asyncio.Event) -> None:
     """Run it until the test has seen what it wanted."""
     task = asyncio.create_task(loop.run())
     try:
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), 30)
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -132,7 +132,7 @@ async def test_a_step_that_does_not_come_back_is_stuck() -> None:
     for loop, stuck in ((hanging, True), (patient, False)):
         begun.clear()
         task = asyncio.create_task(loop.run())
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 30)
         assert loop.stuck() is stuck
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -218,7 +218,7 @@ async def test_a_round_that_is_cancelled_leaves_no_task_behind(at_once: int) -> 
 
     before = asyncio.all_tasks()
     round_ = asyncio.create_task(each_alone(["a", "b", "c"], work, named, "an item failed", at_once=at_once))
-    await asyncio.wait_for(begun.wait(), 5)
+    await asyncio.wait_for(begun.wait(), 30)
     round_.cancel()
     with pytest.raises(asyncio.CancelledError):
         await round_
@@ -237,7 +237,7 @@ async def test_all_of_them_side_by_side_in_their_order() -> None:
     both = asyncio.Barrier(2)
 
     async def work(item: str) -> str:
-        await asyncio.wait_for(both.wait(), 5)
+        await asyncio.wait_for(both.wait(), 30)
         return item
 
     assert await all_of(work(item) for item in "ab") == ["a", "b"]

@@ -1,9 +1,8 @@
 """Backtests over HTTP: POST asks for one, GET shows how far it is and then its report, DELETE ends and forgets it."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -20,6 +19,7 @@ from app.replay.jobs import store
 from app.replay.jobs.schemas import ASKED, ENDED, Asked, BacktestBody, BacktestOut, Text
 from app.replay.jobs.work import Backtests
 from app.web.answers import shows
+from app.web.heavy import Turns
 from app.web.problems import UNAVAILABLE, Kind, responses
 from app.web.ratelimit import RateLimit
 from app.web.security import require
@@ -27,14 +27,17 @@ from app.web.tokens import Caller
 
 router = APIRouter(prefix="/api/v1", tags=["history"], responses=responses(UNAVAILABLE))
 
+_READ_WITHIN: Final = 30.0  # seconds for a policy: a long one takes some
+
 
 @dataclass(frozen=True, slots=True)
 class BacktestServices:
-    """What the endpoints need. `reading`: a process reads one policy at a time, because long ones take long."""
+    """What the endpoints need. `reading`: a process reads one policy at a time, because long ones take long. It is not the
+    thread of alerts, which must not wait for so long."""
 
     backtests: Backtests
     limiter: RateLimit
-    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reading: Turns = field(default_factory=lambda: Turns("policies"))
 
 
 async def _services(request: Request) -> BacktestServices:
@@ -108,18 +111,18 @@ async def delete(services: Services, caller: Reader, id: Ident) -> Response:
 
 
 async def begin(services: BacktestServices, caller: Caller, body: BacktestBody) -> RowMapping:
-    """Keep the question of a caller: the row as it is now. Raises Problem 409, 422 and 429."""
+    """Keep the question of a caller: the row as it is now. Raises Problem 409, 422, 429 and 503."""
     await services.limiter.check(caller)
     await services.backtests.refuse_second(caller)
-    return await services.backtests.ask(caller, await _asked(services, body))
+    return await services.backtests.ask(caller, await _asked(services, caller, body))
 
 
-async def _asked(services: BacktestServices, body: BacktestBody) -> Asked:
+async def _asked(services: BacktestServices, caller: Caller, body: BacktestBody) -> Asked:
     """The question as it is kept. Raises Problem 422 for a policy with errors, and for what does not fit together."""
     now, compare = services.backtests.clock.now(), body.compare
-    proposed, reference = await _read(services, body.policy, "policy"), None
+    proposed, reference = await _read(services, caller, body.policy, "policy"), None
     if compare is not None and compare != "live" and not HASH.fullmatch(compare):
-        reference = await _read(services, compare, "compare")
+        reference = await _read(services, caller, compare, "compare")
     since, until = (before(moment_of(text), now) if text is not None else None for text in (body.since, body.until))
     if since is not None and until is not None and since >= until:
         raise _invalid("until", "the window is empty: `until` must be later than `since`")
@@ -138,10 +141,9 @@ async def _asked(services: BacktestServices, body: BacktestBody) -> Asked:
     )
 
 
-async def _read(services: BacktestServices, text: str, member: str) -> Policy:
+async def _read(services: BacktestServices, caller: Caller, text: str, member: str) -> Policy:
     try:
-        async with services.reading:
-            return await asyncio.to_thread(parse_sent_policy, text, member)
+        return await services.reading.take(caller.name, parse_sent_policy, text, member, within=_READ_WITHIN)
     except PolicyError as error:
         errors = [str(problem) for problem in error.problems]
         count = f"{len(errors)} errors" if len(errors) != 1 else "1 error"

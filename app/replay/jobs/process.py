@@ -20,7 +20,7 @@ from app.kit.db import OF_THE_DATABASE
 from app.kit.errors import GatewayError
 from app.policy.file.load import parse_policy
 from app.policy.schema import Policy
-from app.replay.asked import known_route, recorded_policy, sources_of
+from app.replay.asked import as_key, known_route, recorded_policy, sources_of
 from app.replay.backtest import Progress, Question, backtest
 from app.replay.history import History
 from app.replay.jobs.schemas import Asked, Text
@@ -115,17 +115,18 @@ def _report(order: Order, progress: Progress) -> bytes:
     reference = _policy(asked.compare) if isinstance(asked.compare, Text) else None
     history = _history(order, proposed, reference, progress)
     if isinstance(asked.compare, str):
-        reference = recorded_policy(history, asked.compare)
+        reference = recorded_policy(history, asked.compare, as_key)
     question = Question(
         proposed=proposed,
         now=reference,
         live=asked.compare == "live",
         since=asked.since,
         until=asked.until,
-        route=known_route(asked.route, proposed, reference),
+        route=known_route(asked.route, proposed, reference, naming=as_key),
         group=asked.group,
         length=asked.run,
         reorder=order.reorder,
+        naming=as_key,
     )
     text = json.dumps(backtest(history, question, progress).as_json(), separators=(",", ":")).encode()
     if len(text) > order.report:

@@ -69,6 +69,12 @@ def begun_elsewhere(run_id: str, experiment_id: str) -> dict[str, Any]:
     return {"info": info, "data": {}}
 
 
+def model_of_others(model_id: str, experiment_id: str) -> dict[str, Any]:
+    """The same for a logged model."""
+    info = {"model_id": model_id, "experiment_id": experiment_id, "status": "LOGGED_MODEL_PENDING"}
+    return {"info": info | {"artifact_uri": f"spool-artifacts:/{model_id}/artifacts"}}
+
+
 def _new_run(record: Record) -> dict[str, Any]:
     body = record.call.body
     info = {

@@ -12,12 +12,12 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository, verify_artif
 from mlflow.tracking import get_tracking_uri
 from mlflow.utils.uri import validate_path_is_safe
 
-from mlflow_spool.errors import NoAnswer, Offline, Refused
+from mlflow_spool.errors import NoAnswer, Offline, Refused, TransportError
 from mlflow_spool.files import place
-from mlflow_spool.records import Answer
+from mlflow_spool.records import Answer, Call
 from mlflow_spool.settings import PREFIX
 from mlflow_spool.spool import Spool
-from mlflow_spool.store import SpoolOffline, server_for, spool_for
+from mlflow_spool.store import SpoolOffline, is_logging, is_registering, server_for, spool_for
 from mlflow_spool.stores import Stores
 from mlflow_spool.transport import plain_repository
 from mlflow_spool.uploads import split_root
@@ -51,16 +51,17 @@ class SpoolArtifacts(ArtifactRepository):
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         """The files and folders directly below `path`, on the server and waiting here.
 
-        While MLflow is away: what this machine has logged to the run or model, if it has logged to it.
+        While MLflow is away: what this machine has logged to the run or model. If that is nothing, and somebody else made
+        it, nobody here knows its files.
         """
         shelf, there = self._spool.shelf, []
-        kept = shelf.waiting(self._root)
+        kept, away = shelf.waiting(self._root), ""
         try:
             there = self._there(path)
         except Offline as error:
             if not shelf.knows(self._root):
                 raise SpoolOffline(str(error)) from None
-            kept = shelf.logged(self._root)
+            kept, away = shelf.logged(self._root), str(error)
         base = PurePosixPath(self._below)
         named = {PurePosixPath(name): size for name, size in kept.items()}
         own = {str(name.relative_to(base)): size for name, size in named.items() if base in name.parents}
@@ -68,11 +69,14 @@ class SpoolArtifacts(ArtifactRepository):
         merged = {info.path: info for info in there} | {
             name: FileInfo(name, size is None, size) for name, size in waiting.items()
         }
+        known = merged or (path or "") in own or shelf.made(self._root)
+        if away and not (known or is_logging() or is_registering()):
+            raise SpoolOffline(away)
         return [merged[name] for name in sorted(merged)]
 
     def _there(self, path: str | None) -> list[FileInfo]:
         """What the server has. Raises Offline."""
-        root = self._spool.shelf.real_root(self.artifact_uri)
+        root = self._real_root()
         if root is None:
             return []
         if not self._is_proxied(root):
@@ -94,9 +98,26 @@ class SpoolArtifacts(ArtifactRepository):
         is_file = len(infos) == 1 and path and infos[0].path == str(PurePosixPath(path) / PurePosixPath(path).name)
         return [] if is_file and not infos[0].is_dir else infos
 
+    def _real_root(self) -> str | None:
+        """The real artifact root; None while the server does not know the run or model. That of others is looked up. Raises
+        Offline."""
+        shelf = self._spool.shelf
+        if (root := shelf.real_root(self.artifact_uri)) is not None or shelf.made(self._root):
+            return root
+        try:
+            self._spool.knowledge.find_elsewhere(Call("GET", "", {"root": self._root}), self._spool.found)
+        except (TransportError, Refused) as error:
+            raise Offline(str(error)) from None
+        if (root := shelf.real_root(self.artifact_uri)) is None:
+            raise Offline("where its files are is not known here")
+        return root
+
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
-        root = self._spool.shelf.real_root(self.artifact_uri)
         where = self._place(remote_file_path)
+        try:
+            root = self._real_root()
+        except Offline:
+            root = None  # It may be here.
         if root is not None and not self._is_proxied(root) and self._spool.shelf.find(self._root, where) is None:
             target = Path(local_path)
             try:

@@ -57,8 +57,10 @@ class Asking:
             self._breaker.failed()
             self._wake()
             raise
-        if is_strange(answer) and self._drainer.probe(timeout) and again:
-            answer = request(timeout)  # MLflow is there.
+        if is_strange(answer):
+            self._breaker.doubt_pulse()
+            if self._drainer.probe(timeout) and again:
+                answer = request(timeout)  # MLflow is there.
         if is_strange(answer):
             raise Offline(f"something else answered {answer.status} in its place")
         if answer.status in UNWELL:

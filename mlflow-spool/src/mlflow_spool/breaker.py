@@ -24,6 +24,8 @@ class Breaker:
         self._failures = 0
         self._until = 0.0
         self._since, self._last = 0.0, 0.0
+        self._by_pulse = False  # since its pulse was felt, no request has succeeded
+        self._doubt = False
 
     @property
     def is_open(self) -> bool:
@@ -40,9 +42,20 @@ class Breaker:
         with self._lock:
             return self._last - self._since if self._failures else 0.0
 
-    def succeeded(self) -> None:
-        """The server answered."""
+    @property
+    def doubts_pulse(self) -> bool:
+        """Whether a pulse is no sign of the server: what it answered for was not there."""
+        return self._doubt
+
+    def doubt_pulse(self) -> None:
+        """Something else answers in the server's place."""
+        self._doubt = True
+
+    def succeeded(self, *, by_pulse: bool = False) -> None:
+        """The server answered. by_pulse: no more than that it is up, which a proxy may say in its place."""
         self._failures = 0
+        self._by_pulse = by_pulse
+        self._doubt = self._doubt and by_pulse
 
     def failed(self, retry_after: float | None = None) -> None:
         """The server did not answer, or is not well. retry_after: seconds until it may be asked again, if it named them.
@@ -50,6 +63,8 @@ class Breaker:
         A failure within an open period changes nothing: many callers may notice the same outage.
         """
         with self._lock:
+            self._doubt = self._doubt or self._by_pulse
+            self._by_pulse = False
             now = self._last = self._monotonic()
             if self._failures and now < self._until:
                 return

@@ -71,21 +71,21 @@ class Delivery:
 
     def probe(self, timeout: float) -> bool:
         """Ask whether the server is well, and set the breaker so. timeout: seconds of each request."""
-        waits: list[float | None] = []
+        answers: list[Answer] = []
 
         def ask(call: Call) -> Answer:
-            answer = self._server.send(call, timeout)
-            waits.append(answer.retry_after)
-            return answer
+            answers.append(self._server.send(call, timeout))
+            return answers[-1]
 
+        doubts = self._breaker.doubts_pulse
         try:
-            there = drive(is_up(), ask)
+            there = drive(is_up(doubts_pulse=doubts), ask)
         except TransportError:
             there = False
         if not there:
-            self._breaker.failed(waits[-1] if waits else None)
+            self._breaker.failed(answers[-1].retry_after if answers else None)
             return False
-        self._breaker.succeeded()
+        self._breaker.succeeded(by_pulse=not doubts and len(answers) == 1)
         return True
 
     def deliver(self, record: Record, timeout: float) -> bool:

@@ -1,7 +1,8 @@
 """What children of this process leave: they end without exit handlers, so that their parent, or they, have to see to it.
 
 A child of a fork runs no exit handler of its own. If its parent has loaded the plugin, the parent delivers at its end what
-its children left. A child of `multiprocessing` whose parent has not loaded the plugin does it at its own end.
+its children left. So does a child that ends in the normal way, as a daemon, for its own children: its parent may be gone. A
+child of `multiprocessing` whose parent has not loaded the plugin does it at its own end.
 """
 
 import multiprocessing
@@ -27,7 +28,12 @@ def _note_fork() -> None:
     _forked = True
 
 
-os.register_at_fork(after_in_parent=_note_fork)
+def _forget_forks() -> None:
+    global _forked
+    _forked = False
+
+
+os.register_at_fork(after_in_parent=_note_fork, after_in_child=_forget_forks)
 
 
 def mark(journal: Journal) -> None:
@@ -39,8 +45,8 @@ def mark(journal: Journal) -> None:
 
 
 def left(folder: Path, max_bytes: int) -> Iterator[Journal]:
-    """The journals that children of this process have used."""
-    if os.getpid() != _born_in or not _forked:
+    """The journals that children of this process have used, and others of its family."""
+    if not _forked:
         return
     for file in sorted(folder.glob("*/journal.db")):
         journal = Journal(file.parent, max_bytes)
@@ -53,8 +59,9 @@ def at_end_of_child(finish: Callable[[], None]) -> None:
     the first of its family with the plugin."""
 
     def register(_: object = None) -> None:
-        # A child of `spawn` runs exit handlers. What a fork of this process leaves, this process delivers.
-        if os.getpid() == _born_in and multiprocessing.get_start_method() != "spawn":
+        # A child of `spawn` runs exit handlers. What a fork of this process leaves, this process delivers. To ask for the
+        # start method without `allow_none` would choose one in place of the script.
+        if os.getpid() == _born_in and multiprocessing.get_start_method(allow_none=True) != "spawn":
             multiprocessing.util.Finalize(None, finish, exitpriority=-1)
 
     if multiprocessing.process.parent_process() is not None:

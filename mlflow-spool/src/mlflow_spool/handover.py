@@ -19,7 +19,7 @@ from mlflow_spool.gateway import TAKEN, Taker
 from mlflow_spool.journal import Journal
 from mlflow_spool.locks import locked
 from mlflow_spool.questions import UNWELL
-from mlflow_spool.records import Answer, Kind, Record, references
+from mlflow_spool.records import EXPERIMENT_OF, Answer, Kind, Record, references, translated
 from mlflow_spool.replay import FORBIDDEN
 
 log = logging.getLogger("mlflow_spool")
@@ -155,7 +155,9 @@ class HandOver:
             self._journal.set_aside(record, f"the gateway refused it: {answer.status} {_detail(answer)}")
 
     def _body(self, records: list[Record]) -> dict[str, Any]:
-        tokens = {token for record in records for token in references(record.call)}
+        # What this spool calls the experiment and the files of a run of others is no local id to the gateway.
+        records = [replace(record, call=translated(record.call, self._of_others)) for record in records]
+        tokens = {token for record in records for token in references(record.call) if not _is_of_others(token)}
         wanted = tokens | {f"root:{token}" for token in tokens if not token.startswith("version:")}
         names = {token: name for token in sorted(wanted) if (name := self._journal.names.name_of(token))}
         # If no answer ever comes, this machine delivers the records too. So the gateway has to look before it creates.
@@ -163,6 +165,13 @@ class HandOver:
         facts = (("login", "user"), ("workspace", "workspace"))
         place = {field: value for field, fact in facts if (value := self._journal.names.fact(fact))}
         return {"records": [record.exported() for record in attempted], "names": names, **place}
+
+    def _of_others(self, token: str) -> str | None:
+        return self._journal.names.name_of(token) if _is_of_others(token) else None
+
+
+def _is_of_others(token: str) -> bool:
+    return token.startswith(EXPERIMENT_OF) or (token.startswith("root:") and "spool-" not in token)
 
 
 def _page(records: list[Record]) -> list[Record]:

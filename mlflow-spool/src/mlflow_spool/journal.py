@@ -218,7 +218,12 @@ class Journal:
         if self.names.name_of(token) is not None or self.state_of(token) is not None or self.siblings.made(token):
             return True
         run = token.removeprefix("root:").removeprefix(EXPERIMENT_OF)
-        return run != token and self.names.fact(f"shown:run:{run}") is not None
+        return run != token and self.was_given(run)
+
+    def was_given(self, owner: str) -> bool:
+        """Whether this machine knows of a run or logged model of others by its id, to log to it."""
+        noun = "logged-model" if owner.startswith("m-") else "run"
+        return self.names.fact(f"shown:{noun}:{owner}") is not None
 
     def waits(self, key: str) -> bool:
         """Whether the record `key` is here and not delivered."""

@@ -10,6 +10,7 @@ from mlflow_spool.answers import (
     experiment_of,
     logged_model_of,
     measurements,
+    model_of_others,
     registered_of,
     run_of,
     version_in,
@@ -125,6 +126,15 @@ class Knowledge:
         fact = json.dumps({"seq": 0, "shown": begun_elsewhere(run_id, experiment_id)})
         self._journal.names.remember(f"shown:run:{run_id}", fact)
 
+    def adopt_model(self, model_id: str, experiment_id: str) -> None:
+        """The same for a logged model."""
+        fact = json.dumps({"seq": 0, "shown": model_of_others(model_id, experiment_id)})
+        self._journal.names.remember(f"shown:logged-model:{model_id}", fact)
+
+    def logged_here(self, run_id: str, key: str) -> list[dict[str, Any]]:
+        """The values of a metric that this machine has logged to a run, whoever made the run."""
+        return measurements(self._history("run", run_id, waiting_only=False), key)
+
     def models_named(self, name: str, experiment_ids: Iterable[str]) -> list[dict[str, Any]]:
         """The logged models with a name that were made here in those experiments, the newest first."""
         names = self._journal.names
@@ -206,6 +216,9 @@ class Knowledge:
         for field in ("experiment_id", "source_run_id"):
             if field in info:
                 info[field] = self._journal.names.name_of(info[field]) or info[field]
+        for output in entity.get("outputs", {}).get("model_outputs", []):
+            if name := self._journal.names.name_of(text_at(output, "model_id")):
+                output["model_id"] = name
         return entity
 
     def _registered(self, name: str) -> dict[str, Any] | None:

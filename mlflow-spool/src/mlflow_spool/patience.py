@@ -17,15 +17,21 @@ LONELY = 3600.0  # seconds that a record waits for an answer of a server that an
 
 
 def cause_of(record: Record, outcome: Outcome) -> Steps[Outcome]:
-    """The same outcome, unless a server that seems unwell to this record again and again lets us in: then only this record
-    gets no answer. It costs a request, so it is for whoever delivers in the background."""
-    if not isinstance(outcome, Later) or not outcome.unwell or record.attempts < DOUBT:
+    """The same outcome, unless another question shows whose fault it is.
+
+    A server that seems unwell to this record again and again, but lets us in, gives no answer to this record alone. A server
+    that fails on this record again and again, and does not let us in, fails on everything: a database that is away. It costs
+    a request, so it is for whoever delivers in the background.
+    """
+    if not isinstance(outcome, Later) or not (outcome.unwell or outcome.suspect) or record.attempts < DOUBT:
         return outcome
     try:
         there = yield from lets_in()
     except TransportError:
         there = False
-    return replace(outcome, unwell=False, alone=True) if there else outcome
+    if outcome.unwell:
+        return replace(outcome, unwell=False, alone=True) if there else outcome
+    return outcome if there else replace(outcome, unwell=True, suspect=False, refused=False)
 
 
 def is_hopeless(outcome: Later, attempts: int, age: float) -> bool:

@@ -249,12 +249,17 @@ def finding(token: str) -> Steps[tuple[tuple[str, str], ...]]:
 
 
 def _of_run(run_id: str) -> Steps[tuple[tuple[str, str], ...]]:
-    """The artifact root and the experiment of a run that somebody else made."""
+    """The artifact root and the experiment of a run that somebody else made, or the artifact root of a logged model."""
+
+    def root(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+        return ((f"root:{run_id}", body["model"]["info"]["artifact_uri"]),)
 
     def read(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         info = body["run"]["info"]
         return (f"root:{run_id}", info["artifact_uri"]), (EXPERIMENT_OF + run_id, str(info["experiment_id"]))
 
+    if run_id.startswith("m-"):
+        return (yield from ask(Call("GET", f"{API}/logged-models/{run_id}"), root)) or ()
     return (yield from ask(Call("GET", f"{API}/runs/get", {"run_id": run_id}), read)) or ()
 
 

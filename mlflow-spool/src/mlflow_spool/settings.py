@@ -14,6 +14,17 @@ MAX_BYTES = 4 * 1024**3
 SPARE = 8 * 1024**2
 
 
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # It was deleted.
+        return Path("/")
+
+
+#: Where a relative folder begins. A script may go to another folder meanwhile, and its journal must not.
+HERE = _here()
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a spool behaves. Durations are seconds, sizes bytes."""
@@ -92,9 +103,9 @@ def with_login(uri: str, user: str, environ: Mapping[str, str] | None = None) ->
 
 def _folder(env: Mapping[str, str]) -> Path:
     if chosen := env.get("MLFLOW_SPOOL_DIR"):
-        return Path(os.path.expanduser(chosen))  # It leaves the `~` of a user without a home.
+        return HERE / os.path.expanduser(chosen)  # It leaves the `~` of a user without a home.
     if state := env.get("XDG_STATE_HOME"):
-        return Path(state) / "mlflow-spool"
+        return HERE / state / "mlflow-spool"
     try:
         return Path.home() / ".local" / "state" / "mlflow-spool"
     except RuntimeError:  # A user without a home: nothing can be below this.

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow_spool.files import Files
 from mlflow_spool.journal import Journal
-from mlflow_spool.records import Call, Kind, Record, needed, text_at, translated
+from mlflow_spool.records import CREATES, Call, Kind, Record, needed, text_at, translated
 from mlflow_spool.uploads import artifact
 
 #: Files that a later call of `log_table` reads, to add rows to them.
@@ -36,8 +36,17 @@ class Shelf:
         """Whether this machine has logged to the run or model with this artifact root, or was given it to log to."""
         owner = self._stream(root).partition(":")[2]
         nouns = ("artifacts", "logged-model") if owner.startswith("m-") else ("artifacts", "run")
-        shown = self._journal.names.fact(f"shown:run:{owner}")
-        return bool(shown) or any(self._journal.first(f"{noun}:{owner}") for noun in nouns) or bool(self._noted(root))
+        return (
+            self._journal.was_given(owner)
+            or any(self._journal.first(f"{noun}:{owner}") for noun in nouns)
+            or bool(self._noted(root))
+        )
+
+    def made(self, root: str) -> bool:
+        """Whether this machine made the run or model with this artifact root, so that it knows its files."""
+        owner = self._stream(root).partition(":")[2]
+        noun = "logged-model" if owner.startswith("m-") else "run"
+        return any(record.kind in CREATES for record in self._journal.first(f"{noun}:{owner}"))
 
     def waiting(self, root: str) -> dict[str, int]:
         """The paths of the files below `root` whose upload waits, with their sizes in bytes."""

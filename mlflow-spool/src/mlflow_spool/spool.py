@@ -198,7 +198,7 @@ class Spool:
         """Certify every run whose creation this journal still holds. Raises Refused, Offline, TransportError."""
         for token in self.journal.inventory.runs():
             if self.journal.names.name_of(token) is None and self.journal.state_of(token) in AT_GATEWAY:
-                self.knowledge.find_elsewhere(Call("GET", token), self._found)
+                self.knowledge.find_elsewhere(Call("GET", token), self.found)
             ids = [token, *filter(None, [self.journal.names.name_of(token)])]
             logged = gather(
                 ids, self.journal.inventory.streams, self.journal.inventory.of_kind, self.journal.inventory.refused
@@ -318,7 +318,7 @@ class Spool:
         """What the server answers to a read, once it has what was written here before. Raises Offline, TransportError."""
         self._bring(call)
         strange = any(self.journal.names.name_of(token) is None for token in needed(call, self.journal.made))
-        if strange and self.knowledge.find_elsewhere(call, self._found) is None:
+        if strange and self.knowledge.find_elsewhere(call, self.found) is None:
             raise Unanswerable(f"{call.path} names a run that neither this machine's journal nor MLflow knows")
         return self.asking.send(translated(call, self.journal.names.name_of))
 
@@ -343,7 +343,8 @@ class Spool:
                 return
             raise Unanswerable(f"what was written here to {behind[0]} has not arrived at MLflow yet")
 
-    def _found(self, call: Call) -> dict[str, Any]:
+    def found(self, call: Call) -> dict[str, Any]:
+        """What the server answers to one question. Raises Refused, Offline, TransportError."""
         answer = self.asking.send(call)
         if answer.status >= 400:
             raise Refused(answer.status, answer.body)

@@ -7,17 +7,19 @@ import os
 import re
 import sqlite3
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mlflow.entities import LoggedModel, Run
+from mlflow.entities import LoggedModel, Metric, Run
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.entities.span import Span
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
-from mlflow.protos.service_pb2 import SearchLoggedModels
+from mlflow.protos.service_pb2 import GetMetricHistory, SearchLoggedModels
 from mlflow.store.entities import PagedList
 from mlflow.store.model_registry.rest_store import RestStore as RegistryRestStore
 from mlflow.store.tracking.rest_store import RestStore as TrackingRestStore
@@ -32,9 +34,12 @@ from mlflow_spool.settings import read_settings, server_uri, without_login
 from mlflow_spool.spool import Spool, open_spool
 from mlflow_spool.transport import MlflowServer, user_of, workspace_now
 
-#: Code that goes on with a run that somebody else made, as the module and the function that read the run first.
+#: Code that goes on with a run that somebody else made, as the module and the function that read the run first. So do those
+#: of MLflow whose names begin with `log_`.
 RESUMING = {
     ("mlflow.tracking.fluent", "start_run"),
+    ("mlflow.tracking.client", "update_run"),
+    ("mlflow.tracking.client", "set_terminated"),
     ("lightning.pytorch.loggers.mlflow", "experiment"),
     ("pytorch_lightning.loggers.mlflow", "experiment"),
 }
@@ -44,6 +49,7 @@ LOGGING = {
     ("mlflow.tracking._model_registry.fluent", "_get_logged_models_from_run"),
     ("mlflow.tracking.fluent", "_set_active_model"),
 }
+REGISTERING = ("mlflow.tracking._model_registry.fluent", "_register_model")
 #: Code that changes something of a registered model, and reads the model first.
 CHANGING = {
     ("mlflow.tracking.client", "_raise_if_prompt"),
@@ -51,6 +57,8 @@ CHANGING = {
 }
 #: Code that searches in an experiment that it finds by its name. Nothing found would be a lie.
 SEARCHING = {("mlflow.tracking.fluent", "search_runs"), ("mlflow.experiments", "get_experiment")}
+#: Code that searches for an experiment by its name, and creates it if there is none.
+CREATING = {("accelerate.tracking", "start"), ("accelerate.tracking", "__init__")}
 NAMED = re.compile(r"name ?= ?'(.*)'")
 
 
@@ -210,15 +218,41 @@ class SpoolTrackingStore(TrackingRestStore):
 
     def get_run(self, run_id: str) -> Run:
         """A run. If somebody else made it, and MLflow is away when a script goes on with it, only its id is known."""
+        active, unknown = getattr(fluent, "_active_experiment_id", None), EXPERIMENT_OF + run_id
         try:
-            return super().get_run(run_id)
+            found = super().get_run(run_id)
+            if not active or found.info.experiment_id != unknown:
+                return found
+        except SpoolOffline:
+            given = os.environ.get("MLFLOW_RUN_ID") == run_id
+            if not (given or _is_within(RESUMING) or is_logging()):
+                raise
+        if (spool := spool_for(self._uri)) is not None:
+            spool.knowledge.adopt(run_id, active or unknown)
+        return super().get_run(run_id)
+
+    def get_logged_model(self, model_id: str, *arguments: Any, **named: Any) -> LoggedModel:
+        """A logged model. If somebody else made it, and MLflow is away when a script logs to it, only its id is known."""
+        try:
+            return super().get_logged_model(model_id, *arguments, **named)
         except SpoolOffline:
             spool = spool_for(self._uri)
-            if spool is None or not _is_within(RESUMING):
+            if spool is None or not (is_logging() or _is_within(LOGGING)):
                 raise
-            active = getattr(fluent, "_active_experiment_id", None)
-            spool.knowledge.adopt(run_id, active or EXPERIMENT_OF + run_id)
-            return super().get_run(run_id)
+            spool.knowledge.adopt_model(model_id, getattr(fluent, "_active_experiment_id", None) or "0")
+            return super().get_logged_model(model_id, *arguments, **named)
+
+    def get_metric_history(self, run_id: str, metric_key: str, *arguments: Any, **named: Any) -> PagedList:
+        """The values of a metric. While MLflow is away, a call that logs to a run of others gets those of this machine."""
+        try:
+            return super().get_metric_history(run_id, metric_key, *arguments, **named)
+        except SpoolOffline:
+            spool = spool_for(self._uri)
+            if spool is None or not is_logging():
+                raise
+            response = GetMetricHistory.Response()
+            parse_dict(js_dict={"metrics": spool.knowledge.logged_here(run_id, metric_key)}, message=response)
+            return PagedList([Metric.from_proto(metric) for metric in response.metrics], None)
 
     def search_logged_models(
         self, experiment_ids: list[str], filter_string: str | None = None, *arguments: Any, **named: Any
@@ -230,9 +264,23 @@ class SpoolTrackingStore(TrackingRestStore):
             spool, name = spool_for(self._uri), NAMED.fullmatch(filter_string or "")
             if spool is None or name is None or not _is_within(LOGGING):
                 raise
+            found = spool.knowledge.models_named(name[1], experiment_ids)
+            if not found and is_registering():
+                raise  # It would say that there is no such model, which nobody here knows.
             response = SearchLoggedModels.Response()
-            parse_dict(js_dict={"models": spool.knowledge.models_named(name[1], experiment_ids)}, message=response)
+            parse_dict(js_dict={"models": found}, message=response)
             return PagedList([LoggedModel.from_proto(model) for model in response.models], None)
+
+    def search_experiments(self, *arguments: Any, filter_string: str | None = None, **named: Any) -> PagedList:
+        """Search for experiments. While MLflow is away, a search by a name alone finds what this machine knows by it."""
+        try:
+            return super().search_experiments(*arguments, filter_string=filter_string, **named)
+        except SpoolOffline:
+            name = NAMED.fullmatch(filter_string or "")
+            found = self.get_experiment_by_name(name[1]) if name else None
+            if found is None and not (name and _is_within(CREATING)):
+                raise
+            return PagedList([found] if found else [], None)
 
     def _mcp_request(self, *arguments: Any, **named: Any) -> Any:
         reach(self._uri)
@@ -251,12 +299,25 @@ class SpoolTrackingStore(TrackingRestStore):
 
 def _is_within(functions: set[tuple[str, str]]) -> bool:
     """Whether one of these functions of other modules is on the stack: why does the caller read?"""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
+    return any(each in functions for each in _callers())
+
+
+def is_logging() -> bool:
+    """Whether a function of MLflow that logs is on the stack. It goes on also with less than it reads."""
+    return any(module.startswith("mlflow.") and name.startswith("log_") for module, name in _callers())
+
+
+def is_registering() -> bool:
+    """Whether MLflow looks for the files of a model that it registers."""
+    return _is_within({REGISTERING})
+
+
+def _callers() -> Iterator[tuple[str, str]]:
+    """The modules and names of the functions on the stack."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield str(frame.f_globals.get("__name__")), frame.f_code.co_name
         frame = frame.f_back
-        if (frame.f_globals.get("__name__"), frame.f_code.co_name) in functions:
-            return True
-    return False
 
 
 class SpoolRegistryStore(RegistryRestStore):

@@ -78,7 +78,8 @@ class Stores:
     def abandon(self) -> None:
         """End every question that is under way, in whatever thread. It gets no answer."""
         for process in tuple(self._busy):
-            process.kill()
+            if process.parent == os.getpid():
+                process.kill()
 
     def _ask(
         self, root: str, limit: float, start: float, progress: Callable[[], int] = lambda: 0, **question: Any
@@ -152,6 +153,7 @@ class _Process:
 
     def __init__(self, argv: Sequence[str], uri: str) -> None:
         """Raises OSError."""
+        self.parent = os.getpid()
         # A signal of the terminal is for training code alone: this process ends with it.
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         self._started = False

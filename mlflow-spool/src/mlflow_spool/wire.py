@@ -193,7 +193,8 @@ class Wire:
 
     def __init__(self) -> None:
         self._idle: dict[tuple[int, str], list[http.client.HTTPConnection]] = {}
-        self._under_way: set[http.client.HTTPConnection] = set()
+        #: By their process: to end those of the parent would end its requests.
+        self._under_way: set[tuple[int, http.client.HTTPConnection]] = set()
 
     def request(
         self,
@@ -227,8 +228,8 @@ class Wire:
 
     def abandon(self) -> None:
         """End every request that is under way, in whatever thread. It gets no answer."""
-        for connection in tuple(self._under_way):
-            if connection.sock is not None:
+        for process, connection in tuple(self._under_way):
+            if process == os.getpid() and connection.sock is not None:
                 with suppress(OSError):  # It has ended meanwhile. That of TLS would disturb its thread.
                     socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
@@ -252,7 +253,8 @@ class Wire:
         if way.proxy and place.scheme == "http":
             target = url
             sent |= _login(urlsplit(way.proxy if "://" in way.proxy else f"http://{way.proxy}"))
-        self._under_way.add(connection)
+        under_way = (os.getpid(), connection)
+        self._under_way.add(under_way)
         try:
             response = self._exchange(connection, (method, target), end, body, sent)
             is_file = into is not None and response.status < 300
@@ -265,7 +267,7 @@ class Wire:
             connection.close()
             raise
         finally:
-            self._under_way.discard(connection)
+            self._under_way.discard(under_way)
         if response.will_close:
             connection.close()
         elif len(idle := self._of(way, place)) < IDLE:

@@ -88,7 +88,7 @@ def test_the_command_asks_for_each_spool_and_hands_nothing_over(
     server.choose = never_good(ANSWERS[name])
     began = time.monotonic()
     assert main(["hand-over", "--timeout", "0.3"], io.StringIO()) == 1
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     asked = {record["key"] for _, body in server.seen for record in json.loads(body)["records"]}
     assert len(asked) == 4
     for spool in spools:

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from app.kit.embedded.processes import free_port
 from mlflow_spool.records import API
 from mlflow_spool.settings import Settings
 from mlflow_spool.spool import Spool, system_clock
+from tests import plain
 from tests.e2e.processes import eventually
 from tests.servers import TestServers
 from tests.spool.contents import contents, differences
@@ -46,7 +46,7 @@ def gateway(servers: TestServers, database: str, proxy: Proxy, tmp_path: Path) -
         process = subprocess.Popen(argv, env=os.environ | own, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        eventually("the gateway to be ready", lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        eventually("the gateway to be ready", lambda: plain.get(f"{url}/readyz").status_code == 200)
         yield url
     finally:
         process.terminate()
@@ -56,8 +56,8 @@ def gateway(servers: TestServers, database: str, proxy: Proxy, tmp_path: Path) -
 def test_a_pod_whose_directory_is_deleted_has_everything_in_mlflow_when_it_comes(
     environment: Environment, mlflow_server: MlflowServer, proxy: Proxy, gateway: str, tmp_path: Path
 ) -> None:
-    (plain := tmp_path / "plain").mkdir()
-    Site(environment, plain, mlflow_server.uri).train("train.py", EXPERIMENT="relay-plain")
+    (alone := tmp_path / "plain").mkdir()
+    Site(environment, alone, mlflow_server.uri).train("train.py", EXPERIMENT="relay-plain")
     (pod := tmp_path / "pod").mkdir()
     proxy.plan = always(Fault.REFUSE)
     settings = {"MLFLOW_SPOOL_GATEWAY_URL": gateway, "MLFLOW_SPOOL_EXIT_BUDGET": "20"}
@@ -72,15 +72,15 @@ def test_a_pod_whose_directory_is_deleted_has_everything_in_mlflow_when_it_comes
     proxy.plan = never
 
     def delivered() -> bool:
-        waiting = httpx.get(f"{gateway}/api/v1/metadata", params={"state": "pending"})
+        waiting = plain.get(f"{gateway}/api/v1/metadata", params={"state": "pending"})
         return bool(waiting.json()["items"] == [])
 
     eventually("the gateway to deliver everything", delivered, within=90)
-    assert httpx.get(f"{gateway}/api/v1/metadata").json()["items"] == []
+    assert plain.get(f"{gateway}/api/v1/metadata").json()["items"] == []
     assert differences(contents(mlflow_server, "relay-pod"), contents(mlflow_server, "relay-plain")) == []
-    assert httpx.get(f"{gateway}/api/v1/metadata/{by_hand}").json()["complete"]
+    assert plain.get(f"{gateway}/api/v1/metadata/{by_hand}").json()["complete"]
     for run in mlflow_server.call("POST", "runs/search", {"experiment_ids": [experiment(mlflow_server)]})["runs"]:
-        shown = httpx.get(f"{gateway}/api/v1/metadata/{run['info']['run_id']}").json()
+        shown = plain.get(f"{gateway}/api/v1/metadata/{run['info']['run_id']}").json()
         assert (shown["complete"], shown["missing"]) == (True, [])
 
 

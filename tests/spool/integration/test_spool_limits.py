@@ -123,6 +123,19 @@ def test_a_record_on_which_the_server_always_fails_is_set_aside_after_minutes_no
     assert other in server.runs
 
 
+def test_a_server_that_fails_on_everything_for_hours_sets_nothing_aside(memory: Path) -> None:
+    server = Answering(0, "")
+    spool = spool_on(server, memory, ManualClock())
+    run = start(spool)
+    server.status = 500  # Its database is away, for example.
+    post(spool, "runs/set-tag", run_id=run, key="k", value="v")
+    start(spool, "other")
+    spool.finish(3 * 3600, patient=True)
+    server.status = 0
+    assert (spool.finish(600, patient=True), spool.journal.inventory.asides()) == (0, [])
+    assert sorted(there["info"]["run_name"] for there in server.runs.values()) == ["other", "run"]
+
+
 def test_a_full_journal_is_told_in_the_log_and_does_not_stop_training(
     memory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.sizes import PROVE
 from tests.spool.contents import contents, differences
 from tests.spool.mlflow import Environment, MlflowServer
 from tests.spool.proxy import Fault, Proxy, always, never
@@ -61,8 +62,8 @@ def test_a_healthy_server_gets_what_it_gets_without_the_spool(
     ("fault", "script"),
     [
         pytest.param(Fault.REFUSE, "models.py", id="refused"),
-        pytest.param(Fault.UNAVAILABLE, "models.py", id="503"),
         pytest.param(Fault.HANG, "train.py", id="hangs"),
+        *([pytest.param(Fault.UNAVAILABLE, "models.py", id="503")] if PROVE else []),
     ],
 )
 def test_training_goes_on_while_mlflow_is_away_all_along_and_flush_delivers_it(
@@ -79,7 +80,10 @@ def test_training_goes_on_while_mlflow_is_away_all_along_and_flush_delivers_it(
     assert "missing" not in site.spool("verify")
 
 
-@pytest.mark.parametrize("fault", [Fault.COMMIT_AND_503, Fault.COMMIT_AND_DROP], ids=lambda fault: fault.value)
+LOST = [Fault.COMMIT_AND_DROP, *([Fault.COMMIT_AND_503] if PROVE else [])]
+
+
+@pytest.mark.parametrize("fault", LOST, ids=lambda fault: fault.value)
 def test_a_creation_whose_answer_is_lost_happens_once(
     site: Site, proxy: Proxy, mlflow_server: MlflowServer, expected: Expected, fault: Fault
 ) -> None:

@@ -1,4 +1,4 @@
-"""Workers of `multiprocessing` end without exit handlers: what they leave is handed over at the end of the job."""
+"""Children of a fork end without exit handlers: what they leave is handed over at the end of the job."""
 
 import json
 from collections.abc import Iterator
@@ -14,6 +14,17 @@ from tests.spool.mlflow import Environment
 from tests.spool.training import Site
 
 pytestmark = [pytest.mark.xdist_group("mlflow"), pytest.mark.slow]
+
+STARTS: list[dict[str, str]] = [
+    {"LATE": "1"},
+    {"START": "forkserver"},
+    {"START": "spawn"},
+    {"START": "os"},
+    {"START": "daemon"},
+    {"START": "pool"},
+    {"START": "pool", "LATE": "1"},
+    {"START": "joblib"},
+]
 
 
 @pytest.fixture
@@ -45,7 +56,7 @@ def gateway() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 @pytest.mark.parametrize(
     "variables",
-    [{}, *([{"LATE": "1"}, {"START": "forkserver"}, {"START": "spawn"}] if PROVE else [])],
+    [{}, *(STARTS if PROVE else [])],
     ids=lambda variables: "-".join([*variables.keys(), *variables.values()]) or "fork",
 )
 def test_the_gateway_gets_what_workers_leave(

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import mlflow
 
 #: Modules of uses, and the library that each needs beside MLflow's own.
-KINDS = {"runs": "mlflow", "files": "mlflow", "models": "sklearn", "libraries": "xgboost"}
+KINDS = {"runs": "mlflow", "files": "mlflow", "models": "sklearn", "libraries": "xgboost", "torch": "torch"}
 
 modules = [importlib.import_module(f"uses_of_{kind}") for kind, library in KINDS.items() if find_spec(library)]
 uses = {

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import mlflow
 import numpy
@@ -76,3 +77,23 @@ def in_run_optuna_in_threads(name: str) -> None:
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=4, n_jobs=2)
     mlflow.log_metric("best", study.best_value)
+
+
+def use_system_metrics(name: str) -> None:
+    monitoring = importlib.import_module("mlflow.system_metrics.system_metrics_monitor")
+    samples, enough = iter([{"cpu": 1.0}, {"cpu": 2.0}, {"cpu": 3.0}]), threading.Event()
+
+    def sample(_monitor: Any) -> dict[str, float]:
+        """The first samples are always the same, and those after them are empty."""
+        found = next(samples, {})
+        if not found:
+            enough.set()
+        return found
+
+    mlflow.set_system_metrics_sampling_interval(0.05)
+    mlflow.set_system_metrics_samples_before_logging(1)
+    with (
+        mock.patch.object(monitoring.SystemMetricsMonitor, "aggregate_metrics", sample),
+        mlflow.start_run(run_name="run", log_system_metrics=True),
+    ):
+        assert enough.wait(60)

@@ -56,6 +56,27 @@ def in_run_model_with_params_and_tags(name: str) -> None:
     mlflow.log_metric("auc", 0.9, model_id=info.model_id)
 
 
+def in_run_metrics_before_the_model(name: str) -> None:
+    for step in range(2):
+        mlflow.log_metric("loss", 1 / (step + 1), step=step)
+    mlflow.sklearn.log_model(fitted(), name="model", **PLAIN)
+
+
+def use_run_that_goes_on_with_a_model(name: str) -> None:
+    with mlflow.start_run(run_name="run") as run:
+        mlflow.log_metric("loss", 1.0)
+    with mlflow.start_run(run_id=run.info.run_id):
+        mlflow.log_metric("loss", 0.5, step=1)
+        mlflow.sklearn.log_model(fitted(), name="model", **PLAIN)
+
+
+def in_run_models_of_steps(name: str) -> None:
+    for step in (1, 2):
+        mlflow.sklearn.log_model(fitted(), name="checkpoint", step=step, **PLAIN)
+        mlflow.log_metric("loss", 1 / step, step=step)
+    mlflow.register_model(f"runs:/{current()}/checkpoint", name)
+
+
 def use_external_model(name: str) -> None:
     made = mlflow.create_external_model(name="agent", model_type="agent", params={"a": "1"})
     client.set_logged_model_tags(made.model_id, {"x": "y"})

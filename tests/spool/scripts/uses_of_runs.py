@@ -1,5 +1,6 @@
 """Uses of MLflow: runs, and what is logged to them. See uses.py."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -8,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -115,6 +118,33 @@ def use_resumed(name: str) -> None:
         mlflow.log_metric("loss", 1.0, step=0)
     with mlflow.start_run(run_id=run.info.run_id):
         mlflow.log_metric("loss", 0.5, step=1)
+
+
+def use_logged_by_its_id(name: str) -> None:
+    with mlflow.start_run(run_name="run") as run:
+        pass
+    run_id = run.info.run_id
+    mlflow.log_metric("loss", 0.5, run_id=run_id)
+    mlflow.log_metrics({"auc": 0.9}, step=1, run_id=run_id)
+    mlflow.log_params({"depth": 6}, run_id=run_id)
+    mlflow.log_dict({"a": 1}, "late.json", run_id=run_id)
+    client.update_run(run_id, name="late")
+
+
+def use_clock_set_back(name: str) -> None:
+    with mlflow.start_run(run_name="before"):
+        mlflow.log_metric("loss", 0.5)
+    now, hour = time.time_ns, 3600 * 10**9
+
+    def earlier() -> int:
+        return now() - hour
+
+    def earlier_in_seconds() -> float:
+        return earlier() / 10**9
+
+    with mock.patch("time.time_ns", earlier), mock.patch("time.time", earlier_in_seconds):  # noqa: SIM117 (two subjects)
+        with mlflow.start_run(run_name="after"):
+            mlflow.log_metric("loss", 0.25)
 
 
 def use_failed(name: str) -> None:
@@ -253,6 +283,45 @@ def _alone(script: str, code: int = 0, **variables: str) -> None:
 
 def _rank(run_id: str, rank: int) -> None:
     mlflow.MlflowClient().log_metric(run_id, f"rank-{rank}", rank, step=0)
+
+
+def use_processes_that_go_on_with_one_run(name: str) -> None:
+    """Ranks of a launcher that is none of ours, side by side."""
+    with mlflow.start_run(run_name="run") as run:
+        pass
+    script = "import mlflow, os; mlflow.start_run(); mlflow.log_metric('rank-' + os.environ['RANK'], 1.0)"
+    own = {**os.environ, "MLFLOW_RUN_ID": run.info.run_id}
+    ranks = [subprocess.Popen([sys.executable, "-c", script], env={**own, "RANK": str(rank)}) for rank in range(2)]
+    assert [rank.wait(120) for rank in ranks] == [0, 0]
+
+
+def in_run_process_pool(name: str) -> None:
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        list(pool.map(_rank, [current()] * 2, range(2)))
+
+
+def in_run_joblib(name: str) -> None:
+    joblib = importlib.import_module("joblib")
+    joblib.Parallel(n_jobs=2)(joblib.delayed(_rank)(current(), rank) for rank in range(2))
+
+
+def in_run_children_without_an_end_of_their_own(name: str) -> None:
+    run_id, children = current(), []
+    for rank in range(2):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                _rank(run_id, rank)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+
+
+def in_run_ranks_of_a_fork_server(name: str) -> None:
+    _ranks("forkserver")
 
 
 def in_run_forked_ranks_of_one_run(name: str) -> None:

@@ -66,10 +66,12 @@ class Taker:
         self.taken: list[str] = []
         self.offered: list[list[dict[str, Any]]] = []
         self.posts = 0
+        self.names: dict[str, str] = {}
 
     def take(self, body: dict[str, Any], timeout: float) -> Answer:
         self.posts += 1
         self.offered.append(body["records"])
+        self.names = body["names"]
         if self.first:
             answer = self.first.pop(0)
             if isinstance(answer, Exception):

@@ -1,15 +1,19 @@
 """A fork while other threads hold locks of ours: the child works, and the parent goes on."""
 
 import os
+import socket
 import threading
 from pathlib import Path
 
 import pytest
 
-from mlflow_spool import forks
+from mlflow_spool import family, forks
 from mlflow_spool.background import Background
 from mlflow_spool.database import Database
+from mlflow_spool.journal import Journal
+from mlflow_spool.settings import MAX_BYTES
 from mlflow_spool.spool import Spool
+from mlflow_spool.wire import Way, Wire
 from tests.spool.fake import FakeMlflow
 from tests.spool.proxy import Fault, always, never
 from tests.spool.unit.test_exit import a_run, log
@@ -47,7 +51,7 @@ class Holder:
         self._lock, self._taken, self._free = lock, threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._hold)
         self._thread.start()
-        assert self._taken.wait(5)
+        assert self._taken.wait(30)
 
     def _hold(self) -> None:
         with self._lock:  # type: ignore[attr-defined]
@@ -111,6 +115,33 @@ def test_a_child_does_not_wait_for_the_parents_thread(tmp_path: Path, name: str)
         holder.let_go()
 
 
+def test_a_child_finds_what_its_own_children_left(tmp_path: Path) -> None:
+    def child() -> None:
+        assert not list(family.left(tmp_path, MAX_BYTES))
+        assert forked(lambda: family.mark(Journal(tmp_path / "journal", MAX_BYTES))) == 0
+        assert len(list(family.left(tmp_path, MAX_BYTES))) == 1
+
+    assert forked(child) == 0
+
+
+def test_the_end_of_a_child_does_not_end_what_the_parent_asks() -> None:
+    listening, wire = socket.create_server(("127.0.0.1", 0)), Wire()
+    answers: list[int] = []
+
+    def ask() -> None:
+        way = Way(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        answers.append(wire.request(way, "GET", "/", 30).status)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with listening, listening.accept()[0] as connection:
+        connection.recv(10_000)
+        assert forked(wire.abandon) == 0
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        asking.join()
+    assert answers == [200]
+
+
 def test_no_connection_of_sqlite_crosses_a_fork_and_a_fork_waits_for_a_write_that_is_under_way(tmp_path: Path) -> None:
     server = FakeMlflow()
     server.plan = always(Fault.REFUSE)
@@ -127,7 +158,7 @@ def test_no_connection_of_sqlite_crosses_a_fork_and_a_fork_waits_for_a_write_tha
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert written.wait(5)
+    assert written.wait(30)
 
     def work() -> None:
         assert database._connection is None

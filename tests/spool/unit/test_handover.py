@@ -16,7 +16,7 @@ from mlflow_spool.spool import Spool, lock_file, system_clock
 from tests.spool.fake import FakeMlflow
 from tests.spool.proxy import Fault, always
 from tests.spool.unit.test_exit import Taker, a_run
-from tests.spool.workload import ManualClock, spool_on
+from tests.spool.workload import ManualClock, post, spool_on
 
 
 class Waited(ManualClock):
@@ -43,6 +43,22 @@ class Crossing(Taker):
     def take(self, body: dict[str, Any], timeout: float) -> Answer:
         self._meanwhile(body["records"])
         return super().take(body, timeout)
+
+
+def test_the_gateway_gets_the_real_experiment_and_files_of_a_run_that_others_made(tmp_path: Path) -> None:
+    server, taker, other = FakeMlflow(), Taker(), "0123456789abcdef" * 2
+    server.plan = always(Fault.REFUSE)
+    spool = spool_on(server, tmp_path, ManualClock(), taker=taker)
+    unknown, root = f"spool-experiment-of-{other}", f"mlflow-artifacts:/7/{other}/artifacts"
+    spool.knowledge.adopt(other, unknown)
+    post(spool, "runs/create", experiment_id=unknown, run_name="child", start_time=1)
+    post(spool, "registered-models/create", name="churn")
+    post(spool, "model-versions/create", name="churn", source=f"spool-artifacts:/{other}/artifacts/m", run_id=other)
+    spool.journal.names.learn([(unknown, "7"), (f"root:{other}", root)])  # MLflow was back for a moment.
+    assert spool.finish(5.0) == 0
+    run, _, version = (record["body"] for record in taker.offered[-1])
+    assert (run["experiment_id"], version["source"]) == ("7", f"{root}/m")
+    assert all("spool-experiment" not in token and other not in token for token in taker.names)
 
 
 @pytest.mark.parametrize("held", [0, 1])

