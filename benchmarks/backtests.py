@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from app.kit.embedded import start_postgres, start_valkey
+from app.kit.embedded.processes import end_in_order
 from app.tables import migrate
 from benchmarks.bodies import Load, bodies
 from benchmarks.intake import POLICY
@@ -152,6 +153,7 @@ def report(found: dict[str, Any]) -> str:
 
 
 def main() -> int:
+    end_in_order()
     parser = argparse.ArgumentParser(description="The intake beside a backtest over HTTP; about two minutes.")
     parser.add_argument("--alerts", type=int, default=200_000, help="in the history (default: 200000)")
     parser.add_argument("--rounds", type=int, default=4, help="of each step (default: 4)")

@@ -23,6 +23,7 @@ from typing import Any, Final
 import asyncpg
 
 from app.kit.embedded import Postgres, Valkey, start_postgres, start_valkey
+from app.kit.embedded.processes import end_in_order
 from app.tables import migrate
 from benchmarks import dag_runs, history
 from benchmarks.bodies import ALERTS, PATHS, Kind, Load, bodies
@@ -287,6 +288,7 @@ async def _facts_of(url: str) -> tuple[int, dict[str, str]]:
 
 
 def main() -> int:
+    end_in_order()
     parser = argparse.ArgumentParser(
         description="What durable intake costs, beside a plain endpoint; about seven minutes."
     )

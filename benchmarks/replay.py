@@ -18,6 +18,7 @@ from heapq import merge
 from pathlib import Path
 from typing import Any
 
+from app.kit.embedded.processes import end_in_order
 from app.policy.file.load import parse_policy
 from app.replay.backtest import Question, backtest
 from app.replay.html import as_html
@@ -69,10 +70,13 @@ def write(path: Path, notifications: int, groups: int) -> None:
 
 def main() -> None:
     """Measure once."""
+    end_in_order()
     notifications, groups = (int(text) for text in (*sys.argv[1:3], *("1000000", "1000")[len(sys.argv) - 1 :]))
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
         path = Path(folder) / "history.jsonl.gz"
-        writer = multiprocessing.get_context("spawn").Process(target=write, args=(path, notifications, groups))
+        writer = multiprocessing.get_context("spawn").Process(
+            target=write, args=(path, notifications, groups), daemon=True
+        )
         writer.start()
         writer.join()
         begin = time.process_time()

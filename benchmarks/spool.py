@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.kit.embedded import start_postgres
-from app.kit.embedded.processes import free_port
+from app.kit.embedded.processes import end_in_order, free_port
 from tests.spool.mlflow import Environment, MlflowServer, install, running
 
 HERE = Path(__file__).parent
@@ -114,6 +114,7 @@ def drain(bench: Bench, number: int, plain: int) -> None:
 
 def main() -> None:
     """Measure."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.spool", description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="*", default=["calls", "training", "drain"])
     parser.add_argument("--rounds", type=int, default=5)

@@ -24,6 +24,10 @@ __all__ = [
 # A background job of a shell ignores SIGINT, and so would every server that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Otherwise pytest would end at once, and the servers of its fixtures would run on.
+for _number in (signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_DFL:
+        signal.signal(_number, signal.default_int_handler)
 
 # Folders of tests in memory, where it has room and lets programs run: a database is copied four times as fast there.
 _MEMORY = Path("/dev/shm")

@@ -22,6 +22,8 @@ from app.kit.embedded import Postgres, Valkey, start_postgres, start_valkey
 
 Result = TypeVar("Result")
 
+#: Errors of a connection whose server has ended meanwhile.
+LOST: Final = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
 PATIENCE: Final = 120.0  # seconds for a database to be made or dropped; 13 ms of a core measured
 
 
@@ -55,9 +57,16 @@ class Administrator:
         return self._thread.submit(self._loop.run_until_complete, work).result(PATIENCE)
 
     async def _execute(self, statement: str) -> None:
-        if self._connection is None or self._connection.is_closed():
+        try:
+            await self._connected().execute(statement)
+        except LOST:  # Some tests kill the server and start it again.
             self._connection = await asyncpg.connect(self._url, timeout=PATIENCE)
-        await self._connection.execute(statement)
+            await self._connection.execute(statement)
+
+    def _connected(self) -> asyncpg.Connection:
+        if self._connection is None:
+            raise ConnectionError
+        return self._connection
 
     async def _leave(self, connection: asyncpg.Connection) -> None:
         connection.terminate()

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from app.kit.embedded.processes import end_in_order
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 #: The decisions: what makes a DAG run, or none.
 FILES: Final = ("app/decide/rules.py", "app/decide/facts.py", "app/decide/episodes.py", "app/decide/ledger.py")
@@ -162,6 +164,7 @@ def is_noticed(file: str, text: str, tests: Sequence[str]) -> bool:
 
 
 def main() -> int:
+    end_in_order()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("files", nargs="*", default=FILES)
     parser.add_argument("--part", default="1/1", help="such as 2/10")

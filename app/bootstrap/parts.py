@@ -246,7 +246,7 @@ def intake_part(base: Foundation) -> Part[IntakeServices]:
     limits = quarantine.Limits(settings.quarantine_rows, settings.quarantine_body)
     intake = Intake(base.intake, base.memory, base.aftermath, limits)
     budget = budget_of(settings.body_budget, settings.max_body)
-    batcher = Batcher(intake, max_queue=settings.intake_queue, max_bytes=budget)
+    batcher = Batcher(intake, max_queue=settings.intake_queue, max_bytes=budget).shown_in(base.core.metrics)
     return Part(
         IntakeServices(
             core=base.core,

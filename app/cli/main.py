@@ -23,6 +23,7 @@ from app.cli.client import gateway_url
 from app.cli.commands import GROUPS
 from app.cli.doctor.finding import Finding
 from app.kit.clock import SystemClock
+from app.kit.embedded.processes import end_in_order
 from app.kit.errors import GatewayError, UsageError, refused_by_machine
 from app.kit.visible import visible
 from app.policy.file.starter import SCHEMA_FILE, STARTER_POLICY, THIS_MACHINE, alertmanager_receiver
@@ -220,6 +221,7 @@ def _duration(text: str) -> timedelta:
 
 def main() -> None:
     """The console script `trigger-gateway`."""
+    end_in_order()  # `serve`, `worker` and `demo` have ways of their own, once they have begun.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # A terminal that knows only ASCII must not end a command.

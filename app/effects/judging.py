@@ -16,12 +16,13 @@ from app.decide.drift import Firing
 from app.decide.state import LIVE
 from app.deliver.ending import TriggerIncidents, run_time
 from app.effects import store, streak
-from app.effects.rules import Deaf, Facts, Judgement, Made, Terms, judge
+from app.effects.rules import Deaf, Facts, Judgement, Made, Terms, Why, judge
 from app.effects.store import LOOK, Known
 from app.groups import store as groups
 from app.kit.db import transaction, with_retries
 from app.kit.loop import each_alone
 from app.policy.core import Core
+from app.policy.in_force import is_behind
 from app.policy.schema import EffectTerms, Policy, Route
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Judging:
     """`step()` judges the triggers that are due."""
 
     def __init__(self, core: Core, incidents: TriggerIncidents) -> None:
-        self._incidents = incidents
+        self._core, self._incidents = core, incidents
         self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
         self._policy = core.policies.current
         self._moved_at: datetime | None = None
@@ -44,22 +45,23 @@ class Judging:
         now, policy = self._clock.now(), self._policy()
         late = self._moved_at is None or now - self._moved_at >= _MOVED_EVERY
 
-        async def begin(conn: AsyncConnection) -> tuple[list[str], list[UUID]] | None:
+        async def begin(conn: AsyncConnection) -> tuple[list[str], list[UUID], bool] | None:
             # Before anything is judged, it must be known when nobody could hear an alert.
             if not await store.note_outage(conn, now):
                 return None
             if late:
                 await store.move(conn, now)
-            return await streak.keys(conn) if late else [], await store.claim(conn, now, MOST)
+            reviewed = await streak.keys(conn) if late else []
+            return reviewed, await store.claim(conn, now, MOST), await is_behind(conn, self._core, now)
 
         begun = await with_retries(self._engine, begin)
         if begun is None:
             return False
-        reviewed, due = begun
+        reviewed, due, behind = begun
         self._moved_at = now if late else self._moved_at
 
         async def review(key: str) -> None:
-            await with_retries(self._engine, lambda conn: self._review(conn, key, now))
+            await with_retries(self._engine, lambda conn: self._review(conn, key, now, behind=behind))
 
         await each_alone(reviewed, review, lambda key: {"group_key": key}, "a group cannot be reviewed")
         if not due:
@@ -73,7 +75,10 @@ class Judging:
         async def settle(each: Known) -> None:
             terms = terms_of(policy, policy.route(each.trigger["route"]))
             facts = facts_of(each, policy, surveyed_at, deaf)
-            await self._write(each.trigger, judge(facts, terms, now), policy, now)
+            judgement = judge(facts, terms, now)
+            if behind and judgement.why is Why.SWITCHED:
+                return  # Its route may only be newer than the policy of this process. A replica that knows it judges.
+            await self._write(each.trigger, judgement, policy, now, behind=behind)
 
         failed = await each_alone(known, settle, _named, "the effect of a trigger cannot be judged")
         if failed:
@@ -81,20 +86,23 @@ class Judging:
             raise ExceptionGroup("effects that could not be judged", [error for _, error in failed])
         return bool(reviewed) or len(due) == MOST
 
-    async def _review(self, conn: AsyncConnection, key: str, now: datetime) -> None:
+    async def _review(self, conn: AsyncConnection, key: str, now: datetime, *, behind: bool) -> None:
         group = await groups.lock_group(conn, key)
-        if group is not None:
+        if group is not None and not (behind and streak.counts_otherwise(group, self._policy())):
             await streak.review(conn, group, self._policy(), self._incidents, now)
 
-    async def _write(self, trigger: RowMapping, judgement: Judgement, policy: Policy, now: datetime) -> None:
-        """Keep a judgement that was made under a policy."""
+    async def _write(
+        self, trigger: RowMapping, judgement: Judgement, policy: Policy, now: datetime, *, behind: bool
+    ) -> None:
+        """Keep a judgement that was made under a policy. `behind`: another replica has a newer one."""
         found = policy.route(trigger["route"])
         under = found.digest if found is not None else None
 
         async def write(conn: AsyncConnection) -> RowMapping | None:
             group = await groups.lock_group(conn, trigger["group_key"])  # Every flow locks the group first.
             row = await store.write(conn, trigger, judgement, next_look(judgement, trigger, now), under, now)
-            if group is not None and row is not None and row["before"] != judgement.effect:
+            moved = row is not None and row["before"] != judgement.effect
+            if group is not None and moved and not (behind and streak.counts_otherwise(group, policy)):
                 await streak.review(conn, group, policy, self._incidents, now)
             return row
 

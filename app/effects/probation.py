@@ -30,6 +30,7 @@ from app.kit.errors import Problem
 from app.kit.loop import each_alone
 from app.kit.times import at, iso
 from app.policy.core import Core
+from app.policy.in_force import is_behind
 from app.policy.language.durations import format_duration
 from app.policy.promotions import Probation
 from app.policy.schema import Policy
@@ -102,7 +103,7 @@ class Facts:
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What a probation has come to, and when it is judged again (`next_at`; None: never). `rolls_back`: the alias must go
-    back now."""
+    back now. `is_left`: a replica with a newer policy judges."""
 
     standing: Standing
     detail: str
@@ -110,10 +111,12 @@ class Judgement:
     next_at: datetime | None = None
     alert: UUID | None = None
     rolls_back: bool = False
+    is_left: bool = False
 
 
-def judge(facts: Facts, terms: Probation | None, now: datetime) -> Judgement:
-    """The probation of a promotion, as it stands at `now`. `terms` None: the policy in force has none."""
+def judge(facts: Facts, terms: Probation | None, now: datetime, *, behind: bool = False) -> Judgement:
+    """The probation of a promotion, as it stands at `now`. `terms` None: the policy in force has none. `behind`: another
+    replica has a newer policy, which may have it."""
     row = facts.promotion
     until = facts.promoted_at + terms.for_ if terms is not None else now
     watching = Judgement(Standing.WATCHING, "", until, next_at=now + LOOK)
@@ -122,6 +125,8 @@ def judge(facts: Facts, terms: Probation | None, now: datetime) -> Judgement:
         return moved
     if any(each.is_open for each in facts.since):
         return replace(watching, detail="the alias is being moved", alert=row.probation_alert)
+    if terms is None and behind:
+        return replace(watching, is_left=True)
     if terms is None:
         return Judgement(Standing.OVER, "the policy has no probation for it any more", until)
     alerts = [alert for alert in facts.alerts if facts.promoted_at < alert.begin < until]
@@ -232,7 +237,7 @@ class Probations:
     """`step()` judges the probations that are due, and gives an alias back when a version has failed."""
 
     def __init__(self, core: Core, gate: Gate, incidents: PromotionIncidents) -> None:
-        self._engine, self._clock, self._metrics = core.engine, core.clock, core.metrics
+        self._core, self._engine, self._clock, self._metrics = core, core.engine, core.clock, core.metrics
         self._policy = core.policies.current
         self._gate = gate
         self._incidents = incidents
@@ -260,6 +265,8 @@ class Probations:
 
     async def _look(self, row: Promotion, now: datetime) -> None:
         found = await self._judged(row, now)
+        if found.is_left:
+            return
         if found.rolls_back:
             if not await self._write(row, found, row.probation_at, now):
                 return
@@ -274,7 +281,8 @@ class Probations:
         policy = self._policy()
         terms = policy.probation(row.registry, row.model, row.alias)
         async with transaction(self._engine) as conn:  # It only reads.
-            return judge(await _facts(conn, row, policy, terms, now), terms, now)
+            behind = terms is None and await is_behind(conn, self._core, now)
+            return judge(await _facts(conn, row, policy, terms, now), terms, now, behind=behind)
 
     async def _write(self, row: Promotion, found: Judgement, next_at: datetime | None, now: datetime) -> bool:
         """Keep a judgement. False: another look was faster."""

@@ -90,6 +90,12 @@ async def keys(conn: AsyncConnection) -> list[str]:
     return list((await conn.execute(_REVIEWED)).scalars())
 
 
+def counts_otherwise(group: Group, policy: Policy) -> bool:
+    """Whether a group was counted under another entry for its route than that of this policy, or this policy has none."""
+    route = policy.route(group.route)
+    return route is None or route.mode != LIVE or group.ineffective_under not in (None, route.digest)
+
+
 async def review(
     conn: AsyncConnection, group: Group, policy: Policy, incidents: TriggerIncidents, now: datetime
 ) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, Self
 
 from starlette.requests import ClientDisconnect
 
@@ -14,6 +16,7 @@ from app.intake.intake import Intake, Job
 from app.kit.clock import monotonic
 from app.kit.errors import NotDurable
 from app.kit.log import Seldom
+from app.kit.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +24,8 @@ _QUIET: Final = 10.0  # seconds between two log lines about batches that are not
 _LOOK: Final = 0.25  # seconds between two looks at the jobs that wait
 _LONGEST: Final = 0.5  # seconds that a batch should take, because others wait for its end
 _LEAST: Final = 500  # alerts that a batch may always have: each batch has a price of its own
+_STALLED: Final = 1.0  # seconds after which a batch says itself how long batches take now
+_FORGOTTEN: Final = 10.0  # seconds after which a batch that failed counts no longer
 #: The weight of a lane that goes before others, and of a job that needs no share: it is written in no time.
 _LIGHT: Final = 200
 _SHARE: Final = 3  # times the room that a sender leaves at least; all that waits of it may have as much
@@ -48,6 +53,9 @@ class Batcher:
     All that waits of one sender may take three times the room that it leaves, and with a part of a large body only as much
     as it leaves. So others always find room, and so do the sender's own small bodies beside its large ones. A sender with
     nothing there may take the last room for a light job.
+
+    A job that would wait for longer than its request does, at the present rate, is refused when it comes, or _LOOK later.
+    An idle batcher refuses nothing.
     """
 
     def __init__(self, intake: Intake, *, max_queue: int, max_bytes: int = 64 * 2**20, max_batch: int = 2000) -> None:
@@ -59,10 +67,12 @@ class Batcher:
         self._lanes: OrderedDict[tuple[str, bool], _Lane] = OrderedDict()
         self._writing: list[Job] = []  # the batch under way
         self._most = max_batch  # alerts of the next one
+        self._pace = self._pace_before = 0.0  # seconds for an alert of a full batch; 0: nobody knows
         self._light = False  # The batch before left out the lanes with many alerts.
         self._queued = 0
         self._bytes = 0
         self._arrived = asyncio.Event()
+        self._over = asyncio.Event()  # the batch under way
         self._turn = monotonic()
         self._next_look: asyncio.TimerHandle | None = None
         self._may_log = Seldom(_QUIET)
@@ -70,6 +80,17 @@ class Batcher:
     def stuck(self, patience: float = 30.0) -> bool:
         """True when alerts wait and no batch has ended for `patience` seconds."""
         return bool(self._queued) and monotonic() - self._turn > patience
+
+    def shown_in(self, metrics: Metrics) -> Self:
+        """The metrics show what waits."""
+        metrics.waiting_alerts.set_function(lambda: self.waiting[0])
+        metrics.waiting_bytes.set_function(lambda: self.waiting[1])
+        return self
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many alerts wait, readable or not, and the bytes of their bodies."""
+        return self._queued - sum([len(lane.jobs) for lane in self._lanes.values()]), self._bytes
 
     @property
     def at_work(self) -> bool:
@@ -79,22 +100,21 @@ class Batcher:
     async def submit(self, job: Job, within: float) -> list[AlertDecision]:
         """The decisions on the job's alerts, in their order, when they are durable.
 
-        Raises NotDurable when the queue is full, when Postgres does not take them, or after `within` seconds, or _LOOK if
-        that is more. Raises ClientDisconnect when the job's sender has gone away.
+        Raises NotDurable soon when the queue is full or would take longer than `within` seconds. Raises it later when
+        Postgres does not take them, or after `within` seconds, or _LOOK if that is more. Raises ClientDisconnect when the
+        job's sender has gone away.
         """
         name, weight = (job.lane, job.large), len(job.alerts) + len(job.bad) + 1
-        lane, beside = self._lanes.get(name), self._lanes.get((job.lane, not job.large))
-        if self._queued:
-            held = (lane.queued if lane else 0) + (beside.queued if beside else 0)
-            room = self._max_queue - self._queued - weight  # behind it
-            if room < 0:
-                raise NotDurable(f"too many alerts wait to be written: {self._oldest()}")
-            if held + weight > (room if job.large else _SHARE * room) and (held or weight > _LIGHT):
-                raise NotDurable(f"too many alerts of one sender wait to be written: {self._oldest()}")
-            if self._bytes + job.size > self._max_bytes:
-                raise NotDurable(f"too many bytes wait to be written: {self._oldest()}")
+        refusal = self._refusal(job, weight, within)
+        if refusal is not None and refusal.retry_after is not None and self._writing:
+            with suppress(TimeoutError):  # Perhaps the batch under way ends now: then the rate is another one.
+                await asyncio.wait_for(self._over.wait(), _LOOK)
+            refusal = self._refusal(job, weight, within)
+        if refusal is not None:
+            raise refusal
         if not self._queued:
             self._arrived.set()
+        lane = self._lanes.get(name)
         if lane is None:
             lane = self._lanes[name] = _Lane()
         lane.jobs[job] = None
@@ -157,6 +177,44 @@ class Batcher:
         self._writing = jobs
         return jobs
 
+    def _refusal(self, job: Job, weight: int, within: float) -> NotDurable | None:
+        """Why the job may not wait. None: it may."""
+        lane, beside = self._lanes.get((job.lane, job.large)), self._lanes.get((job.lane, not job.large))
+        if self._queued:
+            held = (lane.queued if lane else 0) + (beside.queued if beside else 0)
+            room = self._max_queue - self._queued - weight  # behind it
+            if room < 0:
+                return NotDurable(f"too many alerts wait to be written: {self._oldest()}")
+            if held + weight > (room if job.large else _SHARE * room) and (held or weight > _LIGHT):
+                return NotDurable(f"too many alerts of one sender wait to be written: {self._oldest()}")
+            if self._bytes + job.size > self._max_bytes:
+                return NotDurable(f"too many bytes wait to be written: {self._oldest()}")
+        wait = self._wait(lane, weight, within)
+        if wait <= max(within, 0.0):
+            return None
+        detail = f"at the present rate these alerts would wait for {wait:.0f} s: {self._oldest()}"
+        return NotDurable(detail, retry_after=math.ceil(wait - within))
+
+    def _wait(self, lane: _Lane | None, weight: int, within: float) -> float:
+        """Seconds until a further job of this lane would be written, at the present rate. 0 when the batcher is idle. Up to
+        `within` it may really be less."""
+        now = monotonic()
+        if not self.at_work:
+            if now - self._turn > _FORGOTTEN:
+                self._pace = self._pace_before = 0.0
+            return 0.0
+        age = now - self._turn if self._writing else 0.0
+        stalled = age if age > _STALLED else 0.0
+        batch = max(self._pace * self._most, stalled)
+        left = max(batch - age, stalled)  # Of a batch that is late, nobody knows more than that it takes long.
+        longest = left + batch * max(1.0, (self._queued + weight) / self._most)
+        if longest <= within:
+            return longest
+        # Lanes share each batch: until this job's turn no other lane is served with more than this one.
+        own = weight + (lane.queued if lane is not None else 0)
+        ahead = own + sum([min(other.queued, own) for other in self._lanes.values() if other is not lane])
+        return left + batch * max(1.0, ahead / self._most)
+
     def _leave(self, job: Job) -> None:
         """Remove the job from the queue, wherever it is."""
         name = job.lane, job.large
@@ -175,22 +233,40 @@ class Batcher:
         self._turn = monotonic()
         stages = self._intake.stages
         stages.begin(min([job.arrived for job in jobs]))
+        written = False
         try:
             answers = await self._intake.commit(jobs)
         except Exception as error:
             self._fail(jobs, error)
             await asyncio.gather(*[job.lost() for job in jobs if job.lost is not None and not job.in_doubt])
         else:
+            written = True
             for job, answer in zip(jobs, answers, strict=True):
                 if not job.done.done():
                     job.done.set_result(answer)
         finally:
             stages.end()
             self._writing = []
-            alerts = sum([len(job.alerts) + len(job.bad) for job in jobs])
-            if alerts >= _LEAST:  # The time of a smaller batch says little about each alert.
-                in_time = int(alerts * _LONGEST / max(monotonic() - self._turn, 1e-6))
-                self._most = min(self._max_batch, max(_LEAST, in_time))
+            self._learn(sum([len(job.alerts) + len(job.bad) for job in jobs]), written)
+
+    def _learn(self, alerts: int, written: bool) -> None:
+        """A batch of so many alerts is over: how fast is Postgres now?"""
+        seconds = max(monotonic() - self._turn, 1e-6)
+        self._turn = monotonic()
+        self._over.set()
+        self._over = asyncio.Event()
+        if alerts >= _LEAST:
+            self._most = min(self._max_batch, max(_LEAST, int(alerts * _LONGEST / seconds)))
+            pace = seconds / alerts
+        else:  # Each batch has a price of its own. So a smaller one says only between which bounds the pace is.
+            pace = min(max(self._pace, seconds / self._most), seconds / max(alerts, 1))
+        if not written:
+            self._pace = pace
+        elif self._lanes:
+            self._pace = min(pace, self._pace_before)  # One slow batch may have met a lock that is gone.
+        else:
+            self._pace = pace = 0.0  # Whoever comes after a pause finds out anew.
+        self._pace_before = pace
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
         reason = str(error) if isinstance(error, NotDurable) else "the alerts could not be written"
@@ -227,7 +303,7 @@ class Batcher:
 
     def _oldest(self) -> str:
         firsts = (next(iter(lane.jobs)).arrived for lane in self._lanes.values())
-        return self._intake.stages.explain_queued(min(firsts))
+        return self._intake.stages.explain_queued(min(firsts, default=monotonic()))
 
 
 async def _watch(job: Job) -> None:

@@ -54,7 +54,12 @@ class Problem(GatewayError):
 
 
 class NotDurable(GatewayError):
-    """Postgres did not take the alerts in time. Nothing was acknowledged, so the sender must try again."""
+    """Postgres did not take the alerts in time. Nothing was acknowledged, so the sender must try again, after `retry_after`
+    seconds if the queue shows when it has room."""
+
+    def __init__(self, detail: str = "", *, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 def refused_by_machine(error: OSError) -> GatewayError:

@@ -62,6 +62,8 @@ class Metrics:
         self.decisions = Counter(
             "gateway_decisions", "Decisions by action and reason.", ["route", "action", "reason"], registry=r
         )
+        self.waiting_alerts = Gauge("gateway_intake_waiting_alerts", "Alerts that wait for a commit.", registry=r)
+        self.waiting_bytes = Gauge("gateway_intake_waiting_bytes", "Bytes of their bodies.", registry=r)
         self.batch_alerts = Histogram(
             "gateway_batch_alerts", "Alerts in one commit.", registry=r, buckets=(1, 2, 5, 10, 20, 50, 100, 500, 2000)
         )

@@ -43,6 +43,8 @@ _BEFORE = text("""
 """)
 _PROLONG = text("UPDATE in_force SET until = greatest(until, :until) WHERE id = :id")
 
+_NEWEST = text("SELECT hash, since FROM in_force WHERE until >= :lately ORDER BY since DESC, id DESC LIMIT 1")
+
 _PAGE = text("SELECT id FROM in_force WHERE id > :id ORDER BY id LIMIT :most")
 _OVER = text("""
     SELECT id FROM in_force WHERE id = ANY(CAST(:ids AS uuid[])) AND until < :before FOR UPDATE SKIP LOCKED
@@ -104,6 +106,13 @@ class InForce:
 
     async def _before(self, conn: AsyncConnection) -> RowMapping | None:
         return (await conn.execute(_BEFORE, {"replica": self._replica})).mappings().one_or_none()
+
+
+async def is_behind(conn: AsyncConnection, core: Core, now: datetime) -> bool:
+    """Whether another replica has taken another policy later than this process took its own. Then what is missing here may
+    only be new: this process must not conclude from it that somebody took it out."""
+    newest = (await conn.execute(_NEWEST, {"lately": now - 2 * EVERY})).one_or_none()
+    return newest is not None and newest.hash != core.policy.hash and newest.since > core.policies.loaded_at
 
 
 def difference(before: str, after: str) -> str:

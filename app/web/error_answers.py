@@ -62,9 +62,11 @@ async def _on_problem(request: Request, error: Exception) -> Response:
 
 
 async def _on_not_durable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, NotDurable)
     cause = (str(error) or "Postgres did not take the alerts in time").removesuffix(".")
     detail = f"{cause}. Send them again."
-    return _answer(request, 503, "not_durable", detail, headers={"Retry-After": str(RETRY_AFTER)})
+    headers = {"Retry-After": str(error.retry_after or RETRY_AFTER)}
+    return _answer(request, 503, "not_durable", detail, headers=headers)
 
 
 async def on_out_of_files(request: Request, _: Exception) -> Response:

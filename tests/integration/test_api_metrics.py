@@ -197,6 +197,8 @@ ELSEWHERE = {
     "gateway_run_seconds": "acceptance/test_effects.py",
     "gateway_fast_path_failures": "integration/test_intake_memory.py",
     "gateway_intake_seconds": "integration/test_stages.py",
+    "gateway_intake_waiting_alerts": "integration/test_overload.py",
+    "gateway_intake_waiting_bytes": "integration/test_overload.py",
     "gateway_metadata_records": "acceptance/test_metadata.py",
     "gateway_confirms": "acceptance/test_confirm.py",
     "gateway_shadow_triggers": "acceptance/test_shadow.py",

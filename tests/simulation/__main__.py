@@ -9,6 +9,7 @@ With `--tally FILE` each hundred lives is written down, and the next call goes o
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import subprocess
@@ -24,6 +25,7 @@ from typing import Any, Final
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from app.kit.embedded.processes import end_in_order
 from app.tables import migrate
 from tests.servers import start_test_servers
 from tests.simulation.life import broken_by, timeline
@@ -122,6 +124,7 @@ def _commit() -> str:
 
 
 def main() -> int:
+    end_in_order()
     parser = argparse.ArgumentParser(
         prog="make simulate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -151,6 +154,7 @@ async def _portions(site: Site, options: argparse.Namespace) -> tuple[int, dict[
     last, failed = first + options.runs - 1, dict[int, str]()
     began, portion = time.monotonic(), first
     async with site:
+        gc.freeze()  # Applications are large: each full collection would visit them again.
         while number <= last and time.monotonic() < until and not (failed and options.brief):
             story = await live(site, number, brief=options.brief)
             if story is not None:

@@ -3,10 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from tests.acceptance.world import FakeAlert
-from tests.simulation.schedule import Sent
+from tests.simulation.schedule import STRAY, Sent
+
+REORDER: Final = timedelta(minutes=2)  # GATEWAY_REORDER_WINDOW
 
 
 class Broken(AssertionError):
@@ -52,13 +55,17 @@ class Account:
     promised: set[str] = field(default_factory=set)  # triggers that were answered 201
     interventions: list[Intervention] = field(default_factory=list)
     spans: list["Span"] = field(default_factory=list)  # in which an alert may have fired
+    #: An end of each came so short before it that it may count as older, until it is heard again.
+    overtaken: set[str] = field(default_factory=set)
     _began: dict[str, datetime] = field(default_factory=dict)
+    _ended: dict[str, datetime] = field(default_factory=dict)
     _under_way: list[set[str]] = field(default_factory=list)  # of notifications that have no answer yet
     _contested: set[str] = field(default_factory=set)
 
     def alert(self, sent: Sent, now: datetime) -> FakeAlert:
         """The alert as its sender sees it."""
-        labels = {"alertname": "ModelAccuracyLow", "severity": "critical", "model": sent.model, "part": sent.part}
+        name = "NobodysAlert" if sent.model == STRAY else "ModelAccuracyLow"
+        labels = {"alertname": name, "severity": "critical", "model": sent.model, "part": sent.part}
         key = f"{sent.model}/{sent.part}"
         if key not in self._began or (sent.firing and sent.anew):
             self._began[key] = now
@@ -75,11 +82,17 @@ class Account:
         self._under_way.append(mine)
         self.received.update(mine)
 
-    def arrives(self, alerts: Sequence[tuple[str, Sent]], now: datetime, *, acknowledged: bool) -> None:
-        """It has its answer, or will never have one."""
+    def arrives(self, alerts: Sequence[tuple[str, Sent]], left: datetime, now: datetime, *, acknowledged: bool) -> None:
+        """What has `left` has its answer, or will never have one."""
         mine = {fingerprint for fingerprint, _ in alerts}
         self._under_way.remove(mine)
         for fingerprint, sent in alerts:
+            if not sent.firing:
+                self._ended[fingerprint] = now
+            elif fingerprint in self._ended and left - self._ended[fingerprint] <= REORDER:
+                self.overtaken.add(fingerprint)
+            else:
+                self.overtaken.discard(fingerprint)
             if not acknowledged or fingerprint in self._contested:
                 self.firing_since.pop(fingerprint, None)  # Whether it fires, no outsider can know.
             elif not sent.firing:

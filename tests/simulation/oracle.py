@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from tests.fakes.airflow import FakeAirflow, FakeRun
 from tests.simulation.account import Account, ensure
+from tests.simulation.schedule import STRAY
 from tests.simulation.site import Site
 
 COOLDOWN: Final = timedelta(hours=1)
 BACKOFF: Final = timedelta(minutes=5)
-LIMIT: Final = 1, timedelta(hours=3)
+LIMIT: Final = 1, timedelta(minutes=40)
 #: A group whose alert fires has its next run after a cooldown, or after a backoff that is no longer, by the next look.
 LATEST: Final = timedelta(minutes=125)
 EVER: Final = timedelta(days=1)  # longer than a life
@@ -24,7 +25,7 @@ ANSWERS: Final = {
     "hold": {"debouncing", "joined"},
     "suppress": {"duplicate", "cooldown", "in_flight", "limit", "muted"},
     "cancel": {"resolved_while_held", "by_request"},
-    "ignore": {"resolved"},
+    "ignore": {"resolved", "no_route"},
 }
 
 
@@ -66,6 +67,7 @@ def check_runs(airflow: FakeAirflow, account: Account, kept: bool) -> None:
 async def check_end(site: Site, account: Account, policies: tuple[str, str]) -> None:
     """Nothing has gone wrong for hours: everything that was acknowledged has come to its end."""
     await _check_counts(site, account)
+    await _check_open(site, account)
     triggers = await site.fetch(
         "SELECT id::text, state, reason, fired_at, created_at, ended_at, group_key, group_labels->>'model' AS model"
         " FROM triggers ORDER BY id"
@@ -97,6 +99,15 @@ async def _check_counts(site: Site, account: Account) -> None:
             "1 durable before 2xx",
             f"{counted} of {fingerprint} are counted; {least} were acknowledged, {most} sent",
         )
+
+
+async def _check_open(site: Site, account: Account) -> None:
+    """What surely fires is shown as firing, also an alert without a route."""
+    rows = await site.fetch("SELECT fingerprint FROM alerts WHERE closed_at IS NULL")
+    unseen = account.firing_since.keys() - {row["fingerprint"] for row in rows} - account.overtaken
+    for fingerprint in unseen:
+        model, since = account.firing_since[fingerprint]
+        ensure(False, "7 nothing acknowledged is forgotten", f"an alert of {model} fires since {since:%H:%M}, unseen")
 
 
 async def _check_triggers(site: Site, account: Account, triggers: list[Mapping[str, Any]]) -> None:
@@ -162,6 +173,8 @@ def _check_liveness(site: Site, account: Account, policies: tuple[str, str]) -> 
         return
     runs = site.airflow.runs.values()
     for model, since in set(account.firing_since.values()):
+        if model == STRAY:
+            continue
         if account.had("cancel", model):  # Its alerts count again only when they fire anew.
             continue
         # Without `refire` its run may be as old as an episode whose end nobody knows.

@@ -10,8 +10,10 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from app.kit.embedded.processes import end_in_order
 from tools.mutants import ROOT, tree_with
 
 MOST: Final = 2000
@@ -172,14 +174,26 @@ def hunt(bug: Bug, most: int, first: int = 1) -> tuple[int, str]:
     """How many lives it took to find the bug, and what broke; or how many did not find it, and nothing."""
     with tree_with(bug.file, planted(bug)) as tree:
         command = [sys.executable, "-m", "tests.simulation", "--brief", "--seed", str(first), "--runs", str(most)]
-        done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
-    lives = re.search(r"^(\d+) lives, (\d+) of them fail", done.stdout, re.M)
+        printed = _run(command, tree)
+    lives = re.search(r"^(\d+) lives, (\d+) of them fail", printed, re.M)
     if lives is None:
-        raise RuntimeError(f"{bug.name}: the simulation broke\n{done.stdout}{done.stderr}")
-    return int(lives[1]), done.stdout.splitlines()[0] if int(lives[2]) else ""
+        raise RuntimeError(f"{bug.name}: the simulation broke\n{printed}")
+    return int(lives[1]), printed.splitlines()[0] if int(lives[2]) else ""
+
+
+def _run(command: list[str], folder: Path) -> str:
+    """What it prints. However we end, it stops its servers first: `subprocess.run` would kill it."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            return process.communicate()[0]
+        except BaseException:
+            process.terminate()
+            process.wait(60)
+            raise
 
 
 def main() -> int:
+    end_in_order()
     wanted = sys.argv[1:]
     everything = [*BUGS, *(bug for bug, _ in COVERED)]
     hidden = False

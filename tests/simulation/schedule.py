@@ -1,15 +1,19 @@
 """A schedule: what happens to a few gateways, step by step, drawn from one number. Pure.
 
 Each step stands for itself, so a schedule stays one when steps are taken out of it. `shrink` does that.
+
+What comes often in one life is rare or missing in another: each life has a taste. Otherwise every life would have a little
+of everything, and what needs much of one thing would never happen. While a process stands still, the other mostly acts.
 """
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 REPLICAS: Final = 2
 MODELS: Final = ("churn", "fraud")
+STRAY: Final = "stray"  # Its alerts have no route.
 LOOPS: Final = ("waker", "relay", "follower")
 
 _BASE = """version: 1
@@ -28,7 +32,7 @@ routes:
 POLICIES: Final = {
     "plain": _BASE.format(more=""),
     "held": _BASE.format(more="    debounce: 10m\n"),
-    "limited": _BASE.format(more="    limit: {triggers: 1, per: 3h}\n"),
+    "limited": _BASE.format(more="    limit: {triggers: 1, per: 40m}\n"),
     "spent": _BASE.format(more="    refire: false\n"),
     "kept": _BASE.format(more="    on_failure: keep\n    debounce: 6m\n"),
 }
@@ -76,6 +80,7 @@ class Step:
     model: str = ""
     alerts: tuple[Sent, ...] = ()
     seconds: float = 0.0
+    back: int = 0  # so many steps before, Redis held what it holds now again
     fault: Fault | None = None
 
     def __str__(self) -> str:
@@ -88,6 +93,7 @@ class Step:
             "kill": f"replica {self.to} is killed",
             "pass": f"{self.seconds:g} s pass",
             "outage": f"{self.seconds:g} s pass without a gateway",
+            "stale": f"Redis holds again what it held {self.back} steps before",
         }.get(self.kind, f"{self.kind} {self.name}".strip())
         return f"{what}{self.fault or ''}"
 
@@ -99,27 +105,77 @@ class Schedule:
     steps: tuple[Step, ...]
 
 
+#: What may happen, and how often beside the others.
+KINDS: Final = {
+    "push": 32.0,
+    "loop": 20.0,
+    "settle": 12.0,
+    "pass": 14.0,
+    "request": 6.0,
+    "flush": 2.0,
+    "stale": 3.0,
+    "airflow": 5.0,
+    "postgres": 1.0,
+    "kill": 2.0,
+    "reload": 2.0,
+    "outage": 1.0,
+}
+#: Whose alerts are sent in one life.
+_SUBJECTS: Final = (MODELS[:1], MODELS, MODELS, (*MODELS, STRAY), (MODELS[0], STRAY))
+
+
+@dataclass(frozen=True, slots=True)
+class _Taste:
+    """What one life has much of."""
+
+    kinds: Mapping[str, float]
+    subjects: tuple[str, ...]
+    second: float  # how often it is the second alert of its model
+    firing: float
+    anew: float
+    other: str  # the policy that a replica takes
+
+
 def schedule_of(seed: int) -> Schedule:
     """The schedule of a number, always the same."""
     chance = random.Random(seed)
     first, other = chance.choices(list(POLICIES), k=2)
     second = first if chance.random() < 0.6 else other
-    return Schedule(seed, (first, second), tuple(_step(chance, second) for _ in range(chance.randint(8, 24))))
+    taste = _Taste(
+        {kind: weight * (1 if kind == "push" else chance.choice((0, 0.5, 1, 1, 3))) for kind, weight in KINDS.items()},
+        chance.choice(_SUBJECTS),
+        chance.choice((0.1, 0.3, 0.5)),
+        chance.choice((0.6, 0.7, 0.8)),
+        chance.choice((0.05, 0.2, 0.4)),
+        second,
+    )
+    steps: list[Step] = []
+    still = away = 0  # This replica stands still for so many steps.
+    for _ in range(chance.randint(8, 24)):
+        to = chance.randrange(REPLICAS)
+        if away and chance.random() < 0.8:
+            to = (still + 1) % REPLICAS
+        steps.append(step := _step(chance, taste, to))
+        away = max(0, away - 1)
+        if step.fault is not None and step.fault.kind == "park":
+            still, away = to, step.fault.steps
+    return Schedule(seed, (first, second), tuple(steps))
 
 
-def _step(chance: random.Random, other: str) -> Step:
-    to = chance.randrange(REPLICAS)
-    kind = chance.choices(
-        ["push", "loop", "settle", "pass", "request", "redis", "airflow", "postgres", "kill", "reload", "outage"],
-        [32, 20, 12, 14, 6, 4, 5, 1, 2, 2, 1],
-    )[0]
+def _step(chance: random.Random, taste: _Taste, to: int) -> Step:
+    kind = chance.choices(list(taste.kinds), list(taste.kinds.values()))[0]
     match kind:
         case "push":
-            # One alert of each model comes more often than the other: so what happens is about the same alert.
-            names = [
-                (m, "a" if chance.random() < 0.7 else "b") for m in chance.sample(MODELS, k=chance.choice([1, 1, 2]))
+            models = chance.sample(taste.subjects, k=min(chance.choice((1, 1, 2)), len(taste.subjects)))
+            alerts = [
+                Sent(
+                    model,
+                    "b" if chance.random() < taste.second else "a",
+                    chance.random() < taste.firing,
+                    chance.random() < taste.anew,
+                )
+                for model in models
             ]
-            alerts = [Sent(m, p, chance.random() < 0.7, chance.random() < 0.2) for m, p in names]
             return Step("push", to, alerts=tuple(alerts), fault=_fault(chance, 16, ["commit", "committed"]))
         case "loop":
             return Step(
@@ -127,17 +183,18 @@ def _step(chance: random.Random, other: str) -> Step:
             )
         case "request":
             name = chance.choice(["trigger", "trigger", "force", "reset", "pause", "lift", "cancel", "redrive"])
-            return Step("request", to, name, chance.choice(MODELS), fault=_fault(chance, 12, ["commit", "committed"]))
+            model = chance.choice([each for each in taste.subjects if each != STRAY])
+            return Step("request", to, name, model, fault=_fault(chance, 12, ["commit", "committed"]))
         case "pass":
             return Step("pass", seconds=chance.choice([1, 20, 130, 601, 1201, 1201, 3601]))
         case "outage":
             return Step("outage", seconds=chance.choice([90, 1201]))
-        case "redis":
-            return Step("redis", name=chance.choice(["flushed", "kept", "stale"]))
+        case "stale":
+            return Step("stale", back=chance.randint(1, 6))
         case "airflow":
             return Step("airflow", name=chance.choice(["down", "up", "lost", "late", "error", "broken", "refuses"]))
         case "reload":
-            return Step("reload", to, other)
+            return Step("reload", to, taste.other)
     return Step(kind, to)
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +19,10 @@ from app.bootstrap.core import Urls
 from app.bootstrap.parts import Services, open_services
 from app.bootstrap.settings import read_settings
 from app.kit.columns import metadata
+from app.kit.embedded.processes import command_line
 from app.kit.http import open_http
 from app.policy.file.load import parse_policy
+from app.policy.schema import Policy
 from app.web.main import create_app
 from tests.fakes.airflow import FakeAirflow
 from tests.fakes.clock import ManualClock
@@ -29,6 +32,13 @@ from tests.simulation.schedule import POLICIES, REPLICAS, Fault
 #: Real seconds after which a step that does not go on is asked whether it waits for a lock.
 _PATIENCE: Final = 0.02
 _NAME: Final = "simulation"  # of our own connections
+#: Lives after which the tables are truncated: rows that were deleted leave their places behind.
+_TRUNCATED: Final = 50
+
+
+@cache
+def _policy(name: str) -> Policy:
+    return parse_policy(POLICIES[name], "policy.yaml", {})
 
 
 class Replica:
@@ -76,7 +86,7 @@ class Replica:
     async def _open(self) -> AsyncIterator[Services]:
         assert self.clock is not None
         http = open_http(transport=self.border.transport(self._site.airflow.transport()))
-        policy = parse_policy(POLICIES[self.policy], "policy.yaml", {})
+        policy = _policy(self.policy)
         async with open_services(self._settings, policy, self._urls, clock=self.clock, http=http) as services:
             self.services = services
             for engine in {services.core.engine, services.foundation.intake.engine}:
@@ -108,11 +118,13 @@ class Site:
         self.clock = ManualClock()
         self.airflow = FakeAirflow(self.clock)
         self.replicas = [Replica(number, self, folder) for number in range(REPLICAS)]
-        self._kept: dict[Any, Any] = {}
+        self._lives = 0
         self._watcher: Any = None
         self._reader: Any = None  # of steps, which ask while others are watched
-        tables = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
-        self._empty = f"TRUNCATE {tables}"
+        self._valkey = redis.Redis.from_url(redis_url)
+        tables = [f'"{table.name}"' for table in metadata.sorted_tables]
+        self._truncate = f"TRUNCATE {', '.join(tables)}"
+        self._delete = "; ".join(f"DELETE FROM {table}" for table in tables)
 
     async def __aenter__(self) -> "Site":
         mine = {"application_name": _NAME}
@@ -124,13 +136,15 @@ class Site:
         await self.end_life()
         await self._watcher.close()
         await self._reader.close()
+        await self._valkey.aclose()
 
     async def begin_life(self, policy: str, clock: ManualClock, airflow: FakeAirflow) -> None:
         """Everything is as at a first start."""
         await self.end_life()
-        self.clock, self.airflow, self._kept = clock, airflow, {}
-        await self._watcher.execute(self._empty)
-        await self.redis("flushed")
+        self.clock, self.airflow = clock, airflow
+        await self._watcher.execute(self._delete if self._lives % _TRUNCATED else self._truncate)
+        self._lives += 1
+        await self.redis_holds({})
         for replica in self.replicas:
             await replica.start(policy, clock)
 
@@ -194,27 +208,28 @@ class Site:
 
     # What happens to the servers.
 
-    async def redis(self, what: str) -> None:
-        """It forgets everything; or what it holds now is `kept`, and later it holds that again ("stale")."""
-        async with redis.Redis.from_url(self.redis_url) as valkey:
-            match what:
-                case "flushed":
-                    await valkey.flushall()
-                case "kept":
-                    names = [name async for name in valkey.scan_iter("simulation:*")]
-                    self._kept = dict(zip(names, await valkey.mget(names), strict=True)) if names else {}
-                case "stale":
-                    await valkey.flushall()
-                    for name, value in self._kept.items():
-                        if value is not None:
-                            await valkey.set(name, value)
+    async def redis_content(self) -> dict[Any, Any]:
+        """Everything that Redis holds."""
+        names = [name async for name in self._valkey.scan_iter("simulation:*")]
+        return dict(zip(names, await self._valkey.mget(names), strict=True)) if names else {}
+
+    async def redis_holds(self, content: Mapping[Any, Any]) -> None:
+        """It holds this and nothing else."""
+        await self._valkey.flushall()
+        for name, value in content.items():
+            if value is not None:
+                await self._valkey.set(name, value)
 
     async def postgres_ends_every_session(self) -> None:
-        """As in a failover that keeps what was acknowledged."""
-        await self._watcher.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        """As in a failover that keeps what was acknowledged. It ends when every gateway can see that, because what a
+        gateway does depends on when it sees it."""
+        ended = await self._watcher.fetch(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
             f" WHERE datname = current_database() AND application_name <> '{_NAME}'"
         )
+        while any(command_line(row["pid"]) for row in ended):  # noqa: ASYNC110 (Nobody tells.)
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)  # The loop reads what their sockets still hold, and their ends.
 
     async def pass_by(self, seconds: float, *, watched: bool) -> None:
         """Time passes, and a gateway runs meanwhile, or none does."""

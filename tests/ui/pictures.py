@@ -10,6 +10,7 @@ from typing import Literal
 
 from playwright.async_api import Browser, ViewportSize
 
+from app.kit.embedded.processes import end_in_order
 from app.tables import migrate
 from tests.servers import start_test_servers
 from tests.ui.browser import addresses, chromium, rich_world, served
@@ -68,6 +69,7 @@ async def draw_docs(folder: Path) -> list[Path]:
 
 def main() -> None:
     """See the module's docstring."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="make pictures", description=__doc__)
     parser.add_argument("--to", type=Path, default=Path("dist/pictures"), help="the folder (default: dist/pictures)")
     parser.add_argument("--docs", action="store_true", help="draw the pictures of README.md into docs/pictures instead")

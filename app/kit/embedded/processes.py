@@ -1,8 +1,9 @@
-"""Questions to the operating system: which process has this pid, is this port free. And waiting for an answer."""
+"""Questions to the operating system: which process has this pid, is this port free. Waiting for an answer, and ending."""
 
 import itertools
 import os
 import random
+import signal
 import socket
 import subprocess
 import time
@@ -16,6 +17,7 @@ Answer = TypeVar("Answer")
 
 POLL_SECONDS = 0.01
 SERVER_PORTS = range(20_000, 32_768)
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def wait_for(probe: Callable[[], Answer | None], seconds: float) -> Answer | None:
@@ -24,6 +26,21 @@ def wait_for(probe: Callable[[], Answer | None], seconds: float) -> Answer | Non
     while (answer := probe()) is None and monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     return answer
+
+
+def end_in_order() -> None:
+    """From now on SIGTERM and SIGHUP end this program as an error does, with the exit code that shells use, so that it stops
+    what it has started. Without this, Python would end at once, and the servers would run on. Under nohup SIGHUP stays
+    ignored."""
+    for number in _ENDS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: object) -> None:
+    for each in _ENDS:  # They often come together, and the second must not break what the first began.
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 def clean_environment() -> dict[str, str]:
