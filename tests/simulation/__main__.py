@@ -137,8 +137,6 @@ def main() -> int:
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     lives, failed = _engine(options) if options.layer == "engine" else _servers(options)
-    for story in failed.values():
-        print(story, "\n")
     print(f"{lives} lives, {len(failed)} of them fail{': seeds ' + str(sorted(failed)) if failed else ''}")
     return 1 if failed else 0
 
@@ -159,6 +157,7 @@ async def _portions(site: Site, options: argparse.Namespace) -> tuple[int, dict[
             story = await live(site, number, brief=options.brief)
             if story is not None:
                 failed[number] = story
+                print(story, "\n", flush=True)  # At once: many lives take hours.
             number += 1
             if number - portion == PORTION:
                 tally.add(portion, number - 1, PORTION, time.monotonic() - began, [n for n in failed if n >= portion])
@@ -177,6 +176,7 @@ def _engine(options: argparse.Namespace) -> tuple[int, dict[int, str]]:
         story = live_in_the_engine(number)
         if story is not None:
             failed[number] = story
+            print(story, "\n", flush=True)
         tally.add(number, number, PORTION, time.monotonic() - began, [number] if story else [])
         lives, number = lives + PORTION, number + 1
     return lives, failed

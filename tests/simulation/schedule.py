@@ -113,15 +113,17 @@ KINDS: Final = {
     "pass": 14.0,
     "request": 6.0,
     "flush": 2.0,
-    "stale": 3.0,
+    "stale": 5.0,
     "airflow": 5.0,
     "postgres": 1.0,
     "kill": 2.0,
     "reload": 2.0,
     "outage": 1.0,
 }
+#: What concerns alerts with a route alone.
+_OF_ROUTES: Final = ("loop", "settle", "request", "airflow")
 #: Whose alerts are sent in one life.
-_SUBJECTS: Final = (MODELS[:1], MODELS, MODELS, (*MODELS, STRAY), (MODELS[0], STRAY))
+_SUBJECTS: Final = (MODELS[:1], MODELS, MODELS, (*MODELS, STRAY), (STRAY,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +143,18 @@ def schedule_of(seed: int) -> Schedule:
     chance = random.Random(seed)
     first, other = chance.choices(list(POLICIES), k=2)
     second = first if chance.random() < 0.6 else other
+    subjects = chance.choice(_SUBJECTS)
+    kinds = {
+        kind: weight if kind == "push" else weight * chance.choice((0, 0.3, 1, 1, 4)) for kind, weight in KINDS.items()
+    }
+    if subjects == (STRAY,):  # Nothing is started.
+        kinds |= dict.fromkeys(_OF_ROUTES, 0.0)
     taste = _Taste(
-        {kind: weight * (1 if kind == "push" else chance.choice((0, 0.5, 1, 1, 3))) for kind, weight in KINDS.items()},
-        chance.choice(_SUBJECTS),
+        kinds,
+        subjects,
         chance.choice((0.1, 0.3, 0.5)),
-        chance.choice((0.6, 0.7, 0.8)),
-        chance.choice((0.05, 0.2, 0.4)),
+        chance.choice((0.5, 0.7, 0.8)),
+        chance.choice((0.0, 0.2, 0.4)),
         second,
     )
     steps: list[Step] = []
