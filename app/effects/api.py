@@ -71,8 +71,9 @@ async def list_effects(
 
     async def read(conn: AsyncConnection) -> dict[str, object]:
         items, following = await show.page(conn, query)
-        groups, models = await show.sums(conn, query)
-        return {"items": items, "next": following, "since": query.since, "groups": groups, "models": models}
+        groups, models, left_out = await show.sums(conn, query)
+        sums = {"groups": groups, "models": models, "groups_left_out": left_out}
+        return {"items": items, "next": following, "since": query.since} | sums
 
     return json_answer(await services.reader.read(read))
 

@@ -60,6 +60,7 @@ EFFECTS: dict[str, Any] = {
     "since": "2026-08-25T03:00:00Z",
     "groups": [{"route": "accuracy", "group": {"model": "churn"}, "model": "churn"} | _SUMS],
     "models": [{"model": "churn"} | _SUMS],
+    "groups_left_out": 0,
 }
 
 EPISODE: dict[str, Any] = {
@@ -201,3 +202,4 @@ class EffectsOut(BaseModel):
     since: datetime | None
     groups: list[GroupSums]
     models: list[ModelSums]
+    groups_left_out: int = Field(description="Groups that are in no sum, because too many others fired after them.")

@@ -77,10 +77,11 @@ _SUMS = text(f"""
             SELECT *, sum(size) OVER (ORDER BY at DESC, route, group_key) - size AS before FROM sized
         ) AS ordered WHERE before < :bytes ORDER BY at DESC, route, group_key LIMIT :groups
     )
-    SELECT route, group_labels, effect, fired.model, count(*) AS triggers, count(back.trigger_id) AS rolled_back,
+    SELECT (SELECT count(*) FROM sized) AS found, route, group_labels, effect, fired.model, count(*) AS triggers,
+        count(back.trigger_id) AS rolled_back,
         max(fired_at) AS newest, coalesce(sum(seconds), 0) AS seconds
     FROM fired JOIN newest USING (route, group_key) LEFT JOIN back ON back.trigger_id = fired.id
-    GROUP BY 1, 2, 3, 4 ORDER BY 1, 2
+    GROUP BY 2, 3, 4, 5 ORDER BY 2, 3
 """).columns(route=Text(), group_labels=JSONB())
 
 #: As the effect of a filter: those that are not known yet.
@@ -109,13 +110,15 @@ async def page(conn: AsyncConnection, query: Query) -> tuple[list[Row], str | No
     return [_shown(row) for row in rows], str(rows[-1]["id"]) if more else None
 
 
-async def sums(conn: AsyncConnection, query: Query) -> tuple[list[Row], list[Row]]:
-    """The sums of each group and of each model, over every trigger that the filters take, whatever its effect."""
+async def sums(conn: AsyncConnection, query: Query) -> tuple[list[Row], list[Row], int]:
+    """The sums of each group and of each model, over every trigger that the filters take, whatever its effect. Last comes
+    how many groups are in no sum, because too many others fired after them."""
+    found = 0
     groups: dict[tuple[str, str], Sums] = {}
     shown: dict[tuple[str, str], Row] = {}
     models: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for row in (await conn.execute(_SUMS, _filters(query) | {"groups": MOST_GROUPS, "bytes": _MOST_LABELS})).mappings():
-        key = row["route"], as_json(row["group_labels"])
+        key, found = (row["route"], as_json(row["group_labels"])), row["found"]
         if row["model"]:
             models[key].add(row["model"])
         group = groups.setdefault(key, Sums(""))
@@ -130,7 +133,7 @@ async def sums(conn: AsyncConnection, query: Query) -> tuple[list[Row], list[Row
         shown[key] |= {"model": groups[key].name}
         by_model[groups[key].name].append(groups[key])
     totals = [{"model": name} | total(parts, name).shown() for name, parts in by_model.items()]
-    return [shown[key] | groups[key].shown() for key in newest], totals
+    return [shown[key] | groups[key].shown() for key in newest], totals, found - len(groups)
 
 
 def name_of(models: set[str], route: str, group: Mapping[str, str]) -> str:

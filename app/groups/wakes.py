@@ -21,6 +21,7 @@ from app.kit.db import insert_rows, is_temporary, one_statement, transaction, wi
 from app.kit.loop import all_of, each_alone
 from app.kit.prune import Prune, by_id
 from app.policy.core import Core
+from app.policy.in_force import is_behind
 from app.policy.language.promql import render_query
 from app.policy.schema import Policy
 
@@ -87,6 +88,7 @@ _DUE = text(f"""
     SELECT key, route, mode, labels FROM groups WHERE wake_at <= :now AND (route = ANY(CAST(:asking AS text[]))) = :ask
       AND (held_since IS NULL OR {KEPT})
       AND (CAST(:only AS text) IS NULL OR key = :only)
+      AND (CAST(:known AS text[]) IS NULL OR mode || ' ' || route = ANY(CAST(:known AS text[])))
     ORDER BY wake_at LIMIT :most
 """)
 
@@ -245,8 +247,13 @@ class Waker:
     async def _are_due(
         self, conn: AsyncConnection, policy: Policy, now: datetime, only: str | None = None
     ) -> Sequence[Row[Any]]:
-        parameters = {"now": now, "watched": now - GAP, "most": _ROUND, "only": only}
-        return (await conn.execute(_DUE, parameters | self._own(policy))).all()
+        """The groups that are due. A route that this policy lacks may be new: then a replica that knows it decides."""
+        parameters = {"now": now, "watched": now - GAP, "most": _ROUND, "only": only, "known": None} | self._own(policy)
+        due = (await conn.execute(_DUE, parameters)).all()
+        known = {f"{route.mode} {route.name}" for route in policy.routes}
+        if all(f"{row.mode} {row.route}" in known for row in due) or not await is_behind(conn, self._core, now):
+            return due
+        return (await conn.execute(_DUE, parameters | {"known": sorted(known)})).all()
 
     def _own(self, policy: Policy) -> dict[str, Any]:
         """Which groups this Waker decides: those whose route asks Prometheus, or all others."""

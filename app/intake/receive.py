@@ -262,16 +262,20 @@ async def _parsed(
     """What a body holds, and its parts when it is large. Raises Unreadable. Raises NotDurable when other bodies take too
     long to read."""
 
-    def parse() -> tuple[Parsed, list[list[int]]]:
-        parsed = read(admitted.body, services.max_alerts)
+    def parse(most: int) -> tuple[Parsed, list[list[int]]]:
+        parsed = read(admitted.body, most)
         is_large = len(parsed.alerts) + len(parsed.bad) > MOST_AT_ONCE
         return cut(parsed, services.core.policy) if is_large else (parsed, [])
 
     if not is_heavy(admitted.body):
-        return parse()
+        try:
+            return parse(min(services.max_alerts, MOST_AT_ONCE))
+        except Unreadable as error:
+            if error.status != 413 or services.max_alerts <= MOST_AT_ONCE:
+                raise  # Else a short body has very many entries, such as numbers.
     left = admitted.arrived + services.timeout - monotonic()
     try:
-        return await while_there(request, aside(admitted.caller.name, parse, within=left))
+        return await while_there(request, aside(admitted.caller.name, parse, services.max_alerts, within=left))
     except Late as late:
         services.core.metrics.not_durable.inc()
         raise NotDurable("the alerts were not read in time, because too many large bodies wait to be read") from late

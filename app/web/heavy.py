@@ -23,7 +23,6 @@ Result = TypeVar("Result")
 
 LARGE: Final = 65536  # bytes
 _MANY: Final = 500  # objects
-_MANY_VALUES: Final = 4000  # commas; a list of numbers has no objects
 MOST_DEPTH: Final = 32  # of any JSON that is kept: a person can read no more, and a parser on its way may stop at less
 
 _PATIENCE: Final = 8.0  # seconds until the result, like the longest that an alert waits
@@ -32,7 +31,7 @@ _FOR_THE_TURN: Final = 0.75  # of that time; the rest is for the work itself, an
 
 def is_heavy(raw: bytes) -> bool:
     """Whether a body is read aside."""
-    return len(raw) > LARGE or raw.count(b"{") > _MANY or raw.count(b",") > _MANY_VALUES
+    return len(raw) > LARGE or raw.count(b"{") > _MANY
 
 
 class Late(Problem):

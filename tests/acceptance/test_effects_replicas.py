@@ -106,3 +106,26 @@ async def _promoted_by_the_newer(gates: Gates) -> dict[str, object]:
     await gates.promote("1")
     await gates.world.pass_by(minutes=1)
     return await gates.promote("2", to=1)
+
+
+@pytest.mark.parametrize("mode", ["live", "shadow"])
+@pytest.mark.parametrize("deployed", [True, False], ids=["the-others-follow", "it-was-taken-out"])
+async def test_a_held_trigger_waits_for_a_replica_that_knows_its_route(
+    servers: TestServers, database: str, deployed: bool, mode: str
+) -> None:
+    text = policy(f"debounce: 10m\nmode: {mode}")
+    text = text if mode == "shadow" else text.replace("name: accuracy", "name: precision")
+    async with opened(servers, database, replicas=2) as world:
+        await newer(world, text)
+        await world.push(world.alert(model="churn"), to=1)
+        [held] = await world.triggers()
+        assert held["state"] == "held"
+        if not deployed:
+            await world.reload(DEFAULT, to=1)
+        for _ in range(2):
+            await step(world, "waker", minutes=6)
+        [trigger] = [t for t in await world.triggers() if t["id"] == held["id"]]
+        assert (trigger["state"] == "held") is deployed
+        await step(world, "waker", replica=1)
+        [trigger] = [t for t in await world.triggers() if t["id"] == held["id"]]
+        assert (trigger["fired_at"] is not None) is deployed, trigger["detail"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from sqlalchemy import text
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -17,10 +18,19 @@ from typer.testing import CliRunner
 
 from app.cli.main import app as cli
 from app.cli.main import main
+from app.effects.show import MOST_GROUPS
 from app.kit.errors import GatewayError, UsageError
 from tests.acceptance.world import World
 from tests.integration.api import POLICY, opened
 from tests.servers import TestServers
+
+#: The fired trigger again, in a thousand other groups, a second before each other.
+_THOUSAND_GROUPS = """
+    INSERT INTO triggers SELECT (jsonb_populate_record(t, jsonb_build_object(
+        'id', gen_random_uuid(), 'group_key', n, 'group_labels', jsonb_build_object('model', 'm' || n),
+        'fired_at', t.fired_at - n * interval '1 second'
+    ))).* FROM triggers t, generate_series(1, 1000) n
+"""
 
 
 @contextmanager
@@ -134,6 +144,12 @@ async def test_effect_has_a_line_a_model_and_says_whether_retraining_helps(serve
         assert json.loads(await ask(world, "effect", "--json"))["models"][0]["model"] == "churn"
         with pytest.raises(UsageError):
             await ask(world, "effect", "--since", "soon")
+        assert (await world.get("/api/v1/effects"))["groups_left_out"] == 0
+        async with world.services[0].core.engine.begin() as conn:
+            await conn.execute(text(_THOUSAND_GROUPS))
+        answer = await world.get("/api/v1/effects")
+        assert (len(answer["groups"]), answer["groups_left_out"]) == (MOST_GROUPS, 1)
+        assert "Not counted are 1 groups that fired longer ago." in await ask(world, "effect", "--since", "90d")
 
 
 async def test_history_shows_what_is_scheduled(servers: TestServers, database: str) -> None:

@@ -91,7 +91,7 @@ async def test_the_gateways_own_history_is_exported_and_replayed(
     async with World(servers, database, policy(cooldown="2h")) as world:
         world.airflow.add_dag("retrain_model")
         await world.push(world.alert(model="churn"), world.alert(model="fraud"))
-        await world.pass_by(hours=5, steps=300)
+        await world.pass_by(hours=5, steps=60)
         await world.push(world.alert(model="churn"))
         for file in ("own.jsonl", "own.jsonl.gz"):
             assert await ask(world, "export", str(folder / file)) == "9 lines\n"

@@ -237,7 +237,7 @@ async def test_triggers_of_the_version_before_are_kept_and_their_effect_is_unkno
     await upgrade(url)
     async with engine.connect() as conn:
         items, _ = await show.page(conn, show.Query())
-        groups, _ = await show.sums(conn, show.Query())
+        groups, _, _ = await show.sums(conn, show.Query())
     await engine.dispose()
     assert {item["state"]: (item["effect"], item["reason"]) for item in items} == {
         "succeeded": ("unknown", "not_judged"),

@@ -256,12 +256,11 @@ async def test_a_body_whose_sender_has_gone_is_free_though_another_is_being_read
 @pytest.mark.parametrize(
     ("raw", "so"),
     [
-        (b'{"alerts":[' + b",".join([b"1"] * 9_000) + b"]}", True),
         (b"{}," * 600, True),
         (b" " * 70_000, True),
         (json.dumps({"alerts": [webhook_alert(model=str(number)) for number in range(100)]}).encode(), False),
     ],
-    ids=["many numbers", "many objects", "long", "a hundred alerts"],
+    ids=["many objects", "long", "a hundred alerts"],
 )
 def test_a_body_is_read_aside_when_its_parts_are_many(raw: bytes, so: bool) -> None:
     assert is_heavy(raw) is so

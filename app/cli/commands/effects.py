@@ -33,6 +33,10 @@ def effect(
     show(table)
     for row in answer["models"]:
         show(f"{row['summary']}.")
+    if left_out := answer.get("groups_left_out"):
+        show(
+            f"Not counted are {left_out} groups that fired longer ago. Ask for a --route, a --model or a later --since."
+        )
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
