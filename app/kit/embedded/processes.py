@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 
 POLL_SECONDS = 0.01
 SERVER_PORTS = range(20_000, 32_768)
-_ENDS = (signal.SIGTERM, signal.SIGHUP)
+_TOGETHER = 5.0  # seconds within which two signals to end mean the same
 
 
 def wait_for(probe: Callable[[], Answer | None], seconds: float) -> Answer | None:
@@ -32,15 +32,17 @@ def end_in_order() -> None:
     """From now on SIGTERM and SIGHUP end this program as an error does, with the exit code that shells use, so that it stops
     what it has started. Without this, Python would end at once, and the servers would run on. Under nohup SIGHUP stays
     ignored."""
-    for number in _ENDS:
+    last = monotonic() - _TOGETHER
+
+    def end(number: int, _frame: object) -> None:
+        nonlocal last
+        if monotonic() - last >= _TOGETHER:  # A second one must not break what the first began.
+            last = monotonic()
+            raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _end)
-
-
-def _end(number: int, _frame: object) -> None:
-    for each in _ENDS:  # They often come together, and the second must not break what the first began.
-        signal.signal(each, signal.SIG_IGN)
-    raise SystemExit(128 + number)
+            signal.signal(number, end)
 
 
 def clean_environment() -> dict[str, str]:
