@@ -18,6 +18,24 @@ COMMANDS = {
     "a hunt for a bug": ["-m", "tests.simulation.planted", "a failed run counts as a good end"],
     "a command with servers of its own": ["-c", "from app.cli.main import main; main()", "migrate"],
 }
+#: It takes the end for an error of its own, or waits for a thread that never ends.
+STUBBORN = """
+import sys, threading, time
+from pathlib import Path
+from app.kit.embedded import processes, start_postgres
+processes.END_SECONDS = 1
+processes.end_in_order()
+postgres = start_postgres(Path(sys.argv[1]), durable=False)
+if sys.argv[2] == "waits":
+    threading.Thread(target=time.sleep, args=(600,)).start()
+print("ready", flush=True)
+while True:
+    try:
+        time.sleep(600)
+    except SystemExit:
+        if sys.argv[2] == "waits":
+            raise
+"""
 STARTS = re.compile(r"start_(?:postgres|valkey|test_servers)\(|hunt\(|tree_with\(|multiprocessing")
 
 
@@ -56,6 +74,24 @@ def test_what_is_ended_stops_its_servers(tmp_path: Path, what: str, number: sign
         process.send_signal(number)
         output = process.communicate(timeout=60)[0].decode()
         assert process.returncode == code, output
+        assert wait_for(lambda: None if any(map(command_line, servers)) else True, 10.0)
+    finally:
+        process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["lost", "waits"])
+def test_a_program_that_does_not_end_is_ended_with_its_servers(tmp_path: Path, how: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN, str(tmp_path), how], cwd=REPOSITORY, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        servers = below(process.pid)
+        assert servers
+        process.terminate()
+        assert process.wait(60) == 143
         assert wait_for(lambda: None if any(map(command_line, servers)) else True, 10.0)
     finally:
         process.kill()

@@ -1,5 +1,6 @@
 """Questions to the operating system: which process has this pid, is this port free. Waiting for an answer, and ending."""
 
+import atexit
 import itertools
 import os
 import random
@@ -17,7 +18,7 @@ Answer = TypeVar("Answer")
 
 POLL_SECONDS = 0.01
 SERVER_PORTS = range(20_000, 32_768)
-_TOGETHER = 5.0  # seconds within which two signals to end mean the same
+END_SECONDS = 20  # that a program has to end by itself
 
 
 def wait_for(probe: Callable[[], Answer | None], seconds: float) -> Answer | None:
@@ -31,18 +32,28 @@ def wait_for(probe: Callable[[], Answer | None], seconds: float) -> Answer | Non
 def end_in_order() -> None:
     """From now on SIGTERM and SIGHUP end this program as an error does, with the exit code that shells use, so that it stops
     what it has started. Without this, Python would end at once, and the servers would run on. Under nohup SIGHUP stays
-    ignored."""
-    last = monotonic() - _TOGETHER
+    ignored.
 
-    def end(number: int, _frame: object) -> None:
-        nonlocal last
-        if monotonic() - last >= _TOGETHER:  # A second one must not break what the first began.
-            last = monotonic()
-            raise SystemExit(128 + number)
-
+    A program that has not ended then, because a library took the error for its own or waits for a thread, is ended all the
+    same, and its servers first."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, end)
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: object) -> None:
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # They often come together: the second must not break what this begins.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def give_up(*_: object) -> None:
+        atexit._run_exitfuncs()
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(END_SECONDS)
+    raise SystemExit(128 + number)
 
 
 def clean_environment() -> dict[str, str]:
