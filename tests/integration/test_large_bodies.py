@@ -135,7 +135,7 @@ async def test_the_bodies_of_one_token_leave_room_for_those_of_another(
             async with asyncio.timeout(20):
                 while not batcher.stuck(-1):  # noqa: ASYNC110 (nothing tells that a job waits)
                     await asyncio.sleep(0.01)
-            more = asyncio.create_task(post(token, webhook_alert(model=word()), *([1] * 9_900)))
+            more = asyncio.create_task(post(token, webhook_alert(model=word()), *([1] * 3_000)))
             await asyncio.wait({more}, timeout=2)
             victim = asyncio.create_task(post(other, webhook_alert(model=word())))
             done, _ = await asyncio.wait({victim}, timeout=0.3)
