@@ -189,6 +189,9 @@ class Batcher:
                 return NotDurable(f"too many alerts of one sender wait to be written: {self._oldest()}")
             if self._bytes + job.size > self._max_bytes:
                 return NotDurable(f"too many bytes wait to be written: {self._oldest()}")
+        at_most = self._pace * (2 * self._most + self._queued + weight)  # while no batch is late
+        if at_most <= within and monotonic() - self._turn <= _STALLED:
+            return None  # So it is nearly always, and costs little.
         wait = self._wait(lane, weight, within)
         if wait <= max(within, 0.0):
             return None

@@ -216,8 +216,11 @@ async def _take(
     services: IntakeServices,
 ) -> Response:
     raw, lane = admitted.body, admitted.caller.name
+    parts: list[list[int]] = []
     try:
-        parsed, parts = await _parsed(request, admitted, read, services)
+        parsed = None if is_heavy(raw) else _short(raw, read, services.max_alerts)
+        if parsed is None:
+            parsed, parts = await _parsed(request, admitted, read, services)
     except Unreadable as error:
         services.core.metrics.bodies_refused.labels(source, error.status).inc()
         bad = [Bad(0, None, str(error), raw)]
@@ -256,26 +259,30 @@ async def _take(
     return Response(body + b"}", 202, media_type=_JSON)
 
 
+def _short(raw: bytes, read: Callable[[bytes, int], Parsed], max_alerts: int) -> Parsed | None:
+    """What a short body holds. None: it has very many entries, such as numbers. Raises Unreadable."""
+    try:
+        return read(raw, min(max_alerts, MOST_AT_ONCE))
+    except Unreadable as error:
+        if error.status != 413 or max_alerts <= MOST_AT_ONCE:
+            raise
+        return None
+
+
 async def _parsed(
     request: Request, admitted: Admitted, read: Callable[[bytes, int], Parsed], services: IntakeServices
 ) -> tuple[Parsed, list[list[int]]]:
-    """What a body holds, and its parts when it is large. Raises Unreadable. Raises NotDurable when other bodies take too
-    long to read."""
+    """What a heavy body holds, and its parts when it is large. Raises Unreadable. Raises NotDurable when other bodies take
+    too long to read."""
 
-    def parse(most: int) -> tuple[Parsed, list[list[int]]]:
-        parsed = read(admitted.body, most)
+    def parse() -> tuple[Parsed, list[list[int]]]:
+        parsed = read(admitted.body, services.max_alerts)
         is_large = len(parsed.alerts) + len(parsed.bad) > MOST_AT_ONCE
         return cut(parsed, services.core.policy) if is_large else (parsed, [])
 
-    if not is_heavy(admitted.body):
-        try:
-            return parse(min(services.max_alerts, MOST_AT_ONCE))
-        except Unreadable as error:
-            if error.status != 413 or services.max_alerts <= MOST_AT_ONCE:
-                raise  # Else a short body has very many entries, such as numbers.
     left = admitted.arrived + services.timeout - monotonic()
     try:
-        return await while_there(request, aside(admitted.caller.name, parse, services.max_alerts, within=left))
+        return await while_there(request, aside(admitted.caller.name, parse, within=left))
     except Late as late:
         services.core.metrics.not_durable.inc()
         raise NotDurable("the alerts were not read in time, because too many large bodies wait to be read") from late

@@ -78,6 +78,8 @@ class Budget:
 class _Share:
     """What one request holds of the budget."""
 
+    __slots__ = ("_budget", "_held", "_token", "_unproven", "limit")
+
     def __init__(self, budget: Budget, limit: int) -> None:
         self.limit = limit  # of its own body
         self._budget = budget
@@ -153,7 +155,7 @@ class ReadBodies:
                     raise BodyRefused(_BUSY)
             return message
 
-        codings = _codings(encodings)
+        codings = _codings(encodings) if encodings else []
         reading = _decoded(counted, codings, scope, share) if codings else counted
         try:
             return await self._app(scope, reading, send)
