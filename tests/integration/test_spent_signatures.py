@@ -1,6 +1,10 @@
 """A signature comes free again only when it is sure that nothing was written for its request."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
 
 from tests.acceptance.world import World
 from tests.integration.api import ALERTMANAGER, NATIVE, notification, opened, problem, webhook_alert, word
@@ -27,18 +31,29 @@ async def is_spent(world: World, model: str, body: bytes, headers: dict[str, str
     assert alert["count"] == 1
 
 
+@asynccontextmanager
+async def hung_up(
+    world: World, database: str, body: bytes, headers: dict[str, str]
+) -> AsyncIterator[asyncpg.Connection]:
+    """The sender has hung up during the commit, which waits for a lock of this connection."""
+    gone = asyncio.Event()
+    async with groups_locked(database) as holder:
+        sending = asyncio.create_task(sent(world, body, gone, NATIVE, headers))
+        await until_it_waits(holder)
+        gone.set()
+        assert await sending == 400
+        yield holder
+
+
 async def test_who_hangs_up_during_the_commit_does_not_get_its_signature_back(
     servers: TestServers, database: str
 ) -> None:
     async with opened(servers, database, **SECRETS, redis_timeout=5.0) as world:
-        model, gone = word(), asyncio.Event()
+        model = word()
         body = body_of(NATIVE, model)
         headers = signed(world, NATIVE, body)
-        async with groups_locked(database) as holder:
-            sending = asyncio.create_task(sent(world, body, gone, NATIVE, headers))
-            await until_it_waits(holder)
-            gone.set()
-            assert await sending == 400
+        async with hung_up(world, database, body, headers):
+            pass
         await until_written(world, model)
         await is_spent(world, model, body, headers)
 
@@ -58,14 +73,9 @@ async def test_who_is_refused_during_the_commit_does_not_get_its_signature_back_
 
 async def test_who_hangs_up_during_a_commit_that_fails_may_come_again(servers: TestServers, database: str) -> None:
     async with opened(servers, database, **SECRETS, redis_timeout=5.0) as world:
-        gone = asyncio.Event()
         body = body_of(NATIVE, word())
         headers = signed(world, NATIVE, body)
-        async with groups_locked(database) as holder:
-            sending = asyncio.create_task(sent(world, body, gone, NATIVE, headers))
-            await until_it_waits(holder)
-            gone.set()
-            assert await sending == 400
+        async with hung_up(world, database, body, headers) as holder:
             problem(await send(world, NATIVE, body, headers), 401, "bad_signature")
             await holder.fetch(_LOSE)
         async with asyncio.timeout(20):

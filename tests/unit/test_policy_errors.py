@@ -1,4 +1,4 @@
-"""Every mistake in a policy file is told as `file:line:column: path: message`, all of a file at once, in its order."""
+"""Each mistake in a policy file is told as `file:line:column: path: message`, in the order of the file. One table: one file."""
 
 import pytest
 

@@ -42,13 +42,12 @@ def end_in_order() -> None:
 
 
 def _end(number: int, _frame: object) -> None:
-    signal.signal(
-        signal.SIGTERM, signal.SIG_IGN
-    )  # They often come together: the second must not break what this begins.
+    # They often come together: the second must not break what this begins.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def give_up(*_: object) -> None:
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # `os._exit` leaves them out, and they stop the servers.
         os._exit(128 + number)
 
     signal.signal(signal.SIGALRM, give_up)
