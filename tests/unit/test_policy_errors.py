@@ -1,4 +1,4 @@
-"""Each mistake in a policy file is told as `file:line:column: path: message`, in the order of the file. One table: one file."""
+"""Each mistake in a policy is named as `file:line:column: path: message`, in the order of the file. One table: one file."""
 
 import pytest
 
