@@ -55,7 +55,7 @@ class Api:
 
         def over() -> dict[str, Any] | None:
             run: dict[str, Any] = self._client.get(f"/dagRuns/{dag_run_id}").json()
-            return run if run["state"] in ("success", "failed") else None
+            return run if run.get("state") in ("success", "failed") else None
 
         return eventually(f"the end of {dag_run_id}", over, within=240)
 
@@ -65,8 +65,8 @@ class Api:
         return self.ended(dag_run_id)
 
     def tasks(self, dag_run_id: str) -> dict[str, str]:
-        """The state of each task."""
-        instances = self._client.get(f"/dagRuns/{dag_run_id}/taskInstances").json()["task_instances"]
+        """The state of each task. Empty until Airflow has the run: the gateway starts it after its answer."""
+        instances = self._client.get(f"/dagRuns/{dag_run_id}/taskInstances").json().get("task_instances", [])
         return {instance["task_id"]: instance["state"] for instance in instances}
 
     def result(self, dag_run_id: str, task: str) -> Any:
